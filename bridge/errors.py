@@ -1,0 +1,47 @@
+"""The errors of the bridge.
+
+    BridgeError
+    ├── TransientError       may go better next time; the job is tried again after a back-off, and an attempt is counted
+    ├── OverloadError        the server is down or full; the job waits, no attempt is counted, receiving slows down
+    ├── PermanentError       will fail again; the job ends as failed now
+    ├── PoisonError          the message cannot be read; it goes to the dead letters with its original bytes
+    ├── LeaseLostError       another worker has taken the job over; this one's work is dropped
+    └── ConfigurationError   a setting is missing or wrong; names the variable and the fix
+
+`bridge/worker.py` maps each class to what becomes of its job. A library's errors are translated once, where it is imported.
+"""
+
+from __future__ import annotations
+
+
+class BridgeError(Exception):
+    """Anything that the bridge reports."""
+
+
+class TransientError(BridgeError):
+    """May go better next time."""
+
+
+class OverloadError(BridgeError):
+    """The server is down or full."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        """`retry_after`: seconds to wait."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class PermanentError(BridgeError):
+    """Will fail again."""
+
+
+class PoisonError(BridgeError):
+    """The message cannot be read."""
+
+
+class LeaseLostError(BridgeError):
+    """Another worker has taken the job over."""
+
+
+class ConfigurationError(BridgeError):
+    """A setting is missing or wrong."""

@@ -1,0 +1,1 @@
+"""Health, metrics and job status over HTTP."""

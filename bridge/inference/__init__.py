@@ -1,0 +1,1 @@
+"""The client of the inference server. Alone in importing grpc and the stubs."""

@@ -1,0 +1,86 @@
+"""The values that travel through the bridge."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID, uuid5
+
+# Every message id is uuid5 of this namespace, so that a message sent twice carries one id.
+_MESSAGES = UUID("6f0d6f8c-5a53-5d0e-9b1c-2d5f9a1e7c44")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delivery:
+    """One receipt of a message from a source. The same message may be delivered again."""
+
+    # The source that gave it, as configured: local, sqs.
+    source: str
+    # The queue that it lay in.
+    queue: str
+    # The source's own id of the message; stable across deliveries.
+    message_id: str
+    # What acknowledges this delivery, and only this one.
+    receipt: str
+    # The original bytes.
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    # How often the message was delivered, this time included; 1 when the source does not count.
+    receive_count: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job:
+    """What a delivery asks for."""
+
+    # Identifies the job across deliveries: two deliveries with one key are one job.
+    key: str
+    # The system whose handler does it: wsi, documents, labs.
+    system: str
+    # What the handler needs; JSON values only.
+    request: Mapping[str, Any]
+    # Where its result goes; empty for the bridge's own.
+    reply_queue: str = ""
+    # Lower goes first; 0 for the default.
+    priority: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event:
+    """One message to be sent once its job has ended."""
+
+    # Names the message among those of its job: completed, failed. Part of its id.
+    type: str
+    # The queue, topic or channel that it goes to; empty for the sink's own.
+    destination: str
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+
+    def message_id(self, job_key: str) -> str:
+        """The same for every try to send this message."""
+        return str(uuid5(_MESSAGES, f"{job_key}/{self.type}"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outcome:
+    """What a job ended with."""
+
+    succeeded: bool
+    # The result, or {"error": …, "reason": …}; JSON values only.
+    result: Mapping[str, Any]
+    events: tuple[Event, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Message:
+    """An event of a job that has ended, on its way to a sink: one row of the outbox."""
+
+    message_id: str
+    job_key: str
+    type: str
+    destination: str
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    # Tries to send it so far.
+    attempts: int = 0

@@ -1,0 +1,138 @@
+"""The ports of the ledger. All times are the database's clock, in seconds since 1970."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any, Protocol
+
+from bridge.job import Delivery, Job, Message, Outcome
+
+
+class State(StrEnum):
+    """Where a job stands. SUCCEEDED and FAILED are terminal."""
+
+    QUEUED = "queued"
+    RUNNING = "running"
+    WAITING = "waiting"  # for its next try
+    SUCCEEDED = "succeeded"
+    FAILED = "failed"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Claim:
+    """The right to work on a job until its lease runs out."""
+
+    job_key: str
+    # Raised by every claim; a write with an older fence is refused.
+    fence: int
+    # Failed tries so far; interruptions are not counted.
+    attempts: int
+    # What the last holder saved, or empty.
+    checkpoint: Mapping[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Refusal:
+    """Why a job could not be claimed."""
+
+    state: State
+    # Seconds until it is worth asking again; 0 for terminal jobs.
+    retry_after: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobRecord:
+    """What the ledger knows of a job."""
+
+    key: str
+    system: str
+    state: State
+    fence: int
+    attempts: int
+    request: Mapping[str, Any]
+    result: Mapping[str, Any] | None
+    # Why its last try failed, or empty.
+    last_error: str
+    # 0 to 1, and what is being done.
+    progress: float
+    stage: str
+    created_at: float
+    started_at: float | None
+    finished_at: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class DeadLetter:
+    """A message that ended without a result, kept whole so that it can be replayed."""
+
+    id: int
+    source: str
+    queue: str
+    message_id: str
+    # Empty when the message could not be read.
+    job_key: str
+    reason: str
+    body: bytes
+    attributes: Mapping[str, str] = field(default_factory=dict)
+    dead_at: float
+    replayed_at: float | None
+
+
+class Ledger(Protocol):
+    """Who works on which job."""
+
+    async def claim(self, job: Job, *, worker: str, lease_seconds: float) -> Claim | Refusal:
+        """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence."""
+
+    async def renew(self, claim: Claim, *, lease_seconds: float, progress: float = 0.0, stage: str = "") -> None:
+        """Prolong the lease. Raises `LeaseLostError` when the fence is no longer ours."""
+
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
+        """Save what a later claim can go on from. Raises `LeaseLostError`."""
+
+    async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
+        """End the job in one transaction: its state, its result, its outbox, its dead letter. Raises `LeaseLostError`."""
+
+    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
+        """Give the job back for a later try. Raises `LeaseLostError`."""
+
+
+class Outbox(Protocol):
+    """Messages that are committed and not yet sent."""
+
+    async def take(self, *, limit: int, lease_seconds: float) -> Sequence[Message]:
+        """Take messages that are due and that no other relay holds, oldest first."""
+
+    async def mark_sent(self, message_id: str) -> None:
+        """Record that a message has arrived at its sink."""
+
+    async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
+        """Record that a try to send failed."""
+
+
+class DeadLetters(Protocol):
+    """Messages that ended without a result."""
+
+    async def bury(self, delivery: Delivery, *, reason: str) -> None:
+        """Keep a message that cannot be read; burying the same message twice keeps one."""
+
+    async def list(self, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The newest first."""
+
+    async def replay(self, letter_id: int) -> DeadLetter:
+        """Reopen the letter's job and mark it replayed; the caller sends the bytes again. Raises `PermanentError` when there is none."""
+
+
+class Jobs(Protocol):
+    """What people and programs ask about jobs."""
+
+    async def announce(self, job: Job) -> None:
+        """Record a job as queued before its message is sent; harmless when it is known."""
+
+    async def find(self, key_prefix: str) -> JobRecord | None:
+        """The one job whose key starts so; None when none does, or several do."""
+
+    async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
+        """The newest first."""

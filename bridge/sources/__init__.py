@@ -1,0 +1,1 @@
+"""Transports that jobs come from."""

@@ -1,0 +1,28 @@
+"""What every source of deliveries fulfils. One conformance suite runs on every adapter."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from bridge.job import Delivery
+
+
+class Source(Protocol):
+    """A queue that jobs come from."""
+
+    @property
+    def name(self) -> str:
+        """As configured: local, sqs."""
+
+    async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        """At most `limit` deliveries, each leased to us; empty when none came in time."""
+
+    async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
+        """Prolong the queue's own lease. Raises `LeaseLostError` when the receipt is stale."""
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take the message off the queue; harmless when it is gone."""
+
+    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+        """Give the message back, to be delivered again after the delay; harmless when the receipt is stale."""

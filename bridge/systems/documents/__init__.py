@@ -1,0 +1,1 @@
+"""Documents: what the OCR worker does."""

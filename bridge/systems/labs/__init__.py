@@ -1,0 +1,1 @@
+"""Lab tests: what the lab worker does."""

@@ -1,0 +1,1 @@
+"""Engines: what runs a model file on a device. ONNX Runtime, OpenVINO, TensorRT behind one port."""

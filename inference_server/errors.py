@@ -1,0 +1,78 @@
+"""The errors of the inference server.
+
+    InferenceError
+    ├── InvalidInput            what the caller sent is wrong, and will be wrong again
+    │   ├── InvalidTensor       wrong name, shape or type of a tensor
+    │   ├── InvalidSlide        truncated, not a slide, resolution unknown
+    │   ├── InvalidDocument     encrypted, empty, too large, no known format
+    │   └── InvalidCatalogue    a LOINC table that lacks columns or rows
+    ├── NotFound                no such model, version, analysis, file
+    ├── AccessDenied            a path or URL outside the allowed roots
+    ├── Overloaded              a bound in requests or bytes is reached; `retry_after` in seconds
+    ├── DeadlineExceeded        the caller's deadline passed before the work was done
+    ├── Unavailable             the server is draining, or storage does not answer; try again
+    ├── ModelFailed             a model could not be loaded, or its run failed
+    └── ConfigurationError      a setting or a model's configuration is wrong
+
+Each message names what was wrong, what was expected and how to mend it, and holds nothing secret: it is sent to the caller.
+A library's errors are translated once, where the library is imported. `service/errors.py` maps each class to a gRPC status.
+"""
+
+from __future__ import annotations
+
+
+class InferenceError(Exception):
+    """Anything that the inference server reports to a caller or an operator."""
+
+
+class InvalidInput(InferenceError):
+    """What the caller sent is wrong, and will be wrong again."""
+
+
+class InvalidTensor(InvalidInput):
+    """A tensor has a wrong name, shape or type."""
+
+
+class InvalidSlide(InvalidInput):
+    """A slide is truncated, of no known format, or does not tell its resolution."""
+
+
+class InvalidDocument(InvalidInput):
+    """A document is encrypted, empty, too large or of no known format."""
+
+
+class InvalidCatalogue(InvalidInput):
+    """A LOINC table lacks columns or rows."""
+
+
+class NotFound(InferenceError):
+    """There is no such model, version, analysis or file."""
+
+
+class AccessDenied(InferenceError):
+    """A path or URL lies outside the allowed roots."""
+
+
+class Overloaded(InferenceError):
+    """A bound in requests or bytes is reached."""
+
+    def __init__(self, message: str, *, retry_after: float) -> None:
+        """`retry_after`: seconds after which a new try may succeed."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class DeadlineExceeded(InferenceError):
+    """The caller's deadline passed before the work was done."""
+
+
+class Unavailable(InferenceError):
+    """The server is draining, or storage does not answer; the same request may succeed later."""
+
+
+class ModelFailed(InferenceError):
+    """A model could not be loaded, or its run failed."""
+
+
+class ConfigurationError(InferenceError):
+    """A setting or a model's configuration is wrong."""

@@ -1,0 +1,130 @@
+"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP. Alone in importing obstore."""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+from obstore.store import LocalStore, from_url
+
+from inference_server.errors import AccessDenied, InvalidInput, NotFound, Unavailable
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredObject:
+    """One file or object that may be read."""
+
+    # As the caller named it.
+    uri: str
+    # The store, and the key in it.
+    store: ObjectStore
+    key: str
+    # Where it lies when it is a file of this machine, else None.
+    local_path: Path | None
+    size_bytes: int
+
+    @property
+    def suffix(self) -> str:
+        """The file name's ending, in lower case, with its dot."""
+        return Path(self.key).suffix.lower()
+
+
+class Storage:
+    """Reads and writes under allowed roots, and nowhere else."""
+
+    def __init__(self, *, read_roots: tuple[str, ...], write_roots: tuple[str, ...], allow_http: bool = False) -> None:
+        """Each root is a folder or a URL prefix (`s3://bucket/slides/`). `allow_http`: talk to S3 endpoints without TLS, such as a local MinIO."""
+        self._allow_http = allow_http
+        self._read_roots = read_roots
+        self._write_roots = write_roots
+
+    async def open(self, uri: str) -> StoredObject:
+        """Find an object without reading it. Raises `AccessDenied`, `NotFound`, `InvalidInput`, `Unavailable`."""
+        store, key, local_path = await asyncio.to_thread(self._resolve, uri, self._read_roots, "read")
+        try:
+            meta = await obstore.head_async(store, key)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise NotFound(f"{uri} does not exist. Check the path, and that the server sees the same files as you.") from error
+        except (PermissionDeniedError, PermissionError) as error:
+            raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
+        except (BaseError, OSError) as error:
+            if local_path is not None and local_path.is_dir():
+                raise InvalidInput(f"{uri} is a folder; a file was expected.") from error
+            raise Unavailable(f"storage did not answer for {uri} ({type(error).__name__}); try again.") from error
+        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"])
+
+    async def read(self, uri: str, *, most_bytes: int) -> bytes:
+        """Read a whole object of at most `most_bytes`. Raises as `open` does, and `InvalidInput` when it is larger."""
+        found = await self.open(uri)
+        if found.size_bytes > most_bytes:
+            raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.")
+        try:
+            return bytes(await (await obstore.get_async(found.store, found.key)).bytes_async())
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"storage failed while {uri} was read ({type(error).__name__}); try again.") from error
+
+    def check_writable(self, uri_prefix: str) -> None:
+        """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work."""
+        self._resolve(uri_prefix, self._write_roots, "written")
+
+    async def write(self, uri: str, content: bytes | Path) -> None:
+        """Write a whole object, replacing what was there. Raises `AccessDenied`, `InvalidInput`, `Unavailable`."""
+        store, key, _ = await asyncio.to_thread(self._resolve, uri, self._write_roots, "written")
+        try:
+            await obstore.put_async(store, key, content)
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"storage failed while {uri} was written ({type(error).__name__}); try again.") from error
+
+    def _resolve(self, uri: str, roots: tuple[str, ...], verb: str) -> tuple[ObjectStore, str, Path | None]:
+        if not uri:
+            raise InvalidInput("no path or URL was given; expected a file path, or a URL such as s3://bucket/key.")
+        scheme = urlsplit(uri).scheme if "://" in uri else "file"
+        if scheme == "file":
+            path = _local_path(uri)
+            if not any(_is_local(root) and path.is_relative_to(_local_path(root)) for root in roots):
+                raise AccessDenied(_denied(uri, roots, verb))
+            return LocalStore(prefix="/"), str(path).lstrip("/"), path
+        if scheme not in _REMOTE_SCHEMES:
+            raise InvalidInput(f"{uri} has the scheme {scheme}; expected a path, or file, s3, gs, az, http or https.")
+        if "/../" in uri or uri.endswith("/..") or not any(_is_below(uri, root) for root in roots):
+            raise AccessDenied(_denied(uri, roots, verb))
+        return _remote(uri, allow_http=self._allow_http)
+
+
+def _remote(uri: str, *, allow_http: bool) -> tuple[ObjectStore, str, None]:
+    parts = urlsplit(uri)
+    if not parts.netloc:
+        raise InvalidInput(f"{uri} names no host or bucket; expected {parts.scheme}://bucket/key.")
+    try:
+        store = from_url(f"{parts.scheme}://{parts.netloc}", client_options={"allow_http": parts.scheme == "http" or allow_http})
+    except (BaseError, ValueError) as error:
+        raise InvalidInput(f"{uri} cannot be opened ({type(error).__name__}); expected {parts.scheme}://bucket/key.") from error
+    return store, unquote(parts.path.lstrip("/")), None
+
+
+def _is_local(root: str) -> bool:
+    return "://" not in root or root.startswith("file://")
+
+
+def _local_path(uri: str) -> Path:
+    # Links are followed first, so that none leads out of a root.
+    return Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser().resolve()
+
+
+def _is_below(uri: str, root: str) -> bool:
+    return not _is_local(root) and (uri == root or uri.startswith(root if root.endswith("/") else root + "/"))
+
+
+def _denied(uri: str, roots: tuple[str, ...], verb: str) -> str:
+    setting = "INFERENCE_READ_ROOTS" if verb == "read" else "INFERENCE_WRITE_ROOTS"
+    return f"{uri} may not be {verb}: it is not under an allowed root ({len(roots)} set). Name its folder or URL prefix in {setting}."

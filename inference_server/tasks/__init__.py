@@ -1,0 +1,1 @@
+"""Tasks: what turns a request of a client into model calls, and back. They never import each other."""

@@ -1,0 +1,1 @@
+"""Documents: pages, text detection and recognition, reading order."""

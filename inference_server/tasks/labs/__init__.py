@@ -1,0 +1,1 @@
+"""Lab text: names normalised, embedded, matched with LOINC and put in categories."""

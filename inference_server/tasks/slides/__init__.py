@@ -1,0 +1,1 @@
+"""Whole-slide images: readers, tissue, tiles, analyses, artifacts."""

@@ -1,0 +1,68 @@
+"""Runs models at once, without a queue: the smallest thing that fulfils `Inference`."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import numpy as np
+import onnxruntime
+
+from inference_server.engine.port import TensorSpec
+from inference_server.errors import NotFound
+from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
+
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(int64)": "int64",
+    "tensor(int32)": "int32",
+    "tensor(uint8)": "uint8",
+}
+
+
+class DirectInference:
+    """Models of a repository folder, each run by ONNX Runtime in a thread."""
+
+    def __init__(self, models: Path) -> None:
+        self._models = models
+        self._sessions: dict[str, onnxruntime.InferenceSession] = {}
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        session = self._session(request.model)
+        names = list(request.outputs) or [output.name for output in session.get_outputs()]
+        outputs = await asyncio.to_thread(session.run, names, dict(request.inputs))
+        return InferenceResponse(
+            model=request.model,
+            version="1",
+            outputs=dict(zip(names, outputs, strict=True)),
+            engine="onnxruntime:float32",
+            queue_seconds=0.0,
+            compute_seconds=0.0,
+        )
+
+    def facts(self, model: str, version: str = "") -> ModelFacts:
+        session = self._session(model)
+        return ModelFacts(
+            name=model,
+            version="1",
+            engine="onnxruntime:float32",
+            inputs=tuple(map(_spec, session.get_inputs())),
+            outputs=tuple(map(_spec, session.get_outputs())),
+            max_batch_size=32,
+            sha256="",
+            parameters={},
+        )
+
+    def _session(self, model: str) -> onnxruntime.InferenceSession:
+        path = self._models / model / "1" / "model.onnx"
+        if not path.exists():
+            raise NotFound(f"no model {model}")
+        if model not in self._sessions:
+            self._sessions[model] = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+        return self._sessions[model]
+
+
+def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(name=node.name, dtype=np.dtype(_DTYPES[node.type]), shape=shape)
