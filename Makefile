@@ -1,0 +1,69 @@
+# Every target sets up what it needs. Needed on the machine: make, bash, and Python 3.11 or newer.
+SHELL := bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+
+PYTHON ?= $(shell for python in python3 python3.14 python3.13 python3.12 python3.11; do \
+	"$$python" -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo "$$python"; break; }; done)
+BIN := .venv/bin
+
+.PHONY: help
+help: ## Show this list
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+.venv/synced: requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/setup
+	@if [ -z "$(PYTHON)" ]; then echo "setup: no Python 3.11 or newer was found; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; fi
+	@echo "Setting up .venv with $(PYTHON) …"
+	@scripts/setup "$(PYTHON)"
+
+.PHONY: setup
+setup: .venv/synced ## Make .venv and install everything that is locked
+
+.PHONY: demo
+demo: .venv/synced ## Run the main job: a slide, a document and a lab list, through both programs
+	@$(BIN)/python scripts/demo.py
+
+.PHONY: test
+test: .venv/synced ## Run all tests
+	@$(BIN)/pytest -n 2 --dist worksteal
+
+.PHONY: lint
+lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and scripts
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+	$(BIN)/buf lint proto
+	scripts/proto --check
+	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
+	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto
+
+.PHONY: format
+format: .venv/synced ## Put the code in its standard form
+	$(BIN)/ruff check --fix
+	$(BIN)/ruff format
+
+.PHONY: proto
+proto: .venv/synced ## Generate the stubs from the protos
+	scripts/proto
+
+.PHONY: lock
+lock: .venv/synced ## Lock the requirements anew
+	scripts/lock
+
+.PHONY: bench
+bench: .venv/synced ## Run the benchmarks on this machine's CPU
+	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" --check; done
+
+.PHONY: test-gpu
+test-gpu: ## Run the tests that need a GPU, with the Python that has the GPU runtimes
+	PYTHONPATH=.:proto $(PYTHON) -m pytest -m gpu tests
+
+.PHONY: bench-gpu
+bench-gpu: ## Run the benchmarks that need a GPU, with the Python that has the GPU runtimes
+	@for script in benchmarks/gpu_*.py; do PYTHONPATH=.:proto $(PYTHON) "$$script" --check; done
+
+.PHONY: clean
+clean: ## Remove everything that was made here
+	rm -rf .venv .cache .demo .lamina results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
