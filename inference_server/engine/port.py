@@ -59,8 +59,15 @@ class EngineLoader(Protocol):
         """The runtime that it loads into."""
 
     @property
+    def version(self) -> str:
+        """The runtime's version: what was measured with one says nothing of another."""
+
+    @property
     def precisions(self) -> tuple[str, ...]:
         """The precisions it can offer on this machine, the reference (float32) first."""
 
-    def load(self, path: Path, precision: str) -> Engine:
-        """Load; blocks. Raises `ModelFailed` when the file is broken or the runtime refuses it."""
+    def load(self, path: Path, precision: str, *, threads: int = 0) -> Engine:
+        """Load; blocks. `threads` compute one run, 0 for the loader's own number.
+
+        Raises `ModelFailed` when the file is broken or the runtime refuses it.
+        """

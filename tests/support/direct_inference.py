@@ -63,6 +63,18 @@ class DirectInference:
         return self._sessions[model]
 
 
+class RecordedInference(DirectInference):
+    """Remembers what it was asked to run."""
+
+    def __init__(self, models: Path) -> None:
+        super().__init__(models)
+        self.requests: list[InferenceRequest] = []
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        self.requests.append(request)
+        return await super().infer(request)
+
+
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
     shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
     return TensorSpec(name=node.name, dtype=np.dtype(_DTYPES[node.type]), shape=shape)

@@ -112,6 +112,7 @@ class DocumentPage(_message.Message):
     LINES_FIELD_NUMBER: _builtins.int
     TEXT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
+    PAGE_COUNT_FIELD_NUMBER: _builtins.int
     page_number: _builtins.int
     """From 1."""
     width: _builtins.int
@@ -122,6 +123,8 @@ class DocumentPage(_message.Message):
     """The text of the page in reading order, lines separated by line feeds."""
     error: _builtins.str
     """Set when this page could not be read; the others are unharmed."""
+    page_count: _builtins.int
+    """Pages of the document in all, asked for or not."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextLine]:
         """Lines in reading order."""
@@ -135,10 +138,11 @@ class DocumentPage(_message.Message):
         lines: _abc.Iterable[Global___TextLine] | None = ...,
         text: _builtins.str = ...,
         error: _builtins.str = ...,
+        page_count: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "height", b"height", "lines", b"lines", "page_number", b"page_number", "text", b"text", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "text", b"text", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

@@ -44,10 +44,9 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
     RecognizeDocument: _aio.UnaryStreamMultiCallable[_documents_pb2.RecognizeDocumentRequest, _documents_pb2.RecognizeDocumentResponse]  # type: ignore[assignment]
     """Reads a document. Streams one event a page, in order, then a summary, last."""
 
-class DocumentServiceServicer(metaclass=_abc_1.ABCMeta):
+class DocumentServiceServicer:
     """Reading documents: PDF and images to words with places."""
 
-    @_abc_1.abstractmethod
     def RecognizeDocument(
         self,
         request: _documents_pb2.RecognizeDocumentRequest,

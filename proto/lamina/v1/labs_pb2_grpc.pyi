@@ -56,10 +56,9 @@ class LabServiceAsyncStub(LabServiceStub):
     Embed: _aio.UnaryUnaryMultiCallable[_labs_pb2.EmbedRequest, _labs_pb2.EmbedResponse]  # type: ignore[assignment]
     """Embeds texts with a model of the repository."""
 
-class LabServiceServicer(metaclass=_abc_1.ABCMeta):
+class LabServiceServicer:
     """Lab text: categories, LOINC codes and embeddings."""
 
-    @_abc_1.abstractmethod
     def ClassifyLabTests(
         self,
         request: _labs_pb2.ClassifyLabTestsRequest,
@@ -67,7 +66,6 @@ class LabServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_labs_pb2.ClassifyLabTestsResponse, _abc.Awaitable[_labs_pb2.ClassifyLabTestsResponse]]:
         """Gives each test its category and LOINC candidates, or an explicit no-match."""
 
-    @_abc_1.abstractmethod
     def SearchLoinc(
         self,
         request: _labs_pb2.SearchLoincRequest,
@@ -75,7 +73,6 @@ class LabServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_labs_pb2.SearchLoincResponse, _abc.Awaitable[_labs_pb2.SearchLoincResponse]]:
         """Searches the catalogue with free text."""
 
-    @_abc_1.abstractmethod
     def UpsertAliases(
         self,
         request: _labs_pb2.UpsertAliasesRequest,
@@ -83,7 +80,6 @@ class LabServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_labs_pb2.UpsertAliasesResponse, _abc.Awaitable[_labs_pb2.UpsertAliasesResponse]]:
         """Adds or replaces reviewed names; they are tried before anything else."""
 
-    @_abc_1.abstractmethod
     def Embed(
         self,
         request: _labs_pb2.EmbedRequest,

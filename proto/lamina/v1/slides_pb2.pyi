@@ -48,7 +48,9 @@ class GetSlideInfoResponse(_message.Message):
 
     INFO_FIELD_NUMBER: _builtins.int
     @_builtins.property
-    def info(self) -> Global___SlideInfo: ...
+    def info(self) -> Global___SlideInfo:
+        """The facts."""
+
     def __init__(
         self,
         *,

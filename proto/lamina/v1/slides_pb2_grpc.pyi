@@ -52,10 +52,9 @@ class SlideServiceAsyncStub(SlideServiceStub):
     AnalyzeTiles: _aio.UnaryUnaryMultiCallable[_slides_pb2.AnalyzeTilesRequest, _slides_pb2.AnalyzeTilesResponse]  # type: ignore[assignment]
     """Runs a tile model on pixels that the client already holds."""
 
-class SlideServiceServicer(metaclass=_abc_1.ABCMeta):
+class SlideServiceServicer:
     """Whole-slide images: what a slide is, and what an analysis finds on it."""
 
-    @_abc_1.abstractmethod
     def GetSlideInfo(
         self,
         request: _slides_pb2.GetSlideInfoRequest,
@@ -63,7 +62,6 @@ class SlideServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_slides_pb2.GetSlideInfoResponse, _abc.Awaitable[_slides_pb2.GetSlideInfoResponse]]:
         """Reports size, pyramid and resolution of a slide, reading only its headers."""
 
-    @_abc_1.abstractmethod
     def AnalyzeSlide(
         self,
         request: _slides_pb2.AnalyzeSlideRequest,
@@ -71,7 +69,6 @@ class SlideServiceServicer(metaclass=_abc_1.ABCMeta):
     ) -> _typing.Union[_abc.Iterator[_slides_pb2.AnalyzeSlideResponse], _abc.AsyncIterator[_slides_pb2.AnalyzeSlideResponse]]:
         """Runs one analysis over a whole slide. Streams progress, then artifacts (when they are returned inline), then one result, last."""
 
-    @_abc_1.abstractmethod
     def AnalyzeTiles(
         self,
         request: _slides_pb2.AnalyzeTilesRequest,

@@ -1,0 +1,78 @@
+"""What computes on this machine."""
+
+from __future__ import annotations
+
+import math
+import os
+import platform
+import shutil
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+_NVIDIA_SMI_SECONDS = 10.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Device:
+    """A processor or a GPU."""
+
+    # As a setting names it: cpu, cuda:0.
+    id: str
+    # As its maker names it.
+    name: str
+    # Cores that this process may use; 0 for a GPU.
+    cores: int = 0
+    # Bytes of its own memory; 0 for the CPU.
+    memory_bytes: int = 0
+
+
+def cpu() -> Device:
+    """The processor, with the cores that this process may use."""
+    return Device(id="cpu", name=_cpu_name(), cores=usable_cores())
+
+
+def gpus() -> tuple[Device, ...]:
+    """The NVIDIA GPUs that the driver reports; none where there is no driver."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ()
+    query = [program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    try:
+        report = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True).stdout  # noqa: S603
+    except (OSError, subprocess.SubprocessError):
+        return ()
+    return tuple(_gpu(line) for line in report.splitlines() if line.count(",") == 2)
+
+
+def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores of the affinity mask, or fewer where a container's CPU quota says so.
+
+    More threads than the quota has cores are stopped for the rest of each period, all at once.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no quota, or not Linux
+        return cores
+
+
+def _cpu_name(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+    """Model and feature level: two machines of one name may differ in what they compute fast."""
+    try:
+        fields = dict(_field(line) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
+    except OSError:
+        return platform.processor() or platform.machine()
+    name = fields.get("model name", platform.machine())
+    return f"{name} (family {fields['cpu family']} model {fields['model']})" if {"cpu family", "model"} <= set(fields) else name
+
+
+def _field(line: str) -> tuple[str, str]:
+    key, _, value = line.partition(":")
+    return key.strip(), value.strip()
+
+
+def _gpu(line: str) -> Device:
+    index, name, mebibytes = (part.strip() for part in line.split(","))
+    return Device(id=f"cuda:{index}", name=name, memory_bytes=int(float(mebibytes)) * 2**20 if mebibytes.replace(".", "").isdigit() else 0)

@@ -1,0 +1,170 @@
+"""ONNX Runtime as an engine: on the CPU, and on a GPU through CUDA or TensorRT."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+
+from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.errors import ModelFailed
+
+# ONNX Runtime's names of element types, and numpy's.
+_DTYPES = {
+    "tensor(float)": "float32",
+    "tensor(float16)": "float16",
+    "tensor(double)": "float64",
+    "tensor(int8)": "int8",
+    "tensor(int16)": "int16",
+    "tensor(int32)": "int32",
+    "tensor(int64)": "int64",
+    "tensor(uint8)": "uint8",
+    "tensor(uint16)": "uint16",
+    "tensor(uint32)": "uint32",
+    "tensor(uint64)": "uint64",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+}
+_ERRORS_ONLY = 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Provider:
+    """An execution provider of ONNX Runtime and how it is asked for."""
+
+    # The engine's name in facts, metrics and pins.
+    engine: str
+    # ONNX Runtime's name of it.
+    name: str
+    # Provider options by precision; the reference precision first.
+    options: dict[str, dict[str, str]]
+    # Providers that take the operators which it does not know, most wanted first.
+    helpers: tuple[tuple[str, dict[str, str]], ...] = field(default=())
+
+
+CPU = Provider(engine="onnxruntime", name="CPUExecutionProvider", options={"float32": {}})
+
+
+def installed_providers() -> tuple[str, ...]:
+    """The execution providers that this build of ONNX Runtime was compiled with."""
+    return tuple(onnxruntime.get_available_providers())
+
+
+def cuda_provider(device_id: int) -> Provider:
+    """CUDA, with the convolution search that does not start over for each new shape, and an arena that grows by what is asked."""
+    return Provider(engine="onnxruntime-cuda", name="CUDAExecutionProvider", options={"float32": _cuda_options(device_id)})
+
+
+def tensorrt_provider(device_id: int, engine_cache: Path) -> Provider:
+    """TensorRT, with CUDA for the operators that it does not know; built engines are kept in `engine_cache`."""
+    options = {"device_id": str(device_id), "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine_cache)}
+    return Provider(
+        engine="onnxruntime-tensorrt",
+        name="TensorrtExecutionProvider",
+        options={"float32": options, "float16": options | {"trt_fp16_enable": "1"}},
+        helpers=(("CUDAExecutionProvider", _cuda_options(device_id)),),
+    )
+
+
+def _cuda_options(device_id: int) -> dict[str, str]:
+    return {
+        "device_id": str(device_id),
+        "arena_extend_strategy": "kSameAsRequested",
+        "cudnn_conv_algo_search": "HEURISTIC",
+        "use_tf32": "0",
+    }
+
+
+class OnnxRuntimeLoader:
+    """Loads ONNX files into ONNX Runtime with one execution provider, and never silently with another.
+
+    `threads`: computing threads of an engine whose load names no number.
+    """
+
+    def __init__(self, *, threads: int, provider: Provider = CPU) -> None:
+        self._threads = threads
+        self._provider = provider
+
+    @property
+    def name(self) -> str:
+        """The runtime and its provider."""
+        return self._provider.engine
+
+    @property
+    def version(self) -> str:
+        """The runtime's version."""
+        return str(onnxruntime.__version__)
+
+    @property
+    def precisions(self) -> tuple[str, ...]:
+        """float32, and what else the provider computes in."""
+        return tuple(self._provider.options)
+
+    def load(self, path: Path, precision: str, *, threads: int = 0) -> OnnxRuntimeEngine:
+        """Load a model; raises `ModelFailed` also when the runtime would fall back to another provider."""
+        if precision not in self._provider.options:
+            raise ModelFailed(f"{self.name} does not compute in {precision}; it offers {', '.join(self.precisions)}")
+        if not path.is_file():
+            raise ModelFailed(f"no model file {path.name}")
+        wanted = (self._provider.name, self._provider.options[precision])
+        providers = [wanted, *self._provider.helpers] + ([] if self._provider is CPU else [(CPU.name, {})])
+        try:
+            session = onnxruntime.InferenceSession(path, _session_options(threads or self._threads), providers=providers)
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            raise ModelFailed(f"{self.name} cannot load {path.name}: {_reason(error).replace(str(path), path.name)}") from error
+        if session.get_providers()[0] != self._provider.name:
+            raise ModelFailed(
+                f"{self.name} cannot run {path.name}: ONNX Runtime fell back from {self._provider.name} to {session.get_providers()[0]}; "
+                "check that the device is there and that its libraries are of the versions which this build of ONNX Runtime needs"
+            )
+        return OnnxRuntimeEngine(session, name=self.name, precision=precision)
+
+
+class OnnxRuntimeEngine:
+    """A session of ONNX Runtime."""
+
+    def __init__(self, session: Any, *, name: str, precision: str) -> None:
+        self._session = session
+        self.name = name
+        self.precision = precision
+        self.inputs = tuple(map(_spec, session.get_inputs()))
+        self.outputs = tuple(map(_spec, session.get_outputs()))
+        self._output_names = tuple(output.name for output in self.outputs)
+
+    def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        """Compute the outputs; they belong to the caller."""
+        names = output_names or self._output_names
+        try:
+            values = self._session.run(names, inputs)
+        except Exception as error:  # ONNX Runtime's own errors share no base class
+            raise ModelFailed(f"{self.name} failed to run the model: {_reason(error)}") from error
+        return dict(zip(names, values, strict=True))
+
+
+def _session_options(threads: int) -> Any:
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.inter_op_num_threads = 1
+    options.execution_mode = onnxruntime.ExecutionMode.ORT_SEQUENTIAL
+    options.log_severity_level = _ERRORS_ONLY
+    # Threads of one model that spin while they wait would take the cores from the other models.
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # A plan of the memory is kept for each shape ever seen: with line widths and page sizes that grows without end.
+    options.enable_mem_pattern = False
+    return options
+
+
+def _spec(node: Any) -> TensorSpec:
+    if node.type not in _DTYPES:
+        raise ModelFailed(f"tensor {node.name} is of type {node.type}, which is not served; expected one of {', '.join(_DTYPES)}")
+    shape = tuple(size if isinstance(size, int) else -1 for size in node.shape)
+    return TensorSpec(name=node.name, dtype=np.dtype(_DTYPES[node.type]), shape=shape)
+
+
+def _reason(error: Exception) -> str:
+    """The first line of the message, without the code that ONNX Runtime puts before it."""
+    lines = str(error).strip().splitlines() or [type(error).__name__]
+    return lines[0].rpartition(" : ")[2][:500]

@@ -1,0 +1,184 @@
+"""The built-in text models `ppocrv6_small_det` and `ppocrv6_small_rec`, from the files that the wheel `rapidocr` carries.
+
+PP-OCRv6 small (PaddlePaddle, Apache-2.0), as ONNX. Detector: a page [N, 3, H, W] → for each pixel how likely it is text [N, 1, H, W],
+sides multiples of 32. Recogniser: lines of text [N, 3, 48, W] → for each step along the line the likelihood of each character [N, T, C].
+"""
+
+from __future__ import annotations
+
+import hashlib
+import shutil
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+import cv2
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from numpy.typing import NDArray
+
+from inference_server.errors import ConfigurationError
+
+DETECTOR = "ppocrv6_small_det"
+RECOGNIZER = "ppocrv6_small_rec"
+# Beside the recogniser's model.onnx: one character a line, in the order of the model's classes, without the blank and the space.
+CHARACTERS = "characters.txt"
+
+# Raised when a folder's content changes, so that models of an older build are built again.
+_REVISION = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Source:
+    """One model of the wheel, and what its configuration says."""
+
+    name: str
+    # Its file in the wheel's folder `models`.
+    file: str
+    max_batch_size: int
+    # Largest deviation from the float32 reference that an engine may have, as a share.
+    tolerance: str
+    input_dims: str
+    output_dims: str
+    # One sample [3, H, W] on which engines are warmed up and compared.
+    sample: Callable[[], NDArray[np.float32]]
+
+
+def build_detector(models: Path) -> Path:
+    """Write `<models>/ppocrv6_small_det/`; skipped when it is up to date. Raises `ConfigurationError` when the wheel is damaged."""
+    # A page of three million pixels fills any device and takes 0.75 GB while it runs: more at once would only hold memory.
+    # In bfloat16 the steep edges of the likelihood move by a fraction of a pixel, which errs by 3 to 10 %; the quads are the same.
+    return _build(
+        models,
+        _Source(
+            name=DETECTOR,
+            file="PP-OCRv6_det_small.onnx",
+            max_batch_size=1,
+            tolerance="0.15",
+            input_dims="3, -1, -1",
+            output_dims="1, -1, -1",
+            sample=_sample_page,
+        ),
+    )
+
+
+def build_recognizer(models: Path) -> Path:
+    """Write `<models>/ppocrv6_small_rec/`; skipped when it is up to date. Raises `ConfigurationError` when the wheel is damaged."""
+    # A line answers 18,710 likelihoods for each step: eight lines of 1,280 px are 96 MB.
+    return _build(
+        models,
+        _Source(
+            name=RECOGNIZER,
+            file="PP-OCRv6_rec_small.onnx",
+            max_batch_size=8,
+            tolerance="0.02",
+            input_dims="3, 48, -1",
+            output_dims="-1, 18710",
+            sample=_sample_line,
+        ),
+    )
+
+
+def _build(models: Path, source: _Source) -> Path:
+    origin = _wheel_file(source.file)
+    content = origin.read_bytes()
+    fingerprint = hashlib.sha256(f"{_REVISION} {source.max_batch_size} {source.tolerance} ".encode() + content).hexdigest()
+    target = models / source.name
+    if _is_up_to_date(target, source, fingerprint):
+        return target
+    models.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix=f".{source.name}-", dir=models))
+    try:
+        scratch.chmod(0o755)
+        _write(scratch, source, content, fingerprint)
+        if target.exists():
+            shutil.rmtree(target)
+        scratch.rename(target)
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return target
+
+
+def _wheel_file(name: str) -> Path:
+    # The package is found and not imported: only its data are wanted.
+    spec = find_spec("rapidocr")
+    folders = [Path(folder) for folder in (spec.submodule_search_locations or [])] if spec else []
+    for folder in folders:
+        if (folder / "models" / name).is_file():
+            return folder / "models" / name
+    raise ConfigurationError(f"the package rapidocr does not carry models/{name}. Install rapidocr 3.10 or newer, below 4.")
+
+
+def _is_up_to_date(target: Path, source: _Source, fingerprint: str) -> bool:
+    config = target / "config.pbtxt"
+    wanted = [config, target / "1" / "model.onnx"] + ([target / "1" / CHARACTERS] if source.name == RECOGNIZER else [])
+    return all(path.is_file() for path in wanted) and fingerprint in config.read_text("utf-8")
+
+
+def _write(folder: Path, source: _Source, content: bytes, fingerprint: str) -> None:
+    try:
+        model = onnx.load_model_from_string(content)
+    except DecodeError as error:
+        raise ConfigurationError(f"{source.file} of the package rapidocr is not a whole ONNX model. Install the package again.") from error
+    version = folder / "1"
+    version.mkdir()
+    (version / "model.onnx").write_bytes(content)
+    if source.name == RECOGNIZER:
+        (version / CHARACTERS).write_text(_characters(model, source.file), "utf-8", newline="\n")
+    sample = source.sample()
+    (folder / "warmup").mkdir()
+    (folder / "warmup" / "x").write_bytes(sample.astype("<f4").tobytes())
+    output = model.graph.output[0].name
+    (folder / "config.pbtxt").write_text(_config_text(source, output, sample.shape, fingerprint), "utf-8")
+
+
+def _characters(model: onnx.ModelProto, file: str) -> str:
+    characters = next((entry.value for entry in model.metadata_props if entry.key == "character"), "").split("\n")
+    classes = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
+    # The model also has the blank of CTC, first, and the space, last.
+    if len(characters) + 2 != classes:
+        raise ConfigurationError(
+            f"{file} of the package rapidocr has {classes} classes and names {len(characters)} characters; expected 2 fewer. "
+            "Install rapidocr 3.10 or newer, below 4."
+        )
+    return "\n".join(characters) + "\n"
+
+
+def _sample_page() -> NDArray[np.float32]:
+    page = np.full((320, 320), 245, np.uint8)
+    for row, text in enumerate(("LABORATORY REPORT", "Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L", "Sodium 140 mmol/L", "WBC 7.2 10^3/uL")):
+        cv2.putText(page, text, (16, 48 + 56 * row), cv2.FONT_HERSHEY_SIMPLEX, 0.75, 20, 2, cv2.LINE_AA)
+    return _normalised(page)
+
+
+def _sample_line() -> NDArray[np.float32]:
+    line = np.full((48, 320), 245, np.uint8)
+    cv2.putText(line, "Glucose 5.4 mmol/L", (4, 34), cv2.FONT_HERSHEY_SIMPLEX, 0.95, 20, 2, cv2.LINE_AA)
+    return _normalised(line)
+
+
+def _normalised(gray: NDArray[np.uint8]) -> NDArray[np.float32]:
+    scaled = (gray.astype(np.float32) / 255 - 0.5) / 0.5
+    return np.ascontiguousarray(np.broadcast_to(scaled, (3, *gray.shape)))
+
+
+def _config_text(source: _Source, output: str, sample_shape: tuple[int, ...], fingerprint: str) -> str:
+    dims = ", ".join(map(str, sample_shape))
+
+    def parameter(key: str, value: object) -> str:
+        return f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}\n'
+
+    return (
+        f'name: "{source.name}"\nbackend: "onnxruntime"\nmax_batch_size: {source.max_batch_size}\n'
+        f'input [{{ name: "x" data_type: TYPE_FP32 dims: [ {source.input_dims} ] }}]\n'
+        f'output [{{ name: "{output}" data_type: TYPE_FP32 dims: [ {source.output_dims} ] }}]\n'
+        "dynamic_batching { }\n"
+        'model_warmup [{\n  name: "printed_text"\n  batch_size: 1\n'
+        f'  inputs {{ key: "x" value: {{ data_type: TYPE_FP32 dims: [ {dims} ] input_data_file: "x" }} }}\n}}]\n'
+        + parameter("lamina.warmup_shape.x", "x".join(map(str, sample_shape)))
+        + parameter("lamina.tolerance", source.tolerance)
+        + parameter("fingerprint", fingerprint)
+    )

@@ -1,0 +1,95 @@
+"""The folder of models, laid out as Triton has it: `name/config.pbtxt`, `name/1/model.onnx`."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_server.errors import ConfigurationError, ModelFailed, NotFound
+from inference_server.models.config import parse_configuration, read_configuration
+from inference_server.models.values import ConfigMessage, Configuration
+
+
+@dataclass(frozen=True, kw_only=True)
+class VersionFile:
+    """One version of a model."""
+
+    # As its folder is named.
+    version: str
+    # The model's file; whether it is there shows when it is loaded.
+    path: Path
+
+    def digests(self) -> tuple[str, str]:
+        """SHA-256 of the model's file, and of it with the names and sizes of the files beside it, which may hold its weights.
+
+        Raises `ModelFailed` when the file is not there.
+        """
+        try:
+            with self.path.open("rb") as file:
+                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
+        except OSError as error:
+            beside = sorted(entry.name for entry in self.path.parent.glob("*"))
+            raise ModelFailed(
+                f"version {self.version} has no readable {self.path.name}; its folder holds: {', '.join(beside) or 'nothing'}"
+            ) from error
+        beside = sorted(f"{entry.name} {entry.stat().st_size}" for entry in self.path.parent.iterdir())
+        return sha256, hashlib.sha256("\n".join([sha256, *beside]).encode()).hexdigest()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ModelFolder:
+    """A model of the repository."""
+
+    name: str
+    configuration: Configuration
+    # The versions that its policy lets serve, oldest first.
+    versions: tuple[VersionFile, ...]
+
+
+class ModelRepository:
+    """Reads a folder of models. Folders whose name starts with `_` or `.` are not models."""
+
+    def __init__(self, root: Path) -> None:
+        self._root = root
+
+    def names(self) -> tuple[str, ...]:
+        """The models that are there, sorted. Raises `ConfigurationError` when the folder itself is not."""
+        try:
+            return tuple(sorted(entry.name for entry in self._root.iterdir() if entry.is_dir() and not entry.name.startswith(("_", "."))))
+        except OSError as error:
+            raise ConfigurationError(f"the folder of models {self._root} cannot be read; create it or name another one") from error
+
+    def read(self, name: str, *, config: str | None = None) -> ModelFolder:
+        """A model's configuration and versions; `config`, as JSON, stands for the folder's config.pbtxt.
+
+        Raises `NotFound`, `InvalidInput` when `config` is no configuration, or `ConfigurationError` when the model is broken.
+        """
+        folder = self._root / name
+        if Path(name).name != name or name.startswith(("_", ".")) or not folder.is_dir():
+            raise NotFound(f"there is no model {name}")
+        configuration = read_configuration(folder) if config is None else parse_configuration(folder, config)
+        numbers = sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _is_version(entry.name))
+        if not numbers:
+            raise ConfigurationError(f"model {name} has no version; put its file into {name}/1/{configuration.filename}")
+        chosen = _chosen(name, configuration.message, numbers)
+        files = tuple(VersionFile(version=str(number), path=folder / str(number) / configuration.filename) for number in chosen)
+        return ModelFolder(name=name, configuration=configuration, versions=files)
+
+
+def _is_version(name: str) -> bool:
+    return name.isascii() and name.isdigit() and not name.startswith("0")
+
+
+def _chosen(name: str, message: ConfigMessage, numbers: Sequence[int]) -> Sequence[int]:
+    """The versions that the policy lets serve: the highest one where it says nothing."""
+    policy = message.version_policy
+    if policy.HasField("all"):
+        return numbers
+    if policy.HasField("specific"):
+        absent = sorted(set(policy.specific.versions) - set(numbers))
+        if absent:
+            raise ConfigurationError(f"model {name} is to serve the versions {absent}, which are not there; there are {list(numbers)}")
+        return sorted(policy.specific.versions)
+    return numbers[-max(1, policy.latest.num_versions) :]

@@ -1,0 +1,53 @@
+"""When an instance starts, and with which requests."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from inference_server.models.values import Batching
+from inference_server.scheduler.queue import WaitingLine, Work
+
+
+@dataclass(frozen=True, kw_only=True)
+class Formed:
+    """What an idle instance is to do now."""
+
+    # To be run; empty when there is nothing yet.
+    batch: tuple[Work, ...] = ()
+    # `time.monotonic()` at which to look again; None when only a new request changes anything.
+    again_at: float | None = None
+
+
+class Batcher:
+    """Forms batches for one model.
+
+    Work-conserving: it gives an idle instance what there is, and full batches come about while all instances are busy. Only a
+    model whose owner sets `max_queue_delay_microseconds` waits for a fuller batch, or for one of the preferred sizes.
+    """
+
+    def __init__(self, batching: Batching, *, max_batch_size: int) -> None:
+        self._batching = batching
+        # Requests without a batch dimension are run one at a time.
+        self._most = max(1, max_batch_size)
+
+    def form(self, line: WaitingLine, now: float) -> Formed:
+        """Take the next batch out of the line, or tell when to look again."""
+        again_at: float | None = None
+        for bucket in line.buckets():
+            rows = line.rows(bucket)
+            room = self._room(rows)
+            ready_at = now if room else line.oldest(bucket).admitted + self._batching.max_delay_seconds
+            if ready_at <= now:
+                # A request that is larger than the preferred size goes all the same.
+                return Formed(batch=tuple(line.take(bucket, room or self._most) or line.take(bucket, self._most)))
+            again_at = ready_at if again_at is None else min(again_at, ready_at)
+        return Formed(again_at=again_at)
+
+    def _room(self, rows: int) -> int:
+        """Rows of the batch that may start now; 0 when it should wait for more."""
+        if rows >= self._most and not self._batching.preferred_sizes:
+            return self._most
+        preferred = [size for size in self._batching.preferred_sizes if size <= rows]
+        if preferred:
+            return preferred[-1]
+        return 0 if self._batching.max_delay_seconds else self._most

@@ -1,0 +1,154 @@
+"""Runs batches on engines, each instance in a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import queue
+import threading
+import time
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import structlog
+
+from inference_server.engine.port import Engine, Tensor
+from inference_server.engine.selection import label
+from inference_server.errors import InferenceError, ModelFailed
+from inference_server.scheduler.queue import Answer, Run, Work
+
+_log = structlog.get_logger(__name__)
+Outcome = Answer | InferenceError
+_Task = tuple[tuple[Work, ...], Callable[["Ran"], None]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What became of a batch."""
+
+    # One for each of its requests, in their order; None for one that nobody waited for any more when its turn came.
+    outcomes: tuple[Outcome | None, ...]
+    # Seconds computed, all runs together.
+    compute_seconds: float
+    # The runs that succeeded: one, or one for each request when the batch as a whole failed.
+    runs: tuple[Run, ...]
+
+
+class Instance:
+    """One engine and the thread that alone calls it, so that the event loop never computes. Made on the event loop that it answers to."""
+
+    def __init__(self, engine: Engine, *, name: str, batched: bool) -> None:
+        self.engine = engine
+        self._batched = batched
+        self._loop = asyncio.get_running_loop()
+        self._inbox: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
+        self._ended = asyncio.Event()
+        # A daemon: a run that never ends must not keep the process from ending.
+        self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
+        self._thread.start()
+
+    def start(self, batch: tuple[Work, ...], finished: Callable[[Ran], None]) -> None:
+        """Run a batch; `finished` is called on the event loop."""
+        self._inbox.put((batch, finished))
+
+    async def close(self) -> None:
+        """End the thread after what it runs now: a process that ends while a runtime computes is aborted."""
+        self._inbox.put(None)
+        await self._ended.wait()
+
+    def _serve(self) -> None:
+        while (task := self._inbox.get()) is not None:
+            batch, finished = task
+            self._tell(finished, run_batch(self.engine, batch, batched=self._batched))
+            del task, batch, finished  # or the last batch's tensors would live until the next one comes
+        self._tell(self._ended.set)
+
+    def _tell(self, call: Callable[..., None], *values: object) -> None:
+        with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
+            self._loop.call_soon_threadsafe(call, *values)
+
+
+def run_batch(engine: Engine, batch: Sequence[Work], *, batched: bool) -> Ran:
+    """Run requests as one batch. When that fails, run them one at a time, so that the one at fault fails alone."""
+    start = time.monotonic()
+    try:
+        outcomes: tuple[Outcome | None, ...] = _together(engine, batch, batched=batched)
+    except ModelFailed as error:
+        if len(batch) == 1:
+            outcomes = (error,)
+        else:
+            _log.warning("batch_failed_retrying_singly", requests=len(batch), engine=label(engine), reason=str(error))
+            outcomes = tuple(_alone(engine, work, batched=batched) for work in batch)
+    runs = {id(outcome.run): outcome.run for outcome in outcomes if isinstance(outcome, Answer)}
+    return Ran(outcomes=outcomes, compute_seconds=time.monotonic() - start, runs=tuple(runs.values()))
+
+
+def _alone(engine: Engine, work: Work, *, batched: bool) -> Outcome | None:
+    if work.future.done() or (work.deadline is not None and work.deadline <= time.monotonic()):
+        return None
+    try:
+        return _together(engine, (work,), batched=batched)[0]
+    except ModelFailed as error:
+        return error
+
+
+def _together(engine: Engine, batch: Sequence[Work], *, batched: bool) -> tuple[Answer, ...]:
+    started = time.monotonic()
+    try:
+        inputs = _stacked(batch)
+        stacked = time.monotonic()
+        outputs = engine.run(inputs, _wanted(batch))
+        computed = time.monotonic()
+        parts = _split(outputs, batch) if batched else (outputs,)
+    except InferenceError:
+        raise
+    except Exception as error:  # a defect of an engine must cost its batch only, never the thread
+        _log.exception("engine_defect", engine=label(engine))
+        raise ModelFailed(f"{label(engine)} failed to run the model: {type(error).__name__}") from error
+    ended = time.monotonic()
+    run = Run(
+        rows=sum(work.rows for work in batch),
+        input_seconds=stacked - started,
+        infer_seconds=computed - stacked,
+        output_seconds=ended - computed,
+    )
+    return tuple(
+        Answer(outputs=_chosen(part, work.outputs), engine=label(engine), started=started, compute_seconds=ended - started, run=run)
+        for part, work in zip(parts, batch, strict=True)
+    )
+
+
+def _stacked(batch: Sequence[Work]) -> dict[str, Tensor]:
+    if len(batch) == 1:
+        # Elements that lie where the message had them may be at any address, and runtimes take only whole multiples of their size.
+        return {name: tensor if tensor.flags.aligned else tensor.copy() for name, tensor in batch[0].inputs.items()}
+    return {name: np.concatenate([work.inputs[name] for work in batch]) for name in batch[0].inputs}
+
+
+def _wanted(batch: Sequence[Work]) -> tuple[str, ...]:
+    """The outputs that anyone wants; empty, for all, as soon as one wants all."""
+    if not all(work.outputs for work in batch):
+        return ()
+    return tuple(dict.fromkeys(name for work in batch for name in work.outputs))
+
+
+def _split(outputs: dict[str, Tensor], batch: Sequence[Work]) -> Iterable[dict[str, Tensor]]:
+    """Each request's rows, as views."""
+    rows = sum(work.rows for work in batch)
+    for name, output in outputs.items():
+        if output.shape[:1] != (rows,):
+            raise ModelFailed(
+                f"output {name} has the shape {list(output.shape)} for a batch of {rows}; expected {rows} rows first: "
+                "set max_batch_size to 0 in config.pbtxt if the first dimension is no batch"
+            )
+    parts = []
+    begin = 0
+    for work in batch:
+        parts.append({name: output[begin : begin + work.rows] for name, output in outputs.items()})
+        begin += work.rows
+    return parts
+
+
+def _chosen(outputs: dict[str, Tensor], names: tuple[str, ...]) -> dict[str, Tensor]:
+    return {name: outputs[name] for name in names} if names else outputs

@@ -1,0 +1,229 @@
+"""Turns a version of the repository into engines that are warm and checked."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import structlog
+
+from inference_server.engine.agreement import DEFAULT_TOLERANCE, deviation
+from inference_server.engine.devices import usable_cores
+from inference_server.engine.port import Engine, Tensors, TensorSpec
+from inference_server.engine.sample import representative
+from inference_server.engine.selection import AUTO, EngineSelector, ModelFile, Selection, label
+from inference_server.errors import ConfigurationError, InvalidTensor, ModelFailed
+from inference_server.models.completion import Completed, complete
+from inference_server.models.repository import ModelFolder, VersionFile
+from inference_server.models.values import Batching, ConfigMessage, Configuration, Placement, Warmup
+from inference_server.scheduler.port import ModelFacts
+from inference_server.scheduler.validation import Signature
+from inference_server.scheduler.warmup import warmup_tensors
+
+# Rows of the batch on which engines are compared and measured.
+_SAMPLE_ROWS = 8
+_log = structlog.get_logger(__name__)
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoadedModel:
+    """A version, ready to serve."""
+
+    facts: ModelFacts
+    # The complete configuration.
+    config: ConfigMessage
+    batching: Batching
+    # One for each instance.
+    engines: tuple[Engine, ...]
+    # Where each of them runs.
+    devices: tuple[str, ...]
+
+
+class ModelLoader:
+    """Loads versions of models; blocks.
+
+    `engines`: the selector of each device, the server's own device first. `pin`: engine of the models that name none of their own.
+    `default_max_batch_size`: for models that take batches and whose owner gives no size.
+    """
+
+    def __init__(self, engines: Mapping[str, EngineSelector], *, pin: str = AUTO, default_max_batch_size: int = 32) -> None:
+        self._engines = dict(engines)
+        self._pin = pin
+        self._default_max_batch_size = default_max_batch_size
+
+    def load(self, folder: ModelFolder, file: VersionFile) -> LoadedModel:
+        """Load, check and warm up one version. Raises `ConfigurationError` or `ModelFailed`."""
+        sha256, digest = file.digests()
+        return _Loading(self, folder, file, sha256=sha256, digest=digest).run()
+
+    def selectors(self, folder: ModelFolder) -> list[EngineSelector]:
+        """The selector of each instance."""
+        return [selector for placement in folder.configuration.placements for selector in self._placed(folder.name, placement)]
+
+    def pin(self, configuration: Configuration) -> str:
+        """The engine that a model must have, or `auto`."""
+        return configuration.engine or self._pin
+
+    def completed(self, folder: ModelFolder, engine: Engine, *, batches: bool) -> Completed:
+        """The configuration checked against a loaded file and filled in."""
+        return complete(
+            folder.name,
+            folder.configuration,
+            inputs=engine.inputs,
+            outputs=engine.outputs,
+            default_max_batch_size=self._default_max_batch_size if batches else 0,
+        )
+
+    def _placed(self, name: str, placement: Placement) -> list[EngineSelector]:
+        own = next(iter(self._engines))
+        gpus = [device for device in self._engines if device.startswith("cuda:")]
+        if placement.gpus:
+            gpus = [device for device in gpus if int(device.removeprefix("cuda:")) in placement.gpus]
+        devices = {"cpu": [device for device in self._engines if device == "cpu"], "gpu": gpus, "auto": [own]}[placement.kind]
+        if not devices:
+            raise ConfigurationError(
+                f"model {name} has an instance_group of KIND_{placement.kind.upper()} with gpus {list(placement.gpus)}; this server runs "
+                f"on {', '.join(self._engines)}: use KIND_AUTO or change the server's device"
+            )
+        return [self._engines[device] for device in devices for _ in range(placement.count)]
+
+
+class _Loading:
+    """The loading of one version."""
+
+    def __init__(self, loader: ModelLoader, folder: ModelFolder, file: VersionFile, *, sha256: str, digest: str) -> None:
+        self._loader = loader
+        self._folder = folder
+        self._file = file
+        self._sha256 = sha256
+        self._digest = digest
+        self._configuration = folder.configuration
+        self._batches = True
+
+    def run(self) -> LoadedModel:
+        selectors = self._loader.selectors(self._folder)
+        threads = self._threads(selectors)
+        chosen: dict[str, str] = {}
+        engines: list[Engine] = []
+        for selector in selectors:
+            if selector.device in chosen:
+                engines.append(selector.load(self._file.path, chosen[selector.device], threads=threads))
+                continue
+            selection = self._select(selector, threads)
+            chosen[selector.device] = label(selection.engine)
+            engines.append(selection.engine)
+        completed = self._checked_batches(engines[0])
+        for engine in engines:
+            self._warm_up(engine, completed)
+        return self._loaded(engines, tuple(selector.device for selector in selectors), completed)
+
+    def _threads(self, selectors: list[EngineSelector]) -> int:
+        """Instances on the CPU share its cores, unless the owner says otherwise; 0 leaves it to the engine's loader."""
+        on_cpu = sum(selector.device == "cpu" for selector in selectors)
+        return self._configuration.threads or (max(1, usable_cores() // on_cpu) if on_cpu > 1 else 0)
+
+    def _select(self, selector: EngineSelector, threads: int) -> Selection:
+        model = ModelFile(
+            path=self._file.path,
+            digest=self._digest,
+            sample=self._sample,
+            sample_key=self._sample_key(),
+            sample_given=bool(self._configuration.warmups or self._configuration.warmup_shapes),
+            threads=threads,
+            tolerance=self._configuration.tolerance,
+        )
+        pin = self._loader.pin(self._configuration)
+        selection = selector.select(model, pin=pin)
+        _log.info(
+            "engine_selected",
+            model=self._folder.name,
+            version=self._file.version,
+            device=selector.device,
+            engine=label(selection.engine),
+            pin=pin,
+            cached=selection.cached,
+            candidates={
+                measured.candidate: selector.refusal(measured, model.tolerance)
+                or f"{measured.seconds * 1000:.2f} ms, error {measured.error:.4%}"
+                for measured in selection.measurements
+            },
+        )
+        return selection
+
+    def _sample_key(self) -> str:
+        """Tells what `_sample` will give without a loaded engine, and alike at each start."""
+        warmups = [warmup.SerializeToString(deterministic=True) for warmup in self._configuration.message.model_warmup]
+        files = [given.file for warmup in self._configuration.warmups for _, given in sorted(warmup.inputs.items()) if given.file]
+        sizes = [file.stat().st_size for file in files if file.is_file()]
+        shapes = sorted(self._configuration.warmup_shapes.items())
+        return hashlib.sha256(repr((warmups, sizes, shapes, self._configuration.max_batch_size)).encode()).hexdigest()
+
+    def _sample(self, engine: Engine) -> Tensors:
+        completed = self._loader.completed(self._folder, engine, batches=self._batches)
+        if self._configuration.warmups:
+            return self._warmup_request(self._configuration.warmups[0], engine, completed)
+        rows = min(completed.max_batch_size, _SAMPLE_ROWS)
+        return representative(_specs(engine.inputs, completed), rows=rows, shapes=self._configuration.warmup_shapes)
+
+    def _checked_batches(self, engine: Engine) -> Completed:
+        """Where the batch dimension is a guess, make sure that rows do not depend on each other: else requests must not be merged."""
+        completed = self._loader.completed(self._folder, engine, batches=True)
+        if completed.batch_size_guessed and not _rows_are_independent(engine, self._sample(engine)):
+            _log.warning(
+                "model_takes_no_batches", model=self._folder.name, reason="its rows depend on each other, or it refused the sample"
+            )
+            self._batches = False
+            completed = self._loader.completed(self._folder, engine, batches=False)
+        return completed
+
+    def _warm_up(self, engine: Engine, completed: Completed) -> None:
+        if not self._configuration.warmups:
+            with contextlib.suppress(ModelFailed):  # the sample is a guess
+                engine.run(self._sample(engine))
+        for warmup in self._configuration.warmups:
+            tensors = self._warmup_request(warmup, engine, completed)
+            for _ in range(warmup.count):
+                engine.run(tensors)
+
+    def _warmup_request(self, warmup: Warmup, engine: Engine, completed: Completed) -> Tensors:
+        tensors = warmup_tensors(warmup, batched=completed.max_batch_size > 0)
+        inputs, outputs = _specs(engine.inputs, completed), _specs(engine.outputs, completed)
+        try:
+            Signature(self._folder.name, inputs=inputs, outputs=outputs, max_batch_size=completed.max_batch_size).check(tensors, ())
+        except InvalidTensor as error:
+            raise ConfigurationError(f"model_warmup {warmup.name} does not fit: {error}") from error
+        return tensors
+
+    def _loaded(self, engines: list[Engine], devices: tuple[str, ...], completed: Completed) -> LoadedModel:
+        facts = ModelFacts(
+            name=self._folder.name,
+            version=self._file.version,
+            engine=label(engines[0]),
+            inputs=_specs(engines[0].inputs, completed),
+            outputs=_specs(engines[0].outputs, completed),
+            max_batch_size=completed.max_batch_size,
+            sha256=self._sha256,
+            parameters=self._configuration.parameters,
+        )
+        return LoadedModel(
+            facts=facts, config=completed.message, batching=self._configuration.batching, engines=tuple(engines), devices=devices
+        )
+
+
+def _specs(specs: tuple[TensorSpec, ...], completed: Completed) -> tuple[TensorSpec, ...]:
+    return tuple(replace(spec, shape=completed.shapes[spec.name]) for spec in specs)
+
+
+def _rows_are_independent(engine: Engine, sample: Tensors) -> bool:
+    """Whether a batch gives what its rows give one at a time."""
+    rows = min(len(tensor) for tensor in sample.values())
+    try:
+        whole = engine.run(sample)
+        parts = [engine.run({name: tensor[row : row + 1] for name, tensor in sample.items()}) for row in range(rows)]
+        joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
+    except (ModelFailed, ValueError):
+        return False
+    return deviation(joined, whole) <= DEFAULT_TOLERANCE

@@ -1,0 +1,67 @@
+"""What the scheduler counts, for Prometheus."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
+
+_SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
+_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
+# How a request can end.
+OUTCOMES = ("success", "failed", "expired", "cancelled", "overloaded", "invalid", "unavailable")
+
+
+class SchedulerMetrics:
+    """The scheduler's metrics in one registry."""
+
+    def __init__(self, registry: CollectorRegistry) -> None:
+        model = ("model", "version")
+        self.requests = Counter("lamina_requests", "Requests by how they ended.", (*model, "outcome"), registry=registry)
+        self.queue_seconds = Histogram("lamina_queue_seconds", "Seconds from admission to run.", model, buckets=_SECONDS, registry=registry)
+        self.compute_seconds = Histogram("lamina_compute_seconds", "Seconds of one run.", model, buckets=_SECONDS, registry=registry)
+        self.batch_rows = Histogram("lamina_batch_rows", "Rows of one run.", model, buckets=_ROWS, registry=registry)
+        self.waiting = Gauge("lamina_waiting_requests", "Requests that wait for an instance.", model, registry=registry)
+        self.admitted_requests = Gauge("lamina_admitted_requests", "Requests that wait or run, of all models.", registry=registry)
+        self.admitted_bytes = Gauge("lamina_admitted_bytes", "Bytes of their inputs.", registry=registry)
+        self.engines = Gauge(
+            "lamina_model_engine_info",
+            "1 for the engine that serves a model.",
+            (*model, "engine", "precision", "device"),
+            registry=registry,
+        )
+        self._served: set[tuple[str, str, str, str, str]] = set()
+        self.states = Gauge("lamina_model_ready", "1 when a model serves, else 0.", model, registry=registry)
+
+    def serves(self, model: str, version: str, engines: Sequence[tuple[str, str]], devices: Sequence[str]) -> None:
+        """Tell the engine, precision and device of each instance that serves, and forget those of the one before."""
+        self._forget_engines(model, version)
+        for (engine, precision), device in zip(engines, devices, strict=True):
+            labels = (model, version, engine, precision, device)
+            self.engines.labels(*labels).set(1)
+            self._served.add(labels)
+
+    def gone(self, model: str, version: str) -> None:
+        """A version serves no more."""
+        self._forget_engines(model, version)
+        self.states.labels(model, version).set(0)
+
+    def _forget_engines(self, model: str, version: str) -> None:
+        for labels in {labels for labels in self._served if labels[:2] == (model, version)}:
+            self.engines.remove(*labels)
+            self._served.discard(labels)
+
+
+class ModelMetrics:
+    """The metrics of one version of a model, looked up once."""
+
+    def __init__(self, metrics: SchedulerMetrics, model: str, version: str) -> None:
+        self._requests = {outcome: metrics.requests.labels(model, version, outcome) for outcome in OUTCOMES}
+        self.queue_seconds = metrics.queue_seconds.labels(model, version)
+        self.compute_seconds = metrics.compute_seconds.labels(model, version)
+        self.batch_rows = metrics.batch_rows.labels(model, version)
+        self.waiting = metrics.waiting.labels(model, version)
+
+    def ended(self, outcome: str) -> None:
+        """Count a request by how it ended."""
+        self._requests[outcome].inc()

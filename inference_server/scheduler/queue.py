@@ -1,0 +1,165 @@
+"""Requests that wait for an instance: by priority, in turns between clients, and in buckets of equal shapes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+from collections.abc import Hashable, Iterator
+from dataclasses import dataclass, field
+
+from inference_server.engine.port import Tensor, Tensors
+
+Bucket = Hashable
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One execution of an engine that succeeded."""
+
+    # Rows of its batch.
+    rows: int
+    # Seconds of joining the inputs, of computing, and of splitting the outputs.
+    input_seconds: float
+    infer_seconds: float
+    output_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Answer:
+    """What became of one request that was run."""
+
+    outputs: dict[str, Tensor]
+    # As engine:precision.
+    engine: str
+    # `time.monotonic()` at which its batch began, and seconds computed.
+    started: float
+    compute_seconds: float
+    # The execution that it was part of.
+    run: Run
+
+
+@dataclass(kw_only=True, slots=True, eq=False)
+class Work:
+    """One admitted request, from its admission until its memory is free again."""
+
+    inputs: Tensors
+    # Outputs wanted; empty for all.
+    outputs: tuple[str, ...]
+    # Rows of the batch that it takes; 1 for a model without batches.
+    rows: int
+    # Bytes of its inputs.
+    size: int
+    # Requests of one bucket may share a batch.
+    bucket: Bucket
+    # Priority, lower first.
+    level: int
+    client: str
+    # `time.monotonic()` after which it must not be run; None for never.
+    deadline: float | None
+    # `time.monotonic()` of its admission.
+    admitted: float
+    # Settled once, by whoever comes first: the run, the deadline or the caller's cancellation.
+    future: asyncio.Future[Answer]
+    # Cancelled when the request is settled.
+    timers: list[asyncio.TimerHandle] = field(default_factory=list)
+
+
+_Line = OrderedDict[int, Work]
+
+
+class WaitingLine:
+    """The queue of one model: every operation takes time by the clients and the batch, not by the requests that wait."""
+
+    def __init__(self) -> None:
+        # Priority → client, in the order of their turns → bucket → requests in the order of their arrival.
+        self._levels: dict[int, OrderedDict[str, dict[Bucket, _Line]]] = {}
+        # Bucket → all its requests in the order of their arrival.
+        self._buckets: dict[Bucket, _Line] = {}
+        self._rows: dict[Bucket, int] = {}
+        self._counts: dict[int, int] = {}
+
+    def __len__(self) -> int:
+        return sum(self._counts.values())
+
+    def __contains__(self, work: Work) -> bool:
+        return id(work) in self._buckets.get(work.bucket, ())
+
+    def __iter__(self) -> Iterator[Work]:
+        return (work for line in self._buckets.values() for work in line.values())
+
+    def waiting(self, level: int) -> int:
+        """Requests of a priority."""
+        return self._counts.get(level, 0)
+
+    def push(self, work: Work) -> None:
+        """Append a request to its client's line."""
+        client = self._levels.setdefault(work.level, OrderedDict()).setdefault(work.client, {})
+        client.setdefault(work.bucket, OrderedDict())[id(work)] = work
+        self._buckets.setdefault(work.bucket, OrderedDict())[id(work)] = work
+        self._rows[work.bucket] = self._rows.get(work.bucket, 0) + work.rows
+        self._counts[work.level] = self.waiting(work.level) + 1
+
+    def remove(self, work: Work) -> None:
+        """Take a request out, wherever it stands."""
+        clients = self._levels[work.level]
+        lines = clients[work.client]
+        for lines_by_bucket in (lines, self._buckets):
+            line = lines_by_bucket[work.bucket]
+            del line[id(work)]
+            if not line:
+                del lines_by_bucket[work.bucket]
+        if not lines:
+            del clients[work.client]
+        if not clients:
+            del self._levels[work.level]
+        self._rows[work.bucket] -= work.rows
+        if not self._rows[work.bucket]:
+            del self._rows[work.bucket]
+        self._counts[work.level] -= 1
+        if not self._counts[work.level]:
+            del self._counts[work.level]
+
+    def buckets(self) -> list[Bucket]:
+        """The buckets, that of the request whose turn it is first, then by their oldest request."""
+        if not self._levels:
+            return []
+        clients = self._levels[min(self._levels)]
+        lines = next(iter(clients.values()))
+        turn = min(lines, key=lambda bucket: next(iter(lines[bucket].values())).admitted)
+        return [turn, *(bucket for bucket in self._buckets if bucket != turn)]
+
+    def rows(self, bucket: Bucket) -> int:
+        """Rows that wait in a bucket."""
+        return self._rows.get(bucket, 0)
+
+    def oldest(self, bucket: Bucket) -> Work:
+        """The request of a bucket that came first."""
+        return next(iter(self._buckets[bucket].values()))
+
+    def take(self, bucket: Bucket, room: int) -> list[Work]:
+        """Take requests of a bucket until no further one fits into `room` rows: urgent ones first, clients in turns."""
+        taken: list[Work] = []
+        for level in sorted(self._levels):
+            for work in self._take(level, bucket, room):
+                taken.append(work)
+                room -= work.rows
+            if room <= 0:
+                break
+        return taken
+
+    def _take(self, level: int, bucket: Bucket, room: int) -> list[Work]:
+        taken: list[Work] = []
+        passed_over = 0
+        while room > 0 and level in self._levels and passed_over < len(self._levels[level]):
+            clients = self._levels[level]
+            name, lines = next(iter(clients.items()))
+            clients.move_to_end(name)
+            first = next(iter(lines[bucket].values())) if bucket in lines else None
+            if first is None or first.rows > room:
+                passed_over += 1
+                continue
+            passed_over = 0
+            self.remove(first)
+            taken.append(first)
+            room -= first.rows
+        return taken

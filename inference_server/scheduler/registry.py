@@ -1,0 +1,260 @@
+"""The models that serve: loads them from the repository and finds the one that a request names."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from functools import partial
+from typing import TypeVar
+
+import structlog
+from prometheus_client import CollectorRegistry
+
+from inference_server.engine.selection import AUTO, EngineSelector
+from inference_server.errors import InferenceError, InvalidInput, ModelFailed, NotFound, Unavailable
+from inference_server.models.repository import ModelFolder, ModelRepository
+from inference_server.models.values import ConfigMessage
+from inference_server.scheduler.admission import Admission, QueueLimits
+from inference_server.scheduler.loading import LoadedModel, ModelLoader
+from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics
+from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
+from inference_server.scheduler.serving import ServedModel
+from inference_server.scheduler.statistics import Statistics
+from inference_server.scheduler.status import ModelState, ModelStatus
+
+_REPLACED_GRACE_SECONDS = 60.0
+_log = structlog.get_logger(__name__)
+T = TypeVar("T")
+# Why a model that is known does not serve.
+_ABSENT = {
+    ModelState.LOADING: "is still loading",
+    ModelState.UNLOADING: "is being unloaded",
+    ModelState.UNLOADED: "is not loaded",
+    ModelState.UNAVAILABLE: "could not be loaded",
+}
+
+
+class ServingModels:
+    """The models of a repository, loaded, queued for and run: fulfils `port.Inference`.
+
+    `engines`: the selector of each device, the server's own device first. `engine`: `auto`, or the engine that serves models which name
+    none of their own. `default_max_batch_size`: for models that take batches and whose owner gives no size.
+    """
+
+    def __init__(
+        self,
+        repository: ModelRepository,
+        engines: Mapping[str, EngineSelector],
+        *,
+        metrics: CollectorRegistry,
+        limits: QueueLimits | None = None,
+        engine: str = AUTO,
+        default_max_batch_size: int = 32,
+    ) -> None:
+        self._repository = repository
+        self._loader = ModelLoader(engines, pin=engine, default_max_batch_size=default_max_batch_size)
+        self._metrics = SchedulerMetrics(metrics)
+        self._admission = Admission(limits or QueueLimits())
+        self._metrics.admitted_requests.set_function(lambda: self._admission.requests)
+        self._metrics.admitted_bytes.set_function(lambda: self._admission.bytes)
+        self._statuses: dict[str, dict[str, ModelStatus]] = {}
+        self._served: dict[str, dict[str, ServedModel]] = {}
+        self._draining = False
+        # One load at a time: a load measures engines, and two would disturb each other.
+        self._loading = asyncio.Lock()
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
+        # What was replaced and still finishes what it has, by the task that waits for it.
+        self._retiring: dict[asyncio.Task[None], ServedModel] = {}
+
+    async def load_all(self) -> None:
+        """Load every model of the repository, one after another; those that fail are told in `index` and stop nobody else.
+
+        Raises `ConfigurationError` when the repository itself cannot be read.
+        """
+        names = await self._in_thread(self._repository.names)
+        for name in names:
+            self._set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
+        for name in names:
+            try:
+                await self.load(name)
+            except InferenceError as error:
+                _log.error("model_unavailable", model=name, reason=str(error))
+
+    async def load(self, name: str, *, config: str | None = None) -> None:
+        """Load a model anew, swap it in when it is warm, and let the old one finish what it has.
+
+        `config`, as JSON, stands for the model's config.pbtxt until the next load. What served before goes on serving when the load
+        fails. Raises `NotFound`, `InvalidInput`, `ConfigurationError` or `ModelFailed`.
+        """
+        async with self._loading:
+            try:
+                folder = await self._in_thread(lambda: self._repository.read(name, config=config))
+            except InvalidInput:
+                raise
+            except NotFound:
+                self._statuses.pop(name, None)
+                raise
+            except InferenceError as error:
+                self._broken(name, str(error))
+                raise
+            await self._load_versions(folder)
+
+    async def unload(self, name: str) -> None:
+        """Take a model out of service; returns when nothing asks it any more, while what it was asked before still runs.
+
+        A model that does not serve is left as it is. Raises `NotFound`.
+        """
+        async with self._loading:
+            if name not in self._statuses and name not in await self._in_thread(self._repository.names):
+                raise NotFound(f"there is no model {name}")
+            for version, served in self._served.pop(name, {}).items():
+                self._set(ModelStatus(name=name, version=version, state=ModelState.UNLOADING, reason="finishes what it was asked"))
+                self._metrics.gone(name, version)
+                self._retire(served).add_done_callback(partial(self._unloaded, name, version))
+                _log.info("model_unloading", model=name, version=version)
+
+    def _unloaded(self, name: str, version: str, _: asyncio.Task[None]) -> None:
+        status = self._statuses.get(name, {}).get(version)
+        if status is not None and status.state is ModelState.UNLOADING:
+            self._set(replace(status, state=ModelState.UNLOADED, reason="unloaded"))
+
+    async def listing(self) -> tuple[ModelStatus, ...]:
+        """Every version that is known, and the models of the repository that nobody has asked to load."""
+        names = await self._in_thread(self._repository.names)
+        new = (ModelStatus(name=name, version="", state=ModelState.UNKNOWN) for name in names if name not in self._statuses)
+        return (*self.index(), *new)
+
+    def statistics(self, name: str = "", version: str = "") -> tuple[Statistics, ...]:
+        """Counts and times of each version that serves, of one model or of all. Raises as `facts` does."""
+        if name:
+            found = self._find(name, version)
+            return (found.statistics,) if version else tuple(served.statistics for served in self._served[name].values())
+        return tuple(served.statistics for versions in self._served.values() for served in versions.values())
+
+    def index(self) -> tuple[ModelStatus, ...]:
+        """Every version that is known, serving or not."""
+        return tuple(status for versions in self._statuses.values() for status in versions.values())
+
+    def is_ready(self, name: str, version: str = "") -> bool:
+        """Whether a model serves; of an empty version, whether any does."""
+        versions = self._served.get(name, {})
+        return not self._draining and (version in versions if version else bool(versions))
+
+    def versions(self, name: str) -> tuple[str, ...]:
+        """The versions of a model that serve, oldest first. Raises as `facts` does."""
+        self._find(name, "")
+        return tuple(sorted(self._served[name], key=int))
+
+    def facts(self, model: str, version: str = "") -> ModelFacts:
+        """What serves under a name; see `port.Inference`."""
+        return self._find(model, version).facts
+
+    def config(self, name: str, version: str = "") -> ConfigMessage:
+        """The complete configuration of a model that serves. Raises as `facts` does."""
+        return self._find(name, version).config
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Run one request, batched with others of its shape; see `port.Inference`."""
+        if self._draining:
+            raise Unavailable("the server is shutting down; try again")
+        return await self._find(request.model, request.version).infer(request)
+
+    async def close(self, *, grace_seconds: float) -> None:
+        """Refuse new requests, let those that are there finish within the grace, and end all instances."""
+        self._draining = True
+        served = [model for versions in self._served.values() for model in versions.values()]
+        async with asyncio.TaskGroup() as group:
+            for model in (*served, *self._retiring.values()):
+                group.create_task(model.close(grace_seconds=grace_seconds))
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self._thread.shutdown(wait=False, cancel_futures=True)
+
+    async def _load_versions(self, folder: ModelFolder) -> None:
+        self._statuses.setdefault(folder.name, {}).pop("", None)
+        failures: list[InferenceError] = []
+        for file in folder.versions:
+            if file.version not in self._served.get(folder.name, {}):
+                self._set(ModelStatus(name=folder.name, version=file.version, state=ModelState.LOADING, reason="loads"))
+        for file in reversed(folder.versions):  # the newest first: it is the one that most ask for
+            try:
+                self._swap(await self._in_thread(partial(self._loader.load, folder, file)))
+            except InferenceError as error:
+                failures.append(error)
+                self._failed(folder.name, file.version, str(error))
+        kept = {file.version for file in folder.versions}
+        for version in [version for version in self._served.get(folder.name, {}) if version not in kept]:
+            self._retire(self._served[folder.name].pop(version))
+            self._statuses[folder.name].pop(version, None)
+            self._metrics.gone(folder.name, version)
+        for version in [version for version in self._statuses[folder.name] if version not in kept]:
+            del self._statuses[folder.name][version]
+        if failures:
+            raise failures[0]
+
+    def _swap(self, loaded: LoadedModel) -> None:
+        if self._draining:
+            return
+        facts = loaded.facts
+        served = ServedModel(loaded, admission=self._admission, metrics=ModelMetrics(self._metrics, facts.name, facts.version))
+        old = self._served.setdefault(facts.name, {}).get(facts.version)
+        self._served[facts.name][facts.version] = served
+        self._set(ModelStatus(name=facts.name, version=facts.version, state=ModelState.READY))
+        self._metrics.serves(facts.name, facts.version, [(engine.name, engine.precision) for engine in loaded.engines], loaded.devices)
+        _log.info("model_ready", model=facts.name, version=facts.version, engine=facts.engine, instances=len(loaded.engines))
+        if old is not None:
+            self._retire(old)
+
+    def _retire(self, model: ServedModel) -> asyncio.Task[None]:
+        closing = asyncio.get_running_loop().create_task(model.close(grace_seconds=_REPLACED_GRACE_SECONDS))
+        self._retiring[closing] = model
+        closing.add_done_callback(self._retiring.pop)
+        return closing
+
+    def _broken(self, name: str, reason: str) -> None:
+        """The whole model cannot be read: versions that serve go on, and the reason is told."""
+        for version in self._served.get(name, {}) or ("",):
+            self._failed(name, version, reason)
+
+    def _failed(self, name: str, version: str, reason: str) -> None:
+        serves = version in self._served.get(name, {})
+        self._set(
+            ModelStatus(
+                name=name,
+                version=version,
+                state=ModelState.READY if serves else ModelState.UNAVAILABLE,
+                reason=f"the version before goes on serving: {reason}" if serves else reason,
+            )
+        )
+
+    def _set(self, status: ModelStatus) -> None:
+        self._statuses.setdefault(status.name, {})[status.version] = status
+        if status.version:
+            self._metrics.states.labels(status.name, status.version).set(status.state is ModelState.READY)
+
+    def _find(self, name: str, version: str) -> ServedModel:
+        versions = self._served.get(name, {})
+        if version in versions:
+            return versions[version]
+        if versions and not version:
+            return versions[max(versions, key=int)]
+        raise self._absent(name, version)
+
+    def _absent(self, name: str, version: str) -> InferenceError:
+        known = self._statuses.get(name)
+        if not known:
+            return NotFound(f"there is no model {name}")
+        if version and "" not in known and version not in known:
+            return NotFound(f"model {name} has no version {version}; it has {', '.join(known)}")
+        status = known.get(version) or next(iter(known.values()))
+        return Unavailable(f"model {name} {_ABSENT[status.state]}: {status.reason}")
+
+    async def _in_thread(self, call: Callable[[], T]) -> T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
+        except (InferenceError, asyncio.CancelledError):
+            raise
+        except Exception as error:  # a defect in one model's loading must not stop the others
+            _log.exception("model_load_defect")
+            raise ModelFailed(f"loading failed unexpectedly: {type(error).__name__}: {error}") from error

@@ -1,0 +1,252 @@
+"""One version of a model that serves: admits its requests, batches them and gives them to its instances."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+
+import structlog
+
+from inference_server.errors import DeadlineExceeded, InferenceError, InvalidTensor, Overloaded, Unavailable
+from inference_server.models.values import Batching
+from inference_server.scheduler.admission import Admission
+from inference_server.scheduler.batcher import Batcher
+from inference_server.scheduler.executor import Instance, Ran
+from inference_server.scheduler.loading import LoadedModel
+from inference_server.scheduler.metrics import ModelMetrics
+from inference_server.scheduler.port import InferenceRequest, InferenceResponse
+from inference_server.scheduler.queue import Answer, WaitingLine, Work
+from inference_server.scheduler.statistics import Statistics
+from inference_server.scheduler.validation import Signature
+
+# How long a run that has begun is waited for when its model is stopped.
+_RUN_SECONDS = 30.0
+_log = structlog.get_logger(__name__)
+
+
+class ServedModel:
+    """A loaded version with its queue and instances. Everything but the engines' runs happens on the event loop, so nothing is locked."""
+
+    def __init__(self, loaded: LoadedModel, *, admission: Admission, metrics: ModelMetrics) -> None:
+        facts = loaded.facts
+        self.facts = facts
+        self.config = loaded.config
+        self.statistics = Statistics(model=facts.name, version=facts.version)
+        self._batching: Batching = loaded.batching
+        self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
+        self._line = WaitingLine()
+        self._batcher = Batcher(loaded.batching, max_batch_size=facts.max_batch_size)
+        self._admission = admission
+        self._metrics = metrics
+        batched = facts.max_batch_size > 0
+        self._instances = [
+            Instance(engine, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, engine in enumerate(loaded.engines)
+        ]
+        self._idle = list(self._instances)
+        self._look_again: asyncio.Handle | None = None
+        self._open = True
+        # Set while nothing waits or runs.
+        self._empty = asyncio.Event()
+        self._empty.set()
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """Run one request, batched with others; see `port.Inference`."""
+        try:
+            work = self._admit(request)
+        except InferenceError as error:
+            self._metrics.ended(_outcome(error))
+            self.statistics.failed(0.0)
+            raise
+        try:
+            answer = await work.future
+        except InferenceError as error:
+            self._metrics.ended(_outcome(error))
+            self.statistics.failed(time.monotonic() - work.admitted)
+            raise
+        except asyncio.CancelledError:
+            self._metrics.ended("cancelled")
+            self.statistics.failed(time.monotonic() - work.admitted, cancelled=True)
+            raise
+        finally:
+            self._forget(work)
+        self._metrics.ended("success")
+        self.statistics.succeeded(answer, rows=work.rows, admitted=work.admitted, now=time.monotonic())
+        return self._response(work, answer)
+
+    async def close(self, *, grace_seconds: float) -> None:
+        """Refuse what comes, finish what is there within the grace, and end the instances; may be called again with another grace.
+
+        A run that has begun is waited for beyond the grace, within reason: no runtime can be interrupted.
+        """
+        self._open = False
+        try:
+            await asyncio.wait_for(self._empty.wait(), grace_seconds)
+        except TimeoutError:
+            for work in list(self._line):
+                _fail(work, Unavailable(f"model {self.facts.name} was stopped before the request's turn came; try again"))
+                self._withdraw(work)
+        try:
+            async with asyncio.timeout(_RUN_SECONDS), asyncio.TaskGroup() as group:
+                for instance in self._instances:
+                    group.create_task(instance.close())
+        except TimeoutError:
+            _log.error("run_does_not_end", model=self.facts.name, version=self.facts.version, seconds=_RUN_SECONDS)
+
+    def _admit(self, request: InferenceRequest) -> Work:
+        name, caller, now = self.facts.name, request.caller, time.monotonic()
+        if not self._open:
+            raise Unavailable(f"model {name} is being stopped; try again")
+        measured = self._signature.check(request.inputs, request.outputs)
+        if caller.deadline is not None and caller.deadline <= now:
+            raise DeadlineExceeded(f"the deadline passed before the request reached model {name}")
+        level = self._batching.level(caller.priority)
+        self._bound(level, now)
+        self._admission.enter(measured.size, now)
+        work = Work(
+            inputs=request.inputs,
+            outputs=tuple(request.outputs),
+            rows=measured.rows,
+            size=measured.size,
+            bucket=measured.bucket,
+            level=level,
+            client=caller.client,
+            deadline=caller.deadline,
+            admitted=now,
+            future=asyncio.get_running_loop().create_future(),
+        )
+        self.statistics.admitted()
+        self._line.push(work)
+        self._empty.clear()
+        self._watch(work)
+        self._metrics.waiting.set(len(self._line))
+        self._look()
+        return work
+
+    def _bound(self, level: int, now: float) -> None:
+        """The model's own bound, as `max_queue_size` of its queue policy says."""
+        bound = self._batching.policy_of(level).max_requests
+        if bound and self._line.waiting(level) >= bound:
+            seconds = self._admission.retry_after(1, now)
+            raise Overloaded(
+                f"{bound} requests wait for model {self.facts.name}, which is its limit; try again in {seconds:.2f} s", retry_after=seconds
+            )
+
+    def _watch(self, work: Work) -> None:
+        """Set the timers that take a request out of the queue: its own deadline, and its queue policy's."""
+        loop = asyncio.get_running_loop()
+        if work.deadline is not None:
+            work.timers.append(loop.call_later(work.deadline - work.admitted, self._expire, work))
+        timeout = self._batching.policy_of(work.level).timeout_seconds
+        if timeout is not None:
+            work.timers.append(loop.call_later(timeout, self._overdue, work))
+
+    def _expire(self, work: Work) -> None:
+        waited = "in the queue of" if work in self._line else "while it ran on"
+        _fail(work, DeadlineExceeded(f"the deadline passed {waited} model {self.facts.name}"))
+        self._withdraw(work)
+
+    def _overdue(self, work: Work) -> None:
+        """The queue policy's time is up: fail, or go behind all others."""
+        if work not in self._line:
+            return
+        policy = self._batching.policy_of(work.level)
+        if not policy.delays:
+            _fail(
+                work,
+                DeadlineExceeded(f"waited for model {self.facts.name} longer than its queue policy allows, {policy.timeout_seconds} s"),
+            )
+            self._withdraw(work)
+            return
+        self._line.remove(work)
+        work.level = self._batching.levels + 1
+        self._line.push(work)
+
+    def _forget(self, work: Work) -> None:
+        """The caller is gone, with or without an answer."""
+        for timer in work.timers:
+            timer.cancel()
+        self._withdraw(work)
+
+    def _withdraw(self, work: Work) -> None:
+        """Take a request out of the queue if it still waits; one that runs stays until its batch ends."""
+        if work in self._line:
+            self._line.remove(work)
+            self._metrics.waiting.set(len(self._line))
+            self._release(work, answered=False)
+
+    def _release(self, work: Work, *, answered: bool) -> None:
+        self._admission.leave(work.size, time.monotonic(), answered=answered)
+        if not self._line and len(self._idle) == len(self._instances):
+            self._empty.set()
+
+    def _look(self, delay: float = 0.0) -> None:
+        """Look for a batch when the requests that arrive in this turn of the event loop are all there, or after a delay."""
+        if self._look_again is not None:
+            if delay or not isinstance(self._look_again, asyncio.TimerHandle):
+                return
+            self._look_again.cancel()
+        loop = asyncio.get_running_loop()
+        self._look_again = loop.call_later(delay, self._dispatch) if delay else loop.call_soon(self._dispatch)
+
+    def _dispatch(self) -> None:
+        """Give batches to idle instances."""
+        self._look_again = None
+        while self._idle and self._line:
+            now = time.monotonic()
+            formed = self._batcher.form(self._line, now)
+            if not formed.batch:
+                if formed.again_at is not None:
+                    self._look(max(formed.again_at - now, 0.0001))
+                break
+            self._start(formed.batch, now)
+        self._metrics.waiting.set(len(self._line))
+
+    def _start(self, taken: Sequence[Work], now: float) -> None:
+        """Run what was taken out of the queue, but for requests that nobody waits for and those whose deadline timer is late."""
+        late = [work for work in taken if work.future.done() or (work.deadline is not None and work.deadline <= now)]
+        batch = tuple(work for work in taken if work not in late) if late else tuple(taken)
+        if batch:
+            instance = self._idle.pop()
+            instance.start(batch, lambda ran: self._finish(instance, batch, ran))
+            self._metrics.batch_rows.observe(sum(work.rows for work in batch))
+        for work in late:
+            _fail(work, DeadlineExceeded(f"the deadline passed in the queue of model {self.facts.name}"))
+            self._release(work, answered=False)
+
+    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
+        """Hand out what a batch ended with and give the instance its next one."""
+        self._idle.append(instance)
+        self._metrics.compute_seconds.observe(ran.compute_seconds)
+        for run in ran.runs:
+            self.statistics.ran(run)
+        for work, outcome in zip(batch, ran.outcomes, strict=True):
+            if isinstance(outcome, InferenceError):
+                _fail(work, outcome)
+            elif outcome is not None and not work.future.done():
+                work.future.set_result(outcome)
+            self._release(work, answered=True)
+        self._dispatch()
+
+    def _response(self, work: Work, answer: Answer) -> InferenceResponse:
+        queue_seconds = max(answer.started - work.admitted, 0.0)
+        self._metrics.queue_seconds.observe(queue_seconds)
+        return InferenceResponse(
+            model=self.facts.name,
+            version=self.facts.version,
+            outputs=answer.outputs,
+            engine=answer.engine,
+            queue_seconds=queue_seconds,
+            compute_seconds=answer.compute_seconds,
+        )
+
+
+def _fail(work: Work, error: InferenceError) -> None:
+    if not work.future.done():
+        work.future.set_exception(error)
+
+
+def _outcome(error: InferenceError) -> str:
+    """How metrics name the end of a request."""
+    names = {InvalidTensor: "invalid", Overloaded: "overloaded", DeadlineExceeded: "expired", Unavailable: "unavailable"}
+    return next((name for kind, name in names.items() if isinstance(error, kind)), "failed")

@@ -1,0 +1,81 @@
+"""Counts and times of one version of a model since it began to serve, in the terms of the protocol's ModelStatistics."""
+
+from __future__ import annotations
+
+import time
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+from inference_server.scheduler.queue import Answer, Run
+
+
+@dataclass(kw_only=True, slots=True)
+class Tally:
+    """How often something happened, and how long it took in all."""
+
+    count: int = 0
+    seconds: float = 0.0
+
+    def add(self, seconds: float) -> None:
+        """It happened once more."""
+        self.count += 1
+        self.seconds += seconds
+
+
+@dataclass(kw_only=True, slots=True)
+class Parts:
+    """The parts of an execution."""
+
+    compute_input: Tally = field(default_factory=Tally)
+    compute_infer: Tally = field(default_factory=Tally)
+    compute_output: Tally = field(default_factory=Tally)
+
+    def add(self, run: Run) -> None:
+        """It happened once more."""
+        self.compute_input.add(run.input_seconds)
+        self.compute_infer.add(run.infer_seconds)
+        self.compute_output.add(run.output_seconds)
+
+
+@dataclass(kw_only=True, slots=True)
+class Statistics:
+    """Counts and times of one version; changed and read on the event loop only."""
+
+    model: str
+    version: str
+    # Unix time of the last request in seconds; 0 when there was none.
+    last_inference: float = 0.0
+    # Rows that were run, and batches.
+    inference_count: int = 0
+    execution_count: int = 0
+    # Requests: from admission to the end, and in the queue.
+    success: Tally = field(default_factory=Tally)
+    # Of the failed ones, those whose caller went away are counted in `cancelled` too.
+    fail: Tally = field(default_factory=Tally)
+    cancelled: Tally = field(default_factory=Tally)
+    queue: Tally = field(default_factory=Tally)
+    # Executions as each request that succeeded saw them, and by rows of the batch.
+    parts: Parts = field(default_factory=Parts)
+    batches: dict[int, Parts] = field(default_factory=lambda: defaultdict(Parts))
+
+    def admitted(self) -> None:
+        """A request was admitted."""
+        self.last_inference = time.time()
+
+    def succeeded(self, answer: Answer, *, rows: int, admitted: float, now: float) -> None:
+        """A request of that many rows was answered; `admitted` and `now` as `time.monotonic()`."""
+        self.inference_count += rows
+        self.success.add(now - admitted)
+        self.queue.add(max(answer.started - admitted, 0.0))
+        self.parts.add(answer.run)
+
+    def failed(self, seconds: float, *, cancelled: bool = False) -> None:
+        """A request was refused, failed, or its caller went away after so many seconds."""
+        self.fail.add(seconds)
+        if cancelled:
+            self.cancelled.add(seconds)
+
+    def ran(self, run: Run) -> None:
+        """A batch was run."""
+        self.execution_count += 1
+        self.batches[run.rows].add(run)

@@ -1,0 +1,202 @@
+"""Which engine is kept, and what is remembered of the others."""
+
+from __future__ import annotations
+
+import json
+import time
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_server.engine.agreement import deviation
+from inference_server.engine.measurements import Measurement, MeasurementCache
+from inference_server.engine.port import Engine, Tensors
+from inference_server.engine.runtimes import Runtimes, discover
+from inference_server.engine.sample import representative
+from inference_server.engine.selection import EngineSelector, ModelFile, label
+from inference_server.errors import ConfigurationError, ModelFailed
+from tests.support import onnx_models
+from tests.support.reference_engine import ReferenceLoader
+
+
+def _sample(engine: Engine) -> Tensors:
+    return representative(engine.inputs, rows=2)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> ModelFile:
+    return ModelFile(path=onnx_models.write_model(tmp_path, "double", onnx_models.double()), digest="abc", sample=_sample)
+
+
+REFERENCE = ReferenceLoader("exact", seconds=0.02)
+
+
+def selector(*candidates: ReferenceLoader, **options: Any) -> EngineSelector:
+    return EngineSelector(
+        Runtimes(device="cpu", reference=REFERENCE, candidates=(REFERENCE, *candidates), machine={"cpu": "test"}), **options
+    )
+
+
+def chosen(selector: EngineSelector, model: ModelFile, **options: Any) -> str:
+    return label(selector.select(model, **options).engine)
+
+
+def test_the_fastest_that_agrees_is_kept(model: ModelFile) -> None:
+    loaders = (ReferenceLoader("slow", seconds=0.03), ReferenceLoader("fast", seconds=0.001), ReferenceLoader("medium", seconds=0.01))
+    assert "fast:float32" == chosen(selector(*loaders), model)
+
+
+def test_one_that_disagrees_is_dropped_however_fast(model: ModelFile) -> None:
+    wrong = ReferenceLoader("wrong", error=0.03)
+    selection = selector(wrong).select(model)
+    assert "exact:float32" == label(selection.engine)
+    assert [0.0, 0.03] == [pytest.approx(measured.error, abs=1e-6) for measured in selection.measurements]
+    assert "deviates by 3.00% from the float32 reference, of which 2.00% is allowed" == selector().refusal(selection.measurements[1])
+
+
+def test_one_that_errs_as_bfloat16_does_is_kept(model: ModelFile) -> None:
+    assert "bf16:bfloat16" == chosen(selector(ReferenceLoader("bf16", error=0.006, precisions=("bfloat16",))), model)
+
+
+def test_the_owner_may_allow_more(model: ModelFile) -> None:
+    assert "wrong:float32" == chosen(selector(ReferenceLoader("wrong", error=0.03)), replace(model, tolerance=0.05))
+
+
+def test_one_that_cannot_load_the_model_is_passed_over(model: ModelFile) -> None:
+    class Refusing(ReferenceLoader):
+        def load(self, path: Path, precision: str, *, threads: int = 0) -> Any:
+            raise ModelFailed("an operator is missing")
+
+    selection = selector(Refusing("refusing")).select(model)
+    assert "exact:float32" == label(selection.engine)
+    assert "an operator is missing" == selection.measurements[1].failure
+
+
+def test_a_pin_of_an_engine_leaves_its_precisions_to_the_measurement(model: ModelFile) -> None:
+    other = ReferenceLoader("other", seconds=0.03, precisions=("float32", "bfloat16"))
+    assert chosen(selector(other), model, pin="other").startswith("other:")
+
+
+def test_an_exact_pin_is_taken_at_its_word(model: ModelFile) -> None:
+    selection = selector(ReferenceLoader("wrong", error=0.5)).select(model, pin="wrong:float32")
+    assert ("wrong:float32", ()) == (label(selection.engine), selection.measurements)
+
+
+@pytest.mark.parametrize("pin", ["abacus", "exact:int3", "exact:"])
+def test_a_pin_that_names_nothing_here_is_refused(model: ModelFile, pin: str) -> None:
+    with pytest.raises(ConfigurationError, match=f"there is no engine {pin} on cpu; expected auto, exact, exact:float32"):
+        selector().select(model, pin=pin)
+
+
+def test_a_pinned_engine_that_disagrees_is_told(model: ModelFile) -> None:
+    with pytest.raises(ModelFailed, match="no engine can serve the model: wrong:float32: deviates by 50"):
+        selector(ReferenceLoader("wrong", error=0.5)).select(model, pin="wrong")
+
+
+def test_measurements_are_kept_for_the_next_start(model: ModelFile, tmp_path: Path) -> None:
+    other = ReferenceLoader("other", seconds=0.001)
+    cache = MeasurementCache(tmp_path / "cache")
+    first = selector(other, cache=cache).select(model)
+    runs = len(other.runs)
+    again = selector(other, cache=cache).select(model)
+    assert (False, True) == (first.cached, again.cached)
+    assert (first.measurements, "other:float32") == (again.measurements, label(again.engine))
+    assert runs + 1 == len(other.runs), "one warm-up run and no measurement"
+
+
+@pytest.mark.parametrize("change", ["digest", "sample_key", "threads", "version", "machine"])
+def test_measurements_of_something_else_are_not_used(model: ModelFile, tmp_path: Path, change: str) -> None:
+    cache = MeasurementCache(tmp_path / "cache")
+    selector(cache=cache).select(model)
+    other: dict[str, Any] = {"digest": "def", "sample_key": "wide", "threads": 3}
+    loader, machine = ReferenceLoader("exact"), {"cpu": "test"}
+    if change in other:
+        model = replace(model, **{change: other[change]})
+    elif change == "version":
+        loader.version = "2"
+    else:
+        machine = {"cpu": "another"}
+    runtimes = Runtimes(device="cpu", reference=loader, candidates=(loader,), machine=machine)
+    assert not EngineSelector(runtimes, cache=cache).select(model).cached
+
+
+@pytest.mark.parametrize("damage", ["", "{", "[]", '{"key": 1}', "null", '{"measurements": [{"candidate": 1}]}'])
+def test_a_damaged_cache_is_ignored(model: ModelFile, tmp_path: Path, damage: str) -> None:
+    folder = tmp_path / "cache"
+    selector(cache=MeasurementCache(folder)).select(model)
+    (file,) = folder.iterdir()
+    content = json.loads(file.read_text())
+    file.write_text(damage.replace('{"measurements"', json.dumps({"key": content["key"]})[:-1] + ', "measurements"'))
+    selection = selector(cache=MeasurementCache(folder)).select(model)
+    assert (False, "exact:float32") == (selection.cached, label(selection.engine))
+    assert content["key"] == json.loads(file.read_text())["key"]
+
+
+def test_a_cache_that_cannot_be_written_costs_only_time(model: ModelFile, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("no folder")
+    assert "exact:float32" == chosen(selector(cache=MeasurementCache(tmp_path / "file" / "cache")), model)
+
+
+def test_failures_are_kept_too(tmp_path: Path) -> None:
+    cache = MeasurementCache(tmp_path)
+    measurements = (Measurement(candidate="a:float32", seconds=float("inf"), error=float("inf"), failure="no such operator"),)
+    cache.write({"model": "abc"}, measurements)
+    assert measurements == cache.read({"model": "abc"})
+
+
+def test_a_guessed_sample_that_the_model_refuses_costs_the_comparison_only(tmp_path: Path) -> None:
+    path = onnx_models.write_model(tmp_path, "lookup", onnx_models.lookup())
+    model = ModelFile(path=path, digest="abc", sample=lambda _: {"index": np.array([99], np.int64)})
+    selection = EngineSelector(discover()).select(model)
+    assert ("onnxruntime:float32", ()) == (label(selection.engine), selection.measurements)
+    with pytest.raises(ModelFailed):
+        EngineSelector(discover()).select(replace(model, sample_given=True))
+
+
+def test_the_engines_of_this_machine_agree_and_one_is_kept(tmp_path: Path) -> None:
+    path = onnx_models.write_model(tmp_path, "products", onnx_models.products(8, side=256))
+    selection = EngineSelector(discover()).select(ModelFile(path=path, digest="abc", sample=_sample))
+    candidates = {measured.candidate: measured for measured in selection.measurements}
+    assert {"onnxruntime:float32", "openvino:float32"} <= set(candidates)
+    assert label(selection.engine) in candidates
+    assert all(measured.error < 0.02 for measured in selection.measurements)
+
+
+def test_a_run_that_is_slow_is_timed_three_times_only(model: ModelFile) -> None:
+    slow = ReferenceLoader("slow", seconds=0.2)
+    start = time.monotonic()
+    selector(slow).select(model)
+    assert 5 == len(slow.runs)
+    assert time.monotonic() - start < 2.0
+
+
+def test_a_device_that_is_not_there_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="there is no device cuda:7; there are: cpu"):
+        discover(device="cuda:7")
+
+
+@pytest.mark.parametrize(
+    ("output", "reference", "expected"),
+    [
+        ([1.0, 2.0], [1.0, 2.0], 0.0),
+        ([1.1, 2.2], [1.0, 2.0], 0.1),
+        ([0.0, 0.0], [0.0, 0.0], 0.0),
+        ([0.1, 0.0], [0.0, 0.0], float("inf")),
+        ([float("nan"), 1.0], [1.0, 1.0], float("inf")),
+        ([float("nan"), 1.0], [float("nan"), 1.0], 0.0),
+        ([1.0], [1.0, 1.0], float("inf")),
+        ([1, 2, 3, 4], [1, 2, 3, 5], 0.25),
+        (["a"], ["b"], 1.0),
+        ([], [], 0.0),
+    ],
+)
+def test_deviation_is_the_relative_l2_error_or_the_share_that_differs(output: list[Any], reference: list[Any], expected: float) -> None:
+    kind = object if output and isinstance(output[0], str) else None
+    assert expected == pytest.approx(deviation({"y": np.array(output, kind)}, {"y": np.array(reference, kind)}))
+
+
+def test_an_output_too_few_is_a_disagreement() -> None:
+    assert float("inf") == deviation({}, {"y": np.zeros(1)})

@@ -1,0 +1,111 @@
+"""The real bridge, started as its own process and signalled, and its command line."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Awaitable, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bridge.app import Store, open_store
+from bridge.ledger.port import JobRecord
+from bridge.settings import load
+
+Result = TypeVar("Result")
+
+
+@dataclass(frozen=True, kw_only=True)
+class BridgeSetup:
+    """Where a bridge works; every process and command of it takes the same."""
+
+    # Database, results and log lie in it; jobs may name its files.
+    folder: Path
+    # host:port of the inference server.
+    inference: str
+
+    @property
+    def results(self) -> Path:
+        return self.folder / "results"
+
+    def environment(self) -> dict[str, str]:
+        clean = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+        return {
+            **clean,
+            "BRIDGE_INFERENCE": self.inference,
+            "BRIDGE_DATABASE": str(self.folder / "bridge.db"),
+            "BRIDGE_RESULTS": str(self.results),
+            "BRIDGE_READ_ROOTS": str(self.folder),
+            "BRIDGE_HTTP": "off",
+            "BRIDGE_CONCURRENCY": "3",
+            "BRIDGE_POLL_SECONDS": "0.2",
+            "BRIDGE_BACKOFF_SECONDS": "0.1",
+            "BRIDGE_BACKOFF_LIMIT_SECONDS": "0.5",
+        }
+
+    def start(self, *arguments: str) -> subprocess.Popen[str]:
+        """Start a command such as `bridge jobs`."""
+        command = [sys.executable, "-m", "bridge", *arguments]
+        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=self.environment())
+
+    def call(self, *arguments: str) -> str:
+        """What a command prints; it must end well."""
+        return finished(self.start(*arguments))
+
+    def read(self, work: Callable[[Store], Awaitable[Result]]) -> Result:
+        """Work on the bridge's store from this process; a command for each look would cost a second of imports."""
+
+        async def opened() -> Result:
+            async with open_store(load(database=str(self.folder / "bridge.db"))) as store:
+                return await work(store)
+
+        return asyncio.run(opened())
+
+    def jobs(self) -> Mapping[str, JobRecord]:
+        """The jobs of the ledger, by key."""
+        return {job.key: job for job in self.read(lambda store: store.jobs.list(limit=1000))}
+
+    def wait_for_jobs(self, *states: str, count: int, seconds: float) -> Mapping[str, JobRecord]:
+        """The jobs, once `count` of them are in one of the states."""
+        until = time.monotonic() + seconds
+        while True:
+            jobs = self.jobs()
+            if sum(job.state in states for job in jobs.values()) >= count:
+                return jobs
+            if time.monotonic() > until:
+                raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
+            time.sleep(0.1)
+
+    @contextmanager
+    def running(self) -> Iterator[subprocess.Popen[bytes]]:
+        """`bridge run`, ended afterwards if it still runs. It leads a process group of its own."""
+        with (self.folder / "bridge.log").open("ab") as log:
+            command = [sys.executable, "-m", "bridge", "run"]
+            process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=self.environment(), start_new_session=True)
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+            process.wait(30)
+
+
+def finished(process: subprocess.Popen[str], *, seconds: float = 60.0) -> str:
+    """What a command printed, once it has ended well."""
+    told, errors = process.communicate(timeout=seconds)
+    assert process.returncode == 0, errors
+    return told
+
+
+def has_left_nothing(process: subprocess.Popen[bytes]) -> bool:
+    """Whether neither a process nor a child of it runs."""
+    try:
+        os.killpg(process.pid, 0)
+    except ProcessLookupError:
+        return True
+    return False

@@ -1,0 +1,74 @@
+"""Real processes, forked from a server that has done the imports: each starts in milliseconds and can be killed."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+_IMPORTED_ONCE = ["tests.support.trial_bridge", "bridge.__main__", "alembic.command"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Finished:
+    """How a command ended."""
+
+    status: int
+    out: str
+    err: str
+
+
+def start(target: Callable[..., None], *arguments: Any) -> BaseProcess:
+    """Start a process that runs `target`, a function of a module."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(_IMPORTED_ONCE)
+    process = context.Process(target=target, args=arguments, daemon=True)
+    process.start()
+    return process
+
+
+def send_output_to(out: Path, err: Path) -> None:
+    """Let the descriptors 1 and 2 of this process lead to files."""
+    for descriptor, file in ((1, out), (2, err)):
+        opened = os.open(file, os.O_CREAT | os.O_WRONLY | os.O_APPEND)
+        os.dup2(opened, descriptor)
+        os.close(opened)
+    sys.stdout = os.fdopen(1, "w", buffering=1, closefd=False)
+    sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
+
+
+def bridge(
+    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 60, stop_after: float | None = None
+) -> Finished:
+    """Run the bridge's command line in a folder, with nothing in its environment but what is given. `stop_after`: seconds until SIGTERM."""
+    with TemporaryDirectory() as outputs:
+        out, err = Path(outputs) / "out", Path(outputs) / "err"
+        process = start(_bridge, list(arguments), folder, dict(environment or {}), out, err)
+        if stop_after is not None:
+            process.join(stop_after)
+            process.terminate()
+        process.join(seconds)
+        if process.exitcode is None:
+            process.kill()
+            process.join()
+            raise AssertionError(f"bridge {' '.join(arguments)} did not end in {seconds} s: {err.read_text()[-2000:]}")
+        return Finished(status=process.exitcode, out=out.read_text(), err=err.read_text())
+
+
+def _bridge(arguments: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+    send_output_to(out, err)
+    os.chdir(folder)
+    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
+        del os.environ[name]
+    os.environ.update({"COLUMNS": "200", **environment})
+    sys.argv = ["bridge", *arguments]
+
+    from bridge.__main__ import main
+
+    main()

@@ -1,0 +1,29 @@
+"""The worker's side of a handler, written down."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.ledger.port import Claim
+
+
+class RecordedContext:
+    """Gives a claim, and keeps what the handler tells."""
+
+    def __init__(self, *, job_key: str = "job-1", fence: int = 1, checkpoint: Mapping[str, Any] | None = None) -> None:
+        self._claim = Claim(job_key=job_key, fence=fence, attempts=0, checkpoint=checkpoint or {})
+        self.reports: list[tuple[float, str]] = []
+        self.checkpoints: list[Mapping[str, Any]] = []
+
+    @property
+    def claim(self) -> Claim:
+        return self._claim
+
+    async def checkpoint(self, saved: Mapping[str, Any]) -> None:
+        # As the ledger stores it.
+        self.checkpoints.append(json.loads(json.dumps(saved)))
+
+    def report(self, progress: float, stage: str) -> None:
+        self.reports.append((progress, stage))

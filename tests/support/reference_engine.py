@@ -1,0 +1,77 @@
+"""An engine in plain numpy, by ONNX's own evaluator: slow or wrong on demand, and it remembers its runs."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import numpy as np
+import onnx
+from google.protobuf.message import DecodeError
+from onnx.reference import ReferenceEvaluator
+
+from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.engine.runtimes import Runtimes
+from inference_server.engine.selection import EngineSelector
+from inference_server.errors import ModelFailed
+
+
+class ReferenceLoader:
+    """Loads ONNX files into `ReferenceEngine`.
+
+    `seconds`: added to each run. `error`: relative error of each output. `runs`: the inputs of each run of each engine, in their order.
+    """
+
+    version = "1"
+
+    def __init__(
+        self, name: str = "numpy", *, seconds: float = 0.0, error: float = 0.0, precisions: tuple[str, ...] = ("float32",)
+    ) -> None:
+        self.name = name
+        self.precisions = precisions
+        self.seconds = seconds
+        self.error = error
+        self.loads = 0
+        self.runs: list[Tensors] = []
+
+    def load(self, path: Path, precision: str, *, threads: int = 0) -> ReferenceEngine:
+        if precision not in self.precisions:
+            raise ModelFailed(f"{self.name} does not compute in {precision}")
+        self.loads += 1
+        try:
+            return ReferenceEngine(self, onnx.load(path), precision)
+        except (OSError, DecodeError) as error:
+            raise ModelFailed(f"{self.name} cannot load {path.name}") from error
+
+
+class ReferenceEngine:
+    def __init__(self, loader: ReferenceLoader, model: onnx.ModelProto, precision: str) -> None:
+        self._loader = loader
+        self._evaluator = ReferenceEvaluator(model)
+        self.name = loader.name
+        self.precision = precision
+        self.inputs = tuple(map(_spec, model.graph.input))
+        self.outputs = tuple(map(_spec, model.graph.output))
+
+    def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        self._loader.runs.append(inputs)
+        time.sleep(self._loader.seconds)
+        names = output_names or tuple(output.name for output in self.outputs)
+        try:
+            values = self._evaluator.run(list(names), dict(inputs))
+        except Exception as error:
+            raise ModelFailed(f"{self.name} failed to run the model: {error}") from error
+        if self._loader.error:
+            values = [value * (1 + self._loader.error) for value in values]
+        return dict(zip(names, (np.asarray(value) for value in values), strict=True))
+
+
+def selector(*loaders: ReferenceLoader) -> EngineSelector:
+    """A selector that has only these engines, the first of them the reference."""
+    return EngineSelector(Runtimes(device="cpu", reference=loaders[0], candidates=loaders, machine={"cpu": "test"}))
+
+
+def _spec(value: onnx.ValueInfoProto) -> TensorSpec:
+    kind = value.type.tensor_type
+    shape = tuple(size.dim_value if size.HasField("dim_value") else -1 for size in kind.shape.dim)
+    return TensorSpec(name=value.name, dtype=onnx.helper.tensor_dtype_to_np_dtype(kind.elem_type), shape=shape)

@@ -1,0 +1,203 @@
+"""Slides made for tests: painted tissue with nuclei at known places, and files of each kind that readers must know."""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import simplejpeg
+from numpy.typing import NDArray
+
+Pixels = NDArray[np.uint8]
+# Number, type and values of one tag of a TIFF.
+_Tag = tuple[int, int, "list[int] | bytes"]
+_TEXT, _SHORT, _LONG, _RATIO, _BYTES, _LONG8 = 2, 3, 4, 5, 7, 16
+_CODES = {_SHORT: "H", _LONG: "I", _RATIO: "I", _LONG8: "Q"}
+
+_HAEMATOXYLIN = np.array((0.65111, 0.70119, 0.29049))
+_EOSIN = np.array((0.2159, 0.8012, 0.5581))
+
+
+def paint(
+    width: int,
+    height: int,
+    *,
+    tissue: tuple[int, int, int, int] | None,
+    nuclei: Sequence[tuple[float, float]] = (),
+    radius: float = 5.0,
+    white: int = 245,
+    noise: float = 0.0,
+) -> Pixels:
+    """RGB of glass with a rectangle of eosin (left, top, right, bottom) and round nuclei in it; noise in grey levels."""
+    rows, columns = np.mgrid[0:height, 0:width] + 0.5
+    density = np.zeros((height, width, 3))
+    if tissue:
+        left, top, right, bottom = tissue
+        density[top:bottom, left:right] = 0.35 * _EOSIN
+    reach = int(4 * radius)
+    for x, y in nuclei:
+        window = (slice(max(int(y) - reach, 0), int(y) + reach), slice(max(int(x) - reach, 0), int(x) + reach))
+        distance = np.hypot(rows[window] - y, columns[window] - x)
+        density[window] += (0.8 / (1 + np.exp(2 * (distance - radius))))[..., None] * _HAEMATOXYLIN
+    colours = white * 10.0**-density
+    if noise:
+        colours += np.random.default_rng(7).normal(0, noise, colours.shape)
+    return np.clip(np.round(colours), 0, 255).astype(np.uint8)
+
+
+def scattered(count: int, *, within: tuple[int, int, int, int], apart: float, seed: int = 1) -> list[tuple[float, float]]:
+    """Random places in a rectangle, no two nearer than `apart`."""
+    random = np.random.default_rng(seed)
+    left, top, right, bottom = within
+    places: list[tuple[float, float]] = []
+    while len(places) < count:
+        x, y = random.uniform(left, right), random.uniform(top, bottom)
+        if all((x - a) ** 2 + (y - b) ** 2 >= apart**2 for a, b in places):
+            places.append((x, y))
+    return places
+
+
+def write_jpeg_tiff(
+    path: Path,
+    levels: Sequence[Pixels],
+    *,
+    description: str = "",
+    tile: int = 240,
+    rgb_components: bool = False,
+    shared_tables: bool = True,
+    quality: int = 90,
+    bigtiff: bool = False,
+    resolution: tuple[float, float] | None = None,
+    spoil: Sequence[int] = (),
+) -> Path:
+    """A tiled JPEG TIFF as scanners write it: tables shared in a tag, and R, G, B stored as components where `rgb_components`.
+
+    `spoil`: numbers of the tiles of level 0 whose compressed bytes are overwritten.
+    """
+    directories = []
+    for number, pixels in enumerate(levels):
+        tiles = [_jpeg(each, rgb_components=rgb_components, quality=quality) for each in _tiles(pixels, tile)]
+        tags: list[_Tag] = [(254, _LONG, [0 if number == 0 else 1])]
+        if shared_tables:
+            tags.append((347, _BYTES, b"\xff\xd8" + _tables(tiles[0]) + b"\xff\xd9"))
+            tiles = [_without_tables(each) for each in tiles]
+        if number == 0:
+            tiles = [b"\x00" * len(each) if index in spoil else each for index, each in enumerate(tiles)]
+            tags += [(270, _TEXT, description.encode() + b"\x00")] if description else []
+        if resolution:
+            tags += [(282, _RATIO, [round(resolution[0]), 1]), (283, _RATIO, [round(resolution[1]), 1]), (296, _SHORT, [3])]
+        height, width, _ = pixels.shape
+        tags += [(256, _LONG, [width]), (257, _LONG, [height]), (258, _SHORT, [8, 8, 8]), (259, _SHORT, [7]), (277, _SHORT, [3])]
+        tags += [(262, _SHORT, [2 if rgb_components else 6]), (322, _LONG, [tile]), (323, _LONG, [tile])]
+        tags += [] if rgb_components else [(530, _SHORT, [1, 1])]
+        directories.append((tags, tiles))
+    path.write_bytes(_tiff(directories, big=bigtiff))
+    return path
+
+
+def write_lzw_tiff(path: Path, pixels: Pixels, *, tile: int = 256) -> Path:
+    """A tiled LZW TIFF."""
+    height, width, _ = pixels.shape
+    tags: list[_Tag] = [(256, _LONG, [width]), (257, _LONG, [height]), (258, _SHORT, [8, 8, 8]), (259, _SHORT, [5]), (262, _SHORT, [2])]
+    tags += [(277, _SHORT, [3]), (322, _LONG, [tile]), (323, _LONG, [tile])]
+    path.write_bytes(_tiff([(tags, [_lzw(each.tobytes()) for each in _tiles(pixels, tile)])], big=False))
+    return path
+
+
+def _lzw(data: bytes) -> bytes:
+    """Valid LZW that compresses nothing: literals only, and the table is cleared before codes grow beyond 9 bits."""
+    codes: list[int] = []
+    for start in range(0, len(data), 250):
+        codes += [256, *data[start : start + 250]]
+    bits = np.unpackbits(np.array([*codes, 257], ">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 7:]
+    return np.packbits(bits.reshape(-1)).tobytes()
+
+
+def write_svs(path: Path, pixels: Pixels, *, mpp: float | None = 0.5, **options: object) -> Path:
+    """An Aperio-like slide of one level."""
+    known = f"|MPP = {mpp}" if mpp is not None else ""
+    description = f"Aperio Image Library v11\r\n{pixels.shape[1]}x{pixels.shape[0]} ({240}x{240}) JPEG/RGB Q=90|AppMag = 20{known}"
+    return write_jpeg_tiff(path, [pixels], description=description, rgb_components=True, **options)  # type: ignore[arg-type]
+
+
+def write_huge_striped_tiff(path: Path, *, edge: int = 60_000) -> Path:
+    """A few hundred bytes that say they are a TIFF of edge × edge px in one strip."""
+    entries = [
+        (256, 4, 1, edge),
+        (257, 4, 1, edge),
+        (258, 3, 1, 8),
+        (259, 3, 1, 1),
+        (262, 3, 1, 1),
+        (273, 4, 1, 8),
+        (277, 3, 1, 1),
+        (278, 4, 1, edge),
+        (279, 4, 1, 100),
+    ]
+    directory = struct.pack("<H", len(entries)) + b"".join(struct.pack("<HHII", *entry) for entry in entries) + struct.pack("<I", 0)
+    path.write_bytes(b"II*\x00" + struct.pack("<I", 108) + b"\x00" * 100 + directory)
+    return path
+
+
+def _tiff(directories: Sequence[tuple[list[_Tag], list[bytes]]], *, big: bool) -> bytes:
+    """A TIFF of these directories, each with its tiles before it."""
+    word, offset_type = ("Q", _LONG8) if big else ("I", _LONG)
+    file = bytearray(b"II" + (struct.pack("<HHHQ", 43, 8, 0, 0) if big else struct.pack("<HI", 42, 0)))
+    link = 8 if big else 4
+    for tags, tiles in directories:
+        offsets = []
+        for tile in tiles:
+            offsets.append(len(file))
+            file += tile
+        values = sorted([*tags, (324, offset_type, offsets), (325, _LONG, [len(tile) for tile in tiles])])
+        entries = b""
+        for number, kind, content in values:
+            data = content if isinstance(content, bytes) else struct.pack(f"<{len(content)}{_CODES[kind]}", *content)
+            count = len(content) // (2 if kind == _RATIO else 1)
+            if len(data) > struct.calcsize(word):
+                where = len(file)
+                file += data
+                data = struct.pack(f"<{word}", where)
+            entries += struct.pack(f"<HH{word}", number, kind, count) + data.ljust(struct.calcsize(word), b"\x00")
+        struct.pack_into(f"<{word}", file, link, len(file))
+        file += struct.pack("<Q" if big else "<H", len(values)) + entries
+        link = len(file)
+        file += struct.pack(f"<{word}", 0)
+    return bytes(file)
+
+
+def _tiles(pixels: Pixels, edge: int) -> Iterator[Pixels]:
+    height, width, _ = pixels.shape
+    padded = np.pad(pixels, ((0, -height % edge), (0, -width % edge), (0, 0)), mode="edge")
+    for y in range(0, height, edge):
+        for x in range(0, width, edge):
+            yield np.ascontiguousarray(padded[y : y + edge, x : x + edge])
+
+
+def _jpeg(pixels: Pixels, *, rgb_components: bool, quality: int) -> bytes:
+    if rgb_components:
+        planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
+        return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality))
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="444"))
+
+
+def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
+    """Markers and their bytes up to the scan, which comes last with all that follows."""
+    position = 2
+    while True:
+        marker = data[position + 1]
+        if marker == 0xDA:
+            yield marker, data[position:]
+            return
+        length = 2 + int.from_bytes(data[position + 2 : position + 4], "big")
+        yield marker, data[position : position + length]
+        position += length
+
+
+def _tables(data: bytes) -> bytes:
+    return b"".join(segment for marker, segment in _segments(data) if marker in (0xDB, 0xC4))
+
+
+def _without_tables(data: bytes) -> bytes:
+    return data[:2] + b"".join(segment for marker, segment in _segments(data) if marker not in (0xDB, 0xC4))

@@ -1,0 +1,165 @@
+"""A real bridge process for tests: the whole program, with a small system of its own and a way to die at any step."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
+from pathlib import Path
+from typing import Any
+
+from bridge import logs
+from bridge.app import Bridge, Systems, open_store, run_until_signalled
+from bridge.envelopes import native
+from bridge.errors import OverloadError, PermanentError, TransientError
+from bridge.job import Delivery, Event, Job, Message, Outcome
+from bridge.settings import Settings, load
+from bridge.sinks.local import LocalSink
+from bridge.steps import Step, StepTaken
+from bridge.systems.port import Context
+from tests.support import forked
+
+SYSTEM = "trial"
+
+
+def message(key: str, **request: Any) -> bytes:
+    """A message that asks for a trial."""
+    return native.write(Job(key=key, system=SYSTEM, request=request))
+
+
+class TrialHandler:
+    """Does what a request tells it to: sleep, save its place, fail in a given way."""
+
+    system = SYSTEM
+
+    def parse(self, delivery: Delivery) -> Job:
+        envelope = native.read(delivery.body)
+        return Job(key=envelope.key, system=SYSTEM, request=envelope.request)
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        asked = job.request
+        done = int(context.claim.checkpoint.get("parts", 0))
+        computed = 0
+        for part in range(done, asked.get("parts", 0)):
+            await asyncio.sleep(asked.get("part_seconds", 0.05))
+            computed += 1
+            await context.checkpoint({"parts": part + 1})
+            context.report((part + 1) / asked["parts"], f"part {part + 1}")
+        await asyncio.sleep(asked.get("seconds", 0))
+        if context.claim.attempts < asked.get("transient_failures", 0):
+            raise TransientError("not yet")
+        if "down_while" in asked and Path(asked["down_while"]).exists():
+            raise OverloadError("the server is down", retry_after=0.05)
+        if asked.get("broken"):
+            raise PermanentError("this can never work")
+        if asked.get("unforeseen"):
+            raise ZeroDivisionError("a mistake in the handler")
+        if asked.get("unwritable"):
+            return Outcome(succeeded=True, result={"value": object()})
+        result = {"fence": context.claim.fence, "computed": computed, "resumed_at": done}
+        return Outcome(succeeded=True, result=result, events=(_event("completed", job, result),))
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        result = {"error": "the trial failed", "reason": reason}
+        return Outcome(succeeded=False, result=result, events=(_event("failed", job, result),))
+
+
+def _event(kind: str, job: Job, result: Mapping[str, Any]) -> Event:
+    return Event(type=kind, destination=job.reply_queue, body=json.dumps({"job": job.key, **result}).encode())
+
+
+class StumblingSink:
+    """The embedded sink, but the first try to send each message of some jobs fails."""
+
+    name = "stumbling"
+
+    def __init__(self, sink: LocalSink, jobs: set[str]) -> None:
+        self._sink = sink
+        self._jobs = jobs
+        self._seen: set[str] = set()
+
+    async def send(self, message: Message) -> None:
+        if message.job_key in self._jobs and message.message_id not in self._seen:
+            self._seen.add(message.message_id)
+            raise TransientError("the sink stumbled")
+        await self._sink.send(message)
+
+
+@dataclass(frozen=True, kw_only=True)
+class KillAt:
+    """Kills its own process, as the kernel would, at the first time that a step is reached."""
+
+    step: Step
+
+    def on_step(self, taken: StepTaken) -> None:
+        if taken.step is self.step:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Trial:
+    """How to start a trial bridge."""
+
+    # The settings, as their fields.
+    settings: Mapping[str, Any]
+    log: Path
+    until_idle: bool = False
+    kill_at: Step | None = None
+    # Jobs whose messages cannot be sent at the first try.
+    stumbles: set[str] = field(default_factory=set)
+
+
+def trial_settings(folder: Path, **changes: Any) -> dict[str, Any]:
+    """Settings with short times, in a folder of the test's own."""
+    quick = {
+        "database": str(folder / "bridge.db"),
+        "results": str(folder / "results"),
+        "http": "off",
+        "lease_seconds": 0.9,
+        "backoff_seconds": 0.05,
+        "backoff_limit_seconds": 0.2,
+        "poll_seconds": 0.2,
+        "drain_seconds": 5.0,
+        "concurrency": 2,
+    }
+    return {**quick, **changes}
+
+
+def open_trial_store(folder: Path, **changes: Any) -> Any:
+    """The store of such settings."""
+    return open_store(load(**trial_settings(folder, **changes)))
+
+
+def start(trial: Trial) -> BaseProcess:
+    """Start a real process."""
+    return forked.start(_main, trial)
+
+
+def log_lines(log: Path) -> list[dict[str, Any]]:
+    """What a process has logged so far; a last line that is cut off by a kill is left out."""
+    lines = log.read_text().splitlines(keepends=True) if log.exists() else []
+    return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("\n")]
+
+
+def _main(trial: Trial) -> None:
+    forked.send_output_to(trial.log, trial.log)
+    settings = load(**trial.settings)
+    logs.configure("debug")
+    asyncio.run(_serve(trial, settings))
+
+
+async def _serve(trial: Trial, settings: Settings) -> None:
+    async with open_store(settings) as store:
+        observers = [KillAt(step=trial.kill_at)] if trial.kill_at else []
+        sink = StumblingSink(LocalSink(store.database, queue=settings.results_queue), trial.stumbles)
+        bridge = Bridge(settings, store, trial_systems(), observers=observers, sink=sink)
+        await run_until_signalled(bridge, until_idle=trial.until_idle)
+
+
+def trial_systems() -> Systems:
+    """The trial system alone."""
+    return Systems(handlers=[TrialHandler()], probes={})
