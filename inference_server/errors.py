@@ -7,7 +7,12 @@
     │   ├── InvalidDocument     encrypted, empty, too large, no known format
     │   └── InvalidCatalogue    a LOINC table that lacks columns or rows
     ├── NotFound                no such model, version, analysis, file
+    ├── AlreadyExists           a name that is to be given is taken
+    ├── NotEnabled              a part of the protocol that a setting, or this machine, does not allow
+    ├── Unauthenticated         the call shows no token, or one that is not known
     ├── AccessDenied            a path or URL outside the allowed roots
+    │   └── PermissionMissing   the caller's token or certificate does not allow this call
+    ├── MessageTooLarge         a message is over the limit
     ├── Overloaded              a bound in requests or bytes is reached; `retry_after` in seconds
     ├── DeadlineExceeded        the caller's deadline passed before the work was done
     ├── Unavailable             the server is draining, or storage does not answer; try again
@@ -23,6 +28,11 @@ from __future__ import annotations
 
 class InferenceError(Exception):
     """Anything that the inference server reports to a caller or an operator."""
+
+    def __init__(self, message: str = "", *, limit: str = "") -> None:
+        """`limit`: the limit that was passed, by the name of its setting without `max_`; its refusals are counted."""
+        super().__init__(message)
+        self.limit = limit
 
 
 class InvalidInput(InferenceError):
@@ -49,16 +59,41 @@ class NotFound(InferenceError):
     """There is no such model, version, analysis or file."""
 
 
+class AlreadyExists(InferenceError):
+    """A name that is to be given is taken."""
+
+
+class NotEnabled(InferenceError):
+    """A part of the protocol that a setting, or this machine, does not allow."""
+
+
+class Unauthenticated(InferenceError):
+    """The call shows no token, or one that is not known."""
+
+
 class AccessDenied(InferenceError):
     """A path or URL lies outside the allowed roots."""
+
+
+class PermissionMissing(AccessDenied):
+    """The caller's token or certificate does not allow this call."""
+
+    def __init__(self, message: str, *, permission: str) -> None:
+        """`permission`: the one that is needed."""
+        super().__init__(message)
+        self.permission = permission
+
+
+class MessageTooLarge(InferenceError):
+    """A message is over the limit."""
 
 
 class Overloaded(InferenceError):
     """A bound in requests or bytes is reached."""
 
-    def __init__(self, message: str, *, retry_after: float) -> None:
+    def __init__(self, message: str, *, retry_after: float, limit: str = "") -> None:
         """`retry_after`: seconds after which a new try may succeed."""
-        super().__init__(message)
+        super().__init__(message, limit=limit)
         self.retry_after = retry_after
 
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
+_COPY_BYTES = 8 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,6 +73,23 @@ class Storage:
             return bytes(await (await obstore.get_async(found.store, found.key)).bytes_async())
         except (BaseError, OSError) as error:
             raise Unavailable(f"storage failed while {uri} was read ({type(error).__name__}); try again.") from error
+
+    async def read_range(self, found: StoredObject, start: int, length: int) -> bytes:
+        """Read `length` bytes from `start` of an object that `open` found. Raises `Unavailable`."""
+        try:
+            return bytes(await obstore.get_range_async(found.store, found.key, start=start, length=length))
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"storage failed while {found.uri} was read ({type(error).__name__}); try again.") from error
+
+    async def download(self, found: StoredObject, path: Path) -> None:
+        """Copy an object that `open` found to a local file, piece by piece. Raises `Unavailable`."""
+        try:
+            stream = (await obstore.get_async(found.store, found.key)).stream(min_chunk_size=_COPY_BYTES)
+            with path.open("wb") as file:
+                async for piece in stream:
+                    await asyncio.to_thread(file.write, piece)
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"storage failed while {found.uri} was copied ({type(error).__name__}); try again.") from error
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work."""

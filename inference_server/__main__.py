@@ -1,0 +1,134 @@
+"""The command line of the inference server.
+
+The application is imported by the commands that need it: it brings the engines with it, and `--help` should not wait for them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import inspect
+from importlib import metadata
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.table import Table
+
+from inference_server.errors import InferenceError
+from inference_server.logs import configure_logging
+from inference_server.settings import PREFIX, Settings
+
+cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=False)
+models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=True)
+catalogue_cli = typer.Typer(help="The catalogue of lab tests.", no_args_is_help=True)
+cli.add_typer(models_cli, name="models")
+cli.add_typer(catalogue_cli, name="catalogue")
+
+ModelsOption = Annotated[Path | None, typer.Option(help=f"Folder of the model repository ({PREFIX}MODELS).", show_default=False)]
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"inference-server {metadata.version('lamina')}")
+        raise typer.Exit
+
+
+@cli.callback()
+def _options(
+    version: Annotated[bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and end.")] = False,
+) -> None:
+    """Serves models for slides, documents and lab text over gRPC."""
+
+
+def serve(**flags: Any) -> None:
+    """Serve until SIGTERM or SIGINT. Each flag is also a variable; a flag wins over its variable."""
+    from inference_server import app as application
+
+    asyncio.run(application.serve(Settings.load(**flags)))
+
+
+def _flags() -> list[inspect.Parameter]:
+    """One flag for each setting, so that a setting is described in one place."""
+    flags = []
+    for name, field in Settings.model_fields.items():
+        default = ",".join(field.default) if isinstance(field.default, tuple) else field.default
+        help_text = f"{field.description} [{PREFIX}{name.upper()}; {'unset' if default is None else default}]"
+        kind: Any = bool if field.annotation is bool else str
+        names = [f"--{name.replace('_', '-')}"]
+        option = typer.Option(None, *names, help=help_text, show_default=False)
+        flags.append(inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=option, annotation=kind | None))
+    return flags
+
+
+serve.__signature__ = inspect.Signature(_flags())  # type: ignore[attr-defined]
+serve.__annotations__ = {flag.name: flag.annotation for flag in _flags()}
+cli.command()(serve)
+
+
+@models_cli.command("build")
+def build_models(models: ModelsOption = None) -> None:
+    """Make the built-in models from the installed wheels; what is up to date is left as it is."""
+    from inference_server import app as application
+
+    folder = Settings.load(models=models).models
+    builders = application.builders(folder)
+    with _progress() as progress:
+        task = progress.add_task("", total=len(builders))
+        for name, build in builders.items():
+            progress.update(task, description=name)
+            build()
+            progress.advance(task)
+        progress.update(task, description=f"{len(builders)} models in {folder}")
+
+
+@models_cli.command("list")
+def list_models(models: ModelsOption = None) -> None:
+    """List what the repository holds."""
+    from inference_server import app as application
+
+    table = Table("Model", "Versions", "Largest batch", "State")
+    for row in application.list_models(Settings.load(models=models).models):
+        table.add_row(*row)
+    Console().print(table)
+
+
+@catalogue_cli.command("import")
+def import_catalogue(
+    table: Annotated[Path, typer.Argument(help="Loinc.csv of a LOINC release.", show_default=False)],
+    models: ModelsOption = None,
+) -> None:
+    """Take in a full LOINC table; the server uses it from its next start."""
+    from inference_server import app as application
+
+    settings = Settings.load(models=models)
+    configure_logging("warning")
+    with _progress() as progress:
+        task = progress.add_task("rows and names", total=None)
+        work = application.import_catalogue(table, settings, lambda done, total: progress.update(task, completed=done, total=total))
+        report = asyncio.run(work)
+    typer.echo(
+        f"{report.imported} codes imported as {report.version}; left out: {report.withdrawn} withdrawn, "
+        f"{report.not_laboratory} not of a laboratory, {report.unnamed} without a name. "
+        f"{report.embedded or 'No'} names embedded. A running server takes them at its next start."
+    )
+
+
+def _progress() -> Progress:
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
+    return Progress(*columns, console=Console(stderr=True))
+
+
+def main() -> None:
+    """Run the command line; errors of the user end with one clear message and exit status 2."""
+    try:
+        cli()
+    except InferenceError as error:
+        for line in str(error).splitlines():
+            typer.echo(f"inference-server: {line}", err=True)
+        raise SystemExit(2) from error
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,296 @@
+"""The composition root: builds the parts from the settings and joins them. The only file that names concrete classes."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import partial
+from importlib import metadata
+from pathlib import Path
+
+import structlog
+from inference import grpc_service_pb2_grpc
+from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
+from prometheus_client import CollectorRegistry
+
+from inference_server.engine.measurements import MeasurementCache
+from inference_server.engine.runtimes import discover
+from inference_server.engine.selection import EngineSelector
+from inference_server.errors import ConfigurationError, InferenceError
+from inference_server.logs import configure_logging
+from inference_server.models.builders import BUILDERS
+from inference_server.models.repository import ModelRepository
+from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.registry import ServingModels
+from inference_server.scheduler.status import ModelState
+from inference_server.service.access import Access
+from inference_server.service.documents import DocumentServicer
+from inference_server.service.http import HttpServer, health_app
+from inference_server.service.interceptors import CallInterceptor
+from inference_server.service.labs import LabServicer
+from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
+from inference_server.service.metrics import CallMetrics, ReadinessCollector
+from inference_server.service.open_inference import OpenInferenceServicer
+from inference_server.service.request_limits import RequestLimits
+from inference_server.service.security import SecurityOptions, secure
+from inference_server.service.server import Connection, GrpcServer, Service
+from inference_server.service.slides import SlideServicer
+from inference_server.settings import Settings
+from inference_server.storage import Storage
+from inference_server.tasks.documents.reader import DocumentReader
+from inference_server.tasks.documents.values import Limits as DocumentLimits
+from inference_server.tasks.labs.classifier import LabClassifier
+from inference_server.tasks.labs.classifier import Limits as LabLimits
+from inference_server.tasks.labs.importing import DEFAULT_MODEL, ImportReport
+from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.values import SlideLimits
+from inference_server.tasks.slides.values import SlideLimits
+
+_log = structlog.get_logger()
+
+
+def version() -> str:
+    """Version of the distribution."""
+    return metadata.version("lamina")
+
+
+async def serve(settings: Settings) -> None:
+    """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
+    configure_logging(settings.log_level)
+    application = compose(settings)
+    stop, hurry = asyncio.Event(), asyncio.Event()
+    loop = asyncio.get_running_loop()
+
+    def signalled() -> None:
+        (hurry if stop.is_set() else stop).set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, signalled)
+    await application.run(stop, hurry)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Application:
+    """The parts of a server, joined."""
+
+    settings: Settings
+    access: Access
+    lifecycle: Lifecycle
+    models: ServingModels
+    labs: LabClassifier
+    # Set once the catalogue of lab tests can be searched.
+    labs_started: asyncio.Event
+    grpc: GrpcServer
+    http: HttpServer
+
+    async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
+        """Serve until `stop`, then leave in order; `hurry` ends the waits."""
+        await self.grpc.start()
+        _log.info("listening", grpc=self.grpc.address, http=self.http.address, version=version(), models=str(self.settings.models))
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self.http.run_until_stopped())
+            watching = tasks.create_task(self.access.watch())
+            loading = tasks.create_task(self._load())
+            await stop.wait()
+            await self.grpc.stop(grace_seconds=self.settings.grace_seconds, drain_seconds=self.settings.drain_seconds, hurry=hurry)
+            loading.cancel()
+            await self.models.close(grace_seconds=0)
+            self.http.stop()
+            watching.cancel()
+        _log.info("stopped")
+
+    async def _load(self) -> None:
+        """Load the models while calls are answered already; those that fail stop nobody else."""
+        try:
+            await self.models.load_all()
+        except InferenceError as error:
+            _log.error("models_unavailable", reason=str(error))
+        self.lifecycle.advance(Phase.READY)
+        await self.grpc.refresh_health()
+        _log.info("ready", broken_models=broken_models(self.models))
+        await self._start_labs()
+
+    async def _start_labs(self) -> None:
+        try:
+            await self.labs.start()
+        except InferenceError as error:
+            _log.error("labs_unavailable", reason=str(error))
+            return
+        self.labs_started.set()
+        await self.grpc.refresh_health()
+
+
+def compose(settings: Settings) -> Application:
+    """Build the parts. Raises `ConfigurationError`."""
+    security = secure(_security(settings))
+    registry = CollectorRegistry()
+    lifecycle = Lifecycle(most_calls=settings.max_calls)
+    registry.register(ReadinessCollector(lambda: lifecycle.ready))
+    models = _models(settings, registry)
+    metrics = CallMetrics(registry, version())
+    bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
+    storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
+    labs, labs_started = _lab_classifier(settings, models), asyncio.Event()
+    grpc = GrpcServer(
+        address=settings.listen,
+        services=[
+            _open_inference(models, lifecycle),
+            _slides(settings, models, storage),
+            _documents(settings, models, storage),
+            _labs(labs, labs_started),
+        ],
+        lifecycle=lifecycle,
+        interceptors=[
+            CallInterceptor(
+                lifecycle=lifecycle,
+                bytes_in_flight=bytes_in_flight,
+                metrics=metrics,
+                access=security.access,
+                limits=_request_limits(settings),
+            )
+        ],
+        connection=Connection(max_message_bytes=settings.max_message_bytes, max_streams=settings.max_streams),
+        credentials=security.credentials,
+    )
+    app = health_app(lifecycle=lifecycle, registry=registry, broken_models=partial(broken_models, models))
+    return Application(
+        settings=settings,
+        access=security.access,
+        lifecycle=lifecycle,
+        models=models,
+        labs=labs,
+        labs_started=labs_started,
+        grpc=grpc,
+        http=HttpServer(app, address=settings.http),
+    )
+
+
+def _security(settings: Settings) -> SecurityOptions:
+    return SecurityOptions(
+        listen=settings.listen,
+        tls_certificate=settings.tls_certificate,
+        tls_key=settings.tls_key,
+        tls_client_ca=settings.tls_client_ca,
+        tls_client_permissions=settings.tls_client_permissions,
+        tokens=settings.tokens_file,
+        insecure=settings.insecure,
+    )
+
+
+def _request_limits(settings: Settings) -> RequestLimits:
+    return RequestLimits(
+        message_bytes=settings.max_message_bytes,
+        tensors=settings.max_tensors,
+        name_characters=settings.max_name_characters,
+        uri_characters=settings.max_uri_characters,
+    )
+
+
+def broken_models(models: ServingModels) -> dict[str, str]:
+    """Why a model does not serve, by name:version."""
+    broken = (status for status in models.index() if status.state is ModelState.UNAVAILABLE)
+    return {f"{status.name}:{status.version}".rstrip(":"): status.reason for status in broken}
+
+
+def _models(settings: Settings, registry: CollectorRegistry) -> ServingModels:
+    if not settings.models.is_dir():
+        raise ConfigurationError(
+            f"INFERENCE_MODELS (--models): {settings.models} is no folder. "
+            f"Make it with the built-in models in it: inference-server models build --models {settings.models}"
+        )
+    devices = dict.fromkeys((settings.device, "cpu"))
+    cache = MeasurementCache(settings.engine_cache / "measurements")
+    engines = {
+        device: EngineSelector(discover(device=device, threads=settings.threads, engine_cache=settings.engine_cache), cache=cache)
+        for device in devices
+    }
+    engines[settings.device].check_pin(settings.engine)
+    limits = QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
+    return ServingModels(ModelRepository(settings.models), engines, metrics=registry, limits=limits, engine=settings.engine)
+
+
+def _open_inference(models: ServingModels, lifecycle: Lifecycle) -> Service:
+    servicer = OpenInferenceServicer(models=models, lifecycle=lifecycle, version=version())
+    return Service(
+        name="inference.GRPCInferenceService",
+        add_to=partial(grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, servicer),
+    )
+
+
+def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Service:
+    limits = SlideLimits(
+        most_slide_pixels=settings.max_slide_pixels,
+        most_image_pixels=settings.max_image_pixels,
+        most_tile_pixels=settings.max_tile_pixels,
+        most_request_pixels=settings.max_request_pixels,
+        most_staged_bytes=settings.max_staged_bytes,
+    )
+    servicer = SlideServicer(SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits))
+    return Service(
+        name="lamina.v1.SlideService",
+        add_to=partial(slides_pb2_grpc.add_SlideServiceServicer_to_server, servicer),
+        is_able=lambda: models.is_ready("he_baseline"),
+    )
+
+
+def _documents(settings: Settings, models: ServingModels, storage: Storage) -> Service:
+    limits = DocumentLimits(
+        most_bytes=settings.max_document_bytes, most_pages=settings.max_document_pages, most_page_pixels=settings.max_page_pixels
+    )
+    servicer = DocumentServicer(DocumentReader(models, storage, settings.models, limits=limits))
+    return Service(
+        name="lamina.v1.DocumentService",
+        add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),
+        is_able=lambda: models.is_ready("ppocrv6_small_det") and models.is_ready("ppocrv6_small_rec"),
+    )
+
+
+def _lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
+    return LabClassifier(
+        models, settings.models, limits=LabLimits(most_items=settings.max_lab_tests, most_embedded_characters=settings.max_text_characters)
+    )
+
+
+def _labs(labs: LabClassifier, started: asyncio.Event) -> Service:
+    return Service(
+        name="lamina.v1.LabService",
+        add_to=partial(labs_pb2_grpc.add_LabServiceServicer_to_server, LabServicer(labs)),
+        is_able=started.is_set,
+    )
+
+
+def builders(models: Path) -> Mapping[str, Callable[[], Path]]:
+    """What makes each built-in model in a repository; each skips what is up to date."""
+    return {name: partial(build, models) for name, build in BUILDERS.items()}
+
+
+async def import_catalogue(table: Path, settings: Settings, progress: Callable[[int, int], None]) -> ImportReport:
+    """Take a Loinc.csv into the repository's catalogue, and embed its names when the encoder is there. Raises `InvalidCatalogue`."""
+    models = _models(settings, CollectorRegistry())
+    try:
+        await models.load(DEFAULT_MODEL)
+        encoder: ServingModels | None = models
+    except InferenceError as error:
+        _log.warning("names_are_embedded_later", reason=str(error))
+        encoder = None
+    try:
+        return await import_into(table, settings.models, progress, inference=encoder)
+    finally:
+        await models.close(grace_seconds=0)
+
+
+def list_models(models: Path) -> list[tuple[str, ...]]:
+    """Name, versions, batch size and state of each model of a repository, as text. Raises `ConfigurationError`."""
+    repository = ModelRepository(models)
+    return [(name, *_described(repository, name)) for name in repository.names()]
+
+
+def _described(repository: ModelRepository, name: str) -> tuple[str, str, str]:
+    try:
+        folder = repository.read(name)
+    except InferenceError as error:
+        return "", "", str(error)
+    size = folder.configuration.max_batch_size
+    return ", ".join(file.version for file in folder.versions), "as the model says" if size is None else str(size), "well-formed"

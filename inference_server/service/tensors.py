@@ -1,0 +1,196 @@
+"""Tensors between the wire and numpy.
+
+Elements travel either as bytes (`raw_input_contents`: little-endian, row-major, BOOL as one byte, each BYTES element after its
+length in four bytes) or in typed lists. Raw elements become arrays without a copy; nothing here makes Python lists of numbers.
+Source: Open Inference Protocol, "Tensor Data" and "Raw tensor data" (https://github.com/kserve/open-inference-protocol).
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+from inference import grpc_service_pb2 as wire
+
+from inference_server.engine.port import Tensor
+from inference_server.errors import InvalidTensor
+
+_NUMPY_BY_DATATYPE: Mapping[str, np.dtype[Any]] = MappingProxyType(
+    {
+        "BOOL": np.dtype(np.bool_),
+        "UINT8": np.dtype("u1"),
+        "UINT16": np.dtype("<u2"),
+        "UINT32": np.dtype("<u4"),
+        "UINT64": np.dtype("<u8"),
+        "INT8": np.dtype("i1"),
+        "INT16": np.dtype("<i2"),
+        "INT32": np.dtype("<i4"),
+        "INT64": np.dtype("<i8"),
+        "FP16": np.dtype("<f2"),
+        "FP32": np.dtype("<f4"),
+        "FP64": np.dtype("<f8"),
+        "BYTES": np.dtype(np.object_),
+    }
+)
+_DATATYPE_BY_NUMPY = {dtype.name: datatype for datatype, dtype in _NUMPY_BY_DATATYPE.items()} | {"bfloat16": "BF16"}
+
+# The typed list of each element type; FP16 and BF16 have none.
+_TYPED_FIELDS = MappingProxyType(
+    {
+        "BOOL": "bool_contents",
+        "UINT8": "uint_contents",
+        "UINT16": "uint_contents",
+        "UINT32": "uint_contents",
+        "UINT64": "uint64_contents",
+        "INT8": "int_contents",
+        "INT16": "int_contents",
+        "INT32": "int_contents",
+        "INT64": "int64_contents",
+        "FP32": "fp32_contents",
+        "FP64": "fp64_contents",
+        "BYTES": "bytes_contents",
+    }
+)
+
+_LENGTH = struct.Struct("<I")
+_MOST_DIMENSIONS = 32
+_MOST_ELEMENTS = 2**40
+
+
+def datatype_of(dtype: np.dtype[np.generic]) -> str:
+    """The wire's name of a numpy type. Raises `InvalidTensor` for one that the protocol lacks."""
+    if dtype.kind in "OSU":
+        return "BYTES"
+    try:
+        return _DATATYPE_BY_NUMPY[dtype.name]
+    except KeyError as error:
+        raise InvalidTensor(f"elements of type {dtype.name} cannot be sent: the protocol has no name for them.") from error
+
+
+def decode_inputs(request: wire.ModelInferRequest) -> dict[str, Tensor]:
+    """The inputs of a request by name. Raises `InvalidTensor`.
+
+    Arrays of raw contents share the message's memory and cannot be written to.
+    """
+    raw = request.raw_input_contents
+    if raw and len(raw) != len(request.inputs):
+        raise InvalidTensor(
+            f"{len(raw)} raw_input_contents were sent for {len(request.inputs)} inputs; send one for each, in the inputs' order."
+        )
+    tensors: dict[str, Tensor] = {}
+    for index, tensor in enumerate(request.inputs):
+        if tensor.name in tensors:
+            raise InvalidTensor(f"input {tensor.name} was sent twice; send it once.")
+        tensors[tensor.name] = _decode_raw(tensor, raw[index]) if raw else _decode_typed(tensor)
+    return tensors
+
+
+def encode_outputs(response: wire.ModelInferResponse, outputs: Mapping[str, Tensor]) -> None:
+    """Put outputs into a response as raw bytes."""
+    for name, tensor in outputs.items():
+        response.outputs.add(name=name, datatype=datatype_of(tensor.dtype), shape=tensor.shape)
+        response.raw_output_contents.append(_encode(tensor))
+
+
+def is_slow_to_decode(request: wire.ModelInferRequest) -> bool:
+    """Whether decoding goes element by element and should leave the event loop: typed lists and BYTES."""
+    return any(tensor.datatype == "BYTES" or tensor.HasField("contents") for tensor in request.inputs)
+
+
+def _decode_raw(tensor: wire.ModelInferRequest.InferInputTensor, raw: bytes) -> Tensor:
+    if tensor.contents.ListFields():
+        raise InvalidTensor(f"input {tensor.name} has both contents and raw_input_contents; send one of them.")
+    dtype, shape, count = _layout(tensor)
+    if tensor.datatype == "BYTES":
+        return _text_array(tensor.name, _split_bytes(tensor.name, raw, count), shape)
+    expected = count * dtype.itemsize
+    if len(raw) != expected:
+        raise InvalidTensor(
+            f"input {tensor.name} has {len(raw)} bytes; {tensor.datatype} of shape {list(shape)} takes {expected}. Check both."
+        )
+    return np.frombuffer(raw, dtype=dtype).reshape(shape) if count else np.empty(shape, dtype)
+
+
+def _decode_typed(tensor: wire.ModelInferRequest.InferInputTensor) -> Tensor:
+    dtype, shape, count = _layout(tensor)
+    field = _TYPED_FIELDS.get(tensor.datatype)
+    if field is None:
+        raise InvalidTensor(f"input {tensor.name} is {tensor.datatype}, which has no typed contents; send it in raw_input_contents.")
+    elements = getattr(tensor.contents, field)
+    for other, values in tensor.contents.ListFields():
+        if other.name != field:
+            raise InvalidTensor(
+                f"input {tensor.name} is {tensor.datatype} and has {len(values)} elements in {other.name}; send them in {field}."
+            )
+    if len(elements) != count:
+        raise InvalidTensor(f"input {tensor.name} has {len(elements)} elements in {field}; its shape {list(shape)} takes {count}.")
+    if tensor.datatype == "BYTES":
+        return _text_array(tensor.name, elements, shape)
+    return _narrow(tensor, elements, dtype).reshape(shape)
+
+
+def _narrow(tensor: wire.ModelInferRequest.InferInputTensor, elements: Sequence[float], dtype: np.dtype[Any]) -> Tensor:
+    if dtype.kind not in "iu" or dtype.itemsize >= 4:
+        return np.fromiter(elements, dtype=dtype, count=len(elements))
+    wide = np.fromiter(elements, dtype=np.int64, count=len(elements))
+    limits = np.iinfo(dtype)
+    if wide.size and not (limits.min <= wide.min() and wide.max() <= limits.max):
+        raise InvalidTensor(f"input {tensor.name} has elements outside {limits.min} to {limits.max}, the range of {tensor.datatype}.")
+    return wide.astype(dtype)
+
+
+def _layout(tensor: wire.ModelInferRequest.InferInputTensor) -> tuple[np.dtype[Any], tuple[int, ...], int]:
+    """Type, shape and number of elements."""
+    if tensor.datatype == "BF16":
+        raise InvalidTensor(f"input {tensor.name} is BF16, which this server does not take; send FP32.")
+    dtype = _NUMPY_BY_DATATYPE.get(tensor.datatype)
+    if dtype is None:
+        known = ", ".join(_NUMPY_BY_DATATYPE)
+        raise InvalidTensor(f"input {tensor.name} has the datatype {tensor.datatype!r}; expected one of {known}.")
+    shape = tuple(tensor.shape)
+    if len(shape) > _MOST_DIMENSIONS or any(size < 0 for size in shape):
+        raise InvalidTensor(
+            f"input {tensor.name} has the shape {list(shape[:_MOST_DIMENSIONS])}; expected at most {_MOST_DIMENSIONS} sizes, none negative."
+        )
+    if math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
+        raise InvalidTensor(f"input {tensor.name} has the shape {list(shape)}, which is too large for any message; check the shape.")
+    return dtype, shape, math.prod(shape)
+
+
+def _split_bytes(name: str, raw: bytes, count: int) -> list[bytes]:
+    elements: list[bytes] = []
+    position = 0
+    while position < len(raw):
+        start = position + _LENGTH.size
+        end = start + _LENGTH.unpack_from(raw, position)[0] if start <= len(raw) else len(raw) + 1
+        if end > len(raw):
+            raise InvalidTensor(
+                f"input {name} ends inside element {len(elements)}; expected four bytes of length before each element's bytes."
+            )
+        elements.append(raw[start:end])
+        position = end
+    if len(elements) != count:
+        raise InvalidTensor(f"input {name} has {len(elements)} elements; its shape takes {count}. Check the shape.")
+    return elements
+
+
+def _text_array(name: str, elements: Sequence[bytes], shape: tuple[int, ...]) -> Tensor:
+    """Engines take text as str; ONNX's strings are UTF-8."""
+    array = np.empty(len(elements), dtype=np.object_)
+    try:
+        array[:] = [element.decode() for element in elements]
+    except UnicodeDecodeError as error:
+        raise InvalidTensor(f"input {name} has an element that is not UTF-8 ({error.reason}); models take text as UTF-8.") from error
+    return array.reshape(shape)
+
+
+def _encode(tensor: Tensor) -> bytes:
+    if tensor.dtype.kind in "OSU":
+        encoded = [element.encode() if isinstance(element, str) else bytes(element) for element in tensor.ravel().tolist()]
+        return b"".join(part for element in encoded for part in (_LENGTH.pack(len(element)), element))
+    little = tensor if tensor.dtype.byteorder != ">" else tensor.astype(tensor.dtype.newbyteorder("<"))
+    return little.tobytes()

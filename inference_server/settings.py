@@ -1,0 +1,131 @@
+"""The settings of the inference server; nothing else reads the environment.
+
+Each field is the variable INFERENCE_<FIELD> and the flag --<field> of `inference-server serve`. A flag wins over its variable.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
+
+from inference_server.errors import ConfigurationError
+
+PREFIX = "INFERENCE_"
+
+_ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})")
+_ENGINE = re.compile(r"auto|(onnxruntime|openvino)(:(float32|bfloat16|float16|int8))?")
+
+
+def _address(value: str) -> str:
+    found = _ADDRESS.fullmatch(value)
+    if not found or int(found["port"]) > 65535:
+        raise ValueError("expected host:port, such as 127.0.0.1:8001 or 0.0.0.0:8001; port 0 takes any free one")
+    return value
+
+
+def _engine(value: str) -> str:
+    if not _ENGINE.fullmatch(value):
+        raise ValueError("expected auto, onnxruntime or openvino, and after the last two maybe a precision, such as openvino:bfloat16")
+    return value
+
+
+def _device(value: str) -> str:
+    if not re.fullmatch(r"cpu|cuda:\d+", value):
+        raise ValueError("expected cpu, or a GPU by its number, such as cuda:0")
+    return value
+
+
+def _comma_separated(value: object) -> object:
+    return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _root(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value:
+        raise ValueError("expected at least one folder or URL prefix, separated by commas")
+    return value
+
+
+_Address = Annotated[str, AfterValidator(_address)]
+_Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+_Roots = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_root)]
+
+
+class Settings(BaseSettings):
+    """Everything that can be set, with defaults for one machine and no other service."""
+
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+
+    listen: _Address = Field("127.0.0.1:8001", description="Address of gRPC, as host:port.")
+    http: _Address = Field("127.0.0.1:8002", description="Address of /healthz, /readyz and /metrics, as host:port.")
+    models: Path = Field(Path(".lamina/models"), description="Folder of the model repository, in Triton's layout.")
+    read_roots: _Roots = Field(
+        (".",), description="Folders and URL prefixes that slides and documents may be read from, separated by commas."
+    )
+    write_roots: _Roots = Field(("results",), description="Folders and URL prefixes that artifacts may be written to, separated by commas.")
+    allow_http: bool = Field(False, description="Talk to S3 endpoints without TLS, such as a local MinIO.")
+
+    tls_certificate: Path | None = Field(
+        None, description="PEM file of the server's certificate and those up to its root; renewed at will."
+    )
+    tls_key: Path | None = Field(None, description="PEM file of its private key, not encrypted.")
+    tls_client_ca: Path | None = Field(None, description="PEM file of roots; with it every client must show a certificate of theirs.")
+    tls_client_permissions: _Names = Field(
+        ("infer", "slides", "documents", "labs"), description="What clients with a certificate may do when there are no tokens; also admin."
+    )
+    tokens_file: Path | None = Field(None, description="File of bearer tokens, a line each: name token permissions; changed at will.")
+    insecure: bool = Field(False, description="Listen to other machines without TLS, or without tokens and client certificates.")
+
+    engine: Annotated[str, AfterValidator(_engine)] = Field(
+        "auto", description="auto measures and takes the fastest that is right; or onnxruntime, openvino, maybe with a :precision."
+    )
+    device: Annotated[str, AfterValidator(_device)] = Field("cpu", description="Where models run: cpu, or a GPU as cuda:0.")
+    engine_cache: Path = Field(
+        Path(".lamina/engines"), description="Folder that keeps measurements of engines, and built engines, for the next start."
+
+    max_message_bytes: int = Field(256 * 2**20, ge=2**16, lt=2**31, description="Largest message, in bytes.")
+    max_calls: int = Field(4096, ge=1, description="Most calls that are open at a time, streams among them.")
+    max_streams: int = Field(1024, ge=1, le=2**31 - 1, description="Most of them on one connection; clients keep more of them back.")
+    max_tensors: int = Field(256, ge=1, description="Most inputs of a request, and most outputs.")
+    max_name_characters: int = Field(1024, ge=64, description="Longest name or identifier in a request, in characters.")
+    max_uri_characters: int = Field(4096, ge=64, description="Longest path or URL in a request, in characters.")
+    max_bytes_in_flight: int = Field(2**30, ge=2**16, description="Most bytes of messages that are worked on at a time.")
+    max_queue_requests: int = Field(4096, ge=1, description="Most requests of models that wait or run.")
+    max_queue_bytes: int = Field(2**30, ge=2**16, description="Most bytes of their inputs.")
+    max_slide_pixels: int = Field(40_000_000_000, ge=1, description="Largest slide that is stored in tiles, in pixels of level 0.")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="Largest slide that is stored without tiles, in pixels.")
+    max_tile_pixels: int = Field(4096 * 4096, ge=1, description="Largest stored tile of a slide, or tile of a client, in pixels.")
+    max_request_pixels: int = Field(64 * 2**20, ge=1, description="Most pixels of all the tiles that a client sends in a request.")
+    max_staged_bytes: int = Field(20 * 2**30, ge=1, description="Largest remote slide that is copied to local disk to be read, in bytes.")
+    max_document_bytes: int = Field(128 * 2**20, ge=1, description="Largest document, in bytes.")
+    max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
+    max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
+    max_slide_pixels: int = Field(40_000_000_000, ge=1, description="Largest slide that is stored in tiles, in pixels of level 0.")
+    max_image_pixels: int = Field(100_000_000, ge=1, description="Largest slide without tiles, in pixels: it is decoded whole.")
+    max_lab_tests: int = Field(1000, ge=1, description="Most lab tests, texts or aliases of a request.")
+    max_text_characters: int = Field(20_000, ge=1, description="Longest text to embed, in characters.")
+
+    grace_seconds: float = Field(1.0, ge=0, le=3600, description="Seconds of serving on after SIGTERM while load balancers turn away.")
+    drain_seconds: float = Field(30.0, ge=0, le=86_400, description="Seconds after the grace for calls in flight to end.")
+    log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    @classmethod
+    def load(cls, **flags: Any) -> Self:
+        """Read the environment; flags that are None count as not given. Raises `ConfigurationError`."""
+        given = {name: value for name, value in flags.items() if value is not None}
+        try:
+            return cls(**given)
+        except ValidationError as error:
+            raise ConfigurationError("\n".join(_explain(problem) for problem in error.errors())) from error
+
+
+def _explain(problem: Any) -> str:
+    """One line: the variable, the flag, what is wrong, what was given and how to mend it."""
+    name = str(problem["loc"][0]) if problem["loc"] else ""
+    field = Settings.model_fields.get(name)
+    reason = problem["msg"].removeprefix("Value error, ")
+    meaning = f" It means: {field.description}" if field else ""
+    return f"{PREFIX}{name.upper()} (--{name.replace('_', '-')}): {reason}; {problem['input']!r} was given.{meaning}"

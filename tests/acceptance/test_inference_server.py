@@ -1,0 +1,178 @@
+"""The inference server as a user meets it: a process, its command line, its signals, and buf curl."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import grpc
+import numpy as np
+import pytest
+from inference import grpc_service_pb2 as wire
+from inference import grpc_service_pb2_grpc as wire_grpc
+
+from tests.support.server_process import ServerProcess, running_server
+from tests.support.small_models import slow, write_model, write_small_repository
+
+BUF = Path(sys.executable).parent / "buf"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def models(folder: Path) -> Path:
+    write_small_repository(folder / "models")
+    return folder / "models"
+
+
+@pytest.fixture(scope="module")
+def server(models: Path, folder: Path) -> Iterator[ServerProcess]:
+    with running_server(models, folder, "--engine", "onnxruntime") as server:
+        server.wait_for("ready")
+        yield server
+
+
+def _buf_curl(server: ServerProcess, method: str, data: str) -> dict[str, Any]:
+    """What the README tells to type, with this server's address."""
+    if not BUF.exists():
+        pytest.skip("buf is not installed: install the development dependencies")
+    command = [str(BUF), "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--data", data, f"http://{server.grpc}/{method}"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    assert (done.returncode, done.stderr) == (0, "")
+    return json.loads(done.stdout)
+
+
+def test_buf_curl_checks_health(server: ServerProcess) -> None:
+    answer = _buf_curl(server, "grpc.health.v1.Health/Check", '{"service": "inference.GRPCInferenceService"}')
+    assert answer == {"status": "SERVING"}
+
+
+def test_buf_curl_asks_who_the_server_is(server: ServerProcess) -> None:
+    assert _buf_curl(server, "inference.GRPCInferenceService/ServerMetadata", "{}")["name"] == "lamina"
+
+
+def test_buf_curl_lists_the_repository(server: ServerProcess) -> None:
+    answer = _buf_curl(server, "inference.GRPCInferenceService/RepositoryIndex", '{"ready": true}')
+    assert [model["name"] for model in answer["models"]] == ["slow", "sum_and_difference", "text_identity"]
+
+
+def test_buf_curl_runs_a_model(server: ServerProcess) -> None:
+    tensors = [{"name": name, "datatype": "FP32", "shape": [1, 4], "contents": {"fp32_contents": [1, 2, 3, 4]}} for name in ("a", "b")]
+    request = {"model_name": "sum_and_difference", "inputs": tensors, "outputs": [{"name": "sum"}]}
+    answer = _buf_curl(server, "inference.GRPCInferenceService/ModelInfer", json.dumps(request))
+    assert answer["parameters"]["engine"] == {"stringParam": "onnxruntime:float32"}
+    # 2, 4, 6, 8 as little-endian float32.
+    assert answer["rawOutputContents"] == ["AAAAQAAAgEAAAMBAAAAAQQ=="]
+
+
+def _steps(count: int) -> wire.ModelInferRequest:
+    request = wire.ModelInferRequest(model_name="slow", raw_input_contents=[np.array([count], np.int64).tobytes()])
+    request.inputs.add(name="steps", datatype="INT64", shape=[1])
+    return request
+
+
+def _readiness(server: ServerProcess) -> int:
+    try:
+        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=5) as answer:
+            return int(answer.status)
+    except urllib.error.HTTPError as error:
+        return error.code
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_drains_calls_in_flight_and_leaves_nothing(models: Path, folder: Path, number: signal.Signals) -> None:
+    flags = ("--engine", "onnxruntime", "--grace-seconds", "0.5", "--drain-seconds", "30")
+    with running_server(models, folder, *flags) as server, grpc.insecure_channel(server.grpc) as channel, ThreadPoolExecutor(2) as pool:
+        server.wait_for("ready")
+        stub = wire_grpc.GRPCInferenceServiceStub(channel)
+        long = pool.submit(stub.ModelInfer, _steps(8000), timeout=60)
+        time.sleep(0.2)
+        server.signal(number)
+        server.wait_for("leaving")
+        # It still serves, and tells load balancers to turn away.
+        in_grace = pool.submit(stub.ModelInfer, _steps(1), timeout=60)
+        assert _readiness(server) == 503
+        assert not stub.ServerReady(wire.ServerReadyRequest(), timeout=5).ready
+        server.wait_for("draining")
+        with pytest.raises(grpc.RpcError) as refused:
+            stub.ModelInfer(_steps(1), timeout=5)
+        assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
+        assert long.result().model_name == "slow"
+        assert in_grace.result().model_name == "slow"
+        assert (server.wait(), server.has_left_nothing()) == (0, True)
+
+
+def test_a_second_signal_ends_the_waits(models: Path, folder: Path) -> None:
+    with running_server(models, folder, "--engine", "onnxruntime", "--grace-seconds", "600") as server:
+        server.wait_for("ready")
+        server.signal(signal.SIGTERM)
+        server.wait_for("leaving")
+        server.signal(signal.SIGTERM)
+        assert server.wait(seconds=10) == 0
+
+
+def test_a_server_whose_models_load_is_live_and_not_ready(tmp_path: Path) -> None:
+    # The model loads as long as its first run takes, some seconds: its warm-up asks for that many steps.
+    warmup = tmp_path / "models" / "slow" / "warmup"
+    config = (
+        'max_batch_size: 0\nmodel_warmup [{ name: "long" batch_size: 1 inputs { key: "steps" '
+        'value: { data_type: TYPE_INT64 dims: [1] input_data_file: "steps" } } }]\n'
+    )
+    write_model(tmp_path / "models", "slow", slow(), config)
+    warmup.mkdir()
+    (warmup / "steps").write_bytes(np.array([3000], np.int64).tobytes())
+    with (
+        running_server(tmp_path / "models", tmp_path, "--engine", "onnxruntime:float32") as server,
+        grpc.insecure_channel(server.grpc) as channel,
+    ):
+        stub = wire_grpc.GRPCInferenceServiceStub(channel)
+        assert stub.ServerLive(wire.ServerLiveRequest(), timeout=5).live
+        assert not stub.ServerReady(wire.ServerReadyRequest(), timeout=5).ready
+        assert _readiness(server) == 503
+        with pytest.raises(grpc.RpcError) as caught:
+            stub.ModelInfer(_steps(1), timeout=5)
+        assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        server.wait_for("ready")
+        assert _readiness(server) == 200
+
+
+def _command(*arguments: str, folder: Path) -> subprocess.CompletedProcess[str]:
+    command = [sys.executable, "-m", "inference_server", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, timeout=120, cwd=folder)
+
+
+def test_a_mistake_of_the_user_gets_one_clear_message_and_status_2(folder: Path) -> None:
+    done = _command("serve", "--models", "absent", folder=folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "inference-server: INFERENCE_MODELS (--models): absent is no folder. "
+        "Make it with the built-in models in it: inference-server models build --models absent\n"
+    )
+
+
+def test_the_command_line_tells_its_version_and_its_models(models: Path, folder: Path) -> None:
+    assert _command("--version", folder=folder).stdout.startswith("inference-server ")
+    listed = _command("models", "list", "--models", str(models), folder=folder)
+    assert (listed.returncode, "sum_and_difference" in listed.stdout) == (0, True)
+
+
+def test_the_built_in_models_are_built_once(folder: Path) -> None:
+    first = _command("models", "build", "--models", "built", folder=folder)
+    assert (first.returncode, first.stderr.count("Traceback")) == (0, 0), first.stderr
+    files = {path: path.stat().st_mtime_ns for path in (folder / "built").rglob("*") if path.is_file()}
+    names = {path.relative_to(folder / "built").parts[0] for path in files}
+    assert names == {"he_baseline", "ppocrv6_small_det", "ppocrv6_small_rec", "all_minilm_l6_v2"}
+    assert _command("models", "build", "--models", "built", folder=folder).returncode == 0
+    assert files == {path: path.stat().st_mtime_ns for path in (folder / "built").rglob("*") if path.is_file()}

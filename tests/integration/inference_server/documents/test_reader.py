@@ -1,0 +1,245 @@
+"""Documents are read end to end with the built-in models."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import aclosing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference_server.errors import AccessDenied, ConfigurationError, InvalidDocument, InvalidInput, NotFound
+from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
+from inference_server.storage import Storage
+from inference_server.tasks.documents.detection import DetectionSettings
+from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
+from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
+from tests.support.direct_inference import DirectInference, RecordedInference
+from tests.support.pdf import Text, pdf
+from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
+
+NOWHERE = Storage(read_roots=(), write_roots=())
+# Takes small pages as they are, for tests in which nothing is to be read.
+SMALL = DetectionSettings(least_short_side=32)
+
+
+async def read(reader: DocumentReader, request: DocumentRequest) -> tuple[list[PageResult], DocumentSummary]:
+    events = [event async for event in reader.read(request, Caller())]
+    pages = [event for event in events if isinstance(event, PageResult)]
+    assert isinstance(events[-1], DocumentSummary)
+    assert len(events) == len(pages) + 1
+    return pages, events[-1]
+
+
+async def test_a_pdf_is_read_page_by_page_and_summed_up(reader: DocumentReader) -> None:
+    pages, summary = await read(reader, DocumentRequest(content=lab_report_pdf()))
+    assert [(1, 2, 834, 556, ""), (2, 2, 834, 556, "")] == [
+        (page.page_number, page.page_count, page.width, page.height, page.error) for page in pages
+    ]
+    assert list(LAB_REPORT_TEXT) == [page.text for page in pages]
+    assert (2, 0, "application/pdf") == (summary.page_count, summary.failed_pages, summary.media_type)
+    assert ("ppocrv6_small_det:1@onnxruntime:float32", "ppocrv6_small_rec:1@onnxruntime:float32") == summary.models
+    assert 0.9 < summary.mean_confidence <= 1
+    assert summary.duration_seconds > 0
+
+
+async def test_polygons_enclose_the_ink_of_their_words_and_nothing_else(reader: DocumentReader) -> None:
+    content = pdf([[Text(text="Glukosa Puasa 92 mg/dL", x=40, y=100, size=16)]], size=SIZE)
+    ((page,), _) = await read(reader, DocumentRequest(content=content))
+    (line,) = page.lines
+    ink = np.asarray(images_of(content)[0].convert("L")) < 128
+    covered = np.zeros_like(ink)
+    assert ["Glukosa", "Puasa", "92", "mg/dL"] == [word.text for word in line.words]
+    for quad in [word.polygon for word in line.words]:
+        (left, top), (right, bottom) = np.floor(quad.min(axis=0)).astype(int), np.ceil(quad.max(axis=0)).astype(int)
+        assert ink[top : bottom + 1, left : right + 1].any()
+        covered[top : bottom + 1, left - 1 : right + 2] = True
+        assert (line.polygon.min(axis=0) - 1 <= quad.min(axis=0)).all()
+        assert (quad.max(axis=0) <= line.polygon.max(axis=0) + 1).all()
+    assert ink[covered].sum() == ink.sum()
+    spaces = [line.words[index + 1].polygon[0][0] - line.words[index].polygon[1][0] for index in range(3)]
+    assert min(spaces) > 3
+
+
+async def test_two_columns_are_read_one_after_the_other(reader: DocumentReader) -> None:
+    columns = [
+        ["The patient came with", "fever and a cough that", "had lasted three days", "before the admission."],
+        ["Blood was taken in the", "morning and showed no", "sign of an infection in", "the first two samples."],
+    ]
+    texts = [
+        Text(text=line, x=15 + 145 * place, y=50 + 22 * row) for place, column in enumerate(columns) for row, line in enumerate(column)
+    ]
+    ((page,), _) = await read(reader, DocumentRequest(content=pdf([texts], size=SIZE)))
+    assert columns[0] + columns[1] == [line.text for line in page.lines]
+
+
+async def test_every_frame_of_a_tiff_is_read(reader: DocumentReader) -> None:
+    pages, summary = await read(reader, DocumentRequest(content=tiff_file(images_of(lab_report_pdf()))))
+    assert (list(LAB_REPORT_TEXT), "image/tiff") == ([page.text for page in pages], summary.media_type)
+
+
+async def test_a_photograph_that_lies_on_its_side_is_read_upright(reader: DocumentReader) -> None:
+    turned = images_of(lab_report_pdf())[1].transpose(Image.Transpose.ROTATE_90)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    ((page,), summary) = await read(reader, DocumentRequest(content=image_file(turned, "JPEG", exif=exif, quality=90)))
+    assert (LAB_REPORT_TEXT[1], 834, 556) == (page.text, page.width, page.height)
+    assert "image/jpeg" == summary.media_type
+
+
+async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> None:
+    askew = images_of(lab_report_pdf())[0].rotate(3, expand=True, fillcolor="white", resample=Image.Resampling.BICUBIC)
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(askew, "PNG")))
+    assert LAB_REPORT_TEXT[0] == page.text
+
+
+async def test_text_that_runs_down_the_page_is_read(reader: DocumentReader) -> None:
+    page_image = Image.new("RGB", (400, 600), "white")
+    strip = images_of(pdf([[Text(text="CONFIDENTIAL", x=10, y=20, size=14)]], size=(150, 30)))[0]
+    page_image.paste(strip.transpose(Image.Transpose.ROTATE_270), (150, 50))
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(page_image, "PNG")))
+    assert "CONFIDENTIAL" == page.text
+
+
+async def test_a_line_longer_than_the_recogniser_takes_is_read_whole(reader: DocumentReader) -> None:
+    text = "Hemoglobin hematokrit leukosit trombosit eritrosit glukosa kolesterol trigliserida kreatinin natrium kalium klorida"
+    ((page,), _) = await read(reader, DocumentRequest(content=pdf([[Text(text=text, x=15, y=40)]], size=(640, 80))))
+    assert text == page.text
+
+
+async def test_a_blank_page_is_empty_and_no_error(reader: DocumentReader) -> None:
+    ((page,), summary) = await read(reader, DocumentRequest(content=pdf([[]], size=SIZE)))
+    assert ("", (), "", 834) == (page.text, page.lines, page.error, page.width)
+    assert (0, 0.0) == (summary.failed_pages, summary.mean_confidence)
+
+
+async def test_only_the_pages_asked_for_are_read(reader: DocumentReader) -> None:
+    pages, summary = await read(reader, DocumentRequest(content=lab_report_pdf(), pages=(2,)))
+    assert [(2, 2)] == [(page.page_number, page.page_count) for page in pages]
+    assert 2 == summary.page_count
+
+
+async def test_a_page_that_cannot_be_read_leaves_the_others_unharmed(inference: DirectInference, text_models: Path) -> None:
+    good = Image.new("RGB", (300, 100), "white")
+    limited = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_page_pixels=40_000), detection=SMALL)
+    content = tiff_file([good, Image.new("RGB", (300, 200)), good])
+    pages, summary = await read(limited, DocumentRequest(content=content))
+    assert [False, True, False] == [bool(page.error) for page in pages]
+    assert "page 2 has 300 × 200 pixels; at most 40000 pixels are accepted" in pages[1].error
+    assert (3, 1) == (summary.page_count, summary.failed_pages)
+    ((page,), summary) = await read(limited, DocumentRequest(content=content, pages=(2,)))
+    assert (True, 1) == (bool(page.error), summary.failed_pages)
+
+
+async def test_a_document_none_of_whose_pages_can_be_read_fails(reader: DocumentReader) -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (300, 300, 3), dtype=np.uint8))
+    content = image_file(noise, "JPEG")
+    with pytest.raises(InvalidDocument, match="cannot be decoded: the JPEG file is damaged or cut off"):
+        await read(reader, DocumentRequest(content=content[: len(content) // 2]))
+
+
+async def test_lines_of_one_width_share_a_call_within_the_models_batch(inference: RecordedInference, reader: DocumentReader) -> None:
+    rows = [Text(text=f"Hemoglobin {13 + row}.5 g/dL", x=20, y=20 + 15 * row) for row in range(12)]
+    await read(reader, DocumentRequest(content=pdf([rows], size=SIZE)))
+    shapes = [request.inputs["x"].shape for request in inference.requests]
+    detector, *lines = shapes
+    assert [0, 0, 12] == [detector[2] % 32, detector[3] % 32, sum(shape[0] for shape in lines)]
+    assert len(lines) < 6
+    assert {(3, 48, 0)} == {(*shape[1:3], shape[3] % 64) for shape in lines}
+
+
+async def test_a_document_is_read_from_an_allowed_root(reader: DocumentReader, documents: Path) -> None:
+    path = documents / "report.bin"
+    path.write_bytes(lab_report_pdf())
+    pages, _ = await read(reader, DocumentRequest(uri=str(path), pages=(2,)))
+    assert LAB_REPORT_TEXT[1] == pages[0].text
+
+
+async def test_a_place_outside_the_allowed_roots_is_refused(reader: DocumentReader, documents: Path, tmp_path: Path) -> None:
+    (tmp_path / "secret.pdf").write_bytes(lab_report_pdf())
+    (documents / "link.pdf").symlink_to(tmp_path / "secret.pdf")
+    for uri in (str(tmp_path / "secret.pdf"), str(documents / ".." / "secret.pdf"), str(documents / "link.pdf")):
+        with pytest.raises(AccessDenied, match="not under an allowed root"):
+            await read(reader, DocumentRequest(uri=uri))
+
+
+async def test_a_missing_file_is_told(reader: DocumentReader, documents: Path) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        await read(reader, DocumentRequest(uri=str(documents / "none.pdf")))
+
+
+@pytest.mark.parametrize("request_", [DocumentRequest(), DocumentRequest(content=b"x", uri="y")])
+async def test_a_request_names_one_document(reader: DocumentReader, request_: DocumentRequest) -> None:
+    with pytest.raises(InvalidInput, match="expected either its bytes"):
+        await read(reader, request_)
+
+
+async def test_a_page_out_of_range_is_refused_before_any_work(inference: RecordedInference, reader: DocumentReader) -> None:
+    with pytest.raises(InvalidDocument, match="page 3 was asked for; the document has pages 1 to 2"):
+        await read(reader, DocumentRequest(content=lab_report_pdf(), pages=(1, 3)))
+    assert [] == inference.requests
+
+
+async def test_a_reader_that_is_closed_stops_its_work(text_models: Path) -> None:
+    class Held(DirectInference):
+        started = 0
+        ended = 0
+
+        async def infer(self, request: InferenceRequest) -> InferenceResponse:
+            self.started += 1
+            try:
+                if self.started > 1:
+                    await asyncio.Event().wait()
+                return await super().infer(request)
+            finally:
+                self.ended += 1
+
+    inference = Held(text_models)
+    reader = DocumentReader(inference, NOWHERE, text_models, detection=SMALL, pages_ahead=3)
+    async with aclosing(reader.read(DocumentRequest(content=pdf([[]] * 6, size=(72, 72))), Caller())) as events:
+        assert 1 == (await anext(events)).page_number
+        while inference.started < 3:
+            await asyncio.sleep(0.01)
+    assert inference.started == inference.ended
+    assert inference.started <= 4
+    assert [asyncio.current_task()] == list(asyncio.all_tasks())
+
+
+async def test_many_pages_of_many_documents_stay_within_the_bound(text_models: Path) -> None:
+    class Counted(DirectInference):
+        now = 0
+        most = 0
+
+        async def infer(self, request: InferenceRequest) -> InferenceResponse:
+            self.now += 1
+            self.most = max(self.most, self.now)
+            try:
+                return await super().infer(request)
+            finally:
+                self.now -= 1
+
+    inference = Counted(text_models)
+    reader = DocumentReader(inference, NOWHERE, text_models, detection=SMALL, pages_ahead=3, most_pages_at_once=2)
+    content = pdf([[]] * 4, size=(72, 72))
+    results = await asyncio.gather(*(read(reader, DocumentRequest(content=content)) for _ in range(3)))
+    assert [[1, 2, 3, 4]] * 3 == [[page.page_number for page in pages] for pages, _ in results]
+    assert 2 == inference.most
+
+
+async def test_a_repository_without_the_characters_says_how_to_mend_it(inference: DirectInference, tmp_path: Path) -> None:
+    reader = DocumentReader(inference, NOWHERE, tmp_path)
+    with pytest.raises(ConfigurationError, match=r"characters\.txt is missing.*inference-server models build"):
+        await read(reader, DocumentRequest(content=lab_report_pdf(), pages=(2,)))
+
+
+async def test_white_text_on_black_is_read(reader: DocumentReader) -> None:
+    image = images_of(pdf([[Text(text="Kalium 4.1 mmol/L", x=15, y=30, size=14)]], size=(180, 50)))[0]
+    inverted = Image.fromarray(255 - np.asarray(image))
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(inverted, "PNG")))
+    assert "Kalium 4.1 mmol/L" == page.text
+
+
+async def test_a_password_is_not_shown() -> None:
+    assert "secret" not in repr(DocumentRequest(content=b"", password="secret"))

@@ -1,0 +1,289 @@
+"""What happens around every call, seen by a client of a real server."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import Any
+
+import grpc
+import pytest
+from grpc_health.v1 import health_pb2, health_pb2_grpc
+from inference import grpc_service_pb2 as wire
+from prometheus_client import CollectorRegistry
+
+from inference_server.errors import InvalidTensor, Overloaded
+from inference_server.service.caller import caller_of
+from inference_server.service.interceptors import CallInterceptor
+from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
+from inference_server.service.metrics import CallMetrics
+from inference_server.service.server import Connection, GrpcServer, Service
+
+Request, Response = wire.ModelInferRequest, wire.ModelInferResponse
+
+
+class Running:
+    """A server with one method of each kind, and a channel to it."""
+
+    def __init__(self, lifecycle: Lifecycle, registry: CollectorRegistry, channel: grpc.aio.Channel, server: GrpcServer) -> None:
+        self.lifecycle = lifecycle
+        self.server = server
+        self.channel = channel
+        self._registry = registry
+        form = {"request_serializer": Request.SerializeToString, "response_deserializer": Response.FromString}
+        self.one = channel.unary_unary("/test.Service/One", **form)
+        self.many = channel.unary_stream("/test.Service/Many", **form)
+        self.both = channel.stream_stream("/test.Service/Both", **form)
+        self.anything = channel.unary_unary("/test.Service/One")
+
+    def count(self, method: str, code: str) -> float:
+        labels = {"service": "test.Service", "method": method, "code": code}
+        return self._registry.get_sample_value("lamina_calls_total", labels) or 0.0
+
+    def gauge(self, name: str, **labels: str) -> float | None:
+        return self._registry.get_sample_value(name, labels)
+
+
+@asynccontextmanager
+async def running(behaviour: Callable[..., Any], *, most_bytes: int = 2**20) -> AsyncIterator[Running]:
+    """`behaviour(request, context)` is an async generator; the method with one response sends its first."""
+
+    async def one(request: Request, context: Any) -> Response:
+        return await anext(behaviour(request, context))
+
+    async def both(requests: AsyncIterator[Request], context: Any) -> AsyncIterator[Response]:
+        async for request in requests:
+            async for response in behaviour(request, context):
+                yield response
+
+    parse, write = Request.FromString, Response.SerializeToString
+    handlers = {
+        "One": grpc.unary_unary_rpc_method_handler(one, parse, write),
+        "Many": grpc.unary_stream_rpc_method_handler(behaviour, parse, write),
+        "Both": grpc.stream_stream_rpc_method_handler(both, parse, write),
+    }
+    lifecycle, registry = Lifecycle(), CollectorRegistry()
+    metrics = CallMetrics(registry, "1")
+    held = BytesInFlight(most=most_bytes, observe=metrics.bytes_in_flight)
+    handler = grpc.method_handlers_generic_handler("test.Service", handlers)
+    server = GrpcServer(
+        address="127.0.0.1:0",
+        services=[Service(name="test.Service", add_to=lambda server: server.add_generic_rpc_handlers((handler,)))],
+        lifecycle=lifecycle,
+        interceptors=[CallInterceptor(lifecycle=lifecycle, bytes_in_flight=held, metrics=metrics)],
+        connection=Connection(max_message_bytes=2**20),
+    )
+    await server.start()
+    async with grpc.aio.insecure_channel(server.address) as channel:
+        try:
+            yield Running(lifecycle, registry, channel, server)
+        finally:
+            await server.stop(grace_seconds=0, drain_seconds=0, hurry=asyncio.Event())
+
+
+async def _echo(request: Request, context: Any) -> AsyncIterator[Response]:
+    yield Response(id=request.id)
+
+
+async def _failure(call: Any) -> grpc.aio.AioRpcError:
+    with pytest.raises(grpc.aio.AioRpcError) as caught:
+        await call
+    return caught.value
+
+
+async def _all(call: Any) -> list[str]:
+    return [response.id async for response in call]
+
+
+async def test_calls_of_each_kind_pass_and_are_counted() -> None:
+    async with running(_echo) as server:
+        assert (await server.one(Request(id="a"))).id == "a"
+        assert await _all(server.many(Request(id="b"))) == ["b"]
+        assert await _all(server.both(iter([Request(id="c"), Request(id="d")]))) == ["c", "d"]
+        assert [server.count(method, "OK") for method in ("One", "Many", "Both")] == [1, 1, 1]
+        assert server.gauge("lamina_call_seconds_count", service="test.Service", method="One") == 1
+        assert server.gauge("lamina_calls_in_flight", service="test.Service", method="One") == 0
+        assert server.gauge("lamina_bytes_in_flight") == 0
+
+
+async def _refuse(request: Request, context: Any) -> AsyncIterator[Response]:
+    raise InvalidTensor("input x is wrong; send it right.")
+    yield
+
+
+async def test_an_error_of_the_tree_becomes_its_status_in_calls_of_each_kind() -> None:
+    async with running(_refuse) as server:
+        for call in (server.one(Request()), _all(server.many(Request())), _all(server.both(iter([Request()])))):
+            error = await _failure(call)
+            assert (error.code(), error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "input x is wrong; send it right.")
+        assert [server.count(method, "INVALID_ARGUMENT") for method in ("One", "Many", "Both")] == [1, 1, 1]
+
+
+async def _overload(request: Request, context: Any) -> AsyncIterator[Response]:
+    raise Overloaded("the queue is full; try again.", retry_after=1.5)
+    yield
+
+
+async def test_an_overloaded_server_says_when_to_try_again() -> None:
+    async with running(_overload) as server:
+        error = await _failure(server.one(Request()))
+        assert (error.code(), dict(error.trailing_metadata())["retry-after-ms"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "1500")
+
+
+async def _break(request: Request, context: Any) -> AsyncIterator[Response]:
+    raise ValueError("a secret of the server")
+    yield
+
+
+async def test_the_text_of_an_unexpected_error_stays_in_the_server() -> None:
+    async with running(_break) as server:
+        for call in (server.one(Request(id="r-1")), _all(server.many(Request(id="r-1")))):
+            error = await _failure(call)
+            assert error.code() is grpc.StatusCode.INTERNAL
+            assert "secret" not in str(error.details())
+            assert "request_id r-1" in str(error.details())
+
+
+async def _after_one(request: Request, context: Any) -> AsyncIterator[Response]:
+    yield Response(id="first")
+    raise InvalidTensor("the second is wrong.")
+
+
+async def test_a_stream_that_fails_midway_keeps_what_it_sent() -> None:
+    async with running(_after_one) as server:
+        call, got = server.many(Request()), []
+
+        async def read() -> None:
+            async for response in call:
+                got.append(response.id)
+
+        assert (await _failure(read())).code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert got == ["first"]
+
+
+async def test_bytes_that_are_no_message_get_a_clear_refusal() -> None:
+    async with running(_echo) as server:
+        error = await _failure(server.anything(b"\xff\xff\xff"))
+        assert (error.code(), "no message of its type" in str(error.details())) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+
+
+async def test_a_message_too_big_is_refused_with_the_limit() -> None:
+    async with running(_echo) as server:
+        error = await _failure(server.one(Request(raw_input_contents=[bytes(2**20)])))
+        assert (error.code(), "1048576" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+
+
+class _Gate:
+    """A behaviour that waits until it is let through, and tells what became of it."""
+
+    def __init__(self) -> None:
+        self.begun, self.open, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def __call__(self, request: Request, context: Any) -> AsyncIterator[Response]:
+        self.begun.set()
+        try:
+            await self.open.wait()
+            yield Response(id=request.id)
+        finally:
+            self.ended.set()
+
+
+async def test_requests_beyond_the_bytes_in_flight_are_refused_until_there_is_room() -> None:
+    gate = _Gate()
+    async with running(gate, most_bytes=1000) as server:
+        first = asyncio.ensure_future(server.one(Request(raw_input_contents=[bytes(600)])))
+        await asyncio.wait_for(gate.begun.wait(), 5)
+        error = await _failure(server.one(Request(raw_input_contents=[bytes(600)])))
+        assert (error.code(), "too many bytes" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert int(dict(error.trailing_metadata())["retry-after-ms"]) > 0
+        gate.open.set()
+        await first
+        await server.one(Request(raw_input_contents=[bytes(600)]))
+
+
+@pytest.mark.parametrize("kind", ["one", "many"])
+async def test_a_call_that_the_client_cancels_ends_at_once(kind: str) -> None:
+    gate = _Gate()
+    async with running(gate) as server:
+        call = getattr(server, kind)(Request())
+        reading = asyncio.ensure_future(_all(call) if kind == "many" else call)
+        await asyncio.wait_for(gate.begun.wait(), 5)
+        call.cancel()
+        await asyncio.gather(reading, return_exceptions=True)
+        await asyncio.wait_for(gate.ended.wait(), 5)
+        await asyncio.wait_for(server.lifecycle.idle(), 5)
+        assert server.count(kind.capitalize(), "CANCELLED") == 1
+
+
+async def test_a_call_whose_deadline_passes_ends_at_once() -> None:
+    gate = _Gate()
+    async with running(gate) as server:
+        error = await _failure(server.one(Request(), timeout=0.2))
+        assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
+        await asyncio.wait_for(gate.ended.wait(), 5)
+        await asyncio.wait_for(server.lifecycle.idle(), 5)
+        assert server.count("One", "DEADLINE_EXCEEDED") == 1
+
+
+async def _refuse_at_length(request: Request, context: Any) -> AsyncIterator[Response]:
+    raise InvalidTensor(f"there is no model {'é' * 100_000}")
+    yield
+
+
+async def test_a_message_of_any_length_reaches_the_client_shortened() -> None:
+    async with running(_refuse_at_length) as server:
+        error = await _failure(server.one(Request()))
+        assert (error.code(), str(error.details())[:18]) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no model ")
+
+
+async def test_a_draining_server_still_answers_probes() -> None:
+    async with running(_echo) as server:
+        server.lifecycle.advance(Phase.DRAINING)
+        assert (await _failure(server.one(Request()))).code() is grpc.StatusCode.UNAVAILABLE
+        health = health_pb2_grpc.HealthStub(server.channel)
+        answer = await health.Check(health_pb2.HealthCheckRequest(service="test.Service"))
+        assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
+
+
+async def test_a_caller_is_known_by_its_own_name_or_its_address_and_by_its_deadline() -> None:
+    callers = []
+
+    async def remember(request: Request, context: Any) -> AsyncIterator[Response]:
+        callers.append(caller_of(context, priority=3))
+        yield Response()
+
+    async with running(remember) as server:
+        await server.one(Request(), metadata=(("lamina-client", "ward-7"),), timeout=60)
+        await server.one(Request())
+    assert [(caller.client, caller.priority, caller.deadline is None) for caller in callers] == [
+        ("ward-7", 3, False),
+        ("ipv4:127.0.0.1", 3, True),
+    ]
+
+
+async def test_a_leaving_server_serves_then_refuses_then_lets_calls_in_flight_end() -> None:
+    gate = _Gate()
+    async with running(gate) as server:
+        server.lifecycle.advance(Phase.READY)
+        slow = asyncio.ensure_future(server.one(Request(id="slow")))
+        await asyncio.wait_for(gate.begun.wait(), 5)
+        stopping = asyncio.create_task(server.server.stop(grace_seconds=0.3, drain_seconds=10, hurry=asyncio.Event()))
+        await asyncio.sleep(0.1)
+        second = asyncio.ensure_future(server.one(Request(id="in the grace")))
+        await asyncio.sleep(0.4)
+        error = await _failure(server.one(Request()))
+        assert (error.code(), "shutting down" in str(error.details())) == (grpc.StatusCode.UNAVAILABLE, True)
+        gate.open.set()
+        assert ((await slow).id, (await second).id) == ("slow", "in the grace")
+        await asyncio.wait_for(stopping, 5)
+
+
+async def test_calls_that_outlast_the_drain_are_cancelled() -> None:
+    gate = _Gate()
+    async with running(gate) as server:
+        endless = asyncio.ensure_future(server.one(Request()))
+        await asyncio.wait_for(gate.begun.wait(), 5)
+        await asyncio.wait_for(server.server.stop(grace_seconds=0, drain_seconds=0.1, hurry=asyncio.Event()), 5)
+        assert (await _failure(endless)).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert gate.ended.is_set()

@@ -1,0 +1,119 @@
+"""Tile classifiers of the repository, described by slide.json."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference_server.errors import ConfigurationError, InvalidInput, NotFound
+from tests.support.slides import paint, write_svs
+from tests.support.tile_models import write_classifier
+
+WIDTH, HEIGHT = 1024, 768
+SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "analysis.schema.json").read_text())
+
+
+@pytest.fixture(scope="module")
+def picture() -> NDArray[np.uint8]:
+    """Tissue on the left half: pink above, pale below. At 0.5 µm/px; tiles of 64 px at 1 µm/px are 128 px of it."""
+    picture = paint(WIDTH, HEIGHT, tissue=(0, 0, 512, HEIGHT))
+    picture[384:, :512] = (215, 190, 210)
+    return picture
+
+
+@pytest.mark.parametrize("layout", ["NCHW", "NHWC"])
+async def test_areas_are_those_of_the_likeliest_class(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], layout: str
+) -> None:
+    write_classifier(tmp_path / "models", layout=layout)
+    found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+    jsonschema.validate(found.report, SCHEMA)
+    half = 512 * 384 * 0.25 / 1e6
+    assert ["glass", "tissue"] == [each["name"] for each in found.report["measures"]["classes"]]
+    assert [pytest.approx(half, rel=0.05)] * 2 == [each["area_mm2"] for each in found.report["measures"]["classes"]]
+    assert "tissue" == found.report["measures"]["positive_class"]
+    assert found.report["model"]["learned_weights"]
+
+
+async def test_features_are_rectangles_of_their_class(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    write_classifier(tmp_path / "models", colors={"tissue": [200, 0, 100]})
+    found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+    first = found.features[0]
+    assert [[[0.0, 0.0], [128.0, 0.0], [128.0, 128.0], [0.0, 128.0], [0.0, 0.0]]] == first["geometry"]["coordinates"]
+    assert ("annotation", {"name": "tissue", "color": [200, 0, 100]}) == (
+        first["properties"]["objectType"],
+        first["properties"]["classification"],
+    )
+    assert pytest.approx(1.0) == sum(first["properties"]["measurements"].values())
+    assert 4 * 6 == len(found.features)
+
+
+async def test_the_heatmap_shows_the_positive_class(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    write_classifier(tmp_path / "models", positive="glass")
+    found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+    with Image.open(found.folder / "heatmap.png") as heatmap:
+        edge = heatmap.width // 8
+        colours = np.asarray(heatmap.convert("RGB")).sum(axis=2)
+    assert colours[edge // 2, edge // 2] < colours[-edge // 2, edge // 2]
+
+
+async def test_tiles_that_a_client_sends_are_classified(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    from inference_server.scheduler.port import Caller
+    from inference_server.tasks.slides.values import ClientTile
+
+    write_classifier(tmp_path / "models")
+    tiles = [
+        ClientTile(id=name, rgb=np.ascontiguousarray(picture[y : y + 64, :64]).tobytes(), width=64, height=64)
+        for name, y in (("pink", 0), ("pale", 500))
+    ]
+    found, model = await analyses_with(tmp_path / "models").analyzer.analyze_tiles("pinkness", tiles, 1.0, Caller())
+    assert ("pinkness:1", ["pink", "pale"]) == (model, [each.id for each in found])
+    assert [True, False] == [each.scores["tissue"] > 0.5 for each in found]
+
+
+async def test_another_tile_size_than_the_models_is_refused(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    write_classifier(tmp_path / "models")
+    with pytest.raises(InvalidInput, match="pinkness takes 64 px"):
+        await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness", tile_size=256)
+
+
+@pytest.mark.parametrize(
+    ("manifest", "message"),
+    [
+        ({"mpp": 0}, "mpp: Input should be greater than 0"),
+        ({"mppp": 1}, "mppp: Extra inputs are not permitted"),
+        ({"classes": ["a", "a"]}, "the same name twice"),
+        ({"positive": "tumour"}, "name tumour, which classes lacks"),
+        ({"classes": ["a", "b", "c"]}, "puts out 2 values a tile, and slide.json names 3 classes"),
+        ({"output": "nosuch"}, "names the output nosuch; the model has: logits"),
+    ],
+)
+async def test_a_manifest_that_is_wrong_is_told(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], manifest: dict[str, Any], message: str
+) -> None:
+    write_classifier(tmp_path / "models", **manifest)
+    with pytest.raises(ConfigurationError) as caught:
+        await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+    assert message in str(caught.value)
+
+
+async def test_what_is_no_model_is_not_found_and_the_others_are_named(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    write_classifier(tmp_path / "models")
+    with pytest.raises(NotFound, match="there are: he_baseline, pinkness"):
+        await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="../pinkness")

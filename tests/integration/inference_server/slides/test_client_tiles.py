@@ -1,0 +1,83 @@
+"""he_baseline on pixels that a client holds."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from inference_server.errors import InvalidInput
+from inference_server.scheduler.port import Caller
+from inference_server.tasks.slides.values import ClientTile
+from tests.support.slides import paint, scattered
+
+WIDTH, HEIGHT = 300, 200
+NUCLEI = scattered(25, within=(15, 15, 285, 185), apart=25)
+PICTURE = paint(WIDTH, HEIGHT, tissue=(0, 0, WIDTH, HEIGHT), nuclei=NUCLEI)
+
+
+def raw(pixels: Any, name: str = "a", **wrong: Any) -> ClientTile:
+    return ClientTile(**({"id": name, "rgb": pixels.tobytes(), "width": pixels.shape[1], "height": pixels.shape[0]} | wrong))
+
+
+def encoded(pixels: Any, kind: str) -> ClientTile:
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, kind)
+    return ClientTile(id=kind, encoded=buffer.getvalue())
+
+
+@pytest.mark.parametrize("mpp", [0.5, 0.25, 0.4])
+async def test_nuclei_are_found_in_pixels_of_the_tile(analyses: Any, mpp: float) -> None:
+    times = round(0.5 / mpp * 10) / 10
+    picture = paint(
+        int(WIDTH * times),
+        int(HEIGHT * times),
+        tissue=(0, 0, 2000, 2000),
+        nuclei=[(x * times, y * times) for x, y in NUCLEI],
+        radius=5 * times,
+    )
+    found, model = await analyses.analyzer.analyze_tiles("", [raw(picture)], mpp, Caller())
+    points = np.array([(point.x, point.y) for point in found[0].points])
+    distances = np.hypot(*(points[:, None, :] - np.array(NUCLEI)[None, :, :] * times).transpose(2, 0, 1))
+    assert ("he_baseline:1", len(NUCLEI)) == (model, len(points))
+    assert 2.0 * times > distances.min(axis=0).max()
+
+
+async def test_scores_are_counts_densities_and_optical_densities(analyses: Any) -> None:
+    scores = (await analyses.analyzer.analyze_tiles("he_baseline", [raw(PICTURE)], 0.5, Caller()))[0][0].scores
+    assert len(NUCLEI) == scores["nuclear_candidates"]
+    assert pytest.approx(len(NUCLEI) / (WIDTH * HEIGHT * 0.25e-6)) == scores["nuclear_candidates_per_mm2"]
+    assert pytest.approx(0.35, abs=0.03) == scores["mean_eosin_od"]
+
+
+async def test_png_gives_what_raw_pixels_give(analyses: Any) -> None:
+    png, pixels = [
+        (await analyses.analyzer.analyze_tiles("", [tile], 0.5, Caller()))[0][0] for tile in (encoded(PICTURE, "PNG"), raw(PICTURE))
+    ]
+    assert (png.points, png.scores) == (pixels.points, pixels.scores)
+
+
+async def test_more_tiles_than_a_batch_are_answered_in_order(analyses: Any) -> None:
+    tiles = [raw(PICTURE if number % 3 else np.full_like(PICTURE, 255), str(number)) for number in range(40)]
+    found, _ = await analyses.analyzer.analyze_tiles("", tiles, 0.5, Caller())
+    assert [str(number) for number in range(40)] == [each.id for each in found]
+    assert [len(NUCLEI) if number % 3 else 0 for number in range(40)] == [len(each.points) for each in found]
+
+
+@pytest.mark.parametrize(
+    ("tiles", "mpp", "message"),
+    [
+        ([], 0.5, "no tiles were sent"),
+        ([raw(PICTURE)], 0.0, "needs the tiles' own"),
+        ([raw(PICTURE, width=299)], 0.5, "for 299 × 200 px; expected width × height × 3"),
+        ([raw(PICTURE), raw(PICTURE[:100])], 0.5, "must have the same size"),
+        ([ClientTile(id="x", encoded=b"no picture")], 0.5, "tile x cannot be decoded"),
+        ([ClientTile(id="x")], 0.5, "has 0 bytes of RGB"),
+    ],
+)
+async def test_tiles_that_are_wrong_are_told(analyses: Any, tiles: list[ClientTile], mpp: float, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        await analyses.analyzer.analyze_tiles("", tiles, mpp, Caller())

@@ -1,0 +1,198 @@
+"""Readers on files of each kind, compared with OpenSlide and with the pixels that were written."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference_server.errors import AccessDenied, InvalidSlide, NotFound
+from inference_server.storage import Storage
+from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from tests.support.slides import paint, scattered, write_huge_striped_tiff, write_jpeg_tiff, write_lzw_tiff, write_svs
+
+WIDTH, HEIGHT = 1000, 700
+LIMITS = SlideLimits()
+
+
+@pytest.fixture(scope="module")
+def picture() -> NDArray[np.uint8]:
+    tissue = (100, 80, 900, 650)
+    return paint(WIDTH, HEIGHT, tissue=tissue, nuclei=scattered(200, within=tissue, apart=14), noise=6)
+
+
+async def read(path: Path, x: int, y: int, width: int, height: int, *, level: int = 0) -> NDArray[np.uint8]:
+    async with open_slide(storage_of(path), str(path), LIMITS) as reader:
+        return await Regions(reader, cache_bytes=1 << 24, most_unreadable=0.1).read(level, x, y, width, height)
+
+
+async def facts_of(path: Path) -> SlideFacts:
+    async with open_slide(storage_of(path), str(path), LIMITS) as reader:
+        return reader.facts
+
+
+def storage_of(path: Path) -> Storage:
+    return Storage(read_roots=(str(path.parent),), write_roots=())
+
+
+@pytest.mark.parametrize("rgb_components", [True, False], ids=["rgb", "ycbcr"])
+@pytest.mark.parametrize("shared_tables", [True, False], ids=["tables_in_tag", "tables_in_tiles"])
+async def test_jpeg_tiles_equal_openslide_on_random_regions(
+    tmp_path: Path, picture: NDArray[np.uint8], rgb_components: bool, shared_tables: bool
+) -> None:
+    path = write_jpeg_tiff(
+        tmp_path / "slide.tif",
+        [picture, picture[::2, ::2]],
+        rgb_components=rgb_components,
+        shared_tables=shared_tables,
+        resolution=(20000, 20000),
+    )
+    peer = openslide.OpenSlide(path)
+    random = np.random.default_rng(0)
+    async with open_slide(storage_of(path), str(path), LIMITS) as reader:
+        assert ("tiff", 2) == (reader.facts.reader, len(reader.facts.levels))
+        regions = Regions(reader, cache_bytes=1 << 24, most_unreadable=0.1)
+        for _ in range(100):
+            level = int(random.integers(0, 2))
+            scale = 2**level
+            x, y = int(random.integers(0, WIDTH // scale - 90)), int(random.integers(0, HEIGHT // scale - 70))
+            expected = np.asarray(peer.read_region((x * scale, y * scale), level, (90, 70)).convert("RGB"))
+            np.testing.assert_array_equal(expected, await regions.read(level, x, y, 90, 70))
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+@pytest.mark.parametrize("predictor", [False, True])
+async def test_deflate_tiles_are_what_was_written(tmp_path: Path, picture: NDArray[np.uint8], bigtiff: bool, predictor: bool) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", compression="zlib", predictor=predictor, bigtiff=bigtiff)
+    np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+async def test_lzw_tiles_are_what_was_written(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_lzw_tiff(tmp_path / "slide.tif", picture)
+    np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("planar", ["contig", "separate"])
+async def test_uncompressed_tiles_are_what_was_written(tmp_path: Path, picture: NDArray[np.uint8], planar: str) -> None:
+    path = tmp_path / "slide.tif"
+    written = picture if planar == "contig" else np.moveaxis(picture, -1, 0)
+    tifffile.imwrite(path, written, tile=(256, 256), photometric="rgb", planarconfig=planar)
+    np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("name", ["image.png", "image.tif"])
+async def test_images_without_tiles_are_what_was_written(tmp_path: Path, picture: NDArray[np.uint8], name: str) -> None:
+    path = tmp_path / name
+    Image.fromarray(picture).save(path)
+    np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+async def test_pixels_past_the_edge_are_white(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture)
+    around = await read(path, -20, -10, WIDTH + 50, HEIGHT + 40)
+    inside = await read(path, 0, 0, WIDTH, HEIGHT)
+    np.testing.assert_array_equal(inside, around[10 : 10 + HEIGHT, 20 : 20 + WIDTH])
+    around[10 : 10 + HEIGHT, 20 : 20 + WIDTH] = 255
+    assert 255 == around.min()
+    assert 255 == (await read(path, WIDTH + 500, 0, 10, 10)).min()
+
+
+async def test_aperio_headers_tell_resolution_and_magnification(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    facts = await facts_of(write_svs(tmp_path / "slide.svs", picture, mpp=0.2525))
+    assert ("aperio", 0.2525, 0.2525, 20.0) == (facts.vendor, facts.mpp_x, facts.mpp_y, facts.objective_power)
+
+
+async def test_ome_headers_tell_resolution_in_any_unit(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = tmp_path / "slide.ome.tif"
+    metadata = {"axes": "YXS", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", metadata=metadata)
+    facts = await facts_of(path)
+    assert (0.25, 0.25) == (facts.mpp_x, facts.mpp_y)
+
+
+async def test_resolution_of_a_printed_page_counts_as_none(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(72, 72), resolutionunit="INCH")
+    assert (None, None) == ((await facts_of(path)).mpp_x, (await facts_of(path)).mpp_y)
+
+
+async def test_levels_are_the_tiled_images_of_the_same_proportions(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture, picture[:500], picture[::4, ::4]])
+    assert [1.0, 4.0] == [level.downsample for level in (await facts_of(path)).levels]
+
+
+async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=(3, 20))
+    async with open_slide(storage_of(path), str(path), LIMITS) as reader:
+        regions = Regions(reader, cache_bytes=1 << 24, most_unreadable=0.1)
+        pixels = await regions.read(0, 0, 0, WIDTH, HEIGHT)
+    assert {(0, 3, 0), (0, 20 % 16, 20 // 16)} == regions.unreadable
+    assert 255 == pixels[:64, 3 * 64 : 4 * 64].min()
+
+
+async def test_many_damaged_tiles_fail_the_slide(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=range(0, 100, 4))
+    with pytest.raises(InvalidSlide, match="damaged: 25 of 176 tiles"):
+        await read(path, 0, 0, WIDTH, HEIGHT)
+
+
+@pytest.mark.parametrize("kept", [0.5, 0.9, 0.999])
+async def test_a_truncated_slide_is_told_to_be_truncated(tmp_path: Path, picture: NDArray[np.uint8], kept: float) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture)
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * kept)])
+    with pytest.raises(InvalidSlide, match="truncated"):
+        await facts_of(path)
+
+
+async def test_a_text_file_named_svs_is_told_to_be_no_slide(tmp_path: Path) -> None:
+    path = tmp_path / "notes.svs"
+    path.write_text("These are notes, not a slide.\n" * 20)
+    with pytest.raises(InvalidSlide, match=r"notes.svs is no slide: it begins with b'These ar', and TIFF"):
+        await facts_of(path)
+
+
+async def test_an_empty_file_is_told_to_be_empty(tmp_path: Path) -> None:
+    path = tmp_path / "empty.svs"
+    path.touch()
+    with pytest.raises(InvalidSlide, match=r"is empty \(0 bytes\)"):
+        await facts_of(path)
+
+
+async def test_a_missing_file_is_not_found(tmp_path: Path) -> None:
+    with pytest.raises(NotFound, match="does not exist"):
+        await facts_of(tmp_path / "none.svs")
+
+
+async def test_a_path_outside_of_the_roots_is_denied(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture)
+    with pytest.raises(AccessDenied, match="not under an allowed root"):
+        async with open_slide(Storage(read_roots=(str(tmp_path / "slides"),), write_roots=()), str(path), LIMITS):
+            pass
+
+
+async def test_a_huge_image_without_tiles_is_refused_before_it_is_decoded(tmp_path: Path) -> None:
+    with pytest.raises(InvalidSlide, match=r"without tiles.*at most 100,000,000 px.*Convert it to a tiled pyramid"):
+        await facts_of(write_huge_striped_tiff(tmp_path / "huge.tif"))
+
+
+async def test_sixteen_bit_pixels_are_refused_with_what_was_expected(tmp_path: Path) -> None:
+    path = tmp_path / "deep.tif"
+    tifffile.imwrite(path, np.zeros((512, 512, 3), np.uint16), tile=(256, 256), photometric="rgb")
+    with pytest.raises(InvalidSlide, match=r"16, 16, 16.*expected 8-bit"):
+        await facts_of(path)
+
+
+async def test_tiles_as_large_as_a_slide_are_refused(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture)
+    with pytest.raises(InvalidSlide, match="stored in tiles of 240 × 240 px; at most 10,000"):
+        async with open_slide(storage_of(path), str(path), SlideLimits(most_tile_pixels=10_000)):
+            pass

@@ -1,0 +1,98 @@
+"""Mistakes of the user on the command line."""
+
+from __future__ import annotations
+
+import logging
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+import typer
+
+from inference_server.__main__ import cli, main
+from inference_server.settings import PREFIX, Settings
+
+Run = Callable[..., tuple[int, str]]
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+    """Runs the command line in an empty folder, with no settings: exit status, and what it printed."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str]:
+        monkeypatch.setattr(sys, "argv", ["inference-server", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), "".join(capsys.readouterr())
+
+    handlers = logging.getLogger().handlers[:]
+    yield run
+    # The command set the logs to this test's standard error.
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+BAD = {
+    "a folder of models that is not there": (("serve", "--models", "absent"), "inference-server models build --models absent"),
+    "an address that is none": (("serve", "--listen", "8001"), "INFERENCE_LISTEN (--listen): expected host:port"),
+    "an engine that there is not": (("serve", "--engine", "abacus"), "INFERENCE_ENGINE (--engine): expected auto"),
+    "a device that is not there": (("serve", "--models", ".", "--device", "cuda:99"), "there is no device cuda:99"),
+    "a list of models that is not there": (("models", "list", "--models", "absent"), "absent cannot be read"),
+    "a table that is not there": (("catalogue", "import", "absent.csv", "--models", "."), "absent.csv does not exist"),
+    "a flag that there is not": (("serve", "--listn", "x"), "No such option: --listn"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_gets_a_clear_message_and_status_2(run: Run, case: str) -> None:
+    arguments, message = BAD[case]
+    status, told = run(*arguments)
+    assert (status, message in told) == (2, True), told
+
+
+def test_several_bad_settings_are_all_told_at_once(run: Run, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_HTTP", "here")
+    status, told = run("serve", "--grace-seconds", "-1")
+    assert (status, [line.partition(" (")[0] for line in told.splitlines()]) == (
+        2,
+        ["inference-server: INFERENCE_HTTP", "inference-server: INFERENCE_GRACE_SECONDS"],
+    )
+
+
+@pytest.mark.parametrize(("flag", "other"), [("--listen", "--http"), ("--http", "--listen")])
+def test_a_port_that_is_taken_is_told(run: Run, flag: str, other: str) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, told = run("serve", "--models", ".", flag, address, other, "127.0.0.1:0")
+    assert (status, f"INFERENCE_{flag[2:].upper()}: {address} cannot be listened on" in told) == (2, True), told
+
+
+def test_a_loinc_table_is_imported_and_the_report_says_what_was_left_out(run: Run, tmp_path: Path) -> None:
+    rows = (
+        "LOINC_NUM,COMPONENT,PROPERTY,TIME_ASPCT,SYSTEM,SCALE_TYP,METHOD_TYP,CLASSTYPE,STATUS,LONG_COMMON_NAME",
+        "718-7,Hemoglobin,MCnc,Pt,Bld,Qn,,1,ACTIVE,Hemoglobin [Mass/volume] in Blood",
+        "2345-7,Glucose,MCnc,Pt,Ser/Plas,Qn,,1,ACTIVE,Glucose [Mass/volume] in Serum or Plasma",
+        "8302-2,Body height,Len,Pt,^Patient,Qn,,2,ACTIVE,Body height",
+        "1111-1,Old,MCnc,Pt,Bld,Qn,,1,DEPRECATED,Old [Mass/volume] in Blood",
+    )
+    (tmp_path / "Loinc.csv").write_text("\n".join(rows) + "\n")
+    (tmp_path / "models").mkdir()
+    status, told = run("catalogue", "import", "Loinc.csv", "--models", "models")
+    assert (status, "2 codes imported as loinc:" in told, "1 withdrawn, 1 not of a laboratory" in told) == (0, True, True), told
+    assert (tmp_path / "models" / "_catalogue" / "loinc.csv").is_file()
+
+
+def test_each_setting_is_a_flag_of_serve() -> None:
+    serve = typer.main.get_command(cli).commands["serve"]  # type: ignore[attr-defined]
+    assert [option.opts for option in serve.params] == [[f"--{name.replace('_', '-')}"] for name in Settings.model_fields]
+
+
+def test_a_switch_needs_no_value(run: Run) -> None:
+    status, told = run("serve", "--allow-http", "--models", "absent")
+    assert (status, "absent is no folder" in told) == (2, True), told

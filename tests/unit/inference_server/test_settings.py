@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from inference_server.errors import ConfigurationError
+from inference_server.settings import PREFIX, Settings
+
+
+@pytest.fixture(autouse=True)
+def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+
+
+def test_without_settings_the_server_serves_this_machine_alone() -> None:
+    settings = Settings.load()
+    assert (settings.listen, settings.http, settings.models) == ("127.0.0.1:8001", "127.0.0.1:8002", Path(".lamina/models"))
+    assert (settings.read_roots, settings.write_roots, settings.max_message_bytes) == ((".",), ("results",), 268_435_456)
+
+
+def test_a_flag_wins_over_its_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_LISTEN", "0.0.0.0:9000")
+    assert (Settings.load(listen=None).listen, Settings.load(listen="[::1]:0").listen) == ("0.0.0.0:9000", "[::1]:0")
+
+
+def test_roots_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_READ_ROOTS", "/slides, s3://bucket/a/ ,")
+    assert Settings.load().read_roots == ("/slides", "s3://bucket/a/")
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError):
+        Settings.load().listen = "0.0.0.0:1"  # type: ignore[misc]
+
+
+def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_THREADS", "")
+    assert Settings.load().threads == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "fix"),
+    [
+        ("LISTEN", "8001", "expected host:port"),
+        ("LISTEN", "127.0.0.1:99999", "expected host:port"),
+        ("ENGINE", "tensorflow", "expected auto, onnxruntime or openvino"),
+        ("READ_ROOTS", ",", "expected at least one folder"),
+        ("MAX_MESSAGE_BYTES", "many", "valid integer"),
+        ("MAX_MESSAGE_BYTES", "1", "greater than or equal to 65536"),
+        ("GRACE_SECONDS", "-1", "greater than or equal to 0"),
+        ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
+    ],
+)
+def test_a_bad_value_names_the_variable_the_flag_and_the_fix(monkeypatch: pytest.MonkeyPatch, name: str, value: str, fix: str) -> None:
+    monkeypatch.setenv(PREFIX + name, value)
+    with pytest.raises(ConfigurationError) as caught:
+        Settings.load()
+    message = str(caught.value)
+    assert message.startswith(f"{PREFIX}{name} (--{name.lower().replace('_', '-')}): ")
+    assert fix in message
+    assert "It means: " in message
+
+
+def test_each_setting_says_what_it_means() -> None:
+    assert [name for name, field in Settings.model_fields.items() if not field.description] == []
