@@ -44,7 +44,7 @@ class Storage:
     """Reads and writes under allowed roots, and nowhere else."""
 
     def __init__(self, *, read_roots: tuple[str, ...], write_roots: tuple[str, ...], allow_http: bool = False) -> None:
-        """Each root is a folder or a URL prefix (`s3://bucket/slides/`). `allow_http`: talk to S3 endpoints without TLS, such as a local MinIO."""
+        """Each root is a folder or a URL prefix (`s3://bucket/slides/`). `allow_http`: talk to S3 without TLS, such as a local MinIO."""
         self._allow_http = allow_http
         self._read_roots = read_roots
         self._write_roots = write_roots
@@ -55,20 +55,20 @@ class Storage:
         try:
             meta = await obstore.head_async(store, key)
         except (NotFoundError, FileNotFoundError) as error:
+            if local_path is not None and local_path.is_dir():
+                raise InvalidInput(f"{uri} is a folder; a file was expected.") from error
             raise NotFound(f"{uri} does not exist. Check the path, and that the server sees the same files as you.") from error
         except (PermissionDeniedError, PermissionError) as error:
             raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
         except (BaseError, OSError) as error:
-            if local_path is not None and local_path.is_dir():
-                raise InvalidInput(f"{uri} is a folder; a file was expected.") from error
             raise Unavailable(f"storage did not answer for {uri} ({type(error).__name__}); try again.") from error
         return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"])
 
-    async def read(self, uri: str, *, most_bytes: int) -> bytes:
-        """Read a whole object of at most `most_bytes`. Raises as `open` does, and `InvalidInput` when it is larger."""
+    async def read(self, uri: str, *, most_bytes: int, limit: str = "") -> bytes:
+        """Read a whole object of at most `most_bytes`, the limit so named. Raises as `open` does, and `InvalidInput` when it is larger."""
         found = await self.open(uri)
         if found.size_bytes > most_bytes:
-            raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.")
+            raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.", limit=limit)
         try:
             return bytes(await (await obstore.get_async(found.store, found.key)).bytes_async())
         except (BaseError, OSError) as error:

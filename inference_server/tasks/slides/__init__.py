@@ -1,1 +1,1 @@
-"""Whole-slide images: readers, tissue, tiles, analyses, artifacts."""
+"""Slides: readers, tissue, tiling, analyses and artifacts."""

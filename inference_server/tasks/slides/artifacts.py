@@ -1,0 +1,96 @@
+"""The files of an analysis: made in a temporary folder, then written to storage or streamed to the caller."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from inference_server.storage import Storage
+from inference_server.tasks.slides import geojson, rendering
+from inference_server.tasks.slides.findings import Findings
+from inference_server.tasks.slides.grid import Grid, coarser
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.tissue import scan
+from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels
+
+CHUNK_BYTES = 256 * 1024
+_LARGEST_THUMBNAIL = 2048
+MEDIA_TYPES = {
+    "analysis.json": "application/json",
+    "heatmap.png": "image/png",
+    "overlay.png": "image/png",
+    "detections.geojson.gz": geojson.MEDIA_TYPE,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Thumbnail:
+    """A small picture of the slide."""
+
+    pixels: Pixels
+    # Level-0 pixels per pixel along x and y.
+    scale: tuple[float, float]
+    # Micrometres per pixel.
+    mpp: float
+
+
+async def thumbnail(regions: Regions, grid: Grid, cells: Pixels, cell: int) -> Thumbnail:
+    """At most 2048 px: from the tissue cells where they are fine enough, else read once more. `cell`: grid pixels per cell."""
+    factor = max(-(-max(grid.width, grid.height) // _LARGEST_THUMBNAIL), 1)
+    if factor < cell:
+        small = coarser(regions.facts, grid, factor)
+        return Thumbnail(pixels=await scan(regions, small), scale=(small.scale_x, small.scale_y), mpp=small.mpp_x)
+    times = -(-max(cells.shape[:2]) // _LARGEST_THUMBNAIL)
+    pixels = np.asarray(await asyncio.to_thread(Image.fromarray(cells).reduce, times))
+    whole = times * cell
+    return Thumbnail(pixels=pixels, scale=(grid.scale_x * whole, grid.scale_y * whole), mpp=grid.mpp_x * whole)
+
+
+def make(folder: Path, *, findings: Findings, picture: Thumbnail, report: str, bounds: tuple[float, float]) -> None:
+    """Write all files of an analysis into a folder; blocks. `bounds`: where QuPath's coordinates begin, in level-0 pixels."""
+    (folder / "analysis.json").write_text(report, encoding="utf-8")
+    (folder / "heatmap.png").write_bytes(rendering.heatmap(findings.heat))
+    drawn = rendering.overlay(picture.pixels, picture.scale, picture.mpp, findings.heat, findings.points)
+    (folder / "overlay.png").write_bytes(drawn)
+    geojson.write(folder / "detections.geojson.gz", findings.shapes, offset=bounds)
+
+
+async def deliver(
+    folder: Path, *, storage: Storage, output_uri: str, stream: Callable[[Chunk], Awaitable[None]]
+) -> tuple[ArtifactFacts, ...]:
+    """Write the files under `output_uri`, or stream them when it is empty. Raises `AccessDenied`, `Unavailable`."""
+    delivered = []
+    for name, media_type in MEDIA_TYPES.items():
+        path = folder / name
+        uri = place(output_uri, name) if output_uri else ""
+        if uri:
+            await storage.write(uri, path)
+        else:
+            await _stream(path, stream)
+        sha256 = await asyncio.to_thread(_sha256, path)
+        delivered.append(ArtifactFacts(name=name, media_type=media_type, uri=uri, size_bytes=path.stat().st_size, sha256=sha256))
+    return tuple(delivered)
+
+
+def place(output_uri: str, name: str) -> str:
+    """Where an artifact goes."""
+    return f"{output_uri.rstrip('/')}/{name}"
+
+
+async def _stream(path: Path, stream: Callable[[Chunk], Awaitable[None]]) -> None:
+    offset = 0
+    with await asyncio.to_thread(path.open, "rb") as file:
+        while data := await asyncio.to_thread(file.read, CHUNK_BYTES):
+            await stream(Chunk(name=path.name, offset=offset, data=data))
+            offset += len(data)
+
+
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()

@@ -1,0 +1,166 @@
+"""The lattice of pixels that an analysis sees, laid over the whole slide, so that cutting it into tiles changes nothing.
+
+Rule: the coarsest level that is not coarser than wanted is read. Where its mpp is within 5 % of a whole fraction of the wanted one
+(the same, a half, a third, …), whole blocks of its pixels are averaged, and one pixel is taken as it is; else areas are averaged to
+the wanted mpp exactly.
+All of it is integer arithmetic on positions counted from the slide's corner.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.values import Pixels, SlideFacts
+
+_TOLERANCE = 0.05
+# From this step on, edges of areas are whole pixels of the level; below, they are 1/64 px.
+_WHOLE_FROM = 8.0
+_PARTS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class Grid:
+    """Cells of equal size over a slide, from its top left corner."""
+
+    level: int
+    # Pixels of the level per cell.
+    step_x: float
+    step_y: float
+    # Cells; the last ones may reach past the slide's edge.
+    width: int
+    height: int
+    # Level-0 pixels per cell.
+    scale_x: float
+    scale_y: float
+    # Micrometres per cell.
+    mpp_x: float
+    mpp_y: float
+
+    @property
+    def cell_mm2(self) -> float:
+        """Area of a cell."""
+        return self.mpp_x * self.mpp_y / 1e6
+
+
+def choose_grid(facts: SlideFacts, mpp: tuple[float, float], wanted: float) -> Grid:
+    """The grid of an analysis. `mpp`: of level 0 along x and y; `wanted`: of the analysis."""
+    mean = (mpp[0] + mpp[1]) / 2
+    level = _coarsest(facts, wanted * (1 + _TOLERANCE) / mean)
+    stored = facts.levels[level]
+    step_x = _step(wanted / (mpp[0] * stored.downsample_x))
+    step_y = _step(wanted / (mpp[1] * stored.downsample_y))
+    return _grid(facts, level, (step_x * stored.downsample_x, step_y * stored.downsample_y), mpp)
+
+
+def coarser(facts: SlideFacts, grid: Grid, factor: int) -> Grid:
+    """The grid whose cells are `factor` × `factor` cells of another."""
+    scale = grid.scale_x * factor, grid.scale_y * factor
+    mpp = grid.mpp_x / grid.scale_x, grid.mpp_y / grid.scale_y
+    level = _coarsest(facts, min(scale))
+    return _grid(facts, level, scale, mpp)
+
+
+async def read_cells(regions: Regions, grid: Grid, x: int, y: int, width: int, height: int) -> Pixels:
+    """Height × width × RGB means of cells from (x, y), which may lie outside of the grid."""
+    rows, columns = _edges(grid.step_y, y, height), _edges(grid.step_x, x, width)
+    left, top, right, bottom = columns.first, rows.first, columns.end, rows.end
+    pixels = await regions.read(grid.level, left, top, right - left, bottom - top)
+    if grid.step_x == grid.step_y == 1.0:
+        return pixels
+    if grid.step_x.is_integer() and grid.step_y.is_integer():
+        return await asyncio.to_thread(_reduce, pixels, int(grid.step_x), int(grid.step_y))
+    return await asyncio.to_thread(_average, pixels, rows, columns)
+
+
+def _coarsest(facts: SlideFacts, most: float) -> int:
+    fitting = [index for index, level in enumerate(facts.levels) if level.downsample <= most * 1.001]
+    return max(fitting, key=lambda index: facts.levels[index].downsample, default=0)
+
+
+def _step(exact: float) -> float:
+    whole = max(round(exact), 1)
+    return float(whole) if abs(exact - whole) <= _TOLERANCE * exact else exact
+
+
+def _grid(facts: SlideFacts, level: int, scale: tuple[float, float], mpp: tuple[float, float]) -> Grid:
+    stored = facts.levels[level]
+    step_x, step_y = scale[0] / stored.downsample_x, scale[1] / stored.downsample_y
+    return Grid(
+        level=level,
+        step_x=step_x,
+        step_y=step_y,
+        width=_cells(facts.width, scale[0]),
+        height=_cells(facts.height, scale[1]),
+        scale_x=scale[0],
+        scale_y=scale[1],
+        mpp_x=mpp[0] * scale[0],
+        mpp_y=mpp[1] * scale[1],
+    )
+
+
+def _cells(length: int, scale: float) -> int:
+    # A sliver below a thousandth of a cell is rounding of the scale.
+    return max(int(np.ceil(length / scale - 1e-3)), 1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Edges:
+    """Where cells begin and end along one axis, in parts of a pixel of the level, counted from the slide's corner."""
+
+    # One more than there are cells.
+    positions: NDArray[np.int64]
+    # Parts per pixel.
+    parts: int
+
+    @property
+    def first(self) -> int:
+        """First pixel that is touched."""
+        return int(self.positions[0] // self.parts)
+
+    @property
+    def end(self) -> int:
+        """One past the last pixel that is touched."""
+        return int(-(-self.positions[-1] // self.parts))
+
+
+def _edges(step: float, start: int, count: int) -> _Edges:
+    parts = 1 if step >= _WHOLE_FROM or step.is_integer() else _PARTS
+    # Each edge is rounded for itself, from its own number, so that it is the same in whatever tile it appears.
+    return _Edges(positions=np.floor(np.arange(start, start + count + 1) * (step * parts) + 0.5).astype(np.int64), parts=parts)
+
+
+def _reduce(pixels: Pixels, across: int, down: int) -> Pixels:
+    """Means of whole blocks; each comes from its own pixels only, in integers."""
+    return np.asarray(Image.fromarray(pixels).reduce((across, down)))
+
+
+def _average(pixels: Pixels, rows: _Edges, columns: _Edges) -> Pixels:
+    total = _sums(_sums(pixels.astype(np.uint32), rows, 0), columns, 1)
+    areas = np.diff(rows.positions)[:, None, None] * np.diff(columns.positions)[None, :, None]
+    averages: Pixels = ((total + areas // 2) // areas).astype(np.uint8)
+    return averages
+
+
+def _sums(values: NDArray[np.uint32], edges: _Edges, axis: int) -> NDArray[np.uint32]:
+    """Sums over cells along an axis, weighted by the parts of each pixel that lie in the cell."""
+    relative = edges.positions - edges.first * edges.parts
+    if edges.parts == 1:
+        return np.add.reduceat(values, relative[:-1], axis=axis, dtype=np.uint32)
+    starts, ends = relative[:-1], relative[1:]
+    taps = int(np.max(-(-ends // edges.parts) - starts // edges.parts))
+    shape = [1] * values.ndim
+    shape[axis] = -1
+    total: NDArray[np.uint32] | None = None
+    for tap in range(taps):
+        index = starts // edges.parts + tap
+        weight = np.clip(np.minimum(ends, (index + 1) * edges.parts) - np.maximum(starts, index * edges.parts), 0, None)
+        part = np.take(values, np.minimum(index, values.shape[axis] - 1), axis=axis) * weight.astype(np.uint32).reshape(shape)
+        total = part if total is None else total + part
+    assert total is not None  # noqa: S101 - every cell has at least one tap
+    return total

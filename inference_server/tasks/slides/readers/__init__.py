@@ -1,0 +1,1 @@
+"""Reads slides: one port, and an adapter for each family of files."""

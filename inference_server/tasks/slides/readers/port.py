@@ -1,0 +1,30 @@
+"""The port that every reader of slides fulfils."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from inference_server.errors import InvalidSlide
+from inference_server.tasks.slides.values import Pixels, SlideFacts
+
+
+class SlideReader(Protocol):
+    """One open slide, read tile by tile as it is stored."""
+
+    @property
+    def facts(self) -> SlideFacts:
+        """What the slide is."""
+
+    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+        """The tiles at (column, row), each tile_height × tile_width × RGB, in the order asked; None for one that cannot be decoded.
+
+        What lies past the level's edge is undefined in an edge tile. Tiles that were never scanned are white. Raises `Unavailable`.
+        """
+
+    async def close(self) -> None:
+        """Let go of files and memory."""
+
+
+class NotThisReader(InvalidSlide):
+    """A file is well, but another reader must read it. The message says why, for the case that none can."""

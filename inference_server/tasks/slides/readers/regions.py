@@ -1,0 +1,114 @@
+"""Regions of a slide, put together from its stored tiles: cached, bounded, and white past the edge."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import OrderedDict
+
+import numpy as np
+
+from inference_server.errors import InvalidSlide
+from inference_server.tasks.slides.readers.port import SlideReader
+from inference_server.tasks.slides.values import Level, Pixels, SlideFacts
+
+WHITE = 255
+
+_Place = tuple[int, int, int]
+
+
+class Regions:
+    """Reads any rectangle of any level, and remembers which stored tiles could not be decoded."""
+
+    def __init__(self, reader: SlideReader, *, cache_bytes: int, most_unreadable: float) -> None:
+        """`most_unreadable`: share of the stored tiles read beyond which `InvalidSlide` is raised."""
+        self._reader = reader
+        self._cache_bytes = cache_bytes
+        self._most_unreadable = most_unreadable
+        self._tiles: OrderedDict[_Place, asyncio.Future[Pixels | None]] = OrderedDict()
+        self._held_bytes = 0
+        self._read: dict[int, set[_Place]] = {}
+        self.unreadable: set[_Place] = set()
+
+    @property
+    def facts(self) -> SlideFacts:
+        """What the slide is."""
+        return self._reader.facts
+
+    async def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+        """Height × width × RGB from (x, y) in pixels of the level; white past its edges and where a tile cannot be decoded."""
+        stored = self.facts.levels[level]
+        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, stored.width), min(y + height, stored.height)
+        pixels = np.full((height, width, 3), WHITE, np.uint8)
+        if left >= right or top >= bottom:
+            return pixels
+        places = [
+            (level, column, row)
+            for row in range(top // stored.tile_height, -(-bottom // stored.tile_height))
+            for column in range(left // stored.tile_width, -(-right // stored.tile_width))
+        ]
+        for place, tile in zip(places, await self._fetch(stored, places), strict=True):
+            if tile is not None:
+                _paste(pixels, tile, place, stored, (x, y))
+        return pixels
+
+    async def _fetch(self, stored: Level, places: list[_Place]) -> list[Pixels | None]:
+        missing = [place for place in places if place not in self._tiles]
+        loop = asyncio.get_running_loop()
+        futures: dict[_Place, asyncio.Future[Pixels | None]] = {place: loop.create_future() for place in missing}
+        self._tiles.update(futures)
+        wanted = [self._tiles[place] for place in places]
+        for place in places:
+            self._tiles.move_to_end(place)
+        if missing:
+            await self._load(stored, missing, futures)
+        return [await future for future in wanted]
+
+    async def _load(self, stored: Level, missing: list[_Place], futures: dict[_Place, asyncio.Future[Pixels | None]]) -> None:
+        level = missing[0][0]
+        try:
+            tiles = await self._reader.read_tiles(level, [(column, row) for _, column, row in missing])
+        except BaseException:
+            for place, future in futures.items():
+                self._tiles.pop(place, None)
+                # Whoever waits for these tiles fails with the same analysis.
+                future.cancel()
+            raise
+        for place, tile in zip(missing, tiles, strict=True):
+            futures[place].set_result(tile)
+            if tile is None:
+                self.unreadable.add(place)
+        self._held_bytes += len(missing) * stored.tile_width * stored.tile_height * 3
+        self._read.setdefault(level, set()).update(missing)
+        # Certain already, whatever else may be read.
+        self._judge(level, stored.columns * stored.rows)
+        self._evict()
+
+    def judge(self) -> None:
+        """Raise `InvalidSlide` when too many of the stored tiles that were read cannot be decoded."""
+        for level in self._read:
+            self._judge(level, len(self._read[level]))
+
+    def _judge(self, level: int, tiles: int) -> None:
+        bad = sum(1 for place in self.unreadable if place[0] == level)
+        if bad > self._most_unreadable * tiles:
+            raise InvalidSlide(
+                f"{self.facts.uri} is damaged: {bad} of {len(self._read[level])} tiles read of level {level} cannot be decoded, "
+                f"and at most {self._most_unreadable:.0%} may be. Copy or export the slide again."
+            )
+
+    def _evict(self) -> None:
+        for place in list(self._tiles):
+            if self._held_bytes <= self._cache_bytes:
+                return
+            if self._tiles[place].done():
+                del self._tiles[place]
+                stored = self.facts.levels[place[0]]
+                self._held_bytes -= stored.tile_width * stored.tile_height * 3
+
+
+def _paste(pixels: Pixels, tile: Pixels, place: _Place, stored: Level, origin: tuple[int, int]) -> None:
+    x, y = origin
+    tile_x, tile_y = place[1] * stored.tile_width, place[2] * stored.tile_height
+    left, right = max(x, tile_x, 0), min(x + pixels.shape[1], tile_x + stored.tile_width, stored.width)
+    top, bottom = max(y, tile_y, 0), min(y + pixels.shape[0], tile_y + stored.tile_height, stored.height)
+    pixels[top - y : bottom - y, left - x : right - x] = tile[top - tile_y : bottom - tile_y, left - tile_x : right - tile_x]

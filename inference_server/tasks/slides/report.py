@@ -1,0 +1,106 @@
+"""analysis.json: what an analysis found, as docs/analysis.schema.json says. It holds nothing that changes from run to run."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+
+from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Json
+from inference_server.tasks.slides.grid import Grid
+from inference_server.tasks.slides.tissue import Tissue
+from inference_server.tasks.slides.values import AnalysisRequest, SlideFacts
+
+SCHEMA = "lamina.slide-analysis/1"
+# Most unreadable tiles that are listed one by one; all are counted.
+_MOST_LISTED = 1000
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunFacts:
+    """What ran."""
+
+    # As name, version and engine:precision.
+    model: str
+    version: str
+    engine: str
+    # SHA-256 of the model file; empty when unknown.
+    sha256: str
+    tiles_analyzed: int
+    # Stored tiles that could not be decoded, as (level, column, row).
+    unreadable: tuple[tuple[int, int, int], ...]
+
+
+def render(
+    *,
+    request: AnalysisRequest,
+    facts: SlideFacts,
+    mpp: tuple[float, float],
+    plan: AnalysisPlan,
+    grid: Grid,
+    tissue: Tissue,
+    run: RunFacts,
+    findings: Findings,
+) -> str:
+    """The report as JSON text with a line break at its end."""
+    report: dict[str, Json] = {
+        "schema": SCHEMA,
+        "analysis": plan.model,
+        "request_id": request.request_id,
+        "model": {
+            "name": run.model,
+            "version": run.version,
+            "engine": run.engine,
+            "sha256": run.sha256,
+            "learned_weights": plan.learned_weights,
+        },
+        "slide": _slide(facts, mpp, request),
+        "grid": {
+            "level": grid.level,
+            "mpp_x": grid.mpp_x,
+            "mpp_y": grid.mpp_y,
+            "level0_pixels_per_pixel": [grid.scale_x, grid.scale_y],
+            "tile_size": plan.tile_size,
+            "halo": plan.halo,
+        },
+        "tissue": {
+            "area_mm2": round(tissue.area_mm2, 6),
+            "share": round(tissue.share, 6),
+            "threshold_od": round(tissue.threshold, 6),
+            "cell_um": round(tissue.grid.mpp_x, 4),
+        },
+        "measures": findings.measures,
+        "tiles": {"analyzed": run.tiles_analyzed, "unreadable": len(run.unreadable)},
+        "unreadable": [_place(facts, *place) for place in run.unreadable[:_MOST_LISTED]],
+        "notes": list(findings.notes),
+    }
+    return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _slide(facts: SlideFacts, mpp: tuple[float, float], request: AnalysisRequest) -> dict[str, Json]:
+    return {
+        "uri": facts.uri,
+        "vendor": facts.vendor,
+        "reader": facts.reader,
+        "width": facts.width,
+        "height": facts.height,
+        "levels": len(facts.levels),
+        "mpp_x": mpp[0],
+        "mpp_y": mpp[1],
+        "mpp_source": "slide" if request.mpp is None else "request",
+        "objective_power": facts.objective_power,
+        "bounds_x": facts.bounds_x,
+        "bounds_y": facts.bounds_y,
+    }
+
+
+def _place(facts: SlideFacts, level: int, column: int, row: int) -> dict[str, Json]:
+    stored = facts.levels[level]
+    return {
+        "level": level,
+        "column": column,
+        "row": row,
+        "x": round(column * stored.tile_width * stored.downsample_x),
+        "y": round(row * stored.tile_height * stored.downsample_y),
+        "width": round(stored.tile_width * stored.downsample_x),
+        "height": round(stored.tile_height * stored.downsample_y),
+    }

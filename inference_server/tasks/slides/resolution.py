@@ -1,0 +1,77 @@
+"""Micrometres per pixel: what files tell, and what is sane."""
+
+from __future__ import annotations
+
+import re
+
+from inference_server.errors import InvalidInput, InvalidSlide
+from inference_server.tasks.slides.values import SlideFacts
+
+# Beyond this a "resolution" is that of a printed page (72 dpi are 353 µm), not of a scanner.
+_MOST_MPP = 100.0
+# A slide may be enlarged so many times to the resolution of an analysis.
+_MOST_ENLARGEMENT = 4.0
+_OME_SIZE = re.compile(r'\bPhysicalSize([XY])="([0-9.eE+-]+)"')
+_OME_UNIT = re.compile(r'\bPhysicalSize([XY])Unit="([^"]+)"')
+_OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+
+
+def sane(mpp: float | None) -> float | None:
+    """The value when it can be a scanner's: above 0, at most 100."""
+    return mpp if mpp is not None and 0 < mpp <= _MOST_MPP else None
+
+
+def sane_pair(mpp_x: float | None, mpp_y: float | None) -> tuple[float | None, float | None]:
+    """Both values when either is sane; one stands in for the other."""
+    mpp_x, mpp_y = sane(mpp_x), sane(mpp_y)
+    return (mpp_x or mpp_y), (mpp_y or mpp_x)
+
+
+def from_density(per_unit: float | None, unit_micrometres: float | None) -> float | None:
+    """From pixels per unit of length."""
+    return unit_micrometres / per_unit if per_unit and unit_micrometres else None
+
+
+def from_aperio(description: str, key: str) -> float | None:
+    """A number of Aperio's `| key = value` description; mpp is under MPP, magnification under AppMag."""
+    found = re.search(rf"\|\s*{key}\s*=\s*([0-9.eE+-]+)", description)
+    return _number(found[1]) if found else None
+
+
+def from_ome(description: str) -> tuple[float | None, float | None]:
+    """From PhysicalSizeX and Y of the first image of OME-XML; micrometres unless the unit says otherwise."""
+    units = {axis: _OME_MICROMETRES.get(unit, 0.0) for axis, unit in reversed(_OME_UNIT.findall(description))}
+    sizes = {axis: _number(size) for axis, size in reversed(_OME_SIZE.findall(description))}
+    values = [None if (size := sizes.get(axis)) is None else size * units.get(axis, 1.0) for axis in "XY"]
+    return values[0], values[1]
+
+
+def effective(facts: SlideFacts, requested: float | None) -> tuple[float, float]:
+    """Micrometres per pixel of level 0 along x and y. Raises `InvalidInput` for an absurd request, `InvalidSlide` when nobody tells."""
+    if requested is not None:
+        if sane(requested) is None:
+            raise InvalidInput(f"mpp is {requested}; expected micrometres per pixel of level 0, above 0 and at most {_MOST_MPP:g}.")
+        return requested, requested
+    if facts.mpp_x is None or facts.mpp_y is None:
+        raise InvalidSlide(
+            f"{facts.uri} does not tell its resolution (micrometres per pixel), and without it nothing on it has a size. "
+            "Pass mpp in the request: about 0.25 for a 40× scan, 0.5 for 20×."
+        )
+    return facts.mpp_x, facts.mpp_y
+
+
+def check_fine_enough(facts: SlideFacts, mpp: tuple[float, float], *, wanted: float, analysis: str) -> None:
+    """Raise `InvalidSlide` when a slide is so much coarser than an analysis wants that it could not see anything."""
+    most = wanted * _MOST_ENLARGEMENT
+    if max(mpp) > most:
+        raise InvalidSlide(
+            f"{facts.uri} has {max(mpp):g} µm/px at its finest; {analysis} works at {wanted:g} and needs {most:g} or finer. "
+            "If the file tells a wrong resolution, pass mpp in the request."
+        )
+
+
+def _number(text: str) -> float | None:
+    try:
+        return float(text)
+    except ValueError:
+        return None

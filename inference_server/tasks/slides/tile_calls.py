@@ -1,0 +1,170 @@
+"""Tile models on pixels that a client already holds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from inference_server.engine.port import Tensor
+from inference_server.errors import InvalidInput
+from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
+from inference_server.tasks.slides import he_baseline, resolution
+from inference_server.tasks.slides.classifier import TileClassifier
+from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
+from inference_server.tasks.slides.readers.image import ImageReader, decode, facts_of
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.values import ClientTile, Pixels, Point, SlideLimits, TileFindings
+
+
+async def analyze_client_tiles(
+    inference: Inference, tiles: Sequence[ClientTile], mpp: float, *, classifier: TileClassifier | None, limits: SlideLimits, caller: Caller
+) -> tuple[list[TileFindings], str]:
+    """Findings in the order of the tiles, and the model as name:version; no `classifier` means he_baseline. Raises `InvalidInput`."""
+    if not tiles:
+        raise InvalidInput("no tiles were sent; send at least one.")
+    pixels = await asyncio.to_thread(_decode_all, tiles, limits)
+    if classifier is None:
+        return await _he_baseline(inference, tiles, pixels, mpp, caller)
+    return await _classify(inference, tiles, pixels, classifier, caller)
+
+
+async def _he_baseline(
+    inference: Inference, tiles: Sequence[ClientTile], pixels: list[Pixels], mpp: float, caller: Caller
+) -> tuple[list[TileFindings], str]:
+    if resolution.sane(mpp) is None:
+        raise InvalidInput(f"mpp is {mpp}; he_baseline measures in micrometres and needs the tiles' own: above 0, at most 100.")
+    grid, resampled = await _resample(pixels, mpp)
+    response = await _infer_all(
+        inference, he_baseline.NAME, "tiles", resampled, ("candidates", "haematoxylin_density", "eosin_density"), caller
+    )
+    found = [
+        _points_and_densities(tile, grid, {name: output[index] for name, output in response.outputs.items()})
+        for index, tile in enumerate(tiles)
+    ]
+    return found, f"{response.model}:{response.version}"
+
+
+async def _resample(pixels: list[Pixels], mpp: float) -> tuple[Grid, Tensor]:
+    """The tiles at the resolution of the analysis, with their edge pixels repeated as the halo, and cut to whole cells below and right."""
+    facts = facts_of("the tile", pixels[0], (mpp, mpp))
+    resolution.check_fine_enough(facts, (mpp, mpp), wanted=he_baseline.MPP, analysis=he_baseline.NAME)
+    grid = choose_grid(facts, (mpp, mpp), he_baseline.MPP)
+    cell, halo = he_baseline.CELL, he_baseline.HALO
+    padding = ((halo, halo + -grid.height % cell), (halo, halo + -grid.width % cell), (0, 0))
+    resampled = []
+    for each in pixels:
+        # Without white past the edge, which would count into the last row and column.
+        whole = np.pad(each, ((0, 64), (0, 64), (0, 0)), mode="edge")
+        regions = Regions(
+            ImageReader(facts=facts_of("", whole, (mpp, mpp)), pixels=whole), cache_bytes=whole.nbytes * 4, most_unreadable=1.0
+        )
+        cells = await read_cells(regions, grid, 0, 0, grid.width, grid.height)
+        resampled.append(await asyncio.to_thread(np.pad, cells, padding, mode="edge"))
+    return grid, np.stack(resampled)
+
+
+def _points_and_densities(tile: ClientTile, grid: Grid, outputs: Mapping[str, Tensor]) -> TileFindings:
+    candidates = outputs["candidates"][: grid.height, : grid.width]
+    rows, columns = np.nonzero(candidates)
+    halo = he_baseline.HALO
+    core = slice(halo, halo + grid.height), slice(halo, halo + grid.width)
+    area_mm2 = grid.width * grid.height * grid.cell_mm2
+    return TileFindings(
+        id=tile.id,
+        scores={
+            "nuclear_candidates": float(len(rows)),
+            "nuclear_candidates_per_mm2": len(rows) / area_mm2,
+            "mean_haematoxylin_od": float(outputs["haematoxylin_density"][core].mean(dtype=np.float64)),
+            "mean_eosin_od": float(outputs["eosin_density"][core].mean(dtype=np.float64)),
+        },
+        points=tuple(
+            Point(x=column * grid.scale_x, y=row * grid.scale_y, score=float(candidates[row, column]))
+            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
+        ),
+    )
+
+
+async def _classify(
+    inference: Inference, tiles: Sequence[ClientTile], pixels: list[Pixels], classifier: TileClassifier, caller: Caller
+) -> tuple[list[TileFindings], str]:
+    edge = classifier.manifest.tile_size
+    height, width, _ = pixels[0].shape
+    if (width, height) != (edge, edge):
+        raise InvalidInput(
+            f"the tiles have {width} × {height} px; {classifier.model} takes {edge} × {edge} at {classifier.manifest.mpp:g} µm/px."
+        )
+    inputs = await asyncio.to_thread(lambda: dict(classifier.inputs(np.stack(pixels))))
+    (name, tensor), *_ = inputs.items()
+    response = await _infer_all(inference, classifier.model, name, tensor, (classifier.output,), caller)
+    probabilities = classifier.probabilities(response.outputs).tolist()
+    found = [
+        TileFindings(id=tile.id, scores=dict(zip(classifier.manifest.classes, values, strict=True)))
+        for tile, values in zip(tiles, probabilities, strict=True)
+    ]
+    return found, f"{response.model}:{response.version}"
+
+
+async def _infer_all(
+    inference: Inference, model: str, name: str, tensor: Tensor, outputs: tuple[str, ...], caller: Caller
+) -> InferenceResponse:
+    """One answer for all rows, asked in as many calls as the model's batch size needs."""
+    facts = inference.facts(model)
+    most = facts.max_batch_size or len(tensor)
+    calls = [
+        InferenceRequest(model=model, version=facts.version, inputs={name: tensor[start : start + most]}, outputs=outputs, caller=caller)
+        for start in range(0, len(tensor), most)
+    ]
+    responses = [await inference.infer(call) for call in calls]
+    joined = {output: np.concatenate([response.outputs[output] for response in responses]) for output in responses[0].outputs}
+    first = responses[0]
+    return InferenceResponse(
+        model=first.model,
+        version=first.version,
+        outputs=joined,
+        engine=first.engine,
+        queue_seconds=sum(response.queue_seconds for response in responses),
+        compute_seconds=sum(response.compute_seconds for response in responses),
+    )
+
+
+def _decode_all(tiles: Sequence[ClientTile], limits: SlideLimits) -> list[Pixels]:
+    decoded: list[Pixels] = []
+    total = 0
+    for tile in tiles:
+        pixels = _decode(tile, limits)
+        if decoded and pixels.shape != decoded[0].shape:
+            raise InvalidInput(
+                f"tile {tile.id} has {_size(pixels)} px and the first one {_size(decoded[0])}; all tiles must have the same size."
+            )
+        total += pixels.shape[0] * pixels.shape[1]
+        if total > limits.most_request_pixels:
+            raise InvalidInput(
+                f"the tiles have more than {limits.most_request_pixels:,} px together. Send fewer of them in one request.",
+                limit="request_pixels",
+            )
+        decoded.append(pixels)
+    return decoded
+
+
+def _decode(tile: ClientTile, limits: SlideLimits) -> Pixels:
+    if tile.encoded:
+        return decode(f"tile {tile.id}", tile.encoded, most_pixels=limits.most_tile_pixels)
+    expected = tile.width * tile.height * 3
+    if tile.width < 1 or tile.height < 1 or len(tile.rgb) != expected:
+        raise InvalidInput(
+            f"tile {tile.id} has {len(tile.rgb)} bytes of RGB for {tile.width} × {tile.height} px; "
+            f"expected width × height × 3, here {expected}. "
+            "Or send JPEG or PNG as encoded."
+        )
+    if tile.width * tile.height > limits.most_tile_pixels:
+        raise InvalidInput(
+            f"tile {tile.id} has {tile.width} × {tile.height} px; at most {limits.most_tile_pixels:,} px are accepted.",
+            limit="tile_pixels",
+        )
+    return np.frombuffer(tile.rgb, np.uint8).reshape(tile.height, tile.width, 3)
+
+
+def _size(pixels: Pixels) -> str:
+    return f"{pixels.shape[1]} × {pixels.shape[0]}"

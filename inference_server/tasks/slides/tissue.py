@@ -1,0 +1,125 @@
+"""Where tissue is, on cells of about 8 µm.
+
+A cell is tissue when it is denser than glass: its mean optical density exceeds a threshold that Otsu's method (IEEE Trans SMC 9:62,
+1979) finds between fixed bounds, and it has some colour. The bounds make a slide that is all tissue, or all glass, come out right,
+where Otsu's method alone would split it in two. Density is measured from the slide's own white, so that a grey or yellowish
+background is none.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.grid import Grid, read_cells
+from inference_server.tasks.slides.readers.regions import WHITE, Regions
+from inference_server.tasks.slides.values import Pixels, SlideFacts
+
+# Bounds of the threshold, in mean OD over R, G, B: below, dust and uneven light; above, pale stroma would be lost.
+LEAST_THRESHOLD = 0.04
+MOST_THRESHOLD = 0.07
+# Least difference between the densest and the clearest channel, in OD: shadows and pencil are grey, stains are not.
+LEAST_COLOUR = 0.025
+# A slide's white is sought among cells at least this bright in all channels; else it is taken as 245.
+_GLASS = 215
+_DEFAULT_WHITE = 245.0
+# A cell takes the majority of the 5 × 5 cells around it (40 µm), which drops specks and closes pinholes.
+_MAJORITY = 5
+# Level pixels read at once, along each axis, while the slide is scanned.
+_SCAN_PIXELS = 2048
+_BINS = 256
+
+
+@dataclass(frozen=True, kw_only=True)
+class Tissue:
+    """The mask of a slide."""
+
+    grid: Grid
+    # Rows × columns of the grid.
+    mask: NDArray[np.bool_]
+    # Share of each cell that lies on the slide; below 1 only at the right and bottom edges.
+    coverage: NDArray[np.float64]
+    # Mean OD over R, G, B above which a cell is tissue.
+    threshold: float
+
+    @property
+    def area_mm2(self) -> float:
+        """Area of tissue."""
+        return float(self.coverage[self.mask].sum()) * self.grid.cell_mm2
+
+    @property
+    def share(self) -> float:
+        """Share of the slide that is tissue."""
+        return float(self.coverage[self.mask].sum() / self.coverage.sum())
+
+
+async def scan(regions: Regions, grid: Grid) -> Pixels:
+    """Mean colours of all cells of a coarse grid, read block by block."""
+    cells = np.empty((grid.height, grid.width, 3), np.uint8)
+    block = max(int(_SCAN_PIXELS / max(grid.step_x, grid.step_y)), 1)
+    for y in range(0, grid.height, block):
+        for x in range(0, grid.width, block):
+            height, width = min(block, grid.height - y), min(block, grid.width - x)
+            cells[y : y + height, x : x + width] = await read_cells(regions, grid, x, y, width, height)
+    return cells
+
+
+async def find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
+    """The mask from the mean colours of cells of about 8 µm."""
+    coverage = _coverage(facts.height, grid.scale_y, grid.height)[:, None] * _coverage(facts.width, grid.scale_x, grid.width)[None, :]
+    mask, threshold = await asyncio.to_thread(lambda: _mask(_without_margin(cells, coverage)))
+    return Tissue(grid=grid, mask=mask, coverage=coverage, threshold=threshold)
+
+
+def _without_margin(cells: Pixels, coverage: NDArray[np.float64]) -> Pixels:
+    """Mean colours of the part of each cell that lies on the slide: past its edge there is white."""
+    partial = (coverage < 1) & (coverage > 0)
+    share = coverage[partial][:, None]
+    corrected = cells.copy()
+    corrected[partial] = np.clip(np.round((cells[partial] - WHITE * (1 - share)) / share), 0, WHITE).astype(np.uint8)
+    return corrected
+
+
+def _mask(cells: Pixels) -> tuple[NDArray[np.bool_], float]:
+    density = _density(cells)
+    mean, colour = density.mean(axis=2), density.max(axis=2) - density.min(axis=2)
+    threshold = float(np.clip(_otsu(mean), LEAST_THRESHOLD, MOST_THRESHOLD))
+    return _majority((mean > threshold) & (colour > LEAST_COLOUR)), threshold
+
+
+def _density(cells: Pixels) -> NDArray[np.float32]:
+    glass = cells[(cells >= _GLASS).all(axis=2)]
+    white = np.percentile(glass, 90, axis=0) if len(glass) else np.full(3, _DEFAULT_WHITE)
+    # A table by channel and level: a logarithm for each of 256 values instead of each cell.
+    table = -np.log10(np.maximum(np.arange(256), 1)[:, None] / white[None, :])
+    channels = [table[:, channel].astype(np.float32)[cells[..., channel]] for channel in range(3)]
+    density: NDArray[np.float32] = np.maximum(np.stack(channels, axis=2), 0)
+    return density
+
+
+def _otsu(values: NDArray[np.float32]) -> float:
+    counts, edges = np.histogram(values, bins=_BINS, range=(0.0, 1.0))
+    centres = (edges[:-1] + edges[1:]) / 2
+    below = np.cumsum(counts)
+    above = below[-1] - below
+    sums = np.cumsum(counts * centres)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
+    return float(edges[1 + int(np.argmax(np.nan_to_num(between)))])
+
+
+def _majority(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    reach = _MAJORITY // 2
+    # Past the edge a cell's own row or column goes on, so that tissue cut by the edge keeps its border there.
+    padded = np.pad(mask, reach, mode="edge").astype(np.int32)
+    sums = np.pad(padded.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
+    counts = sums[_MAJORITY:, _MAJORITY:] - sums[:-_MAJORITY, _MAJORITY:] - sums[_MAJORITY:, :-_MAJORITY] + sums[:-_MAJORITY, :-_MAJORITY]
+    majority: NDArray[np.bool_] = counts * 2 > _MAJORITY**2
+    return majority
+
+
+def _coverage(length: int, scale: float, cells: int) -> NDArray[np.float64]:
+    return np.clip(length / scale - np.arange(cells), 0.0, 1.0)

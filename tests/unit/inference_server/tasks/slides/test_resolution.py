@@ -1,0 +1,33 @@
+"""What files tell of their resolution."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_server.tasks.slides import resolution
+
+
+@pytest.mark.parametrize(
+    ("told", "expected"), [(0.25, 0.25), (100.0, 100.0), (0.0, None), (-0.5, None), (352.8, None), (float("nan"), None), (None, None)]
+)
+def test_absurd_values_count_as_none(told: float | None, expected: float | None) -> None:
+    assert expected == resolution.sane(told)
+
+
+def test_one_axis_stands_in_for_the_other() -> None:
+    assert (0.5, 0.5) == resolution.sane_pair(0.5, 0.0)
+
+
+def test_aperio_keys_are_read_with_their_numbers() -> None:
+    description = "Aperio Image Library v11\r\n10x10|AppMag = 40|MPP = 0.2520|Left = 25.69"
+    assert (0.252, 40.0, None) == tuple(resolution.from_aperio(description, key) for key in ("MPP", "AppMag", "Filtered"))
+
+
+def test_ome_sizes_are_in_micrometres_unless_a_unit_says_otherwise() -> None:
+    assert (0.5, 0.25) == resolution.from_ome('<Pixels PhysicalSizeX="0.5" PhysicalSizeY="250" PhysicalSizeYUnit="nm"/>')
+    assert (None, None) == resolution.from_ome("<OME/>")
+
+
+def test_pixels_per_unit_become_micrometres_per_pixel() -> None:
+    assert 0.5 == resolution.from_density(20000, 10000.0)
+    assert None is resolution.from_density(0, 10000.0)
