@@ -1,1 +1,1 @@
-"""The client of the inference server. Alone in importing grpc and the stubs."""
+"""The client of the inference server; alone in importing grpc and its stubs."""

@@ -99,6 +99,16 @@ class Ledger(Protocol):
         """Give the job back for a later try. Raises `LeaseLostError`."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Backlog:
+    """What is still to be sent."""
+
+    # Messages.
+    depth: int
+    # Seconds since the oldest was committed; 0 when there is none.
+    oldest_age: float
+
+
 class Outbox(Protocol):
     """Messages that are committed and not yet sent."""
 
@@ -111,6 +121,9 @@ class Outbox(Protocol):
     async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
         """Record that a try to send failed."""
 
+    async def backlog(self) -> Backlog:
+        """How much is still to be sent, taken messages included."""
+
 
 class DeadLetters(Protocol):
     """Messages that ended without a result."""
@@ -121,8 +134,11 @@ class DeadLetters(Protocol):
     async def list(self, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The newest first."""
 
-    async def replay(self, letter_id: int) -> DeadLetter:
-        """Reopen the letter's job and mark it replayed; the caller sends the bytes again. Raises `PermanentError` when there is none."""
+    async def reopen(self, letter_id: int) -> DeadLetter:
+        """Let the letter's job be claimed anew; the caller then sends the bytes again. Raises `PermanentError` when there is none."""
+
+    async def mark_replayed(self, letter_id: int) -> None:
+        """Record that the bytes have been sent again. A crash before this is mended by replaying once more."""
 
 
 class Jobs(Protocol):

@@ -1,1 +1,1 @@
-"""Documents: what the OCR worker does."""
+"""Documents: messages and work."""

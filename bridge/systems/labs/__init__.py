@@ -1,1 +1,1 @@
-"""Lab tests: what the lab worker does."""
+"""Lab text: messages and work."""

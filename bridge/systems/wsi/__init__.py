@@ -1,1 +1,1 @@
-"""Slides: what the whole-slide worker behind the .NET platform does."""
+"""Whole-slide images: messages and work."""

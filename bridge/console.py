@@ -1,0 +1,142 @@
+"""What the command line shows: tables, details, live progress."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from typing import Any
+from uuid import UUID
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from bridge.ledger.port import DeadLetter, JobRecord, Jobs, State
+
+_TERMINAL = frozenset({State.SUCCEEDED, State.FAILED})
+_STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.RUNNING: "cyan", State.WAITING: "yellow", State.QUEUED: "dim"}
+_LOOK_SECONDS = 0.25
+# After so long in the queue a hint is shown, in seconds.
+_PATIENCE = 5.0
+_UUID_START = 8
+_LONGEST_KEY = 32
+
+
+def jobs_table(records: Sequence[JobRecord]) -> Table:
+    """One row a job, each named by the start of its key."""
+    table = Table("job", "system", "state", "tries", "asked for", "took", "note", box=None, header_style="bold")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for record in records:
+        table.add_row(
+            _short(record.key),
+            record.system,
+            f"[{_STYLES[record.state]}]{record.state.value}[/]",
+            str(record.attempts),
+            _time(record.created_at),
+            _took(record),
+            escape(_cut(_progress(record) if record.state is State.RUNNING else record.last_error)),
+        )
+    return table
+
+
+def job_details(facts: Mapping[str, Any]) -> Table:
+    """One row a fact."""
+    table = Table(box=None, show_header=False)
+    table.add_column(style="bold")
+    table.add_column(overflow="fold")
+    for name, value in facts.items():
+        if value is None or value == "":
+            continue
+        if name.endswith("_at"):
+            table.add_row(name, _time(value))
+        else:
+            table.add_row(name, escape(json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, dict) else str(value)))
+    return table
+
+
+def letters_table(letters: Sequence[DeadLetter]) -> Table:
+    """One row a dead letter."""
+    table = Table("id", "died", "job", "replayed", "reason", box=None, header_style="bold")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for letter in letters:
+        replayed = _time(letter.replayed_at) if letter.replayed_at else ""
+        table.add_row(str(letter.id), _time(letter.dead_at), _short(letter.job_key), replayed, escape(_cut(letter.reason)))
+    return table
+
+
+class Waiting:
+    """Shows jobs until they have ended."""
+
+    def __init__(self, jobs: Jobs, console: Console) -> None:
+        self._jobs = jobs
+        self._console = console
+
+    async def run(self, labels: Mapping[str, str]) -> list[JobRecord]:
+        """Wait for the jobs, keyed by their keys, under labels for people; returns what they ended with."""
+        columns = (
+            SpinnerColumn(),
+            TextColumn("{task.fields[label]}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.percentage:>3.0f} %"),
+            TextColumn("{task.fields[stage]}"),
+            TimeElapsedColumn(),
+        )
+        ended: dict[str, JobRecord] = {}
+        with Progress(*columns, console=self._console) as display:
+            rows = {key: display.add_task("", total=1.0, label=escape(label), stage="queued") for key, label in labels.items()}
+            while len(ended) < len(rows):
+                for key in rows.keys() - ended.keys():
+                    record = await self._jobs.find(key)
+                    self._show(display, rows[key], record)
+                    if record is not None and record.state in _TERMINAL:
+                        ended[key] = record
+                await asyncio.sleep(_LOOK_SECONDS if len(ended) < len(rows) else 0)
+        return [ended[key] for key in labels]
+
+    def _show(self, display: Progress, row: TaskID, record: JobRecord | None) -> None:
+        if record is None:
+            return
+        if record.state in _TERMINAL:
+            display.update(row, completed=1.0, stage=f"[{_STYLES[record.state]}]{record.state.value}[/]")
+            display.stop_task(row)
+            return
+        stage = escape(record.stage or record.state.value)
+        if record.state is State.WAITING:
+            stage = escape(f"waiting: {_cut(record.last_error)}")
+        elif record.state is State.QUEUED and (display.tasks[row].elapsed or 0) > _PATIENCE:
+            stage = "queued (is `bridge run` running here?)"
+        display.update(row, completed=record.progress, stage=stage)
+
+
+def _progress(record: JobRecord) -> str:
+    return f"{record.progress:.0%} {record.stage}".strip()
+
+
+def _took(record: JobRecord) -> str:
+    if record.started_at is None or record.finished_at is None:
+        return ""
+    return f"{record.finished_at - record.started_at:.1f} s"
+
+
+def _time(seconds: float) -> str:
+    """The time of the day, and the day too when it is not today."""
+    moment = datetime.fromtimestamp(seconds, tz=UTC).astimezone()
+    today = moment.date() == datetime.now(tz=UTC).astimezone().date()
+    return moment.strftime("%H:%M:%S" if today else "%Y-%m-%d %H:%M")
+
+
+def _short(key: str) -> str:
+    """Enough of a key to name its job by."""
+    try:
+        return str(UUID(key))[:_UUID_START]
+    except ValueError:
+        return key if len(key) <= _LONGEST_KEY else f"{key[: _LONGEST_KEY - 1]}…"
+
+
+def _cut(text: str) -> str:
+    return text if len(text) <= 120 else f"{text[:119]}…"

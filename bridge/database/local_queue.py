@@ -1,0 +1,104 @@
+"""Queues in the embedded database: receipts, leases, priorities, delayed redelivery."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from bridge.database.engine import Database
+from bridge.database.statements import load_statements
+
+_SQL = load_statements(Path(__file__).parent / "sql" / "local_queue.sql")
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueuedMessage:
+    """A message as it lies in a queue."""
+
+    # Its place: grows with every message that is sent.
+    position: int
+    queue: str
+    message_id: str
+    body: bytes
+    attributes: Mapping[str, str]
+    # What deletes, prolongs or gives back this delivery; empty when it was only looked at.
+    receipt: str
+    # Deliveries so far.
+    receive_count: int
+
+
+class LocalQueue:
+    """One named queue. Any number of processes may send to it and receive from it."""
+
+    def __init__(self, database: Database, name: str) -> None:
+        self.name = name
+        self._database = database
+
+    async def send(
+        self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, priority: int = 0, delay_seconds: float = 0.0
+    ) -> bool:
+        """Add a message; false when one with this id lies there already."""
+        values = {
+            "queue": self.name,
+            "message_id": message_id,
+            "body": body,
+            "attributes": json.dumps(dict(attributes or {})),
+            "priority": priority,
+            "delay": delay_seconds,
+        }
+        async with self._database.write() as connection:
+            return (await connection.execute(_SQL["send"], values)).rowcount > 0
+
+    async def receive(self, *, limit: int, lease_seconds: float) -> Sequence[QueuedMessage]:
+        """Lease at most `limit` messages, the most urgent first; empty when there is none."""
+        async with self._database.read() as connection:
+            if (await connection.execute(_SQL["waiting"], {"queue": self.name})).first() is None:
+                return ()
+        async with self._database.write() as connection:
+            values = {"queue": self.name, "lease": lease_seconds, "limit": limit}
+            rows = (await connection.execute(_SQL["receive"], values)).mappings().all()
+        return [_message(row) for row in sorted(rows, key=lambda row: (row["priority"], row["id"]))]
+
+    async def renew(self, receipt: str, *, lease_seconds: float) -> bool:
+        """Prolong a lease; false when the receipt is stale."""
+        return await self._change("renew", receipt, lease=lease_seconds)
+
+    async def release(self, receipt: str, *, delay_seconds: float) -> bool:
+        """Give a message back; false when the receipt is stale."""
+        return await self._change("release", receipt, delay=delay_seconds)
+
+    async def delete(self, receipt: str) -> bool:
+        """Take a message off the queue; false when the receipt is stale."""
+        return await self._change("delete", receipt)
+
+    async def peek(self, *, after: int = 0, limit: int = 100) -> Sequence[QueuedMessage]:
+        """Look at messages behind a position, oldest first, leased and delayed ones included."""
+        async with self._database.read() as connection:
+            rows = (await connection.execute(_SQL["peek"], {"queue": self.name, "after": after, "limit": limit})).mappings().all()
+        return [_message(row) for row in rows]
+
+    async def depth(self) -> int:
+        """How many messages lie in the queue, leased and delayed ones included."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(_SQL["depth"], {"queue": self.name})).scalar_one())
+
+    async def _change(self, statement: str, receipt: str, **values: Any) -> bool:
+        async with self._database.write() as connection:
+            return (await connection.execute(_SQL[statement], {"receipt": receipt, **values})).rowcount > 0
+
+
+def _message(row: RowMapping) -> QueuedMessage:
+    return QueuedMessage(
+        position=row["id"],
+        queue=row["queue"],
+        message_id=row["message_id"],
+        body=bytes(row["body"]),
+        attributes=json.loads(row["attributes"]),
+        receipt=row["receipt"],
+        receive_count=row["receive_count"],
+    )

@@ -1,0 +1,93 @@
+"""The tables. Times are seconds since 1970 by the database's own clock: the view `clock`."""
+
+from __future__ import annotations
+
+from sqlalchemy import CheckConstraint, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
+
+# The newest migration. A test holds it equal to the folder `migrations`.
+LATEST = "0001"
+
+metadata = MetaData()
+
+# The ledger: one row a job.
+jobs = Table(
+    "jobs",
+    metadata,
+    Column("key", Text, primary_key=True),
+    Column("system", Text, nullable=False),
+    Column("request", Text, nullable=False),  # JSON
+    Column("reply_queue", Text, nullable=False, server_default=""),
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("state", Text, nullable=False),
+    Column("fence", Integer, nullable=False, server_default="0"),
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("worker", Text, nullable=False, server_default=""),
+    Column("lease_until", Float),  # set while running
+    Column("due_at", Float),  # set while waiting
+    Column("checkpoint", Text, nullable=False, server_default="{}"),  # JSON
+    Column("result", Text),  # JSON; set once terminal
+    Column("last_error", Text, nullable=False, server_default=""),
+    Column("progress", Float, nullable=False, server_default="0"),
+    Column("stage", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("started_at", Float),
+    Column("finished_at", Float),
+    CheckConstraint("state IN ('queued', 'running', 'waiting', 'succeeded', 'failed')", name="jobs_state"),
+    Index("jobs_by_age", "created_at"),
+    Index("jobs_by_state", "state", "created_at"),
+)
+
+# Messages that are committed with their job's end; `sent_at` is empty until the sink has them.
+outbox = Table(
+    "outbox",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("message_id", Text, nullable=False, unique=True),
+    Column("job_key", Text, nullable=False),
+    Column("type", Text, nullable=False),
+    Column("destination", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attributes", Text, nullable=False),  # JSON
+    Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("last_error", Text, nullable=False, server_default=""),
+    Column("created_at", Float, nullable=False),
+    Column("due_at", Float, nullable=False),  # next try, or the end of a relay's lease
+    Column("sent_at", Float),
+    Index("outbox_unsent", "due_at", "id", sqlite_where=text("sent_at IS NULL")),
+)
+
+# Messages that ended without a result, kept whole.
+dead_letters = Table(
+    "dead_letters",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("source", Text, nullable=False),
+    Column("queue", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("job_key", Text, nullable=False, server_default=""),
+    Column("reason", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attributes", Text, nullable=False),  # JSON
+    Column("dead_at", Float, nullable=False),
+    Column("replayed_at", Float),
+    UniqueConstraint("source", "queue", "message_id", name="dead_letters_once"),
+)
+
+# The embedded transport's queues. No row of it refers to the ledger.
+local_messages = Table(
+    "local_messages",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("queue", Text, nullable=False),
+    Column("message_id", Text, nullable=False),
+    Column("body", LargeBinary, nullable=False),
+    Column("attributes", Text, nullable=False),  # JSON
+    Column("priority", Integer, nullable=False, server_default="0"),
+    Column("sent_at", Float, nullable=False),
+    Column("visible_at", Float, nullable=False),
+    Column("receipt", Text),  # of its newest delivery
+    Column("receive_count", Integer, nullable=False, server_default="0"),
+    UniqueConstraint("queue", "message_id", name="local_messages_once"),
+    Index("local_messages_next", "queue", "priority", "id"),
+    Index("local_messages_by_receipt", "receipt"),
+)

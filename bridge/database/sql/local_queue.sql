@@ -1,0 +1,45 @@
+-- name: send
+-- Adds a message; the same id on the same queue is kept once.
+INSERT INTO local_messages (queue, message_id, body, attributes, priority, sent_at, visible_at)
+SELECT :queue, :message_id, :body, :attributes, :priority, now, now + :delay FROM clock
+WHERE true
+ON CONFLICT (queue, message_id) DO NOTHING;
+
+-- name: waiting
+-- Whether a message can be had, without taking the write lock.
+SELECT 1 FROM local_messages, clock WHERE queue = :queue AND visible_at <= now LIMIT 1;
+
+-- name: receive
+-- Leases the next messages: the most urgent first, then the oldest.
+UPDATE local_messages
+SET receipt = lower(hex(randomblob(16))),
+    receive_count = receive_count + 1,
+    visible_at = (SELECT now FROM clock) + :lease
+WHERE id IN (
+    SELECT id FROM local_messages, clock
+    WHERE queue = :queue AND visible_at <= now
+    ORDER BY priority, id
+    LIMIT :limit
+)
+RETURNING id, queue, message_id, body, attributes, priority, receipt, receive_count;
+
+-- name: renew
+-- Prolongs the lease of the newest delivery.
+UPDATE local_messages SET visible_at = (SELECT now FROM clock) + :lease WHERE receipt = :receipt;
+
+-- name: release
+-- Gives a message back, to be delivered again after the delay.
+UPDATE local_messages SET visible_at = (SELECT now FROM clock) + :delay, receipt = NULL WHERE receipt = :receipt;
+
+-- name: delete
+-- Takes a message off its queue.
+DELETE FROM local_messages WHERE receipt = :receipt;
+
+-- name: peek
+-- The messages of a queue after a given one, oldest first, without taking them.
+SELECT id, queue, message_id, body, attributes, priority, '' AS receipt, receive_count
+FROM local_messages WHERE queue = :queue AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: depth
+-- How many messages lie in a queue, leased and delayed ones included.
+SELECT count(*) AS depth FROM local_messages WHERE queue = :queue;

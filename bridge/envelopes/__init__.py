@@ -1,0 +1,1 @@
+"""What messages come wrapped in: bytes to what a system's messages read."""

@@ -1,0 +1,96 @@
+"""The bridge's own envelope: `{"system": "wsi", "key": "…", "request": {…}}` as JSON. Keys that it does not know are ignored."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated, Any, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from bridge.errors import PoisonError
+from bridge.job import Job
+
+_EXPECTED = '{"system": "…", "key": "…", "request": {…}}'
+_MOST_PROBLEMS = 3
+
+RequestModel = TypeVar("RequestModel", bound=BaseModel)
+
+
+class NativeEnvelope(BaseModel):
+    """What every message of ours says beside its request."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    # The system that the job is for: wsi, documents, labs.
+    system: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]
+    # Identifies the job: two messages with one key are one job.
+    key: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=200)]
+    # What the system's own messages read.
+    request: dict[str, Any]
+    # Where the result goes; empty for the bridge's own.
+    reply_queue: str = ""
+    # Lower goes first; 0 for the default.
+    priority: Annotated[int, Field(ge=0)] = 0
+
+
+def write(job: Job) -> bytes:
+    """The message that asks for a job."""
+    envelope = NativeEnvelope(system=job.system, key=job.key, request=dict(job.request), reply_queue=job.reply_queue, priority=job.priority)
+    return envelope.model_dump_json(exclude_defaults=True).encode()
+
+
+def read(body: bytes) -> NativeEnvelope:
+    """Open a message of ours. Raises `PoisonError`, naming the field and what was expected."""
+    try:
+        parsed = json.loads(body)
+    except (ValueError, RecursionError) as error:
+        raise PoisonError(f"the message is not JSON ({error}); expected {_EXPECTED}.") from error
+    if not isinstance(parsed, dict):
+        raise PoisonError(f"the message is a JSON {_kind(parsed)}; expected an object: {_EXPECTED}.")
+    return _validated(NativeEnvelope, parsed, where="the message", expected=_EXPECTED)
+
+
+def read_job(body: bytes, *, system: str, request: type[BaseModel], expected: str) -> Job:
+    """Open a message of ours for one system, and check its request.
+
+    `expected` shows a request that is right. Raises `PoisonError`.
+    """
+    envelope = read(body)
+    if envelope.system != system:
+        raise PoisonError(f"the message is for the system {envelope.system}; expected {system}. Send it to that system's queue.")
+    checked = check_request(request, envelope.request, expected=expected)
+    return Job(
+        key=envelope.key,
+        system=system,
+        request=checked.model_dump(mode="json", exclude_defaults=True),
+        reply_queue=envelope.reply_queue,
+        priority=envelope.priority,
+    )
+
+
+def check_request(model: type[RequestModel], request: Mapping[str, Any], *, expected: str) -> RequestModel:
+    """Check what a request says. Raises `PoisonError`, naming the field and what was expected."""
+    return _validated(model, request, where="the request", expected=expected)
+
+
+def _validated(model: type[RequestModel], content: Mapping[str, Any], *, where: str, expected: str) -> RequestModel:
+    try:
+        return model.model_validate(content)
+    except ValidationError as error:
+        raise PoisonError(f"{where} is not right: {_problems(error)}. Expected {expected}.") from error
+
+
+def _problems(error: ValidationError) -> str:
+    # The values are left out: they may be personal, and this text is logged.
+    found = [f"{'.'.join(map(str, problem['loc'])) or 'it'}: {_lowered(problem['msg'])}" for problem in error.errors(include_input=False)]
+    more = f"; and {len(found) - _MOST_PROBLEMS} more" if len(found) > _MOST_PROBLEMS else ""
+    return "; ".join(found[:_MOST_PROBLEMS]) + more
+
+
+def _lowered(text: str) -> str:
+    return (text[:1].lower() + text[1:]).removeprefix("value error, ")
+
+
+def _kind(value: object) -> str:
+    return {list: "list", str: "string", bool: "boolean", type(None): "null"}.get(type(value), "number")

@@ -1,0 +1,47 @@
+"""Figures for Prometheus. Alone in importing its client."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from bridge.ledger.port import Backlog
+from bridge.steps import Step, StepTaken
+
+_BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+
+
+class Metrics:
+    """An observer that counts every step, and what its figures look like to Prometheus."""
+
+    content_type = CONTENT_TYPE_LATEST
+
+    def __init__(self, *, in_flight: Callable[[], int]) -> None:
+        """`in_flight`: tells how many jobs are worked on."""
+        self._registry = CollectorRegistry()
+        self._jobs = Counter("bridge_jobs", "Jobs that ended, by system and outcome.", ["system", "outcome"], registry=self._registry)
+        self._tries = Counter("bridge_tries", "Tries that came back from a handler.", ["system", "outcome"], registry=self._registry)
+        self._steps = Histogram(
+            "bridge_step_seconds", "Seconds from the step before, by step.", ["step"], buckets=_BUCKETS, registry=self._registry
+        )
+        self._depth = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=self._registry)
+        self._age = Gauge("bridge_outbox_oldest_seconds", "Age of the oldest message that is not yet sent.", registry=self._registry)
+        Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=self._registry).set_function(in_flight)
+
+    def on_step(self, taken: StepTaken) -> None:
+        """Count one step."""
+        self._steps.labels(taken.step.value).observe(taken.seconds)
+        if taken.step is Step.COMMITTED:
+            self._jobs.labels(taken.system, taken.outcome).inc()
+        elif taken.step is Step.BURIED:
+            self._jobs.labels("unknown", "poison").inc()
+        elif taken.step is Step.HANDLED:
+            self._tries.labels(taken.system, taken.outcome).inc()
+
+    def render(self, backlog: Backlog) -> bytes:
+        """All figures in the text format."""
+        self._depth.set(backlog.depth)
+        self._age.set(backlog.oldest_age)
+        return generate_latest(self._registry)

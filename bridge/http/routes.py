@@ -1,0 +1,87 @@
+"""Health, readiness, metrics and job status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import asdict
+from typing import Any
+
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from bridge.errors import BridgeError
+from bridge.http.metrics import Metrics
+from bridge.ledger.port import JobRecord, Jobs, Outbox
+
+# Raises an error that says what is wrong.
+Probe = Callable[[], Awaitable[None]]
+_PROBE_SECONDS = 3.0
+# Parts of a request that are shown to nobody.
+_SECRETS = frozenset({"password"})
+
+
+class Routes:
+    """What the bridge answers over HTTP."""
+
+    def __init__(self, *, jobs: Jobs, outbox: Outbox, metrics: Metrics, probes: Mapping[str, Probe]) -> None:
+        """`probes`: what must be reachable for new work to be done, by name."""
+        self._jobs = jobs
+        self._outbox = outbox
+        self._metrics = metrics
+        self._probes = probes
+
+    def application(self) -> Starlette:
+        """The ASGI application."""
+        return Starlette(
+            routes=[
+                Route("/healthz", self._healthy),
+                Route("/readyz", self._ready),
+                Route("/metrics", self._figures),
+                Route("/jobs/{key:path}", self._job),
+            ],
+            exception_handlers={BridgeError: _unavailable},
+        )
+
+    async def _healthy(self, _request: Request) -> Response:
+        return JSONResponse({"status": "ok"})
+
+    async def _ready(self, _request: Request) -> Response:
+        """503 while something is out of reach. Jobs are kept meanwhile; none is lost."""
+        checks = dict(zip(self._probes, await asyncio.gather(*map(_checked, self._probes.values())), strict=True))
+        ready = all(answer == "ok" for answer in checks.values())
+        return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, status_code=200 if ready else 503)
+
+    async def _figures(self, _request: Request) -> Response:
+        return Response(self._metrics.render(await self._outbox.backlog()), media_type=self._metrics.content_type)
+
+    async def _job(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        record = await self._jobs.find(key)
+        if record is None:
+            reason = f"no job, or more than one, has a key that starts with {key!r}; `bridge jobs` lists them"
+            return JSONResponse({"error": "not found", "reason": reason}, status_code=404)
+        return JSONResponse(job_facts(record))
+
+
+def job_facts(record: JobRecord) -> dict[str, Any]:
+    """What a job's row says, as JSON values, without its secrets."""
+    request = {name: value for name, value in record.request.items() if name not in _SECRETS}
+    return {**asdict(record), "state": record.state.value, "request": request}
+
+
+async def _unavailable(_request: Request, error: Exception) -> Response:
+    return JSONResponse({"error": "unavailable", "reason": str(error)}, status_code=503)
+
+
+async def _checked(probe: Probe) -> str:
+    try:
+        async with asyncio.timeout(_PROBE_SECONDS):
+            await probe()
+    except BridgeError as error:
+        return str(error)
+    except TimeoutError:
+        return f"no answer within {_PROBE_SECONDS:g} s"
+    return "ok"

@@ -1,0 +1,91 @@
+"""One table: what each gRPC status means for a job."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import Enum
+
+import grpc
+
+from bridge.errors import BridgeError, OverloadError, PermanentError, TransientError
+
+# The trailing metadata in which a server that is full says when to come back.
+RETRY_AFTER_KEY = "retry-after-ms"
+_DEFAULT_RETRY_AFTER = 2.0
+_LONGEST_RETRY_AFTER = 300.0
+
+
+class Meaning(Enum):
+    """What a status means for a job."""
+
+    OVERLOAD = "the server is down or full: wait, count no attempt"
+    TRANSIENT = "may go better next time: count an attempt"
+    PERMANENT = "will fail again: end the job"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rule:
+    """What is done about a status."""
+
+    meaning: Meaning
+    # Whether the same call is tried again within the process first. All our calls are idempotent.
+    retried: bool = False
+
+
+RULES: Mapping[grpc.StatusCode, Rule] = {
+    grpc.StatusCode.UNAVAILABLE: Rule(meaning=Meaning.OVERLOAD, retried=True),
+    grpc.StatusCode.RESOURCE_EXHAUSTED: Rule(meaning=Meaning.OVERLOAD, retried=True),
+    grpc.StatusCode.ABORTED: Rule(meaning=Meaning.TRANSIENT, retried=True),
+    # The server gave the call up, as it does when it is stopped; it did not say that the request is wrong.
+    grpc.StatusCode.CANCELLED: Rule(meaning=Meaning.TRANSIENT),
+    grpc.StatusCode.DEADLINE_EXCEEDED: Rule(meaning=Meaning.TRANSIENT),
+    grpc.StatusCode.INTERNAL: Rule(meaning=Meaning.TRANSIENT),
+    grpc.StatusCode.UNKNOWN: Rule(meaning=Meaning.TRANSIENT),
+    grpc.StatusCode.INVALID_ARGUMENT: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.NOT_FOUND: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.ALREADY_EXISTS: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.PERMISSION_DENIED: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.UNAUTHENTICATED: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.FAILED_PRECONDITION: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.OUT_OF_RANGE: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.UNIMPLEMENTED: Rule(meaning=Meaning.PERMANENT),
+    grpc.StatusCode.DATA_LOSS: Rule(meaning=Meaning.PERMANENT),
+}
+
+
+def is_retried(error: grpc.aio.AioRpcError) -> bool:
+    """Whether the same call is worth another try now."""
+    # A message over the limit is RESOURCE_EXHAUSTED too, and never gets smaller.
+    return RULES[error.code()].retried and not _is_too_big(error)
+
+
+def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
+    """The error of ours for a call that failed."""
+    code, details = error.code(), error.details() or "no details"
+    if _is_too_big(error):
+        return PermanentError(f"the request or its answer is larger than a message may be ({details}). Send a smaller file, or its URL.")
+    meaning = RULES[code].meaning
+    text = f"{details} [{code.name}]"
+    if meaning is Meaning.OVERLOAD:
+        reason = f"the inference server at {address} is {'full' if code is grpc.StatusCode.RESOURCE_EXHAUSTED else 'not available'}: {text}"
+        return OverloadError(reason, retry_after=retry_after(error) or _DEFAULT_RETRY_AFTER)
+    if meaning is Meaning.TRANSIENT:
+        return TransientError(text)
+    return PermanentError(text)
+
+
+def retry_after(error: grpc.aio.AioRpcError) -> float | None:
+    """Seconds after which the server wants us back; None when it does not say."""
+    for key, value in error.trailing_metadata() or ():
+        if key == RETRY_AFTER_KEY:
+            try:
+                return min(max(float(value) / 1000, 0.0), _LONGEST_RETRY_AFTER)
+            except ValueError:
+                return None
+    return None
+
+
+def _is_too_big(error: grpc.aio.AioRpcError) -> bool:
+    details = error.details() or ""
+    return error.code() is grpc.StatusCode.RESOURCE_EXHAUSTED and "larger than max" in details

@@ -1,0 +1,209 @@
+"""What the inference client takes and gives: frozen values, never protobuf messages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class Timeouts:
+    """How long each call may take, in seconds. Every call has a deadline."""
+
+    # A whole slide.
+    slide: float = 6 * 3600.0
+    # A whole document.
+    document: float = 3600.0
+    # One list of lab tests.
+    labs: float = 120.0
+    # A look at the server's health.
+    ready: float = 3.0
+    # The longest silence of a stream before it is taken for dead.
+    idle: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryPolicy:
+    """How a call that the server refused is tried again within the process, before the job is put back."""
+
+    # Tries in all.
+    attempts: int = 4
+    # Each wait is random between 0 and this times 2 to the power of the tries so far (full jitter), in seconds.
+    wait_initial: float = 0.2
+    # No wait is longer, in seconds. A server that asks for a longer one gets its job put back instead.
+    wait_most: float = 5.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideProgress:
+    """How far the analysis of a slide is."""
+
+    # What is being done: reading, tiles, artifacts.
+    stage: str
+    # Tiles finished, and tiles in all (0 until it is known).
+    tiles_done: int
+    tiles_total: int
+    # Seconds left, estimated; None until it can be.
+    seconds_left: float | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactChunk:
+    """A piece of an artifact, when artifacts are streamed and not written by the server."""
+
+    # File name of the artifact.
+    name: str
+    # Offset of the data in the artifact, in bytes.
+    offset: int
+    data: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class Artifact:
+    """One file that an analysis made."""
+
+    # File name: analysis.json, heatmap.png.
+    name: str
+    media_type: str
+    # Where the server wrote it; empty when it was streamed.
+    uri: str
+    size_bytes: int
+    # In lower-case hexadecimal.
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideResult:
+    """What an analysis found on a slide."""
+
+    # The analysis that ran, its model as name:version, and its engine as engine:precision.
+    analysis: str
+    model: str
+    engine: str
+    # analysis.json, parsed.
+    report: Mapping[str, Any]
+    artifacts: tuple[Artifact, ...]
+    # Level 0, in pixels.
+    width: int
+    height: int
+    tiles_analyzed: int
+    # Tiles that could not be decoded.
+    tiles_skipped: int
+    duration_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """One word of a line."""
+
+    text: str
+    # 0 to 1.
+    confidence: float
+    # Four corners (x, y) in pixels of the page, clockwise from the top left of the text.
+    polygon: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of text."""
+
+    text: str
+    # 0 to 1.
+    confidence: float
+    # As a word's.
+    polygon: tuple[tuple[float, float], ...]
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentPage:
+    """One page that was read."""
+
+    # From 1.
+    page_number: int
+    # Pages of the document in all; 0 when the server does not tell.
+    page_count: int
+    # Of the page image, in pixels.
+    width: int
+    height: int
+    # In reading order.
+    lines: tuple[Line, ...]
+    # In reading order, lines separated by line feeds.
+    text: str
+    # Why the page could not be read, or empty.
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentSummary:
+    """What was read in all."""
+
+    page_count: int
+    failed_pages: int
+    media_type: str
+    # Of all words, 0 to 1.
+    mean_confidence: float
+    # As name:version@engine:precision.
+    models: tuple[str, ...]
+    duration_seconds: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabTest:
+    """One test as a laboratory printed it. Only the name is needed."""
+
+    id: str
+    name: str
+    value: str = ""
+    unit: str = ""
+    specimen: str = ""
+    reference_range: str = ""
+
+
+class MatchStatus(StrEnum):
+    """Whether a LOINC code was found."""
+
+    MATCHED = "matched"
+    NO_MATCH = "no_match"
+    NEEDS_REVIEW = "needs_review"
+
+
+@dataclass(frozen=True, kw_only=True)
+class LoincCandidate:
+    """One entry of the catalogue that may be meant."""
+
+    code: str
+    long_common_name: str
+    component: str
+    system: str
+    # 0 to 1.
+    score: float
+    # What spoke for it: alias, lexical, embedding, unit, specimen.
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabClassification:
+    """What one test is."""
+
+    # As asked.
+    id: str
+    category: str
+    # 0 to 1.
+    category_confidence: float
+    status: MatchStatus
+    # Best first; also given without a match.
+    candidates: tuple[LoincCandidate, ...]
+    explanation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabClassifications:
+    """What a list of tests is, in its order."""
+
+    tests: tuple[LabClassification, ...]
+    # As name:version.
+    model: str
+    catalogue: str

@@ -1,0 +1,20 @@
+-- name: bury
+-- Keeps a message whole; one that dies again is kept once, with its newest reason.
+INSERT INTO dead_letters (source, queue, message_id, job_key, reason, body, attributes, dead_at)
+SELECT :source, :queue, :message_id, :job_key, :reason, :body, :attributes, now FROM clock
+WHERE true
+ON CONFLICT (source, queue, message_id) DO UPDATE SET
+    job_key = excluded.job_key, reason = excluded.reason, dead_at = excluded.dead_at, replayed_at = NULL;
+
+-- name: list
+-- The newest first.
+SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at
+FROM dead_letters ORDER BY dead_at DESC, id DESC LIMIT :limit;
+
+-- name: find
+-- One letter.
+SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at FROM dead_letters WHERE id = :id;
+
+-- name: mark_replayed
+-- Records that the letter's bytes have been sent again.
+UPDATE dead_letters SET replayed_at = (SELECT now FROM clock) WHERE id = :id;

@@ -1,0 +1,69 @@
+-- name: claim
+-- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it.
+INSERT INTO jobs (key, system, request, reply_queue, priority, state, fence, worker, lease_until, created_at, started_at)
+SELECT :key, :system, :request, :reply_queue, :priority, 'running', 1, :worker, now + :lease, now, now FROM clock
+WHERE true
+ON CONFLICT (key) DO UPDATE SET
+    system = excluded.system,
+    request = excluded.request,
+    reply_queue = excluded.reply_queue,
+    state = 'running',
+    fence = jobs.fence + 1,
+    worker = excluded.worker,
+    lease_until = excluded.lease_until,
+    due_at = NULL,
+    started_at = coalesce(jobs.started_at, excluded.started_at)
+WHERE jobs.state = 'queued'
+   OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= (SELECT now FROM clock))
+   OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= (SELECT now FROM clock))
+RETURNING fence, attempts, checkpoint;
+
+-- name: refusal
+-- Why a claim found nothing to take: where the job stands, and for how long.
+SELECT state, max(0.0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
+FROM jobs, clock WHERE key = :key;
+
+-- name: renew
+-- Prolongs the holder's lease and tells how far the work is.
+UPDATE jobs SET lease_until = (SELECT now FROM clock) + :lease, progress = :progress, stage = :stage
+WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: checkpoint
+-- Saves what a later claim can go on from.
+UPDATE jobs SET checkpoint = :checkpoint WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: finish
+-- Ends the job, for the holder of the fence alone.
+UPDATE jobs
+SET state = :state, result = :result, last_error = :error, finished_at = (SELECT now FROM clock), lease_until = NULL,
+    progress = CASE :state WHEN 'succeeded' THEN 1.0 ELSE progress END
+WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: release
+-- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
+UPDATE jobs
+SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted,
+    last_error = CASE :error WHEN '' THEN last_error ELSE :error END
+WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: reopen
+-- Lets a failed job be claimed anew, with all its attempts.
+UPDATE jobs SET state = 'queued', attempts = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+WHERE key = :key AND state = 'failed';
+
+-- name: announce
+-- Records a job whose message has been sent.
+INSERT INTO jobs (key, system, request, reply_queue, priority, state, created_at)
+SELECT :key, :system, :request, :reply_queue, :priority, 'queued', now FROM clock
+WHERE true
+ON CONFLICT (key) DO NOTHING;
+
+-- name: find
+-- The jobs whose key lies between a prefix and the last key that starts so; the prefix itself first.
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+FROM jobs WHERE key >= :first AND key <= :last ORDER BY key LIMIT 2;
+
+-- name: list
+-- The newest jobs, of one state or of any.
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+FROM jobs WHERE :state IS NULL OR state = :state ORDER BY created_at DESC, key LIMIT :limit;

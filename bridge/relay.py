@@ -1,0 +1,121 @@
+"""Sends what the outbox holds. Any number of replicas may run it; each message is leased to one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from dataclasses import dataclass
+
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.job import Message
+from bridge.ledger.port import Outbox
+from bridge.sinks.port import Sink
+from bridge.steps import Observer, Step, StepTaken
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RelayPolicy:
+    """How the relay goes about. Times in seconds."""
+
+    # Messages sent at once.
+    batch: int = 16
+    # How often the outbox is looked at when nothing woke the relay.
+    poll_seconds: float = 1.0
+    # How long a message stays with a relay that died.
+    lease_seconds: float = 30.0
+    # How long one message may take to send; less than the lease.
+    send_seconds: float = 20.0
+    # The wait after the first failure, doubled with each; and its bound.
+    backoff_seconds: float = 1.0
+    backoff_limit_seconds: float = 300.0
+
+
+class Relay:
+    """Sends each message until its sink has it. A message that cannot be sent holds up no other."""
+
+    def __init__(self, outbox: Outbox, sink: Sink, observer: Observer, policy: RelayPolicy | None = None) -> None:
+        self._outbox = outbox
+        self._sink = sink
+        self._observer = observer
+        self._policy = policy or RelayPolicy()
+        self._woken = asyncio.Event()
+
+    def wake(self) -> None:
+        """Something was committed: look at once."""
+        self._woken.set()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Send until `stop`, and what is due at that moment."""
+        while not stop.is_set():
+            if not await self._pass():
+                await self._rest(stop)
+        while await self._pass():
+            pass
+
+    async def _pass(self) -> bool:
+        """Send one batch; false when there was nothing to send or the outbox cannot be read."""
+        started = time.monotonic()
+        self._woken.clear()
+        try:
+            messages = await self._outbox.take(limit=self._policy.batch, lease_seconds=self._policy.lease_seconds)
+        except Exception as error:
+            _log.warning("outbox_unreadable", error=f"{type(error).__name__}: {error}")
+            return False
+        async with asyncio.TaskGroup() as group:
+            for message in messages:
+                self._note(Step.TAKEN, message, since=started)
+                group.create_task(self._send(message), name=f"send {message.message_id}")
+        return bool(messages)
+
+    async def _send(self, message: Message) -> None:
+        started = time.monotonic()
+        try:
+            async with asyncio.timeout(self._policy.send_seconds):
+                await self._sink.send(message)
+            self._note(Step.SENT, message, since=started)
+        except Exception as error:
+            await self._postpone(message, error)
+            return
+        try:
+            await self._outbox.mark_sent(message.message_id)
+            self._note(Step.MARKED, message, since=started)
+        except Exception as error:
+            # It is sent again, under the same id, when the lease has run out.
+            _log.warning("marking_failed", message_id=message.message_id, job=message.job_key, error=f"{type(error).__name__}: {error}")
+
+    async def _postpone(self, message: Message, error: Exception) -> None:
+        policy = self._policy
+        delay = min(policy.backoff_limit_seconds, policy.backoff_seconds * 2.0 ** min(message.attempts, 30))
+        text = f"{type(error).__name__}: {error}"
+        _log.warning(
+            "sending_failed",
+            message_id=message.message_id,
+            job=message.job_key,
+            error=text,
+            retry_in=delay,
+            exc_info=None if isinstance(error, BridgeError | TimeoutError) else error,
+        )
+        started = time.monotonic()
+        try:
+            await self._outbox.postpone(message.message_id, delay_seconds=delay, error=text)
+            self._note(Step.POSTPONED, message, since=started)
+        except Exception as failure:
+            _log.warning(
+                "postponing_failed", message_id=message.message_id, job=message.job_key, error=f"{type(failure).__name__}: {failure}"
+            )
+
+    async def _rest(self, stop: asyncio.Event) -> None:
+        """Wait until woken, told to stop, or it is time to look."""
+        waits = [asyncio.ensure_future(event.wait()) for event in (stop, self._woken)]
+        try:
+            await asyncio.wait(waits, timeout=self._policy.poll_seconds, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for wait in waits:
+                wait.cancel()
+
+    def _note(self, step: Step, message: Message, *, since: float) -> None:
+        self._observer.on_step(StepTaken(step=step, job_key=message.job_key, system="", seconds=time.monotonic() - since))

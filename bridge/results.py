@@ -1,0 +1,99 @@
+"""Where results are written: a folder of this machine, or a URL prefix such as s3://bucket/results. Alone in importing obstore."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import unquote, urlsplit
+
+import obstore
+from obstore.exceptions import BaseError, NotFoundError
+from obstore.store import LocalStore, from_url
+
+from bridge.errors import ConfigurationError, TransientError
+
+if TYPE_CHECKING:
+    from obstore.store import ObjectStore
+
+_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
+_UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
+_LONGEST_NAME = 120
+
+
+class ResultStore:
+    """Hands out one folder for each job and fence, so that what a stale worker writes never counts."""
+
+    def __init__(self, root: str, *, allow_http: bool = False) -> None:
+        """`root`: a folder, made when missing, or a URL prefix. `allow_http`: talk to S3 endpoints without TLS, such as a local MinIO.
+
+        Raises `ConfigurationError`.
+        """
+        self._root, self._store, self._prefix = _opened(root, allow_http=allow_http)
+
+    @property
+    def root(self) -> str:
+        """The folder as an absolute path, or the URL prefix; without a slash at its end."""
+        return self._root
+
+    def folder(self, kind: str, job_key: str, fence: int) -> ResultFolder:
+        """The folder of one try of one job. `kind`: slides, documents, labs."""
+        below = f"{kind}/{_file_name(job_key)}/{fence}"
+        return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}")
+
+
+class ResultFolder:
+    """The files of one try of one job."""
+
+    def __init__(self, *, location: str, store: ObjectStore, prefix: str) -> None:
+        """`location`: its path or URL. `prefix`: its key in the store."""
+        self._location = location
+        self._store = store
+        self._prefix = prefix
+
+    @property
+    def location(self) -> str:
+        """Its path or URL, without a slash at its end."""
+        return self._location
+
+    async def write(self, name: str, content: bytes | Path) -> str:
+        """Write a file whole or not at all, and return its path or URL. Raises `TransientError`."""
+        try:
+            await obstore.put_async(self._store, f"{self._prefix}/{name}", content)
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._location}/{name} could not be written: {error}") from error
+        return f"{self._location}/{name}"
+
+    async def read(self, name: str) -> bytes | None:
+        """A file's bytes; None when there is none. Raises `TransientError`."""
+        try:
+            return bytes(await (await obstore.get_async(self._store, f"{self._prefix}/{name}")).bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._location}/{name} could not be read: {error}") from error
+
+
+def _opened(root: str, *, allow_http: bool) -> tuple[str, ObjectStore, str]:
+    scheme = urlsplit(root).scheme if "://" in root else "file"
+    if not root:
+        raise ConfigurationError("BRIDGE_RESULTS is empty; set it to a folder, or to a URL prefix such as s3://bucket/results.")
+    try:
+        if scheme == "file":
+            path = Path(unquote(urlsplit(root).path) if "://" in root else root).expanduser().resolve()
+            return str(path), LocalStore(prefix=path, mkdir=True), ""
+        if scheme not in _SCHEMES:
+            raise ConfigurationError(f"BRIDGE_RESULTS has the scheme {scheme}; expected a folder, or s3, gs, az, http or https.")
+        parts = urlsplit(root)
+        store = from_url(f"{scheme}://{parts.netloc}", client_options={"allow_http": scheme == "http" or allow_http})
+    except (BaseError, OSError, ValueError) as error:
+        raise ConfigurationError(f"BRIDGE_RESULTS cannot be opened as a place for results: {error}") from error
+    prefix = unquote(parts.path).strip("/")
+    return root.rstrip("/"), store, f"{prefix}/" if prefix else ""
+
+
+def _file_name(job_key: str) -> str:
+    """A name for any key that is safe on disk and in a URL; two keys never share one."""
+    safe = _UNSAFE.sub("_", job_key).lstrip(".")[:_LONGEST_NAME]
+    return safe if safe == job_key else f"{safe}-{hashlib.sha256(job_key.encode()).hexdigest()[:12]}"

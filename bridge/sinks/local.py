@@ -1,0 +1,27 @@
+"""Results into a queue of the embedded database."""
+
+from __future__ import annotations
+
+from bridge.database.engine import Database
+from bridge.database.local_queue import LocalQueue
+from bridge.job import Message
+
+
+class LocalSink:
+    """Puts each message into the embedded queue that it is meant for. A message that lies there already is kept once."""
+
+    def __init__(self, database: Database, *, queue: str = "results", name: str = "local") -> None:
+        """`queue`: takes the messages that name no destination."""
+        self._database = database
+        self._queue = queue
+        self._name = name
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+        return self._name
+
+    async def send(self, message: Message) -> None:
+        """Send, and return once the message is on the disk."""
+        attributes = {**message.attributes, "job_key": message.job_key, "type": message.type}
+        await LocalQueue(self._database, message.destination or self._queue).send(message.message_id, message.body, attributes=attributes)

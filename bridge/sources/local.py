@@ -1,0 +1,68 @@
+"""Jobs from a queue in the embedded database."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+
+from bridge.database.local_queue import LocalQueue, QueuedMessage
+from bridge.errors import LeaseLostError
+from bridge.job import Delivery
+
+# How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
+_BUSY_POLL_SECONDS = 0.05
+_IDLE_POLL_SECONDS = 0.25
+_IDLE_AFTER_SECONDS = 2.0
+
+
+class LocalSource:
+    """Delivers the messages of one embedded queue, each leased to its receiver."""
+
+    def __init__(self, queue: LocalQueue, *, lease_seconds: float, name: str = "local") -> None:
+        self._queue = queue
+        self._lease_seconds = lease_seconds
+        self._name = name
+        self._last_delivery = 0.0
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+        return self._name
+
+    async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        """At most `limit` deliveries, the most urgent first; empty when none came in time."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_seconds
+        while True:
+            messages = await self._queue.receive(limit=limit, lease_seconds=self._lease_seconds)
+            now = clock()
+            if messages:
+                self._last_delivery = now
+            if messages or now >= deadline:
+                return [self._delivery(message) for message in messages]
+            busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
+            await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+
+    async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
+        """Prolong the queue's own lease. Raises `LeaseLostError` when the receipt is stale."""
+        if not await self._queue.renew(delivery.receipt, lease_seconds=lease_seconds):
+            raise LeaseLostError(f"the message {delivery.message_id} was delivered again, or is gone")
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take the message off the queue."""
+        await self._queue.delete(delivery.receipt)
+
+    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+        """Give the message back, to be delivered again after the delay."""
+        await self._queue.release(delivery.receipt, delay_seconds=delay_seconds)
+
+    def _delivery(self, message: QueuedMessage) -> Delivery:
+        return Delivery(
+            source=self._name,
+            queue=message.queue,
+            message_id=message.message_id,
+            receipt=message.receipt,
+            body=message.body,
+            attributes=message.attributes,
+            receive_count=message.receive_count,
+        )

@@ -1,0 +1,59 @@
+"""The document system's messages: `{"document_uri": …, "dpi"?: …, "pages"?: […], "password"?: …}` in our own envelope."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Annotated
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from bridge.envelopes import native
+from bridge.job import Job
+from bridge.systems.locations import Location, absolute
+
+SYSTEM = "documents"
+_EXPECTED = '{"document_uri": "/data/report.pdf"}, with dpi, pages (from 1) and password where they are wanted'
+
+PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
+
+
+class DocumentRequest(BaseModel):
+    """Asks for one document to be read."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    # A file that the bridge may read, or a URL under the server's allowed roots.
+    document_uri: Location
+    # Dots per inch at which PDF pages are rendered; 0 for the server's own.
+    dpi: Annotated[int, Field(ge=0, le=1200)] = 0
+    # Pages to read, from 1; empty for all.
+    pages: tuple[PageNumber, ...] = ()
+    # Of an encrypted PDF. It lies in the queue and the ledger for as long as the job does.
+    password: Annotated[str, Field(max_length=1000)] = ""
+
+
+def request_message(
+    *,
+    key: str,
+    document_uri: str,
+    dpi: int = 0,
+    pages: Sequence[int] = (),
+    password: str = "",
+    reply_queue: str = "",
+    priority: int = 0,
+) -> bytes:
+    """The message that asks for a document. A relative path starts at the current folder. Raises `PoisonError`."""
+    asked = {"document_uri": absolute(document_uri), "dpi": dpi, "pages": tuple(pages), "password": password}
+    request = native.check_request(DocumentRequest, asked, expected=_EXPECTED)
+    content = request.model_dump(mode="json", exclude_defaults=True)
+    return native.write(Job(key=key, system=SYSTEM, request=content, reply_queue=reply_queue, priority=priority))
+
+
+def job_of(body: bytes) -> Job:
+    """The job that a message asks for. Raises `PoisonError`."""
+    return native.read_job(body, system=SYSTEM, request=DocumentRequest, expected=_EXPECTED)
+
+
+def request_of(job: Job) -> DocumentRequest:
+    """What a job asks for. Raises `PoisonError`."""
+    return native.check_request(DocumentRequest, job.request, expected=_EXPECTED)

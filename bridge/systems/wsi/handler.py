@@ -1,0 +1,122 @@
+"""The slide system's work: one analysis of one slide."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+from bridge.errors import TransientError
+from bridge.inference.client import InferenceClient
+from bridge.inference.values import Artifact, ArtifactChunk, SlideProgress, SlideResult
+from bridge.job import Delivery, Job, Outcome
+from bridge.results import ResultFolder, ResultStore
+from bridge.systems import native
+from bridge.systems.port import Context
+from bridge.systems.wsi import messages
+from bridge.systems.wsi.received import ReceivedArtifacts
+
+# The last part of the work, when all tiles are done, has no measure.
+_TILES_SHARE = 0.95
+
+
+class SlideHandler:
+    """Has slides analysed, and keeps what was found under `slides/{job key}/{fence}/`."""
+
+    def __init__(self, *, client: InferenceClient, results: ResultStore, shared_storage: bool = True) -> None:
+        """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here."""
+        self._client = client
+        self._results = results
+        self._shared_storage = shared_storage
+
+    @property
+    def system(self) -> str:
+        """Its name."""
+        return messages.SYSTEM
+
+    def parse(self, delivery: Delivery) -> Job:
+        """Read a message. Raises `PoisonError`."""
+        return messages.job_of(delivery.body)
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        folder = self._results.folder("slides", job.key, context.claim.fence)
+        with ReceivedArtifacts() as received:
+            found = await self._analyze(job, context, folder, received)
+            context.report(_TILES_SHARE, "artifacts")
+            artifacts = [await self._kept(artifact, folder, received) for artifact in found.artifacts]
+        return native.completed(job, _result(job, found, folder, artifacts))
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        """The outcome of a slide that is given up."""
+        return native.failed(job, error="the slide could not be analysed", reason=reason)
+
+    async def _analyze(self, job: Job, context: Context, folder: ResultFolder, received: ReceivedArtifacts) -> SlideResult:
+        request = messages.request_of(job)
+        events = self._client.analyze_slide(
+            request.slide_uri,
+            request_id=job.key,
+            analysis=request.analysis,
+            output_uri=folder.location if self._shared_storage else "",
+            mpp=request.mpp,
+            tile_size=request.tile_size,
+            priority=job.priority,
+        )
+        async with aclosing(events):
+            async for event in events:
+                match event:
+                    case SlideProgress():
+                        context.report(_fraction(event), _stage(event))
+                    case ArtifactChunk():
+                        await received.add(event)
+                    case SlideResult():
+                        return event
+        raise TransientError("the inference server ended the analysis without a result.")
+
+    async def _kept(self, artifact: Artifact, folder: ResultFolder, received: ReceivedArtifacts) -> dict[str, Any]:
+        uri = artifact.uri or await folder.write(artifact.name, await received.whole(artifact))
+        return {
+            "name": artifact.name,
+            "media_type": artifact.media_type,
+            "uri": uri,
+            "size_bytes": artifact.size_bytes,
+            "sha256": artifact.sha256,
+        }
+
+
+def _fraction(event: SlideProgress) -> float:
+    return _TILES_SHARE * min(1.0, event.tiles_done / event.tiles_total) if event.tiles_total else 0.0
+
+
+def _stage(event: SlideProgress) -> str:
+    left = f", {event.seconds_left:.0f} s left" if event.seconds_left is not None else ""
+    return f"{event.stage} {event.tiles_done}/{event.tiles_total}{left}" if event.tiles_total else event.stage
+
+
+def _result(job: Job, found: SlideResult, folder: ResultFolder, artifacts: list[dict[str, Any]]) -> Mapping[str, Any]:
+    return {
+        "slide_uri": job.request["slide_uri"],
+        "analysis": found.analysis,
+        "model": found.model,
+        "engine": found.engine,
+        "width": found.width,
+        "height": found.height,
+        "summary": _summary(found.report),
+        "tiles_analyzed": found.tiles_analyzed,
+        "tiles_skipped": found.tiles_skipped,
+        "duration_seconds": round(found.duration_seconds, 3),
+        "location": folder.location,
+        "artifacts": artifacts,
+    }
+
+
+def _summary(report: Mapping[str, Any]) -> Mapping[str, Any]:
+    """The figures of analysis.json: tissue, and the analysis' own measures. Places and lists stay in the file, so that the row is small."""
+    tissue = _part(report, "tissue")
+    figures = {f"tissue_{name}": tissue[name] for name in ("area_mm2", "share") if name in tissue}
+    return {**figures, **_part(report, "measures")}
+
+
+def _part(report: Mapping[str, Any], name: str) -> Mapping[str, Any]:
+    part = report.get(name)
+    return part if isinstance(part, dict) else {}

@@ -1,0 +1,260 @@
+"""One delivery, from its receipt to its acknowledgement."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Any
+
+import structlog
+
+from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
+from bridge.job import Delivery, Job, Outcome
+from bridge.ledger.port import Claim, Refusal, State
+from bridge.steps import Step, StepTaken
+from bridge.worker.fates import Fate, fate_of
+from bridge.worker.heartbeat import Heartbeat
+from bridge.worker.policy import Desk
+from bridge.worker.throttle import Throttle
+
+_log = structlog.get_logger()
+
+# Seconds until a message may come again; None when it has done its duty and is acknowledged.
+_Return = float | None
+
+
+class _Interrupted(Exception):
+    """The worker stops before the work is done."""
+
+
+class Assignment:
+    """Carries one delivery through all its steps. Whatever goes wrong, the message stays on its queue until the job has ended."""
+
+    def __init__(self, desk: Desk, throttle: Throttle, delivery: Delivery) -> None:
+        self._desk = desk
+        self._throttle = throttle
+        self._delivery = delivery
+        self._job_key = ""
+        self._system = ""
+        self._work: asyncio.Task[Outcome] | None = None
+        self._interrupted = False
+        self._last_step = time.monotonic()
+
+    def interrupt(self) -> None:
+        """Give the work up: cancel it, and leave the job and its message to another worker, with no attempt counted."""
+        self._interrupted = True
+        self._cancel_work()
+
+    async def run(self) -> None:
+        """Carry the delivery through. Never raises but when it is cancelled."""
+        with structlog.contextvars.bound_contextvars(message_id=self._delivery.message_id):
+            self._note(Step.RECEIVED)
+            try:
+                delay = await self._run()
+                await self._give_up_message(delay)
+            except LeaseLostError as error:
+                _log.warning("job_taken_over", reason=str(error))
+            except Exception as error:
+                # The ledger or the queue failed us. The leases run out, and the message comes again.
+                _log.error("delivery_abandoned", error=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, BridgeError))
+
+    async def _run(self) -> _Return:
+        job = await self._read()
+        if job is None:
+            return None
+        structlog.contextvars.bind_contextvars(job=job.key, system=job.system)
+        try:
+            if self._interrupted:
+                return 0.0
+            policy = self._desk.policy
+            claim = await self._desk.ledger.claim(job, worker=self._desk.name, lease_seconds=policy.lease_seconds)
+            if isinstance(claim, Refusal):
+                return self._refused(claim)
+            self._note(Step.CLAIMED)
+            heartbeat = Heartbeat(self._desk, self._delivery, claim, lost=self._cancel_work, renewed=lambda: self._note(Step.RENEWED))
+            async with heartbeat:
+                return await self._work_on(job, claim, heartbeat)
+        finally:
+            structlog.contextvars.unbind_contextvars("job", "system")
+
+    async def _read(self) -> Job | None:
+        """The job that is asked for; None when the message cannot be read, and lies in the dead letters."""
+        try:
+            job = self._desk.handler.parse(self._delivery)
+        except PoisonError as error:
+            reason = str(error)
+        except Exception as error:
+            _log.exception("parsing_failed")
+            reason = f"{type(error).__name__}: {error}"
+        else:
+            self._job_key, self._system = job.key, job.system
+            self._note(Step.READ)
+            return job
+        await self._desk.dead_letters.bury(self._delivery, reason=reason)
+        self._note(Step.BURIED, outcome="poison")
+        return None
+
+    def _refused(self, refusal: Refusal) -> _Return:
+        self._note(Step.REFUSED, outcome=refusal.state.value)
+        if refusal.state in {State.SUCCEEDED, State.FAILED}:
+            return None
+        # Not later than a lease: by then whoever has it has renewed it, or is gone.
+        policy = self._desk.policy
+        return min(max(refusal.retry_after, policy.beat_seconds / 3), policy.lease_seconds)
+
+    async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return:
+        try:
+            outcome = await self._handle(job, _Context(self, claim, heartbeat))
+        except _Interrupted:
+            self._note(Step.HANDLED, outcome="interrupted")
+            return await self._release(claim, heartbeat, delay=0.0)
+        except Exception as error:
+            return await self._end_badly(job, claim, heartbeat, error)
+        self._note(Step.HANDLED, outcome=_word(outcome))
+        try:
+            await self._commit(claim, heartbeat, outcome)
+        except BridgeError:
+            raise
+        except Exception as error:  # a result that cannot be written, such as one that is not JSON
+            return await self._end_badly(job, claim, heartbeat, error)
+        self._throttle.relieved()
+        return None
+
+    async def _handle(self, job: Job, context: _Context) -> Outcome:
+        work = self._work = asyncio.create_task(self._desk.handler.handle(job, context), name=f"job {job.key}")
+        if self._interrupted:
+            work.cancel()
+        try:
+            await asyncio.wait({work})
+        finally:
+            # Only when we are cancelled ourselves is it still running.
+            if not work.done():
+                work.cancel()
+                await asyncio.wait({work}, timeout=self._desk.policy.cancel_seconds)
+        if not work.cancelled() and work.exception() is None:
+            return work.result()
+        if context.heartbeat.lost:
+            raise LeaseLostError(f"another worker has taken the job {job.key} over")
+        if self._interrupted:
+            raise _Interrupted
+        if work.cancelled():
+            raise TransientError("the work was cancelled from within")
+        return work.result()
+
+    async def _end_badly(self, job: Job, claim: Claim, heartbeat: Heartbeat, error: Exception) -> _Return:
+        fate = fate_of(error)
+        self._note(Step.HANDLED, outcome=type(error).__name__)
+        _log.warning("work_failed", fate=fate.value, error=f"{type(error).__name__}: {error}", exc_info=_unforeseen(error))
+        policy = self._desk.policy
+        reason = str(error) or type(error).__name__
+        if fate is Fate.DROP:
+            raise error
+        if fate is Fate.WAIT:
+            delay = self._throttle.overloaded(error.retry_after if isinstance(error, OverloadError) else 1.0, policy.backoff)
+            return await self._release(claim, heartbeat, delay=delay, error=reason)
+        tries = claim.attempts + 1
+        if fate is Fate.RETRY and tries < policy.max_attempts:
+            return await self._release(claim, heartbeat, delay=policy.backoff.delay(tries), error=reason, count_attempt=True)
+        if fate is Fate.RETRY:
+            reason = f"given up after {tries} attempts: {reason}"
+        else:
+            self._throttle.relieved()  # a clear answer comes from a server that has time for one
+        await self._commit(claim, heartbeat, self._failure(job, reason), buried=self._delivery, reason=reason)
+        return None
+
+    def _failure(self, job: Job, reason: str) -> Outcome:
+        try:
+            return self._desk.handler.failure(job, reason)
+        except Exception:
+            # A job must end even when its system cannot say so.
+            _log.exception("failure_event_failed")
+            return Outcome(succeeded=False, result={"error": "failed", "reason": reason})
+
+    async def _commit(
+        self, claim: Claim, heartbeat: Heartbeat, outcome: Outcome, *, buried: Delivery | None = None, reason: str = ""
+    ) -> None:
+        await self._persist(lambda: self._desk.ledger.finish(claim, outcome, buried=buried, reason=reason), heartbeat)
+        heartbeat.release_job()
+        self._note(Step.COMMITTED, outcome=_word(outcome))
+        self._desk.committed()
+
+    async def _release(self, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str = "", count_attempt: bool = False) -> _Return:
+        release = self._desk.ledger.release
+        await self._persist(lambda: release(claim, delay_seconds=delay, error=error, count_attempt=count_attempt), heartbeat)
+        heartbeat.release_job()
+        self._note(Step.RELEASED)
+        return delay
+
+    async def _persist(self, write: Callable[[], Awaitable[None]], heartbeat: Heartbeat) -> None:
+        """Write, and try again while the database is out of reach and the job is still ours: the work is worth more than the wait."""
+        policy = self._desk.policy
+        deadline = time.monotonic() + 2 * policy.lease_seconds
+        failures = 0
+        while True:
+            try:
+                await write()
+                return
+            except TransientError as error:
+                failures += 1
+                pause = min(policy.backoff.delay(failures), policy.beat_seconds)
+                if heartbeat.lost or self._interrupted or time.monotonic() + pause > deadline:
+                    raise
+                _log.warning("write_failed", error=str(error), retry_in=round(pause, 3))
+                await asyncio.sleep(pause)
+
+    async def _give_up_message(self, delay: _Return) -> None:
+        if delay is None:
+            await self._desk.source.acknowledge(self._delivery)
+            self._note(Step.ACKNOWLEDGED)
+        else:
+            await self._desk.source.release(self._delivery, delay_seconds=delay)
+            self._note(Step.RETURNED)
+
+    def _cancel_work(self) -> None:
+        if self._work is not None:
+            self._work.cancel()
+
+    async def save(self, claim: Claim, saved: Mapping[str, Any]) -> None:
+        """Save what a later try can go on from. Raises `LeaseLostError`."""
+        await self._desk.ledger.checkpoint(claim, saved)
+        self._note(Step.CHECKPOINTED)
+
+    def note_progress(self) -> None:
+        """Work that gets on has got past the server."""
+        self._throttle.relieved()
+
+    def _note(self, step: Step, *, outcome: str = "") -> None:
+        now = time.monotonic()
+        taken = StepTaken(step=step, job_key=self._job_key, system=self._system, seconds=now - self._last_step, outcome=outcome)
+        if step not in {Step.RENEWED, Step.CHECKPOINTED}:  # these come in the middle of the work, which is timed whole
+            self._last_step = now
+        self._desk.observer.on_step(taken)
+
+
+class _Context:
+    """What a handler may do while it works."""
+
+    def __init__(self, assignment: Assignment, claim: Claim, heartbeat: Heartbeat) -> None:
+        self.claim = claim
+        self.heartbeat = heartbeat
+        self._assignment = assignment
+
+    async def checkpoint(self, saved: Mapping[str, Any]) -> None:
+        """Save what a later try can go on from."""
+        await self._assignment.save(self.claim, saved)
+
+    def report(self, progress: float, stage: str) -> None:
+        """Tell how far the work is (0 to 1)."""
+        self.heartbeat.report(progress, stage)
+        if progress > 0:
+            self._assignment.note_progress()
+
+
+def _word(outcome: Outcome) -> str:
+    return "succeeded" if outcome.succeeded else "failed"
+
+
+def _unforeseen(error: Exception) -> Exception | None:
+    """The error itself, to be logged with its traceback, when it is none of ours."""
+    return None if isinstance(error, BridgeError) else error

@@ -1,0 +1,43 @@
+"""What becomes of a job whose work ended with an error: one table, total."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+
+from bridge.errors import (
+    BridgeError,
+    ConfigurationError,
+    LeaseLostError,
+    OverloadError,
+    PermanentError,
+    PoisonError,
+    TransientError,
+)
+
+
+class Fate(StrEnum):
+    """What becomes of a job."""
+
+    RETRY = "retry"  # tried again after a back-off; an attempt is counted, and the last one ends it as failed
+    WAIT = "wait"  # tried again, no attempt is counted, and receiving slows down
+    FAIL = "fail"  # ends as failed now; its message lies in the dead letters, to be replayed
+    DROP = "drop"  # left to whoever holds it now
+
+
+# The nearest class of an error's ancestry counts.
+FATES: Mapping[type[Exception], Fate] = {
+    TransientError: Fate.RETRY,
+    OverloadError: Fate.WAIT,
+    PermanentError: Fate.FAIL,
+    PoisonError: Fate.FAIL,
+    LeaseLostError: Fate.DROP,
+    ConfigurationError: Fate.WAIT,  # the fault of whoever set the bridge up, not of the job
+    BridgeError: Fate.RETRY,
+    Exception: Fate.RETRY,  # unforeseen; told with its traceback
+}
+
+
+def fate_of(error: Exception) -> Fate:
+    """What becomes of a job whose work ended so."""
+    return next(FATES[ancestor] for ancestor in type(error).__mro__ if ancestor in FATES)

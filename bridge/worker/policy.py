@@ -1,0 +1,69 @@
+"""How patient a worker is, and what it works with."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from bridge.ledger.port import DeadLetters, Ledger
+from bridge.sources.port import Source
+from bridge.steps import Observer
+from bridge.systems.port import Handler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Backoff:
+    """Full-jitter exponential back-off (AWS Architecture Blog, 2015): any time between nothing and a growing bound."""
+
+    # Seconds: the bound after the first failure.
+    base: float = 1.0
+    # Seconds: what the bound never exceeds.
+    limit: float = 60.0
+    random: random.Random = field(default_factory=random.SystemRandom, compare=False)
+
+    def delay(self, failures: int) -> float:
+        """Seconds to wait after so many failures in a row."""
+        return self.random.uniform(0.0, min(self.limit, self.base * 2.0 ** min(failures - 1, 30)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class WorkPolicy:
+    """How patient a worker is. Times in seconds."""
+
+    # Jobs at once.
+    concurrency: int = 2
+    # How long a dead worker's job is left alone.
+    lease_seconds: float = 60.0
+    # Failed tries after which a job is given up.
+    max_attempts: int = 5
+    backoff: Backoff = Backoff()
+    # How long a poll for messages may take.
+    poll_seconds: float = 1.0
+    # The longest pause while the server is down or full: short, so that its return is soon noticed.
+    overload_seconds: float = 10.0
+    # How long running jobs may go on once the worker is told to stop.
+    drain_seconds: float = 25.0
+    # How long cancelled work may take to come to its end.
+    cancel_seconds: float = 5.0
+
+    @property
+    def beat_seconds(self) -> float:
+        """Leases are renewed at a third of their length."""
+        return self.lease_seconds / 3
+
+
+@dataclass(frozen=True, kw_only=True)
+class Desk:
+    """What a worker works with."""
+
+    # Names this worker in the ledger.
+    name: str
+    source: Source
+    ledger: Ledger
+    dead_letters: DeadLetters
+    handler: Handler
+    observer: Observer
+    policy: WorkPolicy
+    # Called right after a commit that may have left messages in the outbox.
+    committed: Callable[[], None]

@@ -1,0 +1,47 @@
+"""Holds receiving back while the server is down or full."""
+
+from __future__ import annotations
+
+import asyncio
+
+from bridge.worker.policy import Backoff
+
+
+class Throttle:
+    """After an overload receiving pauses; then one job at a time is let through, until one gets past the server."""
+
+    def __init__(self, *, limit: float) -> None:
+        """`limit`: the longest pause, in seconds."""
+        self._limit = limit
+        self._overloads = 0
+        self._paused_until = 0.0
+
+    @property
+    def probing(self) -> bool:
+        """Whether only one job at a time may be taken."""
+        return self._overloads > 0
+
+    def overloaded(self, retry_after: float, backoff: Backoff) -> float:
+        """Note an overload; returns the seconds after which its job may be tried again."""
+        self._overloads += 1
+        pause = min(self._limit, retry_after + backoff.delay(self._overloads))
+        self._paused_until = _now() + pause
+        return pause
+
+    def began(self) -> None:
+        """Note that a job was begun. While probing, the next one waits for what comes of it, but not long: it may be a long job."""
+        if self.probing:
+            self._paused_until = _now() + self._limit
+
+    def relieved(self) -> None:
+        """Note that work got past the server."""
+        self._overloads = 0
+        self._paused_until = 0.0
+
+    def pause(self) -> float:
+        """Seconds for which nothing may be received."""
+        return max(0.0, self._paused_until - _now())
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,71 @@
+"""What README and examples tell to type is typed here, against a real server with the built-in models."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import pytest
+import tifffile
+
+from tests.support.built_models import built_models
+from tests.support.server_process import ROOT, ServerProcess, running_server
+
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
+    with running_server(built_models(), tmp_path_factory.mktemp("server"), "--engine", "onnxruntime") as server:
+        server.wait_for("catalogue_ready", seconds=100)
+        yield server
+
+
+def _commands(heading: str) -> str:
+    found = re.search(r"```sh\n(.*?)```", README[README.index(heading) :], re.DOTALL)
+    assert found is not None
+    return found.group(1)
+
+
+def test_the_debugging_commands_of_the_readme_run_as_written(server: ServerProcess) -> None:
+    if not (ROOT / ".venv" / "bin" / "buf").exists():
+        pytest.skip("buf is not installed: run make setup")
+    environment = {**os.environ, "LAMINA": f"http://{server.grpc}"}
+    done = subprocess.run(
+        ["bash", "-eu", "-o", "pipefail", "-c", _commands("## Debug it")], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
+    )
+    assert (0, "") == (done.returncode, done.stderr)
+    for told in ("inference.GRPCInferenceService/ModelInfer", '"SERVING"', '"sentence_embedding"', '"1558-6"', '"777-3"'):
+        assert told in done.stdout
+
+
+def test_the_commands_of_the_readme_exist() -> None:
+    for program, command in re.findall(r"^(inference-server|bridge) ([a-z]+)", _commands("## Run it") + README, re.MULTILINE):
+        done = subprocess.run([str(Path(sys.executable).parent / program), command, "--help"], capture_output=True, text=True, timeout=60)
+        assert (0, "") == (done.returncode, done.stderr), (program, command)
+
+
+def test_the_lab_example_tells_codes_and_a_no_match(server: ServerProcess) -> None:
+    done = subprocess.run([sys.executable, "examples/lab_tests.py", server.grpc], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (0, "") == (done.returncode, done.stderr)
+    lines = done.stdout.splitlines()
+    assert ["718-7", "1558-6", "match"] == [line.split()[-1] for line in lines]
+
+
+def test_the_slide_example_streams_the_artifacts(server: ServerProcess, tmp_path: Path) -> None:
+    # The server reads under the folder that it was started in, which holds its log.
+    slide = server.folder / "slide.tif"
+    pixels = np.full((512, 512, 3), 240, np.uint8)
+    pixels[100:400, 100:400] = (200, 120, 180)
+    tifffile.imwrite(slide, pixels, tile=(256, 256), resolution=(20000, 20000), resolutionunit="CENTIMETER", photometric="rgb")
+    command = [sys.executable, "examples/slide.py", str(slide), str(tmp_path / "out"), server.grpc]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert 0 == done.returncode, done.stderr
+    assert "he_baseline" in json.dumps(json.loads(done.stdout))
+    assert {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz"} <= {path.name for path in (tmp_path / "out").iterdir()}

@@ -1,0 +1,279 @@
+"""What every ledger does: claim, fence, finish, outbox, dead letters."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+import pytest
+
+from bridge.app import Store
+from bridge.errors import LeaseLostError, PermanentError
+from bridge.job import Delivery, Event, Job, Outcome
+from bridge.ledger.port import Claim, Ledger, Refusal, State
+
+LEASE = 0.5
+LONGER_THAN_A_LEASE = 0.65
+
+
+def job(key: str = "job-1", **request: Any) -> Job:
+    return Job(key=key, system="trial", request=request)
+
+
+def delivery(message_id: str = "message-1", body: bytes = b"\x00original") -> Delivery:
+    return Delivery(source="local", queue="jobs", message_id=message_id, receipt="r", body=body, attributes={"kind": "test"})
+
+
+def success(*types: str) -> Outcome:
+    events = tuple(Event(type=kind, destination="", body=b"{}") for kind in types)
+    return Outcome(succeeded=True, result={"answer": 42}, events=events)
+
+
+async def claimed(ledger: Ledger, wanted: Job | None = None, *, lease: float = 60.0) -> Claim:
+    claim = await ledger.claim(wanted or job(), worker="tester", lease_seconds=lease)
+    assert isinstance(claim, Claim), claim
+    return claim
+
+
+async def refused(ledger: Ledger, wanted: Job | None = None) -> Refusal:
+    refusal = await ledger.claim(wanted or job(), worker="rival", lease_seconds=60)
+    assert isinstance(refusal, Refusal), refusal
+    return refusal
+
+
+async def test_a_new_job_is_claimed_under_fence_one(store: Store) -> None:
+    claim = await claimed(store.ledger)
+
+    assert ("job-1", 1, 0, {}) == (claim.job_key, claim.fence, claim.attempts, claim.checkpoint)
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert record.state is State.RUNNING
+    assert record.started_at is not None
+
+
+async def test_an_announced_job_is_claimed(store: Store) -> None:
+    await store.jobs.announce(job())
+    await store.jobs.announce(job())
+
+    assert (await claimed(store.ledger)).fence == 1
+
+
+async def test_a_running_job_is_refused_for_the_rest_of_its_lease(stores: tuple[Store, Store]) -> None:
+    await claimed(stores[0].ledger, lease=60)
+
+    refusal = await refused(stores[1].ledger)
+
+    assert refusal.state is State.RUNNING
+    assert 50 < refusal.retry_after <= 60
+
+
+async def test_of_many_rivals_one_gets_the_job(stores: tuple[Store, Store]) -> None:
+    answers = await asyncio.gather(*(stores[number % 2].ledger.claim(job(), worker=str(number), lease_seconds=60) for number in range(20)))
+
+    assert sum(isinstance(answer, Claim) for answer in answers) == 1
+
+
+async def test_a_job_whose_lease_has_run_out_is_taken_over_at_no_attempt(stores: tuple[Store, Store]) -> None:
+    first = await claimed(stores[0].ledger, lease=LEASE)
+    await stores[0].ledger.checkpoint(first, {"done": 3})
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+
+    second = await claimed(stores[1].ledger)
+
+    assert (2, 0, {"done": 3}) == (second.fence, second.attempts, second.checkpoint)
+
+
+async def test_every_write_of_a_stale_holder_is_refused(stores: tuple[Store, Store]) -> None:
+    stale = await claimed(stores[0].ledger, lease=LEASE)
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    fresh = await claimed(stores[1].ledger)
+    ledger = stores[0].ledger
+
+    with pytest.raises(LeaseLostError):
+        await ledger.renew(stale, lease_seconds=60)
+    with pytest.raises(LeaseLostError):
+        await ledger.checkpoint(stale, {"stale": True})
+    with pytest.raises(LeaseLostError):
+        await ledger.release(stale)
+    with pytest.raises(LeaseLostError):
+        await ledger.finish(stale, success("stale"), buried=delivery(), reason="stale")
+
+    assert not await stores[0].outbox.take(limit=10, lease_seconds=1), "nothing of the refused write is left"
+    assert not await stores[0].dead_letters.list()
+    await stores[1].ledger.finish(fresh, success("completed"))
+
+
+async def test_a_renewed_lease_is_kept_and_tells_progress(stores: tuple[Store, Store]) -> None:
+    claim = await claimed(stores[0].ledger, lease=LEASE)
+    await stores[0].ledger.renew(claim, lease_seconds=60, progress=0.25, stage="tiles")
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+
+    assert (await refused(stores[1].ledger)).state is State.RUNNING
+    record = await stores[1].jobs.find("job-1")
+    assert record is not None
+    assert (0.25, "tiles") == (record.progress, record.stage)
+
+
+async def test_a_finished_job_is_terminal_with_its_result_and_its_messages(store: Store) -> None:
+    claim = await claimed(store.ledger)
+
+    await store.ledger.finish(claim, success("completed", "audited"))
+
+    refusal = await refused(store.ledger)
+    assert (State.SUCCEEDED, 0) == (refusal.state, refusal.retry_after)
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert ({"answer": 42}, 1.0, "") == (record.result, record.progress, record.last_error)
+    assert record.finished_at is not None
+    messages = await store.outbox.take(limit=10, lease_seconds=60)
+    expected = [Event(type=kind, destination="", body=b"").message_id("job-1") for kind in ("completed", "audited")]
+    assert expected == [message.message_id for message in messages]
+
+
+async def test_a_finished_job_cannot_be_finished_again(store: Store) -> None:
+    claim = await claimed(store.ledger)
+    await store.ledger.finish(claim, success("completed"))
+
+    with pytest.raises(LeaseLostError):
+        await store.ledger.finish(claim, success("completed"))
+    assert len(await store.outbox.take(limit=10, lease_seconds=60)) == 1
+
+
+async def test_a_failed_job_keeps_its_reason_and_its_dead_letter(store: Store) -> None:
+    claim = await claimed(store.ledger)
+    failure = Outcome(
+        succeeded=False, result={"error": "no", "reason": "broken"}, events=(Event(type="failed", destination="", body=b"{}"),)
+    )
+
+    await store.ledger.finish(claim, failure, buried=delivery(), reason="broken")
+
+    assert (await refused(store.ledger)).state is State.FAILED
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert record.last_error == "broken"
+    [letter] = await store.dead_letters.list()
+    assert ("job-1", b"\x00original", "broken", {"kind": "test"}) == (letter.job_key, letter.body, letter.reason, letter.attributes)
+
+
+async def test_a_failed_try_is_counted_and_waits_for_its_back_off(store: Store) -> None:
+    claim = await claimed(store.ledger)
+
+    await store.ledger.release(claim, delay_seconds=0.4, error="time-out", count_attempt=True)
+
+    refusal = await refused(store.ledger)
+    assert refusal.state is State.WAITING
+    assert 0 < refusal.retry_after <= 0.4
+    await asyncio.sleep(0.5)
+    again = await claimed(store.ledger)
+    assert (2, 1) == (again.fence, again.attempts)
+
+
+async def test_an_interrupted_job_is_queued_again_at_no_attempt(store: Store) -> None:
+    claim = await claimed(store.ledger)
+    await store.ledger.checkpoint(claim, {"done": 1})
+
+    await store.ledger.release(claim)
+
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert (State.QUEUED, 0) == (record.state, record.attempts)
+    again = await claimed(store.ledger)
+    assert (2, 0, {"done": 1}) == (again.fence, again.attempts, again.checkpoint)
+
+
+async def test_a_taken_message_is_hidden_from_other_relays_until_its_lease_runs_out(stores: tuple[Store, Store]) -> None:
+    await stores[0].ledger.finish(await claimed(stores[0].ledger), success("completed"))
+
+    [taken] = await stores[0].outbox.take(limit=10, lease_seconds=LEASE)
+    assert not await stores[1].outbox.take(limit=10, lease_seconds=LEASE)
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    [again] = await stores[1].outbox.take(limit=10, lease_seconds=LEASE)
+
+    assert taken.message_id == again.message_id
+
+
+async def test_a_sent_message_is_never_taken_again(store: Store) -> None:
+    await store.ledger.finish(await claimed(store.ledger), success("completed"))
+    [taken] = await store.outbox.take(limit=10, lease_seconds=0)
+    assert (await store.outbox.backlog()).depth == 1
+
+    await store.outbox.mark_sent(taken.message_id)
+
+    assert not await store.outbox.take(limit=10, lease_seconds=1)
+    assert (0, 0) == ((await store.outbox.backlog()).depth, (await store.outbox.backlog()).oldest_age)
+
+
+async def test_a_postponed_message_lets_others_pass(store: Store) -> None:
+    for number in range(2):
+        await store.ledger.finish(await claimed(store.ledger, job(f"job-{number}")), success("completed"))
+    [first] = await store.outbox.take(limit=1, lease_seconds=60)
+
+    await store.outbox.postpone(first.message_id, delay_seconds=0.4, error="refused")
+
+    [second] = await store.outbox.take(limit=10, lease_seconds=60)
+    assert ["job-0", "job-1"] == [first.job_key, second.job_key]
+    await asyncio.sleep(0.5)
+    [again] = await store.outbox.take(limit=10, lease_seconds=60)
+    assert (first.message_id, 1) == (again.message_id, again.attempts)
+
+
+async def test_the_same_message_is_buried_once(store: Store) -> None:
+    await store.dead_letters.bury(delivery(), reason="not JSON")
+    await store.dead_letters.bury(delivery(), reason="not JSON, still")
+    await store.dead_letters.bury(delivery("message-2"), reason="not JSON")
+
+    letters = await store.dead_letters.list()
+    assert ["message-2", "message-1"] == sorted((letter.message_id for letter in letters), reverse=True)
+    assert {"not JSON", "not JSON, still"} == {letter.reason for letter in letters}
+
+
+async def test_a_reopened_job_starts_anew_with_all_its_attempts(store: Store) -> None:
+    claim = await claimed(store.ledger)
+    await store.ledger.release(claim, error="no", count_attempt=True)
+    claim = await claimed(store.ledger)
+    await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=delivery(), reason="broken")
+    [letter] = await store.dead_letters.list()
+
+    reopened = await store.dead_letters.reopen(letter.id)
+    await store.dead_letters.mark_replayed(letter.id)
+
+    assert b"\x00original" == reopened.body
+    again = await claimed(store.ledger)
+    assert (3, 0) == (again.fence, again.attempts)
+    assert (await store.dead_letters.list())[0].replayed_at is not None
+
+
+async def test_a_job_that_succeeded_is_not_reopened_by_an_old_letter(store: Store) -> None:
+    await store.ledger.finish(await claimed(store.ledger), Outcome(succeeded=False, result={}), buried=delivery(), reason="broken")
+    [letter] = await store.dead_letters.list()
+    await store.dead_letters.reopen(letter.id)
+    await store.ledger.finish(await claimed(store.ledger), success("completed"))
+
+    await store.dead_letters.reopen(letter.id)
+
+    assert (await refused(store.ledger)).state is State.SUCCEEDED
+
+
+async def test_a_dead_letter_that_is_not_there_cannot_be_reopened(store: Store) -> None:
+    with pytest.raises(PermanentError, match="no dead letter 7"):
+        await store.dead_letters.reopen(7)
+
+
+async def test_a_job_is_found_by_the_start_of_its_key_when_no_other_starts_so(store: Store) -> None:
+    for key in ("alpha", "alpha-2", "beta"):
+        await store.jobs.announce(job(key, name=key))
+
+    found = [await store.jobs.find(prefix) for prefix in ("alpha", "alpha-", "b", "a", "%", "zeta")]
+
+    assert ["alpha", "alpha-2", "beta", None, None, None] == [record.key if record else None for record in found]
+
+
+async def test_jobs_are_listed_the_newest_first_and_by_state(store: Store) -> None:
+    for number in range(3):
+        await store.jobs.announce(job(f"job-{number}"))
+        await asyncio.sleep(0.005)
+    await claimed(store.ledger, job("job-1"))
+
+    assert ["job-2", "job-1", "job-0"] == [record.key for record in await store.jobs.list()]
+    assert ["job-2", "job-0"] == [record.key for record in await store.jobs.list(state=State.QUEUED)]
+    assert ["job-2"] == [record.key for record in await store.jobs.list(limit=1)]

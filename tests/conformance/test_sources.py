@@ -1,0 +1,152 @@
+"""What every source does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+from bridge.errors import LeaseLostError
+from bridge.job import Delivery
+from bridge.sources.port import Source
+from tests.conformance.conftest import LEASE_SECONDS, SourceAtHand
+
+LONGER_THAN_A_LEASE = LEASE_SECONDS * 1.3
+
+
+async def _one(source: Source, *, wait_seconds: float = 2.0) -> Delivery:
+    deliveries = await source.receive(limit=1, wait_seconds=wait_seconds)
+    assert len(deliveries) == 1
+    return deliveries[0]
+
+
+async def test_a_delivery_carries_the_message_whole(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"\x00\xffbytes", 0)
+
+    delivery = await _one(source_at_hand.source)
+
+    assert (b"\x00\xffbytes", "test", 1) == (delivery.body, delivery.attributes["kind"], delivery.receive_count)
+    assert source_at_hand.source.name == delivery.source
+    assert delivery.message_id
+    assert delivery.receipt
+
+
+async def test_an_empty_queue_gives_nothing_after_the_wait(source_at_hand: SourceAtHand) -> None:
+    started = time.monotonic()
+
+    assert not await source_at_hand.source.receive(limit=5, wait_seconds=0.3)
+    assert 0.25 <= time.monotonic() - started < 3
+
+
+async def test_a_waiting_receiver_gets_a_message_that_comes_later(source_at_hand: SourceAtHand) -> None:
+    receiving = asyncio.create_task(_one(source_at_hand.source, wait_seconds=5))
+    await asyncio.sleep(0.2)
+    await source_at_hand.send(b"late", 0)
+
+    assert (await receiving).body == b"late"
+
+
+async def test_no_more_than_the_limit_is_delivered(source_at_hand: SourceAtHand) -> None:
+    for number in range(5):
+        await source_at_hand.send(str(number).encode(), 0)
+
+    assert len(await source_at_hand.source.receive(limit=3, wait_seconds=1)) == 3
+    assert len(await source_at_hand.source.receive(limit=3, wait_seconds=1)) == 2
+
+
+async def test_a_leased_message_is_hidden_from_rivals(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    await _one(source_at_hand.source)
+
+    assert not await source_at_hand.rival.receive(limit=1, wait_seconds=0)
+
+
+async def test_rivals_never_get_the_same_message(source_at_hand: SourceAtHand) -> None:
+    for number in range(20):
+        await source_at_hand.send(str(number).encode(), 0)
+    receivers = [source_at_hand.source, source_at_hand.rival] * 10
+
+    found = await asyncio.gather(*(source.receive(limit=2, wait_seconds=0) for source in receivers))
+
+    bodies = [delivery.body for deliveries in found for delivery in deliveries]
+    assert len(bodies) == len(set(bodies)) == 20
+
+
+async def test_a_lease_that_runs_out_brings_the_message_again_under_a_new_receipt(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    first = await _one(source_at_hand.source)
+
+    second = await _one(source_at_hand.rival, wait_seconds=LEASE_SECONDS * 3)
+
+    assert (first.message_id, first.body, 2) == (second.message_id, second.body, second.receive_count)
+    assert first.receipt != second.receipt
+
+
+async def test_a_renewed_lease_keeps_the_message(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    delivery = await _one(source_at_hand.source)
+
+    await source_at_hand.source.renew(delivery, lease_seconds=10)
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+
+    assert not await source_at_hand.rival.receive(limit=1, wait_seconds=0)
+
+
+async def test_a_stale_receipt_cannot_be_renewed(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    stale = await _one(source_at_hand.source)
+    await _one(source_at_hand.rival, wait_seconds=LEASE_SECONDS * 3)
+
+    with pytest.raises(LeaseLostError):
+        await source_at_hand.source.renew(stale, lease_seconds=10)
+
+
+async def test_a_stale_receipt_neither_acknowledges_nor_releases(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    stale = await _one(source_at_hand.source)
+    fresh = await _one(source_at_hand.rival, wait_seconds=LEASE_SECONDS * 3)
+    await source_at_hand.rival.renew(fresh, lease_seconds=10)
+
+    await source_at_hand.source.release(stale, delay_seconds=0)
+    await source_at_hand.source.acknowledge(stale)
+
+    assert not await source_at_hand.source.receive(limit=1, wait_seconds=0), "the holder of the newer receipt has it still"
+    await source_at_hand.rival.release(fresh, delay_seconds=0)
+    assert (await _one(source_at_hand.source)).body == b"one"
+
+
+async def test_an_acknowledged_message_never_comes_again(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    delivery = await _one(source_at_hand.source)
+
+    await source_at_hand.source.acknowledge(delivery)
+    await source_at_hand.source.acknowledge(delivery)  # harmless
+
+    assert not await source_at_hand.rival.receive(limit=1, wait_seconds=LONGER_THAN_A_LEASE)
+
+
+async def test_a_released_message_comes_again_at_once(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    await source_at_hand.source.release(await _one(source_at_hand.source), delay_seconds=0)
+
+    assert (await _one(source_at_hand.rival, wait_seconds=0)).receive_count == 2
+
+
+async def test_a_message_released_with_a_delay_comes_after_it(source_at_hand: SourceAtHand) -> None:
+    await source_at_hand.send(b"one", 0)
+    await source_at_hand.source.release(await _one(source_at_hand.source), delay_seconds=0.5)
+    started = time.monotonic()
+
+    assert not await source_at_hand.rival.receive(limit=1, wait_seconds=0)
+    await _one(source_at_hand.rival, wait_seconds=3)
+    assert time.monotonic() - started >= 0.4
+
+
+async def test_urgent_messages_go_first_and_equals_in_order(source_at_hand: SourceAtHand) -> None:
+    for body, priority in [(b"b1", 5), (b"c", 9), (b"a", 0), (b"b2", 5)]:
+        await source_at_hand.send(body, priority)
+
+    found = [await _one(source_at_hand.source) for _ in range(4)]
+
+    assert [b"a", b"b1", b"b2", b"c"] == [delivery.body for delivery in found]

@@ -1,0 +1,130 @@
+"""Health, metrics and job status of a running bridge."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.app import Bridge, Store, Systems, open_store
+from bridge.errors import ConfigurationError, OverloadError
+from bridge.http.routes import Routes
+from bridge.http.server import HttpServer
+from bridge.settings import load
+from tests.support.trial_bridge import TrialHandler, message, trial_settings
+
+
+def _free_address() -> str:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        return f"127.0.0.1:{found.getsockname()[1]}"
+
+
+async def _get(address: str, path: str) -> tuple[int, str]:
+    def get() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as reply:
+                return reply.status, reply.read().decode()
+        except urllib.error.HTTPError as error:
+            return error.code, error.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+@asynccontextmanager
+async def _running(folder: Path, probes: dict[str, Any] | None = None) -> AsyncIterator[tuple[str, Store]]:
+    settings = load(**trial_settings(folder, http=_free_address()))
+    stop = asyncio.Event()
+    async with open_store(settings) as store:
+        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes=probes or {}))
+        running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
+        try:
+            await asyncio.sleep(0.2)
+            yield settings.http, store
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 20)
+
+
+async def _until_ended(store: Store, key: str) -> None:
+    async with asyncio.timeout(10):
+        while (record := await store.jobs.find(key)) is None or record.finished_at is None:
+            await asyncio.sleep(0.02)
+
+
+async def test_a_bridge_is_healthy_and_ready(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (address, _):
+        assert (200, {"status": "ok"}) == _parsed(await _get(address, "/healthz"))
+        assert (200, {"status": "ready", "checks": {"ledger": "ok"}}) == _parsed(await _get(address, "/readyz"))
+
+
+async def test_without_its_server_a_bridge_is_healthy_but_not_ready_and_says_why(tmp_path: Path) -> None:
+    async def down() -> None:
+        raise OverloadError("the inference server at 127.0.0.1:1 is not ready")
+
+    async with _running(tmp_path, {"inference": down}) as (address, _):
+        status, told = _parsed(await _get(address, "/readyz"))
+        assert (503, "not ready") == (status, told["status"])
+        assert {"ledger": "ok", "inference": "the inference server at 127.0.0.1:1 is not ready"} == told["checks"]
+        assert (await _get(address, "/healthz"))[0] == 200
+
+
+async def test_a_job_is_shown_without_its_secrets(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (address, store):
+        await store.submit(message("a-job", password="hidden", shown=1))
+        await _until_ended(store, "a-job")
+
+        status, told = _parsed(await _get(address, "/jobs/a-"))
+
+    assert (200, "a-job", "succeeded", {"shown": 1}) == (status, told["key"], told["state"], told["request"])
+    assert told["result"]["fence"] == 1
+
+
+async def test_a_job_that_is_not_there_is_told(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (address, _):
+        status, told = _parsed(await _get(address, "/jobs/nothing"))
+
+    assert (404, "not found") == (status, told["error"])
+    assert "'nothing'" in told["reason"]
+
+
+async def test_metrics_count_jobs_by_system_and_outcome(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (address, store):
+        await store.submit(message("good"))
+        await store.submit(message("bad", broken=True))
+        await store.queue.send("poison", b"?")
+        for key in ("good", "bad"):
+            await _until_ended(store, key)
+        await asyncio.sleep(0.3)
+        _, text = await _get(address, "/metrics")
+
+    for line in (
+        'bridge_jobs_total{outcome="succeeded",system="trial"} 1.0',
+        'bridge_jobs_total{outcome="failed",system="trial"} 1.0',
+        'bridge_jobs_total{outcome="poison",system="unknown"} 1.0',
+        'bridge_tries_total{outcome="PermanentError",system="trial"} 1.0',
+        'bridge_step_seconds_count{step="claimed"} 2.0',
+        "bridge_jobs_in_flight 0.0",
+        "bridge_outbox_messages 0.0",
+    ):
+        assert line in text
+
+
+async def test_an_address_that_is_taken_is_told_with_the_fix(tmp_path: Path) -> None:
+    async with open_store(load(database=str(tmp_path / "bridge.db"))) as store:
+        routes = Routes(jobs=store.jobs, outbox=store.outbox, metrics=None, probes={})  # type: ignore[arg-type]
+        with socket.create_server(("127.0.0.1", 0)) as taken:
+            address = f"127.0.0.1:{taken.getsockname()[1]}"
+            with pytest.raises(ConfigurationError, match=f"BRIDGE_HTTP: cannot listen on {address}"):
+                HttpServer(routes.application(), address)
+
+
+def _parsed(reply: tuple[int, str]) -> tuple[int, Any]:
+    return reply[0], json.loads(reply[1])

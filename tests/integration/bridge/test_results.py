@@ -1,0 +1,67 @@
+"""Where results are written: a real folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigurationError, TransientError
+from bridge.results import ResultStore
+
+
+async def test_a_file_lies_under_its_kind_job_and_fence(tmp_path: Path) -> None:
+    store = ResultStore(str(tmp_path / "new" / "results"))
+    location = await store.folder("labs", "job-1", 4).write("labs.json", b"{}")
+    assert location == str(tmp_path / "new/results/labs/job-1/4/labs.json")
+    assert Path(location).read_bytes() == b"{}"
+
+
+async def test_a_file_is_copied_from_disk_and_read_back(tmp_path: Path) -> None:
+    (tmp_path / "source").write_bytes(b"x" * 20_000_000)
+    folder = ResultStore(str(tmp_path / "results")).folder("slides", "job-1", 1)
+    await folder.write("heatmap.png", tmp_path / "source")
+    assert await folder.read("heatmap.png") == b"x" * 20_000_000
+
+
+async def test_a_file_that_is_not_there_is_none(tmp_path: Path) -> None:
+    assert await ResultStore(str(tmp_path)).folder("labs", "job-1", 1).read("labs.json") is None
+
+
+async def test_writing_again_replaces_and_leaves_nothing_beside(tmp_path: Path) -> None:
+    folder = ResultStore(str(tmp_path)).folder("labs", "job-1", 1)
+    await folder.write("labs.json", b"old")
+    await folder.write("labs.json", b"new")
+    assert {path.name: path.read_bytes() for path in Path(folder.location).iterdir()} == {"labs.json": b"new"}
+
+
+@pytest.mark.parametrize("key", ["../../etc/passwd", "..", ".", "a/b", "a%2Fb", "tes darah #1", "é" * 200, "a\nb"])
+async def test_no_key_leads_out_of_the_results(tmp_path: Path, key: str) -> None:
+    store = ResultStore(str(tmp_path / "results"))
+    location = Path(await store.folder("labs", key, 1).write("labs.json", b"{}"))
+    assert location.read_bytes() == b"{}"
+    assert (tmp_path / "results/labs", "1") == (location.parents[2], location.parent.name)
+
+
+def test_two_keys_never_share_a_folder(tmp_path: Path) -> None:
+    store = ResultStore(str(tmp_path))
+    keys = ["a/b", "a_b", "a b", "a%b", ".a_b", "x" * 150 + "1", "x" * 150 + "2"]
+    assert len({store.folder("labs", key, 1).location for key in keys}) == len(keys)
+
+
+def test_a_url_prefix_names_its_objects(tmp_path: Path) -> None:
+    store = ResultStore("s3://bucket/some/results/")
+    assert store.folder("slides", "job-1", 2).location == "s3://bucket/some/results/slides/job-1/2"
+
+
+@pytest.mark.parametrize("root", ["", "ftp://host/results", "s3://"])
+def test_a_place_that_cannot_be_opened_names_the_setting(root: str) -> None:
+    with pytest.raises(ConfigurationError, match="BRIDGE_RESULTS"):
+        ResultStore(root)
+
+
+async def test_a_folder_that_cannot_be_written_is_transient(tmp_path: Path) -> None:
+    store = ResultStore(str(tmp_path / "results"))
+    (tmp_path / "results/labs").write_text("a file where a folder was expected")
+    with pytest.raises(TransientError, match="could not be written"):
+        await store.folder("labs", "job-1", 1).write("labs.json", b"{}")

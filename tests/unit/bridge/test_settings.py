@@ -1,0 +1,55 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bridge.errors import ConfigurationError
+from bridge.settings import Settings, load
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in Settings.model_fields:
+        monkeypatch.delenv(f"BRIDGE_{name.upper()}", raising=False)
+
+
+def test_nothing_has_to_be_set() -> None:
+    settings = load()
+
+    assert (".lamina/bridge.db", "127.0.0.1:8001", "127.0.0.1:8080") == (settings.database, settings.inference, settings.http)
+
+
+def test_the_environment_is_read_and_an_option_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BRIDGE_CONCURRENCY", "7")
+    monkeypatch.setenv("BRIDGE_HTTP", "0.0.0.0:9000")
+    monkeypatch.setenv("BRIDGE_READ_ROOTS", "/data, /more")
+
+    settings = load(http="off", concurrency=None)
+
+    assert (7, "", (Path("/data"), Path("/more"))) == (settings.concurrency, settings.http, settings.read_roots)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "told"),
+    [
+        ("CONCURRENCY", "0", "greater than or equal to 1"),
+        ("CONCURRENCY", "many", "valid integer"),
+        ("INFERENCE", "localhost", "not host:port"),
+        ("HTTP", "127.0.0.1:99999", "not host:port"),
+        ("LEASE_SECONDS", "0", "greater than or equal to 0.2"),
+        ("BACKOFF_SECONDS", "nan", "finite number"),
+        ("LOG_LEVEL", "loud", "'debug', 'info'"),
+        ("QUEUE", "", "at least 1 character"),
+    ],
+)
+def test_a_bad_value_is_told_with_its_variable_and_the_fix(monkeypatch: pytest.MonkeyPatch, name: str, value: str, told: str) -> None:
+    monkeypatch.setenv(f"BRIDGE_{name}", value)
+
+    with pytest.raises(ConfigurationError, match=f"BRIDGE_{name}: .*{told}.*; set it right, or unset it for the default"):
+        load()
+
+
+def test_settings_cannot_be_changed() -> None:
+    with pytest.raises(ValueError, match="frozen"):
+        load().queue = "other"  # type: ignore[misc]

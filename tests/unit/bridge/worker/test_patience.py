@@ -1,0 +1,58 @@
+from __future__ import annotations
+
+import random
+
+import pytest
+
+from bridge.worker import Backoff
+from bridge.worker.throttle import Throttle
+
+
+@pytest.mark.parametrize(("failures", "bound"), [(1, 1.0), (2, 2.0), (4, 8.0), (7, 60.0), (10_000, 60.0)])
+def test_a_back_off_lies_anywhere_below_a_bound_that_doubles(failures: int, bound: float) -> None:
+    backoff = Backoff(base=1.0, limit=60.0, random=random.Random(1))
+
+    delays = [backoff.delay(failures) for _ in range(2000)]
+
+    assert 0 <= min(delays) < 0.02 * bound
+    assert 0.98 * bound < max(delays) <= bound
+
+
+async def test_an_overload_holds_receiving_back_for_as_long_as_the_server_asks() -> None:
+    throttle = Throttle(limit=60)
+
+    delay = throttle.overloaded(5.0, Backoff(base=1.0))
+
+    assert 5 <= delay <= 6
+    assert delay - 0.1 <= throttle.pause() <= delay
+    assert throttle.probing
+
+
+async def test_pauses_grow_up_to_a_limit() -> None:
+    throttle = Throttle(limit=10)
+
+    backoff = Backoff(base=1.0, random=random.Random(1))
+
+    delays = [throttle.overloaded(1.0, backoff) for _ in range(50)]
+
+    assert max(delays) == 10
+
+
+async def test_work_that_gets_past_the_server_ends_the_pause() -> None:
+    throttle = Throttle(limit=60)
+    throttle.overloaded(5.0, Backoff())
+
+    throttle.relieved()
+
+    assert (0, False) == (throttle.pause(), throttle.probing)
+
+
+async def test_while_probing_the_next_job_waits_for_what_comes_of_the_last() -> None:
+    throttle = Throttle(limit=7)
+    throttle.began()
+    assert throttle.pause() == 0
+
+    throttle.overloaded(0.0, Backoff(base=0.001))
+    throttle.began()
+
+    assert 6 < throttle.pause() <= 7

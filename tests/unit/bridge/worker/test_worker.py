@@ -1,0 +1,432 @@
+"""What becomes of deliveries and their jobs."""
+
+from __future__ import annotations
+
+import asyncio
+
+import pytest
+
+from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, PoisonError, TransientError
+from bridge.job import Job, Outcome
+from bridge.ledger.port import JobRecord, State
+from bridge.steps import Step
+from bridge.systems.port import Context
+from tests.unit.bridge.worker.conftest import LEASE_SECONDS, Office, Offices, done
+
+
+async def succeed(job: Job, context: Context) -> Outcome:
+    return done(job, fence=context.claim.fence)
+
+
+async def forever(_job: Job, _context: Context) -> Outcome:
+    await asyncio.sleep(3600)
+    raise AssertionError
+
+
+def failing(*errors: Exception):  # type: ignore[no-untyped-def]
+    """Work that fails with these errors in turn, and then succeeds."""
+    left = list(errors)
+
+    async def work(job: Job, context: Context) -> Outcome:
+        if left:
+            raise left.pop(0)
+        return done(job)
+
+    return work
+
+
+async def record_of(office: Office, key: str = "job") -> JobRecord:
+    record = await office.store.jobs.find(key)
+    assert record is not None
+    return record
+
+
+async def test_a_job_goes_through_all_its_steps_in_order(office_of: Offices) -> None:
+    office = office_of(succeed)
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert ["read", "claimed", "handled", "committed", "acknowledged"] == office.recorder.steps()
+    assert (await record_of(office)).state is State.SUCCEEDED
+    assert await office.store.queue.depth() == 0
+    assert [("job", b"job")] == [(message.job_key, message.body) for message in await office.store.outbox.take(limit=9, lease_seconds=1)]
+
+
+async def test_the_relay_is_woken_by_a_commit(office_of: Offices) -> None:
+    office = office_of(succeed)
+    woken = asyncio.Event()
+    await office.ask()
+
+    async with office.working(committed=woken.set):
+        await asyncio.wait_for(woken.wait(), 5)
+
+
+async def test_no_more_jobs_run_at_once_than_there_are_slots(office_of: Offices) -> None:
+    running, most = 0, 0
+
+    async def work(job: Job, _context: Context) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.05)
+        running -= 1
+        return done(job)
+
+    office = office_of(work, concurrency=3)
+    for number in range(9):
+        await office.ask(f"job-{number}")
+    async with office.working():
+        for number in range(9):
+            await office.until(Step.ACKNOWLEDGED, f"job-{number}")
+
+    assert most == 3
+
+
+async def test_messages_are_left_to_others_while_no_slot_is_free(office_of: Offices) -> None:
+    office = office_of(forever, concurrency=1, drain_seconds=0)
+    for number in range(2):
+        await office.ask(f"job-{number}")
+
+    async with office.working():
+        await office.until(Step.CLAIMED, "job-0")
+        await asyncio.sleep(0.3)
+        assert len(await office.desk.source.receive(limit=5, wait_seconds=0)) == 1
+
+
+@pytest.mark.parametrize("error", [TransientError("time-out"), ZeroDivisionError("a mistake")], ids=lambda error: type(error).__name__)
+async def test_a_transient_or_unforeseen_error_is_tried_again_and_counts_an_attempt(office_of: Offices, error: Exception) -> None:
+    office = office_of(failing(error, error))
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert (State.SUCCEEDED, 2, 3) == (record.state, record.attempts, record.fence)
+    assert not await office.store.dead_letters.list()
+
+
+async def test_after_the_last_attempt_a_job_fails_and_its_message_lies_in_the_dead_letters(office_of: Offices) -> None:
+    office = office_of(failing(*[TransientError("time-out")] * 9), max_attempts=3)
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert (State.FAILED, "given up after 3 attempts: time-out") == (record.state, record.last_error)
+    [letter] = await office.store.dead_letters.list()
+    assert ("job", record.last_error) == (letter.job_key, letter.reason)
+    [message] = await office.store.outbox.take(limit=9, lease_seconds=1)
+    assert message.type == "failed"
+
+
+@pytest.mark.parametrize("error", [PermanentError("no such slide"), PoisonError("no such field")], ids=lambda error: type(error).__name__)
+async def test_a_permanent_error_ends_the_job_at_once_and_it_can_be_replayed(office_of: Offices, error: Exception) -> None:
+    office = office_of(failing(error))
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+        record = await record_of(office)
+        assert (State.FAILED, str(error), 0) == (record.state, record.last_error, record.attempts)
+
+        [letter] = await office.store.dead_letters.list()
+        await office.store.replay(letter.id)
+        await office.until(Step.ACKNOWLEDGED, times=2)
+
+    assert (await record_of(office)).state is State.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    "error", [OverloadError("full", retry_after=0.01), ConfigurationError("no key")], ids=lambda error: type(error).__name__
+)
+async def test_an_overload_counts_no_attempt(office_of: Offices, error: Exception) -> None:
+    office = office_of(failing(error, error), max_attempts=1)
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert (State.SUCCEEDED, 0) == (record.state, record.attempts)
+
+
+async def test_while_the_server_is_full_one_job_at_a_time_is_tried(office_of: Offices) -> None:
+    full, running, most = True, 0, 0
+
+    async def work(job: Job, _context: Context) -> Outcome:
+        nonlocal running, most
+        running += 1
+        most = max(most, running)
+        await asyncio.sleep(0.02)
+        running -= 1
+        if full:
+            raise OverloadError("full", retry_after=0.05)
+        return done(job)
+
+    office = office_of(work, concurrency=4)
+    for number in range(8):
+        await office.ask(f"job-{number}")
+    async with office.working():
+        await office.until(Step.RETURNED, "job-0")
+        await asyncio.sleep(0.2)
+        most = 0
+        await asyncio.sleep(0.6)
+        assert most == 1
+        full = False
+        for number in range(8):
+            await office.until(Step.ACKNOWLEDGED, f"job-{number}")
+
+    assert most > 1, "once a job got through, all slots are used again"
+
+
+async def test_a_long_job_that_gets_on_does_not_keep_others_waiting_after_an_overload(office_of: Offices) -> None:
+    async def work(job: Job, context: Context) -> Outcome:
+        if job.key == "long":
+            await asyncio.sleep(0.4)
+            context.report(0.1, "under way")
+            await asyncio.sleep(3600)
+        if context.claim.fence == 1:
+            raise OverloadError("full", retry_after=0.01)
+        return done(job)
+
+    office = office_of(work, concurrency=2, drain_seconds=0, lease_seconds=30)
+    await office.ask("long")
+    await office.ask("short")
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED, "short")
+
+
+@pytest.mark.parametrize("request_", [{"unreadable": 1}, {"mistake": 1}], ids=str)
+async def test_a_message_that_cannot_be_read_is_buried_whole(office_of: Offices, request_: dict[str, int]) -> None:
+    office = office_of(succeed)
+    await office.ask(**request_)
+
+    async with office.working():
+        await office.until(Step.BURIED, "")
+        await office.until(Step.ACKNOWLEDGED, "")
+
+    [letter] = await office.store.dead_letters.list()
+    assert b'"key":"job"' in letter.body
+    assert letter.reason in {"expected something else", "KeyError: 'a mistake in the parser'"}
+    assert await office.store.queue.depth() == 0
+
+
+async def test_a_second_delivery_of_a_running_job_is_given_back_and_acknowledged_later(office_of: Offices) -> None:
+    go_on = asyncio.Event()
+
+    async def work(job: Job, _context: Context) -> Outcome:
+        await go_on.wait()
+        return done(job)
+
+    office = office_of(work)
+    await office.ask()
+    async with office.working():
+        await office.until(Step.CLAIMED)
+        await office.store.queue.send("again", b'{"system": "trial", "key": "job", "request": {}}')
+        await office.until(Step.RETURNED)
+        go_on.set()
+        await office.until(Step.ACKNOWLEDGED, times=2)
+
+    assert office.recorder.steps().count("claimed") == 1
+    assert len(await office.store.outbox.take(limit=9, lease_seconds=1)) == 1
+
+
+async def test_work_that_outlasts_its_lease_keeps_it(office_of: Offices) -> None:
+    async def work(job: Job, context: Context) -> Outcome:
+        await asyncio.sleep(LEASE_SECONDS * 1.7)
+        return done(job, fence=context.claim.fence)
+
+    office = office_of(work)
+    await office.ask()
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert ["read", "claimed", "handled", "committed", "acknowledged"] == office.recorder.steps()
+    assert sum(taken.step is Step.RENEWED for taken in office.recorder.taken) >= 3
+
+
+async def test_a_heartbeat_survives_errors_of_ledger_and_queue(office_of: Offices) -> None:
+    async def work(job: Job, _context: Context) -> Outcome:
+        await asyncio.sleep(LEASE_SECONDS * 2)
+        return done(job)
+
+    office = office_of(work)
+    ledger, source = Stumbling(office.desk.ledger, "renew"), Stumbling(office.desk.source, "renew")
+    await office.ask()
+    async with office.working(ledger=ledger, source=source):
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert min(ledger.stumbles, source.stumbles) >= 2
+    assert (await record_of(office)).fence == 1
+
+
+async def test_a_lost_lease_cancels_the_work_and_writes_nothing(office_of: Offices) -> None:
+    cancelled = asyncio.Event()
+
+    async def work(_job: Job, _context: Context) -> Outcome:
+        try:
+            return await forever(_job, _context)
+        except asyncio.CancelledError:
+            cancelled.set()
+            raise
+
+    office = office_of(work)
+    await office.ask()
+    async with office.working(ledger=Losing(office.desk.ledger)):
+        await asyncio.wait_for(cancelled.wait(), 5)
+
+    record = await record_of(office)
+    assert (State.RUNNING, 0, "") == (record.state, record.attempts, record.last_error)
+    assert not await office.store.outbox.take(limit=9, lease_seconds=1)
+
+
+async def test_a_result_is_written_as_soon_as_the_database_is_back(office_of: Offices) -> None:
+    office = office_of(succeed)
+    ledger = Stumbling(office.desk.ledger, "finish", times=3)
+    await office.ask()
+    async with office.working(ledger=ledger):
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert ledger.stumbles == 3
+    assert office.recorder.steps().count("handled") == 1, "the work was not done again"
+
+
+async def test_a_result_that_cannot_be_written_fails_the_job_in_the_end(office_of: Offices) -> None:
+    async def work(_job: Job, _context: Context) -> Outcome:
+        return Outcome(succeeded=True, result={"value": object()})
+
+    office = office_of(work, max_attempts=2)
+    await office.ask()
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert record.state is State.FAILED
+    assert "not JSON serializable" in record.last_error
+
+
+async def test_work_that_cancels_itself_is_tried_again(office_of: Offices) -> None:
+    tries = 0
+
+    async def work(job: Job, _context: Context) -> Outcome:
+        nonlocal tries
+        tries += 1
+        if tries == 1:
+            raise asyncio.CancelledError
+        return done(job)
+
+    office = office_of(work)
+    await office.ask()
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert (await record_of(office)).attempts == 1
+
+
+async def test_progress_is_told_while_the_work_runs(office_of: Offices) -> None:
+    async def work(_job: Job, context: Context) -> Outcome:
+        context.report(0.5, "tiles")
+        return await forever(_job, context)
+
+    office = office_of(work, lease_seconds=60, drain_seconds=0)
+    await office.ask()
+    async with office.working():
+        await office.until(Step.RENEWED)
+
+        record = await record_of(office)
+        assert (0.5, "tiles") == (record.progress, record.stage)
+
+
+async def test_what_the_last_poll_brought_is_given_back_when_the_worker_stops(office_of: Offices) -> None:
+    office = office_of(succeed, poll_seconds=1.0)
+    async with office.working():
+        await asyncio.sleep(0.2)
+        office.stop.set()
+        await office.ask()
+
+    assert office.recorder.steps() == []
+    assert len(await office.desk.source.receive(limit=1, wait_seconds=0)) == 1
+
+
+async def test_work_that_ignores_its_cancellation_does_not_keep_the_worker(office_of: Offices) -> None:
+    async def work(job: Job, _context: Context) -> Outcome:
+        for _ in range(15):
+            try:
+                await asyncio.sleep(0.1)
+            except asyncio.CancelledError:
+                continue
+        return done(job)
+
+    office = office_of(work, drain_seconds=0, cancel_seconds=0.2)
+    await office.ask()
+    async with office.working(), asyncio.timeout(10):
+        await office.until(Step.CLAIMED)
+
+
+async def test_receiving_goes_on_after_the_queue_failed(office_of: Offices) -> None:
+    office = office_of(succeed)
+    await office.ask()
+    async with office.working(source=Stumbling(office.desk.source, "receive", times=3)):
+        await office.until(Step.ACKNOWLEDGED)
+
+
+async def test_a_job_whose_message_could_not_be_acknowledged_is_not_done_again(office_of: Offices) -> None:
+    office = office_of(succeed)
+    await office.ask()
+    async with office.working(source=Stumbling(office.desk.source, "acknowledge", times=1)):
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert ["claimed", "refused"] == [step for step in office.recorder.steps() if step in {"claimed", "refused"}]
+
+
+async def test_a_failure_that_a_system_cannot_put_into_words_ends_its_job_all_the_same(office_of: Offices) -> None:
+    office = office_of(failing(PermanentError("no such slide")))
+    handler = Stumbling(office.desk.handler, "failure")
+    handler.system = "trial"  # type: ignore[attr-defined]
+    await office.ask()
+    async with office.working(handler=handler):
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert (State.FAILED, "no such slide") == ((await record_of(office)).state, (await record_of(office)).last_error)
+
+
+class Stumbling:
+    """Passes everything on, but one method fails, so many times: every other time when the number is not told."""
+
+    def __init__(self, inner: object, method: str, times: int | None = None) -> None:
+        self._inner = inner
+        self._method = method
+        self._times = times
+        self._calls = 0
+        self.stumbles = 0
+
+    def __getattr__(self, name: str):  # type: ignore[no-untyped-def]
+        found = getattr(self._inner, name)
+        if name != self._method:
+            return found
+        self._calls += 1
+        stumble = self._calls % 2 == 1 if self._times is None else self.stumbles < self._times
+        if not stumble:
+            return found
+        self.stumbles += 1
+        return self._fail if asyncio.iscoroutinefunction(found) else self._fail_at_once
+
+    async def _fail(self, *_: object, **__: object) -> None:
+        raise TransientError("stumbled")
+
+    def _fail_at_once(self, *_: object, **__: object) -> None:
+        raise ValueError("stumbled")
+
+
+class Losing(Stumbling):
+    """A ledger whose leases are always lost."""
+
+    def __init__(self, inner: object) -> None:
+        super().__init__(inner, "renew", times=1_000_000)
+
+    async def _fail(self, *_: object, **__: object) -> None:
+        raise LeaseLostError("lost")
