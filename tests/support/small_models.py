@@ -36,6 +36,13 @@ def text_identity() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=_OPSET, ir_version=8)
 
 
+def identity(kind: TensorProto.DataType) -> onnx.ModelProto:
+    """`x` [N, 4] of any type → `y`, the same."""
+    tensor = lambda name: helper.make_tensor_value_info(name, kind, ["batch", 4])  # noqa: E731
+    graph = helper.make_graph([helper.make_node("Identity", ["x"], ["y"])], "identity", [tensor("x")], [tensor("y")])
+    return helper.make_model(graph, opset_imports=_OPSET, ir_version=8)
+
+
 def slow() -> onnx.ModelProto:
     """`steps` [1] int64 → `done` [1] float32, after as many products of 192 × 192 matrices: about a third of a millisecond each."""
     size = 192

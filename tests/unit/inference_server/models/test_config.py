@@ -57,6 +57,7 @@ def test_a_whole_configuration(read) -> None:  # type: ignore[no-untyped-def]
         default_level=2,
         policy=QueuePolicy(timeout_seconds=0.25, delays=True, max_requests=9),
         policies={1: QueuePolicy(max_requests=5)},
+        strict=True,
     )
     assert expected == configuration.batching
 
@@ -90,7 +91,7 @@ def test_a_priority_that_there_is_not_means_the_default(priority: int, level: in
         ("model_transaction_policy { decoupled: true }", "decoupled"),
         ('input { name: "x" data_type: TYPE_FP32 dims: 1 reshape { } }', "asks for input.reshape"),
         ('input { name: "x" data_type: TYPE_FP32 }', "a name and dims are needed"),
-        ('input { name: "x" data_type: TYPE_BF16 dims: 1 }', "TYPE_BF16; expected one of"),
+        ('input { name: "x" data_type: TYPE_INVALID dims: 1 }', "TYPE_INVALID; expected one of"),
         ('parameters { key: "lamina.tolerance" value { string_value: "much" } }', "expected a share such as 0.05"),
         ('parameters { key: "intra_op_thread_count" value { string_value: "all" } }', "expected a number"),
         (

@@ -1,0 +1,124 @@
+"""Finding text on a page: what the detector is given, and quads out of what it answers.
+
+Differentiable binarisation (Liao et al. 2020, arXiv:1911.08947): the network gives for each pixel how likely it lies in the shrunk core of
+a line of text; each connected core is boxed and grown back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.documents.values import Page, Quad
+
+# What is left of a quad at the page's edge is no text below this, in pixels of the network's input.
+_LEAST_AREA = 16
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionSettings:
+    """How text is looked for."""
+
+    # A page is scaled so that its shorter side lies between these, in pixels, and its longer side below the third.
+    least_short_side: int = 736
+    most_short_side: int = 1440
+    most_long_side: int = 4096
+    most_enlargement: float = 4.0
+    # Sides of the network's input are multiples of this, so that pages of nearly one size share a batch. A multiple of 32.
+    side_step: int = 64
+    # A pixel is core from this likelihood on.
+    pixel_threshold: float = 0.3
+    # A core is text when its mean likelihood is at least this.
+    box_threshold: float = 0.5
+    # By how much a core is grown: area times this, divided by the perimeter.
+    growth: float = 1.6
+    most_boxes: int = 3000
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectorInput:
+    """A page as the detector takes it."""
+
+    # float32 [1, 3, H, W], in the order blue, green, red.
+    tensor: NDArray[np.float32]
+    # Page pixels for each pixel of the input, along x and along y.
+    scale: tuple[float, float]
+    # Height and width of the page within the input; the rest is padding.
+    extent: tuple[int, int]
+
+
+def detector_input(page: Page, settings: DetectionSettings) -> DetectorInput:
+    """Scale, pad and normalise a page."""
+    height, width = page.shape[:2]
+    factor = _scale_factor(min(height, width), max(height, width), settings)
+    inner_height, inner_width = max(1, round(height * factor)), max(1, round(width * factor))
+    resized = page
+    if (inner_height, inner_width) != (height, width):
+        interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
+        resized = np.asarray(cv2.resize(page, (inner_width, inner_height), interpolation=interpolation), np.uint8)
+    outer_height, outer_width = (_round_up(side, settings.side_step) for side in (inner_height, inner_width))
+    # The page goes on as it ends: any other padding would draw an edge.
+    padded = cv2.copyMakeBorder(resized, 0, outer_height - inner_height, 0, outer_width - inner_width, cv2.BORDER_REPLICATE)
+    tensor = cv2.dnn.blobFromImage(padded, scalefactor=1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
+    return DetectorInput(
+        tensor=np.asarray(tensor, np.float32), scale=(width / inner_width, height / inner_height), extent=(inner_height, inner_width)
+    )
+
+
+def text_quads(likelihood: NDArray[np.float32], source: DetectorInput, settings: DetectionSettings) -> list[Quad]:
+    """The quads of the text that the detector saw; `likelihood` is [H, W] of `source`. Coordinates in page pixels."""
+    inner_height, inner_width = source.extent
+    likelihood = np.ascontiguousarray(likelihood[:inner_height, :inner_width], dtype=np.float32)
+    core = cv2.dilate((likelihood > settings.pixel_threshold).astype(np.uint8), np.ones((2, 2), np.uint8))
+    contours, _ = cv2.findContours(core, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
+    limit = np.array([inner_width - 1, inner_height - 1], np.float32)
+    quads = []
+    for contour in contours[: settings.most_boxes]:
+        center, size, angle = cv2.minAreaRect(contour)
+        if min(size) < 3 or _mean_inside(likelihood, _corners(center, size, angle)) < settings.box_threshold:
+            continue
+        # A rectangle grown by a distance with round joins has the same bounds as one with longer sides.
+        growth = size[0] * size[1] * settings.growth / (2 * (size[0] + size[1]))
+        grown = (size[0] + 2 * growth, size[1] + 2 * growth)
+        if min(grown) < 5:
+            continue
+        quad = clockwise(_corners(center, grown, angle)).clip(0, limit)
+        if cv2.contourArea(quad) < _LEAST_AREA:
+            continue
+        quads.append((quad * np.array(source.scale, np.float32)).astype(np.float32))
+    return quads
+
+
+def clockwise(corners: NDArray[np.float32]) -> Quad:
+    """Four corners in order: top left, top right, bottom right, bottom left."""
+    by_x = corners[np.argsort(corners[:, 0], kind="stable")]
+    left, right = by_x[:2], by_x[2:]
+    left, right = left[np.argsort(left[:, 1], kind="stable")], right[np.argsort(right[:, 1], kind="stable")]
+    return np.array([left[0], right[0], right[1], left[1]], np.float32)
+
+
+def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> NDArray[np.float32]:
+    return np.asarray(cv2.boxPoints((center, size, angle)), np.float32)
+
+
+def _scale_factor(short_side: int, long_side: int, settings: DetectionSettings) -> float:
+    wanted = min(max(short_side, settings.least_short_side), settings.most_short_side)
+    # A strip, such as one line, is not enlarged beyond what its text needs.
+    return min(wanted / short_side, settings.most_long_side / long_side, settings.most_enlargement)
+
+
+def _mean_inside(likelihood: NDArray[np.float32], corners: NDArray[np.float32]) -> float:
+    height, width = likelihood.shape
+    x_least, y_least = np.floor(corners.min(axis=0)).astype(int).clip(0, (width - 1, height - 1))
+    x_most, y_most = np.ceil(corners.max(axis=0)).astype(int).clip(0, (width - 1, height - 1))
+    mask = np.zeros((y_most - y_least + 1, x_most - x_least + 1), np.uint8)
+    cv2.fillPoly(mask, [np.round(corners - (x_least, y_least)).astype(np.int32)], 1)
+    return float(cv2.mean(likelihood[y_least : y_most + 1, x_least : x_most + 1], mask)[0])
+
+
+def _round_up(value: int, step: int) -> int:
+    return -(-value // step) * step

@@ -1,0 +1,115 @@
+"""Documents as pages: the format is told by the content, limits are checked before anything is decoded."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from inference_server.errors import InvalidDocument, InvalidInput
+from inference_server.tasks.documents.images import ImagePages
+from inference_server.tasks.documents.pdf import PdfPages
+from inference_server.tasks.documents.values import Limits, Page
+
+# pdfium, too, looks for the header in the first kilobyte: some writers put other bytes before it.
+_PDF_HEADER_WITHIN = 1024
+
+_SIGNATURES = (
+    (b"\x89PNG\r\n\x1a\n", "image/png"),
+    (b"\xff\xd8\xff", "image/jpeg"),
+    (b"II*\x00", "image/tiff"),
+    (b"MM\x00*", "image/tiff"),
+    (b"II+\x00", "image/tiff"),
+    (b"MM\x00+", "image/tiff"),
+)
+
+# Formats that people send and that are not read, for a better message.
+_KNOWN_OTHERS = (
+    (b"GIF8", "a GIF image"),
+    (b"BM", "a BMP image"),
+    (b"PK\x03\x04", "a ZIP archive or an Office document"),
+    (b"\xd0\xcf\x11\xe0", "an old Office document"),
+    (b"{\\rtf", "an RTF document"),
+    (b"%!PS", "PostScript"),
+)
+
+
+class Pages(Protocol):
+    """A document whose pages are made one at a time. Blocks: call it in threads."""
+
+    @property
+    def media_type(self) -> str:
+        """The format, as told by the content."""
+
+    @property
+    def page_count(self) -> int:
+        """Pages of the document."""
+
+    def page(self, index: int) -> Page:
+        """The page at `index`, from 0, upright. Raises `InvalidDocument` when it cannot be decoded or is too large."""
+
+    def close(self) -> None:
+        """Free the document."""
+
+
+def open_pages(content: bytes, *, limits: Limits, dpi: int = 0, password: str = "") -> Pages:
+    """Open a document without decoding a page; blocks.
+
+    `dpi`: at which PDF pages are rendered; 0 for the default. Raises `InvalidDocument`, and `InvalidInput` for a bad `dpi`.
+    """
+    dpi = checked_dpi(dpi, limits)
+    if not content:
+        raise InvalidDocument("the document is empty (0 bytes). Check that the file was written, and send its bytes.")
+    if len(content) > limits.most_bytes:
+        raise InvalidDocument(
+            f"the document has {len(content)} bytes; at most {limits.most_bytes} are accepted. Split it, or scan at a lower resolution.",
+            limit="document_bytes",
+        )
+    media_type = media_type_of(content)
+    if media_type == "application/pdf":
+        return PdfPages(content, dpi=dpi, password=password, limits=limits)
+    return ImagePages(content, media_type, limits=limits)
+
+
+def checked_dpi(dpi: int, limits: Limits) -> int:
+    """The resolution to render at; 0 becomes the default. Raises `InvalidInput`."""
+    if dpi == 0:
+        return limits.default_dpi
+    if not limits.lowest_dpi <= dpi <= limits.highest_dpi:
+        raise InvalidInput(f"dpi is {dpi}; expected {limits.lowest_dpi} to {limits.highest_dpi}, or 0 for {limits.default_dpi}.")
+    return dpi
+
+
+def selected_pages(asked: tuple[int, ...], page_count: int, limits: Limits) -> tuple[int, ...]:
+    """The page numbers to read, from 1, in order and once each; none asked for means all. Raises `InvalidDocument`."""
+    numbers = tuple(sorted(set(asked))) or tuple(range(1, page_count + 1))
+    if wrong := [number for number in numbers if not 1 <= number <= page_count]:
+        raise InvalidDocument(f"page {wrong[0]} was asked for; the document has pages 1 to {page_count}.")
+    if len(numbers) > limits.most_pages:
+        raise InvalidDocument(
+            f"{len(numbers)} pages are to be read; at most {limits.most_pages} are accepted in one request. Name fewer in `pages`.",
+            limit="document_pages",
+        )
+    return numbers
+
+
+def media_type_of(content: bytes) -> str:
+    """Tell the format by the first bytes. Raises `InvalidDocument`."""
+    for signature, media_type in _SIGNATURES:
+        if content.startswith(signature):
+            return media_type
+    if b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
+        return "application/pdf"
+    raise InvalidDocument(f"the document is {_likeness(content)}; expected a PDF, PNG, JPEG or TIFF file. Convert it to one of them.")
+
+
+def _likeness(content: bytes) -> str:
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "a WebP image"
+    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
+        return "a HEIC or AVIF image"
+    for signature, name in _KNOWN_OTHERS:
+        if content.startswith(signature):
+            return name
+    head = content[:512]
+    if b"\x00" not in head and all(byte >= 32 or byte in b"\t\n\r\f" for byte in head):
+        return "text"
+    return "of no known format"

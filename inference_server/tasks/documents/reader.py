@@ -1,0 +1,193 @@
+"""Reads documents: pages, text on them, lines, order. Pages are handled side by side and answered in order."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from inference_server.errors import InvalidDocument, InvalidInput
+from inference_server.scheduler.port import Caller, Inference
+from inference_server.storage import Storage
+from inference_server.tasks.documents.detection import DetectionSettings
+from inference_server.tasks.documents.pages import Pages, checked_dpi, open_pages, selected_pages
+from inference_server.tasks.documents.recognition import RecognitionSettings
+from inference_server.tasks.documents.text import TextModels, TextReader
+from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentRequest:
+    """One document to read. Exactly one of `content` and `uri` is set."""
+
+    # The file's bytes.
+    content: bytes | None = None
+    # A path or URL under the allowed roots.
+    uri: str = ""
+    # Names the run in the logs.
+    request_id: str = ""
+    # Dots per inch at which PDF pages are rendered; 0 for the default.
+    dpi: int = 0
+    # Of an encrypted PDF; kept out of what `repr` shows.
+    password: str = field(default="", repr=False)
+    # Page numbers from 1; empty for all.
+    pages: tuple[int, ...] = ()
+
+
+class DocumentReader:
+    """Reads PDF, PNG, JPEG and TIFF files with a detector and a recogniser of the repository."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        storage: Storage,
+        models: Path,
+        *,
+        limits: Limits | None = None,
+        detection: DetectionSettings | None = None,
+        recognition: RecognitionSettings | None = None,
+        detector: str = "ppocrv6_small_det",
+        recognizer: str = "ppocrv6_small_rec",
+        pages_ahead: int = 4,
+        most_pages_at_once: int = 8,
+        refused: Callable[[str], None] = lambda limit: None,
+    ) -> None:
+        """`models`: the repository's folder, where the recogniser's characters lie. `refused`: told the limit that a page passed.
+
+        `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory.
+        """
+        self._storage = storage
+        self._limits = limits or Limits()
+        self._text = TextReader(
+            inference,
+            TextModels(models=models, detector=detector, recognizer=recognizer),
+            detection or DetectionSettings(),
+            recognition or RecognitionSettings(),
+        )
+        self._pages_ahead = pages_ahead
+        self._refused = refused
+        self._slots = asyncio.Semaphore(most_pages_at_once)
+
+    async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | DocumentSummary, None]:
+        """Yield each page asked for, in order, then the summary. Close the generator to stop the work.
+
+        A page that cannot be read is yielded with its error. Raises `InvalidDocument` when the document cannot be opened or none of its
+        pages could be read, `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
+        """
+        started = time.monotonic()
+        content = await self._content(request)
+        pages = await self._open(content, request)
+        tally = _Tally()
+        try:
+            numbers = selected_pages(request.pages, pages.page_count, self._limits)
+            async with aclosing(self._in_order(pages, numbers, caller, tally)) as results:
+                async for result in results:
+                    yield result
+        finally:
+            await asyncio.to_thread(pages.close)
+        # Some pages alone may all be broken: whoever asks for the rest of a document, has the others already.
+        if tally.failed == pages.page_count:
+            raise InvalidDocument(tally.first_error)
+        summary = tally.summary(pages, time.monotonic() - started)
+        _log.info(
+            "document_read",
+            request_id=request.request_id,
+            media_type=summary.media_type,
+            pages=len(numbers),
+            failed_pages=summary.failed_pages,
+            words=tally.words,
+            seconds=round(summary.duration_seconds, 3),
+        )
+        yield summary
+
+    async def _content(self, request: DocumentRequest) -> bytes:
+        checked_dpi(request.dpi, self._limits)
+        if (request.content is None) == (not request.uri):
+            raise InvalidInput("no document, or two, were given; expected either its bytes in `content` or its place in `document_uri`.")
+        if request.content is not None:
+            return request.content
+        return await self._storage.read(request.uri, most_bytes=self._limits.most_bytes, limit="document_bytes")
+
+    async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
+        opening = asyncio.ensure_future(
+            asyncio.to_thread(open_pages, content, limits=self._limits, dpi=request.dpi, password=request.password)
+        )
+        try:
+            return await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            # The thread goes on; what it opens is closed there too, rather than whenever memory is collected.
+            opening.add_done_callback(_close_in_thread)
+            raise
+
+    async def _in_order(self, pages: Pages, numbers: tuple[int, ...], caller: Caller, tally: _Tally) -> AsyncGenerator[PageResult, None]:
+        waiting = deque(numbers)
+        under_way: deque[asyncio.Task[PageResult]] = deque()
+        try:
+            while waiting or under_way:
+                while waiting and len(under_way) < self._pages_ahead:
+                    under_way.append(asyncio.create_task(self._page(pages, waiting.popleft(), caller, tally)))
+                result = await under_way[0]
+                under_way.popleft()
+                tally.count(result)
+                yield result
+        finally:
+            for task in under_way:
+                task.cancel()
+            await asyncio.gather(*under_way, return_exceptions=True)
+
+    async def _page(self, pages: Pages, number: int, caller: Caller, tally: _Tally) -> PageResult:
+        async with self._slots:
+            try:
+                page = await asyncio.to_thread(pages.page, number - 1)
+            except InvalidDocument as error:
+                if error.limit:
+                    self._refused(error.limit)
+                return PageResult(page_number=number, page_count=pages.page_count, width=0, height=0, error=str(error))
+            reading = await self._text.read(page, caller)
+        tally.models.update(dict.fromkeys(reading.models))
+        height, width = page.shape[:2]
+        return PageResult(page_number=number, page_count=pages.page_count, width=width, height=height, lines=reading.lines)
+
+
+def _close_in_thread(opening: asyncio.Future[Pages]) -> None:
+    if not opening.cancelled() and opening.exception() is None:
+        opening.get_loop().run_in_executor(None, opening.result().close)
+
+
+class _Tally:
+    """What a document's pages add up to."""
+
+    def __init__(self) -> None:
+        self.failed = 0
+        self.words = 0
+        self.first_error = ""
+        # In the order of their first use.
+        self.models: dict[str, None] = {}
+        self._confidence = 0.0
+
+    def count(self, page: PageResult) -> None:
+        if page.error:
+            self.failed += 1
+            self.first_error = self.first_error or page.error
+        confidences = [word.confidence for line in page.lines for word in line.words]
+        self.words += len(confidences)
+        self._confidence += float(np.sum(confidences))
+
+    def summary(self, pages: Pages, seconds: float) -> DocumentSummary:
+        return DocumentSummary(
+            page_count=pages.page_count,
+            failed_pages=self.failed,
+            media_type=pages.media_type,
+            mean_confidence=self._confidence / self.words if self.words else 0.0,
+            models=tuple(self.models),
+            duration_seconds=seconds,
+        )

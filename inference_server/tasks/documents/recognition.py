@@ -1,0 +1,168 @@
+"""Reading lines: crops of a page in width buckets, and characters with their places out of what the recogniser answers.
+
+The recogniser is trained with connectionist temporal classification (Graves et al. 2006): it answers for each step along the line how
+likely each character is; a blank stands between characters, and a character that spans several steps counts once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.documents.ink import ink_of, widest_gap
+from inference_server.tasks.documents.values import Page, Quad
+
+# What the network was trained on; it takes no other height.
+LINE_HEIGHT = 48
+# A quad that is this much higher than wide may hold text that runs up or down, up to the second ratio also one letter.
+_TURNED_RATIO = 1.5
+_LETTER_RATIO = 3.0
+# OpenCV cuts nothing out of, or into, more pixels a side; no line of text is so long.
+_MOST_SIDE = 30_000
+# A space is put where a long line was cut, if this many columns there have no ink.
+_CUT_SPACE = 8
+# A long line is cut in this last share of its piece.
+_CUT_WITHIN = 0.4
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecognitionSettings:
+    """How lines are cut out of a page."""
+
+    # Widths of the network's input are multiples of this, so that lines of all pages and callers share batches.
+    width_step: int = 64
+    least_width: int = 128
+    # A longer line is read in pieces of at most this.
+    most_width: int = 1280
+
+
+@dataclass(frozen=True, kw_only=True)
+class Crop:
+    """One line, or a piece of one, as the recogniser takes it."""
+
+    # RGB, uint8 [48, width, 3], not padded.
+    image: NDArray[np.uint8]
+    # Takes x, y of the crop to x, y of the page; float64 [3, 3].
+    to_page: NDArray[np.float64]
+
+    @property
+    def width(self) -> int:
+        """In pixels, without padding."""
+        return int(self.image.shape[1])
+
+    def quad(self, left: float, right: float) -> Quad:
+        """The part between two x of the crop, on the page."""
+        corners = np.array([[[left, 0], [right, 0], [right, LINE_HEIGHT], [left, LINE_HEIGHT]]], np.float64)
+        return np.asarray(cv2.perspectiveTransform(corners, self.to_page)[0], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Character:
+    """One character that was read."""
+
+    text: str
+    # 0 to 1.
+    confidence: float
+    # Its middle, in pixels of the crop.
+    x: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class Piece:
+    """A part of a crop that is short enough to be read at once."""
+
+    # x of the crop at which it begins.
+    offset: int
+    # RGB, uint8 [48, width, 3].
+    image: NDArray[np.uint8]
+    # Whether a gap between words precedes it.
+    after_space: bool = False
+
+    @property
+    def width(self) -> int:
+        """In pixels, without padding."""
+        return int(self.image.shape[1])
+
+
+def crops_of(page: Page, quad: Quad) -> list[Crop]:
+    """The crops that a quad may mean: one as a rule, and where it stands upright, one for each way in which its text may run."""
+    sides = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
+    ratio = max(sides[1], sides[3]) / max(sides[0], sides[2], 1.0)
+    if max(sides) > _MOST_SIDE:
+        return []
+    turns = [0] if ratio <= _LETTER_RATIO else []
+    if ratio >= _TURNED_RATIO:
+        # Text that runs downwards begins at the quad's top right, text that runs upwards at its bottom left.
+        turns += [-1, 1]
+    return [_crop(page, np.roll(quad, turn, axis=0)) for turn in turns]
+
+
+def _crop(page: Page, quad: Quad) -> Crop:
+    """Cut a quad out of a page, straightened to a height of 48 pixels."""
+    corners = quad.astype(np.float32)
+    sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
+    width, height = max(1, round(float(max(sides[0], sides[2])))), max(1, round(float(max(sides[1], sides[3]))))
+    around, offset = _around(page, corners)
+    square = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
+    to_crop = cv2.getPerspectiveTransform(corners - offset, square)
+    cut = cv2.warpPerspective(around, to_crop, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    line_width = max(1, round(width * LINE_HEIGHT / height))
+    image = cv2.resize(cut, (line_width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    unscale = np.diag([width / line_width, height / LINE_HEIGHT, 1.0])
+    shift = np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]], np.float64)
+    return Crop(image=np.asarray(image, np.uint8), to_page=np.asarray(shift @ np.linalg.inv(to_crop) @ unscale, np.float64))
+
+
+def _around(page: Page, corners: Quad) -> tuple[Page, NDArray[np.float32]]:
+    """The part of a page that holds a quad, and its x and y on the page: OpenCV does not take pages beyond 32,767 pixels a side."""
+    left, top = np.floor(corners.min(axis=0)).astype(int).clip(0) - 2
+    right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 3
+    left, top = max(0, left), max(0, top)
+    return page[top:bottom, left:right], np.array([left, top], np.float32)
+
+
+def pieces_of(crop: Crop, settings: RecognitionSettings) -> list[Piece]:
+    """A crop in pieces of at most `most_width`, cut where the widest gap without ink is."""
+    pieces, offset, after_space = [], 0, False
+    columns = np.asarray(ink_of(crop.image).any(axis=0)) if crop.width > settings.most_width else None
+    while columns is not None and crop.width - offset > settings.most_width:
+        first, last = offset + int(settings.most_width * (1 - _CUT_WITHIN)), offset + settings.most_width
+        gap_start, gap_end = widest_gap(columns, first, last)
+        cut = (gap_start + gap_end) // 2
+        pieces.append(Piece(offset=offset, image=crop.image[:, offset:cut], after_space=after_space))
+        offset, after_space = cut, gap_end - gap_start >= _CUT_SPACE
+    return [*pieces, Piece(offset=offset, image=crop.image[:, offset:], after_space=after_space)]
+
+
+def bucket_width(width: int, settings: RecognitionSettings) -> int:
+    """The padded width of a line."""
+    return max(settings.least_width, -(-width // settings.width_step) * settings.width_step)
+
+
+def recognizer_input(images: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.float32]:
+    """Normalise and pad images of lines to one width: float32 [N, 3, 48, width], in the order blue, green, red."""
+    # Zero, the middle of the range, is what the network was trained to take as nothing.
+    batch = np.zeros((len(images), 3, LINE_HEIGHT, width), np.float32)
+    for row, image in zip(batch, images, strict=True):
+        row[:, :, : image.shape[1]] = (image[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) - 127.5) / 127.5
+    return batch
+
+
+def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: int) -> list[Character]:
+    """The characters in the answer [steps, classes] for one line that was padded to `width`. `characters`: by class, the blank first."""
+    classes = likelihood.argmax(axis=1)
+    confidences = likelihood[np.arange(len(classes)), classes]
+    step_width = width / len(classes)
+    starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
+    ends = np.r_[starts[1:], len(classes)]
+    found = []
+    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
+        if classes[start] == 0:
+            continue
+        confidence = float(confidences[start:end].max())
+        found.append(Character(text=characters[classes[start]], confidence=min(1.0, confidence), x=(start + end) / 2 * step_width))
+    return found

@@ -1,0 +1,101 @@
+"""Characters of a line to words with places: the ink between two characters tells where a word ends, and where a space was missed."""
+
+from __future__ import annotations
+
+import itertools
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.documents.ink import ink_height, ink_of, widest_gap
+from inference_server.tasks.documents.recognition import Character, Crop
+from inference_server.tasks.documents.values import Word
+
+# A gap without ink is a space that the recogniser missed when it is this wide, as a share of the height of the line's ink...
+_SPACE_BY_HEIGHT = 0.6
+# ...and this many times the gap that is usual within words of this line.
+_SPACE_BY_USUAL = 3.0
+# Nothing is put after the first or before the second: in fonts of one width they stand far from their word.
+_OPENING, _CLOSING = frozenset("([{<«\"'-/@#$"), frozenset(".,;:!?)]}>»\"'-/%")
+# Scripts that are written without spaces.
+_SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Gap:
+    """The widest run of columns without ink between two characters, in pixels of the crop."""
+
+    start: int
+    end: int
+
+    @property
+    def width(self) -> int:
+        return self.end - self.start
+
+
+def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
+    """Group characters into words, left to right; each word's polygon lies within the crop's quad."""
+    ink = ink_of(crop.image)
+    visible = [character for character in characters if not character.text.isspace()]
+    if not visible:
+        return []
+    spaced = _spaced_after(characters)
+    columns = np.asarray(ink.any(axis=0))
+    height = ink_height(ink)
+    gaps = [_gap(columns, before.x, after.x) for before, after in itertools.pairwise(visible)]
+    breaks = [
+        index
+        for index, gap in enumerate(gaps)
+        if spaced[index] or _is_missed_space(gap, gaps, spaced, height, visible[index].text, visible[index + 1].text)
+    ]
+    starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
+    words = []
+    for start, end in zip(starts, ends, strict=True):
+        left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
+        right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
+        words.append(_word(visible[start:end], crop, left, right))
+    return words
+
+
+def _word(characters: Sequence[Character], crop: Crop, left: float, right: float) -> Word:
+    return Word(
+        text="".join(character.text for character in characters),
+        confidence=float(np.mean([character.confidence for character in characters])),
+        polygon=crop.quad(left, max(right, left + 1)),
+    )
+
+
+def _spaced_after(characters: Sequence[Character]) -> list[bool]:
+    """For each visible character whether a space was read after it."""
+    spaced: list[bool] = []
+    for character in characters:
+        if not character.text.isspace():
+            spaced.append(False)
+        elif spaced:
+            spaced[-1] = True
+    return spaced
+
+
+def _is_missed_space(gap: _Gap, gaps: Sequence[_Gap], spaced: Sequence[bool], height: int, before: str, after: str) -> bool:
+    if gap.width < _SPACE_BY_HEIGHT * height or before in _OPENING or after in _CLOSING or _is_spaceless(before) or _is_spaceless(after):
+        return False
+    within = [other.width for index, other in enumerate(gaps) if not spaced[index]]
+    return gap.width >= _SPACE_BY_USUAL * max(float(np.median(within)), 1.0)
+
+
+def _is_spaceless(letter: str) -> bool:
+    return not letter.isascii() and unicodedata.name(letter, "").startswith(_SPACELESS)
+
+
+def _gap(columns: NDArray[np.bool_], left: float, right: float) -> _Gap:
+    start, end = widest_gap(columns, max(0, int(left)), min(len(columns), int(np.ceil(right))))
+    return _Gap(start=start, end=end)
+
+
+def _first_ink(columns: NDArray[np.bool_], character_x: float) -> float:
+    """Where the ink begins that leads to a character, coming from the left edge."""
+    found = np.flatnonzero(columns[: max(1, int(character_x))])
+    return float(found[0]) if len(found) else 0.0

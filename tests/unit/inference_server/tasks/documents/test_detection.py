@@ -1,0 +1,67 @@
+"""What the detector is given, and quads out of what it answers."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
+
+SETTINGS = DetectionSettings()
+
+
+def likelihood_of(rectangles: list[tuple[tuple[float, float], tuple[float, float], float]], side: int = 768) -> np.ndarray:
+    likelihood = np.zeros((side, side), np.float32)
+    for rectangle in rectangles:
+        cv2.fillPoly(likelihood, [cv2.boxPoints(rectangle).astype(np.int32)], 0.9)
+    return likelihood
+
+
+@pytest.mark.parametrize(("height", "width"), [(2339, 1654), (1000, 800), (60, 900), (5000, 700), (1, 1)])
+def test_sides_are_multiples_of_the_step_and_bounded(height: int, width: int) -> None:
+    tensor = detector_input(np.zeros((height, width, 3), np.uint8), SETTINGS).tensor
+    assert (1, 3, np.float32) == (*tensor.shape[:2], tensor.dtype)
+    assert [0, 0] == [side % SETTINGS.side_step for side in tensor.shape[2:]]
+    assert max(tensor.shape[2:]) <= SETTINGS.most_long_side
+
+
+def test_pages_of_nearly_one_size_have_one_shape() -> None:
+    shapes = {detector_input(np.zeros((1400 + extra, 1000 + extra, 3), np.uint8), SETTINGS).tensor.shape for extra in range(0, 8, 2)}
+    assert 1 == len(shapes)
+
+
+def test_pixels_are_given_from_minus_one_to_one_in_the_order_blue_green_red() -> None:
+    page = np.zeros((768, 768, 3), np.uint8)
+    page[:, :, 0] = 255
+    tensor = detector_input(page, SETTINGS).tensor
+    assert [-1.0, -1.0, 1.0] == tensor[0, :, 100, 100].tolist()
+
+
+def test_a_core_is_grown_to_the_whole_line() -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    (quad,) = text_quads(likelihood_of([((300, 200), (200, 20), 0)]), source, SETTINGS)
+    # Area times 1.6 divided by the perimeter is 14.5 pixels on each side.
+    assert np.allclose([[185, 175], [415, 175], [415, 225], [185, 225]], quad, atol=3)
+
+
+def test_quads_are_in_pixels_of_the_page() -> None:
+    source = detector_input(np.zeros((1536 * 2, 1536 * 2, 3), np.uint8), DetectionSettings(most_short_side=768))
+    (quad,) = text_quads(likelihood_of([((300, 200), (200, 20), 0)]), source, SETTINGS)
+    assert np.allclose([[740, 700], [1660, 700], [1660, 900], [740, 900]], quad, atol=12)
+
+
+def test_tilted_text_gets_a_tilted_quad_that_begins_at_its_top_left() -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    (quad,) = text_quads(likelihood_of([((384, 384), (300, 20), 10)]), source, SETTINGS)
+    slope = np.degrees(np.arctan2(*(quad[1] - quad[0])[::-1]))
+    assert 10 == pytest.approx(slope, abs=0.7)
+    assert quad[0][0] < quad[1][0]
+    assert quad[0][1] < quad[3][1]
+
+
+def test_specks_and_faint_cores_are_no_text() -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    faint = likelihood_of([((300, 200), (200, 20), 0)]) * 0.45
+    faint[500:502, 500:501] = 1
+    assert [] == text_quads(faint, source, SETTINGS)

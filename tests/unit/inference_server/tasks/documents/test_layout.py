@@ -1,0 +1,85 @@
+"""Reading order and lines."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_server.tasks.documents.layout import Fragment, reading_order
+from inference_server.tasks.documents.values import Word
+
+
+def fragment(text: str, left: float, top: float, width: float = 0, height: float = 20, confidence: float = 1.0) -> Fragment:
+    right, bottom = left + (width or 10 * len(text)), top + height
+    quad = np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
+    return Fragment(quad=quad, words=tuple(Word(text=word, confidence=confidence, polygon=quad) for word in text.split()))
+
+
+def column(name: str, left: float, top: float, count: int = 6, width: float = 300) -> list[Fragment]:
+    return [fragment(f"{name} {index}", left, top + 30 * index, width) for index in range(count)]
+
+
+def texts(fragments: list[Fragment]) -> list[str]:
+    shuffled = [fragments[index] for index in np.random.default_rng(7).permutation(len(fragments))]
+    return [line.text for line in reading_order(shuffled)]
+
+
+def turned(fragments: list[Fragment], degrees: float) -> list[Fragment]:
+    angle = np.radians(degrees)
+    rotation = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
+    return [Fragment(quad=(item.quad @ rotation).astype(np.float32), words=item.words) for item in fragments]
+
+
+def test_nothing_is_no_lines() -> None:
+    assert () == reading_order([])
+
+
+def test_fragments_of_one_row_are_one_line() -> None:
+    (line,) = reading_order([fragment("g/dL", 400, 12), fragment("Hemoglobin", 10, 10), fragment("13.5", 250, 9)])
+    assert "Hemoglobin 13.5 g/dL" == line.text
+    assert [[10, 9], [440, 9], [440, 32], [10, 32]] == line.polygon.tolist()
+
+
+def test_a_line_has_the_mean_confidence_of_its_characters() -> None:
+    (line,) = reading_order([fragment("abc", 0, 0, confidence=0.9), fragment("d", 100, 0, confidence=0.5)])
+    assert 0.8 == pytest.approx(line.confidence)
+
+
+def test_two_columns_are_read_one_after_the_other() -> None:
+    left, right = column("left", 50, 100), column("right", 400, 100)
+    assert [f"{name} {index}" for name in ("left", "right") for index in range(6)] == texts(left + right)
+
+
+def test_columns_whose_lines_do_not_align_are_read_one_after_the_other() -> None:
+    assert [f"{name} {index}" for name in ("left", "right") for index in range(6)] == texts(
+        column("left", 50, 100) + column("right", 400, 111)
+    )
+
+
+def test_three_columns_below_a_title_and_above_a_foot() -> None:
+    title, foot = fragment("title", 50, 40, 1000), fragment("foot", 300, 320, 500)
+    columns = [item for number in range(3) for item in column(f"column{number}", 50 + 350 * number, 100)]
+    expected = ["title", *(f"column{number} {index}" for number in range(3) for index in range(6)), "foot"]
+    assert expected == texts([title, *columns, foot])
+
+
+def test_rows_of_a_table_are_read_across() -> None:
+    rows = [("Hemoglobin", "13.5", "g/dL", "12 - 16"), ("Leukosit", "7.2", "10^3/uL", "4 - 10"), ("Natrium", "140", "mmol/L", "135 - 145")]
+    rows *= 3
+    cells = [fragment(cell, 50 + 250 * place, 100 + 30 * number) for number, row in enumerate(rows) for place, cell in enumerate(row)]
+    assert [" ".join(row) for row in rows] == texts(cells)
+
+
+@pytest.mark.parametrize("degrees", [-3, 3])
+def test_a_page_that_is_askew_is_read_like_a_straight_one(degrees: float) -> None:
+    fragments = column("left", 50, 100, 12) + column("right", 400, 100, 12)
+    assert texts(fragments) == texts(turned(fragments, degrees))
+
+
+def test_close_lines_are_not_joined() -> None:
+    assert ["first line", "second line"] == texts([fragment("first line", 0, 0, 200), fragment("second line", 5, 14, 200)])
+
+
+def test_text_that_runs_upwards_keeps_to_itself() -> None:
+    stamp = fragment("COPY", 600, 100, 20, 200)
+    assert {"COPY", "left 0", "left 5"} <= set(texts([*column("left", 50, 100), stamp]))

@@ -1,0 +1,191 @@
+"""Documents as pages: formats, limits and damage."""
+
+from __future__ import annotations
+
+import io
+import struct
+import zlib
+
+import numpy as np
+import pytest
+from PIL import Image
+from pypdf import PdfReader, PdfWriter
+
+from inference_server.errors import InvalidDocument, InvalidInput
+from inference_server.tasks.documents.pages import open_pages, selected_pages
+from inference_server.tasks.documents.values import Limits
+from tests.support.pdf import Text, pdf
+
+LIMITS = Limits()
+
+
+def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
+    out = io.BytesIO()
+    image.save(out, kind, **options)
+    return out.getvalue()
+
+
+def gradient(width: int = 60, height: int = 40) -> Image.Image:
+    ramp = np.linspace(0, 255, width, dtype=np.uint8)
+    return Image.fromarray(np.dstack([np.tile(ramp, (height, 1))] * 3))
+
+
+def encrypted(content: bytes, password: str) -> bytes:
+    writer = PdfWriter(clone_from=PdfReader(io.BytesIO(content)))
+    writer.encrypt(password, algorithm="RC4-128")
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def huge_png(width: int, height: int) -> bytes:
+    def chunk(kind: bytes, data: bytes) -> bytes:
+        return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
+
+    header = struct.pack(">IIBBBBB", width, height, 8, 2, 0, 0, 0)
+    return b"\x89PNG\r\n\x1a\n" + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(b"\0" * 100)) + chunk(b"IEND", b"")
+
+
+def one_page_pdf() -> bytes:
+    return pdf([[Text(text="Hello", x=20, y=40)]], size=(144, 72))
+
+
+def test_pdf_pages_are_rendered_at_the_resolution_asked_for() -> None:
+    pages = open_pages(one_page_pdf(), limits=LIMITS, dpi=150)
+    page = pages.page(0)
+    assert ("application/pdf", 1) == (pages.media_type, pages.page_count)
+    assert ((150, 300, 3), np.uint8) == (page.shape, page.dtype)
+    assert (255, True) == (page.max(), bool((page < 100).any()))
+
+
+def test_pdf_pages_are_rendered_at_200_dpi_by_default() -> None:
+    assert (200, 400, 3) == open_pages(one_page_pdf(), limits=LIMITS).page(0).shape
+
+
+def test_a_pdf_is_found_behind_leading_bytes() -> None:
+    assert "application/pdf" == open_pages(b"\n\n" + one_page_pdf(), limits=LIMITS).media_type
+
+
+@pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("TIFF", "image/tiff")])
+def test_the_format_is_told_by_the_content(kind: str, media_type: str) -> None:
+    pages = open_pages(encoded(gradient(), kind), limits=LIMITS)
+    assert (media_type, 1, (40, 60, 3)) == (pages.media_type, pages.page_count, pages.page(0).shape)
+
+
+def test_every_frame_of_a_tiff_is_a_page() -> None:
+    frames = [Image.new("L", (50, 20 + 10 * index), 50 * index) for index in range(3)]
+    pages = open_pages(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]), limits=LIMITS)
+    assert 3 == pages.page_count
+    assert [(40, 50, 100), (20, 50, 0)] == [(*pages.page(index).shape[:2], int(pages.page(index).max())) for index in (2, 0)]
+
+
+@pytest.mark.parametrize(("orientation", "dark_corner"), [(1, (0, 0)), (3, (-1, -1)), (6, (0, -1)), (8, (-1, 0))])
+def test_a_photograph_is_turned_as_its_exif_says(orientation: int, dark_corner: tuple[int, int]) -> None:
+    image = Image.new("RGB", (64, 32), "white")
+    image.paste("black", (0, 0, 16, 16))
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    page = open_pages(encoded(image, "JPEG", exif=exif, quality=95), limits=LIMITS).page(0)
+    assert (32, 64) if orientation < 5 else (64, 32) == page.shape[:2]
+    assert page[dark_corner].max() < 40
+    assert 1 == sum(page[corner].max() < 40 for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)))
+
+
+def test_transparent_paper_is_white() -> None:
+    image = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
+    assert 255 == open_pages(encoded(image, "PNG"), limits=LIMITS).page(0).min()
+
+
+@pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
+def test_every_colour_mode_becomes_rgb(mode: str) -> None:
+    page = open_pages(encoded(gradient().convert(mode), "TIFF"), limits=LIMITS).page(0)
+    assert ((40, 60, 3), np.uint8) == (page.shape, page.dtype)
+    assert (True, True) == (page[:, :5].mean() < 60, page[:, -5:].mean() > 195)
+
+
+def test_sixteen_bits_are_scaled_to_eight() -> None:
+    deep = Image.fromarray(np.tile(np.linspace(0, 65535, 60).astype(np.uint16), (40, 1)))
+    page = open_pages(encoded(deep, "PNG"), limits=LIMITS).page(0)
+    assert (0, 255, 127) == (int(page[0, 0, 0]), int(page[0, -1, 0]), int(page[0, 29:31].mean()))
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (b"", r"empty \(0 bytes\)"),
+        (b"Patient: Siti\nHemoglobin 13.5 g/dL\n", "is text; expected a PDF, PNG, JPEG or TIFF"),
+        (b"PK\x03\x04\x14\x00\x06\x00", "Office document"),
+        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "WebP"),
+        (bytes(range(256)), "of no known format"),
+        (b"%PDF-1.7\ngarbage", "PDF is broken"),
+        (b"\x89PNG\r\n\x1a\n", "PNG file is broken"),
+        (b"II*\x00\x08\x00", "TIFF file is broken"),
+        (b"\xff\xd8\xff\xe0\x00", "JPEG file is broken"),
+    ],
+)
+def test_what_is_no_document_is_refused_with_the_reason(content: bytes, reason: str) -> None:
+    with pytest.raises(InvalidDocument, match=reason):
+        open_pages(content, limits=LIMITS)
+
+
+def test_an_encrypted_pdf_says_so_and_how_to_mend_it() -> None:
+    with pytest.raises(InvalidDocument, match=r"is encrypted\. Give its password in the field `password`"):
+        open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS)
+
+
+def test_a_wrong_password_is_told_apart() -> None:
+    with pytest.raises(InvalidDocument, match="password given does not open it"):
+        open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="guess")
+
+
+def test_the_right_password_opens_an_encrypted_pdf() -> None:
+    assert 1 == open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="secret").page_count
+
+
+def test_a_huge_image_is_refused_from_its_header() -> None:
+    pages = open_pages(huge_png(60_000, 60_000), limits=LIMITS)
+    with pytest.raises(InvalidDocument, match="60000 × 60000 pixels; at most 100000000"):
+        pages.page(0)
+
+
+def test_a_huge_pdf_page_is_refused_with_a_resolution_that_fits() -> None:
+    pages = open_pages(pdf([[]], size=(7200, 7200)), limits=LIMITS, dpi=216)
+    with pytest.raises(InvalidDocument, match=r"21600 × 21600 pixels at 216 dpi.*dpi of at most (99|100)\."):
+        pages.page(0)
+
+
+def test_too_many_bytes_are_refused_before_anything_is_read() -> None:
+    with pytest.raises(InvalidDocument, match="at most 100 are accepted"):
+        open_pages(one_page_pdf(), limits=Limits(most_bytes=100))
+
+
+@pytest.mark.parametrize("dpi", [-1, 10, 601])
+def test_a_resolution_out_of_range_is_refused(dpi: int) -> None:
+    with pytest.raises(InvalidInput, match="expected 36 to 600"):
+        open_pages(one_page_pdf(), limits=LIMITS, dpi=dpi)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
+def test_an_image_that_was_cut_off_is_told_so(kind: str) -> None:
+    noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (200, 200, 3), dtype=np.uint8))
+    content = encoded(noise, kind)
+    with pytest.raises(InvalidDocument, match=r"damaged or cut off|header cannot be read"):
+        open_pages(content[: len(content) // 2], limits=LIMITS).page(0)
+
+
+def test_pages_are_selected_in_order_and_once() -> None:
+    assert (1, 3) == selected_pages((3, 1, 3), 5, LIMITS)
+    assert (1, 2, 3) == selected_pages((), 3, LIMITS)
+
+
+@pytest.mark.parametrize("number", [0, -1, 6])
+def test_a_page_out_of_range_is_refused(number: int) -> None:
+    with pytest.raises(InvalidDocument, match=f"page {number} was asked for; the document has pages 1 to 5"):
+        selected_pages((2, number), 5, LIMITS)
+
+
+def test_too_many_pages_are_refused_and_a_selection_of_them_is_not() -> None:
+    limits = Limits(most_pages=2)
+    assert (7, 9) == selected_pages((7, 9), 10, limits)
+    with pytest.raises(InvalidDocument, match="10 pages are to be read; at most 2"):
+        selected_pages((), 10, limits)

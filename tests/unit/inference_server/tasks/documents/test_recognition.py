@@ -1,0 +1,107 @@
+"""Crops, width buckets and decoding."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_server.tasks.documents.recognition import (
+    RecognitionSettings,
+    bucket_width,
+    crops_of,
+    decode,
+    pieces_of,
+    recognizer_input,
+)
+
+SETTINGS = RecognitionSettings()
+CHARACTERS = ("", "a", "b", "c", " ")
+
+
+def quad(left: float, top: float, right: float, bottom: float) -> np.ndarray:
+    return np.array([[left, top], [right, top], [right, bottom], [left, bottom]], np.float32)
+
+
+def likelihood(classes: list[int], confidence: float = 0.9) -> np.ndarray:
+    answer = np.zeros((len(classes), len(CHARACTERS)), np.float32)
+    answer[np.arange(len(classes)), classes] = confidence
+    return answer
+
+
+def test_a_crop_has_a_height_of_48_and_keeps_its_proportions() -> None:
+    (crop,) = crops_of(np.zeros((200, 400, 3), np.uint8), quad(10, 20, 310, 44))
+    assert (48, 600, 3) == crop.image.shape
+
+
+def test_places_of_a_crop_are_taken_back_to_the_page() -> None:
+    (crop,) = crops_of(np.zeros((200, 400, 3), np.uint8), quad(10, 20, 310, 44))
+    assert np.allclose(quad(60, 20, 110, 44), crop.quad(100, 200), atol=0.5)
+
+
+def test_a_line_is_cut_out_of_a_page_beyond_the_bounds_of_opencv() -> None:
+    page = np.full((40_000, 60, 3), 255, np.uint8)
+    page[39_950:39_960, 10:50] = 0
+    (crop,) = crops_of(page, quad(10, 39_940, 50, 39_970))
+    assert np.allclose(quad(10, 39_940, 50, 39_970), crop.quad(0, crop.width), atol=0.5)
+    assert (0, 255) == (crop.image[24, 20, 0], crop.image[4, 20, 0])
+    assert [] == crops_of(page, quad(0, 0, 10, 39_000))
+
+
+def test_a_tilted_crop_is_straightened() -> None:
+    page = np.full((200, 200, 3), 255, np.uint8)
+    for step in range(100):
+        page[50 + step // 4 : 62 + step // 4, 40 + step] = 0
+    tilted = np.array([[40, 50], [140, 75], [140, 87], [40, 62]], np.float32)
+    (crop,) = crops_of(page, tilted)
+    assert crop.image[4:-4, 20:-20].max() < 100
+
+
+def test_an_upright_quad_is_read_in_both_directions_and_a_short_one_also_as_a_letter() -> None:
+    page = np.zeros((400, 400, 3), np.uint8)
+    page[:100, :] = 255
+    tall = crops_of(page, quad(50, 50, 70, 350))
+    assert [(48, 720, 3), (48, 720, 3)] == [crop.image.shape for crop in tall]
+    downwards, upwards = tall
+    assert (255, 0) == (downwards.image[24, 10, 0], downwards.image[24, -10, 0])
+    assert (0, 255) == (upwards.image[24, 10, 0], upwards.image[24, -10, 0])
+    assert 3 == len(crops_of(page, quad(50, 50, 70, 90)))
+
+
+@pytest.mark.parametrize(("width", "bucket"), [(1, 128), (128, 128), (129, 192), (640, 640), (641, 704)])
+def test_widths_fall_into_buckets(width: int, bucket: int) -> None:
+    assert bucket == bucket_width(width, SETTINGS)
+
+
+def test_lines_are_padded_with_nothing() -> None:
+    batch = recognizer_input([np.full((48, 100, 3), 255, np.uint8), np.zeros((48, 128, 3), np.uint8)], 128)
+    assert ((2, 3, 48, 128), np.float32) == (batch.shape, batch.dtype)
+    assert [1.0, 0.0, -1.0] == [batch[0, 0, 0, 99], batch[0, 0, 0, 100], batch[1, 0, 0, 127]]
+
+
+def test_a_long_line_is_cut_at_its_widest_gap() -> None:
+    page = np.full((48, 1000, 3), 255, np.uint8)
+    page[16:32, ::2] = 0
+    page[:, 330:350] = 255
+    page[:, 370:373] = 255
+    (crop,) = crops_of(page, quad(0, 0, 1000, 48))
+    pieces = pieces_of(crop, RecognitionSettings(most_width=400))
+    assert all(piece.width <= 400 for piece in pieces)
+    assert 340 == pytest.approx(pieces[1].offset, abs=2)
+    assert (False, True) == (pieces[0].after_space, pieces[1].after_space)
+    assert crop.width == sum(piece.width for piece in pieces)
+
+
+def test_a_short_line_is_one_piece() -> None:
+    (crop,) = crops_of(np.zeros((48, 500, 3), np.uint8), quad(0, 0, 500, 48))
+    assert [(0, 500)] == [(piece.offset, piece.width) for piece in pieces_of(crop, SETTINGS)]
+
+
+def test_repeated_classes_count_once_and_blanks_part_equal_characters() -> None:
+    found = decode(likelihood([0, 1, 1, 0, 1, 2, 0, 4, 3]), CHARACTERS, 90)
+    assert "aab c" == "".join(character.text for character in found)
+    assert [20, 45, 55, 75, 85] == [character.x for character in found]
+    assert [0.9] * 5 == pytest.approx([character.confidence for character in found])
+
+
+def test_nothing_but_blanks_is_no_text() -> None:
+    assert [] == decode(likelihood([0, 0, 0]), CHARACTERS, 30)

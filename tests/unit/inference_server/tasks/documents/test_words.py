@@ -1,0 +1,67 @@
+"""Characters to words with places."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_server.tasks.documents.recognition import Character, Crop
+from inference_server.tasks.documents.words import words_of
+
+PITCH = 24
+
+
+def crop_of(text: str, pitch: int = PITCH) -> Crop:
+    """A line in which each visible character is a block that leaves a sixth of its cell free on both sides."""
+    image = np.full((48, pitch * len(text), 3), 255, np.uint8)
+    for index, letter in enumerate(text):
+        if letter != " ":
+            image[12:36, index * pitch + pitch // 6 : (index + 1) * pitch - pitch // 6] = 0
+    return Crop(image=image, to_page=np.eye(3))
+
+
+def characters_of(text: str, pitch: int = PITCH) -> list[Character]:
+    return [Character(text=letter, confidence=0.5 + index / 100, x=(index + 0.5) * pitch) for index, letter in enumerate(text)]
+
+
+def test_words_end_where_the_ink_ends() -> None:
+    words = words_of(characters_of("ab cde"), crop_of("ab cde"))
+    assert ["ab", "cde"] == [word.text for word in words]
+    assert [(4, 44), (76, 140)] == [(word.polygon[0][0], word.polygon[1][0]) for word in words]
+    assert [(0, 48)] * 2 == [(word.polygon[0][1], word.polygon[2][1]) for word in words]
+
+
+def test_a_word_has_the_mean_confidence_of_its_characters() -> None:
+    words = words_of(characters_of("ab cde"), crop_of("ab cde"))
+    assert [0.505, 0.54] == pytest.approx([word.confidence for word in words])
+
+
+def test_a_space_that_was_missed_is_found_by_its_width() -> None:
+    read = [character for character in characters_of("abc def") if character.text != " "]
+    assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"))]
+
+
+@pytest.mark.parametrize(("drawn", "read"), [("ab .", "ab."), ("( ab", "(ab"), ("10 %", "10%")])
+def test_no_space_is_put_before_closing_and_after_opening_marks(drawn: str, read: str) -> None:
+    characters = [character for character in characters_of(drawn) if character.text != " "]
+    assert [read] == [word.text for word in words_of(characters, crop_of(drawn))]
+
+
+def test_scripts_without_spaces_get_none() -> None:
+    characters = [character for character in characters_of("血 糖 値") if character.text != " "]
+    assert ["血糖値"] == [word.text for word in words_of(characters, crop_of("血 糖 値"))]
+
+
+def test_evenly_spaced_letters_stay_one_word() -> None:
+    characters = [Character(text=letter, confidence=1, x=(2 * index + 0.5) * PITCH) for index, letter in enumerate("TOTAL")]
+    assert ["TOTAL"] == [word.text for word in words_of(characters, crop_of("T O T A L"))]
+
+
+def test_white_text_on_black_is_parted_as_well() -> None:
+    crop = crop_of("ab cde")
+    inverted = Crop(image=255 - crop.image, to_page=crop.to_page)
+    assert [(4, 44), (76, 140)] == [(word.polygon[0][0], word.polygon[1][0]) for word in words_of(characters_of("ab cde"), inverted)]
+
+
+def test_only_spaces_are_no_words() -> None:
+    assert [] == words_of(characters_of("  "), crop_of("  "))
