@@ -1,0 +1,152 @@
+"""Reviewed names: what a person said a printed name means, tried before anything else and kept across restarts."""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+import threading
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import structlog
+from rapidfuzz import fuzz, process
+
+from inference_server.errors import InvalidInput, Unavailable
+from inference_server.tasks.labs.normalise import fold
+from inference_server.tasks.labs.units import fold_unit
+
+# Likeness, 0 to 100, from which a name counts as a reviewed one with a spelling mistake; shorter names must be equal.
+_LEAST_LIKENESS = 93
+_SHORTEST_FUZZY = 6
+_LONGEST_NAME = 300
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alias:
+    """A reviewed name of a code."""
+
+    name: str
+    code: str
+    # Unit for which the name means this code; empty for any.
+    unit: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Remembered:
+    """An alias that was found."""
+
+    name: str
+    code: str
+    # Unit that the alias is bound to; empty for any.
+    unit: str
+    # 1 when the name is equal, less when it is spelt otherwise.
+    likeness: float
+
+
+class AliasMemory:
+    """Aliases in memory and in a file of one JSON object a line. Safe to use from several threads."""
+
+    def __init__(self, path: Path) -> None:
+        """`path`: the file; it need not exist. Lines that cannot be read are left out, and logged."""
+        self._path = path
+        self._lock = threading.Lock()
+        self._aliases: dict[tuple[str, str], Alias] = {}
+        self._names: list[str] = []
+        for alias in _read(path):
+            self._aliases[_key(alias)] = alias
+        self._list_names()
+
+    def __len__(self) -> int:
+        return len(self._aliases)
+
+    def upsert(self, aliases: Iterable[Alias]) -> tuple[int, int]:
+        """Remember names; returns how many are new, and how many had another code. All are kept, or none. Blocks for the disk."""
+        with self._lock:
+            changed = dict(self._aliases)
+            inserted = updated = 0
+            for alias in aliases:
+                key = _checked_key(alias)
+                known = changed.get(key)
+                inserted += known is None
+                updated += known is not None and known.code != alias.code
+                changed[key] = alias
+            self._write(changed.values())
+            self._aliases = changed
+            self._list_names()
+        return inserted, updated
+
+    def find(self, name: str, unit: str = "") -> Remembered | None:
+        """The alias of a folded name: for its unit first, then for any unit; then of a name that is spelt nearly so."""
+        aliases, names = self._aliases, self._names
+        found = _at(aliases, name, unit)
+        if found is not None:
+            return _remembered(found, 1.0)
+        if len(name) < _SHORTEST_FUZZY or not names:
+            return None
+        near = process.extractOne(name, names, scorer=fuzz.ratio, score_cutoff=_LEAST_LIKENESS)
+        found = _at(aliases, near[0], unit) if near and _digits(near[0]) == _digits(name) else None
+        return _remembered(found, near[1] / 100) if found is not None and near else None
+
+    def _list_names(self) -> None:
+        self._names = sorted({name for name, _ in self._aliases})
+
+    def _write(self, aliases: Iterable[Alias]) -> None:
+        text = "".join(json.dumps(asdict(alias), ensure_ascii=False) + "\n" for alias in aliases)
+        try:
+            self._path.parent.mkdir(parents=True, exist_ok=True)
+            descriptor, scratch = tempfile.mkstemp(prefix=".aliases-", dir=self._path.parent)
+            with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+                file.write(text)
+                file.flush()
+                os.fsync(file.fileno())
+            Path(scratch).replace(self._path)
+        except OSError as error:
+            raise Unavailable(
+                f"the reviewed names could not be written ({type(error).__name__}); let the server write to its models folder."
+            ) from error
+
+
+def _read(path: Path) -> list[Alias]:
+    try:
+        lines = path.read_text("utf-8").splitlines()
+    except FileNotFoundError:
+        return []
+    aliases = []
+    for number, line in enumerate(lines, 1):
+        try:
+            row = json.loads(line)
+            aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", "")))
+        except (ValueError, KeyError, TypeError):
+            _log.warning("alias_unreadable", file=str(path), line=number)
+    return aliases
+
+
+def _key(alias: Alias) -> tuple[str, str]:
+    return fold(alias.name), fold_unit(alias.unit)
+
+
+def _checked_key(alias: Alias) -> tuple[str, str]:
+    key = _key(alias)
+    if not key[0] or len(alias.name) > _LONGEST_NAME:
+        raise InvalidInput(
+            f"an alias has {'no letters or digits' if not key[0] else 'too long a name'}; expected 1 to {_LONGEST_NAME} characters."
+        )
+    return key
+
+
+def _at(aliases: dict[tuple[str, str], Alias], name: str, unit: str) -> Alias | None:
+    folded = fold_unit(unit)
+    return aliases.get((name, folded)) or aliases.get((name, ""))
+
+
+def _digits(text: str) -> str:
+    # T3 and T4, B6 and B12 are alike in letters alone.
+    return "".join(character for character in text if character.isdigit())
+
+
+def _remembered(alias: Alias, likeness: float) -> Remembered:
+    return Remembered(name=alias.name, code=alias.code, unit=alias.unit, likeness=likeness)

@@ -1,0 +1,202 @@
+"""The lab task: categories and LOINC codes of printed tests, a search, reviewed names, and embeddings."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import structlog
+
+from inference_server.errors import InvalidInput, NotFound
+from inference_server.scheduler.port import Caller, Inference
+from inference_server.tasks.labs.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.catalogue import FOLDER, Catalogue, load_catalogue
+from inference_server.tasks.labs.categorise import Categoriser
+from inference_server.tasks.labs.embed import Embedder, Vectors
+from inference_server.tasks.labs.importing import DEFAULT_MODEL
+from inference_server.tasks.labs.match import Candidate, Match, Matcher, MatchSettings
+from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.retrieve import Query
+from inference_server.tasks.labs.vectors import embedded_names
+
+_log = structlog.get_logger()
+_DEFAULT_CANDIDATES = 5
+_DEFAULT_HITS = 10
+ALIASES = "aliases.jsonl"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Limits:
+    """What one request may hold."""
+
+    # Tests, texts or aliases of one request.
+    most_items: int = 1_000
+    # Characters of a test's name or of any other of its texts.
+    most_characters: int = 300
+    # Characters of a text to embed; what the model does not take is cut.
+    most_embedded_characters: int = 20_000
+    # Candidates for one test, or hits of a search.
+    most_candidates: int = 100
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classification:
+    """What one test is."""
+
+    category: str
+    # 0 to 1.
+    category_confidence: float
+    match: Match
+
+
+@dataclass(frozen=True, kw_only=True)
+class Classified:
+    """What the tests of a request are, in its order."""
+
+    tests: tuple[Classification, ...]
+    # Model and catalogue that were used, as name:version.
+    model: str
+    catalogue: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Ready:
+    catalogue: Catalogue
+    matcher: Matcher
+    categoriser: Categoriser
+
+
+class LabClassifier:
+    """Classifies lab tests. Everything heavy runs in threads or in the scheduler."""
+
+    def __init__(
+        self,
+        inference: Inference,
+        models: Path,
+        *,
+        model: str = DEFAULT_MODEL,
+        limits: Limits | None = None,
+        settings: MatchSettings | None = None,
+    ) -> None:
+        """`model`: the sentence encoder; `models`: the repository, whose `_catalogue` folder holds imported codes, vectors and aliases."""
+        self._embedder = Embedder(inference, models)
+        self._models = models
+        self._model = model
+        self._limits = limits or Limits()
+        self._settings = settings
+        self._aliases: AliasMemory | None = None
+        self._ready: _Ready | None = None
+        self._starting = asyncio.Lock()
+
+    async def start(self) -> None:
+        """Load the catalogue and embed its names where that was not done before. Otherwise the first request does it.
+
+        Raises `InvalidCatalogue`, and what `Inference` raises.
+        """
+        await self._prepared()
+
+    async def classify(self, tests: Sequence[PrintedTest], *, top: int = 0, caller: Caller) -> Classified:
+        """Category, verdict and `top` candidates (0 for 5) of each test. Raises `InvalidInput`, and what `Inference` raises."""
+        self._check_tests(tests)
+        wanted = self._check_count(top, _DEFAULT_CANDIDATES)
+        ready = await self._prepared()
+        queries = await asyncio.to_thread(lambda: [ready.matcher.read(test) for test in tests])
+        # The same name is printed again and again: each is embedded once.
+        meanings = list(dict.fromkeys(query.meaning for query in queries))
+        vectors, facts = await self._embedder.embed(meanings, model=self._model, caller=caller)
+        place = {meaning: number for number, meaning in enumerate(meanings)}
+        rows = vectors[[place[query.meaning] for query in queries]]
+        found = await asyncio.to_thread(_classified, ready, queries, rows, wanted)
+        return Classified(tests=found, model=f"{facts.name}:{facts.version}", catalogue=ready.catalogue.version)
+
+    async def search(self, query: str, *, limit: int = 0, caller: Caller) -> tuple[Candidate, ...]:
+        """Codes that fit a free text, best first; `limit` of them, 0 for 10. Raises `InvalidInput`, and what `Inference` raises."""
+        hits = self._check_count(limit, _DEFAULT_HITS)
+        found = await self.classify([PrintedTest(name=query)], top=hits, caller=caller)
+        return found.tests[0].match.candidates
+
+    async def upsert_aliases(self, aliases: Sequence[Alias]) -> tuple[int, int]:
+        """Remember reviewed names for good: counts of new ones and of changed ones. Raises `InvalidInput`, `NotFound`, `Unavailable`."""
+        self._check_items(len(aliases), "aliases")
+        ready = await self._prepared()
+        unknown = [alias.code for alias in aliases if alias.code not in ready.catalogue.by_code]
+        if unknown:
+            raise NotFound(
+                f"the catalogue has no code {unknown[0]!r} ({len(unknown)} unknown); import a Loinc.csv that has it, or correct the code."
+            )
+        return await asyncio.to_thread(self._memory().upsert, aliases)
+
+    async def embed(self, texts: Sequence[str], *, model: str = "", caller: Caller) -> tuple[Vectors, str]:
+        """One L2-normalised row for each text, and the model as name:version. Raises `InvalidInput`, and what `Inference` raises."""
+        self._check_items(len(texts), "texts")
+        longest = max(map(len, texts))
+        if longest > self._limits.most_embedded_characters:
+            raise InvalidInput(
+                f"a text has {longest} characters; at most {self._limits.most_embedded_characters} are accepted. Cut it into parts.",
+                limit="text_characters",
+            )
+        vectors, facts = await self._embedder.embed(texts, model=model or self._model, caller=caller)
+        return vectors, f"{facts.name}:{facts.version}"
+
+    async def _prepared(self) -> _Ready:
+        if self._ready is None:
+            async with self._starting:
+                if self._ready is None:
+                    self._ready = await self._prepare()
+        return self._ready
+
+    async def _prepare(self) -> _Ready:
+        started = time.monotonic()
+        catalogue = await asyncio.to_thread(load_catalogue, self._models)
+        vectors = await embedded_names(catalogue.names.meanings, self._embedder, self._models, model=self._model)
+        memory = await asyncio.to_thread(self._memory)
+        _log.info(
+            "catalogue_ready",
+            catalogue=catalogue.version,
+            codes=len(catalogue.entries),
+            names=len(catalogue.names.texts),
+            aliases=len(memory),
+            seconds=round(time.monotonic() - started, 3),
+        )
+        matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings)
+        return _Ready(catalogue=catalogue, matcher=matcher, categoriser=Categoriser(catalogue.entries))
+
+    def _memory(self) -> AliasMemory:
+        if self._aliases is None:
+            self._aliases = AliasMemory(self._models / FOLDER / ALIASES)
+        return self._aliases
+
+    def _check_tests(self, tests: Sequence[PrintedTest]) -> None:
+        self._check_items(len(tests), "tests")
+        for number, test in enumerate(tests):
+            if not test.name.strip():
+                raise InvalidInput(f"test {number} has no name; expected the name that the laboratory printed.")
+            longest = max(len(text) for text in (test.name, test.value, test.unit, test.specimen, test.reference_range))
+            if longest > self._limits.most_characters:
+                raise InvalidInput(
+                    f"test {number} has a text of {longest} characters; at most {self._limits.most_characters} are accepted."
+                )
+
+    def _check_items(self, count: int, kind: str) -> None:
+        if not 1 <= count <= self._limits.most_items:
+            raise InvalidInput(
+                f"the request has {count} {kind}; expected 1 to {self._limits.most_items}. Send them in several requests.",
+                limit="lab_tests" if count else "",
+            )
+
+    def _check_count(self, wanted: int, default: int) -> int:
+        if not 0 <= wanted <= self._limits.most_candidates:
+            raise InvalidInput(f"{wanted} candidates are asked for; expected 0 (for {default}) to {self._limits.most_candidates}.")
+        return wanted or default
+
+
+def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: int) -> tuple[Classification, ...]:
+    found = []
+    for query, match in zip(queries, ready.matcher.match(queries, vectors, top), strict=True):
+        category, confidence = ready.categoriser.categorise(query, match)
+        found.append(Classification(category=category, category_confidence=confidence, match=match))
+    return tuple(found)

@@ -1,0 +1,175 @@
+"""Finds the code of a printed test: reviewed names first, then the likeliest entry by name, specimen, unit, time, method and commonness."""
+
+from __future__ import annotations
+
+import enum
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.labs.aliases import AliasMemory, Remembered
+from inference_server.tasks.labs.catalogue import Catalogue
+from inference_server.tasks.labs.embed import Vectors
+from inference_server.tasks.labs.entries import Entry
+from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.rerank import Features, Weights, column
+from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
+
+# Queries whose likeness with every name is held at once.
+_AT_ONCE = 32
+# From these on, a likeness is worth telling.
+_TOLD_LEXICAL = 0.5
+_TOLD_MEANING = 0.6
+_WORTH_TELLING = 0.3
+
+
+class Status(enum.Enum):
+    """Whether the best candidate is to be believed."""
+
+    MATCHED = "matched"
+    NO_MATCH = "no_match"
+    NEEDS_REVIEW = "needs_review"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Candidate:
+    """One code that may be meant."""
+
+    entry: Entry
+    # 0 to 1.
+    score: float
+    # What spoke for it: alias, exact name, lexical, embedding, specimen, unit, timing, method.
+    reasons: tuple[str, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Match:
+    """What was found for one test."""
+
+    status: Status
+    # Best first; also given without a match.
+    candidates: tuple[Candidate, ...]
+    # One sentence.
+    explanation: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class MatchSettings:
+    """How names are compared and when a choice is believed."""
+
+    retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
+    weights: Weights = field(default_factory=Weights)
+    # Confidence from which the best candidate is believed.
+    believed: float = 0.55
+    # Likeness of the name below which nothing fits.
+    least_name: float = 0.45
+    # Likeness of the name at which a lone candidate is as likely right as wrong, and how steeply the confidence rises there.
+    even_name: float = 0.55
+    steepness: float = 12.0
+
+
+class Matcher:
+    """Matches tests against one catalogue. Blocks; safe to use from several threads."""
+
+    def __init__(self, catalogue: Catalogue, aliases: AliasMemory, vectors: Vectors, settings: MatchSettings | None = None) -> None:
+        """`vectors`: the embedded meanings of the catalogue's names."""
+        self._catalogue = catalogue
+        self._aliases = aliases
+        self._settings = settings or MatchSettings()
+        self._retriever = Retriever(catalogue, vectors, self._settings.retrieval)
+        self._weights = self._settings.weights.vector()
+
+    def read(self, test: PrintedTest) -> Query:
+        """Parse a test and find the readings of its name."""
+        return self._retriever.read(test)
+
+    def match(self, queries: Sequence[Query], vectors: Vectors, top: int) -> list[Match]:
+        """Match each query. `vectors`: the embedded meanings of the queries; `top`: candidates wanted."""
+        matches = []
+        for start in range(0, len(queries), _AT_ONCE):
+            meanings = self._retriever.meanings(vectors[start : start + _AT_ONCE])
+            pairs = zip(queries[start : start + _AT_ONCE], meanings, strict=True)
+            matches += [self._match(query, self._retriever.retrieve(query, meaning), top) for query, meaning in pairs]
+        return matches
+
+    def _match(self, query: Query, found: Retrieved, top: int) -> Match:
+        ranked = self._ranked(query, found, max(top, 2))
+        remembered = self._remembered(query)
+        if remembered is None:
+            return self._judge(query, ranked, top, float(found.name.max(initial=0)))
+        entry = self._catalogue.entries[self._catalogue.by_code[remembered.code]]
+        first = Candidate(entry=entry, score=remembered.likeness, reasons=("alias",))
+        others = [candidate for candidate in ranked if candidate.entry.code != entry.code]
+        how = "is" if remembered.likeness >= 1 else "resembles"
+        return Match(
+            status=Status.MATCHED,
+            candidates=(first, *others)[:top],
+            explanation=f"The name {how} the reviewed name {remembered.name!r} of {entry.long_common_name}.",
+        )
+
+    def _ranked(self, query: Query, found: Retrieved, count: int) -> list[Candidate]:
+        features = self._catalogue.table.features(query.parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
+        scores = features @ self._weights
+        order = np.argsort(-scores, kind="stable")[:count]
+        confidences = self._confidences(scores[order], found.name[order])
+        return [
+            Candidate(
+                entry=self._catalogue.entries[found.entries[place]],
+                score=float(confidence),
+                reasons=_reasons(features[place], float(found.lexical[place]), float(found.meaning[place])),
+            )
+            for place, confidence in zip(order, confidences, strict=True)
+        ]
+
+    def _confidences(self, scores: Features, names: Features) -> Features:
+        """Confidence of each candidate, best first: how alike its name is, and how far the others lie behind."""
+        if not len(scores):
+            return scores
+        odds = np.exp(scores - scores[0])
+        shares = odds / odds[:2].sum()
+        alike = 1 / (1 + np.exp(-self._settings.steepness * (names - self._settings.even_name)))
+        # A lower rank never looks surer than a higher one.
+        return np.asarray(np.minimum.accumulate(shares * alike), np.float32)
+
+    def _remembered(self, query: Query) -> Remembered | None:
+        found = self._aliases.find(query.parsed.text, query.test.unit)
+        if found is None or found.code not in self._catalogue.by_code:
+            return None
+        place: NDArray[np.int32] = np.array([self._catalogue.by_code[found.code]], np.int32)
+        zero = np.zeros(1, np.float32)
+        features = self._catalogue.table.features(query.parsed, query.test.unit, place, zero, zero, zero)[0]
+        # A reviewed name gives way to a specimen or unit that the code cannot have.
+        wrong_unit = features[column("property")] < 0 and not found.unit
+        return None if features[column("specimen")] < 0 or wrong_unit else found
+
+    def _judge(self, query: Query, ranked: list[Candidate], top: int, name: float) -> Match:
+        candidates = tuple(ranked[:top])
+        if query.parsed.is_dose:
+            explanation = "The name reads as a dose of a medicine, not as a laboratory test."
+            return Match(status=Status.NO_MATCH, candidates=candidates, explanation=explanation)
+        if not ranked or name < self._settings.least_name:
+            closest = f"; the closest, {ranked[0].entry.long_common_name}, is too unlike" if name >= _WORTH_TELLING else ""
+            explanation = f"No name of the catalogue resembles {query.parsed.text!r}{closest}."
+            return Match(status=Status.NO_MATCH, candidates=candidates, explanation=explanation)
+        best = ranked[0]
+        sentence = f"{best.entry.long_common_name} fits best by {', '.join(best.reasons) or 'commonness'}"
+        if best.score >= self._settings.believed:
+            return Match(status=Status.MATCHED, candidates=candidates, explanation=f"{sentence}.")
+        close = len(ranked) > 1 and ranked[1].score > best.score / 2
+        doubt = f", but {ranked[1].entry.long_common_name} is nearly as likely" if close else ", but not surely"
+        return Match(status=Status.NEEDS_REVIEW, candidates=candidates, explanation=f"{sentence}{doubt}.")
+
+
+def _reasons(features: Features, lexical: float, meaning: float) -> tuple[str, ...]:
+    told = {
+        "lexical": lexical >= _TOLD_LEXICAL,
+        "embedding": meaning >= _TOLD_MEANING,
+        "specimen": features[column("specimen")] > 0,
+        "unit": features[column("property")] > 0,
+        "timing": max(features[column("collection")], features[column("challenge")]) > 0,
+        "method": features[column("method")] > 0,
+    }
+    exact = ("exact name",) if features[column("own_exact")] > 0 else ()
+    return exact + tuple(reason for reason, holds in told.items() if holds)

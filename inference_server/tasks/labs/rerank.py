@@ -1,0 +1,214 @@
+"""Chooses among codes: features of a parsed test and an entry, their weights, and the confidence of a choice."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, fields
+from functools import lru_cache
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.labs.entries import Entry
+from inference_server.tasks.labs.normalise import ParsedTest
+from inference_server.tasks.labs.units import fold_unit
+from inference_server.tasks.labs.vocabulary import SYSTEMS, USUAL_SYSTEMS
+
+Features = NDArray[np.float32]
+_RARE_SYSTEM = 0.1
+# How usual a property is for a number without a unit.
+_USUAL_PROPERTIES = {
+    "MCnc": 1.0,
+    "NCnc": 1.0,
+    "ACnc": 0.95,
+    "CCnc": 0.95,
+    "NFr": 0.8,
+    "SCnc": 0.7,
+    "PrThr": 0.7,
+    "VFr": 0.9,
+    "MFr": 0.8,
+    "Titr": 0.5,
+}
+_RARE_PROPERTY = 0.4
+_TEXT_SCALES = frozenset({"Ord", "Nom", "OrdQn", "Nar"})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """Weight of each feature; found on development names that no figure of ours is reported on as a test."""
+
+    # Likeness of the name to the best name of the entry's group, 0 to 1.
+    name: float = 10.0
+    # The same for the names that are the entry's own.
+    own_name: float = 2.0
+    # An own name equal to the printed one.
+    own_exact: float = 1.0
+    # Specimen told, and it fits (to 1) or does not (-1).
+    specimen: float = 2.5
+    # How usual the system is, when no specimen is told.
+    usual_system: float = 1.6
+    # The unit's property fits (1) or does not (-1).
+    property: float = 2.2
+    # The same for a property that words hint at.
+    hinted_property: float = 0.9
+    # How usual the property is when neither unit nor word tells it.
+    usual_property: float = 0.7
+    # The unit is one that the catalogue lists for the entry.
+    listed_unit: float = 0.4
+    # Kind of value fits the scale (1) or does not (-1).
+    scale: float = 0.9
+    # Collection over hours, as told (1) or not (-1).
+    collection: float = 2.0
+    # Fasting, after a meal, a load: as told (1) or not (-1).
+    challenge: float = 2.0
+    # Method as told (1), another (-1), or one where none is told (below 0).
+    method: float = 1.0
+    # Commonness of the test, 0 to 1.
+    common: float = 2.0
+    # A panel, not a test.
+    panel: float = -3.0
+
+    def vector(self) -> Features:
+        """In the order of the feature columns."""
+        return np.array([getattr(self, field.name) for field in fields(self)], np.float32)
+
+
+_COLUMNS = {field.name: number for number, field in enumerate(fields(Weights))}
+
+
+def column(feature: str) -> int:
+    """Where a feature stands in a row of features."""
+    return _COLUMNS[feature]
+
+
+class EntryTable:
+    """The entries' axes as arrays, so that features of hundreds of entries are looked up at once."""
+
+    def __init__(self, entries: Sequence[Entry], entry_group: NDArray[np.int32]) -> None:
+        """`entry_group`: the group of each entry, as `Names` has it."""
+        self._entries = entries
+        self.group = entry_group
+        self._order = np.argsort(entry_group, kind="stable").astype(np.int32)
+        self._starts = np.searchsorted(entry_group[self._order], np.arange(int(entry_group.max(initial=-1)) + 2))
+        self._property, self._properties = _codes(entry.property for entry in entries)
+        self._system, self._systems = _codes(entry.system.lower() for entry in entries)
+        self._scale, self._scales = _codes(entry.scale for entry in entries)
+        self._time, self._times = _codes(entry.time_aspect for entry in entries)
+        self._method, self._methods = _codes(entry.method.lower() for entry in entries)
+        self._challenge, self._challenges = _codes(entry.component.partition("^")[2].lower() for entry in entries)
+        self._common = np.array([_commonness(entry.rank) for entry in entries], np.float32)
+        self._panel = np.array([entry.scale == "-" or entry.loinc_class.startswith("PANEL") for entry in entries], np.float32)
+        self._of_axis = lru_cache(maxsize=4096)(self._axis_values)
+
+    def members(self, groups: NDArray[np.int64]) -> NDArray[np.int32]:
+        """Every entry of the groups."""
+        if not len(groups):
+            return np.empty(0, np.int32)
+        return np.concatenate([self._order[self._starts[group] : self._starts[group + 1]] for group in groups])
+
+    def features(self, test: ParsedTest, unit: str, entries: NDArray[np.int32], name: Features, own: Features, exact: Features) -> Features:
+        """One row for each entry, one column for each of `Weights`. `name`, `own`, `exact`: what the retrieval found of each entry."""
+        specimen = self._of_axis("specimen", test.specimens)[self._system[entries]]
+        told = np.zeros(len(entries), np.float32) if not test.specimens else specimen
+        usual = np.zeros(len(entries), np.float32) if test.specimens else specimen
+        known = self._of_axis("property", test.properties)[self._property[entries]]
+        hinted = self._of_axis("property", test.hinted)[self._property[entries]]
+        guessed = self._of_axis("usual property", frozenset())[self._property[entries]]
+        listed = self._listed(unit, entries)
+        columns = [
+            name,
+            own,
+            exact,
+            told,
+            usual,
+            known,
+            hinted,
+            np.zeros_like(known) if test.properties or test.hinted else guessed,
+            listed,
+            self._of_axis("scale", frozenset({test.scale} - {""}))[self._scale[entries]],
+            self._of_axis("collection", test.timings)[self._time[entries]],
+            self._of_axis("challenge", test.timings)[self._challenge[entries]],
+            self._of_axis("method", test.methods)[self._method[entries]],
+            self._common[entries],
+            self._panel[entries],
+        ]
+        return np.stack(columns, axis=1).astype(np.float32)
+
+    def _listed(self, unit: str, entries: NDArray[np.int32]) -> Features:
+        folded = fold_unit(unit)
+        if not folded:
+            return np.zeros(len(entries), np.float32)
+        return np.array([any(folded == fold_unit(each) for each in self._entries[entry].units) for entry in entries], np.float32)
+
+    def _axis_values(self, axis: str, told: frozenset[str]) -> Features:
+        """What each value of an axis is worth, given what the test tells."""
+        values: dict[str, tuple[list[str], Callable[[str, frozenset[str]], float]]] = {
+            "specimen": (self._systems, _specimen_fit),
+            "property": (self._properties, _property_fit),
+            "usual property": (self._properties, _usual_property),
+            "scale": (self._scales, _scale_fit),
+            "collection": (self._times, _collection_fit),
+            "challenge": (self._challenges, _challenge_fit),
+            "method": (self._methods, _method_fit),
+        }
+        names, fit = values[axis]
+        return np.array([fit(name, told) for name in names], np.float32)
+
+
+def _codes(values: Iterable[str]) -> tuple[NDArray[np.int32], list[str]]:
+    numbers: dict[str, int] = {}
+    codes = [numbers.setdefault(value, len(numbers)) for value in values]
+    return np.array(codes, np.int32), list(numbers)
+
+
+def _commonness(rank: int) -> float:
+    return max(0.0, 1 - float(np.log10(rank)) / 4) if rank else 0.0
+
+
+def _specimen_fit(system: str, told: frozenset[str]) -> float:
+    if not told:
+        return USUAL_SYSTEMS.get(system, _RARE_SYSTEM)
+    meant = SYSTEMS.get(system, (system,))
+    places = [meant.index(specimen) for specimen in told if specimen in meant]
+    return 1 - 0.15 * min(places) if places else -1.0
+
+
+def _property_fit(name: str, told: frozenset[str]) -> float:
+    return 0.0 if not told or not name else 1.0 if name in told else -1.0
+
+
+def _usual_property(name: str, _told: frozenset[str]) -> float:
+    return _USUAL_PROPERTIES.get(name, _RARE_PROPERTY)
+
+
+def _scale_fit(scale: str, told: frozenset[str]) -> float:
+    if not told or not scale:
+        return 0.0
+    is_number = "Qn" in told
+    return 1.0 if (scale == "Qn") == is_number and (is_number or scale in _TEXT_SCALES) else -1.0
+
+
+def _collection_fit(time: str, told: frozenset[str]) -> float:
+    hours = {"24 hour": "24H", "12 hour": "12H"}
+    wanted = {hours[timing] for timing in told if timing in hours}
+    if time in ("Pt", ""):
+        return -1.0 if wanted else 0.0
+    return 1.0 if time in wanted else -1.0
+
+
+def _challenge_fit(challenge: str, told: frozenset[str]) -> float:
+    if not challenge:
+        return -0.6 if told & {"fasting", "post meal"} else 0.0
+    kinds = {"fasting": ("cfst", "fasting"), "post meal": ("meal", "pp", "postprandial"), "morning": ("am",), "evening": ("pm",)}
+    said = [kind for kind in told if any(mark in challenge for mark in kinds.get(kind, ()))]
+    return 1.0 if said else -1.0
+
+
+def _method_fit(method: str, told: frozenset[str]) -> float:
+    if not method:
+        return -0.3 if told else 0.0
+    if any(part in method for part in told):
+        return 1.0
+    if told:
+        return -1.0
+    return -0.1 if method in ("automated count", "calculated") else -0.35 if method in ("test strip", "ia") else -0.6

@@ -1,0 +1,178 @@
+"""Finds the entries whose names resemble a query: by words, by letters and by meaning."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.labs.catalogue import Catalogue
+from inference_server.tasks.labs.embed import Vectors
+from inference_server.tasks.labs.normalise import ParsedTest, PrintedTest, fold, parse, split_axes
+
+Scores = NDArray[np.float32]
+_PARENTHESIS = re.compile(r"[(\[]([^()\[\]]{2,})[)\]]?")
+_MOST_READINGS = 10
+# How far a part of the name stands for the whole.
+_PART = 0.97
+_SHORTEST_PART = 2
+# Share of the best likeness that a name must have to be looked at closely.
+_NEAR = 0.4
+# A lexical likeness that is 1 but for rounding.
+_EQUAL = 0.999
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetrievalSettings:
+    """How names are compared."""
+
+    # Share of words, against letters, in the lexical likeness.
+    word_share: float = 0.6
+    # Share of the embedding in the likeness of a name.
+    embedding_share: float = 0.25
+    # Names that are looked at closely, of each way of retrieval.
+    retrieved: int = 60
+
+
+@dataclass(frozen=True, kw_only=True)
+class Query:
+    """A parsed test and the readings of its name."""
+
+    test: PrintedTest
+    parsed: ParsedTest
+    # Folded texts that are looked up, the printed one first, and how far each stands for the whole name, 0 to 1.
+    readings: Mapping[str, float]
+    # Those of them that leave nothing of the name out.
+    whole: frozenset[str]
+    # The text that is embedded.
+    meaning: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retrieved:
+    """Entries with a name like the query's; all arrays have one value for each."""
+
+    # Places of the entries in the catalogue.
+    entries: NDArray[np.int32]
+    # Likeness of the best name of the entry's group, 0 to 1; then of the entry's own names; then 1 where an own name is equal.
+    name: Scores
+    own: Scores
+    exact: Scores
+    # Of the group's names, the likeness by words and letters, and by embedding.
+    lexical: Scores
+    meaning: Scores
+
+
+class Retriever:
+    """Looks queries up in one catalogue."""
+
+    def __init__(self, catalogue: Catalogue, vectors: Vectors, settings: RetrievalSettings) -> None:
+        """`vectors`: the embedded meanings of the catalogue's names."""
+        self._catalogue = catalogue
+        self._vectors = vectors
+        self._settings = settings
+
+    def read(self, test: PrintedTest) -> Query:
+        """Parse a test; mend its spaces, take parentheses apart and write out its abbreviations."""
+        parsed = parse(test)
+        readings = {parsed.text: 1.0, parsed.analyte: 1.0}
+        for part in _parts(test.name):
+            for text in (part, split_axes(part)[1]):
+                if len(text) >= _SHORTEST_PART:
+                    readings.setdefault(text, _PART)
+        for text, strength in tuple(readings.items()):
+            joined = self._catalogue.index.joined(text)
+            if joined:
+                readings.setdefault(joined, strength)
+        written_out = self._catalogue.abbreviations.expand(parsed.analyte)
+        for text, strength in tuple(readings.items()):
+            for reading in self._catalogue.abbreviations.expand(text):
+                readings.setdefault(reading, strength)
+        kept = dict(tuple(readings.items())[:_MOST_READINGS])
+        meant = self._catalogue.abbreviations.expand(parsed.text)
+        whole = frozenset((parsed.text, self._catalogue.index.joined(parsed.text), *meant))
+        return Query(
+            test=test,
+            parsed=_completed(parsed, meant),
+            readings=kept,
+            whole=whole,
+            meaning=written_out[0] if written_out else parsed.analyte,
+        )
+
+    def meanings(self, vectors: Vectors) -> Scores:
+        """Likeness by embedding of queries (rows) with every name (columns)."""
+        return np.asarray(np.maximum(vectors @ self._vectors.T, 0)[:, self._catalogue.names.text_meaning], np.float32)
+
+    def retrieve(self, query: Query, meaning: Scores) -> Retrieved:
+        """The entries with the likeliest names. `meaning`: the query's row of `meanings`."""
+        names, share = self._catalogue.names, self._settings.embedding_share
+        index = self._catalogue.index
+        lexical = self._lexical(query)
+        exact = [index.position[text] for text in query.whole if text in index.position]
+        combined = (1 - share) * lexical + share * meaning
+        combined[lexical >= _EQUAL] = 1.0
+        chosen = self._chosen(combined, meaning)
+        picked = np.flatnonzero(chosen[names.pair_text])
+        groups, texts, weights = names.pair_group[picked], names.pair_text[picked], names.pair_weight[picked]
+        of_group = np.zeros((3, names.group_count), np.float32)
+        for row, scores in enumerate((combined[texts] * weights, lexical[texts], meaning[texts])):
+            np.maximum.at(of_group[row], groups, scores)
+        entries = self._catalogue.table.members(np.unique(groups))
+        own, owned_exactly = self._own(np.flatnonzero(chosen), combined, exact, entries)
+        name, by_letters, by_meaning = of_group[:, names.entry_group[entries]]
+        return Retrieved(entries=entries, name=name, own=own, exact=owned_exactly, lexical=by_letters, meaning=by_meaning)
+
+    def _lexical(self, query: Query) -> Scores:
+        index = self._catalogue.index
+        lexical = np.zeros(len(index.position), np.float32)
+        for reading, strength in query.readings.items():
+            np.maximum(lexical, strength * index.likeness(reading, self._settings.word_share), out=lexical)
+            place = index.position.get(reading)
+            if place is not None:
+                lexical[place] = max(lexical[place], strength)
+        return lexical
+
+    def _chosen(self, combined: Scores, meaning: Scores) -> NDArray[np.bool_]:
+        chosen = np.zeros(len(combined), bool)
+        for scores in (combined, meaning):
+            # Far below the best none matters, and the rest is soon sorted.
+            near = np.flatnonzero(scores >= _NEAR * scores.max(initial=0))
+            if len(near) > self._settings.retrieved:
+                near = near[np.argpartition(-scores[near], self._settings.retrieved - 1)[: self._settings.retrieved]]
+            chosen[near] = True
+        return chosen
+
+    def _own(self, chosen: NDArray[np.int64], combined: Scores, exact: list[int], entries: NDArray[np.int32]) -> tuple[Scores, Scores]:
+        own = np.zeros((2, len(self._catalogue.entries)), np.float32)
+        for text in chosen.tolist():
+            for owner in self._catalogue.names.owners.get(text, ()):
+                own[0, owner] = max(own[0, owner], combined[text])
+        for text in exact:
+            own[1, list(self._catalogue.names.owners.get(text, ()))] = 1.0
+        return own[0, entries], own[1, entries]
+
+
+def _completed(parsed: ParsedTest, meant: list[str]) -> ParsedTest:
+    """What all written-out readings say of specimen, timing and method, where the short form says nothing: GDP is a fasting glucose."""
+    said = [split_axes(reading)[0] for reading in meant]
+    if not said:
+        return parsed
+
+    def common(axis: str) -> frozenset[str]:
+        return frozenset(set.intersection(*(found[axis] for found in said)))
+
+    return replace(
+        parsed,
+        specimens=parsed.specimens or common("specimen"),
+        timings=parsed.timings or common("timing"),
+        methods=parsed.methods or common("method"),
+    )
+
+
+def _parts(name: str) -> list[str]:
+    """Folded parts of a name: what stands outside its parentheses, and in each."""
+    inside = _PARENTHESIS.findall(name)
+    return [fold(part) for part in (_PARENTHESIS.sub(" ", name), *inside)] if inside else []

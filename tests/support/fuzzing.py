@@ -1,0 +1,280 @@
+"""Calls that nobody in their right mind would make, against a real server."""
+
+from __future__ import annotations
+
+import io
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import grpc
+from google.protobuf.descriptor import FieldDescriptor
+from google.protobuf.message_factory import GetMessageClass
+from grpc_health.v1 import health_pb2
+from grpc_reflection.v1alpha import reflection_pb2
+from hypothesis import strategies as st
+from inference import grpc_service_pb2 as wire
+from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
+from PIL import Image
+
+from tests.support.pdf import Text, pdf
+from tests.support.small_models import sum_and_difference, text_identity, write_model
+
+_MODULES = (health_pb2, reflection_pb2, wire, slides_pb2, documents_pb2, labs_pb2)
+# Statuses that a malformed request must never get, and those of a server that is gone or hangs.
+WRONG = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED})
+_SECONDS = 20.0
+_MOST_RESPONSES = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Method:
+    """One method of one service."""
+
+    path: str
+    request: type[Any]
+    takes_stream: bool
+    gives_stream: bool
+
+
+@dataclass(frozen=True)
+class Call:
+    """One call, as the bytes that are sent."""
+
+    method: Method
+    messages: tuple[bytes, ...]
+
+
+def methods() -> tuple[Method, ...]:
+    """Every method that the server offers."""
+    return tuple(
+        Method(
+            path=f"/{service.full_name}/{method.name}",
+            request=GetMessageClass(method.input_type),
+            takes_stream=method.client_streaming,
+            gives_stream=method.server_streaming,
+        )
+        for module in _MODULES
+        for service in module.DESCRIPTOR.services_by_name.values()
+        for method in service.methods
+    )
+
+
+def write_repository(folder: Path) -> None:
+    """Models that no request can keep busy for long, and one that is broken."""
+    write_model(folder, "sum_and_difference", sum_and_difference(), "max_batch_size: 8\n")
+    write_model(folder, "text_identity", text_identity(), "max_batch_size: 8\n")
+    (folder / "broken" / "1").mkdir(parents=True)
+    (folder / "broken" / "1" / "model.onnx").write_bytes(b"this is no model")
+
+
+def _valid_inferences() -> Iterator[wire.ModelInferRequest]:
+    for raw in (True, False):
+        request = wire.ModelInferRequest(model_name="sum_and_difference", id="fuzz")
+        for name in ("a", "b"):
+            tensor = request.inputs.add(name=name, datatype="FP32", shape=[2, 4])
+            if raw:
+                request.raw_input_contents.append(bytes(32))
+            else:
+                tensor.contents.fp32_contents.extend([1.0] * 8)
+        yield request
+    request = wire.ModelInferRequest(model_name="text_identity")
+    request.inputs.add(name="text", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(b"\x02\x00\x00\x00ab")
+    yield request
+
+
+def _picture(kind: str) -> bytes:
+    content = io.BytesIO()
+    Image.new("RGB", (64, 48), (200, 180, 220)).save(content, kind)
+    return content.getvalue()
+
+
+def valid_messages() -> tuple[Any, ...]:
+    """Requests that are right, to be broken; of all kinds whose fields must fit together."""
+    tile = slides_pb2.Tile(id="t", rgb=bytes(8 * 8 * 3), width=8, height=8)
+    encoded = slides_pb2.Tile(id="e", encoded=_picture("PNG"))
+    load = wire.RepositoryModelLoadRequest(model_name="sum_and_difference")
+    load.parameters["config"].string_param = '{"max_batch_size": 4}'
+    return (
+        *_valid_inferences(),
+        load,
+        wire.RepositoryModelLoadRequest(model_name="text_identity"),
+        slides_pb2.AnalyzeTilesRequest(analysis="he_baseline", tiles=[tile], mpp=0.5),
+        slides_pb2.AnalyzeTilesRequest(analysis="he_baseline", tiles=[encoded], mpp=0.5),
+        slides_pb2.AnalyzeSlideRequest(slide_uri="slide.png", mpp=0.5),
+        documents_pb2.RecognizeDocumentRequest(content=_picture("PNG")),
+        documents_pb2.RecognizeDocumentRequest(content=_picture("TIFF")),
+        documents_pb2.RecognizeDocumentRequest(content=pdf([[Text(text="fuzz", x=20, y=20)]], (90, 60)), dpi=72),
+        labs_pb2.ClassifyLabTestsRequest(tests=[labs_pb2.LabTest(name="Hemoglobin", value="13", unit="g/dL")]),
+        labs_pb2.SearchLoincRequest(query="glucose", limit=3),
+        labs_pb2.EmbedRequest(texts=["glucose"]),
+    )
+
+
+_TEXTS = st.one_of(
+    st.sampled_from(
+        [
+            *(
+                "",
+                "sum_and_difference",
+                "text_identity",
+                "broken",
+                "he_baseline",
+                "a",
+                "b",
+                "text",
+                "1",
+                "999999999999999999999",
+                "-1",
+                "config",
+            ),
+            *("FP32", "BYTES", "BF16", "INT64", "BOOL", "../1", "a/../../b", "slide.png", "/etc/passwd", "file:///%00", "s3://b/..", "~"),
+            *("x" * 1025, "x" * 5000, "\x00", "{", '{"max_batch_size": -1}', '{"input": [{"dims": [9e99]}]}', "file:1/model.onnx"),
+        ]
+    ),
+    st.text(max_size=40),
+)
+_NUMBERS = st.one_of(
+    st.sampled_from([0, 1, -1, 2, 4, 8, 127, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63), 2**64 - 1]),
+    st.integers(-(2**63), 2**64 - 1),
+)
+_RANGES = {
+    FieldDescriptor.CPPTYPE_INT32: (-(2**31), 2**31 - 1),
+    FieldDescriptor.CPPTYPE_INT64: (-(2**63), 2**63 - 1),
+    FieldDescriptor.CPPTYPE_UINT32: (0, 2**32 - 1),
+    FieldDescriptor.CPPTYPE_UINT64: (0, 2**64 - 1),
+}
+
+
+@st.composite
+def built_messages(draw: st.DrawFn, kind: type[Any], depth: int = 0) -> Any:
+    """A message that is well-formed and means nothing."""
+    message = kind()
+    for field in kind.DESCRIPTOR.fields:
+        if not draw(st.booleans()):
+            continue
+        if field.type == FieldDescriptor.TYPE_MESSAGE and field.message_type.GetOptions().map_entry:
+            _fill_map(draw, getattr(message, field.name), field, depth)
+        elif field.is_repeated:
+            values = [draw(_values(field, depth)) for _ in range(draw(st.integers(0, 3)))]
+            if depth < 4 or field.type != FieldDescriptor.TYPE_MESSAGE:
+                getattr(message, field.name).extend(values)
+        elif field.type == FieldDescriptor.TYPE_MESSAGE:
+            if depth < 4:
+                getattr(message, field.name).CopyFrom(draw(_values(field, depth)))
+        else:
+            setattr(message, field.name, draw(_values(field, depth)))
+    return message
+
+
+def _fill_map(draw: st.DrawFn, target: Any, field: FieldDescriptor, depth: int) -> None:
+    value = field.message_type.fields_by_name["value"]
+    names = [draw(_TEXTS)] if depth < 4 else []
+    names += ["config", "priority", "timeout", "classification", "shared_memory_region"][: draw(st.integers(0, 5))]
+    for name in names:
+        if value.type == FieldDescriptor.TYPE_MESSAGE:
+            target[name].CopyFrom(draw(_values(value, depth)))
+        else:
+            target[name] = draw(_values(value, depth))
+
+
+def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
+    if field.cpp_type in _RANGES:
+        least, most = _RANGES[field.cpp_type]
+        return _NUMBERS.map(lambda number: min(max(number, least), most))
+    if field.type == FieldDescriptor.TYPE_MESSAGE:
+        return built_messages(GetMessageClass(field.message_type), depth + 1)
+    if field.type == FieldDescriptor.TYPE_STRING:
+        return _TEXTS
+    if field.type == FieldDescriptor.TYPE_BYTES:
+        return st.binary(max_size=64)
+    if field.cpp_type == FieldDescriptor.CPPTYPE_BOOL:
+        return st.booleans()
+    if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
+        return st.sampled_from([value.number for value in field.enum_type.values])
+    return st.floats(width=32)
+
+
+@st.composite
+def broken_bytes(draw: st.DrawFn, content: bytes) -> bytes:
+    """Bytes with a few of them changed, lost, doubled or put in."""
+    damaged = bytearray(content)
+    for _ in range(draw(st.integers(0, 4))):
+        place = draw(st.integers(0, max(len(damaged) - 1, 0)))
+        damage = draw(st.sampled_from(["flip", "cut", "insert", "drop", "double", "varint"]))
+        if damage == "flip" and damaged:
+            damaged[place] ^= 1 << draw(st.integers(0, 7))
+        elif damage == "cut":
+            del damaged[place:]
+        elif damage == "insert":
+            damaged[place:place] = draw(st.binary(min_size=1, max_size=8))
+        elif damage == "drop":
+            del damaged[place : place + draw(st.integers(1, 8))]
+        elif damage == "double":
+            damaged[place:place] = damaged[place : place + 32]
+        else:
+            damaged[place : place + 1] = b"\xff\xff\xff\xff\xff\xff\xff\xff\xff\x01"
+    return bytes(damaged)
+
+
+def calls() -> st.SearchStrategy[Call]:
+    """Calls of every method: random bytes, messages that mean nothing, right ones, and right ones that were damaged."""
+    valid = valid_messages()
+    return st.sampled_from(methods()).flatmap(lambda method: _calls_of(method, valid))
+
+
+def _calls_of(method: Method, valid: Sequence[Any]) -> st.SearchStrategy[Call]:
+    right = [message.SerializeToString() for message in valid if isinstance(message, method.request)] or [b""]
+    built = built_messages(method.request).map(lambda message: message.SerializeToString())
+    one = st.one_of(st.sampled_from(right).flatmap(broken_bytes), built, built.flatmap(broken_bytes), st.binary(max_size=200))
+    many = st.lists(one, max_size=3) if method.takes_stream else st.lists(one, min_size=1, max_size=1)
+    return many.map(lambda messages: Call(method, tuple(messages)))
+
+
+class Target:
+    """A server that is called, and what it answered."""
+
+    def __init__(self, address: str) -> None:
+        self._channel = grpc.insecure_channel(address, options=[("grpc.max_receive_message_length", 2**30)])
+        self.statuses: Counter[grpc.StatusCode] = Counter()
+
+    def close(self) -> None:
+        self._channel.close()
+
+    def answer(self, call: Call) -> tuple[grpc.StatusCode, str]:
+        """Make a call; the status that it ended with, OK for one that goes on."""
+        code, details = self._status(call)
+        self.statuses[code] += 1
+        return code, details
+
+    def _status(self, call: Call) -> tuple[grpc.StatusCode, str]:
+        path = call.method.path
+        try:
+            if call.method.takes_stream:
+                self._read(self._channel.stream_stream(path)(iter(call.messages), timeout=_SECONDS))
+            elif call.method.gives_stream:
+                self._read(
+                    self._channel.unary_stream(path)(call.messages[0], timeout=_SECONDS), 1 if path.endswith("/Watch") else _MOST_RESPONSES
+                )
+            else:
+                self._channel.unary_unary(path)(call.messages[0], timeout=_SECONDS)
+        except grpc.RpcError as error:
+            return error.code(), str(error.details())
+        return grpc.StatusCode.OK, ""
+
+    @staticmethod
+    def _read(stream: Any, most: int = _MOST_RESPONSES) -> None:
+        # A watch of the health never ends by itself.
+        for number, _ in enumerate(stream, start=1):
+            if number >= most:
+                break
+        stream.cancel()
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process holds in memory."""
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

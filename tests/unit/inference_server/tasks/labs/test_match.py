@@ -1,0 +1,171 @@
+"""Names, specimen, unit, timing and value choose the code; without a model, so that each is seen alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_server.tasks.labs.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.categorise import CATEGORIES, Categoriser
+from inference_server.tasks.labs.entries import Entry, write_entries
+from inference_server.tasks.labs.match import Match, Matcher, Status
+from inference_server.tasks.labs.normalise import PrintedTest
+
+DIABETES, URINE, LIPIDS = "Diabetes Panel", "Urine & Stool Tests", "Lipid Profile"
+
+
+def entry(code: str, component: str, system: str = "Ser/Plas", **more: object) -> Entry:
+    values = {"property": "MCnc", "time_aspect": "Pt", "scale": "Qn", "long_common_name": f"{component} in {system} {code}"} | more
+    return Entry(code=code, component=component, system=system, **values)  # type: ignore[arg-type]
+
+
+ENTRIES = [
+    entry(
+        "2345-7",
+        "Glucose",
+        category=DIABETES,
+        rank=2,
+        english_names=("Blood sugar",),
+        indonesian_names=("Gula darah", "Glukosa"),
+        units=("mg/dL",),
+    ),
+    entry("14749-6", "Glucose", property="SCnc", category=DIABETES, rank=9, indonesian_names=("Glukosa",)),
+    entry("1558-6", "Glucose^post CFst", category=DIABETES, rank=5, indonesian_names=("Gula darah puasa",)),
+    entry("1521-4", "Glucose^2H post meal", category=DIABETES, rank=9, indonesian_names=("Gula darah 2 jam PP",)),
+    entry("2350-7", "Glucose", "Urine", category=URINE, rank=40),
+    entry("5792-7", "Glucose", "Urine", property="PrThr", scale="Ord", method="Test strip", category=URINE, rank=30),
+    entry("2889-4", "Protein", "Urine", property="MRat", time_aspect="24H", category=URINE, rank=60),
+    entry("2888-6", "Protein", "Urine", category=URINE, rank=50),
+    entry("2885-2", "Protein", category="Liver Function Tests (LFT)", rank=20, english_names=("Total protein",)),
+    entry("26478-8", "Lymphocytes/100 leukocytes", "Bld", property="NFr", rank=15),
+    entry("26474-7", "Lymphocytes", "Bld", property="NCnc", rank=14),
+    entry("2089-1", "Cholesterol.in LDL", category=LIPIDS, rank=12, english_names=("LDL cholesterol",)),
+    entry("2085-9", "Cholesterol.in HDL", category=LIPIDS, rank=11, english_names=("HDL cholesterol",)),
+    entry("30350-3", "Zorblin", loinc_class="MICRO"),
+    entry("99004-2", "Cholesterol.in LDL", property="SCnc"),
+]
+
+
+@pytest.fixture(scope="module")
+def catalogue(tmp_path_factory: pytest.TempPathFactory) -> Catalogue:
+    folder = tmp_path_factory.mktemp("data")
+    write_entries(folder / "catalogue.csv", ENTRIES)
+    (folder / "abbreviations.csv").write_text("short,long\nGDP,gula darah puasa\nTP,protein total\n")
+    return load_catalogue(folder / "none", built_in=folder)
+
+
+@pytest.fixture
+def aliases(tmp_path: Path) -> AliasMemory:
+    return AliasMemory(tmp_path / "aliases.jsonl")
+
+
+def match(catalogue: Catalogue, aliases: AliasMemory, test: PrintedTest, top: int = 5) -> Match:
+    matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32))
+    return matcher.match([matcher.read(test)], np.zeros((1, 4), np.float32), top)[0]
+
+
+@pytest.mark.parametrize(
+    ("code", "printed"),
+    [
+        ("2345-7", {"name": "Glucose", "unit": "mg/dL"}),
+        ("14749-6", {"name": "Glucose", "unit": "mmol/L"}),
+        ("14749-6", {"name": "GLUKOSA", "unit": "mmol / l"}),
+        ("1558-6", {"name": "Gula darah puasa"}),
+        ("1558-6", {"name": "Fasting glucose", "unit": "mg/dL"}),
+        ("1558-6", {"name": "GDP"}),
+        ("1521-4", {"name": "Glukosa 2 jam PP", "unit": "mg/dL"}),
+        ("2350-7", {"name": "Glucose urine", "unit": "mg/dL"}),
+        ("2350-7", {"name": "Glucose", "unit": "mg/dL", "specimen": "Urin"}),
+        ("5792-7", {"name": "Glukosa urin", "value": "Negatif"}),
+        ("2889-4", {"name": "Protein 24 jam urin", "unit": "mg/24 jam"}),
+        ("2885-2", {"name": "TP"}),
+        ("26478-8", {"name": "Lymphocytes", "unit": "%"}),
+        ("26474-7", {"name": "Lymphocytes", "unit": "10^3/uL"}),
+        ("26474-7", {"name": "Absolute lymphocyte count"}),
+        ("2089-1", {"name": "Cholestrol LDL", "unit": "mg/dL"}),
+        ("2085-9", {"name": "HDL-Cholesterol (HDL)"}),
+        ("26474-7", {"name": "LYM PHOCYTES", "unit": "/uL"}),
+    ],
+)
+def test_the_code_that_is_meant_comes_first(catalogue: Catalogue, aliases: AliasMemory, code: str, printed: dict[str, str]) -> None:
+    assert code == match(catalogue, aliases, PrintedTest(**printed)).candidates[0].entry.code
+
+
+@pytest.mark.parametrize("name", ["asdf qwer", "Invoice total", "paracetamol 500 mg", "Tanggal lahir", "???"])
+def test_what_is_no_test_has_an_explicit_no_match(catalogue: Catalogue, aliases: AliasMemory, name: str) -> None:
+    found = match(catalogue, aliases, PrintedTest(name=name))
+    assert Status.NO_MATCH is found.status
+    assert found.explanation
+
+
+def test_reasons_name_what_spoke_for_a_code(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    best = match(catalogue, aliases, PrintedTest(name="Gula darah puasa", unit="mg/dL")).candidates[0]
+    assert ("exact name", "lexical", "specimen", "unit", "timing") == best.reasons
+
+
+def test_scores_fall_and_lie_between_0_and_1(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    scores = [candidate.score for candidate in match(catalogue, aliases, PrintedTest(name="Glucose"), top=9).candidates]
+    assert sorted(scores, reverse=True) == scores
+    assert all(0 <= score <= 1 for score in scores)
+
+
+@pytest.mark.parametrize("top", [1, 3])
+def test_as_many_candidates_as_wanted(catalogue: Catalogue, aliases: AliasMemory, top: int) -> None:
+    assert top == len(match(catalogue, aliases, PrintedTest(name="Glucose"), top=top).candidates)
+
+
+def test_two_codes_that_nothing_tells_apart_need_a_review(aliases: AliasMemory, tmp_path: Path) -> None:
+    write_entries(tmp_path / "catalogue.csv", [entry("2-6", "Glucose", rank=3, method="IF"), entry("3-4", "Glucose", rank=3, method="IB")])
+    found = match(load_catalogue(tmp_path / "none", built_in=tmp_path), aliases, PrintedTest(name="Glucose"))
+    assert Status.NEEDS_REVIEW is found.status
+    assert "nearly as likely" in found.explanation
+
+
+def test_a_reviewed_name_goes_before_anything_else(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    aliases.upsert([Alias(name="Glucose", code="2085-9")])
+    found = match(catalogue, aliases, PrintedTest(name="GLUCOSE"))
+    assert (Status.MATCHED, "2085-9", ("alias",), 1.0) == (
+        found.status, found.candidates[0].entry.code, found.candidates[0].reasons, found.candidates[0].score
+    )  # fmt: skip
+    assert 1 == sum(candidate.entry.code == "2085-9" for candidate in found.candidates)
+
+
+def test_a_reviewed_name_gives_way_to_a_specimen_or_unit_that_its_code_cannot_have(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    aliases.upsert([Alias(name="Glukosa", code="2345-7")])
+    codes = [
+        match(catalogue, aliases, PrintedTest(name="Glukosa", unit=unit, specimen=specimen)).candidates[0].entry.code
+        for unit, specimen in (("mg/dL", ""), ("mmol/L", ""), ("mg/dL", "urine"))
+    ]
+    assert ["2345-7", "14749-6", "2350-7"] == codes
+
+
+@pytest.mark.parametrize(
+    ("printed", "category"),
+    [
+        ({"name": "Glucose", "unit": "mg/dL"}, DIABETES),
+        ({"name": "Glucose urine", "unit": "mg/dL"}, URINE),
+        # Learnt from another code of the same component.
+        ({"name": "LDL cholesterol", "unit": "mmol/L"}, LIPIDS),
+        # By the words of the component, of a code without a category.
+        ({"name": "Lymphocytes", "unit": "%"}, "Complete Blood Count (CBC)"),
+        # By LOINC's class.
+        ({"name": "Zorblin"}, "Infection Markers"),
+        # By the words of the name, where no code was found.
+        ({"name": "Troponin T ultra"}, "Cardiac Markers"),
+        ({"name": "Sedimen aneh urin"}, URINE),
+        ({"name": "asdf qwer"}, "Others"),
+        ({"name": "Invoice total"}, "Others"),
+        ({"name": "Glucose tablet 500 mg"}, "Others"),
+        # Short stems are whole words only.
+        ({"name": "Alternaria"}, "Others"),
+    ],
+)
+def test_each_test_has_a_category(catalogue: Catalogue, aliases: AliasMemory, printed: dict[str, str], category: str) -> None:
+    matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32))
+    query = matcher.read(PrintedTest(**printed))
+    found = matcher.match([query], np.zeros((1, 4), np.float32), 5)[0]
+    given, confidence = Categoriser(catalogue.entries).categorise(query, found)
+    assert (category, True, True) == (given, given in CATEGORIES, 0 < confidence <= 1)
