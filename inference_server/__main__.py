@@ -13,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -90,7 +91,7 @@ def list_models(models: ModelsOption = None) -> None:
 
     table = Table("Model", "Versions", "Largest batch", "State")
     for row in application.list_models(Settings.load(models=models).models):
-        table.add_row(*row)
+        table.add_row(*map(escape, row))
     Console().print(table)
 
 

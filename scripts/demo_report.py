@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 _PICTURES = ("image/png", "image/jpeg")
@@ -36,7 +37,7 @@ def _document(result: Mapping[str, Any]) -> Table:
     table.add_row("pages", str(result["page_count"]))
     table.add_row("words", str(result["word_count"]))
     table.add_row("mean confidence", f"{result['mean_confidence']:.3f}")
-    table.add_row("first lines", "\n".join(result["first_lines"]))
+    table.add_row("first lines", escape("\n".join(result["first_lines"])))
     table.add_row("read by", f"{', '.join(result['models'])} in {result['duration_seconds']:.1f} s")
     return table
 
@@ -48,7 +49,8 @@ def _labs(result: Mapping[str, Any]) -> Table:
     table.add_column("confidence", justify="right")
     for test in result["tests"]:
         confidence = f"{test['confidence']:.2f}" if test["loinc_code"] else ""
-        table.add_row(test["name"], test["category"], test["loinc_code"] or "–", test["loinc_name"] or "", test["status"], confidence)
+        told = (test["name"], test["category"], test["loinc_code"] or "–", test["loinc_name"] or "", test["status"], confidence)
+        table.add_row(*map(escape, told))  # [#/volume] is no markup
     return table
 
 
