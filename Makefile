@@ -27,6 +27,10 @@ demo: .venv/synced ## Run the main job: a slide, a document and a lab list, thro
 test: .venv/synced ## Run all tests
 	@$(BIN)/pytest -n 2 --dist worksteal
 
+.PHONY: fuzz
+fuzz: .venv/synced ## Send the server what nobody should send, for ten minutes
+	@$(BIN)/python scripts/fuzz.py
+
 .PHONY: lint
 lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and scripts
 	$(BIN)/ruff check

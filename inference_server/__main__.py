@@ -17,11 +17,11 @@ from rich.markup import escape
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
-from inference_server.errors import InferenceError
+from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.logs import configure_logging
 from inference_server.settings import PREFIX, Settings
 
-cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=False)
+cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=True)
 catalogue_cli = typer.Typer(help="The catalogue of lab tests.", no_args_is_help=True)
 cli.add_typer(models_cli, name="models")
@@ -79,7 +79,13 @@ def build_models(models: ModelsOption = None) -> None:
         task = progress.add_task("", total=len(builders))
         for name, build in builders.items():
             progress.update(task, description=name)
-            build()
+            try:
+                build()
+            except OSError as error:
+                raise ConfigurationError(
+                    f"{PREFIX}MODELS (--models): {name} cannot be written to {folder} ({error.strerror}); "
+                    "name a folder with room that you may write to."
+                ) from error
             progress.advance(task)
         progress.update(task, description=f"{len(builders)} models in {folder}")
 

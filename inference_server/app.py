@@ -11,7 +11,6 @@ from importlib import metadata
 from pathlib import Path
 
 import structlog
-from inference import grpc_service_pb2_grpc
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 from prometheus_client import CollectorRegistry
 
@@ -19,23 +18,26 @@ from inference_server.engine.measurements import MeasurementCache
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError
-from inference_server.logs import configure_logging
+from inference_server.logs import LogLevels, configure_logging
 from inference_server.models.builders import BUILDERS
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.status import ModelState
 from inference_server.service.access import Access
+from inference_server.service.control import Control
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.http import HttpServer, health_app
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.labs import LabServicer
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
 from inference_server.service.metrics import CallMetrics, ReadinessCollector
-from inference_server.service.open_inference import OpenInferenceServicer
+from inference_server.service.open_inference import SERVICE, OpenInferenceServicer, ServerParts, add_to_server
 from inference_server.service.request_limits import RequestLimits
-from inference_server.service.security import SecurityOptions, secure
+from inference_server.service.security import SecurityOptions, is_loopback, secure
 from inference_server.service.server import Connection, GrpcServer, Service
+from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.slides import SlideServicer
 from inference_server.settings import Settings
 from inference_server.storage import Storage
@@ -44,8 +46,8 @@ from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
 from inference_server.tasks.labs.classifier import Limits as LabLimits
 from inference_server.tasks.labs.importing import DEFAULT_MODEL, ImportReport
+from inference_server.tasks.labs.importing import import_catalogue as import_into
 from inference_server.tasks.slides.analysis import SlideAnalyzer
-from inference_server.tasks.slides.values import SlideLimits
 from inference_server.tasks.slides.values import SlideLimits
 
 _log = structlog.get_logger()
@@ -58,8 +60,8 @@ def version() -> str:
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
-    configure_logging(settings.log_level)
-    application = compose(settings)
+    levels = configure_logging(settings.log_level)
+    application = compose(settings, levels)
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 
@@ -122,8 +124,8 @@ class Application:
         await self.grpc.refresh_health()
 
 
-def compose(settings: Settings) -> Application:
-    """Build the parts. Raises `ConfigurationError`."""
+def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
+    """Build the parts; `levels` are those of the logs that were configured. Raises `ConfigurationError`."""
     security = secure(_security(settings))
     registry = CollectorRegistry()
     lifecycle = Lifecycle(most_calls=settings.max_calls)
@@ -136,9 +138,9 @@ def compose(settings: Settings) -> Application:
     grpc = GrpcServer(
         address=settings.listen,
         services=[
-            _open_inference(models, lifecycle),
+            _open_inference(settings, models, lifecycle, bytes_in_flight, levels or LogLevels(settings.log_level), metrics),
             _slides(settings, models, storage),
-            _documents(settings, models, storage),
+            _documents(settings, models, storage, metrics),
             _labs(labs, labs_started),
         ],
         lifecycle=lifecycle,
@@ -208,15 +210,38 @@ def _models(settings: Settings, registry: CollectorRegistry) -> ServingModels:
     }
     engines[settings.device].check_pin(settings.engine)
     limits = QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
-    return ServingModels(ModelRepository(settings.models), engines, metrics=registry, limits=limits, engine=settings.engine)
-
-
-def _open_inference(models: ServingModels, lifecycle: Lifecycle) -> Service:
-    servicer = OpenInferenceServicer(models=models, lifecycle=lifecycle, version=version())
-    return Service(
-        name="inference.GRPCInferenceService",
-        add_to=partial(grpc_service_pb2_grpc.add_GRPCInferenceServiceServicer_to_server, servicer),
+    options = SchedulingOptions(
+        client_weights=settings.client_weights,
+        model_memory_bytes=settings.model_memory_bytes,
+        response_cache_bytes=settings.response_cache_bytes,
+        cpu_fallback=settings.fallback == "cpu",
     )
+    return ServingModels(
+        ModelRepository(settings.models), engines, metrics=registry, limits=limits, engine=settings.engine, options=options
+    )
+
+
+def _open_inference(
+    settings: Settings,
+    models: ServingModels,
+    lifecycle: Lifecycle,
+    bytes_in_flight: BytesInFlight,
+    levels: LogLevels,
+    metrics: CallMetrics,
+) -> Service:
+    allowed = settings.model_control == "explicit" or (settings.model_control == "auto" and is_loopback(settings.listen))
+    parts = ServerParts(
+        models=models,
+        lifecycle=lifecycle,
+        bytes_in_flight=bytes_in_flight,
+        memory=SharedMemory(settings.shared_memory),
+        control=Control(models, levels, allowed=allowed),
+        version=version(),
+        most_shared_bytes=settings.max_message_bytes,
+        most_stream_requests=settings.max_stream_requests,
+        refused=metrics.limit_refused,
+    )
+    return Service(name=SERVICE, add_to=partial(add_to_server, OpenInferenceServicer(parts)))
 
 
 def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Service:
@@ -235,11 +260,11 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
     )
 
 
-def _documents(settings: Settings, models: ServingModels, storage: Storage) -> Service:
+def _documents(settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics) -> Service:
     limits = DocumentLimits(
         most_bytes=settings.max_document_bytes, most_pages=settings.max_document_pages, most_page_pixels=settings.max_page_pixels
     )
-    servicer = DocumentServicer(DocumentReader(models, storage, settings.models, limits=limits))
+    servicer = DocumentServicer(DocumentReader(models, storage, settings.models, limits=limits, refused=metrics.limit_refused))
     return Service(
         name="lamina.v1.DocumentService",
         add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),

@@ -17,6 +17,8 @@
     ├── DeadlineExceeded        the caller's deadline passed before the work was done
     ├── Unavailable             the server is draining, or storage does not answer; try again
     ├── ModelFailed             a model could not be loaded, or its run failed
+    │   ├── DeviceFailed        a GPU is lost, out of memory, or has no engine for the model yet
+    │   └── MemoryExhausted     a model does not fit into the memory for models
     └── ConfigurationError      a setting or a model's configuration is wrong
 
 Each message names what was wrong, what was expected and how to mend it, and holds nothing secret: it is sent to the caller.
@@ -107,6 +109,19 @@ class Unavailable(InferenceError):
 
 class ModelFailed(InferenceError):
     """A model could not be loaded, or its run failed."""
+
+
+class DeviceFailed(ModelFailed):
+    """A GPU is lost, out of memory, or has no engine for the model yet: another device may do better."""
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        """`cause`: device_lost, out_of_memory or engine_not_built, as responses and metrics tell it."""
+        super().__init__(message)
+        self.cause = cause
+
+
+class MemoryExhausted(ModelFailed):
+    """A model does not fit into the memory that there is for models."""
 
 
 class ConfigurationError(InferenceError):

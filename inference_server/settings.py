@@ -43,6 +43,23 @@ def _comma_separated(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
 
+def _weights(value: object) -> object:
+    if not isinstance(value, str):
+        return value
+    pairs = [part.strip().rpartition("=") for part in value.split(",") if part.strip()]
+    if not all(name and re.fullmatch(r"\d+(\.\d+)?", weight) and float(weight) for name, _, weight in pairs):
+        raise ValueError("expected names and shares above 0, such as ocr=2,slides=1")
+    return {name.strip(): float(weight) for name, _, weight in pairs}
+
+
+def _key_prefixes(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("off",):
+        return ()
+    if not all(re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", prefix) for prefix in value):
+        raise ValueError("expected off, or prefixes of letters, digits, dots, dashes and underscores, such as lamina_")
+    return value
+
+
 def _root(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("expected at least one folder or URL prefix, separated by commas")
@@ -51,7 +68,10 @@ def _root(value: tuple[str, ...]) -> tuple[str, ...]:
 
 _Address = Annotated[str, AfterValidator(_address)]
 _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
+_Weights = Annotated[dict[str, float], NoDecode, BeforeValidator(_weights)]
 _Roots = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_root)]
+
+_SharedMemory = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_key_prefixes)]
 
 
 class Settings(BaseSettings):
@@ -79,12 +99,22 @@ class Settings(BaseSettings):
     tokens_file: Path | None = Field(None, description="File of bearer tokens, a line each: name token permissions; changed at will.")
     insecure: bool = Field(False, description="Listen to other machines without TLS, or without tokens and client certificates.")
 
+    model_control: Literal["auto", "none", "explicit"] = Field(
+        "auto",
+        description="explicit lets callers load and unload models and change log settings; none does not; auto does on loopback addresses.",
+    )
+    shared_memory: _SharedMemory = Field(
+        (), description="Prefixes of the keys of system shared memory that callers may register, separated by commas; off without any."
+    )
+
     engine: Annotated[str, AfterValidator(_engine)] = Field(
         "auto", description="auto measures and takes the fastest that is right; or onnxruntime, openvino, maybe with a :precision."
     )
     device: Annotated[str, AfterValidator(_device)] = Field("cpu", description="Where models run: cpu, or a GPU as cuda:0.")
     engine_cache: Path = Field(
         Path(".lamina/engines"), description="Folder that keeps measurements of engines, and built engines, for the next start."
+    )
+    threads: int = Field(0, ge=0, le=1024, description="Threads of one engine; 0 for one a core.")
 
     max_message_bytes: int = Field(256 * 2**20, ge=2**16, lt=2**31, description="Largest message, in bytes.")
     max_calls: int = Field(4096, ge=1, description="Most calls that are open at a time, streams among them.")
@@ -93,8 +123,17 @@ class Settings(BaseSettings):
     max_name_characters: int = Field(1024, ge=64, description="Longest name or identifier in a request, in characters.")
     max_uri_characters: int = Field(4096, ge=64, description="Longest path or URL in a request, in characters.")
     max_bytes_in_flight: int = Field(2**30, ge=2**16, description="Most bytes of messages that are worked on at a time.")
+    max_stream_requests: int = Field(128, ge=1, description="Most requests of one stream that are read and not yet answered.")
     max_queue_requests: int = Field(4096, ge=1, description="Most requests of models that wait or run.")
     max_queue_bytes: int = Field(2**30, ge=2**16, description="Most bytes of their inputs.")
+    client_weights: _Weights = Field(
+        {}, description="Shares of clients that wait for the same model, such as ocr=2,slides=1; 1 for all others."
+    )
+    model_memory_bytes: int = Field(0, ge=0, description="Most memory of all loaded models, in bytes; 0 for 0.8 of the machine's.")
+    response_cache_bytes: int = Field(
+        64 * 2**20, ge=0, description="Most bytes of answers kept for models with response_cache; 0 for none."
+    )
+    fallback: Literal["none", "cpu"] = Field("none", description="cpu lets the CPU answer where a GPU fails; the answer says so.")
     max_slide_pixels: int = Field(40_000_000_000, ge=1, description="Largest slide that is stored in tiles, in pixels of level 0.")
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest slide that is stored without tiles, in pixels.")
     max_tile_pixels: int = Field(4096 * 4096, ge=1, description="Largest stored tile of a slide, or tile of a client, in pixels.")
@@ -103,8 +142,6 @@ class Settings(BaseSettings):
     max_document_bytes: int = Field(128 * 2**20, ge=1, description="Largest document, in bytes.")
     max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
     max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
-    max_slide_pixels: int = Field(40_000_000_000, ge=1, description="Largest slide that is stored in tiles, in pixels of level 0.")
-    max_image_pixels: int = Field(100_000_000, ge=1, description="Largest slide without tiles, in pixels: it is decoded whole.")
     max_lab_tests: int = Field(1000, ge=1, description="Most lab tests, texts or aliases of a request.")
     max_text_characters: int = Field(20_000, ge=1, description="Longest text to embed, in characters.")
 

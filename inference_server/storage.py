@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -12,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
-from inference_server.errors import AccessDenied, InvalidInput, NotFound, Unavailable
+from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -54,6 +55,8 @@ class Storage:
         store, key, local_path = await asyncio.to_thread(self._resolve, uri, self._read_roots, "read")
         try:
             meta = await obstore.head_async(store, key)
+        except ValueError as error:
+            raise InvalidInput(f"{uri!r} holds characters that no file or object can have in its name.") from error
         except (NotFoundError, FileNotFoundError) as error:
             if local_path is not None and local_path.is_dir():
                 raise InvalidInput(f"{uri} is a folder; a file was expected.") from error
@@ -61,6 +64,8 @@ class Storage:
         except (PermissionDeniedError, PermissionError) as error:
             raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
         except (BaseError, OSError) as error:
+            if local_path is not None:
+                raise _unreadable(uri, local_path) from error
             raise Unavailable(f"storage did not answer for {uri} ({type(error).__name__}); try again.") from error
         return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"])
 
@@ -100,13 +105,17 @@ class Storage:
         store, key, _ = await asyncio.to_thread(self._resolve, uri, self._write_roots, "written")
         try:
             await obstore.put_async(store, key, content)
+        except ValueError as error:
+            raise InvalidInput(f"{uri!r} holds characters that no file or object can have in its name.") from error
         except (BaseError, OSError) as error:
             raise Unavailable(f"storage failed while {uri} was written ({type(error).__name__}); try again.") from error
 
     def _resolve(self, uri: str, roots: tuple[str, ...], verb: str) -> tuple[ObjectStore, str, Path | None]:
         if not uri:
             raise InvalidInput("no path or URL was given; expected a file path, or a URL such as s3://bucket/key.")
-        scheme = urlsplit(uri).scheme if "://" in uri else "file"
+        if any(character < " " or character == "\x7f" for character in uri):
+            raise InvalidInput("the path or URL holds control characters; expected a file path, or a URL such as s3://bucket/key.")
+        scheme = uri.partition("://")[0].lower() if "://" in uri else "file"
         if scheme == "file":
             path = _local_path(uri)
             if not any(_is_local(root) and path.is_relative_to(_local_path(root)) for root in roots):
@@ -114,33 +123,86 @@ class Storage:
             return LocalStore(prefix="/"), str(path).lstrip("/"), path
         if scheme not in _REMOTE_SCHEMES:
             raise InvalidInput(f"{uri} has the scheme {scheme}; expected a path, or file, s3, gs, az, http or https.")
-        if "/../" in uri or uri.endswith("/..") or not any(_is_below(uri, root) for root in roots):
+        place = _place(uri)
+        if not any(not _is_local(root) and place.is_below(_place(root)) for root in roots):
             raise AccessDenied(_denied(uri, roots, verb))
-        return _remote(uri, allow_http=self._allow_http)
+        return _remote(uri, place, allow_http=self._allow_http)
 
 
-def _remote(uri: str, *, allow_http: bool) -> tuple[ObjectStore, str, None]:
-    parts = urlsplit(uri)
-    if not parts.netloc:
-        raise InvalidInput(f"{uri} names no host or bucket; expected {parts.scheme}://bucket/key.")
+def _unreadable(uri: str, path: Path) -> InferenceError:
+    """Why a file of this machine cannot be read. What will never be there is not worth another try."""
     try:
-        store = from_url(f"{parts.scheme}://{parts.netloc}", client_options={"allow_http": parts.scheme == "http" or allow_http})
+        if path.is_dir():
+            return InvalidInput(f"{uri} is a folder; a file was expected.")
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return NotFound(f"{uri} does not exist. Check the path, and that the server sees the same files as you.")
+    except PermissionError:
+        return AccessDenied(f"the server may not read {uri}. Grant its user or role read access.")
+    except OSError as error:
+        if error.errno in (errno.ENAMETOOLONG, errno.ELOOP):
+            return InvalidInput(f"{uri} can be no file: {error.strerror}.")
+    return Unavailable(f"storage did not answer for {uri}; try again.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Place:
+    """What a URL names, decoded, so that two spellings of one place are one."""
+
+    # In lower case.
+    scheme: str
+    # Host or bucket, with a port where one is given.
+    host: str
+    # Names in the path; none is empty, `.` or `..`.
+    names: tuple[str, ...]
+
+    def is_below(self, root: _Place) -> bool:
+        return (self.scheme, self.host) == (root.scheme, root.host) and self.names[: len(root.names)] == root.names
+
+
+def _place(uri: str) -> _Place:
+    """Take a URL apart. Raises `InvalidInput` for one that could be read in two ways."""
+    try:
+        parts = urlsplit(uri)
+    except ValueError as error:
+        raise InvalidInput(f"{uri} is no URL; expected one such as s3://bucket/key.") from error
+    if not parts.netloc or "@" in parts.netloc:
+        raise InvalidInput(f"{uri} names no host or bucket, or a user; expected {parts.scheme}://bucket/key.")
+    if "?" in uri or "#" in uri:
+        raise InvalidInput(f"{uri} has a ? or #; in a name write them as %3F and %23.")
+    names = tuple(unquote(parts.path.strip("/")).split("/")) if parts.path.strip("/") else ()
+    if any(name in ("", ".", "..") or "\\" in name or any(character < " " or character == "\x7f" for character in name) for name in names):
+        raise InvalidInput(f"{uri} has an empty name, . or .., a backslash or a control character in its path; name the place itself.")
+    return _Place(scheme=parts.scheme, host=parts.netloc, names=names)
+
+
+def _remote(uri: str, place: _Place, *, allow_http: bool) -> tuple[ObjectStore, str, None]:
+    try:
+        store = from_url(f"{place.scheme}://{place.host}", client_options={"allow_http": place.scheme == "http" or allow_http})
     except (BaseError, ValueError) as error:
-        raise InvalidInput(f"{uri} cannot be opened ({type(error).__name__}); expected {parts.scheme}://bucket/key.") from error
-    return store, unquote(parts.path.lstrip("/")), None
+        raise InvalidInput(f"{uri} cannot be opened ({type(error).__name__}); expected {place.scheme}://bucket/key.") from error
+    return store, "/".join(place.names), None
 
 
 def _is_local(root: str) -> bool:
-    return "://" not in root or root.startswith("file://")
+    return "://" not in root or root.lower().startswith("file://")
 
 
 def _local_path(uri: str) -> Path:
-    # Links are followed first, so that none leads out of a root.
-    return Path(unquote(urlsplit(uri).path) if uri.startswith("file://") else uri).expanduser().resolve()
+    path = _path_of_file_url(uri) if "://" in uri else uri
+    try:
+        # Links are followed first, so that none leads out of a root.
+        return Path(path).expanduser().resolve()
+    except (OSError, ValueError, RuntimeError) as error:
+        # A NUL in the name, links in a circle, a home that there is not.
+        raise InvalidInput(f"{uri!r} is no path that can be followed ({type(error).__name__}); name the file itself.") from error
 
 
-def _is_below(uri: str, root: str) -> bool:
-    return not _is_local(root) and (uri == root or uri.startswith(root if root.endswith("/") else root + "/"))
+def _path_of_file_url(uri: str) -> str:
+    host, slash, path = uri.partition("://")[2].partition("/")
+    if host not in ("", "localhost"):
+        raise InvalidInput(f"{uri} names the host {host}; expected file:///path, of a file on the server's machine.")
+    return unquote(slash + path)
 
 
 def _denied(uri: str, roots: tuple[str, ...], verb: str) -> str:

@@ -58,6 +58,15 @@ def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return cores
 
 
+def usable_memory(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Bytes of the machine's memory, or fewer where a container's limit says so."""
+    machine = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    try:
+        return min(machine, int((cgroup / "memory.max").read_text()))
+    except (OSError, ValueError):  # no limit, or not Linux
+        return machine
+
+
 def _cpu_name(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
     """Model and feature level: two machines of one name may differ in what they compute fast."""
     try:

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import ctypes
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import onnxruntime
 
+from inference_server.engine.failures import failure_on_device
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.errors import ModelFailed
 
@@ -26,8 +30,12 @@ _DTYPES = {
     "tensor(uint32)": "uint32",
     "tensor(uint64)": "uint64",
     "tensor(bool)": "bool",
+    "tensor(bfloat16)": "bfloat16",
     "tensor(string)": "object",
 }
+_BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
+# TensorProto.BFLOAT16
+_ONNX_BFLOAT16 = 16
 _ERRORS_ONLY = 3
 
 
@@ -103,13 +111,13 @@ class OnnxRuntimeLoader:
         """float32, and what else the provider computes in."""
         return tuple(self._provider.options)
 
-    def load(self, path: Path, precision: str, *, threads: int = 0) -> OnnxRuntimeEngine:
+    def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> OnnxRuntimeEngine:
         """Load a model; raises `ModelFailed` also when the runtime would fall back to another provider."""
         if precision not in self._provider.options:
             raise ModelFailed(f"{self.name} does not compute in {precision}; it offers {', '.join(self.precisions)}")
         if not path.is_file():
             raise ModelFailed(f"no model file {path.name}")
-        wanted = (self._provider.name, self._provider.options[precision])
+        wanted = (self._provider.name, self._provider.options[precision] | dict(options or {}))
         providers = [wanted, *self._provider.helpers] + ([] if self._provider is CPU else [(CPU.name, {})])
         try:
             session = onnxruntime.InferenceSession(path, _session_options(threads or self._threads), providers=providers)
@@ -120,28 +128,53 @@ class OnnxRuntimeLoader:
                 f"{self.name} cannot run {path.name}: ONNX Runtime fell back from {self._provider.name} to {session.get_providers()[0]}; "
                 "check that the device is there and that its libraries are of the versions which this build of ONNX Runtime needs"
             )
-        return OnnxRuntimeEngine(session, name=self.name, precision=precision)
+        return OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
 
 
 class OnnxRuntimeEngine:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any, *, name: str, precision: str) -> None:
+    def __init__(self, session: Any, *, name: str, precision: str, on_device: bool = False) -> None:
         self._session = session
+        self._on_device = on_device
         self.name = name
         self.precision = precision
         self.inputs = tuple(map(_spec, session.get_inputs()))
         self.outputs = tuple(map(_spec, session.get_outputs()))
         self._output_names = tuple(output.name for output in self.outputs)
+        self._has_bfloat16 = any(tensor.dtype == _BFLOAT16 for tensor in (*self.inputs, *self.outputs))
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
         """Compute the outputs; they belong to the caller."""
         names = output_names or self._output_names
         try:
-            values = self._session.run(names, inputs)
+            values = self._run_values(names, inputs) if self._has_bfloat16 else self._session.run(names, inputs)
         except Exception as error:  # ONNX Runtime's own errors share no base class
-            raise ModelFailed(f"{self.name} failed to run the model: {_reason(error)}") from error
+            message = f"{self.name} failed to run the model: {_reason(error)}"
+            raise (failure_on_device(message, str(error)) if self._on_device else ModelFailed(message)) from error
         return dict(zip(names, values, strict=True))
+
+    def _run_values(self, names: tuple[str, ...], inputs: Tensors) -> list[Tensor]:
+        """ONNX Runtime does not know numpy's bfloat16: it takes and gives it as bits."""
+        values = {name: _to_value(tensor) for name, tensor in inputs.items()}
+        return [_from_value(value) for value in self._session.run_with_ort_values(names, values)]
+
+
+def _to_value(tensor: Tensor) -> Any:
+    if tensor.dtype != _BFLOAT16:
+        return onnxruntime.OrtValue.ortvalue_from_numpy(tensor)
+    bits = np.ascontiguousarray(tensor).view(np.uint16)
+    return onnxruntime.OrtValue.ortvalue_from_numpy_with_onnx_type(bits, _ONNX_BFLOAT16)
+
+
+def _from_value(value: Any) -> Tensor:
+    if value.data_type() != "tensor(bfloat16)":
+        output: Tensor = value.numpy()
+        return output
+    shape = tuple(value.shape())
+    bits = np.empty(shape, np.uint16)
+    ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
+    return bits.view(_BFLOAT16)
 
 
 def _session_options(threads: int) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,14 +43,15 @@ class OpenVinoLoader:
         capabilities = self._core.get_property(_DEVICE, "OPTIMIZATION_CAPABILITIES")
         return ("float32", "bfloat16") if "BF16" in capabilities else ("float32",)
 
-    def load(self, path: Path, precision: str, *, threads: int = 0) -> OpenVinoEngine:
+    def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> OpenVinoEngine:
         """Load a model; raises `ModelFailed` for a broken file and for tensors of strings."""
         if precision not in self.precisions:
             raise ModelFailed(f"openvino does not compute in {precision} here; it offers {', '.join(self.precisions)}")
         if not path.is_file():
             raise ModelFailed(f"no model file {path.name}")
         try:
-            compiled = self._core.compile_model(self._core.read_model(path), _DEVICE, _options(precision, threads or self._threads))
+            settings = _options(precision, threads or self._threads) | dict(options or {})
+            compiled = self._core.compile_model(self._core.read_model(path), _DEVICE, settings)
             return OpenVinoEngine(compiled, precision=precision)
         except RuntimeError as error:
             raise ModelFailed(f"openvino cannot load {path.name}: {_reason(error).replace(str(path), path.name)}") from error
@@ -96,6 +98,8 @@ def _spec(port: Any) -> TensorSpec:
     element = port.get_element_type()
     if element == openvino.Type.string:
         raise ModelFailed(f"openvino does not serve tensors of strings, such as {port.get_any_name()}")
+    if element == openvino.Type.bf16:
+        raise ModelFailed(f"openvino does not serve tensors of bfloat16, such as {port.get_any_name()}")
     shape = tuple(size.get_length() if size.is_static else -1 for size in port.get_partial_shape())
     return TensorSpec(name=port.get_any_name(), dtype=np.dtype(element.to_dtype()), shape=shape)
 

@@ -66,8 +66,8 @@ class EngineLoader(Protocol):
     def precisions(self) -> tuple[str, ...]:
         """The precisions it can offer on this machine, the reference (float32) first."""
 
-    def load(self, path: Path, precision: str, *, threads: int = 0) -> Engine:
-        """Load; blocks. `threads` compute one run, 0 for the loader's own number.
+    def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> Engine:
+        """Load; blocks. `threads` compute one run, 0 for the loader's own number; `options` are the model's own, in the runtime's names.
 
         Raises `ModelFailed` when the file is broken or the runtime refuses it.
         """

@@ -5,8 +5,8 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import structlog
@@ -18,6 +18,7 @@ from inference_server.engine.runtimes import Runtimes
 from inference_server.errors import ConfigurationError, ModelFailed
 
 AUTO = "auto"
+EngineOptions = Mapping[str, Mapping[str, str]]
 _WARM_UP_RUNS = 2
 _TIMED_RUNS = 7
 # Timing of one candidate ends after this many seconds, given at least three runs.
@@ -54,6 +55,8 @@ class ModelFile:
     threads: int = 0
     # Largest deviation that its owner allows; None for the selector's.
     tolerance: float | None = None
+    # Its own options of runtimes, by engine and in the runtime's names.
+    options: EngineOptions = field(default_factory=dict)
 
 
 def label(engine: Engine) -> str:
@@ -85,10 +88,14 @@ class EngineSelector:
                 f"there is no engine {pin} on {self.device}; expected {AUTO}, {', '.join([*self._loaders, *self._labels()])}"
             )
 
-    def load(self, path: Path, candidate: str, *, threads: int = 0) -> Engine:
-        """Load one more instance with the engine and precision of a label."""
+    def load(self, path: Path, candidate: str, *, threads: int = 0, options: EngineOptions | None = None) -> Engine:
+        """Load one more instance with the engine and precision of a label; `options` by engine."""
         name, _, precision = candidate.partition(":")
-        return self._loaders[name].load(path, precision, threads=threads)
+        return self._loaders[name].load(path, precision, threads=threads, options=(options or {}).get(name))
+
+    def load_reference(self, path: Path, *, threads: int = 0) -> Engine:
+        """Load what the candidates are compared with: float32 on the CPU, whatever the device."""
+        return self._runtimes.reference.load(path, self._runtimes.reference.precisions[0], threads=threads)
 
     def select(self, model: ModelFile, *, pin: str = AUTO) -> Selection:
         """The engine that is to serve; blocks for as long as the candidates take to load and run.
@@ -115,7 +122,7 @@ class EngineSelector:
         return Selection(engine=self._warm(model, self._fastest(measurements, pin, model)), measurements=measurements, cached=False)
 
     def _warm(self, model: ModelFile, candidate: str) -> Engine:
-        engine = self.load(model.path, candidate, threads=model.threads)
+        engine = self.load(model.path, candidate, threads=model.threads, options=model.options)
         sample = model.sample(engine)
         try:
             engine.run(sample)
@@ -126,7 +133,7 @@ class EngineSelector:
 
     def _measured(self, model: ModelFile) -> tuple[Measurement, ...]:
         """How the candidates do; empty when the sample is a guess that the reference refuses, so that nothing can be compared."""
-        reference = self._runtimes.reference.load(model.path, self._runtimes.reference.precisions[0], threads=model.threads)
+        reference = self.load_reference(model.path, threads=model.threads)
         sample = model.sample(reference)
         try:
             expected = reference.run(sample)
@@ -143,7 +150,8 @@ class EngineSelector:
                 candidate = f"{loader.name}:{precision}"
                 try:
                     again = loader is self._runtimes.reference and precision == reference.precision
-                    engine = reference if again else loader.load(model.path, precision, threads=model.threads)
+                    options = model.options.get(loader.name)
+                    engine = reference if again else loader.load(model.path, precision, threads=model.threads, options=options)
                     error = deviation(engine.run(sample), expected)
                     yield Measurement(candidate=candidate, seconds=_median_seconds(engine, sample), error=error)
                 except ModelFailed as failure:
@@ -172,7 +180,8 @@ class EngineSelector:
     def _key(self, model: ModelFile) -> dict[str, object]:
         versions = {label: self._loaders[label.partition(":")[0]].version for label in self._labels()}
         machine = dict(self._runtimes.machine) | {"model_threads": str(model.threads)}
-        return {"model": model.digest, "machine": machine, "versions": versions, "sample": model.sample_key}
+        key: dict[str, object] = {"model": model.digest, "machine": machine, "versions": versions, "sample": model.sample_key}
+        return key | ({"options": {name: dict(options) for name, options in model.options.items()}} if model.options else {})
 
 
 def _pinned(candidate: str, pin: str) -> bool:

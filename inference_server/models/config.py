@@ -1,21 +1,24 @@
 """Reads config.pbtxt of Triton's repository layout.
 
-What would change a model's answers and is not done here is refused by name; what only makes it fast elsewhere is logged and left.
+What is not honoured here is refused by name, never ignored.
 """
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import ml_dtypes
 import numpy as np
-import structlog
 from google.protobuf import json_format, text_format
 from inference import model_config_pb2
 
 from inference_server.errors import ConfigurationError, InvalidInput
+from inference_server.models.accelerators import read_accelerators
+from inference_server.models.ensembles import read_steps
+from inference_server.models.support import unsupported
 from inference_server.models.values import (
     DEFAULT_LEVEL,
     LEVELS,
@@ -27,6 +30,8 @@ from inference_server.models.values import (
     Configuration,
     Placement,
     QueuePolicy,
+    RateLimit,
+    Resource,
     TensorConfig,
     Warmup,
     WarmupInput,
@@ -47,9 +52,10 @@ _DTYPES: Mapping[model_config_pb2.DataType.ValueType, np.dtype[Any]] = {
     model_config_pb2.TYPE_FP16: np.dtype(np.float16),
     model_config_pb2.TYPE_FP32: np.dtype(np.float32),
     model_config_pb2.TYPE_FP64: np.dtype(np.float64),
+    model_config_pb2.TYPE_BF16: np.dtype(ml_dtypes.bfloat16),
     model_config_pb2.TYPE_STRING: np.dtype(object),
 }
-_PLATFORMS = ("", "onnxruntime_onnx")
+_PLATFORMS = ("", "onnxruntime_onnx", "ensemble")
 _BACKENDS = ("", "onnxruntime", "openvino")
 _KINDS = {
     model_config_pb2.ModelInstanceGroup.KIND_AUTO: "auto",
@@ -57,30 +63,6 @@ _KINDS = {
     model_config_pb2.ModelInstanceGroup.KIND_GPU: "gpu",
     model_config_pb2.ModelInstanceGroup.KIND_MODEL: "auto",
 }
-# What is refused: what it is called, and whether a config asks for it.
-_REFUSED: tuple[tuple[str, Callable[[ConfigMessage], bool]], ...] = (
-    ("sequence_batching", lambda message: message.HasField("sequence_batching")),
-    ("ensemble_scheduling", lambda message: message.HasField("ensemble_scheduling")),
-    ("model_transaction_policy.decoupled", lambda message: message.model_transaction_policy.decoupled),
-    ("response_cache", lambda message: message.response_cache.enable),
-    ("batch_input", lambda message: bool(message.batch_input)),
-    ("batch_output", lambda message: bool(message.batch_output)),
-    ("model_operations", lambda message: bool(message.model_operations.op_library_filename)),
-    ("model_repository_agents", lambda message: bool(message.model_repository_agents.agents)),
-    ("input.reshape", lambda message: any(tensor.HasField("reshape") for tensor in message.input)),
-    ("output.reshape", lambda message: any(tensor.HasField("reshape") for tensor in message.output)),
-    ("input.is_shape_tensor", lambda message: any(tensor.is_shape_tensor for tensor in message.input)),
-    ("input.allow_ragged_batch", lambda message: any(tensor.allow_ragged_batch for tensor in message.input)),
-    ("input.optional", lambda message: any(tensor.optional for tensor in message.input)),
-)
-_LEFT: tuple[tuple[str, Callable[[ConfigMessage], bool]], ...] = (
-    ("optimization", lambda message: message.HasField("optimization")),
-    ("cc_model_filenames", lambda message: bool(message.cc_model_filenames)),
-    ("instance_group.rate_limiter", lambda message: any(group.HasField("rate_limiter") for group in message.instance_group)),
-    ("instance_group.host_policy", lambda message: any(group.host_policy for group in message.instance_group)),
-    ("instance_group.profile", lambda message: any(group.profile for group in message.instance_group)),
-)
-_log = structlog.get_logger(__name__)
 
 
 def read_configuration(folder: Path) -> Configuration:
@@ -128,6 +110,9 @@ def _configuration(folder: Path, message: ConfigMessage) -> Configuration:
         warmups=tuple(_warmup(folder, warmup) for warmup in message.model_warmup),
         parameters=_parameters(folder.name, message),
         filename=message.default_model_filename or _DEFAULT_MODEL_FILENAME,
+        accelerators=read_accelerators(folder.name, message),
+        steps=read_steps(folder.name, message),
+        caches=message.response_cache.enable,
     )
 
 
@@ -145,12 +130,9 @@ def _check(name: str, message: ConfigMessage) -> None:
         raise ConfigurationError(
             f"{name}/{FILENAME} has default_model_filename {message.default_model_filename}; expected a plain file name"
         )
-    refused = [what for what, asked in _REFUSED if asked(message)]
+    refused = unsupported(message)
     if refused:
-        raise ConfigurationError(f"{name}/{FILENAME} asks for {', '.join(refused)}, which this server does not do")
-    left = [what for what, asked in _LEFT if asked(message)]
-    if left:
-        _log.warning("model_config_partly_unused", model=name, unused=left)
+        raise ConfigurationError(f"{name}/{FILENAME} asks for {', '.join(refused)}, which this server does not do; take it out to serve")
 
 
 def _batching(name: str, message: ConfigMessage) -> Batching:
@@ -173,6 +155,7 @@ def _batching(name: str, message: ConfigMessage) -> Batching:
         default_level=default_level,
         policy=_policy(dynamic.default_queue_policy),
         policies={level: _policy(policy) for level, policy in dynamic.priority_queue_policy.items()},
+        strict=dynamic.priority_levels > 0,
     )
 
 
@@ -186,8 +169,17 @@ def _policy(policy: model_config_pb2.ModelQueuePolicy) -> QueuePolicy:
 
 def _placements(message: ConfigMessage) -> tuple[Placement, ...]:
     groups = [group for group in message.instance_group if not group.passive]
-    return tuple(Placement(kind=_KINDS[group.kind], count=max(1, group.count), gpus=tuple(group.gpus)) for group in groups) or (
-        Placement(kind="auto", count=1),
+    return tuple(map(_placement, groups)) or (Placement(kind="auto", count=1),)
+
+
+def _placement(group: model_config_pb2.ModelInstanceGroup) -> Placement:
+    limiter = group.rate_limiter
+    resources = {Resource(name=resource.name, shared=getattr(resource, "global")): resource.count for resource in limiter.resources}
+    return Placement(
+        kind=_KINDS[group.kind],
+        count=max(1, group.count),
+        gpus=tuple(group.gpus),
+        rate=RateLimit(resources=resources, priority=max(1, limiter.priority)),
     )
 
 

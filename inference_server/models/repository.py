@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
+
+from inference import model_config_pb2
 
 from inference_server.errors import ConfigurationError, ModelFailed, NotFound
 from inference_server.models.config import parse_configuration, read_configuration
 from inference_server.models.values import ConfigMessage, Configuration
+
+# Bytes; no file system takes more.
+_LONGEST_NAME = 255
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +51,8 @@ class ModelFolder:
     configuration: Configuration
     # The versions that its policy lets serve, oldest first.
     versions: tuple[VersionFile, ...]
+    # Names of the classes, in the order of their indices, by output.
+    labels: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class ModelRepository:
@@ -67,15 +74,36 @@ class ModelRepository:
         Raises `NotFound`, `InvalidInput` when `config` is no configuration, or `ConfigurationError` when the model is broken.
         """
         folder = self._root / name
-        if Path(name).name != name or name.startswith(("_", ".")) or not folder.is_dir():
+        if not _is_model_name(name) or not folder.is_dir():
             raise NotFound(f"there is no model {name}")
         configuration = read_configuration(folder) if config is None else parse_configuration(folder, config)
         numbers = sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _is_version(entry.name))
+        if not numbers and configuration.steps:
+            numbers = [1]  # a graph of other models has no file
         if not numbers:
             raise ConfigurationError(f"model {name} has no version; put its file into {name}/1/{configuration.filename}")
         chosen = _chosen(name, configuration.message, numbers)
         files = tuple(VersionFile(version=str(number), path=folder / str(number) / configuration.filename) for number in chosen)
-        return ModelFolder(name=name, configuration=configuration, versions=files)
+        labels = {output.name: _labels(folder, output) for output in configuration.message.output if output.label_filename}
+        return ModelFolder(name=name, configuration=configuration, versions=files, labels=labels)
+
+
+def _labels(folder: Path, output: model_config_pb2.ModelOutput) -> tuple[str, ...]:
+    """The lines of an output's `label_filename`."""
+    file = output.label_filename
+    if Path(file).name != file:
+        raise ConfigurationError(f"model {folder.name} has label_filename {file} for {output.name}; expected a file name in its folder")
+    try:
+        return tuple((folder / file).read_text(encoding="utf-8").splitlines())
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(
+            f"model {folder.name}: the labels of {output.name}, {file}, cannot be read ({type(error).__name__})"
+        ) from error
+
+
+def _is_model_name(name: str) -> bool:
+    """Whether a folder of the repository may be so called; a caller may ask for anything."""
+    return bool(name) and Path(name).name == name and not name.startswith(("_", ".")) and len(name.encode()) <= _LONGEST_NAME
 
 
 def _is_version(name: str) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,6 +10,9 @@ from typing import Any
 
 import numpy as np
 from inference import model_config_pb2
+
+from inference_server.models.accelerators import Accelerator
+from inference_server.models.ensembles import Step
 
 ConfigMessage = model_config_pb2.ModelConfig
 
@@ -61,14 +65,40 @@ class Batching:
     policy: QueuePolicy = field(default_factory=QueuePolicy)
     # Policies of the priorities that have their own.
     policies: Mapping[int, QueuePolicy] = field(default_factory=dict)
+    # Whether a priority waits for as long as there is a more urgent one, as Triton has it where the config names priorities.
+    strict: bool = False
 
     def level(self, priority: int) -> int:
         """The priority that a request gets: the default for 0 and for any that there is not."""
         return priority if 1 <= priority <= self.levels else self.default_level
 
+    def share(self, level: int) -> float:
+        """The weight of a priority: twice that of the next, or infinitely more; nothing for what its policy put behind all others."""
+        if level > self.levels:
+            return 0.0
+        return math.inf if self.strict else 2.0 ** (self.levels - level)
+
     def policy_of(self, level: int) -> QueuePolicy:
         """The bounds of a priority."""
         return self.policies.get(level, self.policy)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A named good of which runs take some."""
+
+    name: str
+    # Whether all devices share it, rather than each having its own.
+    shared: bool = False
+
+
+@dataclass(frozen=True, kw_only=True)
+class RateLimit:
+    """What each instance holds while it runs."""
+
+    resources: Mapping[Resource, int] = field(default_factory=dict)
+    # Turns when several models wait for a resource: 2 gets half as many as 1.
+    priority: int = 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +110,7 @@ class Placement:
     count: int
     # Numbers of the GPUs to use; none for all.
     gpus: tuple[int, ...] = ()
+    rate: RateLimit = field(default_factory=RateLimit)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -123,6 +154,12 @@ class Configuration:
     parameters: Mapping[str, str]
     # The model's file in a version's folder.
     filename: str
+    # Engines that the owner wants, by kind of device: gpu or cpu.
+    accelerators: Mapping[str, Accelerator] = field(default_factory=dict)
+    # Of an ensemble: its steps, each after those that it needs. It has no file.
+    steps: tuple[Step, ...] = ()
+    # Whether answers are kept, for requests that are equal.
+    caches: bool = False
 
     @property
     def engine(self) -> str:

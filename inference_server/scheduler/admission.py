@@ -60,15 +60,17 @@ class Admission:
         Raises `Overloaded`, or `InvalidTensor` for one that would not fit into an empty queue either.
         """
         if size > self._limits.max_bytes:
-            raise InvalidTensor(f"the request's tensors are {size} bytes; at most {self._limits.max_bytes} are taken: send it in parts")
+            raise InvalidTensor(
+                f"the request's tensors are {size} bytes; at most {self._limits.max_bytes} are taken: send it in parts", limit="queue_bytes"
+            )
         if self.requests >= self._limits.max_requests:
-            raise self._overloaded(f"{self.requests} requests are waiting or running, which is the limit", 1, now)
+            raise self._overloaded(f"{self.requests} requests are waiting or running, which is the limit", 1, now, "queue_requests")
         if self.bytes + size > self._limits.max_bytes:
             waiting = (
                 f"{self.bytes} bytes of tensors are waiting or running and {size} more would pass the limit of {self._limits.max_bytes}"
             )
             share = (self.bytes + size - self._limits.max_bytes) / max(1, self.bytes)
-            raise self._overloaded(waiting, math.ceil(self.requests * share), now)
+            raise self._overloaded(waiting, math.ceil(self.requests * share), now, "queue_bytes")
         self.requests += 1
         self.bytes += size
 
@@ -83,6 +85,6 @@ class Admission:
         """Seconds after which so many requests will have been answered."""
         return self._pace.seconds_for(too_many, now)
 
-    def _overloaded(self, reason: str, too_many: int, now: float) -> Overloaded:
+    def _overloaded(self, reason: str, too_many: int, now: float, limit: str) -> Overloaded:
         seconds = self.retry_after(too_many, now)
-        return Overloaded(f"{reason}; try again in {seconds:.2f} s", retry_after=seconds)
+        return Overloaded(f"{reason}; try again in {seconds:.2f} s", retry_after=seconds, limit=limit)

@@ -38,8 +38,9 @@ class Batcher:
             room = self._room(rows)
             ready_at = now if room else line.oldest(bucket).admitted + self._batching.max_delay_seconds
             if ready_at <= now:
-                # A request that is larger than the preferred size goes all the same.
-                return Formed(batch=tuple(line.take(bucket, room or self._most) or line.take(bucket, self._most)))
+                # A request that is larger than the preferred size goes all the same, when its turn comes.
+                room = max(room, line.next(bucket).rows) if room else self._most
+                return Formed(batch=tuple(line.take(bucket, room)))
             again_at = ready_at if again_at is None else min(again_at, ready_at)
         return Formed(again_at=again_at)
 

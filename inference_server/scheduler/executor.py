@@ -8,14 +8,15 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import structlog
 
 from inference_server.engine.port import Engine, Tensor
 from inference_server.engine.selection import label
-from inference_server.errors import InferenceError, ModelFailed
+from inference_server.errors import DeviceFailed, InferenceError, ModelFailed
+from inference_server.models.values import RateLimit
 from inference_server.scheduler.queue import Answer, Run, Work
 
 _log = structlog.get_logger(__name__)
@@ -35,11 +36,26 @@ class Ran:
     runs: tuple[Run, ...]
 
 
+@dataclass(frozen=True, kw_only=True)
+class PlacedEngine:
+    """An engine of an instance, and where it runs."""
+
+    engine: Engine
+    # cpu or cuda:N.
+    device: str
+    # What the instance holds while it runs.
+    rate: RateLimit = field(default_factory=RateLimit)
+    # Runs what the device fails to run; None to let it fail.
+    spare: Engine | None = None
+    # Why the engine is on the CPU although the model's place is a GPU; empty when it is not so.
+    fallback: str = ""
+
+
 class Instance:
     """One engine and the thread that alone calls it, so that the event loop never computes. Made on the event loop that it answers to."""
 
-    def __init__(self, engine: Engine, *, name: str, batched: bool) -> None:
-        self.engine = engine
+    def __init__(self, placed: PlacedEngine, *, name: str, batched: bool) -> None:
+        self.placed = placed
         self._batched = batched
         self._loop = asyncio.get_running_loop()
         self._inbox: queue.SimpleQueue[_Task | None] = queue.SimpleQueue()
@@ -60,7 +76,7 @@ class Instance:
     def _serve(self) -> None:
         while (task := self._inbox.get()) is not None:
             batch, finished = task
-            self._tell(finished, run_batch(self.engine, batch, batched=self._batched))
+            self._tell(finished, run_placed(self.placed, batch, batched=self._batched))
             del task, batch, finished  # or the last batch's tensors would live until the next one comes
         self._tell(self._ended.set)
 
@@ -69,12 +85,32 @@ class Instance:
             self._loop.call_soon_threadsafe(call, *values)
 
 
-def run_batch(engine: Engine, batch: Sequence[Work], *, batched: bool) -> Ran:
-    """Run requests as one batch. When that fails, run them one at a time, so that the one at fault fails alone."""
+def run_placed(placed: PlacedEngine, batch: Sequence[Work], *, batched: bool) -> Ran:
+    """Run requests as one batch, on the spare engine when the device fails; then each answer says so."""
+    try:
+        ran = run_batch(placed.engine, batch, batched=batched, device_may_fail=placed.spare is not None)
+        fallback = placed.fallback
+    except DeviceFailed as error:
+        assert placed.spare is not None  # noqa: S101
+        _log.warning("batch_falls_back_to_cpu", requests=len(batch), engine=label(placed.engine), reason=str(error))
+        ran = run_batch(placed.spare, batch, batched=batched)
+        fallback = error.cause
+    if not fallback:
+        return ran
+    return replace(ran, outcomes=tuple(replace(made, fallback=fallback) if isinstance(made, Answer) else made for made in ran.outcomes))
+
+
+def run_batch(engine: Engine, batch: Sequence[Work], *, batched: bool, device_may_fail: bool = False) -> Ran:
+    """Run requests as one batch. When that fails, run them one at a time, so that the one at fault fails alone.
+
+    Raises `DeviceFailed` when `device_may_fail` and the device fails the batch.
+    """
     start = time.monotonic()
     try:
         outcomes: tuple[Outcome | None, ...] = _together(engine, batch, batched=batched)
     except ModelFailed as error:
+        if device_may_fail and isinstance(error, DeviceFailed):
+            raise
         if len(batch) == 1:
             outcomes = (error,)
         else:

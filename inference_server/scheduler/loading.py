@@ -6,6 +6,7 @@ import contextlib
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 
 import numpy as np
 import structlog
@@ -15,10 +16,14 @@ from inference_server.engine.devices import usable_cores
 from inference_server.engine.port import Engine, Tensors, TensorSpec
 from inference_server.engine.sample import representative
 from inference_server.engine.selection import AUTO, EngineSelector, ModelFile, Selection, label
-from inference_server.errors import ConfigurationError, InvalidTensor, ModelFailed
+from inference_server.errors import ConfigurationError, DeviceFailed, InvalidTensor, ModelFailed
 from inference_server.models.completion import Completed, complete
 from inference_server.models.repository import ModelFolder, VersionFile
 from inference_server.models.values import Batching, ConfigMessage, Configuration, Placement, Warmup
+from inference_server.scheduler.executor import PlacedEngine
+from inference_server.scheduler.fallback import SpareEngine
+from inference_server.scheduler.memory import Holding, MemoryBudget
+from inference_server.scheduler.placement import Place, accelerator_on, check_accelerators, options_on
 from inference_server.scheduler.port import ModelFacts
 from inference_server.scheduler.validation import Signature
 from inference_server.scheduler.warmup import warmup_tensors
@@ -37,35 +42,60 @@ class LoadedModel:
     config: ConfigMessage
     batching: Batching
     # One for each instance.
-    engines: tuple[Engine, ...]
-    # Where each of them runs.
-    devices: tuple[str, ...]
+    placed: tuple[PlacedEngine, ...]
+    # What it takes of the memory for models, until it is released.
+    memory: Holding
+    # Names of the classes, in the order of their indices, by output.
+    labels: Mapping[str, tuple[str, ...]]
 
 
 class ModelLoader:
     """Loads versions of models; blocks.
 
     `engines`: the selector of each device, the server's own device first. `pin`: engine of the models that name none of their own.
-    `default_max_batch_size`: for models that take batches and whose owner gives no size.
+    `default_max_batch_size`: for models that take batches and whose owner gives no size. `cpu_fallback`: whether the CPU may answer
+    where a GPU fails. `memory`: for all models.
     """
 
-    def __init__(self, engines: Mapping[str, EngineSelector], *, pin: str = AUTO, default_max_batch_size: int = 32) -> None:
+    def __init__(
+        self,
+        engines: Mapping[str, EngineSelector],
+        *,
+        pin: str = AUTO,
+        default_max_batch_size: int = 32,
+        cpu_fallback: bool = False,
+        memory: MemoryBudget | None = None,
+    ) -> None:
         self._engines = dict(engines)
+        self.cpu_fallback = cpu_fallback
+        self._memory = memory or MemoryBudget()
         self._pin = pin
         self._default_max_batch_size = default_max_batch_size
 
     def load(self, folder: ModelFolder, file: VersionFile) -> LoadedModel:
-        """Load, check and warm up one version. Raises `ConfigurationError` or `ModelFailed`."""
+        """Load, check and warm up one version. Raises `ConfigurationError`, `ModelFailed` or `MemoryExhausted`."""
         sha256, digest = file.digests()
-        return _Loading(self, folder, file, sha256=sha256, digest=digest).run()
+        memory = self._memory.hold(folder.name, file.path.parent, len(self.places(folder)))
+        try:
+            loaded = _Loading(self, folder, file, sha256=sha256, digest=digest).run(memory)
+            memory.measure()
+        except BaseException:
+            memory.release()
+            raise
+        return loaded
 
-    def selectors(self, folder: ModelFolder) -> list[EngineSelector]:
-        """The selector of each instance."""
-        return [selector for placement in folder.configuration.placements for selector in self._placed(folder.name, placement)]
+    def places(self, folder: ModelFolder) -> list[Place]:
+        """Where each instance goes."""
+        return [
+            Place(selector=selector, rate=placement.rate)
+            for placement in folder.configuration.placements
+            for selector in self._placed(folder.name, placement)
+        ]
 
-    def pin(self, configuration: Configuration) -> str:
-        """The engine that a model must have, or `auto`."""
-        return configuration.engine or self._pin
+    def pin(self, configuration: Configuration, device: str) -> str:
+        """The engine that a model must have on a device, or `auto`."""
+        accelerator = accelerator_on(configuration, device)
+        return configuration.engine or (accelerator.engine if accelerator else self._pin)
 
     def completed(self, folder: ModelFolder, engine: Engine, *, batches: bool) -> Completed:
         """The configuration checked against a loaded file and filled in."""
@@ -103,22 +133,36 @@ class _Loading:
         self._configuration = folder.configuration
         self._batches = True
 
-    def run(self) -> LoadedModel:
-        selectors = self._loader.selectors(self._folder)
+    def run(self, memory: Holding) -> LoadedModel:
+        places = self._loader.places(self._folder)
+        selectors = [place.selector for place in places]
+        check_accelerators(self._folder.name, self._configuration, (selector.device for selector in selectors))
         threads = self._threads(selectors)
+        spare = SpareEngine(partial(selectors[0].load_reference, self._file.path), model=self._folder.name)
         chosen: dict[str, str] = {}
-        engines: list[Engine] = []
-        for selector in selectors:
-            if selector.device in chosen:
-                engines.append(selector.load(self._file.path, chosen[selector.device], threads=threads))
-                continue
-            selection = self._select(selector, threads)
-            chosen[selector.device] = label(selection.engine)
-            engines.append(selection.engine)
-        completed = self._checked_batches(engines[0])
-        for engine in engines:
-            self._warm_up(engine, completed)
-        return self._loaded(engines, tuple(selector.device for selector in selectors), completed)
+        placed = [self._placed(place, chosen, threads, spare) for place in places]
+        completed = self._checked_batches(placed[0].engine)
+        for each in placed:
+            self._warm_up(each, completed)
+        return self._loaded(placed, completed, memory)
+
+    def _placed(self, place: Place, chosen: dict[str, str], threads: int, spare: SpareEngine) -> PlacedEngine:
+        """An engine for a place: the one `chosen` for its device already, or the one that is chosen now."""
+        selector, device = place.selector, place.selector.device
+        may_fall_back = device != "cpu" and self._loader.cpu_fallback
+        try:
+            if device in chosen:
+                engine = selector.load(self._file.path, chosen[device], threads=threads, options=options_on(self._configuration, device))
+            else:
+                engine = self._select(selector, threads).engine
+                chosen[device] = label(engine)
+        except ModelFailed as error:
+            if not may_fall_back:
+                raise
+            _log.warning("model_falls_back_to_cpu", model=self._folder.name, device=device, reason=str(error))
+            cause = error.cause if isinstance(error, DeviceFailed) else "engine_not_built"
+            return PlacedEngine(engine=selector.load_reference(self._file.path), device="cpu", rate=place.rate, fallback=cause)
+        return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
 
     def _threads(self, selectors: list[EngineSelector]) -> int:
         """Instances on the CPU share its cores, unless the owner says otherwise; 0 leaves it to the engine's loader."""
@@ -134,8 +178,9 @@ class _Loading:
             sample_given=bool(self._configuration.warmups or self._configuration.warmup_shapes),
             threads=threads,
             tolerance=self._configuration.tolerance,
+            options=options_on(self._configuration, selector.device),
         )
-        pin = self._loader.pin(self._configuration)
+        pin = self._loader.pin(self._configuration, selector.device)
         selection = selector.select(model, pin=pin)
         _log.info(
             "engine_selected",
@@ -179,14 +224,16 @@ class _Loading:
             completed = self._loader.completed(self._folder, engine, batches=False)
         return completed
 
-    def _warm_up(self, engine: Engine, completed: Completed) -> None:
+    def _warm_up(self, placed: PlacedEngine, completed: Completed) -> None:
+        engine = placed.engine
         if not self._configuration.warmups:
             with contextlib.suppress(ModelFailed):  # the sample is a guess
                 engine.run(self._sample(engine))
         for warmup in self._configuration.warmups:
             tensors = self._warmup_request(warmup, engine, completed)
             for _ in range(warmup.count):
-                engine.run(tensors)
+                with contextlib.suppress(*([DeviceFailed] if placed.spare else [])):  # each request will be told
+                    engine.run(tensors)
 
     def _warmup_request(self, warmup: Warmup, engine: Engine, completed: Completed) -> Tensors:
         tensors = warmup_tensors(warmup, batched=completed.max_batch_size > 0)
@@ -197,19 +244,25 @@ class _Loading:
             raise ConfigurationError(f"model_warmup {warmup.name} does not fit: {error}") from error
         return tensors
 
-    def _loaded(self, engines: list[Engine], devices: tuple[str, ...], completed: Completed) -> LoadedModel:
+    def _loaded(self, placed: list[PlacedEngine], completed: Completed, memory: Holding) -> LoadedModel:
+        first = placed[0].engine
         facts = ModelFacts(
             name=self._folder.name,
             version=self._file.version,
-            engine=label(engines[0]),
-            inputs=_specs(engines[0].inputs, completed),
-            outputs=_specs(engines[0].outputs, completed),
+            engine=label(first),
+            inputs=_specs(first.inputs, completed),
+            outputs=_specs(first.outputs, completed),
             max_batch_size=completed.max_batch_size,
             sha256=self._sha256,
             parameters=self._configuration.parameters,
         )
         return LoadedModel(
-            facts=facts, config=completed.message, batching=self._configuration.batching, engines=tuple(engines), devices=devices
+            facts=facts,
+            config=completed.message,
+            batching=self._configuration.batching,
+            placed=tuple(placed),
+            memory=memory,
+            labels=self._folder.labels,
         )
 
 

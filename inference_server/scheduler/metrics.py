@@ -6,6 +6,9 @@ from collections.abc import Sequence
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram
 
+from inference_server.errors import DeadlineExceeded, InferenceError, InvalidTensor, Overloaded, Unavailable
+from inference_server.scheduler.executor import PlacedEngine
+
 _SECONDS = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0)
 _ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 # How a request can end.
@@ -24,20 +27,27 @@ class SchedulerMetrics:
         self.waiting = Gauge("lamina_waiting_requests", "Requests that wait for an instance.", model, registry=registry)
         self.admitted_requests = Gauge("lamina_admitted_requests", "Requests that wait or run, of all models.", registry=registry)
         self.admitted_bytes = Gauge("lamina_admitted_bytes", "Bytes of their inputs.", registry=registry)
+        self.response_cache_bytes = Gauge(
+            "lamina_response_cache_bytes", "Bytes of answers that are kept, of all models.", registry=registry
+        )
+        self.model_memory_bytes = Gauge("lamina_model_memory_bytes", "Bytes that loaded models take of their budget.", registry=registry)
         self.engines = Gauge(
             "lamina_model_engine_info",
             "1 for the engine that serves a model.",
             (*model, "engine", "precision", "device"),
             registry=registry,
         )
+        self.fallbacks = Counter(
+            "lamina_fallbacks", "Requests that the CPU answered in the place of a GPU, by why.", (*model, "cause"), registry=registry
+        )
         self._served: set[tuple[str, str, str, str, str]] = set()
         self.states = Gauge("lamina_model_ready", "1 when a model serves, else 0.", model, registry=registry)
 
-    def serves(self, model: str, version: str, engines: Sequence[tuple[str, str]], devices: Sequence[str]) -> None:
+    def serves(self, model: str, version: str, placed: Sequence[PlacedEngine]) -> None:
         """Tell the engine, precision and device of each instance that serves, and forget those of the one before."""
         self._forget_engines(model, version)
-        for (engine, precision), device in zip(engines, devices, strict=True):
-            labels = (model, version, engine, precision, device)
+        for each in placed:
+            labels = (model, version, each.engine.name, each.engine.precision, each.device)
             self.engines.labels(*labels).set(1)
             self._served.add(labels)
 
@@ -56,12 +66,24 @@ class ModelMetrics:
     """The metrics of one version of a model, looked up once."""
 
     def __init__(self, metrics: SchedulerMetrics, model: str, version: str) -> None:
+        self._model = (model, version)
+        self._fallbacks = metrics.fallbacks
         self._requests = {outcome: metrics.requests.labels(model, version, outcome) for outcome in OUTCOMES}
         self.queue_seconds = metrics.queue_seconds.labels(model, version)
         self.compute_seconds = metrics.compute_seconds.labels(model, version)
         self.batch_rows = metrics.batch_rows.labels(model, version)
         self.waiting = metrics.waiting.labels(model, version)
 
+    def fell_back(self, cause: str) -> None:
+        """Count a request that the CPU answered in the place of a GPU."""
+        self._fallbacks.labels(*self._model, cause).inc()
+
     def ended(self, outcome: str) -> None:
         """Count a request by how it ended."""
         self._requests[outcome].inc()
+
+
+def outcome_of(error: InferenceError) -> str:
+    """How a request ended that an error ended."""
+    names = {InvalidTensor: "invalid", Overloaded: "overloaded", DeadlineExceeded: "expired", Unavailable: "unavailable"}
+    return next((name for kind, name in names.items() if isinstance(error, kind)), "failed")

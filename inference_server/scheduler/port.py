@@ -47,6 +47,8 @@ class InferenceResponse:
     # Seconds waited in the queue, and seconds computed.
     queue_seconds: float
     compute_seconds: float
+    # Why the CPU answered in the place of the model's GPU; empty when it did not.
+    fallback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,13 +1,16 @@
-"""Requests that wait for an instance: by priority, in turns between clients, and in buckets of equal shapes."""
+"""Requests that wait for an instance: by priority, in turns between clients by weight, and in buckets of equal shapes."""
 
 from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 
 from inference_server.engine.port import Tensor, Tensors
+from inference_server.models.values import Batching
+from inference_server.scheduler.turns import Turns
 
 Bucket = Hashable
 
@@ -36,6 +39,8 @@ class Answer:
     compute_seconds: float
     # The execution that it was part of.
     run: Run
+    # Why the CPU computed it in the place of the model's GPU; empty when it did not.
+    fallback: str = ""
 
 
 @dataclass(kw_only=True, slots=True, eq=False)
@@ -63,16 +68,30 @@ class Work:
     # Cancelled when the request is settled.
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
 
+    @property
+    def cost(self) -> int:
+        """What it takes of its client's share: bytes, for a wide tile is more work than a narrow one."""
+        return max(1, self.size)
+
 
 _Line = OrderedDict[int, Work]
+_EVEN: Mapping[str, float] = MappingProxyType({})
 
 
 class WaitingLine:
-    """The queue of one model: every operation takes time by the clients and the batch, not by the requests that wait."""
+    """The queue of one model: every operation takes time by the clients and the batch, not by the requests that wait.
 
-    def __init__(self) -> None:
-        # Priority → client, in the order of their turns → bucket → requests in the order of their arrival.
-        self._levels: dict[int, OrderedDict[str, dict[Bucket, _Line]]] = {}
+    Whose turn it is goes by priority, and among the clients of one priority by weight; what counts is the bytes that each was given.
+    `weights`: shares of clients by name, 1 for those that it does not name.
+    """
+
+    def __init__(self, batching: Batching | None = None, *, weights: Mapping[str, float] = _EVEN) -> None:
+        batching = batching or Batching()
+        # Priority → client → bucket → requests in the order of their arrival.
+        self._levels: dict[int, dict[str, dict[Bucket, _Line]]] = {}
+        self._level_turns = Turns[int](batching.share, rank=int)
+        self._client_turns: dict[int, Turns[str]] = {}
+        self._weights = weights
         # Bucket → all its requests in the order of their arrival.
         self._buckets: dict[Bucket, _Line] = {}
         self._rows: dict[Bucket, int] = {}
@@ -93,7 +112,9 @@ class WaitingLine:
 
     def push(self, work: Work) -> None:
         """Append a request to its client's line."""
-        client = self._levels.setdefault(work.level, OrderedDict()).setdefault(work.client, {})
+        self._level_turns.enter(work.level)
+        self._turns(work.level).enter(work.client)
+        client = self._levels.setdefault(work.level, {}).setdefault(work.client, {})
         client.setdefault(work.bucket, OrderedDict())[id(work)] = work
         self._buckets.setdefault(work.bucket, OrderedDict())[id(work)] = work
         self._rows[work.bucket] = self._rows.get(work.bucket, 0) + work.rows
@@ -110,8 +131,10 @@ class WaitingLine:
                 del lines_by_bucket[work.bucket]
         if not lines:
             del clients[work.client]
+            self._turns(work.level).leave(work.client)
         if not clients:
             del self._levels[work.level]
+            self._level_turns.leave(work.level)
         self._rows[work.bucket] -= work.rows
         if not self._rows[work.bucket]:
             del self._rows[work.bucket]
@@ -120,11 +143,11 @@ class WaitingLine:
             del self._counts[work.level]
 
     def buckets(self) -> list[Bucket]:
-        """The buckets, that of the request whose turn it is first, then by their oldest request."""
+        """The buckets, that of the request whose turn it is first."""
         if not self._levels:
             return []
-        clients = self._levels[min(self._levels)]
-        lines = next(iter(clients.values()))
+        level = self._level_turns.first()
+        lines = self._levels[level][self._turns(level).first()]
         turn = min(lines, key=lambda bucket: next(iter(lines[bucket].values())).admitted)
         return [turn, *(bucket for bucket in self._buckets if bucket != turn)]
 
@@ -136,10 +159,20 @@ class WaitingLine:
         """The request of a bucket that came first."""
         return next(iter(self._buckets[bucket].values()))
 
+    def next(self, bucket: Bucket) -> Work:
+        """The request of a bucket whose turn it is."""
+        lines = (
+            self._levels[level][client][bucket]
+            for level in list(self._level_turns.in_order())
+            for client in list(self._turns(level).in_order())
+            if bucket in self._levels[level][client]
+        )
+        return next(iter(next(lines).values()))
+
     def take(self, bucket: Bucket, room: int) -> list[Work]:
-        """Take requests of a bucket until no further one fits into `room` rows: urgent ones first, clients in turns."""
+        """Take requests of a bucket until no further one fits into `room` rows, in the order of their turns."""
         taken: list[Work] = []
-        for level in sorted(self._levels):
+        for level in list(self._level_turns.in_order()):
             for work in self._take(level, bucket, room):
                 taken.append(work)
                 room -= work.rows
@@ -149,17 +182,24 @@ class WaitingLine:
 
     def _take(self, level: int, bucket: Bucket, room: int) -> list[Work]:
         taken: list[Work] = []
-        passed_over = 0
-        while room > 0 and level in self._levels and passed_over < len(self._levels[level]):
-            clients = self._levels[level]
-            name, lines = next(iter(clients.items()))
-            clients.move_to_end(name)
-            first = next(iter(lines[bucket].values())) if bucket in lines else None
+        turns = self._turns(level)
+        order = turns.in_order()
+        for client in order:
+            line = self._levels[level][client].get(bucket)
+            first = next(iter(line.values())) if line else None
             if first is None or first.rows > room:
-                passed_over += 1
-                continue
-            passed_over = 0
+                continue  # it keeps its turn
+            turns.charge(client, first.cost)
+            self._level_turns.charge(level, first.cost)
             self.remove(first)
             taken.append(first)
             room -= first.rows
+            if not room:
+                break
+        order.close()
         return taken
+
+    def _turns(self, level: int) -> Turns[str]:
+        if level not in self._client_turns:
+            self._client_turns[level] = Turns(lambda client: self._weights.get(client, 1.0))
+        return self._client_turns[level]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -13,13 +13,19 @@ import structlog
 from prometheus_client import CollectorRegistry
 
 from inference_server.engine.selection import AUTO, EngineSelector
-from inference_server.errors import InferenceError, InvalidInput, ModelFailed, NotFound, Unavailable
-from inference_server.models.repository import ModelFolder, ModelRepository
+from inference_server.errors import ConfigurationError, InferenceError, InvalidInput, ModelFailed, NotFound, Unavailable
+from inference_server.models.repository import ModelFolder, ModelRepository, VersionFile
 from inference_server.models.values import ConfigMessage
 from inference_server.scheduler.admission import Admission, QueueLimits
-from inference_server.scheduler.loading import LoadedModel, ModelLoader
+from inference_server.scheduler.ensemble import ServedEnsemble
+from inference_server.scheduler.load_order import check_ends, load_order
+from inference_server.scheduler.loading import ModelLoader
+from inference_server.scheduler.memory import MemoryBudget
 from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
+from inference_server.scheduler.rate_limiter import RateLimiter
+from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.scheduler.serving import ServedModel
 from inference_server.scheduler.statistics import Statistics
 from inference_server.scheduler.status import ModelState, ModelStatus
@@ -27,6 +33,7 @@ from inference_server.scheduler.status import ModelState, ModelStatus
 _REPLACED_GRACE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
+_Served = ServedModel | ServedEnsemble
 # Why a model that is known does not serve.
 _ABSENT = {
     ModelState.LOADING: "is still loading",
@@ -52,28 +59,41 @@ class ServingModels:
         limits: QueueLimits | None = None,
         engine: str = AUTO,
         default_max_batch_size: int = 32,
+        options: SchedulingOptions | None = None,
     ) -> None:
         self._repository = repository
-        self._loader = ModelLoader(engines, pin=engine, default_max_batch_size=default_max_batch_size)
+        self._options = options or SchedulingOptions()
+        self._memory = MemoryBudget(self._options.model_memory_bytes)
+        self._loader = ModelLoader(
+            engines,
+            pin=engine,
+            default_max_batch_size=default_max_batch_size,
+            cpu_fallback=self._options.cpu_fallback,
+            memory=self._memory,
+        )
         self._metrics = SchedulerMetrics(metrics)
+        self._cache = ResponseCache(self._options.response_cache_bytes)
+        self._metrics.response_cache_bytes.set_function(lambda: self._cache.bytes)
+        self._metrics.model_memory_bytes.set_function(lambda: self._memory.used_bytes)
+        self._limiter = RateLimiter()
         self._admission = Admission(limits or QueueLimits())
         self._metrics.admitted_requests.set_function(lambda: self._admission.requests)
         self._metrics.admitted_bytes.set_function(lambda: self._admission.bytes)
         self._statuses: dict[str, dict[str, ModelStatus]] = {}
-        self._served: dict[str, dict[str, ServedModel]] = {}
+        self._served: dict[str, dict[str, _Served]] = {}
         self._draining = False
         # One load at a time: a load measures engines, and two would disturb each other.
         self._loading = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
         # What was replaced and still finishes what it has, by the task that waits for it.
-        self._retiring: dict[asyncio.Task[None], ServedModel] = {}
+        self._retiring: dict[asyncio.Task[None], _Served] = {}
 
     async def load_all(self) -> None:
         """Load every model of the repository, one after another; those that fail are told in `index` and stop nobody else.
 
         Raises `ConfigurationError` when the repository itself cannot be read.
         """
-        names = await self._in_thread(self._repository.names)
+        names = await self._in_thread(partial(load_order, self._repository))
         for name in names:
             self._set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
         for name in names:
@@ -140,7 +160,9 @@ class ServingModels:
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether a model serves; of an empty version, whether any does."""
         versions = self._served.get(name, {})
-        return not self._draining and (version in versions if version else bool(versions))
+        chosen = versions.get(version) if version else next(iter(versions.values()), None)
+        steps = chosen.steps if isinstance(chosen, ServedEnsemble) else ()
+        return not self._draining and chosen is not None and all(self.is_ready(step.model, step.version) for step in steps)
 
     def versions(self, name: str) -> tuple[str, ...]:
         """The versions of a model that serve, oldest first. Raises as `facts` does."""
@@ -155,6 +177,10 @@ class ServingModels:
         """The complete configuration of a model that serves. Raises as `facts` does."""
         return self._find(name, version).config
 
+    def labels(self, name: str, version: str = "") -> Mapping[str, tuple[str, ...]]:
+        """Names of a model's classes by output, where its owner gave them. Raises as `facts` does."""
+        return self._find(name, version).labels
+
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request, batched with others of its shape; see `port.Inference`."""
         if self._draining:
@@ -164,10 +190,12 @@ class ServingModels:
     async def close(self, *, grace_seconds: float) -> None:
         """Refuse new requests, let those that are there finish within the grace, and end all instances."""
         self._draining = True
-        served = [model for versions in self._served.values() for model in versions.values()]
-        async with asyncio.TaskGroup() as group:
-            for model in (*served, *self._retiring.values()):
-                group.create_task(model.close(grace_seconds=grace_seconds))
+        served = [*(model for versions in self._served.values() for model in versions.values()), *self._retiring.values()]
+        for kind in (ServedEnsemble, ServedModel):  # ensembles first: what they have begun needs the models
+            async with asyncio.TaskGroup() as group:
+                for model in served:
+                    if isinstance(model, kind):
+                        group.create_task(model.close(grace_seconds=grace_seconds))
         await asyncio.gather(*self._retiring, return_exceptions=True)
         self._thread.shutdown(wait=False, cancel_futures=True)
 
@@ -179,7 +207,7 @@ class ServingModels:
                 self._set(ModelStatus(name=folder.name, version=file.version, state=ModelState.LOADING, reason="loads"))
         for file in reversed(folder.versions):  # the newest first: it is the one that most ask for
             try:
-                self._swap(await self._in_thread(partial(self._loader.load, folder, file)))
+                await self._load_version(folder, file)
             except InferenceError as error:
                 failures.append(error)
                 self._failed(folder.name, file.version, str(error))
@@ -193,20 +221,44 @@ class ServingModels:
         if failures:
             raise failures[0]
 
-    def _swap(self, loaded: LoadedModel) -> None:
-        if self._draining:
+    async def _load_version(self, folder: ModelFolder, file: VersionFile) -> None:
+        metrics = ModelMetrics(self._metrics, folder.name, file.version)
+        if folder.configuration.steps:
+            check_ends(folder.name, (step.model for step in folder.configuration.steps), self._models_of)
+            self._swap(ServedEnsemble(folder, file.version, infer=self._infer_step, facts=self.facts, metrics=metrics))
             return
-        facts = loaded.facts
-        served = ServedModel(loaded, admission=self._admission, metrics=ModelMetrics(self._metrics, facts.name, facts.version))
+        if folder.configuration.caches and not self._options.response_cache_bytes:
+            raise ConfigurationError(
+                f"{folder.name}/config.pbtxt asks for response_cache; give it room: INFERENCE_RESPONSE_CACHE_BYTES is 0"
+            )
+        loaded = await self._in_thread(partial(self._loader.load, folder, file))
+        if self._draining:
+            loaded.memory.release()
+            return
+        self._metrics.serves(folder.name, file.version, loaded.placed)
+        cache = self._cache.of_model() if folder.configuration.caches else None
+        self._swap(
+            ServedModel(loaded, admission=self._admission, metrics=metrics, limiter=self._limiter, options=self._options, cache=cache)
+        )
+
+    def _models_of(self, name: str) -> Iterable[str]:
+        """The models that an ensemble which serves is made of."""
+        return (step.model for served in self._served.get(name, {}).values() if isinstance(served, ServedEnsemble) for step in served.steps)
+
+    async def _infer_step(self, request: InferenceRequest) -> InferenceResponse:
+        """A step of a request that was let in: it is finished even while the server shuts down."""
+        return await self._find(request.model, request.version).infer(request)
+
+    def _swap(self, served: _Served) -> None:
+        facts = served.facts
         old = self._served.setdefault(facts.name, {}).get(facts.version)
         self._served[facts.name][facts.version] = served
         self._set(ModelStatus(name=facts.name, version=facts.version, state=ModelState.READY))
-        self._metrics.serves(facts.name, facts.version, [(engine.name, engine.precision) for engine in loaded.engines], loaded.devices)
-        _log.info("model_ready", model=facts.name, version=facts.version, engine=facts.engine, instances=len(loaded.engines))
+        _log.info("model_ready", model=facts.name, version=facts.version, engine=facts.engine)
         if old is not None:
             self._retire(old)
 
-    def _retire(self, model: ServedModel) -> asyncio.Task[None]:
+    def _retire(self, model: _Served) -> asyncio.Task[None]:
         closing = asyncio.get_running_loop().create_task(model.close(grace_seconds=_REPLACED_GRACE_SECONDS))
         self._retiring[closing] = model
         closing.add_done_callback(self._retiring.pop)
@@ -233,7 +285,7 @@ class ServingModels:
         if status.version:
             self._metrics.states.labels(status.name, status.version).set(status.state is ModelState.READY)
 
-    def _find(self, name: str, version: str) -> ServedModel:
+    def _find(self, name: str, version: str) -> _Served:
         versions = self._served.get(name, {})
         if version in versions:
             return versions[version]

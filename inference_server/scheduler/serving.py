@@ -8,15 +8,19 @@ from collections.abc import Sequence
 
 import structlog
 
-from inference_server.errors import DeadlineExceeded, InferenceError, InvalidTensor, Overloaded, Unavailable
+from inference_server.errors import DeadlineExceeded, InferenceError, Overloaded, Unavailable
 from inference_server.models.values import Batching
 from inference_server.scheduler.admission import Admission
 from inference_server.scheduler.batcher import Batcher
 from inference_server.scheduler.executor import Instance, Ran
+from inference_server.scheduler.forecast import Forecast
 from inference_server.scheduler.loading import LoadedModel
-from inference_server.scheduler.metrics import ModelMetrics
+from inference_server.scheduler.metrics import ModelMetrics, outcome_of
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.scheduler.queue import Answer, WaitingLine, Work
+from inference_server.scheduler.rate_limiter import RateLimiter
+from inference_server.scheduler.response_cache import ModelCache
 from inference_server.scheduler.statistics import Statistics
 from inference_server.scheduler.validation import Signature
 
@@ -28,22 +32,36 @@ _log = structlog.get_logger(__name__)
 class ServedModel:
     """A loaded version with its queue and instances. Everything but the engines' runs happens on the event loop, so nothing is locked."""
 
-    def __init__(self, loaded: LoadedModel, *, admission: Admission, metrics: ModelMetrics) -> None:
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        *,
+        admission: Admission,
+        metrics: ModelMetrics,
+        limiter: RateLimiter,
+        options: SchedulingOptions,
+        cache: ModelCache | None = None,
+    ) -> None:
         facts = loaded.facts
         self.facts = facts
         self.config = loaded.config
+        self.labels = loaded.labels
         self.statistics = Statistics(model=facts.name, version=facts.version)
         self._batching: Batching = loaded.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
-        self._line = WaitingLine()
+        self._line = WaitingLine(loaded.batching, weights=options.client_weights)
         self._batcher = Batcher(loaded.batching, max_batch_size=facts.max_batch_size)
+        self._forecast = Forecast()
         self._admission = admission
         self._metrics = metrics
         batched = facts.max_batch_size > 0
         self._instances = [
-            Instance(engine, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, engine in enumerate(loaded.engines)
+            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, placed in enumerate(loaded.placed)
         ]
         self._idle = list(self._instances)
+        self._seat = limiter.seat(loaded.placed, self._dispatch)
+        self._cache = cache
+        self._memory = loaded.memory
         self._look_again: asyncio.Handle | None = None
         self._open = True
         # Set while nothing waits or runs.
@@ -51,17 +69,22 @@ class ServedModel:
         self._empty.set()
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        """Run one request, batched with others; see `port.Inference`."""
+        """Run one request, batched with others, or give the answer that was kept of an equal one; see `port.Inference`."""
+        if self._cache is None or not self._open:
+            return await self._infer(request)
+        return await self._cache.through(request, self._infer, statistics=self.statistics, found=lambda: self._metrics.ended("success"))
+
+    async def _infer(self, request: InferenceRequest) -> InferenceResponse:
         try:
             work = self._admit(request)
         except InferenceError as error:
-            self._metrics.ended(_outcome(error))
+            self._metrics.ended(outcome_of(error))
             self.statistics.failed(0.0)
             raise
         try:
             answer = await work.future
         except InferenceError as error:
-            self._metrics.ended(_outcome(error))
+            self._metrics.ended(outcome_of(error))
             self.statistics.failed(time.monotonic() - work.admitted)
             raise
         except asyncio.CancelledError:
@@ -86,12 +109,16 @@ class ServedModel:
             for work in list(self._line):
                 _fail(work, Unavailable(f"model {self.facts.name} was stopped before the request's turn came; try again"))
                 self._withdraw(work)
+        if self._cache:
+            self._cache.close()
         try:
             async with asyncio.timeout(_RUN_SECONDS), asyncio.TaskGroup() as group:
                 for instance in self._instances:
                     group.create_task(instance.close())
         except TimeoutError:
             _log.error("run_does_not_end", model=self.facts.name, version=self.facts.version, seconds=_RUN_SECONDS)
+        self._seat.close()
+        self._memory.release()
 
     def _admit(self, request: InferenceRequest) -> Work:
         name, caller, now = self.facts.name, request.caller, time.monotonic()
@@ -192,27 +219,43 @@ class ServedModel:
     def _dispatch(self) -> None:
         """Give batches to idle instances."""
         self._look_again = None
-        while self._idle and self._line:
+        while self._line and (instance := self._free()) is not None:
             now = time.monotonic()
             formed = self._batcher.form(self._line, now)
             if not formed.batch:
                 if formed.again_at is not None:
                     self._look(max(formed.again_at - now, 0.0001))
                 break
-            self._start(formed.batch, now)
+            self._start(instance, formed.batch, now)
         self._metrics.waiting.set(len(self._line))
 
-    def _start(self, taken: Sequence[Work], now: float) -> None:
+    def _free(self) -> Instance | None:
+        """An idle instance that may run now."""
+        return next((instance for instance in reversed(self._idle) if self._seat.may_run(instance.placed)), None)
+
+    def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
         """Run what was taken out of the queue, but for requests that nobody waits for and those whose deadline timer is late."""
-        late = [work for work in taken if work.future.done() or (work.deadline is not None and work.deadline <= now)]
+        ends = now + self._forecast.seconds
+        late = [work for work in taken if work.future.done() or (work.deadline is not None and work.deadline <= ends)]
         batch = tuple(work for work in taken if work not in late) if late else tuple(taken)
         if batch:
-            instance = self._idle.pop()
+            self._idle.remove(instance)
+            self._seat.begin(instance.placed)
             instance.start(batch, lambda ran: self._finish(instance, batch, ran))
             self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
-            _fail(work, DeadlineExceeded(f"the deadline passed in the queue of model {self.facts.name}"))
+            _fail(work, self._too_late(work, now))
             self._release(work, answered=False)
+
+    def _too_late(self, work: Work, now: float) -> DeadlineExceeded:
+        if work.deadline is None or work.deadline <= now:
+            return DeadlineExceeded(f"the deadline passed in the queue of model {self.facts.name}")
+        shortest = self._forecast.seconds
+        self._forecast.turned_away()
+        return DeadlineExceeded(
+            f"{work.deadline - now:.3f} s before the deadline it was not begun: "
+            f"model {self.facts.name} lately took {shortest:.3f} s or more"
+        )
 
     def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
         """Hand out what a batch ended with and give the instance its next one."""
@@ -220,12 +263,17 @@ class ServedModel:
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         for run in ran.runs:
             self.statistics.ran(run)
+            self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds)
         for work, outcome in zip(batch, ran.outcomes, strict=True):
             if isinstance(outcome, InferenceError):
                 _fail(work, outcome)
-            elif outcome is not None and not work.future.done():
-                work.future.set_result(outcome)
+            elif outcome is not None:
+                if outcome.fallback:
+                    self._metrics.fell_back(outcome.fallback)
+                if not work.future.done():
+                    work.future.set_result(outcome)
             self._release(work, answered=True)
+        self._seat.end(instance.placed, more=bool(self._line))
         self._dispatch()
 
     def _response(self, work: Work, answer: Answer) -> InferenceResponse:
@@ -238,15 +286,10 @@ class ServedModel:
             engine=answer.engine,
             queue_seconds=queue_seconds,
             compute_seconds=answer.compute_seconds,
+            fallback=answer.fallback,
         )
 
 
 def _fail(work: Work, error: InferenceError) -> None:
     if not work.future.done():
         work.future.set_exception(error)
-
-
-def _outcome(error: InferenceError) -> str:
-    """How metrics name the end of a request."""
-    names = {InvalidTensor: "invalid", Overloaded: "overloaded", DeadlineExceeded: "expired", Unavailable: "unavailable"}
-    return next((name for kind, name in names.items() if isinstance(error, kind)), "failed")

@@ -54,6 +54,9 @@ class Statistics:
     fail: Tally = field(default_factory=Tally)
     cancelled: Tally = field(default_factory=Tally)
     queue: Tally = field(default_factory=Tally)
+    # Requests that a kept answer was found for, and for which one was looked for in vain: the time of looking and of keeping.
+    cache_hit: Tally = field(default_factory=Tally)
+    cache_miss: Tally = field(default_factory=Tally)
     # Executions as each request that succeeded saw them, and by rows of the batch.
     parts: Parts = field(default_factory=Parts)
     batches: dict[int, Parts] = field(default_factory=lambda: defaultdict(Parts))
@@ -68,6 +71,12 @@ class Statistics:
         self.success.add(now - admitted)
         self.queue.add(max(answer.started - admitted, 0.0))
         self.parts.add(answer.run)
+
+    def found(self, seconds: float) -> None:
+        """A request was answered by what was kept."""
+        self.last_inference = time.time()
+        self.success.add(seconds)
+        self.cache_hit.add(seconds)
 
     def failed(self, seconds: float, *, cancelled: bool = False) -> None:
         """A request was refused, failed, or its caller went away after so many seconds."""

@@ -37,7 +37,7 @@ class Signature:
         for name, spec in self._inputs.items():
             self._check_tensor(spec, inputs[name])
         rows = self._rows(inputs) if self._max_batch_size else 1
-        size = sum(_bytes(tensor) for tensor in inputs.values())
+        size = sum(size_of(tensor) for tensor in inputs.values())
         bucket = tuple(inputs[name].shape[1:] for name in self._inputs) if self._max_batch_size else ()
         return Measured(rows=rows, size=size, bucket=bucket)
 
@@ -72,7 +72,8 @@ class Signature:
         return int(count)
 
 
-def _bytes(tensor: Tensor) -> int:
+def size_of(tensor: Tensor) -> int:
+    """Bytes of a tensor, strings included."""
     if tensor.dtype.kind != "O":
         return int(tensor.nbytes)
     return int(tensor.nbytes) + sum(len(text) for text in tensor.flat if isinstance(text, str | bytes))

@@ -32,6 +32,8 @@ STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = Mapping
         errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
         errors.Unavailable: grpc.StatusCode.UNAVAILABLE,
         errors.ModelFailed: grpc.StatusCode.INTERNAL,
+        errors.DeviceFailed: grpc.StatusCode.INTERNAL,
+        errors.MemoryExhausted: grpc.StatusCode.RESOURCE_EXHAUSTED,
         errors.ConfigurationError: grpc.StatusCode.FAILED_PRECONDITION,
     }
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import grpc
@@ -20,8 +22,9 @@ from inference_server.service.access import Access, Identity
 from inference_server.service.caller import client_of, remember_proved_name
 from inference_server.service.errors import status_of, trailers_of
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics import CallMetrics, MethodMetrics
 from inference_server.service.request_limits import RequestLimits
+from inference_server.service.wire_format import InferRequest
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
@@ -33,33 +36,59 @@ _PROBES = (
     "/inference.GRPCInferenceService/ServerReady",
 )
 
+# Asked thousands of times a second, when a line for each costs as much as the answer.
+_FREQUENT = ("/inference.GRPCInferenceService/ModelInfer",)
+
 # Seconds after which a request that did not fit may: about the time of one batch.
 _RETRY_AFTER = 0.25
 
-# Characters. A client drops a status whose details pass its bound on metadata, 8 KiB by default.
-_LONGEST_DETAILS = 1500
+# Bytes as gRPC sends them, where anything but plain ASCII takes three for one. A client drops a status that passes its bound on
+# metadata, 8 KiB by default.
+_LONGEST_DETAILS = 4500
 _LONGEST_REQUEST_ID = 128
+
+_MAKERS: Mapping[tuple[bool, bool], Any] = MappingProxyType(
+    {
+        (False, False): grpc.unary_unary_rpc_method_handler,
+        (False, True): grpc.unary_stream_rpc_method_handler,
+        (True, False): grpc.stream_unary_rpc_method_handler,
+        (True, True): grpc.stream_stream_rpc_method_handler,
+    }
+)
 
 _log = structlog.get_logger()
 
 
-@dataclass(kw_only=True)
-class _Call:
-    """What is known of one call while it runs."""
+@dataclass(frozen=True, kw_only=True)
+class _Method:
+    """A method, looked up once."""
 
     # /package.Service/Method
     path: str
-    # Names the call in the log: the caller's own id, else one of ours.
-    request_id: str
+    metrics: MethodMetrics
+    is_probe: bool
+    # Logged when it fails, and when a defect is looked for.
+    is_quiet: bool
+
+
+@dataclass(kw_only=True, slots=True)
+class _Call:
+    """What is known of one call while it runs."""
+
+    method: _Method
     # Bytes of its requests so far.
     size: int = 0
     code: grpc.StatusCode = grpc.StatusCode.OK
     # Class of the error that ended it; its text may hold what the caller sent, and stays out of the log.
     error: str = ""
+    # The caller's own name for it.
+    own_id: str = ""
 
     @property
-    def is_probe(self) -> bool:
-        return self.path.startswith(_PROBES)
+    def request_id(self) -> str:
+        """Names the call in the log: the caller's own id, else one of ours."""
+        self.own_id = self.own_id or uuid.uuid4().hex[:12]
+        return self.own_id
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -84,6 +113,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._access = access or Access()
         self._limits = limits or RequestLimits()
+        self._methods: dict[str, _Method] = {}
 
     async def intercept_service(
         self,
@@ -94,43 +124,51 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         handler: Any = await continuation(handler_call_details)
         if handler is None:
             return handler
-        path = handler_call_details.method
+        method = self._method(handler_call_details.method)
         try:
-            identity = self._access.identify(path, handler_call_details.invocation_metadata)
+            identity = self._access.identify(method.path, handler_call_details.invocation_metadata)
         except InferenceError as error:
-            return self._refusal(path, error)
-        wrapped: Any = _Wrapped(self, handler, path, identity)
-        shape = (handler.request_streaming, handler.response_streaming)
-        make = {
-            (False, False): grpc.unary_unary_rpc_method_handler,
-            (False, True): grpc.unary_stream_rpc_method_handler,
-            (True, False): grpc.stream_unary_rpc_method_handler,
-            (True, True): grpc.stream_stream_rpc_method_handler,
-        }[shape]
+            return self._refusal(method, error)
+        wrapped: Any = _Wrapped(self, handler, method, identity)
+        make = _MAKERS[handler.request_streaming, handler.response_streaming]
         behaviour = wrapped.to_stream if handler.response_streaming else wrapped.to_one
-        return make(behaviour, request_deserializer=None, response_serializer=handler.response_serializer)
+        made: grpc.RpcMethodHandler[Any, Any] = make(behaviour, request_deserializer=None, response_serializer=handler.response_serializer)
+        return made
 
-    def _refusal(self, path: str, error: InferenceError) -> grpc.RpcMethodHandler[Any, Any]:
+    def _method(self, path: str) -> _Method:
+        """Called with paths of methods that exist, so that there are not many."""
+        if path not in self._methods:
+            service, _, name = path.lstrip("/").partition("/")
+            is_probe = path.startswith(_PROBES)
+            self._methods[path] = _Method(
+                path=path, metrics=self._metrics.of_method(service, name), is_probe=is_probe, is_quiet=is_probe or path in _FREQUENT
+            )
+        return self._methods[path]
+
+    def _refusal(self, method: _Method, error: InferenceError) -> grpc.RpcMethodHandler[Any, Any]:
         """A method that takes no request. On the wire one message is a stream of one, so it stands in for methods of each kind."""
 
-        async def refuse(_: Any, context: Context) -> None:
-            async with self.around(path, context, Identity()):
-                raise error
+        async def fail(_: _Call) -> None:
+            raise error
 
-        handler: Any = grpc.stream_stream_rpc_method_handler(refuse)  # type: ignore[arg-type]
+        async def refuse(_: Any, context: Context) -> None:
+            await self.around(fail, method, context, Identity())
+
+        make: Any = grpc.stream_stream_rpc_method_handler
+        handler: grpc.RpcMethodHandler[Any, Any] = make(refuse)
         return handler
 
-    @asynccontextmanager
-    async def around(self, path: str, context: Context, identity: Identity) -> AsyncIterator[_Call]:
-        """One call, from its begin to its end, whatever the end is."""
+    async def around(
+        self, work: Callable[[_Call], Awaitable[Any]], method: _Method, context: Context, identity: Identity, *, lasts: bool = False
+    ) -> Any:
+        """One call, from its begin to its end, whatever the end is. `lasts`: whether its end is the caller's to choose."""
         remember_proved_name(self._access.name_of(identity, context))
-        call = _Call(path=path, request_id=uuid.uuid4().hex[:12])
-        service, _, method = path.lstrip("/").partition("/")
+        call = _Call(method=method)
         started = time.perf_counter()
-        self._metrics.begin(service, method)
+        method.metrics.begin()
         try:
-            with self._lifecycle.probe() if call.is_probe else self._lifecycle.call():
-                yield call
+            with self._place(method, lasts):
+                return await work(call)
         except asyncio.CancelledError:
             call.code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
             raise
@@ -141,11 +179,17 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             await _abort(call, context, error)
         finally:
             seconds = time.perf_counter() - started
-            self._metrics.end(service, method, call.code.name, seconds)
+            method.metrics.end(call.code.name, seconds)
             self._log(call, context, seconds)
 
-    @asynccontextmanager
-    async def admitted(self, call: _Call, size: int) -> AsyncIterator[None]:
+    def _place(self, method: _Method, lasts: bool) -> AbstractContextManager[None]:
+        """A health check takes no place, so that nobody can make the server look ill; watching its health takes one of their own."""
+        if not method.is_probe:
+            return self._lifecycle.call()
+        return self._lifecycle.probe() if lasts else nullcontext()
+
+    @contextmanager
+    def admitted(self, call: _Call, size: int) -> Iterator[None]:
         """Hold a request's bytes while it is worked on. Raises `MessageTooLarge`, `Overloaded`."""
         self._limits.check_size(size)
         if not self._bytes.try_hold(size):
@@ -160,15 +204,18 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         finally:
             self._bytes.release(size)
 
-    def check(self, message: Any) -> None:
-        """Raise `InvalidInput` for a message that holds too much of something."""
-        self._limits.check(message)
+    def check(self, message: Any, size: int) -> None:
+        """Raise `InvalidInput` for a message, of so many bytes, that holds too much of something."""
+        self._limits.check(message, size)
 
     def _log(self, call: _Call, context: Context, seconds: float) -> None:
-        log = _log.debug if call.is_probe and call.code is grpc.StatusCode.OK else _log.info
+        quiet = call.method.is_quiet and call.code is grpc.StatusCode.OK
+        if quiet and not _log.is_enabled_for(logging.DEBUG):
+            return
+        log = _log.debug if quiet else _log.info
         log(
             "call",
-            method=call.path,
+            method=call.method.path,
             code=call.code.name,
             milliseconds=round(seconds * 1000, 2),
             request_id=call.request_id,
@@ -181,9 +228,9 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Wrapped:
     """One method with everything around it; `to_one` and `to_stream` are what gRPC calls."""
 
-    def __init__(self, interceptor: CallInterceptor, handler: Any, path: str, identity: Identity) -> None:
+    def __init__(self, interceptor: CallInterceptor, handler: Any, method: _Method, identity: Identity) -> None:
         self._interceptor = interceptor
-        self._path = path
+        self._method = method
         self._identity = identity
         self._parse = handler.request_deserializer
         self._reads_stream = handler.request_streaming
@@ -191,42 +238,51 @@ class _Wrapped:
 
     async def to_one(self, received: Any, context: Context) -> Any:
         """A method with one response."""
-        async with self._interceptor.around(self._path, context, self._identity) as call, AsyncExitStack() as stack:
-            answer = self._behaviour(await self._request(call, received, stack), context)
-            return await answer
-        raise AssertionError("unreachable: the call was aborted")
+
+        async def answer(call: _Call) -> Any:
+            with self._admitted(call, received):
+                return await self._behaviour(self._request(call, received), context)
+
+        return await self._interceptor.around(answer, self._method, context, self._identity)
 
     async def to_stream(self, received: Any, context: Context) -> None:
         """A method with many responses; its generator is closed before the call ends."""
-        async with self._interceptor.around(self._path, context, self._identity) as call, AsyncExitStack() as stack:
-            answer = self._behaviour(await self._request(call, received, stack), context)
-            if not hasattr(answer, "__aiter__"):
-                await answer
-                return
-            async with aclosing(answer):
-                async for response in answer:
-                    await context.write(response)
 
-    async def _request(self, call: _Call, received: Any, stack: AsyncExitStack) -> Any:
+        async def answer(call: _Call) -> None:
+            with self._admitted(call, received):
+                responses = self._behaviour(self._request(call, received), context)
+                if not hasattr(responses, "__aiter__"):
+                    await responses
+                    return
+                async with aclosing(responses):
+                    async for response in responses:
+                        await context.write(response)
+
+        await self._interceptor.around(answer, self._method, context, self._identity, lasts=True)
+
+    def _admitted(self, call: _Call, received: Any) -> AbstractContextManager[None]:
+        """Hold the one message for the call; those of a stream are held one after another."""
+        return nullcontext() if self._reads_stream else self._interceptor.admitted(call, len(received))
+
+    def _request(self, call: _Call, received: Any) -> Any:
         """What the method is to read: one message, or an iterator of them."""
-        if self._reads_stream:
-            return self._messages(call, received)
-        await stack.enter_async_context(self._interceptor.admitted(call, len(received)))
-        return self._message(call, received)
+        return self._messages(call, received) if self._reads_stream else self._message(call, received)
 
     async def _messages(self, call: _Call, received: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for content in received:
-            async with self._interceptor.admitted(call, len(content)):
+            with self._interceptor.admitted(call, len(content)):
                 yield self._message(call, content)
 
     def _message(self, call: _Call, content: bytes) -> Any:
         try:
             message = self._parse(content)
         except DecodeError as error:
-            raise InvalidInput(f"the request to {call.path} is no message of its type; compare the two sides' .proto files.") from error
+            raise InvalidInput(
+                f"the request to {call.method.path} is no message of its type; compare the two sides' .proto files."
+            ) from error
         own = getattr(message, "request_id", "") or getattr(message, "id", "")
-        call.request_id = own[:_LONGEST_REQUEST_ID] or call.request_id
-        self._interceptor.check(message)
+        call.own_id = own[:_LONGEST_REQUEST_ID]
+        self._interceptor.check(message.message if isinstance(message, InferRequest) else message, len(content))
         return message
 
 
@@ -240,15 +296,20 @@ async def _abort(call: _Call, context: Context, error: Exception) -> None:
         raise error
     if isinstance(error, NotImplementedError) and _code_of(context) is grpc.StatusCode.UNIMPLEMENTED:
         call.code = grpc.StatusCode.UNIMPLEMENTED
-        await context.abort(call.code, f"{call.path} is part of the protocol, and not offered by this server.")
+        await context.abort(call.code, f"{call.method.path} is part of the protocol, and not offered by this server.")
     # The text of an unexpected error may hold anything; it stays in the log.
-    _log.exception("call failed", method=call.path, request_id=call.request_id)
+    _log.exception("call failed", method=call.method.path, request_id=call.request_id)
     call.code = grpc.StatusCode.INTERNAL
     await context.abort(call.code, f"the server failed on this request; its log tells why under request_id {call.request_id}.")
 
 
 def _shortened(details: str) -> str:
-    return details if len(details) <= _LONGEST_DETAILS else f"{details[:_LONGEST_DETAILS]} … ({len(details)} characters)"
+    room = _LONGEST_DETAILS
+    for index, character in enumerate(details):
+        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode(errors="replace"))
+        if room < 0:
+            return f"{details[:index]} … ({len(details)} characters)"
+    return details
 
 
 def _code_of(context: Context) -> grpc.StatusCode:

@@ -75,7 +75,7 @@ class Lifecycle:
 
     @contextmanager
     def probe(self) -> Iterator[None]:
-        """Hold while a probe is answered; shutting down does not wait for it. Raises `Overloaded`."""
+        """Hold while a probe lasts; shutting down does not wait for it. Raises `Overloaded`."""
         self._check_places(self._probes)
         self._probes += 1
         try:

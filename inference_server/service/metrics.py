@@ -20,24 +20,25 @@ class CallMetrics:
             "lamina_call_seconds", "Seconds from a call's begin to its end.", ("service", "method"), buckets=_SECONDS, registry=registry
         )
         self._in_flight = Gauge("lamina_calls_in_flight", "Calls that have begun and not ended.", ("service", "method"), registry=registry)
+        self._methods: dict[tuple[str, str], MethodMetrics] = {}
         self._refused = Counter(
             "lamina_limit_refusals",
             "Requests refused because they passed a limit; each is the setting INFERENCE_MAX_ followed by its name.",
             ("limit",),
             registry=registry,
         )
-        self._bytes = Gauge("lamina_bytes_in_flight", "Bytes of the requests in flight.", registry=registry)
+        self._held = 0
+        held = Gauge("lamina_bytes_in_flight", "Bytes of the requests in flight.", registry=registry)
+        held.set_function(lambda: self._held)
         Info("lamina_server", "The server.", registry=registry).info({"version": version})
 
-    def begin(self, service: str, method: str) -> None:
-        """A call began."""
-        self._in_flight.labels(service, method).inc()
-
-    def end(self, service: str, method: str, code: str, seconds: float) -> None:
-        """A call ended."""
-        self._in_flight.labels(service, method).dec()
-        self._calls.labels(service, method, code).inc()
-        self._seconds.labels(service, method).observe(seconds)
+    def of_method(self, service: str, method: str) -> MethodMetrics:
+        """The metrics of one method."""
+        if (service, method) not in self._methods:
+            counts = MethodMetrics(lambda code: self._calls.labels(service, method, code), self._seconds.labels(service, method))
+            self._in_flight.labels(service, method).set_function(lambda: counts.in_flight)
+            self._methods[service, method] = counts
+        return self._methods[service, method]
 
     def limit_refused(self, limit: str) -> None:
         """A request passed a limit."""
@@ -45,7 +46,30 @@ class CallMetrics:
 
     def bytes_in_flight(self, size: int) -> None:
         """The bytes of the requests in flight changed."""
-        self._bytes.set(size)
+        self._held = size
+
+
+class MethodMetrics:
+    """Counts and times of the calls of one method, looked up once; told on the event loop only."""
+
+    def __init__(self, ended: Callable[[str], Counter], seconds: Histogram) -> None:
+        """`ended`: the counter of the calls that ended with a code."""
+        self._find = ended
+        self._ended: dict[str, Counter] = {}
+        self._seconds = seconds
+        self.in_flight = 0
+
+    def begin(self) -> None:
+        """A call began."""
+        self.in_flight += 1
+
+    def end(self, code: str, seconds: float) -> None:
+        """A call ended."""
+        self.in_flight -= 1
+        if code not in self._ended:
+            self._ended[code] = self._find(code)
+        self._ended[code].inc()
+        self._seconds.observe(seconds)
 
 
 class ReadinessCollector(Collector):

@@ -1,40 +1,92 @@
-"""The Open Inference Protocol over the models that serve."""
+"""The Open Inference Protocol over the models that serve, with Triton's extensions."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import Iterable, Mapping
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
+from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+import grpc
 import grpc.aio
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.engine.port import TensorSpec
-from inference_server.errors import InvalidInput
-from inference_server.scheduler.port import InferenceRequest
+from inference_server.errors import NotEnabled
+from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.status import ModelState
 from inference_server.service.caller import caller_of
-from inference_server.service.lifecycle import Lifecycle
-from inference_server.service.tensors import datatype_of, decode_inputs, encode_outputs, is_slow_to_decode
+from inference_server.service.control import Control
+from inference_server.service.infer_calls import InferCalls
+from inference_server.service.lifecycle import BytesInFlight, Lifecycle
+from inference_server.service.parameters import RequestOptions, check_version
+from inference_server.service.shared_memory import RegionFacts, SharedMemory
+from inference_server.service.statistics import statistics_message
+from inference_server.service.streaming import InferStream
+from inference_server.service.tensors import datatype_of
+from inference_server.service.wire_format import (
+    InferRequest,
+    InferResponse,
+    StreamResponse,
+    parse_request,
+    serialize_response,
+    serialize_stream_response,
+)
 
 Context = grpc.aio.ServicerContext[Any, Any]
 
-# Parts of the protocol beyond its core that this server speaks, as Triton names them.
-EXTENSIONS = ("model_configuration", "model_repository", "binary_tensor_data", "schedule_policy", "parameters")
+SERVICE = "inference.GRPCInferenceService"
 
-# Beyond this, decoding element by element would hold the event loop up.
-_MOST_BYTES_ON_LOOP = 64 * 1024
+# Parts of the protocol beyond its core that this server speaks, as Triton names them.
+_EXTENSIONS = (
+    "classification",
+    "sequence",
+    "model_repository",
+    "model_configuration",
+    "schedule_policy",
+    "binary_tensor_data",
+    "parameters",
+    "statistics",
+    "trace",
+    "logging",
+)
+
+# Metadata by which a client asks that the first error of a stream ends it.
+_ENDS_AT_ERRORS = ("triton_grpc_error", "true")
+
+# The protocol's words for states that it has none of its own for.
+_STATES = {ModelState.UNLOADED: "UNAVAILABLE", ModelState.UNKNOWN: ""}
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerParts:
+    """What the protocol is spoken over."""
+
+    models: ServingModels
+    lifecycle: Lifecycle
+    bytes_in_flight: BytesInFlight
+    memory: SharedMemory
+    control: Control
+    # Of the server.
+    version: str
+    # Bytes of one request's inputs in shared memory.
+    most_shared_bytes: int
+    # Requests of one stream that are read and not yet answered.
+    most_stream_requests: int
+    # Told the limit that a request of a stream passed.
+    refused: Callable[[str], None] = lambda limit: None
 
 
 class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
-    """Server, model and repository calls. What it does not override answers UNIMPLEMENTED."""
+    """All calls of the protocol; ModelInfer and ModelStreamInfer read and write the messages of `wire_format`."""
 
-    def __init__(self, *, models: ServingModels, lifecycle: Lifecycle, version: str) -> None:
-        self._models = models
-        self._lifecycle = lifecycle
-        self._version = version
+    def __init__(self, parts: ServerParts) -> None:
+        self._parts = parts
+        self._models = parts.models
+        self._calls = InferCalls(parts.models, parts.memory, parts.bytes_in_flight, most_shared_bytes=parts.most_shared_bytes)
 
     async def ServerLive(self, request: wire.ServerLiveRequest, context: Context) -> wire.ServerLiveResponse:  # noqa: N802
         """Live whenever it answers."""
@@ -42,19 +94,20 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
 
     async def ServerReady(self, request: wire.ServerReadyRequest, context: Context) -> wire.ServerReadyResponse:  # noqa: N802
         """Ready once the models were loaded and until the server leaves."""
-        return wire.ServerReadyResponse(ready=self._lifecycle.ready)
+        return wire.ServerReadyResponse(ready=self._parts.lifecycle.ready)
 
     async def ModelReady(self, request: wire.ModelReadyRequest, context: Context) -> wire.ModelReadyResponse:  # noqa: N802
         """Whether a model would answer now."""
-        return wire.ModelReadyResponse(ready=self._models.is_ready(request.name, request.version))
+        return wire.ModelReadyResponse(ready=self._models.is_ready(request.name, check_version(request.version)))
 
     async def ServerMetadata(self, request: wire.ServerMetadataRequest, context: Context) -> wire.ServerMetadataResponse:  # noqa: N802
         """Name, version, extensions."""
-        return wire.ServerMetadataResponse(name="lamina", version=self._version, extensions=EXTENSIONS)
+        extensions = (*_EXTENSIONS, "system_shared_memory") if self._parts.memory.enabled else _EXTENSIONS
+        return wire.ServerMetadataResponse(name="lamina", version=self._parts.version, extensions=extensions)
 
     async def ModelMetadata(self, request: wire.ModelMetadataRequest, context: Context) -> wire.ModelMetadataResponse:  # noqa: N802
         """Tensors and versions of a model; its platform is the engine that runs it, as engine:precision."""
-        facts = self._models.facts(request.name, request.version)
+        facts = self._models.facts(request.name, check_version(request.version))
         return wire.ModelMetadataResponse(
             name=facts.name,
             versions=self._models.versions(request.name),
@@ -65,69 +118,150 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
 
     async def ModelConfig(self, request: wire.ModelConfigRequest, context: Context) -> wire.ModelConfigResponse:  # noqa: N802
         """The configuration, defaults filled in."""
-        return wire.ModelConfigResponse(config=self._models.config(request.name, request.version))
+        return wire.ModelConfigResponse(config=self._models.config(request.name, check_version(request.version)))
+
+    async def ModelStatistics(  # noqa: N802
+        self, request: wire.ModelStatisticsRequest, context: Context
+    ) -> wire.ModelStatisticsResponse:
+        """Counts and times since each version began to serve."""
+        statistics = self._models.statistics(request.name, check_version(request.version))
+        return wire.ModelStatisticsResponse(model_stats=map(statistics_message, statistics))
+
+    async def ModelInfer(self, request: InferRequest, context: Context) -> InferResponse:  # type: ignore[override]  # noqa: N802
+        """Run a model once."""
+        return await self._calls.infer(request, partial(_caller, context))
+
+    async def ModelStreamInfer(  # type: ignore[override]  # noqa: N802
+        self, request_iterator: AsyncGenerator[InferRequest], context: Context
+    ) -> AsyncGenerator[StreamResponse]:
+        """Run models, many requests at a time."""
+        stream = InferStream(
+            lambda request: self._calls.infer(request, partial(_caller, context)),
+            lifecycle=self._parts.lifecycle,
+            bytes_in_flight=self._parts.bytes_in_flight,
+            most_requests=self._parts.most_stream_requests,
+            refused=self._parts.refused,
+            ends_at_errors=_ENDS_AT_ERRORS in [(key, value) for key, value in context.invocation_metadata() or ()],
+        )
+        async with aclosing(stream.responses(request_iterator)) as responses:
+            async for response in responses:
+                yield response
 
     async def RepositoryIndex(self, request: wire.RepositoryIndexRequest, context: Context) -> wire.RepositoryIndexResponse:  # noqa: N802
         """What the repository holds, and why a model does not serve."""
-        entries = [entry for entry in self._models.index() if entry.state is ModelState.READY or not request.ready]
+        entries = [entry for entry in await self._models.listing() if entry.state is ModelState.READY or not request.ready]
         return wire.RepositoryIndexResponse(
             models=(
                 wire.RepositoryIndexResponse.ModelIndex(
-                    name=entry.name, version=entry.version, state=entry.state.value, reason=entry.reason
+                    name=entry.name, version=entry.version, state=_STATES.get(entry.state, entry.state.value), reason=entry.reason
                 )
                 for entry in entries
             )
         )
 
-    async def ModelInfer(self, request: wire.ModelInferRequest, context: Context) -> wire.ModelInferResponse:  # noqa: N802
-        """Run a model once. Outputs are raw bytes; the response's parameters tell engine and times."""
-        _refuse_unsupported(request)
-        slow = is_slow_to_decode(request) and request.ByteSize() > _MOST_BYTES_ON_LOOP
-        inputs = await asyncio.to_thread(decode_inputs, request) if slow else decode_inputs(request)
-        timeout = _whole_number(request.parameters, "timeout")
-        answer = await self._models.infer(
-            InferenceRequest(
-                model=request.model_name,
-                version=request.model_version,
-                inputs=inputs,
-                outputs=tuple(output.name for output in request.outputs),
-                caller=caller_of(context, _whole_number(request.parameters, "priority"), timeout / 1e6 if timeout else None),
-            )
-        )
-        response = wire.ModelInferResponse(model_name=answer.model, model_version=answer.version, id=request.id)
-        response.parameters["engine"].string_param = answer.engine
-        response.parameters["queue_microseconds"].int64_param = round(answer.queue_seconds * 1e6)
-        response.parameters["compute_microseconds"].int64_param = round(answer.compute_seconds * 1e6)
-        encode_outputs(response, answer.outputs)
-        return response
+    async def RepositoryModelLoad(  # noqa: N802
+        self, request: wire.RepositoryModelLoadRequest, context: Context
+    ) -> wire.RepositoryModelLoadResponse:
+        """Load a model, or load it anew while the old one serves; returns when it serves."""
+        await self._parts.control.load(request.model_name, request.repository_name, request.parameters)
+        return wire.RepositoryModelLoadResponse()
+
+    async def RepositoryModelUnload(  # noqa: N802
+        self, request: wire.RepositoryModelUnloadRequest, context: Context
+    ) -> wire.RepositoryModelUnloadResponse:
+        """Take a model out of service; what it was asked before is still answered."""
+        await self._parts.control.unload(request.model_name, request.repository_name, request.parameters)
+        return wire.RepositoryModelUnloadResponse()
+
+    async def SystemSharedMemoryStatus(  # noqa: N802
+        self, request: wire.SystemSharedMemoryStatusRequest, context: Context
+    ) -> wire.SystemSharedMemoryStatusResponse:
+        """The registered regions."""
+        regions = self._parts.memory.status(request.name)
+        return wire.SystemSharedMemoryStatusResponse(regions={name: _region_status(facts) for name, facts in regions.items()})
+
+    async def SystemSharedMemoryRegister(  # noqa: N802
+        self, request: wire.SystemSharedMemoryRegisterRequest, context: Context
+    ) -> wire.SystemSharedMemoryRegisterResponse:
+        """Make a region known."""
+        self._parts.memory.register(request.name, request.key, offset=request.offset, size=request.byte_size)
+        return wire.SystemSharedMemoryRegisterResponse()
+
+    async def SystemSharedMemoryUnregister(  # noqa: N802
+        self, request: wire.SystemSharedMemoryUnregisterRequest, context: Context
+    ) -> wire.SystemSharedMemoryUnregisterResponse:
+        """Forget a region, or all."""
+        self._parts.memory.unregister(request.name)
+        return wire.SystemSharedMemoryUnregisterResponse()
+
+    async def CudaSharedMemoryStatus(  # noqa: N802
+        self, request: wire.CudaSharedMemoryStatusRequest, context: Context
+    ) -> wire.CudaSharedMemoryStatusResponse:
+        """No region: none can be registered."""
+        if request.name:
+            raise _no_cuda_memory()
+        return wire.CudaSharedMemoryStatusResponse()
+
+    async def CudaSharedMemoryRegister(  # noqa: N802
+        self, request: wire.CudaSharedMemoryRegisterRequest, context: Context
+    ) -> wire.CudaSharedMemoryRegisterResponse:
+        """Refuse."""
+        raise _no_cuda_memory()
+
+    async def CudaSharedMemoryUnregister(  # noqa: N802
+        self, request: wire.CudaSharedMemoryUnregisterRequest, context: Context
+    ) -> wire.CudaSharedMemoryUnregisterResponse:
+        """Nothing is registered, so that every region is forgotten already; clients call this when they clean up."""
+        return wire.CudaSharedMemoryUnregisterResponse()
+
+    async def TraceSetting(self, request: wire.TraceSettingRequest, context: Context) -> wire.TraceSettingResponse:  # noqa: N802
+        """Read the trace settings."""
+        changes: Mapping[str, Sequence[str]] = {name: setting.value for name, setting in request.settings.items()}
+        return self._parts.control.trace_settings(request.model_name, changes)
+
+    async def LogSettings(self, request: wire.LogSettingsRequest, context: Context) -> wire.LogSettingsResponse:  # noqa: N802
+        """Read the log settings, and change those that are sent."""
+        return self._parts.control.log_settings(request.settings)
+
+
+def add_to_server(servicer: OpenInferenceServicer, server: grpc.aio.Server) -> None:
+    """Add the servicer with its own readers and writers of the messages that carry tensors."""
+    generated = _Generated()
+    wire_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, generated)  # type: ignore[arg-type]
+    make_one: Any = grpc.unary_unary_rpc_method_handler
+    make_many: Any = grpc.stream_stream_rpc_method_handler
+    own = {
+        "ModelInfer": make_one(servicer.ModelInfer, parse_request, serialize_response),
+        "ModelStreamInfer": make_many(servicer.ModelStreamInfer, parse_request, serialize_stream_response),
+    }
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, generated.handlers | own),))
+
+
+class _Generated:
+    """Stands for a server before the generated code, to learn its handlers."""
+
+    def __init__(self) -> None:
+        self.handlers: dict[str, Any] = {}
+
+    def add_generic_rpc_handlers(self, handlers: object) -> None:
+        """The same handlers in another form."""
+
+    def add_registered_method_handlers(self, service: str, handlers: dict[str, Any]) -> None:
+        """The handlers by method."""
+        self.handlers = handlers
+
+
+def _caller(context: Context, options: RequestOptions) -> Caller:
+    return caller_of(context, options.priority, options.timeout_seconds)
 
 
 def _tensor_metadata(spec: TensorSpec) -> wire.ModelMetadataResponse.TensorMetadata:
     return wire.ModelMetadataResponse.TensorMetadata(name=spec.name, datatype=datatype_of(spec.dtype), shape=spec.shape)
 
 
-def _whole_number(parameters: Mapping[str, wire.InferParameter], name: str) -> int:
-    """A parameter's value, 0 when it was not sent. Raises `InvalidInput`."""
-    if name not in parameters:
-        return 0
-    parameter = parameters[name]
-    chosen = parameter.WhichOneof("parameter_choice")
-    if chosen not in ("int64_param", "uint64_param") or getattr(parameter, chosen) < 0:
-        raise InvalidInput(f"parameter {name} must be a whole number that is not negative, as int64_param or uint64_param.")
-    return int(getattr(parameter, chosen))
+def _region_status(facts: RegionFacts) -> wire.SystemSharedMemoryStatusResponse.RegionStatus:
+    return wire.SystemSharedMemoryStatusResponse.RegionStatus(name=facts.name, key=facts.key, offset=facts.offset, byte_size=facts.size)
 
 
-def _refuse_unsupported(request: wire.ModelInferRequest) -> None:
-    """Raise for options that would change the answer and are not spoken here."""
-    tensors: Iterable[wire.ModelInferRequest.InferInputTensor | wire.ModelInferRequest.InferRequestedOutputTensor]
-    tensors = (*request.inputs, *request.outputs)
-    for tensor in tensors:
-        for option, instead in _UNSUPPORTED.items():
-            if option in tensor.parameters:
-                raise InvalidInput(f"tensor {tensor.name} asks for {option}, which this server does not offer; {instead}.")
-
-
-_UNSUPPORTED = {
-    "shared_memory_region": "send and receive the elements in the messages",
-    "classification": "take the whole output and sort it",
-}
+def _no_cuda_memory() -> NotEnabled:
+    return NotEnabled("CUDA shared memory is not offered by this server; send tensors in the messages, or use system shared memory.")

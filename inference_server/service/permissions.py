@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from enum import Enum
+from functools import lru_cache
 from types import MappingProxyType
 
 
@@ -58,6 +59,7 @@ NEEDS: Mapping[str, Permission | Need] = MappingProxyType(
 )
 
 
+@lru_cache(maxsize=256)
 def need_of(path: str) -> Permission | Need:
     """What a method needs; a method that the table does not know is for admins."""
     fitting = [prefix for prefix in NEEDS if path.startswith(prefix)]

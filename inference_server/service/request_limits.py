@@ -36,9 +36,12 @@ class RequestLimits:
                 f"the message is larger than max ({size} vs. {self.message_bytes} bytes); send less in one message.", limit="message_bytes"
             )
 
-    def check(self, message: Any) -> None:
-        """Raise `InvalidInput` for a message of any service that holds too much of something."""
-        fields = _fields_of(type(message))
+    def check(self, message: Any, size: int | None = None) -> None:
+        """Raise `InvalidInput` for a message of any service, of `size` bytes, that holds too much of something."""
+        # A tensor takes two bytes or more, and a character one.
+        if size is not None and size <= min(2 * self.tensors, self.name_characters, self.uri_characters):
+            return
+        fields = _fields_of(message.__class__)
         for field in fields.tensors:
             count = len(getattr(message, field))
             if count > self.tensors:

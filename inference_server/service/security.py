@@ -83,5 +83,6 @@ def _check_exposure(options: SecurityOptions, *, encrypted: bool, authenticated:
     missing += [] if authenticated else ["INFERENCE_TOKENS_FILE (bearer tokens) or INFERENCE_TLS_CLIENT_CA (client certificates)"]
     raise ConfigurationError(
         f"INFERENCE_LISTEN (--listen): other machines reach {options.listen}, and the server would be open to them. "
-        f"Set {', and '.join(missing)}; or listen on 127.0.0.1; or, in a network where everybody may do everything, set INFERENCE_INSECURE=true."
+        f"Set {', and '.join(missing)}; or listen on 127.0.0.1; or, in a network where everybody may do everything, set "
+        "INFERENCE_INSECURE=true."
     )

@@ -173,4 +173,4 @@ def _check_object(name: str, descriptor: int, end: int) -> None:
     if not stat.S_ISREG(told.st_mode):
         raise InvalidInput(f"the key of the shared memory region {name} names no shared memory.")
     if end > told.st_size:
-        raise InvalidInput(f"the shared memory region {name} reaches beyond the end of its object; make the object larger, or the region smaller.")
+        raise InvalidInput(f"the shared memory region {name} reaches beyond the end of its object; make one larger or the other smaller.")

@@ -13,11 +13,13 @@ from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 from inference import grpc_service_pb2 as wire
 
 from inference_server.engine.port import Tensor
 from inference_server.errors import InvalidTensor
+from inference_server.service.wire_format import Elements
 
 _NUMPY_BY_DATATYPE: Mapping[str, np.dtype[Any]] = MappingProxyType(
     {
@@ -31,12 +33,15 @@ _NUMPY_BY_DATATYPE: Mapping[str, np.dtype[Any]] = MappingProxyType(
         "INT32": np.dtype("<i4"),
         "INT64": np.dtype("<i8"),
         "FP16": np.dtype("<f2"),
+        "BF16": np.dtype(ml_dtypes.bfloat16),
         "FP32": np.dtype("<f4"),
         "FP64": np.dtype("<f8"),
         "BYTES": np.dtype(np.object_),
     }
 )
-_DATATYPE_BY_NUMPY = {dtype.name: datatype for datatype, dtype in _NUMPY_BY_DATATYPE.items()} | {"bfloat16": "BF16"}
+_DATATYPE_BY_DTYPE = {dtype: datatype for datatype, dtype in _NUMPY_BY_DATATYPE.items()}
+# For those of the other byte order, whose names are slow to tell.
+_DATATYPE_BY_NUMPY = {dtype.name: datatype for datatype, dtype in _NUMPY_BY_DATATYPE.items()}
 
 # The typed list of each element type; FP16 and BF16 have none.
 _TYPED_FIELDS = MappingProxyType(
@@ -58,11 +63,17 @@ _TYPED_FIELDS = MappingProxyType(
 
 _LENGTH = struct.Struct("<I")
 _MOST_DIMENSIONS = 32
+_MANY_TEXTS = 4096
+# A copy of so many costs less than to lend them.
+_FEW_BYTES = 4096
 _MOST_ELEMENTS = 2**40
 
 
 def datatype_of(dtype: np.dtype[np.generic]) -> str:
     """The wire's name of a numpy type. Raises `InvalidTensor` for one that the protocol lacks."""
+    known = _DATATYPE_BY_DTYPE.get(dtype)
+    if known is not None:
+        return known
     if dtype.kind in "OSU":
         return "BYTES"
     try:
@@ -71,29 +82,43 @@ def datatype_of(dtype: np.dtype[np.generic]) -> str:
         raise InvalidTensor(f"elements of type {dtype.name} cannot be sent: the protocol has no name for them.") from error
 
 
-def decode_inputs(request: wire.ModelInferRequest) -> dict[str, Tensor]:
+def decode_inputs(
+    request: wire.ModelInferRequest, raw: Sequence[Elements] | None = None, shared: Mapping[str, Elements] | None = None
+) -> dict[str, Tensor]:
     """The inputs of a request by name. Raises `InvalidTensor`.
 
-    Arrays of raw contents share the message's memory and cannot be written to.
+    `raw` stands for the message's own raw_input_contents; `shared` are the elements of inputs that lie in shared memory. Arrays of raw
+    elements share their memory and cannot be written to.
     """
-    raw = request.raw_input_contents
-    if raw and len(raw) != len(request.inputs):
-        raise InvalidTensor(
-            f"{len(raw)} raw_input_contents were sent for {len(request.inputs)} inputs; send one for each, in the inputs' order."
-        )
+    raw = request.raw_input_contents if raw is None else raw
+    shared = shared or {}
+    expected = len(request.inputs) - len(shared)
+    if raw and len(raw) != expected:
+        raise InvalidTensor(f"{len(raw)} raw_input_contents were sent for {expected} inputs; send one for each, in the inputs' order.")
+    elements = iter(raw)
     tensors: dict[str, Tensor] = {}
-    for index, tensor in enumerate(request.inputs):
+    for tensor in request.inputs:
         if tensor.name in tensors:
             raise InvalidTensor(f"input {tensor.name} was sent twice; send it once.")
-        tensors[tensor.name] = _decode_raw(tensor, raw[index]) if raw else _decode_typed(tensor)
+        if tensor.name in shared:
+            tensors[tensor.name] = _decode_raw(tensor, shared[tensor.name])
+        else:
+            tensors[tensor.name] = _decode_raw(tensor, next(elements)) if raw else _decode_typed(tensor)
     return tensors
 
 
-def encode_outputs(response: wire.ModelInferResponse, outputs: Mapping[str, Tensor]) -> None:
-    """Put outputs into a response as raw bytes."""
-    for name, tensor in outputs.items():
-        response.outputs.add(name=name, datatype=datatype_of(tensor.dtype), shape=tensor.shape)
-        response.raw_output_contents.append(_encode(tensor))
+def encode(tensor: Tensor) -> Elements:
+    """The elements of an output as raw bytes; many of fixed size share the array's memory where it is laid out as the wire wants."""
+    if tensor.dtype.kind in "OSU":
+        encoded = [element.encode() if isinstance(element, str) else bytes(element) for element in tensor.ravel().tolist()]
+        return b"".join(part for element in encoded for part in (_LENGTH.pack(len(element)), element))
+    little = tensor if tensor.dtype.byteorder != ">" else tensor.astype(tensor.dtype.newbyteorder("<"))
+    return little.tobytes() if little.nbytes <= _FEW_BYTES else np.ascontiguousarray(little).reshape(-1).view(np.uint8).data
+
+
+def is_slow_to_encode(tensor: Tensor) -> bool:
+    """Whether encoding goes element by element, for so many that it should leave the event loop."""
+    return tensor.dtype.kind in "OSU" and tensor.size > _MANY_TEXTS
 
 
 def is_slow_to_decode(request: wire.ModelInferRequest) -> bool:
@@ -101,7 +126,7 @@ def is_slow_to_decode(request: wire.ModelInferRequest) -> bool:
     return any(tensor.datatype == "BYTES" or tensor.HasField("contents") for tensor in request.inputs)
 
 
-def _decode_raw(tensor: wire.ModelInferRequest.InferInputTensor, raw: bytes) -> Tensor:
+def _decode_raw(tensor: wire.ModelInferRequest.InferInputTensor, raw: Elements) -> Tensor:
     if tensor.contents.ListFields():
         raise InvalidTensor(f"input {tensor.name} has both contents and raw_input_contents; send one of them.")
     dtype, shape, count = _layout(tensor)
@@ -145,23 +170,22 @@ def _narrow(tensor: wire.ModelInferRequest.InferInputTensor, elements: Sequence[
 
 def _layout(tensor: wire.ModelInferRequest.InferInputTensor) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     """Type, shape and number of elements."""
-    if tensor.datatype == "BF16":
-        raise InvalidTensor(f"input {tensor.name} is BF16, which this server does not take; send FP32.")
     dtype = _NUMPY_BY_DATATYPE.get(tensor.datatype)
     if dtype is None:
         known = ", ".join(_NUMPY_BY_DATATYPE)
         raise InvalidTensor(f"input {tensor.name} has the datatype {tensor.datatype!r}; expected one of {known}.")
     shape = tuple(tensor.shape)
-    if len(shape) > _MOST_DIMENSIONS or any(size < 0 for size in shape):
+    count = math.prod(shape)
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
         raise InvalidTensor(
             f"input {tensor.name} has the shape {list(shape[:_MOST_DIMENSIONS])}; expected at most {_MOST_DIMENSIONS} sizes, none negative."
         )
-    if math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS:
+    if count > _MOST_ELEMENTS or (count == 0 and math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS):
         raise InvalidTensor(f"input {tensor.name} has the shape {list(shape)}, which is too large for any message; check the shape.")
-    return dtype, shape, math.prod(shape)
+    return dtype, shape, count
 
 
-def _split_bytes(name: str, raw: bytes, count: int) -> list[bytes]:
+def _split_bytes(name: str, raw: Elements, count: int) -> list[bytes]:
     elements: list[bytes] = []
     position = 0
     while position < len(raw):
@@ -171,7 +195,7 @@ def _split_bytes(name: str, raw: bytes, count: int) -> list[bytes]:
             raise InvalidTensor(
                 f"input {name} ends inside element {len(elements)}; expected four bytes of length before each element's bytes."
             )
-        elements.append(raw[start:end])
+        elements.append(bytes(raw[start:end]))
         position = end
     if len(elements) != count:
         raise InvalidTensor(f"input {name} has {len(elements)} elements; its shape takes {count}. Check the shape.")
@@ -186,11 +210,3 @@ def _text_array(name: str, elements: Sequence[bytes], shape: tuple[int, ...]) ->
     except UnicodeDecodeError as error:
         raise InvalidTensor(f"input {name} has an element that is not UTF-8 ({error.reason}); models take text as UTF-8.") from error
     return array.reshape(shape)
-
-
-def _encode(tensor: Tensor) -> bytes:
-    if tensor.dtype.kind in "OSU":
-        encoded = [element.encode() if isinstance(element, str) else bytes(element) for element in tensor.ravel().tolist()]
-        return b"".join(part for element in encoded for part in (_LENGTH.pack(len(element)), element))
-    little = tensor if tensor.dtype.byteorder != ">" else tensor.astype(tensor.dtype.newbyteorder("<"))
-    return little.tobytes()

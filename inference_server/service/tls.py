@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import ssl
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import grpc
 
@@ -39,7 +39,7 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     return grpc.dynamic_ssl_server_credentials(watched.value, _changes(watched), require_client_authentication=files.client_ca is not None)
 
 
-def _changes(watched: Watched[grpc.ServerCertificateConfiguration]) -> Callable[[], grpc.ServerCertificateConfiguration | None]:
+def _changes(watched: Watched[grpc.ServerCertificateConfiguration]) -> Any:
     """What gRPC asks at each handshake, in a thread of its own: the new configuration, None when it is the old one."""
     given = watched.value
 
@@ -71,7 +71,7 @@ def _read(path: Path) -> bytes:
 
 
 def _check(files: TlsFiles) -> None:
-    """gRPC takes anything and fails at the handshakes; OpenSSL says now whether the files are right and belong together."""
+    """Let OpenSSL say whether the files are right and belong together: gRPC takes anything, and fails at the handshakes."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     try:
         # The password is there so that an encrypted key is an error, not a question on the terminal.

@@ -1,4 +1,6 @@
-"""Bearer tokens: a file of them, read as
+"""Bearer tokens from a file.
+
+It has a line for each:
 
     # name   token                                permissions
     bridge   Zm9vYmFyIHNlY3JldCBvZiB0aGUgYnJpZGdl slides,documents,labs
@@ -94,7 +96,7 @@ def _json_rows(path: Path, text: str) -> Iterator[tuple[str, _Row]]:
     expected = 'expected a list of {"name": "…", "token": "…", "permissions": ["…"]}.'
     try:
         entries = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         # The error's text would quote the file.
         raise ConfigurationError(f"{path} is no JSON; {expected}") from error
     for number, entry in enumerate(entries, start=1):

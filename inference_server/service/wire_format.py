@@ -19,6 +19,8 @@ _LARGE = 64 * 1024
 _VARINT, _FIXED64, _LENGTH_DELIMITED, _FIXED32 = 0, 1, 2, 5
 _FIXED_SIZES = {_FIXED64: 8, _FIXED32: 4}
 _LONGEST_VARINT = 10
+# With more, protobuf is faster again.
+_MOST_FIELDS = 1024
 
 _RAW_INPUT_CONTENTS = wire.ModelInferRequest.RAW_INPUT_CONTENTS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
 _RAW_OUTPUT_CONTENTS = wire.ModelInferResponse.RAW_OUTPUT_CONTENTS_FIELD_NUMBER << 3 | _LENGTH_DELIMITED
@@ -64,16 +66,19 @@ class StreamResponse:
 
 def parse_request(content: bytes) -> InferRequest:
     """Read a request as gRPC received it. Raises `DecodeError`."""
-    if len(content) >= _LARGE:
-        header, raw = _without_raw(content)
+    if len(content) >= _LARGE and (split := _without_raw(content)) is not None:
+        header, raw = split
         return InferRequest(message=wire.ModelInferRequest.FromString(header), raw=raw, size=len(content))
     message = wire.ModelInferRequest.FromString(content)
     return InferRequest(message=message, raw=message.raw_input_contents, size=len(content))
 
 
 def serialize_response(response: InferResponse) -> bytes:
-    """A response as gRPC sends it."""
-    return b"".join(_parts(response))
+    """A response as gRPC sends it; may be called once."""
+    if sum(map(len, response.raw)) >= _LARGE:
+        return b"".join(_parts(response))
+    response.message.raw_output_contents.extend(map(bytes, response.raw))
+    return response.message.SerializeToString()
 
 
 def serialize_stream_response(response: StreamResponse) -> bytes:
@@ -91,13 +96,17 @@ def _parts(response: InferResponse) -> list[bytes | memoryview]:
     return parts
 
 
-def _without_raw(content: bytes) -> tuple[bytes, list[memoryview]]:
-    """The fields of a request that are not raw elements, and those that are, in their order."""
+def _without_raw(content: bytes) -> tuple[bytes, list[memoryview]] | None:
+    """The fields of a request that are not raw elements, and those that are, in their order; None of one with too many fields."""
     view = memoryview(content)
     header: list[memoryview] = []
     raw: list[memoryview] = []
     position, kept_from = 0, 0
+    fields = 0
     while position < len(content):
+        fields += 1
+        if fields > _MOST_FIELDS:
+            return None
         start = position
         tag, position = _read_varint(content, position)
         position, end = _field_end(content, tag, position)

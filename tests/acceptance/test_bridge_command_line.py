@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from bridge.settings import PREFIX, Settings
 from bridge.steps import Step
 from tests.support.forked import Finished, bridge
 from tests.support.trial_bridge import Trial, message, open_trial_store, start, trial_settings
@@ -86,6 +87,8 @@ def test_a_job_submitted_twice_under_one_key_is_one_job(tmp_path: Path) -> None:
         (["submit", "labs", "https://host/labs.json"], "is a URL"),
         (["submit", "labs", "nameless.json"], "name"),
         (["submit", "slide", "text.json", "--mpp", "-1"], "mpp"),
+        (["submit", "slide", "text.json", "--key", " "], "--key is blank"),
+        (["submit", "slide", "text.json", "--key", "k" * 201], "key: string should have at most 200 characters"),
         (["jobs", "nothing"], "starts with 'nothing'"),
         (["dead", "replay"], "name one dead letter by its id, or give --all"),
         (["dead", "replay", "7"], "there is no dead letter 7"),
@@ -112,6 +115,11 @@ def test_a_mistake_is_answered_with_one_clear_line(tmp_path: Path, arguments: li
 )
 def test_a_wrong_setting_is_answered_with_one_clear_line(tmp_path: Path, name: str, value: str, told: str) -> None:
     assert told in _clear_line(bridge("run", "--until-idle", folder=tmp_path, environment={name: value}))
+
+
+def test_each_setting_is_listed_in_the_help_of_run(tmp_path: Path) -> None:
+    told = bridge("run", "--help", folder=tmp_path, environment={"COLUMNS": "400"}).out
+    assert [] == [name for name in Settings.model_fields if f"{PREFIX}{name.upper()} (" not in " ".join(told.split())]
 
 
 def test_a_database_is_migrated_once(tmp_path: Path) -> None:

@@ -21,8 +21,14 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
-    with running_server(built_models(), tmp_path_factory.mktemp("server"), "--engine", "onnxruntime") as server:
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where the server is started: it reads slides there."""
+    return tmp_path_factory.mktemp("server")
+
+
+@pytest.fixture(scope="module")
+def server(folder: Path) -> Iterator[ServerProcess]:
+    with running_server(built_models(), folder, "--engine", "onnxruntime:float32") as server:
         server.wait_for("catalogue_ready", seconds=100)
         yield server
 
@@ -37,16 +43,15 @@ def test_the_debugging_commands_of_the_readme_run_as_written(server: ServerProce
     if not (ROOT / ".venv" / "bin" / "buf").exists():
         pytest.skip("buf is not installed: run make setup")
     environment = {**os.environ, "LAMINA": f"http://{server.grpc}"}
-    done = subprocess.run(
-        ["bash", "-eu", "-o", "pipefail", "-c", _commands("## Debug it")], cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60
-    )
+    command = ["bash", "-eu", "-o", "pipefail", "-c", _commands("## Debug it")]
+    done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=60)
     assert (0, "") == (done.returncode, done.stderr)
     for told in ("inference.GRPCInferenceService/ModelInfer", '"SERVING"', '"sentence_embedding"', '"1558-6"', '"777-3"'):
         assert told in done.stdout
 
 
 def test_the_commands_of_the_readme_exist() -> None:
-    for program, command in re.findall(r"^(inference-server|bridge) ([a-z]+)", _commands("## Run it") + README, re.MULTILINE):
+    for program, command in sorted(set(re.findall(r"^(inference-server|bridge) ([a-z]+)", README, re.MULTILINE))):
         done = subprocess.run([str(Path(sys.executable).parent / program), command, "--help"], capture_output=True, text=True, timeout=60)
         assert (0, "") == (done.returncode, done.stderr), (program, command)
 
@@ -58,9 +63,8 @@ def test_the_lab_example_tells_codes_and_a_no_match(server: ServerProcess) -> No
     assert ["718-7", "1558-6", "match"] == [line.split()[-1] for line in lines]
 
 
-def test_the_slide_example_streams_the_artifacts(server: ServerProcess, tmp_path: Path) -> None:
-    # The server reads under the folder that it was started in, which holds its log.
-    slide = server.folder / "slide.tif"
+def test_the_slide_example_streams_the_artifacts(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
+    slide = folder / "slide.tif"
     pixels = np.full((512, 512, 3), 240, np.uint8)
     pixels[100:400, 100:400] = (200, 120, 180)
     tifffile.imwrite(slide, pixels, tile=(256, 256), resolution=(20000, 20000), resolutionunit="CENTIMETER", photometric="rgb")

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -28,6 +28,8 @@ class BridgeSetup:
     folder: Path
     # host:port of the inference server.
     inference: str
+    # Variables that only some tests set.
+    variables: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def results(self) -> Path:
@@ -46,6 +48,7 @@ class BridgeSetup:
             "BRIDGE_POLL_SECONDS": "0.2",
             "BRIDGE_BACKOFF_SECONDS": "0.1",
             "BRIDGE_BACKOFF_LIMIT_SECONDS": "0.5",
+            **self.variables,
         }
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:

@@ -12,7 +12,17 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-_IMPORTED_ONCE = ["tests.support.trial_bridge", "bridge.__main__", "alembic.command"]
+_IMPORTED_ONCE = [
+    "tests.support.trial_bridge",
+    "bridge.__main__",
+    "bridge.http.metrics",
+    "bridge.database.libpq",
+    "bridge.ledger.postgres",
+    "bridge.ledger.sqlite",
+    "sqlalchemy.dialects.postgresql.psycopg",
+    "sqlalchemy.dialects.sqlite.aiosqlite",
+    "alembic.command",
+]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -24,9 +25,14 @@ from tests.support.small_models import sum_and_difference, text_identity, write_
 
 _MODULES = (health_pb2, reflection_pb2, wire, slides_pb2, documents_pb2, labs_pb2)
 # Statuses that a malformed request must never get, and those of a server that is gone or hangs.
-WRONG = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED})
+_WRONG = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED})
 _SECONDS = 20.0
 _MOST_RESPONSES = 5
+
+
+def is_wrong(call: Call, code: grpc.StatusCode, details: str) -> bool:
+    """Whether an answer blames the server for what the caller did. That a model of the repository is broken, the server may say."""
+    return code in _WRONG and not (call.method.path.endswith("/RepositoryModelLoad") and "cannot load model.onnx" in details)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,6 +90,11 @@ def _valid_inferences() -> Iterator[wire.ModelInferRequest]:
     request.inputs.add(name="text", datatype="BYTES", shape=[1])
     request.raw_input_contents.append(b"\x02\x00\x00\x00ab")
     yield request
+    # So large that the server takes it apart by hand.
+    request = wire.ModelInferRequest(model_name="text_identity", id="large")
+    request.inputs.add(name="text", datatype="BYTES", shape=[1])
+    request.raw_input_contents.append(struct.pack("<I", 70_000) + b"x" * 70_000)
+    yield request
 
 
 def _picture(kind: str) -> bytes:
@@ -132,7 +143,17 @@ _TEXTS = st.one_of(
                 "config",
             ),
             *("FP32", "BYTES", "BF16", "INT64", "BOOL", "../1", "a/../../b", "slide.png", "/etc/passwd", "file:///%00", "s3://b/..", "~"),
-            *("x" * 1025, "x" * 5000, "\x00", "{", '{"max_batch_size": -1}', '{"input": [{"dims": [9e99]}]}', "file:1/model.onnx"),
+            *(
+                "x" * 300,
+                "é" * 200,
+                "x" * 1025,
+                "x" * 5000,
+                "\x00",
+                "{",
+                '{"max_batch_size": -1}',
+                '{"input": [{"dims": [9e99]}]}',
+                "file:1/model.onnx",
+            ),
         ]
     ),
     st.text(max_size=40),
@@ -195,7 +216,7 @@ def _values(field: FieldDescriptor, depth: int) -> st.SearchStrategy[Any]:
         return st.booleans()
     if field.cpp_type == FieldDescriptor.CPPTYPE_ENUM:
         return st.sampled_from([value.number for value in field.enum_type.values])
-    return st.floats(width=32)
+    return st.one_of(st.sampled_from([0.0, 0.5, 1e-312, 1e-9, 1e-3, 1e300, float("inf"), float("nan")]), st.floats(width=32))
 
 
 @st.composite

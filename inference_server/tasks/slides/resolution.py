@@ -9,6 +9,8 @@ from inference_server.tasks.slides.values import SlideFacts
 
 # Beyond this a "resolution" is that of a printed page (72 dpi are 353 µm), not of a scanner.
 _MOST_MPP = 100.0
+# Light shows nothing so small; a tile of an analysis would take an absurd number of such pixels.
+_LEAST_MPP = 0.05
 # A slide may be enlarged so many times to the resolution of an analysis.
 _MOST_ENLARGEMENT = 4.0
 _OME_SIZE = re.compile(r'\bPhysicalSize([XY])="([0-9.eE+-]+)"')
@@ -17,8 +19,8 @@ _OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "c
 
 
 def sane(mpp: float | None) -> float | None:
-    """The value when it can be a scanner's: above 0, at most 100."""
-    return mpp if mpp is not None and 0 < mpp <= _MOST_MPP else None
+    """The value when it can be a scanner's: 0.05 to 100."""
+    return mpp if mpp is not None and _LEAST_MPP <= mpp <= _MOST_MPP else None
 
 
 def sane_pair(mpp_x: float | None, mpp_y: float | None) -> tuple[float | None, float | None]:
@@ -50,7 +52,7 @@ def effective(facts: SlideFacts, requested: float | None) -> tuple[float, float]
     """Micrometres per pixel of level 0 along x and y. Raises `InvalidInput` for an absurd request, `InvalidSlide` when nobody tells."""
     if requested is not None:
         if sane(requested) is None:
-            raise InvalidInput(f"mpp is {requested}; expected micrometres per pixel of level 0, above 0 and at most {_MOST_MPP:g}.")
+            raise InvalidInput(f"mpp is {requested}; expected micrometres per pixel of level 0, {_LEAST_MPP:g} to {_MOST_MPP:g}.")
         return requested, requested
     if facts.mpp_x is None or facts.mpp_y is None:
         raise InvalidSlide(

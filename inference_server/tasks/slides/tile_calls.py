@@ -34,7 +34,7 @@ async def _he_baseline(
     inference: Inference, tiles: Sequence[ClientTile], pixels: list[Pixels], mpp: float, caller: Caller
 ) -> tuple[list[TileFindings], str]:
     if resolution.sane(mpp) is None:
-        raise InvalidInput(f"mpp is {mpp}; he_baseline measures in micrometres and needs the tiles' own: above 0, at most 100.")
+        raise InvalidInput(f"mpp is {mpp}; he_baseline measures in micrometres and needs the tiles' own: 0.05 to 100.")
     grid, resampled = await _resample(pixels, mpp)
     response = await _infer_all(
         inference, he_baseline.NAME, "tiles", resampled, ("candidates", "haematoxylin_density", "eosin_density"), caller

@@ -44,6 +44,8 @@ BAD = {
     "an engine that there is not": (("serve", "--engine", "abacus"), "INFERENCE_ENGINE (--engine): expected auto"),
     "a device that is not there": (("serve", "--models", ".", "--device", "cuda:99"), "there is no device cuda:99"),
     "a list of models that is not there": (("models", "list", "--models", "absent"), "absent cannot be read"),
+    "a folder of models that cannot be made": (("models", "build", "--models", "/dev/null/models"), "he_baseline cannot be written to"),
+    "a table that is a folder": (("catalogue", "import", ".", "--models", "."), ". is no file; expected the Loinc.csv"),
     "a table that is not there": (("catalogue", "import", "absent.csv", "--models", "."), "absent.csv does not exist"),
     "a flag that there is not": (("serve", "--listn", "x"), "No such option: --listn"),
 }

@@ -31,6 +31,11 @@ def test_roots_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
     assert Settings.load().read_roots == ("/slides", "s3://bucket/a/")
 
 
+def test_shares_of_clients_are_read_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("INFERENCE_CLIENT_WEIGHTS", "ocr=2, slides=0.5")
+    assert {"ocr": 2.0, "slides": 0.5} == Settings.load().client_weights
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValidationError):
         Settings.load().listen = "0.0.0.0:1"  # type: ignore[misc]
@@ -51,6 +56,9 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("MAX_MESSAGE_BYTES", "many", "valid integer"),
         ("MAX_MESSAGE_BYTES", "1", "greater than or equal to 65536"),
         ("GRACE_SECONDS", "-1", "greater than or equal to 0"),
+        ("CLIENT_WEIGHTS", "ocr", "expected names and shares above 0, such as ocr=2,slides=1"),
+        ("CLIENT_WEIGHTS", "ocr=0", "expected names and shares above 0"),
+        ("FALLBACK", "gpu", "'none' or 'cpu'"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )

@@ -73,9 +73,7 @@ def decode(name: str, content: bytes, *, most_pixels: int) -> Pixels:
     return _decode(name, io.BytesIO(content), most_pixels, "tile_pixels")[0]
 
 
-def _decode(
-    name: str, source: Path | io.BytesIO, most_pixels: int, limit: str
-) -> tuple[Pixels, tuple[float | None, float | None]]:
+def _decode(name: str, source: Path | io.BytesIO, most_pixels: int, limit: str) -> tuple[Pixels, tuple[float | None, float | None]]:
     try:
         # `Image.open` reads headers only; its own bound on pixels is looser than ours.
         with warnings.catch_warnings(), Image.open(source, formats=_FORMATS) as image:

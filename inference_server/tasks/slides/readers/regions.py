@@ -15,6 +15,9 @@ WHITE = 255
 
 _Place = tuple[int, int, int]
 
+# Of one read, three bytes each.
+_MOST_PIXELS = 2**28
+
 
 class Regions:
     """Reads any rectangle of any level, and remembers which stored tiles could not be decoded."""
@@ -35,7 +38,15 @@ class Regions:
         return self._reader.facts
 
     async def read(self, level: int, x: int, y: int, width: int, height: int) -> Pixels:
-        """Height × width × RGB from (x, y) in pixels of the level; white past its edges and where a tile cannot be decoded."""
+        """Height × width × RGB from (x, y) in pixels of the level; white past its edges and where a tile cannot be decoded.
+
+        Raises `InvalidSlide` for more pixels than one read may hold in memory.
+        """
+        if width * height > _MOST_PIXELS:
+            raise InvalidSlide(
+                f"{self.facts.uri} has no level near the resolution of the analysis: {width} × {height} px would be read at once. "
+                "Export it as a pyramid; or pass its true mpp in the request."
+            )
         stored = self.facts.levels[level]
         left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, stored.width), min(y + height, stored.height)
         pixels = np.full((height, width, 3), WHITE, np.uint8)

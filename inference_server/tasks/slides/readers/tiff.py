@@ -28,7 +28,8 @@ _DECODED = frozenset(
 )
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, PhotometricInterpretation.BlackIsZero})
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
-_PANIC = "PanicException"
+# What a panic in Rust is raised as: in a call, and in what is awaited.
+_PANICS = frozenset({"PanicException", "RustPanic"})
 _NDPI_FORMAT = 65420
 _XMP = 700
 # SOI, then an Adobe APP14 marker that says "no colour transform": the three components are R, G, B.
@@ -122,7 +123,7 @@ def _decode(tile: Any, stored: _Directory, shape: Level) -> Pixels | None:
     except Exception:  # damaged bytes; async-tiff's errors have no public class
         return None
     except BaseException as error:  # damaged bytes may make a Rust decoder panic, which is no `Exception`
-        if type(error).__name__ == _PANIC:
+        if type(error).__name__ in _PANICS:
             return None
         raise
     if pixels.shape != (shape.tile_height, shape.tile_width, 3):
@@ -291,6 +292,8 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # async-tiff's errors and panics share no public class
+        if type(error).__name__ in _PANICS:  # it lacks a tag that TIFF lets be missing, or is damaged: another reader knows
+            raise NotThisReader(f"{uri} is a TIFF with directories that cannot be read") from error
         raise InvalidSlide(
             f"{uri} begins as a TIFF, but its directory cannot be read: it is truncated or damaged. Copy or upload it again, whole."
         ) from error

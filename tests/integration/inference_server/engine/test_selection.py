@@ -67,7 +67,7 @@ def test_the_owner_may_allow_more(model: ModelFile) -> None:
 
 def test_one_that_cannot_load_the_model_is_passed_over(model: ModelFile) -> None:
     class Refusing(ReferenceLoader):
-        def load(self, path: Path, precision: str, *, threads: int = 0) -> Any:
+        def load(self, path: Path, precision: str, *, threads: int = 0, options: Any = None) -> Any:
             raise ModelFailed("an operator is missing")
 
     selection = selector(Refusing("refusing")).select(model)

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_server.errors import InvalidInput, NotFound, Unavailable
+from inference_server.errors import InvalidCatalogue, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.tasks.labs.aliases import Alias
 from inference_server.tasks.labs.categorise import CATEGORIES
@@ -129,7 +129,7 @@ async def test_an_alias_of_an_unknown_code_is_refused_and_none_of_its_request_is
 @pytest.mark.parametrize(
     ("tests", "said"),
     [
-        ([], "0 tests"),
+        ([], "^the request has no tests; expected 1 to 3[.]$"),
         ([PrintedTest(name="Hb")] * 4, "4 tests"),
         ([PrintedTest(name="Hb"), PrintedTest(name="  ")], "test 1 has no name"),
         ([PrintedTest(name="H" * 41)], "41 characters"),
@@ -149,6 +149,23 @@ async def test_too_many_candidates_a_too_long_text_and_an_unknown_model_are_refu
         await labs.embed(["x" * 20_001], caller=CALLER)
     with pytest.raises(NotFound):
         await labs.embed(["glucose"], model="none", caller=CALLER)
+
+
+@pytest.mark.parametrize(("query", "said"), [(" ", "the query is empty"), ("H" * 301, "the query has 301 characters; at most 300")])
+async def test_a_search_for_nothing_or_for_far_too_much_is_told_as_a_search(labs: LabClassifier, query: str, said: str) -> None:
+    with pytest.raises(InvalidInput, match=said):
+        await labs.search(query, caller=CALLER)
+
+
+async def test_a_damaged_catalogue_is_no_fault_of_the_caller_and_its_operator_is_told_how_to_mend_it(models: Path, tmp_path: Path) -> None:
+    (tmp_path / "_catalogue").mkdir()
+    (tmp_path / "_catalogue" / "loinc.csv").write_text("foo,bar\n1,2\n")
+    labs = LabClassifier(DirectInference(models), tmp_path)
+    with pytest.raises(InvalidCatalogue, match=r"damaged: .*lacks the column.* Import Loinc.csv again, or delete .*loinc.csv"):
+        await labs.start()
+    with pytest.raises(Unavailable, match="cannot read its catalogue") as caught:
+        await labs.classify([PrintedTest(name="Hb")], caller=CALLER)
+    assert str(tmp_path) not in str(caught.value)
 
 
 async def test_an_imported_table_is_found_and_its_names_are_embedded_at_once(models: Path) -> None:

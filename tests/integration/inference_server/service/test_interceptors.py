@@ -18,6 +18,7 @@ from inference_server.service.caller import caller_of
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
 from inference_server.service.metrics import CallMetrics
+from inference_server.service.request_limits import RequestLimits
 from inference_server.service.server import Connection, GrpcServer, Service
 
 Request, Response = wire.ModelInferRequest, wire.ModelInferResponse
@@ -46,7 +47,14 @@ class Running:
 
 
 @asynccontextmanager
-async def running(behaviour: Callable[..., Any], *, most_bytes: int = 2**20) -> AsyncIterator[Running]:
+async def running(
+    behaviour: Callable[..., Any],
+    *,
+    most_bytes: int = 2**20,
+    most_calls: int = 100,
+    limits: RequestLimits | None = None,
+    streams: int = 100,
+) -> AsyncIterator[Running]:
     """`behaviour(request, context)` is an async generator; the method with one response sends its first."""
 
     async def one(request: Request, context: Any) -> Response:
@@ -63,7 +71,7 @@ async def running(behaviour: Callable[..., Any], *, most_bytes: int = 2**20) -> 
         "Many": grpc.unary_stream_rpc_method_handler(behaviour, parse, write),
         "Both": grpc.stream_stream_rpc_method_handler(both, parse, write),
     }
-    lifecycle, registry = Lifecycle(), CollectorRegistry()
+    lifecycle, registry = Lifecycle(most_calls=most_calls), CollectorRegistry()
     metrics = CallMetrics(registry, "1")
     held = BytesInFlight(most=most_bytes, observe=metrics.bytes_in_flight)
     handler = grpc.method_handlers_generic_handler("test.Service", handlers)
@@ -71,8 +79,10 @@ async def running(behaviour: Callable[..., Any], *, most_bytes: int = 2**20) -> 
         address="127.0.0.1:0",
         services=[Service(name="test.Service", add_to=lambda server: server.add_generic_rpc_handlers((handler,)))],
         lifecycle=lifecycle,
-        interceptors=[CallInterceptor(lifecycle=lifecycle, bytes_in_flight=held, metrics=metrics)],
-        connection=Connection(max_message_bytes=2**20),
+        interceptors=[
+            CallInterceptor(lifecycle=lifecycle, bytes_in_flight=held, metrics=metrics, limits=limits or RequestLimits(message_bytes=2**20))
+        ],
+        connection=Connection(max_message_bytes=2**20, max_streams=streams),
     )
     await server.start()
     async with grpc.aio.insecure_channel(server.address) as channel:
@@ -168,10 +178,12 @@ async def test_bytes_that_are_no_message_get_a_clear_refusal() -> None:
         assert (error.code(), "no message of its type" in str(error.details())) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
-async def test_a_message_too_big_is_refused_with_the_limit() -> None:
+@pytest.mark.parametrize(("size", "counted"), [(2**20, 1), (2**21, 0)])
+async def test_a_message_too_big_is_refused_with_the_limit_and_counted_unless_it_was_not_even_taken(size: int, counted: int) -> None:
     async with running(_echo) as server:
-        error = await _failure(server.one(Request(raw_input_contents=[bytes(2**20)])))
-        assert (error.code(), "1048576" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        error = await _failure(server.one(Request(raw_input_contents=[bytes(size)])))
+        assert (error.code(), "larger than max" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert (server.gauge("lamina_limit_refusals_total", limit="message_bytes") or 0) == counted
 
 
 class _Gate:
@@ -197,9 +209,73 @@ async def test_requests_beyond_the_bytes_in_flight_are_refused_until_there_is_ro
         error = await _failure(server.one(Request(raw_input_contents=[bytes(600)])))
         assert (error.code(), "too many bytes" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
         assert int(dict(error.trailing_metadata())["retry-after-ms"]) > 0
+        assert server.gauge("lamina_limit_refusals_total", limit="bytes_in_flight") == 1
         gate.open.set()
         await first
         await server.one(Request(raw_input_contents=[bytes(600)]))
+
+
+async def test_calls_beyond_the_limit_are_refused_until_one_ends() -> None:
+    gate = _Gate()
+    async with running(gate, most_calls=2) as server:
+        open_calls = [asyncio.ensure_future(_all(server.many(Request()))), asyncio.ensure_future(server.one(Request()))]
+        while server.lifecycle.in_flight < 2:
+            await asyncio.sleep(0.01)
+        error = await _failure(server.one(Request()))
+        assert (error.code(), "2 calls are open" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        assert server.gauge("lamina_limit_refusals_total", limit="calls") == 1
+        gate.open.set()
+        await asyncio.gather(*open_calls)
+        await server.one(Request())
+
+
+async def test_who_watches_the_health_takes_places_apart_and_health_checks_take_none() -> None:
+    async with running(_echo, most_calls=1) as server:
+        health, asked = health_pb2_grpc.HealthStub(server.channel), health_pb2.HealthCheckRequest(service="test.Service")
+        watching = health.Watch(asked)
+        await watching.read()
+        assert (await _failure(health.Watch(asked).read())).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        await health.Check(asked)
+        await server.one(Request())
+        watching.cancel()
+
+
+async def test_one_connection_has_so_many_calls_at_a_time() -> None:
+    gate = _Gate()
+    async with running(gate, streams=1) as server:
+        first = asyncio.ensure_future(server.one(Request()))
+        await asyncio.wait_for(gate.begun.wait(), 5)
+        second = asyncio.ensure_future(server.one(Request()))
+        await asyncio.sleep(0.2)
+        assert server.lifecycle.in_flight == 1
+        gate.open.set()
+        await asyncio.gather(first, second)
+
+
+TOO_MUCH = {
+    "tensors": [
+        Request(inputs=[Request.InferInputTensor(name=str(number)) for number in range(3)]),
+        Request(outputs=[Request.InferRequestedOutputTensor(name=str(number)) for number in range(3)]),
+        Request(raw_input_contents=[b""] * 3),
+    ],
+    "name_characters": [
+        Request(model_name="n" * 65),
+        Request(id="n" * 65),
+        Request(inputs=[Request.InferInputTensor(name="n" * 65)]),
+        Request(inputs=[Request.InferInputTensor(parameters={"n" * 65: wire.InferParameter()})]),
+        Request(parameters={"n" * 65: wire.InferParameter()}),
+    ],
+}
+
+
+@pytest.mark.parametrize("limit", TOO_MUCH)
+async def test_a_request_with_too_much_of_something_is_refused_and_counted(limit: str) -> None:
+    async with running(_echo, limits=RequestLimits(tensors=2, name_characters=64)) as server:
+        for request in TOO_MUCH[limit]:
+            error = await _failure(server.one(request))
+            assert (error.code(), "are taken" in str(error.details())) == (grpc.StatusCode.INVALID_ARGUMENT, True)
+        assert server.gauge("lamina_limit_refusals_total", limit=limit) == len(TOO_MUCH[limit])
+        await server.one(Request(id="n" * 64, inputs=[Request.InferInputTensor(name="x"), Request.InferInputTensor(name="y")]))
 
 
 @pytest.mark.parametrize("kind", ["one", "many"])
@@ -235,6 +311,7 @@ async def test_a_message_of_any_length_reaches_the_client_shortened() -> None:
     async with running(_refuse_at_length) as server:
         error = await _failure(server.one(Request()))
         assert (error.code(), str(error.details())[:18]) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no model ")
+        assert str(error.details()).endswith("é … (100018 characters)")
 
 
 async def test_a_draining_server_still_answers_probes() -> None:

@@ -196,11 +196,12 @@ async def test_an_unknown_version_and_output_are_told(stub: Any) -> None:
     assert (code, "no output product" in details) == (INVALID, True)
 
 
-async def test_options_that_would_change_the_answer_and_are_not_offered_are_refused(stub: Any) -> None:
+async def test_shared_memory_is_off_unless_the_operator_allows_it(stub: Any) -> None:
     request = _request(a=_floats(1), b=_floats(1))
     request.inputs[0].parameters["shared_memory_region"].string_param = "region"
+    request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 16
     code, details = await _failure(stub.ModelInfer(request))
-    assert (code, "shared_memory_region" in details) == (INVALID, True)
+    assert (code, "INFERENCE_SHARED_MEMORY" in details) == (grpc.StatusCode.FAILED_PRECONDITION, True)
 
 
 @pytest.mark.parametrize("name", ["priority", "timeout"])
@@ -251,14 +252,6 @@ async def test_server_live_answers_within_50_ms_while_a_model_computes(stub: Any
     # The median: on a machine whose cores are all taken, one answer may wait for a core.
     assert sorted(waits)[5] < 0.05
     await computing
-
-
-async def test_calls_that_are_not_offered_yet_say_so(stub: Any) -> None:
-    code, details = await _failure(stub.ModelStatistics(wire.ModelStatisticsRequest()))
-    assert (code, "not offered" in details) == (grpc.StatusCode.UNIMPLEMENTED, True)
-    stream = stub.ModelStreamInfer(iter([wire.ModelInferRequest()]))
-    code, _ = await _failure(anext(aiter(stream)))
-    assert code is grpc.StatusCode.UNIMPLEMENTED
 
 
 @pytest.mark.parametrize(

@@ -153,6 +153,13 @@ async def test_a_truncated_slide_is_told_to_be_truncated(tmp_path: Path, picture
         await facts_of(path)
 
 
+async def test_a_tiff_that_leaves_out_optional_tags_is_not_told_to_be_truncated(tmp_path: Path) -> None:
+    path = tmp_path / "page.tif"
+    Image.new("1", (64, 48)).save(path)
+    facts = await facts_of(path)
+    assert ("image", (64, 48), None) == (facts.reader, (facts.levels[0].width, facts.levels[0].height), facts.mpp_x)
+
+
 async def test_a_text_file_named_svs_is_told_to_be_no_slide(tmp_path: Path) -> None:
     path = tmp_path / "notes.svs"
     path.write_text("These are notes, not a slide.\n" * 20)
@@ -196,3 +203,9 @@ async def test_tiles_as_large_as_a_slide_are_refused(tmp_path: Path, picture: ND
     with pytest.raises(InvalidSlide, match="stored in tiles of 240 × 240 px; at most 10,000"):
         async with open_slide(storage_of(path), str(path), SlideLimits(most_tile_pixels=10_000)):
             pass
+
+
+async def test_a_region_that_would_not_fit_into_memory_is_refused(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture])
+    with pytest.raises(InvalidSlide, match="would be read at once"):
+        await read(path, 0, 0, 20_000, 20_000)

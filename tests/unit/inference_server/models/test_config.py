@@ -92,18 +92,17 @@ def test_a_priority_that_there_is_not_means_the_default(priority: int, level: in
         ('cc_model_filenames { key: "8.0" value: "model.plan" }', "asks for cc_model_filenames"),
         ("dynamic_batching { preserve_ordering: true }", "asks for dynamic_batching.preserve_ordering"),
         ('instance_group { profile: "1" host_policy: "0" }', "asks for instance_group.profile, instance_group.host_policy"),
-        ('metric_tags { key: "a" value: "b" } runtime: "x"', "asks for runtime, metric_tags"),
+        ('metric_tags { key: "a" value: "b" } runtime: "x"', "asks for metric_tags, runtime"),
         ('parameters { key: "session.use_env_allocators" value { string_value: "1" } }', "parameters.session.use_env_allocators"),
         ('parameters { key: "execution_mode" value { string_value: "1" } }', "parameters.execution_mode"),
         ('optimization { execution_accelerators { gpu_execution_accelerator { name: "auto_io" } } }', "auto_io; expected tensorrt"),
         (
-            'optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt" '
-            'parameters { key: "precision_mode" value: "INT4" } } } }',
+            """optimization { execution_accelerators { gpu_execution_accelerator {
+                 name: "tensorrt" parameters { key: "precision_mode" value: "INT4" } } } }""",
             "tensorrt with precision_mode 'INT4'; expected one of FP32, FP16, BF16",
         ),
         (
-            'optimization { execution_accelerators { cpu_execution_accelerator { name: "openvino" '
-            'parameters { key: "streams" value: "4" } } } }',
+            'optimization { execution_accelerators { cpu_execution_accelerator { name: "openvino" parameters { key: "streams" }}}}',
             "openvino with streams, which this server does not do",
         ),
         ("model_transaction_policy { decoupled: true }", "decoupled"),

@@ -2,12 +2,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import ml_dtypes
 import numpy as np
 import pytest
 from inference import grpc_service_pb2 as wire
 
 from inference_server.errors import InvalidTensor
-from inference_server.service.tensors import datatype_of, decode_inputs, encode_outputs, is_slow_to_decode
+from inference_server.service.tensors import datatype_of, decode_inputs, encode, is_slow_to_decode
 
 DATATYPES = {
     "BOOL": np.bool_,
@@ -20,6 +21,7 @@ DATATYPES = {
     "INT32": np.int32,
     "INT64": np.int64,
     "FP16": np.float16,
+    "BF16": ml_dtypes.bfloat16,
     "FP32": np.float32,
     "FP64": np.float64,
 }
@@ -96,7 +98,7 @@ WRONG = {
     "too many raw bytes": (_raw("FP32", [1], b"\0" * 5), "has 5 bytes"),
     "an unknown datatype": (_raw("FLOAT", [1], b"\0" * 4), "the datatype 'FLOAT'; expected one of BOOL"),
     "no datatype": (_raw("", [1], b"\0" * 4), "the datatype ''"),
-    "BF16": (_raw("BF16", [1], b"\0" * 2), "send FP32"),
+    "typed BF16": (_typed("BF16", [1], fp32_contents=[1.0]), "raw_input_contents"),
     "a negative dimension": (_raw("FP32", [-1, 4], b"\0" * 16), "none negative"),
     "too many dimensions": (_raw("UINT8", [1] * 33, b"\0"), "at most 32"),
     "dimensions beyond any message": (_raw("UINT8", [0, 2**62, 2**62], b""), "too large for any message"),
@@ -145,24 +147,27 @@ def test_an_input_sent_twice_is_refused() -> None:
 @pytest.mark.parametrize("datatype", DATATYPES)
 def test_an_output_sent_back_as_input_is_the_same(datatype: str) -> None:
     output = np.array([[0, 1], [1, 1]], dtype=DATATYPES[datatype])
-    response = wire.ModelInferResponse()
-    encode_outputs(response, {"y": output})
-    sent = response.outputs[0]
-    request = _raw(sent.datatype, list(sent.shape), response.raw_output_contents[0])
-    assert (sent.datatype, decode_inputs(request)["x"].tolist()) == (datatype, output.tolist())
+    request = _raw(datatype_of(output.dtype), list(output.shape), bytes(encode(output)))
+    assert (datatype_of(output.dtype), decode_inputs(request)["x"].tolist()) == (datatype, output.tolist())
 
 
 def test_outputs_of_text_are_bytes_with_lengths() -> None:
-    response = wire.ModelInferResponse()
-    encode_outputs(response, {"y": np.array(["é", ""], dtype=object), "z": np.array([b"\xff"], dtype=object)})
-    assert list(response.raw_output_contents) == [b"\x02\x00\x00\x00\xc3\xa9\x00\x00\x00\x00", b"\x01\x00\x00\x00\xff"]
+    assert encode(np.array(["é", ""], dtype=object)) == b"\x02\x00\x00\x00\xc3\xa9\x00\x00\x00\x00"
+    assert encode(np.array([b"\xff"], dtype=object)) == b"\x01\x00\x00\x00\xff"
 
 
 @pytest.mark.parametrize("output", [np.arange(6, dtype=">i4"), np.arange(12, dtype="<i4")[::2] // 2])
 def test_outputs_are_little_endian_and_row_major_whatever_their_memory(output: np.ndarray[Any, Any]) -> None:
-    response = wire.ModelInferResponse()
-    encode_outputs(response, {"y": output})
-    assert response.raw_output_contents[0] == np.arange(6, dtype="<i4").tobytes()
+    assert bytes(encode(output)) == np.arange(6, dtype="<i4").tobytes()
+
+
+def test_outputs_of_any_layout_and_no_size_are_encoded() -> None:
+    assert [len(encode(output)) for output in (np.zeros((0, 4), np.float32), np.array(1.5), np.eye(3, dtype=np.float32).T)] == [0, 8, 36]
+
+
+def test_many_elements_are_lent_and_not_copied() -> None:
+    output = np.arange(100_000, dtype=np.float32)
+    assert np.shares_memory(np.frombuffer(encode(output), np.float32), output)
 
 
 def test_a_type_without_a_name_in_the_protocol_is_refused() -> None:

@@ -8,7 +8,19 @@ from inference_server.tasks.slides import resolution
 
 
 @pytest.mark.parametrize(
-    ("told", "expected"), [(0.25, 0.25), (100.0, 100.0), (0.0, None), (-0.5, None), (352.8, None), (float("nan"), None), (None, None)]
+    ("told", "expected"),
+    [
+        (0.25, 0.25),
+        (100.0, 100.0),
+        (0.05, 0.05),
+        (0.049, None),
+        (1e-312, None),
+        (0.0, None),
+        (-0.5, None),
+        (352.8, None),
+        (float("nan"), None),
+        (None, None),
+    ],
 )
 def test_absurd_values_count_as_none(told: float | None, expected: float | None) -> None:
     assert expected == resolution.sane(told)

@@ -1,0 +1,53 @@
+"""`optimization.execution_accelerators`: the engine that the owner wants, or a refusal."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference_server.engine.runtimes import discover
+from inference_server.engine.selection import EngineSelector
+from inference_server.scheduler.status import ModelState
+from tests.support import onnx_models
+from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector
+from tests.support.serving import ask, serving
+
+TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt"
+                parameters { key: "precision_mode" value: "FP16" } parameters { key: "max_workspace_size_bytes" value: "1073741824" }
+                parameters { key: "trt_builder_optimization_level" value: "5" } } } }"""
+OPENVINO = 'optimization { execution_accelerators { cpu_execution_accelerator { name: "openvino" } } }'
+
+
+async def test_tensorrt_is_pinned_on_a_gpu_with_its_precision_and_parameters(tmp_path: Path) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"{TENSORRT} instance_group {{ count: 2 }}")
+    cuda, tensorrt = ReferenceLoader("onnxruntime-cuda"), ReferenceLoader("onnxruntime-tensorrt", precisions=("float32", "float16"))
+    async with serving(tmp_path, {"cuda:0": gpu_selector(ReferenceLoader(), cuda, tensorrt)}) as models:
+        assert "onnxruntime-tensorrt:float16" == (await ask(models)).engine
+    assert {"trt_max_workspace_size": "1073741824", "trt_builder_optimization_level": "5"} == tensorrt.options
+    assert (0, 2) == (cuda.loads, tensorrt.loads)
+
+
+async def test_openvino_is_pinned_on_the_cpu(tmp_path: Path) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=OPENVINO)
+    async with serving(tmp_path, EngineSelector(discover()), engine="onnxruntime") as models:
+        assert models.facts("double").engine.startswith("openvino:")
+
+
+@pytest.mark.parametrize(
+    ("config", "reason"),
+    [
+        (TENSORRT, "gpu_execution_accelerator tensorrt, but the model runs on cpu here"),
+        (OPENVINO, "there is no engine openvino on cpu"),
+        (
+            OPENVINO + ' parameters { key: "lamina.engine" value { string_value: "numpy" } }',
+            "the accelerator openvino and for lamina.engine numpy",
+        ),
+    ],
+)
+async def test_what_is_not_there_is_refused_by_name(tmp_path: Path, config: str, reason: str) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=config)
+    async with serving(tmp_path, selector(ReferenceLoader())) as models:
+        (status,) = models.index()
+    assert ModelState.UNAVAILABLE == status.state
+    assert reason in status.reason

@@ -1,0 +1,53 @@
+"""Whether the event loop answers while models compute for many callers."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_server.engine.runtimes import discover
+from inference_server.engine.selection import EngineSelector
+from inference_server.scheduler.port import InferenceRequest
+from tests.support import onnx_models
+from tests.support.serving import serving
+
+
+def waited_for_a_core() -> float:
+    """Seconds that this thread was ready to run and other threads had the cores."""
+    stat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
+    if not stat.exists():
+        pytest.skip("the system does not tell how long a thread waited for a core")
+    return int(stat.read_text().split()[1]) / 1e9
+
+
+@pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
+async def test_64_callers_do_not_hold_the_loop_up(tmp_path: Path, name: str) -> None:
+    """Neither by its own work, nor by a lock that a computing thread keeps. What the machine's other work costs is taken off."""
+    onnx_models.write_model(tmp_path, "products", onnx_models.products(60), config="")
+    x = np.ones((1, 768), np.float32)
+    async with serving(tmp_path, EngineSelector(discover()), engine=f"{name}:float32") as models:
+        until = time.monotonic() + 1.5
+
+        async def caller() -> int:
+            answered = 0
+            while time.monotonic() < until:
+                await models.infer(InferenceRequest(model="products", inputs={"x": x}))
+                answered += 1
+            return answered
+
+        callers = [asyncio.create_task(caller()) for _ in range(64)]
+        gaps, own = [], 0.0
+        while time.monotonic() < until:
+            began, waited, worked = time.monotonic(), waited_for_a_core(), time.thread_time()
+            await asyncio.sleep(0.005)
+            gaps.append(time.monotonic() - began - 0.005 - (waited_for_a_core() - waited))
+            own = max(own, time.thread_time() - worked)
+        answered = sum(await asyncio.gather(*callers))
+    assert answered >= 64
+    assert own < 0.05, "the loop's own work between two looks"
+    assert float(np.percentile(gaps, 95)) < 0.05

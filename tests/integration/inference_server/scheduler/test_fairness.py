@@ -1,0 +1,112 @@
+"""How clients and priorities share a model, told from the order of the engine's runs."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_server.engine.port import Tensors
+from inference_server.scheduler.options import SchedulingOptions
+from inference_server.scheduler.port import Caller, InferenceRequest
+from inference_server.scheduler.registry import ServingModels
+from tests.support import onnx_models
+from tests.support.reference_engine import ReferenceLoader, selector
+from tests.support.serving import ask, serving
+
+TENSORS = 'input { name: "x" data_type: TYPE_FP32 dims: [4] } '
+TILE, PAGE, OTHER = 1.0, 2.0, 3.0
+
+
+@pytest.fixture
+def engine() -> ReferenceLoader:
+    return ReferenceLoader()
+
+
+def batches_with(runs: list[Tensors], value: float) -> list[int]:
+    """The places of the batches that hold a value, in the order of the runs."""
+    return [place for place, inputs in enumerate(runs) if value in inputs["x"][:, 0]]
+
+
+async def flooded(models: ServingModels, engine: ReferenceLoader, count: int, **caller: object) -> list[asyncio.Task[object]]:
+    """A model whose queue one client has filled, and whose first batches have run."""
+    engine.runs.clear()
+    engine.seconds = 0.002
+    tasks = [ask(models, value=TILE, client="slides", **caller) for _ in range(count)]
+    while len(engine.runs) < 3:
+        await asyncio.sleep(0.001)
+    return tasks  # type: ignore[return-value]
+
+
+async def test_a_flood_of_one_client_delays_another_by_no_more_than_the_batch_that_runs(tmp_path: Path, engine: ReferenceLoader) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 8 {TENSORS} dynamic_batching {{ }}")
+    async with serving(tmp_path, selector(engine)) as models:
+        tiles = await flooded(models, engine, 800)
+        for page in range(5):
+            begun = len(engine.runs)
+            await ask(models, value=PAGE + page, client="ocr")
+            (place,) = batches_with(engine.runs, PAGE + page)
+            assert place <= begun + 1, "the batch that runs, and at most one that was handed over meanwhile"
+        assert any(not tile.done() for tile in tiles)
+        await asyncio.gather(*tiles)
+
+
+async def test_a_request_of_another_shape_goes_next_too(tmp_path: Path, engine: ReferenceLoader) -> None:
+    onnx_models.write_model(tmp_path, "widths", onnx_models.widths(), config="max_batch_size: 8 dynamic_batching { }")
+    async with serving(tmp_path, selector(engine)) as models:
+        engine.runs.clear()
+        engine.seconds = 0.002
+
+        def request(width: int, client: str) -> InferenceRequest:
+            return InferenceRequest(model="widths", inputs={"x": np.ones((1, width), np.float32)}, caller=Caller(client=client))
+
+        tiles = [asyncio.ensure_future(models.infer(request(64, "slides"))) for _ in range(400)]
+        while len(engine.runs) < 3:
+            await asyncio.sleep(0.001)
+        begun = len(engine.runs)
+        await models.infer(request(3, "ocr"))
+        (place,) = [place for place, inputs in enumerate(engine.runs) if inputs["x"].shape[1] == 3]
+        assert place <= begun + 1
+        await asyncio.gather(*tiles)
+
+
+async def test_clients_get_their_weights_shares(tmp_path: Path, engine: ReferenceLoader) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 4 {TENSORS} dynamic_batching {{ }}")
+    options = SchedulingOptions(client_weights={"ocr": 3.0, "slides": 1.0})
+    async with serving(tmp_path, selector(engine), options=options) as models:
+        tiles = await flooded(models, engine, 300)
+        begun = len(engine.runs) + 1
+        pages = [ask(models, value=PAGE, client="ocr") for _ in range(90)]
+        await asyncio.gather(*pages)
+        shared = Counter(value for inputs in engine.runs[begun:][:20] for value in inputs["x"][:, 0].tolist())
+        await asyncio.gather(*tiles)
+    assert 80 == shared.total()
+    assert 58 <= shared[PAGE] <= 62
+
+
+async def test_priorities_that_the_owner_does_not_name_share_by_weight_so_that_none_starves(
+    tmp_path: Path, engine: ReferenceLoader
+) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 1 {TENSORS}")
+    async with serving(tmp_path, selector(engine)) as models:
+        urgent = await flooded(models, engine, 60, priority=3)
+        begun = len(engine.runs)
+        await ask(models, value=PAGE, client="ocr", priority=5)
+        await ask(models, value=OTHER, client="ocr", priority=5)
+        (first,), (second,) = batches_with(engine.runs, PAGE), batches_with(engine.runs, OTHER)
+        await asyncio.gather(*urgent)
+    assert first <= begun + 5
+    assert second - first <= 5
+
+
+async def test_priorities_that_the_owner_names_are_strict(tmp_path: Path, engine: ReferenceLoader) -> None:
+    levels = "dynamic_batching { priority_levels: 2 default_priority_level: 2 }"
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 1 {TENSORS} {levels}")
+    async with serving(tmp_path, selector(engine)) as models:
+        urgent = await flooded(models, engine, 40, priority=1)
+        await ask(models, value=PAGE, client="ocr", priority=2)
+        await asyncio.gather(*urgent)
+    assert [40] == batches_with(engine.runs, PAGE)

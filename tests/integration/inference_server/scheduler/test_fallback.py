@@ -1,0 +1,131 @@
+"""The CPU in the place of a GPU that fails, caused by an engine that does."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from inference import grpc_service_pb2 as wire
+from prometheus_client import CollectorRegistry
+
+from inference_server.engine.failures import failure_on_device
+from inference_server.errors import DeviceFailed, ModelFailed
+from inference_server.scheduler.options import SchedulingOptions
+from inference_server.scheduler.port import Caller
+from inference_server.scheduler.status import ModelState
+from inference_server.service.infer_calls import InferCalls
+from inference_server.service.lifecycle import BytesInFlight
+from inference_server.service.shared_memory import SharedMemory
+from inference_server.service.wire_format import parse_request
+from tests.support import onnx_models
+from tests.support.reference_engine import ReferenceLoader, gpu_selector
+from tests.support.serving import ask, serving
+
+CONFIG = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
+ALLOWED = SchedulingOptions(cpu_fallback=True)
+OUT_OF_MEMORY = failure_on_device("the run failed", "CUDA failure 2: out of memory ; GPU=0")
+
+
+@pytest.fixture
+def cpu() -> ReferenceLoader:
+    return ReferenceLoader("numpy")
+
+
+@pytest.fixture
+def gpu() -> ReferenceLoader:
+    return ReferenceLoader("pretended-gpu")
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=CONFIG)
+    return tmp_path
+
+
+async def test_a_request_that_the_gpu_cannot_run_is_answered_by_the_cpu_and_says_so(
+    repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader
+) -> None:
+    registry = CollectorRegistry()
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, metrics=registry, options=ALLOWED) as models:
+        before = await ask(models)
+        gpu.failure = OUT_OF_MEMORY
+        failed = await asyncio.gather(ask(models, value=2.0), ask(models, value=3.0))
+        gpu.failure = None
+        after = await ask(models)
+    told = [(answer.engine, answer.fallback) for answer in (before, *failed, after)]
+    own, spare = ("pretended-gpu:float32", ""), ("numpy:float32", "out_of_memory")
+    assert [own, spare, spare, own] == told
+    assert [4.0, 6.0] == [answer.outputs["doubled"][0, 0] for answer in failed]
+    labels = {"model": "double", "version": "1", "cause": "out_of_memory"}
+    assert 2.0 == registry.get_sample_value("lamina_fallbacks_total", labels)
+
+
+async def test_the_batch_falls_back_as_one(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        gpu.failure = OUT_OF_MEMORY
+        cpu.runs.clear()
+        await asyncio.gather(*(ask(models) for _ in range(5)))
+    assert [5] == [len(inputs["x"]) for inputs in cpu.runs]
+
+
+async def test_without_leave_the_request_fails(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}) as models:
+        gpu.failure = OUT_OF_MEMORY
+        cpu.runs.clear()
+        with pytest.raises(DeviceFailed):
+            await ask(models)
+    assert [] == cpu.runs
+
+
+async def test_what_is_the_models_own_fault_does_not_fall_back(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        gpu.failure = failure_on_device("the run failed", "Gather node: indices element out of data bounds")
+        cpu.runs.clear()
+        with pytest.raises(ModelFailed):
+            await ask(models)
+    assert [] == cpu.runs
+
+
+async def test_a_model_without_an_engine_on_the_gpu_serves_on_the_cpu_and_every_answer_says_so(
+    repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader
+) -> None:
+    gpu.load_failure = DeviceFailed("no engine is built for the model", cause="engine_not_built")
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        answers = [await ask(models) for _ in range(2)]
+    assert [("numpy:float32", "engine_not_built")] * 2 == [(answer.engine, answer.fallback) for answer in answers]
+
+
+async def test_without_leave_a_model_without_an_engine_does_not_serve(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    gpu.load_failure = DeviceFailed("no engine is built for the model", cause="engine_not_built")
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}) as models:
+        (status,) = models.index()
+    assert ModelState.UNAVAILABLE == status.state
+    assert "no engine is built for the model" in status.reason
+
+
+async def test_the_response_of_the_protocol_tells_the_cause(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    ask_for = wire.ModelInferRequest.InferInputTensor(name="x", datatype="FP32", shape=[1, 4])
+    message = wire.ModelInferRequest(model_name="double", inputs=[ask_for], raw_input_contents=[bytes(16)])
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        in_flight = BytesInFlight(most=2**20, observe=lambda _: None)
+        calls = InferCalls(models, SharedMemory(()), in_flight, most_shared_bytes=0)
+        told = []
+        for gpu.failure in (None, OUT_OF_MEMORY):
+            response = await calls.infer(parse_request(message.SerializeToString()), lambda _: Caller())
+            told.append({key: value.string_param for key, value in response.message.parameters.items() if value.string_param})
+    assert [{"engine": "pretended-gpu:float32"}, {"engine": "numpy:float32", "lamina_fallback": "out_of_memory"}] == told
+
+
+@pytest.mark.parametrize(
+    ("reason", "cause"),
+    [
+        ("CUDA failure 2: out of memory ; GPU=0 ; hostname=x", "out_of_memory"),
+        ("Failed to allocate memory for requested buffer of size 1073741824", "out_of_memory"),
+        ("CUDNN failure 4: CUDNN_STATUS_INTERNAL_ERROR", "device_lost"),
+        ("CUDA error cudaErrorIllegalAddress:an illegal memory access was encountered", "device_lost"),
+        ("Gather node: indices element out of data bounds, idx=9", None),
+    ],
+)
+def test_a_devices_failures_are_told_from_a_models(reason: str, cause: str | None) -> None:
+    assert cause == getattr(failure_on_device("failed", reason), "cause", None)

@@ -1,0 +1,70 @@
+"""The memory that models may take."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from prometheus_client import CollectorRegistry
+
+from inference_server.engine.devices import usable_memory
+from inference_server.errors import MemoryExhausted
+from inference_server.scheduler.memory import MemoryBudget, resident_bytes
+from inference_server.scheduler.options import SchedulingOptions
+from inference_server.scheduler.status import ModelState
+from tests.support import onnx_models
+from tests.support.reference_engine import ReferenceLoader, selector
+from tests.support.serving import ask, serving
+
+MIB = 2**20
+
+
+async def test_a_model_that_is_too_large_is_refused_before_it_is_loaded(tmp_path: Path) -> None:
+    path = onnx_models.write_model(tmp_path, "large", onnx_models.double())
+    (path.parent / "weights.data").write_bytes(bytes(3 * MIB))
+    onnx_models.write_model(tmp_path, "double", onnx_models.double())
+    engine = ReferenceLoader()
+    async with serving(tmp_path, selector(engine), options=SchedulingOptions(model_memory_bytes=4 * MIB)) as models:
+        statuses = {status.name: status for status in models.index()}
+        assert ModelState.UNAVAILABLE == statuses["large"].state
+        assert "is likely to take 6.0 MiB" in statuses["large"].reason
+        assert "of the 4.0 MiB for models are free; unload another one or raise INFERENCE_MODEL_MEMORY_BYTES" in statuses["large"].reason
+        with pytest.raises(MemoryExhausted):
+            await models.load("large")
+
+
+async def test_a_model_that_is_unloaded_makes_room(tmp_path: Path) -> None:
+    registry = CollectorRegistry()
+    for name in ("one", "two"):
+        path = onnx_models.write_model(tmp_path, name, onnx_models.double())
+        (path.parent / "weights.data").write_bytes(bytes(100 * MIB))
+    async with serving(
+        tmp_path, selector(ReferenceLoader()), metrics=registry, options=SchedulingOptions(model_memory_bytes=250 * MIB)
+    ) as models:
+        assert [True, False] == [models.is_ready(name) for name in ("one", "two")]
+        assert 100 * MIB <= (registry.get_sample_value("lamina_model_memory_bytes") or 0) < 250 * MIB
+        await models.unload("one")
+        for closing in list(models._retiring):
+            await closing
+        await models.load("two")
+        assert 2.0 == (await ask(models, "two")).outputs["doubled"][0, 0]
+
+
+def test_what_a_model_took_counts_once_it_is_loaded(tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(bytes(MIB))
+    budget = MemoryBudget(40 * MIB)
+    holding = budget.hold("m", tmp_path, 2)
+    assert 4 * MIB == budget.used_bytes
+    weights = np.ones(60 * MIB, np.uint8)
+    with pytest.raises(MemoryExhausted, match=r"model m took [56]\d\.\d MiB"):
+        holding.measure()
+    assert (0, 60 * MIB) == (budget.used_bytes, weights.nbytes)
+
+
+def test_without_a_number_models_may_take_most_of_the_machines_memory(tmp_path: Path) -> None:
+    assert int(usable_memory() * 0.8) == MemoryBudget().most_bytes
+    (tmp_path / "memory.max").write_text("1000\n")
+    assert 1000 == usable_memory(cgroup=tmp_path)
+    assert 10 * MIB < resident_bytes() < usable_memory()
+    assert 0 == resident_bytes(statm=tmp_path / "absent")

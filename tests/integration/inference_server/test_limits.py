@@ -1,0 +1,291 @@
+"""Each limit has a setting, and what passes it names it, so that the refusals of each are counted under its name."""
+
+from __future__ import annotations
+
+import http.server
+import io
+import threading
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+from lamina.v1 import slides_pb2
+from PIL import Image
+from prometheus_client import CollectorRegistry
+
+from inference_server.errors import InferenceError
+from inference_server.models.repository import ModelRepository
+from inference_server.scheduler.admission import Admission, QueueLimits
+from inference_server.scheduler.port import Caller
+from inference_server.scheduler.registry import ServingModels
+from inference_server.service.lifecycle import BytesInFlight, Lifecycle
+from inference_server.service.metrics import CallMetrics
+from inference_server.service.request_limits import RequestLimits
+from inference_server.service.streaming import InferStream
+from inference_server.service.wire_format import parse_request
+from inference_server.settings import Settings
+from inference_server.storage import Storage
+from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
+from inference_server.tasks.documents.values import Limits as DocumentLimits
+from inference_server.tasks.labs.classifier import LabClassifier
+from inference_server.tasks.labs.classifier import Limits as LabLimits
+from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.values import ClientTile, SlideLimits
+from tests.support.pdf import Text, pdf
+from tests.support.slides import paint, write_jpeg_tiff
+
+ANYBODY = Caller()
+PICTURE = paint(96, 64, tissue=None)
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> ServingModels:
+    """A repository with nothing in it: every limit is checked before a model is asked."""
+    (tmp_path / "models").mkdir()
+    return ServingModels(ModelRepository(tmp_path / "models"), {}, metrics=CollectorRegistry())
+
+
+Passing = Callable[[Path, ServingModels], Awaitable[Any]]
+CASES: dict[str, Passing] = {}
+
+
+def passing(limit: str) -> Callable[[Passing], Passing]:
+    """Register what passes a limit."""
+
+    def register(case: Passing) -> Passing:
+        CASES[limit] = case
+        return case
+
+    return register
+
+
+# These keep callers waiting instead of refusing them.
+WAITING = {"streams", "stream_requests"}
+
+
+@passing("message_bytes")
+async def _message_bytes(folder: Path, models: ServingModels) -> None:
+    RequestLimits(message_bytes=9).check_size(10)
+
+
+@passing("tensors")
+async def _tensors(folder: Path, models: ServingModels) -> None:
+    request = parse_request(b"").message
+    for name in "abc":
+        request.inputs.add(name=name)
+    RequestLimits(tensors=2).check(request)
+
+
+@passing("name_characters")
+async def _name_characters(folder: Path, models: ServingModels) -> None:
+    RequestLimits(name_characters=9).check(slides_pb2.AnalyzeTilesRequest(analysis="x" * 10))
+
+
+@passing("uri_characters")
+async def _uri_characters(folder: Path, models: ServingModels) -> None:
+    RequestLimits(uri_characters=9).check(slides_pb2.GetSlideInfoRequest(slide_uri="x" * 10))
+
+
+@passing("calls")
+async def _calls(folder: Path, models: ServingModels) -> None:
+    lifecycle = Lifecycle(most_calls=1)
+    with lifecycle.call(), lifecycle.call():
+        pass
+
+
+@passing("bytes_in_flight")
+async def _bytes_in_flight(folder: Path, models: ServingModels) -> None:
+    bytes_in_flight = BytesInFlight(most=10)
+    bytes_in_flight.try_hold(10)
+    request = replace(parse_request(b""), size=1)
+
+    async def requests() -> Any:
+        yield request
+
+    async def infer(request: Any) -> Any:
+        raise AssertionError("not admitted")
+
+    stream = InferStream(infer, lifecycle=Lifecycle(), bytes_in_flight=bytes_in_flight, most_requests=1, ends_at_errors=True)
+    async for _ in stream.responses(requests()):
+        pass
+
+
+@passing("queue_requests")
+async def _queue_requests(folder: Path, models: ServingModels) -> None:
+    admission = Admission(QueueLimits(max_requests=1, max_bytes=100))
+    admission.enter(1, 0.0)
+    admission.enter(1, 0.0)
+
+
+@passing("queue_bytes")
+async def _queue_bytes(folder: Path, models: ServingModels) -> None:
+    admission = Admission(QueueLimits(max_requests=9, max_bytes=100))
+    admission.enter(60, 0.0)
+    admission.enter(60, 0.0)
+
+
+async def _open(path: Path, **limits: int) -> None:
+    async with open_slide(Storage(read_roots=(str(path.parent),), write_roots=()), str(path), SlideLimits(**limits)):
+        pass
+
+
+@passing("slide_pixels")
+async def _slide_pixels(folder: Path, models: ServingModels) -> None:
+    await _open(write_jpeg_tiff(folder / "slide.tif", [PICTURE]), most_slide_pixels=96 * 64 - 1)
+
+
+@passing("tile_pixels")
+async def _tile_pixels(folder: Path, models: ServingModels) -> None:
+    await _open(write_jpeg_tiff(folder / "slide.tif", [PICTURE]), most_tile_pixels=9)
+
+
+@passing("image_pixels")
+async def _image_pixels(folder: Path, models: ServingModels) -> None:
+    Image.fromarray(PICTURE).save(folder / "slide.png")
+    await _open(folder / "slide.png", most_image_pixels=96 * 64 - 1)
+
+
+@passing("request_pixels")
+async def _request_pixels(folder: Path, models: ServingModels) -> None:
+    tiles = [ClientTile(id="a", rgb=PICTURE.tobytes(), width=96, height=64)] * 2
+    slides = SlideAnalyzer(
+        inference=models,
+        storage=Storage(read_roots=(), write_roots=()),
+        models=folder / "models",
+        limits=SlideLimits(most_request_pixels=96 * 64),
+    )
+    await slides.analyze_tiles("", tiles, 0.5, ANYBODY)
+
+
+@passing("staged_bytes")
+async def _staged_bytes(folder: Path, models: ServingModels) -> None:
+    Image.fromarray(PICTURE).save(folder / "slide.png")
+    with _web_server(folder) as root:
+        async with open_slide(Storage(read_roots=(root,), write_roots=()), f"{root}/slide.png", SlideLimits(most_staged_bytes=9)):
+            pass
+
+
+class _Ranges(http.server.SimpleHTTPRequestHandler):
+    """Serves files, and the first bytes of them, as object storage does."""
+
+    def do_GET(self) -> None:
+        wanted = self.headers.get("Range")
+        if wanted is None:
+            super().do_GET()
+            return
+        content = Path(self.translate_path(self.path)).read_bytes()
+        first, last = map(int, wanted.removeprefix("bytes=").split("-"))
+        self.send_response(206)
+        self.send_header("Content-Range", f"bytes {first}-{last}/{len(content)}")
+        self.send_header("Content-Length", str(last - first + 1))
+        self.end_headers()
+        self.wfile.write(content[first : last + 1])
+
+    def log_message(self, format: str, *arguments: Any) -> None:
+        pass
+
+
+@contextmanager
+def _web_server(folder: Path) -> Iterator[str]:
+    with http.server.ThreadingHTTPServer(("127.0.0.1", 0), partial(_Ranges, directory=str(folder))) as server:
+        thread = threading.Thread(target=server.serve_forever, daemon=True)
+        thread.start()
+        try:
+            yield f"http://127.0.0.1:{server.server_port}"
+        finally:
+            server.shutdown()
+            thread.join()
+
+
+async def _read(folder: Path, models: ServingModels, request: DocumentRequest, **limits: int) -> list[str]:
+    refused: list[str] = []
+    reader = DocumentReader(
+        models, Storage(read_roots=(str(folder),), write_roots=()), folder, limits=DocumentLimits(**limits), refused=refused.append
+    )
+    async for _ in reader.read(request, ANYBODY):
+        pass
+    return refused
+
+
+@passing("document_bytes")
+async def _document_bytes(folder: Path, models: ServingModels) -> None:
+    (folder / "a.pdf").write_bytes(pdf([[Text(text="a", x=9, y=9)]]))
+    with pytest.raises(InferenceError) as by_place:
+        await _read(folder, models, DocumentRequest(uri=str(folder / "a.pdf")), most_bytes=9)
+    assert by_place.value.limit == "document_bytes"
+    await _read(folder, models, DocumentRequest(content=pdf([[]])), most_bytes=9)
+
+
+@passing("document_pages")
+async def _document_pages(folder: Path, models: ServingModels) -> None:
+    await _read(folder, models, DocumentRequest(content=pdf([[], []])), most_pages=1)
+
+
+@passing("page_pixels")
+async def _page_pixels(folder: Path, models: ServingModels) -> None:
+    """Pages are refused one by one: each is told to the counter when it is refused, rather than by the error in the end."""
+    refused: list[str] = []
+    content = io.BytesIO()
+    Image.fromarray(PICTURE).save(content, "PNG")
+    reader = DocumentReader(
+        models,
+        Storage(read_roots=(), write_roots=()),
+        folder,
+        limits=DocumentLimits(most_page_pixels=9),
+        refused=refused.append,
+    )
+    with pytest.raises(InferenceError) as caught:
+        async for _ in reader.read(DocumentRequest(content=content.getvalue()), ANYBODY):
+            pass
+    assert caught.value.limit == ""
+    raise InferenceError("as counted", limit=refused[0])
+
+
+@passing("lab_tests")
+async def _lab_tests(folder: Path, models: ServingModels) -> None:
+    await LabClassifier(models, folder, limits=LabLimits(most_items=2)).embed(["a", "b", "c"], caller=ANYBODY)
+
+
+@passing("text_characters")
+async def _text_characters(folder: Path, models: ServingModels) -> None:
+    await LabClassifier(models, folder, limits=LabLimits(most_embedded_characters=9)).embed(["x" * 10], caller=ANYBODY)
+
+
+def test_every_limit_that_can_be_set_is_tested_here() -> None:
+    assert {name.removeprefix("max_") for name in Settings.model_fields if name.startswith("max_")} - WAITING == set(CASES)
+
+
+@pytest.mark.parametrize("limit", sorted(CASES))
+async def test_what_passes_a_limit_is_refused_and_names_it(limit: str, tmp_path: Path, models: ServingModels) -> None:
+    with pytest.raises(InferenceError) as caught:
+        await CASES[limit](tmp_path, models)
+    assert caught.value.limit == limit
+
+
+async def test_what_a_request_of_a_stream_passes_is_told_and_the_stream_goes_on() -> None:
+    refused: list[str] = []
+    bytes_in_flight = BytesInFlight(most=10)
+    bytes_in_flight.try_hold(10)
+
+    async def requests() -> Any:
+        yield replace(parse_request(b""), size=1)
+
+    async def infer(request: Any) -> Any:
+        raise AssertionError("not admitted")
+
+    stream = InferStream(infer, lifecycle=Lifecycle(), bytes_in_flight=bytes_in_flight, most_requests=1, refused=refused.append)
+    answers = [answer.error async for answer in stream.responses(requests())]
+    assert (refused, ["too many bytes" in error for error in answers]) == (["bytes_in_flight"], [True])
+
+
+def test_refusals_are_counted_by_limit() -> None:
+    registry = CollectorRegistry()
+    metrics = CallMetrics(registry, "1")
+    for limit in ("tensors", "tensors", "calls"):
+        metrics.limit_refused(limit)
+    assert [registry.get_sample_value("lamina_limit_refusals_total", {"limit": limit}) for limit in ("tensors", "calls")] == [2, 1]

@@ -1,0 +1,181 @@
+"""Nothing is read or written outside the allowed roots, however it is spelled."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound
+from inference_server.storage import Storage
+
+REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    (tmp_path / "root").mkdir()
+    (tmp_path / "root" / "slide.tif").write_bytes(b"inside")
+    (tmp_path / "root" / "a b%41.tif").write_bytes(b"odd")
+    (tmp_path / "root-evil").mkdir()
+    (tmp_path / "root-evil" / "slide.tif").write_bytes(b"beside")
+    (tmp_path / "secret.tif").write_bytes(b"outside")
+    (tmp_path / "root" / "link.tif").symlink_to(tmp_path / "secret.tif")
+    (tmp_path / "root" / "folder").symlink_to(tmp_path)
+    (tmp_path / "root" / "circle").symlink_to(tmp_path / "root" / "circle")
+    (tmp_path / "root" / "inner.tif").symlink_to(tmp_path / "root" / "slide.tif")
+    return tmp_path
+
+
+def storage_of(folder: Path) -> Storage:
+    return Storage(read_roots=(str(folder / "root"),), write_roots=(str(folder / "root"),))
+
+
+@pytest.mark.parametrize(
+    "spelling", ["{}/root/slide.tif", "file://{}/root/slide.tif", "file://localhost{}/root/slide.tif", "FILE://{}/root/%73lide.tif"]
+)
+async def test_a_file_under_a_root_is_read_however_it_is_named(folder: Path, spelling: str) -> None:
+    assert await storage_of(folder).read(spelling.format(folder), most_bytes=100) == b"inside"
+
+
+async def test_a_link_that_stays_inside_is_followed(folder: Path) -> None:
+    assert await storage_of(folder).read(str(folder / "root" / "inner.tif"), most_bytes=100) == b"inside"
+
+
+async def test_a_plain_path_is_not_decoded(folder: Path) -> None:
+    assert await storage_of(folder).read(str(folder / "root" / "a b%41.tif"), most_bytes=100) == b"odd"
+
+
+OUTSIDE = [
+    "{}/secret.tif",
+    "{}/root-evil/slide.tif",
+    "{}/root/../secret.tif",
+    "{}/root/link.tif",
+    "{}/root/folder/secret.tif",
+    "file://{}/secret.tif",
+    "file://{}/root/../secret.tif",
+    "file://{}/root/%2e%2e/secret.tif",
+    "file://{}/root%2f..%2fsecret.tif",
+    "../secret.tif",
+    "/etc/passwd",
+    "~/secret.tif",
+]
+
+
+@pytest.mark.parametrize("spelling", OUTSIDE)
+async def test_a_file_outside_the_roots_is_neither_read_nor_written(folder: Path, spelling: str) -> None:
+    uri = spelling.format(folder)
+    with pytest.raises(AccessDenied, match="INFERENCE_READ_ROOTS"):
+        await storage_of(folder).read(uri, most_bytes=100)
+    with pytest.raises(AccessDenied, match="INFERENCE_WRITE_ROOTS"):
+        await storage_of(folder).write(uri, b"changed")
+    assert (folder / "secret.tif").read_bytes() == b"outside"
+
+
+@pytest.mark.parametrize(
+    "spelling",
+    [
+        "file://host{}/root/slide.tif",
+        "file://127.0.0.1{}/root/slide.tif",
+        "file://{}/root/%00.tif",
+        "{}/root/\x00.tif",
+        "{}/root/a\nb.tif",
+        "{}/root/a\x7f.tif",
+        "{}/root/" + "x" * 300,
+        "{}/root",
+        "ftp://host{}/root/slide.tif",
+        "data://{}/root/slide.tif",
+        "",
+    ],
+)
+async def test_what_names_no_place_is_an_error_of_the_caller(folder: Path, spelling: str) -> None:
+    with pytest.raises(InvalidInput):
+        await storage_of(folder).read(spelling.format(folder), most_bytes=100)
+
+
+@pytest.mark.parametrize("spelling", ["~nobody-of-this-name/x", "{}/root/circle"])
+async def test_what_cannot_be_followed_is_an_error_of_the_tree(folder: Path, spelling: str) -> None:
+    with pytest.raises(InferenceError):
+        await storage_of(folder).read(spelling.format(folder), most_bytes=100)
+
+
+ALLOWED = [
+    "s3://bucket/a.svs",
+    "s3://bucket/a/b%20c.svs",
+    "S3://bucket/a.svs",
+    "gs://other/slides/a.svs",
+    "gs://other/%73lides/a.svs",
+    "https://host.example/data/a.svs",
+]
+
+
+@pytest.mark.parametrize("uri", ALLOWED)
+def test_a_url_below_a_root_is_let_through(uri: str) -> None:
+    Storage(read_roots=(), write_roots=REMOTE).check_writable(uri)
+
+
+DENIED = [
+    "s3://bucket-evil/a.svs",
+    "s3://bucket.evil/a.svs",
+    "s3://BUCKET/a.svs",
+    "gs://bucket/a.svs",
+    "gs://other/slides-evil/a.svs",
+    "gs://other/a.svs",
+    "gs://other/",
+    "http://host.example/data/a.svs",
+    "https://host.example:8443/data/a.svs",
+    "https://host.example.evil/data/a.svs",
+    "https://evil/https://host.example/data/a.svs",
+]
+
+
+@pytest.mark.parametrize("uri", DENIED)
+async def test_a_url_beside_the_roots_is_denied(uri: str) -> None:
+    storage = Storage(read_roots=REMOTE, write_roots=REMOTE)
+    with pytest.raises((AccessDenied, InvalidInput)):
+        storage.check_writable(uri)
+    with pytest.raises((AccessDenied, InvalidInput)):
+        await storage.open(uri)
+
+
+AMBIGUOUS = [
+    "gs://other/slides/../secret",
+    "gs://other/slides/%2e%2e/secret",
+    "gs://other/slides/%2E%2E%2Fsecret",
+    "gs://other/slides/.\n./secret",
+    "gs://other/slides/./a",
+    "gs://other/slides//a",
+    "gs://other/slides/..\\secret",
+    "gs://other/slides/a?versionId=1",
+    "gs://other/slides/a#part",
+    "gs://other/slides/a%0a",
+    "https://host.example@evil/data/a.svs",
+    "https://user:word@host.example/data/a.svs",
+    "https://[broken/data/a.svs",
+    "s3:///a.svs",
+]
+
+
+@pytest.mark.parametrize("uri", AMBIGUOUS)
+def test_a_url_that_can_be_read_in_two_ways_is_refused(uri: str) -> None:
+    with pytest.raises(InvalidInput):
+        Storage(read_roots=(), write_roots=REMOTE).check_writable(uri)
+
+
+async def test_a_local_root_allows_no_url_and_a_url_root_no_file(folder: Path) -> None:
+    with pytest.raises(AccessDenied):
+        await storage_of(folder).open("s3://bucket/a.svs")
+    with pytest.raises(AccessDenied):
+        await Storage(read_roots=REMOTE, write_roots=()).open(str(folder / "root" / "slide.tif"))
+
+
+async def test_a_file_that_is_not_there_is_not_found(folder: Path) -> None:
+    for name in ("absent.tif", "slide.tif/absent.tif", "absent/absent.tif"):
+        with pytest.raises(NotFound):
+            await storage_of(folder).open(str(folder / "root" / name))
+
+
+async def test_a_file_over_the_limit_names_the_limit(folder: Path) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        await storage_of(folder).read(str(folder / "root" / "slide.tif"), most_bytes=3, limit="document_bytes")
+    assert caught.value.limit == "document_bytes"
