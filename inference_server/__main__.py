@@ -45,9 +45,12 @@ def _options(
 
 def serve(**flags: Any) -> None:
     """Serve until SIGTERM or SIGINT. Each flag is also a variable; a flag wins over its variable."""
+    import uvloop
+
     from inference_server import app as application
 
-    asyncio.run(application.serve(Settings.load(**flags)))
+    # gRPC wakes the event loop several times a call, and an engine's thread does too: with asyncio's own that takes twice as long.
+    uvloop.run(application.serve(Settings.load(**flags)))
 
 
 def _flags() -> list[inspect.Parameter]:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -66,7 +68,7 @@ class Storage:
         except (BaseError, OSError) as error:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
-            raise Unavailable(f"storage did not answer for {uri} ({type(error).__name__}); try again.") from error
+            raise Unavailable(f"storage did not answer for {uri} ({_reason(error)}); try again.") from error
         return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"])
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "") -> bytes:
@@ -77,14 +79,14 @@ class Storage:
         try:
             return bytes(await (await obstore.get_async(found.store, found.key)).bytes_async())
         except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {uri} was read ({type(error).__name__}); try again.") from error
+            raise Unavailable(f"storage failed while {uri} was read ({_reason(error)}); try again.") from error
 
     async def read_range(self, found: StoredObject, start: int, length: int) -> bytes:
         """Read `length` bytes from `start` of an object that `open` found. Raises `Unavailable`."""
         try:
             return bytes(await obstore.get_range_async(found.store, found.key, start=start, length=length))
         except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was read ({type(error).__name__}); try again.") from error
+            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
 
     async def download(self, found: StoredObject, path: Path) -> None:
         """Copy an object that `open` found to a local file, piece by piece. Raises `Unavailable`."""
@@ -94,7 +96,7 @@ class Storage:
                 async for piece in stream:
                     await asyncio.to_thread(file.write, piece)
         except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was copied ({type(error).__name__}); try again.") from error
+            raise Unavailable(f"storage failed while {found.uri} was copied ({_reason(error)}); try again.") from error
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work."""
@@ -108,7 +110,7 @@ class Storage:
         except ValueError as error:
             raise InvalidInput(f"{uri!r} holds characters that no file or object can have in its name.") from error
         except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {uri} was written ({type(error).__name__}); try again.") from error
+            raise Unavailable(f"storage failed while {uri} was written ({_reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: tuple[str, ...], verb: str) -> tuple[ObjectStore, str, Path | None]:
         if not uri:
@@ -127,6 +129,13 @@ class Storage:
         if not any(not _is_local(root) and place.is_below(_place(root)) for root in roots):
             raise AccessDenied(_denied(uri, roots, verb))
         return _remote(uri, place, allow_http=self._allow_http)
+
+
+def _reason(error: Exception) -> str:
+    """In the operating system's words where it was the one that failed; the rest of a store's text names places inside of it."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    number = int(found[1]) if found else getattr(error, "errno", None)
+    return os.strerror(number) if number else type(error).__name__
 
 
 def _unreadable(uri: str, path: Path) -> InferenceError:

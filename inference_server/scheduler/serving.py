@@ -63,6 +63,8 @@ class ServedModel:
         self._cache = cache
         self._memory = loaded.memory
         self._look_again: asyncio.Handle | None = None
+        # Whether that is after a delay, rather than in the next turn of the event loop.
+        self._looks_later = False
         self._open = True
         # Set while nothing waits or runs.
         self._empty = asyncio.Event()
@@ -210,9 +212,10 @@ class ServedModel:
     def _look(self, delay: float = 0.0) -> None:
         """Look for a batch when the requests that arrive in this turn of the event loop are all there, or after a delay."""
         if self._look_again is not None:
-            if delay or not isinstance(self._look_again, asyncio.TimerHandle):
+            if delay or not self._looks_later:
                 return
             self._look_again.cancel()
+        self._looks_later = delay > 0
         loop = asyncio.get_running_loop()
         self._look_again = loop.call_later(delay, self._dispatch) if delay else loop.call_soon(self._dispatch)
 
@@ -251,7 +254,7 @@ class ServedModel:
         if work.deadline is None or work.deadline <= now:
             return DeadlineExceeded(f"the deadline passed in the queue of model {self.facts.name}")
         shortest = self._forecast.seconds
-        self._forecast.turned_away()
+        self._forecast.turned_away(now)
         return DeadlineExceeded(
             f"{work.deadline - now:.3f} s before the deadline it was not begun: "
             f"model {self.facts.name} lately took {shortest:.3f} s or more"
@@ -263,7 +266,7 @@ class ServedModel:
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         for run in ran.runs:
             self.statistics.ran(run)
-            self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds)
+            self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         for work, outcome in zip(batch, ran.outcomes, strict=True):
             if isinstance(outcome, InferenceError):
                 _fail(work, outcome)

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from bridge import logs
-from bridge.app import Bridge, Systems, local_transport, open_store, run_until_signalled
+from bridge.app import START_PATIENCE_SECONDS, Bridge, Systems, local_transport, open_store, run_until_signalled
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.job import Delivery, Event, Job, Message, Outcome
@@ -155,7 +155,7 @@ def _main(trial: Trial) -> None:
 
 
 async def _serve(trial: Trial, settings: Settings) -> None:
-    async with open_store(settings) as store:
+    async with open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store:
         observers = [KillAt(step=trial.kill_at)] if trial.kill_at else []
         sink = StumblingSink(LocalSink(store.database, queue=settings.results_queue), trial.stumbles)
         async with open_transport(settings, local=local_transport(settings, store)) as transport:

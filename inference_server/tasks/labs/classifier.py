@@ -144,12 +144,13 @@ class LabClassifier:
         return vectors, f"{facts.name}:{facts.version}"
 
     async def _prepared(self) -> _Ready:
-        """What a request needs. A catalogue that is damaged is no fault of the caller's, who may try again once it is mended."""
+        """What a request needs. A damaged catalogue or a missing model is no fault of the caller's, who may try again once it is mended."""
         try:
             return await self._loaded()
-        except InvalidCatalogue as error:
+        except (InvalidCatalogue, NotFound) as error:
             raise Unavailable(
-                "the server cannot read its catalogue of lab tests; its log says why (labs_unavailable). Try again once it is mended."
+                "the server lacks its catalogue of lab tests or the model for it; its log says why (labs_unavailable). "
+                "Try again once it is mended."
             ) from error
 
     async def _loaded(self) -> _Ready:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound
+from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
 from inference_server.storage import Storage
 
 REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
@@ -173,6 +173,11 @@ async def test_a_file_that_is_not_there_is_not_found(folder: Path) -> None:
     for name in ("absent.tif", "slide.tif/absent.tif", "absent/absent.tif"):
         with pytest.raises(NotFound):
             await storage_of(folder).open(str(folder / "root" / name))
+
+
+async def test_what_cannot_be_written_says_why(folder: Path) -> None:
+    with pytest.raises(Unavailable, match=r"while .*slide.tif/new.json was written \(Not a directory\); try again"):
+        await storage_of(folder).write(str(folder / "root" / "slide.tif" / "new.json"), b"{}")
 
 
 async def test_a_file_over_the_limit_names_the_limit(folder: Path) -> None:

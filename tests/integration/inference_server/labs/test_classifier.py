@@ -163,9 +163,17 @@ async def test_a_damaged_catalogue_is_no_fault_of_the_caller_and_its_operator_is
     labs = LabClassifier(DirectInference(models), tmp_path)
     with pytest.raises(InvalidCatalogue, match=r"damaged: .*lacks the column.* Import Loinc.csv again, or delete .*loinc.csv"):
         await labs.start()
-    with pytest.raises(Unavailable, match="cannot read its catalogue") as caught:
+    with pytest.raises(Unavailable, match="lacks its catalogue of lab tests or the model") as caught:
         await labs.classify([PrintedTest(name="Hb")], caller=CALLER)
     assert str(tmp_path) not in str(caught.value)
+
+
+async def test_a_missing_encoder_is_no_fault_of_the_caller(tmp_path: Path) -> None:
+    labs = LabClassifier(DirectInference(tmp_path), tmp_path)
+    with pytest.raises(NotFound, match="no model all_minilm_l6_v2"):
+        await labs.start()
+    with pytest.raises(Unavailable, match="lacks its catalogue of lab tests or the model"):
+        await labs.classify([PrintedTest(name="Hb")], caller=CALLER)
 
 
 async def test_an_imported_table_is_found_and_its_names_are_embedded_at_once(models: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
 from pathlib import Path
 
@@ -15,14 +14,7 @@ from inference_server.engine.selection import EngineSelector
 from inference_server.scheduler.port import InferenceRequest
 from tests.support import onnx_models
 from tests.support.serving import serving
-
-
-def waited_for_a_core() -> float:
-    """Seconds that this thread was ready to run and other threads had the cores."""
-    stat = Path(f"/proc/self/task/{threading.get_native_id()}/schedstat")
-    if not stat.exists():
-        pytest.skip("the system does not tell how long a thread waited for a core")
-    return int(stat.read_text().split()[1]) / 1e9
+from tests.support.thread_clock import waited_for_a_core
 
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])

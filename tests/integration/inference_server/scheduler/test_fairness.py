@@ -5,13 +5,14 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from inference_server.engine.port import Tensors
 from inference_server.scheduler.options import SchedulingOptions
-from inference_server.scheduler.port import Caller, InferenceRequest
+from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader, selector
@@ -31,14 +32,14 @@ def batches_with(runs: list[Tensors], value: float) -> list[int]:
     return [place for place, inputs in enumerate(runs) if value in inputs["x"][:, 0]]
 
 
-async def flooded(models: ServingModels, engine: ReferenceLoader, count: int, **caller: object) -> list[asyncio.Task[object]]:
+async def flooded(models: ServingModels, engine: ReferenceLoader, count: int, **caller: Any) -> list[asyncio.Task[InferenceResponse]]:
     """A model whose queue one client has filled, and whose first batches have run."""
     engine.runs.clear()
     engine.seconds = 0.002
     tasks = [ask(models, value=TILE, client="slides", **caller) for _ in range(count)]
     while len(engine.runs) < 3:
         await asyncio.sleep(0.001)
-    return tasks  # type: ignore[return-value]
+    return tasks
 
 
 async def test_a_flood_of_one_client_delays_another_by_no_more_than_the_batch_that_runs(tmp_path: Path, engine: ReferenceLoader) -> None:
@@ -46,8 +47,9 @@ async def test_a_flood_of_one_client_delays_another_by_no_more_than_the_batch_th
     async with serving(tmp_path, selector(engine)) as models:
         tiles = await flooded(models, engine, 800)
         for page in range(5):
+            request = InferenceRequest(model="double", inputs={"x": np.full((1, 4), PAGE + page, np.float32)}, caller=Caller(client="ocr"))
             begun = len(engine.runs)
-            await ask(models, value=PAGE + page, client="ocr")
+            await models.infer(request)
             (place,) = batches_with(engine.runs, PAGE + page)
             assert place <= begun + 1, "the batch that runs, and at most one that was handed over meanwhile"
         assert any(not tile.done() for tile in tiles)

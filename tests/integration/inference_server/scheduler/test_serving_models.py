@@ -21,6 +21,7 @@ from inference_server.scheduler.port import InferenceRequest
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader, selector
 from tests.support.serving import ask, serving
+from tests.support.thread_clock import waited_for_a_core
 
 TENSORS = 'input { name: "x" data_type: TYPE_FP32 dims: [4] } '
 BATCHES = f"max_batch_size: 8 {TENSORS} dynamic_batching {{ }}"
@@ -254,7 +255,7 @@ async def test_only_wanted_outputs_are_given(tmp_path: Path, engine: ReferenceLo
 
 @pytest.mark.parametrize("name", ["onnxruntime", "openvino"])
 async def test_the_event_loop_answers_within_50_ms_while_a_model_computes(tmp_path: Path, name: str) -> None:
-    """The median, for the machine may be busy with other work; a loop that computed itself would answer once a run."""
+    """A loop that computed itself would answer once a run. What the machine's other work costs is taken off, and the median told."""
     onnx_models.write_model(tmp_path, "products", onnx_models.products(150))
     async with serving(tmp_path, EngineSelector(discover()), engine=f"{name}:float32") as models:
         request = InferenceRequest(model="products", inputs={"x": np.ones((32, 768), np.float32)})
@@ -262,9 +263,9 @@ async def test_the_event_loop_answers_within_50_ms_while_a_model_computes(tmp_pa
         for _ in range(4):
             computing = asyncio.create_task(models.infer(request))
             while not computing.done():
-                before = time.monotonic()
+                before, waited = time.monotonic(), waited_for_a_core()
                 await asyncio.sleep(0.005)
-                gaps.append(time.monotonic() - before - 0.005)
+                gaps.append(time.monotonic() - before - 0.005 - (waited_for_a_core() - waited))
             computed = max(computed, (await computing).compute_seconds)
     assert computed > 0.05
     assert median(gaps) < 0.05
