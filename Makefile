@@ -57,7 +57,7 @@ lock: .venv/synced ## Lock the requirements anew
 
 .PHONY: bench
 bench: .venv/synced ## Run the benchmarks on this machine's CPU
-	@for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" --check; done
+	@missed=0; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" --check || missed=1; done; exit $$missed
 
 .PHONY: test-gpu
 test-gpu: ## Run the tests that need a GPU, with the Python that has the GPU runtimes

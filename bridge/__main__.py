@@ -14,7 +14,7 @@ import typer
 from rich.console import Console
 from rich.table import Table
 
-from bridge import console, logs
+from bridge import console, logs, topology_command
 from bridge import settings as configuration
 from bridge.app import Store, open_store, serve
 from bridge.database.local_queue import QueuedMessage
@@ -41,15 +41,24 @@ submit = typer.Typer(help="Ask for a job.", no_args_is_help=True)
 dead = typer.Typer(help="Messages that ended without a result.", no_args_is_help=True)
 app.add_typer(submit, name="submit")
 app.add_typer(dead, name="dead")
+app.add_typer(topology_command.commands, name="topology")
 
-Key = Annotated[str, typer.Option("--key", help="Names the job: submitting it twice is one job.")]
+
+def _job_key(key: str) -> str:
+    if key and not key.strip():
+        raise PermanentError("--key is blank; name the job, or leave it out for a name of its own")
+    return key.strip()
+
+
+Key = Annotated[str, typer.Option("--key", help="Names the job: submitting it twice is one job.", callback=_job_key)]
 Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the job ends; the exit status tells success.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 Limit = Annotated[int, typer.Option(min=1, help="Most rows.")]
 Result = TypeVar("Result")
+_DEFAULTS = {f"{configuration.PREFIX}{name.upper()}": field.get_default() for name, field in configuration.Settings.model_fields.items()}
 
 
-@app.command()
+@app.command(epilog=console.settings_help(_DEFAULTS))
 def run(
     until_idle: Annotated[bool, typer.Option("--until-idle", help="Stop once the queue and the outbox are empty.")] = False,
     http: Annotated[str | None, typer.Option(help="Address of health, metrics and job status (BRIDGE_HTTP).")] = None,
@@ -65,7 +74,7 @@ def migrate() -> None:
     """Bring the database to the newest schema. Safe to run many times and at once."""
 
     async def work(store: Store) -> None:
-        typer.echo(f"{store.database.path} is at the newest schema")
+        typer.echo(f"{store.database.name} is at the newest schema")
 
     _with_store(work)
 
@@ -155,7 +164,7 @@ def dead_list(limit: Limit = 100, as_json: AsJson = False) -> None:
         letters = await store.dead_letters.list(limit=limit)
         if as_json:
             shown = ("id", "source", "queue", "message_id", "job_key", "reason", "dead_at", "replayed_at")
-            _print_json([{**{name: getattr(letter, name) for name in shown}, "body": _text(letter.body)} for letter in letters])
+            _print_json([{**{name: getattr(letter, name) for name in shown}, "body": _shown(letter.body)} for letter in letters])
         else:
             Console().print(console.letters_table(letters) if letters else "no dead letters")
 
@@ -200,6 +209,25 @@ def results(
                 if not follow:
                     return
                 await asyncio.sleep(_FOLLOW_SECONDS)
+
+    _with_store(work)
+
+
+@app.command()
+def republish(job_id: Annotated[str, typer.Argument(help="The platform's id of the job.")]) -> None:
+    """Answer an ended slide job once more, under a new message id.
+
+    Only for a job that the platform still shows as Processing: an answer that came before the platform knew of the job is lost there,
+    and a second one under the old id is taken for the first. A job that has had its answer takes this one for an error.
+    """
+
+    async def work(store: Store) -> None:
+        from bridge.transports import republish as answer_again
+
+        record = await store.jobs.find(job_id.lower())
+        if record is None:
+            raise PermanentError(f"no job, or more than one, has a key that starts with {job_id!r}; `bridge jobs` lists them")
+        typer.echo(f"{record.key} answered again as {await answer_again(store.settings, record)}")
 
     _with_store(work)
 
@@ -265,6 +293,16 @@ def _result_line(message: QueuedMessage) -> dict[str, Any]:
     attributes = dict(message.attributes)
     head = {"message_id": message.message_id, "job_key": attributes.pop("job_key", ""), "type": attributes.pop("type", "")}
     return {**head, "attributes": attributes, "body": _text(message.body)}
+
+
+def _shown(body: bytes) -> Any:
+    """What a message says, without the secrets of its request."""
+    from bridge.http.routes import without_secrets
+
+    content = _text(body)
+    if isinstance(content, dict) and isinstance(content.get("request"), dict):
+        return {**content, "request": without_secrets(content["request"])}
+    return content
 
 
 def _text(body: bytes) -> Any:

@@ -14,15 +14,17 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bridge.database.engine import Database, open_database
+from bridge.brokers import push_inbox, resend_to_broker, send_to_broker
+from bridge.database.engine import open_database
 from bridge.database.local_queue import LocalQueue
 from bridge.database.migrate import migrate
+from bridge.database.port import Database
+from bridge.database.sqlite import SqliteDatabase
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
-from bridge.http.routes import Probe
+from bridge.housekeeping import Housekeeper
 from bridge.job import Job
-from bridge.ledger.port import DeadLetter, DeadLetters, JobRecord, Jobs, Ledger, Outbox
-from bridge.ledger.sqlite import SqliteDeadLetters, SqliteJobs, SqliteLedger, SqliteOutbox
+from bridge.ledger.port import DeadLetter, DeadLetters, JobRecord, Jobs, Ledger, Outbox, Pruner
 from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
 from bridge.settings import Settings
@@ -31,14 +33,22 @@ from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
 from bridge.steps import Observer, Observers
 from bridge.systems.port import Handler
-from bridge.systems.router import Router
+from bridge.systems.router import Recogniser, Router
+from bridge.transport import Transport
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
+    from bridge.http.routes import Probe
     from bridge.http.server import HttpServer
+    from bridge.inference.credentials import ServerTrust
+    from bridge.systems.wsi.handler import SlideHandler
 
 _log = structlog.get_logger()
 _IDLE_LOOK_SECONDS = 0.1
+_DAY_SECONDS = 86_400.0
+# How long a bridge that starts waits for its database, and how often it looks.
+START_PATIENCE_SECONDS = 60.0
+_DATABASE_LOOK_SECONDS = 1.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,10 +60,13 @@ class Store:
     outbox: Outbox
     dead_letters: DeadLetters
     jobs: Jobs
+    pruner: Pruner
     # Where jobs come from.
     queue: LocalQueue
     # Where results go.
     results: LocalQueue
+    # Says where else jobs may come from.
+    settings: Settings
 
     async def submit(self, message: bytes) -> JobRecord | None:
         """Send a message that asks for a job; returns the job when its key is known already. Raises `PoisonError`."""
@@ -67,19 +80,29 @@ class Store:
         )
         known = await self.jobs.find(job.key)
         # Sent first: after a crash in between, the job is done all the same.
-        await self.queue.send(job.key, message, priority=job.priority)
+        if self.settings.sqs_queues:
+            from bridge.transports import send_to_sqs
+
+            await send_to_sqs(self.settings, job, message)
+        elif not await send_to_broker(self.settings, job, message):
+            await self.queue.send(job.key, message, priority=job.priority)
         await self.jobs.announce(job)
         return known if known is not None and known.key == job.key else None
 
     async def replay(self, letter_id: int) -> DeadLetter:
         """Send a dead letter's bytes again. Raises `PermanentError`."""
         letter = await self.dead_letters.reopen(letter_id)
-        if letter.source != "local":
+        if letter.source == "sqs":
+            from bridge.transports import resend_to_sqs
+
+            await resend_to_sqs(self.settings, letter)
+        elif letter.source == "local":
+            # Under an id of its own: the old message may still be on its way off the queue.
+            await LocalQueue(self.database, letter.queue).send(
+                f"{letter.message_id}.{secrets.token_hex(4)}", letter.body, attributes=letter.attributes
+            )
+        elif not await resend_to_broker(self.settings, letter):
             raise PermanentError(f"dead letter {letter_id} came from {letter.source}, which is not set up here; replay it where it is")
-        # Under an id of its own: the old message may still be on its way off the queue.
-        await LocalQueue(self.database, letter.queue).send(
-            f"{letter.message_id}.{secrets.token_hex(4)}", letter.body, attributes=letter.attributes
-        )
         await self.dead_letters.mark_replayed(letter_id)
         return letter
 
@@ -87,28 +110,66 @@ class Store:
         """Raise `TransientError` when the ledger is out of reach."""
         await self.jobs.list(limit=1)
 
-    async def idle(self) -> bool:
-        """Whether nothing is queued, delayed, or still to be sent."""
-        return await self.queue.depth() == 0 and (await self.outbox.backlog()).depth == 0
+    async def all_sent(self) -> bool:
+        """Whether no message is still to be sent."""
+        return (await self.outbox.backlog()).depth == 0
 
 
 @asynccontextmanager
-async def open_store(settings: Settings) -> AsyncIterator[Store]:
-    """Open the embedded database, brought to the newest schema. Raises `ConfigurationError`."""
-    database = open_database(settings.database)
+async def open_store(settings: Settings, *, patience_seconds: float = 0.0) -> AsyncIterator[Store]:
+    """Open the database, brought to the newest schema. `patience_seconds`: how long a server may take to come.
+
+    Raises `ConfigurationError`, `TransientError`.
+    """
+    database = open_database(settings.database, schema=settings.database_schema)
     try:
-        await migrate(database)
-        yield Store(
+        await _prepare(database, patience_seconds)
+        yield _store_in(database, settings)
+    finally:
+        await database.close()
+
+
+async def _prepare(database: Database, patience_seconds: float) -> None:
+    clock = asyncio.get_running_loop().time
+    deadline = clock() + patience_seconds
+    while True:
+        try:
+            await migrate(database)
+            return
+        except TransientError as error:
+            if clock() > deadline:
+                raise
+            _log.warning("database_not_ready", error=str(error))
+            await asyncio.sleep(_DATABASE_LOOK_SECONDS)
+
+
+def _store_in(database: Database, settings: Settings) -> Store:
+    queues = {"queue": LocalQueue(database, settings.queue), "results": LocalQueue(database, settings.results_queue)}
+    if isinstance(database, SqliteDatabase):
+        from bridge.ledger.sqlite import SqliteDeadLetters, SqliteJobs, SqliteLedger, SqliteOutbox, SqlitePruner
+
+        return Store(
             database=database,
             ledger=SqliteLedger(database),
             outbox=SqliteOutbox(database),
             dead_letters=SqliteDeadLetters(database),
             jobs=SqliteJobs(database),
-            queue=LocalQueue(database, settings.queue),
-            results=LocalQueue(database, settings.results_queue),
+            pruner=SqlitePruner(database),
+            settings=settings,
+            **queues,
         )
-    finally:
-        await database.close()
+    from bridge.ledger.postgres import PostgresDeadLetters, PostgresJobs, PostgresLedger, PostgresOutbox, PostgresPruner
+
+    return Store(
+        database=database,
+        ledger=PostgresLedger(database),
+        outbox=PostgresOutbox(database),
+        dead_letters=PostgresDeadLetters(database),
+        jobs=PostgresJobs(database),
+        pruner=PostgresPruner(database),
+        settings=settings,
+        **queues,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -117,6 +178,8 @@ class Systems:
 
     handlers: Sequence[Handler]
     probes: dict[str, Probe]
+    # Systems whose messages are not in our own envelope.
+    recognisers: Sequence[Recogniser] = ()
 
 
 @asynccontextmanager
@@ -132,29 +195,55 @@ async def open_systems(settings: Settings) -> AsyncIterator[Systems]:
 
     log_retries()
     results = ResultStore(settings.results)
-    async with InferenceClient(settings.inference) as client:
+    async with InferenceClient(settings.inference, trust=_trust(settings)) as client:
 
         async def inference_ready() -> None:
             if not await client.server_ready():
                 raise OverloadError(f"the inference server at {settings.inference} is not ready, or does not answer; jobs wait for it")
 
+        slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
         yield Systems(
             handlers=[
-                SlideHandler(client=client, results=results, shared_storage=settings.results_shared),
+                slides,
                 DocumentHandler(client=client, results=results, read_roots=settings.read_roots),
                 LabHandler(client=client, results=results),
             ],
             probes={"inference": inference_ready},
+            recognisers=_platform_systems(settings, slides),
         )
+
+
+def _platform_systems(settings: Settings, slides: SlideHandler) -> Sequence[Recogniser]:
+    """The systems of the platforms that are set."""
+    from bridge.results import ResultStore
+    from bridge.systems.wsi.requests import AnswerNames
+    from bridge.systems.wsi.worker import RequestedSlideHandler
+    from bridge.transports import object_options, wsi_source
+
+    if not settings.wsi_bucket:
+        return ()
+    bucket = ResultStore(f"s3://{settings.wsi_bucket}", allow_http=settings.aws_endpoint.startswith("http://"), s3=object_options(settings))
+    names = AnswerNames(source=wsi_source(settings))
+    return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, analysis=settings.wsi_analysis),)
 
 
 class Bridge:
     """The worker, the relay and the HTTP server, as one."""
 
     def __init__(
-        self, settings: Settings, store: Store, systems: Systems, *, observers: Sequence[Observer] = (), sink: Sink | None = None
+        self,
+        settings: Settings,
+        store: Store,
+        systems: Systems,
+        *,
+        observers: Sequence[Observer] = (),
+        sink: Sink | None = None,
+        transport: Transport | None = None,
     ) -> None:
-        """`observers`: told of every step beside the log and the metrics. `sink`: instead of the embedded queue of results."""
+        """`observers`: told of every step beside the log and the metrics. `transport`: instead of the embedded queues.
+
+        `sink`: instead of the transport's.
+        """
         from bridge.http.metrics import Metrics
 
         self._settings = settings
@@ -162,15 +251,16 @@ class Bridge:
         self._systems = systems
         self._metrics = Metrics(in_flight=lambda: self._worker.in_flight)
         observer = Observers([StepLog(), self._metrics, *observers])
-        sink = sink or LocalSink(store.database, queue=settings.results_queue)
-        self._relay = Relay(store.outbox, sink, observer, _relay_policy(settings))
+        self._transport = transport or local_transport(settings, store)
+        self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
+        self._relay = Relay(store.outbox, sink or self._transport.sink, observer, _relay_policy(settings))
         self._worker = Worker(
             Desk(
                 name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
-                source=LocalSource(store.queue, lease_seconds=settings.lease_seconds),
+                source=self._transport.source,
                 ledger=store.ledger,
-                dead_letters=store.dead_letters,
-                handler=Router(systems.handlers),
+                dead_letters=self._transport.dead_letters,
+                handler=Router(systems.handlers, systems.recognisers),
                 observer=observer,
                 policy=_work_policy(settings),
                 committed=self._relay.wake,
@@ -182,10 +272,11 @@ class Bridge:
         async with AsyncExitStack() as stack:
             if self._settings.http:
                 await stack.enter_async_context(self._http())
-            _log.info("started", database=str(self._store.database.path), inference=self._settings.inference)
+            _log.info("started", database=self._store.database.name, inference=self._settings.inference)
             async with asyncio.TaskGroup() as group:
                 relay_stop = asyncio.Event()
                 group.create_task(self._relay.run(relay_stop), name="relay")
+                group.create_task(self._housekeeper.run(stop), name="housekeeping")
                 watch = group.create_task(self._stop_when_idle(stop), name="idle watch") if until_idle else None
                 try:
                     await self._worker.run(stop, hurry)
@@ -196,18 +287,24 @@ class Bridge:
                         watch.cancel()
 
     def _http(self) -> HttpServer:
+        from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
         from bridge.http.server import HttpServer
+        from bridge.http.wsi import WsiRoutes
 
         probes = {"ledger": self._store.probe, **self._systems.probes}
-        routes = Routes(jobs=self._store.jobs, outbox=self._store.outbox, metrics=self._metrics, probes=probes)
+        more = list(WsiRoutes(jobs=self._store.jobs, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
+        if inbox := push_inbox(self._settings, self._store.queue):
+            more.append(PushRoute(inbox).route())
+        routes = Routes(jobs=self._store.jobs, outbox=self._store.outbox, metrics=self._metrics, probes=probes, more=more)
         return HttpServer(routes.application(), self._settings.http)
 
     async def _stop_when_idle(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
             await asyncio.sleep(_IDLE_LOOK_SECONDS)
             try:
-                idle = self._worker.in_flight == 0 and await self._store.idle() and self._worker.in_flight == 0
+                idle = self._worker.in_flight == 0 and await self._transport.depth() == 0 and await self._store.all_sent()
+                idle = idle and self._worker.in_flight == 0
             except TransientError as error:
                 _log.warning("idle_unknown", error=str(error))
                 continue
@@ -218,8 +315,24 @@ class Bridge:
 
 async def serve(settings: Settings, *, until_idle: bool = False) -> None:
     """Run the bridge until SIGTERM or SIGINT; a second signal cuts the drain short. Raises `ConfigurationError`."""
-    async with open_store(settings) as store, open_systems(settings) as systems:
-        await run_until_signalled(Bridge(settings, store, systems), until_idle=until_idle)
+    from bridge.transports import open_transport
+
+    async with (
+        open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store,
+        open_systems(settings) as systems,
+        open_transport(settings, local=local_transport(settings, store)) as transport,
+    ):
+        await run_until_signalled(Bridge(settings, store, systems, transport=transport), until_idle=until_idle)
+
+
+def local_transport(settings: Settings, store: Store) -> Transport:
+    """The embedded queues."""
+    return Transport(
+        source=LocalSource(store.queue, lease_seconds=settings.lease_seconds),
+        sink=LocalSink(store.database, queue=settings.results_queue),
+        dead_letters=store.dead_letters,
+        depth=store.queue.depth,
+    )
 
 
 async def run_until_signalled(bridge: Bridge, *, until_idle: bool = False) -> None:
@@ -242,11 +355,26 @@ async def run_until_signalled(bridge: Bridge, *, until_idle: bool = False) -> No
             loop.remove_signal_handler(number)
 
 
+def _trust(settings: Settings) -> ServerTrust:
+    from bridge.inference.credentials import ServerTrust
+
+    return ServerTrust(
+        tls=settings.inference_tls,
+        ca=settings.inference_tls_ca,
+        certificate=settings.inference_tls_certificate,
+        key=settings.inference_tls_key,
+        token=settings.inference_token.get_secret_value(),
+        token_file=settings.inference_token_file,
+        insecure=settings.inference_insecure,
+    )
+
+
 def _work_policy(settings: Settings) -> WorkPolicy:
     return WorkPolicy(
         concurrency=settings.concurrency,
         lease_seconds=settings.lease_seconds,
         max_attempts=settings.max_attempts,
+        max_interruptions=settings.max_interruptions,
         backoff=Backoff(base=settings.backoff_seconds, limit=settings.backoff_limit_seconds),
         poll_seconds=settings.poll_seconds,
         drain_seconds=settings.drain_seconds,

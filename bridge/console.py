@@ -25,6 +25,12 @@ _UUID_START = 8
 _LONGEST_KEY = 32
 
 
+def settings_help(defaults: Mapping[str, Any]) -> str:
+    """The settings by their variables, each with its default, for the end of a help text."""
+    shown = {name: ",".join(map(str, value)) if isinstance(value, tuple) else str(value or "") for name, value in defaults.items()}
+    return "Settings, as variables (default): " + " · ".join(f"{name} ({escape(value) or 'unset'})" for name, value in shown.items())
+
+
 def jobs_table(records: Sequence[JobRecord]) -> Table:
     """One row a job, each named by the start of its key."""
     table = Table("job", "system", "state", "tries", "asked for", "took", "note", box=None, header_style="bold")

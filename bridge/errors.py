@@ -8,7 +8,7 @@
     ├── LeaseLostError       another worker has taken the job over; this one's work is dropped
     └── ConfigurationError   a setting is missing or wrong; names the variable and the fix
 
-`bridge/worker.py` maps each class to what becomes of its job. A library's errors are translated once, where it is imported.
+`bridge/worker/policy.py` maps each class to what becomes of its job. A library's errors are translated once, where it is imported.
 """
 
 from __future__ import annotations

@@ -2,11 +2,19 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID, uuid5
 
+from bridge.errors import PoisonError
+
+# The attribute under which a delivery tells that its body could not be had, and why.
+UNREADABLE = "lamina-unreadable"
+# A key is indexed by every ledger.
+_LONGEST_KEY = 500
+_UNSTORABLE = re.compile("[\x00\ud800-\udfff]")
 # Every message id is uuid5 of this namespace, so that a message sent twice carries one id.
 _MESSAGES = UUID("6f0d6f8c-5a53-5d0e-9b1c-2d5f9a1e7c44")
 
@@ -44,6 +52,11 @@ class Job:
     reply_queue: str = ""
     # Lower goes first; 0 for the default.
     priority: int = 0
+
+    def __post_init__(self) -> None:
+        """Raise `PoisonError` for a key that no ledger could hold: its message would come again for ever."""
+        if not 0 < len(self.key) <= _LONGEST_KEY or _UNSTORABLE.search(self.key):
+            raise PoisonError(f"the job's key is not right; expected 1 to {_LONGEST_KEY} characters, none of them NUL or half of a pair")
 
 
 @dataclass(frozen=True, kw_only=True)

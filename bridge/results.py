@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import hashlib
 import re
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from bridge.errors import ConfigurationError, TransientError
+from bridge.errors import ConfigurationError, PermanentError, TransientError
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -25,12 +26,13 @@ _LONGEST_NAME = 120
 class ResultStore:
     """Hands out one folder for each job and fence, so that what a stale worker writes never counts."""
 
-    def __init__(self, root: str, *, allow_http: bool = False) -> None:
+    def __init__(self, root: str, *, allow_http: bool = False, s3: Mapping[str, str] | None = None) -> None:
         """`root`: a folder, made when missing, or a URL prefix. `allow_http`: talk to S3 endpoints without TLS, such as a local MinIO.
 
+        `s3`: region, endpoint, access_key_id and secret_access_key, where the usual AWS variables are not to be asked.
         Raises `ConfigurationError`.
         """
-        self._root, self._store, self._prefix = _opened(root, allow_http=allow_http)
+        self._root, self._store, self._prefix = _opened(root, allow_http=allow_http, s3=s3 or {})
 
     @property
     def root(self) -> str:
@@ -39,8 +41,23 @@ class ResultStore:
 
     def folder(self, kind: str, job_key: str, fence: int) -> ResultFolder:
         """The folder of one try of one job. `kind`: slides, documents, labs."""
-        below = f"{kind}/{_file_name(job_key)}/{fence}"
+        return self.folder_at(f"{kind}/{_file_name(job_key)}/{fence}")
+
+    def folder_at(self, below: str) -> ResultFolder:
+        """The folder at a path below the root, such as results/1/two/3."""
         return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}")
+
+    async def holds(self, key: str) -> bool:
+        """Whether there is an object of that key. Raises `TransientError`, and `PermanentError` for a key that none can have."""
+        try:
+            await obstore.head_async(self._store, f"{self._prefix}{key}")
+        except (NotFoundError, FileNotFoundError):
+            return False
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._root}/{key} could not be looked for: {error}") from error
+        except ValueError as error:  # an empty part, `..`, control characters
+            raise PermanentError(f"S3 object not found. No object can have the key {key!r}") from error
+        return True
 
 
 class ResultFolder:
@@ -75,7 +92,7 @@ class ResultFolder:
             raise TransientError(f"{self._location}/{name} could not be read: {error}") from error
 
 
-def _opened(root: str, *, allow_http: bool) -> tuple[str, ObjectStore, str]:
+def _opened(root: str, *, allow_http: bool, s3: Mapping[str, str]) -> tuple[str, ObjectStore, str]:
     scheme = urlsplit(root).scheme if "://" in root else "file"
     if not root:
         raise ConfigurationError("BRIDGE_RESULTS is empty; set it to a folder, or to a URL prefix such as s3://bucket/results.")
@@ -86,7 +103,8 @@ def _opened(root: str, *, allow_http: bool) -> tuple[str, ObjectStore, str]:
         if scheme not in _SCHEMES:
             raise ConfigurationError(f"BRIDGE_RESULTS has the scheme {scheme}; expected a folder, or s3, gs, az, http or https.")
         parts = urlsplit(root)
-        store = from_url(f"{scheme}://{parts.netloc}", client_options={"allow_http": scheme == "http" or allow_http})
+        own: Any = {"config": dict(s3)} if scheme == "s3" and s3 else {}
+        store = from_url(f"{scheme}://{parts.netloc}", client_options={"allow_http": scheme == "http" or allow_http}, **own)
     except (BaseError, OSError, ValueError) as error:
         raise ConfigurationError(f"BRIDGE_RESULTS cannot be opened as a place for results: {error}") from error
     prefix = unquote(parts.path).strip("/")

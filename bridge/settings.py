@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
@@ -38,8 +39,10 @@ class Settings(BaseSettings):
 
     model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="ignore", hide_input_in_errors=True)
 
-    # Queue, ledger and outbox: a file, made when missing.
-    database: str = ".lamina/bridge.db"
+    # Queue, ledger and outbox: a file, made when missing; or a PostgreSQL server, as an address, or as libpq, Npgsql or Cloud SQL have it.
+    database: Annotated[str, Field(repr=False)] = ".lamina/bridge.db"
+    # The schema of PostgreSQL that our tables lie in; made when missing.
+    database_schema: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] = "lamina"
     # The folder or URL prefix that results are written to.
     results: str = "results"
     # Whether the inference server reaches that place under the same name and writes there itself; else results are streamed.
@@ -48,15 +51,78 @@ class Settings(BaseSettings):
     read_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = (Path(),)
     # The inference server.
     inference: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8001"
+    # TLS to it: whether, the roots of its certificate (unset for the public ones), and our own certificate and key for a server that asks.
+    inference_tls: bool = False
+    inference_tls_ca: Path | None = None
+    inference_tls_certificate: Path | None = None
+    inference_tls_key: Path | None = None
+    # Our token there, or a file with nothing else in it, which may change while the bridge runs.
+    inference_token: SecretStr = SecretStr("")
+    inference_token_file: Path | None = None
+    # Whether the token may go to another machine without TLS.
+    inference_insecure: bool = False
     # The queue that jobs come from, and the queue that results go to when a job names none.
     queue: Annotated[str, Field(min_length=1)] = "jobs"
     results_queue: Annotated[str, Field(min_length=1)] = "results"
+    # Queues of SQS that jobs come from instead, by name or URL, the most urgent first, separated by commas.
+    sqs_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
+    # After so many messages of one of them in a row the next gets its turn.
+    sqs_urgent_in_a_row: Count = 8
+    # Where bodies lie that are too large for SQS, and the largest that is carried.
+    sqs_payload_bucket: str = ""
+    sqs_payload_bytes: Count = 32 * 1024 * 1024
+    # How AWS is reached. The endpoint is an emulator's. Keys that are empty are found as every AWS program finds them.
+    aws_region: str = "us-east-1"
+    aws_endpoint: str = ""
+    aws_access_key: SecretStr = SecretStr("")
+    aws_secret_key: SecretStr = SecretStr("")
+    # A role to take on.
+    aws_role_arn: str = ""
+    # The part of MassTransit's addresses between region and queue.
+    aws_scope: str = ""
+    # The bucket of the platform's slides, which its results go to; empty when there is no such platform. Its region, where it is another.
+    wsi_bucket: str = ""
+    wsi_bucket_region: str = ""
+    # What its slides are analysed for; empty for the server's default.
+    wsi_analysis: str = ""
+    # Subscriptions of Pub/Sub that jobs come from instead, the most urgent first, separated by commas; and the topic of the first,
+    # which `bridge submit` and `bridge dead replay` publish to.
+    pubsub_subscriptions: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
+    pubsub_topic: str = ""
+    # After so many messages of one of them in a row the next gets its turn.
+    pubsub_urgent_in_a_row: Count = 8
+    # The project of names that do not tell theirs, and a key's file where the machine has no service account. The emulator is host:port.
+    pubsub_project: str = ""
+    pubsub_credentials: Path | None = None
+    pubsub_emulator: str = ""
+    # A stream without a sign of life for so long is opened anew.
+    pubsub_silence_seconds: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 90.0
+    # Pub/Sub may push jobs to /push: what their tokens are made for, and the account that makes them; empty for no pushes.
+    pubsub_push_audience: str = ""
+    pubsub_push_account: str = ""
+    # Pushes are refused while so many messages wait.
+    pubsub_push_limit: Count = 1000
+    # Lists of Redis that jobs come from instead, the most urgent first, separated by commas.
+    redis_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
+    redis_urgent_in_a_row: Count = 8
+    # Where Redis is, and the roots of its certificate (unset for the public ones).
+    redis_url: SecretStr = SecretStr("")
+    redis_tls_ca: Path | None = None
+    # Items that another program took off a list and left in its set are done again after so long; 0 leaves them alone.
+    redis_adopt_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    # Where a result is stored beside being published, and for how long.
+    redis_result_key: str = "{channel}:{job_key}:{type}"
+    redis_result_keep_seconds: Seconds = 7 * 24 * 3600.0
     # Jobs at once.
     concurrency: Count = 2
     # How long a dead worker's job is left alone; leases are renewed at a third of it.
     lease_seconds: Annotated[float, Field(ge=0.2, le=43_200)] = 60.0
     # Failed tries after which a job is given up. Interruptions and a missing server count none.
     max_attempts: Count = 5
+    # How many workers in a row may die or freeze over a job that gets no further, before it is given up as the cause.
+    max_interruptions: Count = 50
+    # After so many days jobs that ended, messages that were sent, and dead letters are removed.
+    keep_days: Seconds = 30.0
     # The bound of the first wait after a failure, doubled with each; and the longest.
     backoff_seconds: Seconds = 1.0
     backoff_limit_seconds: Seconds = 60.0
@@ -69,12 +135,41 @@ class Settings(BaseSettings):
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
+# Names that the systems around us have given their variables; ours come first. Read as .NET reads them, in any casing.
+_NAMES_OF_OTHERS = {
+    "aws_region": ("AWS__Region", "AWS_REGION", "AWS_DEFAULT_REGION"),
+    "aws_endpoint": ("AWS__ServiceUrl", "AWS_ENDPOINT_URL"),
+    "aws_access_key": ("AWS__AccessKey",),
+    "aws_secret_key": ("AWS__SecretKey",),
+    "aws_scope": ("AWS__Scope",),
+    "wsi_bucket": ("AWS__S3__BucketName",),
+    "wsi_bucket_region": ("AWS__S3__Region",),
+    "database": ("ConnectionStrings__DefaultConnection",),
+    "inference": ("Wsi__InferenceServiceUrl",),
+    "pubsub_project": ("PUBSUB_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"),
+    "pubsub_credentials": ("PUBSUB_CREDENTIALS_FILE",),
+    "pubsub_emulator": ("PUBSUB_EMULATOR_HOST",),
+}
+
+
 def load(**overrides: Any) -> Settings:
     """Read the environment; `overrides` that are not None come first. Raises `ConfigurationError`, naming each variable and the fix."""
+    given = {name: value for name, value in overrides.items() if value is not None}
     try:
-        return Settings(**{name: value for name, value in overrides.items() if value is not None})
+        return Settings(**{**_set_by_others(), **given})
     except ValidationError as error:
         raise ConfigurationError("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors())) from error
+
+
+def _set_by_others() -> dict[str, str]:
+    """What variables of other systems say, where ours say nothing."""
+    environment = {name.lower(): value for name, value in os.environ.items() if value}
+    found = {}
+    for field, names in _NAMES_OF_OTHERS.items():
+        value = next((environment[name.lower()] for name in names if name.lower() in environment), None)
+        if value is not None and f"{PREFIX}{field}".lower() not in environment:
+            found[field] = value.partition("://")[2].rstrip("/") if field == "inference" and "://" in value else value
+    return found
 
 
 def _problem(location: Sequence[str | int], message: str) -> str:
@@ -82,4 +177,5 @@ def _problem(location: Sequence[str | int], message: str) -> str:
     default = Settings.model_fields[name].get_default() if name in Settings.model_fields else None
     shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
     text = message.removeprefix("Value error, ")
-    return f"{PREFIX}{name.upper()}: {text[:1].lower()}{text[1:]}; set it right, or unset it for the default ({shown})"
+    others = f"; {', '.join(_NAMES_OF_OTHERS[name])} set it too" if name in _NAMES_OF_OTHERS else ""
+    return f"{PREFIX}{name.upper()}: {text[:1].lower()}{text[1:]}; set it right, or unset it for the default ({shown}){others}"

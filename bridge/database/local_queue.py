@@ -1,4 +1,4 @@
-"""Queues in the embedded database: receipts, leases, priorities, delayed redelivery."""
+"""Queues in the database: receipts, leases, priorities, delayed redelivery."""
 
 from __future__ import annotations
 
@@ -10,10 +10,9 @@ from typing import Any
 
 from sqlalchemy import RowMapping
 
-from bridge.database.engine import Database
-from bridge.database.statements import load_statements
+from bridge.database.port import Database
 
-_SQL = load_statements(Path(__file__).parent / "sql" / "local_queue.sql")
+_SQL = Path(__file__).parent / "sql"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,6 +37,7 @@ class LocalQueue:
     def __init__(self, database: Database, name: str) -> None:
         self.name = name
         self._database = database
+        self._sql = database.statements(_SQL, "local_queue")
 
     async def send(
         self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, priority: int = 0, delay_seconds: float = 0.0
@@ -51,18 +51,15 @@ class LocalQueue:
             "priority": priority,
             "delay": delay_seconds,
         }
-        async with self._database.write() as connection:
-            return (await connection.execute(_SQL["send"], values)).rowcount > 0
+        return (await self._database.change(self._sql["send"], values)).count > 0
 
     async def receive(self, *, limit: int, lease_seconds: float) -> Sequence[QueuedMessage]:
         """Lease at most `limit` messages, the most urgent first; empty when there is none."""
-        async with self._database.read() as connection:
-            if (await connection.execute(_SQL["waiting"], {"queue": self.name})).first() is None:
-                return ()
-        async with self._database.write() as connection:
-            values = {"queue": self.name, "lease": lease_seconds, "limit": limit}
-            rows = (await connection.execute(_SQL["receive"], values)).mappings().all()
-        return [_message(row) for row in sorted(rows, key=lambda row: (row["priority"], row["id"]))]
+        # Where writers queue up, looking first spares them.
+        if "waiting" in self._sql and not (await self._database.look(self._sql["waiting"], {"queue": self.name})).rows:
+            return ()
+        found = await self._database.change(self._sql["receive"], {"queue": self.name, "lease": lease_seconds, "limit": limit})
+        return [_message(row) for row in sorted(found.rows, key=lambda row: (row["priority"], row["id"]))]
 
     async def renew(self, receipt: str, *, lease_seconds: float) -> bool:
         """Prolong a lease; false when the receipt is stale."""
@@ -78,18 +75,15 @@ class LocalQueue:
 
     async def peek(self, *, after: int = 0, limit: int = 100) -> Sequence[QueuedMessage]:
         """Look at messages behind a position, oldest first, leased and delayed ones included."""
-        async with self._database.read() as connection:
-            rows = (await connection.execute(_SQL["peek"], {"queue": self.name, "after": after, "limit": limit})).mappings().all()
-        return [_message(row) for row in rows]
+        found = await self._database.look(self._sql["peek"], {"queue": self.name, "after": after, "limit": limit})
+        return [_message(row) for row in found.rows]
 
     async def depth(self) -> int:
         """How many messages lie in the queue, leased and delayed ones included."""
-        async with self._database.read() as connection:
-            return int((await connection.execute(_SQL["depth"], {"queue": self.name})).scalar_one())
+        return sum(row["depth"] for row in (await self._database.look(self._sql["depth"], {"queue": self.name})).rows)
 
     async def _change(self, statement: str, receipt: str, **values: Any) -> bool:
-        async with self._database.write() as connection:
-            return (await connection.execute(_SQL[statement], {"receipt": receipt, **values})).rowcount > 0
+        return (await self._database.change(self._sql[statement], {"receipt": receipt, **values})).count > 0
 
 
 def _message(row: RowMapping) -> QueuedMessage:

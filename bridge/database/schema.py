@@ -2,10 +2,25 @@
 
 from __future__ import annotations
 
-from sqlalchemy import CheckConstraint, Column, Float, Index, Integer, LargeBinary, MetaData, Table, Text, UniqueConstraint, text
+from sqlalchemy import (
+    BigInteger,
+    CheckConstraint,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    UniqueConstraint,
+    text,
+)
 
-# The newest migration. A test holds it equal to the folder `migrations`.
-LATEST = "0001"
+# SQLite's own row number is an Integer.
+Number = BigInteger().with_variant(Integer, "sqlite")
+# Sorted byte by byte, so that keys with a common start lie between two bounds whatever the database's language.
+Key = Text().with_variant(Text(collation="C"), "postgresql")
 
 metadata = MetaData()
 
@@ -13,7 +28,7 @@ metadata = MetaData()
 jobs = Table(
     "jobs",
     metadata,
-    Column("key", Text, primary_key=True),
+    Column("key", Key, primary_key=True),
     Column("system", Text, nullable=False),
     Column("request", Text, nullable=False),  # JSON
     Column("reply_queue", Text, nullable=False, server_default=""),
@@ -21,6 +36,7 @@ jobs = Table(
     Column("state", Text, nullable=False),
     Column("fence", Integer, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
+    Column("interruptions", Integer, nullable=False, server_default="0"),  # leases that ran out since it last got on
     Column("worker", Text, nullable=False, server_default=""),
     Column("lease_until", Float),  # set while running
     Column("due_at", Float),  # set while waiting
@@ -35,13 +51,14 @@ jobs = Table(
     CheckConstraint("state IN ('queued', 'running', 'waiting', 'succeeded', 'failed')", name="jobs_state"),
     Index("jobs_by_age", "created_at"),
     Index("jobs_by_state", "state", "created_at"),
+    Index("jobs_ended", "finished_at", sqlite_where=text("finished_at IS NOT NULL"), postgresql_where=text("finished_at IS NOT NULL")),
 )
 
 # Messages that are committed with their job's end; `sent_at` is empty until the sink has them.
 outbox = Table(
     "outbox",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("message_id", Text, nullable=False, unique=True),
     Column("job_key", Text, nullable=False),
     Column("type", Text, nullable=False),
@@ -53,14 +70,15 @@ outbox = Table(
     Column("created_at", Float, nullable=False),
     Column("due_at", Float, nullable=False),  # next try, or the end of a relay's lease
     Column("sent_at", Float),
-    Index("outbox_unsent", "due_at", "id", sqlite_where=text("sent_at IS NULL")),
+    Index("outbox_unsent", "due_at", "id", sqlite_where=text("sent_at IS NULL"), postgresql_where=text("sent_at IS NULL")),
+    Index("outbox_sent", "sent_at", sqlite_where=text("sent_at IS NOT NULL"), postgresql_where=text("sent_at IS NOT NULL")),
 )
 
 # Messages that ended without a result, kept whole.
 dead_letters = Table(
     "dead_letters",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("source", Text, nullable=False),
     Column("queue", Text, nullable=False),
     Column("message_id", Text, nullable=False),
@@ -71,13 +89,14 @@ dead_letters = Table(
     Column("dead_at", Float, nullable=False),
     Column("replayed_at", Float),
     UniqueConstraint("source", "queue", "message_id", name="dead_letters_once"),
+    Index("dead_letters_by_age", "dead_at"),
 )
 
 # The embedded transport's queues. No row of it refers to the ledger.
 local_messages = Table(
     "local_messages",
     metadata,
-    Column("id", Integer, primary_key=True),
+    Column("id", Number, primary_key=True),
     Column("queue", Text, nullable=False),
     Column("message_id", Text, nullable=False),
     Column("body", LargeBinary, nullable=False),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
@@ -35,8 +35,9 @@ class NativeEnvelope(BaseModel):
 
 
 def write(job: Job) -> bytes:
-    """The message that asks for a job."""
-    envelope = NativeEnvelope(system=job.system, key=job.key, request=dict(job.request), reply_queue=job.reply_queue, priority=job.priority)
+    """The message that asks for a job. Raises `PoisonError` when its key or its priority cannot be sent."""
+    said = {"system": job.system, "key": job.key, "request": dict(job.request), "reply_queue": job.reply_queue, "priority": job.priority}
+    envelope = _validated(NativeEnvelope, said, where="the message", expected=_EXPECTED)
     return envelope.model_dump_json(exclude_defaults=True).encode()
 
 
@@ -83,9 +84,36 @@ def _validated(model: type[RequestModel], content: Mapping[str, Any], *, where: 
 
 def _problems(error: ValidationError) -> str:
     # The values are left out: they may be personal, and this text is logged.
-    found = [f"{'.'.join(map(str, problem['loc'])) or 'it'}: {_lowered(problem['msg'])}" for problem in error.errors(include_input=False)]
+    all_problems = error.errors(include_input=False)
+    found = [f"{_place(problem['loc'])}: {_said(problem)}" for problem in all_problems if not _follows(problem, all_problems)]
     more = f"; and {len(found) - _MOST_PROBLEMS} more" if len(found) > _MOST_PROBLEMS else ""
     return "; ".join(found[:_MOST_PROBLEMS]) + more
+
+
+def _place(location: Sequence[str | int]) -> str:
+    return ".".join(map(str, location)) or "it"
+
+
+def _follows(problem: Mapping[str, Any], all_problems: Sequence[Mapping[str, Any]]) -> bool:
+    """Whether a list only counts as too short because items in it are wrong, which is told on its own."""
+    place = problem["loc"]
+    return problem["type"] == "too_short" and any(other["loc"][: len(place)] == place != other["loc"] for other in all_problems)
+
+
+def _said(problem: Mapping[str, Any]) -> str:
+    bounds = problem.get("ctx", {})
+    of_what = "characters" if bounds.get("field_type") == "Value" else "items"
+    match problem["type"]:
+        case "too_short":
+            return f"{bounds['actual_length']} {of_what}; at least {bounds['min_length']} expected"
+        case "too_long":
+            return f"{bounds['actual_length'] or 'too many'} {of_what}; at most {bounds['max_length']} expected"
+        case "string_too_short":
+            return "is empty"
+        case "model_type":
+            return "expected an object"
+        case _:
+            return _lowered(problem["msg"])
 
 
 def _lowered(text: str) -> str:

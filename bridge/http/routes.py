@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import asdict
 from typing import Any
 
@@ -26,12 +26,13 @@ _SECRETS = frozenset({"password"})
 class Routes:
     """What the bridge answers over HTTP."""
 
-    def __init__(self, *, jobs: Jobs, outbox: Outbox, metrics: Metrics, probes: Mapping[str, Probe]) -> None:
-        """`probes`: what must be reachable for new work to be done, by name."""
+    def __init__(self, *, jobs: Jobs, outbox: Outbox, metrics: Metrics, probes: Mapping[str, Probe], more: Sequence[Route] = ()) -> None:
+        """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask."""
         self._jobs = jobs
         self._outbox = outbox
         self._metrics = metrics
         self._probes = probes
+        self._more = more
 
     def application(self) -> Starlette:
         """The ASGI application."""
@@ -41,6 +42,7 @@ class Routes:
                 Route("/readyz", self._ready),
                 Route("/metrics", self._figures),
                 Route("/jobs/{key:path}", self._job),
+                *self._more,
             ],
             exception_handlers={BridgeError: _unavailable},
         )
@@ -68,8 +70,12 @@ class Routes:
 
 def job_facts(record: JobRecord) -> dict[str, Any]:
     """What a job's row says, as JSON values, without its secrets."""
-    request = {name: value for name, value in record.request.items() if name not in _SECRETS}
-    return {**asdict(record), "state": record.state.value, "request": request}
+    return {**asdict(record), "state": record.state.value, "request": without_secrets(record.request)}
+
+
+def without_secrets(request: Mapping[str, Any]) -> dict[str, Any]:
+    """What a request says that may be shown."""
+    return {name: value for name, value in request.items() if name not in _SECRETS}
 
 
 async def _unavailable(_request: Request, error: Exception) -> Response:

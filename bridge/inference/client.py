@@ -13,6 +13,7 @@ from lamina.v1 import documents_pb2, documents_pb2_grpc, labs_pb2, labs_pb2_grpc
 
 from bridge.errors import OverloadError, TransientError
 from bridge.inference import convert
+from bridge.inference.credentials import ServerTrust, Token, channel_credentials
 from bridge.inference.retries import attempts
 from bridge.inference.statuses import translate
 from bridge.inference.values import (
@@ -49,13 +50,19 @@ class InferenceClient:
         timeouts: Timeouts | None = None,
         retries: RetryPolicy | None = None,
         message_bytes: int = _MESSAGE_BYTES,
+        trust: ServerTrust | None = None,
     ) -> None:
-        """`client_name`: whom the server's queue is fair to. `message_bytes`: the largest message sent or taken."""
+        """`client_name`: whom the server's queue is fair to, unless a token tells. `message_bytes`: the largest message sent or taken.
+
+        Raises `ConfigurationError` when the files of `trust` are wrong, or a token would go over the network in the clear.
+        """
         self._address = address
         self._client_name = client_name
         self._timeouts = timeouts or Timeouts()
         self._retries = retries or RetryPolicy()
-        self._channel = grpc.aio.insecure_channel(address, options=_channel_options(message_bytes))
+        trust = trust or ServerTrust()
+        self._token = Token(trust)
+        self._channel = _channel(address, channel_credentials(trust, address), _channel_options(message_bytes))
         self._slides = slides_pb2_grpc.SlideServiceStub(self._channel)
         self._documents = documents_pb2_grpc.DocumentServiceStub(self._channel)
         self._labs = labs_pb2_grpc.LabServiceStub(self._channel)
@@ -205,8 +212,14 @@ class InferenceClient:
         return OverloadError(f"the call to the inference server at {self._address} was cut off: its channel was closed.")
 
     def _metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
-        named = (("lamina-client", _header(self._client_name)),)
+        named = (("lamina-client", _header(self._client_name)), *self._token.metadata())
         return (*named, ("lamina-request-id", _header(request_id))) if request_id else named
+
+
+def _channel(address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, int | str]]) -> grpc.aio.Channel:
+    if credentials is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def _header(text: str) -> str:

@@ -12,7 +12,11 @@ from bridge.errors import BridgeError, OverloadError, PermanentError, TransientE
 
 # The trailing metadata in which a server that is full says when to come back.
 RETRY_AFTER_KEY = "retry-after-ms"
+# And that in which it names the permission that our token lacks.
+PERMISSION_KEY = "lamina-permission"
 _DEFAULT_RETRY_AFTER = 2.0
+# An operator has to do something first.
+_CREDENTIALS_RETRY_AFTER = 15.0
 _LONGEST_RETRY_AFTER = 300.0
 
 
@@ -37,6 +41,8 @@ RULES: Mapping[grpc.StatusCode, Rule] = {
     grpc.StatusCode.UNAVAILABLE: Rule(meaning=Meaning.OVERLOAD, retried=True),
     grpc.StatusCode.RESOURCE_EXHAUSTED: Rule(meaning=Meaning.OVERLOAD, retried=True),
     grpc.StatusCode.ABORTED: Rule(meaning=Meaning.TRANSIENT, retried=True),
+    # Our token is at fault, not the job: jobs wait until an operator has mended it.
+    grpc.StatusCode.UNAUTHENTICATED: Rule(meaning=Meaning.OVERLOAD),
     # The server gave the call up, as it does when it is stopped; it did not say that the request is wrong.
     grpc.StatusCode.CANCELLED: Rule(meaning=Meaning.TRANSIENT),
     grpc.StatusCode.DEADLINE_EXCEEDED: Rule(meaning=Meaning.TRANSIENT),
@@ -46,11 +52,17 @@ RULES: Mapping[grpc.StatusCode, Rule] = {
     grpc.StatusCode.NOT_FOUND: Rule(meaning=Meaning.PERMANENT),
     grpc.StatusCode.ALREADY_EXISTS: Rule(meaning=Meaning.PERMANENT),
     grpc.StatusCode.PERMISSION_DENIED: Rule(meaning=Meaning.PERMANENT),
-    grpc.StatusCode.UNAUTHENTICATED: Rule(meaning=Meaning.PERMANENT),
     grpc.StatusCode.FAILED_PRECONDITION: Rule(meaning=Meaning.PERMANENT),
     grpc.StatusCode.OUT_OF_RANGE: Rule(meaning=Meaning.PERMANENT),
     grpc.StatusCode.UNIMPLEMENTED: Rule(meaning=Meaning.PERMANENT),
     grpc.StatusCode.DATA_LOSS: Rule(meaning=Meaning.PERMANENT),
+}
+
+
+_OVERLOADS = {
+    grpc.StatusCode.UNAVAILABLE: "is not available",
+    grpc.StatusCode.RESOURCE_EXHAUSTED: "is full",
+    grpc.StatusCode.UNAUTHENTICATED: "does not take our token",
 }
 
 
@@ -63,13 +75,17 @@ def is_retried(error: grpc.aio.AioRpcError) -> bool:
 def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
     """The error of ours for a call that failed."""
     code, details = error.code(), error.details() or "no details"
+    if PERMISSION_KEY in dict(error.trailing_metadata() or ()):
+        reason = f"the inference server at {address} lets our token do too little: {details} [{code.name}]"
+        return OverloadError(reason, retry_after=_CREDENTIALS_RETRY_AFTER)
     if _is_too_big(error):
         return PermanentError(f"the request or its answer is larger than a message may be ({details}). Send a smaller file, or its URL.")
     meaning = RULES[code].meaning
     text = f"{details} [{code.name}]"
     if meaning is Meaning.OVERLOAD:
-        reason = f"the inference server at {address} is {'full' if code is grpc.StatusCode.RESOURCE_EXHAUSTED else 'not available'}: {text}"
-        return OverloadError(reason, retry_after=retry_after(error) or _DEFAULT_RETRY_AFTER)
+        reason = f"the inference server at {address} {_OVERLOADS[code]}: {text}"
+        pause = _CREDENTIALS_RETRY_AFTER if code is grpc.StatusCode.UNAUTHENTICATED else _DEFAULT_RETRY_AFTER
+        return OverloadError(reason, retry_after=retry_after(error) or pause)
     if meaning is Meaning.TRANSIENT:
         return TransientError(text)
     return PermanentError(text)

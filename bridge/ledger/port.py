@@ -29,6 +29,8 @@ class Claim:
     fence: int
     # Failed tries so far; interruptions are not counted.
     attempts: int
+    # How many holders in a row let their lease run out, without a checkpoint in between.
+    interruptions: int = 0
     # What the last holder saved, or empty.
     checkpoint: Mapping[str, Any]
 
@@ -152,3 +154,13 @@ class Jobs(Protocol):
 
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""
+
+
+class Pruner(Protocol):
+    """Takes away what nobody will ask for any more."""
+
+    async def prune(self, *, keep_seconds: float, limit: int = 500) -> int:
+        """Remove jobs that ended, messages that were sent, and letters that died longer ago.
+
+        At most `limit` rows of each kind, so that nothing is locked for long; returns how many.
+        """

@@ -7,43 +7,55 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import RowMapping
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bridge.database.engine import Database
+from bridge.database.sqlite import SqliteDatabase
 from bridge.database.statements import load_statements
-from bridge.errors import LeaseLostError, PermanentError
+from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Message, Outcome
 from bridge.ledger.port import Backlog, Claim, DeadLetter, JobRecord, Refusal, State
+from bridge.ledger.rows import (
+    claim_of,
+    end_values,
+    event_values,
+    job_values,
+    letter_of,
+    letter_values,
+    lost,
+    message_of,
+    only_record,
+    prefix_bounds,
+    record_of,
+    storable,
+)
 
 _SQL = Path(__file__).parent / "sql" / "sqlite"
 _JOBS = load_statements(_SQL / "jobs.sql")
 _OUTBOX = load_statements(_SQL / "outbox.sql")
 _DEAD_LETTERS = load_statements(_SQL / "dead_letters.sql")
-# Sorts behind every key that starts the same.
-_LAST_CHARACTER = "\U0010ffff"
+_PRUNING = load_statements(_SQL / "pruning.sql")
 
 
 class SqliteLedger:
     """Who works on which job."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def claim(self, job: Job, *, worker: str, lease_seconds: float) -> Claim | Refusal:
         """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence."""
         async with self._database.write() as connection:
-            values = {**_job_values(job), "worker": worker, "lease": lease_seconds}
+            values = {**job_values(job), "worker": worker, "lease": lease_seconds}
             row = (await connection.execute(_JOBS["claim"], values)).mappings().first()
             if row is None:
                 row = (await connection.execute(_JOBS["refusal"], {"key": job.key})).mappings().one()
                 return Refusal(state=State(row["state"]), retry_after=row["retry_after"])
-        return Claim(job_key=job.key, fence=row["fence"], attempts=row["attempts"], checkpoint=json.loads(row["checkpoint"]))
+        return claim_of(job.key, row)
 
     async def renew(self, claim: Claim, *, lease_seconds: float, progress: float = 0.0, stage: str = "") -> None:
         """Prolong the lease. Raises `LeaseLostError`."""
         async with self._database.write() as connection:
-            await _change(connection, "renew", claim, lease=lease_seconds, progress=progress, stage=stage)
+            await _change(connection, "renew", claim, lease=lease_seconds, progress=progress, stage=storable(stage))
 
     async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
         """Save what a later claim can go on from. Raises `LeaseLostError`."""
@@ -52,34 +64,28 @@ class SqliteLedger:
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
         """End the job in one transaction: its state, its result, its outbox, its dead letter. Raises `LeaseLostError`."""
-        state = State.SUCCEEDED if outcome.succeeded else State.FAILED
-        error = "" if outcome.succeeded else reason or str(outcome.result.get("reason") or outcome.result.get("error") or "")
         async with self._database.write() as connection:
-            await _change(connection, "finish", claim, state=state.value, result=json.dumps(outcome.result), error=error)
+            await _change(connection, "finish", claim, **end_values(outcome, reason))
             for event in outcome.events:
-                values = {
-                    "message_id": event.message_id(claim.job_key),
-                    "job_key": claim.job_key,
-                    "type": event.type,
-                    "destination": event.destination,
-                    "body": event.body,
-                    "attributes": json.dumps(dict(event.attributes)),
-                }
+                values = {**event_values(event, claim.job_key), "job_key": claim.job_key}
                 await connection.execute(_OUTBOX["add"], values)
             if buried is not None:
-                await connection.execute(_DEAD_LETTERS["bury"], _letter_values(buried, job_key=claim.job_key, reason=reason))
+                values = {**letter_values(buried, reason=reason), "job_key": claim.job_key}
+                await connection.execute(_DEAD_LETTERS["bury"], values)
 
     async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""
         state = State.WAITING if error or delay_seconds > 0 else State.QUEUED
         async with self._database.write() as connection:
-            await _change(connection, "release", claim, state=state.value, delay=delay_seconds, error=error, counted=int(count_attempt))
+            await _change(
+                connection, "release", claim, state=state.value, delay=delay_seconds, error=storable(error), counted=int(count_attempt)
+            )
 
 
 class SqliteOutbox:
     """Messages that are committed and not yet sent."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def take(self, *, limit: int, lease_seconds: float) -> Sequence[Message]:
@@ -89,7 +95,7 @@ class SqliteOutbox:
                 return ()
         async with self._database.write() as connection:
             rows = (await connection.execute(_OUTBOX["take"], {"limit": limit, "lease": lease_seconds})).mappings().all()
-        return [_message(row) for row in sorted(rows, key=lambda row: row["id"])]
+        return [message_of(row) for row in sorted(rows, key=lambda row: row["id"])]
 
     async def mark_sent(self, message_id: str) -> None:
         """Record that a message has arrived at its sink."""
@@ -99,7 +105,7 @@ class SqliteOutbox:
     async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
         """Record that a try to send failed."""
         async with self._database.write() as connection:
-            await connection.execute(_OUTBOX["postpone"], {"message_id": message_id, "delay": delay_seconds, "error": error})
+            await connection.execute(_OUTBOX["postpone"], {"message_id": message_id, "delay": delay_seconds, "error": storable(error)})
 
     async def backlog(self) -> Backlog:
         """How much is still to be sent, taken messages included."""
@@ -111,19 +117,19 @@ class SqliteOutbox:
 class SqliteDeadLetters:
     """Messages that ended without a result."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def bury(self, delivery: Delivery, *, reason: str) -> None:
         """Keep a message that cannot be read; burying the same message twice keeps one."""
         async with self._database.write() as connection:
-            await connection.execute(_DEAD_LETTERS["bury"], _letter_values(delivery, job_key="", reason=reason))
+            await connection.execute(_DEAD_LETTERS["bury"], {**letter_values(delivery, reason=reason), "job_key": ""})
 
     async def list(self, *, limit: int = 100) -> Sequence[DeadLetter]:
         """The newest first."""
         async with self._database.read() as connection:
             rows = (await connection.execute(_DEAD_LETTERS["list"], {"limit": limit})).mappings().all()
-        return [_letter(row) for row in rows]
+        return [letter_of(row) for row in rows]
 
     async def reopen(self, letter_id: int) -> DeadLetter:
         """Let the letter's job be claimed anew. Raises `PermanentError` when there is no such letter."""
@@ -132,7 +138,7 @@ class SqliteDeadLetters:
             if row is None:
                 raise PermanentError(f"there is no dead letter {letter_id}")
             await connection.execute(_JOBS["reopen"], {"key": row["job_key"]})
-        return _letter(row)
+        return letter_of(row)
 
     async def mark_replayed(self, letter_id: int) -> None:
         """Record that the bytes have been sent again."""
@@ -143,76 +149,44 @@ class SqliteDeadLetters:
 class SqliteJobs:
     """What people and programs ask about jobs."""
 
-    def __init__(self, database: Database) -> None:
+    def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
 
     async def announce(self, job: Job) -> None:
         """Record a job as queued; harmless when it is known."""
         async with self._database.write() as connection:
-            await connection.execute(_JOBS["announce"], _job_values(job))
+            await connection.execute(_JOBS["announce"], job_values(job))
 
     async def find(self, key_prefix: str) -> JobRecord | None:
         """The one job whose key starts so; None when none does, or several do."""
         async with self._database.read() as connection:
-            bounds = {"first": key_prefix, "last": key_prefix + _LAST_CHARACTER}
-            rows = (await connection.execute(_JOBS["find"], bounds)).mappings().all()
-        if len(rows) == 1 or (rows and rows[0]["key"] == key_prefix):
-            return _record(rows[0])
-        return None
+            rows = (await connection.execute(_JOBS["find"], prefix_bounds(key_prefix))).mappings().all()
+        return only_record(rows, key_prefix)
 
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""
         async with self._database.read() as connection:
             values = {"limit": limit, "state": state.value if state else None}
             rows = (await connection.execute(_JOBS["list"], values)).mappings().all()
-        return [_record(row) for row in rows]
+        return [record_of(row) for row in rows]
+
+
+class SqlitePruner:
+    """Takes away what nobody will ask for any more."""
+
+    def __init__(self, database: SqliteDatabase) -> None:
+        self._database = database
+
+    async def prune(self, *, keep_seconds: float, limit: int = 500) -> int:
+        """Remove what ended longer ago, at most `limit` rows of each kind; returns how many."""
+        found = 0
+        for statement in _PRUNING.values():
+            found += (await self._database.change(statement, {"keep": keep_seconds, "limit": limit})).count
+        return found
 
 
 async def _change(connection: AsyncConnection, statement: str, claim: Claim, **values: Any) -> None:
     """Change the row of a running job, under its fence. Raises `LeaseLostError`, which rolls everything back."""
     result = await connection.execute(_JOBS[statement], {"key": claim.job_key, "fence": claim.fence, **values})
     if result.rowcount == 0:
-        raise LeaseLostError(f"the job {claim.job_key} is no longer ours (fence {claim.fence})")
-
-
-def _job_values(job: Job) -> dict[str, Any]:
-    return {
-        "key": job.key,
-        "system": job.system,
-        "request": json.dumps(dict(job.request)),
-        "reply_queue": job.reply_queue,
-        "priority": job.priority,
-    }
-
-
-def _letter_values(delivery: Delivery, *, job_key: str, reason: str) -> dict[str, Any]:
-    return {
-        "source": delivery.source,
-        "queue": delivery.queue,
-        "message_id": delivery.message_id,
-        "job_key": job_key,
-        "reason": reason,
-        "body": delivery.body,
-        "attributes": json.dumps(dict(delivery.attributes)),
-    }
-
-
-def _message(row: RowMapping) -> Message:
-    return Message(
-        message_id=row["message_id"],
-        job_key=row["job_key"],
-        type=row["type"],
-        destination=row["destination"],
-        body=bytes(row["body"]),
-        attributes=json.loads(row["attributes"]),
-        attempts=row["attempts"],
-    )
-
-
-def _letter(row: RowMapping) -> DeadLetter:
-    return DeadLetter(**{**row, "body": bytes(row["body"]), "attributes": json.loads(row["attributes"])})
-
-
-def _record(row: RowMapping) -> JobRecord:
-    result = json.loads(row["result"]) if row["result"] else None
-    return JobRecord(**{**row, "state": State(row["state"]), "request": json.loads(row["request"]), "result": result})
+        raise lost(claim)

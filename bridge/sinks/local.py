@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from bridge.database.engine import Database
 from bridge.database.local_queue import LocalQueue
+from bridge.database.port import Database
 from bridge.job import Message
 
 

@@ -3,18 +3,28 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Protocol
 
 from bridge.envelopes import native
 from bridge.errors import PoisonError
-from bridge.job import Delivery, Job, Outcome
+from bridge.job import UNREADABLE, Delivery, Job, Outcome
 from bridge.systems.port import Context, Handler
+
+
+class Recogniser(Handler, Protocol):
+    """A system whose messages are not in our own envelope."""
+
+    def recognises(self, delivery: Delivery) -> bool:
+        """Whether a message is in this system's form, however broken it is."""
 
 
 class Router:
     """Serves several systems from one queue. It reads a message's `system`, and leaves the rest to that system."""
 
-    def __init__(self, handlers: Sequence[Handler]) -> None:
-        self._handlers = {handler.system: handler for handler in handlers}
+    def __init__(self, handlers: Sequence[Handler], recognisers: Sequence[Recogniser] = ()) -> None:
+        """`recognisers`: are asked first whether a message is theirs."""
+        self._recognisers = tuple(recognisers)
+        self._handlers = {handler.system: handler for handler in [*handlers, *recognisers]}
 
     @property
     def system(self) -> str:
@@ -23,6 +33,11 @@ class Router:
 
     def parse(self, delivery: Delivery) -> Job:
         """Read a message. Raises `PoisonError`."""
+        if reason := delivery.attributes.get(UNREADABLE):
+            raise PoisonError(reason)
+        for recogniser in self._recognisers:
+            if recogniser.recognises(delivery):
+                return recogniser.parse(delivery)
         system = native.read(delivery.body).system
         handler = self._handlers.get(system)
         if handler is None:

@@ -104,6 +104,8 @@ class Assignment:
         return min(max(refusal.retry_after, policy.beat_seconds / 3), policy.lease_seconds)
 
     async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return:
+        if claim.interruptions > self._desk.policy.max_interruptions:
+            return await self._give_up_job(job, claim, heartbeat)
         try:
             outcome = await self._handle(job, _Context(self, claim, heartbeat))
         except _Interrupted:
@@ -163,6 +165,16 @@ class Assignment:
         await self._commit(claim, heartbeat, self._failure(job, reason), buried=self._delivery, reason=reason)
         return None
 
+    async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return:
+        """End a job that seems to kill whoever works on it, untouched: else it would do so for ever."""
+        reason = (
+            f"{claim.interruptions} workers in a row died or froze over this job without getting further; it is taken for their cause. "
+            "Look at their logs and memory, then replay it"
+        )
+        _log.error("job_kills_workers", interruptions=claim.interruptions)
+        await self._commit(claim, heartbeat, self._failure(job, reason), buried=self._delivery, reason=reason)
+        return None
+
     def _failure(self, job: Job, reason: str) -> Outcome:
         try:
             return self._desk.handler.failure(job, reason)
@@ -215,9 +227,13 @@ class Assignment:
         if self._work is not None:
             self._work.cancel()
 
-    async def save(self, claim: Claim, saved: Mapping[str, Any]) -> None:
-        """Save what a later try can go on from. Raises `LeaseLostError`."""
-        await self._desk.ledger.checkpoint(claim, saved)
+    async def save(self, claim: Claim, heartbeat: Heartbeat, saved: Mapping[str, Any]) -> None:
+        """Save what a later try can go on from. Raises `LeaseLostError`; `OverloadError` when the ledger stays out of reach."""
+        try:
+            await self._persist(lambda: self._desk.ledger.checkpoint(claim, saved), heartbeat)
+        except TransientError as error:
+            # The work has not failed: it costs no attempt.
+            raise OverloadError(str(error)) from error
         self._note(Step.CHECKPOINTED)
 
     def note_progress(self) -> None:
@@ -242,7 +258,7 @@ class _Context:
 
     async def checkpoint(self, saved: Mapping[str, Any]) -> None:
         """Save what a later try can go on from."""
-        await self._assignment.save(self.claim, saved)
+        await self._assignment.save(self.claim, self.heartbeat, saved)
 
     def report(self, progress: float, stage: str) -> None:
         """Tell how far the work is (0 to 1)."""

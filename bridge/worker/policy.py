@@ -37,6 +37,8 @@ class WorkPolicy:
     lease_seconds: float = 60.0
     # Failed tries after which a job is given up.
     max_attempts: int = 5
+    # Workers in a row that may die or freeze over a job without getting further, before it is given up.
+    max_interruptions: int = 50
     backoff: Backoff = Backoff()
     # How long a poll for messages may take.
     poll_seconds: float = 1.0

@@ -5,10 +5,8 @@ from __future__ import annotations
 import asyncio
 import logging
 import time
-import uuid
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
-from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
 
@@ -20,13 +18,11 @@ from google.protobuf.message import DecodeError
 from inference_server.errors import InferenceError, InvalidInput, Overloaded
 from inference_server.service.access import Access, Identity
 from inference_server.service.caller import client_of, remember_proved_name
-from inference_server.service.errors import status_of, trailers_of
+from inference_server.service.calls import Call, Context, Method, abort
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics, MethodMetrics
+from inference_server.service.metrics import CallMetrics
 from inference_server.service.request_limits import RequestLimits
 from inference_server.service.wire_format import InferRequest
-
-Context = grpc.aio.ServicerContext[Any, Any]
 
 # Answered until the very end, and logged only when they fail: probes, and what tools ask before they call.
 _PROBES = (
@@ -39,13 +35,11 @@ _PROBES = (
 # Asked thousands of times a second, when a line for each costs as much as the answer.
 _FREQUENT = ("/inference.GRPCInferenceService/ModelInfer",)
 
+# Characters.
+_LONGEST_REQUEST_ID = 128
+
 # Seconds after which a request that did not fit may: about the time of one batch.
 _RETRY_AFTER = 0.25
-
-# Bytes as gRPC sends them, where anything but plain ASCII takes three for one. A client drops a status that passes its bound on
-# metadata, 8 KiB by default.
-_LONGEST_DETAILS = 4500
-_LONGEST_REQUEST_ID = 128
 
 _MAKERS: Mapping[tuple[bool, bool], Any] = MappingProxyType(
     {
@@ -57,38 +51,6 @@ _MAKERS: Mapping[tuple[bool, bool], Any] = MappingProxyType(
 )
 
 _log = structlog.get_logger()
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Method:
-    """A method, looked up once."""
-
-    # /package.Service/Method
-    path: str
-    metrics: MethodMetrics
-    is_probe: bool
-    # Logged when it fails, and when a defect is looked for.
-    is_quiet: bool
-
-
-@dataclass(kw_only=True, slots=True)
-class _Call:
-    """What is known of one call while it runs."""
-
-    method: _Method
-    # Bytes of its requests so far.
-    size: int = 0
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    # Class of the error that ended it; its text may hold what the caller sent, and stays out of the log.
-    error: str = ""
-    # The caller's own name for it.
-    own_id: str = ""
-
-    @property
-    def request_id(self) -> str:
-        """Names the call in the log: the caller's own id, else one of ours."""
-        self.own_id = self.own_id or uuid.uuid4().hex[:12]
-        return self.own_id
 
 
 class CallInterceptor(grpc.aio.ServerInterceptor):
@@ -113,7 +75,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         self._metrics = metrics
         self._access = access or Access()
         self._limits = limits or RequestLimits()
-        self._methods: dict[str, _Method] = {}
+        self._methods: dict[str, Method] = {}
 
     async def intercept_service(
         self,
@@ -135,20 +97,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         made: grpc.RpcMethodHandler[Any, Any] = make(behaviour, request_deserializer=None, response_serializer=handler.response_serializer)
         return made
 
-    def _method(self, path: str) -> _Method:
+    def _method(self, path: str) -> Method:
         """Called with paths of methods that exist, so that there are not many."""
         if path not in self._methods:
             service, _, name = path.lstrip("/").partition("/")
             is_probe = path.startswith(_PROBES)
-            self._methods[path] = _Method(
+            self._methods[path] = Method(
                 path=path, metrics=self._metrics.of_method(service, name), is_probe=is_probe, is_quiet=is_probe or path in _FREQUENT
             )
         return self._methods[path]
 
-    def _refusal(self, method: _Method, error: InferenceError) -> grpc.RpcMethodHandler[Any, Any]:
+    def _refusal(self, method: Method, error: InferenceError) -> grpc.RpcMethodHandler[Any, Any]:
         """A method that takes no request. On the wire one message is a stream of one, so it stands in for methods of each kind."""
 
-        async def fail(_: _Call) -> None:
+        async def fail(_: Call) -> None:
             raise error
 
         async def refuse(_: Any, context: Context) -> None:
@@ -159,11 +121,11 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     async def around(
-        self, work: Callable[[_Call], Awaitable[Any]], method: _Method, context: Context, identity: Identity, *, lasts: bool = False
+        self, work: Callable[[Call], Awaitable[Any]], method: Method, context: Context, identity: Identity, *, lasts: bool = False
     ) -> Any:
         """One call, from its begin to its end, whatever the end is. `lasts`: whether its end is the caller's to choose."""
         remember_proved_name(self._access.name_of(identity, context))
-        call = _Call(method=method)
+        call = Call(method=method)
         started = time.perf_counter()
         method.metrics.begin()
         try:
@@ -176,20 +138,20 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
             call.error = type(error).__name__
             if isinstance(error, InferenceError) and error.limit:
                 self._metrics.limit_refused(error.limit)
-            await _abort(call, context, error)
+            await abort(call, context, error)
         finally:
             seconds = time.perf_counter() - started
             method.metrics.end(call.code.name, seconds)
             self._log(call, context, seconds)
 
-    def _place(self, method: _Method, lasts: bool) -> AbstractContextManager[None]:
+    def _place(self, method: Method, lasts: bool) -> AbstractContextManager[None]:
         """A health check takes no place, so that nobody can make the server look ill; watching its health takes one of their own."""
         if not method.is_probe:
             return self._lifecycle.call()
         return self._lifecycle.probe() if lasts else nullcontext()
 
     @contextmanager
-    def admitted(self, call: _Call, size: int) -> Iterator[None]:
+    def admitted(self, call: Call, size: int) -> Iterator[None]:
         """Hold a request's bytes while it is worked on. Raises `MessageTooLarge`, `Overloaded`."""
         self._limits.check_size(size)
         if not self._bytes.try_hold(size):
@@ -208,7 +170,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         """Raise `InvalidInput` for a message, of so many bytes, that holds too much of something."""
         self._limits.check(message, size)
 
-    def _log(self, call: _Call, context: Context, seconds: float) -> None:
+    def _log(self, call: Call, context: Context, seconds: float) -> None:
         quiet = call.method.is_quiet and call.code is grpc.StatusCode.OK
         if quiet and not _log.is_enabled_for(logging.DEBUG):
             return
@@ -228,7 +190,7 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
 class _Wrapped:
     """One method with everything around it; `to_one` and `to_stream` are what gRPC calls."""
 
-    def __init__(self, interceptor: CallInterceptor, handler: Any, method: _Method, identity: Identity) -> None:
+    def __init__(self, interceptor: CallInterceptor, handler: Any, method: Method, identity: Identity) -> None:
         self._interceptor = interceptor
         self._method = method
         self._identity = identity
@@ -239,7 +201,7 @@ class _Wrapped:
     async def to_one(self, received: Any, context: Context) -> Any:
         """A method with one response."""
 
-        async def answer(call: _Call) -> Any:
+        async def answer(call: Call) -> Any:
             with self._admitted(call, received):
                 return await self._behaviour(self._request(call, received), context)
 
@@ -248,7 +210,7 @@ class _Wrapped:
     async def to_stream(self, received: Any, context: Context) -> None:
         """A method with many responses; its generator is closed before the call ends."""
 
-        async def answer(call: _Call) -> None:
+        async def answer(call: Call) -> None:
             with self._admitted(call, received):
                 responses = self._behaviour(self._request(call, received), context)
                 if not hasattr(responses, "__aiter__"):
@@ -260,20 +222,20 @@ class _Wrapped:
 
         await self._interceptor.around(answer, self._method, context, self._identity, lasts=True)
 
-    def _admitted(self, call: _Call, received: Any) -> AbstractContextManager[None]:
+    def _admitted(self, call: Call, received: Any) -> AbstractContextManager[None]:
         """Hold the one message for the call; those of a stream are held one after another."""
         return nullcontext() if self._reads_stream else self._interceptor.admitted(call, len(received))
 
-    def _request(self, call: _Call, received: Any) -> Any:
+    def _request(self, call: Call, received: Any) -> Any:
         """What the method is to read: one message, or an iterator of them."""
         return self._messages(call, received) if self._reads_stream else self._message(call, received)
 
-    async def _messages(self, call: _Call, received: AsyncIterator[bytes]) -> AsyncIterator[Any]:
+    async def _messages(self, call: Call, received: AsyncIterator[bytes]) -> AsyncIterator[Any]:
         async for content in received:
             with self._interceptor.admitted(call, len(content)):
                 yield self._message(call, content)
 
-    def _message(self, call: _Call, content: bytes) -> Any:
+    def _message(self, call: Call, content: bytes) -> Any:
         try:
             message = self._parse(content)
         except DecodeError as error:
@@ -284,36 +246,3 @@ class _Wrapped:
         call.own_id = own[:_LONGEST_REQUEST_ID]
         self._interceptor.check(message.message if isinstance(message, InferRequest) else message, len(content))
         return message
-
-
-async def _abort(call: _Call, context: Context, error: Exception) -> None:
-    """End a call with the status of its error; always raises."""
-    if isinstance(error, InferenceError):
-        call.code = status_of(error)
-        await context.abort(call.code, _shortened(str(error)), trailing_metadata=trailers_of(error))
-    if isinstance(error, grpc.aio.AbortError):
-        call.code = _code_of(context)
-        raise error
-    if isinstance(error, NotImplementedError) and _code_of(context) is grpc.StatusCode.UNIMPLEMENTED:
-        call.code = grpc.StatusCode.UNIMPLEMENTED
-        await context.abort(call.code, f"{call.method.path} is part of the protocol, and not offered by this server.")
-    # The text of an unexpected error may hold anything; it stays in the log.
-    _log.exception("call failed", method=call.method.path, request_id=call.request_id)
-    call.code = grpc.StatusCode.INTERNAL
-    await context.abort(call.code, f"the server failed on this request; its log tells why under request_id {call.request_id}.")
-
-
-def _shortened(details: str) -> str:
-    room = _LONGEST_DETAILS
-    for index, character in enumerate(details):
-        room -= 1 if " " <= character <= "~" and character != "%" else 3 * len(character.encode(errors="replace"))
-        if room < 0:
-            return f"{details[:index]} … ({len(details)} characters)"
-    return details
-
-
-def _code_of(context: Context) -> grpc.StatusCode:
-    code: Any = context.code()
-    if isinstance(code, grpc.StatusCode):
-        return code
-    return next((status for status in grpc.StatusCode if status.value[0] == code), grpc.StatusCode.UNKNOWN)

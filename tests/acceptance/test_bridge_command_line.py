@@ -107,7 +107,7 @@ def test_a_mistake_is_answered_with_one_clear_line(tmp_path: Path, arguments: li
     ("name", "value", "told"),
     [
         ("BRIDGE_CONCURRENCY", "none", "BRIDGE_CONCURRENCY: input should be a valid integer"),
-        ("BRIDGE_DATABASE", "mysql://host/db", "BRIDGE_DATABASE: a mysql:// address was given where a file was expected"),
+        ("BRIDGE_DATABASE", "mysql://host/db", "BRIDGE_DATABASE: a mysql:// address was given; use a file, postgresql://"),
         ("BRIDGE_HTTP", "203.0.113.1:80", "BRIDGE_HTTP: cannot listen on 203.0.113.1:80"),
         ("BRIDGE_RESULTS", "ftp://host/results", "BRIDGE_RESULTS has the scheme ftp"),
     ],
@@ -151,6 +151,13 @@ def test_a_dead_letter_is_listed_and_replayed(tmp_path: Path, database: dict[str
     assert json.loads(bridge("jobs", "bad", "--json", folder=tmp_path, environment=database).out)["state"] == "queued"
     assert bridge("dead", "replay", "--all", folder=tmp_path, environment=database).out == ""
     assert "bad" in bridge("dead", "list", folder=tmp_path, environment=database).out
+
+
+def test_a_dead_letter_is_listed_without_the_password_of_its_document(tmp_path: Path, database: dict[str, str]) -> None:
+    _trial_jobs(tmp_path, bad={"broken": True, "password": "sekret"})
+    _work_until_idle(tmp_path)
+    told = bridge("dead", "list", "--json", folder=tmp_path, environment=database).out
+    assert {"broken": True} == json.loads(told)[0]["body"]["request"]
 
 
 def test_results_are_printed_and_taken(tmp_path: Path, database: dict[str, str]) -> None:

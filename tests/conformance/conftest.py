@@ -3,19 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
+from redis.asyncio import Redis
 
 from bridge.app import Store, open_store
 from bridge.database.local_queue import LocalQueue
+from bridge.google.access import PubsubAccess
+from bridge.google.intake import Patience
+from bridge.redis.access import RedisAccess
 from bridge.settings import load
 from bridge.sinks.local import LocalSink
 from bridge.sinks.port import Sink
+from bridge.sinks.pubsub import PubsubSink
+from bridge.sinks.redis_channel import RedisSink
+from bridge.sinks.sqs import SqsQueues, SqsSink
 from bridge.sources.local import LocalSource
 from bridge.sources.port import Source
+from bridge.sources.pubsub_pull import PubsubSource
+from bridge.sources.redis_list import ListKeys, RedisSource
+from bridge.sources.sqs import SqsSource
+from tests.support.ministack_server import Ministack
+from tests.support.pubsub_server import pubsub_server
+from tests.support.redis_server import RedisServer
+from tests.support.sqs import aws_of, fresh_queue, lying_in
 
 # Short, and yet longer than a busy machine's hiccups.
 LEASE_SECONDS = 0.6
@@ -40,10 +55,22 @@ class SinkAtHand:
     arrived: Callable[[str], Awaitable[Sequence[tuple[str, bytes]]]]
 
 
-@pytest.fixture(params=["sqlite"])
-async def stores(tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def location(request: pytest.FixtureRequest, tmp_path: Path) -> str:
+    """A database of the test's own."""
+    return _location(request, tmp_path)
+
+
+def _location(request: pytest.FixtureRequest, folder: Path) -> str:
+    if request.param == "sqlite":
+        return str(folder / "bridge.db")
+    return str(request.getfixturevalue("new_postgres_database")())
+
+
+@pytest.fixture
+async def stores(location: str) -> AsyncIterator[tuple[Store, Store]]:
     """Two replicas' views of one ledger."""
-    settings = load(database=str(tmp_path / "bridge.db"))
+    settings = load(database=location)
     async with open_store(settings) as one, open_store(settings) as other:
         yield one, other
 
@@ -53,9 +80,21 @@ def store(stores: tuple[Store, Store]) -> Store:
     return stores[0]
 
 
-@pytest.fixture(params=["local"])
-async def source_at_hand(tmp_path: Path) -> AsyncIterator[SourceAtHand]:
-    async with open_store(load(database=str(tmp_path / "bridge.db"))) as store:
+@pytest.fixture(params=["sqlite", "postgres", "sqs", "pubsub", "redis"])
+async def source_at_hand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SourceAtHand]:
+    if request.param == "sqs":
+        source = _sqs_source(request.getfixturevalue("ministack"))
+    elif request.param == "redis":
+        source = _redis_source(request.getfixturevalue("redis"))
+    else:
+        source = _pubsub_source() if request.param == "pubsub" else _local_source(_location(request, tmp_path))
+    async with source as at_hand:
+        yield at_hand
+
+
+@asynccontextmanager
+async def _local_source(location: str) -> AsyncIterator[SourceAtHand]:
+    async with open_store(load(database=location)) as store:
         queue = LocalQueue(store.database, "jobs")
 
         async def send(body: bytes, priority: int = 0) -> None:
@@ -66,9 +105,115 @@ async def source_at_hand(tmp_path: Path) -> AsyncIterator[SourceAtHand]:
         )
 
 
-@pytest.fixture(params=["local"])
-async def sink_at_hand(tmp_path: Path) -> AsyncIterator[SinkAtHand]:
-    async with open_store(load(database=str(tmp_path / "bridge.db"))) as store:
+@asynccontextmanager
+async def _sqs_source(ministack: Ministack) -> AsyncIterator[SourceAtHand]:
+    async with aws_of(ministack) as aws:
+        # Three urgencies, each a queue of its own.
+        queues = [await fresh_queue(aws) for _ in range(3)]
+        sender = SqsQueues(aws)
+        sources = [SqsSource(aws, queues, lease_seconds=LEASE_SECONDS) for _ in range(2)]
+
+        async def send(body: bytes, priority: int = 0) -> None:
+            await sender.send(queues[min(priority // 4, 2)], body, message_id=str(uuid4()), attributes={"kind": "test"})
+
+        yield SourceAtHand(source=sources[0], rival=sources[1], send=send)
+        for source in sources:
+            await source.close()
+
+
+@asynccontextmanager
+async def _redis_source(redis: RedisServer) -> AsyncIterator[SourceAtHand]:
+    accesses = [RedisAccess(redis.url) for _ in range(2)]
+    queues = [ListKeys.of(f"{uuid4()}:{urgency}") for urgency in range(3)]
+    sources = [RedisSource(access, queues, lease_seconds=LEASE_SECONDS) for access in accesses]
+
+    async def send(body: bytes, priority: int = 0) -> None:
+        await sources[0].send(str(uuid4()), body, attributes={"kind": "test"}, queue=queues[min(priority // 4, 2)].queue)
+
+    yield SourceAtHand(source=sources[0], rival=sources[1], send=send)
+    for source, access in zip(sources, accesses, strict=True):
+        await source.close()
+        await access.close()
+
+
+@asynccontextmanager
+async def _pubsub_source() -> AsyncIterator[SourceAtHand]:
+    async with pubsub_server() as server:
+        for urgency in range(3):
+            server.create(f"jobs-{urgency}", f"jobs-{urgency}-sub")
+        access = PubsubAccess(project="trial", emulator=server.address)
+        # Streams end with their receiver: else either might get what both could have.
+        subscriptions, patience = [f"jobs-{urgency}-sub" for urgency in range(3)], Patience(linger_seconds=0)
+        sources = [PubsubSource(access, subscriptions, lease_seconds=LEASE_SECONDS, patience=patience) for _ in range(2)]
+
+        async def send(body: bytes, priority: int = 0) -> None:
+            server.publish(f"jobs-{min(priority // 4, 2)}", body, kind="test")
+
+        yield SourceAtHand(source=sources[0], rival=sources[1], send=send)
+        for source in sources:
+            await source.close()
+        await access.close()
+
+
+@pytest.fixture(params=["sqlite", "postgres", "sqs", "pubsub", "redis"])
+async def sink_at_hand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SinkAtHand]:
+    if request.param == "sqs":
+        sink = _sqs_sink(request.getfixturevalue("ministack"))
+    elif request.param == "redis":
+        sink = _redis_sink(request.getfixturevalue("redis"))
+    else:
+        sink = _pubsub_sink() if request.param == "pubsub" else _local_sink(_location(request, tmp_path))
+    async with sink as at_hand:
+        yield at_hand
+
+
+@asynccontextmanager
+async def _redis_sink(redis: RedisServer) -> AsyncIterator[SinkAtHand]:
+    access = RedisAccess(redis.url)
+    client, prefix = Redis.from_url(redis.url), str(uuid4())
+
+    async def arrived(queue: str) -> Sequence[tuple[str, bytes]]:
+        start = f"{prefix}:{queue or 'results'}:"
+        keys = sorted([key.decode() async for key in client.scan_iter(f"{start}*")])
+        return [(key.removeprefix(start), bytes(await client.get(key) or b"")) for key in keys]
+
+    yield SinkAtHand(sink=RedisSink(access, key=prefix + ":{channel}:{message_id}"), arrived=arrived)
+    await client.aclose()
+    await access.close()
+
+
+@asynccontextmanager
+async def _pubsub_sink() -> AsyncIterator[SinkAtHand]:
+    async with pubsub_server() as server:
+        server.create("results")
+        server.create("answers")
+        access = PubsubAccess(project="trial", emulator=server.address)
+
+        async def arrived(queue: str) -> Sequence[tuple[str, bytes]]:
+            # As who reads it must: a message that comes twice has one id.
+            messages = server.topics[f"projects/trial/topics/{queue or 'results'}"]
+            return list({message.attributes["MessageId"]: message.data for message in messages}.items())
+
+        yield SinkAtHand(sink=PubsubSink(access), arrived=arrived)
+        await access.close()
+
+
+@asynccontextmanager
+async def _sqs_sink(ministack: Ministack) -> AsyncIterator[SinkAtHand]:
+    async with aws_of(ministack) as aws:
+        results = await fresh_queue(aws, fifo=True)
+        answers = await fresh_queue(aws, name="answers")
+
+        async def arrived(queue: str) -> Sequence[tuple[str, bytes]]:
+            found = await lying_in(aws, answers if queue == "answers" else results)
+            return [(attributes["MessageId"], body) for attributes, body in found]
+
+        yield SinkAtHand(sink=SqsSink(SqsQueues(aws), queue=results), arrived=arrived)
+
+
+@asynccontextmanager
+async def _local_sink(location: str) -> AsyncIterator[SinkAtHand]:
+    async with open_store(load(database=location)) as store:
 
         async def arrived(queue: str) -> Sequence[tuple[str, bytes]]:
             return [(message.message_id, message.body) for message in await LocalQueue(store.database, queue or "results").peek()]

@@ -181,6 +181,61 @@ async def test_an_interrupted_job_is_queued_again_at_no_attempt(store: Store) ->
     assert (2, 0, {"done": 1}) == (again.fence, again.attempts, again.checkpoint)
 
 
+async def test_holders_that_vanish_are_counted_until_one_gets_on(stores: tuple[Store, Store]) -> None:
+    counted = []
+    for _ in range(3):
+        counted.append((await claimed(stores[0].ledger, lease=0.01)).interruptions)
+        await asyncio.sleep(0.05)
+    claim = await claimed(stores[1].ledger, lease=0.05)
+    await stores[1].ledger.checkpoint(claim, {"done": 1})
+    await asyncio.sleep(0.1)
+
+    assert ([0, 1, 2], 3) == (counted, claim.interruptions)
+    assert (await claimed(stores[0].ledger)).interruptions == 1
+
+
+async def test_a_job_that_is_given_back_was_not_interrupted(store: Store) -> None:
+    for _ in range(2):
+        claim = await claimed(store.ledger)
+        await store.ledger.release(claim)
+
+    assert (await claimed(store.ledger)).interruptions == 0
+
+
+async def test_what_ended_long_ago_is_removed_and_nothing_else(store: Store) -> None:
+    await store.ledger.finish(await claimed(store.ledger, job("ended")), success("completed"))
+    await store.ledger.finish(await claimed(store.ledger, job("sent")), success("completed"), buried=delivery(), reason="no")
+    await claimed(store.ledger, job("running"))
+    for message in await store.outbox.take(limit=10, lease_seconds=60):
+        if message.job_key == "sent":
+            await store.outbox.mark_sent(message.message_id)
+    await asyncio.sleep(0.02)
+
+    assert 0 == await store.pruner.prune(keep_seconds=60)
+    assert 4 == await store.pruner.prune(keep_seconds=0.01), "two jobs, a message, a letter"
+    assert ["running"] == [record.key for record in await store.jobs.list()]
+    assert 1 == (await store.outbox.backlog()).depth, "what is not sent is kept"
+    assert not await store.dead_letters.list()
+
+
+async def test_no_more_is_removed_at_once_than_asked_for(store: Store) -> None:
+    for number in range(3):
+        await store.ledger.finish(await claimed(store.ledger, job(f"job-{number}")), Outcome(succeeded=True, result={}))
+    await asyncio.sleep(0.02)
+
+    assert [2, 1, 0] == [await store.pruner.prune(keep_seconds=0.01, limit=2) for _ in range(3)]
+
+
+async def test_texts_that_some_databases_refuse_are_kept_as_well_as_can_be(store: Store) -> None:
+    claim = await claimed(store.ledger, job("job-1", text="a\x00b\ud800"))
+    await store.ledger.renew(claim, lease_seconds=60, stage="a\x00b\ud800")
+    await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=delivery(), reason="a\x00b\ud800")
+
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert ("a\ufffdb?", "a\ufffdb?", "a\x00b\ud800") == (record.stage, record.last_error, record.request["text"])
+
+
 async def test_a_taken_message_is_hidden_from_other_relays_until_its_lease_runs_out(stores: tuple[Store, Store]) -> None:
     await stores[0].ledger.finish(await claimed(stores[0].ledger), success("completed"))
 
@@ -190,6 +245,16 @@ async def test_a_taken_message_is_hidden_from_other_relays_until_its_lease_runs_
     [again] = await stores[1].outbox.take(limit=10, lease_seconds=LEASE)
 
     assert taken.message_id == again.message_id
+
+
+async def test_two_relays_never_take_the_same_message(stores: tuple[Store, Store]) -> None:
+    for number in range(20):
+        await stores[0].ledger.finish(await claimed(stores[0].ledger, job(f"job-{number}")), success("completed"))
+
+    found = await asyncio.gather(*(stores[number % 2].outbox.take(limit=3, lease_seconds=60) for number in range(16)))
+
+    keys = [message.job_key for messages in found for message in messages]
+    assert 20 == len(keys) == len(set(keys))
 
 
 async def test_a_sent_message_is_never_taken_again(store: Store) -> None:

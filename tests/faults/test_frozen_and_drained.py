@@ -49,8 +49,10 @@ class Processes:
             process.join()
 
 
-@pytest.fixture
-def processes(tmp_path: Path) -> Iterator[Processes]:
+@pytest.fixture(params=["sqlite", "postgres"])
+def processes(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Processes]:
+    if request.param == "postgres":
+        (tmp_path / "database").write_text(request.getfixturevalue("new_postgres_database")())
     found = Processes(tmp_path)
     yield found
     found.close()
@@ -167,7 +169,11 @@ async def test_two_bridges_share_a_queue_and_do_each_job_once(tmp_path: Path, pr
     assert all(any(line.get("step") == "claimed" for line in processes.log(name)) for name in ("one", "other"))
 
 
-async def test_many_processes_may_start_on_a_new_database_at_once(tmp_path: Path, processes: Processes) -> None:
+async def test_many_processes_may_start_on_a_new_database_at_once(
+    request: pytest.FixtureRequest, tmp_path: Path, processes: Processes
+) -> None:
+    if (tmp_path / "database").exists():
+        (tmp_path / "database").write_text(request.getfixturevalue("postgres").new_database())
     bridges = [processes.start(f"bridge-{number}", until_idle=True) for number in range(4)]
 
     assert [0, 0, 0, 0] == [await _exit_status(bridge) for bridge in bridges]

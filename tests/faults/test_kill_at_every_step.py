@@ -46,8 +46,8 @@ class Aftermath:
     log: list[dict[str, Any]]
 
 
-async def _ask(folder: Path) -> None:
-    async with open_trial_store(folder) as store:
+async def _ask(folder: Path, changes: Mapping[str, Any]) -> None:
+    async with open_trial_store(folder, **changes) as store:
         for key, request in REQUESTS.items():
             await store.submit(message(key, **request))
         await store.queue.send("a duplicate of plain", message("plain"))
@@ -64,13 +64,13 @@ async def _run(trial: Trial) -> int:
         process.kill()
 
 
-async def _scenario(folder: Path, step: Step) -> Aftermath:
-    await _ask(folder)
-    settings = trial_settings(folder)
+async def _scenario(folder: Path, step: Step, changes: Mapping[str, Any]) -> Aftermath:
+    await _ask(folder, changes)
+    settings = trial_settings(folder, **changes)
     stumbles = {"flaky"}
     killed = await _run(Trial(settings=settings, log=folder / "first.log", until_idle=True, kill_at=step, stumbles=stumbles))
     ended = await _run(Trial(settings=settings, log=folder / "second.log", until_idle=True, stumbles=stumbles))
-    async with open_trial_store(folder) as store:
+    async with open_trial_store(folder, **changes) as store:
         sent = await store.results.peek()
         return Aftermath(
             killed=killed,
@@ -85,18 +85,21 @@ async def _scenario(folder: Path, step: Step) -> Aftermath:
         )
 
 
-@pytest.fixture(scope="module")
-def aftermaths(tmp_path_factory: pytest.TempPathFactory) -> Mapping[Step, Aftermath]:
-    """The whole matrix, several scenarios at a time."""
+@pytest.fixture(scope="module", params=["sqlite", "postgres"])
+def aftermaths(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Mapping[Step, Aftermath]:
+    """The whole matrix on one kind of database, several scenarios at a time."""
+    changes = []
+    for _ in Step:
+        changes.append({"database": request.getfixturevalue("new_postgres_database")()} if request.param == "postgres" else {})
 
     async def everything() -> dict[Step, Aftermath]:
         turns = asyncio.Semaphore(_AT_ONCE)
 
-        async def one(step: Step) -> Aftermath:
+        async def one(step: Step, change: Mapping[str, Any]) -> Aftermath:
             async with turns:
-                return await _scenario(tmp_path_factory.mktemp(step.value), step)
+                return await _scenario(tmp_path_factory.mktemp(step.value), step, change)
 
-        found = await asyncio.gather(*map(one, Step))
+        found = await asyncio.gather(*map(one, Step, changes))
         return dict(zip(Step, found, strict=True))
 
     return asyncio.run(everything())

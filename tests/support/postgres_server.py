@@ -98,7 +98,11 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
         finally:
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGQUIT)  # at once: its files are thrown away
-            process.wait(30)
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

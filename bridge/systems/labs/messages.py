@@ -21,7 +21,10 @@ def _as_text(value: object) -> object:
     return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else "" if value is None else value
 
 
-Text = Annotated[str, BeforeValidator(_as_text), StringConstraints(strip_whitespace=True, max_length=1000)]
+# What LabService takes of a name, a value or any other text of a test.
+_MOST_CHARACTERS = 300
+
+Text = Annotated[str, BeforeValidator(_as_text), StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS)]
 
 
 class LabTestRequest(BaseModel):
@@ -31,7 +34,7 @@ class LabTestRequest(BaseModel):
 
     # Names the test to its sender; empty for its place in the list, from 1.
     id: Text = ""
-    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=500)]
+    name: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=_MOST_CHARACTERS)]
     value: Text = ""
     unit: Text = ""
     specimen: Text = ""

@@ -41,11 +41,15 @@ class SlideHandler:
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
         folder = self._results.folder("slides", job.key, context.claim.fence)
+        return native.completed(job, await self.analyze_into(folder, job, context))
+
+    async def analyze_into(self, folder: ResultFolder, job: Job, context: Context) -> Mapping[str, Any]:
+        """Analyse the slide of a job into a folder; returns what the ledger keeps of it. Raises as `handle` does."""
         with ReceivedArtifacts() as received:
             found = await self._analyze(job, context, folder, received)
             context.report(_TILES_SHARE, "artifacts")
             artifacts = [await self._kept(artifact, folder, received) for artifact in found.artifacts]
-        return native.completed(job, _result(job, found, folder, artifacts))
+        return _result(job, found, folder, artifacts)
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a slide that is given up."""

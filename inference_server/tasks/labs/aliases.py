@@ -51,12 +51,13 @@ class AliasMemory:
     """Aliases in memory and in a file of one JSON object a line. Safe to use from several threads."""
 
     def __init__(self, path: Path) -> None:
-        """`path`: the file; it need not exist. Lines that cannot be read are left out, and logged."""
+        """`path`: the file; it need not exist. Lines that cannot be read are left out, logged, and kept in it."""
         self._path = path
         self._lock = threading.Lock()
         self._aliases: dict[tuple[str, str], Alias] = {}
         self._names: list[str] = []
-        for alias in _read(path):
+        aliases, self._unreadable = _read(path)
+        for alias in aliases:
             self._aliases[_key(alias)] = alias
         self._list_names()
 
@@ -95,7 +96,8 @@ class AliasMemory:
         self._names = sorted({name for name, _ in self._aliases})
 
     def _write(self, aliases: Iterable[Alias]) -> None:
-        text = "".join(json.dumps(asdict(alias), ensure_ascii=False) + "\n" for alias in aliases)
+        lines = [json.dumps(asdict(alias), ensure_ascii=False) for alias in aliases]
+        text = "".join(f"{line}\n" for line in [*self._unreadable, *lines])
         try:
             self._path.parent.mkdir(parents=True, exist_ok=True)
             descriptor, scratch = tempfile.mkstemp(prefix=".aliases-", dir=self._path.parent)
@@ -110,19 +112,21 @@ class AliasMemory:
             ) from error
 
 
-def _read(path: Path) -> list[Alias]:
+def _read(path: Path) -> tuple[list[Alias], list[str]]:
+    """The aliases, and the lines that are none."""
     try:
         lines = path.read_text("utf-8").splitlines()
     except FileNotFoundError:
-        return []
-    aliases = []
+        return [], []
+    aliases, unreadable = [], []
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
             aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", "")))
         except (ValueError, KeyError, TypeError):
             _log.warning("alias_unreadable", file=str(path), line=number)
-    return aliases
+            unreadable.append(line)
+    return aliases, unreadable
 
 
 def _key(alias: Alias) -> tuple[str, str]:

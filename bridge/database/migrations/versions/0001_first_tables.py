@@ -10,13 +10,18 @@ down_revision = None
 branch_labels = None
 depends_on = None
 
-# Seconds since 1970. SQLite before 3.42 has no unixepoch('subsec').
-_CLOCK = "CREATE VIEW clock AS SELECT (julianday('now') - 2440587.5) * 86400.0 AS now"
+# Seconds since 1970. SQLite before 3.42 has no unixepoch('subsec'); PostgreSQL's now() stands still within a transaction.
+_CLOCKS = {
+    "sqlite": "CREATE VIEW clock AS SELECT (julianday('now') - 2440587.5) * 86400.0 AS now",
+    "postgresql": "CREATE VIEW clock AS SELECT CAST(extract(epoch FROM clock_timestamp()) AS double precision) AS now",
+}
+_NUMBER = sa.BigInteger().with_variant(sa.Integer, "sqlite")
+_KEY = sa.Text().with_variant(sa.Text(collation="C"), "postgresql")
 
 
 def upgrade() -> None:
     """Make the tables and the clock."""
-    op.execute(_CLOCK)
+    op.execute(_CLOCKS[op.get_context().dialect.name])
     _jobs()
     _outbox()
     _dead_letters()
@@ -26,7 +31,7 @@ def upgrade() -> None:
 def _jobs() -> None:
     op.create_table(
         "jobs",
-        sa.Column("key", sa.Text, primary_key=True),
+        sa.Column("key", _KEY, primary_key=True),
         sa.Column("system", sa.Text, nullable=False),
         sa.Column("request", sa.Text, nullable=False),
         sa.Column("reply_queue", sa.Text, nullable=False, server_default=""),
@@ -54,7 +59,7 @@ def _jobs() -> None:
 def _outbox() -> None:
     op.create_table(
         "outbox",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", _NUMBER, primary_key=True),
         sa.Column("message_id", sa.Text, nullable=False, unique=True),
         sa.Column("job_key", sa.Text, nullable=False),
         sa.Column("type", sa.Text, nullable=False),
@@ -67,13 +72,14 @@ def _outbox() -> None:
         sa.Column("due_at", sa.Float, nullable=False),
         sa.Column("sent_at", sa.Float),
     )
-    op.create_index("outbox_unsent", "outbox", ["due_at", "id"], sqlite_where=sa.text("sent_at IS NULL"))
+    unsent = sa.text("sent_at IS NULL")
+    op.create_index("outbox_unsent", "outbox", ["due_at", "id"], sqlite_where=unsent, postgresql_where=unsent)
 
 
 def _dead_letters() -> None:
     op.create_table(
         "dead_letters",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", _NUMBER, primary_key=True),
         sa.Column("source", sa.Text, nullable=False),
         sa.Column("queue", sa.Text, nullable=False),
         sa.Column("message_id", sa.Text, nullable=False),
@@ -90,7 +96,7 @@ def _dead_letters() -> None:
 def _local_messages() -> None:
     op.create_table(
         "local_messages",
-        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("id", _NUMBER, primary_key=True),
         sa.Column("queue", sa.Text, nullable=False),
         sa.Column("message_id", sa.Text, nullable=False),
         sa.Column("body", sa.LargeBinary, nullable=False),

@@ -9,6 +9,7 @@ ON CONFLICT (key) DO UPDATE SET
     reply_queue = excluded.reply_queue,
     state = 'running',
     fence = jobs.fence + 1,
+    interruptions = jobs.interruptions + (jobs.state = 'running'),
     worker = excluded.worker,
     lease_until = excluded.lease_until,
     due_at = NULL,
@@ -16,7 +17,7 @@ ON CONFLICT (key) DO UPDATE SET
 WHERE jobs.state = 'queued'
    OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= (SELECT now FROM clock))
    OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= (SELECT now FROM clock))
-RETURNING fence, attempts, checkpoint;
+RETURNING fence, attempts, interruptions, checkpoint;
 
 -- name: refusal
 -- Why a claim found nothing to take: where the job stands, and for how long.
@@ -29,8 +30,8 @@ UPDATE jobs SET lease_until = (SELECT now FROM clock) + :lease, progress = :prog
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: checkpoint
--- Saves what a later claim can go on from.
-UPDATE jobs SET checkpoint = :checkpoint WHERE key = :key AND fence = :fence AND state = 'running';
+-- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted.
+UPDATE jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: finish
 -- Ends the job, for the holder of the fence alone.
@@ -42,13 +43,13 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 -- name: release
 -- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
 UPDATE jobs
-SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted,
+SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted, interruptions = 0,
     last_error = CASE :error WHEN '' THEN last_error ELSE :error END
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: reopen
 -- Lets a failed job be claimed anew, with all its attempts.
-UPDATE jobs SET state = 'queued', attempts = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
 WHERE key = :key AND state = 'failed';
 
 -- name: announce

@@ -14,15 +14,22 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import create_engine, text
 
 import bridge.database
-from bridge.database.engine import Database, open_database, sqlite_path
-from bridge.database.migrate import migrate
-from bridge.database.schema import LATEST, metadata
+from bridge.database.engine import open_database
+from bridge.database.migrate import LATEST, migrate
+from bridge.database.schema import metadata
+from bridge.database.sqlite import SqliteDatabase
 from bridge.errors import ConfigurationError, TransientError
 
 _INSERT = text("INSERT INTO local_messages (queue, message_id, body, attributes, sent_at, visible_at) VALUES ('q', '1', '', '', 0, 0)")
 
 
-async def _write_and_fail(database: Database) -> None:
+def _open(path: Path) -> SqliteDatabase:
+    opened = open_database(str(path))
+    assert isinstance(opened, SqliteDatabase)
+    return opened
+
+
+async def _write_and_fail(database: SqliteDatabase) -> None:
     async with database.write() as connection:
         await connection.execute(_INSERT)
         raise RuntimeError
@@ -30,16 +37,16 @@ async def _write_and_fail(database: Database) -> None:
 
 @pytest.fixture
 async def database(tmp_path: Path):  # type: ignore[no-untyped-def]
-    opened = open_database(str(tmp_path / "folder" / "bridge.db"))
+    opened = _open(tmp_path / "folder" / "bridge.db")
     yield opened
     await opened.close()
 
 
-async def test_a_new_file_is_migrated_once(database: Database) -> None:
+async def test_a_new_file_is_migrated_once(database: SqliteDatabase) -> None:
     assert [True, False] == [await migrate(database), await migrate(database)]
 
 
-async def test_the_migrations_make_the_tables_of_the_schema(database: Database) -> None:
+async def test_the_migrations_make_the_tables_of_the_schema(database: SqliteDatabase) -> None:
     await migrate(database)
     engine = create_engine(f"sqlite:///{database.path}")
     with engine.connect() as connection:
@@ -65,7 +72,7 @@ async def test_many_may_migrate_at_once(tmp_path: Path) -> None:
             await each.close()
 
 
-async def test_what_is_written_is_on_the_disk_before_the_transaction_ends(database: Database) -> None:
+async def test_what_is_written_is_on_the_disk_before_the_transaction_ends(database: SqliteDatabase) -> None:
     await migrate(database)
     async with database.read() as connection:
         found = [
@@ -75,7 +82,7 @@ async def test_what_is_written_is_on_the_disk_before_the_transaction_ends(databa
     assert ["wal", 2, 1] == found  # 2: FULL
 
 
-async def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:
+async def test_a_reader_is_not_held_up_by_a_writer(database: SqliteDatabase) -> None:
     await migrate(database)
     async with database.write() as writer:
         await writer.execute(_INSERT)
@@ -83,7 +90,7 @@ async def test_a_reader_is_not_held_up_by_a_writer(database: Database) -> None:
             assert (await reader.execute(text("SELECT count(*) FROM local_messages"))).scalar_one() == 0
 
 
-async def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
+async def test_a_write_that_fails_leaves_nothing(database: SqliteDatabase) -> None:
     await migrate(database)
     with pytest.raises(RuntimeError):
         await _write_and_fail(database)
@@ -91,7 +98,7 @@ async def test_a_write_that_fails_leaves_nothing(database: Database) -> None:
         assert (await connection.execute(text("SELECT count(*) FROM local_messages"))).scalar_one() == 0
 
 
-async def test_the_clock_is_the_databases(database: Database) -> None:
+async def test_the_clock_is_the_databases(database: SqliteDatabase) -> None:
     await migrate(database)
     async with database.read() as connection:
         now, expected = (await connection.execute(text("SELECT now, CAST(strftime('%s', 'now') AS INTEGER) FROM clock"))).one()
@@ -99,7 +106,7 @@ async def test_the_clock_is_the_databases(database: Database) -> None:
     assert 0 <= now - expected < 1
 
 
-async def test_a_database_that_cannot_answer_is_a_transient_error(database: Database) -> None:
+async def test_a_database_that_cannot_answer_is_a_transient_error(database: SqliteDatabase) -> None:
     with pytest.raises(TransientError, match="no such table"):
         async with database.read() as connection:
             await connection.execute(text("SELECT * FROM jobs"))
@@ -114,7 +121,7 @@ async def test_a_file_that_is_no_database_is_told(tmp_path: Path) -> None:
     await database.close()
 
 
-async def test_a_file_of_a_newer_version_is_left_alone(database: Database) -> None:
+async def test_a_file_of_a_newer_version_is_left_alone(database: SqliteDatabase) -> None:
     await migrate(database)
     with sqlite3.connect(database.path) as connection:
         connection.execute("UPDATE alembic_version SET version_num = '9999'")
@@ -128,14 +135,3 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path) -> None:
 
     with pytest.raises(ConfigurationError, match=r"BRIDGE_DATABASE: the folder .* cannot be made"):
         open_database(str(tmp_path / "file" / "folder" / "bridge.db"))
-
-
-@pytest.mark.parametrize("location", ["sqlite:////data/bridge.db", "sqlite+aiosqlite:////data/bridge.db", "/data/bridge.db"])
-def test_a_path_and_its_url_name_the_same_file(location: str) -> None:
-    assert Path("/data/bridge.db") == sqlite_path(location)
-
-
-@pytest.mark.parametrize("location", ["postgresql://host/db", "mysql://host/db", "sqlite://", "sqlite:///:memory:"])
-def test_any_other_database_is_refused_with_the_fix(location: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"BRIDGE_DATABASE: .* use a path or sqlite:///"):
-        sqlite_path(location)

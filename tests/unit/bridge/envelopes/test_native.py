@@ -40,7 +40,7 @@ def test_keys_that_are_not_known_are_ignored() -> None:
         (b"[1]", "the message is a JSON list; expected an object"),
         (b"null", "the message is a JSON null"),
         (envelope(key=None), "key: input should be a valid string"),
-        (envelope(key="   "), "key: string should have at least 1 character"),
+        (envelope(key="   "), "key: is empty"),
         (envelope(key="k" * 201), "key: string should have at most 200 characters"),
         (envelope(request="slide"), "request: input should be a valid dictionary"),
         (envelope(priority=-1), "priority: input should be greater than or equal to 0"),
@@ -51,6 +51,12 @@ def test_keys_that_are_not_known_are_ignored() -> None:
 def test_a_message_that_is_wrong_names_the_field_and_what_was_expected(body: bytes, reason: str) -> None:
     with pytest.raises(PoisonError, match=reason):
         native.read(body)
+
+
+@pytest.mark.parametrize(("key", "reason"), [(" ", "key: is empty"), ("k" * 201, "key: string should have at most 200 characters")])
+def test_a_job_whose_key_cannot_be_sent_is_refused_with_the_reason(key: str, reason: str) -> None:
+    with pytest.raises(PoisonError, match=reason):
+        native.write(Job(key=key, system="wsi", request={}))
 
 
 def test_what_a_message_says_stays_out_of_the_error() -> None:

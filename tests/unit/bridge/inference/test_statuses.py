@@ -30,7 +30,6 @@ def test_every_status_becomes_the_error_of_its_meaning(code: grpc.StatusCode) ->
         grpc.StatusCode.FAILED_PRECONDITION,
         grpc.StatusCode.OUT_OF_RANGE,
         grpc.StatusCode.UNIMPLEMENTED,
-        grpc.StatusCode.UNAUTHENTICATED,
     ],
 )
 def test_what_will_fail_again_is_permanent_and_not_tried_again(code: grpc.StatusCode) -> None:
@@ -42,6 +41,22 @@ def test_what_will_fail_again_is_permanent_and_not_tried_again(code: grpc.Status
 def test_a_server_that_is_down_or_full_is_an_overload(code: grpc.StatusCode) -> None:
     assert Meaning.OVERLOAD is RULES[code].meaning
     assert is_retried(rpc_error(code))
+
+
+@pytest.mark.parametrize(
+    ("code", "trailing", "told"),
+    [
+        (grpc.StatusCode.UNAUTHENTICATED, (), "does not take our token"),
+        (grpc.StatusCode.PERMISSION_DENIED, (("lamina-permission", "slides"),), "lets our token do too little"),
+    ],
+)
+def test_a_token_that_is_at_fault_makes_jobs_wait_rather_than_fail(
+    code: grpc.StatusCode, trailing: tuple[tuple[str, str], ...], told: str
+) -> None:
+    error = translate(rpc_error(code, "why", *trailing), address="here:1")
+    assert isinstance(error, OverloadError)
+    assert (f"the inference server at here:1 {told}: why [{code.name}]", 15.0) == (str(error), error.retry_after)
+    assert not is_retried(rpc_error(code, "why", *trailing))
 
 
 def test_the_wait_that_the_server_asks_for_is_kept() -> None:

@@ -69,3 +69,11 @@ def test_lines_that_cannot_be_read_are_left_out(file: Path) -> None:
     with file.open("a") as lines:
         lines.write('{"name": "torn\n')
     assert 1 == len(AliasMemory(file))
+
+
+def test_a_line_that_cannot_be_read_is_still_in_the_file_after_the_next_name(file: Path) -> None:
+    file.parent.mkdir()
+    file.write_text('{"name": "Hb", "code": "718-7"}\n{"name": "Ureum", "code" 3091-6}\n')
+    AliasMemory(file).upsert([Alias(name="Gula puasa", code="1558-6")])
+    assert '{"name": "Ureum", "code" 3091-6}' in file.read_text().splitlines()
+    assert 2 == len(AliasMemory(file))

@@ -1,0 +1,50 @@
+"""Finds queues and topics by their names."""
+
+from __future__ import annotations
+
+from bridge.aws.access import Aws
+
+
+def short_name(queue: str) -> str:
+    """The name of a queue that is given by its name, URL or ARN."""
+    return queue.rstrip("/").rsplit("/", 1)[-1].rsplit(":", 1)[-1]
+
+
+def is_fifo(name: str) -> bool:
+    """Whether a queue or topic keeps order; its name tells."""
+    return name.endswith(".fifo")
+
+
+def neighbour(queue: str, suffix: str) -> str:
+    """The name of a queue's neighbour: jobs_error, jobs_error.fifo."""
+    name = short_name(queue)
+    return f"{name.removesuffix('.fifo')}{suffix}{'.fifo' if is_fifo(name) else ''}"
+
+
+class Names:
+    """Remembers what it has found."""
+
+    def __init__(self, aws: Aws) -> None:
+        self._aws = aws
+        self._urls: dict[str, str] = {}
+        self._owner: tuple[str, str] | None = None
+
+    async def queue_url(self, queue: str) -> str:
+        """The URL of a queue, given by name or URL. Raises `ConfigurationError` when there is none."""
+        if "://" in queue:
+            return queue
+        if queue not in self._urls:
+            self._urls[queue] = (await self._aws.call("sqs", "get_queue_url", QueueName=short_name(queue)))["QueueUrl"]
+        return self._urls[queue]
+
+    async def topic_arn(self, topic: str) -> str:
+        """The ARN of a topic, given by name or ARN."""
+        return topic if topic.startswith("arn:") else await self.arn("sns", topic)
+
+    async def arn(self, service: str, name: str) -> str:
+        """The ARN of something in our own account and region."""
+        if self._owner is None:
+            identity = await self._aws.call("sts", "get_caller_identity")
+            self._owner = (identity["Arn"].split(":")[1], identity["Account"])
+        partition, account = self._owner
+        return f"arn:{partition}:{service}:{self._aws.access.region}:{account}:{name}"

@@ -1,0 +1,51 @@
+"""What every database of the bridge does, whatever its kind."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import RowMapping, TextClause
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rows:
+    """What a statement gave."""
+
+    # Those that it returned.
+    rows: Sequence[RowMapping] = ()
+    # How many it found or changed.
+    count: int = 0
+    # Whether it may have been done twice, since the first answer was lost.
+    retried: bool = False
+
+    @property
+    def first(self) -> RowMapping | None:
+        """The first row; None when there is none."""
+        return self.rows[0] if self.rows else None
+
+
+class Database(Protocol):
+    """Keeps what it has confirmed. Any number of processes may share it."""
+
+    @property
+    def name(self) -> str:
+        """For people; without secrets."""
+
+    @property
+    def dialect(self) -> Literal["sqlite", "postgres"]:
+        """Whose SQL it understands."""
+
+    def statements(self, folder: Path, name: str) -> Mapping[str, TextClause]:
+        """The statements of `folder`/`dialect`/`name`.sql, made for this database."""
+
+    async def look(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
+        """Run one statement that changes nothing. Raises `TransientError`."""
+
+    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
+        """Run one statement; what it changed is on the disk when this returns. Raises `TransientError`."""
+
+    async def close(self) -> None:
+        """Close every connection."""

@@ -1,0 +1,169 @@
+"""A PostgreSQL server as the bridge uses it: single statements, each its own transaction, none without a deadline."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+from sqlalchemy import TextClause, event, pool
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import TimeoutError as PoolTimeoutError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from bridge.database.port import Rows
+from bridge.database.statements import load_statements
+from bridge.errors import TransientError
+
+# The server ends what takes longer, in seconds; a little later the connection is cut here, for servers that no longer answer.
+STATEMENT_SECONDS = 10.0
+LOCK_SECONDS = 5.0
+_CUT_SECONDS = STATEMENT_SECONDS + 2
+_POOL_SECONDS = 30
+# Behind balancers and NAT an old connection may be dead without anyone having said so.
+_RECYCLE_SECONDS = 1800
+# serialization_failure, deadlock_detected: rolled back for certain.
+_ROLLED_BACK = frozenset({"40001", "40P01"})
+# admin_shutdown, crash_shutdown, cannot_connect_now: the connection is gone; so is it with all of class 08.
+_GONE = frozenset({"57P01", "57P02", "57P03"})
+
+
+class Driver(Protocol):
+    """How a server is reached."""
+
+    @property
+    def name(self) -> str:
+        """Where it leads, for people; without secrets."""
+
+    @property
+    def url(self) -> str:
+        """SQLAlchemy's name of the driver, as an address: postgresql+psycopg://."""
+
+    async def connect(self) -> Any:
+        """Open a connection of the driver's."""
+
+    def alive(self, connection: Any) -> bool:
+        """Whether an idle connection looks usable. Asks nobody."""
+
+    def cut(self, connection: Any) -> None:
+        """End a connection at once, whatever it waits for."""
+
+    def is_unreachable(self, error: BaseException | None) -> bool:
+        """Whether connecting failed for a reason that passes: the server is starting, full, or cannot be reached."""
+
+    async def close(self) -> None:
+        """Let go of what connecting needed."""
+
+
+class PostgresDatabase:
+    """One schema of a PostgreSQL database. It is safe behind PgBouncer: nothing depends on a session."""
+
+    dialect: Literal["sqlite", "postgres"] = "postgres"
+
+    def __init__(self, driver: Driver, *, schema: str = "lamina", cut_seconds: float = _CUT_SECONDS) -> None:
+        """`cut_seconds`: after which a statement without an answer is given up."""
+        self.driver = driver
+        self.schema = schema
+        self._cut_seconds = cut_seconds
+        self._engine = _new_engine(
+            driver, poolclass=pool.AsyncAdaptedQueuePool, pool_size=8, max_overflow=8, pool_timeout=_POOL_SECONDS, pool_use_lifo=True
+        )
+        event.listen(self._engine.sync_engine, "checkout", self._check)
+
+    @property
+    def name(self) -> str:
+        """For people; without secrets."""
+        return self.driver.name
+
+    def statements(self, folder: Path, name: str) -> Mapping[str, TextClause]:
+        """The statements of `folder`/postgres/`name`.sql, for our schema."""
+        return load_statements(folder / "postgres" / f"{name}.sql", schema=self.schema)
+
+    async def look(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
+        """Run one statement that changes nothing. Raises `TransientError`."""
+        return await self.change(statement, values)
+
+    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
+        """Run one statement. It is tried once more after a deadlock or a lost connection, so that it may have been done twice.
+
+        Raises `TransientError`.
+        """
+        try:
+            return await self._run(statement, values)
+        except DBAPIError as error:
+            if not is_worth_another_try(error):
+                raise _translated(error) from error
+        except (PoolTimeoutError, OSError, TimeoutError) as error:
+            raise _translated(error) from error
+        try:
+            return replace(await self._run(statement, values), retried=True)
+        except (DBAPIError, PoolTimeoutError, OSError, TimeoutError) as error:
+            raise _translated(error) from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._engine.dispose()
+        await self.driver.close()
+
+    async def _run(self, statement: TextClause, values: Mapping[str, Any] | None) -> Rows:
+        async with self._engine.connect() as connection:
+            # Without an answer, libpq's own time-outs do not help: the other side's kernel may well confirm what we send.
+            raw = await connection.get_raw_connection()
+            watch = asyncio.get_running_loop().call_later(self._cut_seconds, self.driver.cut, raw.driver_connection)
+            try:
+                result = await connection.execute(statement, dict(values or {}))
+                rows = result.mappings().all() if result.returns_rows else ()
+                return Rows(rows=rows, count=len(rows) if result.returns_rows else result.rowcount)
+            finally:
+                watch.cancel()
+
+    def _check(self, connection: Any, _record: Any, _proxy: Any) -> None:
+        # Costs no round trip, unlike the pool's own ping: the kernel knows whether the other side has hung up.
+        if not self.driver.alive(connection.driver_connection):
+            raise DisconnectionError
+
+
+@asynccontextmanager
+async def transaction(driver: Driver) -> AsyncIterator[AsyncConnection]:
+    """One transaction on a connection of its own. Raises `DBAPIError`, `OSError`."""
+    engine = _new_engine(driver, autocommit=False, poolclass=pool.NullPool)
+    try:
+        async with engine.begin() as connection:
+            yield connection
+    finally:
+        await engine.dispose()
+
+
+def is_worth_another_try(error: DBAPIError) -> bool:
+    """Whether a statement is likely to go better at once."""
+    state = _state(error)
+    return error.connection_invalidated or state in _ROLLED_BACK or state in _GONE or state.startswith("08")
+
+
+def reason(error: BaseException) -> str:
+    """What a driver's error says, in a line. Drivers keep passwords out of it."""
+    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
+    lines = str(cause).strip().splitlines()
+    return lines[0] if lines else type(cause).__name__
+
+
+def _state(error: DBAPIError) -> str:
+    """The SQLSTATE; empty when the server gave none."""
+    cause: Any = error.orig
+    return getattr(cause, "sqlstate", None) or getattr(getattr(cause, "__cause__", None), "sqlstate", None) or ""
+
+
+def _translated(error: BaseException) -> BaseException:
+    """Our error for a driver's; what lies with the values is passed on as it is."""
+    if isinstance(error, DataError | IntegrityError):
+        return error
+    return TransientError(f"the database did not answer as it should: {reason(error)}")
+
+
+def _new_engine(driver: Driver, *, autocommit: bool = True, **options: Any) -> AsyncEngine:
+    if autocommit:
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True, "pool_recycle": _RECYCLE_SECONDS}
+    return create_async_engine(driver.url, async_creator=driver.connect, **options)

@@ -1,0 +1,43 @@
+-- name: send
+-- Adds a message; the same id on the same queue is kept once.
+INSERT INTO lamina.local_messages (queue, message_id, body, attributes, priority, sent_at, visible_at)
+SELECT :queue, :message_id, :body, :attributes, :priority, now, now + CAST(:delay AS double precision) FROM lamina.clock
+ON CONFLICT (queue, message_id) DO NOTHING;
+
+-- name: receive
+-- Leases the next messages: the most urgent first, then the oldest. Those that a rival is just taking are passed over.
+WITH next AS MATERIALIZED (
+    SELECT m.id FROM lamina.local_messages AS m
+    WHERE m.queue = :queue AND m.visible_at <= (SELECT now FROM lamina.clock)
+    ORDER BY m.priority, m.id
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE lamina.local_messages AS m
+SET receipt = replace(CAST(gen_random_uuid() AS text), '-', ''),
+    receive_count = m.receive_count + 1,
+    visible_at = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision)
+FROM next WHERE m.id = next.id
+RETURNING m.id, m.queue, m.message_id, m.body, m.attributes, m.priority, m.receipt, m.receive_count;
+
+-- name: renew
+-- Prolongs the lease of the newest delivery.
+UPDATE lamina.local_messages SET visible_at = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision) WHERE receipt = :receipt;
+
+-- name: release
+-- Gives a message back, to be delivered again after the delay.
+UPDATE lamina.local_messages SET visible_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), receipt = NULL
+WHERE receipt = :receipt;
+
+-- name: delete
+-- Takes a message off its queue.
+DELETE FROM lamina.local_messages WHERE receipt = :receipt;
+
+-- name: peek
+-- The messages of a queue after a given one, oldest first, without taking them.
+SELECT id, queue, message_id, body, attributes, priority, '' AS receipt, receive_count
+FROM lamina.local_messages WHERE queue = :queue AND id > :after ORDER BY id LIMIT :limit;
+
+-- name: depth
+-- How many messages lie in a queue, leased and delayed ones included.
+SELECT count(*) AS depth FROM lamina.local_messages WHERE queue = :queue;

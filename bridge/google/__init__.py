@@ -1,0 +1,1 @@
+"""How Pub/Sub is reached."""

@@ -1,0 +1,114 @@
+"""What the ledgers' adapters share: values to rows, and rows to values."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from typing import Any
+
+from sqlalchemy import RowMapping
+
+from bridge.errors import LeaseLostError
+from bridge.job import Delivery, Event, Job, Message, Outcome
+from bridge.ledger.port import Claim, DeadLetter, JobRecord, State
+
+# Sorts behind every key that starts the same.
+_LAST_CHARACTER = "\U0010ffff"
+
+
+def job_values(job: Job) -> dict[str, Any]:
+    """The columns that a job fills."""
+    return {
+        "key": job.key,
+        "system": job.system,
+        "request": json.dumps(dict(job.request)),
+        "reply_queue": storable(job.reply_queue),
+        "priority": job.priority,
+    }
+
+
+def end_values(outcome: Outcome, reason: str) -> dict[str, Any]:
+    """What the end of a job writes into its row."""
+    state = State.SUCCEEDED if outcome.succeeded else State.FAILED
+    error = "" if outcome.succeeded else reason or str(outcome.result.get("reason") or outcome.result.get("error") or "")
+    return {"state": state.value, "result": json.dumps(outcome.result), "error": storable(error)}
+
+
+def event_values(event: Event, job_key: str) -> dict[str, Any]:
+    """The columns of the outbox that an event fills, but for its job's key."""
+    return {
+        "message_id": event.message_id(job_key),
+        "type": event.type,
+        "destination": event.destination,
+        "body": event.body,
+        "attributes": json.dumps(dict(event.attributes)),
+    }
+
+
+def letter_values(delivery: Delivery, *, reason: str) -> dict[str, Any]:
+    """The columns that a dead letter fills, but for its job's key."""
+    return {
+        "source": delivery.source,
+        "queue": delivery.queue,
+        "message_id": delivery.message_id,
+        "reason": storable(reason),
+        "body": delivery.body,
+        "attributes": json.dumps(dict(delivery.attributes)),
+    }
+
+
+def storable(text: str) -> str:
+    """A text that any database takes: no NUL, no half of a surrogate pair."""
+    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
+
+
+def claim_of(job_key: str, row: RowMapping) -> Claim:
+    """A claim's row as its value."""
+    return Claim(
+        job_key=job_key,
+        fence=row["fence"],
+        attempts=row["attempts"],
+        interruptions=row["interruptions"],
+        checkpoint=json.loads(row["checkpoint"]),
+    )
+
+
+def message_of(row: RowMapping) -> Message:
+    """A row of the outbox as its value."""
+    return Message(
+        message_id=row["message_id"],
+        job_key=row["job_key"],
+        type=row["type"],
+        destination=row["destination"],
+        body=bytes(row["body"]),
+        attributes=json.loads(row["attributes"]),
+        attempts=row["attempts"],
+    )
+
+
+def letter_of(row: RowMapping) -> DeadLetter:
+    """A dead letter's row as its value."""
+    return DeadLetter(**{**row, "body": bytes(row["body"]), "attributes": json.loads(row["attributes"])})
+
+
+def record_of(row: RowMapping) -> JobRecord:
+    """A job's row as its value."""
+    result = json.loads(row["result"]) if row["result"] else None
+    return JobRecord(**{**row, "state": State(row["state"]), "request": json.loads(row["request"]), "result": result})
+
+
+def prefix_bounds(key_prefix: str) -> dict[str, str]:
+    """The first and the last key that start so."""
+    return {"first": storable(key_prefix), "last": storable(key_prefix) + _LAST_CHARACTER}
+
+
+def only_record(rows: Sequence[RowMapping], key_prefix: str) -> JobRecord | None:
+    """The job that a prefix names; of several, the one whose key it is."""
+    if len(rows) == 1 or (rows and rows[0]["key"] == key_prefix):
+        return record_of(rows[0])
+    return None
+
+
+def lost(claim: Claim) -> LeaseLostError:
+    """What a write under an old fence ends with."""
+    return LeaseLostError(f"the job {claim.job_key} is no longer ours (fence {claim.fence})")

@@ -1,0 +1,27 @@
+-- name: bury
+-- Keeps a message whole; one that dies again is kept once, with its newest reason.
+INSERT INTO lamina.dead_letters (source, queue, message_id, job_key, reason, body, attributes, dead_at)
+SELECT :source, :queue, :message_id, '', :reason, :body, :attributes, now FROM lamina.clock
+ON CONFLICT (source, queue, message_id) DO UPDATE SET
+    job_key = excluded.job_key, reason = excluded.reason, dead_at = excluded.dead_at, replayed_at = NULL;
+
+-- name: list
+-- The newest first.
+SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at
+FROM lamina.dead_letters ORDER BY dead_at DESC, id DESC LIMIT :limit;
+
+-- name: reopen
+-- One letter, whose job, when it failed, can be claimed anew, with all its attempts.
+WITH letter AS (
+    SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at
+    FROM lamina.dead_letters WHERE id = :id
+), reopened AS (
+    UPDATE lamina.jobs
+    SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+    WHERE key = (SELECT job_key FROM letter) AND state = 'failed'
+)
+SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at FROM letter;
+
+-- name: mark_replayed
+-- Records that the letter's bytes have been sent again.
+UPDATE lamina.dead_letters SET replayed_at = (SELECT now FROM lamina.clock) WHERE id = :id;

@@ -1,0 +1,89 @@
+-- name: claim
+-- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it.
+INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, state, fence, worker, lease_until, created_at, started_at)
+SELECT :key, :system, :request, :reply_queue, :priority, 'running', 1, :worker, now + CAST(:lease AS double precision), now, now
+FROM lamina.clock
+ON CONFLICT (key) DO UPDATE SET
+    system = excluded.system,
+    request = excluded.request,
+    reply_queue = excluded.reply_queue,
+    state = 'running',
+    fence = jobs.fence + 1,
+    interruptions = jobs.interruptions + CASE jobs.state WHEN 'running' THEN 1 ELSE 0 END,
+    worker = excluded.worker,
+    lease_until = excluded.lease_until,
+    due_at = NULL,
+    started_at = coalesce(jobs.started_at, excluded.started_at)
+WHERE jobs.state = 'queued'
+   OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= excluded.created_at)
+   OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= excluded.created_at)
+RETURNING jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoint;
+
+-- name: refusal
+-- Why a claim found nothing to take: where the job stands, and for how long.
+SELECT state, greatest(0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
+FROM lamina.jobs, lamina.clock WHERE key = :key;
+
+-- name: renew
+-- Prolongs the holder's lease and tells how far the work is.
+UPDATE lamina.jobs
+SET lease_until = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision), progress = :progress, stage = :stage
+WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: checkpoint
+-- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted.
+UPDATE lamina.jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: finish
+-- Ends the job, for the holder of the fence alone, and puts its messages and its dead letter behind it: all or nothing.
+WITH ended AS (
+    UPDATE lamina.jobs
+    SET state = CAST(:state AS text), result = :result, last_error = :error, finished_at = (SELECT now FROM lamina.clock),
+        lease_until = NULL, progress = CASE CAST(:state AS text) WHEN 'succeeded' THEN 1 ELSE progress END
+    WHERE key = :key AND fence = :fence AND state = 'running'
+    RETURNING key
+), messages AS (
+    INSERT INTO lamina.outbox (message_id, job_key, type, destination, body, attributes, created_at, due_at)
+    SELECT event.message_id, ended.key, event.type, event.destination, event.body, event.attributes, clock.now, clock.now
+    FROM ended, lamina.clock, unnest(
+        CAST(:message_ids AS text[]), CAST(:types AS text[]), CAST(:destinations AS text[]), CAST(:bodies AS bytea[]),
+        CAST(:attributes AS text[])
+    ) AS event (message_id, type, destination, body, attributes)
+    ON CONFLICT (message_id) DO NOTHING
+), letter AS (
+    INSERT INTO lamina.dead_letters AS letters (source, queue, message_id, job_key, reason, body, attributes, dead_at)
+    SELECT CAST(:letter_source AS text), CAST(:letter_queue AS text), CAST(:letter_message_id AS text), ended.key,
+           CAST(:letter_reason AS text), CAST(:letter_body AS bytea), CAST(:letter_attributes AS text), clock.now
+    FROM ended, lamina.clock WHERE CAST(:letter_body AS bytea) IS NOT NULL
+    ON CONFLICT (source, queue, message_id) DO UPDATE SET
+        job_key = excluded.job_key, reason = excluded.reason, dead_at = excluded.dead_at, replayed_at = NULL
+)
+SELECT key FROM ended;
+
+-- name: ended_by
+-- Whether the holder of a fence has ended the job so.
+SELECT 1 AS found FROM lamina.jobs WHERE key = :key AND fence = :fence AND state = :state;
+
+-- name: release
+-- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
+UPDATE lamina.jobs
+SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), lease_until = NULL,
+    attempts = attempts + CAST(:counted AS integer), interruptions = 0,
+    last_error = CASE CAST(:error AS text) WHEN '' THEN last_error ELSE CAST(:error AS text) END
+WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: announce
+-- Records a job whose message has been sent.
+INSERT INTO lamina.jobs (key, system, request, reply_queue, priority, state, created_at)
+SELECT :key, :system, :request, :reply_queue, :priority, 'queued', now FROM lamina.clock
+ON CONFLICT (key) DO NOTHING;
+
+-- name: find
+-- The jobs whose key lies between a prefix and the last key that starts so; the prefix itself first.
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+FROM lamina.jobs WHERE key >= :first AND key <= :last ORDER BY key LIMIT 2;
+
+-- name: list
+-- The newest jobs, of one state or of any.
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+FROM lamina.jobs WHERE CAST(:state AS text) IS NULL OR state = CAST(:state AS text) ORDER BY created_at DESC, key LIMIT :limit;

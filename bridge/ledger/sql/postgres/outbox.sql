@@ -1,0 +1,28 @@
+-- name: take
+-- Leases the oldest messages that are due; those that another relay is just taking are passed over.
+WITH due AS MATERIALIZED (
+    SELECT o.id FROM lamina.outbox AS o
+    WHERE o.sent_at IS NULL AND o.due_at <= (SELECT now FROM lamina.clock)
+    ORDER BY o.id
+    LIMIT :limit
+    FOR UPDATE SKIP LOCKED
+)
+UPDATE lamina.outbox AS o SET due_at = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision)
+FROM due WHERE o.id = due.id
+RETURNING o.id, o.message_id, o.job_key, o.type, o.destination, o.body, o.attributes, o.attempts;
+
+-- name: mark_sent
+-- Records that a message has arrived.
+UPDATE lamina.outbox SET sent_at = (SELECT now FROM lamina.clock), attempts = attempts + 1, last_error = ''
+WHERE message_id = :message_id AND sent_at IS NULL;
+
+-- name: postpone
+-- Records a try that failed, and when to try again.
+UPDATE lamina.outbox
+SET due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), attempts = attempts + 1, last_error = :error
+WHERE message_id = :message_id AND sent_at IS NULL;
+
+-- name: backlog
+-- How much is still to be sent, and the age in seconds of the oldest.
+SELECT count(*) AS depth, coalesce(max((SELECT now FROM lamina.clock) - created_at), 0) AS oldest_age
+FROM lamina.outbox WHERE sent_at IS NULL;

@@ -1,0 +1,24 @@
+-- name: jobs
+-- Jobs that ended long ago. A message of theirs that is still to be sent is kept.
+DELETE FROM lamina.jobs WHERE key IN (
+    SELECT key FROM lamina.jobs
+    WHERE finished_at IS NOT NULL AND finished_at < (SELECT now FROM lamina.clock) - CAST(:keep AS double precision)
+    LIMIT :limit FOR UPDATE SKIP LOCKED
+);
+
+-- name: outbox
+-- Messages that were sent long ago.
+DELETE FROM lamina.outbox WHERE id IN (
+    SELECT id FROM lamina.outbox
+    WHERE sent_at IS NOT NULL AND sent_at < (SELECT now FROM lamina.clock) - CAST(:keep AS double precision)
+    LIMIT :limit FOR UPDATE SKIP LOCKED
+);
+
+-- name: dead_letters
+-- Letters that nobody has replayed for long, or whose replay is long ago.
+DELETE FROM lamina.dead_letters WHERE id IN (
+    SELECT id FROM lamina.dead_letters
+    WHERE dead_at < (SELECT now FROM lamina.clock) - CAST(:keep AS double precision)
+      AND coalesce(replayed_at, dead_at) < (SELECT now FROM lamina.clock) - CAST(:keep AS double precision)
+    LIMIT :limit FOR UPDATE SKIP LOCKED
+);

@@ -1,0 +1,19 @@
+-- name: jobs
+-- Jobs that ended long ago. A message of theirs that is still to be sent is kept.
+DELETE FROM jobs WHERE key IN (
+    SELECT key FROM jobs WHERE finished_at IS NOT NULL AND finished_at < (SELECT now FROM clock) - :keep LIMIT :limit
+);
+
+-- name: outbox
+-- Messages that were sent long ago.
+DELETE FROM outbox WHERE id IN (
+    SELECT id FROM outbox WHERE sent_at IS NOT NULL AND sent_at < (SELECT now FROM clock) - :keep LIMIT :limit
+);
+
+-- name: dead_letters
+-- Letters that nobody has replayed for long, or whose replay is long ago.
+DELETE FROM dead_letters WHERE id IN (
+    SELECT id FROM dead_letters
+    WHERE dead_at < (SELECT now FROM clock) - :keep AND coalesce(replayed_at, dead_at) < (SELECT now FROM clock) - :keep
+    LIMIT :limit
+);

@@ -1,0 +1,132 @@
+"""The connection to Redis or Valkey. Alone in importing its client."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+from urllib.parse import SplitResult, unquote, urlsplit
+
+from redis.asyncio import Redis
+from redis.asyncio.sentinel import Sentinel
+from redis.exceptions import (
+    AuthenticationError,
+    AuthenticationWrongNumberOfArgsError,
+    AuthorizationError,
+    ClusterDownError,
+    MasterDownError,
+    NoPermissionError,
+    OutOfMemoryError,
+    ReadOnlyError,
+    RedisError,
+    ResponseError,
+    TryAgainError,
+)
+
+from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+
+# How long one command may take, and how often an idle connection is tried before it is used.
+_COMMAND_SECONDS = 5.0
+_TRY_SECONDS = 30
+_SENTINEL_PORT = 26379
+_EXPECTED = (
+    "redis://[user:password@]host:port/0, rediss:// for TLS, unix:///path/of/socket, "
+    "or redis+sentinel://[user:password@]host:port,host:port/service/0 (rediss+sentinel:// for TLS)"
+)
+_NO_ENTRY = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
+# Answers that go away by themselves: the server is failing over, full or busy. Some have a class, some a first word.
+_PASSING = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
+_PASSING_WORDS = ("BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
+
+
+class RedisAccess:
+    """A pool of connections, and the scripts that run through it."""
+
+    def __init__(self, url: str, *, tls_ca: Path | None = None) -> None:
+        """`tls_ca`: the roots of the server's certificate; None for the public ones. Raises `ConfigurationError`."""
+        self._sentinel: Sentinel | None = None
+        options: dict[str, Any] = {
+            "socket_timeout": _COMMAND_SECONDS,
+            "socket_connect_timeout": _COMMAND_SECONDS,
+            "health_check_interval": _TRY_SECONDS,
+        }
+        if tls_ca is not None:
+            options["ssl_ca_certs"] = str(tls_ca)
+        parts = urlsplit(url)
+        try:
+            if parts.scheme in {"redis+sentinel", "rediss+sentinel"}:
+                self._client = self._through_sentinels(parts, options)
+            else:
+                self._client = Redis.from_url(url, **options)
+        except (ValueError, TypeError) as error:
+            raise ConfigurationError(f"BRIDGE_REDIS_URL: {error}; expected {_EXPECTED}") from error
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self._client.aclose()
+        if self._sentinel is not None:
+            for sentinel in self._sentinel.sentinels:
+                await sentinel.aclose()
+
+    async def probe(self) -> None:
+        """Raise `TransientError` or `ConfigurationError` when Redis is out of reach."""
+        async with _translated("ping"):
+            await self._client.ping()
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
+        """Run a script, atomically. Raises `TransientError`, `ConfigurationError`, `PermanentError`."""
+        async with _translated(script.name):
+            return await self._client.register_script(script.text)(keys=list(keys), args=list(arguments))
+
+    async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
+        """Store a value for a while and publish it, in one transaction. Raises as `run` does."""
+        async with _translated(f"publish to {channel}"), self._client.pipeline(transaction=True) as pipeline:
+            pipeline.set(key, body, px=round(keep_seconds * 1000))
+            pipeline.publish(channel, body)
+            await pipeline.execute()
+
+    def _through_sentinels(self, parts: SplitResult, options: dict[str, Any]) -> Redis:
+        addresses = parts.netloc.rpartition("@")[2].split(",")
+        service, _, database = parts.path.strip("/").partition("/")
+        if not service or not all(addresses):
+            raise ValueError("it names no service, or no sentinel")
+        login: dict[str, Any] = {"username": unquote(parts.username or "") or None, "password": unquote(parts.password or "") or None}
+        if parts.scheme.startswith("rediss"):
+            options = {**options, "ssl": True}
+        known = [_host_and_port(address) for address in addresses]
+        self._sentinel = Sentinel(known, sentinel_kwargs=options, **options)  # type: ignore[no-untyped-call]
+        client: Redis = self._sentinel.master_for(service, db=int(database or 0), **login, **options)
+        return client
+
+
+class Script:
+    """A script in Lua. The server runs it as one step."""
+
+    def __init__(self, path: Path) -> None:
+        self.name = path.stem
+        self.text = path.read_text(encoding="utf-8")
+
+
+def _host_and_port(address: str) -> tuple[str, int]:
+    host, colon, port = address.rpartition(":")
+    return (host, int(port)) if colon else (address, _SENTINEL_PORT)
+
+
+@asynccontextmanager
+async def _translated(called: str) -> AsyncIterator[None]:
+    try:
+        yield
+    except (RedisError, OSError) as error:
+        raise _our(error, called) from error
+
+
+def _our(error: Exception, called: str) -> BridgeError:
+    text = f"Redis, {called}: {error}"
+    if isinstance(error, _NO_ENTRY):
+        return ConfigurationError(f"{text}; put the right user and password into BRIDGE_REDIS_URL")
+    if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
+        return ConfigurationError(f"{text}; a key of the queue is used for something else: set BRIDGE_REDIS_QUEUES to another name")
+    if isinstance(error, _PASSING) or not isinstance(error, ResponseError) or str(error).startswith(_PASSING_WORDS):
+        return TransientError(text)
+    return PermanentError(text)

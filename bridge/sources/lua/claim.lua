@@ -1,0 +1,32 @@
+-- Takes items off the list and into the set of items in work, each under a lease.
+-- KEYS: 1 queue (LIST) 2 processing (SET) 3 leases (ZSET, score: end in ms) 4 delayed (ZSET, score: due in ms) 5 deliveries (HASH, count)
+--       6 started (HASH, ms) 7 holders (HASH, receipt) 8 bodies (HASH) 9 attributes (HASH, JSON)
+-- ARGV: 1 most items 2 lease in ms 3 receipt of all that are taken
+-- Returns for each: item, body, attributes, deliveries so far.
+local queue, processing, leases, delayed, deliveries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
+local started, holders, bodies, attributes = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+local most, lease, receipt = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
+local taken = {}
+
+while #taken < most do
+  local item = redis.call('LPOP', queue)
+  if not item then
+    break
+  end
+  local held = redis.call('ZSCORE', leases, item)
+  if held then
+    -- The same item is being worked on: this one waits until that has ended.
+    redis.call('ZADD', delayed, math.max(tonumber(held), now + 1), item)
+  else
+    redis.call('SADD', processing, item)
+    redis.call('ZADD', leases, now + lease, item)
+    redis.call('HSET', holders, item, receipt)
+    redis.call('HSET', started, item, now)
+    local count = redis.call('HINCRBY', deliveries, item, 1)
+    local body = redis.call('HGET', bodies, item)
+    taken[#taken + 1] = { item, body or item, redis.call('HGET', attributes, item) or '{}', count }
+  end
+end
+return taken

@@ -1,0 +1,207 @@
+"""Jobs from lists of Redis."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from pathlib import Path
+from secrets import token_hex
+from typing import Any
+
+import structlog
+
+from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
+from bridge.job import Delivery
+from bridge.redis.access import RedisAccess, Script
+from bridge.sources.turns import Turns
+
+_log = structlog.get_logger()
+_LUA = Path(__file__).parent / "lua"
+# How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
+_BUSY_POLL_SECONDS = 0.05
+_IDLE_POLL_SECONDS = 0.25
+_IDLE_AFTER_SECONDS = 2.0
+# Longer items are known by their digest.
+_LONGEST_ID = 200
+
+
+@dataclass(frozen=True, kw_only=True)
+class ListKeys:
+    """The keys of one queue, in the order of the scripts. `of` derives them from the first."""
+
+    # LIST of items, new ones at the right. An item is a message, or the name of one whose body lies in `bodies`.
+    queue: str
+    # SET of the items that are worked on.
+    processing: str
+    # ZSET: when the holder of an item has died, in ms by the server's clock.
+    leases: str
+    # ZSET: when an item may be tried again.
+    delayed: str
+    # HASH: how often an item was delivered.
+    deliveries: str
+    # HASH: since when it is worked on, in ms.
+    started: str
+    # HASH: the receipt of who works on it.
+    holders: str
+    # HASH: its body, where the item is but a name.
+    bodies: str
+    # HASH: its attributes, a JSON object.
+    attributes: str
+
+    @classmethod
+    def of(cls, queue: str, **others: str) -> ListKeys:
+        """`queue:processing` and so on; `others` replaces some."""
+        names = {field.name: f"{queue}:{field.name}" for field in fields(cls) if field.name != "queue"}
+        return cls(queue=queue, **{**names, **others})
+
+    @property
+    def in_order(self) -> tuple[str, ...]:
+        """As the scripts take them."""
+        return tuple(getattr(self, field.name) for field in fields(self))
+
+
+class RedisSource:
+    """Delivers the items of one list or several, the first of them before the others. Each claim, renewal and return is one script."""
+
+    def __init__(
+        self,
+        access: RedisAccess,
+        queues: Sequence[ListKeys],
+        *,
+        lease_seconds: float,
+        urgent_in_a_row: int = 8,
+        adopt_seconds: float = 0.0,
+        name: str = "redis",
+    ) -> None:
+        """`queues`: the most urgent first. `urgent_in_a_row`: after so many items of one, the next gets its turn.
+
+        `adopt_seconds`: how long items that another program took, under no lease of ours, are left to it; 0 for ever.
+        """
+        if not queues:
+            raise ConfigurationError("BRIDGE_REDIS_QUEUES names no list; name at least one, such as jobs")
+        self._access = access
+        self._keys = {keys.queue: keys for keys in queues}
+        self._turns = Turns([keys.queue for keys in queues], in_a_row=urgent_in_a_row)
+        self._lease_seconds = lease_seconds
+        self._adopt_seconds = adopt_seconds
+        self._name = name
+        self._scripts = {path.stem: Script(path) for path in _LUA.glob("*.lua")}
+        self._last_delivery = self._last_adoption = float("-inf")
+        # Claims whose receivers are gone, and what they brought on its way back.
+        self._orphans: set[asyncio.Task[None]] = set()
+
+    @property
+    def name(self) -> str:
+        """As configured."""
+        return self._name
+
+    async def close(self) -> None:
+        """Wait until what abandoned claims have brought is given back."""
+        while self._orphans:
+            await asyncio.wait(set(self._orphans))
+
+    async def send(self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, queue: str = "") -> bool:
+        """Add a message to a list, the first one if none is named; false when one with this id lies there already."""
+        keys = self._keys[queue or self._turns.most_urgent]
+        return bool(await self._run("send", keys, message_id, body, json.dumps(dict(attributes or {}))))
+
+    async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
+        """At most `limit` deliveries; empty when none came in time."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + wait_seconds
+        while True:
+            found = await self._look_around(limit)
+            now = clock()
+            if found:
+                self._last_delivery = now
+            if found or now >= deadline:
+                return found
+            busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
+            await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+
+    async def depth(self) -> int:
+        """How many items lie in the lists, leased and delayed ones included."""
+        return sum([int(await self._run("depth", keys)) for keys in self._keys.values()])
+
+    async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
+        """Prolong the lease. Raises `LeaseLostError` when the receipt is stale."""
+        if not await self._with_receipt("renew", delivery, _milliseconds(lease_seconds)):
+            raise LeaseLostError(f"the item {delivery.message_id} was delivered again, or is gone")
+
+    async def acknowledge(self, delivery: Delivery) -> None:
+        """Take the item off the queue; harmless when it is gone."""
+        if not await self._with_receipt("acknowledge", delivery):
+            _log.info("acknowledged_late", message_id=delivery.message_id)
+
+    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+        """Give the item back, to be delivered again after the delay; harmless when the receipt is stale."""
+        if not await self._with_receipt("release", delivery, _milliseconds(delay_seconds)):
+            _log.info("released_late", message_id=delivery.message_id)
+
+    async def _look_around(self, limit: int) -> list[Delivery]:
+        """What lies in the first list that has anything. Expired leases and due delays are brought back first."""
+        now = asyncio.get_running_loop().time()
+        adopting = self._adopt_seconds > 0 and now - self._last_adoption >= self._adopt_seconds / 10
+        if adopting:
+            self._last_adoption = now
+        for queue in self._turns.order():
+            returned = await self._run("reap", self._keys[queue], _milliseconds(self._adopt_seconds) if adopting else 0)
+            if returned:
+                _log.info("items_came_back", queue=queue, items=returned)
+            if found := await self._claim(self._keys[queue], limit):
+                self._turns.served(queue, len(found))
+                return found
+        return []
+
+    async def _claim(self, keys: ListKeys, limit: int) -> list[Delivery]:
+        """One script. When we are cancelled meanwhile, what it brings is given back: the script itself cannot be taken back."""
+        receipt = token_hex(16)
+        claim = asyncio.ensure_future(self._run("claim", keys, limit, _milliseconds(self._lease_seconds), receipt))
+        try:
+            taken = await asyncio.shield(claim)
+        except asyncio.CancelledError:
+            orphan = asyncio.ensure_future(self._return_of(keys, receipt, claim))
+            self._orphans.add(orphan)
+            orphan.add_done_callback(self._orphans.discard)
+            raise
+        return [self._delivery(keys.queue, receipt, *row) for row in taken]
+
+    async def _return_of(self, keys: ListKeys, receipt: str, claim: asyncio.Future[list[list[Any]]]) -> None:
+        try:
+            for row in reversed(await claim):
+                await self._run("release", keys, row[0], receipt, 0)
+        except BridgeError as error:
+            # Its lease runs out, and it comes again.
+            _log.warning("abandoned_claim_failed", error=str(error))
+
+    def _delivery(self, queue: str, receipt: str, item: bytes, body: bytes, attributes: bytes, deliveries: int) -> Delivery:
+        return Delivery(
+            source=self._name,
+            queue=queue,
+            message_id=_identifier(item),
+            receipt=f"{receipt}:{item.decode('utf-8', 'surrogateescape')}",
+            body=body,
+            attributes=json.loads(attributes),
+            receive_count=int(deliveries),
+        )
+
+    async def _with_receipt(self, script: str, delivery: Delivery, *arguments: int) -> bool:
+        receipt, _, item = delivery.receipt.partition(":")
+        return bool(await self._run(script, self._keys[delivery.queue], item.encode("utf-8", "surrogateescape"), receipt, *arguments))
+
+    async def _run(self, script: str, keys: ListKeys, *arguments: bytes | str | int) -> Any:
+        return await self._access.run(self._scripts[script], keys.in_order, *arguments)
+
+
+def _identifier(item: bytes) -> str:
+    """The item itself where it is a name, such as that of a document; else its digest."""
+    if len(item) <= _LONGEST_ID and item.isascii() and item.decode().isprintable():
+        return item.decode()
+    return hashlib.sha256(item).hexdigest()
+
+
+def _milliseconds(seconds: float) -> int:
+    return max(0, round(seconds * 1000))

@@ -1,0 +1,153 @@
+"""The platform's messages about slides: `WsiAnalysisRequestedEvent` in MassTransit's envelope, or the same fields as plain JSON.
+
+Plain: `{"jobId": …, "uploadId": …, "tenantId": 1, "requestedByUserId": …, "s3Key": …}`, names in any casing.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from bridge.envelopes import masstransit, native
+from bridge.errors import PoisonError
+from bridge.job import Delivery, Event, Job
+
+SYSTEM = "wsi-requests"
+NAMESPACE = "HiveOrders.Api.Shared.Events"
+REQUESTED = masstransit.urn(NAMESPACE, "WsiAnalysisRequestedEvent")
+REQUESTED_TOPIC = "HiveOrders_Api_Shared_Events-WsiAnalysisRequestedEvent"
+# Where requests without an envelope come by.
+PLAIN_QUEUE = "wsi-jobs-in"
+_EXPECTED = '{"jobId": "guid", "uploadId": "guid", "tenantId": 1, "requestedByUserId": "…", "s3Key": "wsi/…/slide.svs"}'
+_PLAIN = frozenset({"jobid", "s3key"})
+# What the platform's column holds.
+_LONGEST_ERROR = 512
+# How the answer goes back; kept in the job's request.
+BY_EVENT, BY_QUEUE, BY_LEDGER = "event", "queue", "ledger"
+
+
+class AnalysisRequest(BaseModel):
+    """Asks for the analysis of one uploaded slide."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    jobid: UUID
+    uploadid: UUID
+    tenantid: int
+    requestedbyuserid: str = ""
+    # Of the slide, in the platform's bucket.
+    s3key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    # How the answer goes back.
+    answer: str = BY_LEDGER
+    # Of the envelope that it came in.
+    conversation: Annotated[str, Field(max_length=200)] = ""
+    message: Annotated[str, Field(max_length=200)] = ""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnswerNames:
+    """Where answers go and whom they come from."""
+
+    # Topics of SNS.
+    completed_topic: str = "HiveOrders_Api_Shared_Events-WsiAnalysisCompletedEvent"
+    failed_topic: str = "HiveOrders_Api_Shared_Events-WsiAnalysisFailedEvent"
+    # The queue of SQS that answers to plain requests go to.
+    plain_queue: str = "wsi-jobs-out"
+    # As MassTransit writes it: amazonsqs://region/queue.
+    source: str = "amazonsqs://us-east-1/WsiAnalysisWorker"
+
+
+def is_request(delivery: Delivery) -> bool:
+    """Whether a message is in the platform's form, however broken it is."""
+    return masstransit.is_enveloped(delivery.body, delivery.attributes) or _plain(delivery.body) is not None
+
+
+def is_of_another_type(delivery: Delivery) -> bool:
+    """Whether a message is a sound one of MassTransit that asks for something else."""
+    try:
+        return masstransit.is_enveloped(delivery.body, delivery.attributes) and not masstransit.read(delivery.body).is_of(REQUESTED)
+    except PoisonError:
+        return False
+
+
+def job_of(delivery: Delivery) -> Job:
+    """The job that a message asks for. Raises `PoisonError`."""
+    plain = _plain(delivery.body)
+    if plain is not None:
+        return _job({**plain, "answer": BY_QUEUE})
+    if not masstransit.is_enveloped(delivery.body, delivery.attributes):
+        return _job(native.read(delivery.body).request)
+    envelope = masstransit.read(delivery.body)
+    if not envelope.is_of(REQUESTED):
+        raise PoisonError(f"the message is of the type {', '.join(envelope.types)}; expected {REQUESTED}.")
+    head = {"answer": BY_EVENT, "conversation": envelope.conversation_id, "message": envelope.message_id}
+    return _job({**envelope.event, **head})
+
+
+def request_of(job: Job) -> AnalysisRequest:
+    """What a job asks for. Raises `PoisonError`."""
+    return native.check_request(AnalysisRequest, job.request, expected=_EXPECTED)
+
+
+def posted_job(content: Mapping[str, Any]) -> Job:
+    """The job that a call over HTTP asks for; its answer stays in the ledger. Raises `PoisonError`."""
+    return _job({**{name.lower(): value for name, value in content.items()}, "answer": BY_LEDGER, "conversation": "", "message": ""})
+
+
+def completed(job: Job, result_key: str, names: AnswerNames) -> tuple[Event, ...]:
+    """The messages that tell that the result lies in the bucket under a key."""
+    facts = {"jobId": job.key, "resultS3Key": result_key}
+    return _answers(job, "completed", "WsiAnalysisCompletedEvent", names.completed_topic, facts, names)
+
+
+def failed(job: Job, reason: str, names: AnswerNames) -> tuple[Event, ...]:
+    """The messages that tell that there will be no result."""
+    facts = {"jobId": job.key, "errorMessage": error_text(reason)}
+    return _answers(job, "failed", "WsiAnalysisFailedEvent", names.failed_topic, facts, names)
+
+
+def error_text(reason: str) -> str:
+    """As much of a reason as the platform keeps."""
+    return reason[:_LONGEST_ERROR]
+
+
+def _answers(job: Job, kind: str, name: str, topic: str, facts: Mapping[str, Any], names: AnswerNames) -> tuple[Event, ...]:
+    request = request_of(job)
+    if request.answer == BY_EVENT:
+        event = Event(type=kind, destination=f"sns:{topic}", body=b"", attributes={"Content-Type": masstransit.CONTENT_TYPE})
+        envelope = masstransit.SentEnvelope(
+            message_id=event.message_id(job.key),
+            conversation_id=request.conversation,
+            initiator_id=request.message,
+            source=names.source,
+            destination=f"{names.source.rsplit('/', 1)[0]}/{topic}?type=topic",
+            type=masstransit.urn(NAMESPACE, name),
+            event=facts,
+        )
+        return (replace(event, body=masstransit.write(envelope)),)
+    if request.answer == BY_QUEUE:
+        content = {**facts, "uploadId": str(request.uploadid), "tenantId": request.tenantid, "status": kind.capitalize()}
+        body = json.dumps(content, ensure_ascii=False).encode()
+        return (Event(type=kind, destination=f"sqs:{names.plain_queue}", body=body, attributes={"content-type": "application/json"}),)
+    return ()
+
+
+def _job(content: Mapping[str, Any]) -> Job:
+    request = native.check_request(AnalysisRequest, content, expected=_EXPECTED)
+    return Job(key=str(request.jobid), system=SYSTEM, request=request.model_dump(mode="json"))
+
+
+def _plain(body: bytes) -> dict[str, Any] | None:
+    try:
+        content = json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(content, dict):
+        return None
+    named = {name.lower(): value for name, value in content.items()}
+    return named if named.keys() >= _PLAIN and "messagetype" not in named else None

@@ -1,0 +1,66 @@
+"""The worker behind the platform: slides out of its bucket, results into it, answers as its own worker gives them."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from urllib.parse import quote
+
+from bridge.errors import PermanentError
+from bridge.job import Delivery, Job, Outcome
+from bridge.results import ResultStore
+from bridge.systems.port import Context
+from bridge.systems.wsi import requests
+from bridge.systems.wsi.handler import SlideHandler
+from bridge.systems.wsi.requests import AnswerNames
+
+_REPORT = "analysis.json"
+
+
+class RequestedSlideHandler:
+    """Has the platform's slides analysed.
+
+    What a try finds lies under `results/{tenant}/{upload}/{job}/{fence}/`, so that a stale worker overwrites nothing; the event names
+    the `analysis.json` there. A copy of it lies at the platform's own place, `results/{tenant}/{upload}/analysis.json`, as the newest.
+    """
+
+    def __init__(self, *, slides: SlideHandler, bucket: ResultStore, names: AnswerNames | None = None, analysis: str = "") -> None:
+        """`bucket`: opened at its root; the server must reach it under the same URL. `analysis`: empty for the server's default."""
+        self._slides = slides
+        self._bucket = bucket
+        self._names = names or AnswerNames()
+        self._analysis = analysis
+
+    @property
+    def system(self) -> str:
+        """Its name."""
+        return requests.SYSTEM
+
+    def recognises(self, delivery: Delivery) -> bool:
+        """Whether a message is in the platform's form."""
+        return requests.is_request(delivery)
+
+    def parse(self, delivery: Delivery) -> Job:
+        """Read a message. Raises `PoisonError`."""
+        return requests.job_of(delivery)
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        request = requests.request_of(job)
+        if not await self._bucket.holds(request.s3key):
+            raise PermanentError(f"S3 object not found. The key is {request.s3key}")
+        place = f"results/{request.tenantid}/{request.uploadid}"
+        fenced = f"{place}/{job.key}/{context.claim.fence}"
+        folder = self._bucket.folder_at(fenced)
+        slide = {"slide_uri": f"{self._bucket.root}/{quote(request.s3key)}", "analysis": self._analysis}
+        result = await self._slides.analyze_into(folder, replace(job, request=slide), context)
+        report = await folder.read(_REPORT)
+        if report is not None:
+            await self._bucket.folder_at(place).write(_REPORT, report)
+        key = f"{fenced}/{_REPORT}"
+        kept = {**result, "upload_id": str(request.uploadid), "result_s3_key": key}
+        return Outcome(succeeded=True, result=kept, events=requests.completed(job, key, self._names))
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        """The outcome of a slide that is given up."""
+        result = {"error": "the slide could not be analysed", "reason": reason}
+        return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))

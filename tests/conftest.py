@@ -1,0 +1,39 @@
+"""Servers that tests of several folders share, each started once for a test process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import pytest
+
+from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
+from tests.support.redis_server import RedisServer, redis_server
+
+
+@pytest.fixture(scope="session")
+def ministack(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ministack]:
+    """SQS, SNS and S3."""
+    with running_ministack(tmp_path_factory.mktemp("ministack")) as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A PostgreSQL server."""
+    with postgres_server() as server:
+        yield server
+
+
+@pytest.fixture(scope="session")
+def new_postgres_database(postgres: PostgresServer) -> Callable[[], str]:
+    """Makes databases of the newest schema, and tells their addresses. Copying one is quicker than migrating each."""
+    template = migrated_template(postgres)
+    return lambda: postgres.new_database(template=template)
+
+
+@pytest.fixture(scope="session")
+def redis() -> Iterator[RedisServer]:
+    """A Redis server. Tests keep to keys of their own."""
+    with redis_server() as server:
+        yield server

@@ -1,0 +1,261 @@
+"""What the subscriptions and topics of Pub/Sub do beside what every source and sink does."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import grpc
+import pytest
+
+from bridge.errors import ConfigurationError, PermanentError, TransientError
+from bridge.google.access import PubsubAccess
+from bridge.google.intake import Patience
+from bridge.job import Message
+from bridge.sinks.pubsub import PubsubSink
+from bridge.sources.pubsub_pull import PubsubSource
+from tests.support.pubsub_server import PubsubServer, pubsub_server
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[PubsubServer]:
+    async with pubsub_server() as server:
+        server.create("jobs", "jobs-sub")
+        yield server
+
+
+@asynccontextmanager
+async def _source(
+    server: PubsubServer, *subscriptions: str, lease_seconds: float = 30, patience: Patience | None = None
+) -> AsyncIterator[PubsubSource]:
+    access = PubsubAccess(project="trial", emulator=server.address)
+    source = PubsubSource(access, subscriptions or ("jobs-sub",), lease_seconds=lease_seconds, patience=patience)
+    try:
+        yield source
+    finally:
+        await source.close()
+        await access.close()
+
+
+async def _until_out(server: PubsubServer, subscription: str) -> None:
+    async with asyncio.timeout(5):
+        while not server.out(subscription):
+            await asyncio.sleep(0.01)
+
+
+async def test_no_more_is_out_than_was_asked_for_and_the_stream_stays_open(server: PubsubServer) -> None:
+    for number in range(6):
+        server.publish("jobs", str(number).encode())
+    async with _source(server) as source:
+        found = list(await source.receive(limit=2, wait_seconds=2))
+        await asyncio.sleep(0.2)
+        assert 2 == server.out("jobs-sub")
+        bodies = [delivery.body for delivery in found]
+        for _ in range(4):
+            await source.acknowledge(found.pop(0))
+            found += await source.receive(limit=1, wait_seconds=2)
+            bodies.append(found[-1].body)
+            assert 2 == server.out("jobs-sub")
+
+        assert ([str(number).encode() for number in range(6)], 1) == (bodies, server.opened)
+
+
+async def test_a_stream_that_falls_silent_is_opened_anew(server: PubsubServer) -> None:
+    async with _source(server, patience=Patience(silence_seconds=0.4)) as source:
+        assert not await source.receive(limit=1, wait_seconds=0.6)
+        assert 1 == server.opened, "a stream that only has nothing to give shows signs of life"
+        server.fall_silent()
+        server.publish("jobs", b"one")
+
+        assert [b"one"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=5)]
+        assert 2 == server.opened
+
+
+async def test_streams_end_while_nobody_receives(server: PubsubServer) -> None:
+    """A worker with no free slot takes nothing away from the others."""
+    async with _source(server, patience=Patience(linger_seconds=0.1)) as source:
+        assert not await source.receive(limit=1, wait_seconds=0)
+        await asyncio.sleep(0.4)
+        server.publish("jobs", b"one")
+        await asyncio.sleep(0.1)
+        assert (0, []) == (server.out("jobs-sub"), server.streams)
+
+        assert 1 == len(await source.receive(limit=1, wait_seconds=2))
+
+
+async def test_what_waits_for_a_receiver_keeps_its_lease(server: PubsubServer) -> None:
+    server.create("rest", "rest-sub")
+    server.publish("jobs", b"urgent")
+    server.publish("rest", b"rest")
+    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=1) as source:
+        [urgent] = await source.receive(limit=1, wait_seconds=2)
+        await source.acknowledge(urgent)
+        await _until_out(server, "rest-sub")
+        for held in server.subscriptions["projects/trial/subscriptions/rest-sub"].messages:
+            held.deadline = time.monotonic() + 1  # as if its first lease were as short as the later ones
+        await asyncio.sleep(1.3)
+
+        [rest] = await source.receive(limit=1, wait_seconds=2)
+        assert (b"urgent", b"rest", 1) == (urgent.body, rest.body, rest.receive_count)
+
+
+async def test_what_waits_too_long_is_left_to_others(server: PubsubServer) -> None:
+    server.create("rest", "rest-sub")
+    server.publish("jobs", b"urgent")
+    server.publish("rest", b"rest")
+    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=1, patience=Patience(linger_seconds=0.2, hold_seconds=0.2)) as source:
+        assert [b"urgent"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=2)]
+        await _until_out(server, "rest-sub")
+        async with asyncio.timeout(5):
+            while server.out("rest-sub"):
+                await asyncio.sleep(0.05)
+
+        assert 1 == server.left("rest-sub")
+
+
+async def test_closing_gives_back_what_waits_and_does_not_take_long(server: PubsubServer) -> None:
+    server.create("rest", "rest-sub")
+    server.publish("jobs", b"urgent")
+    server.publish("rest", b"rest")
+    async with _source(server, "jobs-sub", "rest-sub") as source:
+        [urgent] = await source.receive(limit=1, wait_seconds=2)
+        await _until_out(server, "rest-sub")
+        await asyncio.sleep(0.5)  # until it has arrived
+        await source.close()
+        assert ((b"urgent", 1), (0, 1)) == ((urgent.body, server.out("jobs-sub")), (server.out("rest-sub"), server.left("rest-sub")))
+
+        # Even when nobody answers.
+        server.outage = grpc.StatusCode.UNAVAILABLE
+        started = time.monotonic()
+        await source.close()
+        assert time.monotonic() - started < 5
+
+
+async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer) -> None:
+    server.create("ordered", "ordered-sub", ordered=True)
+    for key, body in [("a", b"a1"), ("a", b"a2"), ("b", b"b1"), ("a", b"a3")]:
+        server.publish("ordered", body, ordering_key=key)
+    async with _source(server, "ordered-sub") as source:
+        first = await source.receive(limit=4, wait_seconds=2)
+        assert [b"a1", b"b1"] == [delivery.body for delivery in first]
+        assert not await source.receive(limit=4, wait_seconds=0)
+
+        await source.release(first[0], delay_seconds=0)
+        [again] = await source.receive(limit=4, wait_seconds=2)
+        assert (b"a1", 2, "a") == (again.body, again.receive_count, again.attributes["OrderingKey"])
+        for body in (b"a2", b"a3"):
+            await source.acknowledge(again)
+            [again] = await source.receive(limit=4, wait_seconds=2)
+            assert body == again.body
+
+
+async def test_an_acknowledgement_that_is_not_confirmed_is_tried_again(server: PubsubServer) -> None:
+    server.publish("jobs", b"one")
+    async with _source(server) as source:
+        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        server.failing_settlements = 2
+
+        await source.acknowledge(delivery)
+
+        assert 0 == server.left("jobs-sub")
+
+
+async def test_a_subscription_without_exactly_once_delivery_is_served_too(server: PubsubServer) -> None:
+    server.create("plain", "plain-sub", exactly_once=False)
+    server.publish("plain", b"one")
+    async with _source(server, "plain-sub") as source:
+        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        await source.renew(delivery, lease_seconds=60)
+        await source.release(delivery, delay_seconds=0)
+        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        await source.acknowledge(delivery)
+
+        assert 0 == server.left("plain-sub")
+
+
+async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
+    async with _source(server) as source:
+        server.outage = grpc.StatusCode.UNAVAILABLE
+        with pytest.raises(TransientError, match="an outage"):
+            await source.receive(limit=1, wait_seconds=3)
+        server.outage = None
+        server.publish("jobs", b"one")
+
+        async with asyncio.timeout(10):
+            while True:
+                try:
+                    found = await source.receive(limit=1, wait_seconds=2)
+                except TransientError:
+                    continue
+                break
+        assert [b"one"] == [delivery.body for delivery in found]
+
+
+async def test_a_stream_that_ends_at_once_is_not_opened_over_and_over(server: PubsubServer) -> None:
+    server.ends_at_once = True
+    async with _source(server) as source:
+        with pytest.raises(TransientError, match="has ended the stream"):
+            await source.receive(limit=1, wait_seconds=3)
+        assert 1 == server.opened
+
+
+async def test_one_subscription_that_fails_does_not_hold_up_the_others(server: PubsubServer) -> None:
+    async with _source(server, "other-sub", "jobs-sub") as source:
+        with pytest.raises(ConfigurationError, match="other-sub"):
+            await source.receive(limit=1, wait_seconds=3)
+        server.publish("jobs", b"one")
+        for _ in range(3):
+            try:
+                found = await source.receive(limit=1, wait_seconds=2)
+            except ConfigurationError:
+                continue
+            break
+        assert [b"one"] == [delivery.body for delivery in found]
+
+
+async def test_it_is_not_idle_before_it_has_looked(server: PubsubServer) -> None:
+    async with _source(server) as source:
+        assert 1 == await source.depth()
+
+
+async def test_a_subscription_that_is_missing_is_named(server: PubsubServer) -> None:
+    async with _source(server, "other-sub") as source:
+        with pytest.raises(ConfigurationError, match=r"other-sub.*does it exist"):
+            await source.receive(limit=1, wait_seconds=3)
+
+
+async def test_a_name_without_a_project_tells_what_to_set() -> None:
+    with pytest.raises(ConfigurationError, match="BRIDGE_PUBSUB_PROJECT"):
+        PubsubAccess().path("topics", "jobs")
+    assert "projects/p/topics/jobs" == PubsubAccess().path("topics", "projects/p/topics/jobs")
+
+
+async def test_a_lease_that_pubsub_does_not_give_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="BRIDGE_LEASE_SECONDS"):
+        PubsubSource(PubsubAccess(), ["jobs-sub"], lease_seconds=3600)
+
+
+def _message(**attributes: str) -> Message:
+    return Message(message_id="id-1", job_key="job-1", type="completed", destination="", body=b"{}", attributes=attributes)
+
+
+async def test_a_result_is_published_under_its_id_and_key(server: PubsubServer) -> None:
+    server.create("results")
+    access = PubsubAccess(project="trial", emulator=server.address)
+    await PubsubSink(access).send(_message(OrderingKey="patient-1", kind="test"))
+    await access.close()
+
+    [sent] = server.topics["projects/trial/topics/results"]
+    expected = {"MessageId": "id-1", "job_key": "job-1", "type": "completed", "kind": "test"}
+    assert (expected, "patient-1", b"{}") == (dict(sent.attributes), sent.ordering_key, sent.data)
+
+
+async def test_a_result_that_pubsub_does_not_take_is_refused_for_good(server: PubsubServer) -> None:
+    access = PubsubAccess(project="trial", emulator=server.address)
+    with pytest.raises(PermanentError, match="attributes"):
+        await PubsubSink(access).send(_message(long="x" * 1025))
+    with pytest.raises(ConfigurationError, match="nowhere"):
+        await PubsubSink(access, topic="nowhere").send(_message())
+    await access.close()

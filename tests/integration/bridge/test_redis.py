@@ -1,0 +1,299 @@
+"""What the lists and channels of Redis do beside what every source and sink does."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+
+from bridge.errors import ConfigurationError, LeaseLostError, TransientError
+from bridge.job import Message
+from bridge.redis.access import RedisAccess
+from bridge.sinks.redis_channel import RedisSink
+from bridge.sources.redis_list import ListKeys, RedisSource
+from tests.support.certificates import Authority
+from tests.support.fault_proxy import FaultProxy
+from tests.support.redis_server import RedisServer, redis_server
+
+LEASE_SECONDS = 0.5
+# Takes an item from each of four queues, and goes on with it as far as the queue's name says.
+_HOLDER = """
+import asyncio, sys
+from bridge.redis.access import RedisAccess
+from bridge.sources.redis_list import ListKeys, RedisSource
+
+async def main(url, queue, lease):
+    access = RedisAccess(url)
+    held = {}
+    for step in ("claim", "renew", "release", "acknowledge"):
+        source = RedisSource(access, [ListKeys.of(f"{queue}:{step}")], lease_seconds=lease)
+        [held[step]] = await source.receive(limit=1, wait_seconds=10)
+        if step == "renew":
+            await source.renew(held[step], lease_seconds=lease)
+        if step == "release":
+            await source.release(held[step], delay_seconds=0.2)
+        if step == "acknowledge":
+            await source.acknowledge(held[step])
+    print("done", flush=True)
+    await asyncio.sleep(60)
+
+asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
+"""
+
+
+@pytest.fixture
+def queue() -> str:
+    return f"trial:{uuid4()}"
+
+
+@pytest.fixture
+async def client(redis: RedisServer) -> AsyncIterator[Redis]:
+    client = Redis.from_url(redis.url)
+    yield client
+    await client.aclose()
+
+
+@asynccontextmanager
+async def _source(url: str, *queues: str, adopt_seconds: float = 0.0, urgent_in_a_row: int = 8) -> AsyncIterator[RedisSource]:
+    access = RedisAccess(url)
+    keys = [ListKeys.of(queue) for queue in queues]
+    source = RedisSource(access, keys, lease_seconds=LEASE_SECONDS, adopt_seconds=adopt_seconds, urgent_in_a_row=urgent_in_a_row)
+    try:
+        yield source
+    finally:
+        await source.close()
+        await access.close()
+
+
+async def test_a_message_outlives_the_process_that_held_it(redis: RedisServer, queue: str) -> None:
+    """Killed right after any of its scripts."""
+    queues = [f"{queue}:{step}" for step in ("claim", "renew", "release", "acknowledge")]
+    async with _source(redis.url, *queues) as source:
+        for name in queues:
+            await source.send("one", name.encode(), queue=name)
+        holder = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", _HOLDER, redis.url, queue, str(LEASE_SECONDS), stdout=subprocess.PIPE
+        )
+        try:
+            assert holder.stdout is not None
+            assert (await asyncio.wait_for(holder.stdout.readline(), 30)).strip() == b"done"
+        finally:
+            holder.kill()
+            await holder.wait()
+
+        await asyncio.sleep(LEASE_SECONDS * 1.2)
+        found = [delivery for _ in range(4) for delivery in await source.receive(limit=1, wait_seconds=0)]
+
+        assert [(name.encode(), 2) for name in queues[:3]] == [(delivery.body, delivery.receive_count) for delivery in found]
+
+
+async def test_plain_items_are_messages_and_their_own_names(redis: RedisServer, client: Redis, queue: str) -> None:
+    """As programs send them that know nothing of us: RPUSH."""
+    document = str(uuid4())
+    await client.rpush(queue, document, b'{"system": "trial", "text": "\xc2\xb5"}')
+    async with _source(redis.url, queue) as source:
+        first, second = await source.receive(limit=2, wait_seconds=2)
+
+        assert (document, document.encode(), {}) == (first.message_id, first.body, dict(first.attributes))
+        assert (64, b'{"system": "trial", "text": "\xc2\xb5"}') == (len(second.message_id), second.body)
+        assert await client.sismember(f"{queue}:processing", document)
+        await source.acknowledge(first)
+        await source.acknowledge(second)
+        assert [] == await client.keys(f"{queue}*"), "nothing is left behind"
+
+
+async def test_equal_items_are_worked_on_one_after_the_other(redis: RedisServer, client: Redis, queue: str) -> None:
+    await client.rpush(queue, "same", "same")
+    async with _source(redis.url, queue) as source:
+        [first] = await source.receive(limit=2, wait_seconds=1)
+        assert not await source.receive(limit=2, wait_seconds=0)
+
+        await source.acknowledge(first)
+
+        [second] = await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 3)
+        assert (b"same", 1) == (second.body, second.receive_count)
+
+
+@pytest.mark.parametrize(("adopt_seconds", "expected"), [(0.4, [b"left"]), (0.0, [])])
+async def test_what_another_program_left_in_work_is_adopted_if_wanted(
+    redis: RedisServer, client: Redis, queue: str, adopt_seconds: float, expected: list[bytes]
+) -> None:
+    await client.sadd(f"{queue}:processing", "left")
+    async with _source(redis.url, queue, adopt_seconds=adopt_seconds) as source:
+        assert not await source.receive(limit=1, wait_seconds=0)
+        assert expected == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=1)]
+
+
+async def test_what_another_program_finishes_is_not_done_again(redis: RedisServer, client: Redis, queue: str) -> None:
+    await client.sadd(f"{queue}:processing", "left")
+    async with _source(redis.url, queue, adopt_seconds=0.3) as source:
+        assert not await source.receive(limit=1, wait_seconds=0)
+        await client.srem(f"{queue}:processing", "left")
+
+        assert not await source.receive(limit=1, wait_seconds=0.8)
+
+
+async def test_urgent_items_do_not_starve_the_others(redis: RedisServer, client: Redis, queue: str) -> None:
+    urgent, rest = f"{queue}:urgent", f"{queue}:rest"
+    await client.rpush(urgent, *(f"u{number}" for number in range(6)))
+    await client.rpush(rest, "r0", "r1")
+    async with _source(redis.url, urgent, rest, urgent_in_a_row=2) as source:
+        found = [(await source.receive(limit=1, wait_seconds=1))[0].body.decode() for _ in range(8)]
+
+    assert ["u0", "u1", "r0", "u2", "u3", "r1", "u4", "u5"] == found
+
+
+async def test_a_receiver_that_is_cancelled_loses_nothing(redis: RedisServer, client: Redis, queue: str) -> None:
+    """Not even when the server has run its script already, and only the answer is still on its way."""
+    async with FaultProxy(redis.port) as proxy, _source(f"redis://127.0.0.1:{proxy.port}/0", queue) as source:
+        await source.receive(limit=1, wait_seconds=0)
+        proxy.delay(0.1)
+        async with _source(redis.url, queue) as rival:
+            await rival.send("one", b"body")
+            receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=5))
+            while not await client.sismember(f"{queue}:processing", "one"):
+                await asyncio.sleep(0.005)
+            receiving.cancel()
+            await asyncio.gather(receiving, return_exceptions=True)
+            await source.close()
+
+            assert [b"body"] == [delivery.body for delivery in await rival.receive(limit=1, wait_seconds=0)]
+
+
+async def test_a_receipt_of_a_former_holder_is_refused_by_every_script(redis: RedisServer, queue: str) -> None:
+    async with _source(redis.url, queue) as source, _source(redis.url, queue) as rival:
+        await source.send("one", b"body")
+        [stale] = await source.receive(limit=1, wait_seconds=1)
+        [fresh] = await rival.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)
+        await rival.renew(fresh, lease_seconds=30)
+
+        await source.acknowledge(stale)
+        await source.release(stale, delay_seconds=0)
+        with pytest.raises(LeaseLostError):
+            await source.renew(stale, lease_seconds=30)
+
+        assert 1 == await source.depth()
+        assert not await source.receive(limit=1, wait_seconds=0)
+
+
+async def test_a_cut_connection_is_a_passing_fault(redis: RedisServer, queue: str) -> None:
+    async with FaultProxy(redis.port) as proxy, _source(f"redis://127.0.0.1:{proxy.port}/0", queue) as source:
+        await source.send("one", b"body")
+        proxy.refuse()
+        with pytest.raises(TransientError):
+            await source.receive(limit=1, wait_seconds=0)
+        proxy.mend()
+
+        assert [b"body"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)]
+
+
+async def test_a_server_that_was_restarted_gets_the_scripts_again(redis: RedisServer, queue: str) -> None:
+    async with _source(redis.url, queue) as source:
+        await source.send("one", b"body")
+        redis.command("SCRIPT", "FLUSH")
+
+        assert 1 == len(await source.receive(limit=1, wait_seconds=1))
+
+
+async def test_a_replica_that_takes_no_writes_is_a_passing_fault(queue: str) -> None:
+    """As during a fail-over."""
+    with redis_server() as server:
+        server.command("REPLICAOF", "127.0.0.1", "1")
+        async with _source(server.url, queue) as source:
+            with pytest.raises(TransientError):
+                await source.send("one", b"body")
+
+
+async def test_sentinels_are_asked_where_the_server_is(redis: RedisServer, queue: str) -> None:
+    with redis_server(sentinel_of=redis) as sentinel:
+        async with _source(f"redis+sentinel://127.0.0.1:{sentinel.port}/main/0", queue) as source:
+            assert await source.send("one", b"body")
+            assert len(await source.receive(limit=1, wait_seconds=1)) == 1
+
+
+async def test_tls_is_spoken_and_the_certificate_is_checked(redis: RedisServer, tmp_path: Path) -> None:
+    authority, stranger = Authority(), Authority("somebody else")
+    certificate, key = authority.issue("localhost").write(tmp_path, "server")
+    for name, signer in (("ca", authority), ("other", stranger)):
+        (tmp_path / f"{name}.crt").write_bytes(signer.certificate)
+    async with _tls_in_front_of(redis.port, certificate, key) as port:
+        trusting = RedisAccess(f"rediss://127.0.0.1:{port}/0", tls_ca=tmp_path / "ca.crt")
+        await trusting.probe()
+        await trusting.close()
+        distrusting = RedisAccess(f"rediss://127.0.0.1:{port}/0", tls_ca=tmp_path / "other.crt")
+        with pytest.raises(TransientError, match="certificate"):
+            await distrusting.probe()
+        await distrusting.close()
+
+
+async def test_a_wrong_password_names_the_variable() -> None:
+    with redis_server() as server:
+        server.command("CONFIG", "SET", "requirepass", "right")
+        access = RedisAccess(f"redis://:wrong@127.0.0.1:{server.port}/0")
+        with pytest.raises(ConfigurationError, match="BRIDGE_REDIS_URL"):
+            await access.probe()
+        await access.close()
+
+
+async def test_a_key_of_another_kind_names_the_variable(redis: RedisServer, client: Redis, queue: str) -> None:
+    await client.set(queue, "text")
+    async with _source(redis.url, queue) as source:
+        with pytest.raises(ConfigurationError, match="BRIDGE_REDIS_QUEUES"):
+            await source.receive(limit=1, wait_seconds=0)
+
+
+@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis+sentinel://localhost:26379", "redis+sentinel://h:x/main"])
+def test_a_wrong_url_tells_what_was_expected(url: str) -> None:
+    with pytest.raises(ConfigurationError, match=r"BRIDGE_REDIS_URL.*redis://\[user:password@\]host:port"):
+        RedisAccess(url)
+
+
+async def test_a_result_is_published_and_stored_for_a_while(redis: RedisServer, client: Redis, queue: str) -> None:
+    access = RedisAccess(redis.url)
+    async with client.pubsub() as listener:
+        await listener.subscribe(queue)
+        await RedisSink(access, channel=queue, keep_seconds=60).send(
+            Message(message_id="id", job_key="job-1", type="completed", destination="", body=b'{"success": true}')
+        )
+        heard = [await listener.get_message(timeout=2) for _ in range(2)][-1]
+    await access.close()
+
+    assert heard is not None
+    assert b'{"success": true}' == heard["data"] == await client.get(f"{queue}:job-1:completed")
+    assert 50 < await client.ttl(f"{queue}:job-1:completed") <= 60
+
+
+def test_a_result_key_that_cannot_be_made_names_the_variable(redis: RedisServer) -> None:
+    with pytest.raises(ConfigurationError, match="BRIDGE_REDIS_RESULT_KEY"):
+        RedisSink(RedisAccess(redis.url), key="{chanel}")
+
+
+@asynccontextmanager
+async def _tls_in_front_of(target: int, certificate: Path, key: Path) -> AsyncIterator[int]:
+    """The wheel's server knows no TLS."""
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificate, key)
+
+    async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        behind_reader, behind_writer = await asyncio.open_connection("127.0.0.1", target)
+
+        async def pump(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+            while data := await source.read(65536):
+                sink.write(data)
+            sink.close()
+
+        await asyncio.gather(pump(reader, behind_writer), pump(behind_reader, writer), return_exceptions=True)
+
+    server = await asyncio.start_server(accept, "127.0.0.1", 0, ssl=context)
+    try:
+        yield server.sockets[0].getsockname()[1]
+    finally:
+        server.close()

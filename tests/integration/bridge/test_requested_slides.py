@@ -1,0 +1,74 @@
+"""The platform's slides against a real gRPC server that plays the analysis, with a folder for a bucket."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+from lamina.v1 import slides_pb2
+
+from bridge.errors import PermanentError
+from bridge.inference.client import InferenceClient
+from bridge.inference.values import RetryPolicy
+from bridge.job import Delivery, Job
+from bridge.results import ResultStore
+from bridge.systems.wsi.handler import SlideHandler
+from bridge.systems.wsi.worker import RequestedSlideHandler
+from tests.support.recorded_context import RecordedContext
+from tests.support.scripted_server import ScriptedServer, answer, scripted_server
+
+JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
+UPLOAD = "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11"
+REPORT = b'{"schema": "played"}'
+
+
+@pytest.fixture
+async def server() -> AsyncIterator[ScriptedServer]:
+    async with scripted_server() as running:
+        chunk = slides_pb2.ArtifactChunk(name="analysis.json", offset=0, data=REPORT)
+        artifact = slides_pb2.Artifact(name="analysis.json", size_bytes=len(REPORT), sha256=hashlib.sha256(REPORT).hexdigest())
+        analysis = slides_pb2.SlideAnalysis(analysis="he_baseline", report_json="{}", artifacts=[artifact])
+        running.script = [
+            answer(slides_pb2.AnalyzeSlideResponse(chunk=chunk), slides_pb2.AnalyzeSlideResponse(result=analysis)) for _ in range(2)
+        ]
+        yield running
+
+
+@pytest.fixture
+async def handler(server: ScriptedServer, tmp_path: Path) -> AsyncIterator[RequestedSlideHandler]:
+    (tmp_path / "wsi").mkdir()
+    (tmp_path / "wsi" / "a b.svs").write_bytes(b"slide")
+    bucket = ResultStore(str(tmp_path))
+    async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client:
+        slides = SlideHandler(client=client, results=bucket, shared_storage=False)
+        yield RequestedSlideHandler(slides=slides, bucket=bucket, analysis="he_baseline")
+
+
+def _job(handler: RequestedSlideHandler, s3_key: str = "wsi/a b.svs") -> Job:
+    event = {"jobId": JOB, "uploadId": UPLOAD, "tenantId": 7, "requestedByUserId": "u", "s3Key": s3_key}
+    return handler.parse(Delivery(source="sqs", queue="q", message_id="1", receipt="1", body=json.dumps(event).encode()))
+
+
+async def test_every_try_has_a_place_of_its_own_and_the_answer_names_it(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    outcomes = [await handler.handle(_job(handler), RecordedContext(fence=fence)) for fence in (1, 3)]
+
+    keys = [f"results/7/{UPLOAD}/{JOB}/{fence}/analysis.json" for fence in (1, 3)]
+    assert keys == [outcome.result["result_s3_key"] for outcome in outcomes]
+    assert keys == [json.loads(outcome.events[0].body)["resultS3Key"] for outcome in outcomes]
+    for key in [*keys, f"results/7/{UPLOAD}/analysis.json"]:
+        assert REPORT == (tmp_path / key).read_bytes()
+    assert (f"{tmp_path}/wsi/a%20b.svs", "he_baseline") == (server.requests[0].slide_uri, server.requests[0].analysis)
+
+
+@pytest.mark.parametrize("key", ["wsi/gone.svs", "../a b.svs", "wsi//a b.svs"])
+async def test_a_slide_that_is_not_there_fails_at_once_in_the_contracts_words(
+    server: ScriptedServer, handler: RequestedSlideHandler, key: str
+) -> None:
+    with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
+        await handler.handle(_job(handler, key), RecordedContext())
+    assert [] == server.requests

@@ -1,0 +1,111 @@
+"""What the platform asks over HTTP of a running bridge. The analysis itself is played; the acceptance test has the real one."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from bridge.app import Bridge, Systems, open_store
+from bridge.errors import PermanentError
+from bridge.job import Delivery, Job, Outcome
+from bridge.settings import load
+from bridge.systems.port import Context
+from bridge.systems.wsi import requests
+from tests.support.trial_bridge import trial_settings
+
+JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
+UPLOAD = "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11"
+
+
+class PlayedAnalysis:
+    """Says where the result would lie."""
+
+    system = requests.SYSTEM
+
+    def parse(self, delivery: Delivery) -> Job:
+        return requests.job_of(delivery)
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        if "gone" in job.request["s3key"]:
+            raise PermanentError("S3 object not found. The key is gone")
+        return Outcome(succeeded=True, result={"result_s3_key": f"results/{job.key}/{context.claim.fence}"})
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        return Outcome(succeeded=False, result={"error": "failed", "reason": reason})
+
+
+@pytest.fixture
+async def address(tmp_path: Path) -> AsyncIterator[str]:
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    settings = load(**trial_settings(tmp_path, http=address, wsi_bucket="bucket"))
+    stop = asyncio.Event()
+    async with open_store(settings) as store:
+        running = asyncio.create_task(Bridge(settings, store, Systems(handlers=[PlayedAnalysis()], probes={})).run(stop, asyncio.Event()))
+        await asyncio.sleep(0.2)
+        yield address
+        stop.set()
+        await asyncio.wait_for(running, 20)
+
+
+async def _ask(address: str, path: str, content: Any = None) -> tuple[int, dict[str, Any]]:
+    body = None if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
+
+    def ask() -> tuple[int, dict[str, Any]]:
+        try:
+            with urllib.request.urlopen(urllib.request.Request(f"http://{address}{path}", data=body), timeout=20) as reply:
+                return reply.status, json.load(reply)
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)
+
+    return await asyncio.to_thread(ask)
+
+
+def _posted(**changes: Any) -> dict[str, Any]:
+    return {"jobId": JOB, "uploadId": UPLOAD, "tenantId": 7, "s3Key": "wsi/a.svs", **changes}
+
+
+async def test_a_call_is_answered_with_the_results_key_and_again_with_the_same(address: str) -> None:
+    expected = (200, {"resultS3Key": f"results/{JOB}/1"})
+
+    assert expected == await _ask(address, "/analyze", _posted())
+    assert expected == await _ask(address, "/analyze", _posted())
+
+
+async def test_a_slide_that_cannot_be_analysed_is_a_failure_with_its_reason(address: str) -> None:
+    status, told = await _ask(address, "/analyze", _posted(s3Key="gone"))
+
+    assert (500, "S3 object not found. The key is gone") == (status, told["reason"])
+
+
+@pytest.mark.parametrize(("content", "reason"), [(b"{", "not JSON"), ([1], "no JSON object"), ({"jobId": JOB}, "uploadid")])
+async def test_a_call_that_is_not_right_is_told_why(address: str, content: Any, reason: str) -> None:
+    status, told = await _ask(address, "/analyze", content)
+
+    assert 400 == status
+    assert reason in told["reason"]
+
+
+async def test_a_job_is_shown_in_the_platforms_shape(address: str) -> None:
+    await _ask(address, "/analyze", _posted())
+    status, told = await _ask(address, f"/api/v1/wsi/jobs/{JOB.upper()}")
+
+    assert 200 == status
+    assert (JOB, UPLOAD, "Completed", f"results/{JOB}/1", None) == (
+        told["id"],
+        told["wsiUploadId"],
+        told["status"],
+        told["resultS3Key"],
+        told["errorMessage"],
+    )
+    assert told["createdAt"].endswith("Z")
+    assert told["completedAt"].endswith("Z")
+    assert 404 == (await _ask(address, f"/api/v1/wsi/jobs/{UPLOAD}"))[0]

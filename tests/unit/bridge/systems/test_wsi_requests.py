@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bridge.envelopes import masstransit, native
+from bridge.errors import PoisonError
+from bridge.job import Delivery
+from bridge.systems.wsi import requests
+from bridge.systems.wsi.requests import AnswerNames
+
+MESSAGE = "00c60000-5d1b-0015-2f6c-08dd2b1f3a5c"
+CONVERSATION = "00c60000-5d1b-0015-3377-08dd2b1f3a5c"
+JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
+EVENT = {
+    "jobId": JOB,
+    "uploadId": "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11",
+    "tenantId": 7,
+    "requestedByUserId": "u",
+    "s3Key": "wsi/u/x/a b.svs",
+}
+
+
+def delivery(content: Any, **attributes: str) -> Delivery:
+    body = content if isinstance(content, bytes) else json.dumps(content).encode()
+    return Delivery(source="sqs", queue="q", message_id="m", receipt="r", body=body, attributes=attributes)
+
+
+def enveloped(event: Any = EVENT, **changes: Any) -> Delivery:
+    return delivery(
+        {"messageId": MESSAGE, "conversationId": CONVERSATION, "messageType": [requests.REQUESTED], "message": event, **changes}
+    )
+
+
+def test_two_deliveries_of_a_request_are_one_job_however_its_id_is_written() -> None:
+    shouted = enveloped({**EVENT, "jobId": JOB.upper()}, messageId="other")
+
+    assert JOB == requests.job_of(enveloped()).key == requests.job_of(shouted).key
+
+
+def test_requests_of_the_platform_are_told_from_those_of_others() -> None:
+    assert requests.is_request(enveloped())
+    assert requests.is_request(delivery(EVENT))
+    assert requests.is_request(delivery({name.upper(): value for name, value in EVENT.items()}))
+    assert requests.is_request(delivery(b"broken", **{"content-type": masstransit.CONTENT_TYPE}))
+    assert not requests.is_request(delivery({"system": "wsi", "key": "k", "request": {"slide_uri": "a"}}))
+    assert not requests.is_request(delivery(b"broken"))
+
+
+def test_only_a_sound_message_of_another_type_is_somebody_elses() -> None:
+    assert requests.is_of_another_type(enveloped(messageType=["urn:message:A:B"]))
+    assert not requests.is_of_another_type(enveloped())
+    assert not requests.is_of_another_type(enveloped(event="broken", messageType=["urn:message:A:B"]))
+    assert not requests.is_of_another_type(delivery(EVENT))
+
+
+@pytest.mark.parametrize(
+    ("content", "told"),
+    [
+        ({**EVENT, "jobId": "no guid"}, "jobid"),
+        ({name: value for name, value in EVENT.items() if name != "s3Key"}, "s3key"),
+        ({**EVENT, "s3Key": ""}, "s3key"),
+        ({**EVENT, "tenantId": "seven"}, "tenantid"),
+    ],
+)
+def test_a_request_that_is_not_right_names_the_field(content: dict[str, Any], told: str) -> None:
+    with pytest.raises(PoisonError, match=told):
+        requests.job_of(enveloped(content))
+
+
+def test_the_answer_goes_back_the_way_the_request_came() -> None:
+    names = AnswerNames(source="amazonsqs://eu-west-1/WsiAnalysisWorker")
+    (event,) = requests.completed(requests.job_of(enveloped()), "results/7/x/analysis.json", names)
+    told = json.loads(event.body)
+    assert "sns:HiveOrders_Api_Shared_Events-WsiAnalysisCompletedEvent" == event.destination
+    assert {"Content-Type": "application/vnd.masstransit+json"} == event.attributes
+    assert (event.message_id(JOB), CONVERSATION, MESSAGE) == (told["messageId"], told["conversationId"], told["initiatorId"])
+    assert "amazonsqs://eu-west-1/HiveOrders_Api_Shared_Events-WsiAnalysisCompletedEvent?type=topic" == told["destinationAddress"]
+    assert {"jobId": JOB, "resultS3Key": "results/7/x/analysis.json"} == told["message"]
+
+    (plain,) = requests.failed(requests.job_of(delivery(EVENT)), "why", names)
+    assert "sqs:wsi-jobs-out" == plain.destination
+    expected = {"jobId": JOB, "uploadId": EVENT["uploadId"], "tenantId": 7, "status": "Failed", "errorMessage": "why"}
+    assert expected == json.loads(plain.body)
+
+
+def test_ids_that_are_none_never_reach_the_platform() -> None:
+    (event,) = requests.completed(requests.job_of(enveloped(messageId="text", conversationId="text")), "key", AnswerNames())
+    told = json.loads(event.body)
+
+    assert (event.message_id(JOB), event.message_id(JOB), None) == (told["messageId"], told["conversationId"], told["initiatorId"])
+
+
+def test_an_error_is_cut_to_what_the_platform_keeps() -> None:
+    (event,) = requests.failed(requests.job_of(enveloped()), "x" * 600, AnswerNames())
+
+    assert 512 == len(json.loads(event.body)["message"]["errorMessage"])
+
+
+def test_a_request_over_http_travels_in_our_own_envelope_and_is_answered_by_the_ledger() -> None:
+    posted = requests.posted_job({**EVENT, "answer": "event"})
+    read = requests.job_of(delivery(native.write(posted)))
+
+    assert posted == read
+    assert () == requests.completed(read, "key", AnswerNames())
