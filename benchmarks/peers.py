@@ -82,7 +82,7 @@ def running(name: str, models: Path, folder: Path) -> Iterator[Server]:
         )
     try:
         try:
-            wait_for_models(command.address, (TRIVIAL, MINILM))
+            wait_for_models(command.address, (TRIVIAL, MINILM), runs=lambda: process.poll() is None)
             _wait_until_quiet(process.pid)
         except TimeoutError as error:
             raise PeerMissing(f"{name}: {error}; its log ends with: {log.read_text(errors='replace')[-500:]}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -108,13 +109,15 @@ def drive_alone(address: str, request: bytes, *, seconds: float) -> Load:
     return load
 
 
-def wait_for_models(address: str, models: tuple[str, ...], *, seconds: float = 120.0) -> None:
-    """Wait until they are ready. Raises `TimeoutError`."""
+def wait_for_models(address: str, models: tuple[str, ...], *, runs: Callable[[], bool], seconds: float = 120.0) -> None:
+    """Wait until they are ready, for as long as their server `runs`. Raises `TimeoutError`."""
     until = time.monotonic() + seconds
     with grpc.insecure_channel(address, options=_OPTIONS) as channel:
         ready: Any = channel.unary_unary(_READY)
         for model in models:
             while not _is_ready(ready, model):
+                if not runs():
+                    raise TimeoutError("it has ended")
                 if time.monotonic() > until:
                     raise TimeoutError(f"{model} is not ready after {seconds:.0f} s")
                 time.sleep(0.2)
