@@ -14,17 +14,8 @@ from typing import TYPE_CHECKING
 
 import structlog
 
-from bridge.brokers import push_inbox, resend_to_broker, send_to_broker
-from bridge.database.engine import open_database
-from bridge.database.local_queue import LocalQueue
-from bridge.database.migrate import migrate
-from bridge.database.port import Database
-from bridge.database.sqlite import SqliteDatabase
-from bridge.envelopes import native
-from bridge.errors import OverloadError, PermanentError, TransientError
+from bridge.errors import OverloadError, TransientError
 from bridge.housekeeping import Housekeeper
-from bridge.job import Job
-from bridge.ledger.port import DeadLetter, DeadLetters, JobRecord, Jobs, Ledger, Outbox, Pruner
 from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
 from bridge.settings import Settings
@@ -32,9 +23,12 @@ from bridge.sinks.local import LocalSink
 from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
 from bridge.steps import Observer, Observers
+from bridge.store import Store, open_store
 from bridge.systems.port import Handler
 from bridge.systems.router import Recogniser, Router
-from bridge.transport import Transport
+from bridge.transports.opening import open_transport
+from bridge.transports.port import Transport
+from bridge.transports.pubsub import push_inbox
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
@@ -46,130 +40,8 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 _IDLE_LOOK_SECONDS = 0.1
 _DAY_SECONDS = 86_400.0
-# How long a bridge that starts waits for its database, and how often it looks.
+# How long a bridge that starts waits for its database.
 START_PATIENCE_SECONDS = 60.0
-_DATABASE_LOOK_SECONDS = 1.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Store:
-    """What the bridge keeps: the ledger and its neighbours, and the embedded queues."""
-
-    database: Database
-    ledger: Ledger
-    outbox: Outbox
-    dead_letters: DeadLetters
-    jobs: Jobs
-    pruner: Pruner
-    # Where jobs come from.
-    queue: LocalQueue
-    # Where results go.
-    results: LocalQueue
-    # Says where else jobs may come from.
-    settings: Settings
-
-    async def submit(self, message: bytes) -> JobRecord | None:
-        """Send a message that asks for a job; returns the job when its key is known already. Raises `PoisonError`."""
-        envelope = native.read(message)
-        job = Job(
-            key=envelope.key,
-            system=envelope.system,
-            request=envelope.request,
-            reply_queue=envelope.reply_queue,
-            priority=envelope.priority,
-        )
-        known = await self.jobs.find(job.key)
-        # Sent first: after a crash in between, the job is done all the same.
-        if self.settings.sqs_queues:
-            from bridge.transports import send_to_sqs
-
-            await send_to_sqs(self.settings, job, message)
-        elif not await send_to_broker(self.settings, job, message):
-            await self.queue.send(job.key, message, priority=job.priority)
-        await self.jobs.announce(job)
-        return known if known is not None and known.key == job.key else None
-
-    async def replay(self, letter_id: int) -> DeadLetter:
-        """Send a dead letter's bytes again. Raises `PermanentError`."""
-        letter = await self.dead_letters.reopen(letter_id)
-        if letter.source == "sqs":
-            from bridge.transports import resend_to_sqs
-
-            await resend_to_sqs(self.settings, letter)
-        elif letter.source == "local":
-            # Under an id of its own: the old message may still be on its way off the queue.
-            await LocalQueue(self.database, letter.queue).send(
-                f"{letter.message_id}.{secrets.token_hex(4)}", letter.body, attributes=letter.attributes
-            )
-        elif not await resend_to_broker(self.settings, letter):
-            raise PermanentError(f"dead letter {letter_id} came from {letter.source}, which is not set up here; replay it where it is")
-        await self.dead_letters.mark_replayed(letter_id)
-        return letter
-
-    async def probe(self) -> None:
-        """Raise `TransientError` when the ledger is out of reach."""
-        await self.jobs.list(limit=1)
-
-    async def all_sent(self) -> bool:
-        """Whether no message is still to be sent."""
-        return (await self.outbox.backlog()).depth == 0
-
-
-@asynccontextmanager
-async def open_store(settings: Settings, *, patience_seconds: float = 0.0) -> AsyncIterator[Store]:
-    """Open the database, brought to the newest schema. `patience_seconds`: how long a server may take to come.
-
-    Raises `ConfigurationError`, `TransientError`.
-    """
-    database = open_database(settings.database, schema=settings.database_schema)
-    try:
-        await _prepare(database, patience_seconds)
-        yield _store_in(database, settings)
-    finally:
-        await database.close()
-
-
-async def _prepare(database: Database, patience_seconds: float) -> None:
-    clock = asyncio.get_running_loop().time
-    deadline = clock() + patience_seconds
-    while True:
-        try:
-            await migrate(database)
-            return
-        except TransientError as error:
-            if clock() > deadline:
-                raise
-            _log.warning("database_not_ready", error=str(error))
-            await asyncio.sleep(_DATABASE_LOOK_SECONDS)
-
-
-def _store_in(database: Database, settings: Settings) -> Store:
-    queues = {"queue": LocalQueue(database, settings.queue), "results": LocalQueue(database, settings.results_queue)}
-    if isinstance(database, SqliteDatabase):
-        from bridge.ledger.sqlite import SqliteDeadLetters, SqliteJobs, SqliteLedger, SqliteOutbox, SqlitePruner
-
-        return Store(
-            database=database,
-            ledger=SqliteLedger(database),
-            outbox=SqliteOutbox(database),
-            dead_letters=SqliteDeadLetters(database),
-            jobs=SqliteJobs(database),
-            pruner=SqlitePruner(database),
-            settings=settings,
-            **queues,
-        )
-    from bridge.ledger.postgres import PostgresDeadLetters, PostgresJobs, PostgresLedger, PostgresOutbox, PostgresPruner
-
-    return Store(
-        database=database,
-        ledger=PostgresLedger(database),
-        outbox=PostgresOutbox(database),
-        dead_letters=PostgresDeadLetters(database),
-        jobs=PostgresJobs(database),
-        pruner=PostgresPruner(database),
-        settings=settings,
-        **queues,
-    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -218,7 +90,7 @@ def _platform_systems(settings: Settings, slides: SlideHandler) -> Sequence[Reco
     from bridge.results import ResultStore
     from bridge.systems.wsi.requests import AnswerNames
     from bridge.systems.wsi.worker import RequestedSlideHandler
-    from bridge.transports import object_options, wsi_source
+    from bridge.transports.aws import object_options, wsi_source
 
     if not settings.wsi_bucket:
         return ()
@@ -287,16 +159,20 @@ class Bridge:
                         watch.cancel()
 
     def _http(self) -> HttpServer:
+        from bridge.http.metrics import Figures
         from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
         from bridge.http.server import HttpServer
         from bridge.http.wsi import WsiRoutes
 
         probes = {"ledger": self._store.probe, **self._systems.probes}
+        if self._transport.probe:
+            probes["queue"] = self._transport.probe
         more = list(WsiRoutes(jobs=self._store.jobs, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
         if inbox := push_inbox(self._settings, self._store.queue):
             more.append(PushRoute(inbox).route())
-        routes = Routes(jobs=self._store.jobs, outbox=self._store.outbox, metrics=self._metrics, probes=probes, more=more)
+        figures = Figures(metrics=self._metrics, outbox=self._store.outbox, queue_depth=self._transport.depth)
+        routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more)
         return HttpServer(routes.application(), self._settings.http)
 
     async def _stop_when_idle(self, stop: asyncio.Event) -> None:
@@ -315,8 +191,6 @@ class Bridge:
 
 async def serve(settings: Settings, *, until_idle: bool = False) -> None:
     """Run the bridge until SIGTERM or SIGINT; a second signal cuts the drain short. Raises `ConfigurationError`."""
-    from bridge.transports import open_transport
-
     async with (
         open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store,
         open_systems(settings) as systems,

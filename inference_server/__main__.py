@@ -14,9 +14,10 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 from rich.markup import escape
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
 from rich.table import Table
 
+from inference_server.commands.display import ModelsOption, progress_bar
+from inference_server.commands.evaluate import evaluate_cli
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.logs import configure_logging
 from inference_server.settings import PREFIX, Settings
@@ -26,8 +27,7 @@ models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=T
 catalogue_cli = typer.Typer(help="The catalogue of lab tests.", no_args_is_help=True)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(catalogue_cli, name="catalogue")
-
-ModelsOption = Annotated[Path | None, typer.Option(help=f"Folder of the model repository ({PREFIX}MODELS).", show_default=False)]
+cli.add_typer(evaluate_cli, name="evaluate")
 
 
 def _print_version(wanted: bool) -> None:
@@ -78,7 +78,7 @@ def build_models(models: ModelsOption = None) -> None:
 
     folder = Settings.load(models=models).models
     builders = application.builders(folder)
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("", total=len(builders))
         for name, build in builders.items():
             progress.update(task, description=name)
@@ -114,7 +114,7 @@ def import_catalogue(
 
     settings = Settings.load(models=models)
     configure_logging("warning")
-    with _progress() as progress:
+    with progress_bar() as progress:
         task = progress.add_task("rows and names", total=None)
         work = application.import_catalogue(table, settings, lambda done, total: progress.update(task, completed=done, total=total))
         report = asyncio.run(work)
@@ -123,11 +123,6 @@ def import_catalogue(
         f"{report.not_laboratory} not of a laboratory, {report.unnamed} without a name. "
         f"{report.embedded or 'No'} names embedded. A running server takes them at its next start."
     )
-
-
-def _progress() -> Progress:
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), TimeRemainingColumn())
-    return Progress(*columns, console=Console(stderr=True))
 
 
 def main() -> None:

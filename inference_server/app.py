@@ -5,33 +5,31 @@ from __future__ import annotations
 import asyncio
 import signal
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
 from functools import partial
-from importlib import metadata
 from pathlib import Path
 
 import structlog
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 from prometheus_client import CollectorRegistry
 
+from inference_server.application import Application, broken_models, version
 from inference_server.engine.measurements import MeasurementCache
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.logs import LogLevels, configure_logging
 from inference_server.models.builders import BUILDERS
+from inference_server.models.listing import described
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.registry import ServingModels
-from inference_server.scheduler.status import ModelState
-from inference_server.service.access import Access
 from inference_server.service.control import Control
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.http import HttpServer, health_app
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.labs import LabServicer
-from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
+from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics import CallMetrics, ReadinessCollector
 from inference_server.service.open_inference import SERVICE, OpenInferenceServicer, ServerParts, add_to_server
 from inference_server.service.request_limits import RequestLimits
@@ -41,6 +39,7 @@ from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.slides import SlideServicer
 from inference_server.settings import Settings
 from inference_server.storage import Storage
+from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.reader import DocumentReader
 from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
@@ -50,12 +49,10 @@ from inference_server.tasks.labs.importing import import_catalogue as import_int
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import SlideLimits
 
+SLIDES, DOCUMENTS, LABS = "lamina.v1.SlideService", "lamina.v1.DocumentService", "lamina.v1.LabService"
+_SLIDE_MODELS = ("he_baseline",)
+DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
 _log = structlog.get_logger()
-
-
-def version() -> str:
-    """Version of the distribution."""
-    return metadata.version("lamina")
 
 
 async def serve(settings: Settings) -> None:
@@ -73,100 +70,44 @@ async def serve(settings: Settings) -> None:
     await application.run(stop, hurry)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Application:
-    """The parts of a server, joined."""
-
-    settings: Settings
-    access: Access
-    lifecycle: Lifecycle
-    models: ServingModels
-    labs: LabClassifier
-    # Set once the catalogue of lab tests can be searched.
-    labs_started: asyncio.Event
-    grpc: GrpcServer
-    http: HttpServer
-
-    async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
-        """Serve until `stop`, then leave in order; `hurry` ends the waits."""
-        await self.grpc.start()
-        _log.info("listening", grpc=self.grpc.address, http=self.http.address, version=version(), models=str(self.settings.models))
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self.http.run_until_stopped())
-            watching = tasks.create_task(self.access.watch())
-            loading = tasks.create_task(self._load())
-            await stop.wait()
-            await self.grpc.stop(grace_seconds=self.settings.grace_seconds, drain_seconds=self.settings.drain_seconds, hurry=hurry)
-            loading.cancel()
-            await self.models.close(grace_seconds=0)
-            self.http.stop()
-            watching.cancel()
-        _log.info("stopped")
-
-    async def _load(self) -> None:
-        """Load the models while calls are answered already; those that fail stop nobody else."""
-        try:
-            await self.models.load_all()
-        except InferenceError as error:
-            _log.error("models_unavailable", reason=str(error))
-        self.lifecycle.advance(Phase.READY)
-        await self.grpc.refresh_health()
-        _log.info("ready", broken_models=broken_models(self.models))
-        await self._start_labs()
-
-    async def _start_labs(self) -> None:
-        try:
-            await self.labs.start()
-        except InferenceError as error:
-            _log.error("labs_unavailable", reason=str(error))
-            return
-        self.labs_started.set()
-        await self.grpc.refresh_health()
-
-
 def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     """Build the parts; `levels` are those of the logs that were configured. Raises `ConfigurationError`."""
     security = secure(_security(settings))
     registry = CollectorRegistry()
     lifecycle = Lifecycle(most_calls=settings.max_calls)
     registry.register(ReadinessCollector(lambda: lifecycle.ready))
-    models = _models(settings, registry)
+    models = serving_models(settings, registry)
     metrics = CallMetrics(registry, version())
     bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
-    storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
-    labs, labs_started = _lab_classifier(settings, models), asyncio.Event()
+    labs = lab_classifier(settings, models)
+    inference = _open_inference(settings, models, lifecycle, bytes_in_flight, levels or LogLevels(settings.log_level), metrics)
+    calls = CallInterceptor(
+        lifecycle=lifecycle, bytes_in_flight=bytes_in_flight, metrics=metrics, access=security.access, limits=_request_limits(settings)
+    )
     grpc = GrpcServer(
         address=settings.listen,
-        services=[
-            _open_inference(settings, models, lifecycle, bytes_in_flight, levels or LogLevels(settings.log_level), metrics),
-            _slides(settings, models, storage),
-            _documents(settings, models, storage, metrics),
-            _labs(labs, labs_started),
-        ],
+        services=[inference, *_tasks(settings, models, labs, metrics)],
         lifecycle=lifecycle,
-        interceptors=[
-            CallInterceptor(
-                lifecycle=lifecycle,
-                bytes_in_flight=bytes_in_flight,
-                metrics=metrics,
-                access=security.access,
-                limits=_request_limits(settings),
-            )
-        ],
+        interceptors=[calls],
         connection=Connection(max_message_bytes=settings.max_message_bytes, max_streams=settings.max_streams),
         credentials=security.credentials,
     )
-    app = health_app(lifecycle=lifecycle, registry=registry, broken_models=partial(broken_models, models))
+    broken, degraded = partial(broken_models, models), partial(_degraded, models, labs)
+    health = health_app(lifecycle=lifecycle, registry=registry, broken_models=broken, degraded=degraded)
     return Application(
         settings=settings,
         access=security.access,
         lifecycle=lifecycle,
         models=models,
         labs=labs,
-        labs_started=labs_started,
         grpc=grpc,
-        http=HttpServer(app, address=settings.http),
+        http=HttpServer(health, address=settings.http),
     )
+
+
+def _tasks(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics) -> list[Service]:
+    storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
+    return [_slides(settings, models, storage), _documents(settings, models, storage, metrics), _labs(labs)]
 
 
 def _security(settings: Settings) -> SecurityOptions:
@@ -190,13 +131,27 @@ def _request_limits(settings: Settings) -> RequestLimits:
     )
 
 
-def broken_models(models: ServingModels) -> dict[str, str]:
-    """Why a model does not serve, by name:version."""
-    broken = (status for status in models.index() if status.state is ModelState.UNAVAILABLE)
-    return {f"{status.name}:{status.version}".rstrip(":"): status.reason for status in broken}
+def _degraded(models: ServingModels, labs: LabClassifier) -> dict[str, str]:
+    """Why a service does not answer, by its name; the others do."""
+    reasons = {
+        SLIDES: _lack(models, *_SLIDE_MODELS),
+        DOCUMENTS: _lack(models, *DOCUMENT_MODELS),
+        LABS: _lack(models, DEFAULT_MODEL) or labs.absence,
+    }
+    return {service: reason for service, reason in reasons.items() if reason}
 
 
-def _models(settings: Settings, registry: CollectorRegistry) -> ServingModels:
+def _lack(models: ServingModels, *names: str) -> str:
+    try:
+        for name in names:
+            builtin_facts(models, name)
+    except InferenceError as error:
+        return str(error)
+    return ""
+
+
+def serving_models(settings: Settings, registry: CollectorRegistry) -> ServingModels:
+    """The models of the repository, none of them loaded yet. Raises `ConfigurationError`."""
     if not settings.models.is_dir():
         raise ConfigurationError(
             f"INFERENCE_MODELS (--models): {settings.models} is no folder. "
@@ -254,35 +209,41 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
     )
     servicer = SlideServicer(SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits))
     return Service(
-        name="lamina.v1.SlideService",
+        name=SLIDES,
         add_to=partial(slides_pb2_grpc.add_SlideServiceServicer_to_server, servicer),
-        is_able=lambda: models.is_ready("he_baseline"),
+        is_able=lambda: all(map(models.is_ready, _SLIDE_MODELS)),
     )
 
 
 def _documents(settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics) -> Service:
+    servicer = DocumentServicer(document_reader(settings, models, storage, metrics.limit_refused))
+    return Service(
+        name=DOCUMENTS,
+        add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),
+        is_able=lambda: all(map(models.is_ready, DOCUMENT_MODELS)),
+    )
+
+
+def document_reader(settings: Settings, models: ServingModels, storage: Storage, refused: Callable[[str], None]) -> DocumentReader:
+    """The documents task with the limits of the settings; `refused` is told the limit that a page passed."""
     limits = DocumentLimits(
         most_bytes=settings.max_document_bytes, most_pages=settings.max_document_pages, most_page_pixels=settings.max_page_pixels
     )
-    servicer = DocumentServicer(DocumentReader(models, storage, settings.models, limits=limits, refused=metrics.limit_refused))
-    return Service(
-        name="lamina.v1.DocumentService",
-        add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),
-        is_able=lambda: models.is_ready("ppocrv6_small_det") and models.is_ready("ppocrv6_small_rec"),
-    )
+    return DocumentReader(models, storage, settings.models, limits=limits, refused=refused)
 
 
-def _lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
+def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
+    """The lab task with the limits of the settings."""
     return LabClassifier(
         models, settings.models, limits=LabLimits(most_items=settings.max_lab_tests, most_embedded_characters=settings.max_text_characters)
     )
 
 
-def _labs(labs: LabClassifier, started: asyncio.Event) -> Service:
+def _labs(labs: LabClassifier) -> Service:
     return Service(
-        name="lamina.v1.LabService",
+        name=LABS,
         add_to=partial(labs_pb2_grpc.add_LabServiceServicer_to_server, LabServicer(labs)),
-        is_able=started.is_set,
+        is_able=lambda: not labs.absence,
     )
 
 
@@ -293,7 +254,7 @@ def builders(models: Path) -> Mapping[str, Callable[[], Path]]:
 
 async def import_catalogue(table: Path, settings: Settings, progress: Callable[[int, int], None]) -> ImportReport:
     """Take a Loinc.csv into the repository's catalogue, and embed its names when the encoder is there. Raises `InvalidCatalogue`."""
-    models = _models(settings, CollectorRegistry())
+    models = serving_models(settings, CollectorRegistry())
     try:
         await models.load(DEFAULT_MODEL)
         encoder: ServingModels | None = models
@@ -308,14 +269,4 @@ async def import_catalogue(table: Path, settings: Settings, progress: Callable[[
 
 def list_models(models: Path) -> list[tuple[str, ...]]:
     """Name, versions, batch size and state of each model of a repository, as text. Raises `ConfigurationError`."""
-    repository = ModelRepository(models)
-    return [(name, *_described(repository, name)) for name in repository.names()]
-
-
-def _described(repository: ModelRepository, name: str) -> tuple[str, str, str]:
-    try:
-        folder = repository.read(name)
-    except InferenceError as error:
-        return "", "", str(error)
-    size = folder.configuration.max_batch_size
-    return ", ".join(file.version for file in folder.versions), "as the model says" if size is None else str(size), "well-formed"
+    return [described(ModelRepository(models), name) for name in ModelRepository(models).names()]

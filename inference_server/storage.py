@@ -21,7 +21,12 @@ if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
+# Bytes of the name of a file or folder; no file system takes more.
+_LONGEST_NAME = 255
 _COPY_BYTES = 8 * 1024 * 1024
+# What the operating system says of a place that another try will not find any better.
+_DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
+_FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,17 +104,23 @@ class Storage:
             raise Unavailable(f"storage failed while {found.uri} was copied ({_reason(error)}); try again.") from error
 
     def check_writable(self, uri_prefix: str) -> None:
-        """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work."""
-        self._resolve(uri_prefix, self._write_roots, "written")
+        """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work. Of a remote store only the root is checked."""
+        _, _, local_path = self._resolve(uri_prefix, self._write_roots, "written")
+        if local_path is not None:
+            _check_local_place(uri_prefix, local_path)
 
     async def write(self, uri: str, content: bytes | Path) -> None:
         """Write a whole object, replacing what was there. Raises `AccessDenied`, `InvalidInput`, `Unavailable`."""
-        store, key, _ = await asyncio.to_thread(self._resolve, uri, self._write_roots, "written")
+        store, key, local_path = await asyncio.to_thread(self._resolve, uri, self._write_roots, "written")
         try:
             await obstore.put_async(store, key, content)
         except ValueError as error:
             raise InvalidInput(f"{uri!r} holds characters that no file or object can have in its name.") from error
+        except (PermissionDeniedError, PermissionError) as error:
+            raise _unwritable(uri, errno.EACCES) from error
         except (BaseError, OSError) as error:
+            if local_path is not None and (number := _number(error)) in _FOR_GOOD:
+                raise _unwritable(uri, number) from error
             raise Unavailable(f"storage failed while {uri} was written ({_reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: tuple[str, ...], verb: str) -> tuple[ObjectStore, str, Path | None]:
@@ -133,9 +144,39 @@ class Storage:
 
 def _reason(error: Exception) -> str:
     """In the operating system's words where it was the one that failed; the rest of a store's text names places inside of it."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    number = int(found[1]) if found else getattr(error, "errno", None)
+    number = _number(error)
     return os.strerror(number) if number else type(error).__name__
+
+
+def _number(error: Exception) -> int:
+    """The operating system's number of an error; 0 where it was another's."""
+    found = re.search(r"\(os error (\d+)\)", str(error))
+    return int(found[1]) if found else getattr(error, "errno", None) or 0
+
+
+def _check_local_place(uri: str, path: Path) -> None:
+    """Raise as `Storage.check_writable` does, unless a file can be made there, with the folders that it lacks."""
+    try:
+        if path.is_dir():
+            raise _unwritable(uri, errno.EISDIR)
+        if any(len(os.fsencode(name)) > _LONGEST_NAME for name in path.parts):
+            raise _unwritable(uri, errno.ENAMETOOLONG)
+        folder = next(parent for parent in path.parents if os.path.lexists(parent))
+        if not folder.is_dir():
+            raise _unwritable(uri, errno.ENOTDIR)
+        if os.statvfs(folder).f_flag & os.ST_RDONLY:
+            raise _unwritable(uri, errno.EROFS)
+    except OSError as error:
+        raise _unwritable(uri, error.errno or errno.EACCES) from error
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise _unwritable(uri, errno.EACCES)
+
+
+def _unwritable(uri: str, number: int) -> InferenceError:
+    """Why a place can never be written to as it is."""
+    if number in _DENIED:
+        return AccessDenied(f"the server may not write {uri} ({os.strerror(number)}). Grant its user or role write access.")
+    return InvalidInput(f"{uri} can be no file ({os.strerror(number)}); name a place below a folder that is there.")
 
 
 def _unreadable(uri: str, path: Path) -> InferenceError:

@@ -31,6 +31,8 @@ _MOST_WAITING = 32
 class Patience:
     """Times in seconds."""
 
+    # A stream that was just opened gets so long to show what it has, before a less urgent one is served.
+    settle_seconds: float = 0.1
     # How long streams stay open after the last receiver.
     linger_seconds: float = 5.0
     # A stream without a sign of life for so long is opened anew: streams fall silent without an error.

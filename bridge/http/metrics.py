@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import asyncio
+import math
+from collections.abc import Awaitable, Callable
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from bridge.ledger.port import Backlog
+from bridge.errors import BridgeError
+from bridge.ledger.port import Backlog, Outbox
 from bridge.steps import Step, StepTaken
 
+# What the queue may take to tell how much it holds.
+_QUEUE_SECONDS = 3.0
 _BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 
 
@@ -26,6 +31,7 @@ class Metrics:
         self._steps = Histogram(
             "bridge_step_seconds", "Seconds from the step before, by step.", ["step"], buckets=_BUCKETS, registry=self._registry
         )
+        self._waiting = Gauge("bridge_queue_messages", "Messages in the queues that jobs come from.", registry=self._registry)
         self._depth = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=self._registry)
         self._age = Gauge("bridge_outbox_oldest_seconds", "Age of the oldest message that is not yet sent.", registry=self._registry)
         Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=self._registry).set_function(in_flight)
@@ -40,8 +46,30 @@ class Metrics:
         elif taken.step is Step.HANDLED:
             self._tries.labels(taken.system, taken.outcome).inc()
 
-    def render(self, backlog: Backlog) -> bytes:
-        """All figures in the text format."""
+    def render(self, backlog: Backlog, *, waiting: float) -> bytes:
+        """All figures in the text format. `waiting`: messages in the queues that jobs come from."""
+        self._waiting.set(waiting)
         self._depth.set(backlog.depth)
         self._age.set(backlog.oldest_age)
         return generate_latest(self._registry)
+
+
+class Figures:
+    """What is counted here, and what is asked for whenever the figures are."""
+
+    def __init__(self, *, metrics: Metrics, outbox: Outbox, queue_depth: Callable[[], Awaitable[int]]) -> None:
+        self._metrics = metrics
+        self._outbox = outbox
+        self._queue_depth = queue_depth
+
+    async def render(self) -> bytes:
+        """All figures in the text format. Raises `TransientError` when the ledger is out of reach."""
+        return self._metrics.render(await self._outbox.backlog(), waiting=await self._waiting())
+
+    async def _waiting(self) -> float:
+        """Not a number while the queue is out of reach: the other figures are told all the same."""
+        try:
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                return await self._queue_depth()
+        except (BridgeError, TimeoutError):
+            return math.nan

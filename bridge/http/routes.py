@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import asdict
-from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -13,24 +11,22 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bridge.errors import BridgeError
-from bridge.http.metrics import Metrics
-from bridge.ledger.port import JobRecord, Jobs, Outbox
+from bridge.http.metrics import Figures, Metrics
+from bridge.ledger.facts import job_facts
+from bridge.ledger.port import Jobs
 
 # Raises an error that says what is wrong.
 Probe = Callable[[], Awaitable[None]]
 _PROBE_SECONDS = 3.0
-# Parts of a request that are shown to nobody.
-_SECRETS = frozenset({"password"})
 
 
 class Routes:
     """What the bridge answers over HTTP."""
 
-    def __init__(self, *, jobs: Jobs, outbox: Outbox, metrics: Metrics, probes: Mapping[str, Probe], more: Sequence[Route] = ()) -> None:
+    def __init__(self, *, jobs: Jobs, figures: Figures, probes: Mapping[str, Probe], more: Sequence[Route] = ()) -> None:
         """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask."""
         self._jobs = jobs
-        self._outbox = outbox
-        self._metrics = metrics
+        self._figures = figures
         self._probes = probes
         self._more = more
 
@@ -40,7 +36,7 @@ class Routes:
             routes=[
                 Route("/healthz", self._healthy),
                 Route("/readyz", self._ready),
-                Route("/metrics", self._figures),
+                Route("/metrics", self._metrics),
                 Route("/jobs/{key:path}", self._job),
                 *self._more,
             ],
@@ -56,8 +52,8 @@ class Routes:
         ready = all(answer == "ok" for answer in checks.values())
         return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, status_code=200 if ready else 503)
 
-    async def _figures(self, _request: Request) -> Response:
-        return Response(self._metrics.render(await self._outbox.backlog()), media_type=self._metrics.content_type)
+    async def _metrics(self, _request: Request) -> Response:
+        return Response(await self._figures.render(), media_type=Metrics.content_type)
 
     async def _job(self, request: Request) -> Response:
         key = request.path_params["key"]
@@ -66,16 +62,6 @@ class Routes:
             reason = f"no job, or more than one, has a key that starts with {key!r}; `bridge jobs` lists them"
             return JSONResponse({"error": "not found", "reason": reason}, status_code=404)
         return JSONResponse(job_facts(record))
-
-
-def job_facts(record: JobRecord) -> dict[str, Any]:
-    """What a job's row says, as JSON values, without its secrets."""
-    return {**asdict(record), "state": record.state.value, "request": without_secrets(record.request)}
-
-
-def without_secrets(request: Mapping[str, Any]) -> dict[str, Any]:
-    """What a request says that may be shown."""
-    return {name: value for name, value in request.items() if name not in _SECRETS}
 
 
 async def _unavailable(_request: Request, error: Exception) -> Response:

@@ -13,7 +13,8 @@ from bridge.database.sqlite import SqliteDatabase
 from bridge.database.statements import load_statements
 from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Message, Outcome
-from bridge.ledger.port import Backlog, Claim, DeadLetter, JobRecord, Refusal, State
+from bridge.ledger.either import LedgerOutbox
+from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
     end_values,
@@ -22,10 +23,6 @@ from bridge.ledger.rows import (
     letter_of,
     letter_values,
     lost,
-    message_of,
-    only_record,
-    prefix_bounds,
-    record_of,
     storable,
 )
 
@@ -33,7 +30,6 @@ _SQL = Path(__file__).parent / "sql" / "sqlite"
 _JOBS = load_statements(_SQL / "jobs.sql")
 _OUTBOX = load_statements(_SQL / "outbox.sql")
 _DEAD_LETTERS = load_statements(_SQL / "dead_letters.sql")
-_PRUNING = load_statements(_SQL / "pruning.sql")
 
 
 class SqliteLedger:
@@ -82,36 +78,14 @@ class SqliteLedger:
             )
 
 
-class SqliteOutbox:
+class SqliteOutbox(LedgerOutbox):
     """Messages that are committed and not yet sent."""
 
-    def __init__(self, database: SqliteDatabase) -> None:
-        self._database = database
-
     async def take(self, *, limit: int, lease_seconds: float) -> Sequence[Message]:
-        """Take messages that are due and that no other relay holds, oldest first."""
-        async with self._database.read() as connection:
-            if (await connection.execute(_OUTBOX["due"])).first() is None:
-                return ()
-        async with self._database.write() as connection:
-            rows = (await connection.execute(_OUTBOX["take"], {"limit": limit, "lease": lease_seconds})).mappings().all()
-        return [message_of(row) for row in sorted(rows, key=lambda row: row["id"])]
-
-    async def mark_sent(self, message_id: str) -> None:
-        """Record that a message has arrived at its sink."""
-        async with self._database.write() as connection:
-            await connection.execute(_OUTBOX["mark_sent"], {"message_id": message_id})
-
-    async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
-        """Record that a try to send failed."""
-        async with self._database.write() as connection:
-            await connection.execute(_OUTBOX["postpone"], {"message_id": message_id, "delay": delay_seconds, "error": storable(error)})
-
-    async def backlog(self) -> Backlog:
-        """How much is still to be sent, taken messages included."""
-        async with self._database.read() as connection:
-            row = (await connection.execute(_OUTBOX["backlog"])).mappings().one()
-        return Backlog(depth=row["depth"], oldest_age=row["oldest_age"])
+        """Take messages that are due and that no other relay holds, oldest first. While none is due, no write lock is asked for."""
+        if not (await self._database.look(self._sql["due"])).rows:
+            return ()
+        return await super().take(limit=limit, lease_seconds=lease_seconds)
 
 
 class SqliteDeadLetters:
@@ -144,45 +118,6 @@ class SqliteDeadLetters:
         """Record that the bytes have been sent again."""
         async with self._database.write() as connection:
             await connection.execute(_DEAD_LETTERS["mark_replayed"], {"id": letter_id})
-
-
-class SqliteJobs:
-    """What people and programs ask about jobs."""
-
-    def __init__(self, database: SqliteDatabase) -> None:
-        self._database = database
-
-    async def announce(self, job: Job) -> None:
-        """Record a job as queued; harmless when it is known."""
-        async with self._database.write() as connection:
-            await connection.execute(_JOBS["announce"], job_values(job))
-
-    async def find(self, key_prefix: str) -> JobRecord | None:
-        """The one job whose key starts so; None when none does, or several do."""
-        async with self._database.read() as connection:
-            rows = (await connection.execute(_JOBS["find"], prefix_bounds(key_prefix))).mappings().all()
-        return only_record(rows, key_prefix)
-
-    async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
-        """The newest first."""
-        async with self._database.read() as connection:
-            values = {"limit": limit, "state": state.value if state else None}
-            rows = (await connection.execute(_JOBS["list"], values)).mappings().all()
-        return [record_of(row) for row in rows]
-
-
-class SqlitePruner:
-    """Takes away what nobody will ask for any more."""
-
-    def __init__(self, database: SqliteDatabase) -> None:
-        self._database = database
-
-    async def prune(self, *, keep_seconds: float, limit: int = 500) -> int:
-        """Remove what ended longer ago, at most `limit` rows of each kind; returns how many."""
-        found = 0
-        for statement in _PRUNING.values():
-            found += (await self._database.change(statement, {"keep": keep_seconds, "limit": limit})).count
-        return found
 
 
 async def _change(connection: AsyncConnection, statement: str, claim: Claim, **values: Any) -> None:

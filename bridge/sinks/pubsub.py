@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from bridge.errors import PermanentError
 from bridge.job import Message
+from bridge.sinks.identified import identified
 
 if TYPE_CHECKING:
     from bridge.google.access import PubsubAccess
@@ -33,7 +34,7 @@ class PubsubSink:
 
     async def send(self, message: Message) -> None:
         """Publish, and return once Pub/Sub has it. Raises `TransientError`, `PermanentError`, `ConfigurationError`."""
-        attributes = {**message.attributes, "MessageId": message.message_id, "job_key": message.job_key, "type": message.type}
+        attributes = identified(message)
         ordering_key = attributes.pop(ORDERING_KEY, "")
         if len(message.body) > _LARGEST_BODY:
             raise PermanentError(f"the message has {len(message.body)} bytes; at most {_LARGEST_BODY} go through Pub/Sub")

@@ -9,7 +9,7 @@ from bridge.aws.names import Names, is_fifo
 from bridge.aws.payloads import MOST_INLINE_BYTES, wire_attributes
 from bridge.errors import PermanentError
 from bridge.job import Message
-from bridge.sinks.sqs import identified
+from bridge.sinks.identified import identified
 
 # A subscription with raw delivery drops, without a word, messages with more.
 _MOST_ATTRIBUTES = 10

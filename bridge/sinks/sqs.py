@@ -10,6 +10,7 @@ from bridge.aws.batches import Batches
 from bridge.aws.names import Names, is_fifo, short_name
 from bridge.aws.payloads import Payloads, wire_attributes
 from bridge.job import Message
+from bridge.sinks.identified import identified
 
 # Known from the queue itself; sent in their own places.
 _OWN_PLACES = ("MessageGroupId", "MessageDeduplicationId")
@@ -59,11 +60,6 @@ class SqsSink:
             group=message.job_key,
             attributes=identified(message),
         )
-
-
-def identified(message: Message) -> dict[str, str]:
-    """The attributes of a message with its id, so that who has had it already can tell."""
-    return {**message.attributes, "MessageId": message.message_id, "job_key": message.job_key, "type": message.type}
 
 
 def _identifier(text: str) -> str:

@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 _log = structlog.get_logger()
 # Pub/Sub takes no longer lease in one go. The heartbeat renews at a third of a lease.
 LONGEST_LEASE_SECONDS = 600
-# A stream that was just opened gets a moment to show what it has, before a less urgent one is served and before there is nothing.
-_SETTLE_SECONDS = 0.1
+# A stream that was just opened gets a moment to show what it has, before there is nothing.
 _LEAST_WAIT_SECONDS = 0.3
 # Nothing has come for so long: there is nothing. Pub/Sub itself does not tell.
 _QUIET_SECONDS = 5.0
@@ -65,6 +64,8 @@ class PubsubSource:
         self._receiving = asyncio.Lock()
         self._receivers = 0
         self._lingering: asyncio.TimerHandle | None = None
+        # Why the newest look at the subscriptions failed; None when it did not.
+        self._failure: BridgeError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
 
     @property
@@ -83,6 +84,11 @@ class PubsubSource:
         waiting = sum(intake.waiting for intake in self._intakes.values())
         quiet = min(intake.quiet_for() for intake in self._intakes.values()) > _QUIET_SECONDS
         return waiting or int(not quiet)
+
+    async def probe(self) -> None:
+        """Raise why the subscriptions could not be pulled from at the newest try."""
+        if self._failure is not None:
+            raise self._failure
 
     async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         """At most `limit` deliveries; empty when none came in time. Raises why no stream can be opened."""
@@ -134,6 +140,7 @@ class PubsubSource:
         while True:
             self._changed.clear()
             failures = [failure for intake in self._intakes.values() if (failure := await _failure_of(intake.want(limit)))]
+            self._failure = failures[0] if failures else None
             if found := await self._take(limit):
                 return found
             if failures:
@@ -153,7 +160,7 @@ class PubsubSource:
                 self._turns.served(subscription, len(valid))
                 if valid:
                     return [self._delivery(subscription, message) for message in valid]
-            elif self._several and intake.settling(_SETTLE_SECONDS) > 0:
+            elif self._several and intake.settling(self._patience.settle_seconds) > 0:
                 return []
         return []
 
@@ -177,7 +184,7 @@ class PubsubSource:
         return self._turns.several
 
     def _settling(self) -> list[float]:
-        return [intake.settling(_SETTLE_SECONDS) for intake in self._intakes.values()] if self._several else []
+        return [intake.settling(self._patience.settle_seconds) for intake in self._intakes.values()] if self._several else []
 
     def _end_streams(self) -> None:
         for intake in self._intakes.values():

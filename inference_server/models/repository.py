@@ -75,7 +75,7 @@ class ModelRepository:
         """
         folder = self._root / name
         if not _is_model_name(name) or not folder.is_dir():
-            raise NotFound(f"there is no model {name}")
+            raise no_such_model(name)
         configuration = read_configuration(folder) if config is None else parse_configuration(folder, config)
         numbers = sorted(int(entry.name) for entry in folder.iterdir() if entry.is_dir() and _is_version(entry.name))
         if not numbers and configuration.steps:
@@ -86,6 +86,13 @@ class ModelRepository:
         files = tuple(VersionFile(version=str(number), path=folder / str(number) / configuration.filename) for number in chosen)
         labels = {output.name: _labels(folder, output) for output in configuration.message.output if output.label_filename}
         return ModelFolder(name=name, configuration=configuration, versions=files, labels=labels)
+
+
+def no_such_model(name: str) -> NotFound:
+    """What is told to one who names a model that there is not, or none."""
+    if not name:
+        return NotFound("there is no model without a name: name one in model_name (or name); RepositoryIndex lists them")
+    return NotFound(f"there is no model {name}")
 
 
 def _labels(folder: Path, output: model_config_pb2.ModelOutput) -> tuple[str, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -14,7 +13,7 @@ from prometheus_client import CollectorRegistry
 
 from inference_server.engine.selection import AUTO, EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError, InvalidInput, ModelFailed, NotFound, Unavailable
-from inference_server.models.repository import ModelFolder, ModelRepository, VersionFile
+from inference_server.models.repository import ModelFolder, ModelRepository, VersionFile, no_such_model
 from inference_server.models.values import ConfigMessage
 from inference_server.scheduler.admission import Admission, QueueLimits
 from inference_server.scheduler.ensemble import ServedEnsemble
@@ -28,19 +27,12 @@ from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.scheduler.serving import ServedModel
 from inference_server.scheduler.statistics import Statistics
-from inference_server.scheduler.status import ModelState, ModelStatus
+from inference_server.scheduler.status import ModelState, ModelStatus, Statuses
 
 _REPLACED_GRACE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
 _Served = ServedModel | ServedEnsemble
-# Why a model that is known does not serve.
-_ABSENT = {
-    ModelState.LOADING: "is still loading",
-    ModelState.UNLOADING: "is being unloaded",
-    ModelState.UNLOADED: "is not loaded",
-    ModelState.UNAVAILABLE: "could not be loaded",
-}
 
 
 class ServingModels:
@@ -79,7 +71,7 @@ class ServingModels:
         self._admission = Admission(limits or QueueLimits())
         self._metrics.admitted_requests.set_function(lambda: self._admission.requests)
         self._metrics.admitted_bytes.set_function(lambda: self._admission.bytes)
-        self._statuses: dict[str, dict[str, ModelStatus]] = {}
+        self._statuses = Statuses(self._metrics)
         self._served: dict[str, dict[str, _Served]] = {}
         self._draining = False
         # One load at a time: a load measures engines, and two would disturb each other.
@@ -95,7 +87,7 @@ class ServingModels:
         """
         names = await self._in_thread(partial(load_order, self._repository))
         for name in names:
-            self._set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
+            self._statuses.set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
         for name in names:
             try:
                 await self.load(name)
@@ -114,10 +106,10 @@ class ServingModels:
             except InvalidInput:
                 raise
             except NotFound:
-                self._statuses.pop(name, None)
+                self._statuses.forget_model(name)
                 raise
             except InferenceError as error:
-                self._broken(name, str(error))
+                self._statuses.broken(name, str(error), serving=self._served.get(name, {}))
                 raise
             await self._load_versions(folder)
 
@@ -128,17 +120,15 @@ class ServingModels:
         """
         async with self._loading:
             if name not in self._statuses and name not in await self._in_thread(self._repository.names):
-                raise NotFound(f"there is no model {name}")
+                raise no_such_model(name)
             for version, served in self._served.pop(name, {}).items():
-                self._set(ModelStatus(name=name, version=version, state=ModelState.UNLOADING, reason="finishes what it was asked"))
+                self._statuses.set(ModelStatus(name=name, version=version, state=ModelState.UNLOADING, reason="finishes what it was asked"))
                 self._metrics.gone(name, version)
                 self._retire(served).add_done_callback(partial(self._unloaded, name, version))
                 _log.info("model_unloading", model=name, version=version)
 
     def _unloaded(self, name: str, version: str, _: asyncio.Task[None]) -> None:
-        status = self._statuses.get(name, {}).get(version)
-        if status is not None and status.state is ModelState.UNLOADING:
-            self._set(replace(status, state=ModelState.UNLOADED, reason="unloaded"))
+        self._statuses.unloaded(name, version)
 
     async def listing(self) -> tuple[ModelStatus, ...]:
         """Every version that is known, and the models of the repository that nobody has asked to load."""
@@ -155,7 +145,7 @@ class ServingModels:
 
     def index(self) -> tuple[ModelStatus, ...]:
         """Every version that is known, serving or not."""
-        return tuple(status for versions in self._statuses.values() for status in versions.values())
+        return self._statuses.all()
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether a model serves; of an empty version, whether any does."""
@@ -200,24 +190,23 @@ class ServingModels:
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     async def _load_versions(self, folder: ModelFolder) -> None:
-        self._statuses.setdefault(folder.name, {}).pop("", None)
+        self._statuses.forget(folder.name, "")
         failures: list[InferenceError] = []
         for file in folder.versions:
             if file.version not in self._served.get(folder.name, {}):
-                self._set(ModelStatus(name=folder.name, version=file.version, state=ModelState.LOADING, reason="loads"))
+                self._statuses.set(ModelStatus(name=folder.name, version=file.version, state=ModelState.LOADING, reason="loads"))
         for file in reversed(folder.versions):  # the newest first: it is the one that most ask for
             try:
                 await self._load_version(folder, file)
             except InferenceError as error:
                 failures.append(error)
-                self._failed(folder.name, file.version, str(error))
+                self._statuses.failed(folder.name, file.version, str(error), serves=file.version in self._served.get(folder.name, {}))
         kept = {file.version for file in folder.versions}
         for version in [version for version in self._served.get(folder.name, {}) if version not in kept]:
             self._retire(self._served[folder.name].pop(version))
-            self._statuses[folder.name].pop(version, None)
             self._metrics.gone(folder.name, version)
-        for version in [version for version in self._statuses[folder.name] if version not in kept]:
-            del self._statuses[folder.name][version]
+        for version in self._statuses.versions(folder.name) - kept:
+            self._statuses.forget(folder.name, version)
         if failures:
             raise failures[0]
 
@@ -253,7 +242,7 @@ class ServingModels:
         facts = served.facts
         old = self._served.setdefault(facts.name, {}).get(facts.version)
         self._served[facts.name][facts.version] = served
-        self._set(ModelStatus(name=facts.name, version=facts.version, state=ModelState.READY))
+        self._statuses.set(ModelStatus(name=facts.name, version=facts.version, state=ModelState.READY))
         _log.info("model_ready", model=facts.name, version=facts.version, engine=facts.engine)
         if old is not None:
             self._retire(old)
@@ -264,43 +253,13 @@ class ServingModels:
         closing.add_done_callback(self._retiring.pop)
         return closing
 
-    def _broken(self, name: str, reason: str) -> None:
-        """The whole model cannot be read: versions that serve go on, and the reason is told."""
-        for version in self._served.get(name, {}) or ("",):
-            self._failed(name, version, reason)
-
-    def _failed(self, name: str, version: str, reason: str) -> None:
-        serves = version in self._served.get(name, {})
-        self._set(
-            ModelStatus(
-                name=name,
-                version=version,
-                state=ModelState.READY if serves else ModelState.UNAVAILABLE,
-                reason=f"the version before goes on serving: {reason}" if serves else reason,
-            )
-        )
-
-    def _set(self, status: ModelStatus) -> None:
-        self._statuses.setdefault(status.name, {})[status.version] = status
-        if status.version:
-            self._metrics.states.labels(status.name, status.version).set(status.state is ModelState.READY)
-
     def _find(self, name: str, version: str) -> _Served:
         versions = self._served.get(name, {})
         if version in versions:
             return versions[version]
         if versions and not version:
             return versions[max(versions, key=int)]
-        raise self._absent(name, version)
-
-    def _absent(self, name: str, version: str) -> InferenceError:
-        known = self._statuses.get(name)
-        if not known:
-            return NotFound(f"there is no model {name}")
-        if version and "" not in known and version not in known:
-            return NotFound(f"model {name} has no version {version}; it has {', '.join(known)}")
-        status = known.get(version) or next(iter(known.values()))
-        return Unavailable(f"model {name} {_ABSENT[status.state]}: {status.reason}")
+        raise self._statuses.absence(name, version)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         try:

@@ -17,15 +17,24 @@ from inference_server.errors import ConfigurationError
 from inference_server.service.lifecycle import Lifecycle
 
 
-def health_app(*, lifecycle: Lifecycle, registry: CollectorRegistry, broken_models: Callable[[], Mapping[str, str]]) -> Starlette:
-    """`/healthz` (live), `/readyz` (ready, with reasons) and `/metrics`. `broken_models` gives the reason by name:version."""
+def health_app(
+    *,
+    lifecycle: Lifecycle,
+    registry: CollectorRegistry,
+    broken_models: Callable[[], Mapping[str, str]],
+    degraded: Callable[[], Mapping[str, str]],
+) -> Starlette:
+    """`/healthz` (live), `/readyz` (ready, with reasons) and `/metrics`.
+
+    `broken_models` gives the reason by name:version; `degraded` by service, of those that do not answer while others do.
+    """
 
     async def healthz(request: Request) -> Response:
         return PlainTextResponse("ok\n")
 
     async def readyz(request: Request) -> Response:
         reasons = [] if lifecycle.ready else [lifecycle.phase.value]
-        body = {"ready": lifecycle.ready, "reasons": reasons, "broken_models": dict(broken_models())}
+        body = {"ready": lifecycle.ready, "reasons": reasons, "degraded": dict(degraded()), "broken_models": dict(broken_models())}
         return JSONResponse(body, status_code=200 if lifecycle.ready else 503)
 
     async def metrics(request: Request) -> Response:

@@ -41,6 +41,9 @@ _LONGEST_REQUEST_ID = 128
 # Seconds after which a request that did not fit may: about the time of one batch.
 _RETRY_AFTER = 0.25
 
+# How long a request that is refused may take to arrive.
+_REFUSAL_SECONDS = 0.25
+
 _MAKERS: Mapping[tuple[bool, bool], Any] = MappingProxyType(
     {
         (False, False): grpc.unary_unary_rpc_method_handler,
@@ -108,12 +111,15 @@ class CallInterceptor(grpc.aio.ServerInterceptor):
         return self._methods[path]
 
     def _refusal(self, method: Method, error: InferenceError) -> grpc.RpcMethodHandler[Any, Any]:
-        """A method that takes no request. On the wire one message is a stream of one, so it stands in for methods of each kind."""
+        """A method that leaves its request alone. On the wire one message is a stream of one, so it stands in for methods of each kind."""
 
         async def fail(_: Call) -> None:
             raise error
 
         async def refuse(_: Any, context: Context) -> None:
+            # A client that is still sending when the status comes may lose it. A small request is here at once; a large one is not read.
+            reading = asyncio.ensure_future(context.read())
+            await asyncio.wait({reading}, timeout=_REFUSAL_SECONDS)
             await self.around(fail, method, context, Identity())
 
         make: Any = grpc.stream_stream_rpc_method_handler

@@ -33,7 +33,9 @@ class RequestLimits:
         """Raise `MessageTooLarge` before a message is read."""
         if size > self.message_bytes:
             raise MessageTooLarge(
-                f"the message is larger than max ({size} vs. {self.message_bytes} bytes); send less in one message.", limit="message_bytes"
+                f"the message is larger than max ({size} vs. {self.message_bytes} bytes, INFERENCE_MAX_MESSAGE_BYTES); "
+                "send less in one message.",
+                limit="message_bytes",
             )
 
     def check(self, message: Any, size: int | None = None) -> None:

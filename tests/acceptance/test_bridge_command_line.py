@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -67,6 +70,27 @@ def test_each_document_is_a_job_of_its_own_and_a_slide_takes_its_options(tmp_pat
     assert {"slide_uri": str(tmp_path / "c.svs"), "analysis": "he_baseline", "mpp": 0.5} == shown["request"]
 
 
+def test_a_password_comes_by_a_pipe_and_is_kept_out_of_the_command_line(tmp_path: Path) -> None:
+    (tmp_path / "a.pdf").write_bytes(b"content")
+    command = [sys.executable, "-m", "bridge", "submit", "document", "a.pdf", "--ask-password", "--key", "one"]
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    settings = {"BRIDGE_DATABASE": str(tmp_path / "bridge.db"), "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def submit(given: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            command, input=given, cwd=tmp_path, env=environment | settings, text=True, capture_output=True, timeout=60, check=False
+        )
+
+    async def password() -> str:
+        async with open_trial_store(tmp_path) as store:
+            return str((await store.jobs.find("one")).request["password"])
+
+    empty = submit("")
+    assert (2, True) == (empty.returncode, "--ask-password found no password" in empty.stderr)
+    assert 0 == submit("sekret\n").returncode
+    assert asyncio.run(password()) == "sekret"
+
+
 def test_a_job_submitted_twice_under_one_key_is_one_job(tmp_path: Path) -> None:
     (tmp_path / "labs.json").write_text('{"tests": [{"name": "Glukosa"}]}')
     first, second = (bridge("submit", "labs", "labs.json", "--key", "one", folder=tmp_path) for _ in range(2))
@@ -82,6 +106,7 @@ def test_a_job_submitted_twice_under_one_key_is_one_job(tmp_path: Path) -> None:
         (["submit", "slide", "missing.svs"], "missing.svs does not exist"),
         (["submit", "document", "empty.pdf"], "empty.pdf is empty (0 bytes)"),
         (["submit", "document", "."], ". is not a file"),
+        (["submit", "document", "text.json", "empty.pdf", "a.pdf"], "empty.pdf is empty (0 bytes), was it copied whole?; a.pdf does not"),
         (["submit", "document", "text.json", "text.json", "--key", "k"], "--key names one job, and 2 files were given"),
         (["submit", "labs", "text.json"], "text.json: the lab list is not JSON"),
         (["submit", "labs", "https://host/labs.json"], "is a URL"),
@@ -120,6 +145,13 @@ def test_a_wrong_setting_is_answered_with_one_clear_line(tmp_path: Path, name: s
 def test_each_setting_is_listed_in_the_help_of_run(tmp_path: Path) -> None:
     told = bridge("run", "--help", folder=tmp_path, environment={"COLUMNS": "400"}).out
     assert [] == [name for name in Settings.model_fields if f"{PREFIX}{name.upper()} (" not in " ".join(told.split())]
+
+
+def test_help_and_validation_import_no_database() -> None:
+    slow = ("sqlalchemy", "structlog", "pydantic_settings")
+    program = f"import sys, bridge.__main__; print([name for name in {slow} if name in sys.modules])"
+    told = subprocess.run([sys.executable, "-c", program], text=True, capture_output=True, timeout=60, check=True)
+    assert told.stdout.strip() == "[]"
 
 
 def test_a_database_is_migrated_once(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from bridge.aws.topology import missing
 from bridge.job import Event
 from bridge.ledger.port import JobRecord
 from bridge.settings import load
-from bridge.transports import topology
+from bridge.transports.aws import topology
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_slide
 from tests.support.bridge_process import BridgeSetup

@@ -11,7 +11,6 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from bridge.app import Store, open_store
 from bridge.database.local_queue import LocalQueue
 from bridge.google.access import PubsubAccess
 from bridge.google.intake import Patience
@@ -27,6 +26,7 @@ from bridge.sources.port import Source
 from bridge.sources.pubsub_pull import PubsubSource
 from bridge.sources.redis_list import ListKeys, RedisSource
 from bridge.sources.sqs import SqsSource
+from bridge.store import Store, open_store
 from tests.support.ministack_server import Ministack
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
@@ -143,7 +143,7 @@ async def _pubsub_source() -> AsyncIterator[SourceAtHand]:
             server.create(f"jobs-{urgency}", f"jobs-{urgency}-sub")
         access = PubsubAccess(project="trial", emulator=server.address)
         # Streams end with their receiver: else either might get what both could have.
-        subscriptions, patience = [f"jobs-{urgency}-sub" for urgency in range(3)], Patience(linger_seconds=0)
+        subscriptions, patience = [f"jobs-{urgency}-sub" for urgency in range(3)], Patience(linger_seconds=0, settle_seconds=0.3)
         sources = [PubsubSource(access, subscriptions, lease_seconds=LEASE_SECONDS, patience=patience) for _ in range(2)]
 
         async def send(body: bytes, priority: int = 0) -> None:

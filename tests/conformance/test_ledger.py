@@ -7,10 +7,10 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Store
 from bridge.errors import LeaseLostError, PermanentError
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.ledger.port import Claim, Ledger, Refusal, State
+from bridge.store import Store
 
 LEASE = 0.5
 LONGER_THAN_A_LEASE = 0.65

@@ -13,9 +13,11 @@ from bridge.sources.port import Source
 from tests.conformance.conftest import LEASE_SECONDS, SourceAtHand
 
 LONGER_THAN_A_LEASE = LEASE_SECONDS * 1.3
+# What is waited for ends the wait; only a failure takes so long.
+LONGER_THAN_ANY_HICCUP = 15.0
 
 
-async def _one(source: Source, *, wait_seconds: float = 2.0) -> Delivery:
+async def _one(source: Source, *, wait_seconds: float = LONGER_THAN_ANY_HICCUP) -> Delivery:
     deliveries = await source.receive(limit=1, wait_seconds=wait_seconds)
     assert len(deliveries) == 1
     return deliveries[0]
@@ -66,10 +68,15 @@ async def test_rivals_never_get_the_same_message(source_at_hand: SourceAtHand) -
     for number in range(20):
         await source_at_hand.send(str(number).encode(), 0)
     receivers = [source_at_hand.source, source_at_hand.rival] * 10
+    found: list[Delivery] = []
 
-    found = await asyncio.gather(*(source.receive(limit=2, wait_seconds=0) for source in receivers))
+    async with asyncio.timeout(LONGER_THAN_ANY_HICCUP):
+        while len({delivery.body for delivery in found}) < 20:
+            for deliveries in await asyncio.gather(*(source.receive(limit=2, wait_seconds=0) for source in receivers)):
+                found.extend(deliveries)
 
-    bodies = [delivery.body for deliveries in found for delivery in deliveries]
+    # What comes again did so because a slow machine let its lease run out.
+    bodies = [delivery.body for delivery in found if delivery.receive_count == 1]
     assert len(bodies) == len(set(bodies)) == 20
 
 
@@ -77,7 +84,7 @@ async def test_a_lease_that_runs_out_brings_the_message_again_under_a_new_receip
     await source_at_hand.send(b"one", 0)
     first = await _one(source_at_hand.source)
 
-    second = await _one(source_at_hand.rival, wait_seconds=LEASE_SECONDS * 3)
+    second = await _one(source_at_hand.rival)
 
     assert (first.message_id, first.body, 2) == (second.message_id, second.body, second.receive_count)
     assert first.receipt != second.receipt
@@ -96,7 +103,7 @@ async def test_a_renewed_lease_keeps_the_message(source_at_hand: SourceAtHand) -
 async def test_a_stale_receipt_cannot_be_renewed(source_at_hand: SourceAtHand) -> None:
     await source_at_hand.send(b"one", 0)
     stale = await _one(source_at_hand.source)
-    await _one(source_at_hand.rival, wait_seconds=LEASE_SECONDS * 3)
+    await _one(source_at_hand.rival)
 
     with pytest.raises(LeaseLostError):
         await source_at_hand.source.renew(stale, lease_seconds=10)
@@ -105,7 +112,7 @@ async def test_a_stale_receipt_cannot_be_renewed(source_at_hand: SourceAtHand) -
 async def test_a_stale_receipt_neither_acknowledges_nor_releases(source_at_hand: SourceAtHand) -> None:
     await source_at_hand.send(b"one", 0)
     stale = await _one(source_at_hand.source)
-    fresh = await _one(source_at_hand.rival, wait_seconds=LEASE_SECONDS * 3)
+    fresh = await _one(source_at_hand.rival)
     await source_at_hand.rival.renew(fresh, lease_seconds=10)
 
     await source_at_hand.source.release(stale, delay_seconds=0)
@@ -128,25 +135,31 @@ async def test_an_acknowledged_message_never_comes_again(source_at_hand: SourceA
 
 async def test_a_released_message_comes_again_at_once(source_at_hand: SourceAtHand) -> None:
     await source_at_hand.send(b"one", 0)
-    await source_at_hand.source.release(await _one(source_at_hand.source), delay_seconds=0)
+    delivery = await _one(source_at_hand.source)
+    await source_at_hand.source.renew(delivery, lease_seconds=60)
+    await source_at_hand.source.release(delivery, delay_seconds=0)
 
-    assert (await _one(source_at_hand.rival, wait_seconds=0)).receive_count == 2
+    assert (await _one(source_at_hand.rival)).receive_count == 2
 
 
 async def test_a_message_released_with_a_delay_comes_after_it(source_at_hand: SourceAtHand) -> None:
     await source_at_hand.send(b"one", 0)
-    await source_at_hand.source.release(await _one(source_at_hand.source), delay_seconds=0.5)
+    await source_at_hand.source.release(await _one(source_at_hand.source), delay_seconds=1)
     started = time.monotonic()
 
     assert not await source_at_hand.rival.receive(limit=1, wait_seconds=0)
-    await _one(source_at_hand.rival, wait_seconds=3)
-    assert time.monotonic() - started >= 0.4
+    await _one(source_at_hand.rival)
+    assert time.monotonic() - started >= 0.9
 
 
 async def test_urgent_messages_go_first_and_equals_in_order(source_at_hand: SourceAtHand) -> None:
     for body, priority in [(b"b1", 5), (b"c", 9), (b"a", 0), (b"b2", 5)]:
         await source_at_hand.send(body, priority)
 
-    found = [await _one(source_at_hand.source) for _ in range(4)]
+    found = []
+    for _ in range(4):
+        delivery = await _one(source_at_hand.source)
+        await source_at_hand.source.acknowledge(delivery)
+        found.append(delivery.body)
 
-    assert [b"a", b"b1", b"b2", b"c"] == [delivery.body for delivery in found]
+    assert [b"a", b"b1", b"b2", b"c"] == found

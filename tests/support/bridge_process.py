@@ -13,9 +13,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from bridge.app import Store, open_store
 from bridge.ledger.port import JobRecord
 from bridge.settings import load
+from bridge.store import Store, open_store
 
 Result = TypeVar("Result")
 

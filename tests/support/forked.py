@@ -15,6 +15,7 @@ from typing import Any
 _IMPORTED_ONCE = [
     "tests.support.trial_bridge",
     "bridge.__main__",
+    "bridge.commands.display",
     "bridge.http.metrics",
     "bridge.database.libpq",
     "bridge.ledger.postgres",

@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-from inference_server.app import Application, compose
+from inference_server.app import compose
+from inference_server.application import Application
 from inference_server.settings import Settings
 
 

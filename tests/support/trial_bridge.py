@@ -13,15 +13,16 @@ from pathlib import Path
 from typing import Any
 
 from bridge import logs
-from bridge.app import START_PATIENCE_SECONDS, Bridge, Systems, local_transport, open_store, run_until_signalled
+from bridge.app import START_PATIENCE_SECONDS, Bridge, Systems, local_transport, run_until_signalled
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.job import Delivery, Event, Job, Message, Outcome
 from bridge.settings import Settings, load
 from bridge.sinks.local import LocalSink
 from bridge.steps import Step, StepTaken
+from bridge.store import open_store
 from bridge.systems.port import Context
-from bridge.transports import open_transport
+from bridge.transports.opening import open_transport
 from tests.support import forked
 
 SYSTEM = "trial"

@@ -12,6 +12,7 @@ import numpy as np
 
 from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
+from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
 from inference_server.tasks.documents.layout import Fragment, reading_order
 from inference_server.tasks.documents.recognition import (
@@ -81,7 +82,7 @@ class TextReader:
 
     async def _detect(self, page: Page, caller: Caller, used: dict[str, None]) -> list[Quad]:
         source = await asyncio.to_thread(detector_input, page, self._detection)
-        facts = self._inference.facts(self._models.detector)
+        facts = builtin_facts(self._inference, self._models.detector)
         response = await self._inference.infer(
             InferenceRequest(model=self._models.detector, inputs={facts.inputs[0].name: source.tensor}, caller=caller)
         )
@@ -95,7 +96,7 @@ class TextReader:
         buckets: dict[int, list[Piece]] = defaultdict(list)
         for piece in pieces:
             buckets[bucket_width(piece.width, self._recognition)].append(piece)
-        rows = max(1, self._inference.facts(self._models.recognizer).max_batch_size)
+        rows = max(1, builtin_facts(self._inference, self._models.recognizer).max_batch_size)
         batches = [(width, some) for width, bucket in sorted(buckets.items()) for some in _chunks(bucket, rows)]
         answers = await _gather(self._batch(width, some, caller, used) for width, some in batches)
         read = {
@@ -104,7 +105,7 @@ class TextReader:
         return await asyncio.to_thread(_fragments, candidates, read)
 
     async def _batch(self, width: int, pieces: Sequence[Piece], caller: Caller, used: dict[str, None]) -> list[list[Character]]:
-        facts = self._inference.facts(self._models.recognizer)
+        facts = builtin_facts(self._inference, self._models.recognizer)
         tensor = await asyncio.to_thread(recognizer_input, [piece.image for piece in pieces], width)
         response = await self._inference.infer(
             InferenceRequest(model=self._models.recognizer, inputs={facts.inputs[0].name: tensor}, caller=caller)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import structlog
 
-from inference_server.errors import InvalidCatalogue, InvalidInput, NotFound, Unavailable
+from inference_server.errors import InferenceError, InvalidCatalogue, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.labs.aliases import Alias, AliasMemory
 from inference_server.tasks.labs.catalogue import FOLDER, Catalogue, load_catalogue
 from inference_server.tasks.labs.categorise import Categoriser
 from inference_server.tasks.labs.embed import Embedder, Vectors
+from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.importing import DEFAULT_MODEL
 from inference_server.tasks.labs.match import Candidate, Match, Matcher, MatchSettings
 from inference_server.tasks.labs.normalise import PrintedTest
@@ -91,6 +92,12 @@ class LabClassifier:
         self._aliases: AliasMemory | None = None
         self._ready: _Ready | None = None
         self._starting = asyncio.Lock()
+        self._absence = "the catalogue of lab tests is loading"
+
+    @property
+    def absence(self) -> str:
+        """Why no request is answered yet; empty once they are."""
+        return self._absence
 
     async def start(self) -> None:
         """Load the catalogue and embed its names where that was not done before. Otherwise the first request does it.
@@ -120,6 +127,11 @@ class LabClassifier:
         found = await self.classify([PrintedTest(name=query)], top=hits, caller=caller)
         return found.tests[0].match.candidates
 
+    async def entries(self, codes: Collection[str]) -> dict[str, Entry]:
+        """The catalogue's entries of those codes that it has, by code. Raises `Unavailable`, and what `Inference` raises."""
+        catalogue = (await self._prepared()).catalogue
+        return {code: catalogue.entries[catalogue.by_code[code]] for code in codes if code in catalogue.by_code}
+
     async def upsert_aliases(self, aliases: Sequence[Alias]) -> tuple[int, int]:
         """Remember reviewed names for good: counts of new ones and of changed ones. Raises `InvalidInput`, `NotFound`, `Unavailable`."""
         self._check_items(len(aliases), "aliases")
@@ -134,6 +146,9 @@ class LabClassifier:
     async def embed(self, texts: Sequence[str], *, model: str = "", caller: Caller) -> tuple[Vectors, str]:
         """One L2-normalised row for each text, and the model as name:version. Raises `InvalidInput`, and what `Inference` raises."""
         self._check_items(len(texts), "texts")
+        blank = next((number for number, text in enumerate(texts) if not text.strip()), None)
+        if blank is not None:
+            raise InvalidInput(f"text {blank} (counted from 0) is blank; expected a text with words in it. Leave it out.")
         longest = max(map(len, texts))
         if longest > self._limits.most_embedded_characters:
             raise InvalidInput(
@@ -157,8 +172,17 @@ class LabClassifier:
         if self._ready is None:
             async with self._starting:
                 if self._ready is None:
-                    self._ready = await self._prepare()
+                    self._ready = await self._tried()
         return self._ready
+
+    async def _tried(self) -> _Ready:
+        try:
+            ready = await self._prepare()
+        except InferenceError as error:
+            self._absence = str(error)
+            raise
+        self._absence = ""
+        return ready
 
     async def _prepare(self) -> _Ready:
         started = time.monotonic()

@@ -14,10 +14,11 @@ import structlog
 
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.storage import Storage
+from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.slides import artifacts, he_baseline, manifest, report, resolution
 from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
 from inference_server.tasks.slides.events import EventStream, first_failure
-from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
+from inference_server.tasks.slides.findings import AnalysisPlan, Findings, TileAnalysis
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_cells
 from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.opening import open_slide
@@ -99,7 +100,7 @@ class SlideAnalyzer:
     async def _plan(self, request: AnalysisRequest) -> tuple[AnalysisPlan, TileClassifier | None]:
         name = request.analysis or he_baseline.NAME
         if name == he_baseline.NAME:
-            self._inference.facts(name)
+            builtin_facts(self._inference, name)
             return he_baseline.plan_of(request.tile_size), None
         classifier = await self._classifier(name)
         return classifier.plan(request.tile_size), classifier
@@ -156,29 +157,12 @@ class SlideAnalyzer:
         emit: Callable[[Event], Awaitable[None]],
         started: float,
     ) -> AnalysisResult:
-        plan, facts = analysis.plan, slide.facts
+        plan, bounds = analysis.plan, (float(slide.facts.bounds_x), float(slide.facts.bounds_y))
         findings = await asyncio.to_thread(analysis.findings)
         picture = await artifacts.thumbnail(slide.regions, slide.grid, slide.cells, plan.cell)
-        unreadable = tuple(sorted(slide.regions.unreadable))
-        text = report.render(
-            request=request,
-            facts=facts,
-            mpp=slide.mpp,
-            plan=plan,
-            grid=slide.grid,
-            tissue=slide.tissue,
-            run=report.RunFacts(
-                model=plan.model,
-                version=ran.version,
-                engine=ran.engine,
-                sha256=ran.sha256,
-                tiles_analyzed=len(slide.tiles),
-                unreadable=unreadable,
-            ),
-            findings=findings,
-        )
+        text = _report(request, slide, plan, ran, findings)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
-            folder, bounds = Path(name), (float(facts.bounds_x), float(facts.bounds_y))
+            folder = Path(name)
             await asyncio.to_thread(artifacts.make, folder, findings=findings, picture=picture, report=text, bounds=bounds)
             delivered = await artifacts.deliver(folder, storage=self._storage, output_uri=request.output_uri, stream=emit)
         return AnalysisResult(
@@ -187,9 +171,9 @@ class SlideAnalyzer:
             engine=ran.engine,
             report_json=text,
             artifacts=delivered,
-            facts=facts,
+            facts=slide.facts,
             tiles_analyzed=len(slide.tiles),
-            tiles_skipped=len(unreadable),
+            tiles_skipped=len(slide.regions.unreadable),
             duration_seconds=time.monotonic() - started,
         )
 
@@ -229,6 +213,27 @@ def _analysis(slide: _Slide, plan: AnalysisPlan, classifier: TileClassifier | No
     if classifier is None:
         return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue)
     return SlideClassification(classifier=classifier, plan=plan, grid=slide.grid, tissue=slide.tissue)
+
+
+def _report(request: AnalysisRequest, slide: _Slide, plan: AnalysisPlan, ran: _Ran, findings: Findings) -> str:
+    run = report.RunFacts(
+        model=plan.model,
+        version=ran.version,
+        engine=ran.engine,
+        sha256=ran.sha256,
+        tiles_analyzed=len(slide.tiles),
+        unreadable=tuple(sorted(slide.regions.unreadable)),
+    )
+    return report.render(
+        request=request,
+        facts=slide.facts,
+        mpp=slide.mpp,
+        plan=plan,
+        grid=slide.grid,
+        tissue=slide.tissue,
+        run=run,
+        findings=findings,
+    )
 
 
 def _batches(tiles: Sequence[Tile], size: int) -> Iterator[tuple[Tile, ...]]:

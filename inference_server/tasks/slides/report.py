@@ -46,34 +46,46 @@ def render(
         "schema": SCHEMA,
         "analysis": plan.model,
         "request_id": request.request_id,
-        "model": {
-            "name": run.model,
-            "version": run.version,
-            "engine": run.engine,
-            "sha256": run.sha256,
-            "learned_weights": plan.learned_weights,
-        },
+        "model": _model(run, plan),
         "slide": _slide(facts, mpp, request),
-        "grid": {
-            "level": grid.level,
-            "mpp_x": grid.mpp_x,
-            "mpp_y": grid.mpp_y,
-            "level0_pixels_per_pixel": [grid.scale_x, grid.scale_y],
-            "tile_size": plan.tile_size,
-            "halo": plan.halo,
-        },
-        "tissue": {
-            "area_mm2": round(tissue.area_mm2, 6),
-            "share": round(tissue.share, 6),
-            "threshold_od": round(tissue.threshold, 6),
-            "cell_um": round(tissue.grid.mpp_x, 4),
-        },
+        "grid": _grid(grid, plan),
+        "tissue": _tissue(tissue),
         "measures": findings.measures,
         "tiles": {"analyzed": run.tiles_analyzed, "unreadable": len(run.unreadable)},
         "unreadable": [_place(facts, *place) for place in run.unreadable[:_MOST_LISTED]],
         "notes": list(findings.notes),
     }
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
+
+
+def _model(run: RunFacts, plan: AnalysisPlan) -> dict[str, Json]:
+    return {
+        "name": run.model,
+        "version": run.version,
+        "engine": run.engine,
+        "sha256": run.sha256,
+        "learned_weights": plan.learned_weights,
+    }
+
+
+def _grid(grid: Grid, plan: AnalysisPlan) -> dict[str, Json]:
+    return {
+        "level": grid.level,
+        "mpp_x": grid.mpp_x,
+        "mpp_y": grid.mpp_y,
+        "level0_pixels_per_pixel": [grid.scale_x, grid.scale_y],
+        "tile_size": plan.tile_size,
+        "halo": plan.halo,
+    }
+
+
+def _tissue(tissue: Tissue) -> dict[str, Json]:
+    return {
+        "area_mm2": round(tissue.area_mm2, 6),
+        "share": round(tissue.share, 6),
+        "threshold_od": round(tissue.threshold, 6),
+        "cell_um": round(tissue.grid.mpp_x, 4),
+    }
 
 
 def _slide(facts: SlideFacts, mpp: tuple[float, float], request: AnalysisRequest) -> dict[str, Json]:

@@ -10,6 +10,7 @@ import numpy as np
 from inference_server.engine.port import Tensor
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
+from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.slides import he_baseline, resolution
 from inference_server.tasks.slides.classifier import TileClassifier
 from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
@@ -35,6 +36,7 @@ async def _he_baseline(
 ) -> tuple[list[TileFindings], str]:
     if resolution.sane(mpp) is None:
         raise InvalidInput(f"mpp is {mpp}; he_baseline measures in micrometres and needs the tiles' own: 0.05 to 100.")
+    builtin_facts(inference, he_baseline.NAME)
     grid, resampled = await _resample(pixels, mpp)
     response = await _infer_all(
         inference, he_baseline.NAME, "tiles", resampled, ("candidates", "haematoxylin_density", "eosin_density"), caller

@@ -15,11 +15,11 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from bridge.app import Bridge, Store, Systems, local_transport, open_store
-from bridge.brokers import open_brokers
-from bridge.errors import ConfigurationError
+from bridge.app import Bridge, Systems, local_transport
+from bridge.errors import ConfigurationError, TransientError
 from bridge.settings import load
-from bridge.transports import open_transport
+from bridge.store import Store, open_store
+from bridge.transports.opening import open_brokers, open_transport
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
@@ -95,6 +95,18 @@ async def test_jobs_go_through_pubsub(tmp_path: Path) -> None:
             await _until(done)
         assert {"by command", "twice"} == {json.loads(result.data)["job"] for result in results}
         assert 2 == len(results)
+
+
+async def test_redis_out_of_reach_is_told_by_its_probe(redis: RedisServer) -> None:
+    async with open_brokers(load(redis_queues="jobs", redis_url=redis.url)) as within:
+        assert within.broker is not None
+        assert within.broker.probe is not None
+        await within.broker.probe()
+    async with open_brokers(load(redis_queues="jobs", redis_url="redis://127.0.0.1:1")) as without:
+        assert without.broker is not None
+        assert without.broker.probe is not None
+        with pytest.raises(TransientError):
+            await without.broker.probe()
 
 
 @pytest.mark.parametrize(

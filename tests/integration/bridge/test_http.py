@@ -9,16 +9,18 @@ import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Store, Systems, open_store
-from bridge.errors import ConfigurationError, OverloadError
+from bridge.app import Bridge, Systems, local_transport
+from bridge.errors import ConfigurationError, OverloadError, TransientError
 from bridge.http.routes import Routes
 from bridge.http.server import HttpServer
 from bridge.settings import load
+from bridge.store import Store, open_store
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
 
 
@@ -39,18 +41,31 @@ async def _get(address: str, path: str) -> tuple[int, str]:
 
 
 @asynccontextmanager
-async def _running(folder: Path, probes: dict[str, Any] | None = None) -> AsyncIterator[tuple[str, Store]]:
+async def _running(
+    folder: Path, probes: dict[str, Any] | None = None, transport: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[str, Store]]:
     settings = load(**trial_settings(folder, http=_free_address()))
     stop = asyncio.Event()
     async with open_store(settings) as store:
-        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes=probes or {}))
+        chosen = replace(local_transport(settings, store), **(transport or {}))
+        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes=probes or {}), transport=chosen)
         running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
         try:
-            await asyncio.sleep(0.2)
+            await _until_up(settings.http)
             yield settings.http, store
         finally:
             stop.set()
             await asyncio.wait_for(running, 20)
+
+
+async def _until_up(address: str) -> None:
+    async with asyncio.timeout(20):
+        while True:
+            try:
+                await _get(address, "/healthz")
+                return
+            except urllib.error.URLError:
+                await asyncio.sleep(0.02)
 
 
 async def _until_ended(store: Store, key: str) -> None:
@@ -102,24 +117,49 @@ async def test_metrics_count_jobs_by_system_and_outcome(tmp_path: Path) -> None:
         await store.queue.send("poison", b"?")
         for key in ("good", "bad"):
             await _until_ended(store, key)
-        await asyncio.sleep(0.3)
-        _, text = await _get(address, "/metrics")
+        missing = await _until_told(
+            address,
+            'bridge_jobs_total{outcome="succeeded",system="trial"} 1.0',
+            'bridge_jobs_total{outcome="failed",system="trial"} 1.0',
+            'bridge_jobs_total{outcome="poison",system="unknown"} 1.0',
+            'bridge_tries_total{outcome="PermanentError",system="trial"} 1.0',
+            'bridge_step_seconds_count{step="claimed"} 2.0',
+            "bridge_jobs_in_flight 0.0",
+            "bridge_outbox_messages 0.0",
+            "bridge_queue_messages 0.0",
+        )
 
-    for line in (
-        'bridge_jobs_total{outcome="succeeded",system="trial"} 1.0',
-        'bridge_jobs_total{outcome="failed",system="trial"} 1.0',
-        'bridge_jobs_total{outcome="poison",system="unknown"} 1.0',
-        'bridge_tries_total{outcome="PermanentError",system="trial"} 1.0',
-        'bridge_step_seconds_count{step="claimed"} 2.0',
-        "bridge_jobs_in_flight 0.0",
-        "bridge_outbox_messages 0.0",
-    ):
-        assert line in text
+    assert not missing
+
+
+async def _until_told(address: str, *lines: str) -> list[str]:
+    """Ask for the metrics until they have all lines; returns those that never came."""
+    missing = list(lines)
+    deadline = asyncio.get_running_loop().time() + 15
+    while missing and asyncio.get_running_loop().time() < deadline:
+        _, text = await _get(address, "/metrics")
+        missing = [line for line in lines if line not in text]
+        await asyncio.sleep(0.05 if missing else 0)
+    return missing
+
+
+async def test_a_queue_out_of_reach_makes_a_bridge_not_ready_and_leaves_its_other_figures(tmp_path: Path) -> None:
+    async def down() -> Any:
+        raise TransientError("no queue at 127.0.0.1:1")
+
+    async with _running(tmp_path, transport={"depth": down, "probe": down}) as (address, _):
+        status, told = _parsed(await _get(address, "/readyz"))
+        metrics = await _get(address, "/metrics")
+
+    assert (503, {"ledger": "ok", "queue": "no queue at 127.0.0.1:1"}) == (status, told["checks"])
+    assert metrics[0] == 200
+    assert "bridge_queue_messages NaN" in metrics[1]
+    assert "bridge_outbox_messages 0.0" in metrics[1]
 
 
 async def test_an_address_that_is_taken_is_told_with_the_fix(tmp_path: Path) -> None:
     async with open_store(load(database=str(tmp_path / "bridge.db"))) as store:
-        routes = Routes(jobs=store.jobs, outbox=store.outbox, metrics=None, probes={})  # type: ignore[arg-type]
+        routes = Routes(jobs=store.jobs, figures=None, probes={})  # type: ignore[arg-type]
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             with pytest.raises(ConfigurationError, match=f"BRIDGE_HTTP: cannot listen on {address}"):

@@ -180,6 +180,8 @@ async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
         server.outage = grpc.StatusCode.UNAVAILABLE
         with pytest.raises(TransientError, match="an outage"):
             await source.receive(limit=1, wait_seconds=3)
+        with pytest.raises(TransientError, match="an outage"):
+            await source.probe()
         server.outage = None
         server.publish("jobs", b"one")
 

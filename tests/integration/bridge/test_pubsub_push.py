@@ -21,12 +21,12 @@ from cryptography.x509.oid import NameOID
 from google.auth import crypt, jwt
 from starlette.applications import Starlette
 
-from bridge.app import Store, open_store
 from bridge.google.tokens import TokenVerifier
 from bridge.http.push import PushRoute
 from bridge.http.server import HttpServer
 from bridge.settings import load
 from bridge.sources.pubsub_push import PushInbox
+from bridge.store import Store, open_store
 
 AUDIENCE, ACCOUNT = "https://bridge.example/push", "pusher@trial.iam.gserviceaccount.com"
 Push = Callable[..., Any]

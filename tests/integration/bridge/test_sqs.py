@@ -14,7 +14,6 @@ from uuid import uuid4
 
 import pytest
 
-from bridge.app import open_store
 from bridge.aws.access import Aws, AwsAccess
 from bridge.aws.batches import Batches
 from bridge.aws.names import Names
@@ -30,9 +29,10 @@ from bridge.sinks.sns import SnsSink
 from bridge.sinks.sqs import SqsQueues, SqsSink
 from bridge.sinks.sqs_errors import SqsErrorQueues
 from bridge.sources.sqs import RENEWED_SECONDS, SqsSource
+from bridge.store import open_store
 from bridge.systems.router import Router
 from bridge.systems.wsi import requests
-from bridge.transports import republish
+from bridge.transports.republishing import republish
 from tests.support.ministack_server import Ministack
 from tests.support.sqs import aws_of, fresh_queue, lying_in
 

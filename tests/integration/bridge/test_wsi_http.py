@@ -13,10 +13,11 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Systems, open_store
+from bridge.app import Bridge, Systems
 from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Outcome
 from bridge.settings import load
+from bridge.store import open_store
 from bridge.systems.port import Context
 from bridge.systems.wsi import requests
 from tests.support.trial_bridge import trial_settings

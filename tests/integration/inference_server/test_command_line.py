@@ -14,6 +14,7 @@ import typer
 
 from inference_server.__main__ import cli, main
 from inference_server.settings import PREFIX, Settings
+from tests.support.small_models import sum_and_difference, write_model
 
 Run = Callable[..., tuple[int, str]]
 
@@ -98,3 +99,21 @@ def test_each_setting_is_a_flag_of_serve() -> None:
 def test_a_switch_needs_no_value(run: Run) -> None:
     status, told = run("serve", "--allow-http", "--models", "absent")
     assert (status, "absent is no folder" in told) == (2, True), told
+
+
+def test_what_is_no_onnx_model_is_not_listed_as_well_formed(run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    write_model(tmp_path, "whole", sum_and_difference())
+    write_model(tmp_path, "junk", sum_and_difference())
+    write_model(tmp_path, "empty", sum_and_difference())
+    write_model(tmp_path, "lost", sum_and_difference())
+    (tmp_path / "junk" / "1" / "model.onnx").write_bytes(b"this is no model\n" * 9)
+    (tmp_path / "empty" / "1" / "model.onnx").write_bytes(b"")
+    (tmp_path / "lost" / "1" / "model.onnx").unlink()
+    _, told = run("models", "list", "--models", ".")
+    states = {cells[1].strip(): cells[4].strip() for line in told.splitlines() if len(cells := line.split("│")) == 6}
+    assert ["empty", "junk", "lost", "whole"] == sorted(states)
+    assert "well-formed" == states["whole"]
+    assert "lost/1/model.onnx is missing; put the model there" == states["lost"]
+    assert "junk/1/model.onnx is no ONNX model that can be read (DecodeError)" in states["junk"]
+    assert "empty/1/model.onnx is no ONNX model: its graph has no inputs" in states["empty"]

@@ -6,7 +6,7 @@ import pytest
 
 from bridge.errors import ConfigurationError
 from bridge.settings import load
-from bridge.transports import aws_access, object_options, topology, wsi_source
+from bridge.transports.aws import aws_access, object_options, topology, wsi_source
 
 
 @pytest.fixture(autouse=True)

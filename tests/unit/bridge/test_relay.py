@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from bridge.app import Store, open_store
 from bridge.errors import PermanentError, TransientError
 from bridge.job import Event, Job, Message, Outcome
 from bridge.ledger.port import Claim
 from bridge.relay import Relay, RelayPolicy
 from bridge.settings import load
 from bridge.steps import StepTaken
+from bridge.store import Store, open_store
 
 QUICK = RelayPolicy(poll_seconds=0.05, lease_seconds=0.5, send_seconds=0.3, backoff_seconds=0.05)
 

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 
-from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound
 from inference_server.storage import Storage
 
 REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
@@ -112,6 +113,8 @@ ALLOWED = [
 @pytest.mark.parametrize("uri", ALLOWED)
 def test_a_url_below_a_root_is_let_through(uri: str) -> None:
     Storage(read_roots=(), write_roots=REMOTE).check_writable(uri)
+    with pytest.raises(AccessDenied, match=r"not under an allowed root \(0 set\)"):
+        Storage(read_roots=(), write_roots=()).check_writable(uri)
 
 
 DENIED = [
@@ -175,9 +178,34 @@ async def test_a_file_that_is_not_there_is_not_found(folder: Path) -> None:
             await storage_of(folder).open(str(folder / "root" / name))
 
 
-async def test_what_cannot_be_written_says_why(folder: Path) -> None:
-    with pytest.raises(Unavailable, match=r"while .*slide.tif/new.json was written \(Not a directory\); try again"):
-        await storage_of(folder).write(str(folder / "root" / "slide.tif" / "new.json"), b"{}")
+LONG = "x" * 300
+NEVER = {"slide.tif/new.json": "Not a directory", "": "Is a directory", LONG: "File name too long", f"new/{LONG}": "File name too long"}
+
+
+@pytest.mark.parametrize("name", NEVER)
+async def test_a_place_that_can_be_no_file_is_told_before_and_when_it_is_written(folder: Path, name: str) -> None:
+    uri = str(folder / "root" / name)
+    with pytest.raises(InvalidInput, match=NEVER[name]):
+        storage_of(folder).check_writable(uri)
+    with pytest.raises(InvalidInput, match=NEVER[name]):
+        await storage_of(folder).write(uri, b"{}")
+
+
+async def test_a_place_that_the_system_protects_is_denied() -> None:
+    with pytest.raises(AccessDenied, match=r"may not write /sys/lamina/new.json \(.*Grant its user or role write access"):
+        await Storage(read_roots=(), write_roots=("/sys",)).write("/sys/lamina/new.json", b"{}")
+
+
+@pytest.mark.skipif(os.geteuid() == 0, reason="root may write anywhere")
+def test_a_folder_without_permission_is_denied_before_anything_is_written(folder: Path) -> None:
+    (folder / "root").chmod(0o555)
+    with pytest.raises(AccessDenied, match=r"\(Permission denied\)"):
+        storage_of(folder).check_writable(str(folder / "root" / "new" / "new.json"))
+
+
+def test_folders_that_are_not_there_yet_are_no_hindrance_and_are_not_made(folder: Path) -> None:
+    storage_of(folder).check_writable(str(folder / "root" / "new" / "deep" / "new.json"))
+    assert not (folder / "root" / "new").exists()
 
 
 async def test_a_file_over_the_limit_names_the_limit(folder: Path) -> None:

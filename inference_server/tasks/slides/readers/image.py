@@ -82,7 +82,7 @@ def _decode(name: str, source: Path | io.BytesIO, most_pixels: int, limit: str) 
             return np.ascontiguousarray(_on_white(image)), _resolution(image)
     except Image.DecompressionBombError as error:
         raise InvalidSlide(_too_large(name, "far more ", most_pixels), limit=limit) from error
-    except (OSError, SyntaxError, ValueError, EOFError) as error:
+    except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:  # Pillow raises each of them for damaged files
         raise InvalidSlide(
             f"{name} cannot be decoded: it is truncated, damaged or of an unknown kind. Copy or upload it again, whole."
         ) from error

@@ -164,7 +164,7 @@ def _pyramid(directories: list[Any]) -> Iterator[Any]:
     yield base
     least = base.image_width
     for directory in directories[1:]:
-        if directory.tile_width is None or directory.image_width >= least or directory.image_height < 1:
+        if None in (directory.tile_width, directory.tile_height) or directory.image_width >= least or directory.image_height < 1:
             continue
         across, down = base.image_width / directory.image_width, base.image_height / directory.image_height
         rounding = 1 / directory.image_width + 1 / directory.image_height
@@ -180,7 +180,7 @@ def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
         raise NotThisReader(f"{uri} is a Hamamatsu NDPI")
     if software.startswith(("Philips", "MedScan")) or "<scn" in description[:2000] or "level=0" in description or "iScan" in _xmp(base):
         raise NotThisReader(f"{uri} is a vendor's TIFF with a layout of its own")
-    if base.tile_width is None:
+    if base.tile_width is None or base.tile_height is None:
         raise NotThisReader(f"{uri} is a TIFF without tiles")
 
 

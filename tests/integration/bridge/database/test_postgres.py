@@ -24,8 +24,9 @@ from bridge.database.postgres import PostgresDatabase
 from bridge.database.schema import metadata
 from bridge.errors import ConfigurationError, LeaseLostError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome
+from bridge.ledger.either import LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import Claim
-from bridge.ledger.postgres import PostgresDeadLetters, PostgresJobs, PostgresLedger, PostgresOutbox, PostgresPruner
+from bridge.ledger.postgres import PostgresDeadLetters, PostgresLedger
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import PostgresServer
 
@@ -90,7 +91,7 @@ async def test_tables_of_others_are_left_alone_and_the_schema_can_be_chosen(post
     postgres.run("CREATE TABLE jobs (mine text)", database=url.rpartition("/")[2])
     async with _opened(url, schema="My_jobs") as database:
         await migrate(database)
-        await PostgresJobs(database).announce(Job(key="job", system="trial", request={}))
+        await LedgerJobs(database).announce(Job(key="job", system="trial", request={}))
 
     assert ["My_jobs", "public"] == sorted(_column(postgres, url, "SELECT schemaname FROM pg_tables WHERE tablename = 'jobs'"))
     assert ["job"] == _column(postgres, url, 'SELECT key FROM "My_jobs".jobs')
@@ -216,7 +217,7 @@ async def test_an_end_whose_confirmation_was_lost_is_an_end_all_the_same(
 
         with pytest.raises(LeaseLostError):
             await ledger.finish(claim, _success())
-        assert 1 == (await PostgresOutbox(database).backlog()).depth
+        assert 1 == (await LedgerOutbox(database).backlog()).depth
 
 
 async def test_cancelling_whoever_waits_leaves_the_pool_whole(database: PostgresDatabase) -> None:
@@ -276,7 +277,7 @@ async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: 
     database = PostgresDatabase(_AsyncpgDriver(postgres.new_database()))
     try:
         assert await migrate(database)
-        ledger, outbox, letters = PostgresLedger(database), PostgresOutbox(database), PostgresDeadLetters(database)
+        ledger, outbox, letters = PostgresLedger(database), LedgerOutbox(database), PostgresDeadLetters(database)
         claim = await _claim(ledger)
         assert not isinstance(await ledger.claim(_job(), worker="rival", lease_seconds=9), Claim)
         await ledger.renew(claim, lease_seconds=60, progress=0.5, stage="half")
@@ -295,9 +296,9 @@ async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: 
         await letters.mark_replayed(letter.id)
         await letters.bury(_delivery(), reason="not JSON")
         await ledger.finish(await _claim(ledger), _success())
-        assert [("job", "succeeded")] == [(record.key, record.state.value) for record in await PostgresJobs(database).list()]
+        assert [("job", "succeeded")] == [(record.key, record.state.value) for record in await LedgerJobs(database).list()]
         await asyncio.sleep(0.02)
-        assert 3 == await PostgresPruner(database).prune(keep_seconds=0.01)
+        assert 3 == await LedgerPruner(database).prune(keep_seconds=0.01)
         await _use_queue(LocalQueue(database, "jobs"))
     finally:
         await database.close()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from inference_server.errors import AccessDenied, ConfigurationError, InvalidDocument, InvalidInput, NotFound
+from inference_server.errors import AccessDenied, ConfigurationError, InvalidDocument, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
@@ -245,3 +245,12 @@ async def test_white_text_on_black_is_read(reader: DocumentReader) -> None:
 
 async def test_a_password_is_not_shown() -> None:
     assert "secret" not in repr(DocumentRequest(content=b"", password="secret"))
+
+
+@pytest.mark.parametrize("missing", ["ppocrv6_small_det", "ppocrv6_small_rec"])
+async def test_a_server_without_a_built_in_model_is_unavailable_until_it_is_built(text_models: Path, tmp_path: Path, missing: str) -> None:
+    for name in {"ppocrv6_small_det", "ppocrv6_small_rec"} - {missing}:
+        (tmp_path / name).symlink_to(text_models / name)
+    reader = DocumentReader(RecordedInference(tmp_path), Storage(read_roots=(), write_roots=()), tmp_path)
+    with pytest.raises(Unavailable, match=rf"lacks its built-in model {missing}.*`inference-server models build`"):
+        await read(reader, DocumentRequest(content=lab_report_pdf()))

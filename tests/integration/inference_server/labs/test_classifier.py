@@ -244,3 +244,21 @@ class LateInference(DirectInference):
         if not self.loaded:
             raise Unavailable(f"model {model} is still loading")
         return super().facts(model, version)
+
+
+@pytest.mark.parametrize("blank", ["", "  \n\t"])
+async def test_a_blank_text_is_not_embedded_and_told_by_its_number(labs: LabClassifier, blank: str) -> None:
+    with pytest.raises(InvalidInput, match=r"text 1 \(counted from 0\) is blank"):
+        await labs.embed(["glucose", blank], caller=CALLER)
+
+
+async def test_why_labs_are_absent_is_told_until_they_answer(models: Path) -> None:
+    inference = LateInference(models)
+    labs = LabClassifier(inference, models)
+    told = [labs.absence]
+    with pytest.raises(Unavailable):
+        await labs.start()
+    told.append(labs.absence)
+    inference.loaded = True
+    await labs.start()
+    assert ["the catalogue of lab tests is loading", "model all_minilm_l6_v2 is still loading", ""] == [*told, labs.absence]

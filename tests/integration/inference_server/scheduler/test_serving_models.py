@@ -325,6 +325,10 @@ async def test_an_unknown_model_or_version_is_not_found(tmp_path: Path, engine: 
     async with serving(tmp_path, selector(engine)) as models:
         with pytest.raises(NotFound, match="there is no model absent"):
             await ask(models, "absent")
+        with pytest.raises(NotFound, match=r"without a name: name one in model_name .*RepositoryIndex lists them"):
+            await ask(models, "")
+        with pytest.raises(NotFound, match=r"without a name: .*RepositoryIndex lists them"):
+            await models.load("")
         with pytest.raises(NotFound, match="no version 7; it has 1"):
             models.facts("double", "7")
 

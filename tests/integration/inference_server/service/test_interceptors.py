@@ -183,6 +183,8 @@ async def test_a_message_too_big_is_refused_with_the_limit_and_counted_unless_it
     async with running(_echo) as server:
         error = await _failure(server.one(Request(raw_input_contents=[bytes(size)])))
         assert (error.code(), "larger than max" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
+        # gRPC itself, which refuses what is far larger, knows no settings.
+        assert ("INFERENCE_MAX_MESSAGE_BYTES" in str(error.details())) == bool(counted)
         assert (server.gauge("lamina_limit_refusals_total", limit="message_bytes") or 0) == counted
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -18,7 +19,8 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 from inference import model_config_pb2
 
-from inference_server.app import Application, compose
+from inference_server.app import compose
+from inference_server.application import Application
 from inference_server.settings import Settings
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -236,7 +238,8 @@ async def test_a_cancelled_call_frees_its_place_and_harms_nobody(stub: Any) -> N
     await asyncio.sleep(0.05)
     cancelled.cancel()
     await asyncio.gather(cancelled, return_exceptions=True)
-    await asyncio.wait_for(asyncio.gather(blocking, kept), 20)
+    answers = await asyncio.wait_for(asyncio.gather(blocking, kept), 20)
+    assert (True, ["slow", "slow"]) == (cancelled.cancelled(), [answer.model_name for answer in answers])
 
 
 async def test_server_live_answers_within_50_ms_while_a_model_computes(stub: Any) -> None:
@@ -302,6 +305,11 @@ async def test_http_tells_health_readiness_and_metrics(application: Application)
     assert await _get(application, "/healthz") == (200, "ok\n")
     status, body = await _get(application, "/readyz")
     assert (status, '"ready":true' in body, "broken:1" in body) == (200, True, True)
+    degraded = json.loads(body)["degraded"]
+    expected = {"SlideService": "he_baseline", "DocumentService": "ppocrv6_small_det", "LabService": "all_minilm_l6_v2"}
+    assert {f"lamina.v1.{name}" for name in expected} == set(degraded)
+    for name, model in expected.items():
+        assert f"lacks its built-in model {model}" in degraded[f"lamina.v1.{name}"]
     status, body = await _get(application, "/metrics")
     assert status == 200
     assert "lamina_server_ready 1.0" in body

@@ -19,7 +19,7 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 from onnx import TensorProto
 
-from inference_server.app import Application
+from inference_server.application import Application
 from tests.support.requests import failure, floats, infer_request, steps
 from tests.support.running_application import running_application
 from tests.support.small_models import identity, slow, sum_and_difference, write_model, write_small_repository

@@ -15,7 +15,7 @@ import pytest_asyncio
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
-from inference_server.app import Application
+from inference_server.application import Application
 from inference_server.service.lifecycle import Phase
 from tests.support.requests import failure, floats, infer_request, steps
 from tests.support.running_application import running_application

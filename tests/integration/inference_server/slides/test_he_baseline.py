@@ -15,9 +15,9 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image, ImageFilter
 
-from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, NotFound
+from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, NotFound, Unavailable
 from inference_server.scheduler.port import Caller
-from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, Progress
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, ClientTile, Progress
 from tests.support.slides import paint, scattered, write_svs
 
 WIDTH, HEIGHT = 1300, 900
@@ -241,3 +241,21 @@ async def test_a_grey_image_without_tiles_is_read_too(analyses: Any, tmp_path: P
     tifffile.imwrite(path, picture, photometric="rgb", resolution=(20000, 20000), resolutionunit="CENTIMETER", rowsperstrip=64)
     found = await analyses.run(path)
     assert ("image", len(NUCLEI)) == (found.report["slide"]["reader"], len(found.points))
+
+
+async def test_a_server_without_its_model_is_unavailable_until_it_is_built(tmp_path: Path, slide: Path, analyses_with: Any) -> None:
+    analyses = analyses_with(tmp_path / "models")
+    with pytest.raises(Unavailable, match=r"lacks its built-in model he_baseline.*`inference-server models build`"):
+        await analyses.run(slide)
+    tile = ClientTile(id="a", rgb=bytes(64 * 64 * 3), width=64, height=64)
+    with pytest.raises(Unavailable, match="lacks its built-in model he_baseline"):
+        await analyses.analyzer.analyze_tiles("", [tile], 0.5, Caller())
+
+
+async def test_a_place_that_can_never_be_written_to_is_refused_before_the_slide_is_read(analyses: Any, slide: Path, tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "report").write_bytes(b"a file")
+    request = AnalysisRequest(slide_uri=str(slide), output_uri=str(tmp_path / "out" / "report"))
+    events = analyses.analyzer.analyze(request, Caller())
+    with pytest.raises(InvalidInput, match=r"analysis.json can be no file \(Not a directory\)"):
+        await anext(events)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 from pathlib import Path
 
 import numpy as np
@@ -158,6 +160,55 @@ async def test_a_tiff_that_leaves_out_optional_tags_is_not_told_to_be_truncated(
     Image.new("1", (64, 48)).save(path)
     facts = await facts_of(path)
     assert ("image", (64, 48), None) == (facts.reader, (facts.levels[0].width, facts.levels[0].height), facts.mpp_x)
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+async def test_tags_that_are_missing_or_odd_leave_no_backtrace_among_the_logs(
+    tmp_path: Path, picture: NDArray[np.uint8], bigtiff: bool, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", bigtiff=bigtiff)
+    content = path.read_bytes()
+    with tifffile.TiffFile(path) as tiff:
+        entries = [tag.offset for tag in tiff.pages[0].tags]
+    told = []
+    for entry in entries:
+        # As an unknown tag, as text that does not end, of an unknown type, and without a value.
+        for place, value in ((entry, 60_000), (entry + 2, 2), (entry + 2, 99), (entry + 4, 0)):
+            odd = bytearray(content)
+            odd[place : place + 2] = value.to_bytes(2, "little")
+            path.write_bytes(odd)
+            with contextlib.suppress(InvalidSlide):
+                told.append((await facts_of(path)).reader)
+    assert {"tiff"} < set(told)
+    assert "" == capfd.readouterr().err
+
+
+@pytest.mark.parametrize("bigtiff", [False, True])
+async def test_a_tag_that_claims_more_than_the_file_has_does_not_take_the_memory(
+    tmp_path: Path, picture: NDArray[np.uint8], bigtiff: bool
+) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", bigtiff=bigtiff)
+    with tifffile.TiffFile(path) as tiff:
+        entry = tiff.pages[0].tags["BitsPerSample"].offset
+    odd = bytearray(path.read_bytes())
+    odd[entry + 4 : entry + 8] = b"\xff\xff\xff\xff"
+    path.write_bytes(odd)
+    with pytest.raises(InvalidSlide, match="points past its end: it is truncated or damaged"):
+        await facts_of(path)
+
+
+async def test_directories_in_a_circle_are_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_svs(tmp_path / "slide.svs", picture)
+    content = bytearray(path.read_bytes())
+    with tifffile.TiffFile(path) as tiff:
+        first, page = tiff.pages[0].offset, tiff.pages[0]
+        link = first + 2 + 12 * len(page.tags)
+    content[link : link + 4] = first.to_bytes(4, "little")
+    path.write_bytes(content)
+    with pytest.raises(InvalidSlide, match="directories form a circle"):
+        await asyncio.wait_for(facts_of(path), 10)
 
 
 async def test_a_text_file_named_svs_is_told_to_be_no_slide(tmp_path: Path) -> None:

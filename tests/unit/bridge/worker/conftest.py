@@ -11,13 +11,13 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Store, open_store
 from bridge.envelopes import native
 from bridge.errors import PoisonError
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.settings import load
 from bridge.sources.local import LocalSource
 from bridge.steps import Step, StepTaken
+from bridge.store import Store, open_store
 from bridge.systems.port import Context
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 

@@ -18,6 +18,9 @@ from bridge.ledger.port import DeadLetter, JobRecord, Jobs, State
 
 _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED})
 _STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.RUNNING: "cyan", State.WAITING: "yellow", State.QUEUED: "dim"}
+# In these states the last error is that of an earlier try.
+_PAST_ERRORS = frozenset({State.QUEUED, State.RUNNING})
+_NAMES = {"attempts": "failed tries"}
 _LOOK_SECONDS = 0.25
 # After so long in the queue a hint is shown, in seconds.
 _PATIENCE = 5.0
@@ -33,7 +36,7 @@ def settings_help(defaults: Mapping[str, Any]) -> str:
 
 def jobs_table(records: Sequence[JobRecord]) -> Table:
     """One row a job, each named by the start of its key."""
-    table = Table("job", "system", "state", "tries", "asked for", "took", "note", box=None, header_style="bold")
+    table = Table("job", "system", "state", "failed tries", "asked for", "took", "note", box=None, header_style="bold")
     for column in table.columns[:-1]:
         column.no_wrap = True
     for record in records:
@@ -44,17 +47,19 @@ def jobs_table(records: Sequence[JobRecord]) -> Table:
             str(record.attempts),
             _time(record.created_at),
             _took(record),
-            escape(_cut(_progress(record) if record.state is State.RUNNING else record.last_error)),
+            escape(_cut(_note(record))),
         )
     return table
 
 
 def job_details(facts: Mapping[str, Any]) -> Table:
-    """One row a fact."""
+    """One row a fact. An error that the job has got past is told as that."""
     table = Table(box=None, show_header=False)
     table.add_column(style="bold")
     table.add_column(overflow="fold")
-    for name, value in facts.items():
+    past = facts["state"] in _PAST_ERRORS
+    for fact, value in facts.items():
+        name = _NAMES.get(fact, fact) if fact != "last_error" or not past else "error of an earlier try"
         if value is None or value == "":
             continue
         if name.endswith("_at"):
@@ -119,8 +124,12 @@ class Waiting:
         display.update(row, completed=record.progress, stage=stage)
 
 
-def _progress(record: JobRecord) -> str:
-    return f"{record.progress:.0%} {record.stage}".strip()
+def _note(record: JobRecord) -> str:
+    """How far a running job is, or what the last error was; one that the job has got past is told as that."""
+    earlier = f"earlier: {record.last_error}" if record.last_error and record.state in _PAST_ERRORS else ""
+    if record.state is State.RUNNING:
+        return ", ".join(part for part in (f"{record.progress:.0%} {record.stage}".strip(), earlier) if part)
+    return earlier or record.last_error
 
 
 def _took(record: JobRecord) -> str:

@@ -1,16 +1,16 @@
-"""The command `bridge topology`."""
+"""The command `bridge topology apply`."""
 
 from __future__ import annotations
 
 import asyncio
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from bridge import logs
-from bridge import settings as configuration
 from bridge.errors import PermanentError
-from bridge.settings import Settings
+
+if TYPE_CHECKING:
+    from bridge.settings import Settings
 
 commands = typer.Typer(help="Queues and topics of SQS and SNS.", no_args_is_help=True)
 
@@ -23,6 +23,9 @@ def _group() -> None:
 @commands.command()
 def apply(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would be made.")] = False) -> None:
     """Make the queues, topics, subscriptions and policies that these settings need and that are missing."""
+    from bridge import logs
+    from bridge import settings as configuration
+
     settings = configuration.load()
     logs.configure("warning")
     if not settings.sqs_queues:
@@ -34,7 +37,7 @@ def apply(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what
 async def _apply(settings: Settings, *, dry_run: bool) -> int:
     """Returns how many changes there were to make."""
     from bridge.aws.topology import make, missing
-    from bridge.transports import open_aws, topology
+    from bridge.transports.aws import open_aws, topology
 
     changes = 0
     async with open_aws(settings) as aws:

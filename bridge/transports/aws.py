@@ -1,64 +1,23 @@
-"""Puts sources and sinks together, as the settings name them."""
+"""SQS, SNS and S3, as the settings name them."""
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
 from bridge.aws.access import Aws, AwsAccess
 from bridge.aws.names import Names, short_name
 from bridge.aws.payloads import PayloadPlace, Payloads
 from bridge.aws.topology import Topology
-from bridge.brokers import open_brokers
-from bridge.envelopes import masstransit
-from bridge.errors import PermanentError
-from bridge.job import Job, Message
-from bridge.ledger.port import DeadLetter, JobRecord, State
+from bridge.job import Job
+from bridge.ledger.port import DeadLetter
 from bridge.settings import Settings
-from bridge.sinks.port import Sink
-from bridge.sinks.routed import RoutedSink
-from bridge.sinks.sns import SnsSink
-from bridge.sinks.sqs import SqsQueues, SqsSink
-from bridge.sinks.sqs_errors import SqsErrorQueues
-from bridge.sources.sqs import SqsSource
+from bridge.sinks.sqs import SqsQueues
 from bridge.systems.wsi import requests
 from bridge.systems.wsi.requests import AnswerNames
-from bridge.transport import Transport
-from bridge.worker.burial import Burial
 
 _DEPTHS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
-
-
-@asynccontextmanager
-async def open_transport(settings: Settings, *, local: Transport) -> AsyncIterator[Transport]:
-    """The transport that is set; `local` is the embedded one, and takes what is sent to `local:…`."""
-    async with open_aws(settings) as aws, open_brokers(settings) as brokers:
-        # boto3 is loaded by the first call, so these cost nothing where AWS is not used.
-        queues = SqsQueues(aws, payloads=payloads(aws, settings))
-        sqs = SqsSink(queues, queue=settings.results_queue)
-        schemes: Mapping[str, Sink] = {"local": local.sink, "sqs": sqs, "sns": SnsSink(aws), **brokers.sinks}
-        if not settings.sqs_queues:
-            place = brokers.broker or local
-            yield Transport(source=place.source, sink=RoutedSink(place.sink, schemes), dead_letters=local.dead_letters, depth=place.depth)
-            return
-        source = SqsSource(
-            aws,
-            settings.sqs_queues,
-            lease_seconds=settings.lease_seconds,
-            payloads=payloads(aws, settings),
-            urgent_in_a_row=settings.sqs_urgent_in_a_row,
-        )
-        errors = SqsErrorQueues(queues, source=source.name, skips=requests.is_of_another_type)
-        try:
-            yield Transport(
-                source=source,
-                sink=RoutedSink(sqs, schemes),
-                dead_letters=Burial(local.dead_letters, errors),
-                depth=lambda: _depth(aws, settings),
-            )
-        finally:
-            await source.close()
 
 
 @asynccontextmanager
@@ -136,33 +95,8 @@ async def resend_to_sqs(settings: Settings, letter: DeadLetter) -> None:
         await queues.send(letter.queue, letter.body, message_id=own, group=group, attributes=letter.attributes)
 
 
-async def republish(settings: Settings, record: JobRecord) -> str:
-    """Tell the platform of an ended job once more, under a new message id; returns that id. Raises `PermanentError`."""
-    result = record.result or {}
-    if record.system != requests.SYSTEM or record.state not in {State.SUCCEEDED, State.FAILED}:
-        stands = f"the job {record.key} is {record.state.value} and of the system {record.system}"
-        raise PermanentError(f"{stands}; only an ended job of {requests.SYSTEM} has an answer")
-    job = Job(key=record.key, system=record.system, request=record.request)
-    names = AnswerNames(source=wsi_source(settings))
-    succeeded = record.state is State.SUCCEEDED
-    events = requests.completed(job, result["result_s3_key"], names) if succeeded else requests.failed(job, str(result["reason"]), names)
-    if not events or not events[0].destination.startswith("sns:"):
-        raise PermanentError(f"the job {record.key} was not asked for by an event, so that none answers it")
-    message_id, body = masstransit.republished(events[0].body)
-    async with open_aws(settings) as aws:
-        message = Message(
-            message_id=message_id,
-            job_key=job.key,
-            type=events[0].type,
-            destination=events[0].destination.removeprefix("sns:"),
-            body=body,
-            attributes=events[0].attributes,
-        )
-        await SnsSink(aws).send(message)
-    return message_id
-
-
-async def _depth(aws: Aws, settings: Settings) -> int:
+async def depth(aws: Aws, settings: Settings) -> int:
+    """How many messages lie in the queues that are set. Raises as `Aws.call` does."""
     total = 0
     names = Names(aws)
     for queue in settings.sqs_queues:

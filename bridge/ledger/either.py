@@ -1,0 +1,76 @@
+"""What is the same in either database, but for the SQL: each method is one statement."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from bridge.database.port import Database
+from bridge.job import Job, Message
+from bridge.ledger.port import Backlog, JobRecord, State
+from bridge.ledger.rows import job_values, message_of, only_record, prefix_bounds, record_of, storable
+
+_SQL = Path(__file__).parent / "sql"
+
+
+class LedgerOutbox:
+    """Messages that are committed and not yet sent."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = database.statements(_SQL, "outbox")
+
+    async def take(self, *, limit: int, lease_seconds: float) -> Sequence[Message]:
+        """Take messages that are due and that no other relay holds, oldest first."""
+        found = await self._database.change(self._sql["take"], {"limit": limit, "lease": lease_seconds})
+        return [message_of(row) for row in sorted(found.rows, key=lambda row: row["id"])]
+
+    async def mark_sent(self, message_id: str) -> None:
+        """Record that a message has arrived at its sink."""
+        await self._database.change(self._sql["mark_sent"], {"message_id": message_id})
+
+    async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
+        """Record that a try to send failed."""
+        values = {"message_id": message_id, "delay": delay_seconds, "error": storable(error)}
+        await self._database.change(self._sql["postpone"], values)
+
+    async def backlog(self) -> Backlog:
+        """How much is still to be sent, taken messages included."""
+        [row] = (await self._database.look(self._sql["backlog"])).rows
+        return Backlog(depth=row["depth"], oldest_age=row["oldest_age"])
+
+
+class LedgerJobs:
+    """What people and programs ask about jobs."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = database.statements(_SQL, "jobs")
+
+    async def announce(self, job: Job) -> None:
+        """Record a job as queued; harmless when it is known."""
+        await self._database.change(self._sql["announce"], job_values(job))
+
+    async def find(self, key_prefix: str) -> JobRecord | None:
+        """The one job whose key starts so; None when none does, or several do."""
+        return only_record((await self._database.look(self._sql["find"], prefix_bounds(key_prefix))).rows, key_prefix)
+
+    async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
+        """The newest first."""
+        values = {"limit": limit, "state": state.value if state else None}
+        return [record_of(row) for row in (await self._database.look(self._sql["list"], values)).rows]
+
+
+class LedgerPruner:
+    """Takes away what nobody will ask for any more."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = database.statements(_SQL, "pruning")
+
+    async def prune(self, *, keep_seconds: float, limit: int = 500) -> int:
+        """Remove what ended longer ago, at most `limit` rows of each kind; returns how many."""
+        found = 0
+        for statement in self._sql.values():
+            found += (await self._database.change(statement, {"keep": keep_seconds, "limit": limit})).count
+        return found

@@ -1,0 +1,43 @@
+"""Sends messages to where jobs come from."""
+
+from __future__ import annotations
+
+import secrets
+
+from bridge.database.local_queue import LocalQueue
+from bridge.database.port import Database
+from bridge.errors import PermanentError
+from bridge.job import Job
+from bridge.ledger.port import DeadLetter
+from bridge.settings import Settings
+from bridge.transports.aws import resend_to_sqs, send_to_sqs
+from bridge.transports.pubsub import publish
+from bridge.transports.redis import send_to_redis
+
+
+async def send_job(settings: Settings, job: Job, message: bytes, *, local: LocalQueue) -> None:
+    """Send a message that asks for a job to the source that is set; `local` is the embedded one."""
+    if settings.sqs_queues:
+        await send_to_sqs(settings, job, message)
+    elif settings.redis_queues:
+        await send_to_redis(settings, settings.redis_queues[0 if job.priority <= 0 else -1], job.key, message)
+    elif settings.pubsub_subscriptions:
+        await publish(settings, message, {"job_key": job.key})
+    else:
+        await local.send(job.key, message, priority=job.priority)
+
+
+async def resend_letter(settings: Settings, letter: DeadLetter, *, database: Database) -> None:
+    """Send the bytes of a dead letter to where they came from. Raises `PermanentError` when that is not set up here."""
+    # Under an id of its own: the old message may still be on its way off the queue.
+    own = f"{letter.message_id}.{secrets.token_hex(4)}"
+    if letter.source == "sqs":
+        await resend_to_sqs(settings, letter)
+    elif letter.source == "local":
+        await LocalQueue(database, letter.queue).send(own, letter.body, attributes=letter.attributes)
+    elif letter.source == "redis" and letter.queue in settings.redis_queues:
+        await send_to_redis(settings, letter.queue, own, letter.body, dict(letter.attributes))
+    elif letter.source == "pubsub" and letter.queue in settings.pubsub_subscriptions:
+        await publish(settings, letter.body, dict(letter.attributes))
+    else:
+        raise PermanentError(f"dead letter {letter.id} came from {letter.source}, which is not set up here; replay it where it is")

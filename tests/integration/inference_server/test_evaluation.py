@@ -1,0 +1,120 @@
+"""The commands that measure, with the real models, on data made here."""
+
+from __future__ import annotations
+
+import json
+import logging
+import shutil
+import sys
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import structlog
+
+from inference_server.__main__ import main
+from inference_server.settings import PREFIX, Settings
+from tests.support.built_models import built_models
+from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
+
+Run = Callable[..., tuple[int, str, str]]
+LABS, DOCUMENTS = "all_minilm_l6_v2", ("ppocrv6_small_det", "ppocrv6_small_rec")
+TESTS = """name,specimen,unit,category,loinc
+Hemoglobin,,g/dL,Complete Blood Count (CBC),718-7
+Gula Darah Puasa,,mg/dL,Diabetes Panel,1558-6
+Glucose,,mg/dL,Lipid Profile,14749-6
+Kreatinin,serum,mg/dL,,9999999-9
+"""
+
+
+@pytest.fixture
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+    """Runs the command line in an empty folder: exit status, and what it printed as its result and beside it."""
+    for name in Settings.model_fields:
+        monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+    # One engine: to measure them all takes longer than the test.
+    monkeypatch.setenv("INFERENCE_ENGINE", "onnxruntime:float32")
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments: str) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["inference-server", "evaluate", *arguments])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        return int(ended.value.code or 0), *capsys.readouterr()
+
+    handlers = logging.getLogger().handlers[:]
+    yield run
+    # The command set the logs to this test's standard error.
+    structlog.reset_defaults()
+    logging.getLogger().handlers[:] = handlers
+
+
+@pytest.fixture
+def models(tmp_path: Path) -> Path:
+    """A repository without reviewed names, where the built-in catalogue's names may be embedded already."""
+    built, own = built_models(LABS, *DOCUMENTS), tmp_path / "models"
+    (own / "_catalogue").mkdir(parents=True)
+    for name in (LABS, *DOCUMENTS):
+        (own / name).symlink_to(built / name)
+    for vectors in (built / "_catalogue").glob("vectors-*.npz"):
+        shutil.copy(vectors, own / "_catalogue")
+    return own
+
+
+def test_lab_tests_are_measured_as_json_and_as_a_table(run: Run, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "tests.csv").write_text(TESTS)
+    status, told, beside = run("labs", "tests.csv", "--models", str(models), "--json")
+    assert 0 == status, beside
+    figures = json.loads(told)
+    counts = {"tests": 4, "tests_without_entry": 1, "codes_without_entry": ["9999999-9"]}
+    # Glucose in mg/dL is 2345-7: another property of the same component in the same specimen, and not what the table says.
+    shares = {"top_1": 0.5, "recall_20": 0.75, "component_and_specimen_top_1": 1, "category_accuracy": 2 / 3}
+    assert counts | shares == {name: figures[name] for name in counts | shares}
+    status, table, beside = run("labs", "tests.csv", "--models", str(models))
+    lines = [line.strip("│ ").split("│") for line in table.splitlines() if "top-1" in line]
+    assert (0, "0.500") == (status, lines[0][1].strip()), beside
+
+
+def test_documents_are_measured_by_page_and_in_all(run: Run, models: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "documents"
+    folder.mkdir()
+    (folder / "report.pdf").write_bytes(lab_report_pdf())
+    pages = [{"lines": [{"text": line} for line in text.split("\n")]} for text in LAB_REPORT_TEXT]
+    (folder / "report.json").write_text(json.dumps({"pages": pages}))
+    (folder / "second.png").write_bytes(image_file(images_of(lab_report_pdf())[1], "PNG"))
+    (folder / "second.csv").write_text("0,0,1,0,1,1,0,1,SECOND PAGE\n0,2,1,2,1,3,0,3,KREATININ 0.9 MG/DL\n0,4,1,4,1,5,0,5,THIRD LINE\n")
+    (folder / "torn.png").write_bytes(b"\x89PNG\r\n\x1a\n")
+    (folder / "torn.txt").write_text("ab cd")
+    (folder / "unknown.png").write_bytes(b"")
+    status, told, beside = run("documents", "documents", "--models", str(models), "--json")
+    assert (0, True) == (status, "Left out, for they have no text beside them: unknown.png" in beside), beside
+    figures = json.loads(told)
+    # "third line" is missing: 11 characters with its space, 2 words of 7.
+    expected = [("report.pdf", 1, 0, 0), ("report.pdf", 2, 0, 0), ("second.png", 0, 11, 2), ("torn.png", 0, 5, 2)]
+    assert expected == [(page["document"], page["page"], page["character_edits"], page["word_edits"]) for page in figures["pages"]]
+    assert [False, False, False, True] == [bool(page["error"]) for page in figures["pages"]]
+    characters = sum(len(text) for text in LAB_REPORT_TEXT) + len(LAB_REPORT_TEXT[1]) + 11 + 5
+    assert pytest.approx(16 / characters) == figures["character_error_rate"]
+
+
+BAD = {
+    "a table that is not there": (("labs", "absent.csv"), "absent.csv cannot be read (No such file"),
+    "a folder that is not there": (("documents", "absent"), "absent is no folder; expected one with documents"),
+    "models that are not there": (("labs", "tests.csv"), "lacks the model all_minilm_l6_v2. Make it there: inference-server models build"),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_a_mistake_gets_a_clear_message_and_status_2(run: Run, tmp_path: Path, case: str) -> None:
+    (tmp_path / "tests.csv").write_text(TESTS)
+    (tmp_path / "models").mkdir()
+    arguments, message = BAD[case]
+    status, told, beside = run(*arguments, "--models", "models")
+    assert (2, "", True) == (status, told, message in beside), beside
+
+
+def test_pages_that_the_text_does_not_have_are_a_mistake(run: Run, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(lab_report_pdf())
+    (tmp_path / "report.json").write_text(json.dumps({"pages": [{"lines": []}]}))
+    status, _, beside = run("documents", ".", "--models", str(models))
+    assert (2, True) == (status, "report.pdf has 2 page(s) and the text beside it 1" in beside), beside
