@@ -88,9 +88,13 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         address=settings.listen,
         services=[inference, *_tasks(settings, models, labs, metrics)],
         lifecycle=lifecycle,
-        interceptors=[calls],
-        connection=Connection(max_message_bytes=settings.max_message_bytes, max_streams=settings.max_streams),
-        credentials=security.credentials,
+        intercept=calls.wrap,
+        connection=Connection(
+            max_message_bytes=settings.max_message_bytes,
+            max_streams=settings.max_streams,
+            max_bytes_arriving=settings.max_bytes_in_flight,
+        ),
+        tls=security.tls,
     )
     broken, degraded = partial(broken_models, models), partial(_degraded, models, labs)
     health = health_app(lifecycle=lifecycle, registry=registry, broken_models=broken, degraded=degraded)

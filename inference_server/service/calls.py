@@ -33,6 +33,8 @@ class Method:
     is_probe: bool
     # Logged when it fails, and when a defect is looked for.
     is_quiet: bool
+    # Its end is the caller's to choose.
+    lasts: bool = False
 
 
 @dataclass(kw_only=True, slots=True)

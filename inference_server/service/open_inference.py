@@ -224,7 +224,7 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
         return self._parts.control.log_settings(request.settings)
 
 
-def add_to_server(servicer: OpenInferenceServicer, server: grpc.aio.Server) -> None:
+def add_to_server(servicer: OpenInferenceServicer, server: Any) -> None:
     """Add the servicer with its own readers and writers of the messages that carry tensors."""
     generated = _Generated()
     wire_grpc.add_GRPCInferenceServiceServicer_to_server(servicer, generated)  # type: ignore[arg-type]
@@ -234,7 +234,7 @@ def add_to_server(servicer: OpenInferenceServicer, server: grpc.aio.Server) -> N
         "ModelInfer": make_one(servicer.ModelInfer, parse_request, serialize_response),
         "ModelStreamInfer": make_many(servicer.ModelStreamInfer, parse_request, serialize_stream_response),
     }
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler(SERVICE, generated.handlers | own),))
+    server.add_registered_method_handlers(SERVICE, generated.handlers | own)
 
 
 class _Generated:

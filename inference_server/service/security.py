@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import ipaddress
+import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
-import grpc
-
 from inference_server.errors import ConfigurationError
 from inference_server.service.access import Access
-from inference_server.service.tls import TlsFiles, server_credentials
+from inference_server.service.tls import TlsFiles, server_tls
 from inference_server.service.tokens import permissions_of
 
 
@@ -37,7 +36,7 @@ class Security:
     """What the server does about it."""
 
     # None for no TLS.
-    credentials: grpc.ServerCredentials | None
+    tls: ssl.SSLContext | None
     access: Access
 
 
@@ -49,9 +48,7 @@ def secure(options: SecurityOptions) -> Security:
     certificates = None
     if known_by_certificate and options.tokens is None:
         certificates = permissions_of("INFERENCE_TLS_CLIENT_PERMISSIONS (--tls-client-permissions)", options.tls_client_permissions)
-    return Security(
-        credentials=server_credentials(files) if files else None, access=Access(tokens=options.tokens, certificates=certificates)
-    )
+    return Security(tls=server_tls(files) if files else None, access=Access(tokens=options.tokens, certificates=certificates))
 
 
 def is_loopback(address: str) -> bool:

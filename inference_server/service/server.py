@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
-import grpc
-import grpc.aio
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
-from grpc_reflection.v1alpha import reflection
+from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 
 from inference_server.errors import ConfigurationError
+from inference_server.service.http2.connection import ConnectionLimits
+from inference_server.service.http2.server import Http2Server, Intercept
 from inference_server.service.lifecycle import Lifecycle, Phase
 
 _log = structlog.get_logger()
@@ -33,7 +33,7 @@ class Service:
     # Full name, such as lamina.v1.SlideService.
     name: str
     # Adds the servicer to a server: the generated add_XServicer_to_server with the servicer bound.
-    add_to: Callable[[grpc.aio.Server], None]
+    add_to: Callable[[Any], None]
     # Whether it could answer now, the models that it needs considered.
     is_able: Callable[[], bool] = lambda: True
 
@@ -50,21 +50,8 @@ class Connection:
     keepalive_seconds: float = 60.0
     # Shortest time between a client's own such questions, in seconds.
     shortest_ping_seconds: float = 10.0
-
-    def options(self) -> list[tuple[str, int]]:
-        """The same, in gRPC's words."""
-        return [
-            # Messages over the limit are refused by us, with words and a count; gRPC itself takes none that is twice as large.
-            ("grpc.max_receive_message_length", min(2 * self.max_message_bytes, 2**31 - 1)),
-            ("grpc.max_send_message_length", self.max_message_bytes),
-            ("grpc.max_concurrent_streams", self.max_streams),
-            ("grpc.keepalive_time_ms", round(self.keepalive_seconds * 1000)),
-            ("grpc.keepalive_timeout_ms", 20_000),
-            ("grpc.keepalive_permit_without_calls", 1),
-            ("grpc.http2.min_ping_interval_without_data_ms", round(self.shortest_ping_seconds * 1000)),
-            # Two servers on one port would share its calls at random.
-            ("grpc.so_reuseport", 0),
-        ]
+    # Bytes of all messages that have begun to arrive and were not yet taken.
+    max_bytes_arriving: int = 2**30
 
 
 class GrpcServer:
@@ -76,26 +63,24 @@ class GrpcServer:
         address: str,
         services: Sequence[Service],
         lifecycle: Lifecycle,
-        interceptors: Sequence[grpc.aio.ServerInterceptor] = (),
+        intercept: Intercept | None = None,
         connection: Connection | None = None,
-        credentials: grpc.ServerCredentials | None = None,
+        tls: ssl.SSLContext | None = None,
     ) -> None:
-        """Binds at once; speaks TLS with `credentials`. Raises `ConfigurationError` when the address cannot be had."""
+        """Binds at once; speaks TLS with `tls`. Raises `ConfigurationError` when the address cannot be had."""
         self._services = services
         self._lifecycle = lifecycle
-        self._server = grpc.aio.server(interceptors=interceptors, options=(connection or Connection()).options())
+        self._server = _transport(connection or Connection(), intercept, tls)
         self._health = health.aio.HealthServicer()
         for service in services:
             service.add_to(self._server)
         health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*(service.name for service in services), health.SERVICE_NAME, reflection.SERVICE_NAME)
-        reflection.enable_server_reflection(names, self._server)
+        servicer = reflection.aio.ReflectionServicer(service_names=names)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
         try:
-            listen = (
-                partial(self._server.add_secure_port, server_credentials=credentials) if credentials else self._server.add_insecure_port
-            )
-            port = listen(address)
-        except RuntimeError as error:
+            port = self._server.listen(address)
+        except (OSError, ValueError, OverflowError) as error:
             raise ConfigurationError(f"INFERENCE_LISTEN: {address} cannot be listened on; choose another address.") from error
         self.address = f"{address.rpartition(':')[0]}:{port}"
 
@@ -126,8 +111,25 @@ class GrpcServer:
         await _first_of(hurry.wait(), self._lifecycle.idle(), timeout=drain_seconds)
         if self._lifecycle.in_flight:
             _log.warning("cancelling", in_flight=self._lifecycle.in_flight)
-        await self._server.stop(grace=None)
+        else:
+            await _first_of(hurry.wait(), self._server.flushed(), timeout=drain_seconds)
+        await self._server.stop()
         await _first_of(self._lifecycle.idle(), timeout=_LAST_SECONDS)
+
+
+def _transport(connection: Connection, intercept: Intercept | None, tls: ssl.SSLContext | None) -> Http2Server:
+    return Http2Server(
+        limits=ConnectionLimits(
+            most_streams=connection.max_streams,
+            keepalive_seconds=connection.keepalive_seconds,
+            shortest_ping_seconds=connection.shortest_ping_seconds,
+        ),
+        # Messages over the limit are refused with words and a count; the transport itself takes none that is twice as large.
+        most_message_bytes=min(2 * connection.max_message_bytes, 2**32 - 1),
+        most_bytes_arriving=connection.max_bytes_arriving,
+        intercept=intercept,
+        tls=tls,
+    )
 
 
 async def _first_of(*waits: Any, timeout: float) -> None:  # noqa: ASYNC109 - a bound of the wait, not of the work

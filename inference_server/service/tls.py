@@ -5,9 +5,6 @@ from __future__ import annotations
 import ssl
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
-
-import grpc
 
 from inference_server.errors import ConfigurationError
 from inference_server.service.watched import Watched
@@ -30,37 +27,35 @@ class TlsFiles:
         return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
 
 
-def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """What a gRPC server needs to speak TLS. Each new connection gets what the files hold then, as long as it is right.
+def server_tls(files: TlsFiles) -> ssl.SSLContext:
+    """What a server needs to speak TLS. Each new connection gets what the files hold then, as long as it is right.
 
     Raises `ConfigurationError` when the files are wrong now.
     """
-    watched = Watched(files.paths, lambda: _configuration(files), name="TLS certificates")
-    return grpc.dynamic_ssl_server_credentials(watched.value, _changes(watched), require_client_authentication=files.client_ca is not None)
+    watched = Watched(files.paths, lambda: _context(files), name="TLS certificates")
+    listening = _context(files)
+
+    def renew(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
+        """Called by OpenSSL when a client says hello, with or without a server's name."""
+        connection.context = watched.refresh()
+
+    listening.sni_callback = renew
+    return listening
 
 
-def _changes(watched: Watched[grpc.ServerCertificateConfiguration]) -> Any:
-    """What gRPC asks at each handshake, in a thread of its own: the new configuration, None when it is the old one."""
-    given = watched.value
-
-    def fetch() -> grpc.ServerCertificateConfiguration | None:
-        nonlocal given
-        now = watched.refresh()
-        if now is given:
-            return None
-        given = now
-        return now
-
-    return fetch
-
-
-def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    content = {path: _read(path) for path in files.paths}
-    _check(files)
-    return grpc.ssl_server_certificate_configuration(
-        [(content[files.key], content[files.certificate])],
-        root_certificates=content[files.client_ca] if files.client_ca else None,
-    )
+def _context(files: TlsFiles) -> ssl.SSLContext:
+    for path in files.paths:
+        _read(path)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["h2"])
+    # A resumed session would be let in by what the files held when it began.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    _load(context, files)
+    if files.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _read(path: Path) -> bytes:
@@ -70,9 +65,7 @@ def _read(path: Path) -> bytes:
         raise ConfigurationError(f"{path} cannot be read ({error.strerror}); expected a PEM file that the server may read.") from error
 
 
-def _check(files: TlsFiles) -> None:
-    """Let OpenSSL say whether the files are right and belong together: gRPC takes anything, and fails at the handshakes."""
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+def _load(context: ssl.SSLContext, files: TlsFiles) -> None:
     try:
         # The password is there so that an encrypted key is an error, not a question on the terminal.
         context.load_cert_chain(files.certificate, files.key, password="")

@@ -64,12 +64,12 @@ class StreamResponse:
     error: str = ""
 
 
-def parse_request(content: bytes) -> InferRequest:
+def parse_request(content: bytes | bytearray) -> InferRequest:
     """Read a request as gRPC received it. Raises `DecodeError`."""
     if len(content) >= _LARGE and (split := _without_raw(content)) is not None:
         header, raw = split
         return InferRequest(message=wire.ModelInferRequest.FromString(header), raw=raw, size=len(content))
-    message = wire.ModelInferRequest.FromString(content)
+    message = wire.ModelInferRequest.FromString(bytes(content))
     return InferRequest(message=message, raw=message.raw_input_contents, size=len(content))
 
 
@@ -96,7 +96,7 @@ def _parts(response: InferResponse) -> list[bytes | memoryview]:
     return parts
 
 
-def _without_raw(content: bytes) -> tuple[bytes, list[memoryview]] | None:
+def _without_raw(content: bytes | bytearray) -> tuple[bytes, list[memoryview]] | None:
     """The fields of a request that are not raw elements, and those that are, in their order; None of one with too many fields."""
     view = memoryview(content)
     header: list[memoryview] = []
@@ -119,7 +119,7 @@ def _without_raw(content: bytes) -> tuple[bytes, list[memoryview]] | None:
     return b"".join(header), raw
 
 
-def _field_end(content: bytes, tag: int, position: int) -> tuple[int, int]:
+def _field_end(content: bytes | bytearray, tag: int, position: int) -> tuple[int, int]:
     """Where a field's value begins and ends."""
     kind = tag & 7
     if kind == _LENGTH_DELIMITED:
@@ -136,7 +136,7 @@ def _field_end(content: bytes, tag: int, position: int) -> tuple[int, int]:
     return position, end
 
 
-def _read_varint(content: bytes, position: int) -> tuple[int, int]:
+def _read_varint(content: bytes | bytearray, position: int) -> tuple[int, int]:
     value = 0
     for index, byte in enumerate(content[position : position + _LONGEST_VARINT]):
         value |= (byte & 0x7F) << (7 * index)

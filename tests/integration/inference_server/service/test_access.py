@@ -88,12 +88,10 @@ async def running(authority: Authority, folder: Path, *, access: str = "", token
             for name in (SLIDES, "test.Service")
         ],
         lifecycle=lifecycle,
-        interceptors=[
-            CallInterceptor(
-                lifecycle=lifecycle, bytes_in_flight=BytesInFlight(most=2**20), metrics=CallMetrics(registry, "1"), access=security.access
-            )
-        ],
-        credentials=security.credentials,
+        intercept=CallInterceptor(
+            lifecycle=lifecycle, bytes_in_flight=BytesInFlight(most=2**20), metrics=CallMetrics(registry, "1"), access=security.access
+        ).wrap,
+        tls=security.tls,
     )
     await server.start()
     try:

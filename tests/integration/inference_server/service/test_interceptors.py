@@ -79,9 +79,9 @@ async def running(
         address="127.0.0.1:0",
         services=[Service(name="test.Service", add_to=lambda server: server.add_generic_rpc_handlers((handler,)))],
         lifecycle=lifecycle,
-        interceptors=[
-            CallInterceptor(lifecycle=lifecycle, bytes_in_flight=held, metrics=metrics, limits=limits or RequestLimits(message_bytes=2**20))
-        ],
+        intercept=CallInterceptor(
+            lifecycle=lifecycle, bytes_in_flight=held, metrics=metrics, limits=limits or RequestLimits(message_bytes=2**20)
+        ).wrap,
         connection=Connection(max_message_bytes=2**20, max_streams=streams),
     )
     await server.start()

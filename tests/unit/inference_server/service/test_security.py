@@ -66,7 +66,7 @@ def test_a_server_open_to_others_is_refused_and_the_fix_is_told(files: dict[str,
 
 @pytest.mark.parametrize("also", ["tokens", "tls_client_ca"])
 def test_tls_with_tokens_or_with_client_certificates_may_listen_anywhere(files: dict[str, Path], also: str) -> None:
-    assert secure(options(files, "tls_certificate", "tls_key", also, tls_client_permissions=("infer",))).credentials is not None
+    assert secure(options(files, "tls_certificate", "tls_key", also, tls_client_permissions=("infer",))).tls is not None
 
 
 @pytest.mark.parametrize("names", [("tls_certificate",), ("tls_key",), ("tls_client_ca",), ("tls_key", "tls_client_ca")])
