@@ -82,7 +82,12 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     labs = lab_classifier(settings, models)
     inference = _open_inference(settings, models, lifecycle, bytes_in_flight, levels or LogLevels(settings.log_level), metrics)
     calls = CallInterceptor(
-        lifecycle=lifecycle, bytes_in_flight=bytes_in_flight, metrics=metrics, access=security.access, limits=_request_limits(settings)
+        lifecycle=lifecycle,
+        bytes_in_flight=bytes_in_flight,
+        metrics=metrics,
+        access=security.access,
+        limits=_request_limits(settings),
+        levels=levels,
     )
     grpc = GrpcServer(
         address=settings.listen,

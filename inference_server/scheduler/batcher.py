@@ -29,9 +29,13 @@ class Batcher:
         self._batching = batching
         # Requests without a batch dimension are run one at a time.
         self._most = max(1, max_batch_size)
+        # Whether nothing is waited for.
+        self._at_once = not batching.max_delay_seconds and not batching.preferred_sizes
 
     def form(self, line: WaitingLine, now: float) -> Formed:
         """Take the next batch out of the line, or tell when to look again."""
+        if self._at_once and (all_of_them := line.take_all(self._most)):
+            return Formed(batch=all_of_them)
         again_at: float | None = None
         for bucket in line.buckets():
             rows = line.rows(bucket)

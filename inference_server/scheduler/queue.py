@@ -87,6 +87,8 @@ class WaitingLine:
 
     def __init__(self, batching: Batching | None = None, *, weights: Mapping[str, float] = _EVEN) -> None:
         batching = batching or Batching()
+        # What came since the last look, by identity: as long as all of it can go at once, nobody's turn has to be found.
+        self._fresh: dict[int, Work] = {}
         # Priority → client → bucket → requests in the order of their arrival.
         self._levels: dict[int, dict[str, dict[Bucket, _Line]]] = {}
         self._level_turns = Turns[int](batching.share, rank=int)
@@ -98,30 +100,57 @@ class WaitingLine:
         self._counts: dict[int, int] = {}
 
     def __len__(self) -> int:
-        return sum(self._counts.values())
+        return sum(self._counts.values(), len(self._fresh))
 
     def __contains__(self, work: Work) -> bool:
-        return id(work) in self._buckets.get(work.bucket, ())
+        return id(work) in self._fresh or id(work) in self._buckets.get(work.bucket, ())
 
     def __iter__(self) -> Iterator[Work]:
+        self._settle()
         return (work for line in self._buckets.values() for work in line.values())
 
     def waiting(self, level: int) -> int:
         """Requests of a priority."""
+        self._settle()
         return self._counts.get(level, 0)
 
     def push(self, work: Work) -> None:
         """Append a request to its client's line."""
+        self._fresh[id(work)] = work
+
+    def take_all(self, room: int) -> tuple[Work, ...]:
+        """Take all requests if they are of one bucket and fit into `room` rows; none if not."""
+        if self._counts or not self._fresh:
+            return ()
+        works = tuple(self._fresh.values())
+        bucket, rows = works[0].bucket, 0
+        for work in works:
+            rows += work.rows
+            if rows > room or work.bucket != bucket:
+                return ()
+        self._fresh.clear()
+        return works
+
+    def _settle(self) -> None:
+        """Put what is fresh into the lines."""
+        if self._fresh:
+            for work in self._fresh.values():
+                self._enter(work)
+            self._fresh.clear()
+
+    def _enter(self, work: Work) -> None:
         self._level_turns.enter(work.level)
         self._turns(work.level).enter(work.client)
         client = self._levels.setdefault(work.level, {}).setdefault(work.client, {})
         client.setdefault(work.bucket, OrderedDict())[id(work)] = work
         self._buckets.setdefault(work.bucket, OrderedDict())[id(work)] = work
         self._rows[work.bucket] = self._rows.get(work.bucket, 0) + work.rows
-        self._counts[work.level] = self.waiting(work.level) + 1
+        self._counts[work.level] = self._counts.get(work.level, 0) + 1
 
     def remove(self, work: Work) -> None:
         """Take a request out, wherever it stands."""
+        if self._fresh.pop(id(work), None) is not None:
+            return
         clients = self._levels[work.level]
         lines = clients[work.client]
         for lines_by_bucket in (lines, self._buckets):
@@ -144,6 +173,7 @@ class WaitingLine:
 
     def buckets(self) -> list[Bucket]:
         """The buckets, that of the request whose turn it is first."""
+        self._settle()
         if not self._levels:
             return []
         level = self._level_turns.first()
@@ -153,14 +183,17 @@ class WaitingLine:
 
     def rows(self, bucket: Bucket) -> int:
         """Rows that wait in a bucket."""
+        self._settle()
         return self._rows.get(bucket, 0)
 
     def oldest(self, bucket: Bucket) -> Work:
         """The request of a bucket that came first."""
+        self._settle()
         return next(iter(self._buckets[bucket].values()))
 
     def next(self, bucket: Bucket) -> Work:
         """The request of a bucket whose turn it is."""
+        self._settle()
         lines = (
             self._levels[level][client][bucket]
             for level in list(self._level_turns.in_order())
@@ -171,6 +204,7 @@ class WaitingLine:
 
     def take(self, bucket: Bucket, room: int) -> list[Work]:
         """Take requests of a bucket until no further one fits into `room` rows, in the order of their turns."""
+        self._settle()
         taken: list[Work] = []
         for level in list(self._level_turns.in_order()):
             for work in self._take(level, bucket, room):

@@ -50,6 +50,7 @@ class ServedModel:
         self._batching: Batching = loaded.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
         self._line = WaitingLine(loaded.batching, weights=options.client_weights)
+        metrics.waiting.set_function(self._line.__len__)
         self._batcher = Batcher(loaded.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
         self._admission = admission
@@ -148,7 +149,6 @@ class ServedModel:
         self._line.push(work)
         self._empty.clear()
         self._watch(work)
-        self._metrics.waiting.set(len(self._line))
         self._look()
         return work
 
@@ -201,7 +201,6 @@ class ServedModel:
         """Take a request out of the queue if it still waits; one that runs stays until its batch ends."""
         if work in self._line:
             self._line.remove(work)
-            self._metrics.waiting.set(len(self._line))
             self._release(work, answered=False)
 
     def _release(self, work: Work, *, answered: bool) -> None:
@@ -230,7 +229,6 @@ class ServedModel:
                     self._look(max(formed.again_at - now, 0.0001))
                 break
             self._start(instance, formed.batch, now)
-        self._metrics.waiting.set(len(self._line))
 
     def _free(self) -> Instance | None:
         """An idle instance that may run now."""

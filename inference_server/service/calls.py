@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any
 
 import grpc
@@ -23,6 +24,16 @@ _LONGEST_DETAILS = 4500
 _log = structlog.get_logger()
 
 
+class Kind(Enum):
+    """What a call takes of the server."""
+
+    CALL = "a call"
+    # Asked by those who watch the server.
+    PROBE = "a probe"
+    # A probe whose end is the caller's to choose.
+    LASTING_PROBE = "a lasting probe"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Method:
     """A method, looked up once."""
@@ -30,11 +41,9 @@ class Method:
     # /package.Service/Method
     path: str
     metrics: MethodMetrics
-    is_probe: bool
+    kind: Kind
     # Logged when it fails, and when a defect is looked for.
     is_quiet: bool
-    # Its end is the caller's to choose.
-    lasts: bool = False
 
 
 @dataclass(kw_only=True, slots=True)

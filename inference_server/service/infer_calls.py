@@ -7,6 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 
 from inference import grpc_service_pb2 as wire
 
@@ -39,6 +40,9 @@ class _Place:
     part: SharedPart
 
 
+_NOWHERE: Mapping[str, _Place] = MappingProxyType({})
+
+
 class InferCalls:
     """Runs models for ModelInfer and ModelStreamInfer."""
 
@@ -55,8 +59,10 @@ class InferCalls:
         check_version(message.model_version)
         facts = self._models.facts(message.model_name, message.model_version)
         options = request_options(message.parameters)
-        classes = {output.name: classes_wanted(output.name, output.parameters) for output in message.outputs}
-        given, wanted = self._places(message.inputs), self._places(message.outputs)
+        given, wanted, classes = _NOWHERE, _NOWHERE, dict.fromkeys((output.name for output in message.outputs), 0)
+        if request.has_extensions:
+            classes = {output.name: classes_wanted(output.name, output.parameters) for output in message.outputs}
+            given, wanted = self._places(message.inputs), self._places(message.outputs)
         with self._holding(given) if given else nullcontext():
             answer = await self._models.infer(
                 InferenceRequest(

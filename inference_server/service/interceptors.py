@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
-from contextlib import AbstractContextManager, aclosing, contextmanager, nullcontext
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -16,9 +15,10 @@ import structlog
 from google.protobuf.message import DecodeError
 
 from inference_server.errors import InferenceError, InvalidInput, Overloaded
+from inference_server.logs import LogLevels
 from inference_server.service.access import Access, Identity
 from inference_server.service.caller import client_of, remember_proved_name
-from inference_server.service.calls import Call, Method, abort
+from inference_server.service.calls import Call, Kind, Method, abort
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.server import Serve
 from inference_server.service.http2.stream import Content
@@ -65,9 +65,16 @@ class CallInterceptor:
         metrics: CallMetrics,
         access: Access | None = None,
         limits: RequestLimits | None = None,
+        levels: LogLevels | None = None,
     ) -> None:
-        """Without `access` everybody may call everything."""
-        self._lifecycle = lifecycle
+        """Without `access` everybody may call everything. `levels`: which events are logged."""
+        # A health check takes no place, so that nobody can make the server look ill; watching its health takes one of their own.
+        self._doors: dict[Kind, tuple[Callable[[], None], Callable[[], None]]] = {
+            Kind.CALL: (lifecycle.enter, lifecycle.leave),
+            Kind.PROBE: (_nothing, _nothing),
+            Kind.LASTING_PROBE: (lifecycle.enter_probe, lifecycle.leave_probe),
+        }
+        self._levels = levels or LogLevels("info")
         self._bytes = bytes_in_flight
         self._metrics = metrics
         self.access = access or Access()
@@ -77,12 +84,12 @@ class CallInterceptor:
         """What serves a method, made once."""
         service, _, name = path.lstrip("/").partition("/")
         is_probe = path.startswith(_PROBES)
+        lasts = is_probe and handler.response_streaming
         method = Method(
             path=path,
             metrics=self._metrics.of_method(service, name),
-            is_probe=is_probe,
+            kind=Kind.LASTING_PROBE if lasts else Kind.PROBE if is_probe else Kind.CALL,
             is_quiet=is_probe or path in _FREQUENT,
-            lasts=handler.response_streaming,
         )
         return _Wrapped(self, handler, method).serve
 
@@ -90,13 +97,19 @@ class CallInterceptor:
         self, work: Callable[[Call, CallContext], Awaitable[None]], method: Method, context: CallContext, identity: Identity
     ) -> None:
         """One call, from its begin to its end, whatever the end is."""
-        remember_proved_name(self.access.name_of(identity, context))
+        name = self.access.name_of(identity, context)
+        if name is not None:
+            remember_proved_name(name)
         call = Call(method=method)
         started = time.perf_counter()
         method.metrics.begin()
         try:
-            with self._place(method):
+            enter, leave = self._doors[method.kind]
+            enter()
+            try:
                 await work(call, context)
+            finally:
+                leave()
         except asyncio.CancelledError:
             call.code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
             raise
@@ -110,15 +123,8 @@ class CallInterceptor:
             method.metrics.end(call.code.name, seconds)
             self._log(call, context, seconds)
 
-    def _place(self, method: Method) -> AbstractContextManager[None]:
-        """A health check takes no place, so that nobody can make the server look ill; watching its health takes one of their own."""
-        if not method.is_probe:
-            return self._lifecycle.call()
-        return self._lifecycle.probe() if method.lasts else nullcontext()
-
-    @contextmanager
-    def admitted(self, call: Call, size: int) -> Iterator[None]:
-        """Hold a request's bytes while it is worked on. Raises `MessageTooLarge`, `Overloaded`."""
+    def hold(self, call: Call, size: int) -> None:
+        """Hold a request's bytes while it is worked on; `release` gives them back. Raises `MessageTooLarge`, `Overloaded`."""
         self._limits.check_size(size)
         if not self._bytes.try_hold(size):
             raise Overloaded(
@@ -127,10 +133,10 @@ class CallInterceptor:
                 limit="bytes_in_flight",
             )
         call.size += size
-        try:
-            yield
-        finally:
-            self._bytes.release(size)
+
+    def release(self, size: int) -> None:
+        """Give back what a request held."""
+        self._bytes.release(size)
 
     def check(self, message: Any, size: int) -> None:
         """Raise `InvalidInput` for a message, of so many bytes, that holds too much of something."""
@@ -138,7 +144,7 @@ class CallInterceptor:
 
     def _log(self, call: Call, context: CallContext, seconds: float) -> None:
         quiet = call.method.is_quiet and call.code is grpc.StatusCode.OK
-        if quiet and not _log.is_enabled_for(logging.DEBUG):
+        if quiet and not self._levels.verbose:
             return
         log = _log.debug if quiet else _log.info
         log(
@@ -185,8 +191,12 @@ class _Wrapped:
             context.finish_with(await self._behaviour(self._messages(call, context), context))
             return
         content = await context.read_one()
-        with self._interceptor.admitted(call, len(content)):
+        size = len(content)
+        self._interceptor.hold(call, size)
+        try:
             context.finish_with(await self._behaviour(self._message(call, content), context))
+        finally:
+            self._interceptor.release(size)
 
     async def _to_stream(self, call: Call, context: CallContext) -> None:
         """A method with many responses; its generator is closed before the call ends."""
@@ -194,13 +204,21 @@ class _Wrapped:
             await _send(self._behaviour(self._messages(call, context), context), context)
             return
         content = await context.read_one()
-        with self._interceptor.admitted(call, len(content)):
+        size = len(content)
+        self._interceptor.hold(call, size)
+        try:
             await _send(self._behaviour(self._message(call, content), context), context)
+        finally:
+            self._interceptor.release(size)
 
     async def _messages(self, call: Call, context: CallContext) -> AsyncIterator[Any]:
         while (content := await context.read()) is not grpc.aio.EOF:
-            with self._interceptor.admitted(call, len(content)):
+            size = len(content)
+            self._interceptor.hold(call, size)
+            try:
                 yield self._message(call, content)
+            finally:
+                self._interceptor.release(size)
 
     def _message(self, call: Call, content: Content) -> Any:
         try:
@@ -209,10 +227,17 @@ class _Wrapped:
             raise InvalidInput(
                 f"the request to {call.method.path} is no message of its type; compare the two sides' .proto files."
             ) from error
-        own = getattr(message, "request_id", "") or getattr(message, "id", "")
-        call.own_id = own[:_LONGEST_REQUEST_ID]
-        self._interceptor.check(message.message if isinstance(message, InferRequest) else message, len(content))
+        if isinstance(message, InferRequest):
+            call.own_id = message.message.id[:_LONGEST_REQUEST_ID]
+            self._interceptor.check(message.message, len(content))
+        else:
+            call.own_id = (getattr(message, "request_id", "") or getattr(message, "id", ""))[:_LONGEST_REQUEST_ID]
+            self._interceptor.check(message, len(content))
         return message
+
+
+def _nothing() -> None:
+    """A door that is always open."""
 
 
 async def _fail(error: InferenceError, call: Call, context: CallContext) -> None:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from enum import Enum
 
 from inference_server.errors import Overloaded, Unavailable
@@ -58,30 +57,28 @@ class Lifecycle:
         if phase is Phase.DRAINING:
             self._draining.set()
 
-    @contextmanager
-    def call(self) -> Iterator[None]:
-        """Hold while a call is served. Raises `Unavailable` when the server takes no new ones, `Overloaded` when it has too many."""
+    def enter(self) -> None:
+        """A call begins. Raises `Unavailable` when the server takes no new ones, `Overloaded` when it has too many."""
         if self.phase is Phase.DRAINING:
             raise Unavailable(f"{Phase.DRAINING.value}; call another one, or try again.")
         self._check_places(self._in_flight)
         self._in_flight += 1
         self._idle.clear()
-        try:
-            yield
-        finally:
-            self._in_flight -= 1
-            if self._in_flight == 0:
-                self._idle.set()
 
-    @contextmanager
-    def probe(self) -> Iterator[None]:
-        """Hold while a probe lasts; shutting down does not wait for it. Raises `Overloaded`."""
+    def leave(self) -> None:
+        """A call that was let in has ended."""
+        self._in_flight -= 1
+        if self._in_flight == 0:
+            self._idle.set()
+
+    def enter_probe(self) -> None:
+        """A probe that lasts begins; shutting down does not wait for it. Raises `Overloaded`."""
         self._check_places(self._probes)
         self._probes += 1
-        try:
-            yield
-        finally:
-            self._probes -= 1
+
+    def leave_probe(self) -> None:
+        """It has ended."""
+        self._probes -= 1
 
     def _check_places(self, taken: int) -> None:
         if taken >= self._most_calls:

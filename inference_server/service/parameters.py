@@ -40,6 +40,9 @@ class RequestOptions:
     timeout_seconds: float | None
 
 
+_NO_OPTIONS = RequestOptions(priority=0, timeout_seconds=None)
+
+
 @dataclass(frozen=True, kw_only=True)
 class SharedPart:
     """The part of a shared memory region that holds a tensor."""
@@ -51,6 +54,8 @@ class SharedPart:
 
 def request_options(parameters: Parameters) -> RequestOptions:
     """Read a request's parameters; those that nobody knows mean nothing. Raises `InvalidInput`."""
+    if not parameters:
+        return _NO_OPTIONS
     for name, value in parameters.items():
         if name.startswith(_RESERVED) and name not in _TYPES:
             raise InvalidInput(f"parameter {name} is unknown; of those that begin with {_RESERVED} there is {_EMPTY_FINAL_RESPONSE} only.")

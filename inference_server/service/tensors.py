@@ -10,6 +10,7 @@ from __future__ import annotations
 import math
 import struct
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from types import MappingProxyType
 from typing import Any
 
@@ -127,7 +128,7 @@ def is_slow_to_decode(request: wire.ModelInferRequest) -> bool:
 
 
 def _decode_raw(tensor: wire.ModelInferRequest.InferInputTensor, raw: Elements) -> Tensor:
-    if tensor.contents.ListFields():
+    if tensor.HasField("contents") and tensor.contents.ListFields():
         raise InvalidTensor(f"input {tensor.name} has both contents and raw_input_contents; send one of them.")
     dtype, shape, count = _layout(tensor)
     if tensor.datatype == "BYTES":
@@ -170,19 +171,30 @@ def _narrow(tensor: wire.ModelInferRequest.InferInputTensor, elements: Sequence[
 
 def _layout(tensor: wire.ModelInferRequest.InferInputTensor) -> tuple[np.dtype[Any], tuple[int, ...], int]:
     """Type, shape and number of elements."""
-    dtype = _NUMPY_BY_DATATYPE.get(tensor.datatype)
+    datatype, shape = tensor.datatype, tuple(tensor.shape)
+    count = _count_of(shape)
+    dtype = _NUMPY_BY_DATATYPE.get(datatype)
+    if dtype is not None and count is not None:
+        return dtype, shape, count
     if dtype is None:
         known = ", ".join(_NUMPY_BY_DATATYPE)
         raise InvalidTensor(f"input {tensor.name} has the datatype {tensor.datatype!r}; expected one of {known}.")
-    shape = tuple(tensor.shape)
-    count = math.prod(shape)
     if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
         raise InvalidTensor(
             f"input {tensor.name} has the shape {list(shape[:_MOST_DIMENSIONS])}; expected at most {_MOST_DIMENSIONS} sizes, none negative."
         )
+    raise InvalidTensor(f"input {tensor.name} has the shape {list(shape)}, which is too large for any message; check the shape.")
+
+
+@lru_cache(maxsize=1024)
+def _count_of(shape: tuple[int, ...]) -> int | None:
+    """Elements of a shape; None when it cannot be."""
+    if len(shape) > _MOST_DIMENSIONS or min(shape, default=0) < 0:
+        return None
+    count = math.prod(shape)
     if count > _MOST_ELEMENTS or (count == 0 and math.prod(max(size, 1) for size in shape) > _MOST_ELEMENTS):
-        raise InvalidTensor(f"input {tensor.name} has the shape {list(shape)}, which is too large for any message; check the shape.")
-    return dtype, shape, count
+        return None
+    return count
 
 
 def _split_bytes(name: str, raw: Elements, count: int) -> list[bytes]:

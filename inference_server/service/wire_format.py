@@ -39,6 +39,8 @@ class InferRequest:
     raw: Sequence[Elements]
     # Bytes of the whole message.
     size: int
+    # Whether a tensor may lie in shared memory or be wanted as classes: those are told in parameters of tensors, which are slow to look at.
+    has_extensions: bool = True
 
     @property
     def id(self) -> str:
@@ -68,9 +70,15 @@ def parse_request(content: bytes | bytearray) -> InferRequest:
     """Read a request as gRPC received it. Raises `DecodeError`."""
     if len(content) >= _LARGE and (split := _without_raw(content)) is not None:
         header, raw = split
-        return InferRequest(message=wire.ModelInferRequest.FromString(header), raw=raw, size=len(content))
+        message = wire.ModelInferRequest.FromString(header)
+        return InferRequest(message=message, raw=raw, size=len(content), has_extensions=_has_extensions(header))
     message = wire.ModelInferRequest.FromString(bytes(content))
-    return InferRequest(message=message, raw=message.raw_input_contents, size=len(content))
+    return InferRequest(message=message, raw=message.raw_input_contents, size=len(content), has_extensions=_has_extensions(content))
+
+
+def _has_extensions(content: bytes | bytearray) -> bool:
+    """Whether the parameters' names are in a message, which they may be by chance."""
+    return b"shared_memory_region" in content or b"classification" in content
 
 
 def serialize_response(response: InferResponse) -> bytes:

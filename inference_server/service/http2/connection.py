@@ -114,6 +114,9 @@ class Connection(asyncio.BufferedProtocol):
         self._heard = self._pinged = self._loop.time()
         self._strikes = 0
         self._sent_since_ping = False
+        # What is to be sent when the turn of the event loop ends.
+        self._outgoing: list[bytes | memoryview] = []
+        self._outgoing_bytes = 0
         self._watch: asyncio.TimerHandle | None = None
 
     # Of asyncio.
@@ -173,38 +176,39 @@ class Connection(asyncio.BufferedProtocol):
     # Frames.
 
     def _read_frames(self) -> None:
-        at, end, view = self._at, self._end, self._view
+        at, end = self._at, self._end
         if not self._greeted:
             at = self._greet(at, end)
         while self._greeted and not self._failed:
-            if self._data_stream is not None or self._left or self._padding:
-                at = self._read_data(at, end)
-                if self._left or self._padding:
-                    break
-                continue
-            if end - at < frames.HEADER_SIZE:
+            after = self._read_frame(at, end)
+            if after is None:
                 break
-            size, kind, flags, number = frames.read_frame_header(view, at)
-            if self._block is not None and (kind != frames.CONTINUATION or number != self._block[0]):
-                raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "headers must go on in the next frame")
-            if kind == frames.DATA:
-                began = self._begin_data(size, flags, number, at + frames.HEADER_SIZE, end)
-                if began is None:
-                    break
-                at = began
-                continue
-            if size > _LARGEST_CONTROL:
-                raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} has {size} bytes; at most {_LARGEST_CONTROL}")
-            body = at + frames.HEADER_SIZE
-            if end - body < size:
-                break
-            at = body + size
-            handle = self._handlers.get(kind)
-            if handle is not None:
-                handle(flags, number, bytes(view[body:at]))
-            else:
-                self._count_idle()
+            at = after
         self._keep(at, end)
+
+    def _read_frame(self, at: int, end: int) -> int | None:
+        """Read a frame, or what has come of its data; where the next begins, None when more bytes are needed."""
+        if self._left or self._padding:
+            return self._read_data(at, end) if at < end else None
+        body = at + frames.HEADER_SIZE
+        if body > end:
+            return None
+        size, kind, flags, number = frames.read_frame_header(self._view, at)
+        if self._block is not None and (kind != frames.CONTINUATION or number != self._block[0]):
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "headers must go on in the next frame")
+        if kind == frames.DATA:
+            return self._begin_data(size, flags, number, body, end)
+        if size > _LARGEST_CONTROL:
+            raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, f"a frame of type {kind} has {size} bytes; at most {_LARGEST_CONTROL}")
+        after = body + size
+        if after > end:
+            return None
+        handle = self._handlers.get(kind)
+        if handle is None:
+            self._count_idle()
+        else:
+            handle(flags, number, bytes(self._view[body:after]))
+        return after
 
     def _keep(self, at: int, end: int) -> None:
         """Move what is not yet understood to the front."""
@@ -422,8 +426,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def write(self, content: bytes) -> None:
         """Send bytes of headers or messages."""
-        self._sent_since_ping = True
-        self._transport.write(content)
+        self.write_parts([content])
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes:
         """A frame of headers. The first one says that we keep none of them, so that no bound of the peer's can be passed."""
@@ -433,9 +436,22 @@ class Connection(asyncio.BufferedProtocol):
         return frames.frame(frames.HEADERS, flags | frames.END_HEADERS, stream, block)
 
     def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Send bytes that lie apart; small ones are joined, for they are cheaper to copy than to send."""
+        """Send bytes that lie apart. Those of many streams go out together when this turn of the event loop ends."""
         self._sent_since_ping = True
-        if sum(map(len, parts)) <= _LARGE:
+        if not self._outgoing and len(self.streams) > 1:
+            self._loop.call_soon(self._flush)
+        self._outgoing += parts
+        self._outgoing_bytes += sum(map(len, parts))
+        if self._outgoing_bytes > _LARGE or len(self.streams) <= 1:
+            self._flush()
+
+    def _flush(self) -> None:
+        """Small parts are joined, for they are cheaper to copy than to send."""
+        parts, size = self._outgoing, self._outgoing_bytes
+        self._outgoing, self._outgoing_bytes = [], 0
+        if not parts or self._transport.is_closing():
+            return
+        if size <= 2 * _LARGE:
             self._transport.write(b"".join(parts))
         else:
             self._transport.writelines(parts)
@@ -460,7 +476,7 @@ class Connection(asyncio.BufferedProtocol):
     def ended(self, stream: Stream) -> None:
         """The stream's last frame was sent; what its caller still sends is not read."""
         if self.streams.pop(stream.number, None) is not None and not stream.no_more:
-            self._transport.write(frames.reset(stream.number, ErrorCode.NO_ERROR))
+            self.write(frames.reset(stream.number, ErrorCode.NO_ERROR))
         stream.abandon()
 
     # How it ends.
@@ -490,6 +506,7 @@ class Connection(asyncio.BufferedProtocol):
         self._failed = True
         self._direct = None
         _log.info("connection_failed", peer=self.peer, code=code.name, reason=reason)
+        self._flush()
         self._transport.write(frames.go_away(self._last_stream, code, reason))
         self._transport.close()
 
@@ -499,6 +516,7 @@ class Connection(asyncio.BufferedProtocol):
 
     def close(self) -> None:
         """End when what was written is sent."""
+        self._flush()
         self._transport.close()
 
     def abort(self) -> None:
@@ -508,7 +526,11 @@ class Connection(asyncio.BufferedProtocol):
     @property
     def has_unsent(self) -> bool:
         """Whether a response waits for the peer to take it."""
-        return self._transport.get_write_buffer_size() > 0 or any(stream.has_unsent for stream in self.streams.values())
+        return (
+            bool(self._outgoing)
+            or self._transport.get_write_buffer_size() > 0
+            or any(stream.has_unsent for stream in self.streams.values())
+        )
 
     def identity(self) -> Mapping[str, Iterable[bytes]]:
         """What the peer's certificate says, in gRPC's words; empty without one."""

@@ -220,13 +220,12 @@ async def test_a_message_too_big_is_refused_with_the_limit(stub: Any) -> None:
 
 
 async def test_a_timeout_in_the_parameters_ends_the_wait(stub: Any) -> None:
-    blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(3000))))
+    blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(20_000))))
     await asyncio.sleep(0.05)
     waiting = _request("slow", steps=_steps(1))
     waiting.parameters["timeout"].int64_param = 50_000
-    started = time.monotonic()
     code, _ = await _failure(stub.ModelInfer(waiting))
-    assert (code, time.monotonic() - started < 0.25) == (grpc.StatusCode.DEADLINE_EXCEEDED, True)
+    assert (code, blocking.done()) == (grpc.StatusCode.DEADLINE_EXCEEDED, False)
     await blocking
 
 

@@ -19,20 +19,22 @@ async def test_the_phases_go_forward_only() -> None:
 async def test_calls_are_served_until_the_server_drains(phase: Phase) -> None:
     lifecycle = Lifecycle()
     lifecycle.advance(phase)
-    with lifecycle.call():
-        assert lifecycle.in_flight == 1
+    lifecycle.enter()
+    assert lifecycle.in_flight == 1
+    lifecycle.leave()
     assert lifecycle.in_flight == 0
 
 
 async def test_a_draining_server_refuses_new_calls_and_waits_for_old_ones() -> None:
     lifecycle = Lifecycle()
-    with lifecycle.call():
-        lifecycle.advance(Phase.DRAINING)
-        with pytest.raises(Unavailable, match="takes no new calls"), lifecycle.call():
-            pass
-        waiting = asyncio.create_task(lifecycle.idle())
-        await asyncio.sleep(0)
-        assert not waiting.done()
+    lifecycle.enter()
+    lifecycle.advance(Phase.DRAINING)
+    with pytest.raises(Unavailable, match="takes no new calls"):
+        lifecycle.enter()
+    waiting = asyncio.create_task(lifecycle.idle())
+    await asyncio.sleep(0)
+    assert not waiting.done()
+    lifecycle.leave()
     await asyncio.wait_for(waiting, 1)
 
 
