@@ -5,10 +5,9 @@
   with the server, then take a part of them that counts.
 - Light load: the median of one caller's waits, less that of a call of the engine in this process. Bar: 1 ms.
 - ServerLive while the model computes for 64 callers. Bar: 50 ms.
-- Memory after so many small requests, less that after a tenth of them. Bar: 32 MiB, for the allocator takes
-  memory in steps of up to 24.
+- Memory after so many small requests, less that after a tenth of them. Bar: 8 MiB.
 
-Run: python benchmarks/bench_serving.py [--check] [--seconds 4] [--memory-requests 20000]
+Run: python benchmarks/bench_serving.py [--check] [--seconds 4] [--memory-requests 200000]
 """
 
 from __future__ import annotations
@@ -44,7 +43,7 @@ ROUNDS = 3
 LEAST_SHARE = 0.95
 MOST_ADDED_MS = 1.0
 MOST_LIVE_MS = 50.0
-MOST_GROWTH = 32 * 2**20
+MOST_GROWTH = 8 * 2**20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +61,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
     parser.add_argument("--seconds", type=float, default=4.0, help="length of each measurement")
-    parser.add_argument("--memory-requests", type=int, default=20_000, help="requests after which memory is compared")
+    parser.add_argument("--memory-requests", type=int, default=200_000, help="requests after which memory is compared")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)

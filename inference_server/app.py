@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import signal
+import sys
 from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
@@ -52,12 +53,15 @@ from inference_server.tasks.slides.values import SlideLimits
 SLIDES, DOCUMENTS, LABS = "lamina.v1.SlideService", "lamina.v1.DocumentService", "lamina.v1.LabService"
 _SLIDE_MODELS = ("he_baseline",)
 DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
+_SWITCH_SECONDS = 0.0005
 _log = structlog.get_logger()
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
     levels = configure_logging(settings.log_level)
+    # Engines' threads need the interpreter for moments only, between computing and computing: let them have it soon.
+    sys.setswitchinterval(_SWITCH_SECONDS)
     application = compose(settings, levels)
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
