@@ -121,7 +121,9 @@ async def test_the_same_slide_gives_the_same_bytes(analyses: Any, slide: Path) -
 
 async def test_artifacts_are_told_with_size_and_hash(analyses: Any, slide: Path) -> None:
     found = await analyses.run(slide)
-    assert ["analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz"] == [each.name for each in found.result.artifacts]
+    assert ["analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"] == [
+        each.name for each in found.result.artifacts
+    ]
     for each in found.result.artifacts:
         content = Path(each.uri).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (each.size_bytes, each.sha256)
@@ -159,7 +161,7 @@ async def test_without_an_output_the_artifacts_are_streamed_before_the_result(an
 async def test_progress_names_stages_and_counts_tiles(analyses: Any, slide: Path) -> None:
     events = [event async for event in analyses.analyzer.analyze(AnalysisRequest(slide_uri=str(slide), tile_size=64), Caller())]
     progress = [event for event in events if isinstance(event, Progress)]
-    assert ["reading", "tiles", "artifacts"] == list(dict.fromkeys(each.stage for each in progress))
+    assert ["opening", "tissue", "tiles", "writing"] == list(dict.fromkeys(each.stage for each in progress))
     last = [each for each in progress if each.stage == "tiles"][-1]
     assert last.tiles_total == last.tiles_done == events[-1].tiles_analyzed
     assert 0.0 == last.seconds_left
