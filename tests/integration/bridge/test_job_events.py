@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
-from contextlib import aclosing, asynccontextmanager
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -90,7 +90,7 @@ async def stores(tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
 
 
 @pytest.fixture
-async def serve(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., Any]]:
+def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     """Serves a bridge's routes, with other times than in use."""
 
     @asynccontextmanager
@@ -101,7 +101,7 @@ async def serve(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Callable[..., 
         async with HttpServer(routes.application(), "127.0.0.1:0") as server:
             yield server.address
 
-    yield serving
+    return serving
 
 
 def job() -> Job:
@@ -206,15 +206,10 @@ async def test_streams_are_bounded_and_one_that_is_left_makes_room(stores: tuple
                 assert 503 == refused.status
         async with asyncio.timeout(20):
             while True:
-                async with aclosing(_status(address)) as found:
-                    if 200 == await anext(found):
+                async with listening(address) as stream:
+                    if stream.status == 200:
                         break
                 await asyncio.sleep(0.05)
-
-
-async def _status(address: str) -> AsyncIterator[int]:
-    async with listening(address) as stream:
-        yield stream.status
 
 
 async def test_events_of_any_job_are_told_under_its_key(stores: tuple[Store, Store], serve: Callable[..., Any]) -> None:

@@ -28,12 +28,15 @@ REPORT = b'{"schema": "played"}'
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
     async with scripted_server() as running:
-        chunk = slides_pb2.ArtifactChunk(name="analysis.json", offset=0, data=REPORT)
-        artifact = slides_pb2.Artifact(name="analysis.json", size_bytes=len(REPORT), sha256=hashlib.sha256(REPORT).hexdigest())
-        analysis = slides_pb2.SlideAnalysis(analysis="he_baseline", report_json="{}", artifacts=[artifact])
-        running.script = [
-            answer(slides_pb2.AnalyzeSlideResponse(chunk=chunk), slides_pb2.AnalyzeSlideResponse(result=analysis)) for _ in range(2)
+        files = {"analysis.json": REPORT, "tiles.parquet": b"rows"}
+        chunks = [slides_pb2.ArtifactChunk(name=name, offset=0, data=content) for name, content in files.items()]
+        artifacts = [
+            slides_pb2.Artifact(name=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            for name, content in files.items()
         ]
+        analysis = slides_pb2.SlideAnalysis(analysis="he_baseline", report_json="{}", artifacts=artifacts)
+        told = [slides_pb2.AnalyzeSlideResponse(chunk=chunk) for chunk in chunks]
+        running.script = [answer(*told, slides_pb2.AnalyzeSlideResponse(result=analysis)) for _ in range(2)]
         yield running
 
 
@@ -62,7 +65,16 @@ async def test_every_try_has_a_place_of_its_own_and_the_answer_names_it(
     assert keys == [json.loads(outcome.events[0].body)["resultS3Key"] for outcome in outcomes]
     for key in [*keys, f"results/7/{UPLOAD}/analysis.json"]:
         assert REPORT == (tmp_path / key).read_bytes()
+        assert b"rows" == (tmp_path / key).with_name("tiles.parquet").read_bytes()
     assert (f"{tmp_path}/wsi/a%20b.svs", "he_baseline") == (server.requests[0].slide_uri, server.requests[0].analysis)
+
+
+async def test_an_analysis_of_an_earlier_try_is_answered_with_that_trys_key(server: ScriptedServer, handler: RequestedSlideHandler) -> None:
+    context = RecordedContext(fence=1)
+    expected = await handler.handle(_job(handler), context)
+    found = await handler.handle(_job(handler), RecordedContext(fence=2, checkpoint=context.checkpoints[-1]))
+
+    assert (expected, 1) == (found, len(server.requests))
 
 
 @pytest.mark.parametrize("key", ["wsi/gone.svs", "../a b.svs", "wsi//a b.svs"])
