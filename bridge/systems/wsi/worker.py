@@ -48,14 +48,20 @@ class RequestedSlideHandler:
         """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
         request = requests.request_of(job)
         if not await self._bucket.holds(request.s3key):
-            raise PermanentError(f"S3 object not found. The key is {request.s3key}")
+            raise _missing(request)
         place = f"results/{request.tenantid}/{request.uploadid}"
         slide = {"slide_uri": f"{self._bucket.root}/{quote(request.s3key)}", "analysis": self._analysis}
 
         def folder_of(fence: int) -> ResultFolder:
             return self._bucket.folder_at(f"{place}/{job.key}/{fence}")
 
-        found = await self._slides.analyze_into(folder_of, replace(job, request=slide), context)
+        try:
+            found = await self._slides.analyze_into(folder_of, replace(job, request=slide), context)
+        except PermanentError as error:
+            # Taken away since.
+            if await self._bucket.holds(request.s3key):
+                raise
+            raise _missing(request) from error
         await self._publish(found, folder_of(found.fence), self._bucket.folder_at(place))
         key = f"{place}/{job.key}/{found.fence}/{_REPORT}"
         kept = {**found.result, "upload_id": str(request.uploadid), "result_s3_key": key}
@@ -71,3 +77,7 @@ class RequestedSlideHandler:
         """The outcome of a slide that is given up."""
         result = {"error": "the slide could not be analysed", "reason": reason}
         return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))
+
+
+def _missing(request: requests.AnalysisRequest) -> PermanentError:
+    return PermanentError(f"S3 object not found. The key is {request.s3key}")

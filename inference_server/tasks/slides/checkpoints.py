@@ -28,13 +28,13 @@ from inference_server.tasks.slides.values import Pixels, Place
 
 # Raised whenever the same slide and model would give other results, or parts are written otherwise.
 _FORMAT = 1
-# A part is due after this share of the tiles; unsaved are at most twice as many, beside those in flight.
+# A part is due after this share of the tiles; at most twice as many are not saved, beside those in flight: 4 % in all.
 PORTION = 0.015
 # Tiles of one model call while checkpoints are saved: a smaller share, so that few are lost in flight.
 CALL_SHARE = 0.0025
 # A part is due after so many seconds in any case, and not sooner than so many after the last.
 _MOST_SECONDS = 30.0
-_LEAST_SECONDS = 0.25
+_LEAST_SECONDS = 0.1
 # Most bytes of a part when it is unpacked.
 MOST_PART_BYTES = 512 * 1024 * 1024
 _KEPT = "kept."
@@ -125,7 +125,8 @@ class Journal:
         self._write = write
         self._saved = done
         self._pending: list[tuple[int, Tensors]] = []
-        self._unsaved = 0
+        # Tiles that wait to be saved, and all that are not saved yet: those of a part that is being written too.
+        self._waiting = self._unsaved = 0
         self._written_at = time.monotonic()
         self._turn = asyncio.Lock()
 
@@ -137,8 +138,10 @@ class Journal:
     async def add(self, batch: int, tiles: int, kept: Tensors) -> None:
         """Take up a batch that is done. Whoever finds a part due saves it; while too much is unsaved, all wait for that."""
         self._pending.append((batch, kept))
+        self._waiting += tiles
         self._unsaved += tiles
-        if self._due() and (not self._turn.locked() or self._unsaved >= 2 * self._portion):
+        busy, behind = self._turn.locked(), self._unsaved >= 2 * self._portion
+        if (busy and behind) or (not busy and self._due()):
             async with self._turn:
                 if self._due():
                     await self._save(None)
@@ -151,11 +154,11 @@ class Journal:
 
     def _due(self) -> bool:
         passed = time.monotonic() - self._written_at
-        return bool(self._pending) and passed >= _LEAST_SECONDS and (self._unsaved >= self._portion or passed >= _MOST_SECONDS)
+        return bool(self._pending) and passed >= _LEAST_SECONDS and (self._waiting >= self._portion or passed >= _MOST_SECONDS)
 
     async def _save(self, cells: Pixels | None) -> None:
-        tiles, pending, news = self._unsaved, self._pending, self._news()
-        self._pending, self._unsaved, self._written_at = [], 0, time.monotonic()
+        tiles, pending, news = self._waiting, self._pending, self._news()
+        self._pending, self._waiting, self._written_at = [], 0, time.monotonic()
         part = Part(
             fingerprint=self._fingerprint,
             cells=cells,
@@ -166,6 +169,7 @@ class Journal:
         )
         self._saved += tiles
         await self._write(await asyncio.to_thread(pack, part), self._saved)
+        self._unsaved -= tiles
 
 
 def _joined(kept: Sequence[Tensors]) -> Tensors:

@@ -18,7 +18,7 @@ from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
 from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.regions import News
-from inference_server.tasks.slides.survey import Outline, Slide, read_batch, scan_cells, survey
+from inference_server.tasks.slides.survey import Outline, Slide, fits, read_batch, scan_cells, survey
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Pixels, Progress
 
@@ -123,6 +123,8 @@ class Runs:
         news: list[News] = []
         async for part in checkpoints.recall(self._contents(), self._fingerprint):
             if part.cells is not None and run is None:
+                if not fits(part.cells, self._outlined, self._plan):
+                    raise NotResumable("its survey is of another size than the slide")
                 run = await self._run(part.cells)
             if run is not None:
                 await asyncio.to_thread(_take_up, run, part)
@@ -182,7 +184,7 @@ def _take_up(run: Run, part: Part) -> None:
         raise NotResumable("its parts do not fit together")
     try:
         run.analysis.collect([tile for number in part.batches for tile in run.slide.batches[number]], part.kept)
-    except (KeyError, IndexError, ValueError) as error:
+    except (KeyError, IndexError, ValueError, TypeError) as error:
         raise NotResumable(f"a part of it cannot be taken up ({type(error).__name__})") from error
     run.done |= numbers
 

@@ -54,6 +54,12 @@ async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:
     return await scan(outlined.regions, coarser(outlined.facts, outlined.grid, plan.cell))
 
 
+def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:
+    """Whether cells that an earlier run read are as many as the slide has."""
+    grid = coarser(outlined.facts, outlined.grid, plan.cell)
+    return cells.shape == (grid.height, grid.width, 3) and cells.dtype == np.uint8
+
+
 async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_share: float) -> Slide:
     """Find the tissue. `call_share`: most tiles of one call as a share of all; a call has at least one."""
     facts, grid = outlined.facts, outlined.grid

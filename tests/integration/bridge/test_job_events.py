@@ -217,3 +217,14 @@ async def test_events_of_any_job_are_told_under_its_key(stores: tuple[Store, Sto
     async with serve(stores[0]) as address, listening(address, f"/jobs/{JOB}/events") as stream:
         (end,) = await stream.rest()
     assert ("completed", "succeeded") == (end.kind, end.data["state"])
+
+
+async def test_an_open_stream_does_not_keep_the_bridge_from_stopping(stores: tuple[Store, Store], serve: Callable[..., Any]) -> None:
+    await claimed(stores[0])
+    async with asyncio.timeout(20):
+        async with serve(stores[0]) as address:
+            listener = listening(address)
+            stream = await listener.__aenter__()
+            assert (await stream.next()).kind == "progress"
+        assert await stream.rest() == []
+        await listener.__aexit__(None, None, None)

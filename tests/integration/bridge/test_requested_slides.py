@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from lamina.v1 import slides_pb2
 
@@ -84,3 +86,16 @@ async def test_a_slide_that_is_not_there_fails_at_once_in_the_contracts_words(
     with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
         await handler.handle(_job(handler, key), RecordedContext())
     assert [] == server.requests
+
+
+async def test_a_slide_that_is_taken_away_meanwhile_fails_in_the_contracts_words(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        (tmp_path / "wsi" / "a b.svs").unlink()
+        await context.abort(grpc.StatusCode.NOT_FOUND, "a b.svs does not exist")
+        yield
+
+    server.script = [lose]
+    with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
+        await handler.handle(_job(handler), RecordedContext())
