@@ -37,6 +37,8 @@ _MOST_SECONDS = 30.0
 _LEAST_SECONDS = 0.1
 # Most bytes of a part when it is unpacked.
 MOST_PART_BYTES = 512 * 1024 * 1024
+# Most parts that a request may name: those of a week.
+MOST_PARTS = 20_000
 _KEPT = "kept."
 
 

@@ -136,6 +136,8 @@ class Runs:
         return run
 
     async def _contents(self) -> AsyncIterator[bytes]:
+        if len(self._request.resume_parts) + len(self._request.resume_uris) > checkpoints.MOST_PARTS:
+            raise NotResumable(f"it has more than {checkpoints.MOST_PARTS} parts")
         for content in self._request.resume_parts:
             yield content
         for uri in self._request.resume_uris:

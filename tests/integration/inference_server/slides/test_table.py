@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -87,6 +88,21 @@ async def test_rows_are_written_in_portions_and_the_file_says_what_it_is(
         "lamina.model": "he_baseline:1",
         "lamina.engine": "onnxruntime:float32",
     } == told
+
+
+async def test_the_columns_are_the_documented_ones(analyses: Any, analyses_with: Callable[..., Any], tmp_path: Path) -> None:
+    text = (Path(__file__).parents[4] / "docs" / "slides.md").read_text(encoding="utf-8")
+    lines = [line.split("|")[1:4] for line in text.partition("| Column | Type |")[2].partition("\n\n")[0].splitlines()[2:]]
+    told = {(name, kind.strip(), of.strip(" `")) for names, kind, of in lines for name in re.findall("`([^`]+)`", names)}
+
+    write_classifier(tmp_path / "models")
+    slide = write_svs(tmp_path / "slide.svs", PICTURE)
+    runs = {"he_baseline": (analyses, ""), "classifiers": (analyses_with(tmp_path / "models"), "pinkness")}
+    for kind, (ran, analysis) in runs.items():
+        found = await ran.run(slide, analysis=analysis)
+        real = types(parquet.read_table(found.folder / "tiles.parquet"))
+        expected = {name: form for name, form, of in told if of in ("all", kind)}
+        assert expected == {("p(NAME)" if name.startswith("p(") else name): form for name, form in real.items()}
 
 
 @pytest.mark.parametrize("program", ["bridge.app", "inference_server.app"])
