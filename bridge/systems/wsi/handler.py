@@ -126,6 +126,8 @@ def _result(job: Job, found: SlideResult, folder: ResultFolder, artifacts: list[
         "tiles_analyzed": found.tiles_analyzed,
         "tiles_skipped": found.tiles_skipped,
         "tiles_resumed": found.tiles_resumed,
+        # Why what earlier tries had saved was not taken up; empty when it was, or there was nothing.
+        "started_over": found.resume_refused,
         "duration_seconds": round(found.duration_seconds, 3),
         "location": folder.location,
         "artifacts": artifacts,

@@ -215,8 +215,9 @@ async def test_parts_of_earlier_tries_are_forgotten_when_the_server_starts_over(
     handler = SlideHandler(client=client, results=results)
     server.script = [answer(checkpoint(1, "/shared/1"), result("/shared/heatmap.png", refused="the slide has changed"))]
     context = RecordedContext(fence=2, checkpoint={"runs": [[1, 2]]})
-    await handler.handle(slide_job(handler), context)
+    outcome = await handler.handle(slide_job(handler), context)
     assert context.checkpoints[0]["runs"] == [[2, 1]]
+    assert outcome.result["started_over"] == "the slide has changed"
 
 
 async def test_without_shared_storage_parts_are_kept_here_and_sent_back(
