@@ -15,7 +15,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.slides import artifacts, checkpoints, he_baseline, manifest, report
 from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
-from inference_server.tasks.slides.events import EventStream
+from inference_server.tasks.slides.events import EventStream, Pulse
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, TileAnalysis
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
@@ -34,6 +34,8 @@ from inference_server.tasks.slides.values import (
 )
 
 _log = structlog.get_logger()
+# Progress is repeated after so long: surveys and uploads of large slides take minutes.
+_SILENCE_SECONDS = 20.0
 
 
 class SlideAnalyzer:
@@ -66,6 +68,26 @@ class SlideAnalyzer:
         return await analyze_client_tiles(self._inference, tiles, mpp, classifier=classifier, limits=self._limits, caller=caller)
 
     async def _run(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> None:
+        pulse = Pulse[Event](emit, seconds=_SILENCE_SECONDS)
+
+        async def told(event: Event) -> None:
+            await (pulse.tell(event) if isinstance(event, Progress) else pulse.emit(event))
+
+        async with pulse.beating():
+            result = await self._analyzed(request, caller, told)
+        _log.info(
+            "slide_analyzed",
+            request_id=request.request_id,
+            analysis=result.analysis,
+            engine=result.engine,
+            tiles=result.tiles_analyzed,
+            resumed=result.tiles_resumed,
+            unreadable=result.tiles_skipped,
+            seconds=round(result.duration_seconds, 3),
+        )
+        await emit(result)
+
+    async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
         plan, classifier = await self._plan(request)
         if request.output_uri:
@@ -80,18 +102,7 @@ class SlideAnalyzer:
                 run, journal, inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, emit=emit
             )
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
-            result = await self._deliver(request, run, ran, emit, started)
-        _log.info(
-            "slide_analyzed",
-            request_id=request.request_id,
-            analysis=plan.model,
-            engine=result.engine,
-            tiles=result.tiles_analyzed,
-            resumed=result.tiles_resumed,
-            unreadable=result.tiles_skipped,
-            seconds=round(result.duration_seconds, 3),
-        )
-        await emit(result)
+            return await self._deliver(request, run, ran, emit, started)
 
     async def _runs(
         self, reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, classifier: TileClassifier | None, emit: Emit

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -17,6 +18,7 @@ from PIL import Image, ImageFilter
 
 from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, NotFound, Unavailable
 from inference_server.scheduler.port import Caller
+from inference_server.tasks.slides import analysis, runs, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, ClientTile, Progress
 from tests.support.slides import paint, scattered, write_svs
 
@@ -165,6 +167,20 @@ async def test_progress_names_stages_and_counts_tiles(analyses: Any, slide: Path
     last = [each for each in progress if each.stage == "tiles"][-1]
     assert last.tiles_total == last.tiles_done == events[-1].tiles_analyzed
     assert 0.0 == last.seconds_left
+
+
+async def test_progress_is_repeated_while_nothing_else_is_told(analyses: Any, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow_scan(*arguments: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await scan(*arguments)
+
+    scan = survey.scan_cells
+    monkeypatch.setattr(runs, "scan_cells", slow_scan)
+    monkeypatch.setattr(analysis, "_SILENCE_SECONDS", 0.1)
+    events = [event async for event in analyses.analyzer.analyze(AnalysisRequest(slide_uri=str(slide)), Caller())]
+
+    assert len([event for event in events if isinstance(event, Progress) and event.stage == "tissue"]) >= 3
+    assert isinstance(events[-1], AnalysisResult)
 
 
 async def test_damaged_tiles_are_left_out_counted_and_listed(analyses: Any, tmp_path: Path, picture: NDArray[np.uint8]) -> None:
