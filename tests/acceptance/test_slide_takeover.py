@@ -53,7 +53,7 @@ def free_port() -> int:
 
 def write_inputs(folder: Path) -> Path:
     """A slide of 1024 tiles, and a model that takes its time over each."""
-    write_classifier(folder / "models", mpp=0.5, work=20)
+    write_classifier(folder / "models", mpp=0.5, work=12)
     piece = paint(512, 512, tissue=(0, 0, 512, 512), nuclei=scattered(40, within=(20, 20, 490, 490), apart=25), noise=2.0)
     return write_svs(folder / "slide.svs", np.tile(piece, (4, 4, 1)), tile=256)
 
@@ -193,7 +193,7 @@ def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
         "BRIDGE_LEASE_SECONDS": "4",
     }
     roots = ("--read-roots", f"s3://{BUCKET}/wsi/", "--write-roots", f"s3://{BUCKET}/results/", "--allow-http")
-    with running_server(folder / "models", folder, "--engine", "onnxruntime", *roots) as server:
+    with running_server(folder / "models", folder, "--engine", "onnxruntime", "--threads", "1", *roots) as server:
         address = f"127.0.0.1:{free_port()}"
         first = BridgeSetup(folder=folder, inference=server.grpc, variables=variables)
         second = replace(first, variables={**variables, "BRIDGE_HTTP": address})
@@ -283,7 +283,7 @@ def test_progress_was_told_by_the_other_bridge_all_along_and_never_went_back(tak
 def test_a_slide_goes_on_when_its_killed_server_is_back(tmp_path: Path, shared: bool) -> None:
     slide = write_inputs(tmp_path)
     port = free_port()
-    flags = ("--engine", "onnxruntime", "--read-roots", str(tmp_path), "--write-roots", str(tmp_path / "results"))
+    flags = ("--engine", "onnxruntime", "--threads", "1", "--read-roots", str(tmp_path), "--write-roots", str(tmp_path / "results"))
     flags += ("--listen", f"127.0.0.1:{port}")
     variables = {"BRIDGE_RESULTS_SHARED": str(shared).lower(), "BRIDGE_LEASE_SECONDS": "6"}
     setup = BridgeSetup(folder=tmp_path, inference=f"127.0.0.1:{port}", variables=variables)
