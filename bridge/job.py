@@ -60,6 +60,29 @@ class Job:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Units:
+    """What is counted while a job is worked on: tiles, pages."""
+
+    done: int = 0
+    # 0 until it is known.
+    total: int = 0
+    per_second: float = 0.0
+    # Estimated; None until it can be.
+    seconds_left: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress:
+    """How far a job is."""
+
+    # 0 to 1.
+    share: float = 0.0
+    # What is being done, in a word.
+    stage: str = ""
+    units: Units = field(default_factory=Units)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Event:
     """One message to be sent once its job has ended."""
 

@@ -82,6 +82,23 @@ class ResultFolder:
             raise TransientError(f"{self._location}/{name} could not be written: {error}") from error
         return f"{self._location}/{name}"
 
+    async def copy(self, name: str, to: ResultFolder) -> None:
+        """Copy a file to another folder of the same store, where there is one of that name. Raises `TransientError`."""
+        try:
+            await obstore.copy_async(self._store, f"{self._prefix}/{name}", f"{to._prefix}/{name}")
+        except (NotFoundError, FileNotFoundError):
+            return
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{to.location}/{name} could not be written: {error}") from error
+
+    async def clear(self, below: str) -> None:
+        """Remove all files of a folder in this one. Raises `TransientError`."""
+        try:
+            async for found in obstore.list(self._store, f"{self._prefix}/{below}"):
+                await obstore.delete_async(self._store, [one["path"] for one in found])
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._location}/{below} could not be removed: {error}") from error
+
     async def read(self, name: str) -> bytes | None:
         """A file's bytes; None when there is none. Raises `TransientError`."""
         try:
@@ -99,7 +116,7 @@ def _opened(root: str, *, allow_http: bool, s3: Mapping[str, str]) -> tuple[str,
     try:
         if scheme == "file":
             path = Path(unquote(urlsplit(root).path) if "://" in root else root).expanduser().resolve()
-            return str(path), LocalStore(prefix=path, mkdir=True), ""
+            return str(path), LocalStore(prefix=path, mkdir=True, automatic_cleanup=True), ""
         if scheme not in _SCHEMES:
             raise ConfigurationError(f"BRIDGE_RESULTS has the scheme {scheme}; expected a folder, or s3, gs, az, http or https.")
         parts = urlsplit(root)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -46,6 +47,9 @@ class Application:
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until `stop`, then leave in order; `hurry` ends the waits."""
+        # A caller of the first moment is told that a model loads, not that there is none; what is wrong is told when they load.
+        with contextlib.suppress(InferenceError):
+            await self.models.announce()
         await self.grpc.start()
         _log.info("listening", grpc=self.grpc.address, http=self.http.address, version=version(), models=str(self.settings.models))
         async with asyncio.TaskGroup() as tasks:

@@ -41,6 +41,8 @@ class StoredObject:
     # Where it lies when it is a file of this machine, else None.
     local_path: Path | None
     size_bytes: int
+    # Changes whenever the content may have: entity tag and version, or the time of the last change.
+    revision: str
 
     @property
     def suffix(self) -> str:
@@ -57,9 +59,13 @@ class Storage:
         self._read_roots = read_roots
         self._write_roots = write_roots
 
-    async def open(self, uri: str) -> StoredObject:
-        """Find an object without reading it. Raises `AccessDenied`, `NotFound`, `InvalidInput`, `Unavailable`."""
-        store, key, local_path = await asyncio.to_thread(self._resolve, uri, self._read_roots, "read")
+    async def open(self, uri: str, *, written: bool = False) -> StoredObject:
+        """Find an object without reading it. Raises `AccessDenied`, `NotFound`, `InvalidInput`, `Unavailable`.
+
+        `written`: it must lie where the server may write, in the place of where it may read.
+        """
+        roots, verb = (self._write_roots, "written") if written else (self._read_roots, "read")
+        store, key, local_path = await asyncio.to_thread(self._resolve, uri, roots, verb)
         try:
             meta = await obstore.head_async(store, key)
         except ValueError as error:
@@ -74,11 +80,12 @@ class Storage:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
             raise Unavailable(f"storage did not answer for {uri} ({_reason(error)}); try again.") from error
-        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"])
+        revision = f"{meta['e_tag'] or meta['last_modified']} {meta['version'] or ''}".strip()
+        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"], revision=revision)
 
-    async def read(self, uri: str, *, most_bytes: int, limit: str = "") -> bytes:
+    async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
         """Read a whole object of at most `most_bytes`, the limit so named. Raises as `open` does, and `InvalidInput` when it is larger."""
-        found = await self.open(uri)
+        found = await self.open(uri, written=written)
         if found.size_bytes > most_bytes:
             raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.", limit=limit)
         try:

@@ -14,6 +14,7 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
+from bridge.ledger.facts import stage_of
 from bridge.ledger.port import DeadLetter, JobRecord, Jobs, State
 
 _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED})
@@ -116,7 +117,7 @@ class Waiting:
             display.update(row, completed=1.0, stage=f"[{_STYLES[record.state]}]{record.state.value}[/]")
             display.stop_task(row)
             return
-        stage = escape(record.stage or record.state.value)
+        stage = escape(stage_of(record) or record.state.value)
         if record.state is State.WAITING:
             stage = escape(f"waiting: {_cut(record.last_error)}")
         elif record.state is State.QUEUED and (display.tasks[row].elapsed or 0) > _PATIENCE:
@@ -128,7 +129,7 @@ def _note(record: JobRecord) -> str:
     """How far a running job is, or what the last error was; one that the job has got past is told as that."""
     earlier = f"earlier: {record.last_error}" if record.last_error and record.state in _PAST_ERRORS else ""
     if record.state is State.RUNNING:
-        return ", ".join(part for part in (f"{record.progress:.0%} {record.stage}".strip(), earlier) if part)
+        return ", ".join(part for part in (f"{record.progress:.0%} {stage_of(record)}".strip(), earlier) if part)
     return earlier or record.last_error
 
 

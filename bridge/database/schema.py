@@ -48,6 +48,11 @@ jobs = Table(
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),
+    Column("units_done", BigInteger, nullable=False, server_default="0"),  # tiles, pages
+    Column("units_total", BigInteger, nullable=False, server_default="0"),
+    Column("units_per_second", Float, nullable=False, server_default="0"),
+    Column("seconds_left", Float),
+    Column("revision", Integer, nullable=False, server_default="0"),  # raised by whatever can be seen
     CheckConstraint("state IN ('queued', 'running', 'waiting', 'succeeded', 'failed')", name="jobs_state"),
     Index("jobs_by_age", "created_at"),
     Index("jobs_by_state", "state", "created_at"),

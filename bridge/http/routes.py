@@ -11,6 +11,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bridge.errors import BridgeError
+from bridge.http.events import JobEvents
 from bridge.http.metrics import Figures, Metrics
 from bridge.ledger.facts import job_facts
 from bridge.ledger.port import Jobs
@@ -29,6 +30,7 @@ class Routes:
         self._figures = figures
         self._probes = probes
         self._more = more
+        self._events = JobEvents()
 
     def application(self) -> Starlette:
         """The ASGI application."""
@@ -37,6 +39,7 @@ class Routes:
                 Route("/healthz", self._healthy),
                 Route("/readyz", self._ready),
                 Route("/metrics", self._metrics),
+                Route("/jobs/{key:path}/events", self._job_events),
                 Route("/jobs/{key:path}", self._job),
                 *self._more,
             ],
@@ -58,10 +61,16 @@ class Routes:
     async def _job(self, request: Request) -> Response:
         key = request.path_params["key"]
         record = await self._jobs.find(key)
-        if record is None:
-            reason = f"no job, or more than one, has a key that starts with {key!r}; `bridge jobs` lists them"
-            return JSONResponse({"error": "not found", "reason": reason}, status_code=404)
-        return JSONResponse(job_facts(record))
+        return _unknown(key) if record is None else JSONResponse(job_facts(record))
+
+    async def _job_events(self, request: Request) -> Response:
+        key = request.path_params["key"]
+        return await self._events.respond(request, lambda: self._jobs.find(key), job_facts) or _unknown(key)
+
+
+def _unknown(key: str) -> Response:
+    reason = f"no job, or more than one, has a key that starts with {key!r}; `bridge jobs` lists them"
+    return JSONResponse({"error": "not found", "reason": reason}, status_code=404)
 
 
 async def _unavailable(_request: Request, error: Exception) -> Response:

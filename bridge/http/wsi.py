@@ -14,6 +14,7 @@ from starlette.routing import Route
 
 from bridge.envelopes import native
 from bridge.errors import PoisonError
+from bridge.http.events import JobEvents
 from bridge.ledger.port import JobRecord, Jobs, State
 from bridge.systems.wsi import requests
 
@@ -41,10 +42,15 @@ class WsiRoutes:
         self._jobs = jobs
         self._submit = submit
         self._patience = patience_seconds
+        self._events = JobEvents()
 
     def routes(self) -> Sequence[Route]:
         """What is served."""
-        return [Route("/analyze", self._analyze, methods=["POST"]), Route("/api/v1/wsi/jobs/{job_id}", self._job)]
+        return [
+            Route("/analyze", self._analyze, methods=["POST"]),
+            Route("/api/v1/wsi/jobs/{job_id}", self._job),
+            Route("/api/v1/wsi/jobs/{job_id}/events", self._job_events),
+        ]
 
     async def _analyze(self, request: Request) -> Response:
         """Have a slide analysed and wait for it. A call that came too early finds the same job when it is made again."""
@@ -69,9 +75,11 @@ class WsiRoutes:
     async def _job(self, request: Request) -> Response:
         key = request.path_params["job_id"].lower()
         record = await self._found(key)
-        if record is None:
-            return _refusal(404, "not found", f"no job of the slide worker has the id {key!r}")
-        return JSONResponse(platform_facts(record))
+        return _unknown(key) if record is None else JSONResponse(platform_facts(record))
+
+    async def _job_events(self, request: Request) -> Response:
+        key = request.path_params["job_id"].lower()
+        return await self._events.respond(request, lambda: self._found(key), platform_facts) or _unknown(key)
 
     async def _found(self, key: str) -> JobRecord | None:
         record = await self._jobs.find(key)
@@ -90,6 +98,10 @@ def platform_facts(record: JobRecord) -> dict[str, Any]:
         "completedAt": _moment(record.finished_at),
         "progress": round(record.progress, 4),
         "stage": record.stage,
+        "tilesDone": record.units_done,
+        "tilesTotal": record.units_total,
+        "tilesPerSecond": record.units_per_second,
+        "secondsLeft": record.seconds_left,
     }
 
 
@@ -114,6 +126,10 @@ def _reason(record: JobRecord) -> str:
 
 def _moment(seconds: float | None) -> str | None:
     return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+def _unknown(key: str) -> Response:
+    return _refusal(404, "not found", f"no job of the slide worker has the id {key!r}")
 
 
 def _refusal(status: int, error: str, reason: str) -> Response:

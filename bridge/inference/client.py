@@ -17,14 +17,14 @@ from bridge.inference.credentials import ServerTrust, Token, channel_credentials
 from bridge.inference.retries import attempts
 from bridge.inference.statuses import translate
 from bridge.inference.values import (
-    ArtifactChunk,
     DocumentPage,
     DocumentSummary,
     LabClassifications,
     LabTest,
     RetryPolicy,
-    SlideProgress,
+    SlideEvent,
     SlideResult,
+    SlideResume,
     Timeouts,
 )
 
@@ -96,11 +96,13 @@ class InferenceClient:
         mpp: float | None = None,
         tile_size: int = 0,
         priority: int = 0,
-    ) -> AsyncGenerator[SlideProgress | ArtifactChunk | SlideResult, None]:
-        """Analyse a slide: progress, then the result, last.
+        checkpoints: bool = False,
+        resume: SlideResume | None = None,
+    ) -> AsyncGenerator[SlideEvent, None]:
+        """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last.
 
-        With an empty `output_uri` the artifacts come as chunks before the result. `mpp`: micrometres per pixel of level 0, for slides
-        that do not tell it. Other arguments left empty take the server's defaults.
+        With an empty `output_uri` the artifacts and the parts of checkpoints come as chunks before they are told of. `mpp`: micrometres
+        per pixel of level 0, for slides that do not tell it. Other arguments left empty take the server's defaults.
         """
         request = slides_pb2.AnalyzeSlideRequest(
             slide_uri=slide_uri,
@@ -110,7 +112,10 @@ class InferenceClient:
             tile_size=tile_size,
             request_id=request_id,
             priority=priority,
+            checkpoints=checkpoints,
         )
+        if resume is not None:
+            request.resume.CopyFrom(slides_pb2.SlideResume(part_uris=resume.uris, parts=resume.parts))
         return self._stream(self._slides.AnalyzeSlide, request, convert.slide_event, SlideResult, seconds=self._timeouts.slide)
 
     def recognize_document(

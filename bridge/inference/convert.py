@@ -18,6 +18,8 @@ from bridge.inference.values import (
     Line,
     LoincCandidate,
     MatchStatus,
+    SlideCheckpoint,
+    SlideEvent,
     SlideProgress,
     SlideResult,
     Word,
@@ -30,13 +32,15 @@ _STATUSES = {
 }
 
 
-def slide_event(message: slides_pb2.AnalyzeSlideResponse) -> SlideProgress | ArtifactChunk | SlideResult | None:
+def slide_event(message: slides_pb2.AnalyzeSlideResponse) -> SlideEvent | None:
     """One event of an analysis; None for an event of a newer server that we do not know."""
     match message.WhichOneof("event"):
         case "progress":
             return _progress(message.progress)
         case "chunk":
             return ArtifactChunk(name=message.chunk.name, offset=message.chunk.offset, data=message.chunk.data)
+        case "checkpoint":
+            return _slide_checkpoint(message.checkpoint)
         case "result":
             return _slide_result(message.result)
         case _:
@@ -48,7 +52,24 @@ def _progress(message: slides_pb2.AnalysisProgress) -> SlideProgress:
         stage=message.stage,
         tiles_done=message.tiles_done,
         tiles_total=message.tiles_total,
+        tiles_per_second=message.tiles_per_second,
         seconds_left=message.seconds_left if message.HasField("seconds_left") else None,
+    )
+
+
+def _slide_checkpoint(message: slides_pb2.SlideCheckpoint) -> SlideCheckpoint:
+    return SlideCheckpoint(
+        part=message.part,
+        file=Artifact(
+            name=message.name,
+            media_type="application/octet-stream",
+            uri=message.uri,
+            size_bytes=message.size_bytes,
+            sha256=message.sha256,
+        ),
+        tiles_done=message.tiles_done,
+        tiles_total=message.tiles_total,
+        resumed=message.resumed,
     )
 
 
@@ -71,6 +92,8 @@ def _slide_result(message: slides_pb2.SlideAnalysis) -> SlideResult:
         tiles_analyzed=message.tiles_analyzed,
         tiles_skipped=message.tiles_skipped,
         duration_seconds=message.duration_seconds,
+        tiles_resumed=message.tiles_resumed,
+        resume_refused=message.resume_refused,
     )
 
 

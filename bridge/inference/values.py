@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
@@ -40,20 +40,35 @@ class RetryPolicy:
 class SlideProgress:
     """How far the analysis of a slide is."""
 
-    # What is being done: reading, tiles, artifacts.
+    # What is being done: opening, tissue, tiles, writing.
     stage: str
     # Tiles finished, and tiles in all (0 until it is known).
     tiles_done: int
     tiles_total: int
+    tiles_per_second: float
     # Seconds left, estimated; None until it can be.
     seconds_left: float | None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ArtifactChunk:
-    """A piece of an artifact, when artifacts are streamed and not written by the server."""
+class SlideCheckpoint:
+    """A part of what was found so far has been saved."""
 
-    # File name of the artifact.
+    # Number of the part in this call, from 1; and the file.
+    part: int
+    file: Artifact
+    # Tiles that are saved, and tiles in all.
+    tiles_done: int
+    tiles_total: int
+    # Whether the parts that the call went on from count too.
+    resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArtifactChunk:
+    """A piece of an artifact or of a checkpoint's part, when they are streamed and not written by the server."""
+
+    # File name.
     name: str
     # Offset of the data in the artifact, in bytes.
     offset: int
@@ -92,6 +107,21 @@ class SlideResult:
     # Tiles that could not be decoded.
     tiles_skipped: int
     duration_seconds: float
+    # Of the tiles analysed, those that earlier calls had computed.
+    tiles_resumed: int
+    # Why the analysis started over; empty when it did not.
+    resume_refused: str
+
+
+SlideEvent = SlideProgress | SlideCheckpoint | ArtifactChunk | SlideResult
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideResume:
+    """What earlier calls have saved, in order: where it lies, or when it was streamed, the parts themselves."""
+
+    uris: Sequence[str] = ()
+    parts: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from bridge.job import Delivery, Job, Message, Outcome
+from bridge.job import Delivery, Job, Message, Outcome, Progress
 
 
 class State(StrEnum):
@@ -63,6 +63,13 @@ class JobRecord:
     created_at: float
     started_at: float | None
     finished_at: float | None
+    # Tiles or pages that are done, in all (0 until it is known), and a second; and the seconds left, None until they can be estimated.
+    units_done: int = 0
+    units_total: int = 0
+    units_per_second: float = 0.0
+    seconds_left: float | None = None
+    # Raised whenever there is something new to be seen.
+    revision: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,8 +95,8 @@ class Ledger(Protocol):
     async def claim(self, job: Job, *, worker: str, lease_seconds: float) -> Claim | Refusal:
         """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence."""
 
-    async def renew(self, claim: Claim, *, lease_seconds: float, progress: float = 0.0, stage: str = "") -> None:
-        """Prolong the lease. Raises `LeaseLostError` when the fence is no longer ours."""
+    async def renew(self, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> None:
+        """Prolong the lease, and write how far the work is unless it was further. Raises `LeaseLostError`."""
 
     async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
         """Save what a later claim can go on from. Raises `LeaseLostError`."""

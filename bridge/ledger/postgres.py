@@ -9,7 +9,7 @@ from typing import Any
 
 from bridge.database.port import Database
 from bridge.errors import PermanentError
-from bridge.job import Delivery, Job, Outcome
+from bridge.job import Delivery, Job, Outcome, Progress
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
@@ -19,6 +19,7 @@ from bridge.ledger.rows import (
     letter_of,
     letter_values,
     lost,
+    progress_values,
     storable,
 )
 
@@ -44,9 +45,12 @@ class PostgresLedger:
             if row is not None:  # else it was pruned in between
                 return Refusal(state=State(row["state"]), retry_after=row["retry_after"])
 
-    async def renew(self, claim: Claim, *, lease_seconds: float, progress: float = 0.0, stage: str = "") -> None:
-        """Prolong the lease. Raises `LeaseLostError`."""
-        await self._change("renew", claim, lease=lease_seconds, progress=progress, stage=storable(stage))
+    async def renew(self, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> None:
+        """Prolong the lease, and write how far the work is unless it was further. Raises `LeaseLostError`."""
+        if progress is None:
+            await self._change("renew", claim, lease=lease_seconds)
+        else:
+            await self._change("advance", claim, lease=lease_seconds, **progress_values(progress))
 
     async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
         """Save what a later claim can go on from. Raises `LeaseLostError`."""

@@ -9,7 +9,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from bridge.errors import LeaseLostError
-from bridge.job import Delivery, Event, Job, Message, Outcome
+from bridge.job import Delivery, Event, Job, Message, Outcome, Progress
 from bridge.ledger.port import Claim, DeadLetter, JobRecord, State
 
 # Sorts behind every key that starts the same.
@@ -32,6 +32,19 @@ def end_values(outcome: Outcome, reason: str) -> dict[str, Any]:
     state = State.SUCCEEDED if outcome.succeeded else State.FAILED
     error = "" if outcome.succeeded else reason or str(outcome.result.get("reason") or outcome.result.get("error") or "")
     return {"state": state.value, "result": json.dumps(outcome.result), "error": storable(error)}
+
+
+def progress_values(progress: Progress) -> dict[str, Any]:
+    """The columns that tell how far a job is."""
+    units = progress.units
+    return {
+        "progress": progress.share,
+        "stage": storable(progress.stage),
+        "units_done": units.done,
+        "units_total": units.total,
+        "units_per_second": units.per_second,
+        "seconds_left": units.seconds_left,
+    }
 
 
 def event_values(event: Event, job_key: str) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from bridge.database.sqlite import SqliteDatabase
 from bridge.database.statements import load_statements
 from bridge.errors import PermanentError
-from bridge.job import Delivery, Job, Message, Outcome
+from bridge.job import Delivery, Job, Message, Outcome, Progress
 from bridge.ledger.either import LedgerOutbox
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
@@ -23,6 +23,7 @@ from bridge.ledger.rows import (
     letter_of,
     letter_values,
     lost,
+    progress_values,
     storable,
 )
 
@@ -48,10 +49,13 @@ class SqliteLedger:
                 return Refusal(state=State(row["state"]), retry_after=row["retry_after"])
         return claim_of(job.key, row)
 
-    async def renew(self, claim: Claim, *, lease_seconds: float, progress: float = 0.0, stage: str = "") -> None:
-        """Prolong the lease. Raises `LeaseLostError`."""
+    async def renew(self, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> None:
+        """Prolong the lease, and write how far the work is unless it was further. Raises `LeaseLostError`."""
         async with self._database.write() as connection:
-            await _change(connection, "renew", claim, lease=lease_seconds, progress=progress, stage=storable(stage))
+            if progress is None:
+                await _change(connection, "renew", claim, lease=lease_seconds)
+            else:
+                await _change(connection, "advance", claim, lease=lease_seconds, **progress_values(progress))
 
     async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
         """Save what a later claim can go on from. Raises `LeaseLostError`."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Protocol
 
-from bridge.job import Delivery, Job, Outcome
+from bridge.job import Delivery, Job, Outcome, Units
 from bridge.ledger.port import Claim
 
 
@@ -19,8 +19,8 @@ class Context(Protocol):
     async def checkpoint(self, saved: Mapping[str, Any]) -> None:
         """Save what a later try can go on from."""
 
-    def report(self, progress: float, stage: str) -> None:
-        """Tell how far the work is (0 to 1); written with the next heartbeat."""
+    def report(self, progress: float, stage: str, units: Units | None = None) -> None:
+        """Tell how far the work is (0 to 1), and what is counted; written within a second."""
 
 
 class Handler(Protocol):

@@ -10,7 +10,7 @@ from typing import Any
 import structlog
 
 from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
-from bridge.job import Delivery, Job, Outcome
+from bridge.job import Delivery, Job, Outcome, Progress, Units
 from bridge.ledger.port import Claim, Refusal, State
 from bridge.steps import Step, StepTaken
 from bridge.worker.fates import Fate, fate_of
@@ -260,9 +260,9 @@ class _Context:
         """Save what a later try can go on from."""
         await self._assignment.save(self.claim, self.heartbeat, saved)
 
-    def report(self, progress: float, stage: str) -> None:
+    def report(self, progress: float, stage: str, units: Units | None = None) -> None:
         """Tell how far the work is (0 to 1)."""
-        self.heartbeat.report(progress, stage)
+        self.heartbeat.report(Progress(share=min(max(progress, 0.0), 1.0), stage=stage, units=units or Units()))
         if progress > 0:
             self._assignment.note_progress()
 

@@ -10,7 +10,7 @@ from typing import Self
 import structlog
 
 from bridge.errors import LeaseLostError
-from bridge.job import Delivery
+from bridge.job import Delivery, Progress
 from bridge.ledger.port import Claim
 from bridge.worker.policy import Desk
 
@@ -32,8 +32,9 @@ class Heartbeat:
         self._claim = claim
         self._tell_lost = lost
         self._tell_renewed = renewed
-        self._progress = 0.0
-        self._stage = ""
+        # What was reported, and of that what has been written.
+        self._progress: Progress | None = None
+        self._written: Progress | None = None
         self._holds_job = True
         self._holds_message = True
         self._reported = asyncio.Event()
@@ -58,10 +59,10 @@ class Heartbeat:
             task.cancel()
             await asyncio.wait({task})
 
-    def report(self, progress: float, stage: str) -> None:
+    def report(self, progress: Progress) -> None:
         """Tell how far the work is; written at most once a second."""
-        if (progress, stage) != (self._progress, self._stage):
-            self._progress, self._stage = min(max(progress, 0.0), 1.0), stage
+        if progress != self._progress:
+            self._progress = progress
             self._reported.set()
 
     def release_job(self) -> None:
@@ -88,10 +89,10 @@ class Heartbeat:
         """Renew the ledger's lease; false when that went wrong and should be tried again soon."""
         if not self._holds_job:
             return True
-        lease = self._desk.policy.lease_seconds
+        lease, progress = self._desk.policy.lease_seconds, self._progress
         try:
             async with asyncio.timeout(lease):
-                await self._desk.ledger.renew(self._claim, lease_seconds=lease, progress=self._progress, stage=self._stage)
+                await self._desk.ledger.renew(self._claim, lease_seconds=lease, progress=None if progress == self._written else progress)
         except LeaseLostError:
             if self._holds_job:
                 self._holds_job = False
@@ -101,6 +102,7 @@ class Heartbeat:
         except Exception as error:  # whatever it is, the work goes on: its writes are fenced
             _log.warning("renewal_failed", lease="ledger", error=f"{type(error).__name__}: {error}")
             return False
+        self._written = progress
         self._tell_renewed()
         return True
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import TypeVar
@@ -85,14 +85,21 @@ class ServingModels:
 
         Raises `ConfigurationError` when the repository itself cannot be read.
         """
-        names = await self._in_thread(partial(load_order, self._repository))
-        for name in names:
-            self._statuses.set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
-        for name in names:
+        for name in await self.announce():
             try:
                 await self.load(name)
             except InferenceError as error:
                 _log.error("model_unavailable", model=name, reason=str(error))
+
+    async def announce(self) -> Sequence[str]:
+        """Tell of every model of the repository that it will load, and of none that it is not there; returns them in the order of loading.
+
+        Raises `ConfigurationError` when the repository itself cannot be read.
+        """
+        names = await self._in_thread(partial(load_order, self._repository))
+        for name in names:
+            self._statuses.set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
+        return names
 
     async def load(self, name: str, *, config: str | None = None) -> None:
         """Load a model anew, swap it in when it is warm, and let the old one finish what it has.

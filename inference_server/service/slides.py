@@ -10,10 +10,12 @@ import grpc.aio
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 from inference_server.service.caller import caller_of
-from inference_server.tasks.slides.analysis import Event, SlideAnalyzer
+from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.runs import Event
 from inference_server.tasks.slides.values import (
     AnalysisRequest,
     AnalysisResult,
+    Checkpoint,
     Chunk,
     ClientTile,
     Level,
@@ -41,7 +43,7 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
     async def AnalyzeSlide(  # noqa: N802  # named by the protocol
         self, request: slides_pb2.AnalyzeSlideRequest, context: _Context
     ) -> AsyncIterator[slides_pb2.AnalyzeSlideResponse]:
-        """Progress, chunks, and the result last; a client that goes away stops the work."""
+        """Progress, checkpoints, chunks, and the result last; a client that goes away stops the work."""
         wanted = AnalysisRequest(
             slide_uri=request.slide_uri,
             analysis=request.analysis,
@@ -49,6 +51,9 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
             mpp=request.mpp if request.HasField("mpp") else None,
             tile_size=request.tile_size,
             request_id=request.request_id,
+            checkpoints=request.checkpoints,
+            resume_uris=tuple(request.resume.part_uris),
+            resume_parts=tuple(request.resume.parts),
         )
         events = self._slides.analyze(wanted, caller_of(context, priority=request.priority))
         async with contextlib.aclosing(events) as stream:
@@ -69,7 +74,22 @@ def _response(event: Event) -> slides_pb2.AnalyzeSlideResponse:
         return slides_pb2.AnalyzeSlideResponse(progress=_progress(event))
     if isinstance(event, Chunk):
         return slides_pb2.AnalyzeSlideResponse(chunk=slides_pb2.ArtifactChunk(name=event.name, offset=event.offset, data=event.data))
+    if isinstance(event, Checkpoint):
+        return slides_pb2.AnalyzeSlideResponse(checkpoint=_checkpoint(event))
     return slides_pb2.AnalyzeSlideResponse(result=_result(event))
+
+
+def _checkpoint(saved: Checkpoint) -> slides_pb2.SlideCheckpoint:
+    return slides_pb2.SlideCheckpoint(
+        part=saved.part,
+        name=saved.name,
+        uri=saved.uri,
+        size_bytes=saved.size_bytes,
+        sha256=saved.sha256,
+        tiles_done=saved.tiles_done,
+        tiles_total=saved.tiles_total,
+        resumed=saved.resumed,
+    )
 
 
 def _progress(progress: Progress) -> slides_pb2.AnalysisProgress:
@@ -96,6 +116,8 @@ def _result(result: AnalysisResult) -> slides_pb2.SlideAnalysis:
         tiles_analyzed=result.tiles_analyzed,
         tiles_skipped=result.tiles_skipped,
         duration_seconds=result.duration_seconds,
+        tiles_resumed=result.tiles_resumed,
+        resume_refused=result.resume_refused,
     )
 
 

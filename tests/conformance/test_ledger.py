@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from bridge.errors import LeaseLostError, PermanentError
-from bridge.job import Delivery, Event, Job, Outcome
+from bridge.job import Delivery, Event, Job, Outcome, Progress, Units
 from bridge.ledger.port import Claim, Ledger, Refusal, State
 from bridge.store import Store
 
@@ -105,13 +105,70 @@ async def test_every_write_of_a_stale_holder_is_refused(stores: tuple[Store, Sto
 
 async def test_a_renewed_lease_is_kept_and_tells_progress(stores: tuple[Store, Store]) -> None:
     claim = await claimed(stores[0].ledger, lease=LEASE)
-    await stores[0].ledger.renew(claim, lease_seconds=60, progress=0.25, stage="tiles")
+    units = Units(done=25, total=100, per_second=12.5, seconds_left=6.0)
+    await stores[0].ledger.renew(claim, lease_seconds=60, progress=Progress(share=0.25, stage="tiles", units=units))
     await asyncio.sleep(LONGER_THAN_A_LEASE)
 
     assert (await refused(stores[1].ledger)).state is State.RUNNING
     record = await stores[1].jobs.find("job-1")
     assert record is not None
     assert (0.25, "tiles") == (record.progress, record.stage)
+    assert (25, 100, 12.5, 6.0) == (record.units_done, record.units_total, record.units_per_second, record.seconds_left)
+
+
+async def test_progress_never_goes_back_not_even_after_a_takeover(stores: tuple[Store, Store]) -> None:
+    first = await claimed(stores[0].ledger, lease=LEASE)
+    await stores[0].ledger.renew(first, lease_seconds=LEASE, progress=Progress(share=0.6, stage="tiles", units=Units(done=60, total=100)))
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    second = await claimed(stores[1].ledger)
+    seen = []
+    for share, stage, done in ((0.0, "opening", 0), (0.58, "tiles", 58), (0.61, "tiles", 61)):
+        progress = Progress(share=share, stage=stage, units=Units(done=done, total=100))
+        await stores[1].ledger.renew(second, lease_seconds=60, progress=progress)
+        record = await stores[0].jobs.find("job-1")
+        assert record is not None
+        seen.append((record.progress, record.stage, record.units_done))
+
+    assert [(0.6, "tiles", 60), (0.6, "tiles", 60), (0.61, "tiles", 61)] == seen
+
+
+async def test_a_stale_holder_writes_no_progress(stores: tuple[Store, Store]) -> None:
+    stale = await claimed(stores[0].ledger, lease=LEASE)
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    await claimed(stores[1].ledger)
+
+    with pytest.raises(LeaseLostError):
+        await stores[0].ledger.renew(stale, lease_seconds=60, progress=Progress(share=0.9, stage="tiles"))
+    record = await stores[1].jobs.find("job-1")
+    assert record is not None
+    assert (0.0, "") == (record.progress, record.stage)
+
+
+async def test_the_revision_rises_with_all_that_can_be_seen_and_with_nothing_else(store: Store) -> None:
+    async def revision() -> int:
+        record = await store.jobs.find("job-1")
+        assert record is not None
+        return record.revision
+
+    await store.jobs.announce(job())
+    seen = [await revision()]
+    claim = await claimed(store.ledger)
+    seen.append(await revision())
+    await store.ledger.renew(claim, lease_seconds=60, progress=Progress(share=0.5, stage="tiles", units=Units(total=10)))
+    seen.append(await revision())
+    await store.ledger.renew(claim, lease_seconds=60)
+    await store.ledger.checkpoint(claim, {"done": 5})
+    assert seen[-1] == await revision()
+    await store.ledger.release(claim, delay_seconds=0.0)
+    seen.append(await revision())
+    claim = await claimed(store.ledger)
+    await store.ledger.finish(claim, success())
+    seen.append(await revision())
+
+    assert sorted(set(seen)) == seen
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert (10, 10, None) == (record.units_done, record.units_total, record.seconds_left)
 
 
 async def test_a_finished_job_is_terminal_with_its_result_and_its_messages(store: Store) -> None:
@@ -228,7 +285,7 @@ async def test_no_more_is_removed_at_once_than_asked_for(store: Store) -> None:
 
 async def test_texts_that_some_databases_refuse_are_kept_as_well_as_can_be(store: Store) -> None:
     claim = await claimed(store.ledger, job("job-1", text="a\x00b\ud800"))
-    await store.ledger.renew(claim, lease_seconds=60, stage="a\x00b\ud800")
+    await store.ledger.renew(claim, lease_seconds=60, progress=Progress(stage="a\x00b\ud800"))
     await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=delivery(), reason="a\x00b\ud800")
 
     record = await store.jobs.find("job-1")

@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from bridge.job import Units
 from bridge.ledger.port import Claim
 
 
@@ -15,6 +16,7 @@ class RecordedContext:
     def __init__(self, *, job_key: str = "job-1", fence: int = 1, checkpoint: Mapping[str, Any] | None = None) -> None:
         self._claim = Claim(job_key=job_key, fence=fence, attempts=0, checkpoint=checkpoint or {})
         self.reports: list[tuple[float, str]] = []
+        self.units: list[Units | None] = []
         self.checkpoints: list[Mapping[str, Any]] = []
 
     @property
@@ -25,5 +27,6 @@ class RecordedContext:
         # As the ledger stores it.
         self.checkpoints.append(json.loads(json.dumps(saved)))
 
-    def report(self, progress: float, stage: str) -> None:
+    def report(self, progress: float, stage: str, units: Units | None = None) -> None:
         self.reports.append((progress, stage))
+        self.units.append(units)

@@ -6,18 +6,22 @@ from collections.abc import Mapping
 from contextlib import aclosing
 from typing import Any
 
+import structlog
+
 from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import Artifact, ArtifactChunk, SlideProgress, SlideResult
-from bridge.job import Delivery, Job, Outcome
+from bridge.inference.values import Artifact, ArtifactChunk, SlideCheckpoint, SlideProgress, SlideResult
+from bridge.job import Delivery, Job, Outcome, Units
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.port import Context
 from bridge.systems.wsi import messages
+from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints
 from bridge.systems.wsi.received import ReceivedArtifacts
 
-# The last part of the work, when all tiles are done, has no measure.
-_TILES_SHARE = 0.95
+_log = structlog.get_logger()
+# Where each stage begins and ends; only tiles can be counted.
+_SHARES = {"opening": (0.0, 0.0), "tissue": (0.01, 0.01), "tiles": (0.02, 0.95), "writing": (0.95, 0.95)}
 
 
 class SlideHandler:
@@ -40,22 +44,29 @@ class SlideHandler:
 
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
-        folder = self._results.folder("slides", job.key, context.claim.fence)
-        return native.completed(job, await self.analyze_into(folder, job, context))
+        found = await self.analyze_into(lambda fence: self._results.folder("slides", job.key, fence), job, context)
+        return native.completed(job, found.result)
 
-    async def analyze_into(self, folder: ResultFolder, job: Job, context: Context) -> Mapping[str, Any]:
-        """Analyse the slide of a job into a folder; returns what the ledger keeps of it. Raises as `handle` does."""
+    async def analyze_into(self, folder_of: FolderOf, job: Job, context: Context) -> Found:
+        """Analyse the slide of a job into the folder of its fence, going on from where earlier tries came to. Raises as `handle` does."""
+        checkpoints = SlideCheckpoints(context=context, folder_of=folder_of, shared_storage=self._shared_storage)
+        if checkpoints.finished is not None:
+            return checkpoints.finished
+        folder = folder_of(context.claim.fence)
         with ReceivedArtifacts() as received:
-            found = await self._analyze(job, context, folder, received)
-            context.report(_TILES_SHARE, "artifacts")
+            found = await self._analyze(job, context, folder, checkpoints, received)
             artifacts = [await self._kept(artifact, folder, received) for artifact in found.artifacts]
-        return _result(job, found, folder, artifacts)
+        if found.resume_refused:
+            _log.warning("slide_started_over", reason=found.resume_refused)
+        return await checkpoints.finish(_result(job, found, folder, artifacts))
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a slide that is given up."""
         return native.failed(job, error="the slide could not be analysed", reason=reason)
 
-    async def _analyze(self, job: Job, context: Context, folder: ResultFolder, received: ReceivedArtifacts) -> SlideResult:
+    async def _analyze(
+        self, job: Job, context: Context, folder: ResultFolder, checkpoints: SlideCheckpoints, received: ReceivedArtifacts
+    ) -> SlideResult:
         request = messages.request_of(job)
         events = self._client.analyze_slide(
             request.slide_uri,
@@ -65,14 +76,18 @@ class SlideHandler:
             mpp=request.mpp,
             tile_size=request.tile_size,
             priority=job.priority,
+            checkpoints=True,
+            resume=await checkpoints.resume(),
         )
         async with aclosing(events):
             async for event in events:
                 match event:
                     case SlideProgress():
-                        context.report(_fraction(event), _stage(event))
+                        context.report(_share(event), event.stage, _units(event))
                     case ArtifactChunk():
                         await received.add(event)
+                    case SlideCheckpoint():
+                        await checkpoints.keep(event, received)
                     case SlideResult():
                         return event
         raise TransientError("the inference server ended the analysis without a result.")
@@ -88,13 +103,15 @@ class SlideHandler:
         }
 
 
-def _fraction(event: SlideProgress) -> float:
-    return _TILES_SHARE * min(1.0, event.tiles_done / event.tiles_total) if event.tiles_total else 0.0
+def _share(event: SlideProgress) -> float:
+    begin, end = _SHARES.get(event.stage, (0.0, 0.0))
+    return begin + (end - begin) * min(1.0, event.tiles_done / event.tiles_total) if event.tiles_total else begin
 
 
-def _stage(event: SlideProgress) -> str:
-    left = f", {event.seconds_left:.0f} s left" if event.seconds_left is not None else ""
-    return f"{event.stage} {event.tiles_done}/{event.tiles_total}{left}" if event.tiles_total else event.stage
+def _units(event: SlideProgress) -> Units:
+    return Units(
+        done=event.tiles_done, total=event.tiles_total, per_second=round(event.tiles_per_second, 3), seconds_left=event.seconds_left
+    )
 
 
 def _result(job: Job, found: SlideResult, folder: ResultFolder, artifacts: list[dict[str, Any]]) -> Mapping[str, Any]:
@@ -108,6 +125,9 @@ def _result(job: Job, found: SlideResult, folder: ResultFolder, artifacts: list[
         "summary": _summary(found.report),
         "tiles_analyzed": found.tiles_analyzed,
         "tiles_skipped": found.tiles_skipped,
+        "tiles_resumed": found.tiles_resumed,
+        # Why what earlier tries had saved was not taken up; empty when it was, or there was nothing.
+        "started_over": found.resume_refused,
         "duration_seconds": round(found.duration_seconds, 3),
         "location": folder.location,
         "artifacts": artifacts,

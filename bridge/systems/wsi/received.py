@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import itertools
 import tempfile
 from pathlib import Path
 from types import TracebackType
@@ -19,6 +20,7 @@ class ReceivedArtifacts:
     def __init__(self) -> None:
         self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._files: dict[str, Path] = {}
+        self._numbers = itertools.count()
 
     def __enter__(self) -> Self:
         return self
@@ -31,6 +33,12 @@ class ReceivedArtifacts:
         """Append a chunk. Raises `TransientError` when one before it is missing."""
         await asyncio.to_thread(self._append, chunk)
 
+    async def drop(self, name: str) -> None:
+        """Forget a file that is kept elsewhere now."""
+        path = self._files.pop(name, None)
+        if path is not None:
+            await asyncio.to_thread(path.unlink)
+
     async def whole(self, artifact: Artifact) -> Path:
         """The file of an artifact, once all its chunks are here. Raises `TransientError` when it is not what the server announced."""
         return await asyncio.to_thread(self._checked, artifact)
@@ -39,7 +47,7 @@ class ReceivedArtifacts:
         if self._folder is None:
             self._folder = tempfile.TemporaryDirectory(prefix="lamina-artifacts-")
         # Files are numbered: the server's names stay out of our paths.
-        path = self._files.setdefault(chunk.name, Path(self._folder.name) / str(len(self._files)))
+        path = self._files.setdefault(chunk.name, Path(self._folder.name) / str(next(self._numbers)))
         with path.open("ab") as file:
             if file.tell() != chunk.offset:
                 raise TransientError(f"{chunk.name} came with a gap: {chunk.offset} after {file.tell()} bytes.")

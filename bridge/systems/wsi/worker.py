@@ -7,9 +7,10 @@ from urllib.parse import quote
 
 from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Outcome
-from bridge.results import ResultStore
+from bridge.results import ResultFolder, ResultStore
 from bridge.systems.port import Context
 from bridge.systems.wsi import requests
+from bridge.systems.wsi.checkpoints import Found
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.requests import AnswerNames
 
@@ -20,7 +21,7 @@ class RequestedSlideHandler:
     """Has the platform's slides analysed.
 
     What a try finds lies under `results/{tenant}/{upload}/{job}/{fence}/`, so that a stale worker overwrites nothing; the event names
-    the `analysis.json` there. A copy of it lies at the platform's own place, `results/{tenant}/{upload}/analysis.json`, as the newest.
+    the `analysis.json` there. Copies of all lie at the platform's own place, `results/{tenant}/{upload}/analysis.json`, as the newest.
     """
 
     def __init__(self, *, slides: SlideHandler, bucket: ResultStore, names: AnswerNames | None = None, analysis: str = "") -> None:
@@ -47,20 +48,36 @@ class RequestedSlideHandler:
         """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
         request = requests.request_of(job)
         if not await self._bucket.holds(request.s3key):
-            raise PermanentError(f"S3 object not found. The key is {request.s3key}")
+            raise _missing(request)
         place = f"results/{request.tenantid}/{request.uploadid}"
-        fenced = f"{place}/{job.key}/{context.claim.fence}"
-        folder = self._bucket.folder_at(fenced)
         slide = {"slide_uri": f"{self._bucket.root}/{quote(request.s3key)}", "analysis": self._analysis}
-        result = await self._slides.analyze_into(folder, replace(job, request=slide), context)
-        report = await folder.read(_REPORT)
-        if report is not None:
-            await self._bucket.folder_at(place).write(_REPORT, report)
-        key = f"{fenced}/{_REPORT}"
-        kept = {**result, "upload_id": str(request.uploadid), "result_s3_key": key}
+
+        def folder_of(fence: int) -> ResultFolder:
+            return self._bucket.folder_at(f"{place}/{job.key}/{fence}")
+
+        try:
+            found = await self._slides.analyze_into(folder_of, replace(job, request=slide), context)
+        except PermanentError as error:
+            # Taken away since.
+            if await self._bucket.holds(request.s3key):
+                raise
+            raise _missing(request) from error
+        await self._publish(found, folder_of(found.fence), self._bucket.folder_at(place))
+        key = f"{place}/{job.key}/{found.fence}/{_REPORT}"
+        kept = {**found.result, "upload_id": str(request.uploadid), "result_s3_key": key}
         return Outcome(succeeded=True, result=kept, events=requests.completed(job, key, self._names))
+
+    async def _publish(self, found: Found, folder: ResultFolder, known: ResultFolder) -> None:
+        """Copy all files to where readers look who know only the upload; the report comes last, when the others are there."""
+        names = [str(artifact["name"]) for artifact in found.result["artifacts"]]
+        for name in sorted(names, key=lambda name: name == _REPORT):
+            await folder.copy(name, known)
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a slide that is given up."""
         result = {"error": "the slide could not be analysed", "reason": reason}
         return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))
+
+
+def _missing(request: requests.AnalysisRequest) -> PermanentError:
+    return PermanentError(f"S3 object not found. The key is {request.s3key}")

@@ -5,34 +5,28 @@ from __future__ import annotations
 import asyncio
 import tempfile
 import time
-from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import AsyncGenerator, Sequence
 from pathlib import Path
 
-import numpy as np
 import structlog
 
-from inference_server.scheduler.port import Caller, Inference, InferenceRequest
+from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.slides import artifacts, he_baseline, manifest, report, resolution
+from inference_server.tasks.slides import artifacts, checkpoints, he_baseline, manifest, report
 from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
-from inference_server.tasks.slides.events import EventStream, first_failure
+from inference_server.tasks.slides.events import EventStream, Pulse
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, TileAnalysis
-from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_cells
-from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
-from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
+from inference_server.tasks.slides.survey import Slide, outline
+from inference_server.tasks.slides.table import TileRows
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
-from inference_server.tasks.slides.tiling import Tile, tissue_tiles
-from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
 from inference_server.tasks.slides.values import (
     AnalysisRequest,
     AnalysisResult,
-    Chunk,
     ClientTile,
-    Pixels,
     Progress,
     SlideFacts,
     SlideLimits,
@@ -40,8 +34,8 @@ from inference_server.tasks.slides.values import (
 )
 
 _log = structlog.get_logger()
-
-Event = Progress | Chunk | AnalysisResult
+# Progress is repeated after so long: surveys and uploads of large slides take minutes.
+_SILENCE_SECONDS = 20.0
 
 
 class SlideAnalyzer:
@@ -60,7 +54,7 @@ class SlideAnalyzer:
             return reader.facts
 
     def analyze(self, request: AnalysisRequest, caller: Caller) -> AsyncGenerator[Event]:
-        """Run one analysis: progress, then chunks when there is no output_uri, then the result.
+        """Run one analysis: progress and checkpoints, then chunks when there is no output_uri, then the result.
 
         Closing the iterator stops the work at once. Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`, `Unavailable`
         and what `Inference.infer` raises.
@@ -73,29 +67,64 @@ class SlideAnalyzer:
         classifier = None if name == he_baseline.NAME else await self._classifier(name)
         return await analyze_client_tiles(self._inference, tiles, mpp, classifier=classifier, limits=self._limits, caller=caller)
 
-    async def _run(self, request: AnalysisRequest, caller: Caller, emit: Callable[[Event], Awaitable[None]]) -> None:
+    async def _run(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> None:
+        pulse = Pulse[Event](emit, seconds=_SILENCE_SECONDS)
+
+        async def told(event: Event) -> None:
+            await (pulse.tell(event) if isinstance(event, Progress) else pulse.emit(event))
+
+        async with pulse.beating():
+            result = await self._analyzed(request, caller, told)
+        _log.info(
+            "slide_analyzed",
+            request_id=request.request_id,
+            analysis=result.analysis,
+            engine=result.engine,
+            tiles=result.tiles_analyzed,
+            resumed=result.tiles_resumed,
+            unreadable=result.tiles_skipped,
+            seconds=round(result.duration_seconds, 3),
+        )
+        await emit(result)
+
+    async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
         plan, classifier = await self._plan(request)
         if request.output_uri:
             for name in artifacts.MEDIA_TYPES:
                 await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
-        await emit(Progress(stage="reading"))
+        await emit(Progress(stage="opening"))
         async with open_slide(self._storage, request.slide_uri, self._limits) as reader:
-            slide = await self._survey(reader, request, plan)
-            analysis = _analysis(slide, plan, classifier)
-            engine = await self._tiles(slide, analysis, caller, emit)
-            await emit(Progress(stage="artifacts", tiles_done=len(slide.tiles), tiles_total=len(slide.tiles)))
-            result = await self._deliver(request, slide, analysis, engine, emit, started)
-        _log.info(
-            "slide_analyzed",
-            request_id=request.request_id,
-            analysis=plan.model,
-            engine=result.engine,
-            tiles=result.tiles_analyzed,
-            unreadable=result.tiles_skipped,
-            seconds=round(result.duration_seconds, 3),
+            run, journal = await (await self._runs(reader, request, plan, classifier, emit)).begin()
+            if run.refused:
+                _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
+            ran = await compute(
+                run, journal, inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, emit=emit
+            )
+            await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
+            return await self._deliver(request, run, ran, emit, started)
+
+    async def _runs(
+        self, reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, classifier: TileClassifier | None, emit: Emit
+    ) -> Runs:
+        outlined = outline(reader, request, plan, self._limits)
+        settings = {"mpp": request.mpp, **(classifier.manifest.model_dump() if classifier else {})}
+        fingerprint = checkpoints.fingerprint(
+            slide=await self._storage.open(request.slide_uri),
+            plan=plan,
+            mpp=outlined.mpp,
+            model=self._inference.facts(plan.model),
+            settings=settings,
         )
-        await emit(result)
+        return Runs(
+            storage=self._storage,
+            request=request,
+            outlined=outlined,
+            plan=plan,
+            fingerprint=fingerprint,
+            analysis_of=lambda slide: _analysis(slide, plan, classifier),
+            emit=emit,
+        )
 
     async def _plan(self, request: AnalysisRequest) -> tuple[AnalysisPlan, TileClassifier | None]:
         name = request.analysis or he_baseline.NAME
@@ -109,113 +138,46 @@ class SlideAnalyzer:
         described = await asyncio.to_thread(manifest.read, self._models, name)
         return TileClassifier(manifest=described, facts=self._inference.facts(name))
 
-    async def _survey(self, reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan) -> _Slide:
-        facts = reader.facts
-        mpp = resolution.effective(facts, request.mpp)
-        resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
-        grid = choose_grid(facts, mpp, plan.mpp)
-        regions = Regions(reader, cache_bytes=self._limits.cache_bytes, most_unreadable=self._limits.most_unreadable)
-        cells = await scan(regions, coarser(facts, grid, plan.cell))
-        tissue = await find_tissue(facts, coarser(facts, grid, plan.cell), cells)
-        tiles = tissue_tiles(tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue)
-        return _Slide(regions=regions, facts=facts, mpp=mpp, grid=grid, cells=cells, tissue=tissue, tiles=tiles)
-
-    async def _tiles(self, slide: _Slide, analysis: TileAnalysis, caller: Caller, emit: Callable[[Event], Awaitable[None]]) -> _Ran:
-        """Several batches at once: while one is computed, others are read and taken up."""
-        plan = analysis.plan
-        meter = ProgressMeter(total=len(slide.tiles))
-        batches = _batches(slide.tiles, plan.batch)
-        ran = _Ran.unseen(self._inference, plan.model)
-
-        async def work() -> None:
-            nonlocal ran
-            for batch in batches:
-                pixels = await _read(slide, plan, batch)
-                inputs = await asyncio.to_thread(analysis.inputs, pixels)
-                response = await self._inference.infer(
-                    InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=caller)
-                )
-                await asyncio.to_thread(analysis.collect, batch, response.outputs)
-                ran = _Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
-                if progress := meter.advance(len(batch)):
-                    await emit(progress)
-
-        await emit(meter.now())
-        with first_failure():
-            async with asyncio.TaskGroup() as group:
-                for _ in range(self._limits.calls_in_flight):
-                    group.create_task(work())
-        slide.regions.judge()
-        return ran
-
-    async def _deliver(
-        self,
-        request: AnalysisRequest,
-        slide: _Slide,
-        analysis: TileAnalysis,
-        ran: _Ran,
-        emit: Callable[[Event], Awaitable[None]],
-        started: float,
-    ) -> AnalysisResult:
-        plan, bounds = analysis.plan, (float(slide.facts.bounds_x), float(slide.facts.bounds_y))
-        findings = await asyncio.to_thread(analysis.findings)
-        picture = await artifacts.thumbnail(slide.regions, slide.grid, slide.cells, plan.cell)
-        text = _report(request, slide, plan, ran, findings)
+    async def _deliver(self, request: AnalysisRequest, run: Run, ran: Ran, emit: Emit, started: float) -> AnalysisResult:
+        slide, plan = run.slide, run.analysis.plan
+        contents = await self._contents(request, run, ran)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
             folder = Path(name)
-            await asyncio.to_thread(artifacts.make, folder, findings=findings, picture=picture, report=text, bounds=bounds)
+            await asyncio.to_thread(artifacts.make, folder, contents)
             delivered = await artifacts.deliver(folder, storage=self._storage, output_uri=request.output_uri, stream=emit)
         return AnalysisResult(
             analysis=plan.model,
             model=f"{plan.model}:{ran.version}",
             engine=ran.engine,
-            report_json=text,
+            report_json=contents.report,
             artifacts=delivered,
             facts=slide.facts,
-            tiles_analyzed=len(slide.tiles),
+            tiles_analyzed=run.tiles_total,
             tiles_skipped=len(slide.regions.unreadable),
             duration_seconds=time.monotonic() - started,
+            tiles_resumed=run.tiles_resumed,
+            resume_refused=run.refused,
+        )
+
+    async def _contents(self, request: AnalysisRequest, run: Run, ran: Ran) -> artifacts.Contents:
+        slide, plan = run.slide, run.analysis.plan
+        findings = await asyncio.to_thread(run.analysis.findings)
+        return artifacts.Contents(
+            findings=findings,
+            picture=await artifacts.thumbnail(slide.regions, slide.grid, slide.cells, plan.cell),
+            report=_report(request, slide, plan, ran, findings),
+            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts),
+            about={"analysis": plan.model, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
         )
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Slide:
-    """A slide surveyed: where its tissue is, and which tiles will be analysed."""
-
-    regions: Regions
-    facts: SlideFacts
-    # Micrometres per pixel of level 0 along x and y.
-    mpp: tuple[float, float]
-    grid: Grid
-    # Mean colours of the tissue mask's cells.
-    cells: Pixels
-    tissue: Tissue
-    tiles: Sequence[Tile]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Ran:
-    """What ran the tiles."""
-
-    version: str
-    # As engine:precision.
-    engine: str
-    sha256: str
-
-    @staticmethod
-    def unseen(inference: Inference, model: str) -> _Ran:
-        """What would run them; a blank slide has none."""
-        facts = inference.facts(model)
-        return _Ran(version=facts.version, engine=facts.engine, sha256=facts.sha256)
-
-
-def _analysis(slide: _Slide, plan: AnalysisPlan, classifier: TileClassifier | None) -> TileAnalysis:
+def _analysis(slide: Slide, plan: AnalysisPlan, classifier: TileClassifier | None) -> TileAnalysis:
     if classifier is None:
         return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue)
     return SlideClassification(classifier=classifier, plan=plan, grid=slide.grid, tissue=slide.tissue)
 
 
-def _report(request: AnalysisRequest, slide: _Slide, plan: AnalysisPlan, ran: _Ran, findings: Findings) -> str:
+def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, findings: Findings) -> str:
     run = report.RunFacts(
         model=plan.model,
         version=ran.version,
@@ -234,16 +196,3 @@ def _report(request: AnalysisRequest, slide: _Slide, plan: AnalysisPlan, ran: _R
         run=run,
         findings=findings,
     )
-
-
-def _batches(tiles: Sequence[Tile], size: int) -> Iterator[tuple[Tile, ...]]:
-    for start in range(0, len(tiles), size):
-        yield tuple(tiles[start : start + size])
-
-
-async def _read(slide: _Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> Pixels:
-    edge = plan.tile_size + 2 * plan.halo
-    pixels = np.empty((len(batch), edge, edge, 3), np.uint8)
-    for index, tile in enumerate(batch):
-        pixels[index] = await read_cells(slide.regions, slide.grid, tile.x - plan.halo, tile.y - plan.halo, edge, edge)
-    return pixels

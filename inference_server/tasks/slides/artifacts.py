@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +12,7 @@ import numpy as np
 from PIL import Image
 
 from inference_server.storage import Storage
-from inference_server.tasks.slides import geojson, rendering
+from inference_server.tasks.slides import geojson, rendering, table
 from inference_server.tasks.slides.findings import Findings
 from inference_server.tasks.slides.grid import Grid, coarser
 from inference_server.tasks.slides.readers.regions import Regions
@@ -26,6 +26,7 @@ MEDIA_TYPES = {
     "heatmap.png": "image/png",
     "overlay.png": "image/png",
     "detections.geojson.gz": geojson.MEDIA_TYPE,
+    table.FILE: table.MEDIA_TYPE,
 }
 
 
@@ -52,13 +53,28 @@ async def thumbnail(regions: Regions, grid: Grid, cells: Pixels, cell: int) -> T
     return Thumbnail(pixels=pixels, scale=(grid.scale_x * whole, grid.scale_y * whole), mpp=grid.mpp_x * whole)
 
 
-def make(folder: Path, *, findings: Findings, picture: Thumbnail, report: str, bounds: tuple[float, float]) -> None:
-    """Write all files of an analysis into a folder; blocks. `bounds`: where QuPath's coordinates begin, in level-0 pixels."""
-    (folder / "analysis.json").write_text(report, encoding="utf-8")
+@dataclass(frozen=True, kw_only=True)
+class Contents:
+    """What the files of an analysis are made from."""
+
+    findings: Findings
+    picture: Thumbnail
+    # analysis.json whole.
+    report: str
+    rows: table.TileRows
+    # What the table says of itself.
+    about: Mapping[str, str]
+
+
+def make(folder: Path, contents: Contents) -> None:
+    """Write all files of an analysis into a folder; blocks."""
+    findings, picture, facts = contents.findings, contents.picture, contents.rows.facts
+    (folder / "analysis.json").write_text(contents.report, encoding="utf-8")
     (folder / "heatmap.png").write_bytes(rendering.heatmap(findings.heat))
     drawn = rendering.overlay(picture.pixels, picture.scale, picture.mpp, findings.heat, findings.points)
     (folder / "overlay.png").write_bytes(drawn)
-    geojson.write(folder / "detections.geojson.gz", findings.shapes, offset=bounds)
+    geojson.write(folder / "detections.geojson.gz", findings.shapes, offset=(float(facts.bounds_x), float(facts.bounds_y)))
+    table.write(folder / table.FILE, contents.rows, findings, about=contents.about)
 
 
 async def deliver(

@@ -4,16 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.scheduler.port import ModelFacts
-from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Heat, Shape
+from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
-from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.values import Pixels
 
@@ -90,14 +91,11 @@ class SlideClassification:
         self._plan = plan
         self._grid = grid
         self._size = (grid.width, grid.height)
-        per_tile = plan.tile_size // plan.cell
-        rows, columns = -(-tissue.mask.shape[0] // per_tile), -(-tissue.mask.shape[1] // per_tile)
-        padded = np.zeros((rows * per_tile, columns * per_tile))
-        padded[: tissue.mask.shape[0], : tissue.mask.shape[1]] = tissue.mask * tissue.coverage * tissue.grid.cell_mm2
         # Tissue of each tile, in mm².
-        self._tissue = padded.reshape(rows, per_tile, columns, per_tile).sum(axis=(1, 3))
+        self._tissue = cell_sums(tissue.mask * tissue.coverage * tissue.grid.cell_mm2, plan.tile_size // plan.cell)
         # Rows × columns × classes; NaN where there was no tile.
-        self._probabilities = np.full((rows, columns, len(classifier.manifest.classes)), np.nan)
+        self._probabilities = np.full((*self._tissue.shape, len(classifier.manifest.classes)), np.nan)
+        self._sharpness = np.full(self._tissue.shape, np.nan, np.float32)
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -108,10 +106,18 @@ class SlideClassification:
         """As the classifier takes them."""
         return self._classifier.inputs(tiles)
 
-    def collect(self, tiles: Sequence[Tile], outputs: Mapping[str, Tensor]) -> None:
-        """Keep the probabilities of each tile."""
-        for tile, values in zip(tiles, self._classifier.probabilities(outputs), strict=True):
-            self._probabilities[tile.y // tile.size, tile.x // tile.size] = values
+    def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
+        """The `probabilities` and the `sharpness` of each tile."""
+        return {
+            "probabilities": self._classifier.probabilities(outputs),
+            "sharpness": np.array([_sharpness(tile) for tile in tiles], np.float32),
+        }
+
+    def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
+        """Keep the figures of each tile."""
+        places = places_of(tiles)
+        self._probabilities[places] = kept["probabilities"]
+        self._sharpness[places] = kept["sharpness"]
 
     def findings(self) -> Findings:
         """Areas of tissue by the likeliest class, and means weighted by tissue."""
@@ -144,7 +150,19 @@ class SlideClassification:
             ),
             points=np.empty((0, 2)),
             shapes=self._shapes(),
+            figures=self._figures,
         )
+
+    def _figures(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
+        classes = self._classifier.manifest.classes
+        places = places_of(tiles)
+        values = self._probabilities[places]
+        likeliest = values.argmax(axis=1).tolist() if len(tiles) else []
+        return {
+            "sharpness": self._sharpness[places],
+            "class": [classes[index] for index in likeliest],
+            **{f"p({name})": values[:, index].astype(np.float32) for index, name in enumerate(classes)},
+        }
 
     def _shapes(self) -> Iterator[Shape]:
         manifest, size = self._classifier.manifest, self._plan.tile_size
@@ -160,6 +178,12 @@ class SlideClassification:
                 colour=manifest.colors.get(name, _COLOURS[manifest.classes.index(name) % len(_COLOURS)]),
                 measurements={f"p({each})": round(float(value), 6) for each, value in zip(manifest.classes, values, strict=True)},
             )
+
+
+def _sharpness(tile: Pixels) -> float:
+    """Mean |Laplacian| of the green channel, in grey levels."""
+    green = cv2.extractChannel(tile, 1)
+    return float(cv2.norm(cv2.Laplacian(green, cv2.CV_16S, ksize=1), cv2.NORM_L1)) / green.size
 
 
 def _cell(manifest: TileClassifierManifest) -> int:

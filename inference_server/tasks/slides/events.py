@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Iterator
+import time
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Iterator
 from typing import Generic, TypeVar
 
 T = TypeVar("T")
@@ -43,6 +44,45 @@ class EventStream(Generic[T]):
             finally:
                 getter.cancel()
         return self._queue.get_nowait()
+
+
+class Pulse(Generic[T]):
+    """Repeats the last event of its kind after a silence, so that a caller does not take long work for a dead connection."""
+
+    def __init__(self, emit: Callable[[T], Awaitable[None]], *, seconds: float) -> None:
+        """`seconds`: of silence."""
+        self._emit = emit
+        self._seconds = seconds
+        self._last: T | None = None
+        self._emitted_at = 0.0
+
+    async def tell(self, event: T) -> None:
+        """Emit an event that may be repeated."""
+        self._last = event
+        await self.emit(event)
+
+    async def emit(self, event: T) -> None:
+        """Emit an event that is told once."""
+        await self._emit(event)
+        self._emitted_at = time.monotonic()
+
+    @contextlib.asynccontextmanager
+    async def beating(self) -> AsyncIterator[None]:
+        """Repeat for as long as the block lasts."""
+        task = asyncio.create_task(self._beat())
+        try:
+            yield
+        finally:
+            task.cancel()
+            await asyncio.gather(task, return_exceptions=True)
+
+    async def _beat(self) -> None:
+        while True:
+            silence = time.monotonic() - self._emitted_at
+            if silence >= self._seconds and self._last is not None:
+                await self.emit(self._last)
+                silence = 0.0
+            await asyncio.sleep(max(self._seconds - silence, self._seconds / 10))
 
 
 @contextlib.contextmanager

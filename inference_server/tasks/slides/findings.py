@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,6 +13,8 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.values import Pixels
 
+# One value a tile.
+Column = NDArray[np.float32] | NDArray[np.int32] | list[str]
 # What a report may hold.
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -78,6 +80,8 @@ class Findings:
     points: NDArray[np.float64]
     # Features in reading order, made one by one.
     shapes: Iterator[Shape]
+    # Figures of tiles by name, in the order of the tiles; has all its names also for no tiles.
+    figures: Callable[[Sequence[Tile]], Mapping[str, Column]]
 
 
 class TileAnalysis(Protocol):
@@ -90,8 +94,11 @@ class TileAnalysis(Protocol):
     def inputs(self, tiles: Pixels) -> Tensors:
         """The model's input from RGB tiles with their halo, [count, rows, columns, 3]."""
 
-    def collect(self, tiles: Sequence[Tile], outputs: Mapping[str, Tensor]) -> None:
-        """Take up what the model said of these tiles. Called from threads, at most once for each tile, in any order."""
+    def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
+        """What is kept of the model's answer for these tiles: small, and all that `collect` needs, so that checkpoints save it as it is."""
+
+    def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
+        """Take up what was kept of these tiles, now or by an earlier run. Called from threads, at most once for each tile, in any order."""
 
     def findings(self) -> Findings:
         """Sum up: the same for the same slide, whatever the order of the tiles."""

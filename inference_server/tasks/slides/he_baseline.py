@@ -6,17 +6,17 @@ Its graph is built by `models/builders/he_baseline.py`; the constants below are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import InvalidInput
-from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Heat, Json, Shape
+from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.rendering import smoothed
-from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.values import Pixels
 
@@ -83,17 +83,28 @@ class HeBaseline:
         """The graph takes the pixels as they are."""
         return {"tiles": tiles}
 
-    def collect(self, tiles: Sequence[Tile], outputs: Mapping[str, Tensor]) -> None:
+    def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
+        """Means by cell as they are, and candidates as a list: `counts` by tile, and each one's `place` in its tile and `score`."""
+        candidates = outputs["candidates"].reshape(len(tiles), -1)
+        number, place = np.nonzero(candidates)
+        return {
+            **{name: outputs[name] for name in self._cells},
+            "counts": np.bincount(number, minlength=len(tiles)).astype(np.int32),
+            "place": place.astype(np.int32),
+            "score": candidates[number, place].astype(np.float32),
+        }
+
+    def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take candidates by their place on the slide, and means by cell."""
-        candidates = outputs["candidates"]
+        ends = np.cumsum(kept["counts"], dtype=np.int64)
         for index, tile in enumerate(tiles):
-            flat = candidates[index].reshape(-1)
-            found = np.flatnonzero(flat)
-            self._points.append((tile.x + found % tile.size, tile.y + found // tile.size, flat[found].astype(np.float32)))
+            found = slice(ends[index] - kept["counts"][index], ends[index])
+            place = kept["place"][found].astype(np.int64)
+            self._points.append((tile.x + place % tile.size, tile.y + place // tile.size, kept["score"][found].astype(np.float32)))
             row, column = tile.y // CELL, tile.x // CELL
             for name, cells in self._cells.items():
                 window = cells[row : row + tile.size // CELL, column : column + tile.size // CELL]
-                window[...] = outputs[name][index][: window.shape[0], : window.shape[1]]
+                window[...] = kept[name][index][: window.shape[0], : window.shape[1]]
 
     def findings(self) -> Findings:
         """Sum up over tissue: candidates elsewhere are dust or glass."""
@@ -111,7 +122,31 @@ class HeBaseline:
             heat=self._heat(counts),
             points=points,
             shapes=_shapes(points, score),
+            figures=self._figures(counts),
         )
+
+    def _figures(self, counts: NDArray[np.float64]) -> Callable[[Sequence[Tile]], Mapping[str, Column]]:
+        """Sums over the cells of each tile, once for the whole slide. `counts`: candidates by cell."""
+        mask = self._tissue.mask
+        sharpness, weights = self._sharpness(), self._tissue.coverage * mask
+
+        def sums(values: NDArray[np.float64]) -> NDArray[np.float64]:
+            return cell_sums(values, self._plan.tile_size // CELL)
+
+        tissue = sums(weights)
+        found = {
+            "sharpness": _shares(sums(sharpness * weights), tissue),
+            "blurred_share": _shares(sums(weights * (sharpness < LEAST_SHARPNESS)), tissue),
+            "mean_haematoxylin_od": _shares(sums((self._cells["haematoxylin"] * mask).astype(np.float64)), tissue),
+            "mean_eosin_od": _shares(sums((self._cells["eosin"] * mask).astype(np.float64)), tissue),
+        }
+        candidates = sums(counts).astype(np.int32)
+
+        def figures(tiles: Sequence[Tile]) -> Mapping[str, Column]:
+            rows, columns = places_of(tiles)
+            return {**{name: values[rows, columns] for name, values in found.items()}, "nuclear_candidates": candidates[rows, columns]}
+
+        return figures
 
     def _candidates(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
         """In reading order, on the slide and on tissue."""
@@ -169,6 +204,10 @@ def _window_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
     sums = np.pad(np.pad(values, size // 2).cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
     windows: NDArray[np.float64] = sums[size:, size:] - sums[:-size, size:] - sums[size:, :-size] + sums[:-size, :-size]
     return windows
+
+
+def _shares(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.divide(sums, weights, out=np.full_like(weights, np.nan), where=weights > 0).astype(np.float32)
 
 
 def _weighted(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float | None:

@@ -12,10 +12,10 @@ _SECONDS_BETWEEN = 0.5
 class ProgressMeter:
     """Counts tiles."""
 
-    def __init__(self, *, total: int) -> None:
-        """`total`: tiles in all."""
+    def __init__(self, *, total: int, done: int = 0) -> None:
+        """`total`: tiles in all; `done`: by earlier runs, which say nothing of the speed of this one."""
         self._total = total
-        self._done = 0
+        self._done = self._earlier = done
         self._started = self._told = time.monotonic()
 
     def advance(self, tiles: int) -> Progress | None:
@@ -29,6 +29,7 @@ class ProgressMeter:
         """How far it is."""
         self._told = time.monotonic()
         elapsed = self._told - self._started
-        rate = self._done / elapsed if self._done and elapsed > 0 else 0.0
+        own = self._done - self._earlier
+        rate = own / elapsed if own and elapsed > 0 else 0.0
         left = (self._total - self._done) / rate if rate else None
         return Progress(stage="tiles", tiles_done=self._done, tiles_total=self._total, tiles_per_second=rate, seconds_left=left)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,10 +27,21 @@ class Tile:
 def tissue_tiles(mask: NDArray[np.bool_], *, cell: int, size: int, least: float) -> list[Tile]:
     """The tiles of `size` px with more tissue than the share `least`; a cell of the mask is `cell` px, and divides `size`."""
     per_tile = size // cell
-    rows, columns = -(-mask.shape[0] // per_tile), -(-mask.shape[1] // per_tile)
-    padded = np.zeros((rows * per_tile, columns * per_tile), np.bool_)
-    padded[: mask.shape[0], : mask.shape[1]] = mask
-    shares = padded.reshape(rows, per_tile, columns, per_tile).mean(axis=(1, 3))
+    shares = cell_sums(mask, per_tile) / per_tile**2
     chosen = [(int(row), int(column)) for row, column in np.argwhere(shares > least)]
     chosen.sort(key=lambda place: (place[0] // _BLOCK, place[1] // _BLOCK, place))
     return [Tile(x=column * size, y=row * size, size=size, tissue=float(shares[row, column])) for row, column in chosen]
+
+
+def cell_sums(values: NDArray[np.generic], per_tile: int) -> NDArray[np.float64]:
+    """Sums over the cells of each tile, by row and column of the tile; `per_tile`: cells along its edge."""
+    rows, columns = -(-values.shape[0] // per_tile), -(-values.shape[1] // per_tile)
+    padded = np.zeros((rows * per_tile, columns * per_tile))
+    padded[: values.shape[0], : values.shape[1]] = values
+    sums: NDArray[np.float64] = padded.reshape(rows, per_tile, columns, per_tile).sum(axis=(1, 3))
+    return sums
+
+
+def places_of(tiles: Sequence[Tile]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The row and the column of each tile among all."""
+    return np.array([tile.y // tile.size for tile in tiles], np.int64), np.array([tile.x // tile.size for tile in tiles], np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -10,6 +10,8 @@ from numpy.typing import NDArray
 
 # Rows, columns, RGB.
 Pixels = NDArray[np.uint8]
+# Level, column and row of a stored tile.
+Place = tuple[int, int, int]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,13 +113,18 @@ class AnalysisRequest:
     tile_size: int = 0
     # Names this run to its caller.
     request_id: str = ""
+    # Whether parts are saved, from which another run may go on.
+    checkpoints: bool = False
+    # What earlier runs saved, in order: places below the output roots, or the parts themselves.
+    resume_uris: Sequence[str] = ()
+    resume_parts: Sequence[bytes] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
 class Progress:
     """How far an analysis is."""
 
-    # reading, tiles or artifacts.
+    # opening, tissue, tiles or writing.
     stage: str
     tiles_done: int = 0
     # 0 until it is known.
@@ -128,8 +135,26 @@ class Progress:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Checkpoint:
+    """A part that has been saved: with it, and those before it, all that was found up to here."""
+
+    # Number in this run, from 1, and file name.
+    part: int
+    name: str
+    # Where it was written; empty when it was streamed.
+    uri: str
+    size_bytes: int
+    # Lower-case hexadecimal.
+    sha256: str
+    tiles_done: int
+    tiles_total: int
+    # Whether the parts that the request went on from count too.
+    resumed: bool
+
+
+@dataclass(frozen=True, kw_only=True)
 class Chunk:
-    """A piece of an artifact that is streamed."""
+    """A piece of an artifact, or of a checkpoint's part, that is streamed."""
 
     name: str
     # Bytes before it.
@@ -167,6 +192,10 @@ class AnalysisResult:
     # Stored tiles that could not be decoded, and were taken as white.
     tiles_skipped: int
     duration_seconds: float
+    # Of the tiles analysed, those that earlier runs had computed.
+    tiles_resumed: int = 0
+    # Why the analysis started over; empty when it did not.
+    resume_refused: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

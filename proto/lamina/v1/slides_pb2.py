@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lamina/v1/slides.proto\x12\tlamina.v1\"(\n\x13GetSlideInfoRequest\x12\x11\n\tslide_uri\x18\x01 \x01(\t\":\n\x14GetSlideInfoResponse\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.lamina.v1.SlideInfo\"\x96\x02\n\tSlideInfo\x12\x11\n\tslide_uri\x18\x01 \x01(\t\x12\x0e\n\x06vendor\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x03\x12\x0e\n\x06height\x18\x04 \x01(\x03\x12\x12\n\x05mpp_x\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05mpp_y\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fobjective_power\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12%\n\x06levels\x18\x08 \x03(\x0b\x32\x15.lamina.v1.SlideLevel\x12\x10\n\x08\x62ounds_x\x18\t \x01(\x03\x12\x10\n\x08\x62ounds_y\x18\n \x01(\x03\x12\x0e\n\x06reader\x18\x0b \x01(\tB\x08\n\x06_mpp_xB\x08\n\x06_mpp_yB\x12\n\x10_objective_power\"h\n\nSlideLevel\x12\r\n\x05width\x18\x01 \x01(\x03\x12\x0e\n\x06height\x18\x02 \x01(\x03\x12\x12\n\ndownsample\x18\x03 \x01(\x01\x12\x12\n\ntile_width\x18\x04 \x01(\x05\x12\x13\n\x0btile_height\x18\x05 \x01(\x05\"\xa1\x01\n\x13\x41nalyzeSlideRequest\x12\x11\n\tslide_uri\x18\x01 \x01(\t\x12\x10\n\x08\x61nalysis\x18\x02 \x01(\t\x12\x12\n\noutput_uri\x18\x03 \x01(\t\x12\x10\n\x03mpp\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\ttile_size\x18\x05 \x01(\x05\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\rB\x06\n\x04_mpp\"\xa7\x01\n\x14\x41nalyzeSlideResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.lamina.v1.AnalysisProgressH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.lamina.v1.ArtifactChunkH\x00\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x18.lamina.v1.SlideAnalysisH\x00\x42\x07\n\x05\x65vent\"\x90\x01\n\x10\x41nalysisProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x12\n\ntiles_done\x18\x02 \x01(\x03\x12\x13\n\x0btiles_total\x18\x03 \x01(\x03\x12\x18\n\x10tiles_per_second\x18\x04 \x01(\x01\x12\x19\n\x0cseconds_left\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_seconds_left\";\n\rArtifactChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\xea\x01\n\rSlideAnalysis\x12\x10\n\x08\x61nalysis\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x13\n\x0breport_json\x18\x04 \x01(\t\x12&\n\tartifacts\x18\x05 \x03(\x0b\x32\x13.lamina.v1.Artifact\x12\"\n\x04info\x18\x06 \x01(\x0b\x32\x14.lamina.v1.SlideInfo\x12\x16\n\x0etiles_analyzed\x18\x07 \x01(\x03\x12\x15\n\rtiles_skipped\x18\x08 \x01(\x03\x12\x18\n\x10\x64uration_seconds\x18\t \x01(\x01\"]\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"T\n\x13\x41nalyzeTilesRequest\x12\x10\n\x08\x61nalysis\x18\x01 \x01(\t\x12\x1e\n\x05tiles\x18\x02 \x03(\x0b\x32\x0f.lamina.v1.Tile\x12\x0b\n\x03mpp\x18\x03 \x01(\x01\"]\n\x04Tile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x07\x65ncoded\x18\x02 \x01(\x0cH\x00\x12\r\n\x03rgb\x18\x03 \x01(\x0cH\x00\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x42\x08\n\x06pixels\"M\n\x14\x41nalyzeTilesResponse\x12&\n\x05tiles\x18\x01 \x03(\x0b\x32\x17.lamina.v1.TileAnalysis\x12\r\n\x05model\x18\x02 \x01(\t\"\xa4\x01\n\x0cTileAnalysis\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x06scores\x18\x02 \x03(\x0b\x32#.lamina.v1.TileAnalysis.ScoresEntry\x12$\n\x06points\x18\x03 \x03(\x0b\x32\x14.lamina.v1.TilePoint\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"0\n\tTilePoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05score\x18\x03 \x01(\x02\x32\x83\x02\n\x0cSlideService\x12O\n\x0cGetSlideInfo\x12\x1e.lamina.v1.GetSlideInfoRequest\x1a\x1f.lamina.v1.GetSlideInfoResponse\x12Q\n\x0c\x41nalyzeSlide\x12\x1e.lamina.v1.AnalyzeSlideRequest\x1a\x1f.lamina.v1.AnalyzeSlideResponse0\x01\x12O\n\x0c\x41nalyzeTiles\x12\x1e.lamina.v1.AnalyzeTilesRequest\x1a\x1f.lamina.v1.AnalyzeTilesResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x16lamina/v1/slides.proto\x12\tlamina.v1\"(\n\x13GetSlideInfoRequest\x12\x11\n\tslide_uri\x18\x01 \x01(\t\":\n\x14GetSlideInfoResponse\x12\"\n\x04info\x18\x01 \x01(\x0b\x32\x14.lamina.v1.SlideInfo\"\x96\x02\n\tSlideInfo\x12\x11\n\tslide_uri\x18\x01 \x01(\t\x12\x0e\n\x06vendor\x18\x02 \x01(\t\x12\r\n\x05width\x18\x03 \x01(\x03\x12\x0e\n\x06height\x18\x04 \x01(\x03\x12\x12\n\x05mpp_x\x18\x05 \x01(\x01H\x00\x88\x01\x01\x12\x12\n\x05mpp_y\x18\x06 \x01(\x01H\x01\x88\x01\x01\x12\x1c\n\x0fobjective_power\x18\x07 \x01(\x01H\x02\x88\x01\x01\x12%\n\x06levels\x18\x08 \x03(\x0b\x32\x15.lamina.v1.SlideLevel\x12\x10\n\x08\x62ounds_x\x18\t \x01(\x03\x12\x10\n\x08\x62ounds_y\x18\n \x01(\x03\x12\x0e\n\x06reader\x18\x0b \x01(\tB\x08\n\x06_mpp_xB\x08\n\x06_mpp_yB\x12\n\x10_objective_power\"h\n\nSlideLevel\x12\r\n\x05width\x18\x01 \x01(\x03\x12\x0e\n\x06height\x18\x02 \x01(\x03\x12\x12\n\ndownsample\x18\x03 \x01(\x01\x12\x12\n\ntile_width\x18\x04 \x01(\x05\x12\x13\n\x0btile_height\x18\x05 \x01(\x05\"\xde\x01\n\x13\x41nalyzeSlideRequest\x12\x11\n\tslide_uri\x18\x01 \x01(\t\x12\x10\n\x08\x61nalysis\x18\x02 \x01(\t\x12\x12\n\noutput_uri\x18\x03 \x01(\t\x12\x10\n\x03mpp\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x11\n\ttile_size\x18\x05 \x01(\x05\x12\x12\n\nrequest_id\x18\x06 \x01(\t\x12\x10\n\x08priority\x18\x07 \x01(\r\x12\x13\n\x0b\x63heckpoints\x18\x08 \x01(\x08\x12&\n\x06resume\x18\t \x01(\x0b\x32\x16.lamina.v1.SlideResumeB\x06\n\x04_mpp\"/\n\x0bSlideResume\x12\x11\n\tpart_uris\x18\x01 \x03(\t\x12\r\n\x05parts\x18\x02 \x03(\x0c\"\xd9\x01\n\x14\x41nalyzeSlideResponse\x12/\n\x08progress\x18\x01 \x01(\x0b\x32\x1b.lamina.v1.AnalysisProgressH\x00\x12)\n\x05\x63hunk\x18\x02 \x01(\x0b\x32\x18.lamina.v1.ArtifactChunkH\x00\x12*\n\x06result\x18\x03 \x01(\x0b\x32\x18.lamina.v1.SlideAnalysisH\x00\x12\x30\n\ncheckpoint\x18\x04 \x01(\x0b\x32\x1a.lamina.v1.SlideCheckpointH\x00\x42\x07\n\x05\x65vent\"\x90\x01\n\x10\x41nalysisProgress\x12\r\n\x05stage\x18\x01 \x01(\t\x12\x12\n\ntiles_done\x18\x02 \x01(\x03\x12\x13\n\x0btiles_total\x18\x03 \x01(\x03\x12\x18\n\x10tiles_per_second\x18\x04 \x01(\x01\x12\x19\n\x0cseconds_left\x18\x05 \x01(\x01H\x00\x88\x01\x01\x42\x0f\n\r_seconds_left\"\x98\x01\n\x0fSlideCheckpoint\x12\x0c\n\x04part\x18\x01 \x01(\x05\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\x12\x12\n\ntiles_done\x18\x06 \x01(\x03\x12\x13\n\x0btiles_total\x18\x07 \x01(\x03\x12\x0f\n\x07resumed\x18\x08 \x01(\x08\";\n\rArtifactChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0e\n\x06offset\x18\x02 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x03 \x01(\x0c\"\x99\x02\n\rSlideAnalysis\x12\x10\n\x08\x61nalysis\x18\x01 \x01(\t\x12\r\n\x05model\x18\x02 \x01(\t\x12\x0e\n\x06\x65ngine\x18\x03 \x01(\t\x12\x13\n\x0breport_json\x18\x04 \x01(\t\x12&\n\tartifacts\x18\x05 \x03(\x0b\x32\x13.lamina.v1.Artifact\x12\"\n\x04info\x18\x06 \x01(\x0b\x32\x14.lamina.v1.SlideInfo\x12\x16\n\x0etiles_analyzed\x18\x07 \x01(\x03\x12\x15\n\rtiles_skipped\x18\x08 \x01(\x03\x12\x18\n\x10\x64uration_seconds\x18\t \x01(\x01\x12\x15\n\rtiles_resumed\x18\n \x01(\x03\x12\x16\n\x0eresume_refused\x18\x0b \x01(\t\"]\n\x08\x41rtifact\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0b\n\x03uri\x18\x03 \x01(\t\x12\x12\n\nsize_bytes\x18\x04 \x01(\x03\x12\x0e\n\x06sha256\x18\x05 \x01(\t\"T\n\x13\x41nalyzeTilesRequest\x12\x10\n\x08\x61nalysis\x18\x01 \x01(\t\x12\x1e\n\x05tiles\x18\x02 \x03(\x0b\x32\x0f.lamina.v1.Tile\x12\x0b\n\x03mpp\x18\x03 \x01(\x01\"]\n\x04Tile\x12\n\n\x02id\x18\x01 \x01(\t\x12\x11\n\x07\x65ncoded\x18\x02 \x01(\x0cH\x00\x12\r\n\x03rgb\x18\x03 \x01(\x0cH\x00\x12\r\n\x05width\x18\x04 \x01(\x05\x12\x0e\n\x06height\x18\x05 \x01(\x05\x42\x08\n\x06pixels\"M\n\x14\x41nalyzeTilesResponse\x12&\n\x05tiles\x18\x01 \x03(\x0b\x32\x17.lamina.v1.TileAnalysis\x12\r\n\x05model\x18\x02 \x01(\t\"\xa4\x01\n\x0cTileAnalysis\x12\n\n\x02id\x18\x01 \x01(\t\x12\x33\n\x06scores\x18\x02 \x03(\x0b\x32#.lamina.v1.TileAnalysis.ScoresEntry\x12$\n\x06points\x18\x03 \x03(\x0b\x32\x14.lamina.v1.TilePoint\x1a-\n\x0bScoresEntry\x12\x0b\n\x03key\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\x01:\x02\x38\x01\"0\n\tTilePoint\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\x12\r\n\x05score\x18\x03 \x01(\x02\x32\x83\x02\n\x0cSlideService\x12O\n\x0cGetSlideInfo\x12\x1e.lamina.v1.GetSlideInfoRequest\x1a\x1f.lamina.v1.GetSlideInfoResponse\x12Q\n\x0c\x41nalyzeSlide\x12\x1e.lamina.v1.AnalyzeSlideRequest\x1a\x1f.lamina.v1.AnalyzeSlideResponse0\x01\x12O\n\x0c\x41nalyzeTiles\x12\x1e.lamina.v1.AnalyzeTilesRequest\x1a\x1f.lamina.v1.AnalyzeTilesResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -42,29 +42,33 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SLIDELEVEL']._serialized_start=420
   _globals['_SLIDELEVEL']._serialized_end=524
   _globals['_ANALYZESLIDEREQUEST']._serialized_start=527
-  _globals['_ANALYZESLIDEREQUEST']._serialized_end=688
-  _globals['_ANALYZESLIDERESPONSE']._serialized_start=691
-  _globals['_ANALYZESLIDERESPONSE']._serialized_end=858
-  _globals['_ANALYSISPROGRESS']._serialized_start=861
-  _globals['_ANALYSISPROGRESS']._serialized_end=1005
-  _globals['_ARTIFACTCHUNK']._serialized_start=1007
-  _globals['_ARTIFACTCHUNK']._serialized_end=1066
-  _globals['_SLIDEANALYSIS']._serialized_start=1069
-  _globals['_SLIDEANALYSIS']._serialized_end=1303
-  _globals['_ARTIFACT']._serialized_start=1305
-  _globals['_ARTIFACT']._serialized_end=1398
-  _globals['_ANALYZETILESREQUEST']._serialized_start=1400
-  _globals['_ANALYZETILESREQUEST']._serialized_end=1484
-  _globals['_TILE']._serialized_start=1486
-  _globals['_TILE']._serialized_end=1579
-  _globals['_ANALYZETILESRESPONSE']._serialized_start=1581
-  _globals['_ANALYZETILESRESPONSE']._serialized_end=1658
-  _globals['_TILEANALYSIS']._serialized_start=1661
-  _globals['_TILEANALYSIS']._serialized_end=1825
-  _globals['_TILEANALYSIS_SCORESENTRY']._serialized_start=1780
-  _globals['_TILEANALYSIS_SCORESENTRY']._serialized_end=1825
-  _globals['_TILEPOINT']._serialized_start=1827
-  _globals['_TILEPOINT']._serialized_end=1875
-  _globals['_SLIDESERVICE']._serialized_start=1878
-  _globals['_SLIDESERVICE']._serialized_end=2137
+  _globals['_ANALYZESLIDEREQUEST']._serialized_end=749
+  _globals['_SLIDERESUME']._serialized_start=751
+  _globals['_SLIDERESUME']._serialized_end=798
+  _globals['_ANALYZESLIDERESPONSE']._serialized_start=801
+  _globals['_ANALYZESLIDERESPONSE']._serialized_end=1018
+  _globals['_ANALYSISPROGRESS']._serialized_start=1021
+  _globals['_ANALYSISPROGRESS']._serialized_end=1165
+  _globals['_SLIDECHECKPOINT']._serialized_start=1168
+  _globals['_SLIDECHECKPOINT']._serialized_end=1320
+  _globals['_ARTIFACTCHUNK']._serialized_start=1322
+  _globals['_ARTIFACTCHUNK']._serialized_end=1381
+  _globals['_SLIDEANALYSIS']._serialized_start=1384
+  _globals['_SLIDEANALYSIS']._serialized_end=1665
+  _globals['_ARTIFACT']._serialized_start=1667
+  _globals['_ARTIFACT']._serialized_end=1760
+  _globals['_ANALYZETILESREQUEST']._serialized_start=1762
+  _globals['_ANALYZETILESREQUEST']._serialized_end=1846
+  _globals['_TILE']._serialized_start=1848
+  _globals['_TILE']._serialized_end=1941
+  _globals['_ANALYZETILESRESPONSE']._serialized_start=1943
+  _globals['_ANALYZETILESRESPONSE']._serialized_end=2020
+  _globals['_TILEANALYSIS']._serialized_start=2023
+  _globals['_TILEANALYSIS']._serialized_end=2187
+  _globals['_TILEANALYSIS_SCORESENTRY']._serialized_start=2142
+  _globals['_TILEANALYSIS_SCORESENTRY']._serialized_end=2187
+  _globals['_TILEPOINT']._serialized_start=2189
+  _globals['_TILEPOINT']._serialized_end=2237
+  _globals['_SLIDESERVICE']._serialized_start=2240
+  _globals['_SLIDESERVICE']._serialized_end=2499
 # @@protoc_insertion_point(module_scope)

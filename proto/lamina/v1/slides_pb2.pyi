@@ -190,6 +190,8 @@ class AnalyzeSlideRequest(_message.Message):
     TILE_SIZE_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    CHECKPOINTS_FIELD_NUMBER: _builtins.int
+    RESUME_FIELD_NUMBER: _builtins.int
     slide_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     analysis: _builtins.str
@@ -206,6 +208,12 @@ class AnalyzeSlideRequest(_message.Message):
     """Copied into the result and the logs; names this run to its caller."""
     priority: _builtins.int
     """0 for the default; lower numbers go first, as in Triton."""
+    checkpoints: _builtins.bool
+    """Whether to save, as parts, what has been found so far. They lie under output_uri, or are streamed as chunks when it is empty."""
+    @_builtins.property
+    def resume(self) -> Global___SlideResume:
+        """What an earlier run of the same request saved; the analysis goes on from there."""
+
     def __init__(
         self,
         *,
@@ -216,16 +224,48 @@ class AnalyzeSlideRequest(_message.Message):
         tile_size: _builtins.int = ...,
         request_id: _builtins.str = ...,
         priority: _builtins.int = ...,
+        checkpoints: _builtins.bool = ...,
+        resume: Global___SlideResume | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mpp: _TypeAlias = _typing.Literal["mpp"]  # noqa: Y015
     _WhichOneofArgType__mpp: _TypeAlias = _typing.Literal["_mpp", b"_mpp"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mpp) -> _WhichOneofReturnType__mpp | None: ...
 
 Global___AnalyzeSlideRequest: _TypeAlias = AnalyzeSlideRequest  # noqa: Y015
+
+@_typing.final
+class SlideResume(_message.Message):
+    """What an earlier run of an analysis saved, in the order in which its checkpoints told of it. Exactly one list is filled."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_URIS_FIELD_NUMBER: _builtins.int
+    PARTS_FIELD_NUMBER: _builtins.int
+    @_builtins.property
+    def part_uris(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """Where the parts lie: paths or URLs under the server's allowed output roots."""
+
+    @_builtins.property
+    def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
+        """The parts themselves, when they were streamed."""
+
+    def __init__(
+        self,
+        *,
+        part_uris: _abc.Iterable[_builtins.str] | None = ...,
+        parts: _abc.Iterable[_builtins.bytes] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["part_uris", b"part_uris", "parts", b"parts"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideResume: _TypeAlias = SlideResume  # noqa: Y015
 
 @_typing.final
 class AnalyzeSlideResponse(_message.Message):
@@ -236,17 +276,22 @@ class AnalyzeSlideResponse(_message.Message):
     PROGRESS_FIELD_NUMBER: _builtins.int
     CHUNK_FIELD_NUMBER: _builtins.int
     RESULT_FIELD_NUMBER: _builtins.int
+    CHECKPOINT_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def progress(self) -> Global___AnalysisProgress:
         """How far the analysis is."""
 
     @_builtins.property
     def chunk(self) -> Global___ArtifactChunk:
-        """A piece of an artifact; only when output_uri is empty."""
+        """A piece of an artifact or of a checkpoint's part; only when output_uri is empty."""
 
     @_builtins.property
     def result(self) -> Global___SlideAnalysis:
         """The result; the last event."""
+
+    @_builtins.property
+    def checkpoint(self) -> Global___SlideCheckpoint:
+        """A part of a checkpoint has been saved."""
 
     def __init__(
         self,
@@ -254,12 +299,13 @@ class AnalyzeSlideResponse(_message.Message):
         progress: Global___AnalysisProgress | None = ...,
         chunk: Global___ArtifactChunk | None = ...,
         result: Global___SlideAnalysis | None = ...,
+        checkpoint: Global___SlideCheckpoint | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "chunk", b"chunk", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["checkpoint", b"checkpoint", "chunk", b"chunk", "event", b"event", "progress", b"progress", "result", b"result"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "chunk", "result"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["progress", "chunk", "result", "checkpoint"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
@@ -277,13 +323,13 @@ class AnalysisProgress(_message.Message):
     TILES_PER_SECOND_FIELD_NUMBER: _builtins.int
     SECONDS_LEFT_FIELD_NUMBER: _builtins.int
     stage: _builtins.str
-    """What is being done: reading, tiles, artifacts."""
+    """What is being done: opening, tissue, tiles, writing."""
     tiles_done: _builtins.int
     """Tiles finished."""
     tiles_total: _builtins.int
     """Tiles in all; 0 until it is known."""
     tiles_per_second: _builtins.float
-    """Tiles per second so far."""
+    """Tiles per second of this run so far."""
     seconds_left: _builtins.float
     """Seconds left, estimated; unset until it can be."""
     def __init__(
@@ -306,8 +352,58 @@ class AnalysisProgress(_message.Message):
 Global___AnalysisProgress: _TypeAlias = AnalysisProgress  # noqa: Y015
 
 @_typing.final
+class SlideCheckpoint(_message.Message):
+    """All that was found up to here is saved: in this part, in those before it, and in those of the request's resume."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    PART_FIELD_NUMBER: _builtins.int
+    NAME_FIELD_NUMBER: _builtins.int
+    URI_FIELD_NUMBER: _builtins.int
+    SIZE_BYTES_FIELD_NUMBER: _builtins.int
+    SHA256_FIELD_NUMBER: _builtins.int
+    TILES_DONE_FIELD_NUMBER: _builtins.int
+    TILES_TOTAL_FIELD_NUMBER: _builtins.int
+    RESUMED_FIELD_NUMBER: _builtins.int
+    part: _builtins.int
+    """Number of the part in this run, from 1."""
+    name: _builtins.str
+    """Its file name: checkpoint/000001.part."""
+    uri: _builtins.str
+    """Where it was written; empty when it was streamed."""
+    size_bytes: _builtins.int
+    """Size in bytes."""
+    sha256: _builtins.str
+    """SHA-256 of the bytes, in lower-case hexadecimal."""
+    tiles_done: _builtins.int
+    """Tiles that are saved, and tiles in all."""
+    tiles_total: _builtins.int
+    """See tiles_done."""
+    resumed: _builtins.bool
+    """Whether the parts of the request's resume count too; false when the analysis started over."""
+    def __init__(
+        self,
+        *,
+        part: _builtins.int = ...,
+        name: _builtins.str = ...,
+        uri: _builtins.str = ...,
+        size_bytes: _builtins.int = ...,
+        sha256: _builtins.str = ...,
+        tiles_done: _builtins.int = ...,
+        tiles_total: _builtins.int = ...,
+        resumed: _builtins.bool = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["name", b"name", "part", b"part", "resumed", b"resumed", "sha256", b"sha256", "size_bytes", b"size_bytes", "tiles_done", b"tiles_done", "tiles_total", b"tiles_total", "uri", b"uri"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideCheckpoint: _TypeAlias = SlideCheckpoint  # noqa: Y015
+
+@_typing.final
 class ArtifactChunk(_message.Message):
-    """A piece of an artifact, in order of offset."""
+    """A piece of an artifact or of a checkpoint's part, in order of offset."""
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -315,9 +411,9 @@ class ArtifactChunk(_message.Message):
     OFFSET_FIELD_NUMBER: _builtins.int
     DATA_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """File name of the artifact."""
+    """File name."""
     offset: _builtins.int
-    """Offset of data in the artifact, in bytes."""
+    """Offset of data in the file, in bytes."""
     data: _builtins.bytes
     """The bytes."""
     def __init__(
@@ -350,6 +446,8 @@ class SlideAnalysis(_message.Message):
     TILES_ANALYZED_FIELD_NUMBER: _builtins.int
     TILES_SKIPPED_FIELD_NUMBER: _builtins.int
     DURATION_SECONDS_FIELD_NUMBER: _builtins.int
+    TILES_RESUMED_FIELD_NUMBER: _builtins.int
+    RESUME_REFUSED_FIELD_NUMBER: _builtins.int
     analysis: _builtins.str
     """The analysis that ran."""
     model: _builtins.str
@@ -363,7 +461,11 @@ class SlideAnalysis(_message.Message):
     tiles_skipped: _builtins.int
     """Tiles that could not be decoded, and were left out."""
     duration_seconds: _builtins.float
-    """Wall time of the analysis, in seconds."""
+    """Wall time of this run, in seconds."""
+    tiles_resumed: _builtins.int
+    """Of the tiles analysed, those that this run took from the request's resume; it computed the others."""
+    resume_refused: _builtins.str
+    """Why the analysis started over though the request had a resume; empty when it did not."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
         """The files written or streamed."""
@@ -384,10 +486,12 @@ class SlideAnalysis(_message.Message):
         tiles_analyzed: _builtins.int = ...,
         tiles_skipped: _builtins.int = ...,
         duration_seconds: _builtins.float = ...,
+        tiles_resumed: _builtins.int = ...,
+        resume_refused: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["info", b"info"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "artifacts", b"artifacts", "duration_seconds", b"duration_seconds", "engine", b"engine", "info", b"info", "model", b"model", "report_json", b"report_json", "tiles_analyzed", b"tiles_analyzed", "tiles_skipped", b"tiles_skipped"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["analysis", b"analysis", "artifacts", b"artifacts", "duration_seconds", b"duration_seconds", "engine", b"engine", "info", b"info", "model", b"model", "report_json", b"report_json", "resume_refused", b"resume_refused", "tiles_analyzed", b"tiles_analyzed", "tiles_resumed", b"tiles_resumed", "tiles_skipped", b"tiles_skipped"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -405,7 +509,7 @@ class Artifact(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """File name: analysis.json, heatmap.png, overlay.png, detections.geojson.gz."""
+    """File name: analysis.json, heatmap.png, overlay.png, detections.geojson.gz, tiles.parquet."""
     media_type: _builtins.str
     """Media type."""
     uri: _builtins.str

@@ -64,7 +64,8 @@ class SlideServiceServicer:
         raise NotImplementedError('Method not implemented!')
 
     def AnalyzeSlide(self, request, context):
-        """Runs one analysis over a whole slide. Streams progress, then artifacts (when they are returned inline), then one result, last.
+        """Runs one analysis over a whole slide. Streams progress and checkpoints (when they are asked for), then artifacts (when they are
+        returned inline), then one result, last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

@@ -36,7 +36,9 @@ class SlideServiceStub:
     GetSlideInfo: _grpc.UnaryUnaryMultiCallable[_slides_pb2.GetSlideInfoRequest, _slides_pb2.GetSlideInfoResponse]
     """Reports size, pyramid and resolution of a slide, reading only its headers."""
     AnalyzeSlide: _grpc.UnaryStreamMultiCallable[_slides_pb2.AnalyzeSlideRequest, _slides_pb2.AnalyzeSlideResponse]
-    """Runs one analysis over a whole slide. Streams progress, then artifacts (when they are returned inline), then one result, last."""
+    """Runs one analysis over a whole slide. Streams progress and checkpoints (when they are asked for), then artifacts (when they are
+    returned inline), then one result, last.
+    """
     AnalyzeTiles: _grpc.UnaryUnaryMultiCallable[_slides_pb2.AnalyzeTilesRequest, _slides_pb2.AnalyzeTilesResponse]
     """Runs a tile model on pixels that the client already holds."""
 
@@ -48,7 +50,9 @@ class SlideServiceAsyncStub(SlideServiceStub):
     GetSlideInfo: _aio.UnaryUnaryMultiCallable[_slides_pb2.GetSlideInfoRequest, _slides_pb2.GetSlideInfoResponse]  # type: ignore[assignment]
     """Reports size, pyramid and resolution of a slide, reading only its headers."""
     AnalyzeSlide: _aio.UnaryStreamMultiCallable[_slides_pb2.AnalyzeSlideRequest, _slides_pb2.AnalyzeSlideResponse]  # type: ignore[assignment]
-    """Runs one analysis over a whole slide. Streams progress, then artifacts (when they are returned inline), then one result, last."""
+    """Runs one analysis over a whole slide. Streams progress and checkpoints (when they are asked for), then artifacts (when they are
+    returned inline), then one result, last.
+    """
     AnalyzeTiles: _aio.UnaryUnaryMultiCallable[_slides_pb2.AnalyzeTilesRequest, _slides_pb2.AnalyzeTilesResponse]  # type: ignore[assignment]
     """Runs a tile model on pixels that the client already holds."""
 
@@ -67,7 +71,9 @@ class SlideServiceServicer:
         request: _slides_pb2.AnalyzeSlideRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_slides_pb2.AnalyzeSlideResponse], _abc.AsyncIterator[_slides_pb2.AnalyzeSlideResponse]]:
-        """Runs one analysis over a whole slide. Streams progress, then artifacts (when they are returned inline), then one result, last."""
+        """Runs one analysis over a whole slide. Streams progress and checkpoints (when they are asked for), then artifacts (when they are
+        returned inline), then one result, last.
+        """
 
     def AnalyzeTiles(
         self,

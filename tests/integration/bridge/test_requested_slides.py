@@ -6,7 +6,9 @@ import hashlib
 import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
+import grpc
 import pytest
 from lamina.v1 import slides_pb2
 
@@ -28,12 +30,15 @@ REPORT = b'{"schema": "played"}'
 @pytest.fixture
 async def server() -> AsyncIterator[ScriptedServer]:
     async with scripted_server() as running:
-        chunk = slides_pb2.ArtifactChunk(name="analysis.json", offset=0, data=REPORT)
-        artifact = slides_pb2.Artifact(name="analysis.json", size_bytes=len(REPORT), sha256=hashlib.sha256(REPORT).hexdigest())
-        analysis = slides_pb2.SlideAnalysis(analysis="he_baseline", report_json="{}", artifacts=[artifact])
-        running.script = [
-            answer(slides_pb2.AnalyzeSlideResponse(chunk=chunk), slides_pb2.AnalyzeSlideResponse(result=analysis)) for _ in range(2)
+        files = {"analysis.json": REPORT, "tiles.parquet": b"rows"}
+        chunks = [slides_pb2.ArtifactChunk(name=name, offset=0, data=content) for name, content in files.items()]
+        artifacts = [
+            slides_pb2.Artifact(name=name, size_bytes=len(content), sha256=hashlib.sha256(content).hexdigest())
+            for name, content in files.items()
         ]
+        analysis = slides_pb2.SlideAnalysis(analysis="he_baseline", report_json="{}", artifacts=artifacts)
+        told = [slides_pb2.AnalyzeSlideResponse(chunk=chunk) for chunk in chunks]
+        running.script = [answer(*told, slides_pb2.AnalyzeSlideResponse(result=analysis)) for _ in range(2)]
         yield running
 
 
@@ -62,7 +67,16 @@ async def test_every_try_has_a_place_of_its_own_and_the_answer_names_it(
     assert keys == [json.loads(outcome.events[0].body)["resultS3Key"] for outcome in outcomes]
     for key in [*keys, f"results/7/{UPLOAD}/analysis.json"]:
         assert REPORT == (tmp_path / key).read_bytes()
+        assert b"rows" == (tmp_path / key).with_name("tiles.parquet").read_bytes()
     assert (f"{tmp_path}/wsi/a%20b.svs", "he_baseline") == (server.requests[0].slide_uri, server.requests[0].analysis)
+
+
+async def test_an_analysis_of_an_earlier_try_is_answered_with_that_trys_key(server: ScriptedServer, handler: RequestedSlideHandler) -> None:
+    context = RecordedContext(fence=1)
+    expected = await handler.handle(_job(handler), context)
+    found = await handler.handle(_job(handler), RecordedContext(fence=2, checkpoint=context.checkpoints[-1]))
+
+    assert (expected, 1) == (found, len(server.requests))
 
 
 @pytest.mark.parametrize("key", ["wsi/gone.svs", "../a b.svs", "wsi//a b.svs"])
@@ -72,3 +86,16 @@ async def test_a_slide_that_is_not_there_fails_at_once_in_the_contracts_words(
     with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
         await handler.handle(_job(handler, key), RecordedContext())
     assert [] == server.requests
+
+
+async def test_a_slide_that_is_taken_away_meanwhile_fails_in_the_contracts_words(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        (tmp_path / "wsi" / "a b.svs").unlink()
+        await context.abort(grpc.StatusCode.NOT_FOUND, "a b.svs does not exist")
+        yield
+
+    server.script = [lose]
+    with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
+        await handler.handle(_job(handler), RecordedContext())

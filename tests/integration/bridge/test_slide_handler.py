@@ -12,10 +12,10 @@ import grpc
 import pytest
 from lamina.v1 import slides_pb2
 
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import RetryPolicy
-from bridge.job import Delivery, Job
+from bridge.job import Delivery, Job, Units
 from bridge.results import ResultStore
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.messages import request_message
@@ -49,15 +49,35 @@ def slide_job(handler: SlideHandler, **asked: Any) -> Job:
     return handler.parse(Delivery(source="local", queue="jobs", message_id="1", receipt="1", body=body))
 
 
-def progress(done: int, total: int) -> slides_pb2.AnalyzeSlideResponse:
-    return slides_pb2.AnalyzeSlideResponse(progress=slides_pb2.AnalysisProgress(stage="tiles", tiles_done=done, tiles_total=total))
+def progress(done: int, total: int, stage: str = "tiles") -> slides_pb2.AnalyzeSlideResponse:
+    told = slides_pb2.AnalysisProgress(stage=stage, tiles_done=done, tiles_total=total, tiles_per_second=8.0, seconds_left=2.0)
+    return slides_pb2.AnalyzeSlideResponse(progress=told)
+
+
+def checkpoint(part: int, uri: str = "", *, resumed: bool = False, data: bytes = b"") -> slides_pb2.AnalyzeSlideResponse:
+    saved = slides_pb2.SlideCheckpoint(
+        part=part,
+        name=f"checkpoint/{part:06}.part",
+        uri=uri,
+        size_bytes=len(data),
+        sha256=hashlib.sha256(data).hexdigest(),
+        tiles_done=part,
+        tiles_total=32,
+        resumed=resumed,
+    )
+    return slides_pb2.AnalyzeSlideResponse(checkpoint=saved)
+
+
+def piece(part: int, data: bytes) -> slides_pb2.AnalyzeSlideResponse:
+    chunk = slides_pb2.ArtifactChunk(name=f"checkpoint/{part:06}.part", offset=0, data=data)
+    return slides_pb2.AnalyzeSlideResponse(chunk=chunk)
 
 
 def chunk(offset: int, data: bytes) -> slides_pb2.AnalyzeSlideResponse:
     return slides_pb2.AnalyzeSlideResponse(chunk=slides_pb2.ArtifactChunk(name="heatmap.png", offset=offset, data=data))
 
 
-def result(uri: str, *, sha256: str = hashlib.sha256(PICTURE).hexdigest()) -> slides_pb2.AnalyzeSlideResponse:
+def result(uri: str, *, sha256: str = hashlib.sha256(PICTURE).hexdigest(), refused: str = "") -> slides_pb2.AnalyzeSlideResponse:
     artifact = slides_pb2.Artifact(name="heatmap.png", media_type="image/png", uri=uri, size_bytes=len(PICTURE), sha256=sha256)
     analysis = slides_pb2.SlideAnalysis(
         analysis="he_baseline",
@@ -68,6 +88,7 @@ def result(uri: str, *, sha256: str = hashlib.sha256(PICTURE).hexdigest()) -> sl
         info=slides_pb2.SlideInfo(width=2000, height=1000),
         tiles_analyzed=32,
         duration_seconds=1.5,
+        resume_refused=refused,
     )
     return slides_pb2.AnalyzeSlideResponse(result=analysis)
 
@@ -105,10 +126,14 @@ async def test_the_event_of_a_slide_says_whose_it_is_and_what_was_found(
 
 async def test_progress_is_reported_by_tiles(server: ScriptedServer, client: InferenceClient, results: ResultStore) -> None:
     handler = SlideHandler(client=client, results=results)
-    server.script = [answer(progress(0, 0), progress(16, 32), result("/shared/heatmap.png"))]
+    stages = [
+        progress(done, total, stage) for done, total, stage in ((0, 0, "opening"), (0, 0, "tissue"), (16, 32, "tiles"), (32, 32, "writing"))
+    ]
+    server.script = [answer(*stages, result("/shared/heatmap.png"))]
     context = RecordedContext()
     await handler.handle(slide_job(handler), context)
-    assert context.reports == [(0.0, "tiles"), (0.475, "tiles 16/32"), (0.95, "artifacts")]
+    assert context.reports == [(0.0, "opening"), (0.01, "tissue"), (pytest.approx(0.485), "tiles"), (0.95, "writing")]
+    assert context.units[2] == Units(done=16, total=32, per_second=8.0, seconds_left=2.0)
 
 
 async def test_without_shared_storage_the_artifacts_come_through_the_stream(
@@ -155,3 +180,79 @@ async def test_a_slide_that_is_given_up_says_why(client: InferenceClient, result
     assert outcome.result == {"error": "the slide could not be analysed", "reason": "the slide is truncated"}
     (event,) = outcome.events
     assert json.loads(event.body) == {"job_key": "job-1", "system": "wsi", "status": "failed", **outcome.result}
+
+
+async def test_parts_are_named_by_the_ledger_once_they_are_saved(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results)
+    server.script = [answer(checkpoint(1, "/shared/1"), checkpoint(2, "/shared/2"), result("/shared/heatmap.png"))]
+    context = RecordedContext(fence=3)
+    await handler.handle(slide_job(handler), context)
+    assert server.requests[0].checkpoints
+    assert not server.requests[0].HasField("resume")
+    saved = [{"runs": [[3, part]], "tiles_done": part, "tiles_total": 32} for part in (1, 2)]
+    assert context.checkpoints[:2] == saved
+
+
+async def test_a_later_try_goes_on_from_all_parts_of_earlier_ones(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results)
+    server.script = [answer(checkpoint(1, "/shared/1", resumed=True), result("/shared/heatmap.png"))]
+    context = RecordedContext(fence=5, checkpoint={"runs": [[1, 2], [4, 1]]})
+    await handler.handle(slide_job(handler), context)
+    places = [
+        f"{results.root}/slides/job-1/{place}.part" for place in ("1/checkpoint/000001", "1/checkpoint/000002", "4/checkpoint/000001")
+    ]
+    assert list(server.requests[0].resume.part_uris) == places
+    assert context.checkpoints[0]["runs"] == [[1, 2], [4, 1], [5, 1]]
+
+
+async def test_parts_of_earlier_tries_are_forgotten_when_the_server_starts_over(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results)
+    server.script = [answer(checkpoint(1, "/shared/1"), result("/shared/heatmap.png", refused="the slide has changed"))]
+    context = RecordedContext(fence=2, checkpoint={"runs": [[1, 2]]})
+    outcome = await handler.handle(slide_job(handler), context)
+    assert context.checkpoints[0]["runs"] == [[2, 1]]
+    assert outcome.result["started_over"] == "the slide has changed"
+
+
+async def test_without_shared_storage_parts_are_kept_here_and_sent_back(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results, shared_storage=False)
+    parts = [b"first", b"second"]
+    told = [message for number, part in enumerate(parts, 1) for message in (piece(number, part), checkpoint(number, data=part))]
+    server.script = [refuse(grpc.StatusCode.UNAVAILABLE, "going down", after=tuple(told)), answer(chunk(0, PICTURE), result(""))]
+    context = RecordedContext(fence=1)
+    with pytest.raises(OverloadError):
+        await handler.handle(slide_job(handler), context)
+    later = RecordedContext(fence=2, checkpoint=context.checkpoints[-1])
+    await handler.handle(slide_job(handler), later)
+    assert list(server.requests[1].resume.parts) == parts
+    assert [path.name for path in Path(results.root).rglob("*") if path.is_file()] == ["heatmap.png"]
+
+
+async def test_a_part_that_is_gone_makes_the_slide_start_over(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results, shared_storage=False)
+    server.script = [answer(chunk(0, PICTURE), result(""))]
+    outcome = await handler.handle(slide_job(handler), RecordedContext(fence=2, checkpoint={"runs": [[1, 2]]}))
+    assert outcome.succeeded
+    assert not server.requests[0].HasField("resume")
+
+
+async def test_a_slide_that_was_analysed_and_not_committed_is_not_analysed_again(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results)
+    server.script = [answer(result("/shared/heatmap.png"))]
+    context = RecordedContext(fence=1)
+    expected = await handler.handle(slide_job(handler), context)
+    again = await handler.handle(slide_job(handler), RecordedContext(fence=2, checkpoint=context.checkpoints[-1]))
+    assert again == expected
+    assert len(server.requests) == 1

@@ -17,7 +17,8 @@ WITH letter AS (
     FROM lamina.dead_letters WHERE id = :id
 ), reopened AS (
     UPDATE lamina.jobs
-    SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+    SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = '',
+        units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
     WHERE key = (SELECT job_key FROM letter) AND state = 'failed'
 )
 SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at FROM letter;

@@ -9,6 +9,7 @@ ON CONFLICT (key) DO UPDATE SET
     reply_queue = excluded.reply_queue,
     state = 'running',
     fence = jobs.fence + 1,
+    revision = jobs.revision + 1,
     interruptions = jobs.interruptions + CASE jobs.state WHEN 'running' THEN 1 ELSE 0 END,
     worker = excluded.worker,
     lease_until = excluded.lease_until,
@@ -25,10 +26,27 @@ SELECT state, greatest(0, coalesce(CASE state WHEN 'running' THEN lease_until WH
 FROM lamina.jobs, lamina.clock WHERE key = :key;
 
 -- name: renew
--- Prolongs the holder's lease and tells how far the work is.
-UPDATE lamina.jobs
-SET lease_until = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision), progress = :progress, stage = :stage
+-- Prolongs the holder's lease.
+UPDATE lamina.jobs SET lease_until = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision)
 WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: advance
+-- Prolongs the holder's lease and tells how far the work is. It never goes back: a holder that began anew is told of once it has caught up.
+UPDATE lamina.jobs AS jobs
+SET lease_until = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision),
+    stage = CASE WHEN told.progress >= jobs.progress THEN told.stage ELSE jobs.stage END,
+    units_done = CASE WHEN told.progress >= jobs.progress THEN told.units_done ELSE jobs.units_done END,
+    units_total = CASE WHEN told.progress >= jobs.progress THEN told.units_total ELSE jobs.units_total END,
+    units_per_second = CASE WHEN told.progress >= jobs.progress THEN told.units_per_second ELSE jobs.units_per_second END,
+    seconds_left = CASE WHEN told.progress >= jobs.progress THEN told.seconds_left ELSE jobs.seconds_left END,
+    revision = jobs.revision + CASE WHEN told.progress >= jobs.progress THEN 1 ELSE 0 END,
+    progress = greatest(jobs.progress, told.progress)
+FROM (
+    SELECT CAST(:progress AS double precision) AS progress, CAST(:stage AS text) AS stage, CAST(:units_done AS bigint) AS units_done,
+           CAST(:units_total AS bigint) AS units_total, CAST(:units_per_second AS double precision) AS units_per_second,
+           CAST(:seconds_left AS double precision) AS seconds_left
+) AS told
+WHERE jobs.key = :key AND jobs.fence = :fence AND jobs.state = 'running';
 
 -- name: checkpoint
 -- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted.
@@ -39,7 +57,9 @@ UPDATE lamina.jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :
 WITH ended AS (
     UPDATE lamina.jobs
     SET state = CAST(:state AS text), result = :result, last_error = :error, finished_at = (SELECT now FROM lamina.clock),
-        lease_until = NULL, progress = CASE CAST(:state AS text) WHEN 'succeeded' THEN 1 ELSE progress END
+        lease_until = NULL, progress = CASE CAST(:state AS text) WHEN 'succeeded' THEN 1 ELSE progress END,
+        units_done = CASE CAST(:state AS text) WHEN 'succeeded' THEN units_total ELSE units_done END, seconds_left = NULL,
+        revision = revision + 1
     WHERE key = :key AND fence = :fence AND state = 'running'
     RETURNING key
 ), messages AS (
@@ -69,6 +89,7 @@ SELECT 1 AS found FROM lamina.jobs WHERE key = :key AND fence = :fence AND state
 UPDATE lamina.jobs
 SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), lease_until = NULL,
     attempts = attempts + CAST(:counted AS integer), interruptions = 0,
+    seconds_left = NULL, revision = revision + 1,
     last_error = CASE CAST(:error AS text) WHEN '' THEN last_error ELSE CAST(:error AS text) END
 WHERE key = :key AND fence = :fence AND state = 'running';
 
@@ -80,10 +101,12 @@ ON CONFLICT (key) DO NOTHING;
 
 -- name: find
 -- The jobs whose key lies between a prefix and the last key that starts so; the prefix itself first.
-SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at,
+       units_done, units_total, units_per_second, seconds_left, revision
 FROM lamina.jobs WHERE key >= :first AND key <= :last ORDER BY key LIMIT 2;
 
 -- name: list
 -- The newest jobs, of one state or of any.
-SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at,
+       units_done, units_total, units_per_second, seconds_left, revision
 FROM lamina.jobs WHERE CAST(:state AS text) IS NULL OR state = CAST(:state AS text) ORDER BY created_at DESC, key LIMIT :limit;

@@ -9,6 +9,7 @@ ON CONFLICT (key) DO UPDATE SET
     reply_queue = excluded.reply_queue,
     state = 'running',
     fence = jobs.fence + 1,
+    revision = jobs.revision + 1,
     interruptions = jobs.interruptions + (jobs.state = 'running'),
     worker = excluded.worker,
     lease_until = excluded.lease_until,
@@ -25,8 +26,20 @@ SELECT state, max(0.0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 
 FROM jobs, clock WHERE key = :key;
 
 -- name: renew
--- Prolongs the holder's lease and tells how far the work is.
-UPDATE jobs SET lease_until = (SELECT now FROM clock) + :lease, progress = :progress, stage = :stage
+-- Prolongs the holder's lease.
+UPDATE jobs SET lease_until = (SELECT now FROM clock) + :lease WHERE key = :key AND fence = :fence AND state = 'running';
+
+-- name: advance
+-- Prolongs the holder's lease and tells how far the work is. It never goes back: a holder that began anew is told of once it has caught up.
+UPDATE jobs
+SET lease_until = (SELECT now FROM clock) + :lease,
+    stage = CASE WHEN :progress >= progress THEN :stage ELSE stage END,
+    units_done = CASE WHEN :progress >= progress THEN :units_done ELSE units_done END,
+    units_total = CASE WHEN :progress >= progress THEN :units_total ELSE units_total END,
+    units_per_second = CASE WHEN :progress >= progress THEN :units_per_second ELSE units_per_second END,
+    seconds_left = CASE WHEN :progress >= progress THEN :seconds_left ELSE seconds_left END,
+    revision = revision + CASE WHEN :progress >= progress THEN 1 ELSE 0 END,
+    progress = max(progress, :progress)
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: checkpoint
@@ -37,19 +50,22 @@ UPDATE jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :key AND
 -- Ends the job, for the holder of the fence alone.
 UPDATE jobs
 SET state = :state, result = :result, last_error = :error, finished_at = (SELECT now FROM clock), lease_until = NULL,
-    progress = CASE :state WHEN 'succeeded' THEN 1.0 ELSE progress END
+    progress = CASE :state WHEN 'succeeded' THEN 1.0 ELSE progress END,
+    units_done = CASE :state WHEN 'succeeded' THEN units_total ELSE units_done END, seconds_left = NULL, revision = revision + 1
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: release
 -- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
 UPDATE jobs
 SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted, interruptions = 0,
+    seconds_left = NULL, revision = revision + 1,
     last_error = CASE :error WHEN '' THEN last_error ELSE :error END
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: reopen
 -- Lets a failed job be claimed anew, with all its attempts.
-UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL,
+    progress = 0, stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
 WHERE key = :key AND state = 'failed';
 
 -- name: announce
@@ -61,10 +77,12 @@ ON CONFLICT (key) DO NOTHING;
 
 -- name: find
 -- The jobs whose key lies between a prefix and the last key that starts so; the prefix itself first.
-SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at,
+       units_done, units_total, units_per_second, seconds_left, revision
 FROM jobs WHERE key >= :first AND key <= :last ORDER BY key LIMIT 2;
 
 -- name: list
 -- The newest jobs, of one state or of any.
-SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at,
+       units_done, units_total, units_per_second, seconds_left, revision
 FROM jobs WHERE :state IS NULL OR state = :state ORDER BY created_at DESC, key LIMIT :limit;

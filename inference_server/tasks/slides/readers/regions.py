@@ -4,19 +4,27 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
 
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.readers.port import SlideReader
-from inference_server.tasks.slides.values import Level, Pixels, SlideFacts
+from inference_server.tasks.slides.values import Level, Pixels, Place, SlideFacts
 
 WHITE = 255
 
-_Place = tuple[int, int, int]
-
 # Of one read, three bytes each.
 _MOST_PIXELS = 2**28
+
+
+@dataclass(frozen=True, kw_only=True)
+class News:
+    """Stored tiles that were read, and those of them that could not be decoded."""
+
+    read: Sequence[Place]
+    unreadable: Sequence[Place]
 
 
 class Regions:
@@ -27,10 +35,11 @@ class Regions:
         self._reader = reader
         self._cache_bytes = cache_bytes
         self._most_unreadable = most_unreadable
-        self._tiles: OrderedDict[_Place, asyncio.Future[Pixels | None]] = OrderedDict()
+        self._tiles: OrderedDict[Place, asyncio.Future[Pixels | None]] = OrderedDict()
         self._held_bytes = 0
-        self._read: dict[int, set[_Place]] = {}
-        self.unreadable: set[_Place] = set()
+        self._read: dict[int, set[Place]] = {}
+        self._untold: list[Place] = []
+        self.unreadable: set[Place] = set()
 
     @property
     def facts(self) -> SlideFacts:
@@ -62,10 +71,10 @@ class Regions:
                 _paste(pixels, tile, place, stored, (x, y))
         return pixels
 
-    async def _fetch(self, stored: Level, places: list[_Place]) -> list[Pixels | None]:
+    async def _fetch(self, stored: Level, places: list[Place]) -> list[Pixels | None]:
         missing = [place for place in places if place not in self._tiles]
         loop = asyncio.get_running_loop()
-        futures: dict[_Place, asyncio.Future[Pixels | None]] = {place: loop.create_future() for place in missing}
+        futures: dict[Place, asyncio.Future[Pixels | None]] = {place: loop.create_future() for place in missing}
         self._tiles.update(futures)
         wanted = [self._tiles[place] for place in places]
         for place in places:
@@ -74,7 +83,7 @@ class Regions:
             await self._load(stored, missing, futures)
         return [await future for future in wanted]
 
-    async def _load(self, stored: Level, missing: list[_Place], futures: dict[_Place, asyncio.Future[Pixels | None]]) -> None:
+    async def _load(self, stored: Level, missing: list[Place], futures: dict[Place, asyncio.Future[Pixels | None]]) -> None:
         level = missing[0][0]
         try:
             tiles = await self._reader.read_tiles(level, [(column, row) for _, column, row in missing])
@@ -90,9 +99,21 @@ class Regions:
                 self.unreadable.add(place)
         self._held_bytes += len(missing) * stored.tile_width * stored.tile_height * 3
         self._read.setdefault(level, set()).update(missing)
+        self._untold += missing
         # Certain already, whatever else may be read.
         self._judge(level, stored.columns * stored.rows)
         self._evict()
+
+    def news(self) -> News:
+        """What was read since the last time."""
+        read, self._untold = self._untold, []
+        return News(read=read, unreadable=[place for place in read if place in self.unreadable])
+
+    def recall(self, news: News) -> None:
+        """Take up what an earlier run has read, so that the slide is judged by all of it."""
+        for place in news.read:
+            self._read.setdefault(place[0], set()).add(place)
+        self.unreadable.update(news.unreadable)
 
     def judge(self) -> None:
         """Raise `InvalidSlide` when too many of the stored tiles that were read cannot be decoded."""
@@ -117,7 +138,7 @@ class Regions:
                 self._held_bytes -= stored.tile_width * stored.tile_height * 3
 
 
-def _paste(pixels: Pixels, tile: Pixels, place: _Place, stored: Level, origin: tuple[int, int]) -> None:
+def _paste(pixels: Pixels, tile: Pixels, place: Place, stored: Level, origin: tuple[int, int]) -> None:
     x, y = origin
     tile_x, tile_y = place[1] * stored.tile_width, place[2] * stored.tile_height
     left, right = max(x, tile_x, 0), min(x + pixels.shape[1], tile_x + stored.tile_width, stored.width)

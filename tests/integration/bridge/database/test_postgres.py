@@ -23,7 +23,7 @@ from bridge.database.migrate import migrate
 from bridge.database.postgres import PostgresDatabase
 from bridge.database.schema import metadata
 from bridge.errors import ConfigurationError, LeaseLostError, TransientError
-from bridge.job import Delivery, Event, Job, Outcome
+from bridge.job import Delivery, Event, Job, Outcome, Progress
 from bridge.ledger.either import LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import Claim
 from bridge.ledger.postgres import PostgresDeadLetters, PostgresLedger
@@ -280,7 +280,7 @@ async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: 
         ledger, outbox, letters = PostgresLedger(database), LedgerOutbox(database), PostgresDeadLetters(database)
         claim = await _claim(ledger)
         assert not isinstance(await ledger.claim(_job(), worker="rival", lease_seconds=9), Claim)
-        await ledger.renew(claim, lease_seconds=60, progress=0.5, stage="half")
+        await ledger.renew(claim, lease_seconds=60, progress=Progress(share=0.5, stage="half"))
         await ledger.checkpoint(claim, {"done": 1})
         await ledger.release(claim, delay_seconds=0.01, error="no", count_attempt=True)
         await asyncio.sleep(0.05)

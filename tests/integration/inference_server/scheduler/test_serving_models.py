@@ -16,8 +16,10 @@ from inference_server.engine.port import Tensors
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import DeadlineExceeded, InvalidTensor, ModelFailed, NotFound, Overloaded, Unavailable
+from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import QueueLimits
 from inference_server.scheduler.port import InferenceRequest
+from inference_server.scheduler.registry import ServingModels
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader, selector
 from tests.support.serving import ask, serving
@@ -372,3 +374,16 @@ async def test_each_of_many_mixed_requests_ends_once_with_its_own_answer(tmp_pat
     assert 800 < sum(not isinstance(end, BaseException) for end in ends.values())
     assert 0 == registry.get_sample_value("lamina_admitted_bytes") == registry.get_sample_value("lamina_admitted_requests")
     assert all(count <= 8 for count in rows(engine.runs))
+
+
+async def test_a_model_that_has_been_announced_is_not_missing_before_its_load_begins(tmp_path: Path, engine: ReferenceLoader) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=BATCHES)
+    models = ServingModels(ModelRepository(tmp_path), {"cpu": selector(engine)}, metrics=CollectorRegistry())
+    assert ["double"] == list(await models.announce())
+    with pytest.raises(Unavailable, match="double is still loading"):
+        models.facts("double")
+    with pytest.raises(NotFound):
+        models.facts("other")
+    await models.load_all()
+    assert "double" == models.facts("double").name
+    await models.close(grace_seconds=1)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import gzip
 import hashlib
 import json
@@ -17,6 +18,7 @@ from PIL import Image, ImageFilter
 
 from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, NotFound, Unavailable
 from inference_server.scheduler.port import Caller
+from inference_server.tasks.slides import analysis, runs, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, ClientTile, Progress
 from tests.support.slides import paint, scattered, write_svs
 
@@ -121,7 +123,9 @@ async def test_the_same_slide_gives_the_same_bytes(analyses: Any, slide: Path) -
 
 async def test_artifacts_are_told_with_size_and_hash(analyses: Any, slide: Path) -> None:
     found = await analyses.run(slide)
-    assert ["analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz"] == [each.name for each in found.result.artifacts]
+    assert ["analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"] == [
+        each.name for each in found.result.artifacts
+    ]
     for each in found.result.artifacts:
         content = Path(each.uri).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (each.size_bytes, each.sha256)
@@ -159,10 +163,24 @@ async def test_without_an_output_the_artifacts_are_streamed_before_the_result(an
 async def test_progress_names_stages_and_counts_tiles(analyses: Any, slide: Path) -> None:
     events = [event async for event in analyses.analyzer.analyze(AnalysisRequest(slide_uri=str(slide), tile_size=64), Caller())]
     progress = [event for event in events if isinstance(event, Progress)]
-    assert ["reading", "tiles", "artifacts"] == list(dict.fromkeys(each.stage for each in progress))
+    assert ["opening", "tissue", "tiles", "writing"] == list(dict.fromkeys(each.stage for each in progress))
     last = [each for each in progress if each.stage == "tiles"][-1]
     assert last.tiles_total == last.tiles_done == events[-1].tiles_analyzed
     assert 0.0 == last.seconds_left
+
+
+async def test_progress_is_repeated_while_nothing_else_is_told(analyses: Any, slide: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def slow_scan(*arguments: Any) -> Any:
+        await asyncio.sleep(0.5)
+        return await scan(*arguments)
+
+    scan = survey.scan_cells
+    monkeypatch.setattr(runs, "scan_cells", slow_scan)
+    monkeypatch.setattr(analysis, "_SILENCE_SECONDS", 0.1)
+    events = [event async for event in analyses.analyzer.analyze(AnalysisRequest(slide_uri=str(slide)), Caller())]
+
+    assert len([event for event in events if isinstance(event, Progress) and event.stage == "tissue"]) >= 3
+    assert isinstance(events[-1], AnalysisResult)
 
 
 async def test_damaged_tiles_are_left_out_counted_and_listed(analyses: Any, tmp_path: Path, picture: NDArray[np.uint8]) -> None:

@@ -70,7 +70,9 @@ async def test_a_request_may_tell_the_resolution_and_the_place_of_artifacts(stub
     slide = write_svs(tmp_path / "slide.svs", PICTURE, mpp=None)
     request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide), output_uri=str(tmp_path / "out"), mpp=0.5, tile_size=256)
     result = [event async for event in stub.AnalyzeSlide(request)][-1].result
-    assert {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz"} == {path.name for path in (tmp_path / "out").iterdir()}
+    assert {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"} == {
+        path.name for path in (tmp_path / "out").iterdir()
+    }
     assert 0.5 == json.loads(result.report_json)["slide"]["mpp_x"]
 
 

@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, PoisonError, TransientError
-from bridge.job import Job, Outcome
+from bridge.job import Job, Outcome, Units
 from bridge.ledger.port import JobRecord, State
 from bridge.steps import Step
 from bridge.systems.port import Context
@@ -329,7 +329,7 @@ async def test_work_that_cancels_itself_is_tried_again(office_of: Offices) -> No
 
 async def test_progress_is_told_while_the_work_runs(office_of: Offices) -> None:
     async def work(_job: Job, context: Context) -> Outcome:
-        context.report(0.5, "tiles")
+        context.report(0.5, "tiles", Units(done=16, total=32, per_second=8.0, seconds_left=2.0))
         return await forever(_job, context)
 
     office = office_of(work, lease_seconds=60, drain_seconds=0)
@@ -339,6 +339,26 @@ async def test_progress_is_told_while_the_work_runs(office_of: Offices) -> None:
 
         record = await record_of(office)
         assert (0.5, "tiles") == (record.progress, record.stage)
+        assert (16, 32, 8.0, 2.0) == (record.units_done, record.units_total, record.units_per_second, record.seconds_left)
+
+
+async def test_progress_is_written_at_most_once_a_second(office_of: Offices) -> None:
+    async def work(_job: Job, context: Context) -> Outcome:
+        for tile in range(30):
+            context.report(tile / 30, "tiles", Units(done=tile, total=30))
+            await asyncio.sleep(0.05)
+        return done(_job)
+
+    office = office_of(work, lease_seconds=60)
+    await office.ask()
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert record.started_at is not None
+    assert record.finished_at is not None
+    # The claim and the end can be seen too.
+    assert 1 <= record.revision - 2 <= record.finished_at - record.started_at + 1
 
 
 async def test_what_the_last_poll_brought_is_given_back_when_the_worker_stops(office_of: Offices) -> None:

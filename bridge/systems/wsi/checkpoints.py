@@ -1,0 +1,92 @@
+"""What the tries of one slide have saved, as the ledger keeps it: which parts under which fences; in the end, what was found."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.inference.values import SlideCheckpoint, SlideResume
+from bridge.results import ResultFolder
+from bridge.systems.port import Context
+from bridge.systems.wsi.received import ReceivedArtifacts
+
+_log = structlog.get_logger()
+# Of the folder of a try.
+_FOLDER = "checkpoint"
+# Most bytes of parts that are sent back to a server that cannot read them itself; below what a message holds.
+_MOST_BYTES = 192 * 1024 * 1024
+
+# The folder of a try, by its fence.
+FolderOf = Callable[[int], ResultFolder]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Found:
+    """What an analysis found, and the fence of the try that wrote its files."""
+
+    fence: int
+    result: Mapping[str, Any]
+
+
+class SlideCheckpoints:
+    """Saves under the claim of a try what a later one needs, and tells this one what earlier ones saved."""
+
+    def __init__(self, *, context: Context, folder_of: FolderOf, shared_storage: bool) -> None:
+        """`shared_storage`: the server writes and reads parts itself; else they come as chunks, are written here, and sent back."""
+        self._context = context
+        self._folder_of = folder_of
+        self._shared_storage = shared_storage
+        saved = context.claim.checkpoint
+        # Fences, with how many parts of each count.
+        self._earlier: list[tuple[int, int]] = [(int(fence), int(parts)) for fence, parts in saved.get("runs", ())]
+
+    @property
+    def finished(self) -> Found | None:
+        """What an earlier try found, when only its end was not committed."""
+        found = self._context.claim.checkpoint.get("finished")
+        return Found(fence=int(found["fence"]), result=found["result"]) if found else None
+
+    async def resume(self) -> SlideResume | None:
+        """What the server goes on from; None when there is nothing, or not all of it. Raises `TransientError`."""
+        places = [(self._folder_of(fence), _name(part)) for fence, parts in self._earlier for part in range(1, parts + 1)]
+        if not places:
+            return None
+        if self._shared_storage:
+            return SlideResume(uris=[f"{folder.location}/{name}" for folder, name in places])
+        contents: list[bytes] = []
+        for folder, name in places:
+            content = await folder.read(name)
+            if content is None or sum(map(len, contents)) + len(content) > _MOST_BYTES:
+                why = "is missing" if content is None else "is more than fits into a message"
+                _log.warning("slide_starts_over", reason=f"{folder.location}/{name} {why}")
+                return None
+            contents.append(content)
+        return SlideResume(parts=contents)
+
+    async def keep(self, saved: SlideCheckpoint, received: ReceivedArtifacts) -> None:
+        """Take up a part that was saved. Raises `TransientError`, `LeaseLostError`."""
+        fence = self._context.claim.fence
+        if not saved.file.uri:
+            await self._folder_of(fence).write(saved.file.name, await received.whole(saved.file))
+            await received.drop(saved.file.name)
+        runs = [*(self._earlier if saved.resumed else ()), (fence, saved.part)]
+        await self._context.checkpoint({"runs": runs, "tiles_done": saved.tiles_done, "tiles_total": saved.tiles_total})
+
+    async def finish(self, result: Mapping[str, Any]) -> Found:
+        """Save what was found in the place of the parts, which are removed. Raises `LeaseLostError`."""
+        fence = self._context.claim.fence
+        await self._context.checkpoint({"finished": {"fence": fence, "result": result}})
+        for each in {fence, *(earlier for earlier, _ in self._earlier)}:
+            try:
+                await self._folder_of(each).clear(_FOLDER)
+            except BridgeError as error:  # they are in nobody's way
+                _log.warning("parts_left_behind", reason=str(error))
+        return Found(fence=fence, result=result)
+
+
+def _name(part: int) -> str:
+    return f"{_FOLDER}/{part:06}.part"

@@ -1,0 +1,87 @@
+"""What is known of a slide before its tiles are analysed: the grid, where the tissue is, and which tiles are called together."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides.findings import AnalysisPlan
+from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_cells
+from inference_server.tasks.slides.readers.port import SlideReader
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.tiling import Tile, tissue_tiles
+from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
+from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits
+
+
+@dataclass(frozen=True, kw_only=True)
+class Outline:
+    """A slide that is open, and the grid of its analysis."""
+
+    regions: Regions
+    facts: SlideFacts
+    # Micrometres per pixel of level 0 along x and y.
+    mpp: tuple[float, float]
+    grid: Grid
+
+
+@dataclass(frozen=True, kw_only=True)
+class Slide(Outline):
+    """A slide surveyed: where its tissue is, and which tiles will be analysed."""
+
+    # Mean colours of the tissue mask's cells.
+    cells: Pixels
+    tissue: Tissue
+    tiles: Sequence[Tile]
+    # The tiles by model call. A run that goes on from another has the same.
+    batches: Sequence[tuple[Tile, ...]]
+
+
+def outline(reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits) -> Outline:
+    """Lay the grid of an analysis. Raises `InvalidSlide`, `InvalidInput`."""
+    facts = reader.facts
+    mpp = resolution.effective(facts, request.mpp)
+    resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
+    regions = Regions(reader, cache_bytes=limits.cache_bytes, most_unreadable=limits.most_unreadable)
+    return Outline(regions=regions, facts=facts, mpp=mpp, grid=choose_grid(facts, mpp, plan.mpp))
+
+
+async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:
+    """Mean colours of the tissue mask's cells, read from the slide. Raises `InvalidSlide`, `Unavailable`."""
+    return await scan(outlined.regions, coarser(outlined.facts, outlined.grid, plan.cell))
+
+
+def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:
+    """Whether cells that an earlier run read are as many as the slide has."""
+    grid = coarser(outlined.facts, outlined.grid, plan.cell)
+    return cells.shape == (grid.height, grid.width, 3) and cells.dtype == np.uint8
+
+
+async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_share: float) -> Slide:
+    """Find the tissue. `call_share`: most tiles of one call as a share of all; a call has at least one."""
+    facts, grid = outlined.facts, outlined.grid
+    tissue = await find_tissue(facts, coarser(facts, grid, plan.cell), cells)
+    tiles = tissue_tiles(tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue)
+    size = max(min(plan.batch, int(call_share * len(tiles))), 1)
+    return Slide(
+        regions=outlined.regions,
+        facts=facts,
+        mpp=outlined.mpp,
+        grid=grid,
+        cells=cells,
+        tissue=tissue,
+        tiles=tiles,
+        batches=[tuple(tiles[start : start + size]) for start in range(0, len(tiles), size)],
+    )
+
+
+async def read_batch(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> Pixels:
+    """The pixels of some tiles with their halo, [count, rows, columns, 3]. Raises `InvalidSlide`, `Unavailable`."""
+    edge = plan.tile_size + 2 * plan.halo
+    pixels = np.empty((len(batch), edge, edge, 3), np.uint8)
+    for index, tile in enumerate(batch):
+        pixels[index] = await read_cells(slide.regions, slide.grid, tile.x - plan.halo, tile.y - plan.halo, edge, edge)
+    return pixels

@@ -1,0 +1,59 @@
+"""tiles.parquet: one row a tile, written in portions, so that it never lies in memory whole."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from inference_server.tasks.slides.findings import Column, Findings
+from inference_server.tasks.slides.grid import Grid
+from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.values import SlideFacts
+
+FILE = "tiles.parquet"
+MEDIA_TYPE = "application/vnd.apache.parquet"
+SCHEMA = "lamina.slide-tiles/1"
+# Rows of a row group, and the most that are held at once.
+_ROWS = 16_384
+
+
+@dataclass(frozen=True, kw_only=True)
+class TileRows:
+    """The tiles of a slide and where they lie on it."""
+
+    tiles: Sequence[Tile]
+    grid: Grid
+    facts: SlideFacts
+
+    def places(self, tiles: Sequence[Tile]) -> dict[str, Column]:
+        """Level-0 rectangles, cut at the slide's edge, and the share of each whole tile that is tissue."""
+        left, width = _extent([tile.x for tile in tiles], tiles, self.grid.scale_x, self.facts.width)
+        top, height = _extent([tile.y for tile in tiles], tiles, self.grid.scale_y, self.facts.height)
+        return {"x": left, "y": top, "width": width, "height": height, "tissue": np.array([tile.tissue for tile in tiles], np.float32)}
+
+
+def write(path: Path, rows: TileRows, findings: Findings, *, about: Mapping[str, str]) -> None:
+    """Write the table; blocks. `about`: what stands in the file's own metadata, beside the name of the schema."""
+    # Only a server that writes a table needs Arrow, which takes long to import.
+    import pyarrow
+    from pyarrow import parquet
+
+    def portion(tiles: Sequence[Tile]) -> pyarrow.Table:
+        columns = {**rows.places(tiles), **findings.figures(tiles)}
+        arrays = {name: pyarrow.array(values, pyarrow.string() if isinstance(values, list) else None) for name, values in columns.items()}
+        return pyarrow.table(arrays)
+
+    schema = portion(()).schema.with_metadata({"lamina.schema": SCHEMA, **{f"lamina.{name}": value for name, value in about.items()}})
+    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+        for start in range(0, len(rows.tiles), _ROWS):
+            writer.write_table(portion(rows.tiles[start : start + _ROWS]).cast(schema))
+
+
+def _extent(starts: list[int], tiles: Sequence[Tile], scale: float, most: int) -> tuple[Column, Column]:
+    first = np.array(starts, np.float64)
+    size = np.array([tile.size for tile in tiles], np.float64)
+    begin, end = (np.minimum(np.round(edge * scale), most).astype(np.int32) for edge in (first, first + size))
+    return begin, end - begin

@@ -1,0 +1,201 @@
+"""Analyses that are cut off and gone on with elsewhere."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from inference_server.scheduler.port import Caller
+from inference_server.storage import Storage
+from inference_server.tasks.slides import checkpoints
+from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk
+from tests.support.built_models import built_models
+from tests.support.direct_inference import RecordedInference
+from tests.support.slides import paint, scattered, write_svs
+from tests.support.tile_models import write_classifier
+
+WIDTH, HEIGHT = 1536, 1280
+NUCLEI = scattered(300, within=(40, 40, 1400, 1200), apart=25)
+# Analyses whose calls are many enough for shares of them to mean something.
+REQUESTS = {"he_baseline": {"tile_size": 64}, "pinkness": {"analysis": "pinkness"}}
+
+
+class Place:
+    """A slide, models, and servers that see both. A server is new each time, as after a crash."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.models = folder / "models"
+        self.models.mkdir()
+        (self.models / "he_baseline").symlink_to(built_models("he_baseline") / "he_baseline")
+        write_classifier(self.models, mpp=0.5)
+        picture = paint(WIDTH, HEIGHT, tissue=(20, 20, 1480, 1230), nuclei=NUCLEI, noise=2.0)
+        # A few stored tiles are damaged, which every run must count.
+        self.slide = write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
+        self.calls: list[int] = []
+
+    async def run(self, name: str, *, until: float = 1.0, **changes: Any) -> tuple[list[Any], Path]:
+        """The events of a run that is cut off once so many tiles are saved, and where it wrote."""
+        out = self.folder / "out" / name
+        inference = RecordedInference(self.models)
+        storage = Storage(read_roots=(str(self.folder),), write_roots=(str(self.folder / "out"),))
+        analyzer = SlideAnalyzer(inference=inference, storage=storage, models=self.models)
+        request = AnalysisRequest(slide_uri=str(self.slide), output_uri=str(out), checkpoints=True, request_id="r")
+        events: list[Any] = []
+        stream = analyzer.analyze(dataclasses.replace(request, **changes), Caller())
+        async for event in stream:
+            events.append(event)
+            if isinstance(event, Checkpoint) and event.tiles_total and until < 1.0 and event.tiles_done >= until * event.tiles_total:
+                break
+        await stream.aclose()
+        self.calls.append(sum(len(next(iter(each.inputs.values()))) for each in inference.requests))
+        return events, out
+
+
+@pytest.fixture
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+    # Parts are due by the share of the tiles alone: these slides take less than a second.
+    monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
+    return Place(tmp_path)
+
+
+def parts(events: list[Any]) -> tuple[str, ...]:
+    return tuple(event.uri for event in events if isinstance(event, Checkpoint))
+
+
+def streamed(events: list[Any]) -> tuple[bytes, ...]:
+    return tuple(
+        b"".join(chunk.data for chunk in events if isinstance(chunk, Chunk) and chunk.name == event.name)
+        for event in events
+        if isinstance(event, Checkpoint)
+    )
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir() if path.is_file()}
+
+
+def result_of(events: list[Any]) -> AnalysisResult:
+    assert isinstance(events[-1], AnalysisResult)
+    return events[-1]
+
+
+@pytest.mark.parametrize("analysis", sorted(REQUESTS))
+async def test_a_resumed_analysis_writes_the_same_bytes_and_computes_next_to_nothing_again(place: Place, analysis: str) -> None:
+    asked = REQUESTS[analysis]
+    whole, expected = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.6, **asked)
+    resumed, out = await place.run("resumed", resume_uris=parts(cut), **asked)
+
+    total = result_of(whole).tiles_analyzed
+    assert total >= 200
+    assert files(expected) == files(out)
+    assert 0.6 * total <= result_of(resumed).tiles_resumed < total
+    assert ("", 2) == (result_of(resumed).resume_refused, result_of(resumed).tiles_skipped)
+    assert place.calls[1] + place.calls[2] - total <= 0.05 * total
+
+
+async def test_parts_that_were_streamed_are_gone_on_with_too(place: Place) -> None:
+    asked = REQUESTS["he_baseline"]
+    whole, _ = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.6, output_uri="", **asked)
+    resumed, _ = await place.run("resumed", output_uri="", resume_parts=streamed(cut), **asked)
+
+    assert result_of(resumed).tiles_resumed >= 0.6 * result_of(whole).tiles_analyzed
+    assert [each.sha256 for each in result_of(whole).artifacts] == [each.sha256 for each in result_of(resumed).artifacts]
+    assert not (place.folder / "out" / "cut").exists()
+
+
+async def test_an_analysis_may_be_cut_off_again_and_again(place: Place) -> None:
+    asked = REQUESTS["pinkness"]
+    _, expected = await place.run("whole", **asked)
+    saved: tuple[str, ...] = ()
+    for number, until in enumerate((0.3, 0.5, 0.7, 0.9)):
+        events, _ = await place.run(str(number), until=until, resume_uris=saved, **asked)
+        told = [event for event in events if isinstance(event, Checkpoint)]
+        assert [number > 0] * len(told) == [each.resumed for each in told]
+        saved += parts(events)
+    _, out = await place.run("last", resume_uris=saved, **asked)
+
+    assert files(expected) == files(out)
+
+
+async def test_progress_goes_on_where_it_was(place: Place) -> None:
+    cut, _ = await place.run("cut", until=0.6, tile_size=64)
+    resumed, _ = await place.run("resumed", resume_uris=parts(cut), tile_size=64)
+
+    told = [event for event in resumed if getattr(event, "stage", "") == "tiles"]
+    assert told[0].tiles_done >= 0.6 * told[0].tiles_total
+
+
+def _another_slide(place: Place) -> None:
+    os.utime(place.slide, (1, 1))
+
+
+def _another_model(place: Place) -> None:
+    path = place.models / "pinkness" / "slide.json"
+    path.write_text(path.read_text().replace('"mpp": 0.5', '"mpp": 0.5, "std": [1, 1, 2]'))
+
+
+def _a_missing_part(place: Place) -> None:
+    (place.folder / "out" / "cut" / "checkpoint" / "000003.part").unlink()
+
+
+def _a_damaged_part(place: Place) -> None:
+    path = place.folder / "out" / "cut" / "checkpoint" / "000002.part"
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        (_another_slide, "another state of the slide"),
+        (_another_model, "another state of the slide"),
+        (_a_missing_part, r"000003\.part does not exist"),
+        (_a_damaged_part, "cut short"),
+    ],
+)
+async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(place: Place, change: Any, reason: str) -> None:
+    cut, _ = await place.run("cut", until=0.6, **REQUESTS["pinkness"])
+    change(place)
+    resumed, out = await place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
+    _, expected = await place.run("fresh", **REQUESTS["pinkness"])
+
+    assert 0 == result_of(resumed).tiles_resumed
+    assert re.search(reason, result_of(resumed).resume_refused)
+    assert not any(event.resumed for event in resumed if isinstance(event, Checkpoint))
+    assert files(expected) == files(out)
+
+
+async def test_other_parameters_start_over(place: Place) -> None:
+    cut, _ = await place.run("cut", until=0.6, tile_size=64)
+    resumed, _ = await place.run("resumed", resume_uris=parts(cut), tile_size=128)
+
+    assert "another state" in result_of(resumed).resume_refused
+
+
+async def test_parts_outside_of_the_output_roots_are_not_read(place: Place) -> None:
+    resumed, _ = await place.run("resumed", resume_uris=(str(place.slide),), tile_size=64)
+
+    assert "may not be written" in result_of(resumed).resume_refused
+
+
+@pytest.mark.parametrize("content", [b"", b"no part", b"x\x9c\x03\x00\x00\x00\x00\x01", np.random.default_rng(1).bytes(4096)])
+async def test_bytes_that_are_no_part_are_refused(place: Place, content: bytes) -> None:
+    resumed, _ = await place.run("resumed", output_uri="", resume_parts=(content,), tile_size=64)
+
+    assert "of the checkpoint" in result_of(resumed).resume_refused
+
+
+async def test_without_being_asked_nothing_is_saved(place: Place) -> None:
+    events, out = await place.run("plain", checkpoints=False, tile_size=64)
+
+    assert not [event for event in events if isinstance(event, Checkpoint)]
+    assert not (out / "checkpoint").exists()
