@@ -102,6 +102,11 @@ class Overloaded(InferenceError):
 class DeadlineExceeded(InferenceError):
     """The caller's deadline passed before the work was done."""
 
+    def __init__(self, message: str = "", *, begun: bool = False) -> None:
+        """`begun`: whether it passed while a model ran, rather than in a queue."""
+        super().__init__(message)
+        self.begun = begun
+
 
 class Unavailable(InferenceError):
     """The server is draining, or storage does not answer; the same request may succeed later."""

@@ -21,7 +21,7 @@ from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.scheduler.queue import Answer, WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache
-from inference_server.scheduler.statistics import Statistics
+from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.validation import Signature
 
 # How long a run that has begun is waited for when its model is stopped.
@@ -70,6 +70,16 @@ class ServedModel:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def pending(self) -> int:
+        """Requests that were admitted and whose run has not begun."""
+        return len(self._line)
+
+    @property
+    def caches(self) -> bool:
+        """Whether answers are kept."""
+        return self._cache is not None
+
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request, batched with others, or give the answer that was kept of an equal one; see `port.Inference`."""
         if self._cache is None or not self._open:
@@ -81,17 +91,17 @@ class ServedModel:
             work = self._admit(request)
         except InferenceError as error:
             self._metrics.ended(outcome_of(error))
-            self.statistics.failed(0.0)
+            self.statistics.failed(0.0, reason=reason_of(error))
             raise
         try:
             answer = await work.future
         except InferenceError as error:
             self._metrics.ended(outcome_of(error))
-            self.statistics.failed(time.monotonic() - work.admitted)
+            self.statistics.failed(time.monotonic() - work.admitted, reason=reason_of(error))
             raise
         except asyncio.CancelledError:
             self._metrics.ended("cancelled")
-            self.statistics.failed(time.monotonic() - work.admitted, cancelled=True)
+            self.statistics.failed(time.monotonic() - work.admitted, reason=CANCELED)
             raise
         finally:
             self._forget(work)
@@ -171,8 +181,9 @@ class ServedModel:
             work.timers.append(loop.call_later(timeout, self._overdue, work))
 
     def _expire(self, work: Work) -> None:
-        waited = "in the queue of" if work in self._line else "while it ran on"
-        _fail(work, DeadlineExceeded(f"the deadline passed {waited} model {self.facts.name}"))
+        begun = work not in self._line
+        waited = "while it ran on" if begun else "in the queue of"
+        _fail(work, DeadlineExceeded(f"the deadline passed {waited} model {self.facts.name}", begun=begun))
         self._withdraw(work)
 
     def _overdue(self, work: Work) -> None:
