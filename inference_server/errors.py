@@ -9,6 +9,7 @@
     ├── NotFound                no such model, version, analysis, file
     ├── AlreadyExists           a name that is to be given is taken
     ├── NotEnabled              a part of the protocol that a setting, or this machine, does not allow
+    ├── NotOffered              a part of the protocol that this server does not have
     ├── Unauthenticated         the call shows no token, or one that is not known
     ├── AccessDenied            a path or URL outside the allowed roots
     │   └── PermissionMissing   the caller's token or certificate does not allow this call
@@ -67,6 +68,10 @@ class AlreadyExists(InferenceError):
 
 class NotEnabled(InferenceError):
     """A part of the protocol that a setting, or this machine, does not allow."""
+
+
+class NotOffered(InferenceError):
+    """A part of the protocol that this server does not have."""
 
 
 class Unauthenticated(InferenceError):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -22,6 +23,7 @@ from inference_server.scheduler.queue import Answer, WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache
 from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
+from inference_server.scheduler.tracing import trace_batch, trace_refusal, trace_waited_in_vain
 from inference_server.scheduler.validation import Signature
 
 # How long a run that has begun is waited for when its model is stopped.
@@ -84,12 +86,19 @@ class ServedModel:
         """Run one request, batched with others, or give the answer that was kept of an equal one; see `port.Inference`."""
         if self._cache is None or not self._open:
             return await self._infer(request)
-        return await self._cache.through(request, self._infer, statistics=self.statistics, found=lambda: self._metrics.ended("success"))
+        return await self._cache.through(request, self._infer, statistics=self.statistics, found=partial(self._found, request))
+
+    def _found(self, request: InferenceRequest) -> None:
+        """A kept answer answers."""
+        self._metrics.ended("success")
+        if request.caller.trace is not None:
+            request.caller.trace.event("cache_hit", {"lamina.model": self.facts.name})
 
     async def _infer(self, request: InferenceRequest) -> InferenceResponse:
         try:
             work = self._admit(request)
         except InferenceError as error:
+            trace_refusal(request.caller.trace, error)
             self._metrics.ended(outcome_of(error))
             self.statistics.failed(0.0, reason=reason_of(error))
             raise
@@ -153,6 +162,7 @@ class ServedModel:
             deadline=caller.deadline,
             admitted=now,
             future=asyncio.get_running_loop().create_future(),
+            trace=caller.trace,
         )
         self.statistics.admitted()
         self._line.push(work)
@@ -214,6 +224,7 @@ class ServedModel:
             self._line.remove(work)
             self._metrics.waiting.set(len(self._line))
             self._release(work, answered=False)
+            trace_waited_in_vain(self.facts, work)
 
     def _release(self, work: Work, *, answered: bool) -> None:
         self._admission.leave(work.size, time.monotonic(), answered=answered)
@@ -260,6 +271,7 @@ class ServedModel:
         for work in late:
             _fail(work, self._too_late(work, now))
             self._release(work, answered=False)
+            trace_waited_in_vain(self.facts, work)
 
     def _too_late(self, work: Work, now: float) -> DeadlineExceeded:
         if work.deadline is None or work.deadline <= now:
@@ -275,6 +287,7 @@ class ServedModel:
         """Hand out what a batch ended with and give the instance its next one."""
         self._idle.append(instance)
         self._metrics.compute_seconds.observe(ran.compute_seconds)
+        trace_batch(self.facts, batch, ran)
         for run in ran.runs:
             self.statistics.ran(run)
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
