@@ -80,7 +80,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     lifecycle = Lifecycle(most_calls=settings.max_calls)
     registry.register(ReadinessCollector(lambda: lifecycle.ready))
     models = serving_models(settings, registry)
-    metrics = CallMetrics(registry, version())
+    metrics = CallMetrics(registry, version(), limits=settings.limits())
     bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
     labs = lab_classifier(settings, models)
     tracer = _tracer(settings)
@@ -215,12 +215,13 @@ def _open_inference(
         models=models,
         lifecycle=lifecycle,
         bytes_in_flight=bytes_in_flight,
-        memory=SharedMemory(settings.shared_memory),
+        memory=SharedMemory(settings.shared_memory, most_regions=settings.max_shared_memory_regions),
         control=control,
         version=version(),
         most_shared_bytes=settings.max_message_bytes,
         most_stream_requests=settings.max_stream_requests,
         refused=metrics.limit_refused,
+        waits=metrics.limit_waited,
         traces=traces,
     )
     return Service(name=SERVICE, add_to=partial(add_to_server, OpenInferenceServicer(parts)))
@@ -262,7 +263,14 @@ def document_reader(settings: Settings, models: ServingModels, storage: Storage,
 def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
     """The lab task with the limits of the settings."""
     return LabClassifier(
-        models, settings.models, limits=LabLimits(most_items=settings.max_lab_tests, most_embedded_characters=settings.max_text_characters)
+        models,
+        settings.models,
+        limits=LabLimits(
+            most_items=settings.max_lab_tests,
+            most_characters=settings.max_lab_characters,
+            most_embedded_characters=settings.max_text_characters,
+            most_candidates=settings.max_candidates,
+        ),
     )
 
 

@@ -131,6 +131,7 @@ class Settings(BaseSettings):
     max_uri_characters: int = Field(4096, ge=64, description="Longest path or URL in a request, in characters.")
     max_bytes_in_flight: int = Field(2**30, ge=2**16, description="Most bytes of messages that are worked on at a time.")
     max_stream_requests: int = Field(128, ge=1, description="Most requests of one stream that are read and not yet answered.")
+    max_shared_memory_regions: int = Field(1024, ge=1, description="Most regions of shared memory that are registered.")
     max_queue_requests: int = Field(4096, ge=1, description="Most requests of models that wait or run.")
     max_queue_bytes: int = Field(2**30, ge=2**16, description="Most bytes of their inputs.")
     client_weights: _Weights = Field(
@@ -150,6 +151,8 @@ class Settings(BaseSettings):
     max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
     max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
     max_lab_tests: int = Field(1000, ge=1, description="Most lab tests, texts or aliases of a request.")
+    max_lab_characters: int = Field(300, ge=1, description="Longest name, or other text, of a lab test, and longest query, in characters.")
+    max_candidates: int = Field(100, ge=1, description="Most candidates for a lab test, and most hits of a search.")
     max_text_characters: int = Field(20_000, ge=1, description="Longest text to embed, in characters.")
 
     otlp_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
@@ -170,6 +173,10 @@ class Settings(BaseSettings):
     grace_seconds: float = Field(1.0, ge=0, le=3600, description="Seconds of serving on after SIGTERM while load balancers turn away.")
     drain_seconds: float = Field(30.0, ge=0, le=86_400, description="Seconds after the grace for calls in flight to end.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    def limits(self) -> dict[str, int]:
+        """Each limit, by its name without `max_`."""
+        return {name.removeprefix("max_"): getattr(self, name) for name in type(self).model_fields if name.startswith("max_")}
 
     @classmethod
     def load(cls, **flags: Any) -> Self:

@@ -79,6 +79,8 @@ class ServerParts:
     most_stream_requests: int
     # Told the limit that a request of a stream passed.
     refused: Callable[[str], None] = lambda limit: None
+    # Told the limit that keeps the next request of a stream waiting.
+    waits: Callable[[str], None] = lambda limit: None
     # Of the requests of streams; None where no traces are sent.
     traces: RequestTraces | None = None
 
@@ -144,6 +146,7 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
             bytes_in_flight=self._parts.bytes_in_flight,
             most_requests=self._parts.most_stream_requests,
             refused=self._parts.refused,
+            waits=self._parts.waits,
             ends_at_errors=_ENDS_AT_ERRORS in [(key, value) for key, value in context.invocation_metadata() or ()],
         )
         async with aclosing(stream.responses(request_iterator)) as responses:
