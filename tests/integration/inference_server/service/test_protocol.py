@@ -166,7 +166,7 @@ async def test_a_wrong_request_gets_tritons_status(stub: Any, case: str) -> None
     assert (await failure(stub.ModelInfer(request)))[0] is code
 
 
-@pytest.mark.parametrize(("version", "code"), [("2", NOT_FOUND), ("newest", INVALID), ("0", INVALID), ("-1", INVALID)])
+@pytest.mark.parametrize(("version", "code"), [("2", NOT_FOUND), ("newest", INVALID), ("0", NOT_FOUND), ("-1", INVALID)])
 async def test_a_wrong_version_gets_tritons_status(stub: Any, version: str, code: grpc.StatusCode) -> None:
     request = _sum()
     request.model_version = version
