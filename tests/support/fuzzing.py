@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import io
+import os
 import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -21,13 +24,17 @@ from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 from PIL import Image
 
 from tests.support.pdf import Text, pdf
+from tests.support.server_process import ServerProcess, running_server
 from tests.support.small_models import sum_and_difference, text_identity, write_model
+from tests.support.trace_collector import trace_collector
 
 _MODULES = (health_pb2, reflection_pb2, wire, slides_pb2, documents_pb2, labs_pb2)
 # Statuses that a malformed request must never get, and those of a server that is gone or hangs.
 _WRONG = frozenset({grpc.StatusCode.UNKNOWN, grpc.StatusCode.INTERNAL, grpc.StatusCode.DATA_LOSS, grpc.StatusCode.DEADLINE_EXCEEDED})
 _SECONDS = 20.0
 _MOST_RESPONSES = 5
+PREFIX = "lamina-fuzz-"
+KEY = f"{PREFIX}{os.getpid()}"
 
 
 def is_wrong(call: Call, code: grpc.StatusCode, details: str) -> bool:
@@ -51,6 +58,7 @@ class Call:
 
     method: Method
     messages: tuple[bytes, ...]
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 def methods() -> tuple[Method, ...]:
@@ -97,6 +105,60 @@ def _valid_inferences() -> Iterator[wire.ModelInferRequest]:
     yield request
 
 
+@contextmanager
+def fuzzed_server(models: Path, folder: Path) -> Iterator[ServerProcess]:
+    """A server with all that can be called turned on: shared memory, with an object to register, and traces, which are thrown away."""
+    made = shared_memory.SharedMemory(KEY, create=True, size=4096)
+    try:
+        with trace_collector(keeps=False) as collector:
+            flags = ("--shared-memory", PREFIX, "--otlp-endpoint", collector.endpoint, "--max-shared-memory-regions", "64")
+            with running_server(models, folder, *flags) as server:
+                yield server
+    finally:
+        made.close()
+        made.unlink()
+
+
+def _settings_messages() -> Iterator[Any]:
+    """Settings of logs and of traces; those that would hide what the server logs are set back at once."""
+    logs = wire.LogSettingsRequest()
+    for name in ("log_info", "log_warning", "log_error"):
+        logs.settings[name].bool_param = True
+    logs.settings["log_verbose_level"].uint32_param = 0
+    yield logs
+    for name in ("log_file", "log_format"):
+        yield wire.LogSettingsRequest(settings={name: wire.LogSettingsRequest.SettingValue(string_param="x")})
+    for model in ("", "sum_and_difference", "none"):
+        traces = wire.TraceSettingRequest(model_name=model)
+        for name, value in (("trace_level", "TIMESTAMPS"), ("trace_rate", "2"), ("trace_count", "1000")):
+            traces.settings[name].value.append(value)
+        yield traces
+        yield wire.TraceSettingRequest(model_name=model, settings={"trace_level": {}, "trace_rate": {}, "trace_count": {}})
+    yield wire.TraceSettingRequest(settings={"trace_file": {"value": ["/tmp/x"]}, "log_frequency": {"value": ["1", "2"]}})
+
+
+def _shared_memory_messages() -> Iterator[Any]:
+    """In an order in which they are right."""
+    for name in ("region", "other"):
+        yield wire.SystemSharedMemoryRegisterRequest(name=name, key=f"/{KEY}", offset=0, byte_size=4096)
+        yield wire.SystemSharedMemoryStatusRequest(name=name)
+    request = wire.ModelInferRequest(model_name="sum_and_difference", id="shared")
+    for place, name in enumerate("ab"):
+        tensor = request.inputs.add(name=name, datatype="FP32", shape=[2, 4])
+        _put_in_shared_memory(tensor.parameters, offset=32 * place, size=32)
+    _put_in_shared_memory(request.outputs.add(name="sum").parameters, offset=1024, size=64)
+    yield request
+    yield wire.SystemSharedMemoryRegisterRequest(name="beyond", key=f"/{KEY}", offset=4000, byte_size=97)
+    yield wire.SystemSharedMemoryUnregisterRequest(name="other")
+    yield wire.SystemSharedMemoryUnregisterRequest()
+
+
+def _put_in_shared_memory(parameters: Any, *, offset: int, size: int) -> None:
+    parameters["shared_memory_region"].string_param = "region"
+    parameters["shared_memory_offset"].int64_param = offset
+    parameters["shared_memory_byte_size"].int64_param = size
+
+
 def _picture(kind: str) -> bytes:
     content = io.BytesIO()
     Image.new("RGB", (64, 48), (200, 180, 220)).save(content, kind)
@@ -111,6 +173,8 @@ def valid_messages() -> tuple[Any, ...]:
     load.parameters["config"].string_param = '{"max_batch_size": 4}'
     return (
         *_valid_inferences(),
+        *_settings_messages(),
+        *_shared_memory_messages(),
         load,
         wire.RepositoryModelLoadRequest(model_name="text_identity"),
         slides_pb2.AnalyzeTilesRequest(analysis="he_baseline", tiles=[tile], mpp=0.5),
@@ -158,6 +222,30 @@ _TEXTS = st.one_of(
     ),
     st.text(max_size=40),
 )
+# Of what maps hold: parameters, settings of logs, settings of traces.
+_NAMES = (
+    *("config", "priority", "timeout", "classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"),
+    *("log_file", "log_format", "log_verbose_level", "trace_level", "trace_rate", "trace_count", "trace_mode", "log_frequency"),
+)
+_TRACE_PARENTS = (
+    *(
+        "",
+        "00",
+        "x" * 5000,
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+    ),
+    *("00-00000000000000000000000000000000-0000000000000000-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-zz"),
+)
+_METADATA = st.lists(
+    st.one_of(
+        st.tuples(st.just("traceparent"), st.sampled_from(_TRACE_PARENTS)),
+        st.tuples(
+            st.sampled_from(["traceparent", "tracestate", "baggage", "lamina-client"]), st.text(alphabet=" !=,;-abc019%", max_size=60)
+        ),
+    ),
+    max_size=3,
+).map(tuple)
 _NUMBERS = st.one_of(
     st.sampled_from([0, 1, -1, 2, 4, 8, 127, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63), 2**64 - 1]),
     st.integers(-(2**63), 2**64 - 1),
@@ -194,7 +282,7 @@ def built_messages(draw: st.DrawFn, kind: type[Any], depth: int = 0) -> Any:
 def _fill_map(draw: st.DrawFn, target: Any, field: FieldDescriptor, depth: int) -> None:
     value = field.message_type.fields_by_name["value"]
     names = [draw(_TEXTS)] if depth < 4 else []
-    names += ["config", "priority", "timeout", "classification", "shared_memory_region"][: draw(st.integers(0, 5))]
+    names += draw(st.lists(st.sampled_from(_NAMES), max_size=5))
     for name in names:
         if value.type == FieldDescriptor.TYPE_MESSAGE:
             target[name].CopyFrom(draw(_values(value, depth)))
@@ -251,8 +339,8 @@ def _calls_of(method: Method, valid: Sequence[Any]) -> st.SearchStrategy[Call]:
     right = [message.SerializeToString() for message in valid if isinstance(message, method.request)] or [b""]
     built = built_messages(method.request).map(lambda message: message.SerializeToString())
     one = st.one_of(st.sampled_from(right).flatmap(broken_bytes), built, built.flatmap(broken_bytes), st.binary(max_size=200))
-    many = st.lists(one, max_size=3) if method.takes_stream else st.lists(one, min_size=1, max_size=1)
-    return many.map(lambda messages: Call(method, tuple(messages)))
+    many = st.lists(one, max_size=5) if method.takes_stream else st.lists(one, min_size=1, max_size=1)
+    return st.builds(lambda messages, metadata: Call(method, tuple(messages), metadata), many, _METADATA)
 
 
 class Target:
@@ -275,13 +363,12 @@ class Target:
         path = call.method.path
         try:
             if call.method.takes_stream:
-                self._read(self._channel.stream_stream(path)(iter(call.messages), timeout=_SECONDS))
+                self._read(self._channel.stream_stream(path)(iter(call.messages), timeout=_SECONDS, metadata=call.metadata))
             elif call.method.gives_stream:
-                self._read(
-                    self._channel.unary_stream(path)(call.messages[0], timeout=_SECONDS), 1 if path.endswith("/Watch") else _MOST_RESPONSES
-                )
+                stream = self._channel.unary_stream(path)(call.messages[0], timeout=_SECONDS, metadata=call.metadata)
+                self._read(stream, 1 if path.endswith("/Watch") else _MOST_RESPONSES)
             else:
-                self._channel.unary_unary(path)(call.messages[0], timeout=_SECONDS)
+                self._channel.unary_unary(path)(call.messages[0], timeout=_SECONDS, metadata=call.metadata)
         except grpc.RpcError as error:
             return error.code(), str(error.details())
         return grpc.StatusCode.OK, ""

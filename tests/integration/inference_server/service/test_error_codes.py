@@ -1,7 +1,7 @@
 """What is wrong with a request gets the status that Triton gives it, in calls and in streams.
 
-The codes are those of Triton's core (`infer_request.cc`, `model_lifecycle.cc`) and of its gRPC front (`grpc_utils.cc`: NOT_FOUND and INVALID_ARG
-become NOT_FOUND and INVALID_ARGUMENT; `common.cc` for versions).
+The codes are those of Triton's core (`infer_request.cc`, `model_lifecycle.cc`) and of its gRPC front (`grpc_utils.cc`, where NOT_FOUND and
+INVALID_ARG become NOT_FOUND and INVALID_ARGUMENT; `common.cc` for versions).
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ TABLE: dict[str, tuple[Request, grpc.StatusCode]] = {
     "a wrong number of dimensions": (_sum(a=ROW[0]), INVALID),
     "a shape below 0": (_sum(lambda request: request.inputs[0].shape.__setitem__(0, -1)), INVALID),
     "more rows than the largest batch": (
-        infer_request("sum_and_difference", a=np.ones((9, 4), np.float32), b=np.ones((9, 4), np.float32)),
+        _sum(a=np.ones((9, 4), np.float32), b=np.ones((9, 4), np.float32)),
         INVALID,
     ),
     "different numbers of rows": (_sum(a=floats(1, 2)), INVALID),
