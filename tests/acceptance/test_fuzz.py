@@ -12,7 +12,8 @@ from lamina.v1 import slides_pb2
 from PIL import Image
 
 from scripts.fuzz import Fuzz, judge
-from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, valid_messages, write_repository
+from tests.support.fuzz_messages import valid_messages
+from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
 from tests.support.server_process import ServerProcess
 
 
