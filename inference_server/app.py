@@ -96,7 +96,11 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         services=[inference, *_tasks(settings, models, labs, metrics)],
         lifecycle=lifecycle,
         interceptors=traces.around([calls]) if traces else [calls],
-        connection=Connection(max_message_bytes=settings.max_message_bytes, max_streams=settings.max_streams),
+        connection=Connection(
+            max_message_bytes=settings.max_message_bytes,
+            max_streams=settings.max_streams,
+            response_compression=settings.response_compression,
+        ),
         credentials=security.credentials,
     )
     broken, degraded = partial(broken_models, models), partial(_degraded, models, labs)

@@ -123,6 +123,9 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of one engine; 0 for one a core.")
 
+    response_compression: Literal["none", "deflate", "gzip"] = Field(
+        "none", description="How responses are compressed for clients that take it; compressed requests are always taken."
+    )
     max_message_bytes: int = Field(256 * 2**20, ge=2**16, lt=2**31, description="Largest message, in bytes.")
     max_calls: int = Field(4096, ge=1, description="Most calls that are open at a time, streams among them.")
     max_streams: int = Field(1024, ge=1, le=2**31 - 1, description="Most of them on one connection; clients keep more of them back.")

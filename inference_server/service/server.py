@@ -22,6 +22,8 @@ _log = structlog.get_logger()
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
+_COMPRESSIONS = {"none": grpc.Compression.NoCompression, "deflate": grpc.Compression.Deflate, "gzip": grpc.Compression.Gzip}
+
 # Seconds given to calls that were cancelled because the drain took too long.
 _LAST_SECONDS = 2.0
 
@@ -50,6 +52,8 @@ class Connection:
     keepalive_seconds: float = 60.0
     # Shortest time between a client's own such questions, in seconds.
     shortest_ping_seconds: float = 10.0
+    # How responses are compressed for clients that take it: none, deflate or gzip. Compressed requests are always taken.
+    response_compression: str = "none"
 
     def options(self) -> list[tuple[str, int]]:
         """The same, in gRPC's words."""
@@ -61,6 +65,7 @@ class Connection:
             ("grpc.keepalive_time_ms", round(self.keepalive_seconds * 1000)),
             ("grpc.keepalive_timeout_ms", 20_000),
             ("grpc.keepalive_permit_without_calls", 1),
+            ("grpc.default_compression_algorithm", int(_COMPRESSIONS[self.response_compression])),
             ("grpc.http2.min_ping_interval_without_data_ms", round(self.shortest_ping_seconds * 1000)),
             # Two servers on one port would share its calls at random.
             ("grpc.so_reuseport", 0),

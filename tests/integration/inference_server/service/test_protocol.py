@@ -183,11 +183,6 @@ async def test_a_wrong_number_of_bytes_gets_tritons_status(stub: Any) -> None:
     assert (await failure(stub.ModelInfer(request)))[0] is INVALID
 
 
-@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_compressed_requests_are_taken(stub: Any, compression: grpc.Compression) -> None:
-    assert len((await stub.ModelInfer(_sum(), compression=compression)).outputs) == 2
-
-
 async def test_statistics_count_requests_rows_batches_failures_and_cancellations(stub: Any) -> None:
     before = await _statistics(stub, "uint8")
     assert (before.inference_count, before.last_inference, len(before.batch_stats)) in ((0, 0, 0), (2, before.last_inference, 1))
