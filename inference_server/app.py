@@ -25,6 +25,7 @@ from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.registry import ServingModels
+from inference_server.scheduler.tracing import Tracer
 from inference_server.service.control import Control
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.http import HttpServer, health_app
@@ -38,6 +39,8 @@ from inference_server.service.security import SecurityOptions, is_loopback, secu
 from inference_server.service.server import Connection, GrpcServer, Service
 from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.slides import SlideServicer
+from inference_server.service.trace_settings import TraceSettings
+from inference_server.service.tracing import RequestTraces
 from inference_server.settings import Settings
 from inference_server.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
@@ -81,10 +84,14 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     lifecycle = Lifecycle(most_calls=settings.max_calls)
     registry.register(ReadinessCollector(lambda: lifecycle.ready))
     models = serving_models(settings, registry)
-    metrics = CallMetrics(registry, version())
+    metrics = CallMetrics(registry, version(), limits=settings.limits())
     bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
     labs = lab_classifier(settings, models)
-    inference = _open_inference(settings, models, lifecycle, bytes_in_flight, levels or LogLevels(settings.log_level), metrics)
+    tracer = _tracer(settings)
+    trace_settings = TraceSettings(available=tracer is not None, rate=settings.trace_rate, count=settings.trace_count)
+    traces = RequestTraces(tracer, trace_settings) if tracer else None
+    control = Control(models, levels or LogLevels(settings.log_level), trace_settings, allowed=_may_control(settings))
+    inference = _open_inference(settings, models, lifecycle, bytes_in_flight, control, metrics, traces)
     calls = CallInterceptor(
         lifecycle=lifecycle,
         bytes_in_flight=bytes_in_flight,
@@ -97,7 +104,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         address=settings.listen,
         services=[inference, *_tasks(settings, models, labs, metrics)],
         lifecycle=lifecycle,
-        intercept=calls.wrap,
+        intercept=traces.around(calls.wrap) if traces else calls.wrap,
         connection=Connection(
             max_message_bytes=settings.max_message_bytes,
             max_streams=settings.max_streams,
@@ -115,7 +122,26 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         labs=labs,
         grpc=grpc,
         http=HttpServer(health, address=settings.http),
+        close_traces=tracer.close if tracer else lambda: None,
     )
+
+
+def _tracer(settings: Settings) -> Tracer | None:
+    """What sends traces; None where they are sent nowhere, and then nothing of OpenTelemetry is imported. Raises `ConfigurationError`."""
+    if settings.otlp_endpoint is None or settings.otlp_disabled:
+        return None
+    try:
+        from inference_server.telemetry import OpenTelemetryTracer, otlp_exporter
+    except ImportError as error:
+        raise ConfigurationError(
+            "INFERENCE_OTLP_ENDPOINT (--otlp-endpoint): traces need OpenTelemetry, which is not installed. "
+            "Install lamina[otel], or leave the endpoint unset."
+        ) from error
+    return OpenTelemetryTracer(otlp_exporter(settings.otlp_endpoint), version=version())
+
+
+def _may_control(settings: Settings) -> bool:
+    return settings.model_control == "explicit" or (settings.model_control == "auto" and is_loopback(settings.listen))
 
 
 def _tasks(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics) -> list[Service]:
@@ -194,20 +220,22 @@ def _open_inference(
     models: ServingModels,
     lifecycle: Lifecycle,
     bytes_in_flight: BytesInFlight,
-    levels: LogLevels,
+    control: Control,
     metrics: CallMetrics,
+    traces: RequestTraces | None,
 ) -> Service:
-    allowed = settings.model_control == "explicit" or (settings.model_control == "auto" and is_loopback(settings.listen))
     parts = ServerParts(
         models=models,
         lifecycle=lifecycle,
         bytes_in_flight=bytes_in_flight,
-        memory=SharedMemory(settings.shared_memory),
-        control=Control(models, levels, allowed=allowed),
+        memory=SharedMemory(settings.shared_memory, most_regions=settings.max_shared_memory_regions),
+        control=control,
         version=version(),
         most_shared_bytes=settings.max_message_bytes,
         most_stream_requests=settings.max_stream_requests,
         refused=metrics.limit_refused,
+        waits=metrics.limit_waited,
+        traces=traces,
     )
     return Service(name=SERVICE, add_to=partial(add_to_server, OpenInferenceServicer(parts)))
 
@@ -248,7 +276,14 @@ def document_reader(settings: Settings, models: ServingModels, storage: Storage,
 def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
     """The lab task with the limits of the settings."""
     return LabClassifier(
-        models, settings.models, limits=LabLimits(most_items=settings.max_lab_tests, most_embedded_characters=settings.max_text_characters)
+        models,
+        settings.models,
+        limits=LabLimits(
+            most_items=settings.max_lab_tests,
+            most_characters=settings.max_lab_characters,
+            most_embedded_characters=settings.max_text_characters,
+            most_candidates=settings.max_candidates,
+        ),
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -44,6 +45,8 @@ class Application:
     labs: LabClassifier
     grpc: GrpcServer
     http: HttpServer
+    # Sends the traces that are left; blocks.
+    close_traces: Callable[[], None]
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until `stop`, then leave in order; `hurry` ends the waits."""
@@ -62,6 +65,7 @@ class Application:
             await self.models.close(grace_seconds=0)
             self.http.stop()
             watching.cancel()
+            await asyncio.to_thread(self.close_traces)
         _log.info("stopped")
 
     async def _load(self) -> None:

@@ -9,6 +9,7 @@
     ├── NotFound                no such model, version, analysis, file
     ├── AlreadyExists           a name that is to be given is taken
     ├── NotEnabled              a part of the protocol that a setting, or this machine, does not allow
+    ├── NotOffered              a part of the protocol that this server does not have
     ├── Unauthenticated         the call shows no token, or one that is not known
     ├── AccessDenied            a path or URL outside the allowed roots
     │   └── PermissionMissing   the caller's token or certificate does not allow this call
@@ -69,6 +70,10 @@ class NotEnabled(InferenceError):
     """A part of the protocol that a setting, or this machine, does not allow."""
 
 
+class NotOffered(InferenceError):
+    """A part of the protocol that this server does not have."""
+
+
 class Unauthenticated(InferenceError):
     """The call shows no token, or one that is not known."""
 
@@ -101,6 +106,11 @@ class Overloaded(InferenceError):
 
 class DeadlineExceeded(InferenceError):
     """The caller's deadline passed before the work was done."""
+
+    def __init__(self, message: str = "", *, begun: bool = False) -> None:
+        """`begun`: whether it passed while a model ran, rather than in a queue."""
+        super().__init__(message)
+        self.begun = begun
 
 
 class Unavailable(InferenceError):

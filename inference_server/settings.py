@@ -9,7 +9,7 @@ import re
 from pathlib import Path
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, ValidationError
+from pydantic import AfterValidator, AliasChoices, BeforeValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from inference_server.errors import ConfigurationError
@@ -17,6 +17,7 @@ from inference_server.errors import ConfigurationError
 PREFIX = "INFERENCE_"
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})")
+_ENDPOINT = re.compile(r"(https?://)?[^\s/@:]+(:\d{1,5})?/?")
 _ENGINE = re.compile(r"auto|(onnxruntime|openvino)(:(float32|bfloat16|float16|int8))?")
 
 
@@ -30,6 +31,12 @@ def _address(value: str) -> str:
 def _engine(value: str) -> str:
     if not _ENGINE.fullmatch(value):
         raise ValueError("expected auto, onnxruntime or openvino, and after the last two maybe a precision, such as openvino:bfloat16")
+    return value
+
+
+def _endpoint(value: str) -> str:
+    if not _ENDPOINT.fullmatch(value):
+        raise ValueError("expected the place of a collector's OTLP over gRPC, such as http://127.0.0.1:4317, https://… or host:port")
     return value
 
 
@@ -77,7 +84,7 @@ _SharedMemory = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_sepa
 class Settings(BaseSettings):
     """Everything that can be set, with defaults for one machine and no other service."""
 
-    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True)
+    model_config = SettingsConfigDict(env_prefix=PREFIX, frozen=True, extra="forbid", env_ignore_empty=True, populate_by_name=True)
 
     listen: _Address = Field("127.0.0.1:8001", description="Address of gRPC, as host:port.")
     http: _Address = Field("127.0.0.1:8002", description="Address of /healthz, /readyz and /metrics, as host:port.")
@@ -116,6 +123,9 @@ class Settings(BaseSettings):
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of one engine; 0 for one a core.")
 
+    response_compression: Literal["none", "deflate", "gzip"] = Field(
+        "none", description="How responses are compressed for clients that take it; compressed requests are always taken."
+    )
     max_message_bytes: int = Field(256 * 2**20, ge=2**16, lt=2**31, description="Largest message, in bytes.")
     max_calls: int = Field(4096, ge=1, description="Most calls that are open at a time, streams among them.")
     max_streams: int = Field(1024, ge=1, le=2**31 - 1, description="Most of them on one connection; clients keep more of them back.")
@@ -124,6 +134,7 @@ class Settings(BaseSettings):
     max_uri_characters: int = Field(4096, ge=64, description="Longest path or URL in a request, in characters.")
     max_bytes_in_flight: int = Field(2**30, ge=2**16, description="Most bytes of messages that are worked on at a time.")
     max_stream_requests: int = Field(128, ge=1, description="Most requests of one stream that are read and not yet answered.")
+    max_shared_memory_regions: int = Field(1024, ge=1, description="Most regions of shared memory that are registered.")
     max_queue_requests: int = Field(4096, ge=1, description="Most requests of models that wait or run.")
     max_queue_bytes: int = Field(2**30, ge=2**16, description="Most bytes of their inputs.")
     client_weights: _Weights = Field(
@@ -143,11 +154,32 @@ class Settings(BaseSettings):
     max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
     max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
     max_lab_tests: int = Field(1000, ge=1, description="Most lab tests, texts or aliases of a request.")
+    max_lab_characters: int = Field(300, ge=1, description="Longest name, or other text, of a lab test, and longest query, in characters.")
+    max_candidates: int = Field(100, ge=1, description="Most candidates for a lab test, and most hits of a search.")
     max_text_characters: int = Field(20_000, ge=1, description="Longest text to embed, in characters.")
+
+    otlp_endpoint: Annotated[str, AfterValidator(_endpoint)] | None = Field(
+        None,
+        validation_alias=AliasChoices("INFERENCE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+        description="Where traces are sent by OTLP over gRPC, as http://host:4317; nowhere if unset. Also OTEL_EXPORTER_OTLP_ENDPOINT.",
+    )
+    otlp_disabled: bool = Field(
+        False,
+        validation_alias=AliasChoices("INFERENCE_OTLP_DISABLED", "OTEL_SDK_DISABLED"),
+        description="Send no traces although there is a place for them. Also OTEL_SDK_DISABLED.",
+    )
+    trace_rate: int = Field(
+        1, ge=0, lt=2**32, description="One of so many requests is traced; 0 for those only whose callers trace them, which always are."
+    )
+    trace_count: int = Field(-1, ge=-1, lt=2**31, description="Most traces that are begun for untraced callers; -1 for no end of them.")
 
     grace_seconds: float = Field(1.0, ge=0, le=3600, description="Seconds of serving on after SIGTERM while load balancers turn away.")
     drain_seconds: float = Field(30.0, ge=0, le=86_400, description="Seconds after the grace for calls in flight to end.")
     log_level: Literal["debug", "info", "warning", "error"] = Field("info", description="Least level that is logged.")
+
+    def limits(self) -> dict[str, int]:
+        """Each limit, by its name without `max_`."""
+        return {name.removeprefix("max_"): getattr(self, name) for name in type(self).model_fields if name.startswith("max_")}
 
     @classmethod
     def load(cls, **flags: Any) -> Self:
@@ -159,9 +191,15 @@ class Settings(BaseSettings):
             raise ConfigurationError("\n".join(_explain(problem) for problem in error.errors())) from error
 
 
+def _field_of(name: str) -> str:
+    """The field that a value was given for, by its own name or by a variable that has no prefix of ours."""
+    aliases = {field: known.validation_alias for field, known in Settings.model_fields.items()}
+    return next((field for field, alias in aliases.items() if isinstance(alias, AliasChoices) and name in alias.choices), name)
+
+
 def _explain(problem: Any) -> str:
     """One line: the variable, the flag, what is wrong, what was given and how to mend it."""
-    name = str(problem["loc"][0]) if problem["loc"] else ""
+    name = _field_of(str(problem["loc"][0])) if problem["loc"] else ""
     field = Settings.model_fields.get(name)
     reason = problem["msg"].removeprefix("Value error, ")
     meaning = f" It means: {field.description}" if field else ""

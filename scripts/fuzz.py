@@ -17,8 +17,8 @@ from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
 from tests.support.built_models import built_models
-from tests.support.fuzzing import Call, Target, calls, is_wrong, resident_bytes, write_repository
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, resident_bytes, write_repository
+from tests.support.server_process import ServerProcess
 
 _CALLS_A_ROUND = 500
 # Share of the time after which memory counts: by then every path was walked and every arena taken.
@@ -67,11 +67,11 @@ class Fuzz:
                 )
         self._target.close()
 
-    def growth(self) -> int:
-        """Bytes that the server grew by, from the warm part's first tenth to its last."""
+    def growth(self) -> int | None:
+        """Bytes that the server grew by, from the warm part's first tenth to its last; None when it was not measured."""
         warm = [size for at, size in self.memory if at >= _WARM_SHARE * self._seconds]
         tenth = max(len(warm) // 10, 1)
-        return max(warm[-tenth:]) - max(warm[:tenth]) if warm else 0
+        return max(warm[-tenth:]) - max(warm[:tenth]) if warm else None
 
     def _round(self, seed: int) -> None:
         @hypothesis.seed(seed)
@@ -103,21 +103,23 @@ def main() -> int:
             if model.is_dir() and not model.name.startswith((".", "_")):
                 (folder / "models" / model.name).symlink_to(model)
         Image.new("RGB", (64, 48), (200, 180, 220)).save(folder / "slide.png")
-        with running_server(folder / "models", folder) as server:
+        with fuzzed_server(folder / "models", folder) as server:
             server.wait_for("catalogue_ready", seconds=300)
             fuzz = Fuzz(server, arguments.seconds)
             fuzz.run()
             ended = server.process.poll()
-    return _judge(fuzz, ended)
+    return judge(fuzz, ended)
 
 
-def _judge(fuzz: Fuzz, ended: int | None) -> int:
+def judge(fuzz: Fuzz, ended: int | None) -> int:
+    """Print what came of it; the exit status."""
     growth = fuzz.growth()
     print(f"{fuzz.calls} calls in {fuzz.elapsed:.0f} s; answers: {dict(fuzz.statuses.most_common())}")
-    print(f"failures: {len(fuzz.failures)}; server ended: {'no' if ended is None else ended}; growth once warm: {growth / 2**20:.1f} MiB")
+    grown = "not measured" if growth is None else f"{growth / 2**20:.1f} MiB"
+    print(f"failures: {len(fuzz.failures)}; server ended: {'no' if ended is None else ended}; growth once warm: {grown}")
     for failure in fuzz.failures[:20]:
         print(failure)
-    return int(bool(fuzz.failures) or ended is not None or growth > _MOST_GROWTH)
+    return int(bool(fuzz.failures) or ended is not None or growth is None or growth > _MOST_GROWTH)
 
 
 if __name__ == "__main__":

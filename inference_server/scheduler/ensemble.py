@@ -15,7 +15,7 @@ from inference_server.models.repository import ModelFolder
 from inference_server.models.values import ConfigMessage, TensorConfig
 from inference_server.scheduler.metrics import ModelMetrics, outcome_of
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse, ModelFacts
-from inference_server.scheduler.statistics import Statistics
+from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.validation import Signature
 
 ENGINE = "ensemble"
@@ -56,6 +56,16 @@ class ServedEnsemble:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def pending(self) -> int:
+        """None: what waits, waits for one of its models."""
+        return 0
+
+    @property
+    def caches(self) -> bool:
+        """Its models may keep answers; it does not."""
+        return False
+
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request through the graph; see `port.Inference`. When a step fails, the others leave their queues."""
         began = time.monotonic()
@@ -63,11 +73,11 @@ class ServedEnsemble:
             response, rows = await self._run(request)
         except InferenceError as error:
             self._metrics.ended(outcome_of(error))
-            self.statistics.failed(time.monotonic() - began)
+            self.statistics.failed(time.monotonic() - began, reason=reason_of(error))
             raise
         except asyncio.CancelledError:
             self._metrics.ended("cancelled")
-            self.statistics.failed(time.monotonic() - began, cancelled=True)
+            self.statistics.failed(time.monotonic() - began, reason=CANCELED)
             raise
         self._metrics.ended("success")
         self.statistics.inference_count += rows

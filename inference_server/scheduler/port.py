@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.scheduler.tracing import Span
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +20,8 @@ class Caller:
     priority: int = 0
     # `time.monotonic()` after which nobody wants the answer; None for never.
     deadline: float | None = None
+    # The span of the request that it is made for; None when that is not traced.
+    trace: Span | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.models.values import Batching
+from inference_server.scheduler.tracing import Span
 from inference_server.scheduler.turns import Turns
 
 Bucket = Hashable
@@ -67,6 +68,8 @@ class Work:
     future: asyncio.Future[Answer]
     # Cancelled when the request is settled.
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
+    # The span of its request; None when it is not traced.
+    trace: Span | None = None
 
     @property
     def cost(self) -> int:

@@ -28,6 +28,7 @@ from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.scheduler.serving import ServedModel
 from inference_server.scheduler.statistics import Statistics
 from inference_server.scheduler.status import ModelState, ModelStatus, Statuses
+from inference_server.scheduler.triton_metrics import TritonMetrics
 
 _REPLACED_GRACE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
@@ -73,6 +74,7 @@ class ServingModels:
         self._metrics.admitted_bytes.set_function(lambda: self._admission.bytes)
         self._statuses = Statuses(self._metrics)
         self._served: dict[str, dict[str, _Served]] = {}
+        metrics.register(TritonMetrics(self.served))
         self._draining = False
         # One load at a time: a load measures engines, and two would disturb each other.
         self._loading = asyncio.Lock()
@@ -149,6 +151,10 @@ class ServingModels:
             found = self._find(name, version)
             return (found.statistics,) if version else tuple(served.statistics for served in self._served[name].values())
         return tuple(served.statistics for versions in self._served.values() for served in versions.values())
+
+    def served(self) -> tuple[_Served, ...]:
+        """Each version that serves."""
+        return tuple(served for versions in self._served.values() for served in versions.values())
 
     def index(self) -> tuple[ModelStatus, ...]:
         """Every version that is known, serving or not."""

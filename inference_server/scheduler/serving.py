@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from functools import partial
 
 import structlog
 
@@ -21,7 +22,8 @@ from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.scheduler.queue import Answer, WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache
-from inference_server.scheduler.statistics import Statistics
+from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
+from inference_server.scheduler.tracing import trace_batch, trace_refusal, trace_waited_in_vain
 from inference_server.scheduler.validation import Signature
 
 # How long a run that has begun is waited for when its model is stopped.
@@ -71,28 +73,45 @@ class ServedModel:
         self._empty = asyncio.Event()
         self._empty.set()
 
+    @property
+    def pending(self) -> int:
+        """Requests that were admitted and whose run has not begun."""
+        return len(self._line)
+
+    @property
+    def caches(self) -> bool:
+        """Whether answers are kept."""
+        return self._cache is not None
+
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request, batched with others, or give the answer that was kept of an equal one; see `port.Inference`."""
         if self._cache is None or not self._open:
             return await self._infer(request)
-        return await self._cache.through(request, self._infer, statistics=self.statistics, found=lambda: self._metrics.ended("success"))
+        return await self._cache.through(request, self._infer, statistics=self.statistics, found=partial(self._found, request))
+
+    def _found(self, request: InferenceRequest) -> None:
+        """A kept answer answers."""
+        self._metrics.ended("success")
+        if request.caller.trace is not None:
+            request.caller.trace.event("cache_hit", {"lamina.model": self.facts.name})
 
     async def _infer(self, request: InferenceRequest) -> InferenceResponse:
         try:
             work = self._admit(request)
         except InferenceError as error:
+            trace_refusal(request.caller.trace, error)
             self._metrics.ended(outcome_of(error))
-            self.statistics.failed(0.0)
+            self.statistics.failed(0.0, reason=reason_of(error))
             raise
         try:
             answer = await work.future
         except InferenceError as error:
             self._metrics.ended(outcome_of(error))
-            self.statistics.failed(time.monotonic() - work.admitted)
+            self.statistics.failed(time.monotonic() - work.admitted, reason=reason_of(error))
             raise
         except asyncio.CancelledError:
             self._metrics.ended("cancelled")
-            self.statistics.failed(time.monotonic() - work.admitted, cancelled=True)
+            self.statistics.failed(time.monotonic() - work.admitted, reason=CANCELED)
             raise
         finally:
             self._forget(work)
@@ -144,6 +163,7 @@ class ServedModel:
             deadline=caller.deadline,
             admitted=now,
             future=asyncio.get_running_loop().create_future(),
+            trace=caller.trace,
         )
         self.statistics.admitted()
         self._line.push(work)
@@ -171,8 +191,9 @@ class ServedModel:
             work.timers.append(loop.call_later(timeout, self._overdue, work))
 
     def _expire(self, work: Work) -> None:
-        waited = "in the queue of" if work in self._line else "while it ran on"
-        _fail(work, DeadlineExceeded(f"the deadline passed {waited} model {self.facts.name}"))
+        begun = work not in self._line
+        waited = "while it ran on" if begun else "in the queue of"
+        _fail(work, DeadlineExceeded(f"the deadline passed {waited} model {self.facts.name}", begun=begun))
         self._withdraw(work)
 
     def _overdue(self, work: Work) -> None:
@@ -202,6 +223,7 @@ class ServedModel:
         if work in self._line:
             self._line.remove(work)
             self._release(work, answered=False)
+            trace_waited_in_vain(self.facts, work)
 
     def _release(self, work: Work, *, answered: bool) -> None:
         self._admission.leave(work.size, time.monotonic(), answered=answered)
@@ -247,6 +269,7 @@ class ServedModel:
         for work in late:
             _fail(work, self._too_late(work, now))
             self._release(work, answered=False)
+            trace_waited_in_vain(self.facts, work)
 
     def _too_late(self, work: Work, now: float) -> DeadlineExceeded:
         if work.deadline is None or work.deadline <= now:
@@ -262,6 +285,7 @@ class ServedModel:
         """Hand out what a batch ended with and give the instance its next one."""
         self._idle.append(instance)
         self._metrics.compute_seconds.observe(ran.compute_seconds)
+        trace_batch(self.facts, batch, ran)
         for run in ran.runs:
             self.statistics.ran(run)
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())

@@ -6,7 +6,18 @@ import time
 from collections import defaultdict
 from dataclasses import dataclass, field
 
+from inference_server.errors import DeadlineExceeded, InferenceError, ModelFailed
 from inference_server.scheduler.queue import Answer, Run
+
+# Why requests fail, in Triton's words: out of time in the queue, left by their caller, in the engine, and all else.
+REJECTED, CANCELED, BACKEND, OTHER = REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")
+
+
+def reason_of(error: InferenceError) -> str:
+    """Triton's word for why a request failed."""
+    if isinstance(error, DeadlineExceeded):
+        return OTHER if error.begun else REJECTED
+    return BACKEND if isinstance(error, ModelFailed) else OTHER
 
 
 @dataclass(kw_only=True, slots=True)
@@ -53,6 +64,8 @@ class Statistics:
     # Of the failed ones, those whose caller went away are counted in `cancelled` too.
     fail: Tally = field(default_factory=Tally)
     cancelled: Tally = field(default_factory=Tally)
+    # The failed ones by why.
+    failures: dict[str, int] = field(default_factory=lambda: dict.fromkeys(REASONS, 0))
     queue: Tally = field(default_factory=Tally)
     # Requests that a kept answer was found for, and for which one was looked for in vain: the time of looking and of keeping.
     cache_hit: Tally = field(default_factory=Tally)
@@ -78,10 +91,11 @@ class Statistics:
         self.success.add(seconds)
         self.cache_hit.add(seconds)
 
-    def failed(self, seconds: float, *, cancelled: bool = False) -> None:
+    def failed(self, seconds: float, *, reason: str) -> None:
         """A request was refused, failed, or its caller went away after so many seconds."""
         self.fail.add(seconds)
-        if cancelled:
+        self.failures[reason] += 1
+        if reason == CANCELED:
             self.cancelled.add(seconds)
 
     def ran(self, run: Run) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 import grpc.aio
 
 from inference_server.scheduler.port import Caller
+from inference_server.service.tracing import current_span
 
 # A client names itself in this metadata; else its address stands for it.
 CLIENT_METADATA = "lamina-client"
@@ -30,6 +31,7 @@ def caller_of(context: grpc.aio.ServicerContext[Any, Any], priority: int = 0, ti
         client=client_of(context),
         priority=priority,
         deadline=time.monotonic() + min(waits) if waits else None,
+        trace=current_span(),
     )
 
 

@@ -23,6 +23,7 @@ STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = Mapping
         errors.NotFound: grpc.StatusCode.NOT_FOUND,
         errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
         errors.NotEnabled: grpc.StatusCode.FAILED_PRECONDITION,
+        errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
         errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
         errors.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
         errors.PermissionMissing: grpc.StatusCode.PERMISSION_DENIED,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import socket
 from collections.abc import Callable, Iterator, Mapping
 
@@ -15,6 +16,8 @@ from starlette.routing import Route
 
 from inference_server.errors import ConfigurationError
 from inference_server.service.lifecycle import Lifecycle
+
+_TRITON_HEAD = re.compile(rb"^(# (?:HELP|TYPE) nv_\w+)_total(?= )", re.MULTILINE)
 
 
 def health_app(
@@ -38,9 +41,14 @@ def health_app(
         return JSONResponse(body, status_code=200 if lifecycle.ready else 503)
 
     async def metrics(request: Request) -> Response:
-        return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
+        return Response(_exposition(registry), media_type=CONTENT_TYPE_LATEST)
 
     return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", metrics)])
+
+
+def _exposition(registry: CollectorRegistry) -> bytes:
+    """All metrics as text. The library adds `_total` to the head of each counter; those under Triton's names have none."""
+    return _TRITON_HEAD.sub(rb"\1", generate_latest(registry))
 
 
 class HttpServer(uvicorn.Server):

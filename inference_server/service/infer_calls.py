@@ -94,10 +94,15 @@ class InferCalls:
         size = sum(place.part.size for place in places.values())
         if size > self._most_shared_bytes:
             raise InvalidTensor(
-                f"the inputs in shared memory are {size} bytes; at most {self._most_shared_bytes} are taken, as of a message."
+                f"the inputs in shared memory are {size} bytes; at most {self._most_shared_bytes} are taken, as of a message.",
+                limit="message_bytes",
             )
         if size and not self._bytes.try_hold(size):
-            raise Overloaded(f"the requests in flight hold too many bytes for another {size}; try again shortly.", retry_after=_RETRY_AFTER)
+            raise Overloaded(
+                f"the requests in flight hold too many bytes for another {size}; try again shortly.",
+                retry_after=_RETRY_AFTER,
+                limit="bytes_in_flight",
+            )
         try:
             yield
         finally:

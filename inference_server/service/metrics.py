@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from types import MappingProxyType
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, Info
 from prometheus_client.core import GaugeMetricFamily, Metric
@@ -14,7 +15,8 @@ _SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 
 class CallMetrics:
     """Counts and times of calls."""
 
-    def __init__(self, registry: CollectorRegistry, version: str) -> None:
+    def __init__(self, registry: CollectorRegistry, version: str, *, limits: Mapping[str, int] = MappingProxyType({})) -> None:
+        """`limits`: what each limit is set to, by the name of its setting without `max_`; each is counted from 0 on."""
         self._calls = Counter("lamina_calls", "Calls that ended.", ("service", "method", "code"), registry=registry)
         self._seconds = Histogram(
             "lamina_call_seconds", "Seconds from a call's begin to its end.", ("service", "method"), buckets=_SECONDS, registry=registry
@@ -27,6 +29,13 @@ class CallMetrics:
             ("limit",),
             registry=registry,
         )
+        self._waited = Counter(
+            "lamina_limit_waits", "Requests that are kept waiting where more would pass a limit.", ("limit",), registry=registry
+        )
+        set_to = Gauge("lamina_limit", "What a limit is set to.", ("limit",), registry=registry)
+        for limit, value in limits.items():
+            set_to.labels(limit).set(value)
+            self._refused.labels(limit)
         self._held = 0
         held = Gauge("lamina_bytes_in_flight", "Bytes of the requests in flight.", registry=registry)
         held.set_function(lambda: self._held)
@@ -43,6 +52,10 @@ class CallMetrics:
     def limit_refused(self, limit: str) -> None:
         """A request passed a limit."""
         self._refused.labels(limit).inc()
+
+    def limit_waited(self, limit: str) -> None:
+        """A request waits for others to end, for it would pass a limit."""
+        self._waited.labels(limit).inc()
 
     def bytes_in_flight(self, size: int) -> None:
         """The bytes of the requests in flight changed."""

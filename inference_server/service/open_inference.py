@@ -27,6 +27,7 @@ from inference_server.service.shared_memory import RegionFacts, SharedMemory
 from inference_server.service.statistics import statistics_message
 from inference_server.service.streaming import InferStream
 from inference_server.service.tensors import datatype_of
+from inference_server.service.tracing import RequestTraces
 from inference_server.service.wire_format import (
     InferRequest,
     InferResponse,
@@ -78,6 +79,10 @@ class ServerParts:
     most_stream_requests: int
     # Told the limit that a request of a stream passed.
     refused: Callable[[str], None] = lambda limit: None
+    # Told the limit that keeps the next request of a stream waiting.
+    waits: Callable[[str], None] = lambda limit: None
+    # Of the requests of streams; None where no traces are sent.
+    traces: RequestTraces | None = None
 
 
 class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
@@ -136,16 +141,21 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
     ) -> AsyncGenerator[StreamResponse]:
         """Run models, many requests at a time."""
         stream = InferStream(
-            lambda request: self._calls.infer(request, partial(_caller, context)),
+            partial(self._infer_of_stream, context),
             lifecycle=self._parts.lifecycle,
             bytes_in_flight=self._parts.bytes_in_flight,
             most_requests=self._parts.most_stream_requests,
             refused=self._parts.refused,
+            waits=self._parts.waits,
             ends_at_errors=_ENDS_AT_ERRORS in [(key, value) for key, value in context.invocation_metadata() or ()],
         )
         async with aclosing(stream.responses(request_iterator)) as responses:
             async for response in responses:
                 yield response
+
+    async def _infer_of_stream(self, context: Context, request: InferRequest) -> InferResponse:
+        infer = partial(self._calls.infer, request, partial(_caller, context))
+        return await (self._parts.traces.of_stream(request, context, infer) if self._parts.traces else infer())
 
     async def RepositoryIndex(self, request: wire.RepositoryIndexRequest, context: Context) -> wire.RepositoryIndexResponse:  # noqa: N802
         """What the repository holds, and why a model does not serve."""
@@ -215,7 +225,7 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
         return wire.CudaSharedMemoryUnregisterResponse()
 
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: Context) -> wire.TraceSettingResponse:  # noqa: N802
-        """Read the trace settings."""
+        """Read the trace settings, and change those that are sent."""
         changes: Mapping[str, Sequence[str]] = {name: setting.value for name, setting in request.settings.items()}
         return self._parts.control.trace_settings(request.model_name, changes)
 

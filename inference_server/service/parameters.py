@@ -65,8 +65,8 @@ def request_options(parameters: Parameters) -> RequestOptions:
 
 
 def check_version(version: str) -> str:
-    """A model's version as it was sent. Raises `InvalidInput` for one that cannot be; Triton looks no further then either."""
-    if version and not (version.isascii() and version.isdigit() and int(version) > 0):
+    """A model's version as it was sent. Raises `InvalidInput` for one that is no int64, as Triton does; 0 is not found."""
+    if version and not (version.isascii() and version.isdigit() and len(version) < 20 and int(version) < 2**63):
         raise InvalidInput(f"the version {version!r} is none; expected a whole number above 0, or nothing for the newest.")
     return version
 

@@ -118,7 +118,10 @@ class SharedMemory:
         if name in self._regions:
             raise AlreadyExists(f"a shared memory region {name} is registered already; unregister it, or take another name.")
         if len(self._regions) >= self._most_regions:
-            raise InvalidInput(f"{self._most_regions} shared memory regions are registered, which is the limit; unregister some.")
+            raise InvalidInput(
+                f"{self._most_regions} shared memory regions are registered, which is the limit; unregister some.",
+                limit="shared_memory_regions",
+            )
         if not (1 <= size <= _LARGEST and 0 <= offset <= _LARGEST - size):
             raise InvalidInput(f"the shared memory region {name} has no size, or a size and offset beyond any object.")
         descriptor = self._open(name, key)

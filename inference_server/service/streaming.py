@@ -51,8 +51,9 @@ class InferStream:
         most_requests: int,
         ends_at_errors: bool = False,
         refused: Callable[[str], None] = lambda limit: None,
+        waits: Callable[[str], None] = lambda limit: None,
     ) -> None:
-        """`refused`: told the limit that a request passed.
+        """`refused`: told the limit that a request passed; `waits`: the one that keeps the next request waiting.
 
         `ends_at_errors`: whether the first error ends the stream with its status, as the metadata `triton_grpc_error` asks.
         """
@@ -61,6 +62,7 @@ class InferStream:
         self._bytes = bytes_in_flight
         self._ends_at_errors = ends_at_errors
         self._refused = refused
+        self._waits = waits
         self._free = asyncio.Semaphore(most_requests)
         # What is to be sent next; an error ends the stream at once.
         self._ready: asyncio.Queue[StreamResponse | InferenceError | _End] = asyncio.Queue()
@@ -106,6 +108,8 @@ class InferStream:
                     if not request.id:
                         self._turns.append(turn)
                     self._start(self._serve(request, turn))
+                    if self._free.locked():
+                        self._waits("stream_requests")
                     await self._free.acquire()
         except Exception as error:  # the next message cannot be taken: those before it are answered, and the stream ends with its error
             self._ready.put_nowait(_End(error))

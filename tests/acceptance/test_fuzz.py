@@ -11,8 +11,10 @@ from inference import grpc_service_pb2 as wire
 from lamina.v1 import slides_pb2
 from PIL import Image
 
-from tests.support.fuzzing import Call, Target, calls, is_wrong, methods, write_repository
-from tests.support.server_process import ServerProcess, running_server
+from scripts.fuzz import Fuzz, judge
+from tests.support.fuzz_messages import valid_messages
+from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
+from tests.support.server_process import ServerProcess
 
 
 @pytest.fixture(scope="module")
@@ -20,7 +22,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerProcess]:
     folder = tmp_path_factory.mktemp("fuzz")
     write_repository(folder / "models")
     Image.new("RGB", (64, 48), (200, 180, 220)).save(folder / "slide.png")
-    with running_server(folder / "models", folder) as process:
+    with fuzzed_server(folder / "models", folder) as process:
         process.wait_for("ready")
         yield process
 
@@ -72,3 +74,42 @@ def test_what_once_broke_a_call_is_answered_clearly(target: Target, path: str) -
         call = Call(method, (message.SerializeToString(),))
         code, details = target.answer(call)
         assert code in (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.PERMISSION_DENIED), details
+
+
+def test_every_call_with_fields_that_must_fit_together_is_fuzzed_from_right_messages() -> None:
+    covered = {type(message).DESCRIPTOR.full_name for message in valid_messages()}
+    names = ("ModelInfer", "LogSettings", "TraceSetting", "RepositoryModelLoad", "SystemSharedMemoryRegister", "SystemSharedMemoryStatus")
+    assert {f"inference.{name}Request" for name in names} <= covered
+
+
+def test_right_settings_and_shared_memory_are_answered_so_that_their_paths_are_walked(target: Target) -> None:
+    """Else what is fuzzed would be refused at the door."""
+    by_request = {method.request.DESCRIPTOR.full_name: method for method in methods() if not method.takes_stream}
+    answers = {}
+    for message in valid_messages():
+        name = type(message).DESCRIPTOR.full_name
+        if name.startswith("inference.") and getattr(message, "model_name", "") != "none":
+            answers.setdefault(name, set()).add(target.answer(Call(by_request[name], (message.SerializeToString(),)))[0])
+    assert [name for name, codes in answers.items() if grpc.StatusCode.OK not in codes] == []
+
+
+MIB = 2**20
+
+
+@pytest.mark.parametrize(
+    ("sizes", "ended", "failures", "status"),
+    [
+        ([100, 200, 300, *[300] * 7], None, [], 0),  # what is taken at the beginning is no growth
+        ([100, 300, 300, *[300 + 10 * step for step in range(7)]], None, [], 1),
+        ([100] * 10, None, ["/a.B/C INTERNAL"], 1),
+        ([100] * 10, -11, [], 1),
+        ([], None, [], 1),  # nothing was measured
+    ],
+)
+def test_growth_failures_and_an_end_fail_the_fuzz(
+    server: ServerProcess, sizes: list[int], ended: int | None, failures: list[str], status: int
+) -> None:
+    fuzz = Fuzz(server, seconds=10.0)
+    fuzz.memory = [(second + 0.5, size * MIB) for second, size in enumerate(sizes)]
+    fuzz.failures = failures
+    assert judge(fuzz, ended) == status

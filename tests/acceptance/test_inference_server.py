@@ -123,6 +123,33 @@ def test_a_second_signal_ends_the_waits(models: Path, folder: Path) -> None:
         assert server.wait(seconds=10) == 0
 
 
+def test_a_second_signal_ends_the_wait_for_calls_in_flight(models: Path, folder: Path) -> None:
+    flags = ("--engine", "onnxruntime", "--grace-seconds", "0", "--drain-seconds", "600")
+    with running_server(models, folder, *flags) as server, grpc.insecure_channel(server.grpc) as channel, ThreadPoolExecutor(4) as pool:
+        server.wait_for("ready")
+        stub = wire_grpc.GRPCInferenceServiceStub(channel)
+        # All of them together would take minutes: the first one runs, and the others wait for it.
+        calls = [pool.submit(stub.ModelInfer, _steps(15_000), timeout=600) for _ in range(4)]
+        while not _pending(server):
+            time.sleep(0.02)
+        server.signal(signal.SIGTERM)
+        server.wait_for("draining")
+        assert server.process.poll() is None
+        server.signal(signal.SIGTERM)
+        told = server.wait_for("cancelling")
+        assert told["in_flight"] > 0
+        codes = {call.exception(timeout=60).code() for call in calls if call.exception(timeout=60)}
+        assert codes <= {grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED}
+        assert len([call for call in calls if call.exception(timeout=60)]) >= 3
+        assert (server.wait(seconds=60), server.has_left_nothing()) == (0, True)
+
+
+def _pending(server: ServerProcess) -> float:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=30) as answer:
+        lines = answer.read().decode().splitlines()
+    return sum(float(line.split()[1]) for line in lines if line.startswith('nv_inference_pending_request_count{model="slow"'))
+
+
 def test_a_server_whose_models_load_is_live_and_not_ready(tmp_path: Path) -> None:
     # The model loads as long as its first run takes, some seconds: its warm-up asks for that many steps.
     warmup = tmp_path / "models" / "slow" / "warmup"

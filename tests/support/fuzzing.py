@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import io
-import struct
 from collections import Counter
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -18,10 +18,11 @@ from grpc_reflection.v1alpha import reflection_pb2
 from hypothesis import strategies as st
 from inference import grpc_service_pb2 as wire
 from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
-from PIL import Image
 
-from tests.support.pdf import Text, pdf
+from tests.support.fuzz_messages import KEY, PREFIX, valid_messages
+from tests.support.server_process import ServerProcess, running_server
 from tests.support.small_models import sum_and_difference, text_identity, write_model
+from tests.support.trace_collector import trace_collector
 
 _MODULES = (health_pb2, reflection_pb2, wire, slides_pb2, documents_pb2, labs_pb2)
 # Statuses that a malformed request must never get, and those of a server that is gone or hangs.
@@ -51,6 +52,7 @@ class Call:
 
     method: Method
     messages: tuple[bytes, ...]
+    metadata: tuple[tuple[str, str], ...] = ()
 
 
 def methods() -> tuple[Method, ...]:
@@ -76,53 +78,18 @@ def write_repository(folder: Path) -> None:
     (folder / "broken" / "1" / "model.onnx").write_bytes(b"this is no model")
 
 
-def _valid_inferences() -> Iterator[wire.ModelInferRequest]:
-    for raw in (True, False):
-        request = wire.ModelInferRequest(model_name="sum_and_difference", id="fuzz")
-        for name in ("a", "b"):
-            tensor = request.inputs.add(name=name, datatype="FP32", shape=[2, 4])
-            if raw:
-                request.raw_input_contents.append(bytes(32))
-            else:
-                tensor.contents.fp32_contents.extend([1.0] * 8)
-        yield request
-    request = wire.ModelInferRequest(model_name="text_identity")
-    request.inputs.add(name="text", datatype="BYTES", shape=[1])
-    request.raw_input_contents.append(b"\x02\x00\x00\x00ab")
-    yield request
-    # So large that the server takes it apart by hand.
-    request = wire.ModelInferRequest(model_name="text_identity", id="large")
-    request.inputs.add(name="text", datatype="BYTES", shape=[1])
-    request.raw_input_contents.append(struct.pack("<I", 70_000) + b"x" * 70_000)
-    yield request
-
-
-def _picture(kind: str) -> bytes:
-    content = io.BytesIO()
-    Image.new("RGB", (64, 48), (200, 180, 220)).save(content, kind)
-    return content.getvalue()
-
-
-def valid_messages() -> tuple[Any, ...]:
-    """Requests that are right, to be broken; of all kinds whose fields must fit together."""
-    tile = slides_pb2.Tile(id="t", rgb=bytes(8 * 8 * 3), width=8, height=8)
-    encoded = slides_pb2.Tile(id="e", encoded=_picture("PNG"))
-    load = wire.RepositoryModelLoadRequest(model_name="sum_and_difference")
-    load.parameters["config"].string_param = '{"max_batch_size": 4}'
-    return (
-        *_valid_inferences(),
-        load,
-        wire.RepositoryModelLoadRequest(model_name="text_identity"),
-        slides_pb2.AnalyzeTilesRequest(analysis="he_baseline", tiles=[tile], mpp=0.5),
-        slides_pb2.AnalyzeTilesRequest(analysis="he_baseline", tiles=[encoded], mpp=0.5),
-        slides_pb2.AnalyzeSlideRequest(slide_uri="slide.png", mpp=0.5),
-        documents_pb2.RecognizeDocumentRequest(content=_picture("PNG")),
-        documents_pb2.RecognizeDocumentRequest(content=_picture("TIFF")),
-        documents_pb2.RecognizeDocumentRequest(content=pdf([[Text(text="fuzz", x=20, y=20)]], (90, 60)), dpi=72),
-        labs_pb2.ClassifyLabTestsRequest(tests=[labs_pb2.LabTest(name="Hemoglobin", value="13", unit="g/dL")]),
-        labs_pb2.SearchLoincRequest(query="glucose", limit=3),
-        labs_pb2.EmbedRequest(texts=["glucose"]),
-    )
+@contextmanager
+def fuzzed_server(models: Path, folder: Path) -> Iterator[ServerProcess]:
+    """A server with all that can be called turned on: shared memory, with an object to register, and traces, which are thrown away."""
+    made = shared_memory.SharedMemory(KEY, create=True, size=4096)
+    try:
+        with trace_collector(keeps=False) as collector:
+            flags = ("--shared-memory", PREFIX, "--otlp-endpoint", collector.endpoint, "--max-shared-memory-regions", "64")
+            with running_server(models, folder, *flags) as server:
+                yield server
+    finally:
+        made.close()
+        made.unlink()
 
 
 _TEXTS = st.one_of(
@@ -158,6 +125,30 @@ _TEXTS = st.one_of(
     ),
     st.text(max_size=40),
 )
+# Of what maps hold: parameters, settings of logs, settings of traces.
+_NAMES = (
+    *("config", "priority", "timeout", "classification", "shared_memory_region", "shared_memory_offset", "shared_memory_byte_size"),
+    *("log_file", "log_format", "log_verbose_level", "trace_level", "trace_rate", "trace_count", "trace_mode", "log_frequency"),
+)
+_TRACE_PARENTS = (
+    *(
+        "",
+        "00",
+        "x" * 5000,
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-00",
+    ),
+    *("00-00000000000000000000000000000000-0000000000000000-01", "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-zz"),
+)
+_METADATA = st.lists(
+    st.one_of(
+        st.tuples(st.just("traceparent"), st.sampled_from(_TRACE_PARENTS)),
+        st.tuples(
+            st.sampled_from(["traceparent", "tracestate", "baggage", "lamina-client"]), st.text(alphabet=" !=,;-abc019%", max_size=60)
+        ),
+    ),
+    max_size=3,
+).map(tuple)
 _NUMBERS = st.one_of(
     st.sampled_from([0, 1, -1, 2, 4, 8, 127, 2**31 - 1, -(2**31), 2**32 - 1, 2**40, 2**62, 2**63 - 1, -(2**63), 2**64 - 1]),
     st.integers(-(2**63), 2**64 - 1),
@@ -194,7 +185,7 @@ def built_messages(draw: st.DrawFn, kind: type[Any], depth: int = 0) -> Any:
 def _fill_map(draw: st.DrawFn, target: Any, field: FieldDescriptor, depth: int) -> None:
     value = field.message_type.fields_by_name["value"]
     names = [draw(_TEXTS)] if depth < 4 else []
-    names += ["config", "priority", "timeout", "classification", "shared_memory_region"][: draw(st.integers(0, 5))]
+    names += draw(st.lists(st.sampled_from(_NAMES), max_size=5))
     for name in names:
         if value.type == FieldDescriptor.TYPE_MESSAGE:
             target[name].CopyFrom(draw(_values(value, depth)))
@@ -251,8 +242,8 @@ def _calls_of(method: Method, valid: Sequence[Any]) -> st.SearchStrategy[Call]:
     right = [message.SerializeToString() for message in valid if isinstance(message, method.request)] or [b""]
     built = built_messages(method.request).map(lambda message: message.SerializeToString())
     one = st.one_of(st.sampled_from(right).flatmap(broken_bytes), built, built.flatmap(broken_bytes), st.binary(max_size=200))
-    many = st.lists(one, max_size=3) if method.takes_stream else st.lists(one, min_size=1, max_size=1)
-    return many.map(lambda messages: Call(method, tuple(messages)))
+    many = st.lists(one, max_size=5) if method.takes_stream else st.lists(one, min_size=1, max_size=1)
+    return st.builds(lambda messages, metadata: Call(method, tuple(messages), metadata), many, _METADATA)
 
 
 class Target:
@@ -275,13 +266,12 @@ class Target:
         path = call.method.path
         try:
             if call.method.takes_stream:
-                self._read(self._channel.stream_stream(path)(iter(call.messages), timeout=_SECONDS))
+                self._read(self._channel.stream_stream(path)(iter(call.messages), timeout=_SECONDS, metadata=call.metadata))
             elif call.method.gives_stream:
-                self._read(
-                    self._channel.unary_stream(path)(call.messages[0], timeout=_SECONDS), 1 if path.endswith("/Watch") else _MOST_RESPONSES
-                )
+                stream = self._channel.unary_stream(path)(call.messages[0], timeout=_SECONDS, metadata=call.metadata)
+                self._read(stream, 1 if path.endswith("/Watch") else _MOST_RESPONSES)
             else:
-                self._channel.unary_unary(path)(call.messages[0], timeout=_SECONDS)
+                self._channel.unary_unary(path)(call.messages[0], timeout=_SECONDS, metadata=call.metadata)
         except grpc.RpcError as error:
             return error.code(), str(error.details())
         return grpc.StatusCode.OK, ""

@@ -213,14 +213,17 @@ class LabClassifier:
             longest = max(len(text) for text in (test.name, test.value, test.unit, test.specimen, test.reference_range))
             if longest > self._limits.most_characters:
                 raise InvalidInput(
-                    f"test {number} has a text of {longest} characters; at most {self._limits.most_characters} are accepted."
+                    f"test {number} has a text of {longest} characters; at most {self._limits.most_characters} are accepted.",
+                    limit="lab_characters",
                 )
 
     def _check_query(self, query: str) -> None:
         if not query.strip():
             raise InvalidInput("the query is empty; expected the name of a test, or words of it.")
         if len(query) > self._limits.most_characters:
-            raise InvalidInput(f"the query has {len(query)} characters; at most {self._limits.most_characters} are accepted.")
+            raise InvalidInput(
+                f"the query has {len(query)} characters; at most {self._limits.most_characters} are accepted.", limit="lab_characters"
+            )
 
     def _check_items(self, count: int, kind: str) -> None:
         if not count:
@@ -233,7 +236,10 @@ class LabClassifier:
 
     def _check_count(self, wanted: int, default: int) -> int:
         if not 0 <= wanted <= self._limits.most_candidates:
-            raise InvalidInput(f"{wanted} candidates are asked for; expected 0 (for {default}) to {self._limits.most_candidates}.")
+            raise InvalidInput(
+                f"{wanted} candidates are asked for; expected 0 (for {default}) to {self._limits.most_candidates}.",
+                limit="candidates" if wanted > 0 else "",
+            )
         return wanted or default
 
 

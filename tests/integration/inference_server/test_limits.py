@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.server
 import io
+import re
 import threading
+import urllib.request
+import uuid
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
+from multiprocessing import shared_memory
 from pathlib import Path
 from typing import Any
 
@@ -22,9 +27,11 @@ from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import Admission, QueueLimits
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
+from inference_server.service.errors import status_of
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics import CallMetrics
 from inference_server.service.request_limits import RequestLimits
+from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.streaming import InferStream
 from inference_server.service.wire_format import parse_request
 from inference_server.settings import Settings
@@ -33,13 +40,16 @@ from inference_server.tasks.documents.reader import DocumentReader, DocumentRequ
 from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
 from inference_server.tasks.labs.classifier import Limits as LabLimits
+from inference_server.tasks.labs.normalise import PrintedTest
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.values import ClientTile, SlideLimits
 from tests.support.pdf import Text, pdf
+from tests.support.running_application import running_application
 from tests.support.slides import paint, write_jpeg_tiff
 
 ANYBODY = Caller()
+SERVING = Path(__file__).parents[3] / "docs" / "serving.md"
 PICTURE = paint(96, 64, tissue=None)
 
 
@@ -251,13 +261,67 @@ async def _lab_tests(folder: Path, models: ServingModels) -> None:
     await LabClassifier(models, folder, limits=LabLimits(most_items=2)).embed(["a", "b", "c"], caller=ANYBODY)
 
 
+@passing("lab_characters")
+async def _lab_characters(folder: Path, models: ServingModels) -> None:
+    classifier = LabClassifier(models, folder, limits=LabLimits(most_characters=9))
+    with pytest.raises(InferenceError) as of_a_query:
+        await classifier.search("x" * 10, limit=1, caller=ANYBODY)
+    assert of_a_query.value.limit == "lab_characters"
+    await classifier.classify([PrintedTest(name="x" * 10)], top=1, caller=ANYBODY)
+
+
+@passing("candidates")
+async def _candidates(folder: Path, models: ServingModels) -> None:
+    await LabClassifier(models, folder, limits=LabLimits(most_candidates=9)).search("glucose", limit=10, caller=ANYBODY)
+
+
+@passing("shared_memory_regions")
+async def _shared_memory_regions(folder: Path, models: ServingModels) -> None:
+    key = f"lamina-limits-{uuid.uuid4().hex}"
+    made = shared_memory.SharedMemory(key, create=True, size=64)
+    memory = SharedMemory(("lamina-limits-",), most_regions=1)
+    try:
+        memory.register("a", f"/{key}", offset=0, size=1)
+        memory.register("b", f"/{key}", offset=0, size=1)
+    finally:
+        memory.unregister()
+        made.close()
+        made.unlink()
+
+
 @passing("text_characters")
 async def _text_characters(folder: Path, models: ServingModels) -> None:
     await LabClassifier(models, folder, limits=LabLimits(most_embedded_characters=9)).embed(["x" * 10], caller=ANYBODY)
 
 
 def test_every_limit_that_can_be_set_is_tested_here() -> None:
-    assert {name.removeprefix("max_") for name in Settings.model_fields if name.startswith("max_")} - WAITING == set(CASES)
+    assert set(Settings().limits()) - WAITING == set(CASES)
+
+
+def documented() -> dict[str, list[str]]:
+    """The table of limits in docs/serving.md, by their names; each row without its name."""
+    rows = re.findall(r"^\| `INFERENCE_MAX_([A-Z_]+)` \| (.+) \|$", SERVING.read_text(encoding="utf-8"), re.MULTILINE)
+    return {name.lower(): [cell.strip() for cell in row.split(" | ")] for name, row in rows}
+
+
+def test_every_limit_is_documented() -> None:
+    assert set(documented()) == set(Settings().limits())
+    waiting = {name for name, (_, _, status) in documented().items() if status == "waits"}
+    assert waiting == WAITING
+
+
+async def test_every_limit_has_its_metrics_from_the_start(models: ServingModels, tmp_path: Path) -> None:
+    async with running_application(tmp_path / "models", tmp_path, max_tensors=7) as application:
+        text = await asyncio.to_thread(_get, f"http://{application.http.address}/metrics")
+    told = dict(re.findall(r'^lamina_limit\{limit="(\w+)"\} (\S+)$', text, re.MULTILINE))
+    assert {name: float(value) for name, value in told.items()} == {**Settings().limits(), "tensors": 7}
+    counted = dict(re.findall(r'^lamina_limit_refusals_total\{limit="(\w+)"\} (\S+)$', text, re.MULTILINE))
+    assert counted == dict.fromkeys(Settings().limits(), "0.0")
+
+
+def _get(url: str) -> str:
+    with urllib.request.urlopen(url, timeout=30) as answer:
+        return str(answer.read().decode())
 
 
 @pytest.mark.parametrize("limit", sorted(CASES))
@@ -265,6 +329,29 @@ async def test_what_passes_a_limit_is_refused_and_names_it(limit: str, tmp_path:
     with pytest.raises(InferenceError) as caught:
         await CASES[limit](tmp_path, models)
     assert caught.value.limit == limit
+    if limit != "page_pixels":  # which ends a page, and not its request
+        assert status_of(caught.value).name == documented()[limit][-1]
+
+
+async def test_a_stream_that_is_kept_waiting_is_counted() -> None:
+    waits: list[str] = []
+    go = asyncio.Event()
+
+    async def requests() -> Any:
+        for number in range(3):
+            yield replace(parse_request(b""), size=number)
+
+    async def infer(request: Any) -> Any:
+        await go.wait()
+        raise InferenceError("as it may be")
+
+    def waited(limit: str) -> None:
+        waits.append(limit)
+        go.set()
+
+    stream = InferStream(infer, lifecycle=Lifecycle(), bytes_in_flight=BytesInFlight(most=10), most_requests=2, waits=waited)
+    assert len([answer async for answer in stream.responses(requests())]) == 3
+    assert set(waits) == {"stream_requests"}
 
 
 async def test_what_a_request_of_a_stream_passes_is_told_and_the_stream_goes_on() -> None:

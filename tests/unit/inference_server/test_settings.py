@@ -8,11 +8,16 @@ from pydantic import ValidationError
 from inference_server.errors import ConfigurationError
 from inference_server.settings import PREFIX, Settings
 
+# From the one that counts the most.
+OTLP = ("INFERENCE_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT")
+
 
 @pytest.fixture(autouse=True)
 def _no_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in Settings.model_fields:
         monkeypatch.delenv(PREFIX + name.upper(), raising=False)
+    for name in (*OTLP, "OTEL_SDK_DISABLED"):
+        monkeypatch.delenv(name, raising=False)
 
 
 def test_without_settings_the_server_serves_this_machine_alone() -> None:
@@ -34,6 +39,22 @@ def test_roots_are_separated_by_commas(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_shares_of_clients_are_read_by_name(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("INFERENCE_CLIENT_WEIGHTS", "ocr=2, slides=0.5")
     assert {"ocr": 2.0, "slides": 0.5} == Settings.load().client_weights
+
+
+def test_opentelemetrys_own_variables_say_where_traces_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert Settings.load().otlp_endpoint is None
+    for name in reversed(OTLP):
+        monkeypatch.setenv(name, f"http://{name.lower().replace('_', '-')}:4317")
+        assert Settings.load().otlp_endpoint == f"http://{name.lower().replace('_', '-')}:4317"
+    assert Settings.load(otlp_endpoint="collector:4317").otlp_endpoint == "collector:4317"
+    monkeypatch.setenv("OTEL_SDK_DISABLED", "true")
+    assert Settings.load().otlp_disabled
+
+
+def test_a_bad_value_of_another_programs_variable_is_told_as_ours(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_ENDPOINT", "not a place")
+    with pytest.raises(ConfigurationError, match=r"INFERENCE_OTLP_ENDPOINT \(--otlp-endpoint\): .*OTEL_EXPORTER_OTLP_ENDPOINT"):
+        Settings.load()
 
 
 def test_settings_cannot_be_changed() -> None:
@@ -59,6 +80,8 @@ def test_an_empty_variable_counts_as_not_set(monkeypatch: pytest.MonkeyPatch) ->
         ("CLIENT_WEIGHTS", "ocr", "expected names and shares above 0, such as ocr=2,slides=1"),
         ("CLIENT_WEIGHTS", "ocr=0", "expected names and shares above 0"),
         ("FALLBACK", "gpu", "'none' or 'cpu'"),
+        ("OTLP_ENDPOINT", "ftp://collector", "expected the place of a collector's OTLP over gRPC"),
+        ("TRACE_RATE", "-1", "greater than or equal to 0"),
         ("LOG_LEVEL", "loud", "'debug', 'info', 'warning' or 'error'"),
     ],
 )

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 
 from inference_server.engine.port import Tensors
+from inference_server.scheduler.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels
@@ -54,6 +55,28 @@ async def test_a_flood_of_one_client_delays_another_by_no_more_than_the_batch_th
             assert place <= begun + 1, "the batch that runs, and at most one that was handed over meanwhile"
         assert any(not tile.done() for tile in tiles)
         await asyncio.gather(*tiles)
+
+
+async def test_a_slide_of_50_000_tiles_delays_a_page_by_no_more_than_one_batch(tmp_path: Path, engine: ReferenceLoader) -> None:
+    """Whenever the page comes. In the order of their arrival it would wait for some 6,000 batches."""
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 8 {TENSORS} dynamic_batching {{ }}")
+    limits = QueueLimits(max_requests=60_000, max_bytes=2**30)
+    async with serving(tmp_path, selector(engine), limits=limits) as models:
+        tiles = await flooded(models, engine, 50_000)
+        waited = []
+        for page in range(5):
+            await asyncio.sleep(0.02)
+            assert sum(not tile.done() for tile in tiles) > 40_000
+            request = InferenceRequest(model="double", inputs={"x": np.full((1, 4), PAGE + page, np.float32)}, caller=Caller(client="ocr"))
+            begun = len(engine.runs)
+            await models.infer(request)
+            (place,) = batches_with(engine.runs, PAGE + page)
+            # Behind the batch that runs, and at most one that was handed over meanwhile.
+            waited.append(place - begun)
+        assert max(waited) <= 1, waited
+        for tile in tiles:
+            tile.cancel()
+        await asyncio.gather(*tiles, return_exceptions=True)
 
 
 async def test_a_request_of_another_shape_goes_next_too(tmp_path: Path, engine: ReferenceLoader) -> None:

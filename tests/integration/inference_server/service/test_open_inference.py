@@ -308,3 +308,13 @@ async def test_http_tells_health_readiness_and_metrics(application: Application)
     assert (
         'lamina_model_engine_info{device="cpu",engine="onnxruntime",model="sum_and_difference",precision="float32",version="1"} 1.0' in body
     )
+
+
+async def test_metrics_have_tritons_names_to_the_letter(application: Application, stub: Any) -> None:
+    await stub.ModelInfer(_request(a=_floats(1), b=_floats(2)))
+    _, body = await _get(application, "/metrics")
+    assert "# TYPE nv_inference_request_success counter\n" in body
+    labels = 'model="sum_and_difference",version="1"'
+    assert f"nv_inference_request_success{{{labels}}}" in body
+    assert 'nv_inference_request_failure{model="sum_and_difference",reason="REJECTED",version="1"} ' in body
+    assert not [line for line in body.splitlines() if "nv_" in line and "_total" in line]

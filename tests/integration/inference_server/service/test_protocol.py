@@ -166,7 +166,7 @@ async def test_a_wrong_request_gets_tritons_status(stub: Any, case: str) -> None
     assert (await failure(stub.ModelInfer(request)))[0] is code
 
 
-@pytest.mark.parametrize(("version", "code"), [("2", NOT_FOUND), ("newest", INVALID), ("0", INVALID), ("-1", INVALID)])
+@pytest.mark.parametrize(("version", "code"), [("2", NOT_FOUND), ("newest", INVALID), ("0", NOT_FOUND), ("-1", INVALID)])
 async def test_a_wrong_version_gets_tritons_status(stub: Any, version: str, code: grpc.StatusCode) -> None:
     request = _sum()
     request.model_version = version
@@ -181,11 +181,6 @@ async def test_a_wrong_number_of_bytes_gets_tritons_status(stub: Any) -> None:
     request = _sum()
     request.raw_input_contents[0] += b"\0"
     assert (await failure(stub.ModelInfer(request)))[0] is INVALID
-
-
-@pytest.mark.parametrize("compression", [grpc.Compression.Gzip, grpc.Compression.Deflate])
-async def test_compressed_requests_are_taken(stub: Any, compression: grpc.Compression) -> None:
-    assert len((await stub.ModelInfer(_sum(), compression=compression)).outputs) == 2
 
 
 async def test_statistics_count_requests_rows_batches_failures_and_cancellations(stub: Any) -> None:
@@ -339,22 +334,57 @@ async def test_log_settings_are_read_and_changed(stub: Any) -> None:
     assert await stub.LogSettings(request) == before
 
 
-@pytest.mark.parametrize(("name", "value"), [("log_file", {"string_param": "/tmp/x"}), ("log_info", {"string_param": "yes"})])
-async def test_log_settings_that_there_are_not_are_refused_by_name(stub: Any, name: str, value: dict[str, Any]) -> None:
-    request = wire.LogSettingsRequest(settings={name: wire.LogSettingsRequest.SettingValue(**value)})
-    code, details = await failure(stub.LogSettings(request))
-    assert (code, name in details) == (INVALID, True)
+UNIMPLEMENTED = grpc.StatusCode.UNIMPLEMENTED
+REFUSED_LOG_SETTINGS: dict[str, tuple[str, dict[str, Any], grpc.StatusCode]] = {
+    "another file": ("log_file", {"string_param": "/tmp/x"}, UNIMPLEMENTED),
+    "another format": ("log_format", {"string_param": "default"}, UNIMPLEMENTED),
+    "a format that is no text": ("log_format", {"bool_param": True}, UNIMPLEMENTED),
+    "text for a truth value": ("log_info", {"string_param": "yes"}, INVALID),
+    "a truth value for a number": ("log_verbose_level", {"bool_param": True}, INVALID),
+    "nothing": ("log_error", {}, INVALID),
+    "one that Triton has not either": ("log_colour", {"bool_param": True}, INVALID),
+}
 
 
-async def test_trace_settings_are_off_and_refused_by_name(stub: Any) -> None:
+@pytest.mark.parametrize("case", REFUSED_LOG_SETTINGS)
+async def test_log_settings_that_are_not_honoured_are_refused_by_name_and_change_nothing(stub: Any, case: str) -> None:
+    name, value, status = REFUSED_LOG_SETTINGS[case]
+    before = await stub.LogSettings(wire.LogSettingsRequest())
+    changes = {name: wire.LogSettingsRequest.SettingValue(**value), "log_warning": wire.LogSettingsRequest.SettingValue(bool_param=False)}
+    code, details = await failure(stub.LogSettings(wire.LogSettingsRequest(settings=changes)))
+    assert (code, name in details) == (status, True)
+    assert await stub.LogSettings(wire.LogSettingsRequest()) == before
+
+
+async def test_log_settings_tell_all_that_triton_tells(stub: Any) -> None:
+    settings = (await stub.LogSettings(wire.LogSettingsRequest())).settings
+    assert {name: value.WhichOneof("parameter_choice") for name, value in settings.items()} == {
+        "log_file": "string_param",
+        "log_format": "string_param",
+        "log_verbose_level": "uint32_param",
+        "log_info": "bool_param",
+        "log_warning": "bool_param",
+        "log_error": "bool_param",
+    }
+    # What is told can be sent back.
+    told_back = wire.LogSettingsRequest(settings={name: _sent(value) for name, value in settings.items()})
+    assert (await stub.LogSettings(told_back)).settings == settings
+
+
+def _sent(value: wire.LogSettingsResponse.SettingValue) -> wire.LogSettingsRequest.SettingValue:
+    return wire.LogSettingsRequest.SettingValue.FromString(value.SerializeToString())
+
+
+async def test_traces_are_off_and_cannot_be_turned_on_where_they_are_sent_nowhere(stub: Any) -> None:
     request = wire.TraceSettingRequest()
     assert list((await stub.TraceSetting(request)).settings["trace_level"].value) == ["OFF"]
     request.settings["trace_level"].value.append("OFF")
     await stub.TraceSetting(request)
     request.settings["trace_level"].value[:] = ["TIMESTAMPS"]
-    assert (await failure(stub.TraceSetting(request)))[0] is INVALID
+    code, details = await failure(stub.TraceSetting(request))
+    assert (code, "INFERENCE_OTLP_ENDPOINT" in details) == (PRECONDITION, True)
     code, details = await failure(stub.TraceSetting(wire.TraceSettingRequest(settings={"trace_rate": {"value": ["1"]}})))
-    assert (code, "trace_rate" in details) == (INVALID, True)
+    assert (code, "trace_rate" in details) == (PRECONDITION, True)
     assert (await failure(stub.TraceSetting(wire.TraceSettingRequest(model_name="none"))))[0] is NOT_FOUND
 
 
@@ -374,8 +404,11 @@ async def test_models_and_settings_cannot_be_changed_where_the_operator_does_not
         stub = wire_grpc.GRPCInferenceServiceStub(channel)
         unload = wire.RepositoryModelUnloadRequest(model_name="slow")
         logs = wire.LogSettingsRequest(settings={"log_info": wire.LogSettingsRequest.SettingValue(bool_param=False)})
-        for call in (stub.RepositoryModelLoad(_load("slow")), stub.RepositoryModelUnload(unload), stub.LogSettings(logs)):
+        traces = wire.TraceSettingRequest(settings={"trace_level": {"value": ["OFF"]}})
+        load = stub.RepositoryModelLoad(_load("slow"))
+        for call in (load, stub.RepositoryModelUnload(unload), stub.LogSettings(logs), stub.TraceSetting(traces)):
             code, details = await failure(call)
             assert (code, "INFERENCE_MODEL_CONTROL" in details) == (PRECONDITION, True)
         await stub.LogSettings(wire.LogSettingsRequest())
+        await stub.TraceSetting(wire.TraceSettingRequest())
         await stub.ModelInfer(infer_request("slow", steps=steps(1)))
