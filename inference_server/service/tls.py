@@ -48,6 +48,9 @@ def _context(files: TlsFiles) -> ssl.SSLContext:
         _read(path)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Of TLS 1.2 what HTTP/2 allows: RFC 9113, section 9.2 and appendix A.
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options |= ssl.OP_NO_RENEGOTIATION
     context.set_alpn_protocols(["h2"])
     # A resumed session would be let in by what the files held when it began.
     context.options |= ssl.OP_NO_TICKET
