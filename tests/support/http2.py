@@ -147,7 +147,7 @@ class Transport:
 
 @contextmanager
 def transport(loop: str = "uvloop", *, tls: ssl.SSLContext | None = None, limits: Any = None, **connections: Any) -> Iterator[Transport]:
-    """Serve on loopback; `connections`: limits of each one, `limits`: of all. Nothing may have escaped, and nothing may be held, at the end."""
+    """Serve on loopback; `connections`: limits of each one, `limits`: of all. At the end nothing has escaped, and nothing is held."""
     running = Transport()
     each = {"most_streams": 100, "keepalive_seconds": 60.0, "shortest_ping_seconds": 10.0, **connections}
     whole = {"most_message_bytes": 8 * 2**20, "most_bytes_arriving": 32 * 2**20, "most_bytes_leaving": 32 * 2**20, **(limits or {})}

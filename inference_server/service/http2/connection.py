@@ -13,7 +13,7 @@ from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 from inference_server.service.http2.headers import LARGEST_HEADER_LIST
 from inference_server.service.http2.incoming import RECEIVE_WINDOW, MessageLimits
 from inference_server.service.http2.line import Line
-from inference_server.service.http2.patience import ANSWER_SECONDS, ConnectionLimits, Patience
+from inference_server.service.http2.patience import ConnectionLimits, Patience
 from inference_server.service.http2.peers import address_of, identity_of, refusal_of_tls
 from inference_server.service.http2.reading import LARGEST_DATA
 from inference_server.service.http2.session import WINDOW, Session
@@ -182,7 +182,7 @@ class Connection(asyncio.BufferedProtocol):
                 self.reason = reason
                 self.leave()
             return
-        if session.last_served is None and now - self._leaving > ANSWER_SECONDS:
+        if session.last_served is None and now - self._leaving > self._limits.answer_seconds:
             session.stop_serving()
         if session.last_served is not None and not calls and not self._line.has_unsent:
             self._close()

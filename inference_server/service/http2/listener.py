@@ -108,8 +108,8 @@ class Listener:
 
     def _refuse(self, peer: socket.socket) -> None:
         """Say nothing: a peer that cannot connect tries another server. Logged once each time that places run out."""
-        peer.close()
         self._observer.failed("limit")
+        peer.close()
         if not self._is_full:
             self._is_full = True
             _log.warning("too_many_connections", most=self._most)

@@ -11,8 +11,6 @@ from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 _MOST_IDLE_FRAMES = 10_000
 # Pings that come sooner than allowed.
 _MOST_STRIKES = 2
-# Seconds for a question whether the peer is there to be answered.
-ANSWER_SECONDS = 20.0
 # Share of a connection's age by which ages differ, so that clients that came together do not return together.
 _JITTER = 0.1
 
@@ -25,6 +23,8 @@ class ConnectionLimits:
     most_streams: int
     # Seconds of silence after which the peer is asked whether it is there.
     keepalive_seconds: float
+    # Seconds for it to answer.
+    answer_seconds: float = 20.0
     # Shortest time between a peer's own such questions, in seconds.
     shortest_ping_seconds: float
     # Seconds in which what a peer has begun must go on: its greeting, a frame, the headers of a call, a message by a MiB or to its end.
@@ -38,7 +38,8 @@ class ConnectionLimits:
     @property
     def look_seconds(self) -> float:
         """How often connections are looked at, so that no bound is passed by much."""
-        bounds = (self.keepalive_seconds, self.receive_seconds, self.send_seconds, self.idle_seconds, self.age_seconds)
+        asking = (self.keepalive_seconds, self.answer_seconds)
+        bounds = (*asking, self.receive_seconds, self.send_seconds, self.idle_seconds, self.age_seconds)
         return min(1.0, *(bound / 4 for bound in bounds if bound > 0))
 
 
@@ -103,7 +104,7 @@ class Patience:
 
     def must_ask(self, now: float) -> bool:
         """Whether the peer was silent for so long that it is to be asked; once for each silence."""
-        if self._asked is not None and self.heard > self._asked:
+        if self._asked is not None and self.heard >= self._asked:
             self._asked = None
         if self._asked is not None or now - self.heard < self._limits.keepalive_seconds:
             return False
@@ -112,7 +113,7 @@ class Patience:
 
     def is_gone(self, now: float) -> bool:
         """Whether the peer was asked, and has not answered."""
-        return self._asked is not None and self.heard <= self._asked and now - self._asked > ANSWER_SECONDS
+        return self._asked is not None and self.heard < self._asked and now - self._asked > self._limits.answer_seconds
 
     def must_leave(self, now: float, *, last_call: int, calls: int) -> str:
         """Why the connection is to be ended in peace: idle, age; empty when it is not."""

@@ -145,7 +145,9 @@ def test_what_comes_for_a_call_that_was_answered_is_ignored(peer: RawPeer) -> No
     assert peer.is_served(3)
 
 
-@pytest.mark.parametrize("content", [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"])
+@pytest.mark.parametrize(
+    "content", [b"GET / HTTP/1.1\r\nhost: x\r\n\r\n", b"\x16\x03\x01\x02\x00\x01", b"PRI * HTTP/2.0\r\n\r\nXX\r\n\r\n"]
+)
 def test_what_is_no_http2_gets_no_connection(running: Transport, content: bytes) -> None:
     with RawPeer(running.port, greet=False) as peer:
         peer.send(content)
