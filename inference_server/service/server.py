@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -19,6 +18,7 @@ from inference_server.service.http2.handlers import Intercept
 from inference_server.service.http2.patience import ConnectionLimits
 from inference_server.service.http2.server import Http2Server, ServerLimits
 from inference_server.service.lifecycle import Lifecycle, Phase
+from inference_server.service.tls import Tls
 
 _log = structlog.get_logger()
 
@@ -83,7 +83,7 @@ class GrpcServer:
         intercept: Intercept | None = None,
         connection: Connection | None = None,
         metrics: ConnectionMetrics | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Binds at once; speaks TLS with `tls`. Raises `ConfigurationError` when the address cannot be had."""
         self._services = services
@@ -136,7 +136,7 @@ class GrpcServer:
         await _first_of(self._lifecycle.idle(), timeout=_LAST_SECONDS)
 
 
-def _transport(connection: Connection, intercept: Intercept | None, metrics: ConnectionMetrics, tls: ssl.SSLContext | None) -> Http2Server:
+def _transport(connection: Connection, intercept: Intercept | None, metrics: ConnectionMetrics, tls: Tls | None) -> Http2Server:
     return Http2Server(
         connections=ConnectionLimits(
             most_streams=connection.max_streams,

@@ -53,11 +53,54 @@ def _damaged(draw: st.DrawFn, content: bytes) -> bytes:
     return bytes(changed)
 
 
+def _steps(paths: list[str]) -> st.SearchStrategy[bytes]:
+    """Calls one after the other, each right so far, and what else a peer may send between them."""
+    body = st.sampled_from([b"", b"3 50", b"20", b"x" * 2000])
+    ends = st.sampled_from(["whole", "cut", "open", "reset", "trailers", "padded", "continued"])
+    call_ = st.tuples(st.just("call"), st.sampled_from(paths), body, ends)
+    window = st.tuples(st.just("window"), st.integers(-6, 0), st.integers(1, 100_000), st.none())
+    setting = st.tuples(st.just("setting"), st.sampled_from([4, 5, 6, 1, 99]), st.integers(16_384, 100_000), st.none())
+    small = st.tuples(st.just("setting"), st.just(4), st.integers(0, 100), st.none())
+    return st.lists(st.one_of(call_, call_, call_, window, setting, small), min_size=1, max_size=12).map(_written)
+
+
+def _written(steps: list[tuple[str, object, object, str | None]]) -> bytes:
+    content, number = b"", -1
+    for kind, first, second, end in steps:
+        if kind == "call":
+            number += 2
+            content += _call(number, str(first), bytes(second), str(end))  # type: ignore[call-overload]
+        elif kind == "window":
+            content += frame(8, 0, max(number + 2 * int(str(first)), 0), int(str(second)).to_bytes(4))
+        else:
+            content += frame(4, 0, 0, int(str(first)).to_bytes(2) + int(str(second)).to_bytes(4))
+    return content
+
+
+def _call(number: int, path: str, content: bytes, end: str) -> bytes:
+    headers, body = block(head(path)), message(content)
+    opened = frame(1, 4, number, headers)
+    if end == "continued":
+        opened = frame(1, 0, number, headers[:30]) + frame(9, 0, number, headers[30:31]) + frame(9, 4, number, headers[31:])
+    data = {
+        "whole": frame(0, 1, number, body),
+        "continued": frame(0, 0, number, body[:3]) + frame(0, 1, number, body[3:]),
+        "cut": frame(0, 1, number, body[:-1]),
+        "open": frame(0, 0, number, body + body[:4]),
+        "reset": frame(0, 0, number, body) + frame(3, 0, number, (8).to_bytes(4)),
+        "trailers": frame(0, 0, number, body) + frame(1, 5, number, block([("a", "b")])),
+        "padded": frame(0, 9, number, b"\x07" + body + bytes(7)),
+    }
+    return opened + data[end]
+
+
 def sessions(paths: list[str]) -> st.SearchStrategy[list[bytes]]:
     """What a peer sends, in the chunks that it sends it in."""
-    frames = st.lists(_frames(paths), min_size=1, max_size=12).map(b"".join)
-    greeting = st.sampled_from([PREFACE + settings(), PREFACE + settings(), PREFACE, b""])
-    whole = st.builds(lambda begin, rest: begin + rest, greeting, st.one_of(frames, frames.flatmap(_damaged)))
+    wild = st.lists(_frames(paths), min_size=1, max_size=12).map(b"".join)
+    right = _steps(paths)
+    any_frames = st.one_of(right, right.flatmap(_damaged), st.builds(bytes.__add__, right, wild), wild)
+    greeting = st.sampled_from([PREFACE + settings()] * 8 + [PREFACE, b""])
+    whole = st.builds(bytes.__add__, greeting, any_frames)
     return st.tuples(whole, st.one_of(st.just(10**9), st.integers(1, 40))).map(
         lambda drawn: [drawn[0][at : at + drawn[1]] for at in range(0, len(drawn[0]), drawn[1])]
     )

@@ -65,13 +65,13 @@ class Transport:
         return bytes(request)
 
     async def large(self, request: bytes, context: Any) -> bytes:
-        return bytes(int(request))
+        return bytes(int(request) if bytes(request).isdigit() else 0)
 
     async def count(self, request: bytes, context: Any) -> AsyncIterator[bytes]:
-        number, size = map(int, bytes(request).split())
-        for _ in range(number):
+        number, _, size = bytes(request).partition(b" ")
+        for _ in range(int(number) if number.isdigit() else 0):
             self.most_waiting += 1
-            yield bytes(size)
+            yield bytes(int(size or b"0"))
 
     async def total(self, requests: AsyncIterator[bytes], context: Any) -> bytes:
         return str(sum([len(request) async for request in requests])).encode()
@@ -146,7 +146,9 @@ class Transport:
 
 
 @contextmanager
-def transport(loop: str = "uvloop", *, tls: ssl.SSLContext | None = None, limits: Any = None, **connections: Any) -> Iterator[Transport]:
+def transport(
+    loop: str = "uvloop", *, tls: Callable[[], ssl.SSLContext] | None = None, limits: Any = None, **connections: Any
+) -> Iterator[Transport]:
     """Serve on loopback; `connections`: limits of each one, `limits`: of all. At the end nothing has escaped, and nothing is held."""
     running = Transport()
     each = {"most_streams": 100, "keepalive_seconds": 60.0, "shortest_ping_seconds": 10.0, **connections}

@@ -22,6 +22,10 @@ _SHUTDOWN_SECONDS = 2.0
 _log = structlog.get_logger()
 
 
+# Makes what one connection speaks TLS with.
+Tls = Callable[[], ssl.SSLContext]
+
+
 class Observer(Protocol):
     """Counts connections."""
 
@@ -38,9 +42,7 @@ class Observer(Protocol):
 class Listener:
     """Accepts the connections of one server."""
 
-    def __init__(
-        self, connect: Callable[[], Connection], *, most: int, tls: ssl.SSLContext | None, seconds: float, observer: Observer
-    ) -> None:
+    def __init__(self, connect: Callable[[], Connection], *, most: int, tls: Tls | None, seconds: float, observer: Observer) -> None:
         """`most`: connections at a time; `seconds`: for a peer to agree on TLS."""
         self._connect = connect
         self._most = most
@@ -119,7 +121,7 @@ class Listener:
         bounds = {"ssl_handshake_timeout": self._seconds, "ssl_shutdown_timeout": _SHUTDOWN_SECONDS} if self._tls else {}
         try:
             peer.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, peer, ssl=self._tls, **bounds)
+            await asyncio.get_running_loop().connect_accepted_socket(lambda: connection, peer, ssl=self._tls and self._tls(), **bounds)
         except (OSError, ssl.SSLError) as error:
             _log.debug("connection_not_secured", reason=type(error).__name__)
             self._observer.failed("handshake")

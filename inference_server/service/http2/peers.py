@@ -31,7 +31,4 @@ def refusal_of_tls(transport: Any) -> str:
     tls = transport.get_extra_info("ssl_object")
     if tls is None:
         return ""
-    if tls.selected_alpn_protocol() != ALPN:
-        return "TLS without the protocol h2 in ALPN; this port speaks gRPC."
-    # It would be let in by what the certificate files held when the session began.
-    return "a resumed session; this server resumes none." if tls.session_reused else ""
+    return "" if tls.selected_alpn_protocol() == ALPN else "TLS without the protocol h2 in ALPN; this port speaks gRPC."

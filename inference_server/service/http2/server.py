@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from inference_server.service.http2.connection import Connection
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.handlers import Intercept, Methods, Serve
 from inference_server.service.http2.incoming import BytesBudget, MessageLimits, Status
-from inference_server.service.http2.listener import Listener, Observer
+from inference_server.service.http2.listener import Listener, Observer, Tls
 from inference_server.service.http2.patience import ConnectionLimits
 from inference_server.service.http2.reading import SCRATCH_SIZE
 from inference_server.service.http2.stream import Stream
@@ -72,7 +71,7 @@ class Http2Server:
         limits: ServerLimits,
         observer: Observer,
         intercept: Intercept | None = None,
-        tls: ssl.SSLContext | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """`intercept` makes what serves a method out of its path and handler; without it handlers serve as they are."""
         self._limits = connections
