@@ -26,6 +26,7 @@ from inference_server.scheduler.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.tracing import Tracer
+from inference_server.service.connection_metrics import ConnectionMetrics
 from inference_server.service.control import Control
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.http import HttpServer, health_app
@@ -106,10 +107,17 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         lifecycle=lifecycle,
         intercept=traces.around(calls.wrap) if traces else calls.wrap,
         connection=Connection(
+            max_connections=settings.max_connections,
             max_message_bytes=settings.max_message_bytes,
             max_streams=settings.max_streams,
             max_bytes_arriving=settings.max_bytes_in_flight,
+            receive_seconds=settings.receive_seconds,
+            send_seconds=settings.send_seconds,
+            idle_seconds=settings.connection_idle_seconds,
+            age_seconds=settings.connection_age_seconds,
+            compression=settings.response_compression,
         ),
+        metrics=ConnectionMetrics(registry, limit_refused=metrics.limit_refused),
         tls=security.tls,
     )
     broken, degraded = partial(broken_models, models), partial(_degraded, models, labs)

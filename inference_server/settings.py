@@ -127,6 +127,7 @@ class Settings(BaseSettings):
         "none", description="How responses are compressed for clients that take it; compressed requests are always taken."
     )
     max_message_bytes: int = Field(256 * 2**20, ge=2**16, lt=2**31, description="Largest message, in bytes.")
+    max_connections: int = Field(4096, ge=1, description="Most connections that are open at a time; clients are turned away from more.")
     max_calls: int = Field(4096, ge=1, description="Most calls that are open at a time, streams among them.")
     max_streams: int = Field(1024, ge=1, le=2**31 - 1, description="Most of them on one connection; clients keep more of them back.")
     max_tensors: int = Field(256, ge=1, description="Most inputs of a request, and most outputs.")
@@ -172,6 +173,16 @@ class Settings(BaseSettings):
         1, ge=0, lt=2**32, description="One of so many requests is traced; 0 for those only whose callers trace them, which always are."
     )
     trace_count: int = Field(-1, ge=-1, lt=2**31, description="Most traces that are begun for untraced callers; -1 for no end of them.")
+    receive_seconds: float = Field(
+        30.0, gt=0, le=86_400, description="Seconds for a client to send the next MiB, or the rest, of what it has begun to send."
+    )
+    send_seconds: float = Field(300.0, gt=0, le=86_400, description="Seconds in which a client must take something of its answer.")
+    connection_idle_seconds: float = Field(
+        3600.0, ge=0, le=864_000, description="Seconds without a call after which a connection is ended in peace; 0 for never."
+    )
+    connection_age_seconds: float = Field(
+        0.0, ge=0, le=8_640_000, description="Seconds after which any connection is ended in peace, so that clients spread; 0 for never."
+    )
 
     grace_seconds: float = Field(1.0, ge=0, le=3600, description="Seconds of serving on after SIGTERM while load balancers turn away.")
     drain_seconds: float = Field(30.0, ge=0, le=86_400, description="Seconds after the grace for calls in flight to end.")

@@ -20,8 +20,8 @@ from inference_server.service.access import Access, Identity
 from inference_server.service.caller import client_of, remember_proved_name
 from inference_server.service.calls import Call, Kind, Method, abort
 from inference_server.service.http2.context import CallContext
-from inference_server.service.http2.server import Serve
-from inference_server.service.http2.stream import Content
+from inference_server.service.http2.handlers import Serve
+from inference_server.service.http2.incoming import Content
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics import CallMetrics
 from inference_server.service.request_limits import RequestLimits
@@ -188,13 +188,13 @@ class _Wrapped:
 
     async def _to_one(self, call: Call, context: CallContext) -> None:
         if self._reads_stream:
-            context.finish_with(await self._behaviour(self._messages(call, context), context))
+            await context.finish_with(await self._behaviour(self._messages(call, context), context))
             return
         content = await context.read_one()
         size = len(content)
         self._interceptor.hold(call, size)
         try:
-            context.finish_with(await self._behaviour(self._message(call, content), context))
+            await context.finish_with(await self._behaviour(self._message(call, content), context))
         finally:
             self._interceptor.release(size)
 

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import ipaddress
-import ssl
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.errors import ConfigurationError
 from inference_server.service.access import Access
-from inference_server.service.tls import TlsFiles, server_tls
+from inference_server.service.tls import Tls, TlsFiles, server_tls
 from inference_server.service.tokens import permissions_of
 
 
@@ -36,7 +35,7 @@ class Security:
     """What the server does about it."""
 
     # None for no TLS.
-    tls: ssl.SSLContext | None
+    tls: Tls | None
     access: Access
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import ssl
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,16 +10,23 @@ from typing import Any
 import structlog
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from inference_server.errors import ConfigurationError
-from inference_server.service.http2.connection import ConnectionLimits
-from inference_server.service.http2.server import Http2Server, Intercept
+from inference_server.service.connection_metrics import ConnectionMetrics
+from inference_server.service.http2.handlers import Intercept
+from inference_server.service.http2.patience import ConnectionLimits
+from inference_server.service.http2.server import Http2Server, ServerLimits
 from inference_server.service.lifecycle import Lifecycle, Phase
+from inference_server.service.tls import Tls
 
 _log = structlog.get_logger()
 
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
+
+# Bytes of a message that a window of HTTP/2 can let in.
+_LARGEST_MESSAGE = 2**31 - 2**22
 
 # Seconds given to calls that were cancelled because the drain took too long.
 _LAST_SECONDS = 2.0
@@ -42,6 +48,9 @@ class Service:
 class Connection:
     """What connections may do."""
 
+    # Connections at a time.
+    max_connections: int = 4096
+
     # Largest request and response, in bytes.
     max_message_bytes: int = 256 * 2**20
     # Calls at a time on one connection; a client keeps more of them back.
@@ -50,8 +59,16 @@ class Connection:
     keepalive_seconds: float = 60.0
     # Shortest time between a client's own such questions, in seconds.
     shortest_ping_seconds: float = 10.0
-    # Bytes of all messages that have begun to arrive and were not yet taken.
+    # Bytes of all messages that have begun to arrive and were not yet taken, and as many of those that their callers do not yet take.
     max_bytes_arriving: int = 2**30
+    # Seconds in which what a client has begun to send must go on, and in which it must take something of an answer.
+    receive_seconds: float = 30.0
+    send_seconds: float = 300.0
+    # Seconds without a call, and of age, after which a connection is ended in peace; 0 for never.
+    idle_seconds: float = 0.0
+    age_seconds: float = 0.0
+    # none, gzip or deflate.
+    compression: str = "none"
 
 
 class GrpcServer:
@@ -65,21 +82,22 @@ class GrpcServer:
         lifecycle: Lifecycle,
         intercept: Intercept | None = None,
         connection: Connection | None = None,
-        tls: ssl.SSLContext | None = None,
+        metrics: ConnectionMetrics | None = None,
+        tls: Tls | None = None,
     ) -> None:
         """Binds at once; speaks TLS with `tls`. Raises `ConfigurationError` when the address cannot be had."""
         self._services = services
         self._lifecycle = lifecycle
-        self._server = _transport(connection or Connection(), intercept, tls)
+        self.transport = _transport(connection or Connection(), intercept, metrics or ConnectionMetrics(CollectorRegistry()), tls)
         self._health = health.aio.HealthServicer()
         for service in services:
-            service.add_to(self._server)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
+            service.add_to(self.transport)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.transport)
         names = (*(service.name for service in services), health.SERVICE_NAME, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(service_names=names)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self.transport)
         try:
-            port = self._server.listen(address)
+            port = self.transport.listen(address)
         except (OSError, ValueError, OverflowError) as error:
             raise ConfigurationError(f"INFERENCE_LISTEN: {address} cannot be listened on; choose another address.") from error
         self.address = f"{address.rpartition(':')[0]}:{port}"
@@ -87,7 +105,7 @@ class GrpcServer:
     async def start(self) -> None:
         """Answer calls from now on; every service is NOT_SERVING in health until `refresh_health`."""
         await self.refresh_health()
-        await self._server.start()
+        await self.transport.start()
 
     async def refresh_health(self) -> None:
         """Tell health what the lifecycle and the models say now."""
@@ -107,27 +125,38 @@ class GrpcServer:
         _log.info("leaving", grace_seconds=grace_seconds, in_flight=self._lifecycle.in_flight)
         await _first_of(hurry.wait(), timeout=grace_seconds)
         self._lifecycle.advance(Phase.DRAINING)
+        self.transport.leave()
         _log.info("draining", drain_seconds=drain_seconds, in_flight=self._lifecycle.in_flight)
         await _first_of(hurry.wait(), self._lifecycle.idle(), timeout=drain_seconds)
         if self._lifecycle.in_flight:
             _log.warning("cancelling", in_flight=self._lifecycle.in_flight)
         else:
-            await _first_of(hurry.wait(), self._server.flushed(), timeout=drain_seconds)
-        await self._server.stop()
+            await _first_of(hurry.wait(), self.transport.flushed(), timeout=drain_seconds)
+        await self.transport.stop()
         await _first_of(self._lifecycle.idle(), timeout=_LAST_SECONDS)
 
 
-def _transport(connection: Connection, intercept: Intercept | None, tls: ssl.SSLContext | None) -> Http2Server:
+def _transport(connection: Connection, intercept: Intercept | None, metrics: ConnectionMetrics, tls: Tls | None) -> Http2Server:
     return Http2Server(
-        limits=ConnectionLimits(
+        connections=ConnectionLimits(
             most_streams=connection.max_streams,
             keepalive_seconds=connection.keepalive_seconds,
             shortest_ping_seconds=connection.shortest_ping_seconds,
+            receive_seconds=connection.receive_seconds,
+            send_seconds=connection.send_seconds,
+            idle_seconds=connection.idle_seconds,
+            age_seconds=connection.age_seconds,
         ),
-        # Messages over the limit are refused with words and a count; the transport itself takes none that is twice as large.
-        most_message_bytes=min(2 * connection.max_message_bytes, 2**32 - 1),
-        most_bytes_arriving=connection.max_bytes_arriving,
+        limits=ServerLimits(
+            most_connections=connection.max_connections,
+            # Messages over the limit are refused with words and a count; the transport itself takes none that is twice as large.
+            most_message_bytes=min(2 * connection.max_message_bytes, _LARGEST_MESSAGE),
+            most_bytes_arriving=connection.max_bytes_arriving,
+            most_bytes_leaving=connection.max_bytes_arriving,
+            response_encoding="" if connection.compression == "none" else connection.compression,
+        ),
         intercept=intercept,
+        observer=metrics,
         tls=tls,
     )
 

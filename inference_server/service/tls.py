@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ssl
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,34 +28,50 @@ class TlsFiles:
         return (self.certificate, self.key, *([self.client_ca] if self.client_ca else []))
 
 
-def server_tls(files: TlsFiles) -> ssl.SSLContext:
+# Makes what one connection speaks TLS with.
+Tls = Callable[[], ssl.SSLContext]
+
+
+def server_tls(files: TlsFiles) -> Tls:
     """What a server needs to speak TLS. Each new connection gets what the files hold then, as long as it is right.
 
     Raises `ConfigurationError` when the files are wrong now.
     """
     watched = Watched(files.paths, lambda: _context(files), name="TLS certificates")
-    listening = _context(files)
 
     def renew(connection: ssl.SSLObject, name: str | None, _: ssl.SSLContext) -> None:
         """Called by OpenSSL when a client says hello, with or without a server's name."""
         connection.context = watched.refresh()
 
-    listening.sni_callback = renew
+    def listening() -> ssl.SSLContext:
+        """What a connection begins with. In TLS 1.2 a resumed session is let in by what the files held when it began."""
+        context = _bare(files)  # of its own, where no session lies that another one could resume
+        context.sni_callback = renew
+        return context
+
+    watched.refresh()
     return listening
+
+
+def _bare(files: TlsFiles) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    # Of TLS 1.2 what HTTP/2 allows: RFC 9113, section 9.2 and appendix A.
+    context.set_ciphers("ECDHE+AESGCM:ECDHE+CHACHA20")
+    context.options |= ssl.OP_NO_RENEGOTIATION
+    context.set_alpn_protocols(["h2"])
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    if files.client_ca is not None:
+        context.verify_mode = ssl.CERT_REQUIRED
+    return context
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:
     for path in files.paths:
         _read(path)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    context.set_alpn_protocols(["h2"])
-    # A resumed session would be let in by what the files held when it began.
-    context.options |= ssl.OP_NO_TICKET
-    context.num_tickets = 0
+    context = _bare(files)
     _load(context, files)
-    if files.client_ca is not None:
-        context.verify_mode = ssl.CERT_REQUIRED
     return context
 
 

@@ -20,7 +20,7 @@ from inference_server.errors import InferenceError
 from inference_server.scheduler.tracing import Attributes, Span, Tracer
 from inference_server.service.errors import status_of
 from inference_server.service.http2.context import CallContext
-from inference_server.service.http2.server import Intercept, Serve
+from inference_server.service.http2.handlers import Intercept, Serve
 from inference_server.service.trace_settings import TraceSettings
 from inference_server.service.wire_format import InferRequest, InferResponse
 

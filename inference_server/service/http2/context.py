@@ -10,7 +10,8 @@ import grpc
 import grpc.aio
 
 from inference_server.service.http2.headers import Metadata
-from inference_server.service.http2.stream import Content, Status, Stream
+from inference_server.service.http2.incoming import Content, Status
+from inference_server.service.http2.stream import Stream
 
 Serializer = Callable[[Any], bytes]
 _COMPRESSIONS = {grpc.Compression.Gzip: "gzip", grpc.Compression.Deflate: "deflate", grpc.Compression.NoCompression: ""}
@@ -70,7 +71,9 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def read_one(self) -> Content:
         """The one message of a method that takes one."""
+        self._stream.needs_message = True
         message = await self.read()
+        self._stream.needs_message = False
         if message is grpc.aio.EOF:
             await self.abort(grpc.StatusCode.INTERNAL, "the request has no message.")
         content: Content = message
@@ -84,13 +87,12 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     async def write(self, message: Any) -> None:
         """Send a message; returns when there is room for the next one."""
-        self._stream.send(self._bytes(message))
-        await self._stream.drained()
+        await self._stream.send(self._bytes(message))
 
-    def finish_with(self, message: Any) -> None:
-        """Send the last message, and the status when that is OK."""
+    async def finish_with(self, message: Any) -> None:
+        """Send the last message, and the status when that is OK; returns when the caller has taken most of it."""
         plain = self._code is grpc.StatusCode.OK and not self._trailing and not self._details
-        self._stream.send(self._bytes(message), last=plain)
+        await self._stream.send(self._bytes(message), last=plain)
 
     def _bytes(self, message: Any) -> bytes:
         content: bytes = message if self._serialize is None else self._serialize(message)
@@ -154,7 +156,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     def end(self, failure: Status | None = None) -> None:
         """Send the status; `failure` when the servicer came to none."""
         if failure is not None:
-            self._stream.finish(failure)
+            self._stream.break_off(failure)
         else:
             self._stream.finish(Status(code=_status(self._code), details=self._details, metadata=self._trailing))
         for callback in self._callbacks:

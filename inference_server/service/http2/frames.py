@@ -12,6 +12,9 @@ HEADER_SIZE = 9
 # Frame types.
 DATA, HEADERS, PRIORITY, RST_STREAM, SETTINGS, PUSH_PROMISE, PING, GOAWAY, WINDOW_UPDATE, CONTINUATION = range(10)
 
+_OF_CONNECTIONS = frozenset({SETTINGS, PING, GOAWAY})
+_OF_STREAMS = frozenset({DATA, HEADERS, PRIORITY, RST_STREAM, CONTINUATION, PUSH_PROMISE})
+
 # Flags.
 END_STREAM = ACK = 0x1
 END_HEADERS = 0x4
@@ -40,12 +43,14 @@ class ErrorCode(IntEnum):
     PROTOCOL_ERROR = 1
     INTERNAL_ERROR = 2
     FLOW_CONTROL_ERROR = 3
+    SETTINGS_TIMEOUT = 4
     STREAM_CLOSED = 5
     FRAME_SIZE_ERROR = 6
     REFUSED_STREAM = 7
     CANCEL = 8
     COMPRESSION_ERROR = 9
     ENHANCE_YOUR_CALM = 11
+    INADEQUATE_SECURITY = 12
 
 
 class ConnectionFailed(Exception):
@@ -78,10 +83,17 @@ def settings(values: Mapping[int, int]) -> bytes:
 
 
 def read_settings(payload: bytes) -> Iterator[tuple[int, int]]:
-    """The settings of a frame. Raises `ConnectionFailed`."""
+    """The settings of a frame, each checked by itself. Raises `ConnectionFailed`."""
     if len(payload) % _SETTING.size:
         raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, "a frame of settings ends inside one")
-    return _SETTING.iter_unpack(payload)
+    for key, value in _SETTING.iter_unpack(payload):
+        if key == INITIAL_WINDOW_SIZE and value > LARGEST_WINDOW:
+            raise ConnectionFailed(ErrorCode.FLOW_CONTROL_ERROR, "a window is too large")
+        if key == MAX_FRAME_SIZE and not DEFAULT_FRAME_SIZE <= value <= LARGEST_FRAME_SIZE:
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, f"frames of at most {value} bytes cannot be asked for")
+        if key == ENABLE_PUSH and value > 1:
+            raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, "pushes are allowed or not; expected 0 or 1")
+        yield key, value
 
 
 def window_update(stream: int, increment: int) -> bytes:
@@ -104,6 +116,14 @@ def read_number(payload: bytes) -> int:
     if len(payload) != _NUMBER.size:
         raise ConnectionFailed(ErrorCode.FRAME_SIZE_ERROR, f"a number takes {_NUMBER.size} bytes, not {len(payload)}")
     return int(_NUMBER.unpack(payload)[0])
+
+
+def check_place(kind: int, number: int) -> None:
+    """Raise `ConnectionFailed` for a frame of a stream that belongs to the connection, or the other way round."""
+    if kind in _OF_CONNECTIONS and number:
+        raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, f"a frame of type {kind} belongs to no stream")
+    if kind in _OF_STREAMS and not number:
+        raise ConnectionFailed(ErrorCode.PROTOCOL_ERROR, f"a frame of type {kind} belongs to a stream")
 
 
 def unpadded(payload: bytes, flags: int) -> bytes:

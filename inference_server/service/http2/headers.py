@@ -1,4 +1,4 @@
-"""Headers of calls: read with HPACK, and written so that no state is shared with the peer.
+"""Headers of calls, read with HPACK.
 
 Clients send the same block of bytes for call after call; what it said is kept as long as it means the same.
 """
@@ -7,10 +7,9 @@ from __future__ import annotations
 
 import base64
 import binascii
+import logging
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
-from urllib.parse import quote
 
 import hpack
 from hpack.table import HeaderTable
@@ -24,19 +23,27 @@ LARGEST_HEADER_LIST = 16 * 1024
 
 CONTENT_TYPE = "application/grpc"
 
-# Blocks that are kept by connection, and the bytes of the largest one kept.
-_MOST_KEPT = 64
+# Bytes of blocks that are kept by connection, and of the largest one kept.
+_MOST_KEPT = 16 * 1024
 _LARGEST_KEPT = 2048
 
 _SECONDS = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
-_TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
+_TIMEOUT = re.compile(r"([0-9]{1,8})([HMSmun])")
 
 # Told by the transport, or made by it: no metadata of the caller's.
 _RESERVED = frozenset({"te", "content-type", "grpc-encoding", "grpc-accept-encoding", "grpc-timeout", "grpc-message-type", "host"})
 
-_BINARY = "-bin"
-# Ends a header value early, or starts another one.
-_CONTROL = re.compile(r"[^\x20-\x7e]")
+BINARY = "-bin"
+
+# What no header may be called or hold, and what HTTP/2 has none of. Source: RFC 9113, sections 8.2 and 8.3.
+_NAME = re.compile(r":?[^\x00-\x20A-Z:\x7f-\xff]+")
+_BROKEN_VALUE = re.compile(r"[\x00\r\n]")
+_OF_CONNECTIONS = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
+_PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
+_NEEDED = (":method", ":scheme", ":path")
+
+# The library tells each header at level debug; no log holds metadata, whatever its level.
+logging.getLogger("hpack").setLevel(logging.WARNING)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -54,6 +61,8 @@ class CallHead:
     accepted: frozenset[str]
     # HTTP status and words of a request that is no call; None of one that is.
     refusal: tuple[int, str] | None = None
+    # Why it is not even a request; its stream is reset.
+    malformed: str = ""
 
 
 class _WatchedTable(HeaderTable):
@@ -67,19 +76,35 @@ class _WatchedTable(HeaderTable):
         self.changes += 1
         super().add(name, value)
 
-    def _shrink(self) -> None:
+    def resize(self, size: int) -> None:
+        """Take another size, whatever falls out."""
         self.changes += 1
-        super()._shrink()
+        self.maxsize = size
+
+
+class _Decoder(hpack.Decoder):
+    """Tells its table of each change of its size, for a block with one must be read each time."""
+
+    header_table: _WatchedTable
+
+    @property
+    def header_table_size(self) -> int:
+        return self.header_table.maxsize
+
+    @header_table_size.setter
+    def header_table_size(self, value: int) -> None:
+        self.header_table.resize(value)
 
 
 class HeadReader:
     """Reads the headers of one connection's calls, in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._decoder = hpack.Decoder(max_header_list_size=LARGEST_HEADER_LIST)
+        self._decoder = _Decoder(max_header_list_size=LARGEST_HEADER_LIST)
         self._table = _WatchedTable()
         self._decoder.header_table = self._table
         self._kept: dict[bytes, CallHead] = {}
+        self._kept_bytes = 0
 
     def read(self, block: bytes) -> CallHead:
         """What a block says. Raises `ConnectionFailed` when it cannot be read, for then no later one can."""
@@ -95,12 +120,21 @@ class HeadReader:
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, "the headers cannot be read") from error
         head = _head(headers)
         if self._table.changes != before:
-            self._kept.clear()
+            self._forget()
         elif len(block) <= _LARGEST_KEPT:
-            if len(self._kept) >= _MOST_KEPT:
-                self._kept.clear()
-            self._kept[block] = head
+            self._keep(block, head)
         return head
+
+    def _keep(self, block: bytes, head: CallHead) -> None:
+        size = len(block) + sum(len(name) + len(value) for name, value in head.metadata)
+        if self._kept_bytes + size > _MOST_KEPT:
+            self._forget()
+        self._kept[block] = head
+        self._kept_bytes += size
+
+    def _forget(self) -> None:
+        self._kept.clear()
+        self._kept_bytes = 0
 
 
 def _text(content: bytes | str) -> str:
@@ -117,7 +151,7 @@ def _head(headers: list[tuple[str, str]]) -> CallHead:
             timeout = _timeout(value)
             if timeout is None:
                 refusal = refusal or (400, f"grpc-timeout {value[:20]!r} is no time; expected up to eight digits and one of H M S m u n.")
-        elif name.endswith(_BINARY):
+        elif name.endswith(BINARY):
             parts = _binary(value)
             if parts is None:
                 refusal = refusal or (400, f"the metadata {name} is no base64.")
@@ -132,7 +166,23 @@ def _head(headers: list[tuple[str, str]]) -> CallHead:
         encoding=named.get("grpc-encoding", "identity"),
         accepted=frozenset(named.get("grpc-accept-encoding", "").replace(" ", "").split(",")),
         refusal=refusal,
+        malformed=_malformed(headers),
     )
+
+
+def _malformed(headers: list[tuple[str, str]]) -> str:
+    """Why they are the headers of no request; empty when they are."""
+    pseudo = [name for name, _ in headers if name.startswith(":")]
+    if any(name.startswith(":") for name, _ in headers[len(pseudo) :]):
+        return "a pseudo-header comes after others"
+    if not set(pseudo) <= _PSEUDO or len(set(pseudo)) != len(pseudo) or not set(_NEEDED) <= set(pseudo):
+        return "a pseudo-header is missing, unknown or doubled"
+    for name, value in headers:
+        if not _NAME.fullmatch(name) or _BROKEN_VALUE.search(value):
+            return "a header's name or value holds what it may not"
+        if name in _OF_CONNECTIONS or (name == "te" and value != "trailers"):
+            return "a header belongs to HTTP/1.1"
+    return ""
 
 
 def _refusal(headers: dict[str, str]) -> tuple[int, str] | None:
@@ -154,53 +204,3 @@ def _binary(value: str) -> list[bytes] | None:
         return [base64.b64decode(part + "=" * (-len(part) % 4), validate=True) for part in value.split(",")]
     except (binascii.Error, ValueError):
         return None
-
-
-def block_of(headers: Iterable[tuple[str, str | bytes]]) -> bytes:
-    """Headers as literals that the peer does not keep."""
-    return b"".join(_literal(name.lower(), value) for name, value in headers)
-
-
-def _literal(name: str, value: str | bytes) -> bytes:
-    if name.endswith(_BINARY):
-        content = base64.b64encode(value if isinstance(value, bytes) else value.encode()).rstrip(b"=")
-    else:
-        content = _CONTROL.sub("?", value.decode("latin-1") if isinstance(value, bytes) else value).encode()
-    return b"\x00" + _string(name.encode()) + _string(content)
-
-
-def _string(content: bytes) -> bytes:
-    """A string after its length, whose prefix has seven bits."""
-    size = len(content)
-    if size < 0x7F:
-        return bytes((size,)) + content
-    encoded = bytearray((0x7F,))
-    size -= 0x7F
-    while size >= 0x80:
-        encoded.append(size & 0x7F | 0x80)
-        size >>= 7
-    encoded.append(size)
-    return bytes(encoded) + content
-
-
-# The dynamic table that we never write to is made empty before a connection's first block, so that no bound on it can be passed.
-NO_TABLE = b"\x20"
-
-_STATUS_200 = b"\x88"
-RESPONSE_HEAD = _STATUS_200 + block_of([("content-type", CONTENT_TYPE), ("grpc-accept-encoding", "identity,deflate,gzip")])
-TRAILERS_OK = block_of([("grpc-status", "0")])
-
-
-def trailers(code: int, details: str, metadata: Iterable[tuple[str, str | bytes]]) -> bytes:
-    """The headers that end a call."""
-    if not (code or details or metadata):
-        return TRAILERS_OK
-    headers: list[tuple[str, str | bytes]] = [("grpc-status", str(code))]
-    if details:
-        headers.append(("grpc-message", quote(details, safe=" !\"#$&'()*+,/:;<=>?@[\\]^`{|}~", errors="replace")))
-    return block_of([*headers, *metadata])
-
-
-def plain_refusal(status: int) -> bytes:
-    """The headers that answer what is no call."""
-    return block_of([(":status", str(status)), ("content-type", "text/plain")])

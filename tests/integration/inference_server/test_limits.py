@@ -27,10 +27,12 @@ from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import Admission, QueueLimits
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
+from inference_server.service.connection_metrics import ConnectionMetrics
 from inference_server.service.errors import status_of
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics import CallMetrics
 from inference_server.service.request_limits import RequestLimits
+from inference_server.service.server import Connection, GrpcServer
 from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.streaming import InferStream
 from inference_server.service.wire_format import parse_request
@@ -99,6 +101,26 @@ async def _name_characters(folder: Path, models: ServingModels) -> None:
 @passing("uri_characters")
 async def _uri_characters(folder: Path, models: ServingModels) -> None:
     RequestLimits(uri_characters=9).check(slides_pb2.GetSlideInfoRequest(slide_uri="x" * 10))
+
+
+@passing("connections")
+async def _connections(folder: Path, models: ServingModels) -> None:
+    """A client that is turned away is told nothing; the counter is."""
+    refused: list[str] = []
+    metrics = ConnectionMetrics(CollectorRegistry(), limit_refused=refused.append)
+    server = GrpcServer(
+        address="127.0.0.1:0", services=[], lifecycle=Lifecycle(), connection=Connection(max_connections=1), metrics=metrics
+    )
+    await server.start()
+    _, port = server.address.split(":")
+    writers = [(await asyncio.open_connection("127.0.0.1", int(port)))[1] for _ in range(2)]
+    async with asyncio.timeout(10):
+        while not refused:
+            await asyncio.sleep(0.02)
+    for writer in writers:
+        writer.close()
+    await server.stop(grace_seconds=0, drain_seconds=0, hurry=asyncio.Event())
+    raise InferenceError("as counted", limit=refused[0])
 
 
 @passing("calls")
@@ -329,7 +351,7 @@ async def test_what_passes_a_limit_is_refused_and_names_it(limit: str, tmp_path:
     with pytest.raises(InferenceError) as caught:
         await CASES[limit](tmp_path, models)
     assert caught.value.limit == limit
-    if limit != "page_pixels":  # which ends a page, and not its request
+    if limit not in {"page_pixels", "connections"}:  # which end a page, and a connection, and no request
         assert status_of(caught.value).name == documented()[limit][-1]
 
 
