@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import ctypes
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -14,9 +14,9 @@ import onnxruntime
 
 from inference_server.engine.cuda import Device
 from inference_server.engine.failures import failure_on_device
+from inference_server.engine.graphs import GRAPH_SHAPES, GraphShapes
 from inference_server.engine.onnxruntime_device import DeviceRuns, Transfers
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
-from inference_server.engine.profiles import Profile
 from inference_server.errors import ModelFailed
 
 # ONNX Runtime's names of element types, and numpy's.
@@ -43,7 +43,7 @@ _ERRORS_ONLY = 3
 # Options of a load that are this server's, beside the provider's own: each 0 or 1.
 PINNED_INPUT, PINNED_OUTPUT = "pinned_input", "pinned_output"
 _CUDA_GRAPHS = ("enable_cuda_graph", "trt_cuda_graph_enable")
-_TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT)
+_TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT, GRAPH_SHAPES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -98,18 +98,6 @@ def tensorrt_provider(device_id: int, engine_cache: Path, *, most_bytes: int = 0
         helpers=(("CUDAExecutionProvider", _cuda_options(device_id, most_bytes)),),
         device_id=device_id,
     )
-
-
-def provider_options(profiles: Sequence[Profile]) -> dict[str, str]:
-    """Ranges of shapes in the words of the TensorRT provider, which takes several for each input."""
-    words = {"trt_profile_min_shapes": "least", "trt_profile_opt_shapes": "best", "trt_profile_max_shapes": "most"}
-    return {
-        option: ",".join(
-            f"{name}:{'x'.join(map(str, getattr(told, part)))}" for profile in profiles for name, told in sorted(profile.items())
-        )
-        for option, part in words.items()
-        if profiles
-    }
 
 
 def _cuda_options(device_id: int, most_bytes: int) -> dict[str, str]:
@@ -227,7 +215,7 @@ def _transfers(options: Mapping[str, str]) -> Transfers:
     return Transfers(
         pinned_input=options.get(PINNED_INPUT) != "0",
         pinned_output=options.get(PINNED_OUTPUT) != "0",
-        graphs=any(options.get(option) == "1" for option in _CUDA_GRAPHS),
+        graphs=GraphShapes.of(options) if any(options.get(option) == "1" for option in _CUDA_GRAPHS) else None,
     )
 
 

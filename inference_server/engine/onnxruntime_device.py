@@ -13,6 +13,7 @@ import numpy as np
 import onnxruntime
 
 from inference_server.engine.cuda import Bytes, Device, DeviceBuffer
+from inference_server.engine.graphs import GraphShapes
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
@@ -20,7 +21,6 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 _ONNX_BFLOAT16 = 16
 # Run option: which recorded graph a run is, and the number that stands for none.
 _GRAPH, _NO_GRAPH = "gpu_graph_id", "-1"
-_MOST_GRAPHS = 16
 _LEAST_BYTES = 4096
 
 
@@ -31,8 +31,8 @@ class Transfers:
     # Whether inputs and outputs pass through page-locked memory.
     pinned_input: bool = True
     pinned_output: bool = True
-    # Whether the runs of each shape are recorded once and then launched whole.
-    graphs: bool = False
+    # The shapes whose runs are recorded once and then launched whole; None for none.
+    graphs: GraphShapes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,7 +65,7 @@ class DeviceRuns:
         """Compute outputs; they are copies."""
         started = time.perf_counter()
         self._device.activate()
-        recorded = self._graph(inputs) if self._transfers.graphs else None
+        recorded = self._graph(inputs)
         outputs = self._replayed(recorded, names, inputs) if recorded else self._bound(names, inputs)
         self.seconds += time.perf_counter() - started
         return outputs
@@ -92,10 +92,11 @@ class DeviceRuns:
         return self._receive({name: (recorded.outputs[name][0], recorded.outputs[name][1].address) for name in names})
 
     def _graph(self, inputs: Tensors) -> _Recorded | None:
-        """What stands for these shapes; ONNX Runtime records it at its first run. None when there are too many."""
-        key = tuple(sorted((name, tensor.shape) for name, tensor in inputs.items()))
+        """What stands for these shapes; ONNX Runtime records it at its first run. None when they are not to be recorded."""
+        shapes = {name: tensor.shape for name, tensor in inputs.items()}
+        key = tuple(sorted(shapes.items()))
         if key not in self._recorded:
-            if len(self._recorded) >= _MOST_GRAPHS:
+            if self._transfers.graphs is None or not self._transfers.graphs.records(shapes, len(self._recorded)):
                 return None
             self._recorded[key] = self._fixed(inputs, len(self._recorded) + 1)
         return self._recorded[key]

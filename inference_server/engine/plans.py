@@ -7,13 +7,14 @@ import hashlib
 import json
 import shutil
 import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from inference_server.engine.profiles import Profile, read_profile, written
+from inference_server.errors import ConfigurationError
 
 PLAN_FILE = "model.plan"
 _RECIPE_FILE = "recipe.json"
@@ -105,9 +106,25 @@ class PlanCache:
             finally:
                 shutil.rmtree(scratch, ignore_errors=True)
 
+    def keep_profiles(self, digest: str, profiles: Sequence[Profile]) -> None:
+        """Have a model built for these ranges, whatever its configuration says."""
+        self._write(self._profiles(digest), json.dumps([written(profile) for profile in profiles]).encode())
+
+    def kept_profiles(self, digest: str) -> tuple[Profile, ...]:
+        """What was kept of a model; none where nothing was."""
+        try:
+            return tuple(map(read_profile, json.loads(self._profiles(digest).read_text(encoding="utf-8"))))
+        except (OSError, ValueError, ConfigurationError):
+            return ()
+
     def write_timings(self, recipe: Recipe, content: bytes) -> None:
         """Put timings in the place of those there were; readers see either, whole."""
-        path = self.timing_cache(recipe)
+        self._write(self.timing_cache(recipe), content)
+
+    def _profiles(self, digest: str) -> Path:
+        return self._root / "profiles" / f"{digest[:32]}.json"
+
+    def _write(self, path: Path, content: bytes) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with tempfile.NamedTemporaryFile(dir=path.parent, suffix=".tmp", delete=False) as file:
             file.write(content)

@@ -96,6 +96,13 @@ def _likely_range(spec: TensorSpec, rows: int, told: Shape | None) -> Range:
     return Range(least=tuple(least), best=best, most=tuple(most))
 
 
+def most_rows(engine: object, rows: int) -> int:
+    """The largest batch of so many rows that an engine takes: one without profiles takes any."""
+    profiles: Sequence[Profile] = getattr(engine, "profiles", ())
+    largest = [min((told.most[0] for told in profile.values() if told.most), default=rows) for profile in profiles]
+    return min(rows, max(largest, default=rows))
+
+
 def fitting(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> int | None:
     """The number of the tightest profile that holds these shapes; None when none does."""
     found = [
@@ -104,3 +111,40 @@ def fitting(profiles: Sequence[Profile], shapes: Mapping[str, Shape]) -> int | N
         if all(name in shapes and each.holds(shapes[name]) for name, each in profile.items())
     ]
     return min(found)[1] if found else None
+
+
+_PARTS = {"trt_profile_min_shapes": "least", "trt_profile_opt_shapes": "best", "trt_profile_max_shapes": "most"}
+
+
+def provider_shapes(profiles: Sequence[Profile]) -> dict[str, str]:
+    """Profiles in the words of ONNX Runtime's TensorRT provider: `input:1x3,input:4x3`, one after another for each input."""
+    return {
+        option: ",".join(f"{name}:{'x'.join(map(str, getattr(told, part)))}" for each in profiles for name, told in sorted(each.items()))
+        for option, part in _PARTS.items()
+        if profiles
+    }
+
+
+def read_provider_shapes(options: Mapping[str, str]) -> tuple[dict[str, Range], ...]:
+    """The reverse; none where the options name no shapes. Raises `ConfigurationError`."""
+    told = {part: _by_input(options.get(option, ""), option) for option, part in _PARTS.items()}
+    counts = {(name, len(shapes)) for part in told.values() for name, shapes in part.items()}
+    if not counts:
+        return ()
+    if any(set(part) != {name for name, _ in counts} for part in told.values()) or len({count for _, count in counts}) > 1:
+        raise ConfigurationError(f"{', '.join(_PARTS)} must name the same inputs, each equally often")
+    texts = [
+        ",".join(f"{name}={told['least'][name][number]}:{told['best'][name][number]}:{told['most'][name][number]}" for name, _ in counts)
+        for number in range(next(iter(counts))[1])
+    ]
+    return tuple(map(read_profile, texts))
+
+
+def _by_input(text: str, option: str) -> dict[str, list[str]]:
+    shapes: dict[str, list[str]] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        name, _, shape = part.rpartition(":")
+        if not name or not re.fullmatch(r"\d+(x\d+)*", shape):
+            raise ConfigurationError(f"{option} has {part!r}; expected INPUT:SIZES, such as x:1x3x224x224")
+        shapes.setdefault(name, []).append(shape)
+    return shapes

@@ -14,6 +14,7 @@ import structlog
 
 from inference_server.engine.cuda import Bytes, Device, Graph
 from inference_server.engine.failures import failure_on_device
+from inference_server.engine.graphs import CUDA_GRAPHS, GraphShapes
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.engine.profiles import Range, fitting, written
 from inference_server.engine.tensorrt_slot import Scratch, Slot
@@ -33,9 +34,6 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 # What a plan computes in that its owner built: nobody but him knows.
 PLAN = "plan"
 PRECISIONS = ("float32", "float16", "bfloat16")
-# Options of a load: whether each shape is recorded once and then launched whole, and the most shapes that are.
-CUDA_GRAPHS = "cuda_graphs"
-_MOST_GRAPHS = 16
 _log = structlog.get_logger(__name__)
 
 
@@ -93,17 +91,18 @@ class TensorRtLoader:
                 f"({self.version}) and the kind of GPU that they were built with",
                 self._messages.last,
             )
-        graphs = (options or {}).get(CUDA_GRAPHS) == "1"
+        given = options or {}
+        graphs = GraphShapes.of(given) if given.get(CUDA_GRAPHS) == "1" else None
         return TensorRtEngine(engine, api=self._api, device=self._device, messages=self._messages, precision=precision, graphs=graphs)
 
 
 class TensorRtEngine:
     """A plan with one execution context for each optimisation profile, which share the memory of a run.
 
-    `graphs`: record each shape as a CUDA graph.
+    `graphs`: the shapes that are recorded as CUDA graphs; None for none.
     """
 
-    def __init__(self, engine: Any, *, api: Any, device: Device, messages: Any, precision: str, graphs: bool) -> None:
+    def __init__(self, engine: Any, *, api: Any, device: Device, messages: Any, precision: str, graphs: GraphShapes | None) -> None:
         self.name = "tensorrt"
         self.precision = precision
         # Seconds that the GPU worked, all runs together.
@@ -121,7 +120,8 @@ class TensorRtEngine:
         self._scratch = Scratch(device, int(engine.device_memory_size_v2))
         self._api = api
         self._slots = [self._slot(number) for number in range(len(self.profiles))]
-        self._graphs: dict[tuple[Any, ...], tuple[Slot, Graph]] | None = {} if graphs else None
+        self._graph_shapes = graphs
+        self._graphs: dict[tuple[Any, ...], tuple[Slot, Graph]] = {}
         self._staged: dict[str, Bytes] = {}
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
@@ -188,14 +188,15 @@ class TensorRtEngine:
         A graph is bound to its context's shapes and addresses, so that each has a context of its own.
         """
         slot = self._slots[number]
-        if self._graphs is None or slot.never_records:
+        if self._graph_shapes is None or slot.never_records:
             return slot, None
-        key = tuple(sorted((name, tensor.shape) for name, tensor in given.items()))
+        shapes = {name: tensor.shape for name, tensor in given.items()}
+        key = tuple(sorted(shapes.items()))
         if key not in self._graphs:
-            if len(self._graphs) >= _MOST_GRAPHS:
+            if not self._graph_shapes.records(shapes, len(self._graphs)):
                 return slot, None
             own = self._slot(number)
-            own.shape({name: tensor.shape for name, tensor in given.items()})
+            own.shape(shapes)
             if own.never_records:
                 slot.never_records = True
                 return slot, None

@@ -17,7 +17,7 @@ from typing import Any
 
 from inference_server.engine.cuda import CudaDevice
 from inference_server.engine.plans import PLAN_FILE, PlanCache, Recipe
-from inference_server.engine.profiles import Profile
+from inference_server.engine.profiles import Profile, provider_shapes
 from inference_server.engine.tensorrt import bindings, messages
 from inference_server.errors import ConfigurationError, InferenceError, ModelFailed
 
@@ -112,7 +112,7 @@ def build_with_onnxruntime(recipe: Recipe, folder: Path, cache: PlanCache, repor
     """Let ONNX Runtime's TensorRT provider build and keep its engines in a folder, by a first run at each profile's best shapes."""
     import numpy as np
 
-    from inference_server.engine.onnxruntime import OnnxRuntimeLoader, provider_options, tensorrt_provider
+    from inference_server.engine.onnxruntime import OnnxRuntimeLoader, tensorrt_provider
     from inference_server.engine.sample import filled
 
     bindings()  # brings the libraries that the provider needs
@@ -120,7 +120,7 @@ def build_with_onnxruntime(recipe: Recipe, folder: Path, cache: PlanCache, repor
     timings.mkdir(parents=True, exist_ok=True)
     report("building with ONNX Runtime", 0, 1)
     loader = OnnxRuntimeLoader(threads=0, provider=tensorrt_provider(recipe.device, folder))
-    options = provider_options(recipe.profiles) | {"trt_timing_cache_path": str(timings)} | dict(recipe.options)
+    options = provider_shapes(recipe.profiles) | {"trt_timing_cache_path": str(timings)} | dict(recipe.options)
     engine = loader.load(recipe.path, recipe.precision, options=options)
     generator = np.random.default_rng(1)
     for profile in recipe.profiles:
