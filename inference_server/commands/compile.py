@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from enum import Enum
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from inference_server.engine.building import BuildState
 
 
-class Precision(str, Enum):
+class Precision(StrEnum):
     """What engines compute in."""
 
     FLOAT32 = "float32"

@@ -121,7 +121,7 @@ class AheadOfTime:
         )
 
     def keep_profiles(self, model: Buildable, profiles: Sequence[Profile]) -> None:
-        """Build a model for these ranges from now on, whatever its configuration says. Raises `ConfigurationError` where they do not fit."""
+        """Build a model for these ranges from now on, whatever its configuration says. Raises `ConfigurationError`."""
         for profile in profiles:
             check_profile(profile, self._inputs_of(model))
         self.plans.keep_profiles(model.digest, profiles)

@@ -59,7 +59,7 @@ class ModelBuilds:
         self._recipes[model, version] = (*(recipe for recipe in known if recipe in unbuilt or self._state(recipe) == BUILT), *lacking)
         loop = asyncio.get_running_loop()
         for recipe in unbuilt:
-            self._builder.request(recipe, partial(self._told, loop, model, version))
+            self._builder.request(recipe, partial(self._told, loop, model, version, recipe))
         self._tell(model, version)
 
     def gone(self, model: str, version: str) -> None:
@@ -85,14 +85,16 @@ class ModelBuilds:
         if self._builder is not None:
             await asyncio.to_thread(self._builder.close)
 
-    def _told(self, loop: asyncio.AbstractEventLoop, model: str, version: str) -> None:
+    def _told(self, loop: asyncio.AbstractEventLoop, model: str, version: str, recipe: Recipe) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more
-            loop.call_soon_threadsafe(self._ended, model, version)
+            loop.call_soon_threadsafe(self._ended, model, version, recipe)
 
-    def _ended(self, model: str, version: str) -> None:
+    def _ended(self, model: str, version: str, recipe: Recipe) -> None:
         if (model, version) not in self._recipes:
             return
         self._tell(model, version)
+        if self._state(recipe) != BUILT:
+            return
         reload = asyncio.get_running_loop().create_task(self._load_anew(model))
         self._reloads.add(reload)
         reload.add_done_callback(self._reloads.discard)
