@@ -215,7 +215,10 @@ class PeerMemory:
         """Bytes from an address to the end of its allocation."""
         from cuda.bindings import driver
 
-        error, base, size = driver.cuMemGetAddressRange(driver.CUdeviceptr(address))
+        try:
+            error, base, size = driver.cuMemGetAddressRange(driver.CUdeviceptr(address))
+        except RuntimeError as failure:  # there is no driver
+            raise ModelFailed("the size of the memory of the handle cannot be had") from failure
         if int(error):
             raise ModelFailed("the size of the memory of the handle cannot be had")
         return int(base) + int(size) - address
