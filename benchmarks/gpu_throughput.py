@@ -1,9 +1,10 @@
 """How much of a GPU engine's own throughput is served by the scheduler?
 
 For each built-in model, and a ResNet-50-shaped and a ViT-L-shaped classifier of random weights: rows a second of loops over the engine
-with its best batch, one thread for each instance that serves, and of many callers of one row each through the scheduler, in one process
-and one run. The ratio is the figure; beside it the callers' latency and the share of the time in which the GPU computed. TensorRT's engines are
-built first, as `inference-server models compile` does. Needs a GPU and the extra `gpu`; without them it says so and exits 0.
+with its best batch, one thread for each instance that serves, and of many callers of one row each through the scheduler, in one
+process and one run. The ratio is the figure; beside it the callers' latency and the share of the time in which the GPU computed.
+TensorRT's engines are built first, as `inference-server models compile` does. Needs a GPU and the extra `gpu`; without them it says so
+and exits 0.
 
 Run: python benchmarks/gpu_throughput.py [--check] [--seconds 5] [--models NAME …] [--engine-cache FOLDER]
 """

@@ -58,7 +58,7 @@ def compile_models(
     Console().print(table)
     failed = [each for each in compiled if each.state.state == "failed"]
     for each in failed:
-        typer.echo(f"inference-server: {each.model} {each.engine}: {each.state.reason}", err=True)
+        typer.echo(f"inference-server: {' '.join(filter(None, (each.model, each.engine)))}: {each.state.reason}", err=True)
     if failed:
         raise typer.Exit(1)
 

@@ -46,12 +46,15 @@ class _Recorded:
 
 
 class DeviceRuns:
-    """The runs of one session on one GPU, one at a time."""
+    """The runs of one session on one GPU, one at a time. `kind`: ONNX Runtime's name of where `device` has its memory."""
 
-    def __init__(self, session: Any, device: Device, *, number: int, outputs: Sequence[TensorSpec], transfers: Transfers) -> None:
+    def __init__(
+        self, session: Any, device: Device, *, number: int, outputs: Sequence[TensorSpec], transfers: Transfers, kind: str = "cuda"
+    ) -> None:
         self._session = session
         self._device = device
         self._number = number
+        self._kind = kind
         self._types = {spec.name: spec.dtype for spec in outputs}
         self._transfers = transfers
         self._stream = device.stream()
@@ -77,7 +80,7 @@ class DeviceRuns:
             self._send(name, tensor, self._buffers[name])
             self._bind_input(binding, name, tensor, self._buffers[name])
         for name in names:
-            binding.bind_output(name, "cuda", self._number)
+            binding.bind_output(name, self._kind, self._number)
         self._stream.synchronize()
         self._session.run_with_iobinding(binding, _run_options(_NO_GRAPH) if self._transfers.graphs else None)
         values = binding.get_outputs()
@@ -113,11 +116,11 @@ class DeviceRuns:
         for name, shape in shapes.items():
             buffer = self._device.allocate(max(1, math.prod(shape) * self._types[name].itemsize))
             outputs[name] = (shape, buffer)
-            binding.bind_output(name, "cuda", self._number, _element(self._types[name]), shape, buffer.address)
+            binding.bind_output(name, self._kind, self._number, _element(self._types[name]), shape, buffer.address)
         return _Recorded(binding=binding, inputs=buffers, outputs=outputs, options=_run_options(str(number)))
 
     def _bind_input(self, binding: Any, name: str, tensor: Tensor, buffer: DeviceBuffer) -> None:
-        binding.bind_input(name, "cuda", self._number, _element(tensor.dtype), tensor.shape, buffer.address)
+        binding.bind_input(name, self._kind, self._number, _element(tensor.dtype), tensor.shape, buffer.address)
 
     def _send(self, name: str, tensor: Tensor, buffer: DeviceBuffer) -> None:
         if not tensor.nbytes:

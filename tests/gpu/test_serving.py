@@ -48,6 +48,10 @@ def _metrics(address: str) -> str:
     return urllib.request.urlopen(f"http://{address}/metrics", timeout=10).read().decode()
 
 
+def _client() -> subprocess.Popen[str]:
+    return subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+
 async def test_a_server_builds_in_the_background_tells_so_and_swaps(gpu: str, found: Runtimes, tmp_path: Path) -> None:
     onnx_models.write_model(tmp_path / "models", "products", onnx_models.products(24))
     async with (
@@ -74,7 +78,7 @@ async def test_a_server_builds_in_the_background_tells_so_and_swaps(gpu: str, fo
 
 async def test_tensors_lie_in_memory_that_another_process_allocated(gpu: str, found: Runtimes, tmp_path: Path) -> None:
     onnx_models.write_model(tmp_path / "models", "double", onnx_models.double())
-    client = subprocess.Popen([sys.executable, "-c", CLIENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    client = await asyncio.to_thread(_client)
     assert client.stdout
     handle = bytes.fromhex((await asyncio.to_thread(client.stdout.readline)).strip())
     try:
@@ -117,4 +121,4 @@ def test_the_command_builds_once_and_tells_failures(gpu: str, found: Runtimes, t
     onnx_models.write_model(tmp_path / "models", "texts", onnx_models.texts())
     (tmp_path / "models" / "double" / "1" / "model.onnx").write_bytes(b"no model")
     ended = run("--precision", "float16")
-    assert (1, True) == (ended.returncode, "double : model.onnx is no ONNX model" in ended.stderr), ended.stderr
+    assert (1, True) == (ended.returncode, "double: model.onnx is no ONNX model" in ended.stderr), ended.stderr
