@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -68,6 +69,12 @@ CPU = Provider(engine="onnxruntime", name="CPUExecutionProvider", options={"floa
 def installed_providers() -> tuple[str, ...]:
     """The execution providers that this build of ONNX Runtime was compiled with."""
     return tuple(onnxruntime.get_available_providers())
+
+
+def load_libraries() -> None:
+    """Load CUDA's libraries where they come as wheels: ONNX Runtime itself looks where the system has them only."""
+    if importlib.util.find_spec("nvidia") is not None:
+        onnxruntime.preload_dlls(directory="")
 
 
 def cuda_provider(device_id: int, *, most_bytes: int = 0) -> Provider:

@@ -12,7 +12,7 @@ import structlog
 from inference_server.engine import devices
 from inference_server.engine.ahead import AheadOfTime
 from inference_server.engine.cuda import CudaDevice
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader, cuda_provider, installed_providers, tensorrt_provider
+from inference_server.engine.onnxruntime import OnnxRuntimeLoader, cuda_provider, installed_providers, load_libraries, tensorrt_provider
 from inference_server.engine.plans import PlanCache
 from inference_server.engine.port import EngineLoader
 from inference_server.engine.tensorrt import TensorRtLoader, bindings
@@ -66,6 +66,7 @@ def discover(
     gpu = _gpu(device)
     number = int(device.removeprefix("cuda:"))
     _check_cuda()
+    load_libraries()
     there = CudaDevice(number)
     most_bytes = most_bytes or int(there.memory()[1] * _GPU_SHARE)
     cuda = OnnxRuntimeLoader(threads=threads, provider=cuda_provider(number, most_bytes=most_bytes), device=there)
