@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import threading
+import time
+import weakref
 from dataclasses import dataclass
 from typing import Any
 
 import structlog
 
+_SECONDS = 1.0
 _log = structlog.get_logger(__name__)
 
 
@@ -35,14 +39,21 @@ class GpuMonitor:
     def __init__(self, devices: tuple[str, ...]) -> None:
         self._library: Any = None
         self._handles: dict[str, Any] = {}
+        self._last: tuple[GpuReading, ...] = ()
         for device in devices:
             if device.startswith("cuda:"):
                 self._open(device)
+        if self._handles:
+            self._look()
+            threading.Thread(target=_keep_looking, args=(weakref.ref(self),), name="gpu-monitor", daemon=True).start()
 
     def readings(self) -> tuple[GpuReading, ...]:
-        """A look at each; one that cannot be read now is left out."""
+        """The last look at each, at most a second old; one that cannot be read is left out."""
+        return self._last
+
+    def _look(self) -> None:
         found = (self._reading(device, handle) for device, handle in self._handles.items())
-        return tuple(reading for reading in found if reading is not None)
+        self._last = tuple(reading for reading in found if reading is not None)
 
     def _open(self, device: str) -> None:
         try:
@@ -72,6 +83,14 @@ class GpuMonitor:
             memory_total=int(memory.total),
             utilisation=busy,
         )
+
+
+def _keep_looking(monitor: weakref.ref[GpuMonitor]) -> None:
+    """The driver may take its time: whoever asks must not wait for it. Ends with its monitor."""
+    while (there := monitor()) is not None:
+        there._look()
+        del there
+        time.sleep(_SECONDS)
 
 
 def _pci_address(number: int) -> bytes:

@@ -16,7 +16,7 @@ from inference_server.engine.onnxruntime import OnnxRuntimeLoader, cuda_provider
 from inference_server.engine.plans import PlanCache
 from inference_server.engine.port import EngineLoader
 from inference_server.engine.tensorrt import TensorRtLoader, bindings
-from inference_server.errors import ConfigurationError
+from inference_server.errors import ConfigurationError, ModelFailed
 
 # Of a GPU's memory, for the arena of a session.
 _GPU_SHARE = 0.9
@@ -67,7 +67,7 @@ def discover(
     number = int(device.removeprefix("cuda:"))
     _check_cuda()
     load_libraries()
-    there = CudaDevice(number)
+    there = _cuda_device(device, number)
     most_bytes = most_bytes or int(there.memory()[1] * _GPU_SHARE)
     cuda = OnnxRuntimeLoader(threads=threads, provider=cuda_provider(number, most_bytes=most_bytes), device=there)
     built, ahead = _built_ahead(there, number, threads, engine_cache, precisions, most_bytes) if engine_cache else ((), None)
@@ -121,6 +121,13 @@ def _gpu(device: str) -> devices.Device:
         there = ", ".join(["cpu", *(gpu.id for gpu in found)])
         raise ConfigurationError(f"there is no device {device}; there are: {there}")
     return matching[0]
+
+
+def _cuda_device(device: str, number: int) -> CudaDevice:
+    try:
+        return CudaDevice(number)
+    except ModelFailed as error:
+        raise ConfigurationError(f"{device} cannot be used: {error}; NVIDIA's driver must be one for CUDA 13, 580 or newer") from error
 
 
 def _check_cuda() -> None:

@@ -259,6 +259,9 @@ class _Loading:
 
     def _warm_up(self, placed: PlacedEngine, completed: Completed) -> None:
         engine = placed.engine
+        for rows, shapes in self._configuration.gpu.graph_specs if placed.device != "cpu" else ():
+            with contextlib.suppress(ModelFailed):  # what is recorded now is not recorded in a request
+                engine.run(representative(_specs(engine.inputs, completed), rows=rows, shapes=self._shapes_like(shapes)))
         if not self._configuration.warmups:
             with contextlib.suppress(ModelFailed):  # the sample is a guess
                 engine.run(self._sample(engine))
@@ -267,6 +270,9 @@ class _Loading:
             for _ in range(warmup.count):
                 with contextlib.suppress(*([DeviceFailed] if placed.spare else [])):  # each request will be told
                     engine.run(tensors)
+
+    def _shapes_like(self, told: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
+        return {**self._configuration.warmup_shapes, **told}
 
     def _warmup_request(self, warmup: Warmup, engine: Engine, completed: Completed) -> Tensors:
         tensors = warmup_tensors(warmup, batched=completed.max_batch_size > 0)
