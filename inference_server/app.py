@@ -175,6 +175,7 @@ def serving_models(settings: Settings, registry: CollectorRegistry) -> ServingMo
         gpu_memory_bytes=settings.gpu_memory_bytes,
         cpu_fallback=settings.fallback == "cpu",
     )
+    builds = settings.device != "cpu" and settings.build_engines == "background"
     return ServingModels(
         ModelRepository(settings.models),
         engines,
@@ -182,7 +183,7 @@ def serving_models(settings: Settings, registry: CollectorRegistry) -> ServingMo
         limits=limits,
         engine=settings.engine,
         options=options,
-        builder=EngineBuilds(settings.engine_cache / PLANS) if _builds(settings) else None,
+        builder=EngineBuilds(settings.engine_cache / PLANS) if builds else None,
     )
 
 
@@ -195,10 +196,6 @@ def runtimes(settings: Settings, device: str) -> Runtimes:
         precisions=settings.tensorrt,
         most_bytes=settings.gpu_memory_bytes,
     )
-
-
-def _builds(settings: Settings) -> bool:
-    return settings.device != "cpu" and settings.build_engines == "background"
 
 
 def _cuda_memory(settings: Settings) -> CudaMemory:

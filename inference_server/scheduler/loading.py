@@ -21,11 +21,11 @@ from inference_server.engine.selection import AUTO, PLAN_SUFFIX, EngineSelector,
 from inference_server.errors import ConfigurationError, DeviceFailed, InvalidTensor, ModelFailed
 from inference_server.models.completion import Completed, complete
 from inference_server.models.repository import ModelFolder, VersionFile
-from inference_server.models.values import Batching, ConfigMessage, Configuration, Placement, Warmup
+from inference_server.models.values import Batching, ConfigMessage, Configuration, Warmup
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import SpareEngine
 from inference_server.scheduler.memory import Holdings, MemoryBudget
-from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, profiles_of
+from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
 from inference_server.scheduler.validation import Signature
 from inference_server.scheduler.warmup import warmup_tensors
@@ -99,11 +99,7 @@ class ModelLoader:
 
     def places(self, folder: ModelFolder) -> list[Place]:
         """Where each instance goes."""
-        return [
-            Place(selector=selector, rate=placement.rate)
-            for placement in folder.configuration.placements
-            for selector in self._placed(folder.name, placement)
-        ]
+        return places_of(folder.name, folder.configuration, self._engines)
 
     def pin(self, configuration: Configuration, device: str) -> str:
         """The engine that a model must have on a device, or `auto`."""
@@ -118,19 +114,6 @@ class ModelLoader:
             outputs=engine.outputs,
             default_max_batch_size=most_rows(engine, self.default_max_batch_size) if batches else 0,
         )
-
-    def _placed(self, name: str, placement: Placement) -> list[EngineSelector]:
-        own = next(iter(self._engines))
-        gpus = [device for device in self._engines if device.startswith("cuda:")]
-        if placement.gpus:
-            gpus = [device for device in gpus if int(device.removeprefix("cuda:")) in placement.gpus]
-        devices = {"cpu": [device for device in self._engines if device == "cpu"], "gpu": gpus, "auto": [own]}[placement.kind]
-        if not devices:
-            raise ConfigurationError(
-                f"model {name} has an instance_group of KIND_{placement.kind.upper()} with gpus {list(placement.gpus)}; this server runs "
-                f"on {', '.join(self._engines)}: use KIND_AUTO or change the server's device"
-            )
-        return [self._engines[device] for device in devices for _ in range(placement.count)]
 
 
 class _Loading:
@@ -261,7 +244,8 @@ class _Loading:
         engine = placed.engine
         for rows, shapes in self._configuration.gpu.graph_specs if placed.device != "cpu" else ():
             with contextlib.suppress(ModelFailed):  # what is recorded now is not recorded in a request
-                engine.run(representative(_specs(engine.inputs, completed), rows=rows, shapes=self._shapes_like(shapes)))
+                told = {**self._configuration.warmup_shapes, **shapes}
+                engine.run(representative(_specs(engine.inputs, completed), rows=rows, shapes=told))
         if not self._configuration.warmups:
             with contextlib.suppress(ModelFailed):  # the sample is a guess
                 engine.run(self._sample(engine))
@@ -270,9 +254,6 @@ class _Loading:
             for _ in range(warmup.count):
                 with contextlib.suppress(*([DeviceFailed] if placed.spare else [])):  # each request will be told
                     engine.run(tensors)
-
-    def _shapes_like(self, told: Mapping[str, tuple[int, ...]]) -> Mapping[str, tuple[int, ...]]:
-        return {**self._configuration.warmup_shapes, **told}
 
     def _warmup_request(self, warmup: Warmup, engine: Engine, completed: Completed) -> Tensors:
         tensors = warmup_tensors(warmup, batched=completed.max_batch_size > 0)

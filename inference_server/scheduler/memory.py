@@ -117,6 +117,11 @@ class Holdings:
             holding.release()
 
 
+def gpu_budgets(memories: Mapping[str, Callable[[], tuple[int, int]] | None], most_bytes: int = 0) -> dict[str, MemoryBudget]:
+    """The budget of each device that has memory of its own."""
+    return {device: gpu_budget(device, memory, most_bytes) for device, memory in memories.items() if memory is not None}
+
+
 def gpu_budget(device: str, memory: Callable[[], tuple[int, int]], most_bytes: int = 0) -> MemoryBudget:
     """The budget of a GPU. `memory`: its free and total bytes, asked anew; `most_bytes`: 0 for most of it."""
 

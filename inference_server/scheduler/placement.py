@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inference_server.engine.ahead import NATIVE, PROVIDER
@@ -14,7 +14,7 @@ from inference_server.engine.profiles import Profile, check_profile, likely_prof
 from inference_server.engine.selection import EngineOptions, EngineSelector
 from inference_server.errors import ConfigurationError
 from inference_server.models.accelerators import Accelerator
-from inference_server.models.values import Configuration, RateLimit
+from inference_server.models.values import Configuration, Placement, RateLimit
 
 CUDA = "onnxruntime-cuda"
 
@@ -25,6 +25,29 @@ class Place:
 
     selector: EngineSelector
     rate: RateLimit
+
+
+def places_of(name: str, configuration: Configuration, engines: Mapping[str, EngineSelector]) -> list[Place]:
+    """Where each instance goes; `engines` by device, the server's own first. Raises `ConfigurationError` for devices that are not there."""
+    return [
+        Place(selector=engines[device], rate=placement.rate)
+        for placement in configuration.placements
+        for device in _devices(name, placement, list(engines))
+        for _ in range(placement.count)
+    ]
+
+
+def _devices(name: str, placement: Placement, there: list[str]) -> list[str]:
+    gpus = [device for device in there if device.startswith("cuda:")]
+    if placement.gpus:
+        gpus = [device for device in gpus if int(device.removeprefix("cuda:")) in placement.gpus]
+    devices = {"cpu": [device for device in there if device == "cpu"], "gpu": gpus, "auto": there[:1]}[placement.kind]
+    if not devices:
+        raise ConfigurationError(
+            f"model {name} has an instance_group of KIND_{placement.kind.upper()} with gpus {list(placement.gpus)}; this server runs "
+            f"on {', '.join(there)}: use KIND_AUTO or change the server's device"
+        )
+    return devices
 
 
 def accelerator_on(configuration: Configuration, device: str) -> Accelerator | None:

@@ -22,7 +22,7 @@ from inference_server.scheduler.device_times import DeviceTimes
 from inference_server.scheduler.ensemble import ServedEnsemble
 from inference_server.scheduler.load_order import check_ends, load_order
 from inference_server.scheduler.loading import ModelLoader
-from inference_server.scheduler.memory import MemoryBudget, gpu_budget
+from inference_server.scheduler.memory import MemoryBudget, gpu_budgets
 from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
@@ -61,11 +61,7 @@ class ServingModels:
         self._repository = repository
         self._options = options or SchedulingOptions()
         self._memory = MemoryBudget(self._options.model_memory_bytes)
-        gpu_memory = {
-            device: gpu_budget(device, selector.device_memory, self._options.gpu_memory_bytes)
-            for device, selector in engines.items()
-            if selector.device_memory is not None
-        }
+        gpu_memory = gpu_budgets({device: each.device_memory for device, each in engines.items()}, self._options.gpu_memory_bytes)
         self._loader = ModelLoader(
             engines,
             pin=engine,
