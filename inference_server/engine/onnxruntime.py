@@ -15,9 +15,9 @@ import onnxruntime
 
 from inference_server.engine.cuda import Device
 from inference_server.engine.failures import failure_on_device
-from inference_server.engine.graphs import GRAPH_SHAPES, GraphShapes
-from inference_server.engine.onnxruntime_device import DeviceRuns, Transfers
+from inference_server.engine.onnxruntime_device import DeviceRuns
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.engine.transfers import GRAPH_SHAPES, PINNED_INPUT, PINNED_OUTPUT, Transfers
 from inference_server.errors import ModelFailed
 
 # ONNX Runtime's names of element types, and numpy's.
@@ -41,9 +41,7 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # TensorProto.BFLOAT16
 _ONNX_BFLOAT16 = 16
 _ERRORS_ONLY = 3
-# Options of a load that are this server's, beside the provider's own: each 0 or 1.
-PINNED_INPUT, PINNED_OUTPUT = "pinned_input", "pinned_output"
-_CUDA_GRAPHS = ("enable_cuda_graph", "trt_cuda_graph_enable")
+# Options of a load that are this server's, beside the provider's own.
 _TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT, GRAPH_SHAPES)
 
 
@@ -164,7 +162,7 @@ class OnnxRuntimeLoader:
             )
         engine = OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
         if self._device is not None and self._provider.device_id is not None:
-            engine.bind(self._device, self._provider.device_id, _transfers(options or {}))
+            engine.bind(self._device, self._provider.device_id, Transfers.of(options or {}))
         return engine
 
 
@@ -216,14 +214,6 @@ class OnnxRuntimeEngine:
         """ONNX Runtime does not know numpy's bfloat16: it takes and gives it as bits."""
         values = {name: _to_value(tensor) for name, tensor in inputs.items()}
         return [_from_value(value) for value in self._session.run_with_ort_values(names, values)]
-
-
-def _transfers(options: Mapping[str, str]) -> Transfers:
-    return Transfers(
-        pinned_input=options.get(PINNED_INPUT) != "0",
-        pinned_output=options.get(PINNED_OUTPUT) != "0",
-        graphs=GraphShapes.of(options) if any(options.get(option) == "1" for option in _CUDA_GRAPHS) else None,
-    )
 
 
 def _to_value(tensor: Tensor) -> Any:

@@ -13,8 +13,8 @@ import numpy as np
 import onnxruntime
 
 from inference_server.engine.cuda import Bytes, Device, DeviceBuffer
-from inference_server.engine.graphs import GraphShapes
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.engine.transfers import Transfers
 
 _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # TensorProto.BFLOAT16
@@ -22,17 +22,6 @@ _ONNX_BFLOAT16 = 16
 # Run option: which recorded graph a run is, and the number that stands for none.
 _GRAPH, _NO_GRAPH = "gpu_graph_id", "-1"
 _LEAST_BYTES = 4096
-
-
-@dataclass(frozen=True, kw_only=True)
-class Transfers:
-    """How tensors travel, and how runs are launched."""
-
-    # Whether inputs and outputs pass through page-locked memory.
-    pinned_input: bool = True
-    pinned_output: bool = True
-    # The shapes whose runs are recorded once and then launched whole; None for none.
-    graphs: GraphShapes | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

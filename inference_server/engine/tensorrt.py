@@ -14,10 +14,10 @@ import structlog
 
 from inference_server.engine.cuda import Bytes, Device, Graph
 from inference_server.engine.failures import failure_on_device
-from inference_server.engine.graphs import CUDA_GRAPHS, GraphShapes
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.engine.profiles import Range, fitting, written
 from inference_server.engine.tensorrt_slot import Scratch, Slot
+from inference_server.engine.transfers import Transfers
 from inference_server.errors import ConfigurationError, DeviceFailed, ModelFailed
 
 # TensorRT's names of element types, and numpy's.
@@ -91,18 +91,17 @@ class TensorRtLoader:
                 f"({self.version}) and the kind of GPU that they were built with",
                 self._messages.last,
             )
-        given = options or {}
-        graphs = GraphShapes.of(given) if given.get(CUDA_GRAPHS) == "1" else None
-        return TensorRtEngine(engine, api=self._api, device=self._device, messages=self._messages, precision=precision, graphs=graphs)
+        transfers = Transfers.of(options or {})
+        return TensorRtEngine(engine, api=self._api, device=self._device, messages=self._messages, precision=precision, transfers=transfers)
 
 
 class TensorRtEngine:
     """A plan with one execution context for each optimisation profile, which share the memory of a run.
 
-    `graphs`: the shapes that are recorded as CUDA graphs; None for none.
+    `transfers`: how tensors travel and runs are launched.
     """
 
-    def __init__(self, engine: Any, *, api: Any, device: Device, messages: Any, precision: str, graphs: GraphShapes | None) -> None:
+    def __init__(self, engine: Any, *, api: Any, device: Device, messages: Any, precision: str, transfers: Transfers) -> None:
         self.name = "tensorrt"
         self.precision = precision
         # Seconds that the GPU worked, all runs together.
@@ -120,7 +119,7 @@ class TensorRtEngine:
         self._scratch = Scratch(device, int(engine.device_memory_size_v2))
         self._api = api
         self._slots = [self._slot(number) for number in range(len(self.profiles))]
-        self._graph_shapes = graphs
+        self._transfers = transfers
         self._graphs: dict[tuple[Any, ...], tuple[Slot, Graph]] = {}
         self._staged: dict[str, Bytes] = {}
 
@@ -156,13 +155,18 @@ class TensorRtEngine:
         return dict(inputs)
 
     def _stage(self, name: str, tensor: Tensor) -> Bytes:
-        """The elements in page-locked memory, which is kept and grown."""
-        kept = self._staged.get(name)
-        if kept is None or kept.nbytes < tensor.nbytes:
-            kept = self._staged[name] = self._device.pinned(_rounded(tensor.nbytes))
-        part = kept[: tensor.nbytes]
+        """The elements in page-locked memory, which is kept and grown, or where they are."""
+        if not self._transfers.pinned_input:
+            return np.ascontiguousarray(tensor).reshape(-1).view(np.uint8)
+        part = self._pinned(name, tensor.nbytes)
         part.view(tensor.dtype).reshape(tensor.shape)[...] = tensor
         return part
+
+    def _pinned(self, name: str, size: int) -> Bytes:
+        kept = self._staged.get(name)
+        if kept is None or kept.nbytes < size:
+            kept = self._staged[name] = self._device.pinned(_rounded(size))
+        return kept[:size]
 
     def _outputs(self, slot: Slot, names: tuple[str, ...]) -> dict[str, Tensor]:
         """Where an output's shape hangs on values, it is known only after the run: then there are two waits."""
@@ -173,14 +177,12 @@ class TensorRtEngine:
         for name in names:
             shape, address = slot.output(name)
             size = math.prod(shape) * types[name].itemsize
-            kept = self._staged.get(name)
-            if kept is None or kept.nbytes < size:
-                kept = self._staged[name] = self._device.pinned(_rounded(size))
-            hosts[name] = kept[:size].view(types[name]).reshape(shape)
+            host = self._pinned(name, size) if self._transfers.pinned_output else np.empty(size, np.uint8)
+            hosts[name] = host.view(types[name]).reshape(shape)
             if size:
-                self._stream.to_host(kept[:size], address)
+                self._stream.to_host(host, address)
         self.device_seconds += self._stream.synchronize()
-        return {name: host.copy() for name, host in hosts.items()}
+        return {name: host.copy() for name, host in hosts.items()} if self._transfers.pinned_output else dict(hosts)
 
     def _place(self, number: int, given: Mapping[str, Tensor]) -> tuple[Slot, Graph | None]:
         """The context to run in, and the graph of these very shapes where graphs are wanted.
@@ -188,12 +190,12 @@ class TensorRtEngine:
         A graph is bound to its context's shapes and addresses, so that each has a context of its own.
         """
         slot = self._slots[number]
-        if self._graph_shapes is None or slot.never_records:
+        if self._transfers.graphs is None or slot.never_records:
             return slot, None
         shapes = {name: tensor.shape for name, tensor in given.items()}
         key = tuple(sorted(shapes.items()))
         if key not in self._graphs:
-            if not self._graph_shapes.records(shapes, len(self._graphs)):
+            if not self._transfers.graphs.records(shapes, len(self._graphs)):
                 return slot, None
             own = self._slot(number)
             own.shape(shapes)

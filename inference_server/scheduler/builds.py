@@ -53,6 +53,9 @@ class ModelBuilds:
     def loaded(self, model: str, version: str, unbuilt: Sequence[Recipe]) -> None:
         """A version serves; ask for what it lacks. Engines that were asked for before stay told."""
         if self._builder is None:
+            if unbuilt:
+                hint = "build them with: inference-server models compile"
+                _log.warning("engines_not_built", model=model, version=version, engines=[each.label for each in unbuilt], hint=hint)
             return
         known = self._recipes.get((model, version), ())
         lacking = [recipe for recipe in unbuilt if recipe not in known]

@@ -7,11 +7,10 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from inference_server.engine.ahead import NATIVE, PROVIDER
-from inference_server.engine.graphs import CUDA_GRAPHS, GRAPH_SHAPES
-from inference_server.engine.onnxruntime import PINNED_INPUT, PINNED_OUTPUT
 from inference_server.engine.port import TensorSpec
 from inference_server.engine.profiles import Profile, check_profile, likely_profile, read_profile, read_provider_shapes
 from inference_server.engine.selection import EngineOptions, EngineSelector
+from inference_server.engine.transfers import CUDA_GRAPHS, GRAPH_SHAPES, PINNED_INPUT, PINNED_OUTPUT
 from inference_server.errors import ConfigurationError
 from inference_server.models.accelerators import Accelerator
 from inference_server.models.values import Configuration, Placement, RateLimit
@@ -71,8 +70,8 @@ def options_on(configuration: Configuration, device: str) -> EngineOptions:
         PROVIDER: {"trt_cuda_graph_enable": "1"} if gpu.graphs else {},
         NATIVE: {CUDA_GRAPHS: "1"} if gpu.graphs else {},
     }
-    if configuration.profiles and PROVIDER in options:
-        options[NATIVE] = options[PROVIDER]  # which of the two builds is told by the number of profiles
+    if PROVIDER in options and pin_of(configuration, device).partition(":")[0] == NATIVE:
+        options[NATIVE] = options.pop(PROVIDER)
     merged = {engine: {**mine, **shared, **options.get(engine, {})} for engine, mine in own.items()}
     return options | {engine: chosen for engine, chosen in merged.items() if chosen}
 

@@ -23,7 +23,7 @@ PROFILES = ("x=1x64:8x64:32x64", "x=33x64:64x64:128x64")
 LABELS = ("onnxruntime-cuda:float32", "onnxruntime-tensorrt:float32", "tensorrt:float32", "tensorrt:float16")
 OPTIONS: dict[str, dict[str, dict[str, str]]] = {
     "plain": {},
-    "pageable": {name: {"pinned_input": "0", "pinned_output": "0"} for name in ("onnxruntime-cuda", "onnxruntime-tensorrt")},
+    "pageable": {name: {"pinned_input": "0", "pinned_output": "0"} for name in ("onnxruntime-cuda", "onnxruntime-tensorrt", "tensorrt")},
     "graphs": {
         "onnxruntime-cuda": {"enable_cuda_graph": "1"},
         "onnxruntime-tensorrt": {"trt_cuda_graph_enable": "1"},

@@ -78,6 +78,14 @@ def test_memory_is_kept_from_run_to_run_grown_when_needed_and_let_go_of_with_the
     assert 0 == device.live_bytes
 
 
+def test_tensors_pass_by_page_locked_memory_where_the_owner_wants_it_so(tmp_path: Path) -> None:
+    device = FakeDevice()
+    engine = _engine(tmp_path, device, LARGE, options={"pinned_input": "0", "pinned_output": "0"})
+    kept = [engine.run(_x(2, 8, value=value))["doubled"] for value in (1, 2)]
+    assert [2.0, 4.0] == [float(output.max()) for output in kept]
+    assert 4 == _stream(device).unpinned
+
+
 def test_the_time_of_the_device_is_told(tmp_path: Path) -> None:
     engine = _engine(tmp_path, FakeDevice(), LARGE)
     engine.run(_x(2, 8))

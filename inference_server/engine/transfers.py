@@ -1,4 +1,4 @@
-"""Which shapes are recorded as CUDA graphs: those that the owner names, or all until there are many."""
+"""How tensors travel to a GPU and runs are launched there, as the options of a load tell."""
 
 from __future__ import annotations
 
@@ -6,8 +6,12 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-# Options of a load: whether graphs are recorded, and of what; and most shapes of one instance that are.
+# Options of a load: whether graphs are recorded, and of what; whether tensors pass through page-locked memory, 0 or 1.
 CUDA_GRAPHS, GRAPH_SHAPES = "cuda_graphs", "graph_shapes"
+PINNED_INPUT, PINNED_OUTPUT = "pinned_input", "pinned_output"
+# By what engines are asked for graphs: TensorRT itself, and ONNX Runtime's providers, in their own words.
+_GRAPHS = (CUDA_GRAPHS, "enable_cuda_graph", "trt_cuda_graph_enable")
+# Most shapes of one instance that are recorded.
 MOST_GRAPHS = 16
 
 
@@ -36,3 +40,23 @@ def _fits(rows: int, inputs: Mapping[str, tuple[int, ...]], shapes: Mapping[str,
     return all(
         shape[: len(batch)] == batch and (name not in inputs or shape[len(batch) :] == inputs[name]) for name, shape in shapes.items()
     )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Transfers:
+    """How tensors travel, and how runs are launched."""
+
+    # Whether inputs and outputs pass through page-locked memory.
+    pinned_input: bool = True
+    pinned_output: bool = True
+    # The shapes whose runs are recorded once and then launched whole; None for none.
+    graphs: GraphShapes | None = None
+
+    @classmethod
+    def of(cls, options: Mapping[str, str]) -> Transfers:
+        """As the options of a load tell."""
+        return cls(
+            pinned_input=options.get(PINNED_INPUT) != "0",
+            pinned_output=options.get(PINNED_OUTPUT) != "0",
+            graphs=GraphShapes.of(options) if any(options.get(option) == "1" for option in _GRAPHS) else None,
+        )
