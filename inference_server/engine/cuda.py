@@ -93,14 +93,14 @@ class CudaDevice:
         """See `Device`."""
         self.activate()
         (address,) = _call(self._runtime.cudaMalloc(max(1, size)))
-        return _Buffer(int(address), size, partial_free(self._runtime.cudaFree, int(address)))
+        return _Buffer(int(address), size, _freeing(self._runtime.cudaFree, int(address)))
 
     def pinned(self, size: int) -> Bytes:
         """See `Device`."""
         self.activate()
         (address,) = _call(self._runtime.cudaHostAlloc(max(1, size), self._runtime.cudaHostAllocDefault))
         memory = (ctypes.c_uint8 * max(1, size)).from_address(int(address))
-        weakref.finalize(memory, partial_free(self._runtime.cudaFreeHost, int(address)))
+        weakref.finalize(memory, _freeing(self._runtime.cudaFreeHost, int(address)))
         view: Bytes = np.ctypeslib.as_array(memory)
         return view[:size]
 
@@ -199,7 +199,7 @@ class _CudaGraph:
 class PeerMemory:
     """Memory that another process allocated on a GPU and told the handle of (CUDA IPC): fulfils the service's `PeerMemory`.
 
-    No error tells a handle. `Device` is made when it is first needed.
+    No error tells a handle. A process cannot open its own handles: CUDA has it so.
     """
 
     def open(self, handle: bytes, device: int) -> int:
@@ -243,7 +243,7 @@ class PeerMemory:
         _call(runtime.cudaMemcpy(target, source, size, getattr(runtime.cudaMemcpyKind, kind)))
 
 
-def partial_free(free: Callable[[int], Any], address: int) -> Callable[[], None]:
+def _freeing(free: Callable[[int], Any], address: int) -> Callable[[], None]:
     """A call that frees and never raises: at the end of the process the driver may be gone."""
 
     def run() -> None:

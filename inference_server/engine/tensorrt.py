@@ -135,8 +135,7 @@ class TensorRtEngine:
         self._device.activate()
         slot, graph = self._place(number, given)
         slot.shape({name: tensor.shape for name, tensor in given.items()})
-        for name, tensor in given.items():
-            self._stream.to_device(slot.inputs[name].address, self._stage(name, tensor))
+        self._send(slot, given)
         if graph is None:
             slot.enqueue()
         else:
@@ -153,6 +152,11 @@ class TensorRtEngine:
             expected = ", ".join(f"{name} {dtype.name}" for name, dtype in types.items())
             raise ModelFailed(f"tensorrt failed to run the model: expected {expected}")
         return dict(inputs)
+
+    def _send(self, slot: Slot, given: Mapping[str, Tensor]) -> None:
+        for name, tensor in given.items():
+            if tensor.nbytes:
+                self._stream.to_device(slot.inputs[name].address, self._stage(name, tensor))
 
     def _stage(self, name: str, tensor: Tensor) -> Bytes:
         """The elements in page-locked memory, which is kept and grown, or where they are."""
@@ -202,6 +206,7 @@ class TensorRtEngine:
             if own.never_records:
                 slot.never_records = True
                 return slot, None
+            self._send(own, given)  # a run on what lay in the memory before could reach anywhere
             own.enqueue()  # what is set up at the first run must not be recorded
             self._stream.synchronize()
             self._graphs[key] = (own, self._stream.record(own.enqueue))

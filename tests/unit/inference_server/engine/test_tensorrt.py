@@ -102,6 +102,15 @@ def test_cuda_graphs_are_recorded_once_for_each_shape_and_launched_after(tmp_pat
     assert (2, 4) == (_stream(device).recorded, _stream(device).launched)
 
 
+def test_a_graph_is_recorded_on_the_values_of_the_request_and_not_on_what_lay_in_the_memory(tmp_path: Path) -> None:
+    path = onnx_models.write_model(tmp_path, "lookup", onnx_models.lookup())  # indices beyond its table make it fail
+    device = FakeDevice()
+    engine = _loader(device).load(build_plan(tmp_path / "plan", recipe(path)), "float32", options={"cuda_graphs": "1"})
+    for index in ([3, 1], [0, 2]):
+        assert [10 * each for each in index] == engine.run({"index": np.array(index, np.int64)})["value"].tolist()
+    assert 1 == _stream(device).recorded
+
+
 def test_only_the_shapes_that_the_owner_names_are_recorded(tmp_path: Path) -> None:
     device = FakeDevice()
     shapes = json.dumps([[4, {"x": [8]}], [8, {}]])
