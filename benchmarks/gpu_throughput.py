@@ -82,7 +82,12 @@ def main() -> int:
         console.print("not measured: there is no GPU on this machine")
         return 0
     with tempfile.TemporaryDirectory() as folder:
-        settings = Settings.load(models=Path(folder, "models"), engine_cache=options.engine_cache or Path(folder, "engines"), device=DEVICE)
+        settings = Settings.load(
+            models=Path(folder, "models"),
+            engine_cache=options.engine_cache or Path(folder, "engines"),
+            device=DEVICE,
+            build_engines="none",  # what could not be built must not be tried again beside what is measured
+        )
         try:
             missing = prepare(settings, options.models, console)
             figures = asyncio.run(measure(settings, options.models, options.seconds, console))
