@@ -55,6 +55,10 @@ _CUDA = {
         "use_tf32",
     )
 }
+# As some write them, and as the runtimes do.
+_BOOLEANS = {"true": "1", "false": "0"}
+# What is so whatever is asked: built engines are kept, in the server's own folder.
+_ALWAYS = {("trt_engine_cache_enable", "true"), ("trt_engine_cache_enable", "1")}
 _OPTIONS = {"tensorrt": _TENSORRT, "cuda": _CUDA, "openvino": dict[str, str]()}
 
 
@@ -88,6 +92,7 @@ def _accelerator(name: str, kind: str, accelerator: str, parameters: Mapping[str
         expected = ", ".join(there for there_kind, there in _ENGINES if there_kind == kind)
         raise _wrong(name, kind, f"{accelerator or 'one without a name'}; expected {expected}")
     known = _OPTIONS[accelerator]
+    parameters = {key: _BOOLEANS.get(value.lower(), value) for key, value in parameters.items() if (key, value.lower()) not in _ALWAYS}
     strange = sorted(set(parameters) - {_PRECISION, *known})
     if strange:
         takes = ", ".join([_PRECISION, *known])

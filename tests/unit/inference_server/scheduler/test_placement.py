@@ -52,3 +52,14 @@ def test_the_owners_profiles_count_then_those_of_the_provider_then_likely_ones(t
         (tmp_path / name).mkdir()
         found = profiles_of(read(tmp_path / name, *parts, **more), [X], default_max_batch_size=32, device="cuda:0")
         assert expected == list(map(written, found)), name
+
+
+def test_truth_values_may_be_written_as_words_and_built_engines_are_kept_anyway(tmp_path: Path) -> None:
+    told = "".join(
+        f'parameters {{ key: "{key}" value: "{value}" }}'
+        for key, value in (("trt_cuda_graph_enable", "true"), ("trt_sparsity_enable", "False"), ("trt_engine_cache_enable", "True"))
+    )
+    configuration = _read(
+        tmp_path, f'optimization {{ execution_accelerators {{ gpu_execution_accelerator {{ name: "tensorrt" {told} }} }} }}'
+    )
+    assert {"onnxruntime-tensorrt": {"trt_cuda_graph_enable": "1", "trt_sparsity_enable": "0"}} == options_on(configuration, "cuda:0")
