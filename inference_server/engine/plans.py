@@ -94,6 +94,8 @@ class PlanCache:
         self._root.mkdir(parents=True, exist_ok=True)
         with (self._root / f".{recipe.key[:32]}.lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
+            for left in self._root.glob(f".{recipe.key[:32]}-*"):  # by a build that was killed: whoever holds the lock is alone
+                shutil.rmtree(left, ignore_errors=True)
             if self.find(recipe):
                 yield None
                 return

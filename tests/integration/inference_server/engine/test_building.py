@@ -70,6 +70,19 @@ def test_a_build_that_fails_halfway_leaves_nothing(tmp_path: Path, made: Recipe)
     assert [] == [entry for entry in (tmp_path / "cache").iterdir() if entry.is_dir()]
 
 
+def test_what_a_build_that_was_killed_left_is_removed_by_the_next(tmp_path: Path, made: Recipe) -> None:
+    left = tmp_path / "cache" / f".{made.key[:32]}-killed"
+    left.mkdir(parents=True)
+    (left / PLAN_FILE).write_bytes(b"half")
+    with PlanCache(tmp_path / "cache").building(made) as folder:
+        assert folder is not None
+        assert not left.exists()
+        (folder / PLAN_FILE).write_bytes(b"whole")
+    assert PlanCache(tmp_path / "cache").find(made)
+    with PlanCache(tmp_path / "cache").building(made) as folder:
+        assert folder is None
+
+
 def test_a_built_engine_is_found_by_its_recipe_alone(tmp_path: Path, made: Recipe) -> None:
     builder = builds(tmp_path / "cache")
     try:
