@@ -16,6 +16,13 @@ help: ## Show this list
 	@echo "Setting up .venv with $(PYTHON) …"
 	@scripts/setup "$(PYTHON)"
 
+# The runtimes for GPUs exclude those for CPUs: they get an environment of their own, on machines with a GPU only.
+GPU_ENVIRONMENT := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
+
+.venv-gpu/synced: requirements/gpu-dev.txt requirements/bootstrap.txt pyproject.toml scripts/setup
+	@echo "Setting up .venv-gpu with $(PYTHON) …"
+	@scripts/setup "$(PYTHON)" .venv-gpu requirements/gpu-dev.txt
+
 .PHONY: setup
 setup: .venv/synced ## Make .venv and install everything that is locked
 
@@ -60,14 +67,14 @@ bench: .venv/synced ## Run the benchmarks on this machine's CPU
 	@missed=0; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" --check || missed=1; done; exit $$missed
 
 .PHONY: test-gpu
-test-gpu: ## Run the tests that need a GPU, with the Python that has the GPU runtimes
-	PYTHONPATH=.:proto $(PYTHON) -m pytest -m gpu tests
+test-gpu: $(GPU_ENVIRONMENT)/synced ## Run the tests that need a GPU; without one they skip visibly
+	@$(GPU_ENVIRONMENT)/bin/python -m pytest -m gpu tests/gpu
 
 .PHONY: bench-gpu
-bench-gpu: ## Run the benchmarks that need a GPU, with the Python that has the GPU runtimes
-	@for script in benchmarks/gpu_*.py; do PYTHONPATH=.:proto $(PYTHON) "$$script" --check; done
+bench-gpu: $(GPU_ENVIRONMENT)/synced ## Run the benchmark that needs a GPU; without one it says so
+	@$(GPU_ENVIRONMENT)/bin/python benchmarks/gpu_throughput.py --check
 
 .PHONY: clean
 clean: ## Remove everything that was made here
-	rm -rf .venv .cache .demo .lamina results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
+	rm -rf .venv .venv-gpu .cache .demo .lamina results .mypy_cache .ruff_cache .pytest_cache .import_linter_cache build dist
 	find . -name __pycache__ -type d -prune -exec rm -rf {} +

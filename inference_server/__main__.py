@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inference_server.commands.compile import compile_models
 from inference_server.commands.display import ModelsOption, progress_bar
 from inference_server.commands.evaluate import evaluate_cli
 from inference_server.errors import ConfigurationError, InferenceError
@@ -26,6 +27,7 @@ cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=
 models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=True)
 catalogue_cli = typer.Typer(help="The catalogue of lab tests.", no_args_is_help=True)
 cli.add_typer(models_cli, name="models")
+models_cli.command("compile")(compile_models)
 cli.add_typer(catalogue_cli, name="catalogue")
 cli.add_typer(evaluate_cli, name="evaluate")
 

@@ -14,8 +14,11 @@ from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from inference_server.application import Application, broken_models, version
+from inference_server.engine.building import EngineBuilds
+from inference_server.engine.cuda import PeerMemory
+from inference_server.engine.gpu_monitor import GpuMonitor
 from inference_server.engine.measurements import MeasurementCache
-from inference_server.engine.runtimes import discover
+from inference_server.engine.runtimes import PLANS, Runtimes, discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.logs import LogLevels, configure_logging
@@ -28,6 +31,8 @@ from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.tracing import Tracer
 from inference_server.service.connection_metrics import ConnectionMetrics
 from inference_server.service.control import Control
+from inference_server.service.cuda_memory import CudaMemory
+from inference_server.service.device_metrics import DeviceCollector
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.http import HttpServer, health_app
 from inference_server.service.interceptors import CallInterceptor
@@ -84,6 +89,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     registry = CollectorRegistry()
     lifecycle = Lifecycle(most_calls=settings.max_calls)
     registry.register(ReadinessCollector(lambda: lifecycle.ready))
+    registry.register(DeviceCollector(GpuMonitor((settings.device,)).readings))
     models = serving_models(settings, registry)
     metrics = CallMetrics(registry, version(), limits=settings.limits())
     bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
@@ -206,21 +212,45 @@ def serving_models(settings: Settings, registry: CollectorRegistry) -> ServingMo
         )
     devices = dict.fromkeys((settings.device, "cpu"))
     cache = MeasurementCache(settings.engine_cache / "measurements")
-    engines = {
-        device: EngineSelector(discover(device=device, threads=settings.threads, engine_cache=settings.engine_cache), cache=cache)
-        for device in devices
-    }
+    engines = {device: EngineSelector(runtimes(settings, device), cache=cache) for device in devices}
     engines[settings.device].check_pin(settings.engine)
     limits = QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
     options = SchedulingOptions(
         client_weights=settings.client_weights,
         model_memory_bytes=settings.model_memory_bytes,
         response_cache_bytes=settings.response_cache_bytes,
+        gpu_memory_bytes=settings.gpu_memory_bytes,
         cpu_fallback=settings.fallback == "cpu",
     )
+    builds = settings.device != "cpu" and settings.build_engines == "background"
     return ServingModels(
-        ModelRepository(settings.models), engines, metrics=registry, limits=limits, engine=settings.engine, options=options
+        ModelRepository(settings.models),
+        engines,
+        metrics=registry,
+        limits=limits,
+        engine=settings.engine,
+        options=options,
+        builder=EngineBuilds(settings.engine_cache / PLANS) if builds else None,
     )
+
+
+def runtimes(settings: Settings, device: str) -> Runtimes:
+    """The engines of a device, as the settings have them. Raises `ConfigurationError`."""
+    return discover(
+        device=device,
+        threads=settings.threads,
+        engine_cache=settings.engine_cache,
+        precisions=settings.tensorrt,
+        most_bytes=settings.gpu_memory_bytes,
+    )
+
+
+def _cuda_memory(settings: Settings) -> CudaMemory:
+    if settings.device == "cpu":
+        return CudaMemory(reason="the server runs on the CPU")
+    if not settings.cuda_shared_memory:
+        return CudaMemory(reason="the operator has not turned it on with INFERENCE_CUDA_SHARED_MEMORY")
+    return CudaMemory(PeerMemory(), devices=(int(settings.device.removeprefix("cuda:")),))
 
 
 def _open_inference(
@@ -237,6 +267,7 @@ def _open_inference(
         lifecycle=lifecycle,
         bytes_in_flight=bytes_in_flight,
         memory=SharedMemory(settings.shared_memory, most_regions=settings.max_shared_memory_regions),
+        cuda_memory=_cuda_memory(settings),
         control=control,
         version=version(),
         most_shared_bytes=settings.max_message_bytes,

@@ -18,7 +18,8 @@ PREFIX = "INFERENCE_"
 
 _ADDRESS = re.compile(r"(?P<host>\[[0-9a-fA-F:.]+\]|[^:\s\[\]]+):(?P<port>\d{1,5})")
 _ENDPOINT = re.compile(r"(https?://)?[^\s/@:]+(:\d{1,5})?/?")
-_ENGINE = re.compile(r"auto|(onnxruntime|openvino)(:(float32|bfloat16|float16|int8))?")
+_ENGINE = re.compile(r"auto|(onnxruntime(-cuda|-tensorrt)?|openvino|tensorrt)(:(float32|bfloat16|float16|int8))?")
+_PRECISIONS = ("float32", "float16", "bfloat16")
 
 
 def _address(value: str) -> str:
@@ -30,7 +31,10 @@ def _address(value: str) -> str:
 
 def _engine(value: str) -> str:
     if not _ENGINE.fullmatch(value):
-        raise ValueError("expected auto, onnxruntime or openvino, and after the last two maybe a precision, such as openvino:bfloat16")
+        raise ValueError(
+            "expected auto, onnxruntime or openvino, or on a GPU onnxruntime-cuda, onnxruntime-tensorrt or tensorrt, and after all but the "
+            "first maybe a precision, such as openvino:bfloat16"
+        )
     return value
 
 
@@ -67,6 +71,14 @@ def _key_prefixes(value: tuple[str, ...]) -> tuple[str, ...]:
     return value
 
 
+def _precisions(value: tuple[str, ...]) -> tuple[str, ...]:
+    if value == ("off",):
+        return ()
+    if not set(value) <= set(_PRECISIONS):
+        raise ValueError(f"expected off, or some of {', '.join(_PRECISIONS)}, separated by commas")
+    return value
+
+
 def _root(value: tuple[str, ...]) -> tuple[str, ...]:
     if not value:
         raise ValueError("expected at least one folder or URL prefix, separated by commas")
@@ -78,6 +90,7 @@ _Names = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated)]
 _Weights = Annotated[dict[str, float], NoDecode, BeforeValidator(_weights)]
 _Roots = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_root)]
 
+_Precisions = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_precisions)]
 _SharedMemory = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_key_prefixes)]
 
 
@@ -114,12 +127,21 @@ class Settings(BaseSettings):
         (), description="Prefixes of the keys of system shared memory that callers may register, separated by commas; off without any."
     )
 
+    cuda_shared_memory: bool = Field(False, description="Let callers register memory of other processes on the server's GPU.")
+
     engine: Annotated[str, AfterValidator(_engine)] = Field(
         "auto", description="auto measures and takes the fastest that is right; or onnxruntime, openvino, maybe with a :precision."
     )
     device: Annotated[str, AfterValidator(_device)] = Field("cpu", description="Where models run: cpu, or a GPU as cuda:0.")
     engine_cache: Path = Field(
         Path(".lamina/engines"), description="Folder that keeps measurements of engines, and built engines, for the next start."
+    )
+    tensorrt: _Precisions = Field(
+        ("float16",),
+        description="Precisions that TensorRT builds each model in on a GPU, separated by commas; off for models that ask only.",
+    )
+    build_engines: Literal["background", "none"] = Field(
+        "background", description="Whether engines that lack are built while others serve; none leaves it to `models compile`."
     )
     threads: int = Field(0, ge=0, le=1024, description="Threads of one engine; 0 for one a core.")
 
@@ -142,6 +164,7 @@ class Settings(BaseSettings):
         {}, description="Shares of clients that wait for the same model, such as ocr=2,slides=1; 1 for all others."
     )
     model_memory_bytes: int = Field(0, ge=0, description="Most memory of all loaded models, in bytes; 0 for 0.8 of the machine's.")
+    gpu_memory_bytes: int = Field(0, ge=0, description="Most memory of a GPU for all models on it, in bytes; 0 for 0.9 of what it has.")
     response_cache_bytes: int = Field(
         64 * 2**20, ge=0, description="Most bytes of answers kept for models with response_cache; 0 for none."
     )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ctypes
+import importlib.util
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -12,8 +13,11 @@ import ml_dtypes
 import numpy as np
 import onnxruntime
 
+from inference_server.engine.cuda import Device
 from inference_server.engine.failures import failure_on_device
+from inference_server.engine.onnxruntime_device import DeviceRuns
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.engine.transfers import GRAPH_SHAPES, PINNED_INPUT, PINNED_OUTPUT, Transfers
 from inference_server.errors import ModelFailed
 
 # ONNX Runtime's names of element types, and numpy's.
@@ -37,6 +41,8 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # TensorProto.BFLOAT16
 _ONNX_BFLOAT16 = 16
 _ERRORS_ONLY = 3
+# Options of a load that are this server's, beside the provider's own.
+_TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT, GRAPH_SHAPES)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +57,8 @@ class Provider:
     options: dict[str, dict[str, str]]
     # Providers that take the operators which it does not know, most wanted first.
     helpers: tuple[tuple[str, dict[str, str]], ...] = field(default=())
+    # Number of the GPU; None on the CPU.
+    device_id: int | None = None
 
 
 CPU = Provider(engine="onnxruntime", name="CPUExecutionProvider", options={"float32": {}})
@@ -61,24 +69,45 @@ def installed_providers() -> tuple[str, ...]:
     return tuple(onnxruntime.get_available_providers())
 
 
-def cuda_provider(device_id: int) -> Provider:
-    """CUDA, with the convolution search that does not start over for each new shape, and an arena that grows by what is asked."""
-    return Provider(engine="onnxruntime-cuda", name="CUDAExecutionProvider", options={"float32": _cuda_options(device_id)})
+def load_libraries() -> None:
+    """Load CUDA's libraries where they come as wheels: ONNX Runtime itself looks where the system has them only."""
+    if importlib.util.find_spec("nvidia") is not None:
+        onnxruntime.preload_dlls(directory="")
 
 
-def tensorrt_provider(device_id: int, engine_cache: Path) -> Provider:
-    """TensorRT, with CUDA for the operators that it does not know; built engines are kept in `engine_cache`."""
-    options = {"device_id": str(device_id), "trt_engine_cache_enable": "1", "trt_engine_cache_path": str(engine_cache)}
+def cuda_provider(device_id: int, *, most_bytes: int = 0) -> Provider:
+    """CUDA, with the convolution search that does not start over for each new shape, and an arena that grows by what is asked.
+
+    `most_bytes`: bound of the arena of one session; 0 for none.
+    """
     return Provider(
-        engine="onnxruntime-tensorrt",
-        name="TensorrtExecutionProvider",
-        options={"float32": options, "float16": options | {"trt_fp16_enable": "1"}},
-        helpers=(("CUDAExecutionProvider", _cuda_options(device_id)),),
+        engine="onnxruntime-cuda",
+        name="CUDAExecutionProvider",
+        options={"float32": _cuda_options(device_id, most_bytes)},
+        device_id=device_id,
     )
 
 
-def _cuda_options(device_id: int) -> dict[str, str]:
-    return {
+def tensorrt_provider(device_id: int, engine_cache: Path, *, most_bytes: int = 0) -> Provider:
+    """TensorRT, with CUDA for the operators that it does not know; built engines are kept in `engine_cache`."""
+    options = {
+        "device_id": str(device_id),
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(engine_cache),
+        "trt_timing_cache_enable": "1",
+    }
+    return Provider(
+        engine="onnxruntime-tensorrt",
+        name="TensorrtExecutionProvider",
+        options={"float32": options, "float16": options | {"trt_fp16_enable": "1"}, "bfloat16": options | {"trt_bf16_enable": "1"}},
+        helpers=(("CUDAExecutionProvider", _cuda_options(device_id, most_bytes)),),
+        device_id=device_id,
+    )
+
+
+def _cuda_options(device_id: int, most_bytes: int) -> dict[str, str]:
+    bound = {"gpu_mem_limit": str(most_bytes)} if most_bytes else {}
+    return bound | {
         "device_id": str(device_id),
         "arena_extend_strategy": "kSameAsRequested",
         "cudnn_conv_algo_search": "HEURISTIC",
@@ -89,12 +118,14 @@ def _cuda_options(device_id: int) -> dict[str, str]:
 class OnnxRuntimeLoader:
     """Loads ONNX files into ONNX Runtime with one execution provider, and never silently with another.
 
-    `threads`: computing threads of an engine whose load names no number.
+    `threads`: computing threads of an engine whose load names no number. `device`: the provider's GPU, for tensors that are bound where
+    they lie; without it ONNX Runtime copies them.
     """
 
-    def __init__(self, *, threads: int, provider: Provider = CPU) -> None:
+    def __init__(self, *, threads: int, provider: Provider = CPU, device: Device | None = None) -> None:
         self._threads = threads
         self._provider = provider
+        self._device = device
 
     @property
     def name(self) -> str:
@@ -117,7 +148,8 @@ class OnnxRuntimeLoader:
             raise ModelFailed(f"{self.name} does not compute in {precision}; it offers {', '.join(self.precisions)}")
         if not path.is_file():
             raise ModelFailed(f"no model file {path.name}")
-        wanted = (self._provider.name, self._provider.options[precision] | dict(options or {}))
+        own = {key: value for key, value in (options or {}).items() if key not in _TRANSFERS}
+        wanted = (self._provider.name, self._provider.options[precision] | own)
         providers = [wanted, *self._provider.helpers] + ([] if self._provider is CPU else [(CPU.name, {})])
         try:
             session = onnxruntime.InferenceSession(path, _session_options(threads or self._threads), providers=providers)
@@ -128,7 +160,10 @@ class OnnxRuntimeLoader:
                 f"{self.name} cannot run {path.name}: ONNX Runtime fell back from {self._provider.name} to {session.get_providers()[0]}; "
                 "check that the device is there and that its libraries are of the versions which this build of ONNX Runtime needs"
             )
-        return OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
+        engine = OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
+        if self._device is not None and self._provider.device_id is not None:
+            engine.bind(self._device, self._provider.device_id, Transfers.of(options or {}))
+        return engine
 
 
 class OnnxRuntimeEngine:
@@ -142,17 +177,38 @@ class OnnxRuntimeEngine:
         self.inputs = tuple(map(_spec, session.get_inputs()))
         self.outputs = tuple(map(_spec, session.get_outputs()))
         self._output_names = tuple(output.name for output in self.outputs)
-        self._has_bfloat16 = any(tensor.dtype == _BFLOAT16 for tensor in (*self.inputs, *self.outputs))
+        tensors = (*self.inputs, *self.outputs)
+        self._has_bfloat16 = any(tensor.dtype == _BFLOAT16 for tensor in tensors)
+        self._has_strings = any(tensor.dtype == object for tensor in tensors)
+        self._runs: DeviceRuns | None = None
+
+    @property
+    def device_seconds(self) -> float:
+        """Seconds of runs on the GPU and of copies to and from it, all together."""
+        return self._runs.seconds if self._runs else 0.0
+
+    def bind(self, device: Device, number: int, transfers: Transfers) -> None:
+        """Keep tensors in memory of the device; strings, which have none there, are left to ONNX Runtime."""
+        if not self._has_strings:
+            self._runs = DeviceRuns(self._session, device, number=number, outputs=self.outputs, transfers=transfers)
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
         """Compute the outputs; they belong to the caller."""
         names = output_names or self._output_names
         try:
-            values = self._run_values(names, inputs) if self._has_bfloat16 else self._session.run(names, inputs)
+            values = self._values(names, inputs)
         except Exception as error:  # ONNX Runtime's own errors share no base class
             message = f"{self.name} failed to run the model: {_reason(error)}"
             raise (failure_on_device(message, str(error)) if self._on_device else ModelFailed(message)) from error
         return dict(zip(names, values, strict=True))
+
+    def _values(self, names: tuple[str, ...], inputs: Tensors) -> list[Tensor]:
+        if self._runs:
+            return self._runs.run(names, inputs)
+        if self._has_bfloat16:
+            return self._run_values(names, inputs)
+        computed: list[Tensor] = self._session.run(names, inputs)
+        return computed
 
     def _run_values(self, names: tuple[str, ...], inputs: Tensors) -> list[Tensor]:
         """ONNX Runtime does not know numpy's bfloat16: it takes and gives it as bits."""

@@ -5,19 +5,25 @@ from __future__ import annotations
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import structlog
 
 from inference_server.engine.agreement import DEFAULT_TOLERANCE, deviation
+from inference_server.engine.ahead import NATIVE, Built
 from inference_server.engine.measurements import Measurement, MeasurementCache
-from inference_server.engine.port import Engine, Tensors
+from inference_server.engine.plans import Recipe
+from inference_server.engine.port import Engine, Tensors, TensorSpec
+from inference_server.engine.profiles import Profile, likely_profile
+from inference_server.engine.ranged import RangedEngine
 from inference_server.engine.runtimes import Runtimes
 from inference_server.errors import ConfigurationError, ModelFailed
 
 AUTO = "auto"
+# How the files of plans are named that owners built, and what they compute in: nobody else knows.
+PLAN_SUFFIX, PLAN_PRECISION = ".plan", "plan"
 EngineOptions = Mapping[str, Mapping[str, str]]
 _WARM_UP_RUNS = 2
 _TIMED_RUNS = 7
@@ -36,6 +42,8 @@ class Selection:
     measurements: tuple[Measurement, ...]
     # Whether they come from an earlier start.
     cached: bool
+    # Engines that are wanted for the model, and are not built yet.
+    unbuilt: tuple[Recipe, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,6 +65,8 @@ class ModelFile:
     tolerance: float | None = None
     # Its own options of runtimes, by engine and in the runtime's names.
     options: EngineOptions = field(default_factory=dict)
+    # The ranges of shapes that engines are built for where they are built ahead, by the model's inputs.
+    profiles: Callable[[Sequence[TensorSpec]], tuple[Profile, ...]] = lambda inputs: (likely_profile(inputs, rows=0, shapes={}),)
 
 
 def label(engine: Engine) -> str:
@@ -75,11 +85,17 @@ class EngineSelector:
         self._cache = cache
         self._tolerance = tolerance
         self._loaders = {loader.name: loader for loader in runtimes.candidates}
+        self._ahead = runtimes.ahead
 
     @property
     def device(self) -> str:
         """Where the candidates run."""
         return self._runtimes.device
+
+    @property
+    def device_memory(self) -> Callable[[], tuple[int, int]] | None:
+        """Tells free and total bytes of the device's own memory; None for the CPU."""
+        return self._runtimes.memory
 
     def check_pin(self, pin: str) -> None:
         """Raises `ConfigurationError` for a pin that no candidate of this machine fulfils."""
@@ -89,9 +105,19 @@ class EngineSelector:
             )
 
     def load(self, path: Path, candidate: str, *, threads: int = 0, options: EngineOptions | None = None) -> Engine:
-        """Load one more instance with the engine and precision of a label; `options` by engine."""
+        """Load a file with the engine and precision of a label, one that is not built ahead; `options` by engine."""
         name, _, precision = candidate.partition(":")
         return self._loaders[name].load(path, precision, threads=threads, options=(options or {}).get(name))
+
+    def load_instance(self, model: ModelFile, candidate: str) -> Engine:
+        """Load one more instance with the engine and precision of a label."""
+        built = self._built(model, candidate) if self._is_ahead(model, candidate) else None
+        if built is None:
+            return self.load(model.path, candidate, threads=model.threads, options=model.options)
+        name, _, precision = candidate.partition(":")
+        engine = self._loaders[name].load(built.path, precision, threads=model.threads, options=built.options)
+        other = next(label for label in self._labels() if not self._is_ahead(model, label))
+        return RangedEngine(engine, profiles=built.recipe.profiles, load_other=lambda: self.load_instance(model, other))
 
     def load_reference(self, path: Path, *, threads: int = 0) -> Engine:
         """Load what the candidates are compared with: float32 on the CPU, whatever the device."""
@@ -104,34 +130,79 @@ class EngineSelector:
         a pin that names nothing here, `ModelFailed` when no candidate can serve.
         """
         self.check_pin(pin)
-        if pin in self._labels():
+        if model.path.suffix == PLAN_SUFFIX:
+            return Selection(engine=self._plan(model, pin), measurements=(), cached=False)
+        unbuilt = self._unbuilt(model, pin)
+        ready = self._ready(model)
+        if pin != AUTO and not any(_pinned(label, pin) for label in ready):
+            pin = AUTO  # what is pinned serves as soon as it is built
+        selection = self._selected(model, pin, ready)
+        return replace(selection, unbuilt=unbuilt)
+
+    def _selected(self, model: ModelFile, pin: str, ready: Sequence[str]) -> Selection:
+        if pin in ready:
             return Selection(engine=self._warm(model, pin), measurements=(), cached=False)
-        key = self._key(model)
+        key = self._key(model, ready)
         known = self._cache.read(key) if self._cache else ()
         if known:
             try:
                 return Selection(engine=self._warm(model, self._fastest(known, pin, model)), measurements=known, cached=True)
             except ModelFailed as error:
                 _log.warning("engine_measurements_outdated", file=model.path.name, reason=str(error))
-        measurements = self._measured(model)
+        measurements = self._measured(model, ready)
         if not measurements:
-            candidate = next(label for label in self._labels() if pin == AUTO or _pinned(label, pin))
+            candidate = next(label for label in ready if pin == AUTO or _pinned(label, pin))
             return Selection(engine=self._warm(model, candidate), measurements=(), cached=False)
         if self._cache:
             self._cache.write(key, measurements)
         return Selection(engine=self._warm(model, self._fastest(measurements, pin, model)), measurements=measurements, cached=False)
 
+    def _plan(self, model: ModelFile, pin: str) -> Engine:
+        """A plan that the owner built: TensorRT alone can run it, and nothing can be compared with it."""
+        loader = self._loaders.get(NATIVE)
+        if loader is None or pin not in (AUTO, NATIVE):
+            there = pin if loader else ", ".join(self._loaders)
+            raise ConfigurationError(
+                f"{model.path.name} is a plan of TensorRT, which is to run on {self.device} with {there}; run it on a GPU with TensorRT, "
+                "or give the model as ONNX"
+            )
+        engine = loader.load(model.path, PLAN_PRECISION, options=model.options.get(NATIVE))
+        self._try(model, engine)
+        return engine
+
+    def _is_ahead(self, model: ModelFile, candidate: str) -> bool:
+        return self._ahead is not None and self._ahead.needed(candidate) and model.path.suffix != PLAN_SUFFIX
+
+    def _recipe(self, model: ModelFile, candidate: str) -> Recipe | None:
+        return self._ahead.recipe(model, candidate) if self._ahead and self._is_ahead(model, candidate) else None
+
+    def _built(self, model: ModelFile, candidate: str) -> Built | None:
+        recipe = self._recipe(model, candidate)
+        return self._ahead.built(model, recipe) if self._ahead and recipe else None
+
+    def _ready(self, model: ModelFile) -> tuple[str, ...]:
+        """The candidates that need no building, or were built."""
+        return tuple(label for label in self._labels() if not self._is_ahead(model, label) or self._built(model, label))
+
+    def _unbuilt(self, model: ModelFile, pin: str) -> tuple[Recipe, ...]:
+        wanted = self._ahead.wanted(pin) if self._ahead else []
+        recipes = [recipe for label in wanted if (recipe := self._recipe(model, label))]
+        return tuple(recipe for recipe in recipes if self._ahead and not self._ahead.plans.find(recipe))
+
     def _warm(self, model: ModelFile, candidate: str) -> Engine:
-        engine = self.load(model.path, candidate, threads=model.threads, options=model.options)
+        engine = self.load_instance(model, candidate)
+        self._try(model, engine)
+        return engine
+
+    def _try(self, model: ModelFile, engine: Engine) -> None:
         sample = model.sample(engine)
         try:
             engine.run(sample)
         except ModelFailed:
             if model.sample_given:
                 raise
-        return engine
 
-    def _measured(self, model: ModelFile) -> tuple[Measurement, ...]:
+    def _measured(self, model: ModelFile, ready: Sequence[str]) -> tuple[Measurement, ...]:
         """How the candidates do; empty when the sample is a guess that the reference refuses, so that nothing can be compared."""
         reference = self.load_reference(model.path, threads=model.threads)
         sample = model.sample(reference)
@@ -142,20 +213,16 @@ class EngineSelector:
                 raise
             _log.warning("engines_not_compared", file=model.path.name, reason=str(error), hint="give the model a model_warmup")
             return ()
-        return tuple(self._measure(model, reference, sample, expected))
+        return tuple(self._measure(model, candidate, reference, sample, expected) for candidate in ready)
 
-    def _measure(self, model: ModelFile, reference: Engine, sample: Tensors, expected: Tensors) -> Iterator[Measurement]:
-        for loader in self._runtimes.candidates:
-            for precision in loader.precisions:
-                candidate = f"{loader.name}:{precision}"
-                try:
-                    again = loader is self._runtimes.reference and precision == reference.precision
-                    options = model.options.get(loader.name)
-                    engine = reference if again else loader.load(model.path, precision, threads=model.threads, options=options)
-                    error = deviation(engine.run(sample), expected)
-                    yield Measurement(candidate=candidate, seconds=_median_seconds(engine, sample), error=error)
-                except ModelFailed as failure:
-                    yield Measurement(candidate=candidate, seconds=math.inf, error=math.inf, failure=str(failure))
+    def _measure(self, model: ModelFile, candidate: str, reference: Engine, sample: Tensors, expected: Tensors) -> Measurement:
+        again = candidate == label(reference) and self._runtimes.reference in self._runtimes.candidates
+        try:
+            engine = reference if again else self.load_instance(model, candidate)
+            error = deviation(engine.run(sample), expected)
+            return Measurement(candidate=candidate, seconds=_median_seconds(engine, sample), error=error)
+        except ModelFailed as failure:
+            return Measurement(candidate=candidate, seconds=math.inf, error=math.inf, failure=str(failure))
 
     def _fastest(self, measurements: tuple[Measurement, ...], pin: str, model: ModelFile) -> str:
         candidates = [measured for measured in measurements if pin == AUTO or _pinned(measured.candidate, pin)]
@@ -177,10 +244,12 @@ class EngineSelector:
     def _labels(self) -> list[str]:
         return [f"{loader.name}:{precision}" for loader in self._runtimes.candidates for precision in loader.precisions]
 
-    def _key(self, model: ModelFile) -> dict[str, object]:
+    def _key(self, model: ModelFile, ready: Sequence[str]) -> dict[str, object]:
         versions = {label: self._loaders[label.partition(":")[0]].version for label in self._labels()}
         machine = dict(self._runtimes.machine) | {"model_threads": str(model.threads)}
         key: dict[str, object] = {"model": model.digest, "machine": machine, "versions": versions, "sample": model.sample_key}
+        built = sorted(recipe.key for candidate in ready if (recipe := self._recipe(model, candidate)))
+        key |= {"built": built} if built else {}
         return key | ({"options": {name: dict(options) for name, options in model.options.items()}} if model.options else {})
 
 

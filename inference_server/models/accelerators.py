@@ -10,7 +10,7 @@ from inference import model_config_pb2
 from inference_server.errors import ConfigurationError
 
 # Engines by kind of device and accelerator.
-_ENGINES = {("gpu", "tensorrt"): "onnxruntime-tensorrt", ("cpu", "openvino"): "openvino"}
+_ENGINES = {("gpu", "tensorrt"): "onnxruntime-tensorrt", ("gpu", "cuda"): "onnxruntime-cuda", ("cpu", "openvino"): "openvino"}
 # Values of the accelerators' parameter precision_mode, and precisions.
 _PRECISIONS = {"FP32": "float32", "FP16": "float16", "BF16": "bfloat16"}
 _PRECISION = "precision_mode"
@@ -30,6 +30,7 @@ _TENSORRT = {
         "trt_max_partition_iterations",
         "trt_max_workspace_size",
         "trt_min_subgraph_size",
+        "trt_op_types_to_exclude",
         "trt_profile_max_shapes",
         "trt_profile_min_shapes",
         "trt_profile_opt_shapes",
@@ -37,7 +38,28 @@ _TENSORRT = {
         "trt_timing_cache_enable",
     )
 }
-_OPTIONS = {"tensorrt": _TENSORRT, "openvino": dict[str, str]()}
+# Of ONNX Runtime's CUDA provider.
+_CUDA = {
+    name: name
+    for name in (
+        "arena_extend_strategy",
+        "cudnn_conv1d_pad_to_nc1d",
+        "cudnn_conv_algo_search",
+        "cudnn_conv_use_max_workspace",
+        "do_copy_in_default_stream",
+        "enable_cuda_graph",
+        "fuse_conv_bias",
+        "gpu_mem_limit",
+        "prefer_nhwc",
+        "sdpa_kernel",
+        "use_tf32",
+    )
+}
+# As some write them, and as the runtimes do.
+_BOOLEANS = {"true": "1", "false": "0"}
+# What is so whatever is asked: built engines are kept, in the server's own folder.
+_ALWAYS = {("trt_engine_cache_enable", "true"), ("trt_engine_cache_enable", "1")}
+_OPTIONS = {"tensorrt": _TENSORRT, "cuda": _CUDA, "openvino": dict[str, str]()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -70,6 +92,7 @@ def _accelerator(name: str, kind: str, accelerator: str, parameters: Mapping[str
         expected = ", ".join(there for there_kind, there in _ENGINES if there_kind == kind)
         raise _wrong(name, kind, f"{accelerator or 'one without a name'}; expected {expected}")
     known = _OPTIONS[accelerator]
+    parameters = {key: _BOOLEANS.get(value.lower(), value) for key, value in parameters.items() if (key, value.lower()) not in _ALWAYS}
     strange = sorted(set(parameters) - {_PRECISION, *known})
     if strange:
         takes = ", ".join([_PRECISION, *known])

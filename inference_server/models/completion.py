@@ -108,8 +108,9 @@ def _message(
     message = ConfigMessage()
     message.CopyFrom(configuration.message)
     message.name = name
-    message.backend = message.backend or "onnxruntime"
-    message.platform = message.platform or "onnxruntime_onnx"
+    plan = configuration.filename.endswith(".plan")
+    message.backend = message.backend or ("tensorrt" if plan else "onnxruntime")
+    message.platform = message.platform or ("tensorrt_plan" if plan else "onnxruntime_onnx")
     message.default_model_filename = configuration.filename
     message.max_batch_size = max_batch_size
     for kept, declared in ((message.input, inputs), (message.output, outputs)):

@@ -18,6 +18,7 @@ from inference import model_config_pb2
 from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.models.accelerators import read_accelerators
 from inference_server.models.ensembles import read_steps
+from inference_server.models.gpu_options import read_gpu_options
 from inference_server.models.support import unsupported
 from inference_server.models.values import (
     DEFAULT_LEVEL,
@@ -38,7 +39,7 @@ from inference_server.models.values import (
 )
 
 FILENAME = "config.pbtxt"
-_DEFAULT_MODEL_FILENAME = "model.onnx"
+ONNX_FILENAME, PLAN_FILENAME = "model.onnx", "model.plan"
 _DTYPES: Mapping[model_config_pb2.DataType.ValueType, np.dtype[Any]] = {
     model_config_pb2.TYPE_BOOL: np.dtype(bool),
     model_config_pb2.TYPE_UINT8: np.dtype(np.uint8),
@@ -55,8 +56,8 @@ _DTYPES: Mapping[model_config_pb2.DataType.ValueType, np.dtype[Any]] = {
     model_config_pb2.TYPE_BF16: np.dtype(ml_dtypes.bfloat16),
     model_config_pb2.TYPE_STRING: np.dtype(object),
 }
-_PLATFORMS = ("", "onnxruntime_onnx", "ensemble")
-_BACKENDS = ("", "onnxruntime", "openvino")
+_PLATFORMS = ("", "onnxruntime_onnx", "tensorrt_plan", "ensemble")
+_BACKENDS = ("", "onnxruntime", "openvino", "tensorrt")
 _KINDS = {
     model_config_pb2.ModelInstanceGroup.KIND_AUTO: "auto",
     model_config_pb2.ModelInstanceGroup.KIND_CPU: "cpu",
@@ -109,10 +110,11 @@ def _configuration(folder: Path, message: ConfigMessage) -> Configuration:
         outputs=tuple(_tensor(folder.name, tensor) for tensor in message.output),
         warmups=tuple(_warmup(folder, warmup) for warmup in message.model_warmup),
         parameters=_parameters(folder.name, message),
-        filename=message.default_model_filename or _DEFAULT_MODEL_FILENAME,
+        filename=message.default_model_filename or (PLAN_FILENAME if _is_plan(message) else ONNX_FILENAME),
         accelerators=read_accelerators(folder.name, message),
         steps=read_steps(folder.name, message),
         caches=message.response_cache.enable,
+        gpu=read_gpu_options(folder.name, message),
     )
 
 
@@ -121,8 +123,14 @@ def _check(name: str, message: ConfigMessage) -> None:
         raise ConfigurationError(f"{name}/{FILENAME} says that its name is {message.name}; it must be the folder's, {name}, or left out")
     if message.platform not in _PLATFORMS or message.backend not in _BACKENDS:
         raise ConfigurationError(
-            f"{name}/{FILENAME} asks for {message.platform or message.backend}; only ONNX models are served here "
-            '(platform: "onnxruntime_onnx" or backend: "onnxruntime" or "openvino")'
+            f"{name}/{FILENAME} asks for {message.platform or message.backend}; only ONNX models and plans "
+            'of TensorRT are served (platform: "onnxruntime_onnx" or "tensorrt_plan", or backend: "onnxruntime", "openvino" or "tensorrt")'
+        )
+    file = message.default_model_filename
+    if file and (message.platform or message.backend) and file.endswith(".plan") != _is_plan(message):
+        raise ConfigurationError(
+            f"{name}/{FILENAME} asks for {message.platform or message.backend} with default_model_filename {file}; plans of TensorRT end "
+            "in .plan, and no other files do"
         )
     if message.max_batch_size < 0:
         raise ConfigurationError(f"{name}/{FILENAME} has max_batch_size {message.max_batch_size}; expected 0 or more")
@@ -133,6 +141,10 @@ def _check(name: str, message: ConfigMessage) -> None:
     refused = unsupported(message)
     if refused:
         raise ConfigurationError(f"{name}/{FILENAME} asks for {', '.join(refused)}, which this server does not do; take it out to serve")
+
+
+def _is_plan(message: ConfigMessage) -> bool:
+    return message.platform == "tensorrt_plan" or message.backend == "tensorrt"
 
 
 def _batching(name: str, message: ConfigMessage) -> Batching:

@@ -29,6 +29,10 @@ def _check_file(folder: ModelFolder, version: str, path: Path) -> None:
     if folder.configuration.steps:
         return  # a graph of other models has no file
     where = f"{folder.name}/{version}/{path.name}"
+    if path.suffix == ".plan":
+        if not path.is_file():
+            raise ModelFailed(f"{where} is missing; put the plan there")
+        return  # only the TensorRT that built it can tell more
     try:
         graph = onnx.load_model(path, load_external_data=False).graph
     except FileNotFoundError as error:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference import model_config_pb2
 
 from inference_server.errors import ConfigurationError, ModelFailed, NotFound
-from inference_server.models.config import parse_configuration, read_configuration
+from inference_server.models.config import ONNX_FILENAME, PLAN_FILENAME, parse_configuration, read_configuration
 from inference_server.models.values import ConfigMessage, Configuration
 
 # Bytes; no file system takes more.
@@ -83,6 +83,8 @@ class ModelRepository:
         if not numbers:
             raise ConfigurationError(f"model {name} has no version; put its file into {name}/1/{configuration.filename}")
         chosen = _chosen(name, configuration.message, numbers)
+        if _holds_plans(folder, configuration, chosen):
+            configuration = replace(configuration, filename=PLAN_FILENAME)
         files = tuple(VersionFile(version=str(number), path=folder / str(number) / configuration.filename) for number in chosen)
         labels = {output.name: _labels(folder, output) for output in configuration.message.output if output.label_filename}
         return ModelFolder(name=name, configuration=configuration, versions=files, labels=labels)
@@ -93,6 +95,14 @@ def no_such_model(name: str) -> NotFound:
     if not name:
         return NotFound("there is no model without a name: name one in model_name (or name); RepositoryIndex lists them")
     return NotFound(f"there is no model {name}")
+
+
+def _holds_plans(folder: Path, configuration: Configuration, numbers: Sequence[int]) -> bool:
+    """Whether the configuration leaves the kind of file open, and the versions hold plans of TensorRT, as Triton takes them."""
+    message = configuration.message
+    if message.platform or message.backend or message.default_model_filename or not numbers:
+        return False
+    return all((folder / str(n) / PLAN_FILENAME).is_file() and not (folder / str(n) / ONNX_FILENAME).exists() for n in numbers)
 
 
 def _labels(folder: Path, output: model_config_pb2.ModelOutput) -> tuple[str, ...]:

@@ -41,6 +41,12 @@ _HONOURED = frozenset(
         "instance_group.passive",
         "instance_group.rate_limiter.*",
         "optimization.execution_accelerators.*",
+        # On a GPU; see `gpu_options` and `placement` for where they are refused.
+        "optimization.cuda.graphs",
+        "optimization.cuda.graph_spec.batch_size",
+        "optimization.cuda.graph_spec.input.*",
+        "optimization.input_pinned_memory.*",
+        "optimization.output_pinned_memory.*",
         "ensemble_scheduling.step.model_name",
         "ensemble_scheduling.step.model_version",
         "ensemble_scheduling.step.input_map.*",
@@ -74,11 +80,6 @@ _RUNTIME_PARAMETERS: dict[str, str | None] = {
     "enable_mem_pattern": "0",
     "enable_mem_arena": "1",
     "memory.enable_memory_arena_shrinkage": "",
-    "gpu_mem_limit": "",
-    "arena_extend_strategy": "",
-    "cudnn_conv_algo_search": "",
-    "cudnn_conv_use_max_workspace": "",
-    "do_copy_in_default_stream": "",
     "use_device_allocator_for_initializers": "",
 }
 

@@ -13,6 +13,7 @@ from inference import model_config_pb2
 
 from inference_server.models.accelerators import Accelerator
 from inference_server.models.ensembles import Step
+from inference_server.models.gpu_options import GpuOptions
 
 ConfigMessage = model_config_pb2.ModelConfig
 
@@ -24,6 +25,8 @@ ENGINE = "lamina.engine"
 WARMUP_SHAPE = "lamina.warmup_shape."
 # Largest deviation from the float32 reference that the owner allows an engine, such as 0.05.
 TOLERANCE = "lamina.tolerance"
+# Ranges of shapes that TensorRT builds an engine for: INPUT=MIN:OPT:MAX, with a comma between inputs.
+PROFILE = "lamina.tensorrt_profile."
 # Triton's name for the threads of one run of ONNX Runtime.
 THREADS = "intra_op_thread_count"
 
@@ -160,11 +163,19 @@ class Configuration:
     steps: tuple[Step, ...] = ()
     # Whether answers are kept, for requests that are equal.
     caches: bool = False
+    # What is asked of runs on a GPU.
+    gpu: GpuOptions = field(default_factory=GpuOptions)
 
     @property
     def engine(self) -> str:
         """The engine that the owner wants, as `lamina.engine` says; empty for the server's choice."""
         return self.parameters.get(ENGINE, "")
+
+    @property
+    def profiles(self) -> tuple[str, ...]:
+        """Optimisation profiles of TensorRT, as `lamina.tensorrt_profile.<number>` say, in the order of their numbers."""
+        told = {key.removeprefix(PROFILE): value for key, value in self.parameters.items() if key.startswith(PROFILE)}
+        return tuple(told[number] for number in sorted(told, key=lambda number: (len(number), number)))
 
     @property
     def tolerance(self) -> float | None:

@@ -13,17 +13,19 @@ import structlog
 
 from inference_server.engine.agreement import DEFAULT_TOLERANCE, deviation
 from inference_server.engine.devices import usable_cores
+from inference_server.engine.plans import Recipe
 from inference_server.engine.port import Engine, Tensors, TensorSpec
+from inference_server.engine.profiles import most_rows
 from inference_server.engine.sample import representative
-from inference_server.engine.selection import AUTO, EngineSelector, ModelFile, Selection, label
+from inference_server.engine.selection import AUTO, PLAN_SUFFIX, EngineSelector, ModelFile, Selection, label
 from inference_server.errors import ConfigurationError, DeviceFailed, InvalidTensor, ModelFailed
 from inference_server.models.completion import Completed, complete
 from inference_server.models.repository import ModelFolder, VersionFile
-from inference_server.models.values import Batching, ConfigMessage, Configuration, Placement, Warmup
+from inference_server.models.values import Batching, ConfigMessage, Configuration, Warmup
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import SpareEngine
-from inference_server.scheduler.memory import Holding, MemoryBudget
-from inference_server.scheduler.placement import Place, accelerator_on, check_accelerators, options_on
+from inference_server.scheduler.memory import Holdings, MemoryBudget
+from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
 from inference_server.scheduler.validation import Signature
 from inference_server.scheduler.warmup import warmup_tensors
@@ -44,9 +46,11 @@ class LoadedModel:
     # One for each instance.
     placed: tuple[PlacedEngine, ...]
     # What it takes of the memory for models, until it is released.
-    memory: Holding
+    memory: Holdings
     # Names of the classes, in the order of their indices, by output.
     labels: Mapping[str, tuple[str, ...]]
+    # Engines that are wanted for it, and are not built yet.
+    unbuilt: tuple[Recipe, ...] = ()
 
 
 class ModelLoader:
@@ -54,7 +58,7 @@ class ModelLoader:
 
     `engines`: the selector of each device, the server's own device first. `pin`: engine of the models that name none of their own.
     `default_max_batch_size`: for models that take batches and whose owner gives no size. `cpu_fallback`: whether the CPU may answer
-    where a GPU fails. `memory`: for all models.
+    where a GPU fails. `memory`: for all models; `gpu_memory`: of each GPU, by device.
     """
 
     def __init__(
@@ -65,18 +69,22 @@ class ModelLoader:
         default_max_batch_size: int = 32,
         cpu_fallback: bool = False,
         memory: MemoryBudget | None = None,
+        gpu_memory: Mapping[str, MemoryBudget] | None = None,
     ) -> None:
         self._engines = dict(engines)
         self.cpu_fallback = cpu_fallback
         self._memory = memory or MemoryBudget()
+        self._gpu_memory = dict(gpu_memory or {})
         self._pin = pin
-        self._default_max_batch_size = default_max_batch_size
+        self.default_max_batch_size = default_max_batch_size
 
     def load(self, folder: ModelFolder, file: VersionFile) -> LoadedModel:
         """Load, check and warm up one version. Raises `ConfigurationError`, `ModelFailed` or `MemoryExhausted`."""
         sha256, digest = file.digests()
-        memory = self._memory.hold(folder.name, file.path.parent, len(self.places(folder)))
+        memory = Holdings()
         try:
+            devices = [place.selector.device for place in self.places(folder)]
+            memory.hold(folder.name, file.path.parent, devices, host=self._memory, gpus=self._gpu_memory)
             loaded = _Loading(self, folder, file, sha256=sha256, digest=digest).run(memory)
             memory.measure()
         except BaseException:
@@ -84,18 +92,18 @@ class ModelLoader:
             raise
         return loaded
 
+    def model_file(self, folder: ModelFolder, file: VersionFile, device: str) -> ModelFile:
+        """What engines are chosen, and built, for on a device. Raises `ModelFailed` when the file is not there."""
+        sha256, digest = file.digests()
+        return _Loading(self, folder, file, sha256=sha256, digest=digest).model(self._engines[device], folder.configuration.threads)
+
     def places(self, folder: ModelFolder) -> list[Place]:
         """Where each instance goes."""
-        return [
-            Place(selector=selector, rate=placement.rate)
-            for placement in folder.configuration.placements
-            for selector in self._placed(folder.name, placement)
-        ]
+        return places_of(folder.name, folder.configuration, self._engines)
 
     def pin(self, configuration: Configuration, device: str) -> str:
         """The engine that a model must have on a device, or `auto`."""
-        accelerator = accelerator_on(configuration, device)
-        return configuration.engine or (accelerator.engine if accelerator else self._pin)
+        return pin_of(configuration, device) or self._pin
 
     def completed(self, folder: ModelFolder, engine: Engine, *, batches: bool) -> Completed:
         """The configuration checked against a loaded file and filled in."""
@@ -104,21 +112,8 @@ class ModelLoader:
             folder.configuration,
             inputs=engine.inputs,
             outputs=engine.outputs,
-            default_max_batch_size=self._default_max_batch_size if batches else 0,
+            default_max_batch_size=most_rows(engine, self.default_max_batch_size) if batches else 0,
         )
-
-    def _placed(self, name: str, placement: Placement) -> list[EngineSelector]:
-        own = next(iter(self._engines))
-        gpus = [device for device in self._engines if device.startswith("cuda:")]
-        if placement.gpus:
-            gpus = [device for device in gpus if int(device.removeprefix("cuda:")) in placement.gpus]
-        devices = {"cpu": [device for device in self._engines if device == "cpu"], "gpu": gpus, "auto": [own]}[placement.kind]
-        if not devices:
-            raise ConfigurationError(
-                f"model {name} has an instance_group of KIND_{placement.kind.upper()} with gpus {list(placement.gpus)}; this server runs "
-                f"on {', '.join(self._engines)}: use KIND_AUTO or change the server's device"
-            )
-        return [self._engines[device] for device in devices for _ in range(placement.count)]
 
 
 class _Loading:
@@ -132,8 +127,9 @@ class _Loading:
         self._digest = digest
         self._configuration = folder.configuration
         self._batches = True
+        self._unbuilt: tuple[Recipe, ...] = ()
 
-    def run(self, memory: Holding) -> LoadedModel:
+    def run(self, memory: Holdings) -> LoadedModel:
         places = self._loader.places(self._folder)
         selectors = [place.selector for place in places]
         check_accelerators(self._folder.name, self._configuration, (selector.device for selector in selectors))
@@ -142,6 +138,7 @@ class _Loading:
         chosen: dict[str, str] = {}
         placed = [self._placed(place, chosen, threads, spare) for place in places]
         completed = self._checked_batches(placed[0].engine)
+        self._check_plan(placed[0].engine, completed)
         for each in placed:
             self._warm_up(each, completed)
         return self._loaded(placed, completed, memory)
@@ -149,10 +146,10 @@ class _Loading:
     def _placed(self, place: Place, chosen: dict[str, str], threads: int, spare: SpareEngine) -> PlacedEngine:
         """An engine for a place: the one `chosen` for its device already, or the one that is chosen now."""
         selector, device = place.selector, place.selector.device
-        may_fall_back = device != "cpu" and self._loader.cpu_fallback
+        may_fall_back = device != "cpu" and self._loader.cpu_fallback and self._file.path.suffix != PLAN_SUFFIX
         try:
             if device in chosen:
-                engine = selector.load(self._file.path, chosen[device], threads=threads, options=options_on(self._configuration, device))
+                engine = selector.load_instance(self.model(selector, threads), chosen[device])
             else:
                 engine = self._select(selector, threads).engine
                 chosen[device] = label(engine)
@@ -164,13 +161,22 @@ class _Loading:
             return PlacedEngine(engine=selector.load_reference(self._file.path), device="cpu", rate=place.rate, fallback=cause)
         return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
 
+    def _check_plan(self, engine: Engine, completed: Completed) -> None:
+        """A plan takes no more rows than it was built for, and there is nothing else that could run them."""
+        most = most_rows(engine, completed.max_batch_size)
+        if self._file.path.suffix == PLAN_SUFFIX and most < completed.max_batch_size:
+            raise ConfigurationError(
+                f"{self._folder.name}/config.pbtxt has max_batch_size {completed.max_batch_size}; the plan was built for {most} rows"
+            )
+
     def _threads(self, selectors: list[EngineSelector]) -> int:
         """Instances on the CPU share its cores, unless the owner says otherwise; 0 leaves it to the engine's loader."""
         on_cpu = sum(selector.device == "cpu" for selector in selectors)
         return self._configuration.threads or (max(1, usable_cores() // on_cpu) if on_cpu > 1 else 0)
 
-    def _select(self, selector: EngineSelector, threads: int) -> Selection:
-        model = ModelFile(
+    def model(self, selector: EngineSelector, threads: int) -> ModelFile:
+        """The version's file with all that a choice hangs on."""
+        return ModelFile(
             path=self._file.path,
             digest=self._digest,
             sample=self._sample,
@@ -179,9 +185,19 @@ class _Loading:
             threads=threads,
             tolerance=self._configuration.tolerance,
             options=options_on(self._configuration, selector.device),
+            profiles=partial(
+                profiles_of,
+                self._configuration,
+                default_max_batch_size=self._loader.default_max_batch_size,
+                device=selector.device,
+            ),
         )
+
+    def _select(self, selector: EngineSelector, threads: int) -> Selection:
+        model = self.model(selector, threads)
         pin = self._loader.pin(self._configuration, selector.device)
         selection = selector.select(model, pin=pin)
+        self._unbuilt = (*self._unbuilt, *selection.unbuilt)
         _log.info(
             "engine_selected",
             model=self._folder.name,
@@ -226,6 +242,10 @@ class _Loading:
 
     def _warm_up(self, placed: PlacedEngine, completed: Completed) -> None:
         engine = placed.engine
+        for rows, shapes in self._configuration.gpu.graph_specs if placed.device != "cpu" else ():
+            with contextlib.suppress(ModelFailed):  # what is recorded now is not recorded in a request
+                told = {**self._configuration.warmup_shapes, **shapes}
+                engine.run(representative(_specs(engine.inputs, completed), rows=rows, shapes=told))
         if not self._configuration.warmups:
             with contextlib.suppress(ModelFailed):  # the sample is a guess
                 engine.run(self._sample(engine))
@@ -244,7 +264,7 @@ class _Loading:
             raise ConfigurationError(f"model_warmup {warmup.name} does not fit: {error}") from error
         return tensors
 
-    def _loaded(self, placed: list[PlacedEngine], completed: Completed, memory: Holding) -> LoadedModel:
+    def _loaded(self, placed: list[PlacedEngine], completed: Completed, memory: Holdings) -> LoadedModel:
         first = placed[0].engine
         facts = ModelFacts(
             name=self._folder.name,
@@ -263,6 +283,7 @@ class _Loading:
             placed=tuple(placed),
             memory=memory,
             labels=self._folder.labels,
+            unbuilt=self._unbuilt,
         )
 
 

@@ -31,6 +31,9 @@ class SchedulerMetrics:
             "lamina_response_cache_bytes", "Bytes of answers that are kept, of all models.", registry=registry
         )
         self.model_memory_bytes = Gauge("lamina_model_memory_bytes", "Bytes that loaded models take of their budget.", registry=registry)
+        self.gpu_memory_bytes = Gauge(
+            "lamina_gpu_model_memory_bytes", "Bytes of a GPU that loaded models take of their budget.", ("device",), registry=registry
+        )
         self.engines = Gauge(
             "lamina_model_engine_info",
             "1 for the engine that serves a model.",

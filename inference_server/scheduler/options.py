@@ -14,6 +14,8 @@ class SchedulingOptions:
     client_weights: Mapping[str, float] = field(default_factory=dict)
     # Bytes that all loaded models may take; 0 for most of what the machine has.
     model_memory_bytes: int = 0
+    # The same of each GPU; 0 for most of what it has.
+    gpu_memory_bytes: int = 0
     # Bytes of answers that are kept for models with response_cache; 0 refuses such models.
     response_cache_bytes: int = 64 * 2**20
     # Whether the CPU may answer a request when the model's GPU cannot.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import partial
 from typing import TypeVar
 
@@ -16,10 +17,12 @@ from inference_server.errors import ConfigurationError, InferenceError, InvalidI
 from inference_server.models.repository import ModelFolder, ModelRepository, VersionFile, no_such_model
 from inference_server.models.values import ConfigMessage
 from inference_server.scheduler.admission import Admission, QueueLimits
+from inference_server.scheduler.builds import Builder, ModelBuilds
+from inference_server.scheduler.device_times import DeviceTimes
 from inference_server.scheduler.ensemble import ServedEnsemble
 from inference_server.scheduler.load_order import check_ends, load_order
 from inference_server.scheduler.loading import ModelLoader
-from inference_server.scheduler.memory import MemoryBudget
+from inference_server.scheduler.memory import MemoryBudget, gpu_budgets
 from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
@@ -40,7 +43,8 @@ class ServingModels:
     """The models of a repository, loaded, queued for and run: fulfils `port.Inference`.
 
     `engines`: the selector of each device, the server's own device first. `engine`: `auto`, or the engine that serves models which name
-    none of their own. `default_max_batch_size`: for models that take batches and whose owner gives no size.
+    none of their own. `default_max_batch_size`: for models that take batches and whose owner gives no size. `builder`: builds engines while
+    others serve; None leaves those that are not built.
     """
 
     def __init__(
@@ -53,21 +57,31 @@ class ServingModels:
         engine: str = AUTO,
         default_max_batch_size: int = 32,
         options: SchedulingOptions | None = None,
+        builder: Builder | None = None,
     ) -> None:
         self._repository = repository
         self._options = options or SchedulingOptions()
         self._memory = MemoryBudget(self._options.model_memory_bytes)
+        gpu_memory = gpu_budgets({device: each.device_memory for device, each in engines.items()}, self._options.gpu_memory_bytes)
         self._loader = ModelLoader(
             engines,
             pin=engine,
             default_max_batch_size=default_max_batch_size,
             cpu_fallback=self._options.cpu_fallback,
             memory=self._memory,
+            gpu_memory=gpu_memory,
         )
         self._metrics = SchedulerMetrics(metrics)
         self._cache = ResponseCache(self._options.response_cache_bytes)
         self._metrics.response_cache_bytes.set_function(lambda: self._cache.bytes)
         self._metrics.model_memory_bytes.set_function(lambda: self._memory.used_bytes)
+        for device, budget in gpu_memory.items():
+            self._metrics.gpu_memory_bytes.labels(device).set_function(partial(getattr, budget, "used_bytes"))
+        self._device_times = DeviceTimes()
+        metrics.register(self._device_times)
+        self.builds = ModelBuilds(builder, metrics, self._reload)
+        # The configurations that were sent with loads, by model.
+        self._sent: dict[str, str | None] = {}
         self._limiter = RateLimiter()
         self._admission = Admission(limits or QueueLimits())
         self._metrics.admitted_requests.set_function(lambda: self._admission.requests)
@@ -120,7 +134,13 @@ class ServingModels:
             except InferenceError as error:
                 self._statuses.broken(name, str(error), serving=self._served.get(name, {}))
                 raise
+            self._sent[name] = config
             await self._load_versions(folder)
+
+    async def _reload(self, name: str) -> None:
+        """Load a model anew as it was loaded last, unless it was taken out meanwhile."""
+        if name in self._served and not self._draining:
+            await self.load(name, config=self._sent.get(name))
 
     async def unload(self, name: str) -> None:
         """Take a model out of service; returns when nothing asks it any more, while what it was asked before still runs.
@@ -132,9 +152,14 @@ class ServingModels:
                 raise no_such_model(name)
             for version, served in self._served.pop(name, {}).items():
                 self._statuses.set(ModelStatus(name=name, version=version, state=ModelState.UNLOADING, reason="finishes what it was asked"))
-                self._metrics.gone(name, version)
+                self._gone(name, version)
                 self._retire(served).add_done_callback(partial(self._unloaded, name, version))
                 _log.info("model_unloading", model=name, version=version)
+
+    def _gone(self, name: str, version: str) -> None:
+        self._metrics.gone(name, version)
+        self._device_times.gone(name, version)
+        self.builds.gone(name, version)
 
     def _unloaded(self, name: str, version: str, _: asyncio.Task[None]) -> None:
         self._statuses.unloaded(name, version)
@@ -157,8 +182,12 @@ class ServingModels:
         return tuple(served for versions in self._served.values() for served in versions.values())
 
     def index(self) -> tuple[ModelStatus, ...]:
-        """Every version that is known, serving or not."""
-        return self._statuses.all()
+        """Every version that is known, serving or not, and what of its engines is not built yet."""
+        return tuple(self._with_builds(status) for status in self._statuses.all())
+
+    def _with_builds(self, status: ModelStatus) -> ModelStatus:
+        building = self.builds.reason(status.name, status.version) if status.state is ModelState.READY else ""
+        return replace(status, reason="; ".join(filter(None, (status.reason, building)))) if building else status
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether a model serves; of an empty version, whether any does."""
@@ -193,6 +222,7 @@ class ServingModels:
     async def close(self, *, grace_seconds: float) -> None:
         """Refuse new requests, let those that are there finish within the grace, and end all instances."""
         self._draining = True
+        await self.builds.close()
         served = [*(model for versions in self._served.values() for model in versions.values()), *self._retiring.values()]
         for kind in (ServedEnsemble, ServedModel):  # ensembles first: what they have begun needs the models
             async with asyncio.TaskGroup() as group:
@@ -217,7 +247,7 @@ class ServingModels:
         kept = {file.version for file in folder.versions}
         for version in [version for version in self._served.get(folder.name, {}) if version not in kept]:
             self._retire(self._served[folder.name].pop(version))
-            self._metrics.gone(folder.name, version)
+            self._gone(folder.name, version)
         for version in self._statuses.versions(folder.name) - kept:
             self._statuses.forget(folder.name, version)
         if failures:
@@ -238,10 +268,12 @@ class ServingModels:
             loaded.memory.release()
             return
         self._metrics.serves(folder.name, file.version, loaded.placed)
+        self._device_times.serves(folder.name, file.version, loaded.placed)
         cache = self._cache.of_model() if folder.configuration.caches else None
         self._swap(
             ServedModel(loaded, admission=self._admission, metrics=metrics, limiter=self._limiter, options=self._options, cache=cache)
         )
+        self.builds.loaded(folder.name, file.version, loaded.unbuilt)
 
     def _models_of(self, name: str) -> Iterable[str]:
         """The models that an ensemble which serves is made of."""

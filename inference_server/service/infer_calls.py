@@ -16,9 +16,9 @@ from inference_server.errors import InvalidTensor, Overloaded
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels
 from inference_server.service.classification import best_classes
+from inference_server.service.cuda_memory import AnyRegion, SystemRegions
 from inference_server.service.lifecycle import BytesInFlight
 from inference_server.service.parameters import RequestOptions, SharedPart, check_version, classes_wanted, request_options, shared_part
-from inference_server.service.shared_memory import Region, SharedMemory
 from inference_server.service.tensors import datatype_of, decode_inputs, encode, is_slow_to_decode, is_slow_to_encode
 from inference_server.service.wire_format import Elements, InferRequest, InferResponse
 
@@ -36,7 +36,7 @@ _Tensor = wire.ModelInferRequest.InferInputTensor | wire.ModelInferRequest.Infer
 class _Place:
     """A part of a region that was found and lies within it."""
 
-    region: Region
+    region: AnyRegion
     part: SharedPart
 
 
@@ -46,7 +46,7 @@ _NOWHERE: Mapping[str, _Place] = MappingProxyType({})
 class InferCalls:
     """Runs models for ModelInfer and ModelStreamInfer."""
 
-    def __init__(self, models: ServingModels, memory: SharedMemory, bytes_in_flight: BytesInFlight, *, most_shared_bytes: int) -> None:
+    def __init__(self, models: ServingModels, memory: SystemRegions, bytes_in_flight: BytesInFlight, *, most_shared_bytes: int) -> None:
         """`most_shared_bytes`: of one request's inputs in shared memory, as the limit of messages bounds the others."""
         self._models = models
         self._memory = memory

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
@@ -14,12 +15,13 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.engine.port import TensorSpec
-from inference_server.errors import NotEnabled
+from inference_server.errors import AlreadyExists
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.status import ModelState
 from inference_server.service.caller import caller_of
 from inference_server.service.control import Control
+from inference_server.service.cuda_memory import CudaMemory, CudaRegionFacts, SharedRegions
 from inference_server.service.infer_calls import InferCalls
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.parameters import RequestOptions, check_version
@@ -58,6 +60,9 @@ _EXTENSIONS = (
 # Metadata by which a client asks that the first error of a stream ends it.
 _ENDS_AT_ERRORS = ("triton_grpc_error", "true")
 
+# Metadata of ModelReady: building, built or failed, where engines are built for the model.
+_BUILD_STATE = "lamina-engine-build"
+
 # The protocol's words for states that it has none of its own for.
 _STATES = {ModelState.UNLOADED: "UNAVAILABLE", ModelState.UNKNOWN: ""}
 
@@ -70,6 +75,7 @@ class ServerParts:
     lifecycle: Lifecycle
     bytes_in_flight: BytesInFlight
     memory: SharedMemory
+    cuda_memory: CudaMemory
     control: Control
     # Of the server.
     version: str
@@ -91,7 +97,8 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
     def __init__(self, parts: ServerParts) -> None:
         self._parts = parts
         self._models = parts.models
-        self._calls = InferCalls(parts.models, parts.memory, parts.bytes_in_flight, most_shared_bytes=parts.most_shared_bytes)
+        regions = SharedRegions(parts.memory, parts.cuda_memory)
+        self._calls = InferCalls(parts.models, regions, parts.bytes_in_flight, most_shared_bytes=parts.most_shared_bytes)
 
     async def ServerLive(self, request: wire.ServerLiveRequest, context: Context) -> wire.ServerLiveResponse:  # noqa: N802
         """Live whenever it answers."""
@@ -102,12 +109,16 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
         return wire.ServerReadyResponse(ready=self._parts.lifecycle.ready)
 
     async def ModelReady(self, request: wire.ModelReadyRequest, context: Context) -> wire.ModelReadyResponse:  # noqa: N802
-        """Whether a model would answer now."""
+        """Whether a model would answer now; how far its engines are built is told beside it."""
+        building = self._models.builds.state(request.name, request.version)
+        if building:
+            context.set_trailing_metadata(((_BUILD_STATE, building),))
         return wire.ModelReadyResponse(ready=self._models.is_ready(request.name, check_version(request.version)))
 
     async def ServerMetadata(self, request: wire.ServerMetadataRequest, context: Context) -> wire.ServerMetadataResponse:  # noqa: N802
         """Name, version, extensions."""
-        extensions = (*_EXTENSIONS, "system_shared_memory") if self._parts.memory.enabled else _EXTENSIONS
+        shared = {"system_shared_memory": self._parts.memory.enabled, "cuda_shared_memory": self._parts.cuda_memory.enabled}
+        extensions = (*_EXTENSIONS, *(name for name, enabled in shared.items() if enabled))
         return wire.ServerMetadataResponse(name="lamina", version=self._parts.version, extensions=extensions)
 
     async def ModelMetadata(self, request: wire.ModelMetadataRequest, context: Context) -> wire.ModelMetadataResponse:  # noqa: N802
@@ -194,6 +205,8 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
         self, request: wire.SystemSharedMemoryRegisterRequest, context: Context
     ) -> wire.SystemSharedMemoryRegisterResponse:
         """Make a region known."""
+        if self._parts.cuda_memory.find(request.name):
+            raise AlreadyExists(f"a CUDA shared memory region {request.name} is registered already; unregister it, or take another name.")
         self._parts.memory.register(request.name, request.key, offset=request.offset, size=request.byte_size)
         return wire.SystemSharedMemoryRegisterResponse()
 
@@ -207,21 +220,25 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
     async def CudaSharedMemoryStatus(  # noqa: N802
         self, request: wire.CudaSharedMemoryStatusRequest, context: Context
     ) -> wire.CudaSharedMemoryStatusResponse:
-        """No region: none can be registered."""
-        if request.name:
-            raise _no_cuda_memory()
-        return wire.CudaSharedMemoryStatusResponse()
+        """The registered regions, without their handles."""
+        regions = self._parts.cuda_memory.status(request.name)
+        return wire.CudaSharedMemoryStatusResponse(regions={name: _cuda_region_status(facts) for name, facts in regions.items()})
 
     async def CudaSharedMemoryRegister(  # noqa: N802
         self, request: wire.CudaSharedMemoryRegisterRequest, context: Context
     ) -> wire.CudaSharedMemoryRegisterResponse:
-        """Refuse."""
-        raise _no_cuda_memory()
+        """Make a region known."""
+        if request.name in self._parts.memory.status():
+            raise AlreadyExists(f"a shared memory region {request.name} is registered already; unregister it, or take another name.")
+        register = self._parts.cuda_memory.register
+        await asyncio.to_thread(register, request.name, request.raw_handle, device=request.device_id, size=request.byte_size)
+        return wire.CudaSharedMemoryRegisterResponse()
 
     async def CudaSharedMemoryUnregister(  # noqa: N802
         self, request: wire.CudaSharedMemoryUnregisterRequest, context: Context
     ) -> wire.CudaSharedMemoryUnregisterResponse:
-        """Nothing is registered, so that every region is forgotten already; clients call this when they clean up."""
+        """Forget a region, or all; clients call this when they clean up, so that it is never refused."""
+        await asyncio.to_thread(self._parts.cuda_memory.unregister, request.name)
         return wire.CudaSharedMemoryUnregisterResponse()
 
     async def TraceSetting(self, request: wire.TraceSettingRequest, context: Context) -> wire.TraceSettingResponse:  # noqa: N802
@@ -273,5 +290,5 @@ def _region_status(facts: RegionFacts) -> wire.SystemSharedMemoryStatusResponse.
     return wire.SystemSharedMemoryStatusResponse.RegionStatus(name=facts.name, key=facts.key, offset=facts.offset, byte_size=facts.size)
 
 
-def _no_cuda_memory() -> NotEnabled:
-    return NotEnabled("CUDA shared memory is not offered by this server; send tensors in the messages, or use system shared memory.")
+def _cuda_region_status(facts: CudaRegionFacts) -> wire.CudaSharedMemoryStatusResponse.RegionStatus:
+    return wire.CudaSharedMemoryStatusResponse.RegionStatus(name=facts.name, device_id=facts.device, byte_size=facts.size)

@@ -17,6 +17,7 @@ from inference_server.engine.openvino import OpenVinoLoader
 from inference_server.engine.port import EngineLoader, TensorSpec
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
+from tests.support.built_plans import BuildingLoader
 from tests.support.reference_engine import ReferenceLoader
 
 Loaded = tuple[EngineLoader, str]
@@ -24,6 +25,8 @@ LOADERS: dict[str, Callable[[], EngineLoader]] = {
     "onnxruntime": lambda: OnnxRuntimeLoader(threads=2),
     "openvino": lambda: OpenVinoLoader(threads=2),
     "numpy": ReferenceLoader,
+    # Over a GPU of numpy and TensorRT's names.
+    "tensorrt": BuildingLoader,
 }
 
 

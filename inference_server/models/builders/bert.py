@@ -18,7 +18,7 @@ from inference_server.errors import ConfigurationError
 from inference_server.models.builders.bert_graph import Array, BertConfig, BertGraph
 
 # Raised when the graph or the folder changes, so that models of an older build are built again.
-_REVISION = 1
+_REVISION = 2
 _ACTIVATIONS = frozenset({"gelu", "relu", "tanh"})
 
 
@@ -173,6 +173,10 @@ def _config_text(name: str, config: BertConfig, fingerprint: str, max_batch_size
     def parameter(key: str, value: object) -> str:
         return f'parameters {{ key: "{key}" value: {{ string_value: "{value}" }} }}\n'
 
+    # Short texts, paragraphs, and the longest.
+    lengths = sorted({min(length, config.max_tokens) for length in (32, 128, config.max_tokens)})
+    shapes = [f"1x1:{max_batch_size}x{length}:{max_batch_size}x{length}" for length in lengths]
+    profiles = [f"input_ids={shape},attention_mask={shape}" for shape in shapes]
     return (
         f'name: "{name}"\nbackend: "onnxruntime"\nmax_batch_size: {max_batch_size}\n'
         + tensor("input", "input_ids", "TYPE_INT64", "-1")
@@ -185,5 +189,6 @@ def _config_text(name: str, config: BertConfig, fingerprint: str, max_batch_size
         + "}]\n"
         + parameter("task", "sentence_embedding")
         + parameter("max_tokens", config.max_tokens)
+        + "".join(parameter(f"lamina.tensorrt_profile.{number}", profile) for number, profile in enumerate(profiles, 1))
         + parameter("fingerprint", fingerprint)
     )

@@ -28,7 +28,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 CHARACTERS = "characters.txt"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 1
+_REVISION = 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +43,8 @@ class _Source:
     tolerance: str
     input_dims: str
     output_dims: str
+    # Ranges of shapes that TensorRT builds for, a bucket each.
+    profiles: tuple[str, ...]
     # One sample [3, H, W] on which engines are warmed up and compared.
     sample: Callable[[], NDArray[np.float32]]
 
@@ -60,6 +62,12 @@ def build_detector(models: Path) -> Path:
             tolerance="0.15",
             input_dims="3, -1, -1",
             output_dims="1, -1, -1",
+            # Pages in one piece, then tall and wide ones, as `tasks/documents/detection` scales them.
+            profiles=(
+                "x=1x3x32x32:1x3x1024x736:1x3x1472x1472",
+                "x=1x3x64x64:1x3x2048x1472:1x3x4096x1472",
+                "x=1x3x64x64:1x3x1472x2048:1x3x1472x4096",
+            ),
             sample=_sample_page,
         ),
     )
@@ -77,6 +85,7 @@ def build_recognizer(models: Path) -> Path:
             tolerance="0.02",
             input_dims="3, 48, -1",
             output_dims="-1, 18710",
+            profiles=tuple(f"x=1x3x48x32:8x3x48x{width}:8x3x48x{width}" for width in (320, 640, 1280)),
             sample=_sample_line,
         ),
     )
@@ -180,5 +189,6 @@ def _config_text(source: _Source, output: str, sample_shape: tuple[int, ...], fi
         f'  inputs {{ key: "x" value: {{ data_type: TYPE_FP32 dims: [ {dims} ] input_data_file: "x" }} }}\n}}]\n'
         + parameter("lamina.warmup_shape.x", "x".join(map(str, sample_shape)))
         + parameter("lamina.tolerance", source.tolerance)
+        + "".join(parameter(f"lamina.tensorrt_profile.{number}", profile) for number, profile in enumerate(source.profiles, 1))
         + parameter("fingerprint", fingerprint)
     )

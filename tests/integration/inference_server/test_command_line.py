@@ -45,6 +45,10 @@ BAD = {
     "an engine that there is not": (("serve", "--engine", "abacus"), "INFERENCE_ENGINE (--engine): expected auto"),
     "a device that is not there": (("serve", "--models", ".", "--device", "cuda:99"), "there is no device cuda:99"),
     "a list of models that is not there": (("models", "list", "--models", "absent"), "absent cannot be read"),
+    "a precision that TensorRT lacks": (
+        ("serve", "--tensorrt", "int3"),
+        "INFERENCE_TENSORRT (--tensorrt): expected off, or some of float32",
+    ),
     "a folder of models that cannot be made": (("models", "build", "--models", "/dev/null/models"), "he_baseline cannot be written to"),
     "a table that is a folder": (("catalogue", "import", ".", "--models", "."), ". is no file; expected the Loinc.csv"),
     "a table that is not there": (("catalogue", "import", "absent.csv", "--models", "."), "absent.csv does not exist"),
@@ -110,10 +114,12 @@ def test_what_is_no_onnx_model_is_not_listed_as_well_formed(run: Run, tmp_path: 
     (tmp_path / "junk" / "1" / "model.onnx").write_bytes(b"this is no model\n" * 9)
     (tmp_path / "empty" / "1" / "model.onnx").write_bytes(b"")
     (tmp_path / "lost" / "1" / "model.onnx").unlink()
+    write_model(tmp_path, "plan", sum_and_difference())
+    (tmp_path / "plan" / "1" / "model.onnx").rename(tmp_path / "plan" / "1" / "model.plan")
     _, told = run("models", "list", "--models", ".")
     states = {cells[1].strip(): cells[4].strip() for line in told.splitlines() if len(cells := line.split("│")) == 6}
-    assert ["empty", "junk", "lost", "whole"] == sorted(states)
-    assert "well-formed" == states["whole"]
+    assert ["empty", "junk", "lost", "plan", "whole"] == sorted(states)
+    assert ("well-formed", "well-formed") == (states["whole"], states["plan"])
     assert "lost/1/model.onnx is missing; put the model there" == states["lost"]
     assert "junk/1/model.onnx is no ONNX model that can be read (DecodeError)" in states["junk"]
     assert "empty/1/model.onnx is no ONNX model: its graph has no inputs" in states["empty"]

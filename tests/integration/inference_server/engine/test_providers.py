@@ -25,6 +25,6 @@ def test_a_fall_back_to_the_cpu_is_refused(tmp_path: Path) -> None:
 
 def test_tensorrt_offers_half_precision_and_leaves_the_rest_to_cuda(tmp_path: Path) -> None:
     provider = tensorrt_provider(1, tmp_path)
-    assert ("float32", "float16") == OnnxRuntimeLoader(threads=1, provider=provider).precisions
+    assert ("float32", "float16", "bfloat16") == OnnxRuntimeLoader(threads=1, provider=provider).precisions
     assert ["CUDAExecutionProvider"] == [name for name, _ in provider.helpers]
     assert {"1"} == {options["device_id"] for options in (*provider.options.values(), provider.helpers[0][1])}

@@ -51,3 +51,33 @@ async def test_what_is_not_there_is_refused_by_name(tmp_path: Path, config: str,
         (status,) = models.index()
     assert ModelState.UNAVAILABLE == status.state
     assert reason in status.reason
+
+
+GRAPHS = """max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] } optimization {
+    cuda { graphs: true graph_spec { batch_size: 8 } graph_spec { batch_size: 4 input { key: "x" value { dim: 4 } } } }
+    input_pinned_memory { enable: false } output_pinned_memory { enable: true } }
+    parameters { key: "gpu_mem_limit" value { string_value: "1073741824" } }
+    parameters { key: "cudnn_conv_algo_search" value { string_value: "0" } }"""
+
+
+async def test_graphs_page_locked_memory_and_options_of_cuda_reach_the_engine(tmp_path: Path) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=GRAPHS)
+    cuda = ReferenceLoader("onnxruntime-cuda")
+    async with serving(tmp_path, {"cuda:0": gpu_selector(ReferenceLoader(), cuda)}) as models:
+        assert "onnxruntime-cuda:float32" == (await ask(models)).engine
+    assert {
+        "enable_cuda_graph": "1",
+        "graph_shapes": '[[8, {}], [4, {"x": [4]}]]',
+        "pinned_input": "0",
+        "gpu_mem_limit": "1073741824",
+        "cudnn_conv_algo_search": "EXHAUSTIVE",
+    } == cuda.options
+
+
+async def test_what_means_something_on_a_gpu_only_is_refused_by_name_on_the_cpu(tmp_path: Path) -> None:
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=GRAPHS)
+    async with serving(tmp_path, selector(ReferenceLoader())) as models:
+        (status,) = models.index()
+    assert ModelState.UNAVAILABLE == status.state
+    named = "input_pinned_memory, optimization.output_pinned_memory, optimization.cuda, parameters.cudnn_conv_algo_search"
+    assert f"asks for optimization.{named}, parameters.gpu_mem_limit, which means something on a GPU only" in status.reason

@@ -31,7 +31,7 @@ BROKEN = {
     "no_file": ("", None, r"no readable model\.onnx; its folder holds: nothing"),
     "typo": ("max_batch: 3", b"", r"not a model configuration.*max_batch"),
     "other_name": ('name: "another"', b"", "its name is another"),
-    "other_platform": ('platform: "tensorrt_plan"', b"", "only ONNX models"),
+    "other_platform": ('platform: "pytorch_libtorch"', b"", "only ONNX models"),
     "ensemble": ("ensemble_scheduling { step { } }", b"", "ensemble_scheduling; its input and output must be told"),
     "unknown_engine": ('parameters { key: "lamina.engine" value { string_value: "abacus" } }', b"", "there is no engine abacus on cpu"),
     "bad_warmup": ('parameters { key: "lamina.warmup_shape.x" value { string_value: "wide" } }', b"", "expected sizes such as"),
