@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,6 +15,10 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge.errors import OverloadError, TransientError
+from bridge.hosting.ecs import TaskProtection
+from bridge.hosting.machine import Machine
+from bridge.hosting.metadata import LocalService
+from bridge.hosting.spot import SpotWatch
 from bridge.housekeeping import Housekeeper
 from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
@@ -29,6 +33,7 @@ from bridge.systems.router import Recogniser, Router
 from bridge.transports.opening import open_transport
 from bridge.transports.port import Transport
 from bridge.transports.pubsub import push_inbox
+from bridge.vitals import Vitals
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
@@ -122,10 +127,12 @@ class Bridge:
         self._store = store
         self._systems = systems
         self._metrics = Metrics(in_flight=lambda: self._worker.in_flight)
-        observer = Observers([StepLog(), self._metrics, *observers])
+        self._vitals = Vitals(patience_seconds=settings.stuck_seconds)
+        self._machine = _machine(settings, busy=lambda: self._worker.in_flight > 0)
+        observer = Observers([StepLog(), self._metrics, self._machine, *observers])
         self._transport = transport or local_transport(settings, store)
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
-        self._relay = Relay(store.outbox, sink or self._transport.sink, observer, _relay_policy(settings))
+        self._relay = Relay(store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals)
         self._worker = Worker(
             Desk(
                 name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
@@ -136,6 +143,7 @@ class Bridge:
                 observer=observer,
                 policy=_work_policy(settings),
                 committed=self._relay.wake,
+                vitals=self._vitals,
             )
         )
 
@@ -143,22 +151,29 @@ class Bridge:
         """Work until `stop`, then drain, at most until `hurry`. With `until_idle`, stop once nothing is left to do."""
         async with AsyncExitStack() as stack:
             if self._settings.http:
-                await stack.enter_async_context(self._http())
+                await stack.enter_async_context(self._http(stop))
+            await self._machine.look(stop, self._worker.drain_until)
             _log.info("started", database=self._store.database.name, inference=self._settings.inference)
             async with asyncio.TaskGroup() as group:
-                relay_stop = asyncio.Event()
+                relay_stop, ended = asyncio.Event(), asyncio.Event()
                 group.create_task(self._relay.run(relay_stop), name="relay")
                 group.create_task(self._housekeeper.run(stop), name="housekeeping")
+                group.create_task(self._machine.run(ended), name="machine")
                 watch = group.create_task(self._stop_when_idle(stop), name="idle watch") if until_idle else None
                 try:
                     await self._worker.run(stop, hurry)
                 finally:
                     # What the last jobs committed is still sent.
                     relay_stop.set()
+                    ended.set()
                     if watch:
                         watch.cancel()
 
-    def _http(self) -> HttpServer:
+    def hasten(self) -> None:
+        """Of a bridge that drains already, for a notice of its machine: drain for no longer than the settings say, from now."""
+        self._worker.drain_until(asyncio.get_running_loop().time() + self._settings.drain_seconds)
+
+    def _http(self, stop: asyncio.Event) -> HttpServer:
         from bridge.http.metrics import Figures
         from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
@@ -166,14 +181,19 @@ class Bridge:
         from bridge.http.wsi import WsiRoutes
 
         probes = {"ledger": self._store.probe, **self._systems.probes}
-        if self._transport.probe:
-            probes["queue"] = self._transport.probe
+        probes["queue"] = self._queue_probe
         more = list(WsiRoutes(jobs=self._store.jobs, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
         if inbox := push_inbox(self._settings, self._store.queue):
             more.append(PushRoute(inbox).route())
         figures = Figures(metrics=self._metrics, outbox=self._store.outbox, queue_depth=self._transport.depth)
-        routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more)
+        routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
         return HttpServer(routes.application(), self._settings.http)
+
+    async def _queue_probe(self) -> None:
+        """Raise why no messages can come."""
+        if self._transport.probe:
+            await self._transport.probe()
+        await self._worker.probe()
 
     async def _stop_when_idle(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -211,11 +231,16 @@ def local_transport(settings: Settings, store: Store) -> Transport:
 
 async def run_until_signalled(bridge: Bridge, *, until_idle: bool = False) -> None:
     """Run a bridge; SIGTERM and SIGINT make it drain, and once more make it hurry."""
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, hurry, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def signalled(number: signal.Signals) -> None:
         _log.info("signalled", signal=number.name)
-        (hurry if stop.is_set() else stop).set()
+        if told.is_set():
+            hurry.set()
+        elif stop.is_set():
+            bridge.hasten()
+        told.set()
+        stop.set()
 
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -241,6 +266,18 @@ def _trust(settings: Settings) -> ServerTrust:
         token_file=settings.inference_token_file,
         insecure=settings.inference_insecure,
     )
+
+
+def _machine(settings: Settings, *, busy: Callable[[], bool]) -> Machine:
+    """What the machine that we run on tells and is told."""
+    protection = watch = None
+    if settings.ecs_agent_uri and settings.ecs_protection:
+        agent = LocalService(settings.ecs_agent_uri, variable="ECS_AGENT_URI")
+        protection = TaskProtection(agent, busy=busy, minutes=settings.ecs_protection_minutes)
+    if settings.spot_watch != "off":
+        service = LocalService(settings.spot_metadata, variable="BRIDGE_SPOT_METADATA")
+        watch = SpotWatch(service, rebalance=settings.spot_watch == "rebalance")
+    return Machine(protection=protection, watch=watch)
 
 
 def _work_policy(settings: Settings) -> WorkPolicy:

@@ -13,6 +13,7 @@ from bridge.job import Message
 from bridge.ledger.port import Outbox
 from bridge.sinks.port import Sink
 from bridge.steps import Observer, Step, StepTaken
+from bridge.vitals import Vitals
 
 _log = structlog.get_logger()
 
@@ -37,11 +38,14 @@ class RelayPolicy:
 class Relay:
     """Sends each message until its sink has it. A message that cannot be sent holds up no other."""
 
-    def __init__(self, outbox: Outbox, sink: Sink, observer: Observer, policy: RelayPolicy | None = None) -> None:
+    def __init__(
+        self, outbox: Outbox, sink: Sink, observer: Observer, policy: RelayPolicy | None = None, *, vitals: Vitals | None = None
+    ) -> None:
         self._outbox = outbox
         self._sink = sink
         self._observer = observer
         self._policy = policy or RelayPolicy()
+        self._vitals = vitals or Vitals()
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -51,10 +55,17 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`, and what is due at that moment."""
         while not stop.is_set():
-            if not await self._pass():
+            if not await self._watched_pass():
                 await self._rest(stop)
-        while await self._pass():
+        while await self._watched_pass():
             pass
+
+    async def _watched_pass(self) -> bool:
+        self._vitals.begin("relay", within=self._policy.send_seconds)
+        try:
+            return await self._pass()
+        finally:
+            self._vitals.rest("relay")
 
     async def _pass(self) -> bool:
         """Send one batch; false when there was nothing to send or the outbox cannot be read."""

@@ -132,6 +132,15 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
     # Where health, metrics and job status are served; empty or `off` for nowhere.
     http: Annotated[str, AfterValidator(_address_or_nothing)] = "127.0.0.1:8080"
+    # A loop or a heartbeat without a sign of life for so long fails /livez.
+    stuck_seconds: Seconds = 300.0
+    # ECS: whether the task is protected from scale-in while a job runs, for how many minutes at a time, and where the agent is.
+    ecs_protection: bool = True
+    ecs_protection_minutes: Annotated[int, Field(ge=1, le=2880)] = 60
+    ecs_agent_uri: str = ""
+    # EC2 Spot: whether the machine's metadata is watched for the notice that it will be taken, or for rebalance recommendations too.
+    spot_watch: Literal["off", "interruption", "rebalance"] = "off"
+    spot_metadata: str = "http://169.254.169.254"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -146,6 +155,8 @@ _NAMES_OF_OTHERS = {
     "wsi_bucket_region": ("AWS__S3__Region",),
     "database": ("ConnectionStrings__DefaultConnection",),
     "inference": ("Wsi__InferenceServiceUrl",),
+    "ecs_agent_uri": ("ECS_AGENT_URI",),
+    "spot_metadata": ("AWS_EC2_METADATA_SERVICE_ENDPOINT",),
     "pubsub_project": ("PUBSUB_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"),
     "pubsub_credentials": ("PUBSUB_CREDENTIALS_FILE",),
     "pubsub_emulator": ("PUBSUB_EMULATOR_HOST",),

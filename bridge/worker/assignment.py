@@ -54,6 +54,7 @@ class Assignment:
                 delay = await self._run()
                 await self._give_up_message(delay)
             except LeaseLostError as error:
+                self._desk.vitals.fenced(self._system)
                 _log.warning("job_taken_over", reason=str(error))
             except Exception as error:
                 # The ledger or the queue failed us. The leases run out, and the message comes again.

@@ -10,6 +10,7 @@ from bridge.ledger.port import DeadLetters, Ledger
 from bridge.sources.port import Source
 from bridge.steps import Observer
 from bridge.systems.port import Handler
+from bridge.vitals import Vitals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +70,5 @@ class Desk:
     policy: WorkPolicy
     # Called right after a commit that may have left messages in the outbox.
     committed: Callable[[], None]
+    # Where loops and heartbeats leave their signs of life.
+    vitals: Vitals = field(default_factory=Vitals)
