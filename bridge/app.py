@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -15,10 +15,6 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge.errors import OverloadError, TransientError
-from bridge.hosting.ecs import TaskProtection
-from bridge.hosting.machine import Machine
-from bridge.hosting.metadata import LocalService
-from bridge.hosting.spot import SpotWatch
 from bridge.housekeeping import Housekeeper
 from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
@@ -28,6 +24,7 @@ from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
 from bridge.steps import Observer, Observers
 from bridge.store import Store, open_store
+from bridge.surroundings import machine
 from bridge.systems.port import Handler
 from bridge.systems.router import Recogniser, Router
 from bridge.transports.opening import open_transport
@@ -126,11 +123,14 @@ class Bridge:
         self._settings = settings
         self._store = store
         self._systems = systems
-        self._metrics = Metrics(in_flight=lambda: self._worker.in_flight)
         self._vitals = Vitals(patience_seconds=settings.stuck_seconds)
-        self._machine = _machine(settings, busy=lambda: self._worker.in_flight > 0)
-        observer = Observers([StepLog(), self._metrics, self._machine, *observers])
+        self._machine = machine(settings, busy=lambda: self._worker.in_flight > 0)
         self._transport = transport or local_transport(settings, store)
+        handlers = [handler.system for handler in [*systems.handlers, *systems.recognisers]]
+        self._metrics = Metrics(
+            in_flight=lambda: self._worker.in_flight, vitals=self._vitals, source=self._transport.source.name, systems=handlers
+        )
+        observer = Observers([StepLog(), self._metrics, self._machine, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
         self._relay = Relay(store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals)
         self._worker = Worker(
@@ -174,7 +174,7 @@ class Bridge:
         self._worker.drain_until(asyncio.get_running_loop().time() + self._settings.drain_seconds)
 
     def _http(self, stop: asyncio.Event) -> HttpServer:
-        from bridge.http.metrics import Figures
+        from bridge.http.figures import Figures
         from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
         from bridge.http.server import HttpServer
@@ -185,7 +185,12 @@ class Bridge:
         more = list(WsiRoutes(jobs=self._store.jobs, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
         if inbox := push_inbox(self._settings, self._store.queue):
             more.append(PushRoute(inbox).route())
-        figures = Figures(metrics=self._metrics, outbox=self._store.outbox, queue_depth=self._transport.depth)
+        figures = Figures(
+            metrics=self._metrics,
+            outbox=self._store.outbox,
+            levels=self._transport.levels,
+            every_seconds=self._settings.metrics_seconds,
+        )
         routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
         return HttpServer(routes.application(), self._settings.http)
 
@@ -221,11 +226,13 @@ async def serve(settings: Settings, *, until_idle: bool = False) -> None:
 
 def local_transport(settings: Settings, store: Store) -> Transport:
     """The embedded queues."""
+    source = LocalSource(store.queue, lease_seconds=settings.lease_seconds)
     return Transport(
-        source=LocalSource(store.queue, lease_seconds=settings.lease_seconds),
+        source=source,
         sink=LocalSink(store.database, queue=settings.results_queue),
         dead_letters=store.dead_letters,
         depth=store.queue.depth,
+        levels=source.levels,
     )
 
 
@@ -266,18 +273,6 @@ def _trust(settings: Settings) -> ServerTrust:
         token_file=settings.inference_token_file,
         insecure=settings.inference_insecure,
     )
-
-
-def _machine(settings: Settings, *, busy: Callable[[], bool]) -> Machine:
-    """What the machine that we run on tells and is told."""
-    protection = watch = None
-    if settings.ecs_agent_uri and settings.ecs_protection:
-        agent = LocalService(settings.ecs_agent_uri, variable="ECS_AGENT_URI")
-        protection = TaskProtection(agent, busy=busy, minutes=settings.ecs_protection_minutes)
-    if settings.spot_watch != "off":
-        service = LocalService(settings.spot_metadata, variable="BRIDGE_SPOT_METADATA")
-        watch = SpotWatch(service, rebalance=settings.spot_watch == "rebalance")
-    return Machine(protection=protection, watch=watch)
 
 
 def _work_policy(settings: Settings) -> WorkPolicy:

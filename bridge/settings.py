@@ -132,6 +132,8 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
     # Where health, metrics and job status are served; empty or `off` for nowhere.
     http: Annotated[str, AfterValidator(_address_or_nothing)] = "127.0.0.1:8080"
+    # /metrics asks the database and the queues what they hold at most so often; 0 for at each scrape.
+    metrics_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
     # A loop or a heartbeat without a sign of life for so long fails /livez.
     stuck_seconds: Seconds = 300.0
     # ECS: whether the task is protected from scale-in while a job runs, for how many minutes at a time, and where the agent is.

@@ -82,6 +82,11 @@ class LocalQueue:
         """How many messages lie in the queue, leased and delayed ones included."""
         return sum(row["depth"] for row in (await self._database.look(self._sql["depth"], {"queue": self.name})).rows)
 
+    async def level(self) -> Mapping[str, float]:
+        """How many messages are `waiting`, `leased` and `delayed`, and the age of the oldest that waits, `oldest_seconds`."""
+        [row] = (await self._database.look(self._sql["level"], {"queue": self.name})).rows
+        return {name: float(row[name]) for name in ("waiting", "leased", "delayed", "oldest_seconds")}
+
     async def _change(self, statement: str, receipt: str, **values: Any) -> bool:
         return (await self._database.change(self._sql[statement], {"receipt": receipt, **values})).count > 0
 

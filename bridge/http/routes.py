@@ -11,7 +11,8 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bridge.errors import BridgeError
-from bridge.http.metrics import Figures, Metrics
+from bridge.http.figures import Figures
+from bridge.http.metrics import Metrics
 from bridge.ledger.facts import job_facts
 from bridge.ledger.port import Jobs
 from bridge.vitals import Vitals

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from bridge.database.local_queue import LocalQueue, QueuedMessage
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery
+from bridge.sources.port import QueueLevel
 
 # How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
 _BUSY_POLL_SECONDS = 0.05
@@ -42,6 +43,10 @@ class LocalSource:
                 return [self._delivery(message) for message in messages]
             busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
             await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+
+    async def levels(self) -> Sequence[QueueLevel]:
+        """What lies in the queue. Raises `TransientError`."""
+        return [QueueLevel(queue=self._queue.name, **await self._queue.level())]
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the queue's own lease. Raises `LeaseLostError` when the receipt is stale."""

@@ -14,6 +14,8 @@ from bridge.job import Job
 from bridge.ledger.port import DeadLetter
 from bridge.settings import Settings
 from bridge.sinks.sqs import SqsQueues
+from bridge.sources.freshness import Freshness
+from bridge.sources.port import QueueLevel
 from bridge.systems.wsi import requests
 from bridge.systems.wsi.requests import AnswerNames
 
@@ -95,12 +97,24 @@ async def resend_to_sqs(settings: Settings, letter: DeadLetter) -> None:
         await queues.send(letter.queue, letter.body, message_id=own, group=group, attributes=letter.attributes)
 
 
+async def levels(aws: Aws, settings: Settings, freshness: Freshness) -> list[QueueLevel]:
+    """What lies in each queue that is set; how old the oldest is follows from what was received. Raises as `Aws.call` does."""
+    names = Names(aws)
+    return [await _level(aws, names, queue, freshness) for queue in settings.sqs_queues]
+
+
 async def depth(aws: Aws, settings: Settings) -> int:
     """How many messages lie in the queues that are set. Raises as `Aws.call` does."""
-    total = 0
-    names = Names(aws)
-    for queue in settings.sqs_queues:
-        url = await names.queue_url(queue)
-        told = await aws.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=list(_DEPTHS))
-        total += sum(int(told["Attributes"].get(name, 0)) for name in _DEPTHS)
-    return total
+    return sum([round(level.waiting + level.leased + level.delayed) for level in await levels(aws, settings, Freshness())])
+
+
+async def _level(aws: Aws, names: Names, queue: str, freshness: Freshness) -> QueueLevel:
+    told = await aws.call("sqs", "get_queue_attributes", QueueUrl=await names.queue_url(queue), AttributeNames=list(_DEPTHS))
+    waiting, leased, delayed = (int(told["Attributes"].get(name, 0)) for name in _DEPTHS)
+    return QueueLevel(
+        queue=short_name(queue),
+        waiting=waiting,
+        leased=leased,
+        delayed=delayed,
+        oldest_seconds=freshness.oldest(queue, waiting=waiting),
+    )

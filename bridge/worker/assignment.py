@@ -12,7 +12,7 @@ import structlog
 from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
 from bridge.job import Delivery, Job, Outcome
 from bridge.ledger.port import Claim, Refusal, State
-from bridge.steps import Step, StepTaken
+from bridge.steps import REDELIVERED, Step, StepTaken
 from bridge.worker.fates import Fate, fate_of
 from bridge.worker.heartbeat import Heartbeat
 from bridge.worker.policy import Desk
@@ -39,7 +39,7 @@ class Assignment:
         self._system = ""
         self._work: asyncio.Task[Outcome] | None = None
         self._interrupted = False
-        self._last_step = time.monotonic()
+        self._received_at = self._last_step = time.monotonic()
 
     def interrupt(self) -> None:
         """Give the work up: cancel it, and leave the job and its message to another worker, with no attempt counted."""
@@ -49,7 +49,7 @@ class Assignment:
     async def run(self) -> None:
         """Carry the delivery through. Never raises but when it is cancelled."""
         with structlog.contextvars.bound_contextvars(message_id=self._delivery.message_id):
-            self._note(Step.RECEIVED)
+            self._note(Step.RECEIVED, outcome=REDELIVERED if self._delivery.receive_count > 1 else "")
             try:
                 delay = await self._run()
                 await self._give_up_message(delay)
@@ -243,7 +243,15 @@ class Assignment:
 
     def _note(self, step: Step, *, outcome: str = "") -> None:
         now = time.monotonic()
-        taken = StepTaken(step=step, job_key=self._job_key, system=self._system, seconds=now - self._last_step, outcome=outcome)
+        taken = StepTaken(
+            step=step,
+            job_key=self._job_key,
+            system=self._system,
+            seconds=now - self._last_step,
+            outcome=outcome,
+            source=self._delivery.source,
+            since_receipt=now - self._received_at,
+        )
         if step not in {Step.RENEWED, Step.CHECKPOINTED}:  # these come in the middle of the work, which is timed whole
             self._last_step = now
         self._desk.observer.on_step(taken)

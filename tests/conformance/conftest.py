@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -22,11 +23,12 @@ from bridge.sinks.pubsub import PubsubSink
 from bridge.sinks.redis_channel import RedisSink
 from bridge.sinks.sqs import SqsQueues, SqsSink
 from bridge.sources.local import LocalSource
-from bridge.sources.port import Source
+from bridge.sources.port import QueueLevel, Source
 from bridge.sources.pubsub_pull import PubsubSource
 from bridge.sources.redis_list import ListKeys, RedisSource
 from bridge.sources.sqs import SqsSource
 from bridge.store import Store, open_store
+from bridge.transports.aws import levels as sqs_levels
 from tests.support.ministack_server import Ministack
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
@@ -45,6 +47,8 @@ class SourceAtHand:
     rival: Source
     # Body and priority.
     send: Callable[[bytes, int], Awaitable[None]]
+    # What the source says of its queues.
+    levels: Callable[[], Awaitable[Sequence[QueueLevel]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +104,8 @@ async def _local_source(location: str) -> AsyncIterator[SourceAtHand]:
         async def send(body: bytes, priority: int = 0) -> None:
             await queue.send(str(uuid4()), body, attributes={"kind": "test"}, priority=priority)
 
-        yield SourceAtHand(
-            source=LocalSource(queue, lease_seconds=LEASE_SECONDS), rival=LocalSource(queue, lease_seconds=LEASE_SECONDS), send=send
-        )
+        source, rival = (LocalSource(queue, lease_seconds=LEASE_SECONDS) for _ in range(2))
+        yield SourceAtHand(source=source, rival=rival, send=send, levels=source.levels)
 
 
 @asynccontextmanager
@@ -116,7 +119,8 @@ async def _sqs_source(ministack: Ministack) -> AsyncIterator[SourceAtHand]:
         async def send(body: bytes, priority: int = 0) -> None:
             await sender.send(queues[min(priority // 4, 2)], body, message_id=str(uuid4()), attributes={"kind": "test"})
 
-        yield SourceAtHand(source=sources[0], rival=sources[1], send=send)
+        levels = partial(sqs_levels, aws, load(sqs_queues=",".join(queues)), sources[0].freshness)
+        yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=levels)
         for source in sources:
             await source.close()
 
@@ -130,7 +134,7 @@ async def _redis_source(redis: RedisServer) -> AsyncIterator[SourceAtHand]:
     async def send(body: bytes, priority: int = 0) -> None:
         await sources[0].send(str(uuid4()), body, attributes={"kind": "test"}, queue=queues[min(priority // 4, 2)].queue)
 
-    yield SourceAtHand(source=sources[0], rival=sources[1], send=send)
+    yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels)
     for source, access in zip(sources, accesses, strict=True):
         await source.close()
         await access.close()
@@ -149,7 +153,7 @@ async def _pubsub_source() -> AsyncIterator[SourceAtHand]:
         async def send(body: bytes, priority: int = 0) -> None:
             server.publish(f"jobs-{min(priority // 4, 2)}", body, kind="test")
 
-        yield SourceAtHand(source=sources[0], rival=sources[1], send=send)
+        yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels)
         for source in sources:
             await source.close()
         await access.close()

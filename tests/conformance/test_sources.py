@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 
 import pytest
@@ -163,3 +164,19 @@ async def test_urgent_messages_go_first_and_equals_in_order(source_at_hand: Sour
         found.append(delivery.body)
 
     assert [b"a", b"b1", b"b2", b"c"] == found
+
+
+async def test_a_source_tells_how_much_waits_and_how_old_it_is(source_at_hand: SourceAtHand) -> None:
+    assert [] == [level for level in await source_at_hand.levels() if level.waiting]
+    before = time.time()
+    for number in range(3):
+        await source_at_hand.send(str(number).encode(), 0)
+    delivery = await _one(source_at_hand.source)
+    await source_at_hand.source.renew(delivery, lease_seconds=30)
+
+    level = (await source_at_hand.levels())[0]
+
+    # Of Pub/Sub only what it has sent is known, and it sends what is asked for.
+    expected = (0, 0) if source_at_hand.source.name == "pubsub" else (2, 1)
+    assert expected == (level.waiting, 0 if math.isnan(level.leased) else level.leased)
+    assert 0 <= level.oldest_seconds <= time.time() - before + 1.5  # SQS tells times in whole milliseconds, the emulator in seconds

@@ -178,11 +178,11 @@ async def test_metrics_count_jobs_by_system_and_outcome(tmp_path: Path) -> None:
             'bridge_jobs_total{outcome="succeeded",system="trial"} 1.0',
             'bridge_jobs_total{outcome="failed",system="trial"} 1.0',
             'bridge_jobs_total{outcome="poison",system="unknown"} 1.0',
-            'bridge_tries_total{outcome="PermanentError",system="trial"} 1.0',
-            'bridge_step_seconds_count{step="claimed"} 2.0',
+            'bridge_tries_total{class="permanent",outcome="PermanentError",system="trial"} 1.0',
+            'bridge_step_seconds_count{step="claimed",system="trial"} 2.0',
             "bridge_jobs_in_flight 0.0",
             "bridge_outbox_messages 0.0",
-            "bridge_queue_messages 0.0",
+            'bridge_queue_messages{queue="jobs",source="local",state="waiting"} 0.0',
         )
 
     assert not missing
@@ -203,13 +203,13 @@ async def test_a_queue_out_of_reach_makes_a_bridge_not_ready_and_leaves_its_othe
     async def down() -> Any:
         raise TransientError("no queue at 127.0.0.1:1")
 
-    async with _running(tmp_path, transport={"depth": down, "probe": down}) as (address, _):
+    async with _running(tmp_path, transport={"levels": down, "probe": down}) as (address, _):
         status, told = _parsed(await _get(address, "/readyz"))
         metrics = await _get(address, "/metrics")
 
     assert (503, {"ledger": "ok", "queue": "no queue at 127.0.0.1:1"}) == (status, told["checks"])
     assert metrics[0] == 200
-    assert "bridge_queue_messages NaN" in metrics[1]
+    assert 'bridge_queue_reachable{source="local"} 0.0' in metrics[1]
     assert "bridge_outbox_messages 0.0" in metrics[1]
 
 

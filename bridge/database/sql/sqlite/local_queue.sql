@@ -43,3 +43,11 @@ FROM local_messages WHERE queue = :queue AND id > :after ORDER BY id LIMIT :limi
 -- name: depth
 -- How many messages lie in a queue, leased and delayed ones included.
 SELECT count(*) AS depth FROM local_messages WHERE queue = :queue;
+
+-- name: level
+-- What lies in a queue: what could be had now, what is leased, what is delayed, and the age in seconds of the oldest that could be had.
+SELECT coalesce(sum(CASE WHEN visible_at <= now THEN 1 ELSE 0 END), 0) AS waiting,
+       coalesce(sum(CASE WHEN visible_at > now AND receipt IS NOT NULL THEN 1 ELSE 0 END), 0) AS leased,
+       coalesce(sum(CASE WHEN visible_at > now AND receipt IS NULL THEN 1 ELSE 0 END), 0) AS delayed,
+       coalesce(max(CASE WHEN visible_at <= now THEN now - sent_at END), 0.0) AS oldest_seconds
+FROM local_messages, (SELECT now FROM clock) AS moment WHERE queue = :queue;

@@ -1,0 +1,23 @@
+"""What surrounds a bridge, as the settings name it: the machine that it runs on, and who follows its work."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from bridge.hosting.ecs import TaskProtection
+from bridge.hosting.machine import Machine
+from bridge.hosting.metadata import LocalService
+from bridge.hosting.spot import SpotWatch
+from bridge.settings import Settings
+
+
+def machine(settings: Settings, *, busy: Callable[[], bool]) -> Machine:
+    """What the machine that we run on tells and is told."""
+    protection = watch = None
+    if settings.ecs_agent_uri and settings.ecs_protection:
+        agent = LocalService(settings.ecs_agent_uri, variable="ECS_AGENT_URI")
+        protection = TaskProtection(agent, busy=busy, minutes=settings.ecs_protection_minutes)
+    if settings.spot_watch != "off":
+        service = LocalService(settings.spot_metadata, variable="BRIDGE_SPOT_METADATA")
+        watch = SpotWatch(service, rebalance=settings.spot_watch == "rebalance")
+    return Machine(protection=protection, watch=watch)
