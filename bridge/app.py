@@ -24,9 +24,10 @@ from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
 from bridge.steps import Observer, Observers
 from bridge.store import Store, open_store
-from bridge.surroundings import machine
+from bridge.surroundings import machine, open_tracer
 from bridge.systems.port import Handler
 from bridge.systems.router import Recogniser, Router
+from bridge.tracing.port import NullTracer, Tracer
 from bridge.transports.opening import open_transport
 from bridge.transports.port import Transport
 from bridge.transports.pubsub import push_inbox
@@ -57,7 +58,7 @@ class Systems:
 
 
 @asynccontextmanager
-async def open_systems(settings: Settings) -> AsyncIterator[Systems]:
+async def open_systems(settings: Settings, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
     """Connect to the inference server and set up every system. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
     from bridge.inference.client import InferenceClient
@@ -69,7 +70,7 @@ async def open_systems(settings: Settings) -> AsyncIterator[Systems]:
 
     log_retries()
     results = ResultStore(settings.results)
-    async with InferenceClient(settings.inference, trust=_trust(settings)) as client:
+    async with InferenceClient(settings.inference, trust=_trust(settings), tracer=tracer) as client:
 
         async def inference_ready() -> None:
             if not await client.server_ready():
@@ -113,10 +114,11 @@ class Bridge:
         observers: Sequence[Observer] = (),
         sink: Sink | None = None,
         transport: Transport | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`observers`: told of every step beside the log and the metrics. `transport`: instead of the embedded queues.
 
-        `sink`: instead of the transport's.
+        `sink`: instead of the transport's. `tracer`: follows the work; nobody does without one.
         """
         from bridge.http.metrics import Metrics
 
@@ -132,7 +134,9 @@ class Bridge:
         )
         observer = Observers([StepLog(), self._metrics, self._machine, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
-        self._relay = Relay(store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals)
+        self._relay = Relay(
+            store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals, tracer=tracer
+        )
         self._worker = Worker(
             Desk(
                 name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
@@ -144,6 +148,7 @@ class Bridge:
                 policy=_work_policy(settings),
                 committed=self._relay.wake,
                 vitals=self._vitals,
+                tracer=tracer or NullTracer(),
             )
         )
 
@@ -217,11 +222,12 @@ class Bridge:
 async def serve(settings: Settings, *, until_idle: bool = False) -> None:
     """Run the bridge until SIGTERM or SIGINT; a second signal cuts the drain short. Raises `ConfigurationError`."""
     async with (
+        open_tracer(settings) as tracer,
         open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store,
-        open_systems(settings) as systems,
+        open_systems(settings, tracer) as systems,
         open_transport(settings, local=local_transport(settings, store)) as transport,
     ):
-        await run_until_signalled(Bridge(settings, store, systems, transport=transport), until_idle=until_idle)
+        await run_until_signalled(Bridge(settings, store, systems, transport=transport, tracer=tracer), until_idle=until_idle)
 
 
 def local_transport(settings: Settings, store: Store) -> Transport:

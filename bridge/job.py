@@ -54,6 +54,8 @@ class Job:
     reply_queue: str = ""
     # Lower goes first; 0 for the default.
     priority: int = 0
+    # The trace that it belongs to: W3C's headers, traceparent and perhaps tracestate; empty for none.
+    trace: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise `PoisonError` for a key that no ledger could hold: its message would come again for ever."""

@@ -26,6 +26,10 @@ def _address_or_nothing(value: str) -> str:
     return _address(value) if value not in {"", "off"} else ""
 
 
+def _off_by_another_name(value: object) -> object:
+    return "off" if value in {"", "none"} else value
+
+
 def _folders(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
@@ -134,6 +138,14 @@ class Settings(BaseSettings):
     http: Annotated[str, AfterValidator(_address_or_nothing)] = "127.0.0.1:8080"
     # /metrics asks the database and the queues what they hold at most so often; 0 for at each scrape.
     metrics_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    # Where spans are told, by OTLP over gRPC; off for nowhere. Traces are passed on all the same.
+    traces: Annotated[Literal["off", "otlp"], BeforeValidator(_off_by_another_name)] = "off"
+    traces_endpoint: str = "http://127.0.0.1:4317"
+    # name=value,name=value; such as a collector's key.
+    traces_headers: SecretStr = SecretStr("")
+    # How the bridge is called there, and the share of the traces that begin here which are told.
+    traces_service: str = "lamina-bridge"
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
     # A loop or a heartbeat without a sign of life for so long fails /livez.
     stuck_seconds: Seconds = 300.0
     # ECS: whether the task is protected from scale-in while a job runs, for how many minutes at a time, and where the agent is.
@@ -157,6 +169,11 @@ _NAMES_OF_OTHERS = {
     "wsi_bucket_region": ("AWS__S3__Region",),
     "database": ("ConnectionStrings__DefaultConnection",),
     "inference": ("Wsi__InferenceServiceUrl",),
+    "traces": ("OTEL_TRACES_EXPORTER",),
+    "traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    "traces_headers": ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+    "traces_service": ("OTEL_SERVICE_NAME",),
+    "traces_ratio": ("OTEL_TRACES_SAMPLER_ARG",),
     "ecs_agent_uri": ("ECS_AGENT_URI",),
     "spot_metadata": ("AWS_EC2_METADATA_SERVICE_ENDPOINT",),
     "pubsub_project": ("PUBSUB_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"),

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
 
 from bridge.hosting.ecs import TaskProtection
 from bridge.hosting.machine import Machine
 from bridge.hosting.metadata import LocalService
 from bridge.hosting.spot import SpotWatch
 from bridge.settings import Settings
+from bridge.tracing.port import NullTracer, Tracer
+from bridge.transports.checks import check_installed
 
 
 def machine(settings: Settings, *, busy: Callable[[], bool]) -> Machine:
@@ -21,3 +24,30 @@ def machine(settings: Settings, *, busy: Callable[[], bool]) -> Machine:
         service = LocalService(settings.spot_metadata, variable="BRIDGE_SPOT_METADATA")
         watch = SpotWatch(service, rebalance=settings.spot_watch == "rebalance")
     return Machine(protection=protection, watch=watch)
+
+
+def tracer(settings: Settings) -> Tracer:
+    """Who follows the work. Raises `ConfigurationError`."""
+    if settings.traces == "off":
+        return NullTracer()
+    check_installed("opentelemetry.exporter.otlp.proto.grpc", "otel", "BRIDGE_TRACES")
+    from bridge.tracing.otel import Collector, OpenTelemetryTracer
+
+    return OpenTelemetryTracer(
+        Collector(
+            endpoint=settings.traces_endpoint,
+            headers=settings.traces_headers.get_secret_value(),
+            service=settings.traces_service,
+            ratio=settings.traces_ratio,
+        )
+    )
+
+
+@asynccontextmanager
+async def open_tracer(settings: Settings) -> AsyncIterator[Tracer]:
+    """Who follows the work, until all is told. Raises `ConfigurationError`."""
+    opened = tracer(settings)
+    try:
+        yield opened
+    finally:
+        await opened.close()

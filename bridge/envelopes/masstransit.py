@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -58,6 +58,8 @@ class SentEnvelope:
     type: str
     # Names in camel case.
     event: Mapping[str, Any]
+    # Such as those of a trace.
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def urn(namespace: str, name: str) -> str:
@@ -112,7 +114,7 @@ def write(envelope: SentEnvelope, *, sent_at: datetime | None = None) -> bytes:
         "message": dict(envelope.event),
         "expirationTime": None,
         "sentTime": _moment(sent_at),
-        "headers": {},
+        "headers": dict(envelope.headers),
         "host": _host(),
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()

@@ -33,6 +33,8 @@ class Claim:
     interruptions: int = 0
     # What the last holder saved, or empty.
     checkpoint: Mapping[str, Any]
+    # The trace that the job has belonged to since its first claim: W3C's headers; empty for none.
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -10,6 +10,7 @@ from bridge.ledger.port import DeadLetters, Ledger
 from bridge.sources.port import Source
 from bridge.steps import Observer
 from bridge.systems.port import Handler
+from bridge.tracing.port import NullTracer, Tracer
 from bridge.vitals import Vitals
 
 
@@ -72,3 +73,5 @@ class Desk:
     committed: Callable[[], None]
     # Where loops and heartbeats leave their signs of life.
     vitals: Vitals = field(default_factory=Vitals)
+    # Who follows the work.
+    tracer: Tracer = field(default_factory=NullTracer)
