@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -87,14 +86,12 @@ async def send_to_sqs(settings: Settings, job: Job, message: bytes) -> None:
         await SqsQueues(aws, payloads=payloads(aws, settings)).send(queue, message, message_id=job.key, group=job.key)
 
 
-async def resend_to_sqs(settings: Settings, letter: DeadLetter) -> None:
-    """Send the bytes of a dead letter to the queue that they came from."""
+async def resend_to_sqs(settings: Settings, letter: DeadLetter, *, message_id: str) -> None:
+    """Send the bytes of a dead letter to the queue that they came from, under an id that a FIFO queue has not had."""
     async with open_aws(settings) as aws:
         queues = SqsQueues(aws, payloads=payloads(aws, settings))
-        # Under an id of its own: a FIFO queue would drop what it has had.
-        own = f"{letter.message_id}.{secrets.token_hex(4)}"
         group = letter.attributes.get("MessageGroupId", "")
-        await queues.send(letter.queue, letter.body, message_id=own, group=group, attributes=letter.attributes)
+        await queues.send(letter.queue, letter.body, message_id=message_id, group=group, attributes=letter.attributes)
 
 
 async def levels(aws: Aws, settings: Settings, freshness: Freshness) -> list[QueueLevel]:

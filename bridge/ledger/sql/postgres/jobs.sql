@@ -73,6 +73,12 @@ SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS dou
     last_error = CASE CAST(:error AS text) WHEN '' THEN last_error ELSE CAST(:error AS text) END
 WHERE key = :key AND fence = :fence AND state = 'running';
 
+-- name: reopen
+-- Lets a failed job be claimed anew, with all its attempts.
+UPDATE lamina.jobs
+SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+WHERE key = :key AND state = 'failed';
+
 -- name: announce
 -- Records a job whose message has been sent.
 INSERT INTO lamina.jobs (key, system, request, reply_queue, priority, trace, state, created_at)
