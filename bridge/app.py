@@ -232,7 +232,7 @@ async def serve(settings: Settings, *, until_idle: bool = False) -> None:
 
 def local_transport(settings: Settings, store: Store) -> Transport:
     """The embedded queues."""
-    source = LocalSource(store.queue, lease_seconds=settings.lease_seconds)
+    source = LocalSource(store.queue, lease_seconds=settings.lease_seconds, urgent_in_a_row=settings.urgent_in_a_row)
     return Transport(
         source=source,
         sink=LocalSink(store.database, queue=settings.results_queue),

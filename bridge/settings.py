@@ -68,6 +68,8 @@ class Settings(BaseSettings):
     # The queue that jobs come from, and the queue that results go to when a job names none.
     queue: Annotated[str, Field(min_length=1)] = "jobs"
     results_queue: Annotated[str, Field(min_length=1)] = "results"
+    # In the embedded queue: after so many messages of one priority in a row a less urgent one gets its turn.
+    urgent_in_a_row: Count = 8
     # Queues of SQS that jobs come from instead, by name or URL, the most urgent first, separated by commas.
     sqs_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
     # After so many messages of one of them in a row the next gets its turn.

@@ -36,6 +36,8 @@ from tests.support.sqs import aws_of, fresh_queue, lying_in
 
 # Short, and yet longer than a busy machine's hiccups.
 LEASE_SECONDS = 0.6
+# After so many messages of one urgency the next gets its turn.
+IN_A_ROW = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -104,7 +106,7 @@ async def _local_source(location: str) -> AsyncIterator[SourceAtHand]:
         async def send(body: bytes, priority: int = 0) -> None:
             await queue.send(str(uuid4()), body, attributes={"kind": "test"}, priority=priority)
 
-        source, rival = (LocalSource(queue, lease_seconds=LEASE_SECONDS) for _ in range(2))
+        source, rival = (LocalSource(queue, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW) for _ in range(2))
         yield SourceAtHand(source=source, rival=rival, send=send, levels=source.levels)
 
 
@@ -114,7 +116,7 @@ async def _sqs_source(ministack: Ministack) -> AsyncIterator[SourceAtHand]:
         # Three urgencies, each a queue of its own.
         queues = [await fresh_queue(aws) for _ in range(3)]
         sender = SqsQueues(aws)
-        sources = [SqsSource(aws, queues, lease_seconds=LEASE_SECONDS) for _ in range(2)]
+        sources = [SqsSource(aws, queues, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW) for _ in range(2)]
 
         async def send(body: bytes, priority: int = 0) -> None:
             await sender.send(queues[min(priority // 4, 2)], body, message_id=str(uuid4()), attributes={"kind": "test"})
@@ -129,7 +131,7 @@ async def _sqs_source(ministack: Ministack) -> AsyncIterator[SourceAtHand]:
 async def _redis_source(redis: RedisServer) -> AsyncIterator[SourceAtHand]:
     accesses = [RedisAccess(redis.url) for _ in range(2)]
     queues = [ListKeys.of(f"{uuid4()}:{urgency}") for urgency in range(3)]
-    sources = [RedisSource(access, queues, lease_seconds=LEASE_SECONDS) for access in accesses]
+    sources = [RedisSource(access, queues, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW) for access in accesses]
 
     async def send(body: bytes, priority: int = 0) -> None:
         await sources[0].send(str(uuid4()), body, attributes={"kind": "test"}, queue=queues[min(priority // 4, 2)].queue)
@@ -148,7 +150,9 @@ async def _pubsub_source() -> AsyncIterator[SourceAtHand]:
         access = PubsubAccess(project="trial", emulator=server.address)
         # Streams end with their receiver: else either might get what both could have.
         subscriptions, patience = [f"jobs-{urgency}-sub" for urgency in range(3)], Patience(linger_seconds=0, settle_seconds=0.3)
-        sources = [PubsubSource(access, subscriptions, lease_seconds=LEASE_SECONDS, patience=patience) for _ in range(2)]
+        sources = [
+            PubsubSource(access, subscriptions, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW, patience=patience) for _ in range(2)
+        ]
 
         async def send(body: bytes, priority: int = 0) -> None:
             server.publish(f"jobs-{min(priority // 4, 2)}", body, kind="test")

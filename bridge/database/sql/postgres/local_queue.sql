@@ -5,10 +5,10 @@ SELECT :queue, :message_id, :body, :attributes, :priority, now, now + CAST(:dela
 ON CONFLICT (queue, message_id) DO NOTHING;
 
 -- name: receive
--- Leases the next messages: the most urgent first, then the oldest. Those that a rival is just taking are passed over.
+-- Leases the next messages of some urgencies: the most urgent first, then the oldest. Those that a rival is just taking are passed over.
 WITH next AS MATERIALIZED (
     SELECT m.id FROM lamina.local_messages AS m
-    WHERE m.queue = :queue AND m.visible_at <= (SELECT now FROM lamina.clock)
+    WHERE m.queue = :queue AND m.priority BETWEEN :first AND :last AND m.visible_at <= (SELECT now FROM lamina.clock)
     ORDER BY m.priority, m.id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED

@@ -7,17 +7,17 @@ ON CONFLICT (queue, message_id) DO NOTHING;
 
 -- name: waiting
 -- Whether a message can be had, without taking the write lock.
-SELECT 1 FROM local_messages, clock WHERE queue = :queue AND visible_at <= now LIMIT 1;
+SELECT 1 FROM local_messages, clock WHERE queue = :queue AND priority BETWEEN :first AND :last AND visible_at <= now LIMIT 1;
 
 -- name: receive
--- Leases the next messages: the most urgent first, then the oldest.
+-- Leases the next messages of some urgencies: the most urgent first, then the oldest.
 UPDATE local_messages
 SET receipt = lower(hex(randomblob(16))),
     receive_count = receive_count + 1,
     visible_at = (SELECT now FROM clock) + :lease
 WHERE id IN (
     SELECT id FROM local_messages, clock
-    WHERE queue = :queue AND visible_at <= now
+    WHERE queue = :queue AND priority BETWEEN :first AND :last AND visible_at <= now
     ORDER BY priority, id
     LIMIT :limit
 )
