@@ -82,8 +82,12 @@ class Settings(BaseSettings):
     aws_endpoint: str = ""
     aws_access_key: SecretStr = SecretStr("")
     aws_secret_key: SecretStr = SecretStr("")
-    # A role to take on.
+    # Of keys that are lent for a while.
+    aws_session_token: SecretStr = SecretStr("")
+    # A role to take on, what its owner wants to be told, and for how long it is taken on at a time.
     aws_role_arn: str = ""
+    aws_role_external_id: str = ""
+    aws_role_seconds: Annotated[int, Field(ge=900, le=43_200)] = 3600
     # The part of MassTransit's addresses between region and queue.
     aws_scope: str = ""
     # The bucket of the platform's slides, which its results go to; empty when there is no such platform. Its region, where it is another.

@@ -17,7 +17,6 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 # Longer than the longest poll.
 _READ_SECONDS = 30.0
-_ASSUMED_SECONDS = 3600
 _SESSION_NAME = "lamina-bridge"
 
 
@@ -30,8 +29,13 @@ class AwsAccess:
     endpoint: str = ""
     access_key: str = ""
     secret_key: str = ""
-    # A role to take on, with whatever credentials were found.
+    # Of keys that are lent for a while.
+    session_token: str = ""
+    # A role to take on, with whatever credentials were found; and what its owner wants to be told, where it is another account's.
     role_arn: str = ""
+    role_external_id: str = ""
+    # For how long in seconds it is taken on at a time; renewed before.
+    role_seconds: int = 3600
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -110,21 +114,27 @@ class Aws:
 
     def _plain(self, session: Any) -> Session:
         access_key, secret_key = self.access.keys
-        return session(region_name=self.access.region, aws_access_key_id=access_key or None, aws_secret_access_key=secret_key or None)
+        return session(
+            region_name=self.access.region,
+            aws_access_key_id=access_key or None,
+            aws_secret_access_key=secret_key or None,
+            aws_session_token=self.access.session_token or None,
+        )
 
     def _assumed(self, session: Any) -> Session:
         """A session under the role; its credentials are renewed before they run out."""
+        from botocore.config import Config
         from botocore.credentials import RefreshableCredentials
         from botocore.session import get_session
 
-        sts = self._plain(session).client("sts", endpoint_url=self.access.endpoint or None)
+        options = Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"mode": "standard", "max_attempts": 3})
+        sts = self._plain(session).client("sts", endpoint_url=self.access.endpoint or None, config=options)
+        role = {"RoleArn": self.access.role_arn, "RoleSessionName": _SESSION_NAME, "DurationSeconds": self.access.role_seconds}
+        if self.access.role_external_id:
+            role["ExternalId"] = self.access.role_external_id
 
         def renew() -> dict[str, str]:
-            answer = _invoke(
-                sts,
-                "assume_role",
-                {"RoleArn": self.access.role_arn, "RoleSessionName": _SESSION_NAME, "DurationSeconds": _ASSUMED_SECONDS},
-            )["Credentials"]
+            answer = _invoke(sts, "assume_role", role)["Credentials"]
             return {
                 "access_key": answer["AccessKeyId"],
                 "secret_key": answer["SecretAccessKey"],

@@ -35,7 +35,10 @@ def aws_access(settings: Settings) -> AwsAccess:
         endpoint=settings.aws_endpoint,
         access_key=settings.aws_access_key.get_secret_value(),
         secret_key=settings.aws_secret_key.get_secret_value(),
+        session_token=settings.aws_session_token.get_secret_value(),
         role_arn=settings.aws_role_arn,
+        role_external_id=settings.aws_role_external_id,
+        role_seconds=settings.aws_role_seconds,
     )
 
 
@@ -54,6 +57,7 @@ def object_options(settings: Settings) -> dict[str, str]:
         "endpoint": access.endpoint,
         "access_key_id": access_key,
         "secret_access_key": secret_key,
+        "session_token": access.session_token,
     }
     return {name: value for name, value in options.items() if value}
 
