@@ -24,10 +24,11 @@ from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
 from bridge.steps import Observer, Observers
 from bridge.store import Store, open_store
-from bridge.surroundings import machine, open_tracer
+from bridge.surroundings import machine, open_tracer, server_trust
 from bridge.systems.port import Handler
 from bridge.systems.router import Recogniser, Router
 from bridge.tracing.port import NullTracer, Tracer
+from bridge.transports.aws import open_aws
 from bridge.transports.opening import open_transport
 from bridge.transports.port import Transport
 from bridge.transports.pubsub import push_inbox
@@ -35,9 +36,9 @@ from bridge.vitals import Vitals
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
+    from bridge.aws.access import Aws
     from bridge.http.routes import Probe
     from bridge.http.server import HttpServer
-    from bridge.inference.credentials import ServerTrust
     from bridge.systems.wsi.handler import SlideHandler
 
 _log = structlog.get_logger()
@@ -70,7 +71,7 @@ async def open_systems(settings: Settings, tracer: Tracer | None = None) -> Asyn
 
     log_retries()
     results = ResultStore(settings.results)
-    async with InferenceClient(settings.inference, trust=_trust(settings), tracer=tracer) as client:
+    async with open_aws(settings) as aws, InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer) as client:
 
         async def inference_ready() -> None:
             if not await client.server_ready():
@@ -84,11 +85,11 @@ async def open_systems(settings: Settings, tracer: Tracer | None = None) -> Asyn
                 LabHandler(client=client, results=results),
             ],
             probes={"inference": inference_ready},
-            recognisers=_platform_systems(settings, slides),
+            recognisers=_platform_systems(settings, slides, aws),
         )
 
 
-def _platform_systems(settings: Settings, slides: SlideHandler) -> Sequence[Recogniser]:
+def _platform_systems(settings: Settings, slides: SlideHandler, aws: Aws) -> Sequence[Recogniser]:
     """The systems of the platforms that are set."""
     from bridge.results import ResultStore
     from bridge.systems.wsi.requests import AnswerNames
@@ -97,7 +98,12 @@ def _platform_systems(settings: Settings, slides: SlideHandler) -> Sequence[Reco
 
     if not settings.wsi_bucket:
         return ()
-    bucket = ResultStore(f"s3://{settings.wsi_bucket}", allow_http=settings.aws_endpoint.startswith("http://"), s3=object_options(settings))
+    bucket = ResultStore(
+        f"s3://{settings.wsi_bucket}",
+        allow_http=settings.aws_endpoint.startswith("http://"),
+        s3=object_options(settings),
+        s3_credentials=aws.credentials if settings.aws_role_arn else None,
+    )
     names = AnswerNames(source=wsi_source(settings))
     return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, analysis=settings.wsi_analysis),)
 
@@ -265,20 +271,6 @@ async def run_until_signalled(bridge: Bridge, *, until_idle: bool = False) -> No
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _trust(settings: Settings) -> ServerTrust:
-    from bridge.inference.credentials import ServerTrust
-
-    return ServerTrust(
-        tls=settings.inference_tls,
-        ca=settings.inference_tls_ca,
-        certificate=settings.inference_tls_certificate,
-        key=settings.inference_tls_key,
-        token=settings.inference_token.get_secret_value(),
-        token_file=settings.inference_token_file,
-        insecure=settings.inference_insecure,
-    )
 
 
 def _work_policy(settings: Settings) -> WorkPolicy:

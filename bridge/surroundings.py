@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING
 
 from bridge.hosting.ecs import TaskProtection
 from bridge.hosting.machine import Machine
@@ -12,6 +13,9 @@ from bridge.hosting.spot import SpotWatch
 from bridge.settings import Settings
 from bridge.tracing.port import NullTracer, Tracer
 from bridge.transports.checks import check_installed
+
+if TYPE_CHECKING:
+    from bridge.inference.credentials import ServerTrust
 
 
 def machine(settings: Settings, *, busy: Callable[[], bool]) -> Machine:
@@ -51,3 +55,18 @@ async def open_tracer(settings: Settings) -> AsyncIterator[Tracer]:
         yield opened
     finally:
         await opened.close()
+
+
+def server_trust(settings: Settings) -> ServerTrust:
+    """Whom the inference server has to be, and who we are there."""
+    from bridge.inference.credentials import ServerTrust
+
+    return ServerTrust(
+        tls=settings.inference_tls,
+        ca=settings.inference_tls_ca,
+        certificate=settings.inference_tls_certificate,
+        key=settings.inference_tls_key,
+        token=settings.inference_token.get_secret_value(),
+        token_file=settings.inference_token_file,
+        insecure=settings.inference_insecure,
+    )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 # Longer than the longest poll.
 _READ_SECONDS = 30.0
+# Credentials are renewed 10 minutes before they run out at the latest, so that they are good for so long.
+_LENT = timedelta(minutes=5)
 _SESSION_NAME = "lamina-bridge"
 
 
@@ -83,6 +86,12 @@ class Aws:
         content: bytes = await self._threaded(_fetched, client, bucket, key, most_bytes)
         return content
 
+    async def credentials(self) -> dict[str, Any]:
+        """Whom we are just now, in the form that object storage takes. Raises as `call` does."""
+        async with self._opening:
+            lent: dict[str, Any] = await self._threaded(self._lent)
+        return lent
+
     async def _client(self, service: str) -> Any:
         async with self._opening:
             if service not in self._clients:
@@ -92,14 +101,30 @@ class Aws:
     async def _threaded(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    def _opened(self, service: str) -> Any:
+    def _lent(self) -> dict[str, Any]:
+        try:
+            found = self._opened_session().get_credentials()
+            keys = found.get_frozen_credentials() if found is not None else None
+        except Exception as error:
+            raise translated(error, "credentials") from error
+        if keys is None:
+            raise ConfigurationError("no credentials of AWS were found; set BRIDGE_AWS_* or AWS_* variables, or give the machine a role")
+        until = datetime.now(tz=UTC) + _LENT
+        return {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token, "expires_at": until}
+
+    def _opened_session(self) -> Session:
         try:
             import boto3
-            from botocore.config import Config
         except ImportError as error:
             raise ConfigurationError("SQS and SNS need boto3; install it: pip install 'lamina[aws]'") from error
         if self._session is None:
             self._session = self._assumed(boto3.Session) if self.access.role_arn else self._plain(boto3.Session)
+        return self._session
+
+    def _opened(self, service: str) -> Any:
+        session = self._opened_session()
+        from botocore.config import Config
+
         options = Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
@@ -108,7 +133,7 @@ class Aws:
             s3={"addressing_style": "path"} if self.access.endpoint else None,
         )
         try:
-            return self._session.client(service, endpoint_url=self.access.endpoint or None, config=options)
+            return session.client(service, endpoint_url=self.access.endpoint or None, config=options)
         except Exception as error:
             raise translated(error, f"{service} could not be set up") from error
 

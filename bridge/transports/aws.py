@@ -51,13 +51,14 @@ def payloads(aws: Aws, settings: Settings) -> Payloads:
 def object_options(settings: Settings) -> dict[str, str]:
     """How object storage reaches S3; what is empty it finds itself."""
     access = aws_access(settings)
-    access_key, secret_key = access.keys
+    # A role's keys are lent anew every hour: they are asked for, not told.
+    access_key, secret_key = ("", "") if access.role_arn else access.keys
     options = {
         "region": settings.wsi_bucket_region or access.region,
         "endpoint": access.endpoint,
         "access_key_id": access_key,
         "secret_access_key": secret_key,
-        "session_token": access.session_token,
+        "session_token": "" if access.role_arn else access.session_token,
     }
     return {name: value for name, value in options.items() if value}
 

@@ -20,8 +20,8 @@ class Asked:
     body: bytes
 
 
-# Status and body.
-Answering = Callable[[Asked], tuple[int, bytes]]
+# Status and body, and perhaps headers.
+Answering = Callable[[Asked], tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]]
 
 
 @dataclass(kw_only=True)
@@ -45,10 +45,11 @@ def local_http(answering: Answering) -> Iterator[LocalHttp]:
             headers = {name.lower(): value for name, value in self.headers.items()}
             asked = Asked(method=self.command, path=self.path, headers=headers, body=body)
             served.asked.append(asked)
-            status, content = served.answering(asked)
+            status, content, *more = served.answering(asked)
+            answered = {"Content-Type": "application/json", **(more[0] if more else {}), "Content-Length": str(len(content))}
             self.send_response(status)
-            self.send_header("Content-Type", "application/json")
-            self.send_header("Content-Length", str(len(content)))
+            for name, value in answered.items():
+                self.send_header(name, value)
             self.end_headers()
             self.wfile.write(content)
 

@@ -6,17 +6,19 @@ import json
 import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from urllib.parse import parse_qs
+from uuid import uuid4
 
 import pytest
 
 from bridge.aws.access import Aws, AwsAccess
 from bridge.errors import ConfigurationError
+from bridge.results import ResultStore
 from bridge.settings import load
-from bridge.transports.aws import aws_access
+from bridge.transports.aws import aws_access, object_options, open_aws
 from tests.support.local_http import Asked, LocalHttp, local_http
 from tests.support.ministack_server import Ministack
 
@@ -32,18 +34,22 @@ class Between:
         self.lent: list[str] = []
         self.lent_seconds = 5
 
-    def __call__(self, asked: Asked) -> tuple[int, bytes]:
+    def __call__(self, asked: Asked) -> tuple[int, bytes, Mapping[str, str]]:
         form = parse_qs(asked.body.decode(errors="replace"))
         action = form.get("Action", [""])[0]
         if action.startswith("AssumeRole") and self.lent:
-            return 200, _lent(action, self.lent.pop(0), self.lent_seconds)
+            return 200, _lent(action, self.lent.pop(0), self.lent_seconds), {}
         passed = {name: value for name, value in asked.headers.items() if name not in {"host", "content-length", "connection"}}
         request = urllib.request.Request(f"{self._endpoint}{asked.path}", asked.body or None, passed, method=asked.method)
         try:
             with urllib.request.urlopen(request, timeout=20) as reply:
-                return reply.status, reply.read()
+                return reply.status, reply.read(), _kept(reply.headers)
         except urllib.error.HTTPError as error:
-            return error.code, error.read()
+            return error.code, error.read(), {}
+
+
+def _kept(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() in {"content-type", "etag", "last-modified"}}
 
 
 def _lent(action: str, key: str, seconds: int) -> bytes:
@@ -111,6 +117,22 @@ async def test_a_role_is_taken_on_with_the_external_id_and_renewed_before_it_run
     assert first.startswith("ASIA")
     assert first != second, "what runs out in a moment is renewed before each call"
     assert f"token-of-{second}" == served.asked[-1].headers["x-amz-security-token"]
+
+
+async def test_objects_are_reached_as_the_role_too(between: tuple[LocalHttp, Between]) -> None:
+    served, answering = between
+    answering.lent, answering.lent_seconds = ["ASIAROLE"], 3600
+    settings = load(aws_endpoint=served.url, aws_access_key="AKIDSET", aws_secret_key="s", aws_role_arn=ROLE)
+    async with open_aws(settings) as aws:
+        bucket = f"bucket-{uuid4()}"
+        await aws.call("s3", "create_bucket", Bucket=bucket)
+        place = ResultStore(f"s3://{bucket}", allow_http=True, s3=object_options(settings), s3_credentials=aws.credentials)
+        await place.folder_at("a").write("one.txt", b"content")
+        assert b"content" == await place.folder_at("a").read("one.txt")
+
+    puts = [asked for asked in served.asked if asked.path.startswith(f"/{bucket}/a/one.txt")]
+    assert {"ASIAROLE"} == {re.search("Credential=([^/]+)/", asked.headers["authorization"])[1] for asked in puts}  # type: ignore[index]
+    assert {"token-of-ASIAROLE"} == {asked.headers["x-amz-security-token"] for asked in puts}
 
 
 async def test_a_role_of_the_emulators_own_sts_works(between: tuple[LocalHttp, Between]) -> None:
