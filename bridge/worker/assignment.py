@@ -86,7 +86,7 @@ class Assignment:
             async with heartbeat:
                 return await self._work_on(job, claim, heartbeat)
         finally:
-            structlog.contextvars.unbind_contextvars("job", "system")
+            structlog.contextvars.unbind_contextvars("job", "system", "trace_id")
 
     async def _read(self) -> Job | None:
         """The job that is asked for; None when the message cannot be read, and lies in the dead letters."""

@@ -10,6 +10,7 @@ import structlog
 from bridge.envelopes import tracing
 from bridge.job import Delivery, Event, Job
 from bridge.steps import Step, StepTaken
+from bridge.tracing.context import TRACEPARENT
 from bridge.tracing.port import Carrier, Facts, Kind, NullTracer, Span, Tracer
 
 _log = structlog.get_logger()
@@ -58,6 +59,9 @@ class Following:
             self._receipt = self._received(trace)
         self._end_receipt()
         facts: Facts = {"lamina.job.key": job.key, "lamina.system": job.system, "lamina.fence": fence}
+        if trace:
+            # Where logs and traces meet.
+            structlog.contextvars.bind_contextvars(trace_id=trace[TRACEPARENT].split("-")[1])
         self._job = self._tracer.start(f"job {job.system}", parent=trace, facts=facts)
 
     def took(self, taken: StepTaken) -> None:

@@ -17,7 +17,7 @@ from bridge.ledger.port import State
 from bridge.settings import load
 from bridge.store import Store, open_store
 from tests.support.local_http import Asked, LocalHttp, local_http
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.trial_bridge import Trial, TrialHandler, message, start, trial_settings
 
 ACTION = "/latest/meta-data/spot/instance-action"
 REBALANCE = "/latest/meta-data/events/recommendations/rebalance"
@@ -138,6 +138,28 @@ async def test_a_bridge_that_starts_on_a_machine_that_will_go_takes_nothing(tmp_
 
     assert 1 == await store.queue.depth()
     assert (await store.jobs.find("one")).state is State.QUEUED  # type: ignore[union-attr]
+
+
+async def test_sigterm_after_a_notice_leaves_no_more_than_the_settings_say(tmp_path: Path, store: Store) -> None:
+    metadata = Metadata()
+    await store.submit(message("long", seconds=600))
+    with local_http(metadata) as service:
+        settings = trial_settings(tmp_path, spot_watch="interruption", spot_metadata=service.url, drain_seconds=0.5)
+        process = start(Trial(settings=settings, log=tmp_path / "bridge.log"))
+        async with asyncio.timeout(60):
+            while (job := await store.jobs.find("long")) is None or job.state is not State.RUNNING:
+                await asyncio.sleep(0.05)
+            metadata.will_go_in(3000)
+            while "machine_will_go" not in (tmp_path / "bridge.log").read_text():
+                await asyncio.sleep(0.05)
+        assert process.is_alive(), "the job may run until the machine goes"
+        process.terminate()
+        await asyncio.to_thread(process.join, 60)
+        code = process.exitcode
+        process.kill()
+
+    assert 0 == code
+    assert (State.QUEUED, 0) == ((await store.jobs.find("long")).state, (await store.jobs.find("long")).attempts)  # type: ignore[union-attr]
 
 
 async def test_without_the_setting_nobody_asks_for_metadata(tmp_path: Path, store: Store) -> None:
