@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import threading
+import urllib.error
+import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -68,3 +70,18 @@ def local_http(answering: Answering) -> Iterator[LocalHttp]:
         server.shutdown()
         server.server_close()
         thread.join(10)
+
+
+def passed_on(endpoint: str, asked: Asked) -> tuple[int, bytes, Mapping[str, str]]:
+    """What the server behind this one answers, whatever it is."""
+    headers = {name: value for name, value in asked.headers.items() if name not in {"host", "content-length", "connection"}}
+    request = urllib.request.Request(f"{endpoint}{asked.path}", asked.body or None, headers, method=asked.method)
+    try:
+        with urllib.request.urlopen(request, timeout=20) as reply:
+            return reply.status, reply.read(), _kept(reply.headers)
+    except urllib.error.HTTPError as error:
+        return error.code, error.read(), _kept(error.headers)
+
+
+def _kept(headers: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: value for name, value in headers.items() if name.lower() in {"content-type", "etag", "last-modified", "x-amzn-errortype"}}

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import urllib.error
-import urllib.request
 from collections.abc import Iterator, Mapping
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -19,7 +17,7 @@ from bridge.errors import ConfigurationError
 from bridge.results import ResultStore
 from bridge.settings import load
 from bridge.transports.aws import aws_access, object_options, open_aws
-from tests.support.local_http import Asked, LocalHttp, local_http
+from tests.support.local_http import Asked, LocalHttp, local_http, passed_on
 from tests.support.ministack_server import Ministack
 
 ROLE = "arn:aws:iam::000000000000:role/bridge"
@@ -39,17 +37,7 @@ class Between:
         action = form.get("Action", [""])[0]
         if action.startswith("AssumeRole") and self.lent:
             return 200, _lent(action, self.lent.pop(0), self.lent_seconds), {}
-        passed = {name: value for name, value in asked.headers.items() if name not in {"host", "content-length", "connection"}}
-        request = urllib.request.Request(f"{self._endpoint}{asked.path}", asked.body or None, passed, method=asked.method)
-        try:
-            with urllib.request.urlopen(request, timeout=20) as reply:
-                return reply.status, reply.read(), _kept(reply.headers)
-        except urllib.error.HTTPError as error:
-            return error.code, error.read(), {}
-
-
-def _kept(headers: Mapping[str, str]) -> Mapping[str, str]:
-    return {name: value for name, value in headers.items() if name.lower() in {"content-type", "etag", "last-modified"}}
+        return passed_on(self._endpoint, asked)
 
 
 def _lent(action: str, key: str, seconds: int) -> bytes:

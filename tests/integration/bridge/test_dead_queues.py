@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import sys
+import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from bridge.app import Bridge, Systems, local_transport
-from bridge.aws.access import Aws, AwsAccess
+from bridge.aws.access import Aws
 from bridge.aws.names import Names
 from bridge.aws.payloads import Payloads, wire_attributes
 from bridge.dead.port import DeadMessage
@@ -25,6 +28,7 @@ from bridge.settings import load
 from bridge.store import open_store
 from bridge.transports.opening import open_transport
 from tests.support.forked import Finished, bridge
+from tests.support.local_http import Asked, local_http, passed_on
 from tests.support.ministack_server import Ministack
 from tests.support.sqs import aws_of, depth_of, fresh_queue, lying_in
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
@@ -50,7 +54,10 @@ async def _pair(aws: Aws, *, fifo: bool = False) -> tuple[str, str]:
 
 
 def _dead(aws: Aws, queue: str) -> SqsDeadQueue:
-    return SqsDeadQueue(aws, queue, payloads=Payloads(aws), reopen=_never)
+    async def reopen(_key: str) -> bool:
+        return False
+
+    return SqsDeadQueue(aws, queue, payloads=Payloads(aws), reopen=reopen)
 
 
 async def _browsed(place: SqsDeadQueue) -> list[DeadMessage]:
@@ -160,45 +167,45 @@ async def test_a_type_of_masstransit_picks_its_messages(aws: Aws, ministack: Min
     assert [("SlideWanted", queue)] == [(each["type"], each["destination"]) for each in json.loads(told.out)]
 
 
-class _Killed(BaseException):
-    """The process is gone."""
+async def _killed_replay(ministack: Ministack, aws: Aws, errors: str, folder: Path) -> None:
+    """Kill a `bridge dead replay` as it asks for the delete; then what hides its message has run out."""
+    deleting: list[dict[str, Any]] = []
+    freed = threading.Event()
 
+    def answer(asked: Asked) -> tuple[int, bytes] | tuple[int, bytes, Mapping[str, str]]:
+        if asked.headers.get("x-amz-target", "").endswith(".DeleteMessage"):
+            deleting.append(json.loads(asked.body))
+            freed.wait(60)
+            return 500, b""
+        return passed_on(ministack.endpoint, asked)
 
-class _DyingAws(Aws):
-    async def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
-        if operation == "delete_message":
-            raise _Killed
-        return await super().call(service, operation, **arguments)
-
-
-async def _never(_key: str) -> bool:
-    return False
-
-
-async def _killed_replay(ministack: Ministack, aws: Aws, errors: str, *, reopen: Callable[[str], Awaitable[bool]] = _never) -> None:
-    """Send a message again and die before it is deleted; then what hides it has run out."""
-    dying = _DyingAws(AwsAccess(endpoint=ministack.endpoint))
-    place = SqsDeadQueue(dying, errors, payloads=Payloads(aws), reopen=reopen)
-    [found] = await _browsed(place)
-    with pytest.raises(_Killed):
-        await place.replay(found)
-    [held] = place._held.values()
-    await dying.close()
-    await aws.call(
-        "sqs",
-        "change_message_visibility",
-        QueueUrl=await Names(aws).queue_url(errors),
-        ReceiptHandle=held["ReceiptHandle"],
-        VisibilityTimeout=0,
-    )
+    with local_http(answer) as between:
+        environment = {
+            **os.environ,
+            **ministack.environment(),
+            "AWS_ENDPOINT_URL": between.url,
+            "BRIDGE_DATABASE": str(folder / "bridge.db"),
+        }
+        command = [sys.executable, "-m", "bridge", "dead", "replay", "--all", "--queue", errors]
+        process = await asyncio.create_subprocess_exec(*command, cwd=folder, env=environment)
+        try:
+            async with asyncio.timeout(60):
+                while not deleting:
+                    await asyncio.sleep(0.05)
+        finally:
+            process.kill()
+            await process.wait()
+            freed.set()
+    held = {"QueueUrl": deleting[0]["QueueUrl"].replace(between.url, ministack.endpoint), "ReceiptHandle": deleting[0]["ReceiptHandle"]}
+    await aws.call("sqs", "change_message_visibility", **held, VisibilityTimeout=0)
 
 
 async def test_a_replay_that_is_killed_before_the_delete_and_done_again_is_one_message_of_a_fifo_queue(
-    aws: Aws, ministack: Ministack
+    aws: Aws, ministack: Ministack, tmp_path: Path
 ) -> None:
     queue, errors = await _pair(aws, fifo=True)
     await _put(aws, errors, message("one"), group="a")
-    await _killed_replay(ministack, aws, errors)
+    await _killed_replay(ministack, aws, errors, tmp_path)
     assert 1 == await depth_of(aws, errors), "nothing is lost"
 
     async with _dead(aws, errors) as place:
@@ -219,7 +226,7 @@ async def test_a_failed_job_whose_replay_is_killed_and_done_again_is_done_once(a
         assert isinstance(failed, Claim)
         await store.ledger.finish(failed, Outcome(succeeded=False, result={"reason": "it broke"}))
         for _ in range(2):
-            await _killed_replay(ministack, aws, errors, reopen=store.jobs.reopen)
+            await _killed_replay(ministack, aws, errors, tmp_path)
         async with SqsDeadQueue(aws, errors, payloads=Payloads(aws), reopen=store.jobs.reopen) as place:
             [found] = await _browsed(place)
             await place.replay(found)
