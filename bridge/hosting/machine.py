@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 import structlog
 
@@ -36,15 +36,18 @@ class Machine:
         """Look for a notice before anything is received. Such a notice sets `stop`, and how long running jobs may go on."""
         self._stop, self._drain_until = stop, drain_until
         if self._watch is not None:
-            self._doomed = await self._watch.look(self._noticed)
+            try:
+                self._doomed = await self._watch.look(self._noticed)
+            except Exception as error:
+                _log.error("machine_unknown", error=f"{type(error).__name__}: {error}", exc_info=error)
 
     async def run(self, ended: asyncio.Event) -> None:
         """Protect and watch until the worker has ended."""
         async with asyncio.TaskGroup() as group:
             if self._protection is not None:
-                group.create_task(self._protection.run(ended), name="task protection")
+                group.create_task(_guarded(self._protection.run(ended)), name="task protection")
             if self._watch is not None and not self._doomed:
-                group.create_task(self._watch.run(ended, self._noticed), name="spot watch")
+                group.create_task(_guarded(self._watch.run(ended, self._noticed)), name="spot watch")
 
     def _noticed(self, notice: Notice) -> None:
         _log.warning("machine_will_go", action=notice.action, seconds_left=notice.seconds_left)
@@ -57,3 +60,11 @@ class Machine:
             # Nothing says when, or whether at all: running jobs may end, unless a notice with a time follows.
             self._drain_until(math.inf)
         self._stop.set()
+
+
+async def _guarded(work: Awaitable[None]) -> None:
+    """Whatever goes wrong with the machine, the jobs go on."""
+    try:
+        await work
+    except Exception as error:
+        _log.error("machine_lost", error=f"{type(error).__name__}: {error}", exc_info=error)

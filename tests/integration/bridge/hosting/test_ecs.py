@@ -14,6 +14,7 @@ import pytest
 from bridge.app import Bridge, Systems
 from bridge.errors import ConfigurationError
 from bridge.hosting.ecs import TaskProtection
+from bridge.hosting.machine import Machine
 from bridge.hosting.metadata import LocalService
 from bridge.settings import load
 from bridge.steps import Step, StepTaken
@@ -138,3 +139,16 @@ def test_the_agent_is_found_by_its_own_variable(monkeypatch: pytest.MonkeyPatch)
     monkeypatch.setenv("ECS_AGENT_URI", "http://169.254.170.2/api/x")
 
     assert "http://169.254.170.2/api/x" == load().ecs_agent_uri
+
+
+async def test_whatever_goes_wrong_with_the_machine_the_jobs_go_on() -> None:
+    class BrokenProtection:
+        def on_step(self, taken: StepTaken) -> None:
+            return
+
+        async def run(self, stop: asyncio.Event) -> None:
+            raise ZeroDivisionError
+
+    ended = asyncio.Event()
+    ended.set()
+    await asyncio.wait_for(Machine(protection=BrokenProtection()).run(ended), 10)  # type: ignore[arg-type]
