@@ -48,7 +48,7 @@ def list_messages(
 
     from bridge.commands.display import dead_table
 
-    wanted = _wanted("", older_than, newer_than, reason, system, type_, key)
+    wanted = _wanted(older_than, newer_than, reason, system, type_, key)
 
     async def work(store: Store) -> None:
         async with _place(store, queue) as place:
@@ -63,7 +63,9 @@ def list_messages(
 
 @commands.command()
 def show(
-    message_id: Annotated[str, typer.Argument(metavar="ID", help="Its id, or the start of it.")], queue: Queue = "", as_json: AsJson = False
+    message_id: Annotated[str, typer.Argument(metavar="ID", help="Its id; of a queue's message the start of it is enough.")],
+    queue: Queue = "",
+    as_json: AsJson = False,
 ) -> None:
     """Show one dead message whole, without the secrets of its request."""
     from rich.console import Console
@@ -72,7 +74,7 @@ def show(
 
     async def work(store: Store) -> None:
         async with _place(store, queue) as place:
-            found = [message async for message in _meant(place, _one(message_id, queue), 2)]
+            found = [message async for message in _meant(place, _one(message_id, whole=not queue), 2)]
         if len(found) != 1:
             raise PermanentError(f"{'no' if not found else 'more than one'} dead message's id starts with {message_id!r}")
         facts = {**_facts(found[0]), "attributes": dict(found[0].attributes)}
@@ -104,9 +106,9 @@ def replay(
     filters = any((older_than, newer_than, reason, system, type_, key))
     if (message_id is None) is not (everything or filters) or (everything and filters):
         raise PermanentError("name one dead letter by its id, or give --all, or what they have in common, such as --reason or --key")
-    wanted = _wanted("", older_than, newer_than, reason, system, type_, key, replayed=False)
+    wanted = _wanted(older_than, newer_than, reason, system, type_, key, replayed=False)
     if message_id is not None:
-        wanted = _one(message_id, queue)
+        wanted = _one(message_id, whole=True)
 
     async def work(store: Store) -> list[dict[str, Any]]:
         async with _place(store, queue) as place:
@@ -174,9 +176,7 @@ async def _meant(place: DeadPlace, wanted: Wanted, limit: int | None) -> AsyncIt
             return
 
 
-def _wanted(
-    start: str, older_than: str, newer_than: str, reason: str, system: str, type_: str, key: str, *, replayed: bool = True
-) -> Wanted:
+def _wanted(older_than: str, newer_than: str, reason: str, system: str, type_: str, key: str, *, replayed: bool = True) -> Wanted:
     from bridge.dead.port import Wanted
 
     try:
@@ -186,7 +186,6 @@ def _wanted(
             f"--reason: {reason!r} is no regular expression ({error}); put a \\ before signs that are meant as they are"
         ) from error
     return Wanted(
-        id=start,
         older_than=_seconds("--older-than", older_than),
         newer_than=_seconds("--newer-than", newer_than),
         reason=pattern,
@@ -197,11 +196,11 @@ def _wanted(
     )
 
 
-def _one(message_id: str, queue: str) -> Wanted:
-    """The message of an id. Ids of queues are long, and their start is enough; those of the ledger are numbers, and meant whole."""
+def _one(message_id: str, *, whole: bool) -> Wanted:
+    """The message of an id, or of its start."""
     from bridge.dead.port import Wanted
 
-    return Wanted(id=message_id) if queue else Wanted(id=message_id, whole_id=True)
+    return Wanted(id=message_id, whole_id=whole)
 
 
 def _seconds(option: str, text: str) -> float | None:

@@ -76,6 +76,7 @@ async def test_messages_are_listed_shown_and_left_where_they_are(aws: Aws, minis
 
     listed = json.loads((await _command(ministack, tmp_path, "dead", "list", "--queue", errors, "--json")).out)
     table = (await _command(ministack, tmp_path, "dead", "list", "--queue", errors, "--limit", "2")).out
+    part = await _command(ministack, tmp_path, "dead", "replay", listed[0]["id"][:13], "--queue", errors)
     shown = json.loads((await _command(ministack, tmp_path, "dead", "show", listed[0]["id"][:13], "--queue", errors, "--json")).out)
 
     assert {f"job-{number}" for number in range(13)} == {each["job_key"] for each in listed}
@@ -84,6 +85,7 @@ async def test_messages_are_listed_shown_and_left_where_they_are(aws: Aws, minis
     assert "Lamina.PoisonError: cannot be read" == first["reason"]
     assert abs(time.time() - first["dead_at"]) < 120
     assert 3 == len(table.splitlines())
+    assert (2, True) == (part.status, "there is no dead letter" in part.err), "what is sent again is named whole"
     assert (listed[0]["job_key"], "fault") == (shown["job_key"], shown["attributes"]["MT-Reason"])
     assert "secret" not in json.dumps([listed, shown])
     assert 13 == len(await lying_in(aws, errors)), "they are there, and can be had at once"
