@@ -24,17 +24,21 @@ from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
 from bridge.steps import Observer, Observers
 from bridge.store import Store, open_store
+from bridge.surroundings import machine, open_tracer, server_trust
 from bridge.systems.port import Handler
 from bridge.systems.router import Recogniser, Router
+from bridge.tracing.port import NullTracer, Tracer
+from bridge.transports.aws import open_aws
 from bridge.transports.opening import open_transport
 from bridge.transports.port import Transport
 from bridge.transports.pubsub import push_inbox
+from bridge.vitals import Vitals
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
+    from bridge.aws.access import Aws
     from bridge.http.routes import Probe
     from bridge.http.server import HttpServer
-    from bridge.inference.credentials import ServerTrust
     from bridge.systems.wsi.handler import SlideHandler
 
 _log = structlog.get_logger()
@@ -55,7 +59,7 @@ class Systems:
 
 
 @asynccontextmanager
-async def open_systems(settings: Settings) -> AsyncIterator[Systems]:
+async def open_systems(settings: Settings, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
     """Connect to the inference server and set up every system. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
     from bridge.inference.client import InferenceClient
@@ -67,7 +71,7 @@ async def open_systems(settings: Settings) -> AsyncIterator[Systems]:
 
     log_retries()
     results = ResultStore(settings.results)
-    async with InferenceClient(settings.inference, trust=_trust(settings)) as client:
+    async with open_aws(settings) as aws, InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer) as client:
 
         async def inference_ready() -> None:
             if not await client.server_ready():
@@ -81,11 +85,11 @@ async def open_systems(settings: Settings) -> AsyncIterator[Systems]:
                 LabHandler(client=client, results=results),
             ],
             probes={"inference": inference_ready},
-            recognisers=_platform_systems(settings, slides),
+            recognisers=_platform_systems(settings, slides, aws),
         )
 
 
-def _platform_systems(settings: Settings, slides: SlideHandler) -> Sequence[Recogniser]:
+def _platform_systems(settings: Settings, slides: SlideHandler, aws: Aws) -> Sequence[Recogniser]:
     """The systems of the platforms that are set."""
     from bridge.results import ResultStore
     from bridge.systems.wsi.requests import AnswerNames
@@ -94,7 +98,12 @@ def _platform_systems(settings: Settings, slides: SlideHandler) -> Sequence[Reco
 
     if not settings.wsi_bucket:
         return ()
-    bucket = ResultStore(f"s3://{settings.wsi_bucket}", allow_http=settings.aws_endpoint.startswith("http://"), s3=object_options(settings))
+    bucket = ResultStore(
+        f"s3://{settings.wsi_bucket}",
+        allow_http=settings.aws_endpoint.startswith("http://"),
+        s3=object_options(settings),
+        s3_credentials=aws.credentials if settings.aws_role_arn else None,
+    )
     names = AnswerNames(source=wsi_source(settings))
     return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, analysis=settings.wsi_analysis),)
 
@@ -111,21 +120,29 @@ class Bridge:
         observers: Sequence[Observer] = (),
         sink: Sink | None = None,
         transport: Transport | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`observers`: told of every step beside the log and the metrics. `transport`: instead of the embedded queues.
 
-        `sink`: instead of the transport's.
+        `sink`: instead of the transport's. `tracer`: follows the work; nobody does without one.
         """
         from bridge.http.metrics import Metrics
 
         self._settings = settings
         self._store = store
         self._systems = systems
-        self._metrics = Metrics(in_flight=lambda: self._worker.in_flight)
-        observer = Observers([StepLog(), self._metrics, *observers])
+        self._vitals = Vitals(patience_seconds=settings.stuck_seconds)
+        self._machine = machine(settings, busy=lambda: self._worker.in_flight > 0)
         self._transport = transport or local_transport(settings, store)
+        handlers = [handler.system for handler in [*systems.handlers, *systems.recognisers]]
+        self._metrics = Metrics(
+            in_flight=lambda: self._worker.in_flight, vitals=self._vitals, source=self._transport.source.name, systems=handlers
+        )
+        observer = Observers([StepLog(), self._metrics, self._machine, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
-        self._relay = Relay(store.outbox, sink or self._transport.sink, observer, _relay_policy(settings))
+        self._relay = Relay(
+            store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals, tracer=tracer
+        )
         self._worker = Worker(
             Desk(
                 name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
@@ -136,6 +153,8 @@ class Bridge:
                 observer=observer,
                 policy=_work_policy(settings),
                 committed=self._relay.wake,
+                vitals=self._vitals,
+                tracer=tracer or NullTracer(),
             )
         )
 
@@ -143,37 +162,54 @@ class Bridge:
         """Work until `stop`, then drain, at most until `hurry`. With `until_idle`, stop once nothing is left to do."""
         async with AsyncExitStack() as stack:
             if self._settings.http:
-                await stack.enter_async_context(self._http())
+                await stack.enter_async_context(self._http(stop))
+            await self._machine.look(stop, self._worker.drain_until)
             _log.info("started", database=self._store.database.name, inference=self._settings.inference)
             async with asyncio.TaskGroup() as group:
-                relay_stop = asyncio.Event()
+                relay_stop, ended = asyncio.Event(), asyncio.Event()
                 group.create_task(self._relay.run(relay_stop), name="relay")
                 group.create_task(self._housekeeper.run(stop), name="housekeeping")
+                group.create_task(self._machine.run(ended), name="machine")
                 watch = group.create_task(self._stop_when_idle(stop), name="idle watch") if until_idle else None
                 try:
                     await self._worker.run(stop, hurry)
                 finally:
                     # What the last jobs committed is still sent.
                     relay_stop.set()
+                    ended.set()
                     if watch:
                         watch.cancel()
 
-    def _http(self) -> HttpServer:
-        from bridge.http.metrics import Figures
+    def hasten(self) -> None:
+        """Of a bridge that drains already, for a notice of its machine: drain for no longer than the settings say, from now."""
+        self._worker.drain_until(asyncio.get_running_loop().time() + self._settings.drain_seconds)
+
+    def _http(self, stop: asyncio.Event) -> HttpServer:
+        from bridge.http.figures import Figures
         from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
         from bridge.http.server import HttpServer
         from bridge.http.wsi import WsiRoutes
 
         probes = {"ledger": self._store.probe, **self._systems.probes}
-        if self._transport.probe:
-            probes["queue"] = self._transport.probe
+        probes["queue"] = self._queue_probe
         more = list(WsiRoutes(jobs=self._store.jobs, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
         if inbox := push_inbox(self._settings, self._store.queue):
             more.append(PushRoute(inbox).route())
-        figures = Figures(metrics=self._metrics, outbox=self._store.outbox, queue_depth=self._transport.depth)
-        routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more)
+        figures = Figures(
+            metrics=self._metrics,
+            outbox=self._store.outbox,
+            levels=self._transport.levels,
+            every_seconds=self._settings.metrics_seconds,
+        )
+        routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
         return HttpServer(routes.application(), self._settings.http)
+
+    async def _queue_probe(self) -> None:
+        """Raise why no messages can come."""
+        if self._transport.probe:
+            await self._transport.probe()
+        await self._worker.probe()
 
     async def _stop_when_idle(self, stop: asyncio.Event) -> None:
         while not stop.is_set():
@@ -192,30 +228,38 @@ class Bridge:
 async def serve(settings: Settings, *, until_idle: bool = False) -> None:
     """Run the bridge until SIGTERM or SIGINT; a second signal cuts the drain short. Raises `ConfigurationError`."""
     async with (
+        open_tracer(settings) as tracer,
         open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store,
-        open_systems(settings) as systems,
+        open_systems(settings, tracer) as systems,
         open_transport(settings, local=local_transport(settings, store)) as transport,
     ):
-        await run_until_signalled(Bridge(settings, store, systems, transport=transport), until_idle=until_idle)
+        await run_until_signalled(Bridge(settings, store, systems, transport=transport, tracer=tracer), until_idle=until_idle)
 
 
 def local_transport(settings: Settings, store: Store) -> Transport:
     """The embedded queues."""
+    source = LocalSource(store.queue, lease_seconds=settings.lease_seconds, urgent_in_a_row=settings.urgent_in_a_row)
     return Transport(
-        source=LocalSource(store.queue, lease_seconds=settings.lease_seconds),
+        source=source,
         sink=LocalSink(store.database, queue=settings.results_queue),
         dead_letters=store.dead_letters,
         depth=store.queue.depth,
+        levels=source.levels,
     )
 
 
 async def run_until_signalled(bridge: Bridge, *, until_idle: bool = False) -> None:
     """Run a bridge; SIGTERM and SIGINT make it drain, and once more make it hurry."""
-    stop, hurry = asyncio.Event(), asyncio.Event()
+    stop, hurry, told = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     def signalled(number: signal.Signals) -> None:
         _log.info("signalled", signal=number.name)
-        (hurry if stop.is_set() else stop).set()
+        if told.is_set():
+            hurry.set()
+        elif stop.is_set():
+            bridge.hasten()
+        told.set()
+        stop.set()
 
     loop = asyncio.get_running_loop()
     signals = (signal.SIGTERM, signal.SIGINT)
@@ -227,20 +271,6 @@ async def run_until_signalled(bridge: Bridge, *, until_idle: bool = False) -> No
     finally:
         for number in signals:
             loop.remove_signal_handler(number)
-
-
-def _trust(settings: Settings) -> ServerTrust:
-    from bridge.inference.credentials import ServerTrust
-
-    return ServerTrust(
-        tls=settings.inference_tls,
-        ca=settings.inference_tls_ca,
-        certificate=settings.inference_tls_certificate,
-        key=settings.inference_tls_key,
-        token=settings.inference_token.get_secret_value(),
-        token_file=settings.inference_token_file,
-        insecure=settings.inference_insecure,
-    )
 
 
 def _work_policy(settings: Settings) -> WorkPolicy:

@@ -36,6 +36,8 @@ class Delivery:
     attributes: Mapping[str, str] = field(default_factory=dict)
     # How often the message was delivered, this time included; 1 when the source does not count.
     receive_count: int = 1
+    # When the message was sent, in seconds since 1970; None when the source does not tell.
+    sent_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +54,8 @@ class Job:
     reply_queue: str = ""
     # Lower goes first; 0 for the default.
     priority: int = 0
+    # The trace that it belongs to: W3C's headers, traceparent and perhaps tracestate; empty for none.
+    trace: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         """Raise `PoisonError` for a key that no ledger could hold: its message would come again for ever."""

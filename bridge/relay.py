@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import structlog
 
@@ -13,6 +13,9 @@ from bridge.job import Message
 from bridge.ledger.port import Outbox
 from bridge.sinks.port import Sink
 from bridge.steps import Observer, Step, StepTaken
+from bridge.tracing.context import TRACEPARENT, TRACESTATE, carrier
+from bridge.tracing.port import Kind, NullTracer, Tracer
+from bridge.vitals import Vitals
 
 _log = structlog.get_logger()
 
@@ -37,11 +40,22 @@ class RelayPolicy:
 class Relay:
     """Sends each message until its sink has it. A message that cannot be sent holds up no other."""
 
-    def __init__(self, outbox: Outbox, sink: Sink, observer: Observer, policy: RelayPolicy | None = None) -> None:
+    def __init__(
+        self,
+        outbox: Outbox,
+        sink: Sink,
+        observer: Observer,
+        policy: RelayPolicy | None = None,
+        *,
+        vitals: Vitals | None = None,
+        tracer: Tracer | None = None,
+    ) -> None:
         self._outbox = outbox
         self._sink = sink
         self._observer = observer
         self._policy = policy or RelayPolicy()
+        self._vitals = vitals or Vitals()
+        self._tracer = tracer or NullTracer()
         self._woken = asyncio.Event()
 
     def wake(self) -> None:
@@ -51,10 +65,17 @@ class Relay:
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`, and what is due at that moment."""
         while not stop.is_set():
-            if not await self._pass():
+            if not await self._watched_pass():
                 await self._rest(stop)
-        while await self._pass():
+        while await self._watched_pass():
             pass
+
+    async def _watched_pass(self) -> bool:
+        self._vitals.begin("relay", within=self._policy.send_seconds)
+        try:
+            return await self._pass()
+        finally:
+            self._vitals.rest("relay")
 
     async def _pass(self) -> bool:
         """Send one batch; false when there was nothing to send or the outbox cannot be read."""
@@ -73,13 +94,22 @@ class Relay:
 
     async def _send(self, message: Message) -> None:
         started = time.monotonic()
+        facts = {
+            "messaging.destination.name": message.destination,
+            "messaging.message.id": message.message_id,
+            "lamina.job.key": message.job_key,
+        }
+        parent = carrier(message.attributes.get(TRACEPARENT), message.attributes.get(TRACESTATE))
+        span = self._tracer.start(f"send {message.type}", parent=parent, kind=Kind.PRODUCER, facts=facts)
         try:
             async with asyncio.timeout(self._policy.send_seconds):
-                await self._sink.send(message)
+                await self._sink.send(replace(message, attributes={**message.attributes, **span.carrier}) if parent else message)
             self._note(Step.SENT, message, since=started)
         except Exception as error:
+            span.end(failure=type(error).__name__)
             await self._postpone(message, error)
             return
+        span.end()
         try:
             await self._outbox.mark_sent(message.message_id)
             self._note(Step.MARKED, message, since=started)

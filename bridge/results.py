@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import unquote, urlsplit
@@ -18,6 +18,8 @@ from bridge.errors import ConfigurationError, PermanentError, TransientError
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
 
+# access_key_id, secret_access_key, token and expires_at.
+Credentials = Callable[[], Awaitable[Mapping[str, Any]]]
 _SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_NAME = 120
@@ -26,13 +28,15 @@ _LONGEST_NAME = 120
 class ResultStore:
     """Hands out one folder for each job and fence, so that what a stale worker writes never counts."""
 
-    def __init__(self, root: str, *, allow_http: bool = False, s3: Mapping[str, str] | None = None) -> None:
+    def __init__(
+        self, root: str, *, allow_http: bool = False, s3: Mapping[str, str] | None = None, s3_credentials: Credentials | None = None
+    ) -> None:
         """`root`: a folder, made when missing, or a URL prefix. `allow_http`: talk to S3 endpoints without TLS, such as a local MinIO.
 
         `s3`: region, endpoint, access_key_id and secret_access_key, where the usual AWS variables are not to be asked.
-        Raises `ConfigurationError`.
+        `s3_credentials`: tells the keys of the moment, where they are lent for a while, such as a role's. Raises `ConfigurationError`.
         """
-        self._root, self._store, self._prefix = _opened(root, allow_http=allow_http, s3=s3 or {})
+        self._root, self._store, self._prefix = _opened(root, allow_http=allow_http, s3=s3 or {}, s3_credentials=s3_credentials)
 
     @property
     def root(self) -> str:
@@ -109,7 +113,7 @@ class ResultFolder:
             raise TransientError(f"{self._location}/{name} could not be read: {error}") from error
 
 
-def _opened(root: str, *, allow_http: bool, s3: Mapping[str, str]) -> tuple[str, ObjectStore, str]:
+def _opened(root: str, *, allow_http: bool, s3: Mapping[str, str], s3_credentials: Credentials | None) -> tuple[str, ObjectStore, str]:
     scheme = urlsplit(root).scheme if "://" in root else "file"
     if not root:
         raise ConfigurationError("BRIDGE_RESULTS is empty; set it to a folder, or to a URL prefix such as s3://bucket/results.")
@@ -121,6 +125,8 @@ def _opened(root: str, *, allow_http: bool, s3: Mapping[str, str]) -> tuple[str,
             raise ConfigurationError(f"BRIDGE_RESULTS has the scheme {scheme}; expected a folder, or s3, gs, az, http or https.")
         parts = urlsplit(root)
         own: Any = {"config": dict(s3)} if scheme == "s3" and s3 else {}
+        if scheme == "s3" and s3_credentials is not None:
+            own["credential_provider"] = s3_credentials
         store = from_url(f"{scheme}://{parts.netloc}", client_options={"allow_http": scheme == "http" or allow_http}, **own)
     except (BaseError, OSError, ValueError) as error:
         raise ConfigurationError(f"BRIDGE_RESULTS cannot be opened as a place for results: {error}") from error

@@ -26,6 +26,10 @@ def _address_or_nothing(value: str) -> str:
     return _address(value) if value not in {"", "off"} else ""
 
 
+def _off_by_another_name(value: object) -> object:
+    return "off" if value in {"", "none"} else value
+
+
 def _folders(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
 
@@ -64,6 +68,8 @@ class Settings(BaseSettings):
     # The queue that jobs come from, and the queue that results go to when a job names none.
     queue: Annotated[str, Field(min_length=1)] = "jobs"
     results_queue: Annotated[str, Field(min_length=1)] = "results"
+    # In the embedded queue: after so many messages of one priority in a row a less urgent one gets its turn.
+    urgent_in_a_row: Count = 8
     # Queues of SQS that jobs come from instead, by name or URL, the most urgent first, separated by commas.
     sqs_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
     # After so many messages of one of them in a row the next gets its turn.
@@ -76,8 +82,12 @@ class Settings(BaseSettings):
     aws_endpoint: str = ""
     aws_access_key: SecretStr = SecretStr("")
     aws_secret_key: SecretStr = SecretStr("")
-    # A role to take on.
+    # Of keys that are lent for a while.
+    aws_session_token: SecretStr = SecretStr("")
+    # A role to take on, what its owner wants to be told, and for how long it is taken on at a time.
     aws_role_arn: str = ""
+    aws_role_external_id: str = ""
+    aws_role_seconds: Annotated[int, Field(ge=900, le=43_200)] = 3600
     # The part of MassTransit's addresses between region and queue.
     aws_scope: str = ""
     # The bucket of the platform's slides, which its results go to; empty when there is no such platform. Its region, where it is another.
@@ -132,6 +142,25 @@ class Settings(BaseSettings):
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
     # Where health, metrics and job status are served; empty or `off` for nowhere.
     http: Annotated[str, AfterValidator(_address_or_nothing)] = "127.0.0.1:8080"
+    # /metrics asks the database and the queues what they hold at most so often; 0 for at each scrape.
+    metrics_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 5.0
+    # Where spans are told, by OTLP over gRPC; off for nowhere. Traces are passed on all the same.
+    traces: Annotated[Literal["off", "otlp"], BeforeValidator(_off_by_another_name)] = "off"
+    traces_endpoint: str = "http://127.0.0.1:4317"
+    # name=value,name=value; such as a collector's key.
+    traces_headers: SecretStr = SecretStr("")
+    # How the bridge is called there, and the share of the traces that begin here which are told.
+    traces_service: str = "lamina-bridge"
+    traces_ratio: Annotated[float, Field(ge=0, le=1)] = 1.0
+    # A loop or a heartbeat without a sign of life for so long fails /livez.
+    stuck_seconds: Seconds = 300.0
+    # ECS: whether the task is protected from scale-in while a job runs, for how many minutes at a time, and where the agent is.
+    ecs_protection: bool = True
+    ecs_protection_minutes: Annotated[int, Field(ge=1, le=2880)] = 60
+    ecs_agent_uri: str = ""
+    # EC2 Spot: whether the machine's metadata is watched for the notice that it will be taken, or for rebalance recommendations too.
+    spot_watch: Literal["off", "interruption", "rebalance"] = "off"
+    spot_metadata: str = "http://169.254.169.254"
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 
@@ -146,6 +175,13 @@ _NAMES_OF_OTHERS = {
     "wsi_bucket_region": ("AWS__S3__Region",),
     "database": ("ConnectionStrings__DefaultConnection",),
     "inference": ("Wsi__InferenceServiceUrl",),
+    "traces": ("OTEL_TRACES_EXPORTER",),
+    "traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
+    "traces_headers": ("OTEL_EXPORTER_OTLP_TRACES_HEADERS", "OTEL_EXPORTER_OTLP_HEADERS"),
+    "traces_service": ("OTEL_SERVICE_NAME",),
+    "traces_ratio": ("OTEL_TRACES_SAMPLER_ARG",),
+    "ecs_agent_uri": ("ECS_AGENT_URI",),
+    "spot_metadata": ("AWS_EC2_METADATA_SERVICE_ENDPOINT",),
     "pubsub_project": ("PUBSUB_PROJECT_ID", "GOOGLE_CLOUD_PROJECT"),
     "pubsub_credentials": ("PUBSUB_CREDENTIALS_FILE",),
     "pubsub_emulator": ("PUBSUB_EMULATOR_HOST",),

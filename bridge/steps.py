@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+# The outcome of RECEIVED when the message was delivered before.
+REDELIVERED = "redelivered"
+
 
 class Step(StrEnum):
     """Each is told right after it has happened."""
@@ -42,6 +45,10 @@ class StepTaken:
     seconds: float
     # What came of it, in a word: succeeded, failed, TransientError, waiting. Empty when the step says it all.
     outcome: str = ""
+    # The source of the delivery; empty for the relay's steps.
+    source: str = ""
+    # Seconds since the delivery was received; 0 for the relay's steps.
+    since_receipt: float = 0.0
 
 
 class Observer(Protocol):

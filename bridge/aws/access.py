@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
 
@@ -17,7 +18,8 @@ if TYPE_CHECKING:
 _CONNECT_SECONDS = 5.0
 # Longer than the longest poll.
 _READ_SECONDS = 30.0
-_ASSUMED_SECONDS = 3600
+# Credentials are renewed 10 minutes before they run out at the latest, so that they are good for so long.
+_LENT = timedelta(minutes=5)
 _SESSION_NAME = "lamina-bridge"
 
 
@@ -30,8 +32,13 @@ class AwsAccess:
     endpoint: str = ""
     access_key: str = ""
     secret_key: str = ""
-    # A role to take on, with whatever credentials were found.
+    # Of keys that are lent for a while.
+    session_token: str = ""
+    # A role to take on, with whatever credentials were found; and what its owner wants to be told, where it is another account's.
     role_arn: str = ""
+    role_external_id: str = ""
+    # For how long in seconds it is taken on at a time; renewed before.
+    role_seconds: int = 3600
 
     @property
     def keys(self) -> tuple[str, str]:
@@ -79,6 +86,12 @@ class Aws:
         content: bytes = await self._threaded(_fetched, client, bucket, key, most_bytes)
         return content
 
+    async def credentials(self) -> dict[str, Any]:
+        """Whom we are just now, in the form that object storage takes. Raises as `call` does."""
+        async with self._opening:
+            lent: dict[str, Any] = await self._threaded(self._lent)
+        return lent
+
     async def _client(self, service: str) -> Any:
         async with self._opening:
             if service not in self._clients:
@@ -88,14 +101,30 @@ class Aws:
     async def _threaded(self, function: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._pool, function, *arguments)
 
-    def _opened(self, service: str) -> Any:
+    def _lent(self) -> dict[str, Any]:
+        try:
+            found = self._opened_session().get_credentials()
+            keys = found.get_frozen_credentials() if found is not None else None
+        except Exception as error:
+            raise translated(error, "credentials") from error
+        if keys is None:
+            raise ConfigurationError("no credentials of AWS were found; set BRIDGE_AWS_* or AWS_* variables, or give the machine a role")
+        until = datetime.now(tz=UTC) + _LENT
+        return {"access_key_id": keys.access_key, "secret_access_key": keys.secret_key, "token": keys.token, "expires_at": until}
+
+    def _opened_session(self) -> Session:
         try:
             import boto3
-            from botocore.config import Config
         except ImportError as error:
             raise ConfigurationError("SQS and SNS need boto3; install it: pip install 'lamina[aws]'") from error
         if self._session is None:
             self._session = self._assumed(boto3.Session) if self.access.role_arn else self._plain(boto3.Session)
+        return self._session
+
+    def _opened(self, service: str) -> Any:
+        session = self._opened_session()
+        from botocore.config import Config
+
         options = Config(
             connect_timeout=_CONNECT_SECONDS,
             read_timeout=_READ_SECONDS,
@@ -104,27 +133,33 @@ class Aws:
             s3={"addressing_style": "path"} if self.access.endpoint else None,
         )
         try:
-            return self._session.client(service, endpoint_url=self.access.endpoint or None, config=options)
+            return session.client(service, endpoint_url=self.access.endpoint or None, config=options)
         except Exception as error:
             raise translated(error, f"{service} could not be set up") from error
 
     def _plain(self, session: Any) -> Session:
         access_key, secret_key = self.access.keys
-        return session(region_name=self.access.region, aws_access_key_id=access_key or None, aws_secret_access_key=secret_key or None)
+        return session(
+            region_name=self.access.region,
+            aws_access_key_id=access_key or None,
+            aws_secret_access_key=secret_key or None,
+            aws_session_token=self.access.session_token or None,
+        )
 
     def _assumed(self, session: Any) -> Session:
         """A session under the role; its credentials are renewed before they run out."""
+        from botocore.config import Config
         from botocore.credentials import RefreshableCredentials
         from botocore.session import get_session
 
-        sts = self._plain(session).client("sts", endpoint_url=self.access.endpoint or None)
+        options = Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"mode": "standard", "max_attempts": 3})
+        sts = self._plain(session).client("sts", endpoint_url=self.access.endpoint or None, config=options)
+        role = {"RoleArn": self.access.role_arn, "RoleSessionName": _SESSION_NAME, "DurationSeconds": self.access.role_seconds}
+        if self.access.role_external_id:
+            role["ExternalId"] = self.access.role_external_id
 
         def renew() -> dict[str, str]:
-            answer = _invoke(
-                sts,
-                "assume_role",
-                {"RoleArn": self.access.role_arn, "RoleSessionName": _SESSION_NAME, "DurationSeconds": _ASSUMED_SECONDS},
-            )["Credentials"]
+            answer = _invoke(sts, "assume_role", role)["Credentials"]
             return {
                 "access_key": answer["AccessKeyId"],
                 "secret_key": answer["SecretAccessKey"],

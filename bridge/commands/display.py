@@ -6,7 +6,7 @@ import asyncio
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 from uuid import UUID
 
 from rich.console import Console
@@ -15,7 +15,10 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskID, TextColumn
 from rich.table import Table
 
 from bridge.ledger.facts import stage_of
-from bridge.ledger.port import DeadLetter, JobRecord, Jobs, State
+from bridge.ledger.port import JobRecord, Jobs, State
+
+if TYPE_CHECKING:
+    from bridge.dead.port import DeadMessage
 
 _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED})
 _STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.RUNNING: "cyan", State.WAITING: "yellow", State.QUEUED: "dim"}
@@ -66,18 +69,20 @@ def job_details(facts: Mapping[str, Any]) -> Table:
         if name.endswith("_at"):
             table.add_row(name, _time(value))
         else:
-            table.add_row(name, escape(json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, dict) else str(value)))
+            table.add_row(name, escape(json.dumps(value, ensure_ascii=False, indent=2) if isinstance(value, dict | list) else str(value)))
     return table
 
 
-def letters_table(letters: Sequence[DeadLetter]) -> Table:
-    """One row a dead letter."""
-    table = Table("id", "died", "job", "replayed", "reason", box=None, header_style="bold")
+def dead_table(messages: Sequence[DeadMessage]) -> Table:
+    """One row a dead message."""
+    table = Table("id", "died", "system", "job", "replayed", "reason", box=None, header_style="bold")
     for column in table.columns[:-1]:
         column.no_wrap = True
-    for letter in letters:
-        replayed = _time(letter.replayed_at) if letter.replayed_at else ""
-        table.add_row(str(letter.id), _time(letter.dead_at), _short(letter.job_key), replayed, escape(_cut(letter.reason)))
+    for message in messages:
+        said = message.contents
+        replayed = _time(message.replayed_at) if message.replayed_at else ""
+        row = (message.id, _time(message.died_at), said.type or said.system, _short(said.job_key), replayed, _cut(message.reason))
+        table.add_row(*map(escape, row))
     return table
 
 

@@ -13,6 +13,8 @@ from sqlalchemy import RowMapping
 from bridge.database.port import Database
 
 _SQL = Path(__file__).parent / "sql"
+# The first and the last that the database's column holds.
+EVERY_PRIORITY = (-(2**31), 2**31 - 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,6 +31,8 @@ class QueuedMessage:
     receipt: str
     # Deliveries so far.
     receive_count: int
+    # Lower goes first.
+    priority: int = 0
 
 
 class LocalQueue:
@@ -53,12 +57,13 @@ class LocalQueue:
         }
         return (await self._database.change(self._sql["send"], values)).count > 0
 
-    async def receive(self, *, limit: int, lease_seconds: float) -> Sequence[QueuedMessage]:
-        """Lease at most `limit` messages, the most urgent first; empty when there is none."""
+    async def receive(self, *, limit: int, lease_seconds: float, priorities: tuple[int, int] = EVERY_PRIORITY) -> Sequence[QueuedMessage]:
+        """Lease at most `limit` messages, the most urgent first; empty when there is none. `priorities`: the first and the last meant."""
+        where = {"queue": self.name, "first": priorities[0], "last": priorities[1]}
         # Where writers queue up, looking first spares them.
-        if "waiting" in self._sql and not (await self._database.look(self._sql["waiting"], {"queue": self.name})).rows:
+        if "waiting" in self._sql and not (await self._database.look(self._sql["waiting"], where)).rows:
             return ()
-        found = await self._database.change(self._sql["receive"], {"queue": self.name, "lease": lease_seconds, "limit": limit})
+        found = await self._database.change(self._sql["receive"], {**where, "lease": lease_seconds, "limit": limit})
         return [_message(row) for row in sorted(found.rows, key=lambda row: (row["priority"], row["id"]))]
 
     async def renew(self, receipt: str, *, lease_seconds: float) -> bool:
@@ -82,6 +87,11 @@ class LocalQueue:
         """How many messages lie in the queue, leased and delayed ones included."""
         return sum(row["depth"] for row in (await self._database.look(self._sql["depth"], {"queue": self.name})).rows)
 
+    async def level(self) -> Mapping[str, float]:
+        """How many messages are `waiting`, `leased` and `delayed`, and the age of the oldest that waits, `oldest_seconds`."""
+        [row] = (await self._database.look(self._sql["level"], {"queue": self.name})).rows
+        return {name: float(row[name]) for name in ("waiting", "leased", "delayed", "oldest_seconds")}
+
     async def _change(self, statement: str, receipt: str, **values: Any) -> bool:
         return (await self._database.change(self._sql[statement], {"receipt": receipt, **values})).count > 0
 
@@ -95,4 +105,5 @@ def _message(row: RowMapping) -> QueuedMessage:
         attributes=json.loads(row["attributes"]),
         receipt=row["receipt"],
         receive_count=row["receive_count"],
+        priority=row["priority"],
     )

@@ -45,6 +45,7 @@ jobs = Table(
     Column("last_error", Text, nullable=False, server_default=""),
     Column("progress", Float, nullable=False, server_default="0"),
     Column("stage", Text, nullable=False, server_default=""),
+    Column("trace", Text, nullable=False, server_default=""),  # JSON: W3C's headers; empty for none
     Column("created_at", Float, nullable=False),
     Column("started_at", Float),
     Column("finished_at", Float),

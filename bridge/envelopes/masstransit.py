@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
@@ -58,6 +58,8 @@ class SentEnvelope:
     type: str
     # Names in camel case.
     event: Mapping[str, Any]
+    # Such as those of a trace.
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 def urn(namespace: str, name: str) -> str:
@@ -112,7 +114,7 @@ def write(envelope: SentEnvelope, *, sent_at: datetime | None = None) -> bytes:
         "message": dict(envelope.event),
         "expirationTime": None,
         "sentTime": _moment(sent_at),
-        "headers": {},
+        "headers": dict(envelope.headers),
         "host": _host(),
     }
     return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
@@ -163,6 +165,32 @@ def error_attributes(reason: str, *, queue: str, error: str = "Lamina.PoisonErro
         "MT-Fault-Timestamp": _moment(None),
         "MT-Fault-InputAddress": queue,
     }
+
+
+def is_of_an_error(name: str) -> bool:
+    """Whether a header was added when its message was put aside."""
+    return name.lower().startswith(("mt-fault-", "mt-reason"))
+
+
+def error_text(attributes: Mapping[str, str]) -> str:
+    """Why a message was put aside; empty when it says nothing."""
+    named = {name.lower(): value for name, value in attributes.items()}
+    parts = (named.get("mt-fault-exceptiontype"), named.get("mt-fault-message"))
+    return ": ".join(part for part in parts if part) or named.get("mt-reason", "")
+
+
+def input_address(attributes: Mapping[str, str]) -> str:
+    """Where a message lay before it was put aside, as a name or an address; empty when it says nothing."""
+    return next((value for name, value in attributes.items() if name.lower() == "mt-fault-inputaddress"), "")
+
+
+def died_at(attributes: Mapping[str, str]) -> float | None:
+    """When a message was put aside, in seconds since 1970; None when it says nothing."""
+    told = next((value for name, value in attributes.items() if name.lower() == "mt-fault-timestamp"), "")
+    try:
+        return datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
+    except ValueError:
+        return None
 
 
 def skipped_attributes() -> dict[str, str]:

@@ -38,7 +38,8 @@ def write(job: Job) -> bytes:
     """The message that asks for a job. Raises `PoisonError` when its key or its priority cannot be sent."""
     said = {"system": job.system, "key": job.key, "request": dict(job.request), "reply_queue": job.reply_queue, "priority": job.priority}
     envelope = _validated(NativeEnvelope, said, where="the message", expected=_EXPECTED)
-    return envelope.model_dump_json(exclude_defaults=True).encode()
+    # The trace is no part of the model: a sender's mistake in it must not make a message poison.
+    return json.dumps({**envelope.model_dump(mode="json", exclude_defaults=True), **job.trace}, ensure_ascii=False).encode()
 
 
 def read(body: bytes) -> NativeEnvelope:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import structlog
 
@@ -54,6 +55,8 @@ class Pulled:
     ordering_key: str
     # Deliveries, this one included; 0 where the subscription does not count.
     attempts: int
+    # When it was published, in seconds since 1970; None where that is not told.
+    published_at: float | None
     # By the clock of the event loop.
     arrived_at: float = field(compare=False)
 
@@ -88,6 +91,10 @@ class Intake:
     def waiting(self) -> int:
         """Messages that nobody has taken."""
         return len(self._waiting)
+
+    def oldest_seconds(self) -> float:
+        """The age of the oldest that waits here; 0 when none does."""
+        return max((max(0.0, time.time() - message.published_at) for message in self._waiting if message.published_at), default=0.0)
 
     def quiet_for(self) -> float:
         """Seconds since a message came; 0 before one was asked for."""
@@ -180,6 +187,7 @@ class Intake:
                 attributes=dict(received.message.attributes),
                 ordering_key=received.message.ordering_key,
                 attempts=received.delivery_attempt,
+                published_at=_seconds(received.message.publish_time),
                 arrived_at=now,
             )
             for received in messages
@@ -230,6 +238,11 @@ class Intake:
 
     def _free_keys(self, ack_ids: set[str]) -> None:
         self._busy_keys = {key: holder for key, holder in self._busy_keys.items() if holder not in ack_ids}
+
+
+def _seconds(moment: Any) -> float | None:
+    """A time as Google's client gives it; unset it is none, or 1970."""
+    return float(moment.timestamp()) or None if moment else None
 
 
 def _now() -> float:

@@ -2,20 +2,33 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+from prometheus_client.registry import Collector
 
-from bridge.errors import BridgeError
-from bridge.ledger.port import Backlog, Outbox
-from bridge.steps import Step, StepTaken
+from bridge.ledger.port import Backlog
+from bridge.sources.port import QueueLevel
+from bridge.steps import REDELIVERED, Step, StepTaken
+from bridge.vitals import Lease, Vitals
 
-# What the queue may take to tell how much it holds.
-_QUEUE_SECONDS = 3.0
 _BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
+# What a try came to, by the name of its outcome; whatever is not here was not foreseen.
+_CLASSES = {
+    "succeeded": "succeeded",
+    "failed": "failed",
+    "interrupted": "interrupted",
+    "TransientError": "transient",
+    "OverloadError": "overload",
+    "PermanentError": "permanent",
+    "PoisonError": "poison",
+    "LeaseLostError": "lost",
+    "ConfigurationError": "configuration",
+}
 
 
 class Metrics:
@@ -23,53 +36,87 @@ class Metrics:
 
     content_type = CONTENT_TYPE_LATEST
 
-    def __init__(self, *, in_flight: Callable[[], int]) -> None:
-        """`in_flight`: tells how many jobs are worked on."""
-        self._registry = CollectorRegistry()
-        self._jobs = Counter("bridge_jobs", "Jobs that ended, by system and outcome.", ["system", "outcome"], registry=self._registry)
-        self._tries = Counter("bridge_tries", "Tries that came back from a handler.", ["system", "outcome"], registry=self._registry)
-        self._steps = Histogram(
-            "bridge_step_seconds", "Seconds from the step before, by step.", ["step"], buckets=_BUCKETS, registry=self._registry
+    def __init__(
+        self, *, in_flight: Callable[[], int], vitals: Vitals | None = None, source: str = "local", systems: Sequence[str] = ()
+    ) -> None:
+        """`in_flight`: tells how many jobs are worked on. `source`, `systems`: what counts from 0 on before anything happens."""
+        self._source = source
+        registry = self._registry = CollectorRegistry()
+        self._count(registry)
+        self._measure(registry)
+        Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=registry).set_function(in_flight)
+        vitals = vitals or Vitals()
+        registry.register(_FencedWrites(vitals, systems))
+        margin = Gauge(
+            "bridge_lease_margin_seconds", "What is left of the lease that ends first; NaN without one.", ["lease"], registry=registry
         )
-        self._waiting = Gauge("bridge_queue_messages", "Messages in the queues that jobs come from.", registry=self._registry)
-        self._depth = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=self._registry)
-        self._age = Gauge("bridge_outbox_oldest_seconds", "Age of the oldest message that is not yet sent.", registry=self._registry)
-        Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=self._registry).set_function(in_flight)
+        for lease in Lease:
+            margin.labels(lease.value).set_function(partial(vitals.margin, lease))
+        for counter in (self._deliveries, self._redeliveries):
+            counter.labels(source)
+
+    def _count(self, registry: CollectorRegistry) -> None:
+        self._deliveries = Counter("bridge_deliveries", "Messages received, by source.", ["source"], registry=registry)
+        self._redeliveries = Counter("bridge_redeliveries", "Messages received not for the first time.", ["source"], registry=registry)
+        self._jobs = Counter("bridge_jobs", "Jobs that ended, by system and outcome.", ["system", "outcome"], registry=registry)
+        self._tries = Counter(
+            "bridge_tries", "Tries that came back from a handler, by what they came to.", ["system", "class", "outcome"], registry=registry
+        )
+        self._steps = Histogram(
+            "bridge_step_seconds", "Seconds from the step before.", ["system", "step"], buckets=_BUCKETS, registry=registry
+        )
+        self._took = Histogram(
+            "bridge_job_seconds", "Seconds from receipt to commit.", ["system", "outcome"], buckets=_BUCKETS, registry=registry
+        )
+
+    def _measure(self, registry: CollectorRegistry) -> None:
+        labels = ["source", "queue"]
+        self._waiting = Gauge("bridge_queue_messages", "Messages in the queues that jobs come from.", [*labels, "state"], registry=registry)
+        self._oldest = Gauge("bridge_queue_oldest_seconds", "Age of the oldest message that waits there.", labels, registry=registry)
+        self._reachable = Gauge("bridge_queue_reachable", "Whether the queues tell what they hold.", ["source"], registry=registry)
+        self._unsent = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=registry)
+        self._lag = Gauge("bridge_outbox_oldest_seconds", "Age of the oldest message that is not yet sent.", registry=registry)
 
     def on_step(self, taken: StepTaken) -> None:
         """Count one step."""
-        self._steps.labels(taken.step.value).observe(taken.seconds)
-        if taken.step is Step.COMMITTED:
+        self._steps.labels(taken.system, taken.step.value).observe(taken.seconds)
+        if taken.step is Step.RECEIVED:
+            self._deliveries.labels(taken.source).inc()
+            if taken.outcome == REDELIVERED:
+                self._redeliveries.labels(taken.source).inc()
+        elif taken.step is Step.COMMITTED:
             self._jobs.labels(taken.system, taken.outcome).inc()
+            self._took.labels(taken.system, taken.outcome).observe(taken.since_receipt)
         elif taken.step is Step.BURIED:
             self._jobs.labels("unknown", "poison").inc()
         elif taken.step is Step.HANDLED:
-            self._tries.labels(taken.system, taken.outcome).inc()
+            self._tries.labels(taken.system, _CLASSES.get(taken.outcome, "unforeseen"), taken.outcome).inc()
 
-    def render(self, backlog: Backlog, *, waiting: float) -> bytes:
-        """All figures in the text format. `waiting`: messages in the queues that jobs come from."""
-        self._waiting.set(waiting)
-        self._depth.set(backlog.depth)
-        self._age.set(backlog.oldest_age)
+    def render(self, backlog: Backlog, levels: Sequence[QueueLevel] | None) -> bytes:
+        """All figures in the text format. `levels`: of the queues that jobs come from; None while they do not tell."""
+        self._reachable.labels(self._source).set(levels is not None)
+        self._waiting.clear()
+        self._oldest.clear()
+        for level in levels or ():
+            for state, count in (("waiting", level.waiting), ("leased", level.leased), ("delayed", level.delayed)):
+                if not math.isnan(count):
+                    self._waiting.labels(self._source, level.queue, state).set(count)
+            self._oldest.labels(self._source, level.queue).set(level.oldest_seconds)
+        self._unsent.set(backlog.depth)
+        self._lag.set(backlog.oldest_age)
         return generate_latest(self._registry)
 
 
-class Figures:
-    """What is counted here, and what is asked for whenever the figures are."""
+class _FencedWrites(Collector):
+    """Counted where they happen."""
 
-    def __init__(self, *, metrics: Metrics, outbox: Outbox, queue_depth: Callable[[], Awaitable[int]]) -> None:
-        self._metrics = metrics
-        self._outbox = outbox
-        self._queue_depth = queue_depth
+    def __init__(self, vitals: Vitals, systems: Sequence[str]) -> None:
+        self._vitals = vitals
+        self._systems = tuple(systems)
 
-    async def render(self) -> bytes:
-        """All figures in the text format. Raises `TransientError` when the ledger is out of reach."""
-        return self._metrics.render(await self._outbox.backlog(), waiting=await self._waiting())
-
-    async def _waiting(self) -> float:
-        """Not a number while the queue is out of reach: the other figures are told all the same."""
-        try:
-            async with asyncio.timeout(_QUEUE_SECONDS):
-                return await self._queue_depth()
-        except (BridgeError, TimeoutError):
-            return math.nan
+    def collect(self) -> Iterable[Metric]:
+        """One figure for each system."""
+        family = CounterMetricFamily("bridge_fenced_writes", "Writes refused as another worker had taken the job over.", labels=["system"])
+        for system, count in {**dict.fromkeys(self._systems, 0), **self._vitals.fenced_writes}.items():
+            family.add_metric([system], count)
+        yield family

@@ -12,9 +12,11 @@ from starlette.routing import Route
 
 from bridge.errors import BridgeError
 from bridge.http.events import JobEvents
-from bridge.http.metrics import Figures, Metrics
+from bridge.http.figures import Figures
+from bridge.http.metrics import Metrics
 from bridge.ledger.facts import job_facts
 from bridge.ledger.port import Jobs
+from bridge.vitals import Vitals
 
 # Raises an error that says what is wrong.
 Probe = Callable[[], Awaitable[None]]
@@ -24,19 +26,34 @@ _PROBE_SECONDS = 3.0
 class Routes:
     """What the bridge answers over HTTP."""
 
-    def __init__(self, *, jobs: Jobs, figures: Figures, probes: Mapping[str, Probe], more: Sequence[Route] = ()) -> None:
-        """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask."""
+    def __init__(
+        self,
+        *,
+        jobs: Jobs,
+        figures: Figures,
+        probes: Mapping[str, Probe],
+        more: Sequence[Route] = (),
+        vitals: Vitals | None = None,
+        draining: Callable[[], bool] = lambda: False,
+    ) -> None:
+        """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask.
+
+        `vitals`: tells what is stuck. `draining`: whether no new work is taken any more.
+        """
         self._jobs = jobs
         self._figures = figures
         self._probes = probes
         self._more = more
         self._events = JobEvents()
+        self._vitals = vitals or Vitals()
+        self._draining = draining
 
     def application(self) -> Starlette:
         """The ASGI application."""
         return Starlette(
             routes=[
-                Route("/healthz", self._healthy),
+                Route("/healthz", self._live),
+                Route("/livez", self._live),
                 Route("/readyz", self._ready),
                 Route("/metrics", self._metrics),
                 Route("/jobs/{key:path}/events", self._job_events),
@@ -46,12 +63,16 @@ class Routes:
             exception_handlers={BridgeError: _unavailable},
         )
 
-    async def _healthy(self, _request: Request) -> Response:
-        return JSONResponse({"status": "ok"})
+    async def _live(self, _request: Request) -> Response:
+        """503 when a loop or a heartbeat is stuck: then only a new process helps. What is out of reach is the readiness' business."""
+        stuck = {who: f"no sign of life for {seconds:.0f} s more than it should take" for who, seconds in self._vitals.stuck().items()}
+        return JSONResponse({"status": "stuck", "stuck": stuck}, status_code=503) if stuck else JSONResponse({"status": "ok"})
 
     async def _ready(self, _request: Request) -> Response:
-        """503 while something is out of reach. Jobs are kept meanwhile; none is lost."""
+        """503 while something is out of reach, or once the bridge drains. Jobs are kept meanwhile; none is lost."""
         checks = dict(zip(self._probes, await asyncio.gather(*map(_checked, self._probes.values())), strict=True))
+        if self._draining():
+            checks["worker"] = "draining: no new jobs are taken"
         ready = all(answer == "ok" for answer in checks.values())
         return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, status_code=200 if ready else 503)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,6 +18,7 @@ from bridge.errors import PoisonError
 from bridge.http.events import JobEvents
 from bridge.ledger.port import JobRecord, Jobs, State
 from bridge.systems.wsi import requests
+from bridge.tracing.context import TRACEPARENT, TRACESTATE, carrier
 
 # Below the 100 s after which the platform's worker gives a call up.
 _PATIENCE_SECONDS = 90.0
@@ -55,7 +57,8 @@ class WsiRoutes:
     async def _analyze(self, request: Request) -> Response:
         """Have a slide analysed and wait for it. A call that came too early finds the same job when it is made again."""
         try:
-            job = requests.posted_job(await _content(request))
+            trace = carrier(request.headers.get(TRACEPARENT), request.headers.get(TRACESTATE))
+            job = replace(requests.posted_job(await _content(request)), trace=trace)
         except PoisonError as error:
             return _refusal(400, "bad request", str(error))
         except ClientDisconnect:

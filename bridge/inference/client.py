@@ -15,6 +15,7 @@ from bridge.errors import OverloadError, TransientError
 from bridge.inference import convert
 from bridge.inference.credentials import ServerTrust, Token, channel_credentials
 from bridge.inference.retries import attempts
+from bridge.inference.spans import followed
 from bridge.inference.statuses import translate
 from bridge.inference.values import (
     DocumentPage,
@@ -27,6 +28,7 @@ from bridge.inference.values import (
     SlideResume,
     Timeouts,
 )
+from bridge.tracing.port import Carrier, NullTracer, Tracer
 
 _MESSAGE_BYTES = 256 * 1024 * 1024
 _CLOSE_GRACE = 1.0
@@ -51,6 +53,7 @@ class InferenceClient:
         retries: RetryPolicy | None = None,
         message_bytes: int = _MESSAGE_BYTES,
         trust: ServerTrust | None = None,
+        tracer: Tracer | None = None,
     ) -> None:
         """`client_name`: whom the server's queue is fair to, unless a token tells. `message_bytes`: the largest message sent or taken.
 
@@ -60,6 +63,7 @@ class InferenceClient:
         self._client_name = client_name
         self._timeouts = timeouts or Timeouts()
         self._retries = retries or RetryPolicy()
+        self._tracer = tracer or NullTracer()
         trust = trust or ServerTrust()
         self._token = Token(trust)
         self._channel = _channel(address, channel_credentials(trust, address), _channel_options(message_bytes))
@@ -152,9 +156,10 @@ class InferenceClient:
 
     async def _unary(self, method: Callable[..., Any], request: Any, *, seconds: float) -> Any:
         try:
-            async for attempt in attempts(self._retries):
-                with attempt:
-                    return await method(request, timeout=seconds, metadata=self._metadata(request.request_id))
+            with followed(self._tracer, request, address=self._address) as trace:
+                async for attempt in attempts(self._retries):
+                    with attempt:
+                        return await method(request, timeout=seconds, metadata=self._metadata(request.request_id, trace))
         except grpc.aio.AioRpcError as error:
             raise translate(error, address=self._address) from error
         except asyncio.CancelledError as error:
@@ -172,18 +177,19 @@ class InferenceClient:
     ) -> AsyncGenerator[Event, None]:
         call: grpc.aio.UnaryStreamCall[Any, Any] | None = None
         try:
-            call, message = await self._begin(method, request, seconds=seconds)
-            result: Event | None = None
-            while message is not grpc.aio.EOF:
-                event = read_event(message)
-                if isinstance(event, last):
-                    # Held back until the call has ended well, so that leaving the stream at its result cancels nothing.
-                    result = event
-                elif event is not None:
-                    yield event
-                message = await self._read(call)
-            if result is None:
-                raise TransientError(f"the inference server at {self._address} ended the stream without a result.")
+            with followed(self._tracer, request, address=self._address) as trace:
+                call, message = await self._begin(method, request, trace, seconds=seconds)
+                result: Event | None = None
+                while message is not grpc.aio.EOF:
+                    event = read_event(message)
+                    if isinstance(event, last):
+                        # Held back until the call has ended well, so that leaving the stream at its result cancels nothing.
+                        result = event
+                    elif event is not None:
+                        yield event
+                    message = await self._read(call)
+                if result is None:
+                    raise TransientError(f"the inference server at {self._address} ended the stream without a result.")
             yield result
         except grpc.aio.AioRpcError as error:
             raise translate(error, address=self._address) from error
@@ -193,11 +199,11 @@ class InferenceClient:
             if call is not None:
                 call.cancel()
 
-    async def _begin(self, method: Callable[..., Any], request: Any, *, seconds: float) -> tuple[Any, Any]:
+    async def _begin(self, method: Callable[..., Any], request: Any, trace: Carrier, *, seconds: float) -> tuple[Any, Any]:
         """Start a stream and read its first message; only so far may it be tried again."""
         async for attempt in attempts(self._retries):
             with attempt:
-                call = method(request, timeout=seconds, metadata=self._metadata(request.request_id))
+                call = method(request, timeout=seconds, metadata=self._metadata(request.request_id, trace))
                 return call, await self._read(call)
         raise AssertionError("the last try returns or raises")
 
@@ -216,8 +222,8 @@ class InferenceClient:
             return error
         return OverloadError(f"the call to the inference server at {self._address} was cut off: its channel was closed.")
 
-    def _metadata(self, request_id: str) -> tuple[tuple[str, str], ...]:
-        named = (("lamina-client", _header(self._client_name)), *self._token.metadata())
+    def _metadata(self, request_id: str, trace: Carrier | None = None) -> tuple[tuple[str, str], ...]:
+        named = (("lamina-client", _header(self._client_name)), *self._token.metadata(), *(trace or {}).items())
         return (*named, ("lamina-request-id", _header(request_id))) if request_id else named
 
 

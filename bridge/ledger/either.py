@@ -55,6 +55,10 @@ class LedgerJobs:
         """The one job whose key starts so; None when none does, or several do."""
         return only_record((await self._database.look(self._sql["find"], prefix_bounds(key_prefix))).rows, key_prefix)
 
+    async def reopen(self, key: str) -> bool:
+        """Let a failed job be claimed anew; false when it has not failed."""
+        return (await self._database.change(self._sql["reopen"], {"key": key})).count > 0
+
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""
         values = {"limit": limit, "state": state.value if state else None}

@@ -33,6 +33,8 @@ class Claim:
     interruptions: int = 0
     # What the last holder saved, or empty.
     checkpoint: Mapping[str, Any]
+    # The trace that the job has belonged to since its first claim: W3C's headers; empty for none.
+    trace: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -158,6 +160,9 @@ class Jobs(Protocol):
 
     async def find(self, key_prefix: str) -> JobRecord | None:
         """The one job whose key starts so; None when none does, or several do."""
+
+    async def reopen(self, key: str) -> bool:
+        """Let a failed job be claimed anew, with all its attempts; false when it has not failed."""
 
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""

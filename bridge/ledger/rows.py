@@ -24,6 +24,7 @@ def job_values(job: Job) -> dict[str, Any]:
         "request": json.dumps(dict(job.request)),
         "reply_queue": storable(job.reply_queue),
         "priority": job.priority,
+        "trace": json.dumps(dict(job.trace)) if job.trace else "",
     }
 
 
@@ -83,6 +84,7 @@ def claim_of(job_key: str, row: RowMapping) -> Claim:
         attempts=row["attempts"],
         interruptions=row["interruptions"],
         checkpoint=json.loads(row["checkpoint"]),
+        trace=json.loads(row["trace"]) if row["trace"] else {},
     )
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Sequence
 
-from bridge.database.local_queue import LocalQueue, QueuedMessage
+from bridge.database.local_queue import EVERY_PRIORITY, LocalQueue, QueuedMessage
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery
+from bridge.sources.port import QueueLevel
+from bridge.sources.turns import Urgencies
 
 # How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
 _BUSY_POLL_SECONDS = 0.05
@@ -18,8 +20,10 @@ _IDLE_AFTER_SECONDS = 2.0
 class LocalSource:
     """Delivers the messages of one embedded queue, each leased to its receiver."""
 
-    def __init__(self, queue: LocalQueue, *, lease_seconds: float, name: str = "local") -> None:
+    def __init__(self, queue: LocalQueue, *, lease_seconds: float, urgent_in_a_row: int = 8, name: str = "local") -> None:
+        """`urgent_in_a_row`: after so many messages of one priority a less urgent one gets its turn."""
         self._queue = queue
+        self._urgencies = Urgencies(in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
         self._name = name
         self._last_delivery = 0.0
@@ -34,7 +38,7 @@ class LocalSource:
         clock = asyncio.get_running_loop().time
         deadline = clock() + wait_seconds
         while True:
-            messages = await self._queue.receive(limit=limit, lease_seconds=self._lease_seconds)
+            messages = await self._take(limit)
             now = clock()
             if messages:
                 self._last_delivery = now
@@ -42,6 +46,22 @@ class LocalSource:
                 return [self._delivery(message) for message in messages]
             busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
             await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+
+    async def _take(self, limit: int) -> Sequence[QueuedMessage]:
+        """The most urgent; but one whose turn it is first."""
+        for first, last in self._urgencies.ranges():
+            priorities = (EVERY_PRIORITY[0] if first is None else first, EVERY_PRIORITY[1] if last is None else last)
+            if messages := await self._queue.receive(limit=1, lease_seconds=self._lease_seconds, priorities=priorities):
+                break
+        else:
+            messages = await self._queue.receive(limit=limit, lease_seconds=self._lease_seconds)
+        for message in messages:
+            self._urgencies.served(message.priority)
+        return messages
+
+    async def levels(self) -> Sequence[QueueLevel]:
+        """What lies in the queue. Raises `TransientError`."""
+        return [QueueLevel(queue=self._queue.name, **await self._queue.level())]
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the queue's own lease. Raises `LeaseLostError` when the receipt is stale."""

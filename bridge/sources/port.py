@@ -3,9 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Protocol
 
 from bridge.job import Delivery
+
+
+@dataclass(frozen=True, kw_only=True)
+class QueueLevel:
+    """What lies in one queue that jobs come from. A count that the queue does not tell is NaN."""
+
+    # As configured.
+    queue: str
+    # Messages that could be delivered now.
+    waiting: float
+    # Messages that somebody works on.
+    leased: float
+    # Messages that are held back for a while.
+    delayed: float
+    # Age in seconds of the oldest that waits; 0 when none does.
+    oldest_seconds: float
 
 
 class Source(Protocol):

@@ -12,6 +12,7 @@ import structlog
 from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
 from bridge.google.intake import Intake, Patience, Pulled
 from bridge.job import Delivery
+from bridge.sources.port import QueueLevel
 from bridge.sources.turns import Turns
 
 if TYPE_CHECKING:
@@ -84,6 +85,13 @@ class PubsubSource:
         waiting = sum(intake.waiting for intake in self._intakes.values())
         quiet = min(intake.quiet_for() for intake in self._intakes.values()) > _QUIET_SECONDS
         return waiting or int(not quiet)
+
+    async def levels(self) -> Sequence[QueueLevel]:
+        """What has come here and waits. Pub/Sub tells a client nothing of what it has not sent yet."""
+        return [
+            QueueLevel(queue=name, waiting=intake.waiting, leased=math.nan, delayed=math.nan, oldest_seconds=intake.oldest_seconds())
+            for name, intake in self._intakes.items()
+        ]
 
     async def probe(self) -> None:
         """Raise why the subscriptions could not be pulled from at the newest try."""
@@ -207,6 +215,7 @@ class PubsubSource:
             body=message.body,
             attributes={**message.attributes, **order},
             receive_count=max(1, message.attempts),
+            sent_at=message.published_at,
         )
 
 

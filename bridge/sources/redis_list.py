@@ -16,6 +16,7 @@ import structlog
 from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
 from bridge.job import Delivery
 from bridge.redis.access import RedisAccess, Script
+from bridge.sources.port import QueueLevel
 from bridge.sources.turns import Turns
 
 _log = structlog.get_logger()
@@ -90,6 +91,8 @@ class RedisSource:
         self._name = name
         self._scripts = {path.stem: Script(path) for path in _LUA.glob("*.lua")}
         self._last_delivery = self._last_adoption = float("-inf")
+        # The item that was last seen at the head of each list, and since when, in ms by the server's clock.
+        self._heads: dict[str, tuple[bytes | None, int]] = {}
         # Claims whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[None]] = set()
 
@@ -125,6 +128,18 @@ class RedisSource:
     async def depth(self) -> int:
         """How many items lie in the lists, leased and delayed ones included."""
         return sum([int(await self._run("depth", keys)) for keys in self._keys.values()])
+
+    async def levels(self) -> Sequence[QueueLevel]:
+        """What lies in each list. What others put there tells no time: its age counts from when it was first seen at the head."""
+        return [await self._level(keys) for keys in self._keys.values()]
+
+    async def _level(self, keys: ListKeys) -> QueueLevel:
+        waiting, leased, delayed, head, attributes, now = await self._run("level", keys)
+        sent = json.loads(attributes).get("SentTimestamp") if waiting else None
+        seen_head, since = self._heads.get(keys.queue, (None, 0))
+        self._heads[keys.queue] = (head, since if head == seen_head else now)
+        oldest = (now - int(sent or self._heads[keys.queue][1])) / 1000 if waiting else 0.0
+        return QueueLevel(queue=keys.queue, waiting=waiting, leased=leased, delayed=delayed, oldest_seconds=max(0.0, oldest))
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the lease. Raises `LeaseLostError` when the receipt is stale."""

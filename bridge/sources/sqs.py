@@ -19,6 +19,7 @@ from bridge.aws.names import Names, is_fifo, short_name
 from bridge.aws.payloads import Payloads, plain_attributes
 from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, PermanentError, PoisonError
 from bridge.job import UNREADABLE, Delivery
+from bridge.sources.freshness import Freshness
 from bridge.sources.turns import Turns
 
 _log = structlog.get_logger()
@@ -68,6 +69,8 @@ class SqsSource:
         self._payloads = payloads or Payloads(aws)
         self._name = name
         self._clock = clock
+        # What the messages that came tell of those that wait.
+        self.freshness = Freshness()
         # By queue and message id.
         self._held: dict[tuple[str, str], _Held] = {}
         self._batches: dict[tuple[str, str], Batches] = {}
@@ -97,6 +100,7 @@ class SqsSource:
                 self._turns.served(first, len(found))
                 return found
             if self._clock() >= deadline:
+                self.freshness.nothing()
                 return ()
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
@@ -159,6 +163,9 @@ class SqsSource:
         except asyncio.CancelledError:
             self._adopt(asyncio.ensure_future(self._return_of(queue, poll)))
             raise
+        for message in messages:
+            if (sent_at := _sent_at(message)) is not None:
+                self.freshness.came(queue, sent_at)
         fresh = [message for message in messages if not self._known(queue, message)]
         delivering = asyncio.ensure_future(asyncio.gather(*(self._delivery(queue, message) for message in fresh)))
         try:
@@ -218,6 +225,7 @@ class SqsSource:
             body=body,
             attributes=attributes,
             receive_count=int(system.get("ApproximateReceiveCount", 1)),
+            sent_at=_sent_at(message),
         )
 
     async def _hide(self, queue: str, receipt: str, seconds: float) -> None:
@@ -251,6 +259,11 @@ class SqsSource:
 
 def _key(delivery: Delivery) -> tuple[str, str]:
     return delivery.queue, delivery.message_id
+
+
+def _sent_at(message: Mapping[str, Any]) -> float | None:
+    sent = message.get("Attributes", {}).get("SentTimestamp")
+    return int(sent) / 1000 if sent else None
 
 
 def _whole(seconds: float) -> int:

@@ -1,6 +1,7 @@
 """What our own systems answer: one JSON event for each job.
 
-`{"job_key": …, "system": …, "status": "succeeded", "result": {…}}`, or `{…, "status": "failed", "error": …, "reason": …}`.
+`{"job_key": …, "system": …, "status": "succeeded", "result": {…}}`, or `{…, "status": "failed", "error": …, "reason": …}`; with the
+`traceparent` of a job that belongs to a trace, since some channels carry nothing but the body.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ _MOST_EVENT_BYTES = 200_000
 
 def completed(job: Job, result: Mapping[str, Any], *, bulky: Sequence[str] = ()) -> Outcome:
     """The outcome of a job that went well. The `bulky` keys are left out of an event that would be too large for a queue."""
-    head = {"job_key": job.key, "system": job.system, "status": "succeeded"}
+    head = {"job_key": job.key, "system": job.system, "status": "succeeded", **job.trace}
     body = _encoded({**head, "result": result})
     if len(body) > _MOST_EVENT_BYTES:
         body = _encoded({**head, "result": {key: value for key, value in result.items() if key not in bulky}})
@@ -27,7 +28,7 @@ def completed(job: Job, result: Mapping[str, Any], *, bulky: Sequence[str] = ())
 def failed(job: Job, *, error: str, reason: str) -> Outcome:
     """The outcome of a job that is given up. `error`: what did not work; `reason`: why."""
     result = {"error": error, "reason": reason}
-    body = _encoded({"job_key": job.key, "system": job.system, "status": "failed", **result})
+    body = _encoded({"job_key": job.key, "system": job.system, "status": "failed", **job.trace, **result})
     return Outcome(succeeded=False, result=result, events=(_event("failed", job, body),))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -14,6 +13,8 @@ from bridge.job import Job
 from bridge.ledger.port import DeadLetter
 from bridge.settings import Settings
 from bridge.sinks.sqs import SqsQueues
+from bridge.sources.freshness import Freshness
+from bridge.sources.port import QueueLevel
 from bridge.systems.wsi import requests
 from bridge.systems.wsi.requests import AnswerNames
 
@@ -34,7 +35,10 @@ def aws_access(settings: Settings) -> AwsAccess:
         endpoint=settings.aws_endpoint,
         access_key=settings.aws_access_key.get_secret_value(),
         secret_key=settings.aws_secret_key.get_secret_value(),
+        session_token=settings.aws_session_token.get_secret_value(),
         role_arn=settings.aws_role_arn,
+        role_external_id=settings.aws_role_external_id,
+        role_seconds=settings.aws_role_seconds,
     )
 
 
@@ -47,12 +51,14 @@ def payloads(aws: Aws, settings: Settings) -> Payloads:
 def object_options(settings: Settings) -> dict[str, str]:
     """How object storage reaches S3; what is empty it finds itself."""
     access = aws_access(settings)
-    access_key, secret_key = access.keys
+    # A role's keys are lent anew every hour: they are asked for, not told.
+    access_key, secret_key = ("", "") if access.role_arn else access.keys
     options = {
         "region": settings.wsi_bucket_region or access.region,
         "endpoint": access.endpoint,
         "access_key_id": access_key,
         "secret_access_key": secret_key,
+        "session_token": "" if access.role_arn else access.session_token,
     }
     return {name: value for name, value in options.items() if value}
 
@@ -85,22 +91,32 @@ async def send_to_sqs(settings: Settings, job: Job, message: bytes) -> None:
         await SqsQueues(aws, payloads=payloads(aws, settings)).send(queue, message, message_id=job.key, group=job.key)
 
 
-async def resend_to_sqs(settings: Settings, letter: DeadLetter) -> None:
-    """Send the bytes of a dead letter to the queue that they came from."""
+async def resend_to_sqs(settings: Settings, letter: DeadLetter, *, message_id: str) -> None:
+    """Send the bytes of a dead letter to the queue that they came from, under an id that a FIFO queue has not had."""
     async with open_aws(settings) as aws:
         queues = SqsQueues(aws, payloads=payloads(aws, settings))
-        # Under an id of its own: a FIFO queue would drop what it has had.
-        own = f"{letter.message_id}.{secrets.token_hex(4)}"
         group = letter.attributes.get("MessageGroupId", "")
-        await queues.send(letter.queue, letter.body, message_id=own, group=group, attributes=letter.attributes)
+        await queues.send(letter.queue, letter.body, message_id=message_id, group=group, attributes=letter.attributes)
+
+
+async def levels(aws: Aws, settings: Settings, freshness: Freshness) -> list[QueueLevel]:
+    """What lies in each queue that is set; how old the oldest is follows from what was received. Raises as `Aws.call` does."""
+    names = Names(aws)
+    return [await _level(aws, names, queue, freshness) for queue in settings.sqs_queues]
 
 
 async def depth(aws: Aws, settings: Settings) -> int:
     """How many messages lie in the queues that are set. Raises as `Aws.call` does."""
-    total = 0
-    names = Names(aws)
-    for queue in settings.sqs_queues:
-        url = await names.queue_url(queue)
-        told = await aws.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=list(_DEPTHS))
-        total += sum(int(told["Attributes"].get(name, 0)) for name in _DEPTHS)
-    return total
+    return sum([round(level.waiting + level.leased + level.delayed) for level in await levels(aws, settings, Freshness())])
+
+
+async def _level(aws: Aws, names: Names, queue: str, freshness: Freshness) -> QueueLevel:
+    told = await aws.call("sqs", "get_queue_attributes", QueueUrl=await names.queue_url(queue), AttributeNames=list(_DEPTHS))
+    waiting, leased, delayed = (int(told["Attributes"].get(name, 0)) for name in _DEPTHS)
+    return QueueLevel(
+        queue=short_name(queue),
+        waiting=waiting,
+        leased=leased,
+        delayed=delayed,
+        oldest_seconds=freshness.oldest(queue, waiting=waiting),
+    )

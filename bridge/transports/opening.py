@@ -17,6 +17,7 @@ from bridge.sinks.sqs_errors import SqsErrorQueues
 from bridge.sources.sqs import SqsSource
 from bridge.systems.wsi import requests
 from bridge.transports.aws import depth as sqs_depth
+from bridge.transports.aws import levels as sqs_levels
 from bridge.transports.aws import open_aws, payloads
 from bridge.transports.checks import check_one_source, check_pushes
 from bridge.transports.port import Broker, Transport
@@ -48,7 +49,7 @@ async def open_brokers(settings: Settings) -> AsyncIterator[Brokers]:
             sinks["redis"] = redis_sink(settings, redis)
             if settings.redis_queues:
                 source = await stack.enter_async_context(redis_source(settings, redis))
-                broker = Broker(source=source, sink=sinks["redis"], depth=source.depth, probe=redis.probe)
+                broker = Broker(source=source, sink=sinks["redis"], depth=source.depth, levels=source.levels, probe=redis.probe)
         if settings.pubsub_subscriptions or settings.pubsub_topic:
             pubsub = await stack.enter_async_context(open_pubsub(settings))
             sinks["pubsub"] = pubsub_sink(settings, pubsub)
@@ -73,11 +74,14 @@ async def open_transport(settings: Settings, *, local: Transport) -> AsyncIterat
                     sink=RoutedSink(sqs, schemes),
                     dead_letters=Burial(local.dead_letters, errors),
                     depth=partial(sqs_depth, aws, settings),
+                    levels=partial(sqs_levels, aws, settings, source.freshness),
                 )
             return
         place = brokers.broker or local
         sink = RoutedSink(place.sink, schemes)
-        yield Transport(source=place.source, sink=sink, dead_letters=local.dead_letters, depth=place.depth, probe=place.probe)
+        yield Transport(
+            source=place.source, sink=sink, dead_letters=local.dead_letters, depth=place.depth, levels=place.levels, probe=place.probe
+        )
 
 
 @asynccontextmanager

@@ -52,7 +52,7 @@ async def pubsub_broker(settings: Settings, access: PubsubAccess, sink: Sink) ->
         patience=Patience(silence_seconds=settings.pubsub_silence_seconds),
     )
     try:
-        yield Broker(source=source, sink=sink, depth=source.depth, probe=source.probe)
+        yield Broker(source=source, sink=sink, depth=source.depth, levels=source.levels, probe=source.probe)
     finally:
         await source.close()
 

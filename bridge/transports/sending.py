@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import secrets
+from uuid import UUID, uuid5
 
 from bridge.database.local_queue import LocalQueue
 from bridge.database.port import Database
@@ -13,6 +13,8 @@ from bridge.settings import Settings
 from bridge.transports.aws import resend_to_sqs, send_to_sqs
 from bridge.transports.pubsub import publish
 from bridge.transports.redis import send_to_redis
+
+_REPLAYS = UUID("f1b7f0d2-9b52-5a0f-8a41-64a1c1f3d0c9")
 
 
 async def send_job(settings: Settings, job: Job, message: bytes, *, local: LocalQueue) -> None:
@@ -27,12 +29,20 @@ async def send_job(settings: Settings, job: Job, message: bytes, *, local: Local
         await local.send(job.key, message, priority=job.priority)
 
 
+def replay_id(letter: DeadLetter) -> str:
+    """The id under which a dead letter is sent again: not that of its message, which may still be on its way off the queue.
+
+    The same until the replay is noted, so that one that is cut off before that, and done again, is one message.
+    """
+    life = uuid5(_REPLAYS, f"{letter.id}/{letter.dead_at!r}/{letter.replayed_at!r}")
+    return f"{letter.message_id}.{life.hex[:12]}"
+
+
 async def resend_letter(settings: Settings, letter: DeadLetter, *, database: Database) -> None:
     """Send the bytes of a dead letter to where they came from. Raises `PermanentError` when that is not set up here."""
-    # Under an id of its own: the old message may still be on its way off the queue.
-    own = f"{letter.message_id}.{secrets.token_hex(4)}"
+    own = replay_id(letter)
     if letter.source == "sqs":
-        await resend_to_sqs(settings, letter)
+        await resend_to_sqs(settings, letter, message_id=own)
     elif letter.source == "local":
         await LocalQueue(database, letter.queue).send(own, letter.body, attributes=letter.attributes)
     elif letter.source == "redis" and letter.queue in settings.redis_queues:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -12,8 +13,10 @@ import structlog
 from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
 from bridge.job import Delivery, Job, Outcome, Progress, Units
 from bridge.ledger.port import Claim, Refusal, State
-from bridge.steps import Step, StepTaken
+from bridge.steps import REDELIVERED, Step, StepTaken
+from bridge.tracing.context import CURRENT
 from bridge.worker.fates import Fate, fate_of
+from bridge.worker.following import Following, traced
 from bridge.worker.heartbeat import Heartbeat
 from bridge.worker.policy import Desk
 from bridge.worker.throttle import Throttle
@@ -39,7 +42,8 @@ class Assignment:
         self._system = ""
         self._work: asyncio.Task[Outcome] | None = None
         self._interrupted = False
-        self._last_step = time.monotonic()
+        self._following = Following(desk.tracer, delivery)
+        self._received_at = self._last_step = time.monotonic()
 
     def interrupt(self) -> None:
         """Give the work up: cancel it, and leave the job and its message to another worker, with no attempt counted."""
@@ -49,13 +53,17 @@ class Assignment:
     async def run(self) -> None:
         """Carry the delivery through. Never raises but when it is cancelled."""
         with structlog.contextvars.bound_contextvars(message_id=self._delivery.message_id):
-            self._note(Step.RECEIVED)
+            self._note(Step.RECEIVED, outcome=REDELIVERED if self._delivery.receive_count > 1 else "")
             try:
                 delay = await self._run()
                 await self._give_up_message(delay)
+                self._following.ended("done" if delay is None else "returned")
             except LeaseLostError as error:
+                self._desk.vitals.fenced(self._system)
+                self._following.ended("lost", failure="another worker has taken the job over")
                 _log.warning("job_taken_over", reason=str(error))
             except Exception as error:
+                self._following.ended("abandoned", failure=type(error).__name__)
                 # The ledger or the queue failed us. The leases run out, and the message comes again.
                 _log.error("delivery_abandoned", error=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, BridgeError))
 
@@ -71,17 +79,19 @@ class Assignment:
             claim = await self._desk.ledger.claim(job, worker=self._desk.name, lease_seconds=policy.lease_seconds)
             if isinstance(claim, Refusal):
                 return self._refused(claim)
+            self._following.claimed(job, claim.trace, fence=claim.fence)
+            job = replace(job, trace=self._following.carrier)
             self._note(Step.CLAIMED)
             heartbeat = Heartbeat(self._desk, self._delivery, claim, lost=self._cancel_work, renewed=lambda: self._note(Step.RENEWED))
             async with heartbeat:
                 return await self._work_on(job, claim, heartbeat)
         finally:
-            structlog.contextvars.unbind_contextvars("job", "system")
+            structlog.contextvars.unbind_contextvars("job", "system", "trace_id")
 
     async def _read(self) -> Job | None:
         """The job that is asked for; None when the message cannot be read, and lies in the dead letters."""
         try:
-            job = self._desk.handler.parse(self._delivery)
+            job = replace(self._desk.handler.parse(self._delivery), trace=self._following.trace)
         except PoisonError as error:
             reason = str(error)
         except Exception as error:
@@ -124,6 +134,7 @@ class Assignment:
         return None
 
     async def _handle(self, job: Job, context: _Context) -> Outcome:
+        CURRENT.set(job.trace)  # this task is the delivery's own
         work = self._work = asyncio.create_task(self._desk.handler.handle(job, context), name=f"job {job.key}")
         if self._interrupted:
             work.cancel()
@@ -186,6 +197,7 @@ class Assignment:
     async def _commit(
         self, claim: Claim, heartbeat: Heartbeat, outcome: Outcome, *, buried: Delivery | None = None, reason: str = ""
     ) -> None:
+        outcome = replace(outcome, events=tuple(traced(event, self._following.carrier) for event in outcome.events))
         await self._persist(lambda: self._desk.ledger.finish(claim, outcome, buried=buried, reason=reason), heartbeat)
         heartbeat.release_job()
         self._note(Step.COMMITTED, outcome=_word(outcome))
@@ -242,9 +254,18 @@ class Assignment:
 
     def _note(self, step: Step, *, outcome: str = "") -> None:
         now = time.monotonic()
-        taken = StepTaken(step=step, job_key=self._job_key, system=self._system, seconds=now - self._last_step, outcome=outcome)
+        taken = StepTaken(
+            step=step,
+            job_key=self._job_key,
+            system=self._system,
+            seconds=now - self._last_step,
+            outcome=outcome,
+            source=self._delivery.source,
+            since_receipt=now - self._received_at,
+        )
         if step not in {Step.RENEWED, Step.CHECKPOINTED}:  # these come in the middle of the work, which is timed whole
             self._last_step = now
+        self._following.took(taken)
         self._desk.observer.on_step(taken)
 
 

@@ -12,6 +12,7 @@ import structlog
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery, Progress
 from bridge.ledger.port import Claim
+from bridge.vitals import Lease
 from bridge.worker.policy import Desk
 
 _log = structlog.get_logger()
@@ -44,20 +45,33 @@ class Heartbeat:
         self.lost = False
 
     async def __aenter__(self) -> Self:
+        vitals, seconds = self._desk.vitals, self._desk.policy.lease_seconds
+        vitals.leased(Lease.LEDGER, self._claim.job_key, seconds=seconds)
+        vitals.leased(Lease.QUEUE, self._delivery.receipt, seconds=seconds)
         self._task = asyncio.create_task(self._run(), name=f"heartbeat {self._claim.job_key}")
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         self._closing.set()
         self._reported.set()
-        task = self._task
-        if task is None:
-            return
+        if self._task is not None:
+            try:
+                await self._end(self._task)
+            finally:
+                self._show_no_life(self._task)
+
+    async def _end(self, task: asyncio.Task[None]) -> None:
         # A renewal under way is let end, so that it does not come after the message has been given up.
         await asyncio.wait({task}, timeout=self._desk.policy.cancel_seconds)
         if not task.done():
             task.cancel()
             await asyncio.wait({task})
+
+    def _show_no_life(self, task: asyncio.Task[None]) -> None:
+        vitals = self._desk.vitals
+        vitals.rest(task.get_name())
+        vitals.unleased(Lease.LEDGER, self._claim.job_key)
+        vitals.unleased(Lease.QUEUE, self._delivery.receipt)
 
     def report(self, progress: Progress) -> None:
         """Tell how far the work is; written at most once a second."""
@@ -68,12 +82,16 @@ class Heartbeat:
     def release_job(self) -> None:
         """The ledger's lease has ended as it should; the message's is still kept."""
         self._holds_job = False
+        self._desk.vitals.unleased(Lease.LEDGER, self._claim.job_key)
 
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         beat = self._desk.policy.beat_seconds
         due = clock() + beat
+        vitals, name = self._desk.vitals, f"heartbeat {self._claim.job_key}"
         while not self._closing.is_set():
+            # Both renewals may take a lease each.
+            vitals.begin(name, within=2 * self._desk.policy.lease_seconds + beat)
             await _wait(self._reported, due - clock())
             self._reported.clear()
             if self._closing.is_set():
@@ -96,6 +114,7 @@ class Heartbeat:
         except LeaseLostError:
             if self._holds_job:
                 self._holds_job = False
+                self._desk.vitals.unleased(Lease.LEDGER, self._claim.job_key)
                 self.lost = True
                 self._tell_lost()
             return True
@@ -103,6 +122,7 @@ class Heartbeat:
             _log.warning("renewal_failed", lease="ledger", error=f"{type(error).__name__}: {error}")
             return False
         self._written = progress
+        self._desk.vitals.leased(Lease.LEDGER, self._claim.job_key, seconds=lease)
         self._tell_renewed()
         return True
 
@@ -117,10 +137,12 @@ class Heartbeat:
         except LeaseLostError as error:
             # Delivered again, perhaps to us: the ledger refuses it there, so the work goes on.
             self._holds_message = False
+            self._desk.vitals.unleased(Lease.QUEUE, self._delivery.receipt)
             _log.warning("message_delivered_elsewhere", reason=str(error))
         except Exception as error:
             _log.warning("renewal_failed", lease="queue", error=f"{type(error).__name__}: {error}")
             return False
+        self._desk.vitals.leased(Lease.QUEUE, self._delivery.receipt, seconds=lease)
         return True
 
 

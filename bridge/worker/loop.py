@@ -7,12 +7,17 @@ from collections.abc import Sequence
 
 import structlog
 
+from bridge.errors import TransientError
 from bridge.job import Delivery
 from bridge.worker.assignment import Assignment
 from bridge.worker.policy import Backoff, Desk
 from bridge.worker.throttle import Throttle
 
 _log = structlog.get_logger()
+# What the loop is called where it leaves its signs of life.
+_LOOP = "worker"
+# How often a drain looks whether its deadline has moved, in seconds.
+_LOOK_SECONDS = 1.0
 
 
 class Worker:
@@ -25,11 +30,27 @@ class Worker:
         # Set whenever a job ends.
         self._freed = asyncio.Event()
         self._receive_failures = 0
+        # Why the newest try to receive failed; None when it did not.
+        self._receive_error: Exception | None = None
+        # By the event loop's clock; None for what the policy says.
+        self._drain_until: float | None = None
 
     @property
     def in_flight(self) -> int:
         """Deliveries being worked on."""
         return len(self._running)
+
+    async def probe(self) -> None:
+        """Raise why nothing could be received at the newest try."""
+        if self._receive_error is not None:
+            raise TransientError(f"receiving failed: {type(self._receive_error).__name__}: {self._receive_error}") from self._receive_error
+
+    def drain_until(self, deadline: float) -> None:
+        """How long running jobs may go on once the worker is told to stop, by the event loop's clock, instead of what the policy says.
+
+        Of several deadlines the earliest counts.
+        """
+        self._drain_until = deadline if self._drain_until is None else min(deadline, self._drain_until)
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Work until `stop`, then drain: until the deadline, or until `hurry`. Running work is never left behind."""
@@ -63,16 +84,20 @@ class Worker:
         return 0
 
     async def _receive(self, limit: int, stop: asyncio.Event) -> Sequence[Delivery]:
-        policy = self._desk.policy
+        policy, vitals = self._desk.policy, self._desk.vitals
+        vitals.begin(_LOOP, within=policy.poll_seconds)
         try:
             deliveries = await self._desk.source.receive(limit=limit, wait_seconds=policy.poll_seconds)
         except Exception as error:
+            vitals.rest(_LOOP)
+            self._receive_error = error
             self._receive_failures += 1
             pause = Backoff(base=policy.backoff.base, limit=min(policy.backoff.limit, policy.lease_seconds)).delay(self._receive_failures)
             _log.warning("receiving_failed", error=f"{type(error).__name__}: {error}", retry_in=round(pause, 3))
             await _first_of([stop], seconds=pause)
             return ()
-        self._receive_failures = 0
+        vitals.rest(_LOOP)
+        self._receive_failures, self._receive_error = 0, None
         return deliveries
 
     def _begin(self, delivery: Delivery) -> None:
@@ -99,11 +124,13 @@ class Worker:
         policy = self._desk.policy
         if not self._running:
             return
-        _log.info("draining", jobs=len(self._running), seconds=policy.drain_seconds)
-        deadline = asyncio.get_running_loop().time() + policy.drain_seconds
-        while self._running and not hurry.is_set() and (left := deadline - asyncio.get_running_loop().time()) > 0:
+        clock = asyncio.get_running_loop().time
+        planned = clock() + policy.drain_seconds
+        _log.info("draining", jobs=len(self._running), seconds=round((self._drain_until or planned) - clock(), 1))
+        # The deadline may move meanwhile.
+        while self._running and not hurry.is_set() and (left := (self._drain_until or planned) - clock()) > 0:
             self._freed.clear()
-            await _first_of([hurry, self._freed], seconds=left)
+            await _first_of([hurry, self._freed], seconds=min(left, _LOOK_SECONDS))
         if self._running:
             _log.info("interrupting", jobs=len(self._running))
             for assignment in self._running.values():

@@ -10,6 +10,8 @@ from bridge.ledger.port import DeadLetters, Ledger
 from bridge.sources.port import Source
 from bridge.steps import Observer
 from bridge.systems.port import Handler
+from bridge.tracing.port import NullTracer, Tracer
+from bridge.vitals import Vitals
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,3 +71,7 @@ class Desk:
     policy: WorkPolicy
     # Called right after a commit that may have left messages in the outbox.
     committed: Callable[[], None]
+    # Where loops and heartbeats leave their signs of life.
+    vitals: Vitals = field(default_factory=Vitals)
+    # Who follows the work.
+    tracer: Tracer = field(default_factory=NullTracer)

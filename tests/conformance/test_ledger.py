@@ -399,3 +399,24 @@ async def test_jobs_are_listed_the_newest_first_and_by_state(store: Store) -> No
     assert ["job-2", "job-1", "job-0"] == [record.key for record in await store.jobs.list()]
     assert ["job-2", "job-0"] == [record.key for record in await store.jobs.list(state=State.QUEUED)]
     assert ["job-2"] == [record.key for record in await store.jobs.list(limit=1)]
+
+
+async def test_the_first_trace_of_a_job_is_kept_for_whoever_takes_it_over(stores: tuple[Store, Store]) -> None:
+    one, other = stores
+    traces = [{"traceparent": f"00-{digit * 32}-{digit * 16}-01", "tracestate": "a=1"} for digit in "12"]
+    first = await one.ledger.claim(Job(key="traced", system="trial", request={}, trace=traces[0]), worker="one", lease_seconds=60)
+    assert isinstance(first, Claim)
+    await one.ledger.release(first)
+    second = await other.ledger.claim(Job(key="traced", system="trial", request={}, trace=traces[1]), worker="other", lease_seconds=60)
+    assert isinstance(second, Claim)
+
+    assert (traces[0], traces[0]) == (first.trace, second.trace)
+
+
+async def test_a_job_without_a_trace_takes_on_the_first_that_comes(store: Store) -> None:
+    trace = {"traceparent": f"00-{'3' * 32}-{'3' * 16}-01"}
+    await store.jobs.announce(Job(key="announced", system="trial", request={}))
+    claim = await store.ledger.claim(Job(key="announced", system="trial", request={}, trace=trace), worker="one", lease_seconds=60)
+
+    assert isinstance(claim, Claim)
+    assert trace == claim.trace

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
+from itertools import groupby
 
 import pytest
 
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery
 from bridge.sources.port import Source
-from tests.conformance.conftest import LEASE_SECONDS, SourceAtHand
+from tests.conformance.conftest import IN_A_ROW, LEASE_SECONDS, SourceAtHand
 
 LONGER_THAN_A_LEASE = LEASE_SECONDS * 1.3
 # What is waited for ends the wait; only a failure takes so long.
@@ -163,3 +165,38 @@ async def test_urgent_messages_go_first_and_equals_in_order(source_at_hand: Sour
         found.append(delivery.body)
 
     assert [b"a", b"b1", b"b2", b"c"] == found
+
+
+async def test_urgent_messages_go_first_and_starve_nobody(source_at_hand: SourceAtHand) -> None:
+    sent = {0: 14, 5: 4, 9: 1}
+    for priority, count in sent.items():
+        for number in range(count):
+            await source_at_hand.send(f"{priority} {number}".encode(), priority)
+
+    found: list[int] = []
+    while len(found) < sum(sent.values()):
+        delivery = await _one(source_at_hand.source)
+        await source_at_hand.source.acknowledge(delivery)
+        found.append(int(delivery.body.split()[0]))
+
+    assert sent == {priority: found.count(priority) for priority in sent}
+    assert [0] * IN_A_ROW + [5] == found[: IN_A_ROW + 1], "the most urgent go first, and after some of them it is the next one's turn"
+    assert found.index(9) < len(found) - 1 - found[::-1].index(0), "the least urgent does not wait until nothing else is left"
+    longest = max(len(list(run)) for priority, run in groupby(found[: found.index(9)]) if priority == 0)
+    assert longest == IN_A_ROW
+
+
+async def test_a_source_tells_how_much_waits_and_how_old_it_is(source_at_hand: SourceAtHand) -> None:
+    assert [] == [level for level in await source_at_hand.levels() if level.waiting]
+    before = time.time()
+    for number in range(3):
+        await source_at_hand.send(str(number).encode(), 0)
+    delivery = await _one(source_at_hand.source)
+    await source_at_hand.source.renew(delivery, lease_seconds=30)
+
+    level = (await source_at_hand.levels())[0]
+
+    # Of Pub/Sub only what it has sent is known, and it sends what is asked for.
+    expected = (0, 0) if source_at_hand.source.name == "pubsub" else (2, 1)
+    assert expected == (level.waiting, 0 if math.isnan(level.leased) else level.leased)
+    assert 0 <= level.oldest_seconds <= time.time() - before + 1.5  # SQS tells times in whole milliseconds, the emulator in seconds

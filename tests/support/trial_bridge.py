@@ -127,6 +127,7 @@ def trial_settings(folder: Path, **changes: Any) -> dict[str, Any]:
         "backoff_limit_seconds": 0.2,
         "poll_seconds": 0.2,
         "drain_seconds": 5.0,
+        "metrics_seconds": 0.0,
         "concurrency": 2,
     }
     return {**quick, **changes}

@@ -13,7 +13,7 @@ from uuid import UUID
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
-from bridge.envelopes import masstransit, native
+from bridge.envelopes import masstransit, native, tracing
 from bridge.errors import PoisonError
 from bridge.job import Delivery, Event, Job
 
@@ -128,6 +128,7 @@ def _answers(job: Job, kind: str, name: str, topic: str, facts: Mapping[str, Any
             destination=f"{names.source.rsplit('/', 1)[0]}/{topic}?type=topic",
             type=masstransit.urn(NAMESPACE, name),
             event=facts,
+            headers=tracing.headers(job.trace),
         )
         return (replace(event, body=masstransit.write(envelope)),)
     if request.answer == BY_QUEUE:

@@ -20,6 +20,7 @@ from bridge.errors import ConfigurationError, OverloadError, TransientError
 from bridge.http.routes import Routes
 from bridge.http.server import HttpServer
 from bridge.settings import load
+from bridge.sources.local import LocalSource
 from bridge.store import Store, open_store
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
 
@@ -42,10 +43,14 @@ async def _get(address: str, path: str) -> tuple[int, str]:
 
 @asynccontextmanager
 async def _running(
-    folder: Path, probes: dict[str, Any] | None = None, transport: dict[str, Any] | None = None
+    folder: Path,
+    probes: dict[str, Any] | None = None,
+    transport: dict[str, Any] | None = None,
+    stop: asyncio.Event | None = None,
+    **changes: Any,
 ) -> AsyncIterator[tuple[str, Store]]:
-    settings = load(**trial_settings(folder, http=_free_address()))
-    stop = asyncio.Event()
+    settings = load(**trial_settings(folder, http=_free_address(), **changes))
+    stop = stop or asyncio.Event()
     async with open_store(settings) as store:
         chosen = replace(local_transport(settings, store), **(transport or {}))
         bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes=probes or {}), transport=chosen)
@@ -77,7 +82,8 @@ async def _until_ended(store: Store, key: str) -> None:
 async def test_a_bridge_is_healthy_and_ready(tmp_path: Path) -> None:
     async with _running(tmp_path) as (address, _):
         assert (200, {"status": "ok"}) == _parsed(await _get(address, "/healthz"))
-        assert (200, {"status": "ready", "checks": {"ledger": "ok"}}) == _parsed(await _get(address, "/readyz"))
+        assert (200, {"status": "ok"}) == _parsed(await _get(address, "/livez"))
+        assert (200, {"status": "ready", "checks": {"ledger": "ok", "queue": "ok"}}) == _parsed(await _get(address, "/readyz"))
 
 
 async def test_without_its_server_a_bridge_is_healthy_but_not_ready_and_says_why(tmp_path: Path) -> None:
@@ -87,8 +93,58 @@ async def test_without_its_server_a_bridge_is_healthy_but_not_ready_and_says_why
     async with _running(tmp_path, {"inference": down}) as (address, _):
         status, told = _parsed(await _get(address, "/readyz"))
         assert (503, "not ready") == (status, told["status"])
-        assert {"ledger": "ok", "inference": "the inference server at 127.0.0.1:1 is not ready"} == told["checks"]
-        assert (await _get(address, "/healthz"))[0] == 200
+        assert {"ledger": "ok", "queue": "ok", "inference": "the inference server at 127.0.0.1:1 is not ready"} == told["checks"]
+        assert (200, 200) == ((await _get(address, "/healthz"))[0], (await _get(address, "/livez"))[0])
+
+
+async def test_a_loop_that_is_stuck_makes_a_bridge_not_live(tmp_path: Path) -> None:
+    freed = asyncio.Event()
+
+    class SilentSource(LocalSource):
+        async def receive(self, *, limit: int, wait_seconds: float) -> Any:
+            await freed.wait()
+            return ()
+
+    async with open_store(load(**trial_settings(tmp_path))) as other:
+        source = SilentSource(other.queue, lease_seconds=1)
+        async with _running(tmp_path, transport={"source": source}, stuck_seconds=0.3) as (address, _):
+            async with asyncio.timeout(20):
+                while (reply := await _get(address, "/livez"))[0] == 200:
+                    await asyncio.sleep(0.05)
+            status, told = _parsed(reply)
+            assert (503, "stuck", ["worker"]) == (status, told["status"], list(told["stuck"]))
+            assert (await _get(address, "/readyz"))[0] == 200, "nothing is out of reach"
+            freed.set()
+
+
+async def test_a_source_that_cannot_be_received_from_makes_a_bridge_not_ready(tmp_path: Path) -> None:
+    class BrokenSource(LocalSource):
+        async def receive(self, *, limit: int, wait_seconds: float) -> Any:
+            raise TransientError("no such queue")
+
+    async with (
+        open_store(load(**trial_settings(tmp_path))) as other,
+        _running(tmp_path, transport={"source": BrokenSource(other.queue, lease_seconds=1)}) as (address, _),
+    ):
+        async with asyncio.timeout(20):
+            while (reply := await _get(address, "/readyz"))[0] == 200:
+                await asyncio.sleep(0.05)
+        assert "no such queue" in _parsed(reply)[1]["checks"]["queue"]
+
+
+async def test_a_bridge_that_drains_is_live_but_not_ready(tmp_path: Path) -> None:
+    stop = asyncio.Event()
+    async with _running(tmp_path, stop=stop) as (address, store):
+        await store.submit(message("long", seconds=3))
+        async with asyncio.timeout(20):
+            while (record := await store.jobs.find("long")) is None or record.started_at is None:
+                await asyncio.sleep(0.02)
+        stop.set()
+        async with asyncio.timeout(20):
+            while (reply := await _get(address, "/readyz"))[0] == 200:
+                await asyncio.sleep(0.02)
+        assert "draining" in _parsed(reply)[1]["checks"]["worker"]
+        assert 200 == (await _get(address, "/livez"))[0]
 
 
 async def test_a_job_is_shown_without_its_secrets(tmp_path: Path) -> None:
@@ -122,11 +178,11 @@ async def test_metrics_count_jobs_by_system_and_outcome(tmp_path: Path) -> None:
             'bridge_jobs_total{outcome="succeeded",system="trial"} 1.0',
             'bridge_jobs_total{outcome="failed",system="trial"} 1.0',
             'bridge_jobs_total{outcome="poison",system="unknown"} 1.0',
-            'bridge_tries_total{outcome="PermanentError",system="trial"} 1.0',
-            'bridge_step_seconds_count{step="claimed"} 2.0',
+            'bridge_tries_total{class="permanent",outcome="PermanentError",system="trial"} 1.0',
+            'bridge_step_seconds_count{step="claimed",system="trial"} 2.0',
             "bridge_jobs_in_flight 0.0",
             "bridge_outbox_messages 0.0",
-            "bridge_queue_messages 0.0",
+            'bridge_queue_messages{queue="jobs",source="local",state="waiting"} 0.0',
         )
 
     assert not missing
@@ -147,13 +203,13 @@ async def test_a_queue_out_of_reach_makes_a_bridge_not_ready_and_leaves_its_othe
     async def down() -> Any:
         raise TransientError("no queue at 127.0.0.1:1")
 
-    async with _running(tmp_path, transport={"depth": down, "probe": down}) as (address, _):
+    async with _running(tmp_path, transport={"levels": down, "probe": down}) as (address, _):
         status, told = _parsed(await _get(address, "/readyz"))
         metrics = await _get(address, "/metrics")
 
     assert (503, {"ledger": "ok", "queue": "no queue at 127.0.0.1:1"}) == (status, told["checks"])
     assert metrics[0] == 200
-    assert "bridge_queue_messages NaN" in metrics[1]
+    assert 'bridge_queue_reachable{source="local"} 0.0' in metrics[1]
     assert "bridge_outbox_messages 0.0" in metrics[1]
 
 

@@ -23,6 +23,7 @@ from bridge.systems.wsi import requests
 from tests.support.trial_bridge import trial_settings
 
 JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
+TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
 UPLOAD = "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11"
 
 
@@ -37,7 +38,8 @@ class PlayedAnalysis:
     async def handle(self, job: Job, context: Context) -> Outcome:
         if "gone" in job.request["s3key"]:
             raise PermanentError("S3 object not found. The key is gone")
-        return Outcome(succeeded=True, result={"result_s3_key": f"results/{job.key}/{context.claim.fence}"})
+        place = "traced" if job.trace.get("traceparent") == TRACE else job.key
+        return Outcome(succeeded=True, result={"result_s3_key": f"results/{place}/{context.claim.fence}"})
 
     def failure(self, job: Job, reason: str) -> Outcome:
         return Outcome(succeeded=False, result={"error": "failed", "reason": reason})
@@ -57,12 +59,12 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
         await asyncio.wait_for(running, 20)
 
 
-async def _ask(address: str, path: str, content: Any = None) -> tuple[int, dict[str, Any]]:
+async def _ask(address: str, path: str, content: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
     body = None if content is None else content if isinstance(content, bytes) else json.dumps(content).encode()
 
     def ask() -> tuple[int, dict[str, Any]]:
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"http://{address}{path}", data=body), timeout=20) as reply:
+            with urllib.request.urlopen(urllib.request.Request(f"http://{address}{path}", data=body, headers=headers), timeout=20) as reply:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)
@@ -79,6 +81,10 @@ async def test_a_call_is_answered_with_the_results_key_and_again_with_the_same(a
 
     assert expected == await _ask(address, "/analyze", _posted())
     assert expected == await _ask(address, "/analyze", _posted())
+
+
+async def test_the_trace_of_a_call_goes_with_its_job(address: str) -> None:
+    assert (200, {"resultS3Key": "results/traced/1"}) == await _ask(address, "/analyze", _posted(), traceparent=TRACE)
 
 
 async def test_a_slide_that_cannot_be_analysed_is_a_failure_with_its_reason(address: str) -> None:

@@ -5,10 +5,10 @@ SELECT :queue, :message_id, :body, :attributes, :priority, now, now + CAST(:dela
 ON CONFLICT (queue, message_id) DO NOTHING;
 
 -- name: receive
--- Leases the next messages: the most urgent first, then the oldest. Those that a rival is just taking are passed over.
+-- Leases the next messages of some urgencies: the most urgent first, then the oldest. Those that a rival is just taking are passed over.
 WITH next AS MATERIALIZED (
     SELECT m.id FROM lamina.local_messages AS m
-    WHERE m.queue = :queue AND m.visible_at <= (SELECT now FROM lamina.clock)
+    WHERE m.queue = :queue AND m.priority BETWEEN :first AND :last AND m.visible_at <= (SELECT now FROM lamina.clock)
     ORDER BY m.priority, m.id
     LIMIT :limit
     FOR UPDATE SKIP LOCKED
@@ -41,3 +41,11 @@ FROM lamina.local_messages WHERE queue = :queue AND id > :after ORDER BY id LIMI
 -- name: depth
 -- How many messages lie in a queue, leased and delayed ones included.
 SELECT count(*) AS depth FROM lamina.local_messages WHERE queue = :queue;
+
+-- name: level
+-- What lies in a queue: what could be had now, what is leased, what is delayed, and the age in seconds of the oldest that could be had.
+SELECT coalesce(sum(CASE WHEN visible_at <= now THEN 1 ELSE 0 END), 0) AS waiting,
+       coalesce(sum(CASE WHEN visible_at > now AND receipt IS NOT NULL THEN 1 ELSE 0 END), 0) AS leased,
+       coalesce(sum(CASE WHEN visible_at > now AND receipt IS NULL THEN 1 ELSE 0 END), 0) AS delayed,
+       coalesce(max(CASE WHEN visible_at <= now THEN now - sent_at END), 0.0) AS oldest_seconds
+FROM lamina.local_messages, (SELECT now FROM lamina.clock) AS moment WHERE queue = :queue;

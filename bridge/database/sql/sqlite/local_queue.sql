@@ -7,17 +7,17 @@ ON CONFLICT (queue, message_id) DO NOTHING;
 
 -- name: waiting
 -- Whether a message can be had, without taking the write lock.
-SELECT 1 FROM local_messages, clock WHERE queue = :queue AND visible_at <= now LIMIT 1;
+SELECT 1 FROM local_messages, clock WHERE queue = :queue AND priority BETWEEN :first AND :last AND visible_at <= now LIMIT 1;
 
 -- name: receive
--- Leases the next messages: the most urgent first, then the oldest.
+-- Leases the next messages of some urgencies: the most urgent first, then the oldest.
 UPDATE local_messages
 SET receipt = lower(hex(randomblob(16))),
     receive_count = receive_count + 1,
     visible_at = (SELECT now FROM clock) + :lease
 WHERE id IN (
     SELECT id FROM local_messages, clock
-    WHERE queue = :queue AND visible_at <= now
+    WHERE queue = :queue AND priority BETWEEN :first AND :last AND visible_at <= now
     ORDER BY priority, id
     LIMIT :limit
 )
@@ -43,3 +43,11 @@ FROM local_messages WHERE queue = :queue AND id > :after ORDER BY id LIMIT :limi
 -- name: depth
 -- How many messages lie in a queue, leased and delayed ones included.
 SELECT count(*) AS depth FROM local_messages WHERE queue = :queue;
+
+-- name: level
+-- What lies in a queue: what could be had now, what is leased, what is delayed, and the age in seconds of the oldest that could be had.
+SELECT coalesce(sum(CASE WHEN visible_at <= now THEN 1 ELSE 0 END), 0) AS waiting,
+       coalesce(sum(CASE WHEN visible_at > now AND receipt IS NOT NULL THEN 1 ELSE 0 END), 0) AS leased,
+       coalesce(sum(CASE WHEN visible_at > now AND receipt IS NULL THEN 1 ELSE 0 END), 0) AS delayed,
+       coalesce(max(CASE WHEN visible_at <= now THEN now - sent_at END), 0.0) AS oldest_seconds
+FROM local_messages, (SELECT now FROM clock) AS moment WHERE queue = :queue;

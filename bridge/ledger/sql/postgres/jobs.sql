@@ -1,7 +1,7 @@
 -- name: claim
 -- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it.
-INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, state, fence, worker, lease_until, created_at, started_at)
-SELECT :key, :system, :request, :reply_queue, :priority, 'running', 1, :worker, now + CAST(:lease AS double precision), now, now
+INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, trace, state, fence, worker, lease_until, created_at, started_at)
+SELECT :key, :system, :request, :reply_queue, :priority, :trace, 'running', 1, :worker, now + CAST(:lease AS double precision), now, now
 FROM lamina.clock
 ON CONFLICT (key) DO UPDATE SET
     system = excluded.system,
@@ -12,13 +12,14 @@ ON CONFLICT (key) DO UPDATE SET
     revision = jobs.revision + 1,
     interruptions = jobs.interruptions + CASE jobs.state WHEN 'running' THEN 1 ELSE 0 END,
     worker = excluded.worker,
+    trace = CASE jobs.trace WHEN '' THEN excluded.trace ELSE jobs.trace END,
     lease_until = excluded.lease_until,
     due_at = NULL,
     started_at = coalesce(jobs.started_at, excluded.started_at)
 WHERE jobs.state = 'queued'
    OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= excluded.created_at)
    OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= excluded.created_at)
-RETURNING jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoint;
+RETURNING jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoint, jobs.trace;
 
 -- name: refusal
 -- Why a claim found nothing to take: where the job stands, and for how long.
@@ -93,10 +94,16 @@ SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS dou
     last_error = CASE CAST(:error AS text) WHEN '' THEN last_error ELSE CAST(:error AS text) END
 WHERE key = :key AND fence = :fence AND state = 'running';
 
+-- name: reopen
+-- Lets a failed job be claimed anew, with all its attempts.
+UPDATE lamina.jobs
+SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+WHERE key = :key AND state = 'failed';
+
 -- name: announce
 -- Records a job whose message has been sent.
-INSERT INTO lamina.jobs (key, system, request, reply_queue, priority, state, created_at)
-SELECT :key, :system, :request, :reply_queue, :priority, 'queued', now FROM lamina.clock
+INSERT INTO lamina.jobs (key, system, request, reply_queue, priority, trace, state, created_at)
+SELECT :key, :system, :request, :reply_queue, :priority, :trace, 'queued', now FROM lamina.clock
 ON CONFLICT (key) DO NOTHING;
 
 -- name: find

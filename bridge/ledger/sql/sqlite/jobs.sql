@@ -1,7 +1,7 @@
 -- name: claim
 -- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it.
-INSERT INTO jobs (key, system, request, reply_queue, priority, state, fence, worker, lease_until, created_at, started_at)
-SELECT :key, :system, :request, :reply_queue, :priority, 'running', 1, :worker, now + :lease, now, now FROM clock
+INSERT INTO jobs (key, system, request, reply_queue, priority, trace, state, fence, worker, lease_until, created_at, started_at)
+SELECT :key, :system, :request, :reply_queue, :priority, :trace, 'running', 1, :worker, now + :lease, now, now FROM clock
 WHERE true
 ON CONFLICT (key) DO UPDATE SET
     system = excluded.system,
@@ -12,13 +12,14 @@ ON CONFLICT (key) DO UPDATE SET
     revision = jobs.revision + 1,
     interruptions = jobs.interruptions + (jobs.state = 'running'),
     worker = excluded.worker,
+    trace = CASE jobs.trace WHEN '' THEN excluded.trace ELSE jobs.trace END,
     lease_until = excluded.lease_until,
     due_at = NULL,
     started_at = coalesce(jobs.started_at, excluded.started_at)
 WHERE jobs.state = 'queued'
    OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= (SELECT now FROM clock))
    OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= (SELECT now FROM clock))
-RETURNING fence, attempts, interruptions, checkpoint;
+RETURNING fence, attempts, interruptions, checkpoint, trace;
 
 -- name: refusal
 -- Why a claim found nothing to take: where the job stands, and for how long.
@@ -70,8 +71,8 @@ WHERE key = :key AND state = 'failed';
 
 -- name: announce
 -- Records a job whose message has been sent.
-INSERT INTO jobs (key, system, request, reply_queue, priority, state, created_at)
-SELECT :key, :system, :request, :reply_queue, :priority, 'queued', now FROM clock
+INSERT INTO jobs (key, system, request, reply_queue, priority, trace, state, created_at)
+SELECT :key, :system, :request, :reply_queue, :priority, :trace, 'queued', now FROM clock
 WHERE true
 ON CONFLICT (key) DO NOTHING;
 

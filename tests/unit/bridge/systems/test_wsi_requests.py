@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -105,3 +106,11 @@ def test_a_request_over_http_travels_in_our_own_envelope_and_is_answered_by_the_
 
     assert posted == read
     assert () == requests.completed(read, "key", AnswerNames())
+
+
+def test_the_answer_tells_the_trace_as_masstransit_does() -> None:
+    trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
+    traced, plain = (requests.completed(replace(requests.job_of(enveloped()), trace=each), "key", AnswerNames()) for each in (trace, {}))
+
+    assert {"MT-Activity-Id": trace["traceparent"], **trace} == json.loads(traced[0].body)["headers"]
+    assert {} == json.loads(plain[0].body)["headers"]

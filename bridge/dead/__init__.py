@@ -1,0 +1,1 @@
+"""Messages that ended without a result, wherever they lie: looked at, picked out, and sent again."""

@@ -1,0 +1,52 @@
+"""What the figures ask of others: the outbox and the queues, not more often than is set, however often the figures are asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import structlog
+
+from bridge.errors import BridgeError
+from bridge.http.metrics import Metrics
+from bridge.ledger.port import Backlog, Outbox
+from bridge.sources.port import QueueLevel
+
+_log = structlog.get_logger()
+# What the queues may take to tell how much they hold.
+_QUEUE_SECONDS = 3.0
+
+
+class Figures:
+    """All figures, as they are at most `every_seconds` ago."""
+
+    def __init__(
+        self, *, metrics: Metrics, outbox: Outbox, levels: Callable[[], Awaitable[Sequence[QueueLevel]]], every_seconds: float = 5.0
+    ) -> None:
+        """`levels`: what lies in the queues that jobs come from. `every_seconds`: how often it, and the outbox, is asked at most."""
+        self._metrics = metrics
+        self._outbox = outbox
+        self._levels = levels
+        self._every_seconds = every_seconds
+        self._asking = asyncio.Lock()
+        self._asked_at: float | None = None
+        self._backlog = Backlog(depth=0, oldest_age=0.0)
+        self._found: Sequence[QueueLevel] | None = None
+
+    async def render(self) -> bytes:
+        """All figures in the text format. Raises `TransientError` when the ledger is out of reach."""
+        async with self._asking:
+            now = asyncio.get_running_loop().time()
+            if self._asked_at is None or now - self._asked_at >= self._every_seconds:
+                self._backlog, self._found = await self._outbox.backlog(), await self._levels_or_none()
+                self._asked_at = now
+        return self._metrics.render(self._backlog, self._found)
+
+    async def _levels_or_none(self) -> Sequence[QueueLevel] | None:
+        """None while the queues are out of reach: the other figures are told all the same."""
+        try:
+            async with asyncio.timeout(_QUEUE_SECONDS):
+                return await self._levels()
+        except (BridgeError, TimeoutError) as error:
+            _log.warning("queue_level_unknown", error=f"{type(error).__name__}: {error}")
+            return None
