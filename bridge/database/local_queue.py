@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from bridge.database.port import Database
+from bridge.gathering import Gatherer
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -38,6 +39,7 @@ class LocalQueue:
         self.name = name
         self._database = database
         self._sql = database.statements(_SQL, "local_queue")
+        self._deletions: Gatherer[str, bool] = Gatherer(self._delete_all)
 
     async def send(
         self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, priority: int = 0, delay_seconds: float = 0.0
@@ -71,7 +73,7 @@ class LocalQueue:
 
     async def delete(self, receipt: str) -> bool:
         """Take a message off the queue; false when the receipt is stale."""
-        return await self._change("delete", receipt)
+        return await self._deletions.ask(receipt)
 
     async def peek(self, *, after: int = 0, limit: int = 100) -> Sequence[QueuedMessage]:
         """Look at messages behind a position, oldest first, leased and delayed ones included."""
@@ -81,6 +83,11 @@ class LocalQueue:
     async def depth(self) -> int:
         """How many messages lie in the queue, leased and delayed ones included."""
         return sum(row["depth"] for row in (await self._database.look(self._sql["depth"], {"queue": self.name})).rows)
+
+    async def _delete_all(self, receipts: Sequence[str]) -> Sequence[bool]:
+        found = await self._database.change(self._sql["delete"], {"receipts": json.dumps(receipts)})
+        deleted = {row["receipt"] for row in found.rows}
+        return [receipt in deleted for receipt in receipts]
 
     async def _change(self, statement: str, receipt: str, **values: Any) -> bool:
         return (await self._database.change(self._sql[statement], {"receipt": receipt, **values})).count > 0

@@ -38,15 +38,22 @@ class Heartbeat:
         self._holds_message = True
         self._reported = asyncio.Event()
         self._closing = asyncio.Event()
+        # Most work ends before its first beat: until then there is but a timer.
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._task: asyncio.Task[None] | None = None
         # Whether another worker has taken the job over.
         self.lost = False
 
     async def __aenter__(self) -> Self:
-        self._task = asyncio.create_task(self._run(), name=f"heartbeat {self._claim.job_key}")
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + self._desk.policy.beat_seconds
+        self._timer = loop.call_at(self._due, self._start)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._closing.set()
         self._reported.set()
         task = self._task
@@ -63,15 +70,20 @@ class Heartbeat:
         if (progress, stage) != (self._progress, self._stage):
             self._progress, self._stage = min(max(progress, 0.0), 1.0), stage
             self._reported.set()
+            self._start()
 
     def release_job(self) -> None:
         """The ledger's lease has ended as it should; the message's is still kept."""
         self._holds_job = False
 
+    def _start(self) -> None:
+        if self._task is None and not self._closing.is_set():
+            self._task = asyncio.create_task(self._run(), name=f"heartbeat {self._claim.job_key}")
+
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         beat = self._desk.policy.beat_seconds
-        due = clock() + beat
+        due = self._due
         while not self._closing.is_set():
             await _wait(self._reported, due - clock())
             self._reported.clear()

@@ -12,9 +12,9 @@ FROM due WHERE o.id = due.id
 RETURNING o.id, o.message_id, o.job_key, o.type, o.destination, o.body, o.attributes, o.attempts;
 
 -- name: mark_sent
--- Records that a message has arrived.
+-- Records that messages have arrived.
 UPDATE lamina.outbox SET sent_at = (SELECT now FROM lamina.clock), attempts = attempts + 1, last_error = ''
-WHERE message_id = :message_id AND sent_at IS NULL;
+WHERE message_id IN (SELECT json_array_elements_text(CAST(:message_ids AS json))) AND sent_at IS NULL;
 
 -- name: postpone
 -- Records a try that failed, and when to try again.
