@@ -45,4 +45,6 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    asyncio.run(main())
+    import os, uvloop
+
+    (uvloop.run if os.environ.get("UV") else asyncio.run)(main())

@@ -89,7 +89,7 @@ class PostgresLedger:
             answers |= {row["key"]: claim_of(row["key"], row) for row in rows}
             refused = [one.job.key for one in wanted if one.job.key not in answers]
             if refused:
-                rows = (await self._database.look(self._sql["refusal"], {"keys": refused})).rows
+                rows = (await self._database.look(self._sql["refusal"], {"keys": json.dumps(refused)})).rows
                 answers |= {row["key"]: Refusal(state=State(row["state"]), retry_after=row["retry_after"]) for row in rows}
             wanted = [one for one in wanted if one.job.key not in answers]  # pruned in between
         return [answers[one.job.key] for one in asked]
@@ -143,40 +143,19 @@ class PostgresDeadLetters:
         await self._database.change(self._sql["mark_replayed"], {"id": letter_id})
 
 
-def _claim_values(asked: Sequence[_Asked]) -> dict[str, list[Any]]:
-    jobs = [job_values(one.job) for one in asked]
-    values = _columns(jobs, key="keys", system="systems", request="requests", reply_queue="reply_queues", priority="priorities")
-    return {**values, "workers": [one.worker for one in asked], "leases": [one.lease for one in asked]}
+def _claim_values(asked: Sequence[_Asked]) -> dict[str, str]:
+    return {"jobs": json.dumps([{**job_values(one.job), "worker": one.worker, "lease": one.lease} for one in asked])}
 
 
-def _end_values(ends: Sequence[_End]) -> dict[str, list[Any]]:
-    jobs = [{"key": end.claim.job_key, "fence": end.claim.fence, **end_values(end.outcome, end.reason)} for end in ends]
-    events = [{"key": end.claim.job_key, **event_values(event, end.claim.job_key)} for end in ends for event in end.outcome.events]
-    letters = [{"key": end.claim.job_key, **letter_values(end.buried, reason=end.reason)} for end in ends if end.buried]
-    return {
-        **_columns(jobs, key="keys", fence="fences", state="states", result="results", error="errors"),
-        **_columns(
-            events,
-            key="event_keys",
-            message_id="event_message_ids",
-            type="event_types",
-            destination="event_destinations",
-            body="event_bodies",
-            attributes="event_attributes",
-        ),
-        **_columns(
-            letters,
-            key="letter_keys",
-            source="letter_sources",
-            queue="letter_queues",
-            message_id="letter_message_ids",
-            reason="letter_reasons",
-            body="letter_bodies",
-            attributes="letter_attributes",
-        ),
-    }
-
-
-def _columns(rows: Sequence[Mapping[str, Any]], **names: str) -> dict[str, list[Any]]:
-    """A list for each column, under the name that the statement has for it."""
-    return {name: [row[column] for row in rows] for column, name in names.items()}
+def _end_values(ends: Sequence[_End]) -> dict[str, str]:
+    jobs: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    letters: list[dict[str, Any]] = []
+    for end in ends:
+        key = end.claim.job_key
+        jobs.append({"key": key, "fence": end.claim.fence, **end_values(end.outcome, end.reason)})
+        for event in end.outcome.events:
+            events.append({"key": key, "place": len(events), **event_values(event, key), "body": event.body.hex()})
+        if end.buried:
+            letters.append({"key": key, **letter_values(end.buried, reason=end.reason), "body": end.buried.body.hex()})
+    return {"jobs": json.dumps(jobs), "events": json.dumps(events), "letters": json.dumps(letters)}

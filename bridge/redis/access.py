@@ -30,6 +30,7 @@ from redis.exceptions import (
 from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from bridge.gathering import Gatherer
 
+_LUA = Path(__file__).parent / "lua"
 # How long one command may take, and how often an idle connection is tried before it is used.
 _COMMAND_SECONDS = 5.0
 _TRY_SECONDS = 30
@@ -64,6 +65,7 @@ class RedisAccess:
         self._scripts: dict[str, AsyncScript] = {}
         # False once the server has refused to let us wait.
         self._wakes = True
+        self._publish = Script(_LUA / "publish.lua")
         self._stored: Gatherer[_Stored, None] = Gatherer(self._store_all)
         options: dict[str, Any] = {
             "socket_timeout": _COMMAND_SECONDS,
@@ -114,16 +116,14 @@ class RedisAccess:
         await asyncio.sleep(seconds)
 
     async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
-        """Store a value for a while and publish it, in one transaction. Raises as `run` does."""
-        async with _translated(f"publish to {channel}"):
-            await self._stored.ask(_Stored(key=key, channel=channel, body=body, milliseconds=round(keep_seconds * 1000)))
+        """Store a value for a while and publish it, in one step. Raises as `run` does."""
+        await self._stored.ask(_Stored(key=key, channel=channel, body=body, milliseconds=round(keep_seconds * 1000)))
 
     async def _store_all(self, values: Sequence[_Stored]) -> Sequence[None]:
-        async with self._client.pipeline(transaction=True) as pipeline:
-            for value in values:
-                pipeline.set(value.key, value.body, px=value.milliseconds)
-                pipeline.publish(value.channel, value.body)
-            await pipeline.execute()
+        arguments: list[bytes | str | int] = []
+        for value in values:
+            arguments += [value.channel, value.body, value.milliseconds]
+        await self.run(self._publish, [value.key for value in values], *arguments)
         return [None] * len(values)
 
     def _through_sentinels(self, parts: SplitResult, options: dict[str, Any]) -> Redis:

@@ -31,7 +31,7 @@ WHERE receipt = :receipt;
 
 -- name: delete
 -- Takes messages off their queue.
-DELETE FROM lamina.local_messages WHERE receipt IN (SELECT json_array_elements_text(CAST(:receipts AS json))) RETURNING receipt;
+DELETE FROM lamina.local_messages WHERE receipt = ANY (ARRAY(SELECT json_array_elements_text(CAST(:receipts AS json)))) RETURNING receipt;
 
 -- name: peek
 -- The messages of a queue after a given one, oldest first, without taking them.

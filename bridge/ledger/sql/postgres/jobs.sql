@@ -3,10 +3,9 @@
 INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, state, fence, worker, lease_until, created_at, started_at)
 SELECT asked.key, asked.system, asked.request, asked.reply_queue, asked.priority, 'running', 1, asked.worker, clock.now + asked.lease,
        clock.now, clock.now
-FROM lamina.clock, unnest(
-    CAST(:keys AS text[]), CAST(:systems AS text[]), CAST(:requests AS text[]), CAST(:reply_queues AS text[]),
-    CAST(:priorities AS integer[]), CAST(:workers AS text[]), CAST(:leases AS double precision[])
-) AS asked (key, system, request, reply_queue, priority, worker, lease)
+FROM lamina.clock, json_to_recordset(CAST(:jobs AS json)) AS asked (
+    key text, system text, request text, reply_queue text, priority integer, worker text, lease double precision
+)
 ORDER BY asked.key COLLATE "C"
 ON CONFLICT (key) DO UPDATE SET
     system = excluded.system,
@@ -27,7 +26,7 @@ RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoi
 -- name: refusal
 -- Why claims found nothing to take: where each job stands, and for how long.
 SELECT key, state, greatest(0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
-FROM lamina.jobs, lamina.clock WHERE key = ANY(CAST(:keys AS text[]));
+FROM lamina.jobs, lamina.clock WHERE key = ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))));
 
 -- name: renew
 -- Prolongs the holder's lease and tells how far the work is.
@@ -45,27 +44,24 @@ WITH ended AS (
     UPDATE lamina.jobs AS jobs
     SET state = job.state, result = job.result, last_error = job.error, finished_at = (SELECT now FROM lamina.clock),
         lease_until = NULL, progress = CASE job.state WHEN 'succeeded' THEN 1 ELSE jobs.progress END
-    FROM unnest(
-        CAST(:keys AS text[]), CAST(:fences AS integer[]), CAST(:states AS text[]), CAST(:results AS text[]), CAST(:errors AS text[])
-    ) AS job (key, fence, state, result, error)
+    FROM json_to_recordset(CAST(:jobs AS json)) AS job (key text, fence integer, state text, result text, error text)
     WHERE jobs.key = job.key AND jobs.fence = job.fence AND jobs.state = 'running'
     RETURNING jobs.key
 ), messages AS (
     INSERT INTO lamina.outbox (message_id, job_key, type, destination, body, attributes, created_at, due_at)
-    SELECT event.message_id, ended.key, event.type, event.destination, event.body, event.attributes, clock.now, clock.now
-    FROM lamina.clock, ended JOIN unnest(
-        CAST(:event_keys AS text[]), CAST(:event_message_ids AS text[]), CAST(:event_types AS text[]),
-        CAST(:event_destinations AS text[]), CAST(:event_bodies AS bytea[]), CAST(:event_attributes AS text[])
-    ) WITH ORDINALITY AS event (job_key, message_id, type, destination, body, attributes, place) ON event.job_key = ended.key
+    SELECT event.message_id, ended.key, event.type, event.destination, decode(event.body, 'hex'), event.attributes, clock.now, clock.now
+    FROM lamina.clock, ended JOIN json_to_recordset(CAST(:events AS json)) AS event (
+        place integer, key text, message_id text, type text, destination text, body text, attributes text
+    ) ON event.key = ended.key
     ORDER BY event.place
     ON CONFLICT (message_id) DO NOTHING
 ), letter AS (
     INSERT INTO lamina.dead_letters AS letters (source, queue, message_id, job_key, reason, body, attributes, dead_at)
-    SELECT buried.source, buried.queue, buried.message_id, ended.key, buried.reason, buried.body, buried.attributes, clock.now
-    FROM lamina.clock, ended JOIN unnest(
-        CAST(:letter_keys AS text[]), CAST(:letter_sources AS text[]), CAST(:letter_queues AS text[]), CAST(:letter_message_ids AS text[]),
-        CAST(:letter_reasons AS text[]), CAST(:letter_bodies AS bytea[]), CAST(:letter_attributes AS text[])
-    ) AS buried (job_key, source, queue, message_id, reason, body, attributes) ON buried.job_key = ended.key
+    SELECT buried.source, buried.queue, buried.message_id, ended.key, buried.reason, decode(buried.body, 'hex'), buried.attributes,
+           clock.now
+    FROM lamina.clock, ended JOIN json_to_recordset(CAST(:letters AS json)) AS buried (
+        key text, source text, queue text, message_id text, reason text, body text, attributes text
+    ) ON buried.key = ended.key
     ON CONFLICT (source, queue, message_id) DO UPDATE SET
         job_key = excluded.job_key, reason = excluded.reason, dead_at = excluded.dead_at, replayed_at = NULL
 )
