@@ -45,6 +45,4 @@ async def main() -> None:
 
 
 if __name__ == "__main__":
-    import os, uvloop
-
-    (uvloop.run if os.environ.get("UV") else asyncio.run)(main())
+    asyncio.run(main())
