@@ -22,7 +22,7 @@ from peer_environments import PeerMissing, environment
 
 from bridge.envelopes import native
 from bridge.job import Job
-from tests.support.postgres_server import PostgresServer
+from tests.support.postgres_server import PostgresServer, migrated_template
 from tests.support.redis_server import RedisServer
 
 _SOURCES = Path(__file__).parent / "peer_workers"
@@ -98,13 +98,8 @@ def working(system: JobSystem, place: Place, processes: int) -> Iterator[None]:
                 process.wait()
 
 
-def rate(system: JobSystem, place: Place, *, warm_up: int, jobs: int) -> float:
-    """Jobs per second that the running workers do. Raises `TimeoutError`."""
-    _wait(system, place, "warm-", warm_up)
-    return jobs / _wait(system, place, "job-", jobs)
-
-
-def _wait(system: JobSystem, place: Place, prefix: str, count: int) -> float:
+def seconds_for(system: JobSystem, place: Place, prefix: str, count: int) -> float:
+    """How long the running workers take for so many jobs. Raises `TimeoutError`."""
     system.send(place, prefix, count)
     until = time.monotonic() + _DEADLINE_SECONDS
     while True:
@@ -138,7 +133,7 @@ class RedisBridge:
         """As `bridge submit` does: the item is the job's key, its body lies beside it."""
         stage = redis.Redis.from_url(_stage(place))
         keys = [f"{prefix}{number}" for number in range(count)]
-        stage.hset("jobs:bodies", mapping={key: _message(key) for key in keys})
+        stage.hset("jobs:bodies", mapping={key: message(key) for key in keys})
         stage.rpush("jobs", *keys)
         _move(stage, "jobs:bodies", "jobs")
 
@@ -169,7 +164,7 @@ class PostgresBridge:
             cursor.executemany(
                 "INSERT INTO lamina.local_messages (queue, message_id, body, attributes, sent_at, visible_at) "
                 "SELECT 'jobs', %s, %s, '{}', now, now FROM lamina.clock",
-                [(f"{prefix}{number}", _message(f"{prefix}{number}")) for number in range(count)],
+                [(f"{prefix}{number}", message(f"{prefix}{number}")) for number in range(count)],
             )
 
     def done(self, place: Place, prefix: str) -> tuple[int, float]:
@@ -230,13 +225,12 @@ class Dramatiq:
         return _peer_done(place, prefix)
 
 
-def _message(key: str) -> bytes:
+def message(key: str) -> bytes:
+    """A message that asks the bridge for a job that does nothing."""
     return native.write(Job(key=key, system=SYSTEM, request={"slide": "s3://slides/one.svs"}))
 
 
 def _bridge_template(postgres: PostgresServer) -> str:
-    from tests.support.postgres_server import migrated_template
-
     return migrated_template(postgres)
 
 

@@ -110,12 +110,16 @@ class Aws:
 
     def _plain(self, session: Any) -> Session:
         access_key, secret_key = self.access.keys
-        return session(region_name=self.access.region, aws_access_key_id=access_key or None, aws_secret_access_key=secret_key or None)
+        from bridge.aws.catalogue import lean_session
+
+        keys = {"aws_access_key_id": access_key or None, "aws_secret_access_key": secret_key or None}
+        return session(botocore_session=lean_session(), region_name=self.access.region, **keys)
 
     def _assumed(self, session: Any) -> Session:
         """A session under the role; its credentials are renewed before they run out."""
         from botocore.credentials import RefreshableCredentials
-        from botocore.session import get_session
+
+        from bridge.aws.catalogue import lean_session
 
         sts = self._plain(session).client("sts", endpoint_url=self.access.endpoint or None)
 
@@ -132,7 +136,7 @@ class Aws:
                 "expiry_time": answer["Expiration"].isoformat(),
             }
 
-        core = get_session()
+        core = lean_session()
         core._credentials = RefreshableCredentials.create_from_metadata(metadata=renew(), refresh_using=renew, method="assume-role")
         return session(botocore_session=core, region_name=self.access.region)
 

@@ -9,10 +9,10 @@ from bridge.database.local_queue import LocalQueue, QueuedMessage
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery
 
-# How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
-_BUSY_POLL_SECONDS = 0.05
-_IDLE_POLL_SECONDS = 0.25
-_IDLE_AFTER_SECONDS = 2.0
+# Between two looks at an empty queue, in seconds: the longer nothing has come, the longer, so that what comes waits a small part of that.
+_SHORTEST_POLL_SECONDS = 0.005
+_LONGEST_POLL_SECONDS = 0.25
+_SHARE_OF_QUIET = 0.1
 
 
 class LocalSource:
@@ -40,8 +40,8 @@ class LocalSource:
                 self._last_delivery = now
             if messages or now >= deadline:
                 return [self._delivery(message) for message in messages]
-            busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
-            await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+            pause = max(_SHORTEST_POLL_SECONDS, _SHARE_OF_QUIET * (now - self._last_delivery))
+            await asyncio.sleep(min(pause, _LONGEST_POLL_SECONDS, deadline - now))
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the queue's own lease. Raises `LeaseLostError` when the receipt is stale."""
