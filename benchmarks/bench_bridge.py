@@ -8,10 +8,10 @@
 - Added latency: from the push to the list until the result is published, one job at a time. Bar: a median of 15 ms.
 - An idle bridge on SQS with all that `bridge run` has: memory, and seconds from its start to its first receive. Bars: 130 MB, 2 s.
 
-The peers run as fast as they can: Dramatiq with as many threads as the bridge has slots (more than its 8, which is slower), Celery with its
-pool of processes, one job at a time in each, without gossip, mingle and heartbeat.
+The peers run as fast as they can: Dramatiq with 32 threads (with its default of 8 it is slower, with 64 not faster), which has 64 messages in
+hand as the bridge has with 64 slots; Celery with its pool of processes, one job at a time in each, without gossip, mingle and heartbeat.
 
-Run: python benchmarks/bench_bridge.py [--check] [--jobs 2000] [--rounds 4] [--slots 32] [--parts rate,latency,idle]
+Run: python benchmarks/bench_bridge.py [--check] [--jobs 1500] [--rounds 4] [--slots 64] [--threads 32] [--parts rate,latency,idle]
 """
 
 from __future__ import annotations
@@ -66,9 +66,10 @@ def main() -> int:
     """Print the tables; 1 when `--check` was given and a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--jobs", type=int, default=2000, help="jobs of each system in each round")
+    parser.add_argument("--jobs", type=int, default=1500, help="jobs of each system in each round")
     parser.add_argument("--rounds", type=int, default=4, help="rounds of each system")
-    parser.add_argument("--slots", type=int, default=32, help="jobs at once in each process of the bridge, and threads of Dramatiq's")
+    parser.add_argument("--slots", type=int, default=64, help="jobs at once in each process of the bridge")
+    parser.add_argument("--threads", type=int, default=32, help="threads in each process of Dramatiq; it takes two messages for each")
     parser.add_argument("--parts", default="rate,latency,idle", help="what to measure")
     options = parser.parse_args()
     parts = options.parts.split(",")
@@ -90,8 +91,8 @@ def main() -> int:
 
 def measure_rates(console: Console, postgres: PostgresServer, processes: int, options: argparse.Namespace) -> Rates:
     """All systems with so many processes, in turns."""
-    bridge = RedisBridge(concurrency=options.slots)
-    systems: list[JobSystem] = [bridge, PostgresBridge(concurrency=options.slots), Celery(), Dramatiq(threads=options.slots)]
+    bridges = [RedisBridge(concurrency=options.slots), PostgresBridge(concurrency=options.slots)]
+    systems: list[JobSystem] = [*bridges, Celery(), Dramatiq(threads=options.threads)]
     rates: dict[str, list[float]] = {}
     with ExitStack() as stack:
         ready: list[tuple[JobSystem, Place]] = []
@@ -149,25 +150,15 @@ def rate_figures(rates: Rates, processes: int) -> Sequence[Figure]:
 def latency_figures(postgres: PostgresServer) -> Sequence[Figure]:
     """What the bridge adds to one job at a time, with either queue."""
     figures = []
-    for system, measure, has_bar in (
-        (RedisBridge(concurrency=2), through_redis, True),
-        (PostgresBridge(concurrency=2), through_postgres, False),
-    ):
+    redis, postgres_alone = RedisBridge(concurrency=2), PostgresBridge(concurrency=2)
+    for system, measure, has_bar in ((redis, through_redis, True), (postgres_alone, through_postgres, False)):
         with ExitStack() as stack:
             place = open_place(stack, postgres, system)
             stack.enter_context(working(system, place, 1))
             taken = measure(place, warm_up=10, jobs=_LATENCY_JOBS)
         told = f"p50 {median(taken):.1f} ms, p95 {quantiles(taken, n=20)[-1]:.1f} ms"
-        if has_bar:
-            figures.append(
-                Figure(
-                    name=f"added latency, {system.name}",
-                    told=f"{told}; p50 at most {MOST_LATENCY_MS:.0f} ms",
-                    met=median(taken) < MOST_LATENCY_MS,
-                )
-            )
-        else:
-            figures.append(Figure(name=f"added latency, {system.name}", told=told))
+        bar, met = (f"; p50 below {MOST_LATENCY_MS:.0f} ms", median(taken) < MOST_LATENCY_MS) if has_bar else ("", None)
+        figures.append(Figure(name=f"added latency, {system.name}", told=told + bar, met=met))
     return figures
 
 
@@ -182,7 +173,7 @@ def idle_figures(console: Console, postgres: PostgresServer) -> Sequence[Figure]
             share = max(run.proportional_bytes for run in runs)
             told = f"{memory / 1e6:.0f} MB resident ({share / 1e6:.0f} by share); at most {MOST_MEMORY / 1e6:.0f}"
             figures.append(Figure(name=f"idle on SQS, ledger in {kind}", told=told, met=memory < MOST_MEMORY))
-            told = f"{seconds:.2f} s (most {max(run.seconds for run in runs):.2f}); at most {MOST_START_SECONDS:g}"
+            told = f"{seconds:.2f} s (processor {min(run.processor_seconds for run in runs):.2f}); at most {MOST_START_SECONDS:g}"
             figures.append(Figure(name=f"start to first receive, {kind}", told=told, met=seconds < MOST_START_SECONDS))
     return figures
 

@@ -13,7 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from process_tree import memory_bytes
+from process_tree import cpu_seconds, memory_bytes
 
 from tests.support.ministack_server import Ministack
 
@@ -29,6 +29,8 @@ class Idle:
 
     # From the start of its process until the emulator saw it ask for messages.
     seconds: float
+    # Processor time that its process had used by then, which other work on the machine disturbs less.
+    processor_seconds: float
     # In memory, shared libraries counted whole; and with those counted by their share.
     resident_bytes: int
     proportional_bytes: int
@@ -85,8 +87,10 @@ def measure_idle(folder: Path, emulator: Ministack, database: str) -> Idle:
         with running_bridge(folder, emulator, database, endpoint=f"http://127.0.0.1:{watch.port}") as process:
             if not watch.first_receive.wait(_START_SECONDS):
                 raise TimeoutError(f"the bridge received nothing; its log ends with: {(folder / 'idle.log').read_text()[-500:]}")
+            processor_seconds = cpu_seconds(process.pid)
             time.sleep(_SETTLE_SECONDS)
             return Idle(
+                processor_seconds=processor_seconds,
                 seconds=watch.received_at - started,
                 resident_bytes=_resident_bytes(process.pid),
                 proportional_bytes=memory_bytes(process.pid),

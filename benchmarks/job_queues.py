@@ -29,7 +29,9 @@ _SOURCES = Path(__file__).parent / "peer_workers"
 _STAGE = 1  # the database of Redis that the workers do not look at
 _STOP_SECONDS = 20
 _DEADLINE_SECONDS = 120.0
-_PEER_TABLE = "CREATE TABLE peer_jobs (key text PRIMARY KEY, state text NOT NULL, result text, started_at timestamptz NOT NULL, finished_at timestamptz)"
+_PEER_TABLE = """
+CREATE TABLE peer_jobs (key text PRIMARY KEY, state text NOT NULL, result text, started_at timestamptz NOT NULL, finished_at timestamptz)
+"""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -102,18 +102,19 @@ class RedisAccess:
                 self._scripts[script.text] = self._client.register_script(script.text)
             return await self._scripts[script.text](keys=list(keys), args=list(arguments))
 
-    async def wait_for_item(self, key: str, *, seconds: float) -> None:
-        """Return as soon as a list has an item, or when the time is over. Raises as `run` does."""
+    async def wait_for_item(self, key: str, *, seconds: float) -> bool:
+        """Return true as soon as a list has an item, false when the time is over. Raises as `run` does."""
         if self._wakes:
             try:
                 # From the head to the head: the list is left as it is.
-                await self._client.blmove(key, key, max(seconds, 0.001), "LEFT", "LEFT")  # type: ignore[arg-type]  # fractions are taken
-                return
+                found = await self._client.blmove(key, key, max(seconds, 0.001), "LEFT", "LEFT")  # type: ignore[arg-type]  # fractions are taken
+                return found is not None
             except ResponseError:  # an older server, or an account that may not
                 self._wakes = False
             except (RedisError, OSError) as error:
                 raise _our(error, "blmove") from error
         await asyncio.sleep(seconds)
+        return False
 
     async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
         """Store a value for a while and publish it, in one step. Raises as `run` does."""

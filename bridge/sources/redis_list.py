@@ -128,7 +128,9 @@ class RedisSource:
                 return found
             busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
             pause = min(_BUSY_POLL_SECONDS if busy or self._turns.several else _IDLE_POLL_SECONDS, deadline - now)
-            await self._access.wait_for_item(self._turns.most_urgent, seconds=pause)
+            if await self._access.wait_for_item(self._turns.most_urgent, seconds=pause):
+                # What has just come goes first; the next look sees to the others.
+                self._last_reaps[self._turns.most_urgent] = clock()
 
     async def depth(self) -> int:
         """How many items lie in the lists, leased and delayed ones included."""
