@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import socket
 import subprocess
 import sys
@@ -13,6 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from child_environment import child_environment
 from process_tree import cpu_seconds, memory_bytes
 
 from tests.support.ministack_server import Ministack
@@ -128,9 +128,8 @@ def _program(*arguments: str) -> list[str]:
 
 
 def _variables(emulator: Ministack, database: str, endpoint: str) -> dict[str, str]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     own = {"BRIDGE_DATABASE": database, "BRIDGE_SQS_QUEUES": "jobs", "BRIDGE_AWS_ENDPOINT": endpoint, "BRIDGE_HTTP": "127.0.0.1:0"}
-    return {**inherited, **emulator.environment(), **own}
+    return child_environment({**emulator.environment(), **own})
 
 
 def _resident_bytes(pid: int) -> int:

@@ -5,7 +5,6 @@ Every job is staged out of the workers' sight and then moved to them in one step
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import time
@@ -17,6 +16,7 @@ from typing import Protocol
 
 import psycopg
 import redis
+from child_environment import child_environment
 from noop_bridge import SYSTEM
 from peer_environments import PeerMissing, environment
 
@@ -82,11 +82,10 @@ class JobSystem(Protocol):
 def working(system: JobSystem, place: Place, processes: int) -> Iterator[None]:
     """The workers of a system, until the end of the block."""
     plan = system.workers(place, processes)
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     started = []
     with (place.folder / f"{system.name}.log").open("ab") as log:
         for command in plan.commands:
-            started.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=place.folder, env={**inherited, **plan.environment}))
+            started.append(subprocess.Popen(command, stdout=log, stderr=log, cwd=place.folder, env=child_environment(plan.environment)))
     try:
         yield
     finally:
@@ -266,7 +265,7 @@ def _peer_variables(place: Place, broker: str) -> Mapping[str, str]:
 
 def _send_by_peer(peer: str, place: Place, prefix: str, count: int, *, keys: Sequence[str]) -> None:
     command = [str(environment(peer)), str(_SOURCES / f"{peer}_worker.py"), prefix, str(count)]
-    variables = {**os.environ, **_peer_variables(place, _stage(place))}
+    variables = child_environment(_peer_variables(place, _stage(place)))
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_DEADLINE_SECONDS)
     if done.returncode:
         raise PeerMissing(f"{peer} cannot send: {done.stderr.strip()[-300:]}")
