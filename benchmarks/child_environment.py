@@ -1,4 +1,4 @@
-"""The environment of the programs that are compared: none of our settings, and compiled modules, as programs that are installed have them."""
+"""The environment of the programs that are compared: none of our settings, and compiled modules, as installed programs have them."""
 
 from __future__ import annotations
 
