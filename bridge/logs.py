@@ -5,11 +5,28 @@ from __future__ import annotations
 import json
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
-import structlog
-
 from bridge.steps import Step, StepTaken
+
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """Spare rich, 4 MB, which structlog loads for tracebacks in colour. Ours are JSON; the command line loads rich itself where it draws a table."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+
+
+with _without_rich():
+    import structlog
 
 _ENCODER = json.JSONEncoder(ensure_ascii=False, default=repr)
 # Steps of every poll or heartbeat, and those that only lead to the next; told only when asked for.
