@@ -14,7 +14,7 @@ from bridge.steps import Step, StepTaken
 
 @contextmanager
 def _without_rich() -> Iterator[None]:
-    """Spare rich, 4 MB, which structlog loads for tracebacks in colour. Ours are JSON; the command line loads rich itself where it draws a table."""
+    """Spare rich, 4 MB, which structlog loads for tracebacks in colour; ours are JSON. Where tables are drawn it is loaded all the same."""
     if "rich" in sys.modules:
         yield
         return
