@@ -47,7 +47,7 @@ lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and script
 	$(BIN)/buf lint proto
 	scripts/proto --check
 	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
-	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto
+	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image
 
 .PHONY: format
 format: .venv/synced ## Put the code in its standard form

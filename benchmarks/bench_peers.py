@@ -25,7 +25,8 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from peers import PeerMissing, Server, running, write_repository
+from peer_environments import PeerMissing
+from peers import Server, running, write_repository
 from process_tree import cpu_seconds
 from rich.console import Console
 from rich.table import Table

@@ -5,7 +5,6 @@ MLServer and Triton are installed from locked requirements into environments of 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
@@ -22,21 +21,16 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
+from peer_environments import PeerMissing, environment
 from process_tree import cpu_seconds
 from serving_load import MINILM, TRIVIAL, wait_for_models
 
-_ROOT = Path(__file__).parents[1]
-_CACHE = _ROOT / ".cache" / "peers"
 _SOURCES = Path(__file__).parent / "peer_models"
 _MOST_ROWS = 64
 # For a server to end what it does at its start; and the processor time in half a second of one that has.
 _START_SECONDS = 120.0
 _QUIET_SECONDS = 0.05
 _TRITON = Path("lib") / f"python{sysconfig.get_python_version()}" / "site-packages" / "pytriton" / "tritonserver"
-
-
-class PeerMissing(Exception):
-    """A peer cannot be installed or started here, and why."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,7 +110,7 @@ def _lamina(models: Path, folder: Path, engine: str = "onnxruntime:float32") -> 
 
 
 def _mlserver(models: Path, folder: Path) -> _Command:
-    python = _environment("mlserver")
+    python = environment("mlserver")
     shutil.copy(_SOURCES / "mlserver_models.py", folder)
     port, http, metrics = (int(_free_address().rpartition(":")[2]) for _ in range(3))
     own = folder / "models"
@@ -139,7 +133,7 @@ def _mlserver(models: Path, folder: Path) -> _Command:
 
 
 def _triton(models: Path, folder: Path) -> _Command:
-    python = _environment("triton")
+    python = environment("triton")
     # Started where it was installed: its libraries are found from there.
     binaries = python.parents[1] / _TRITON
     stub = binaries / "python_backend_stubs" / sysconfig.get_python_version() / "triton_python_backend_stub"
@@ -181,28 +175,6 @@ SERVERS: Mapping[str, Callable[[Path, Path], _Command]] = {
     "mlserver": _mlserver,
     "triton": _triton,
 }
-
-
-def _environment(peer: str) -> Path:
-    """The Python that has a peer, installed once and kept. Raises `PeerMissing`."""
-    requirements = _ROOT / "requirements" / f"peers-{peer}.txt"
-    key = hashlib.sha256(requirements.read_bytes() + sys.version.encode()).hexdigest()[:16]
-    folder = _CACHE / peer / key
-    python = folder / "bin" / "python"
-    if (folder / ".installed").exists():
-        return python
-    uv = Path(sys.executable).with_name("uv")
-    if not uv.exists():
-        raise PeerMissing(f"{peer}: uv is not installed beside this Python; run make setup")
-    for step in (
-        [uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder],
-        [uv, "pip", "install", "--quiet", "--python", python, "--require-hashes", "-r", requirements],
-    ):
-        done = subprocess.run(step, capture_output=True, text=True, timeout=900)
-        if done.returncode:
-            raise PeerMissing(f"{peer} cannot be installed: {done.stderr.strip()[-300:]}")
-    (folder / ".installed").touch()
-    return python
 
 
 def _free_address() -> str:

@@ -2,15 +2,35 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import sys
-
-import structlog
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
 
 from bridge.steps import Step, StepTaken
 
-# Steps of every poll or heartbeat; told only when asked for.
-_QUIET = frozenset({Step.RENEWED, Step.CHECKPOINTED, Step.TAKEN, Step.MARKED, Step.READ})
+
+@contextmanager
+def _without_rich() -> Iterator[None]:
+    """Spare rich, 4 MB, which structlog loads for tracebacks in colour; ours are JSON. Where tables are drawn it is loaded all the same."""
+    if "rich" in sys.modules:
+        yield
+        return
+    sys.modules["rich"] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        del sys.modules["rich"]
+
+
+with _without_rich():
+    import structlog
+
+_ENCODER = json.JSONEncoder(ensure_ascii=False, default=repr)
+# Steps of every poll or heartbeat, and those that only lead to the next; told only when asked for.
+_QUIET = frozenset({Step.RECEIVED, Step.READ, Step.RENEWED, Step.CHECKPOINTED, Step.ACKNOWLEDGED, Step.TAKEN, Step.MARKED})
 
 
 def configure(level: str) -> None:
@@ -23,7 +43,7 @@ def configure(level: str) -> None:
     # Without the variables of each frame: they may hold personal data.
     tracebacks = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
     structlog.configure(
-        processors=[*shared, tracebacks, structlog.processors.JSONRenderer(ensure_ascii=False)],
+        processors=[*shared, tracebacks, structlog.processors.JSONRenderer(_json)],
         wrapper_class=structlog.make_filtering_bound_logger(logging.getLevelNamesMapping()[level.upper()]),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=False,
@@ -33,7 +53,7 @@ def configure(level: str) -> None:
         processors=[
             structlog.stdlib.ProcessorFormatter.remove_processors_meta,
             tracebacks,
-            structlog.processors.JSONRenderer(ensure_ascii=False),
+            structlog.processors.JSONRenderer(_json),
         ],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -42,15 +62,27 @@ def configure(level: str) -> None:
     logging.basicConfig(handlers=[handler], level=max(logging.WARNING, logging.getLevelNamesMapping()[level.upper()]), force=True)
 
 
+def _json(event: Any, **_options: Any) -> str:
+    # Made once: `json.dumps` with options makes an encoder for each line.
+    return _ENCODER.encode(event)
+
+
 class StepLog:
     """Writes each step with its job and its latency."""
 
     def __init__(self) -> None:
-        self._log = structlog.get_logger()
+        """To be made once logging is configured: it asks for the level once, since a job has many steps."""
+        log = structlog.get_logger().bind()
+        self._write = log.info
+        self._write_quiet = log.debug
+        self._tells_quiet = log.is_enabled_for(logging.DEBUG)
 
     def on_step(self, taken: StepTaken) -> None:
         """Write one line."""
-        write = self._log.debug if taken.step in _QUIET else self._log.info
+        quiet = taken.step in _QUIET
+        if quiet and not self._tells_quiet:
+            return
         facts = {"job": taken.job_key, "system": taken.system, "outcome": taken.outcome}
         known = {name: fact for name, fact in facts.items() if fact}
+        write = self._write_quiet if quiet else self._write
         write("step", step=taken.step.value, latency_ms=round(1000 * taken.seconds, 2), **known)

@@ -18,14 +18,16 @@ from bridge.tracing.port import Kind, NullTracer, Tracer
 from bridge.vitals import Vitals
 
 _log = structlog.get_logger()
+# Batches that may be under way when the next is taken.
+_MOST_UNDER_WAY = 2
 
 
 @dataclass(frozen=True, kw_only=True)
 class RelayPolicy:
     """How the relay goes about. Times in seconds."""
 
-    # Messages sent at once.
-    batch: int = 16
+    # Messages taken at once.
+    batch: int = 64
     # How often the outbox is looked at when nothing woke the relay.
     poll_seconds: float = 1.0
     # How long a message stays with a relay that died.
@@ -57,6 +59,7 @@ class Relay:
         self._vitals = vitals or Vitals()
         self._tracer = tracer or NullTracer()
         self._woken = asyncio.Event()
+        self._sending: set[asyncio.Task[None]] = set()
 
     def wake(self) -> None:
         """Something was committed: look at once."""
@@ -64,21 +67,26 @@ class Relay:
 
     async def run(self, stop: asyncio.Event) -> None:
         """Send until `stop`, and what is due at that moment."""
-        while not stop.is_set():
-            if not await self._watched_pass():
-                await self._rest(stop)
-        while await self._watched_pass():
-            pass
+        async with asyncio.TaskGroup() as group:
+            while not stop.is_set():
+                if not await self._watched_pass(group):
+                    await self._rest(stop)
+            while await self._watched_pass(group) or self._sending:
+                await self._room(most=0)
 
-    async def _watched_pass(self) -> bool:
+    async def _watched_pass(self, group: asyncio.TaskGroup) -> bool:
         self._vitals.begin("relay", within=self._policy.send_seconds)
         try:
-            return await self._pass()
+            return await self._pass(group)
         finally:
             self._vitals.rest("relay")
 
-    async def _pass(self) -> bool:
-        """Send one batch; false when there was nothing to send or the outbox cannot be read."""
+    async def _pass(self, group: asyncio.TaskGroup) -> bool:
+        """Begin to send one batch; false when there was nothing to send or the outbox cannot be read.
+
+        The batches before it may still be under way, for each message is leased.
+        """
+        await self._room(most=_MOST_UNDER_WAY * self._policy.batch)
         started = time.monotonic()
         self._woken.clear()
         try:
@@ -86,11 +94,17 @@ class Relay:
         except Exception as error:
             _log.warning("outbox_unreadable", error=f"{type(error).__name__}: {error}")
             return False
-        async with asyncio.TaskGroup() as group:
-            for message in messages:
-                self._note(Step.TAKEN, message, since=started)
-                group.create_task(self._send(message), name=f"send {message.message_id}")
+        for message in messages:
+            self._note(Step.TAKEN, message, since=started)
+            task = group.create_task(self._send(message), name=f"send {message.message_id}")
+            self._sending.add(task)
+            task.add_done_callback(self._sending.discard)
         return bool(messages)
+
+    async def _room(self, *, most: int) -> None:
+        """Wait until no more than so many messages are being sent."""
+        while len(self._sending) > most:
+            await asyncio.wait(set(self._sending), return_when=asyncio.FIRST_COMPLETED)
 
     async def _send(self, message: Message) -> None:
         started = time.monotonic()

@@ -139,7 +139,10 @@ class Aws:
 
     def _plain(self, session: Any) -> Session:
         access_key, secret_key = self.access.keys
+        from bridge.aws.catalogue import lean_session
+
         return session(
+            botocore_session=lean_session(),
             region_name=self.access.region,
             aws_access_key_id=access_key or None,
             aws_secret_access_key=secret_key or None,
@@ -150,7 +153,8 @@ class Aws:
         """A session under the role; its credentials are renewed before they run out."""
         from botocore.config import Config
         from botocore.credentials import RefreshableCredentials
-        from botocore.session import get_session
+
+        from bridge.aws.catalogue import lean_session
 
         options = Config(connect_timeout=_CONNECT_SECONDS, read_timeout=_READ_SECONDS, retries={"mode": "standard", "max_attempts": 3})
         sts = self._plain(session).client("sts", endpoint_url=self.access.endpoint or None, config=options)
@@ -167,7 +171,7 @@ class Aws:
                 "expiry_time": answer["Expiration"].isoformat(),
             }
 
-        core = get_session()
+        core = lean_session()
         core._credentials = RefreshableCredentials.create_from_metadata(metadata=renew(), refresh_using=renew, method="assume-role")
         return session(botocore_session=core, region_name=self.access.region)
 

@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import RowMapping
 
 from bridge.database.port import Database
+from bridge.gathering import Gatherer
 
 _SQL = Path(__file__).parent / "sql"
 # The first and the last that the database's column holds.
@@ -42,6 +43,7 @@ class LocalQueue:
         self.name = name
         self._database = database
         self._sql = database.statements(_SQL, "local_queue")
+        self._deletions: Gatherer[str, bool] = Gatherer(self._delete_all)
 
     async def send(
         self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, priority: int = 0, delay_seconds: float = 0.0
@@ -76,7 +78,7 @@ class LocalQueue:
 
     async def delete(self, receipt: str) -> bool:
         """Take a message off the queue; false when the receipt is stale."""
-        return await self._change("delete", receipt)
+        return await self._deletions.ask(receipt)
 
     async def peek(self, *, after: int = 0, limit: int = 100) -> Sequence[QueuedMessage]:
         """Look at messages behind a position, oldest first, leased and delayed ones included."""
@@ -91,6 +93,11 @@ class LocalQueue:
         """How many messages are `waiting`, `leased` and `delayed`, and the age of the oldest that waits, `oldest_seconds`."""
         [row] = (await self._database.look(self._sql["level"], {"queue": self.name})).rows
         return {name: float(row[name]) for name in ("waiting", "leased", "delayed", "oldest_seconds")}
+
+    async def _delete_all(self, receipts: Sequence[str]) -> Sequence[bool]:
+        found = await self._database.change(self._sql["delete"], {"receipts": json.dumps(receipts)})
+        deleted = {row["receipt"] for row in found.rows}
+        return [receipt in deleted for receipt in receipts]
 
     async def _change(self, statement: str, receipt: str, **values: Any) -> bool:
         return (await self._database.change(self._sql[statement], {"receipt": receipt, **values})).count > 0

@@ -1,11 +1,13 @@
-"""What is the same in either database, but for the SQL: each method is one statement."""
+"""What is the same in either database, but for the SQL: each method is one statement, which calls at the same time may share."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.database.port import Database
+from bridge.gathering import Gatherer
 from bridge.job import Job, Message
 from bridge.ledger.port import Backlog, JobRecord, State
 from bridge.ledger.rows import job_values, message_of, only_record, prefix_bounds, record_of, storable
@@ -19,6 +21,7 @@ class LedgerOutbox:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql = database.statements(_SQL, "outbox")
+        self._marks: Gatherer[str, None] = Gatherer(self._mark_all)
 
     async def take(self, *, limit: int, lease_seconds: float) -> Sequence[Message]:
         """Take messages that are due and that no other relay holds, oldest first."""
@@ -27,7 +30,7 @@ class LedgerOutbox:
 
     async def mark_sent(self, message_id: str) -> None:
         """Record that a message has arrived at its sink."""
-        await self._database.change(self._sql["mark_sent"], {"message_id": message_id})
+        await self._marks.ask(message_id)
 
     async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
         """Record that a try to send failed."""
@@ -38,6 +41,10 @@ class LedgerOutbox:
         """How much is still to be sent, taken messages included."""
         [row] = (await self._database.look(self._sql["backlog"])).rows
         return Backlog(depth=row["depth"], oldest_age=row["oldest_age"])
+
+    async def _mark_all(self, message_ids: Sequence[str]) -> Sequence[None]:
+        await self._database.change(self._sql["mark_sent"], {"message_ids": json.dumps(message_ids)})
+        return [None] * len(message_ids)
 
 
 class LedgerJobs:

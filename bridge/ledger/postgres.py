@@ -1,14 +1,19 @@
-"""The ledger in a PostgreSQL database. Each method is one statement, and so one transaction and one round trip."""
+"""The ledger in a PostgreSQL database. Each method is one statement, and so one transaction and one round trip.
+
+Claims that are asked for at the same time share one, and so do ends: each is decided under its own fence.
+"""
 
 from __future__ import annotations
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from bridge.database.port import Database
 from bridge.errors import PermanentError
+from bridge.gathering import Gatherer
 from bridge.job import Delivery, Job, Outcome, Progress
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
@@ -24,7 +29,26 @@ from bridge.ledger.rows import (
 )
 
 _SQL = Path(__file__).parent / "sql"
-_NO_LETTER = dict.fromkeys(("source", "queue", "message_id", "reason", "body", "attributes"))
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Asked:
+    """A claim that somebody wants."""
+
+    job: Job
+    worker: str
+    # Seconds.
+    lease: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _End:
+    """The end of a job that somebody holds."""
+
+    claim: Claim
+    outcome: Outcome
+    buried: Delivery | None
+    reason: str
 
 
 class PostgresLedger:
@@ -33,17 +57,13 @@ class PostgresLedger:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql = database.statements(_SQL, "jobs")
+        # Two of the same job never share a statement.
+        self._claims: Gatherer[_Asked, Claim | Refusal] = Gatherer(self._claim_all, identity=lambda asked: asked.job.key)
+        self._ends: Gatherer[_End, None] = Gatherer(self._finish_all, identity=lambda end: end.claim.job_key)
 
     async def claim(self, job: Job, *, worker: str, lease_seconds: float) -> Claim | Refusal:
         """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence."""
-        values = {**job_values(job), "worker": worker, "lease": lease_seconds}
-        while True:
-            row = (await self._database.change(self._sql["claim"], values)).first
-            if row is not None:
-                return claim_of(job.key, row)
-            row = (await self._database.look(self._sql["refusal"], {"key": job.key})).first
-            if row is not None:  # else it was pruned in between
-                return Refusal(state=State(row["state"]), retry_after=row["retry_after"])
+        return await self._claims.ask(_Asked(job=job, worker=worker, lease=lease_seconds))
 
     async def renew(self, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> None:
         """Prolong the lease, and write how far the work is unless it was further. Raises `LeaseLostError`."""
@@ -58,31 +78,40 @@ class PostgresLedger:
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
         """End the job in one statement: its state, its result, its outbox, its dead letter. Raises `LeaseLostError`."""
-        events = [event_values(event, claim.job_key) for event in outcome.events]
-        letter = letter_values(buried, reason=reason) if buried else _NO_LETTER
-        end = end_values(outcome, reason)
-        values = {
-            **end,
-            "message_ids": [event["message_id"] for event in events],
-            "types": [event["type"] for event in events],
-            "destinations": [event["destination"] for event in events],
-            "bodies": [event["body"] for event in events],
-            "attributes": [event["attributes"] for event in events],
-            **{f"letter_{name}": value for name, value in letter.items()},
-        }
-        holder = {"key": claim.job_key, "fence": claim.fence}
-        found = await self._database.change(self._sql["finish"], {**holder, **values})
-        if found.count == 0 and not (found.retried and await self._ended_by(holder, end["state"])):
-            raise lost(claim)
+        await self._ends.ask(_End(claim=claim, outcome=outcome, buried=buried, reason=reason))
 
     async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""
         state = State.WAITING if error or delay_seconds > 0 else State.QUEUED
         await self._change("release", claim, state=state.value, delay=delay_seconds, error=storable(error), counted=int(count_attempt))
 
-    async def _ended_by(self, holder: Mapping[str, Any], state: str) -> bool:
+    async def _claim_all(self, asked: Sequence[_Asked]) -> Sequence[Claim | Refusal]:
+        answers: dict[str, Claim | Refusal] = {}
+        wanted = list(asked)
+        while wanted:
+            rows = (await self._database.change(self._sql["claim"], _claim_values(wanted))).rows
+            answers |= {row["key"]: claim_of(row["key"], row) for row in rows}
+            refused = [one.job.key for one in wanted if one.job.key not in answers]
+            if refused:
+                rows = (await self._database.look(self._sql["refusal"], {"keys": json.dumps(refused)})).rows
+                answers |= {row["key"]: Refusal(state=State(row["state"]), retry_after=row["retry_after"]) for row in rows}
+            wanted = [one for one in wanted if one.job.key not in answers]  # pruned in between
+        return [answers[one.job.key] for one in asked]
+
+    async def _finish_all(self, ends: Sequence[_End]) -> Sequence[Exception | None]:
+        found = await self._database.change(self._sql["finish"], _end_values(ends))
+        ended = {row["key"] for row in found.rows}
+        answers: list[Exception | None] = []
+        for end in ends:
+            done = end.claim.job_key in ended or (found.retried and await self._ended_by(end))
+            answers.append(None if done else lost(end.claim))
+        return answers
+
+    async def _ended_by(self, end: _End) -> bool:
         """Whether the first of two tries did end the job, and only its answer was lost."""
-        return bool((await self._database.look(self._sql["ended_by"], {**holder, "state": state})).rows)
+        state = end_values(end.outcome, end.reason)["state"]
+        values = {"key": end.claim.job_key, "fence": end.claim.fence, "state": state}
+        return bool((await self._database.look(self._sql["ended_by"], values)).rows)
 
     async def _change(self, statement: str, claim: Claim, **values: Any) -> None:
         """Change the row of a running job, under its fence. Raises `LeaseLostError`."""
@@ -116,3 +145,21 @@ class PostgresDeadLetters:
     async def mark_replayed(self, letter_id: int) -> None:
         """Record that the bytes have been sent again."""
         await self._database.change(self._sql["mark_replayed"], {"id": letter_id})
+
+
+def _claim_values(asked: Sequence[_Asked]) -> dict[str, str]:
+    return {"jobs": json.dumps([{**job_values(one.job), "worker": one.worker, "lease": one.lease} for one in asked])}
+
+
+def _end_values(ends: Sequence[_End]) -> dict[str, str]:
+    jobs: list[dict[str, Any]] = []
+    events: list[dict[str, Any]] = []
+    letters: list[dict[str, Any]] = []
+    for end in ends:
+        key = end.claim.job_key
+        jobs.append({"key": key, "fence": end.claim.fence, **end_values(end.outcome, end.reason)})
+        for event in end.outcome.events:
+            events.append({"key": key, "place": len(events), **event_values(event, key), "body": event.body.hex()})
+        if end.buried:
+            letters.append({"key": key, **letter_values(end.buried, reason=end.reason), "body": end.buried.body.hex()})
+    return {"jobs": json.dumps(jobs), "events": json.dumps(events), "letters": json.dumps(letters)}

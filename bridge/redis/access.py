@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
+from redis.commands.core import AsyncScript
 from redis.exceptions import (
     AuthenticationError,
     AuthenticationWrongNumberOfArgsError,
@@ -25,7 +28,9 @@ from redis.exceptions import (
 )
 
 from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from bridge.gathering import Gatherer
 
+_LUA = Path(__file__).parent / "lua"
 # How long one command may take, and how often an idle connection is tried before it is used.
 _COMMAND_SECONDS = 5.0
 _TRY_SECONDS = 30
@@ -40,12 +45,28 @@ _PASSING = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, 
 _PASSING_WORDS = ("BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Stored:
+    """A value that is stored and published."""
+
+    key: str
+    channel: str
+    body: bytes
+    # Until it is removed.
+    milliseconds: int
+
+
 class RedisAccess:
     """A pool of connections, and the scripts that run through it."""
 
     def __init__(self, url: str, *, tls_ca: Path | None = None) -> None:
         """`tls_ca`: the roots of the server's certificate; None for the public ones. Raises `ConfigurationError`."""
         self._sentinel: Sentinel | None = None
+        self._scripts: dict[str, AsyncScript] = {}
+        # False once the server has refused to let us wait.
+        self._wakes = True
+        self._publish = Script(_LUA / "publish.lua")
+        self._stored: Gatherer[_Stored, None] = Gatherer(self._store_all)
         options: dict[str, Any] = {
             "socket_timeout": _COMMAND_SECONDS,
             "socket_connect_timeout": _COMMAND_SECONDS,
@@ -77,14 +98,34 @@ class RedisAccess:
     async def run(self, script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
         """Run a script, atomically. Raises `TransientError`, `ConfigurationError`, `PermanentError`."""
         async with _translated(script.name):
-            return await self._client.register_script(script.text)(keys=list(keys), args=list(arguments))
+            if script.text not in self._scripts:
+                self._scripts[script.text] = self._client.register_script(script.text)
+            return await self._scripts[script.text](keys=list(keys), args=list(arguments))
+
+    async def wait_for_item(self, key: str, *, seconds: float) -> bool:
+        """Return true as soon as a list has an item, false when the time is over. Raises as `run` does."""
+        if self._wakes:
+            try:
+                # From the head to the head: the list is left as it is.
+                found = await self._client.blmove(key, key, max(seconds, 0.001), "LEFT", "LEFT")  # type: ignore[arg-type]  # fractions are taken
+                return found is not None
+            except ResponseError:  # an older server, or an account that may not
+                self._wakes = False
+            except (RedisError, OSError) as error:
+                raise _our(error, "blmove") from error
+        await asyncio.sleep(seconds)
+        return False
 
     async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
-        """Store a value for a while and publish it, in one transaction. Raises as `run` does."""
-        async with _translated(f"publish to {channel}"), self._client.pipeline(transaction=True) as pipeline:
-            pipeline.set(key, body, px=round(keep_seconds * 1000))
-            pipeline.publish(channel, body)
-            await pipeline.execute()
+        """Store a value for a while and publish it, in one step. Raises as `run` does."""
+        await self._stored.ask(_Stored(key=key, channel=channel, body=body, milliseconds=round(keep_seconds * 1000)))
+
+    async def _store_all(self, values: Sequence[_Stored]) -> Sequence[None]:
+        arguments: list[bytes | str | int] = []
+        for value in values:
+            arguments += [value.channel, value.body, value.milliseconds]
+        await self.run(self._publish, [value.key for value in values], *arguments)
+        return [None] * len(values)
 
     def _through_sentinels(self, parts: SplitResult, options: dict[str, Any]) -> Redis:
         addresses = parts.netloc.rpartition("@")[2].split(",")

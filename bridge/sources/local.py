@@ -11,10 +11,10 @@ from bridge.job import Delivery
 from bridge.sources.port import QueueLevel
 from bridge.sources.turns import Urgencies
 
-# How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
-_BUSY_POLL_SECONDS = 0.05
-_IDLE_POLL_SECONDS = 0.25
-_IDLE_AFTER_SECONDS = 2.0
+# Between two looks at an empty queue, in seconds: the longer nothing has come, the longer, so that what comes waits a small part of that.
+_SHORTEST_POLL_SECONDS = 0.005
+_LONGEST_POLL_SECONDS = 0.25
+_SHARE_OF_QUIET = 0.1
 
 
 class LocalSource:
@@ -44,8 +44,8 @@ class LocalSource:
                 self._last_delivery = now
             if messages or now >= deadline:
                 return [self._delivery(message) for message in messages]
-            busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
-            await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+            pause = max(_SHORTEST_POLL_SECONDS, _SHARE_OF_QUIET * (now - self._last_delivery))
+            await asyncio.sleep(min(pause, _LONGEST_POLL_SECONDS, deadline - now))
 
     async def _take(self, limit: int) -> Sequence[QueuedMessage]:
         """The most urgent; but one whose turn it is first."""

@@ -7,6 +7,7 @@ import hashlib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import structlog
 
 from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
+from bridge.gathering import Gatherer
 from bridge.job import Delivery
 from bridge.redis.access import RedisAccess, Script
 from bridge.sources.port import QueueLevel
@@ -21,7 +23,9 @@ from bridge.sources.turns import Turns
 
 _log = structlog.get_logger()
 _LUA = Path(__file__).parent / "lua"
-# How often an empty queue is looked at, in seconds: often while there is traffic, seldom after a while without.
+# How often expired leases and due delays are looked for at most, in seconds.
+_REAP_SECONDS = 0.02
+# How often an empty queue is looked at, in seconds, though a new item wakes us: often while there is traffic, seldom after a while without.
 _BUSY_POLL_SECONDS = 0.05
 _IDLE_POLL_SECONDS = 0.25
 _IDLE_AFTER_SECONDS = 2.0
@@ -93,6 +97,9 @@ class RedisSource:
         self._last_delivery = self._last_adoption = float("-inf")
         # The item that was last seen at the head of each list, and since when, in ms by the server's clock.
         self._heads: dict[str, tuple[bytes | None, int]] = {}
+        # When each queue's expired leases and due delays were last looked for.
+        self._last_reaps = dict.fromkeys(self._keys, float("-inf"))
+        self._acknowledgements = {keys.queue: Gatherer(partial(self._acknowledge_all, keys)) for keys in queues}
         # Claims whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[None]] = set()
 
@@ -123,7 +130,10 @@ class RedisSource:
             if found or now >= deadline:
                 return found
             busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
-            await asyncio.sleep(min(_BUSY_POLL_SECONDS if busy else _IDLE_POLL_SECONDS, deadline - now))
+            pause = min(_BUSY_POLL_SECONDS if busy or self._turns.several else _IDLE_POLL_SECONDS, deadline - now)
+            if await self._access.wait_for_item(self._turns.most_urgent, seconds=pause):
+                # What has just come goes first; the next look sees to the others.
+                self._last_reaps[self._turns.most_urgent] = clock()
 
     async def depth(self) -> int:
         """How many items lie in the lists, leased and delayed ones included."""
@@ -148,7 +158,7 @@ class RedisSource:
 
     async def acknowledge(self, delivery: Delivery) -> None:
         """Take the item off the queue; harmless when it is gone."""
-        if not await self._with_receipt("acknowledge", delivery):
+        if not await self._acknowledgements[delivery.queue].ask(delivery.receipt):
             _log.info("acknowledged_late", message_id=delivery.message_id)
 
     async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
@@ -163,9 +173,11 @@ class RedisSource:
         if adopting:
             self._last_adoption = now
         for queue in self._turns.order():
-            returned = await self._run("reap", self._keys[queue], _milliseconds(self._adopt_seconds) if adopting else 0)
-            if returned:
-                _log.info("items_came_back", queue=queue, items=returned)
+            if adopting or now - self._last_reaps[queue] >= _REAP_SECONDS:
+                self._last_reaps[queue] = now
+                returned = await self._run("reap", self._keys[queue], _milliseconds(self._adopt_seconds) if adopting else 0)
+                if returned:
+                    _log.info("items_came_back", queue=queue, items=returned)
             if found := await self._claim(self._keys[queue], limit):
                 self._turns.served(queue, len(found))
                 return found
@@ -204,11 +216,19 @@ class RedisSource:
         )
 
     async def _with_receipt(self, script: str, delivery: Delivery, *arguments: int) -> bool:
-        receipt, _, item = delivery.receipt.partition(":")
-        return bool(await self._run(script, self._keys[delivery.queue], item.encode("utf-8", "surrogateescape"), receipt, *arguments))
+        return bool(await self._run(script, self._keys[delivery.queue], *_item_and_receipt(delivery.receipt), *arguments))
+
+    async def _acknowledge_all(self, keys: ListKeys, receipts: Sequence[str]) -> Sequence[bool]:
+        arguments = [part for receipt in receipts for part in _item_and_receipt(receipt)]
+        return [bool(answer) for answer in await self._run("acknowledge", keys, *arguments)]
 
     async def _run(self, script: str, keys: ListKeys, *arguments: bytes | str | int) -> Any:
         return await self._access.run(self._scripts[script], keys.in_order, *arguments)
+
+
+def _item_and_receipt(receipt: str) -> tuple[bytes, str]:
+    own, _, item = receipt.partition(":")
+    return item.encode("utf-8", "surrogateescape"), own
 
 
 def _identifier(item: bytes) -> str:

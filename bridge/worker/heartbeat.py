@@ -40,6 +40,9 @@ class Heartbeat:
         self._holds_message = True
         self._reported = asyncio.Event()
         self._closing = asyncio.Event()
+        # Most work ends before its first beat: until then there is but a timer.
+        self._timer: asyncio.TimerHandle | None = None
+        self._due = 0.0
         self._task: asyncio.Task[None] | None = None
         # Whether another worker has taken the job over.
         self.lost = False
@@ -48,17 +51,21 @@ class Heartbeat:
         vitals, seconds = self._desk.vitals, self._desk.policy.lease_seconds
         vitals.leased(Lease.LEDGER, self._claim.job_key, seconds=seconds)
         vitals.leased(Lease.QUEUE, self._delivery.receipt, seconds=seconds)
-        self._task = asyncio.create_task(self._run(), name=f"heartbeat {self._claim.job_key}")
+        loop = asyncio.get_running_loop()
+        self._due = loop.time() + self._desk.policy.beat_seconds
+        self._timer = loop.call_at(self._due, self._start)
         return self
 
     async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
         self._closing.set()
         self._reported.set()
-        if self._task is not None:
-            try:
+        try:
+            if self._task is not None:
                 await self._end(self._task)
-            finally:
-                self._show_no_life(self._task)
+        finally:
+            self._show_no_life()
 
     async def _end(self, task: asyncio.Task[None]) -> None:
         # A renewal under way is let end, so that it does not come after the message has been given up.
@@ -67,9 +74,10 @@ class Heartbeat:
             task.cancel()
             await asyncio.wait({task})
 
-    def _show_no_life(self, task: asyncio.Task[None]) -> None:
+    def _show_no_life(self) -> None:
         vitals = self._desk.vitals
-        vitals.rest(task.get_name())
+        if self._task is not None:
+            vitals.rest(self._task.get_name())
         vitals.unleased(Lease.LEDGER, self._claim.job_key)
         vitals.unleased(Lease.QUEUE, self._delivery.receipt)
 
@@ -78,16 +86,21 @@ class Heartbeat:
         if progress != self._progress:
             self._progress = progress
             self._reported.set()
+            self._start()
 
     def release_job(self) -> None:
         """The ledger's lease has ended as it should; the message's is still kept."""
         self._holds_job = False
         self._desk.vitals.unleased(Lease.LEDGER, self._claim.job_key)
 
+    def _start(self) -> None:
+        if self._task is None and not self._closing.is_set():
+            self._task = asyncio.create_task(self._run(), name=f"heartbeat {self._claim.job_key}")
+
     async def _run(self) -> None:
         clock = asyncio.get_running_loop().time
         beat = self._desk.policy.beat_seconds
-        due = clock() + beat
+        due = self._due
         vitals, name = self._desk.vitals, f"heartbeat {self._claim.job_key}"
         while not self._closing.is_set():
             # Both renewals may take a lease each.

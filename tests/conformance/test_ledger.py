@@ -73,6 +73,32 @@ async def test_of_many_rivals_one_gets_the_job(stores: tuple[Store, Store]) -> N
     assert sum(isinstance(answer, Claim) for answer in answers) == 1
 
 
+async def test_of_many_ends_at_once_only_those_under_an_old_fence_are_refused(stores: tuple[Store, Store]) -> None:
+    first, second = stores
+    claims = [await claimed(first.ledger, job(f"job-{number}"), lease=LEASE if number == 3 else 60) for number in range(6)]
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    newer = await claimed(second.ledger, job("job-3"))
+
+    ends = [first.ledger.finish(claim, success("completed", "told")) for claim in claims]
+    answers = await asyncio.gather(*ends, return_exceptions=True)
+
+    assert [isinstance(answer, LeaseLostError) for answer in answers] == [number == 3 for number in range(6)]
+    messages = await first.outbox.take(limit=100, lease_seconds=60)
+    assert {f"job-{number}" for number in range(6)} - {"job-3"} == {message.job_key for message in messages}
+    assert ["completed", "told"] == [message.type for message in messages if message.job_key == "job-5"]
+    await second.ledger.finish(newer, success())
+
+
+async def test_an_end_that_cannot_be_written_spoils_no_other(store: Store) -> None:
+    claims = [await claimed(store.ledger, job(f"job-{number}")) for number in range(3)]
+    unwritable = Outcome(succeeded=True, result={"value": object()})
+
+    ends = [store.ledger.finish(claim, unwritable if number == 1 else success()) for number, claim in enumerate(claims)]
+    answers = await asyncio.gather(*ends, return_exceptions=True)
+
+    assert [None, True, None] == [isinstance(answer, TypeError) or answer for answer in answers]
+
+
 async def test_a_job_whose_lease_has_run_out_is_taken_over_at_no_attempt(stores: tuple[Store, Store]) -> None:
     first = await claimed(stores[0].ledger, lease=LEASE)
     await stores[0].ledger.checkpoint(first, {"done": 3})

@@ -30,8 +30,8 @@ UPDATE lamina.local_messages SET visible_at = (SELECT now FROM lamina.clock) + C
 WHERE receipt = :receipt;
 
 -- name: delete
--- Takes a message off its queue.
-DELETE FROM lamina.local_messages WHERE receipt = :receipt;
+-- Takes messages off their queue.
+DELETE FROM lamina.local_messages WHERE receipt = ANY (ARRAY(SELECT json_array_elements_text(CAST(:receipts AS json)))) RETURNING receipt;
 
 -- name: peek
 -- The messages of a queue after a given one, oldest first, without taking them.

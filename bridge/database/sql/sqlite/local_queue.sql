@@ -32,8 +32,8 @@ UPDATE local_messages SET visible_at = (SELECT now FROM clock) + :lease WHERE re
 UPDATE local_messages SET visible_at = (SELECT now FROM clock) + :delay, receipt = NULL WHERE receipt = :receipt;
 
 -- name: delete
--- Takes a message off its queue.
-DELETE FROM local_messages WHERE receipt = :receipt;
+-- Takes messages off their queue.
+DELETE FROM local_messages WHERE receipt IN (SELECT value FROM json_each(:receipts)) RETURNING receipt;
 
 -- name: peek
 -- The messages of a queue after a given one, oldest first, without taking them.

@@ -1,8 +1,12 @@
 -- name: claim
--- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it.
+-- Inserts each job, or takes it over when it has not ended, is due, and nobody's lease is left on it. Sorted, so that rivals meet in one order.
 INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, trace, state, fence, worker, lease_until, created_at, started_at)
-SELECT :key, :system, :request, :reply_queue, :priority, :trace, 'running', 1, :worker, now + CAST(:lease AS double precision), now, now
-FROM lamina.clock
+SELECT asked.key, asked.system, asked.request, asked.reply_queue, asked.priority, asked.trace, 'running', 1, asked.worker, clock.now + asked.lease,
+       clock.now, clock.now
+FROM lamina.clock, json_to_recordset(CAST(:jobs AS json)) AS asked (
+    key text, system text, request text, reply_queue text, priority integer, trace text, worker text, lease double precision
+)
+ORDER BY asked.key COLLATE "C"
 ON CONFLICT (key) DO UPDATE SET
     system = excluded.system,
     request = excluded.request,
@@ -19,12 +23,12 @@ ON CONFLICT (key) DO UPDATE SET
 WHERE jobs.state = 'queued'
    OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= excluded.created_at)
    OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= excluded.created_at)
-RETURNING jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoint, jobs.trace;
+RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoint, jobs.trace;
 
 -- name: refusal
--- Why a claim found nothing to take: where the job stands, and for how long.
-SELECT state, greatest(0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
-FROM lamina.jobs, lamina.clock WHERE key = :key;
+-- Why claims found nothing to take: where each job stands, and for how long.
+SELECT key, state, greatest(0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
+FROM lamina.jobs, lamina.clock WHERE key = ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))));
 
 -- name: renew
 -- Prolongs the holder's lease.
@@ -54,28 +58,31 @@ WHERE jobs.key = :key AND jobs.fence = :fence AND jobs.state = 'running';
 UPDATE lamina.jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: finish
--- Ends the job, for the holder of the fence alone, and puts its messages and its dead letter behind it: all or nothing.
+-- Ends each job, for the holder of its fence alone, and puts its messages and its dead letter behind it: all or nothing.
 WITH ended AS (
-    UPDATE lamina.jobs
-    SET state = CAST(:state AS text), result = :result, last_error = :error, finished_at = (SELECT now FROM lamina.clock),
-        lease_until = NULL, progress = CASE CAST(:state AS text) WHEN 'succeeded' THEN 1 ELSE progress END,
-        units_done = CASE CAST(:state AS text) WHEN 'succeeded' THEN units_total ELSE units_done END, seconds_left = NULL,
-        revision = revision + 1
-    WHERE key = :key AND fence = :fence AND state = 'running'
-    RETURNING key
+    UPDATE lamina.jobs AS jobs
+    SET state = job.state, result = job.result, last_error = job.error, finished_at = (SELECT now FROM lamina.clock),
+        lease_until = NULL, progress = CASE job.state WHEN 'succeeded' THEN 1 ELSE jobs.progress END,
+        units_done = CASE job.state WHEN 'succeeded' THEN jobs.units_total ELSE jobs.units_done END, seconds_left = NULL,
+        revision = jobs.revision + 1
+    FROM json_to_recordset(CAST(:jobs AS json)) AS job (key text, fence integer, state text, result text, error text)
+    WHERE jobs.key = job.key AND jobs.fence = job.fence AND jobs.state = 'running'
+    RETURNING jobs.key
 ), messages AS (
     INSERT INTO lamina.outbox (message_id, job_key, type, destination, body, attributes, created_at, due_at)
-    SELECT event.message_id, ended.key, event.type, event.destination, event.body, event.attributes, clock.now, clock.now
-    FROM ended, lamina.clock, unnest(
-        CAST(:message_ids AS text[]), CAST(:types AS text[]), CAST(:destinations AS text[]), CAST(:bodies AS bytea[]),
-        CAST(:attributes AS text[])
-    ) AS event (message_id, type, destination, body, attributes)
+    SELECT event.message_id, ended.key, event.type, event.destination, decode(event.body, 'hex'), event.attributes, clock.now, clock.now
+    FROM lamina.clock, ended JOIN json_to_recordset(CAST(:events AS json)) AS event (
+        place integer, key text, message_id text, type text, destination text, body text, attributes text
+    ) ON event.key = ended.key
+    ORDER BY event.place
     ON CONFLICT (message_id) DO NOTHING
 ), letter AS (
     INSERT INTO lamina.dead_letters AS letters (source, queue, message_id, job_key, reason, body, attributes, dead_at)
-    SELECT CAST(:letter_source AS text), CAST(:letter_queue AS text), CAST(:letter_message_id AS text), ended.key,
-           CAST(:letter_reason AS text), CAST(:letter_body AS bytea), CAST(:letter_attributes AS text), clock.now
-    FROM ended, lamina.clock WHERE CAST(:letter_body AS bytea) IS NOT NULL
+    SELECT buried.source, buried.queue, buried.message_id, ended.key, buried.reason, decode(buried.body, 'hex'), buried.attributes,
+           clock.now
+    FROM lamina.clock, ended JOIN json_to_recordset(CAST(:letters AS json)) AS buried (
+        key text, source text, queue text, message_id text, reason text, body text, attributes text
+    ) ON buried.key = ended.key
     ON CONFLICT (source, queue, message_id) DO UPDATE SET
         job_key = excluded.job_key, reason = excluded.reason, dead_at = excluded.dead_at, replayed_at = NULL
 )

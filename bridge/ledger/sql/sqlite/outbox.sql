@@ -16,8 +16,9 @@ WHERE id IN (SELECT id FROM outbox, clock WHERE sent_at IS NULL AND due_at <= no
 RETURNING id, message_id, job_key, type, destination, body, attributes, attempts;
 
 -- name: mark_sent
--- Records that a message has arrived.
-UPDATE outbox SET sent_at = (SELECT now FROM clock), attempts = attempts + 1, last_error = '' WHERE message_id = :message_id AND sent_at IS NULL;
+-- Records that messages have arrived.
+UPDATE outbox SET sent_at = (SELECT now FROM clock), attempts = attempts + 1, last_error = ''
+WHERE message_id IN (SELECT value FROM json_each(:message_ids)) AND sent_at IS NULL;
 
 -- name: postpone
 -- Records a try that failed, and when to try again.
