@@ -45,12 +45,8 @@ class Line:
 
     # What streams send.
 
-    def write(self, content: bytes) -> None:
-        """Send frames of a stream."""
-        self.write_parts([content])
-
-    def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Send frames whose bytes lie apart. Those of many streams go out together when this turn of the event loop ends."""
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Send frames of a stream. Those of many streams go out together when this turn of the event loop ends."""
         if not self._outgoing and len(self.streams) > 1:
             self._loop.call_soon(self.flush)
         self._outgoing += parts
