@@ -45,6 +45,9 @@ _OF_CONNECTIONS = frozenset({"connection", "proxy-connection", "keep-alive", "tr
 _PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
 _NEEDED = (":method", ":scheme", ":path")
 
+# What no encoder has a reason for, and what takes long to read. Source: RFC 7541, section 4.2.
+_RESIZED_OFTEN = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
+
 # The library tells each header at level debug; no log holds metadata, whatever its level.
 logging.getLogger("hpack").setLevel(logging.WARNING)
 
@@ -114,6 +117,8 @@ class HeadReader:
         head = self._kept.get(block)
         if head is not None:
             return head
+        if _RESIZED_OFTEN.match(block):
+            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, "the table's size changes more than twice before the headers")
         before = self._table.changes
         try:
             headers = [(_text(name), _text(value)) for name, value in self._decoder.decode(block, raw=True)]

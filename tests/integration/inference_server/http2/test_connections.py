@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -209,3 +210,14 @@ def test_a_client_of_grpc_notices_nothing_when_connections_are_ended_in_peace(lo
         while running.reasons.count("age") < 3 and time.monotonic() < until:
             assert one(b"hello", timeout=SECONDS) == b"hello"
         assert running.reasons[:3] == ["age"] * 3
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_does_not_read_does_not_keep_the_server_from_stopping(loop: str) -> None:
+    with transport(loop) as running, RawPeer(running.port, read_buffer=4096) as peer:
+        peer.send(WIDE + call(1, b"7000000", path="/test.Transport/Large") + call(3, path="/test.Transport/Wait"))
+        until_true(lambda: running.held()["leaving"] > 0 and running.waiting == 1)
+        asyncio.run_coroutine_threadsafe(running.server.stop(), running.loop).result(SECONDS)
+        assert running.comes_to_rest() == {}
+        with pytest.raises(ConnectionRefusedError):
+            RawPeer(running.port)
