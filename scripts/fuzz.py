@@ -1,4 +1,4 @@
-"""Sends the inference server what nobody should send, for ten minutes: random bytes, messages without meaning, and damaged ones.
+"""Sends the inference server what nobody should send, for ten minutes: random bytes, messages without meaning, damaged ones, broken frames.
 
 Prints what was called, what was answered, and how the server's memory grew. Exit status 1: the server ended, blamed itself for what the
 caller did (UNKNOWN, INTERNAL), hung, or grew.
@@ -16,11 +16,13 @@ import hypothesis
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
+from tests.support.broken_frames import sessions, throw
 from tests.support.built_models import built_models
-from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, resident_bytes, write_repository
+from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, resident_bytes, write_repository
 from tests.support.server_process import ServerProcess
 
 _CALLS_A_ROUND = 500
+_CONNECTIONS_A_ROUND = 50
 # Share of the time after which memory counts: by then every path was walked and every arena taken.
 _WARM_SHARE = 0.3
 _MOST_GROWTH = 32 * 2**20
@@ -59,6 +61,7 @@ class Fuzz:
         while self.elapsed < self._seconds and self._server.process.poll() is None:
             number += 1
             self._round(number)
+            self._round_of_frames(number)
             self.memory.append((self.elapsed, resident_bytes(self._server.process.pid)))
             if number % 10 == 1:
                 print(
@@ -66,6 +69,10 @@ class Fuzz:
                     flush=True,
                 )
         self._target.close()
+
+    def broken_connections(self) -> list[str]:
+        """What the server's log says of connections that it failed on itself."""
+        return [str(entry) for entry in self._server.events() if entry["event"] == "connection_broken"]
 
     def growth(self) -> int | None:
         """Bytes that the server grew by, from the warm part's first tenth to its last; None when it was not measured."""
@@ -85,6 +92,20 @@ class Fuzz:
                 self.failures.append(f"{call.method.path} {code.name} {details}\n    {[message.hex() for message in call.messages]}")
 
         make()
+
+    def _round_of_frames(self, seed: int) -> None:
+        """Broken frames say nothing of their own: whoever calls next sees whether the server bears them."""
+        port = int(self._server.grpc.rpartition(":")[2])
+        paths = [method.path for method in methods()]
+
+        @hypothesis.seed(seed)
+        @settings(max_examples=_CONNECTIONS_A_ROUND, deadline=None, database=None, suppress_health_check=list(HealthCheck), phases=_PHASES)
+        @given(chunks=sessions(paths))
+        def connect(chunks: list[bytes]) -> None:
+            if self._server.process.poll() is None:
+                throw(port, chunks)
+
+        connect()
 
 
 # No shrinking: the calls that fail are printed, and there may be many.
@@ -108,6 +129,7 @@ def main() -> int:
             fuzz = Fuzz(server, arguments.seconds)
             fuzz.run()
             ended = server.process.poll()
+            fuzz.failures += fuzz.broken_connections()
     return judge(fuzz, ended)
 
 

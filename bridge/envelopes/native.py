@@ -39,7 +39,8 @@ def write(job: Job) -> bytes:
     said = {"system": job.system, "key": job.key, "request": dict(job.request), "reply_queue": job.reply_queue, "priority": job.priority}
     envelope = _validated(NativeEnvelope, said, where="the message", expected=_EXPECTED)
     # The trace is no part of the model: a sender's mistake in it must not make a message poison.
-    return json.dumps({**envelope.model_dump(mode="json", exclude_defaults=True), **job.trace}, ensure_ascii=False).encode()
+    content = {**envelope.model_dump(mode="json", exclude_defaults=True), **job.trace}
+    return json.dumps(content, ensure_ascii=False, separators=(",", ":")).encode()
 
 
 def read(body: bytes) -> NativeEnvelope:

@@ -21,7 +21,7 @@ from inference_server.service.caller import client_of, remember_proved_name
 from inference_server.service.calls import Call, Kind, Method, abort
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.handlers import Serve
-from inference_server.service.http2.incoming import Content
+from inference_server.service.http2.messages import Content
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics import CallMetrics
 from inference_server.service.request_limits import RequestLimits

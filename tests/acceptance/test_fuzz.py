@@ -12,6 +12,7 @@ from lamina.v1 import slides_pb2
 from PIL import Image
 
 from scripts.fuzz import Fuzz, judge
+from tests.support.broken_frames import sessions, throw
 from tests.support.fuzz_messages import valid_messages
 from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
 from tests.support.server_process import ServerProcess
@@ -39,6 +40,15 @@ def target(server: ServerProcess) -> Iterator[Target]:
 def test_no_bytes_break_the_server(server: ServerProcess, target: Target, call: Call) -> None:
     code, details = target.answer(call)
     assert (is_wrong(call, code, details), server.process.poll()) == (False, None), (call.method.path, code, details)
+
+
+@settings(max_examples=100, deadline=None, database=None, suppress_health_check=list(HealthCheck))
+@given(chunks=sessions([method.path for method in methods()]))
+def test_no_frames_break_the_server(server: ServerProcess, target: Target, chunks: list[bytes]) -> None:
+    throw(int(server.grpc.rpartition(":")[2]), chunks)
+    live = next(method for method in methods() if method.path.endswith("/ServerLive"))
+    assert target.answer(Call(live, (b"",)))[0] is grpc.StatusCode.OK
+    assert [entry for entry in server.events() if entry["event"] in ("connection_broken", "call failed")] == []
 
 
 def test_every_method_is_called_with_nothing_at_all(server: ServerProcess, target: Target) -> None:

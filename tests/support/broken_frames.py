@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 import gzip
+import socket
 
 from hypothesis import strategies as st
 
-from tests.support.http2 import PREFACE, block, call, frame, head, message, settings
+from tests.support.http2 import PREFACE, RawPeer, block, call, frame, head, message, settings
 
 _STREAMS = st.sampled_from([0, 1, 1, 1, 2, 3, 3, 5, 7, 9, 2**31 - 1])
 _NUMBERS = st.one_of(st.sampled_from([0, 1, 5, 65_535, 2**20, 2**31 - 1, 2**31, 2**32 - 1]), st.integers(0, 2**32 - 1))
@@ -104,3 +106,12 @@ def sessions(paths: list[str]) -> st.SearchStrategy[list[bytes]]:
     return st.tuples(whole, st.one_of(st.just(10**9), st.integers(1, 40))).map(
         lambda drawn: [drawn[0][at : at + drawn[1]] for at in range(0, len(drawn[0]), drawn[1])]
     )
+
+
+def throw(port: int, chunks: list[bytes]) -> None:
+    """Send it on a connection of its own, and read on, so that all of it is understood before the end."""
+    with RawPeer(port, greet=False) as peer, contextlib.suppress(OSError):
+        for chunk in chunks:
+            peer.send(chunk)
+        peer.socket.shutdown(socket.SHUT_WR)
+        peer.end()

@@ -11,8 +11,9 @@ import structlog
 from inference_server.service.http2 import frames
 from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 from inference_server.service.http2.headers import LARGEST_HEADER_LIST
-from inference_server.service.http2.incoming import RECEIVE_WINDOW, MessageLimits
+from inference_server.service.http2.incoming import RECEIVE_WINDOW
 from inference_server.service.http2.line import Line
+from inference_server.service.http2.messages import MessageLimits
 from inference_server.service.http2.patience import ConnectionLimits, Patience
 from inference_server.service.http2.peers import address_of, identity_of, refusal_of_tls
 from inference_server.service.http2.reading import LARGEST_DATA

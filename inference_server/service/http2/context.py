@@ -10,7 +10,7 @@ import grpc
 import grpc.aio
 
 from inference_server.service.http2.headers import Metadata
-from inference_server.service.http2.incoming import Content, Status
+from inference_server.service.http2.messages import Content, Status
 from inference_server.service.http2.stream import Stream
 
 Serializer = Callable[[Any], bytes]

@@ -18,8 +18,11 @@ from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 
-# Bytes of one call's headers, as they are told to the peer.
+# Bytes of one call's headers, as they are told to the peer: a call with more is refused. With many more, they are not even read.
 LARGEST_HEADER_LIST = 16 * 1024
+_LARGEST_READ = 4 * LARGEST_HEADER_LIST
+# What HPACK counts for each beside its bytes.
+_OVERHEAD = 32
 
 CONTENT_TYPE = "application/grpc"
 
@@ -41,6 +44,9 @@ _BROKEN_VALUE = re.compile(r"[\x00\r\n]")
 _OF_CONNECTIONS = frozenset({"connection", "proxy-connection", "keep-alive", "transfer-encoding", "upgrade"})
 _PSEUDO = frozenset({":method", ":scheme", ":path", ":authority"})
 _NEEDED = (":method", ":scheme", ":path")
+
+# What no encoder has a reason for, and what takes long to read. Source: RFC 7541, section 4.2.
+_RESIZED_OFTEN = re.compile(rb"(?:[\x20-\x3e]|\x3f[\x80-\xff]*[\x00-\x7f]){3}")
 
 # The library tells each header at level debug; no log holds metadata, whatever its level.
 logging.getLogger("hpack").setLevel(logging.WARNING)
@@ -100,7 +106,7 @@ class HeadReader:
     """Reads the headers of one connection's calls, in the order of their arrival."""
 
     def __init__(self) -> None:
-        self._decoder = _Decoder(max_header_list_size=LARGEST_HEADER_LIST)
+        self._decoder = _Decoder(max_header_list_size=_LARGEST_READ)
         self._table = _WatchedTable()
         self._decoder.header_table = self._table
         self._kept: dict[bytes, CallHead] = {}
@@ -111,11 +117,13 @@ class HeadReader:
         head = self._kept.get(block)
         if head is not None:
             return head
+        if _RESIZED_OFTEN.match(block):
+            raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, "the table's size changes more than twice before the headers")
         before = self._table.changes
         try:
             headers = [(_text(name), _text(value)) for name, value in self._decoder.decode(block, raw=True)]
         except hpack.OversizedHeaderListError as error:
-            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, f"headers of more than {LARGEST_HEADER_LIST} bytes") from error
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, f"headers of more than {_LARGEST_READ} bytes") from error
         except (hpack.HPACKError, IndexError, ValueError) as error:
             raise ConnectionFailed(ErrorCode.COMPRESSION_ERROR, "the headers cannot be read") from error
         head = _head(headers)
@@ -145,7 +153,7 @@ def _head(headers: list[tuple[str, str]]) -> CallHead:
     named = dict(headers)
     metadata: list[tuple[str, str | bytes]] = []
     timeout: float | None = None
-    refusal = _refusal(named)
+    refusal = _refusal(named) or _refusal_of_size(headers)
     for name, value in headers:
         if name == "grpc-timeout":
             timeout = _timeout(value)
@@ -192,6 +200,13 @@ def _refusal(headers: dict[str, str]) -> tuple[int, str] | None:
     if content_type.partition(";")[0].strip() != CONTENT_TYPE and not content_type.startswith(f"{CONTENT_TYPE}+"):
         return 415, f"the content-type is {content_type[:100]!r}; expected {CONTENT_TYPE}: this port speaks gRPC."
     return None
+
+
+def _refusal_of_size(headers: list[tuple[str, str]]) -> tuple[int, str] | None:
+    size = sum(len(name) + len(value) + _OVERHEAD for name, value in headers)
+    if size <= LARGEST_HEADER_LIST:
+        return None
+    return 431, f"the headers and metadata have {size} bytes, each with {_OVERHEAD} more; at most {LARGEST_HEADER_LIST} are taken."
 
 
 def _timeout(value: str) -> float | None:

@@ -1,14 +1,9 @@
-"""The half of a stream that its caller fills: messages, received into memory of their own size.
-
-A message is preceded by five bytes: whether it is compressed, and its size.
-"""
+"""The half of a stream that its caller fills: messages, received into memory of their own size."""
 
 from __future__ import annotations
 
 import asyncio
-import struct
 from collections import deque
-from dataclasses import dataclass, field
 from typing import Protocol
 
 import grpc
@@ -16,9 +11,7 @@ import grpc
 from inference_server.service.http2 import frames
 from inference_server.service.http2.compression import NotDecompressed, TooLarge, decompress
 from inference_server.service.http2.headers import CallHead, Metadata
-
-PREFIX_SIZE = 5
-PREFIX = struct.Struct(">BI")
+from inference_server.service.http2.messages import PREFIX, PREFIX_SIZE, PUSHBACK, Content, MessageLimits, Status
 
 # Bytes that a caller may send before they are asked for. A larger message is let in as soon as its size is known.
 RECEIVE_WINDOW = 2**20
@@ -26,55 +19,11 @@ RECEIVE_WINDOW = 2**20
 # Bytes of a message that room is held for at a time: what is told and never sent holds no more.
 STEP = 2**20
 
-Content = bytes | bytearray
-
-
-class BytesBudget:
-    """Bounds the bytes of all messages that are on their way in one direction."""
-
-    def __init__(self, most: int) -> None:
-        self._most = most
-        self.held = 0
-
-    def try_hold(self, size: int, *, own: int = 0) -> bool:
-        """Take so many bytes if they fit; one message alone, which holds its `own` bytes already, always fits."""
-        if self.held > own and self.held + size > self._most:
-            return False
-        self.held += size
-        return True
-
-    def release(self, size: int) -> None:
-        """Give them back."""
-        self.held -= size
-
-
-@dataclass(frozen=True, kw_only=True)
-class MessageLimits:
-    """What messages may be."""
-
-    # Bytes of one, before and after decompression.
-    most_bytes: int
-    # Of those that have begun to arrive and were not yet taken, and of those that wait for their callers to take them.
-    arriving: BytesBudget
-    leaving: BytesBudget
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Status:
-    """What a call ends with."""
-
-    code: grpc.StatusCode = grpc.StatusCode.OK
-    details: str = ""
-    metadata: Metadata = field(default=())
-
-
-PUSHBACK: Metadata = (("retry-after-ms", "250"), ("grpc-retry-pushback-ms", "250"))
-
 
 class Grantor(Protocol):
     """Lets the caller know that it may send more."""
 
-    def write(self, content: bytes) -> None:
+    def write(self, *parts: bytes | memoryview) -> None:
         """Send a frame."""
 
 

@@ -28,7 +28,8 @@ class Line:
 
     def __init__(self, transport: Any, patience: Patience) -> None:
         self._transport = transport
-        self._patience = patience
+        # A part of a message was sent.
+        self.sent = patience.sent
         self._loop = asyncio.get_running_loop()
         transport.set_write_buffer_limits(high=_HIGH_WATER)
         self.streams: dict[int, Stream] = {}
@@ -45,12 +46,8 @@ class Line:
 
     # What streams send.
 
-    def write(self, content: bytes) -> None:
-        """Send frames of a stream."""
-        self.write_parts([content])
-
-    def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Send frames whose bytes lie apart. Those of many streams go out together when this turn of the event loop ends."""
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Send frames of a stream. Those of many streams go out together when this turn of the event loop ends."""
         if not self._outgoing and len(self.streams) > 1:
             self._loop.call_soon(self.flush)
         self._outgoing += parts
@@ -82,10 +79,6 @@ class Line:
             last = frames.END_HEADERS if at + size >= len(block) else 0
             written += frames.frame(frames.CONTINUATION, last, stream, block[at : at + size])
         return written
-
-    def sent(self, *, useful: bool) -> None:
-        """A part of a message was sent; `useful` unless the peer's windows let it be tiny."""
-        self._patience.sent(useful=useful)
 
     def ended(self, stream: Stream) -> None:
         """The stream's last frame was sent; what its caller still sends is not read."""

@@ -94,9 +94,9 @@ class Listener:
         while True:
             try:
                 peer, _ = await loop.sock_accept(bound)
-            except OSError as error:
-                # The system's tables are full, or the peer is gone already.
-                _log.warning("connection_not_accepted", reason=error.strerror)
+            except Exception as error:
+                # The system's tables are full, or the peer is gone already. Whatever it is, the next one is let in.
+                _log.warning("connection_not_accepted", reason=getattr(error, "strerror", None) or type(error).__name__)
                 await asyncio.sleep(_FULL_SECONDS)
                 continue
             if self._open >= self._most:
@@ -125,6 +125,8 @@ class Listener:
         except (OSError, ssl.SSLError) as error:
             _log.debug("connection_not_secured", reason=type(error).__name__)
             self._observer.failed("handshake")
+        except Exception:
+            _log.exception("connection_broken")
         finally:
             if not connection.peer:
                 self._open -= 1

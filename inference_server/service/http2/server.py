@@ -16,8 +16,8 @@ from inference_server.service.http2.compression import ENCODINGS, is_known
 from inference_server.service.http2.connection import Connection
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.handlers import Intercept, Methods, Serve
-from inference_server.service.http2.incoming import BytesBudget, MessageLimits, Status
 from inference_server.service.http2.listener import Listener, Observer, Tls
+from inference_server.service.http2.messages import BytesBudget, MessageLimits, Status
 from inference_server.service.http2.patience import ConnectionLimits
 from inference_server.service.http2.reading import SCRATCH_SIZE
 from inference_server.service.http2.stream import Stream
@@ -171,7 +171,9 @@ class Http2Server:
         """Serve a call, from the next turn of the event loop on, when a small request is there already."""
         head = stream.head
         if head.refusal is not None:
-            stream.refuse(plain_refusal(head.refusal[0], grpc.StatusCode.INTERNAL.value[0], head.refusal[1]))
+            http_status, words = head.refusal
+            code = grpc.StatusCode.RESOURCE_EXHAUSTED if http_status == 431 else grpc.StatusCode.INTERNAL
+            stream.refuse(plain_refusal(http_status, code.value[0], words))
             return
         serve = self._methods.find(head.path)
         if serve is None:

@@ -8,8 +8,8 @@ from typing import Protocol
 from inference_server.service.http2 import frames
 from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 from inference_server.service.http2.headers import HeadReader
-from inference_server.service.http2.incoming import MessageLimits
 from inference_server.service.http2.line import Line
+from inference_server.service.http2.messages import MessageLimits
 from inference_server.service.http2.patience import ConnectionLimits, Patience
 from inference_server.service.http2.reading import LARGEST_CONTROL, FrameReader
 from inference_server.service.http2.stream import Stream

@@ -13,7 +13,8 @@ from inference_server.service.http2.blocks import RESPONSE_HEAD, TRAILERS_OK, bl
 from inference_server.service.http2.compression import compress
 from inference_server.service.http2.frames import ErrorCode
 from inference_server.service.http2.headers import CallHead, Metadata
-from inference_server.service.http2.incoming import PREFIX, PREFIX_SIZE, PUSHBACK, Incoming, MessageLimits, Status
+from inference_server.service.http2.incoming import Incoming
+from inference_server.service.http2.messages import PREFIX, PREFIX_SIZE, PUSHBACK, MessageLimits, Status
 
 # Unsent bytes of one stream beyond which its writer waits.
 MOST_UNSENT = 2**18
@@ -30,11 +31,8 @@ class Line(Protocol):
     # Whether the socket takes no more for now.
     paused: bool
 
-    def write(self, content: bytes) -> None:
-        """Send frames of a stream."""
-
-    def write_parts(self, parts: list[bytes | memoryview]) -> None:
-        """Send frames whose bytes lie apart."""
+    def write(self, *parts: bytes | memoryview) -> None:
+        """Send frames of a stream, whose bytes may lie apart."""
 
     def headers(self, stream: int, flags: int, block: bytes) -> bytes:
         """The frames of headers."""
@@ -110,9 +108,9 @@ class Stream(Incoming):
         line.sent(useful=True)
         head = self._head() + frames.frame_header(size, frames.DATA, 0, self.number) + prefix
         if not last:
-            line.write_parts([head, content])
+            line.write(head, content)
             return
-        line.write_parts([head, content, line.headers(self.number, frames.END_STREAM, TRAILERS_OK)])
+        line.write(head, content, line.headers(self.number, frames.END_STREAM, TRAILERS_OK))
         self._end()
 
     async def _send_in_parts(self, prefix: bytes, content: bytes, last: bool) -> None:
@@ -213,7 +211,7 @@ class Stream(Incoming):
         is_last = self._trailers is not None and not self._unsent_bytes
         if is_last:
             parts.append(line.headers(self.number, frames.END_STREAM, self._trailers or b""))
-        line.write_parts(parts)
+        line.write(*parts)
         if is_last:
             self._end()
         elif self._unsent_bytes <= MOST_UNSENT:

@@ -13,13 +13,15 @@ from typing import Any
 import pytest
 
 from bridge.http.events import JobEvents
-from bridge.http.metrics import Figures, Metrics
+from bridge.http.figures import Figures
+from bridge.http.metrics import Metrics
 from bridge.http.routes import Routes
 from bridge.http.server import HttpServer
 from bridge.http.wsi import WsiRoutes
 from bridge.job import Job, Outcome, Progress, Units
 from bridge.ledger.port import Claim
 from bridge.settings import load
+from bridge.sources.port import QueueLevel
 from bridge.store import Store, open_store
 from bridge.systems.wsi import requests
 
@@ -96,12 +98,16 @@ def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
     @asynccontextmanager
     async def serving(store: Store, **times: Any) -> AsyncIterator[str]:
         monkeypatch.setattr("bridge.http.wsi.JobEvents", lambda: JobEvents(**{"look_seconds": 0.05, **times}))
-        figures = Figures(metrics=Metrics(in_flight=lambda: 0), outbox=store.outbox, queue_depth=store.queue.depth)
+        figures = Figures(metrics=Metrics(in_flight=lambda: 0), outbox=store.outbox, levels=no_levels)
         routes = Routes(jobs=store.jobs, figures=figures, probes={}, more=WsiRoutes(jobs=store.jobs, submit=store.submit).routes())
         async with HttpServer(routes.application(), "127.0.0.1:0") as server:
             yield server.address
 
     return serving
+
+
+async def no_levels() -> tuple[QueueLevel, ...]:
+    return ()
 
 
 def job() -> Job:

@@ -136,6 +136,13 @@ def test_what_is_no_call_gets_a_status_of_http_and_words(peer: RawPeer, case: st
     assert (answer.headers[":status"], answer.status, bool(answer.headers["grpc-message"])) == (status, INTERNAL, True)
 
 
+def test_metadata_beyond_the_limit_is_refused_by_its_size(peer: RawPeer) -> None:
+    peer.send(frame(HEADERS, END_HEADERS | END_STREAM, 1, block(head(a="x" * 16_400))))
+    answer = peer.answer(1)
+    assert (answer.headers[":status"], answer.status, "16384" in answer.headers["grpc-message"]) == ("431", EXHAUSTED, True)
+    assert peer.is_served(3)
+
+
 @pytest.mark.parametrize("content_type", ["application/grpc", "application/grpc+proto", "application/grpc;charset=utf-8"])
 def test_each_content_type_of_grpc_is_taken(peer: RawPeer, content_type: str) -> None:
     peer.send(call(1, content_type=content_type))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import gc
 import logging
@@ -11,6 +12,7 @@ import time
 import tracemalloc
 from typing import Any
 
+import grpc
 import pytest
 
 from tests.support.http2 import (
@@ -22,6 +24,7 @@ from tests.support.http2 import (
     LOOPS,
     PING,
     RST_STREAM,
+    SECONDS,
     WINDOW_UPDATE,
     RawPeer,
     Transport,
@@ -197,3 +200,24 @@ def test_no_log_holds_metadata_or_content(running: Transport, capsys: pytest.Cap
             peer.end()
     logged = "".join(capsys.readouterr()) + caplog.text
     assert ("connection_ended" in logged, "do-not-tell" in logged) == (True, False)
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_of_grpc_notices_nothing_when_connections_are_ended_in_peace(loop: str) -> None:
+    with transport(loop, age_seconds=0.2) as running, grpc.insecure_channel(f"127.0.0.1:{running.port}") as channel:
+        one = channel.unary_unary("/test.Transport/One")
+        until = time.monotonic() + SECONDS
+        while running.reasons.count("age") < 3 and time.monotonic() < until:
+            assert one(b"hello", timeout=SECONDS) == b"hello"
+        assert running.reasons[:3] == ["age"] * 3
+
+
+@pytest.mark.parametrize("loop", LOOPS)
+def test_a_client_that_does_not_read_does_not_keep_the_server_from_stopping(loop: str) -> None:
+    with transport(loop) as running, RawPeer(running.port, read_buffer=4096) as peer:
+        peer.send(WIDE + call(1, b"7000000", path="/test.Transport/Large") + call(3, path="/test.Transport/Wait"))
+        until_true(lambda: running.held()["leaving"] > 0 and running.waiting == 1)
+        asyncio.run_coroutine_threadsafe(running.server.stop(), running.loop).result(SECONDS)
+        assert running.comes_to_rest() == {}
+        with pytest.raises(ConnectionRefusedError):
+            RawPeer(running.port)

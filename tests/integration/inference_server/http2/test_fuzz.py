@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import contextlib
-import socket
 from collections.abc import Iterator
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.support.broken_frames import sessions
-from tests.support.http2 import LOOPS, RawPeer, Transport, is_served, transport
+from tests.support.broken_frames import sessions, throw
+from tests.support.http2 import LOOPS, Transport, is_served, transport
 
 PATHS = [f"/test.Transport/{name}" for name in ("One", "Count", "Total", "Both", "Large", "Wait", "Fail", "Nothing")]
 
@@ -24,11 +22,7 @@ def fuzzed(request: pytest.FixtureRequest) -> Iterator[Transport]:
 @settings(max_examples=150, deadline=None, database=None, suppress_health_check=list(HealthCheck))
 @given(chunks=sessions(PATHS))
 def test_no_frames_break_the_transport(fuzzed: Transport, chunks: list[bytes]) -> None:
-    with RawPeer(fuzzed.port, greet=False) as peer, contextlib.suppress(OSError):
-        for chunk in chunks:
-            peer.send(chunk)
-        peer.socket.shutdown(socket.SHUT_WR)  # and read on, so that everything is understood before the end
-        peer.end()
+    throw(fuzzed.port, chunks)
     assert is_served(fuzzed.port)
     assert fuzzed.comes_to_rest() == {}
     assert (fuzzed.escaped, "internal_error" in fuzzed.reasons) == ([], False)

@@ -49,6 +49,7 @@ BREAK_THE_CONNECTION = {
     "headers that are too short for a priority": (frame(HEADERS, END_HEADERS | 0x20, 1, b"abc"), FRAME_SIZE),
     "headers that are no HPACK": (frame(HEADERS, END_HEADERS, 1, b"\xff\xff\xff\xff\xff\xff"), COMPRESSION),
     "headers with a table that is too large": (frame(HEADERS, END_HEADERS, 1, b"\x3f\xe1\xff\x03" + HEAD), COMPRESSION),
+    "a table whose size changes on and on": (frame(HEADERS, END_HEADERS, 1, b"\x20\x3f\xe1\x1f\x20" + HEAD), COMPRESSION),
     "headers that end inside a name": (frame(HEADERS, END_HEADERS, 1, b"\x00\x7fabc"), COMPRESSION),
     "headers that are Huffman's garbage": (frame(HEADERS, END_HEADERS, 1, b"\x00\x84\xff\xff\xff\xff\x01a"), COMPRESSION),
     "another frame between headers": (frame(HEADERS, 0, 1, HEAD) + frame(PING, 0, 0, bytes(8)), PROTOCOL),
