@@ -51,12 +51,18 @@ def load_catalogue(models: Path, *, built_in: Path = _BUILT_IN) -> Catalogue:
     if imported_file.is_file():
         digest.update(imported_file.read_bytes())
         entries, name = join(own, _read_imported(imported_file), _withdrawn(models)), "loinc"
+    abbreviations = read_abbreviations(built_in / "abbreviations.csv")
+    return joined_catalogue(entries, version=f"{name}:{digest.hexdigest()[:12]}", abbreviations=abbreviations)
+
+
+def joined_catalogue(entries: Sequence[Entry], *, version: str, abbreviations: Abbreviations) -> Catalogue:
+    """Index entries; takes seconds for tens of thousands of codes."""
     names = build_names(entries)
     return Catalogue(
-        version=f"{name}:{digest.hexdigest()[:12]}",
+        version=version,
         entries=entries,
         by_code={entry.code: number for number, entry in enumerate(entries)},
-        abbreviations=read_abbreviations(built_in / "abbreviations.csv"),
+        abbreviations=abbreviations,
         names=names,
         index=NameIndex(names.texts),
         table=EntryTable(entries, names.entry_group),

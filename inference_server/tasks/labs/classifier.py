@@ -21,6 +21,7 @@ from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.importing import DEFAULT_MODEL
 from inference_server.tasks.labs.match import Candidate, Match, Matcher, MatchSettings
 from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.ranking import best_ranking
 from inference_server.tasks.labs.retrieve import Query
 from inference_server.tasks.labs.vectors import embedded_names
 
@@ -28,6 +29,8 @@ _log = structlog.get_logger()
 _DEFAULT_CANDIDATES = 5
 _DEFAULT_HITS = 10
 ALIASES = "aliases.jsonl"
+# A ranker that was trained on the repository's own catalogue.
+RANKER = "ranker.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -189,15 +192,17 @@ class LabClassifier:
         catalogue = await asyncio.to_thread(load_catalogue, self._models)
         vectors = await embedded_names(catalogue.names.meanings, self._embedder, self._models, model=self._model)
         memory = await asyncio.to_thread(self._memory)
+        ranking, ranker = await asyncio.to_thread(best_ranking, catalogue, self._models / FOLDER / RANKER)
         _log.info(
             "catalogue_ready",
             catalogue=catalogue.version,
             codes=len(catalogue.entries),
             names=len(catalogue.names.texts),
             aliases=len(memory),
+            ranker=ranker,
             seconds=round(time.monotonic() - started, 3),
         )
-        matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings)
+        matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings, ranking)
         return _Ready(catalogue=catalogue, matcher=matcher, categoriser=Categoriser(catalogue.entries))
 
     def _memory(self) -> AliasMemory:

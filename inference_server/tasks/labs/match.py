@@ -14,7 +14,8 @@ from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.rerank import Features, Weights, column
+from inference_server.tasks.labs.ranking import HandRanking, Ranking
+from inference_server.tasks.labs.rerank import Features, column
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
 
 # Queries whose likeness with every name is held at once.
@@ -22,7 +23,8 @@ _AT_ONCE = 32
 # From these on, a likeness is worth telling.
 _TOLD_LEXICAL = 0.5
 _TOLD_MEANING = 0.6
-_WORTH_TELLING = 0.3
+# A closest code that is at least as likely is told of a test without a match.
+_WORTH_TELLING = 0.05
 
 
 class Status(enum.Enum):
@@ -60,26 +62,29 @@ class MatchSettings:
     """How names are compared and when a choice is believed."""
 
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
-    weights: Weights = field(default_factory=Weights)
-    # Confidence from which the best candidate is believed.
+    # Probability from which the best candidate is believed.
     believed: float = 0.55
-    # Likeness of the name below which nothing fits.
-    least_name: float = 0.45
-    # Likeness of the name at which a lone candidate is as likely right as wrong, and how steeply the confidence rises there.
-    even_name: float = 0.55
-    steepness: float = 12.0
+    # Probability of a known component below which nothing fits.
+    least_known: float = 0.35
 
 
 class Matcher:
     """Matches tests against one catalogue. Blocks; safe to use from several threads."""
 
-    def __init__(self, catalogue: Catalogue, aliases: AliasMemory, vectors: Vectors, settings: MatchSettings | None = None) -> None:
-        """`vectors`: the embedded meanings of the catalogue's names."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        aliases: AliasMemory,
+        vectors: Vectors,
+        settings: MatchSettings | None = None,
+        ranking: Ranking | None = None,
+    ) -> None:
+        """`vectors`: the embedded meanings of the catalogue's names; `ranking`: by hand-set weights when None."""
         self._catalogue = catalogue
         self._aliases = aliases
         self._settings = settings or MatchSettings()
         self._retriever = Retriever(catalogue, vectors, self._settings.retrieval)
-        self._weights = self._settings.weights.vector()
+        self._ranking = ranking or HandRanking(catalogue.table)
 
     def read(self, test: PrintedTest) -> Query:
         """Parse a test and find the readings of its name."""
@@ -95,10 +100,10 @@ class Matcher:
         return matches
 
     def _match(self, query: Query, found: Retrieved, top: int) -> Match:
-        ranked = self._ranked(query, found, max(top, 2))
+        ranked, known = self._ranked(query, found, max(top, 2))
         remembered = self._remembered(query)
         if remembered is None:
-            return self._judge(query, ranked, top, float(found.name.max(initial=0)))
+            return self._judge(query, ranked, top, known)
         entry = self._catalogue.entries[self._catalogue.by_code[remembered.code]]
         first = Candidate(entry=entry, score=remembered.likeness, reasons=("alias",))
         others = [candidate for candidate in ranked if candidate.entry.code != entry.code]
@@ -109,29 +114,20 @@ class Matcher:
             explanation=f"The name {how} the reviewed name {remembered.name!r} of {entry.long_common_name}.",
         )
 
-    def _ranked(self, query: Query, found: Retrieved, count: int) -> list[Candidate]:
-        features = self._catalogue.table.features(query.parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
-        scores = features @ self._weights
-        order = np.argsort(-scores, kind="stable")[:count]
-        confidences = self._confidences(scores[order], found.name[order])
-        return [
+    def _ranked(self, query: Query, found: Retrieved, count: int) -> tuple[list[Candidate], float]:
+        """Candidates, best first, and the probability that the component is known."""
+        if not len(found.entries):
+            return [], 0.0
+        ranked = self._ranking.rank(query, found, count)
+        candidates = [
             Candidate(
                 entry=self._catalogue.entries[found.entries[place]],
                 score=float(confidence),
-                reasons=_reasons(features[place], float(found.lexical[place]), float(found.meaning[place])),
+                reasons=_reasons(axes, float(found.lexical[place]), float(found.meaning[place])),
             )
-            for place, confidence in zip(order, confidences, strict=True)
+            for place, confidence, axes in zip(ranked.order, ranked.confidences, ranked.axes, strict=True)
         ]
-
-    def _confidences(self, scores: Features, names: Features) -> Features:
-        """Confidence of each candidate, best first: how alike its name is, and how far the others lie behind."""
-        if not len(scores):
-            return scores
-        odds = np.exp(scores - scores[0])
-        shares = odds / odds[:2].sum()
-        alike = 1 / (1 + np.exp(-self._settings.steepness * (names - self._settings.even_name)))
-        # A lower rank never looks surer than a higher one.
-        return np.asarray(np.minimum.accumulate(shares * alike), np.float32)
+        return candidates, ranked.known
 
     def _remembered(self, query: Query) -> Remembered | None:
         found = self._aliases.find(query.parsed.text, query.test.unit)
@@ -144,13 +140,13 @@ class Matcher:
         wrong_unit = features[column("property")] < 0 and not found.unit
         return None if features[column("specimen")] < 0 or wrong_unit else found
 
-    def _judge(self, query: Query, ranked: list[Candidate], top: int, name: float) -> Match:
+    def _judge(self, query: Query, ranked: list[Candidate], top: int, known: float) -> Match:
         candidates = tuple(ranked[:top])
         if query.parsed.is_dose:
             explanation = "The name reads as a dose of a medicine, not as a laboratory test."
             return Match(status=Status.NO_MATCH, candidates=candidates, explanation=explanation)
-        if not ranked or name < self._settings.least_name:
-            closest = f"; the closest, {ranked[0].entry.long_common_name}, is too unlike" if name >= _WORTH_TELLING else ""
+        if not ranked or known < self._settings.least_known:
+            closest = f"; the closest, {ranked[0].entry.long_common_name}, is too unlike" if known >= _WORTH_TELLING else ""
             explanation = f"No name of the catalogue resembles {query.parsed.text!r}{closest}."
             return Match(status=Status.NO_MATCH, candidates=candidates, explanation=explanation)
         best = ranked[0]

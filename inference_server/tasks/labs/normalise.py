@@ -69,6 +69,8 @@ class PrintedTest:
     unit: str = ""
     specimen: str = ""
     reference_range: str = ""
+    # Heading of the report that it stands under, such as Hematology.
+    heading: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)
