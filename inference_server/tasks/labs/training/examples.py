@@ -89,7 +89,7 @@ def named_tests(catalogue: Catalogue, printer: Printer, *, hide: bool) -> Iterat
                 )
 
 
-def made_tests(catalogue: Catalogue, printer: Printer, common: Features, count: int, seed: int) -> Iterator[Wanted]:
+def made_tests(catalogue: Catalogue, printer: Printer, common: NDArray[np.float64], count: int, seed: int) -> Iterator[Wanted]:
     """Printed tests made of the axes of codes drawn by `common`, their weights."""
     random = np.random.default_rng(seed)
     for place in random.choice(len(catalogue.entries), count, p=common / common.sum()):

@@ -8,6 +8,7 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.scheduler.port import Inference
 from inference_server.tasks.labs.catalogue import Catalogue, load_catalogue
@@ -36,6 +37,9 @@ _SEED = 20261
 _LEAST_SCALE = 0.05
 # Each of these in turn loses its component, to teach what an absent test looks like.
 _ABSENT_EVERY = 4
+# Share of printed tests that are built-in codes, and how much rarer than by its axes another code of a component is that has one.
+_LISTED_SHARE = 0.55
+_BESIDE_LISTED = 0.25
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,7 +47,7 @@ class Plan:
     """How much is made and how it is fitted."""
 
     # Tests made of the axes of codes, in each of the two catalogues.
-    made: int = 6000
+    made: int = 7000
     # Lines that are no tests.
     other: int = 400
     networks: int = 4
@@ -63,8 +67,9 @@ async def train(inference: Inference, models: Path, *, model: str, progress: Pro
     facts = Signals(without_names.entries, without_names.table).facts
     prior = fit_curve(facts, np.array([entry.rank > 0 for entry in catalogue.entries]))
     embedder = Embedder(inference, models)
-    known = list(_wanted(catalogue, prior, facts, plan))
-    unknown = list(_wanted_bare(catalogue, without_names, prior, facts, plan))
+    common = _common(catalogue, prior.shares(facts))
+    known = list(_wanted(catalogue, common, plan))
+    unknown = list(_wanted_bare(catalogue, without_names, common, plan))
     total = len(known) + len(unknown)
     found = await examples(known, catalogue, prior, embedder, models, model, lambda done: progress("examples", done, total))
     others = await examples(
@@ -85,20 +90,32 @@ async def train(inference: Inference, models: Path, *, model: str, progress: Pro
     return replace(ranker, provenance=provenance)
 
 
-def _wanted(catalogue: Catalogue, prior: Curve, facts: Features, plan: Plan) -> Iterator[Wanted]:
+def _wanted(catalogue: Catalogue, common: NDArray[np.float64], plan: Plan) -> Iterator[Wanted]:
     yield from named_tests(catalogue, Printer(_SEED), hide=True)
     yield from list(named_tests(catalogue, Printer(_SEED + 1), hide=False))[::2]
-    yield from made_tests(catalogue, Printer(_SEED + 2), _common(prior, facts), plan.made, _SEED)
+    yield from made_tests(catalogue, Printer(_SEED + 2), common, plan.made, _SEED)
     yield from other_lines(plan.other, _SEED)
 
 
-def _wanted_bare(catalogue: Catalogue, without_names: Catalogue, prior: Curve, facts: Features, plan: Plan) -> Iterator[Wanted]:
+def _wanted_bare(catalogue: Catalogue, without_names: Catalogue, common: NDArray[np.float64], plan: Plan) -> Iterator[Wanted]:
     yield from named_tests(catalogue, Printer(_SEED + 3), hide=False)
-    yield from made_tests(without_names, Printer(_SEED + 4), _common(prior, facts), plan.made, _SEED + 1)
+    yield from made_tests(without_names, Printer(_SEED + 4), common, plan.made, _SEED + 1)
 
 
-def _common(prior: Curve, facts: Features) -> Features:
-    return prior.shares(facts).astype(np.float64)
+def _common(catalogue: Catalogue, prior: Features) -> NDArray[np.float64]:
+    """How often each code is printed: what is built in most, the more the commoner; of the same components others seldom.
+
+    `prior`: how like the built-in codes each is, 0 to 1.
+    """
+    listed = np.array([entry.rank > 0 for entry in catalogue.entries])
+    ranks = np.array([entry.rank or 1 for entry in catalogue.entries])
+    of_listed = listed * (1.2 - np.minimum(np.log10(ranks) / 4, 1))
+    beside = np.isin(catalogue.table.group, np.unique(catalogue.table.group[listed]))
+    of_others = ~listed * prior * np.where(beside, _BESIDE_LISTED, 1.0)
+    weights: NDArray[np.float64] = _LISTED_SHARE * of_listed / of_listed.sum()
+    if of_others.sum():
+        weights = weights + (1 - _LISTED_SHARE) * of_others / of_others.sum()
+    return weights.astype(np.float64)
 
 
 def _fitted(found: Sequence[Example], prior: Curve, plan: Plan, progress: Progress) -> Ranker:
