@@ -26,6 +26,8 @@ from inference_server.tasks.labs.retrieve import Query
 from inference_server.tasks.labs.vectors import embedded_names
 
 _log = structlog.get_logger()
+# Reviewed names are embedded behind every client.
+_CALLER = Caller(client="reviewed names", priority=1_000)
 _DEFAULT_CANDIDATES = 5
 _DEFAULT_HITS = 10
 ALIASES = "aliases.jsonl"
@@ -95,6 +97,9 @@ class LabClassifier:
         self._aliases: AliasMemory | None = None
         self._ready: _Ready | None = None
         self._starting = asyncio.Lock()
+        self._remembering = asyncio.Lock()
+        # Embedded meanings of the reviewed names.
+        self._meanings: dict[str, Vectors] = {}
         self._absence = "the catalogue of lab tests is loading"
 
     @property
@@ -144,7 +149,10 @@ class LabClassifier:
             raise NotFound(
                 f"the catalogue has no code {unknown[0]!r} ({len(unknown)} unknown); import a Loinc.csv that has it, or correct the code."
             )
-        return await asyncio.to_thread(self._memory().upsert, aliases)
+        async with self._remembering:
+            counts = await asyncio.to_thread(self._memory().upsert, aliases)
+            await self._remember(ready.matcher)
+        return counts
 
     async def embed(self, texts: Sequence[str], *, model: str = "", caller: Caller) -> tuple[Vectors, str]:
         """One L2-normalised row for each text, and the model as name:version. Raises `InvalidInput`, and what `Inference` raises."""
@@ -203,7 +211,19 @@ class LabClassifier:
             seconds=round(time.monotonic() - started, 3),
         )
         matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings, ranking)
+        await self._remember(matcher)
         return _Ready(catalogue=catalogue, matcher=matcher, categoriser=Categoriser(catalogue.entries))
+
+    async def _remember(self, matcher: Matcher) -> None:
+        """Let the matcher know the reviewed names as they are now, each embedded once."""
+        names = self._memory().all()
+        meanings = await asyncio.to_thread(lambda: [matcher.read(PrintedTest(name=alias.name)).meaning for alias in names])
+        missing = list(dict.fromkeys(meaning for meaning in meanings if meaning not in self._meanings))
+        if missing:
+            rows, _ = await self._embedder.embed(missing, model=self._model, caller=_CALLER)
+            self._meanings.update(zip(missing, rows, strict=True))
+        vectors = np.stack([self._meanings[meaning] for meaning in meanings]) if meanings else None
+        await asyncio.to_thread(matcher.remember, vectors)
 
     def _memory(self) -> AliasMemory:
         if self._aliases is None:

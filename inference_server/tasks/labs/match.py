@@ -4,22 +4,25 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.aliases import AliasMemory, Remembered
+from inference_server.tasks.labs.aliases import Alias, AliasMemory
 from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.recall import Recall, Recalled
 from inference_server.tasks.labs.ranking import HandRanking, Ranking
 from inference_server.tasks.labs.rerank import Features, column
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
 
 # Queries whose likeness with every name is held at once.
 _AT_ONCE = 32
+# Candidates that reviewed names are weighed against.
+_COMPARED = 10
 # From these on, a likeness is worth telling.
 _TOLD_LEXICAL = 0.5
 _TOLD_MEANING = 0.6
@@ -66,6 +69,12 @@ class MatchSettings:
     believed: float = 0.55
     # Probability of a known component below which nothing fits.
     least_known: float = 0.35
+    # Power of the likeness by which a reviewed name speaks for its code, and what the score of a code not reviewed counts beside it.
+    recall_power: float = 6.0
+    unreviewed: float = 0.15
+    # Share of what was said at which the code of reviewed names is as likely right as wrong, and how steeply that rises.
+    even_share: float = 0.44
+    share_steepness: float = 9.0
 
 
 class Matcher:
@@ -85,33 +94,62 @@ class Matcher:
         self._settings = settings or MatchSettings()
         self._retriever = Retriever(catalogue, vectors, self._settings.retrieval)
         self._ranking = ranking or HandRanking(catalogue.table)
+        self.remember()
 
     def read(self, test: PrintedTest) -> Query:
         """Parse a test and find the readings of its name."""
         return self._retriever.read(test)
 
+    def remember(self, vectors: Vectors | None = None) -> None:
+        """Take the alias memory as it is now. `vectors`: the embedded meanings of its names, in the order of `AliasMemory.all`."""
+        aliases = self._aliases.all()
+        queries = [self.read(PrintedTest(name=alias.name, unit=alias.unit)) for alias in aliases]
+        self._recall = Recall(aliases, queries, vectors, self._catalogue.index.words.features)
+
     def match(self, queries: Sequence[Query], vectors: Vectors, top: int) -> list[Match]:
         """Match each query. `vectors`: the embedded meanings of the queries; `top`: candidates wanted."""
         matches = []
         for start in range(0, len(queries), _AT_ONCE):
-            meanings = self._retriever.meanings(vectors[start : start + _AT_ONCE])
-            pairs = zip(queries[start : start + _AT_ONCE], meanings, strict=True)
-            matches += [self._match(query, self._retriever.retrieve(query, meaning), top) for query, meaning in pairs]
+            rows = vectors[start : start + _AT_ONCE]
+            some = zip(queries[start : start + _AT_ONCE], rows, self._retriever.meanings(rows), strict=True)
+            matches += [self._match(query, row, self._retriever.retrieve(query, meaning), top) for query, row, meaning in some]
         return matches
 
-    def _match(self, query: Query, found: Retrieved, top: int) -> Match:
-        ranked, known = self._ranked(query, found, max(top, 2))
-        remembered = self._remembered(query)
-        if remembered is None:
-            return self._judge(query, ranked, top, known)
-        entry = self._catalogue.entries[self._catalogue.by_code[remembered.code]]
-        first = Candidate(entry=entry, score=remembered.likeness, reasons=("alias",))
-        others = [candidate for candidate in ranked if candidate.entry.code != entry.code]
-        how = "is" if remembered.likeness >= 1 else "resembles"
+    def _match(self, query: Query, vector: NDArray[np.float32], found: Retrieved, top: int) -> Match:
+        ranked, known = self._ranked(query, found, max(top, _COMPARED))
+        alias = self._aliases.find(query.test.name, query.test.unit)
+        if alias is not None and self._may_mean(query, alias):
+            return self._reviewed(alias, 1.0, ranked, top)
+        return self._recalled(query, vector, ranked, top) or self._judge(query, ranked, top, known)
+
+    def _recalled(self, query: Query, vector: NDArray[np.float32], ranked: list[Candidate], top: int) -> Match | None:
+        """What reviewed names like this one say; None when they say less than the catalogue."""
+        votes: dict[str, float] = {}
+        nearest: dict[str, Recalled] = {}
+        for each in self._recall.near(query, vector):
+            if self._may_mean(query, each.alias):
+                code = each.alias.code
+                votes[code] = votes.get(code, 0.0) + each.likeness**self._settings.recall_power * each.trust
+                nearest[code] = max(nearest.get(code, each), each, key=lambda known: known.likeness * known.trust)
+        said = dict(votes)
+        for candidate in ranked:
+            said[candidate.entry.code] = said.get(candidate.entry.code, 0.0) + self._settings.unreviewed * candidate.score
+        best = max(said, key=lambda code: said[code], default="")
+        if best not in votes:
+            return None
+        odds = self._settings.share_steepness * (said[best] / max(sum(said.values()), 1e-9) - self._settings.even_share)
+        others = sorted(ranked, key=lambda candidate: -said[candidate.entry.code])
+        return self._reviewed(nearest[best].alias, nearest[best].trust * float(1 / (1 + np.exp(-odds))), others, top)
+
+    def _reviewed(self, alias: Alias, confidence: float, ranked: list[Candidate], top: int) -> Match:
+        entry = self._catalogue.entries[self._catalogue.by_code[alias.code]]
+        first = Candidate(entry=entry, score=confidence, reasons=("alias",))
+        others = [replace(each, score=min(each.score, 1 - confidence)) for each in ranked if each.entry.code != entry.code]
+        how = "is" if confidence >= 1 else "resembles"
         return Match(
-            status=Status.MATCHED,
-            candidates=(first, *others)[:top],
-            explanation=f"The name {how} the reviewed name {remembered.name!r} of {entry.long_common_name}.",
+            status=Status.MATCHED if confidence >= self._settings.believed else Status.NEEDS_REVIEW,
+            candidates=(first, *sorted(others, key=lambda each: -each.score))[:top],
+            explanation=f"The name {how} the reviewed name {alias.name!r} of {entry.long_common_name}.",
         )
 
     def _ranked(self, query: Query, found: Retrieved, count: int) -> tuple[list[Candidate], float]:
@@ -129,16 +167,15 @@ class Matcher:
         ]
         return candidates, ranked.known
 
-    def _remembered(self, query: Query) -> Remembered | None:
-        found = self._aliases.find(query.parsed.text, query.test.unit)
-        if found is None or found.code not in self._catalogue.by_code:
-            return None
-        place: NDArray[np.int32] = np.array([self._catalogue.by_code[found.code]], np.int32)
+    def _may_mean(self, query: Query, alias: Alias) -> bool:
+        """A reviewed name gives way to a specimen or unit that its code cannot have."""
+        if alias.code not in self._catalogue.by_code:
+            return False
+        place: NDArray[np.int32] = np.array([self._catalogue.by_code[alias.code]], np.int32)
         zero = np.zeros(1, np.float32)
         features = self._catalogue.table.features(query.parsed, query.test.unit, place, zero, zero, zero)[0]
-        # A reviewed name gives way to a specimen or unit that the code cannot have.
-        wrong_unit = features[column("property")] < 0 and not found.unit
-        return None if features[column("specimen")] < 0 or wrong_unit else found
+        wrong_unit = features[column("property")] < 0 and not alias.unit
+        return not (features[column("specimen")] < 0 or wrong_unit)
 
     def _judge(self, query: Query, ranked: list[Candidate], top: int, known: float) -> Match:
         candidates = tuple(ranked[:top])

@@ -38,6 +38,7 @@ _OTHER_WORDS = (
     " laboratorium penanggung jawab kota jalan registrasi umur kelamin pengirim diterima selesai cetak kesimpulan saran"
 ).split()
 _NUMBERED = 0.3
+_COMMONEST = 150
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,7 +81,9 @@ def named_tests(catalogue: Catalogue, printer: Printer, *, hide: bool) -> Iterat
     """A printed test for each name of each listed code; with `hide` the name itself is hidden."""
     for place, entry in enumerate(catalogue.entries):
         if entry.rank:
-            for name in (*entry.english_names, *entry.indonesian_names):
+            # The commonest are printed everywhere.
+            times = 2 if entry.rank <= _COMMONEST else 1
+            for name in (*entry.english_names, *entry.indonesian_names) * times:
                 folded = fold(name)
                 yield Wanted(
                     test=printer.print(entry, text=name),

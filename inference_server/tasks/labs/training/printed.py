@@ -104,7 +104,9 @@ class Printer:
 
     def print(self, entry: Entry, *, text: str = "") -> PrintedTest:
         """One printed test of an entry; `text` is its name, or empty for one made of its axes."""
-        has_field = self._chance(0.65)
+        # A list of names alone says nothing of what it leaves out; a whole report does.
+        is_bare = self._chance(0.4)
+        has_field = not is_bare and self._chance(0.75)
         specimen = self._specimen(entry, field=has_field)
         name = self._named(entry, text)
         if not has_field and specimen:
@@ -113,9 +115,9 @@ class Printer:
         return PrintedTest(
             name=self._misprinted(name) or name,
             specimen=specimen if has_field else "",
-            unit=self._unit(entry) if self._chance(0.7) else "",
-            value=self._value(entry) if self._chance(0.15) else "",
-            heading=self._heading(entry) if self._chance(0.35) else "",
+            unit=self._unit(entry) if not is_bare and self._chance(0.9) else "",
+            value=self._value(entry) if not is_bare and self._chance(0.2) else "",
+            heading=self._heading(entry) if not is_bare and self._chance(0.5) else "",
         )
 
     def _chance(self, share: float) -> bool:
@@ -172,7 +174,7 @@ class Printer:
     def _specimen(self, entry: Entry, *, field: bool) -> str:
         system = entry.system.lower()
         usual = system in ("ser/plas", "ser", "plas", "ppp", "bld", "")
-        if not self._chance(0.8 if field else 0.12 if usual else 0.85):
+        if not self._chance(0.85 if field else 0.12 if usual else 0.92):
             return ""
         return self._one(_SPECIMENS.get(system, (entry.system,)))
 

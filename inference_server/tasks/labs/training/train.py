@@ -109,7 +109,7 @@ def _common(catalogue: Catalogue, prior: Features) -> NDArray[np.float64]:
     """
     listed = np.array([entry.rank > 0 for entry in catalogue.entries])
     ranks = np.array([entry.rank or 1 for entry in catalogue.entries])
-    of_listed = listed * (1.2 - np.minimum(np.log10(ranks) / 4, 1))
+    of_listed = listed * (1.2 - np.minimum(np.log10(ranks) / 4, 1)) ** 2
     beside = np.isin(catalogue.table.group, np.unique(catalogue.table.group[listed]))
     of_others = ~listed * prior * np.where(beside, _BESIDE_LISTED, 1.0)
     weights: NDArray[np.float64] = _LISTED_SHARE * of_listed / of_listed.sum()
