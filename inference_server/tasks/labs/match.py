@@ -116,7 +116,7 @@ class Matcher:
         return matches
 
     def _match(self, query: Query, vector: NDArray[np.float32], found: Retrieved, top: int) -> Match:
-        ranked, known = self._ranked(query, found, max(top, _COMPARED))
+        ranked, known = self._ranked(query, found, max(top, _COMPARED if len(self._recall) else 2))
         alias = self._aliases.find(query.test.name, query.test.unit)
         if alias is not None and self._may_mean(query, alias):
             return self._reviewed(alias, 1.0, ranked, top)

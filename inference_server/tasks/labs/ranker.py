@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -36,6 +37,8 @@ JUDGED = (
     "prior",
 )
 _FORMAT = 1
+_HAND = Weights().vector()
+_TOLD = [COLUMNS.index(name) for name in JUDGED[3:]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,9 +92,17 @@ class Ranker:
 
     def scores(self, columns: Features) -> Features:
         """One score for each row of `COLUMNS`; a softmax over a query's rows gives their shares."""
-        inputs = standardised(columns, self.mean, self.scale)
-        total = sum((network.scores(inputs) for network in self.networks), np.zeros(len(inputs), np.float32))
-        return np.asarray(total / max(len(self.networks), 1) + self.trust * hand_scores(columns), np.float32)
+        learnt = self._joined.scores(standardised(columns, self.mean, self.scale))
+        return np.asarray(learnt + self.trust * hand_scores(columns), np.float32)
+
+    @cached_property
+    def _joined(self) -> Network:
+        """All networks as one, whose score is their mean."""
+        return Network(
+            into=np.concatenate([network.into for network in self.networks], axis=1),
+            bias=np.concatenate([network.bias for network in self.networks]),
+            out=np.concatenate([network.out for network in self.networks]) / np.float32(len(self.networks)),
+        )
 
 
 def standardised(columns: Features, mean: Features, scale: Features) -> Features:
@@ -101,8 +112,7 @@ def standardised(columns: Features, mean: Features, scale: Features) -> Features
 
 def hand_scores(columns: Features) -> Features:
     """What the hand-set weights say of each row."""
-    weights = Weights().vector()
-    return np.asarray(columns[:, : len(weights)] @ weights, np.float32)
+    return np.asarray(columns[:, : len(_HAND)] @ _HAND, np.float32)
 
 
 def shares_of(scores: Features) -> Features:
@@ -115,8 +125,7 @@ def judged(columns: Features, shares: Features, groups: NDArray[np.int32], first
     """`JUDGED` of one query. `shares`: of each candidate; `groups`: their components; `first`, `second`: places of the two best."""
     share = float(np.clip(shares[first], 1e-6, 1 - 1e-6))
     follower = float(shares[second]) if second is not None else 0.0
-    row = columns[first]
-    told = [float(row[COLUMNS.index(name)]) for name in JUDGED[3:]]
+    told = columns[first, _TOLD].tolist()
     return np.array(
         [np.log(share / (1 - share)), np.log(share / max(follower, 1e-6)), float(shares[groups == groups[first]].sum()), *told], np.float32
     )

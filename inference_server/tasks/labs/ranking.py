@@ -18,6 +18,7 @@ from inference_server.tasks.labs.retrieve import Query, Retrieved
 from inference_server.tasks.labs.signals import Signals
 
 _log = structlog.get_logger()
+_AXES = len(Weights().vector())
 SHIPPED = Path(__file__).parent / "data" / "ranker.json"
 
 
@@ -54,19 +55,19 @@ class LearnedRanking:
 
     def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
         """As `Ranking` says."""
-        columns = self._signals.columns(query, found, self._prior)
+        kept, columns = self._signals.columns(query, found, self._prior)
         scores = self._ranker.scores(columns)
         order = np.argsort(-scores, kind="stable")[: max(count, 2)]
         shares = shares_of(scores)
         second = int(order[1]) if len(order) > 1 else None
-        inputs = judged(columns, shares, self._table.group[found.entries], int(order[0]), second)
+        inputs = judged(columns, shares, self._table.group[found.entries[kept]], int(order[0]), second)
         exact, known = float(self._ranker.exact.shares(inputs)), float(self._ranker.known.shares(inputs))
         # What the first does not take is the others' by their shares, and none looks surer than the first.
         rest = max(float(1 - shares[order[0]]), 1e-6)
         confidences = np.minimum(shares[order] / rest * known * (1 - exact), exact)
         confidences[0] = exact
         order = order[:count]
-        return Ranked(order=order, confidences=confidences[:count], known=known, axes=columns[order, : len(Weights().vector())])
+        return Ranked(order=kept[order], confidences=confidences[:count], known=known, axes=columns[order, :_AXES])
 
 
 @dataclass(frozen=True, kw_only=True)

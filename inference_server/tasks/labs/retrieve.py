@@ -107,21 +107,21 @@ class Retriever:
         )
 
     def meanings(self, vectors: Vectors) -> Scores:
-        """Likeness by embedding of queries (rows) with every name (columns)."""
-        return np.asarray(np.maximum(vectors @ self._vectors.T, 0)[:, self._catalogue.names.text_meaning], np.float32)
+        """Likeness by embedding of queries (rows) with every meaning of the catalogue's names (columns)."""
+        return np.asarray(vectors @ self._vectors.T, np.float32)
 
     def retrieve(self, query: Query, meaning: Scores, *, hidden: Collection[str] = ()) -> Retrieved:
         """The entries with the likeliest names. `meaning`: the query's row of `meanings`; `hidden`: folded names that are not looked at."""
         names, share = self._catalogue.names, self._settings.embedding_share
         index = self._catalogue.index
         lexical = self._lexical(query)
+        meaning = np.maximum(meaning.take(names.text_meaning), 0)
         exact = [index.position[text] for text in query.whole if text in index.position and text not in hidden]
         unseen = [index.position[text] for text in hidden if text in index.position]
         if unseen:
-            meaning = meaning.copy()
             lexical[unseen] = meaning[unseen] = 0
         combined = (1 - share) * lexical + share * meaning
-        combined[lexical >= _EQUAL] = 1.0
+        combined[np.flatnonzero(lexical >= _EQUAL)] = 1.0
         chosen = self._chosen(combined, meaning)
         picked = np.flatnonzero(chosen[names.pair_text])
         groups, texts, weights = names.pair_group[picked], names.pair_text[picked], names.pair_weight[picked]

@@ -23,6 +23,8 @@ _GASES = frozenset({"blda", "bldv", "bldc", "bldco", "bldmv"})
 _METHODS = ("automated count", "manual count", "calculated", "ia", "test strip", "confirm", "screen")
 _CLASSES = ("CHEM", "HEM/BC", "DRUG/TOX", "MICRO", "SERO", "COAG", "UA")
 _MOST_WORDS = 8
+# Entries of one test that are looked at closely.
+MOST_RANKED = 64
 _NO_NUMBER = 100_000
 
 # Facts of an entry that no query changes.
@@ -68,6 +70,7 @@ class Signals:
     def __init__(self, entries: Sequence[Entry], table: EntryTable) -> None:
         """`table`: the axes of the same entries."""
         self._table = table
+        self._weights = Weights().vector()
         sizes = np.bincount(table.group) if len(entries) else np.zeros(0, np.int64)
         self.facts = np.array([_facts(entry) for entry in entries], np.float32).reshape(len(entries), len(FACTS))
         self.facts[:, -1] = np.log1p(sizes[table.group]) / 5
@@ -79,29 +82,42 @@ class Signals:
         self._whole = _WordBags([_whole_text(entry) for entry in entries])
         self._heading = lru_cache(maxsize=1024)(self._heading_values)
 
-    def columns(self, query: Query, found: Retrieved, prior: Features) -> Features:
-        """One row for each entry found, one column for each of `COLUMNS`. `prior`: how common each entry of the catalogue is, as log odds."""
-        entries, parsed = found.entries, query.parsed
-        axes = self._table.features(parsed, query.test.unit, entries, found.name, found.own, found.exact)
-        rows = len(entries)
+    def columns(self, query: Query, found: Retrieved, prior: Features) -> tuple[NDArray[np.int64], Features]:
+        """Places of the likeliest entries found; of each a row with `COLUMNS`. `prior`: how common each entry of the catalogue is, as log odds."""
+        parsed = query.parsed
+        axes = self._table.features(parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
+        kept = self._likeliest(axes)
+        entries, count = found.entries[kept], axes.shape[1]
         told = {word for reading in query.readings for word in reading.split()}
-        covered = self._whole.covering(query.told, entries)
-        paired = [
-            found.lexical,
-            found.meaning,
-            found.name - found.name.max(initial=0),
-            found.own - found.own.max(initial=0),
+        paired = (
+            found.lexical[kept],
+            found.meaning[kept],
+            found.name[kept] - found.name.max(initial=0),
+            found.own[kept] - found.own.max(initial=0),
             self._component.covered(told, entries),
-            covered,
+            self._whole.covering(query.told, entries),
             self._heading(query.test.heading)[self._kind_of[entries]],
-            np.full(rows, float(bool(parsed.specimens)), np.float32),
-            np.full(rows, float(bool(parsed.properties)), np.float32),
-            np.full(rows, float(bool(query.test.value)), np.float32),
-            np.full(rows, min(len(parsed.text.split()), _MOST_WORDS) / _MOST_WORDS, np.float32),
+            float(bool(parsed.specimens)),
+            float(bool(parsed.properties)),
+            float(bool(query.test.value)),
+            min(len(parsed.text.split()), _MOST_WORDS) / _MOST_WORDS,
             self.ranked[entries],
             prior[entries] / 5,
-        ]
-        return np.concatenate([axes, np.stack(paired, axis=1), self.facts[entries]], axis=1).astype(np.float32)
+        )
+        rows = np.empty((len(kept), len(COLUMNS)), np.float32)
+        rows[:, :count] = axes[kept]
+        for number, values in enumerate(paired, count):
+            rows[:, number] = values
+        rows[:, count + len(paired) :] = self.facts[entries]
+        return kept, rows
+
+    def _likeliest(self, axes: Features) -> NDArray[np.int64]:
+        """Places of the rows that the hand-set weights like best: the rest is not worth a closer look."""
+        scores = axes @ self._weights
+        if len(scores) > MOST_RANKED:
+            kept = np.argpartition(-scores, MOST_RANKED - 1)[:MOST_RANKED]
+            return np.asarray(kept[np.argsort(-scores[kept], kind="stable")], np.int64)
+        return np.asarray(np.argsort(-scores, kind="stable"), np.int64)
 
     def _heading_values(self, heading: str) -> Features:
         return np.array([heading_fit(heading, *kind) for kind in self._kinds], np.float32)
@@ -112,7 +128,8 @@ class _WordBags:
 
     def __init__(self, texts: Sequence[str]) -> None:
         numbers: dict[str, int] = {}
-        bags = [sorted({numbers.setdefault(word, len(numbers)) for word in text.split()}) for text in texts]
+        # A blank text gets a word of its own, for every entry needs one.
+        bags = [sorted({numbers.setdefault(word, len(numbers)) for word in text.split() or ("",)}) for text in texts]
         self._numbers = numbers
         self._lengths = np.array([len(bag) for bag in bags], np.int32)
         self._starts = np.concatenate(([0], np.cumsum(self._lengths)))[:-1].astype(np.int32)
@@ -123,31 +140,35 @@ class _WordBags:
 
     def covered(self, told: Iterable[str], entries: NDArray[np.int32]) -> Features:
         """Share of each entry's words, by weight, that are told."""
-        shared, whole = self._sums(told, entries)
-        return np.asarray(shared / np.maximum(whole, 1e-6), np.float32)
+        words, starts, weights = self._of(entries)
+        whole = np.add.reduceat(weights, starts) if len(starts) else weights
+        return np.asarray(self._shared(told, words, starts, weights) / np.maximum(whole, 1e-6), np.float32)
 
     def covering(self, readings: Iterable[frozenset[str]], entries: NDArray[np.int32]) -> Features:
         """Share of the told words, by weight, that each entry has; of the reading that it covers best."""
         best = np.zeros(len(entries), np.float32)
-        for words in readings:
-            weight = sum(self._weight[self._numbers[word]] if word in self._numbers else self._unknown for word in words)
+        words, starts, weights = self._of(entries)
+        for told in readings:
+            weight = sum(self._weight[self._numbers[word]] if word in self._numbers else self._unknown for word in told)
             if weight:
-                np.maximum(best, self._sums(words, entries)[0] / np.float32(weight), out=best)
+                np.maximum(best, self._shared(told, words, starts, weights) / np.float32(weight), out=best)
         return best
 
-    def _sums(self, told: Iterable[str], entries: NDArray[np.int32]) -> tuple[Features, Features]:
+    def _of(self, entries: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64], Features]:
+        """Words of the entries one after another, where each entry's begin, and their weights."""
         lengths = self._lengths[entries]
         ends = np.cumsum(lengths)
-        if not len(ends) or not ends[-1]:
-            return np.zeros(len(entries), np.float32), np.zeros(len(entries), np.float32)
-        places = np.repeat(self._starts[entries] - (ends - lengths), lengths) + np.arange(ends[-1], dtype=np.int32)
+        starts = ends - lengths
+        places = np.repeat(self._starts[entries] - starts, lengths) + np.arange(ends[-1] if len(ends) else 0)
         words = self._words[places]
-        weights = self._weight[words]
-        known = np.array([self._numbers[word] for word in told if word in self._numbers], np.int32)
-        hit = np.where(np.isin(words, known), weights, 0)
-        owner = np.repeat(np.arange(len(entries)), lengths)
-        shared = np.bincount(owner, hit, len(entries)).astype(np.float32)
-        return shared, np.bincount(owner, weights, len(entries)).astype(np.float32)
+        return words, starts, self._weight[words]
+
+    def _shared(self, told: Iterable[str], words: NDArray[np.int32], starts: NDArray[np.int64], weights: Features) -> Features:
+        hit = np.zeros(len(words), bool)
+        for word in told:
+            if word in self._numbers:
+                hit |= words == self._numbers[word]
+        return np.asarray(np.add.reduceat(np.where(hit, weights, 0), starts) if len(starts) else weights, np.float32)
 
 
 def _whole_text(entry: Entry) -> str:

@@ -16,7 +16,7 @@ from inference_server.tasks.labs.embed import Embedder
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.names import base_component
 from inference_server.tasks.labs.normalise import PrintedTest, fold, split_axes
-from inference_server.tasks.labs.ranker import Curve, hand_scores
+from inference_server.tasks.labs.ranker import Curve
 from inference_server.tasks.labs.rerank import Features
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retriever
 from inference_server.tasks.labs.signals import Signals
@@ -24,8 +24,6 @@ from inference_server.tasks.labs.training.printed import Printer
 from inference_server.tasks.labs.vectors import embedded_names
 
 CALLER = Caller(client="training", priority=1_000)
-# Candidates of an example that are kept, the likeliest by the hand-set weights first.
-_KEPT = 64
 _AT_ONCE = 32
 # Components are dealt to ten folds: the first is kept to calibrate on, the second to measure on.
 _FOLDS = 10
@@ -141,17 +139,13 @@ def _example(
 ) -> Example:
     entry = catalogue.entries[wanted.entry]
     found = retriever.retrieve(query, meaning, hidden=wanted.hidden)
-    columns = signals.columns(query, found, common)
-    kept = np.argsort(-hand_scores(columns), kind="stable")[:_KEPT]
-    right = np.flatnonzero((found.entries == wanted.entry) & (not wanted.absent))
-    if len(right) and right[0] not in kept:
-        kept = np.append(kept, right[0])
+    kept, columns = signals.columns(query, found, common)
     places = np.flatnonzero((found.entries[kept] == wanted.entry) & (not wanted.absent))
     component = fold(base_component(entry.component))
     return Example(
         test=wanted.test,
         entry=entry,
-        columns=columns[kept],
+        columns=columns,
         groups=catalogue.table.group[found.entries[kept]],
         right=int(places[0]) if len(places) else -1,
         fold=zlib.crc32((wanted.test.name if wanted.absent else component).encode()) % _FOLDS,
