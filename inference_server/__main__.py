@@ -16,6 +16,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inference_server.commands import encoders
 from inference_server.commands.display import ModelsOption, progress_bar
 from inference_server.commands.evaluate import evaluate_cli
 from inference_server.errors import ConfigurationError, InferenceError
@@ -25,6 +26,7 @@ from inference_server.settings import PREFIX, Settings
 cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=True)
 catalogue_cli = typer.Typer(help="The catalogue of lab tests.", no_args_is_help=True)
+encoders.add_to(models_cli)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(catalogue_cli, name="catalogue")
 cli.add_typer(evaluate_cli, name="evaluate")

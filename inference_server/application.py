@@ -43,6 +43,8 @@ class Application:
     labs: LabClassifier
     grpc: GrpcServer
     http: HttpServer
+    # Built-in models of services that are not served.
+    left_out: frozenset[str] = frozenset()
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until `stop`, then leave in order; `hurry` ends the waits."""
@@ -63,13 +65,14 @@ class Application:
     async def _load(self) -> None:
         """Load the models while calls are answered already; those that fail stop nobody else."""
         try:
-            await self.models.load_all()
+            await self.models.load_all(but=self.left_out)
         except InferenceError as error:
             _log.error("models_unavailable", reason=str(error))
         self.lifecycle.advance(Phase.READY)
         await self.grpc.refresh_health()
         _log.info("ready", broken_models=broken_models(self.models))
-        await self._start_labs()
+        if "labs" in self.settings.services:
+            await self._start_labs()
 
     async def _start_labs(self) -> None:
         try:

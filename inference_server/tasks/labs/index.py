@@ -68,7 +68,7 @@ class CosineIndex:
             return np.zeros(count, np.float32)
         # One pass over all postings: adding them feature by feature takes three times as long.
         sums = np.bincount(np.concatenate(postings), np.repeat(weights, lengths), count)
-        return (sums * (1 / max(square, 1e-9) ** 0.5)).astype(np.float32) * self._inverse_norm
+        return np.asarray((sums * (1 / max(square, 1e-9) ** 0.5)).astype(np.float32) * self._inverse_norm)
 
 
 class NameIndex:

@@ -14,8 +14,8 @@ from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.recall import Recall, Recalled
 from inference_server.tasks.labs.ranking import HandRanking, Ranking
+from inference_server.tasks.labs.recall import Recall, Recalled
 from inference_server.tasks.labs.rerank import Features, column
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
 

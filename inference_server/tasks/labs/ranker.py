@@ -6,6 +6,7 @@ Trained by `training`; read from one JSON file, which also says what it was trai
 from __future__ import annotations
 
 import json
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -15,7 +16,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.errors import InvalidCatalogue
+from inference_server.errors import ConfigurationError, InvalidCatalogue
 from inference_server.tasks.labs.rerank import Features, Weights
 from inference_server.tasks.labs.signals import COLUMNS, FACTS
 
@@ -101,7 +102,7 @@ class Ranker:
         return Network(
             into=np.concatenate([network.into for network in self.networks], axis=1),
             bias=np.concatenate([network.bias for network in self.networks]),
-            out=np.concatenate([network.out for network in self.networks]) / np.float32(len(self.networks)),
+            out=(np.concatenate([network.out for network in self.networks]) / len(self.networks)).astype(np.float32),
         )
 
 
@@ -170,6 +171,19 @@ def write_ranker(path: Path, ranker: Ranker) -> None:
         "known": _raw_curve(ranker.known),
     }
     path.write_text(json.dumps(raw, ensure_ascii=False, indent=None, separators=(", ", ": ")).replace('], "', '],\n"') + "\n", "utf-8")
+
+
+def keep_ranker(path: Path, ranker: Ranker) -> None:
+    """Write it in one piece, for the next start. Raises `ConfigurationError`."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".ranker-", dir=path.parent) as scratch:
+            write_ranker(Path(scratch) / path.name, ranker)
+            (Path(scratch) / path.name).replace(path)
+    except OSError as error:
+        raise ConfigurationError(
+            f"{path} cannot be written ({type(error).__name__}); give a --models folder that you may write to."
+        ) from error
 
 
 def _array(values: Sequence[float], length: int) -> Features:

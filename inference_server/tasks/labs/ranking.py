@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -74,7 +74,7 @@ class LearnedRanking:
 class HandSettings:
     """Weights and curves that were set by hand."""
 
-    weights: Weights = Weights()
+    weights: Weights = field(default_factory=Weights)
     # Likeness of the name at which a lone candidate is as likely right as wrong, and how steeply the confidence rises there.
     even_name: float = 0.55
     steepness: float = 12.0
@@ -107,7 +107,7 @@ class HandRanking:
 
 
 def best_ranking(catalogue: Catalogue, trained: Path, shipped: Path = SHIPPED) -> tuple[Ranking, str]:
-    """The ranking of the first of the files that can be read, and what it is called; else the one by hand-set weights. Blocks for the disk."""
+    """The ranking of the first file that can be read, and what it is called; else by hand-set weights. Blocks for the disk."""
     for path, name in ((trained, "trained"), (shipped, "shipped")):
         if not path.is_file():
             continue

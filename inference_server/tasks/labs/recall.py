@@ -42,7 +42,7 @@ class Recall:
     """The reviewed names of one moment. Safe to use from several threads."""
 
     def __init__(self, aliases: Sequence[Alias], queries: Sequence[Query], vectors: Vectors | None, vocabulary: Collection[str]) -> None:
-        """`queries`: the aliases read as printed tests; `vectors`: their meanings, where they are known; `vocabulary`: words of the catalogue."""
+        """`queries`: the aliases, read as tests; `vectors`: their meanings, where they are known; `vocabulary`: the catalogue's words."""
         self._aliases = tuple(aliases)
         self._texts = [telling(query) for query in queries]
         self._words = CosineIndex(text.split() for text in self._texts)

@@ -83,7 +83,7 @@ class Signals:
         self._heading = lru_cache(maxsize=1024)(self._heading_values)
 
     def columns(self, query: Query, found: Retrieved, prior: Features) -> tuple[NDArray[np.int64], Features]:
-        """Places of the likeliest entries found; of each a row with `COLUMNS`. `prior`: how common each entry of the catalogue is, as log odds."""
+        """Places of the likeliest entries found; of each a row with `COLUMNS`. `prior`: of each entry of the catalogue, as log odds."""
         parsed = query.parsed
         axes = self._table.features(parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
         kept = self._likeliest(axes)

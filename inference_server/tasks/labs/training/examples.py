@@ -1,4 +1,4 @@
-"""Examples to learn from: printed tests made out of a catalogue, each with the candidates that the retrieval finds and the right one of them."""
+"""Examples to learn from: printed tests made out of a catalogue, each with the candidates that are found and the right one."""
 
 from __future__ import annotations
 
@@ -29,12 +29,15 @@ _AT_ONCE = 32
 _FOLDS = 10
 CALIBRATION, MEASURED = 0, 1
 # Words of reports that name no test, in English and Indonesian.
-_OTHER_WORDS = (
-    "invoice total page patient name address doctor date birth phone hospital clinic signature verified printed discount payment amount"
-    " tax number room ward insurance referral comment note remark approved specialist consultant street city halaman pasien nama alamat"
-    " dokter tanggal lahir telepon rumah sakit klinik tanda tangan jumlah bayar diskon kamar asuransi rujukan catatan keterangan nomor"
-    " laboratorium penanggung jawab kota jalan registrasi umur kelamin pengirim diterima selesai cetak kesimpulan saran"
-).split()
+_OTHER_WORDS = tuple(
+    (
+        "invoice total page patient name address doctor date birth phone hospital clinic signature verified printed "
+        "discount payment amount tax number room ward insurance referral comment note remark approved specialist "
+        "consultant street city halaman pasien nama alamat dokter tanggal lahir telepon rumah sakit klinik tanda "
+        "tangan jumlah bayar diskon kamar asuransi rujukan catatan keterangan nomor laboratorium penanggung jawab kota "
+        "jalan registrasi umur kelamin pengirim diterima selesai cetak kesimpulan saran"
+    ).split()
+)
 _NUMBERED = 0.3
 _COMMONEST = 150
 
@@ -113,7 +116,13 @@ def without_component(example: Example) -> Example:
 
 
 async def examples(
-    wanted: Sequence[Wanted], catalogue: Catalogue, prior: Curve, embedder: Embedder, models: Path, model: str, progress: Callable[[int], None]
+    wanted: Sequence[Wanted],
+    catalogue: Catalogue,
+    prior: Curve,
+    embedder: Embedder,
+    models: Path,
+    model: str,
+    progress: Callable[[int], None],
 ) -> list[Example]:
     """Retrieve for each; `progress` gets how many are done."""
     vectors = await embedded_names(catalogue.names.meanings, embedder, models, model=model)

@@ -58,7 +58,7 @@ def fit_curve(inputs: Features, truths: NDArray[np.bool_], *, ridge: float = 1.0
 
 
 def fit_network(lists: Sequence[Listed], seed: int, fitting: Fitting, progress: Callable[[int], None]) -> Network:
-    """The network under whose softmax the right candidates are likeliest. `lists`: standardised columns; `progress` gets the rounds done."""
+    """The network under whose softmax the right candidates are likeliest. `lists`: standardised; `progress` gets the rounds done."""
     random = np.random.default_rng(seed)
     width = lists[0].columns.shape[1]
     values: list[Features] = [

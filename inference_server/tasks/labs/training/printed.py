@@ -1,4 +1,4 @@
-"""Makes printed tests out of catalogue entries, as laboratories would write them: shortened, turned round, misspelt, with a unit or without."""
+"""Makes printed tests out of catalogue entries, as laboratories write them: shortened, turned round, misspelt, without a unit."""
 
 from __future__ import annotations
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
@@ -53,7 +53,7 @@ class Plan:
     networks: int = 4
     # Share of the hand-set weights' score that the networks start from.
     trust: float = 0.5
-    fitting: Fitting = Fitting()
+    fitting: Fitting = field(default_factory=Fitting)
 
 
 async def train(inference: Inference, models: Path, *, model: str, progress: Progress, plan: Plan | None = None) -> Ranker:
@@ -123,9 +123,7 @@ def _fitted(found: Sequence[Example], prior: Curve, plan: Plan, progress: Progre
     rows = np.concatenate([example.columns for example in learnt])
     mean, scale = rows.mean(axis=0), np.maximum(rows.std(axis=0), _LEAST_SCALE)
     lists = [
-        Listed(
-            columns=standardised(example.columns, mean, scale), start=plan.trust * hand_scores(example.columns), right=example.right
-        )
+        Listed(columns=standardised(example.columns, mean, scale), start=plan.trust * hand_scores(example.columns), right=example.right)
         for example in learnt
     ]
     rounds = plan.networks * plan.fitting.rounds
@@ -192,5 +190,3 @@ def _figures(ranker: Ranker, found: Sequence[Example]) -> dict[str, float]:
         "top-1": round(float(np.mean(learnt)), 4),
         "expected calibration error": round(float(error), 4),
     }
-
-

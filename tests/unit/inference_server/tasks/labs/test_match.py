@@ -154,7 +154,8 @@ def test_another_number_or_word_is_not_the_reviewed_name(catalogue: Catalogue, a
 
 
 def test_most_reviewed_names_like_it_decide(catalogue: Catalogue, aliases: AliasMemory) -> None:
-    aliases.upsert([Alias(name="Zat ajaib A", code="2345-7"), Alias(name="Zat ajaib, A", code="2345-7"), Alias(name="Zat ajaib A.", code="30350-3")])
+    reviewed = {"Zat ajaib A": "2345-7", "Zat ajaib, A": "2345-7", "Zat ajaib A.": "30350-3"}
+    aliases.upsert([Alias(name=name, code=code) for name, code in reviewed.items()])
     assert "2345-7" == match(catalogue, aliases, PrintedTest(name="zat ajaib (A)")).candidates[0].entry.code
 
 
