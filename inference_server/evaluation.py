@@ -23,13 +23,16 @@ Progress = Callable[[int, int], None]
 _CALLER = Caller(client="evaluation")
 
 
-async def evaluate_labs(table: Path, settings: Settings, progress: Progress) -> labs.LabFigures:
-    """Match the tests of a table. `progress` gets how many are done, and of how many. Raises `InferenceError`."""
+async def evaluate_labs(table: Path, settings: Settings, progress: Progress, *, folds: int = 0) -> labs.LabFigures:
+    """Match the tests of a table; with `folds`, each part of them with the names of the others reviewed.
+
+    `progress` gets how many are done, and of how many. Raises `InferenceError`.
+    """
     gold = labs.read_gold(table)
     async with _loaded(settings, settings.lab_model) as models:
         classifier = lab_classifier(settings, models)
         await classifier.start()
-        return await labs.evaluate(classifier, gold, _CALLER, lambda done: progress(done, len(gold)))
+        return await labs.evaluate(classifier, gold, _CALLER, lambda done: progress(done, len(gold)), folds=folds)
 
 
 async def evaluate_documents(folder: Path, settings: Settings, progress: Progress) -> tuple[documents.DocumentFigures, list[Path]]:

@@ -29,6 +29,8 @@ class Alias:
     code: str
     # Unit for which the name means this code; empty for any.
     unit: str = ""
+    # Catalogue that it was reviewed with, as name:version; empty when it is not known.
+    catalogue: str = ""
 
 
 class AliasMemory:
@@ -97,7 +99,7 @@ def _read(path: Path) -> tuple[list[Alias], list[str]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", "")))
+            aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", ""), catalogue=row.get("catalogue", "")))
         except (ValueError, KeyError, TypeError):
             _log.warning("alias_unreadable", file=str(path), line=number)
             unreadable.append(line)

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.aliases import Alias, AliasMemory, spelling
 from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
 from inference_server.tasks.labs.entries import Entry
@@ -94,15 +94,16 @@ class Matcher:
         self._settings = settings or MatchSettings()
         self._retriever = Retriever(catalogue, vectors, self._settings.retrieval)
         self._ranking = ranking or HandRanking(catalogue.table)
-        self.remember()
+        self.remember(aliases)
 
     def read(self, test: PrintedTest) -> Query:
         """Parse a test and find the readings of its name."""
         return self._retriever.read(test)
 
-    def remember(self, vectors: Vectors | None = None) -> None:
-        """Take the alias memory as it is now. `vectors`: the embedded meanings of its names, in the order of `AliasMemory.all`."""
-        aliases = self._aliases.all()
+    def remember(self, memory: AliasMemory, vectors: Vectors | None = None) -> None:
+        """Take an alias memory as it is now. `vectors`: the embedded meanings of its names, in the order of `AliasMemory.all`."""
+        self._aliases = memory
+        aliases = memory.all()
         queries = [self.read(PrintedTest(name=alias.name, unit=alias.unit)) for alias in aliases]
         self._recall = Recall(aliases, queries, vectors, self._catalogue.index.words.features)
 
@@ -117,20 +118,29 @@ class Matcher:
 
     def _match(self, query: Query, vector: NDArray[np.float32], found: Retrieved, top: int) -> Match:
         ranked, known = self._ranked(query, found, max(top, _COMPARED if len(self._recall) else 2))
+        votes, nearest = self._votes(query, vector)
         alias = self._aliases.find(query.test.name, query.test.unit)
         if alias is not None and self._may_mean(query, alias):
-            return self._reviewed(alias, 1.0, ranked, top)
-        return self._recalled(query, vector, ranked, top) or self._judge(query, ranked, top, known)
+            # It decides; where names like it mean something else, it is less sure.
+            agree, said = votes.get(self._catalogue.current(alias.code), 0.0), sum(votes.values())
+            return self._reviewed(query.test.name, alias, (1 + agree) / (1 + said), ranked, top)
+        return self._recalled(query.test.name, votes, nearest, ranked, top) or self._judge(query, ranked, top, known)
 
-    def _recalled(self, query: Query, vector: NDArray[np.float32], ranked: list[Candidate], top: int) -> Match | None:
-        """What reviewed names like this one say; None when they say less than the catalogue."""
+    def _votes(self, query: Query, vector: NDArray[np.float32]) -> tuple[dict[str, float], dict[str, Recalled]]:
+        """What reviewed names like this one say for each code, and the nearest of each."""
         votes: dict[str, float] = {}
         nearest: dict[str, Recalled] = {}
         for each in self._recall.near(query, vector):
             if self._may_mean(query, each.alias):
-                code = each.alias.code
+                code = self._catalogue.current(each.alias.code)
                 votes[code] = votes.get(code, 0.0) + each.likeness**self._settings.recall_power * each.trust
                 nearest[code] = max(nearest.get(code, each), each, key=lambda known: known.likeness * known.trust)
+        return votes, nearest
+
+    def _recalled(
+        self, name: str, votes: dict[str, float], nearest: dict[str, Recalled], ranked: list[Candidate], top: int
+    ) -> Match | None:
+        """What the votes of reviewed names say; None when they say less than the catalogue."""
         said = dict(votes)
         for candidate in ranked:
             said[candidate.entry.code] = said.get(candidate.entry.code, 0.0) + self._settings.unreviewed * candidate.score
@@ -139,13 +149,13 @@ class Matcher:
             return None
         odds = self._settings.share_steepness * (said[best] / max(sum(said.values()), 1e-9) - self._settings.even_share)
         others = sorted(ranked, key=lambda candidate: -said[candidate.entry.code])
-        return self._reviewed(nearest[best].alias, nearest[best].trust * float(1 / (1 + np.exp(-odds))), others, top)
+        return self._reviewed(name, nearest[best].alias, nearest[best].trust * float(1 / (1 + np.exp(-odds))), others, top)
 
-    def _reviewed(self, alias: Alias, confidence: float, ranked: list[Candidate], top: int) -> Match:
-        entry = self._catalogue.entries[self._catalogue.by_code[alias.code]]
+    def _reviewed(self, name: str, alias: Alias, confidence: float, ranked: list[Candidate], top: int) -> Match:
+        entry = self._catalogue.entries[self._catalogue.by_code[self._catalogue.current(alias.code)]]
         first = Candidate(entry=entry, score=confidence, reasons=("alias",))
         others = [replace(each, score=min(each.score, 1 - confidence)) for each in ranked if each.entry.code != entry.code]
-        how = "is" if confidence >= 1 else "resembles"
+        how = "is" if spelling(alias.name) == spelling(name) else "resembles"
         return Match(
             status=Status.MATCHED if confidence >= self._settings.believed else Status.NEEDS_REVIEW,
             candidates=(first, *sorted(others, key=lambda each: -each.score))[:top],
@@ -169,9 +179,10 @@ class Matcher:
 
     def _may_mean(self, query: Query, alias: Alias) -> bool:
         """A reviewed name gives way to a specimen or unit that its code cannot have."""
-        if alias.code not in self._catalogue.by_code:
+        code = self._catalogue.current(alias.code)
+        if not code:
             return False
-        place: NDArray[np.int32] = np.array([self._catalogue.by_code[alias.code]], np.int32)
+        place: NDArray[np.int32] = np.array([self._catalogue.by_code[code]], np.int32)
         zero = np.zeros(1, np.float32)
         features = self._catalogue.table.features(query.parsed, query.test.unit, place, zero, zero, zero)[0]
         wrong_unit = features[column("property")] < 0 and not alias.unit

@@ -28,15 +28,19 @@ _AT_ONCE = 32
 # Components are dealt to ten folds: the first is kept to calibrate on, the second to measure on.
 _FOLDS = 10
 CALIBRATION, MEASURED = 0, 1
+
+
+def _words(text: str) -> list[str]:
+    return text.split()
+
+
 # Words of reports that name no test, in English and Indonesian.
-_OTHER_WORDS = tuple(
-    (
-        "invoice total page patient name address doctor date birth phone hospital clinic signature verified printed "
-        "discount payment amount tax number room ward insurance referral comment note remark approved specialist "
-        "consultant street city halaman pasien nama alamat dokter tanggal lahir telepon rumah sakit klinik tanda "
-        "tangan jumlah bayar diskon kamar asuransi rujukan catatan keterangan nomor laboratorium penanggung jawab kota "
-        "jalan registrasi umur kelamin pengirim diterima selesai cetak kesimpulan saran"
-    ).split()
+_OTHER_WORDS = _words(
+    "invoice total page patient name address doctor date birth phone hospital clinic signature verified printed "
+    "discount payment amount tax number room ward insurance referral comment note remark approved specialist consultant "
+    "street city halaman pasien nama alamat dokter tanggal lahir telepon rumah sakit klinik tanda tangan jumlah bayar "
+    "diskon kamar asuransi rujukan catatan keterangan nomor laboratorium penanggung jawab kota jalan registrasi umur "
+    "kelamin pengirim diterima selesai cetak kesimpulan saran"
 )
 _NUMBERED = 0.3
 _COMMONEST = 150

@@ -64,7 +64,7 @@ def aliases(tmp_path: Path) -> AliasMemory:
 
 def match(catalogue: Catalogue, aliases: AliasMemory, test: PrintedTest, top: int = 5) -> Match:
     matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32))
-    matcher.remember()
+    matcher.remember(aliases)
     return matcher.match([matcher.read(test)], np.zeros((1, 4), np.float32), top)[0]
 
 
