@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -30,6 +31,11 @@ encoders.add_to(models_cli)
 cli.add_typer(models_cli, name="models")
 cli.add_typer(catalogue_cli, name="catalogue")
 cli.add_typer(evaluate_cli, name="evaluate")
+
+
+# Before numpy is imported: the threads of its matrix products wait by turning, which takes a third of the processor from the engines,
+# and the products here are small. A variable that is set stays as it is.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _print_version(wanted: bool) -> None:
