@@ -75,6 +75,17 @@ def test_lab_tests_are_measured_as_json_and_as_a_table(run: Run, models: Path, t
     assert (0, "0.500") == (status, lines[0][1].strip()), beside
 
 
+def test_lab_tests_are_measured_with_the_names_of_other_parts_reviewed(run: Run, models: Path, tmp_path: Path) -> None:
+    rows = [f"Zat ajaib {kind},,,Chemistry,{code}" for kind, code in (("alfa", "718-7"), ("beta", "2345-7")) for _ in range(12)]
+    marks = ["", ".", " :", "*", "!", " -", "?", "+", "'", " /", " ;", " ~"]
+    printed = [row.replace(",,,", f"{mark},,,", 1) for row, mark in zip(rows, marks * 2, strict=True)]
+    (tmp_path / "tests.csv").write_text("\n".join(["name,specimen,unit,category,loinc", *printed]) + "\n")
+    alone, reviewed = (json.loads(run("labs", "tests.csv", "--models", str(models), "--json", *more)[1]) for more in ((), ("--folds", "4")))
+    assert (0, 1) == (alone["top_1"], reviewed["top_1"])
+    # A heading of the laboratory is no category of ours.
+    assert reviewed["category_accuracy"] is None
+
+
 def test_documents_are_measured_by_page_and_in_all(run: Run, models: Path, tmp_path: Path) -> None:
     folder = tmp_path / "documents"
     folder.mkdir()

@@ -40,6 +40,11 @@ def test_an_alias_of_a_unit_is_for_that_unit_and_wins_over_one_of_any(file: Path
     assert None is code_of(memory, "Kalsium ion", "mg/dL")
 
 
+def test_the_catalogue_that_a_name_was_reviewed_with_is_kept(file: Path) -> None:
+    AliasMemory(file).upsert([Alias(name="Hb", code="718-7", catalogue="loinc:0123")])
+    assert ["loinc:0123"] == [alias.catalogue for alias in AliasMemory(file).all()]
+
+
 def test_a_bad_alias_leaves_all_as_it_was(file: Path) -> None:
     memory = AliasMemory(file)
     with pytest.raises(InvalidInput, match="no letters"):
