@@ -75,7 +75,7 @@ async def test_a_value_is_read_converted_and_flagged(client: labs_pb2_grpc.LabSe
 
 @pytest.mark.parametrize(
     ("request_part", "test_part", "said"),
-    [({"locale": "xx"}, {}, "no locale 'xx'"), ({}, {"sex": "Male"}, "the sex 'Male'"), ({}, {"age_years": -1}, "the age -1.0 years")],
+    [({"locale": "xx"}, {}, "no locale 'xx'"), ({}, {"sex": "Male"}, "the sex 'Male'"), ({}, {"age_years": -1.0}, "the age -1.0 years")],
 )
 async def test_what_is_no_locale_sex_or_age_is_refused(
     labs: LabClassifier, request_part: dict[str, str], test_part: dict[str, object], said: str
