@@ -67,8 +67,8 @@ def test_lab_tests_are_measured_as_json_and_as_a_table(run: Run, models: Path, t
     assert 0 == status, beside
     figures = json.loads(told)
     counts = {"tests": 4, "tests_without_entry": 1, "codes_without_entry": ["9999999-9"]}
-    # Glucose in mg/dL is 2345-7: another property of the same component in the same specimen, and not what the table says. The unit speaks against
-    # it so plainly that it is not among the first 20.
+    # Glucose in mg/dL is 2345-7: another property of the same component in the same specimen, and not what the table says. The unit
+    # speaks against it so plainly that it is not among the first 20.
     shares = {"top_1": 0.5, "recall_20": 0.5, "component_and_specimen_top_1": 1, "category_accuracy": 2 / 3}
     assert counts | shares == {name: figures[name] for name in counts | shares}
     status, table, beside = run("labs", "tests.csv", "--models", str(models))

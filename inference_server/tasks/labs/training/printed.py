@@ -93,6 +93,8 @@ _PARTS = re.compile(r"^(?P<whole>.+?)\.(?P<part>[a-z][\w .]*)$", re.IGNORECASE)
 _COUNTED = re.compile(r"/100 (?:leukocytes|WBC|cells|lymphocytes)$", re.IGNORECASE)
 _ANTIBODY = re.compile(r"^(?P<of>.+?) Ab(?:\.(?P<kind>Ig[AEGM]))?$")
 _ANTIGEN = re.compile(r"^(?P<of>.+?) Ag$")
+# Share of units that belong to another property: laboratories err too.
+_WRONG_UNIT = 0.05
 _NOISE = ("Test", "Level", "Total", "(Serum)", "Assay", "#", "*", "Result", "Quantitative", "- Hasil")
 
 
@@ -179,6 +181,8 @@ class Printer:
         return self._one(_SPECIMENS.get(system, (entry.system,)))
 
     def _unit(self, entry: Entry) -> str:
+        if self._chance(_WRONG_UNIT):
+            return self._one(_UNITS[self._one(tuple(_UNITS))])
         if entry.units and self._chance(0.7):
             return self._one(entry.units)
         return self._one(_UNITS.get(entry.property, ("",)))
