@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import os
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +17,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
+from inference_server.commands import encoders
 from inference_server.commands.compile import compile_models
 from inference_server.commands.display import ModelsOption, progress_bar
 from inference_server.commands.evaluate import evaluate_cli
@@ -26,10 +28,16 @@ from inference_server.settings import PREFIX, Settings
 cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=True)
 catalogue_cli = typer.Typer(help="The catalogue of lab tests.", no_args_is_help=True)
+encoders.add_to(models_cli)
 cli.add_typer(models_cli, name="models")
 models_cli.command("compile")(compile_models)
 cli.add_typer(catalogue_cli, name="catalogue")
 cli.add_typer(evaluate_cli, name="evaluate")
+
+
+# Before numpy is imported: the threads of its matrix products wait by turning, which takes a third of the processor from the engines,
+# and the products here are small. A variable that is set stays as it is.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
 
 
 def _print_version(wanted: bool) -> None:

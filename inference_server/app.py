@@ -23,6 +23,7 @@ from inference_server.engine.selection import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.logs import LogLevels, configure_logging
 from inference_server.models.builders import BUILDERS
+from inference_server.models.builders.bert import build_from_checkpoint
 from inference_server.models.listing import described
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import QueueLimits
@@ -52,10 +53,13 @@ from inference_server.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.reader import DocumentReader
 from inference_server.tasks.documents.values import Limits as DocumentLimits
-from inference_server.tasks.labs.classifier import LabClassifier
+from inference_server.tasks.labs.catalogue import FOLDER
+from inference_server.tasks.labs.classifier import RANKER, LabClassifier
 from inference_server.tasks.labs.classifier import Limits as LabLimits
 from inference_server.tasks.labs.importing import DEFAULT_MODEL, ImportReport
 from inference_server.tasks.labs.importing import import_catalogue as import_into
+from inference_server.tasks.labs.ranker import keep_ranker
+from inference_server.tasks.labs.training.train import train
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import SlideLimits
 
@@ -126,7 +130,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         metrics=ConnectionMetrics(registry, limit_refused=metrics.limit_refused),
         tls=security.tls,
     )
-    broken, degraded = partial(broken_models, models), partial(_degraded, models, labs)
+    broken, degraded = partial(broken_models, models), partial(_degraded, settings, models, labs)
     health = health_app(lifecycle=lifecycle, registry=registry, broken_models=broken, degraded=degraded)
     return Application(
         settings=settings,
@@ -137,6 +141,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         grpc=grpc,
         http=HttpServer(health, address=settings.http),
         close_traces=tracer.close if tracer else lambda: None,
+        left_out=_left_out(settings),
     )
 
 
@@ -160,7 +165,18 @@ def _may_control(settings: Settings) -> bool:
 
 def _tasks(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics) -> list[Service]:
     storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
-    return [_slides(settings, models, storage), _documents(settings, models, storage, metrics), _labs(labs)]
+    services: dict[str, Callable[[], Service]] = {
+        "slides": lambda: _slides(settings, models, storage),
+        "documents": lambda: _documents(settings, models, storage, metrics),
+        "labs": lambda: _labs(labs),
+    }
+    return [compose() for name, compose in services.items() if name in settings.services]
+
+
+def _left_out(settings: Settings) -> frozenset[str]:
+    """Built-in models that no service needs which is served."""
+    needed = {"slides": _SLIDE_MODELS, "documents": DOCUMENT_MODELS, "labs": (DEFAULT_MODEL,)}
+    return frozenset(name for service, names in needed.items() for name in names if service not in settings.services) - {settings.lab_model}
 
 
 def _security(settings: Settings) -> SecurityOptions:
@@ -184,14 +200,14 @@ def _request_limits(settings: Settings) -> RequestLimits:
     )
 
 
-def _degraded(models: ServingModels, labs: LabClassifier) -> dict[str, str]:
+def _degraded(settings: Settings, models: ServingModels, labs: LabClassifier) -> dict[str, str]:
     """Why a service does not answer, by its name; the others do."""
     reasons = {
-        SLIDES: _lack(models, *_SLIDE_MODELS),
-        DOCUMENTS: _lack(models, *DOCUMENT_MODELS),
-        LABS: _lack(models, DEFAULT_MODEL) or labs.absence,
+        "slides": (SLIDES, _lack(models, *_SLIDE_MODELS)),
+        "documents": (DOCUMENTS, _lack(models, *DOCUMENT_MODELS)),
+        "labs": (LABS, _lack(models, settings.lab_model) or labs.absence),
     }
-    return {service: reason for service, reason in reasons.items() if reason}
+    return {service: reason for name, (service, reason) in reasons.items() if reason and name in settings.services}
 
 
 def _lack(models: ServingModels, *names: str) -> str:
@@ -317,6 +333,7 @@ def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
     return LabClassifier(
         models,
         settings.models,
+        model=settings.lab_model,
         limits=LabLimits(
             most_items=settings.max_lab_tests,
             most_characters=settings.max_lab_characters,
@@ -343,15 +360,32 @@ async def import_catalogue(table: Path, settings: Settings, progress: Callable[[
     """Take a Loinc.csv into the repository's catalogue, and embed its names when the encoder is there. Raises `InvalidCatalogue`."""
     models = serving_models(settings, CollectorRegistry())
     try:
-        await models.load(DEFAULT_MODEL)
+        await models.load(settings.lab_model)
         encoder: ServingModels | None = models
     except InferenceError as error:
         _log.warning("names_are_embedded_later", reason=str(error))
         encoder = None
     try:
-        return await import_into(table, settings.models, progress, inference=encoder)
+        return await import_into(table, settings.models, progress, inference=encoder, model=settings.lab_model)
     finally:
         await models.close(grace_seconds=0)
+
+
+async def train_labs(settings: Settings, progress: Callable[[str, int, int], None]) -> Mapping[str, object]:
+    """Train the ranker of lab tests on the repository's catalogue and keep it there: what it was trained on, and how good it is."""
+    models = serving_models(settings, CollectorRegistry())
+    try:
+        await models.load(settings.lab_model)
+        ranker = await train(models, settings.models, model=settings.lab_model, progress=progress)
+    finally:
+        await models.close(grace_seconds=0)
+    keep_ranker(settings.models / FOLDER / RANKER, ranker)
+    return ranker.provenance
+
+
+def import_bert(checkpoint: Path, settings: Settings, name: str) -> Path:
+    """Make a model of the repository from a BERT checkpoint's folder. Raises `ConfigurationError`."""
+    return build_from_checkpoint(checkpoint, settings.models, name)
 
 
 def list_models(models: Path) -> list[tuple[str, ...]]:

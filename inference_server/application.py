@@ -47,12 +47,14 @@ class Application:
     http: HttpServer
     # Sends the traces that are left; blocks.
     close_traces: Callable[[], None]
+    # Built-in models of services that are not served.
+    left_out: frozenset[str] = frozenset()
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until `stop`, then leave in order; `hurry` ends the waits."""
         # A caller of the first moment is told that a model loads, not that there is none; what is wrong is told when they load.
         with contextlib.suppress(InferenceError):
-            await self.models.announce()
+            await self.models.announce(but=self.left_out)
         await self.grpc.start()
         _log.info("listening", grpc=self.grpc.address, http=self.http.address, version=version(), models=str(self.settings.models))
         async with asyncio.TaskGroup() as tasks:
@@ -71,13 +73,14 @@ class Application:
     async def _load(self) -> None:
         """Load the models while calls are answered already; those that fail stop nobody else."""
         try:
-            await self.models.load_all()
+            await self.models.load_all(but=self.left_out)
         except InferenceError as error:
             _log.error("models_unavailable", reason=str(error))
         self.lifecycle.advance(Phase.READY)
         await self.grpc.refresh_health()
         _log.info("ready", broken_models=broken_models(self.models))
-        await self._start_labs()
+        if "labs" in self.settings.services:
+            await self._start_labs()
 
     async def _start_labs(self) -> None:
         try:

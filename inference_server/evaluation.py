@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from inference_server.app import DOCUMENT_MODELS, document_reader, lab_classifier, serving_models
 from inference_server.errors import ConfigurationError, NotFound
+from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
 from inference_server.settings import Settings
@@ -17,19 +18,21 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents import evaluation as documents
 from inference_server.tasks.documents.truth import known_documents
 from inference_server.tasks.labs import evaluation as labs
-from inference_server.tasks.labs.importing import DEFAULT_MODEL
 
 Progress = Callable[[int, int], None]
 _CALLER = Caller(client="evaluation")
 
 
-async def evaluate_labs(table: Path, settings: Settings, progress: Progress) -> labs.LabFigures:
-    """Match the tests of a table. `progress` gets how many are done, and of how many. Raises `InferenceError`."""
+async def evaluate_labs(table: Path, settings: Settings, progress: Progress, *, folds: int = 0) -> labs.LabFigures:
+    """Match the tests of a table; with `folds`, each part of them with the names of the others reviewed.
+
+    `progress` gets how many are done, and of how many. Raises `InferenceError`.
+    """
     gold = labs.read_gold(table)
-    async with _loaded(settings, DEFAULT_MODEL) as models:
+    async with _loaded(settings, settings.lab_model) as models:
         classifier = lab_classifier(settings, models)
         await classifier.start()
-        return await labs.evaluate(classifier, gold, _CALLER, lambda done: progress(done, len(gold)))
+        return await labs.evaluate(classifier, gold, _CALLER, lambda done: progress(done, len(gold)), folds=folds)
 
 
 async def evaluate_documents(folder: Path, settings: Settings, progress: Progress) -> tuple[documents.DocumentFigures, list[Path]]:
@@ -58,4 +61,5 @@ async def _load(models: ServingModels, name: str, folder: Path) -> None:
     except NotFound as error:
         raise ConfigurationError(
             f"INFERENCE_MODELS (--models): {folder} lacks the model {name}. Make it there: inference-server models build --models {folder}"
+            f"{'' if name in BUILDERS else ', or models import-bert for one of your own'}"
         ) from error

@@ -91,6 +91,21 @@ _Weights = Annotated[dict[str, float], NoDecode, BeforeValidator(_weights)]
 _Roots = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_root)]
 
 _Precisions = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_precisions)]
+_SERVICES = ("slides", "documents", "labs")
+
+
+def _services(value: tuple[str, ...]) -> tuple[str, ...]:
+    if not value or not set(value) <= set(_SERVICES):
+        raise ValueError(f"expected one or more of {', '.join(_SERVICES)}, separated by commas")
+    return value
+
+
+def _model_name(value: str) -> str:
+    if not re.fullmatch(r"[A-Za-z0-9_][A-Za-z0-9._-]*", value):
+        raise ValueError("expected the name of a model of the repository, such as all_minilm_l6_v2")
+    return value
+
+
 _SharedMemory = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_comma_separated), AfterValidator(_key_prefixes)]
 
 
@@ -107,6 +122,13 @@ class Settings(BaseSettings):
     )
     write_roots: _Roots = Field(("results",), description="Folders and URL prefixes that artifacts may be written to, separated by commas.")
     allow_http: bool = Field(False, description="Talk to S3 endpoints without TLS, such as a local MinIO.")
+
+    services: Annotated[_Names, AfterValidator(_services)] = Field(
+        _SERVICES, description="Which of slides, documents and labs are served; built-in models of the others are not loaded."
+    )
+    lab_model: Annotated[str, AfterValidator(_model_name)] = Field(
+        "all_minilm_l6_v2", description="Sentence encoder that lab tests are matched with; inference-server models import-bert adds others."
+    )
 
     tls_certificate: Path | None = Field(
         None, description="PEM file of the server's certificate and those up to its root; renewed at will."

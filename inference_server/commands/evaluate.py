@@ -35,6 +35,9 @@ def evaluate_labs(
     ],
     models: ModelsOption = None,
     as_json: AsJson = False,
+    folds: Annotated[
+        int, typer.Option(help="Deal the tests to so many parts; each is matched with the names of the others reviewed.", min=0, max=100)
+    ] = 0,
 ) -> None:
     """Match printed tests whose LOINC code is known, and say how many were right."""
     from inference_server import evaluation
@@ -46,7 +49,7 @@ def evaluate_labs(
         def progress(done: int, total: int) -> None:
             bar.update(task, description="tests", completed=done, total=total)
 
-        figures = asyncio.run(evaluation.evaluate_labs(table, Settings.load(models=models), progress))
+        figures = asyncio.run(evaluation.evaluate_labs(table, Settings.load(models=models), progress, folds=folds))
     if as_json:
         _print_json(asdict(figures))
         return

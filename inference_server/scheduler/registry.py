@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -96,23 +96,24 @@ class ServingModels:
         # What was replaced and still finishes what it has, by the task that waits for it.
         self._retiring: dict[asyncio.Task[None], _Served] = {}
 
-    async def load_all(self) -> None:
+    async def load_all(self, *, but: Collection[str] = ()) -> None:
         """Load every model of the repository, one after another; those that fail are told in `index` and stop nobody else.
 
+        `but`: names that stay as they are.
         Raises `ConfigurationError` when the repository itself cannot be read.
         """
-        for name in await self.announce():
+        for name in await self.announce(but=but):
             try:
                 await self.load(name)
             except InferenceError as error:
                 _log.error("model_unavailable", model=name, reason=str(error))
 
-    async def announce(self) -> Sequence[str]:
+    async def announce(self, *, but: Collection[str] = ()) -> Sequence[str]:
         """Tell of every model of the repository that it will load, and of none that it is not there; returns them in the order of loading.
 
-        Raises `ConfigurationError` when the repository itself cannot be read.
+        `but`: names that stay as they are. Raises `ConfigurationError` when the repository itself cannot be read.
         """
-        names = await self._in_thread(partial(load_order, self._repository))
+        names = [name for name in await self._in_thread(partial(load_order, self._repository)) if name not in but]
         for name in names:
             self._statuses.set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
         return names

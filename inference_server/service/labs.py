@@ -12,11 +12,25 @@ from inference_server.tasks.labs.aliases import Alias
 from inference_server.tasks.labs.classifier import Classification, LabClassifier
 from inference_server.tasks.labs.match import Candidate, Status
 from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.results import Flag, Kind, LabResult
 
 _STATUSES = {
     Status.MATCHED: labs_pb2.MATCH_STATUS_MATCHED,
     Status.NO_MATCH: labs_pb2.MATCH_STATUS_NO_MATCH,
     Status.NEEDS_REVIEW: labs_pb2.MATCH_STATUS_NEEDS_REVIEW,
+}
+
+_KINDS = {
+    Kind.NUMBER: labs_pb2.RESULT_KIND_NUMBER,
+    Kind.TITRE: labs_pb2.RESULT_KIND_TITRE,
+    Kind.ORDINAL: labs_pb2.RESULT_KIND_ORDINAL,
+    Kind.TEXT: labs_pb2.RESULT_KIND_TEXT,
+}
+_FLAGS = {
+    Flag.LOW: labs_pb2.RESULT_FLAG_LOW,
+    Flag.NORMAL: labs_pb2.RESULT_FLAG_NORMAL,
+    Flag.HIGH: labs_pb2.RESULT_FLAG_HIGH,
+    Flag.ABNORMAL: labs_pb2.RESULT_FLAG_ABNORMAL,
 }
 
 
@@ -32,10 +46,19 @@ class LabServicer(labs_pb2_grpc.LabServiceServicer):
     ) -> labs_pb2.ClassifyLabTestsResponse:
         """Category, candidates and verdict of each test."""
         tests = [
-            PrintedTest(name=test.name, value=test.value, unit=test.unit, specimen=test.specimen, reference_range=test.reference_range)
+            PrintedTest(
+                name=test.name,
+                value=test.value,
+                unit=test.unit,
+                specimen=test.specimen,
+                reference_range=test.reference_range,
+                heading=test.heading,
+                sex=test.sex,
+                age=test.age_years if test.HasField("age_years") else None,
+            )
             for test in request.tests
         ]
-        found = await self._labs.classify(tests, top=request.top_k, caller=caller_of(context))
+        found = await self._labs.classify(tests, top=request.top_k, locale=request.locale, caller=caller_of(context))
         return labs_pb2.ClassifyLabTestsResponse(
             classifications=[_classification(test.id, each) for test, each in zip(request.tests, found.tests, strict=True)],
             model=found.model,
@@ -73,6 +96,23 @@ def _classification(identifier: str, found: Classification) -> labs_pb2.LabTestC
         status=_STATUSES[found.match.status],
         candidates=map(_candidate, found.match.candidates),
         explanation=found.match.explanation,
+        result=None if found.result is None else _result(found.result),
+    )
+
+
+def _result(result: LabResult) -> labs_pb2.LabResult:
+    reading, flagged = result.reading, result.flagged
+    return labs_pb2.LabResult(
+        raw=reading.raw,
+        kind=_KINDS[reading.kind],
+        bound=reading.bound,
+        number=reading.number,
+        text=reading.text,
+        unit=reading.unit,
+        converted_number=result.converted_number,
+        converted_unit=result.converted_unit,
+        flag=_FLAGS[flagged.flag] if flagged else labs_pb2.RESULT_FLAG_UNSPECIFIED,
+        flag_basis=flagged.basis if flagged else "",
     )
 
 

@@ -11,15 +11,11 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import structlog
-from rapidfuzz import fuzz, process
 
 from inference_server.errors import InvalidInput, Unavailable
 from inference_server.tasks.labs.normalise import fold
 from inference_server.tasks.labs.units import fold_unit
 
-# Likeness, 0 to 100, from which a name counts as a reviewed one with a spelling mistake; shorter names must be equal.
-_LEAST_LIKENESS = 93
-_SHORTEST_FUZZY = 6
 _LONGEST_NAME = 300
 
 _log = structlog.get_logger()
@@ -33,18 +29,8 @@ class Alias:
     code: str
     # Unit for which the name means this code; empty for any.
     unit: str = ""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Remembered:
-    """An alias that was found."""
-
-    name: str
-    code: str
-    # Unit that the alias is bound to; empty for any.
-    unit: str
-    # 1 when the name is equal, less when it is spelt otherwise.
-    likeness: float
+    # Catalogue that it was reviewed with, as name:version; empty when it is not known.
+    catalogue: str = ""
 
 
 class AliasMemory:
@@ -55,11 +41,9 @@ class AliasMemory:
         self._path = path
         self._lock = threading.Lock()
         self._aliases: dict[tuple[str, str], Alias] = {}
-        self._names: list[str] = []
         aliases, self._unreadable = _read(path)
         for alias in aliases:
             self._aliases[_key(alias)] = alias
-        self._list_names()
 
     def __len__(self) -> int:
         return len(self._aliases)
@@ -77,23 +61,16 @@ class AliasMemory:
                 changed[key] = alias
             self._write(changed.values())
             self._aliases = changed
-            self._list_names()
         return inserted, updated
 
-    def find(self, name: str, unit: str = "") -> Remembered | None:
-        """The alias of a folded name: for its unit first, then for any unit; then of a name that is spelt nearly so."""
-        aliases, names = self._aliases, self._names
-        found = _at(aliases, name, unit)
-        if found is not None:
-            return _remembered(found, 1.0)
-        if len(name) < _SHORTEST_FUZZY or not names:
-            return None
-        near = process.extractOne(name, names, scorer=fuzz.ratio, score_cutoff=_LEAST_LIKENESS)
-        found = _at(aliases, near[0], unit) if near and _digits(near[0]) == _digits(name) else None
-        return _remembered(found, near[1] / 100) if found is not None and near else None
+    def find(self, name: str, unit: str = "") -> Alias | None:
+        """The alias of a name as it is printed, but for case and spaces: for its unit first, then for any unit."""
+        aliases, key = self._aliases, spelling(name)
+        return aliases.get((key, fold_unit(unit))) or aliases.get((key, ""))
 
-    def _list_names(self) -> None:
-        self._names = sorted({name for name, _ in self._aliases})
+    def all(self) -> tuple[Alias, ...]:
+        """Every alias, the longest known first."""
+        return tuple(self._aliases.values())
 
     def _write(self, aliases: Iterable[Alias]) -> None:
         lines = [json.dumps(asdict(alias), ensure_ascii=False) for alias in aliases]
@@ -122,7 +99,7 @@ def _read(path: Path) -> tuple[list[Alias], list[str]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", "")))
+            aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", ""), catalogue=row.get("catalogue", "")))
         except (ValueError, KeyError, TypeError):
             _log.warning("alias_unreadable", file=str(path), line=number)
             unreadable.append(line)
@@ -130,27 +107,24 @@ def _read(path: Path) -> tuple[list[Alias], list[str]]:
 
 
 def _key(alias: Alias) -> tuple[str, str]:
-    return fold(alias.name), fold_unit(alias.unit)
+    return spelling(alias.name), fold_unit(alias.unit)
 
 
 def _checked_key(alias: Alias) -> tuple[str, str]:
     key = _key(alias)
-    if not key[0] or len(alias.name) > _LONGEST_NAME:
+    is_blank = not fold(alias.name)
+    if is_blank or len(alias.name) > _LONGEST_NAME:
         raise InvalidInput(
-            f"an alias has {'no letters or digits' if not key[0] else 'too long a name'}; expected 1 to {_LONGEST_NAME} characters."
+            f"an alias has {'no letters or digits' if is_blank else 'too long a name'}; expected 1 to {_LONGEST_NAME} characters."
         )
     return key
 
 
-def _at(aliases: dict[tuple[str, str], Alias], name: str, unit: str) -> Alias | None:
-    folded = fold_unit(unit)
-    return aliases.get((name, folded)) or aliases.get((name, ""))
+def spelling(name: str) -> str:
+    """A printed name without regard to case and spaces."""
+    return " ".join(name.lower().split())
 
 
-def _digits(text: str) -> str:
-    # T3 and T4, B6 and B12 are alike in letters alone.
+def digits(text: str) -> str:
+    """The digits of a name: T3 and T4, B6 and B12 are alike in letters alone."""
     return "".join(character for character in text if character.isdigit())
-
-
-def _remembered(alias: Alias, likeness: float) -> Remembered:
-    return Remembered(name=alias.name, code=alias.code, unit=alias.unit, likeness=likeness)

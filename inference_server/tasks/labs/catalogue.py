@@ -24,6 +24,8 @@ from inference_server.tasks.labs.rerank import EntryTable
 FOLDER = "_catalogue"
 IMPORTED = "loinc.csv"
 IMPORTED_FACTS = "loinc.json"
+# A replacement may have been replaced itself.
+_MOST_REPLACEMENTS = 5
 _BUILT_IN = Path(str(resources.files("inference_server.tasks.labs"))) / "data"
 
 
@@ -36,10 +38,20 @@ class Catalogue:
     entries: Sequence[Entry]
     # Code → place among the entries.
     by_code: Mapping[str, int]
+    # Deprecated code → the code that stands for it.
+    replaced: Mapping[str, str]
     abbreviations: Abbreviations
     names: Names
     index: NameIndex
     table: EntryTable
+
+    def current(self, code: str) -> str:
+        """The code itself, or what stands for it since it was deprecated; empty when the catalogue has neither."""
+        for _ in range(_MOST_REPLACEMENTS):
+            if code in self.by_code:
+                return code
+            code = self.replaced.get(code, "")
+        return ""
 
 
 def load_catalogue(models: Path, *, built_in: Path = _BUILT_IN) -> Catalogue:
@@ -51,12 +63,22 @@ def load_catalogue(models: Path, *, built_in: Path = _BUILT_IN) -> Catalogue:
     if imported_file.is_file():
         digest.update(imported_file.read_bytes())
         entries, name = join(own, _read_imported(imported_file), _withdrawn(models)), "loinc"
+    abbreviations = read_abbreviations(built_in / "abbreviations.csv")
+    version = f"{name}:{digest.hexdigest()[:12]}"
+    return joined_catalogue(entries, version=version, abbreviations=abbreviations, replaced=_replaced(models))
+
+
+def joined_catalogue(
+    entries: Sequence[Entry], *, version: str, abbreviations: Abbreviations, replaced: Mapping[str, str] | None = None
+) -> Catalogue:
+    """Index entries; takes seconds for tens of thousands of codes."""
     names = build_names(entries)
     return Catalogue(
-        version=f"{name}:{digest.hexdigest()[:12]}",
+        version=version,
         entries=entries,
         by_code={entry.code: number for number, entry in enumerate(entries)},
-        abbreviations=read_abbreviations(built_in / "abbreviations.csv"),
+        replaced=replaced or {},
+        abbreviations=abbreviations,
         names=names,
         index=NameIndex(names.texts),
         table=EntryTable(entries, names.entry_group),
@@ -104,6 +126,14 @@ def read_abbreviations(path: Path) -> Abbreviations:
         if not {"short", "long"} <= set(reader.fieldnames or ()):
             raise InvalidCatalogue(f"{path} lacks the columns short and long.")
         return Abbreviations([(row["short"], row["long"]) for row in reader])
+
+
+def _replaced(models: Path) -> dict[str, str]:
+    try:
+        facts = json.loads((models / FOLDER / IMPORTED_FACTS).read_text("utf-8"))
+        return {str(code): str(other) for code, other in facts["replaced"].items()}
+    except (OSError, ValueError, KeyError, TypeError, AttributeError):
+        return {}
 
 
 def _withdrawn(models: Path) -> frozenset[str]:

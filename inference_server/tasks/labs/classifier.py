@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,15 +19,22 @@ from inference_server.tasks.labs.categorise import Categoriser
 from inference_server.tasks.labs.embed import Embedder, Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.importing import DEFAULT_MODEL
-from inference_server.tasks.labs.match import Candidate, Match, Matcher, MatchSettings
+from inference_server.tasks.labs.match import Candidate, Match, Matcher, MatchSettings, Status
 from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.ranking import best_ranking
+from inference_server.tasks.labs.results import LabResult, lab_result
 from inference_server.tasks.labs.retrieve import Query
 from inference_server.tasks.labs.vectors import embedded_names
 
 _log = structlog.get_logger()
+# Reviewed names are embedded behind every client.
+_CALLER = Caller(client="reviewed names", priority=1_000)
 _DEFAULT_CANDIDATES = 5
 _DEFAULT_HITS = 10
+_OLDEST = 150
 ALIASES = "aliases.jsonl"
+# A ranker that was trained on the repository's own catalogue.
+RANKER = "ranker.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,6 +59,8 @@ class Classification:
     # 0 to 1.
     category_confidence: float
     match: Match
+    # What the value says; None without one.
+    result: LabResult | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,6 +101,9 @@ class LabClassifier:
         self._aliases: AliasMemory | None = None
         self._ready: _Ready | None = None
         self._starting = asyncio.Lock()
+        self._remembering = asyncio.Lock()
+        # Embedded meanings of the reviewed names.
+        self._meanings: dict[str, Vectors] = {}
         self._absence = "the catalogue of lab tests is loading"
 
     @property
@@ -106,9 +118,13 @@ class LabClassifier:
         """
         await self._loaded()
 
-    async def classify(self, tests: Sequence[PrintedTest], *, top: int = 0, caller: Caller) -> Classified:
-        """Category, verdict and `top` candidates (0 for 5) of each test. Raises `InvalidInput`, and what `Inference` raises."""
+    async def classify(self, tests: Sequence[PrintedTest], *, top: int = 0, locale: str = "", caller: Caller) -> Classified:
+        """Category, verdict, result and `top` candidates (0 for 5) of each test. `locale`: of its numbers; id, en or empty.
+
+        Raises `InvalidInput`, and what `Inference` raises.
+        """
         self._check_tests(tests)
+        _check_locale(locale)
         wanted = self._check_count(top, _DEFAULT_CANDIDATES)
         ready = await self._prepared()
         queries = await asyncio.to_thread(lambda: [ready.matcher.read(test) for test in tests])
@@ -117,7 +133,7 @@ class LabClassifier:
         vectors, facts = await self._embedder.embed(meanings, model=self._model, caller=caller)
         place = {meaning: number for number, meaning in enumerate(meanings)}
         rows = vectors[[place[query.meaning] for query in queries]]
-        found = await asyncio.to_thread(_classified, ready, queries, rows, wanted)
+        found = await asyncio.to_thread(_classified, ready, queries, rows, wanted, locale)
         return Classified(tests=found, model=f"{facts.name}:{facts.version}", catalogue=ready.catalogue.version)
 
     async def search(self, query: str, *, limit: int = 0, caller: Caller) -> tuple[Candidate, ...]:
@@ -128,20 +144,36 @@ class LabClassifier:
         return found.tests[0].match.candidates
 
     async def entries(self, codes: Collection[str]) -> dict[str, Entry]:
-        """The catalogue's entries of those codes that it has, by code. Raises `Unavailable`, and what `Inference` raises."""
+        """The catalogue's entries of those codes that it has, or of what stands for them, by code.
+
+        Raises `Unavailable`, and what `Inference` raises.
+        """
         catalogue = (await self._prepared()).catalogue
-        return {code: catalogue.entries[catalogue.by_code[code]] for code in codes if code in catalogue.by_code}
+        current = {code: catalogue.current(code) for code in codes}
+        return {code: catalogue.entries[catalogue.by_code[now]] for code, now in current.items() if now}
 
     async def upsert_aliases(self, aliases: Sequence[Alias]) -> tuple[int, int]:
         """Remember reviewed names for good: counts of new ones and of changed ones. Raises `InvalidInput`, `NotFound`, `Unavailable`."""
         self._check_items(len(aliases), "aliases")
         ready = await self._prepared()
-        unknown = [alias.code for alias in aliases if alias.code not in ready.catalogue.by_code]
+        unknown = [alias.code for alias in aliases if not ready.catalogue.current(alias.code)]
         if unknown:
             raise NotFound(
                 f"the catalogue has no code {unknown[0]!r} ({len(unknown)} unknown); import a Loinc.csv that has it, or correct the code."
             )
-        return await asyncio.to_thread(self._memory().upsert, aliases)
+        # Decided on this catalogue, and on what stands for a code that was deprecated.
+        decided = [replace(each, code=ready.catalogue.current(each.code), catalogue=ready.catalogue.version) for each in aliases]
+        async with self._remembering:
+            counts = await asyncio.to_thread(self._memory().upsert, decided)
+            await self._remember(ready.matcher)
+        return counts
+
+    async def review_with(self, memory: AliasMemory) -> None:
+        """Go by other reviewed names from now on. Raises `Unavailable`, and what `Inference` raises."""
+        ready = await self._prepared()
+        async with self._remembering:
+            self._aliases = memory
+            await self._remember(ready.matcher)
 
     async def embed(self, texts: Sequence[str], *, model: str = "", caller: Caller) -> tuple[Vectors, str]:
         """One L2-normalised row for each text, and the model as name:version. Raises `InvalidInput`, and what `Inference` raises."""
@@ -189,16 +221,30 @@ class LabClassifier:
         catalogue = await asyncio.to_thread(load_catalogue, self._models)
         vectors = await embedded_names(catalogue.names.meanings, self._embedder, self._models, model=self._model)
         memory = await asyncio.to_thread(self._memory)
+        ranking, ranker = await asyncio.to_thread(best_ranking, catalogue, self._models / FOLDER / RANKER)
         _log.info(
             "catalogue_ready",
             catalogue=catalogue.version,
             codes=len(catalogue.entries),
             names=len(catalogue.names.texts),
             aliases=len(memory),
+            ranker=ranker,
             seconds=round(time.monotonic() - started, 3),
         )
-        matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings)
+        matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings, ranking)
+        await self._remember(matcher)
         return _Ready(catalogue=catalogue, matcher=matcher, categoriser=Categoriser(catalogue.entries))
+
+    async def _remember(self, matcher: Matcher) -> None:
+        """Let the matcher know the reviewed names as they are now, each embedded once."""
+        names = self._memory().all()
+        meanings = await asyncio.to_thread(lambda: [matcher.read(PrintedTest(name=alias.name)).meaning for alias in names])
+        missing = list(dict.fromkeys(meaning for meaning in meanings if meaning not in self._meanings))
+        if missing:
+            rows, _ = await self._embedder.embed(missing, model=self._model, caller=_CALLER)
+            self._meanings.update(zip(missing, rows, strict=True))
+        vectors = np.stack([self._meanings[meaning] for meaning in meanings]) if meanings else None
+        await asyncio.to_thread(matcher.remember, self._memory(), vectors)
 
     def _memory(self) -> AliasMemory:
         if self._aliases is None:
@@ -210,7 +256,11 @@ class LabClassifier:
         for number, test in enumerate(tests):
             if not test.name.strip():
                 raise InvalidInput(f"test {number} has no name; expected the name that the laboratory printed.")
-            longest = max(len(text) for text in (test.name, test.value, test.unit, test.specimen, test.reference_range))
+            if test.sex not in ("", "male", "female"):
+                raise InvalidInput(f"test {number} has the sex {test.sex!r}; expected male, female, or nothing when it is not known.")
+            if test.age is not None and not 0 <= test.age <= _OLDEST:
+                raise InvalidInput(f"test {number} has the age {test.age} years; expected 0 to {_OLDEST}, or nothing when it is not known.")
+            longest = max(len(text) for text in (test.name, test.value, test.unit, test.specimen, test.reference_range, test.heading))
             if longest > self._limits.most_characters:
                 raise InvalidInput(
                     f"test {number} has a text of {longest} characters; at most {self._limits.most_characters} are accepted.",
@@ -243,9 +293,17 @@ class LabClassifier:
         return wanted or default
 
 
-def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: int) -> tuple[Classification, ...]:
+def _check_locale(locale: str) -> None:
+    if locale not in ("", "id", "en"):
+        raise InvalidInput(f"there is no locale {locale!r}; expected id, en, or nothing to guess by unit and range.")
+
+
+def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: int, locale: str) -> tuple[Classification, ...]:
     found = []
     for query, match in zip(queries, ready.matcher.match(queries, vectors, top), strict=True):
         category, confidence = ready.categoriser.categorise(query, match)
-        found.append(Classification(category=category, category_confidence=confidence, match=match))
+        believed = match.candidates[0].entry if match.status is Status.MATCHED else None
+        code, component = (believed.code, believed.component) if believed else ("", "")
+        result = lab_result(query.test, code=code, component=component, locale=locale)
+        found.append(Classification(category=category, category_confidence=confidence, match=match, result=result))
     return tuple(found)

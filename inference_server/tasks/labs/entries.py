@@ -111,6 +111,20 @@ def read_official(path: Path, skipped: Skipped, progress: Callable[[int], None])
     return list(entries.values())
 
 
+def read_replacements(path: Path) -> dict[str, str]:
+    """Deprecated code → what stands for it, of a release's MapTo.csv; none when there is no such file. Raises `InvalidCatalogue`.
+
+    Codes that several may stand for are left out: a person must choose.
+    """
+    if not path.is_file():
+        return {}
+    found: dict[str, set[str]] = {}
+    for row in _rows(path, required=("LOINC", "MAP_TO")):
+        if _CODE.fullmatch(row["LOINC"].strip()) and _CODE.fullmatch(row["MAP_TO"].strip()):
+            found.setdefault(row["LOINC"].strip(), set()).add(row["MAP_TO"].strip())
+    return {code: targets.pop() for code, targets in found.items() if len(targets) == 1}
+
+
 def count_rows(path: Path) -> int:
     """Lines after the header, for a progress bar: an upper bound of the rows."""
     with path.open("rb") as file:

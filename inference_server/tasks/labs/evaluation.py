@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import asyncio
 import csv
 import itertools
 import math
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+import tempfile
+import zlib
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller
+from inference_server.tasks.labs.aliases import Alias, AliasMemory
 from inference_server.tasks.labs.categorise import CATEGORIES
 from inference_server.tasks.labs.classifier import LabClassifier, Limits
 from inference_server.tasks.labs.entries import Entry
@@ -108,25 +112,56 @@ def _gold(row: Mapping[str, str], place: str) -> Gold:
     for column in ("name", "loinc"):
         if not texts[column]:
             raise InvalidInput(f"{place}: {column} is empty; expected the name as it is printed, and the LOINC code that is right.")
-    if texts["category"] not in ("", *CATEGORIES):
-        raise InvalidInput(f"{place}: there is no category {texts['category']!r}; expected nothing, or one of: {'; '.join(CATEGORIES)}.")
-    test = PrintedTest(name=texts["name"], value=texts["value"], unit=texts["unit"], specimen=texts["specimen"])
-    return Gold(test=test, code=texts["loinc"], category=texts["category"])
+    # Not one of ours, it is the heading that the laboratory prints the test under.
+    heading = "" if texts["category"] in CATEGORIES else texts["category"]
+    test = PrintedTest(name=texts["name"], value=texts["value"], unit=texts["unit"], specimen=texts["specimen"], heading=heading)
+    return Gold(test=test, code=texts["loinc"], category="" if heading else texts["category"])
 
 
-async def evaluate(labs: LabClassifier, gold: Sequence[Gold], caller: Caller, progress: Callable[[int], None]) -> LabFigures:
-    """Classify the tests as the service does; `progress` gets the count of those done. Raises what `LabClassifier.classify` raises."""
+async def evaluate(
+    labs: LabClassifier, gold: Sequence[Gold], caller: Caller, progress: Callable[[int], None], *, folds: int = 0
+) -> LabFigures:
+    """Classify the tests as the service does; `progress` gets the count of those done.
+
+    With `folds`, the tests are dealt to so many parts, and each part is classified with the names of the others reviewed, in the place of
+    the repository's reviewed names. Raises what `LabClassifier.classify` raises.
+    """
     answers: list[Answer] = []
     model = catalogue = ""
-    for start in range(0, len(gold), _AT_ONCE):
-        some = gold[start : start + _AT_ONCE]
-        found = await labs.classify([each.test for each in some], top=_CANDIDATES, caller=caller)
-        model, catalogue = found.model, found.catalogue
-        pairs = zip(some, found.tests, strict=True)
-        answers += [Answer(gold=each, candidates=test.match.candidates, category=test.category) for each, test in pairs]
-        progress(len(answers))
+    for part, others in _parts(gold, folds):
+        if folds:
+            await _review(labs, others)
+        for start in range(0, len(part), _AT_ONCE):
+            some = part[start : start + _AT_ONCE]
+            found = await labs.classify([each.test for each in some], top=_CANDIDATES, caller=caller)
+            model, catalogue = found.model, found.catalogue
+            pairs = zip(some, found.tests, strict=True)
+            answers += [Answer(gold=each, candidates=test.match.candidates, category=test.category) for each, test in pairs]
+            progress(len(answers))
     entries = await labs.entries({each.code for each in gold})
+    # A deprecated code is right when what stands for it is found.
+    answers = [replace(each, gold=replace(each.gold, code=_now(each.gold.code, entries))) for each in answers]
+    entries = {_now(code, entries): entry for code, entry in entries.items()}
     return figures(answers, entries, model=model, catalogue=catalogue)
+
+
+def _parts(gold: Sequence[Gold], folds: int) -> Iterator[tuple[list[Gold], list[Gold]]]:
+    """Each part and what is not in it; one part that is all of it without `folds`. The same tests are dealt the same way."""
+    fold_of = [zlib.crc32(f"{number} {each.test.name}".encode()) % max(folds, 1) for number, each in enumerate(gold)]
+    for fold in range(max(folds, 1)):
+        pairs = list(zip(gold, fold_of, strict=True))
+        yield [each for each, of in pairs if of == fold], [each for each, of in pairs if of != fold]
+
+
+async def _review(labs: LabClassifier, gold: Sequence[Gold]) -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        memory = AliasMemory(Path(folder) / "aliases.jsonl")
+        await asyncio.to_thread(memory.upsert, [Alias(name=each.test.name, code=each.code, unit=each.test.unit) for each in gold])
+        await labs.review_with(memory)
+
+
+def _now(code: str, entries: Mapping[str, Entry]) -> str:
+    return entries[code].code if code in entries else code
 
 
 def figures(answers: Sequence[Answer], entries: Mapping[str, Entry], *, model: str = "", catalogue: str = "") -> LabFigures:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import tempfile
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -15,12 +15,14 @@ from inference_server.errors import ConfigurationError, InvalidCatalogue
 from inference_server.scheduler.port import Inference
 from inference_server.tasks.labs.catalogue import FOLDER, IMPORTED, IMPORTED_FACTS, load_catalogue
 from inference_server.tasks.labs.embed import Embedder
-from inference_server.tasks.labs.entries import Entry, Skipped, count_rows, read_official, write_entries
+from inference_server.tasks.labs.entries import Entry, Skipped, count_rows, read_official, read_replacements, write_entries
 from inference_server.tasks.labs.names import base_component
 from inference_server.tasks.labs.normalise import fold
 from inference_server.tasks.labs.vectors import embedded_names
 
 Progress = Callable[[int, int], None]
+# Lies beside Loinc.csv in a release, and tells what stands for deprecated codes.
+MAP_TO = "MapTo.csv"
 DEFAULT_MODEL = "all_minilm_l6_v2"
 # A related name that more components share tells none of them: "Chemistry", "Level".
 _MOST_COMPONENTS = 12
@@ -82,7 +84,8 @@ def _read_and_store(csv: Path, models: Path, progress: Progress) -> tuple[int, S
         raise InvalidCatalogue(f"{csv} has no active laboratory code; expected the Loinc.csv of a LOINC release.")
     rows = len(entries) + skipped.total
     progress(rows, rows)
-    _store(csv, models, telling_names(entries), sorted(skipped.withdrawn_codes))
+    facts = {"withdrawn": sorted(skipped.withdrawn_codes), "replaced": read_replacements(csv.with_name(MAP_TO))}
+    _store(csv, models, telling_names(entries), facts)
     return rows, skipped
 
 
@@ -106,9 +109,9 @@ def telling_names(entries: list[Entry]) -> list[Entry]:
     return kept
 
 
-def _store(csv: Path, models: Path, entries: list[Entry], withdrawn: list[str]) -> None:
+def _store(csv: Path, models: Path, entries: list[Entry], more: Mapping[str, object]) -> None:
     folder = models / FOLDER
-    facts = {"file": csv.name, "sha256": _sha256(csv), "codes": len(entries), "withdrawn": withdrawn}
+    facts = {"file": csv.name, "sha256": _sha256(csv), "codes": len(entries), **more}
     try:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".import-", dir=folder) as scratch:

@@ -39,7 +39,7 @@ class CosineIndex:
         self._weight = np.log1p(count / np.maximum(frequency, 1)).astype(np.float32)
         order = np.argsort(features, kind="stable")
         self._postings = texts[order]
-        self._starts = np.concatenate(([0], np.cumsum(frequency)))
+        self._starts = np.concatenate(([0], np.cumsum(frequency))).tolist()
         squares = np.bincount(texts, weights=self._weight[features] ** 2, minlength=count)
         self._inverse_norm = (1 / np.sqrt(np.maximum(squares, 1e-9))).astype(np.float32)
         self._unknown_weight = float(np.log1p(count)) if count else 1.0
@@ -51,17 +51,24 @@ class CosineIndex:
 
     def scores(self, bag: Mapping[str, float], *, unknown: int = 0) -> Scores:
         """Cosine with every text. `bag`: features and their strength, 0 to 1; `unknown`: features that no text has."""
-        scores = np.zeros(len(self._inverse_norm), np.float32)
+        count = len(self._inverse_norm)
         square = unknown * self._unknown_weight**2
+        postings, lengths, weights = [], [], []
         for feature, strength in bag.items():
             number = self._numbers.get(feature)
             if number is None:
                 square += self._unknown_weight**2
                 continue
-            weight = self._weight[number]
-            square += float(weight) ** 2
-            scores[self._postings[self._starts[number] : self._starts[number + 1]]] += strength * weight * weight
-        return scores * self._inverse_norm * np.float32(1 / max(square, 1e-9) ** 0.5)
+            weight = float(self._weight[number])
+            square += weight**2
+            postings.append(self._postings[self._starts[number] : self._starts[number + 1]])
+            lengths.append(len(postings[-1]))
+            weights.append(strength * weight**2)
+        if not postings:
+            return np.zeros(count, np.float32)
+        # One pass over all postings: adding them feature by feature takes three times as long.
+        sums = np.bincount(np.concatenate(postings), np.repeat(weights, lengths), count)
+        return np.asarray((sums * (1 / max(square, 1e-9) ** 0.5)).astype(np.float32) * self._inverse_norm)
 
 
 class NameIndex:

@@ -4,25 +4,30 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.aliases import AliasMemory, Remembered
+from inference_server.tasks.labs.aliases import Alias, AliasMemory, spelling
 from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.rerank import Features, Weights, column
+from inference_server.tasks.labs.ranking import HandRanking, Ranking
+from inference_server.tasks.labs.recall import Recall, Recalled
+from inference_server.tasks.labs.rerank import Features, column
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
 
 # Queries whose likeness with every name is held at once.
 _AT_ONCE = 32
+# Candidates that reviewed names are weighed against.
+_COMPARED = 10
 # From these on, a likeness is worth telling.
 _TOLD_LEXICAL = 0.5
 _TOLD_MEANING = 0.6
-_WORTH_TELLING = 0.3
+# A closest code that is at least as likely is told of a test without a match.
+_WORTH_TELLING = 0.05
 
 
 class Status(enum.Enum):
@@ -60,97 +65,136 @@ class MatchSettings:
     """How names are compared and when a choice is believed."""
 
     retrieval: RetrievalSettings = field(default_factory=RetrievalSettings)
-    weights: Weights = field(default_factory=Weights)
-    # Confidence from which the best candidate is believed.
+    # Probability from which the best candidate is believed.
     believed: float = 0.55
-    # Likeness of the name below which nothing fits.
-    least_name: float = 0.45
-    # Likeness of the name at which a lone candidate is as likely right as wrong, and how steeply the confidence rises there.
-    even_name: float = 0.55
-    steepness: float = 12.0
+    # Probability of a known component below which nothing fits.
+    least_known: float = 0.35
+    # Power of the likeness by which a reviewed name speaks for its code, and what the score of a code not reviewed counts beside it.
+    recall_power: float = 6.0
+    unreviewed: float = 0.15
+    # Share of what was said at which the code of reviewed names is as likely right as wrong, and how steeply that rises.
+    even_share: float = 0.44
+    share_steepness: float = 9.0
 
 
 class Matcher:
     """Matches tests against one catalogue. Blocks; safe to use from several threads."""
 
-    def __init__(self, catalogue: Catalogue, aliases: AliasMemory, vectors: Vectors, settings: MatchSettings | None = None) -> None:
-        """`vectors`: the embedded meanings of the catalogue's names."""
+    def __init__(
+        self,
+        catalogue: Catalogue,
+        aliases: AliasMemory,
+        vectors: Vectors,
+        settings: MatchSettings | None = None,
+        ranking: Ranking | None = None,
+    ) -> None:
+        """`vectors`: the embedded meanings of the catalogue's names; `ranking`: by hand-set weights when None."""
         self._catalogue = catalogue
         self._aliases = aliases
         self._settings = settings or MatchSettings()
         self._retriever = Retriever(catalogue, vectors, self._settings.retrieval)
-        self._weights = self._settings.weights.vector()
+        self._ranking = ranking or HandRanking(catalogue.table)
+        self.remember(aliases)
 
     def read(self, test: PrintedTest) -> Query:
         """Parse a test and find the readings of its name."""
         return self._retriever.read(test)
 
+    def remember(self, memory: AliasMemory, vectors: Vectors | None = None) -> None:
+        """Take an alias memory as it is now. `vectors`: the embedded meanings of its names, in the order of `AliasMemory.all`."""
+        self._aliases = memory
+        aliases = memory.all()
+        queries = [self.read(PrintedTest(name=alias.name, unit=alias.unit)) for alias in aliases]
+        self._recall = Recall(aliases, queries, vectors, self._catalogue.index.words.features)
+
     def match(self, queries: Sequence[Query], vectors: Vectors, top: int) -> list[Match]:
         """Match each query. `vectors`: the embedded meanings of the queries; `top`: candidates wanted."""
         matches = []
         for start in range(0, len(queries), _AT_ONCE):
-            meanings = self._retriever.meanings(vectors[start : start + _AT_ONCE])
-            pairs = zip(queries[start : start + _AT_ONCE], meanings, strict=True)
-            matches += [self._match(query, self._retriever.retrieve(query, meaning), top) for query, meaning in pairs]
+            rows = vectors[start : start + _AT_ONCE]
+            some = zip(queries[start : start + _AT_ONCE], rows, self._retriever.meanings(rows), strict=True)
+            matches += [self._match(query, row, self._retriever.retrieve(query, meaning), top) for query, row, meaning in some]
         return matches
 
-    def _match(self, query: Query, found: Retrieved, top: int) -> Match:
-        ranked = self._ranked(query, found, max(top, 2))
-        remembered = self._remembered(query)
-        if remembered is None:
-            return self._judge(query, ranked, top, float(found.name.max(initial=0)))
-        entry = self._catalogue.entries[self._catalogue.by_code[remembered.code]]
-        first = Candidate(entry=entry, score=remembered.likeness, reasons=("alias",))
-        others = [candidate for candidate in ranked if candidate.entry.code != entry.code]
-        how = "is" if remembered.likeness >= 1 else "resembles"
+    def _match(self, query: Query, vector: NDArray[np.float32], found: Retrieved, top: int) -> Match:
+        ranked, known = self._ranked(query, found, max(top, _COMPARED if len(self._recall) else 2))
+        votes, nearest = self._votes(query, vector)
+        alias = self._aliases.find(query.test.name, query.test.unit)
+        if alias is not None and self._may_mean(query, alias):
+            # It decides; where names like it mean something else, it is less sure.
+            agree, said = votes.get(self._catalogue.current(alias.code), 0.0), sum(votes.values())
+            return self._reviewed(query.test.name, alias, (1 + agree) / (1 + said), ranked, top)
+        return self._recalled(query.test.name, votes, nearest, ranked, top) or self._judge(query, ranked, top, known)
+
+    def _votes(self, query: Query, vector: NDArray[np.float32]) -> tuple[dict[str, float], dict[str, Recalled]]:
+        """What reviewed names like this one say for each code, and the nearest of each."""
+        votes: dict[str, float] = {}
+        nearest: dict[str, Recalled] = {}
+        for each in self._recall.near(query, vector):
+            if self._may_mean(query, each.alias):
+                code = self._catalogue.current(each.alias.code)
+                votes[code] = votes.get(code, 0.0) + each.likeness**self._settings.recall_power * each.trust
+                nearest[code] = max(nearest.get(code, each), each, key=lambda known: known.likeness * known.trust)
+        return votes, nearest
+
+    def _recalled(
+        self, name: str, votes: dict[str, float], nearest: dict[str, Recalled], ranked: list[Candidate], top: int
+    ) -> Match | None:
+        """What the votes of reviewed names say; None when they say less than the catalogue."""
+        said = dict(votes)
+        for candidate in ranked:
+            said[candidate.entry.code] = said.get(candidate.entry.code, 0.0) + self._settings.unreviewed * candidate.score
+        best = max(said, key=lambda code: said[code], default="")
+        if best not in votes:
+            return None
+        odds = self._settings.share_steepness * (said[best] / max(sum(said.values()), 1e-9) - self._settings.even_share)
+        others = sorted(ranked, key=lambda candidate: -said[candidate.entry.code])
+        return self._reviewed(name, nearest[best].alias, nearest[best].trust * float(1 / (1 + np.exp(-odds))), others, top)
+
+    def _reviewed(self, name: str, alias: Alias, confidence: float, ranked: list[Candidate], top: int) -> Match:
+        entry = self._catalogue.entries[self._catalogue.by_code[self._catalogue.current(alias.code)]]
+        first = Candidate(entry=entry, score=confidence, reasons=("alias",))
+        others = [replace(each, score=min(each.score, 1 - confidence)) for each in ranked if each.entry.code != entry.code]
+        how = "is" if spelling(alias.name) == spelling(name) else "resembles"
         return Match(
-            status=Status.MATCHED,
-            candidates=(first, *others)[:top],
-            explanation=f"The name {how} the reviewed name {remembered.name!r} of {entry.long_common_name}.",
+            status=Status.MATCHED if confidence >= self._settings.believed else Status.NEEDS_REVIEW,
+            candidates=(first, *sorted(others, key=lambda each: -each.score))[:top],
+            explanation=f"The name {how} the reviewed name {alias.name!r} of {entry.long_common_name}.",
         )
 
-    def _ranked(self, query: Query, found: Retrieved, count: int) -> list[Candidate]:
-        features = self._catalogue.table.features(query.parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
-        scores = features @ self._weights
-        order = np.argsort(-scores, kind="stable")[:count]
-        confidences = self._confidences(scores[order], found.name[order])
-        return [
+    def _ranked(self, query: Query, found: Retrieved, count: int) -> tuple[list[Candidate], float]:
+        """Candidates, best first, and the probability that the component is known."""
+        if not len(found.entries):
+            return [], 0.0
+        ranked = self._ranking.rank(query, found, count)
+        candidates = [
             Candidate(
                 entry=self._catalogue.entries[found.entries[place]],
                 score=float(confidence),
-                reasons=_reasons(features[place], float(found.lexical[place]), float(found.meaning[place])),
+                reasons=_reasons(axes, float(found.lexical[place]), float(found.meaning[place])),
             )
-            for place, confidence in zip(order, confidences, strict=True)
+            for place, confidence, axes in zip(ranked.order, ranked.confidences, ranked.axes, strict=True)
         ]
+        return candidates, ranked.known
 
-    def _confidences(self, scores: Features, names: Features) -> Features:
-        """Confidence of each candidate, best first: how alike its name is, and how far the others lie behind."""
-        if not len(scores):
-            return scores
-        odds = np.exp(scores - scores[0])
-        shares = odds / odds[:2].sum()
-        alike = 1 / (1 + np.exp(-self._settings.steepness * (names - self._settings.even_name)))
-        # A lower rank never looks surer than a higher one.
-        return np.asarray(np.minimum.accumulate(shares * alike), np.float32)
-
-    def _remembered(self, query: Query) -> Remembered | None:
-        found = self._aliases.find(query.parsed.text, query.test.unit)
-        if found is None or found.code not in self._catalogue.by_code:
-            return None
-        place: NDArray[np.int32] = np.array([self._catalogue.by_code[found.code]], np.int32)
+    def _may_mean(self, query: Query, alias: Alias) -> bool:
+        """A reviewed name gives way to a specimen or unit that its code cannot have."""
+        code = self._catalogue.current(alias.code)
+        if not code:
+            return False
+        place: NDArray[np.int32] = np.array([self._catalogue.by_code[code]], np.int32)
         zero = np.zeros(1, np.float32)
         features = self._catalogue.table.features(query.parsed, query.test.unit, place, zero, zero, zero)[0]
-        # A reviewed name gives way to a specimen or unit that the code cannot have.
-        wrong_unit = features[column("property")] < 0 and not found.unit
-        return None if features[column("specimen")] < 0 or wrong_unit else found
+        wrong_unit = features[column("property")] < 0 and not alias.unit
+        return not (features[column("specimen")] < 0 or wrong_unit)
 
-    def _judge(self, query: Query, ranked: list[Candidate], top: int, name: float) -> Match:
+    def _judge(self, query: Query, ranked: list[Candidate], top: int, known: float) -> Match:
         candidates = tuple(ranked[:top])
         if query.parsed.is_dose:
             explanation = "The name reads as a dose of a medicine, not as a laboratory test."
             return Match(status=Status.NO_MATCH, candidates=candidates, explanation=explanation)
-        if not ranked or name < self._settings.least_name:
-            closest = f"; the closest, {ranked[0].entry.long_common_name}, is too unlike" if name >= _WORTH_TELLING else ""
+        if not ranked or known < self._settings.least_known:
+            closest = f"; the closest, {ranked[0].entry.long_common_name}, is too unlike" if known >= _WORTH_TELLING else ""
             explanation = f"No name of the catalogue resembles {query.parsed.text!r}{closest}."
             return Match(status=Status.NO_MATCH, candidates=candidates, explanation=explanation)
         best = ranked[0]

@@ -69,6 +69,11 @@ class PrintedTest:
     unit: str = ""
     specimen: str = ""
     reference_range: str = ""
+    # Heading of the report that it stands under, such as Hematology.
+    heading: str = ""
+    # Of the person: male, female or empty; in years, None when it is not known.
+    sex: str = ""
+    age: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -86,7 +86,6 @@ class EntryTable:
 
     def __init__(self, entries: Sequence[Entry], entry_group: NDArray[np.int32]) -> None:
         """`entry_group`: the group of each entry, as `Names` has it."""
-        self._entries = entries
         self.group = entry_group
         self._order = np.argsort(entry_group, kind="stable").astype(np.int32)
         self._starts = np.searchsorted(entry_group[self._order], np.arange(int(entry_group.max(initial=-1)) + 2))
@@ -98,6 +97,7 @@ class EntryTable:
         self._challenge, self._challenges = _codes(entry.component.partition("^")[2].lower() for entry in entries)
         self._common = np.array([_commonness(entry.rank) for entry in entries], np.float32)
         self._panel = np.array([entry.scale == "-" or entry.loinc_class.startswith("PANEL") for entry in entries], np.float32)
+        self._bearers = _bearers(entries)
         self._of_axis = lru_cache(maxsize=4096)(self._axis_values)
 
     def members(self, groups: NDArray[np.int64]) -> NDArray[np.int32]:
@@ -132,13 +132,14 @@ class EntryTable:
             self._common[entries],
             self._panel[entries],
         ]
-        return np.stack(columns, axis=1).astype(np.float32)
+        rows = np.empty((len(entries), len(columns)), np.float32)
+        for number, values in enumerate(columns):
+            rows[:, number] = values
+        return rows
 
     def _listed(self, unit: str, entries: NDArray[np.int32]) -> Features:
-        folded = fold_unit(unit)
-        if not folded:
-            return np.zeros(len(entries), np.float32)
-        return np.array([any(folded == fold_unit(each) for each in self._entries[entry].units) for entry in entries], np.float32)
+        bearers = self._bearers.get(fold_unit(unit))
+        return np.zeros(len(entries), np.float32) if bearers is None else np.isin(entries, bearers).astype(np.float32)
 
     def _axis_values(self, axis: str, told: frozenset[str]) -> Features:
         """What each value of an axis is worth, given what the test tells."""
@@ -159,6 +160,15 @@ def _codes(values: Iterable[str]) -> tuple[NDArray[np.int32], list[str]]:
     numbers: dict[str, int] = {}
     codes = [numbers.setdefault(value, len(numbers)) for value in values]
     return np.array(codes, np.int32), list(numbers)
+
+
+def _bearers(entries: Sequence[Entry]) -> dict[str, NDArray[np.int32]]:
+    """Folded unit → the entries that list it."""
+    found: dict[str, list[int]] = {}
+    for number, entry in enumerate(entries):
+        for unit in {fold_unit(each) for each in entry.units} - {""}:
+            found.setdefault(unit, []).append(number)
+    return {unit: np.array(numbers, np.int32) for unit, numbers in found.items()}
 
 
 def _commonness(rank: int) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -47,6 +47,8 @@ class Query:
     readings: Mapping[str, float]
     # Those of them that leave nothing of the name out.
     whole: frozenset[str]
+    # Words of the analyte, in each of its written-out readings.
+    told: tuple[frozenset[str], ...]
     # The text that is embedded.
     meaning: str
 
@@ -88,6 +90,7 @@ class Retriever:
             if joined:
                 readings.setdefault(joined, strength)
         written_out = self._catalogue.abbreviations.expand(parsed.analyte)
+        joined_analyte = self._catalogue.index.joined(parsed.analyte)
         for text, strength in tuple(readings.items()):
             for reading in self._catalogue.abbreviations.expand(text):
                 readings.setdefault(reading, strength)
@@ -99,21 +102,26 @@ class Retriever:
             parsed=_completed(parsed, meant),
             readings=kept,
             whole=whole,
+            told=tuple(frozenset(text.split()) for text in dict.fromkeys((parsed.analyte, *written_out, *filter(None, (joined_analyte,))))),
             meaning=written_out[0] if written_out else parsed.analyte,
         )
 
     def meanings(self, vectors: Vectors) -> Scores:
-        """Likeness by embedding of queries (rows) with every name (columns)."""
-        return np.asarray(np.maximum(vectors @ self._vectors.T, 0)[:, self._catalogue.names.text_meaning], np.float32)
+        """Likeness by embedding of queries (rows) with every meaning of the catalogue's names (columns)."""
+        return np.asarray(vectors @ self._vectors.T, np.float32)
 
-    def retrieve(self, query: Query, meaning: Scores) -> Retrieved:
-        """The entries with the likeliest names. `meaning`: the query's row of `meanings`."""
+    def retrieve(self, query: Query, meaning: Scores, *, hidden: Collection[str] = ()) -> Retrieved:
+        """The entries with the likeliest names. `meaning`: the query's row of `meanings`; `hidden`: folded names that are not looked at."""
         names, share = self._catalogue.names, self._settings.embedding_share
         index = self._catalogue.index
         lexical = self._lexical(query)
-        exact = [index.position[text] for text in query.whole if text in index.position]
+        meaning = np.maximum(meaning.take(names.text_meaning), 0)
+        exact = [index.position[text] for text in query.whole if text in index.position and text not in hidden]
+        unseen = [index.position[text] for text in hidden if text in index.position]
+        if unseen:
+            lexical[unseen] = meaning[unseen] = 0
         combined = (1 - share) * lexical + share * meaning
-        combined[lexical >= _EQUAL] = 1.0
+        combined[np.flatnonzero(lexical >= _EQUAL)] = 1.0
         chosen = self._chosen(combined, meaning)
         picked = np.flatnonzero(chosen[names.pair_text])
         groups, texts, weights = names.pair_group[picked], names.pair_text[picked], names.pair_weight[picked]

@@ -110,6 +110,7 @@ def properties_of(unit: str) -> frozenset[str]:
     return _BY_KINDS.get((top, _denominator_kind(denominator)), frozenset())
 
 
+@lru_cache(maxsize=4096)
 def fold_unit(unit: str) -> str:
     """One spelling for the many of a unit: `µg/dL`, `ug / dl` and `mcg/dL` are the same."""
     text = unit.strip().lower().replace("µ", "u").replace("μ", "u").replace("³", "3").replace("⁹", "9").replace("⁶", "6").replace("×", "x")

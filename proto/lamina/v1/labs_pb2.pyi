@@ -19,6 +19,70 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _ResultKind:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResultKindEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResultKind.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESULT_KIND_UNSPECIFIED: _ResultKind.ValueType  # 0
+    """Never sent."""
+    RESULT_KIND_NUMBER: _ResultKind.ValueType  # 1
+    """A number, or a bound."""
+    RESULT_KIND_TITRE: _ResultKind.ValueType  # 2
+    """A dilution, such as 1:40."""
+    RESULT_KIND_ORDINAL: _ResultKind.ValueType  # 3
+    """Positive or negative."""
+    RESULT_KIND_TEXT: _ResultKind.ValueType  # 4
+    """Other words."""
+
+class ResultKind(_ResultKind, metaclass=_ResultKindEnumTypeWrapper):
+    """What sort of result a value is."""
+
+RESULT_KIND_UNSPECIFIED: ResultKind.ValueType  # 0
+"""Never sent."""
+RESULT_KIND_NUMBER: ResultKind.ValueType  # 1
+"""A number, or a bound."""
+RESULT_KIND_TITRE: ResultKind.ValueType  # 2
+"""A dilution, such as 1:40."""
+RESULT_KIND_ORDINAL: ResultKind.ValueType  # 3
+"""Positive or negative."""
+RESULT_KIND_TEXT: ResultKind.ValueType  # 4
+"""Other words."""
+Global___ResultKind: _TypeAlias = ResultKind  # noqa: Y015
+
+class _ResultFlag:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _ResultFlagEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_ResultFlag.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    RESULT_FLAG_UNSPECIFIED: _ResultFlag.ValueType  # 0
+    """Nothing tells."""
+    RESULT_FLAG_LOW: _ResultFlag.ValueType  # 1
+    """Below its range."""
+    RESULT_FLAG_NORMAL: _ResultFlag.ValueType  # 2
+    """Within it."""
+    RESULT_FLAG_HIGH: _ResultFlag.ValueType  # 3
+    """Above it."""
+    RESULT_FLAG_ABNORMAL: _ResultFlag.ValueType  # 4
+    """Another word than the expected one."""
+
+class ResultFlag(_ResultFlag, metaclass=_ResultFlagEnumTypeWrapper):
+    """Where a result lies."""
+
+RESULT_FLAG_UNSPECIFIED: ResultFlag.ValueType  # 0
+"""Nothing tells."""
+RESULT_FLAG_LOW: ResultFlag.ValueType  # 1
+"""Below its range."""
+RESULT_FLAG_NORMAL: ResultFlag.ValueType  # 2
+"""Within it."""
+RESULT_FLAG_HIGH: ResultFlag.ValueType  # 3
+"""Above it."""
+RESULT_FLAG_ABNORMAL: ResultFlag.ValueType  # 4
+"""Another word than the expected one."""
+Global___ResultFlag: _TypeAlias = ResultFlag  # noqa: Y015
+
 class _MatchStatus:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -56,10 +120,13 @@ class ClassifyLabTestsRequest(_message.Message):
     TESTS_FIELD_NUMBER: _builtins.int
     TOP_K_FIELD_NUMBER: _builtins.int
     REQUEST_ID_FIELD_NUMBER: _builtins.int
+    LOCALE_FIELD_NUMBER: _builtins.int
     top_k: _builtins.int
     """Candidates for each test; 0 for 5."""
     request_id: _builtins.str
     """Copied into the logs; names this run to its caller."""
+    locale: _builtins.str
+    """Whose numbers the values are, where nothing else makes it plain: id (245.000 is 245 thousand) or en; empty to guess."""
     @_builtins.property
     def tests(self) -> _containers.RepeatedCompositeFieldContainer[Global___LabTest]:
         """The tests, as a laboratory printed them."""
@@ -70,10 +137,11 @@ class ClassifyLabTestsRequest(_message.Message):
         tests: _abc.Iterable[Global___LabTest] | None = ...,
         top_k: _builtins.int = ...,
         request_id: _builtins.str = ...,
+        locale: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["request_id", b"request_id", "tests", b"tests", "top_k", b"top_k"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["locale", b"locale", "request_id", b"request_id", "tests", b"tests", "top_k", b"top_k"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
@@ -91,6 +159,9 @@ class LabTest(_message.Message):
     UNIT_FIELD_NUMBER: _builtins.int
     SPECIMEN_FIELD_NUMBER: _builtins.int
     REFERENCE_RANGE_FIELD_NUMBER: _builtins.int
+    HEADING_FIELD_NUMBER: _builtins.int
+    SEX_FIELD_NUMBER: _builtins.int
+    AGE_YEARS_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """Names the test to its caller."""
     name: _builtins.str
@@ -103,6 +174,12 @@ class LabTest(_message.Message):
     """Specimen, when it is told apart from the name."""
     reference_range: _builtins.str
     """Reference range as printed; may be empty."""
+    heading: _builtins.str
+    """Heading of the report that it stands under, such as Hematology; may be empty."""
+    sex: _builtins.str
+    """Of the person: male, female, or empty when it is not known."""
+    age_years: _builtins.float
+    """Of the person, in years; absent when it is not known."""
     def __init__(
         self,
         *,
@@ -112,12 +189,17 @@ class LabTest(_message.Message):
         unit: _builtins.str = ...,
         specimen: _builtins.str = ...,
         reference_range: _builtins.str = ...,
+        heading: _builtins.str = ...,
+        sex: _builtins.str = ...,
+        age_years: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_age_years", b"_age_years", "age_years", b"age_years"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["id", b"id", "name", b"name", "reference_range", b"reference_range", "specimen", b"specimen", "unit", b"unit", "value", b"value"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_age_years", b"_age_years", "age_years", b"age_years", "heading", b"heading", "id", b"id", "name", b"name", "reference_range", b"reference_range", "sex", b"sex", "specimen", b"specimen", "unit", b"unit", "value", b"value"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    def WhichOneof(self, oneof_group: _Never) -> None: ...
+    _WhichOneofReturnType__age_years: _TypeAlias = _typing.Literal["age_years"]  # noqa: Y015
+    _WhichOneofArgType__age_years: _TypeAlias = _typing.Literal["_age_years", b"_age_years"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__age_years) -> _WhichOneofReturnType__age_years | None: ...
 
 Global___LabTest: _TypeAlias = LabTest  # noqa: Y015
 
@@ -165,6 +247,7 @@ class LabTestClassification(_message.Message):
     STATUS_FIELD_NUMBER: _builtins.int
     CANDIDATES_FIELD_NUMBER: _builtins.int
     EXPLANATION_FIELD_NUMBER: _builtins.int
+    RESULT_FIELD_NUMBER: _builtins.int
     id: _builtins.str
     """As requested."""
     category: _builtins.str
@@ -179,6 +262,10 @@ class LabTestClassification(_message.Message):
     def candidates(self) -> _containers.RepeatedCompositeFieldContainer[Global___LoincCandidate]:
         """Best first. Also given without a match, for a reviewer."""
 
+    @_builtins.property
+    def result(self) -> Global___LabResult:
+        """What the value says; absent without a value."""
+
     def __init__(
         self,
         *,
@@ -188,14 +275,80 @@ class LabTestClassification(_message.Message):
         status: Global___MatchStatus.ValueType = ...,
         candidates: _abc.Iterable[Global___LoincCandidate] | None = ...,
         explanation: _builtins.str = ...,
+        result: Global___LabResult | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["result", b"result"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "category", b"category", "category_confidence", b"category_confidence", "explanation", b"explanation", "id", b"id", "status", b"status"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["candidates", b"candidates", "category", b"category", "category_confidence", b"category_confidence", "explanation", b"explanation", "id", b"id", "result", b"result", "status", b"status"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___LabTestClassification: _TypeAlias = LabTestClassification  # noqa: Y015
+
+@_typing.final
+class LabResult(_message.Message):
+    """What a printed value says."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    RAW_FIELD_NUMBER: _builtins.int
+    KIND_FIELD_NUMBER: _builtins.int
+    BOUND_FIELD_NUMBER: _builtins.int
+    NUMBER_FIELD_NUMBER: _builtins.int
+    TEXT_FIELD_NUMBER: _builtins.int
+    UNIT_FIELD_NUMBER: _builtins.int
+    CONVERTED_NUMBER_FIELD_NUMBER: _builtins.int
+    CONVERTED_UNIT_FIELD_NUMBER: _builtins.int
+    FLAG_FIELD_NUMBER: _builtins.int
+    FLAG_BASIS_FIELD_NUMBER: _builtins.int
+    raw: _builtins.str
+    """As printed."""
+    kind: Global___ResultKind.ValueType
+    """What sort of result it is."""
+    bound: _builtins.str
+    """<, <=, > or >= where the number is a bound; empty otherwise."""
+    number: _builtins.float
+    """The number; of a titre what one is diluted to (40 of 1:40); absent for words."""
+    text: _builtins.str
+    """positive, negative, or the words as printed; empty for numbers."""
+    unit: _builtins.str
+    """Unit in UCUM's spelling; as printed where that is not known."""
+    converted_number: _builtins.float
+    """The number in the unit of the other system (mmol/L for mg/dL), of a believed match whose molar mass is known; absent otherwise."""
+    converted_unit: _builtins.str
+    """That unit, in UCUM's spelling."""
+    flag: Global___ResultFlag.ValueType
+    """Where it lies."""
+    flag_basis: _builtins.str
+    """What the flag is by: reported range, or sex and age; empty without one."""
+    def __init__(
+        self,
+        *,
+        raw: _builtins.str = ...,
+        kind: Global___ResultKind.ValueType = ...,
+        bound: _builtins.str = ...,
+        number: _builtins.float | None = ...,
+        text: _builtins.str = ...,
+        unit: _builtins.str = ...,
+        converted_number: _builtins.float | None = ...,
+        converted_unit: _builtins.str = ...,
+        flag: Global___ResultFlag.ValueType = ...,
+        flag_basis: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_converted_number", b"_converted_number", "_number", b"_number", "converted_number", b"converted_number", "number", b"number"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_converted_number", b"_converted_number", "_number", b"_number", "bound", b"bound", "converted_number", b"converted_number", "converted_unit", b"converted_unit", "flag", b"flag", "flag_basis", b"flag_basis", "kind", b"kind", "number", b"number", "raw", b"raw", "text", b"text", "unit", b"unit"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__converted_number: _TypeAlias = _typing.Literal["converted_number"]  # noqa: Y015
+    _WhichOneofArgType__converted_number: _TypeAlias = _typing.Literal["_converted_number", b"_converted_number"]  # noqa: Y015
+    _WhichOneofReturnType__number: _TypeAlias = _typing.Literal["number"]  # noqa: Y015
+    _WhichOneofArgType__number: _TypeAlias = _typing.Literal["_number", b"_number"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__converted_number) -> _WhichOneofReturnType__converted_number | None: ...
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__number) -> _WhichOneofReturnType__number | None: ...
+
+Global___LabResult: _TypeAlias = LabResult  # noqa: Y015
 
 @_typing.final
 class LoincCandidate(_message.Message):
@@ -221,7 +374,7 @@ class LoincCandidate(_message.Message):
     property: _builtins.str
     """Property axis."""
     score: _builtins.float
-    """0 to 1."""
+    """Probability that this is the code, 0 to 1; 1 for a reviewed name."""
     @_builtins.property
     def reasons(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """What spoke for it: alias, lexical, embedding, unit, specimen."""

@@ -52,6 +52,9 @@ BAD = {
     "a folder of models that cannot be made": (("models", "build", "--models", "/dev/null/models"), "he_baseline cannot be written to"),
     "a table that is a folder": (("catalogue", "import", ".", "--models", "."), ". is no file; expected the Loinc.csv"),
     "a table that is not there": (("catalogue", "import", "absent.csv", "--models", "."), "absent.csv does not exist"),
+    "a checkpoint that is not there": (("models", "import-bert", "absent", "--models", "."), "absent has no config.json"),
+    "a model's name that is none": (("models", "import-bert", ".", "--name", "a/b", "--models", "."), "expected the name of a model"),
+    "a service that there is not": (("serve", "--services", "labs,coffee"), "INFERENCE_SERVICES (--services): expected one or more of"),
     "a flag that there is not": (("serve", "--listn", "x"), "No such option: --listn"),
 }
 

@@ -9,8 +9,11 @@ import numpy as np
 import pytest
 from lamina.v1 import labs_pb2, labs_pb2_grpc
 
+from inference_server.errors import InvalidInput
+from inference_server.scheduler.port import Caller
 from inference_server.service.labs import LabServicer
 from inference_server.tasks.labs.classifier import LabClassifier
+from inference_server.tasks.labs.normalise import PrintedTest
 
 
 @pytest.fixture
@@ -46,6 +49,40 @@ async def test_classifications_come_in_the_order_of_the_request(client: labs_pb2
     assert 0.9 < first.category_confidence <= 1
     assert "Urine" == response.classifications[2].candidates[0].system
     assert ("all_minilm_l6_v2:1", True) == (response.model, response.catalogue.startswith("builtin:"))
+
+
+async def test_a_value_is_read_converted_and_flagged(client: labs_pb2_grpc.LabServiceStub) -> None:
+    tests = [
+        labs_pb2.LabTest(name="Gula darah puasa", value="105", unit="mg/dL", reference_range="70 - 99"),
+        labs_pb2.LabTest(name="Hemoglobin", value="11,5", unit="gr/dl", sex="female", age_years=30, heading="Hematologi"),
+        labs_pb2.LabTest(name="Trombosit", value="245.000", unit="/uL"),
+        labs_pb2.LabTest(name="HBsAg", value="Non Reaktif", reference_range="Non Reaktif"),
+        labs_pb2.LabTest(name="Hemoglobin", unit="g/dL"),
+    ]
+    found = await client.ClassifyLabTests(labs_pb2.ClassifyLabTestsRequest(tests=tests))
+    glucose, hemoglobin, platelets, antigen = (each.result for each in found.classifications[:4])
+    assert ("105", labs_pb2.RESULT_FLAG_HIGH, "reported range", "mmol/L") == (
+        glucose.raw, glucose.flag, glucose.flag_basis, glucose.converted_unit
+    )  # fmt: skip
+    assert 5.83 == pytest.approx(glucose.converted_number, abs=0.01)
+    assert (11.5, "g/dL", labs_pb2.RESULT_FLAG_LOW, "sex and age") == (
+        hemoglobin.number, hemoglobin.unit, hemoglobin.flag, hemoglobin.flag_basis
+    )  # fmt: skip
+    assert (245_000, labs_pb2.RESULT_FLAG_UNSPECIFIED) == (platelets.number, platelets.flag)
+    assert ("negative", False, labs_pb2.RESULT_FLAG_NORMAL) == (antigen.text, antigen.HasField("number"), antigen.flag)
+    assert not found.classifications[4].HasField("result")
+
+
+@pytest.mark.parametrize(
+    ("request_part", "test_part", "said"),
+    [({"locale": "xx"}, {}, "no locale 'xx'"), ({}, {"sex": "Male"}, "the sex 'Male'"), ({}, {"age_years": -1.0}, "the age -1.0 years")],
+)
+async def test_what_is_no_locale_sex_or_age_is_refused(
+    labs: LabClassifier, request_part: dict[str, str], test_part: dict[str, object], said: str
+) -> None:
+    test = PrintedTest(name="Hb", sex=str(test_part.get("sex", "")), age=test_part.get("age_years"))  # type: ignore[arg-type]
+    with pytest.raises(InvalidInput, match=said):
+        await labs.classify([test], locale=request_part.get("locale", ""), caller=Caller(client="test"))
 
 
 async def test_aliases_are_counted_and_then_found(client: labs_pb2_grpc.LabServiceStub) -> None:

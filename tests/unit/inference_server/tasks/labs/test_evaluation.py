@@ -125,7 +125,6 @@ BAD = {
     "there are no rows": (f"{HEADER}\n", "has no rows"),
     "a name is empty": (f"{HEADER}\n ,,,,718-7\n", "line 2: name is empty"),
     "a code is missing": (f"{HEADER}\nHb,,,,718-7\nHb\n", "line 3: loinc is empty"),
-    "a category is unknown": (f"{HEADER}\nHb,,,Blood,718-7\n", "there is no category 'Blood'; expected nothing, or one of: Liver"),
     "a quote is missing": (f'{HEADER}\n"Hb,,,,718-7\n' + "Hb,,,,718-7\n" * 30, "more than 300 characters"),
 }
 

@@ -53,6 +53,15 @@ def write_built_in(folder: Path) -> Path:
     return folder
 
 
+async def test_a_deprecated_code_is_taken_for_what_stands_for_it(tmp_path: Path) -> None:
+    """Of MapTo.csv beside the table; a code that several may stand for is left to a person."""
+    rows = (("99002-6", "88888-8"), ("88888-8", "718-7"), ("77777-7", "718-7"), ("77777-7", "99001-8"))
+    write_table(tmp_path / "MapTo.csv", rows, ("LOINC", "MAP_TO"))
+    await import_catalogue(write_table(tmp_path / "Loinc.csv"), tmp_path / "models", lambda done, total: None)
+    catalogue = load_catalogue(tmp_path / "models", built_in=write_built_in(tmp_path / "data"))
+    assert ["718-7", "718-7", "", ""] == [catalogue.current(code) for code in ("718-7", "99002-6", "77777-7", "12345-1")]
+
+
 @pytest.fixture
 async def imported(tmp_path: Path) -> tuple[ImportReport, Catalogue]:
     report = await import_catalogue(write_table(tmp_path / "Loinc.csv"), tmp_path / "models", lambda done, total: None)

@@ -64,6 +64,7 @@ def aliases(tmp_path: Path) -> AliasMemory:
 
 def match(catalogue: Catalogue, aliases: AliasMemory, test: PrintedTest, top: int = 5) -> Match:
     matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32))
+    matcher.remember(aliases)
     return matcher.match([matcher.read(test)], np.zeros((1, 4), np.float32), top)[0]
 
 
@@ -131,6 +132,31 @@ def test_a_reviewed_name_goes_before_anything_else(catalogue: Catalogue, aliases
         found.status, found.candidates[0].entry.code, found.candidates[0].reasons, found.candidates[0].score
     )  # fmt: skip
     assert 1 == sum(candidate.entry.code == "2085-9" for candidate in found.candidates)
+
+
+@pytest.mark.parametrize(
+    "printed", ["Kolesterl LDL direk", "LDL-kolesterol direk", "kolesterol LDL (direk)", "Kolesterol LDL Direk, serum"]
+)
+def test_a_reviewed_name_is_recognised_in_another_spelling_or_order(catalogue: Catalogue, aliases: AliasMemory, printed: str) -> None:
+    aliases.upsert([Alias(name="Kolesterol LDL direk", code="99004-2")])
+    found = match(catalogue, aliases, PrintedTest(name=printed))
+    assert ("99004-2", ("alias",)) == (found.candidates[0].entry.code, found.candidates[0].reasons)
+
+
+@pytest.mark.parametrize(
+    ("reviewed", "printed"),
+    [("Vitamin B12 serum", "Vitamin B6 serum"), ("SGOT", "SGPT"), ("Glucose lymphocytes", "Glucose cholesterol")],
+)
+def test_another_number_or_word_is_not_the_reviewed_name(catalogue: Catalogue, aliases: AliasMemory, reviewed: str, printed: str) -> None:
+    aliases.upsert([Alias(name=reviewed, code="30350-3")])
+    found = match(catalogue, aliases, PrintedTest(name=printed))
+    assert (Status.MATCHED, "30350-3") != (found.status, found.candidates[0].entry.code if found.candidates else "")
+
+
+def test_most_reviewed_names_like_it_decide(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    reviewed = {"Zat ajaib A": "2345-7", "Zat ajaib, A": "2345-7", "Zat ajaib A.": "30350-3"}
+    aliases.upsert([Alias(name=name, code=code) for name, code in reviewed.items()])
+    assert "2345-7" == match(catalogue, aliases, PrintedTest(name="zat ajaib (A)")).candidates[0].entry.code
 
 
 def test_a_reviewed_name_gives_way_to_a_specimen_or_unit_that_its_code_cannot_have(catalogue: Catalogue, aliases: AliasMemory) -> None:

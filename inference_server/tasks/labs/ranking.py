@@ -1,0 +1,118 @@
+"""Puts the entries found for a test in order and says how far the first is to be believed: as was learnt, or by hand-set weights."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Protocol
+
+import numpy as np
+import structlog
+from numpy.typing import NDArray
+
+from inference_server.errors import InvalidCatalogue
+from inference_server.tasks.labs.catalogue import Catalogue
+from inference_server.tasks.labs.ranker import Ranker, judged, read_ranker, shares_of
+from inference_server.tasks.labs.rerank import EntryTable, Features, Weights
+from inference_server.tasks.labs.retrieve import Query, Retrieved
+from inference_server.tasks.labs.signals import Signals
+
+_log = structlog.get_logger()
+_AXES = len(Weights().vector())
+SHIPPED = Path(__file__).parent / "data" / "ranker.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranked:
+    """Entries found for one test, best first."""
+
+    # Places among those found.
+    order: NDArray[np.int64]
+    # 0 to 1, falling; of the first, the probability that it is the code.
+    confidences: Features
+    # Probability that the component is in the catalogue.
+    known: float
+    # The columns of `rerank.Weights`, one row for each of `order`.
+    axes: Features
+
+
+class Ranking(Protocol):
+    """Orders what was found."""
+
+    def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
+        """The best `count` of the entries found, of which there is at least one."""
+        ...
+
+
+class LearnedRanking:
+    """By a trained ranker."""
+
+    def __init__(self, ranker: Ranker, catalogue: Catalogue) -> None:
+        self._ranker = ranker
+        self._table = catalogue.table
+        self._signals = Signals(catalogue.entries, catalogue.table)
+        self._prior = ranker.prior.log_odds(self._signals.facts)
+
+    def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
+        """As `Ranking` says."""
+        kept, columns = self._signals.columns(query, found, self._prior)
+        scores = self._ranker.scores(columns)
+        order = np.argsort(-scores, kind="stable")[: max(count, 2)]
+        shares = shares_of(scores)
+        second = int(order[1]) if len(order) > 1 else None
+        inputs = judged(columns, shares, self._table.group[found.entries[kept]], int(order[0]), second)
+        exact, known = float(self._ranker.exact.shares(inputs)), float(self._ranker.known.shares(inputs))
+        # What the first does not take is the others' by their shares, and none looks surer than the first.
+        rest = max(float(1 - shares[order[0]]), 1e-6)
+        confidences = np.minimum(shares[order] / rest * known * (1 - exact), exact)
+        confidences[0] = exact
+        order = order[:count]
+        return Ranked(order=kept[order], confidences=confidences[:count], known=known, axes=columns[order, :_AXES])
+
+
+@dataclass(frozen=True, kw_only=True)
+class HandSettings:
+    """Weights and curves that were set by hand."""
+
+    weights: Weights = field(default_factory=Weights)
+    # Likeness of the name at which a lone candidate is as likely right as wrong, and how steeply the confidence rises there.
+    even_name: float = 0.55
+    steepness: float = 12.0
+    # Likeness of the name at which the component is as likely known as not, and how steeply that rises.
+    even_known: float = 0.512
+    known_steepness: float = 10.0
+
+
+class HandRanking:
+    """By hand-set weights; where no trained ranker can be read."""
+
+    def __init__(self, table: EntryTable, settings: HandSettings | None = None) -> None:
+        self._table = table
+        self._settings = settings or HandSettings()
+        self._weights = self._settings.weights.vector()
+
+    def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
+        """As `Ranking` says."""
+        axes = self._table.features(query.parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
+        scores = axes @ self._weights
+        order = np.argsort(-scores, kind="stable")[: max(count, 2)]
+        odds = np.exp(scores[order] - scores[order[0]])
+        settings = self._settings
+        alike = 1 / (1 + np.exp(-settings.steepness * (found.name[order] - settings.even_name)))
+        # A lower rank never looks surer than a higher one.
+        confidences = np.asarray(np.minimum.accumulate(odds / odds[:2].sum() * alike), np.float32)
+        known = 1 / (1 + np.exp(-settings.known_steepness * (float(found.name.max()) - settings.even_known)))
+        order = order[:count]
+        return Ranked(order=order, confidences=confidences[:count], known=float(known), axes=axes[order])
+
+
+def best_ranking(catalogue: Catalogue, trained: Path, shipped: Path = SHIPPED) -> tuple[Ranking, str]:
+    """The ranking of the first file that can be read, and what it is called; else by hand-set weights. Blocks for the disk."""
+    for path, name in ((trained, "trained"), (shipped, "shipped")):
+        if not path.is_file():
+            continue
+        try:
+            return LearnedRanking(read_ranker(path), catalogue), name
+        except InvalidCatalogue as error:
+            _log.warning("ranker_unusable", file=path.name, reason=str(error))
+    return HandRanking(catalogue.table), "by hand"
