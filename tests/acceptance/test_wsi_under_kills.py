@@ -1,0 +1,274 @@
+"""Two hundred requests for slides, through bridges that are killed and restarted at random from the first request to the last."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import signal
+import subprocess
+import time
+from collections import Counter, defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import pytest
+
+from bridge.aws.access import Aws
+from bridge.aws.names import Names
+from bridge.aws.payloads import wire_attributes
+from bridge.ledger.port import JobRecord
+from bridge.settings import load
+from bridge.store import open_store
+from inference_server.models.builders import BUILDERS
+from scripts.demo_inputs import write_slide
+from tests.acceptance.test_wsi_worker import BUCKET, ROOT, SLIDE, TOPIC, guid, kind_of, requested
+from tests.support.bridge_process import BridgeSetup
+from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.postgres_server import PostgresServer, postgres_server
+from tests.support.server_process import running_server
+from tests.support.sqs import aws_of, depth_of, lying_in
+
+pytestmark = pytest.mark.timeout(900)
+
+SOUND = [f"sound {number}" for number in range(150)]
+TWICE = SOUND[::8][:20]
+MISSING = [f"missing {number}" for number in range(15)]
+BROKEN = [f"broken {number}" for number in range(15)]
+LEASE_SECONDS = 5
+# Seconds between one kill and the next.
+PAUSE = (1.0, 3.0)
+MOST_SECONDS = 480
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ended:
+    """What there was to see in the end."""
+
+    jobs: Mapping[str, JobRecord]
+    # Messages of the outbox that were not sent.
+    unsent: int
+    # Messages of the platform's saga, by the id of the message: an inbox takes each id once.
+    saga: Mapping[str, Sequence[dict[str, Any]]]
+    errors: list[tuple[Mapping[str, str], bytes]]
+    left: int
+    objects: Mapping[str, bytes]
+    kills: Counter[str]
+
+    def answers(self, name: str) -> list[tuple[str, str]]:
+        """Message ids and kinds of what a job was answered with."""
+        return sorted((key, kind_of(sent[0])) for key, sent in self.saga.items() if sent[0]["message"]["jobId"] == guid(name))
+
+
+class Killer:
+    """Keeps two bridges running, and ends one of them every few moments: at once, or as an orchestrator does."""
+
+    def __init__(self, setups: Sequence[BridgeSetup], chance: random.Random) -> None:
+        self._setups = setups
+        self._chance = chance
+        self._bridges = [self._start(setup) for setup in setups]
+        self.kills: Counter[str] = Counter()
+
+    @staticmethod
+    def _start(setup: BridgeSetup) -> tuple[ExitStack, subprocess.Popen[bytes]]:
+        stack = ExitStack()
+        return stack, stack.enter_context(setup.running())
+
+    def strike(self) -> None:
+        """Wait a moment, end one, start it anew."""
+        time.sleep(self._chance.uniform(*PAUSE))
+        which = self._chance.randrange(len(self._bridges))
+        stack, process = self._bridges[which]
+        number = self._chance.choice((signal.SIGKILL, signal.SIGTERM))
+        process.send_signal(number)
+        process.wait(60)
+        stack.close()
+        self.kills[number.name] += 1
+        self._bridges[which] = self._start(self._setups[which])
+
+    def close(self) -> None:
+        """End both in peace."""
+        for _, process in self._bridges:
+            process.send_signal(signal.SIGTERM)
+        for stack, process in self._bridges:
+            process.wait(60)
+            stack.close()
+
+
+@pytest.fixture(scope="module")
+def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+    folder = tmp_path_factory.mktemp("under-kills")
+    seed = int(os.environ.get("LAMINA_KILL_SEED", "20261125"))
+    print(f"LAMINA_KILL_SEED={seed}")
+    with postgres_server() as postgres, running_ministack(folder) as ministack, pytest.MonkeyPatch.context() as patch:
+        for name, value in ministack.environment().items():
+            patch.setenv(name, value)
+        yield _run(folder, postgres, ministack, random.Random(seed))
+
+
+def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, chance: random.Random) -> Ended:
+    database = postgres.new_database()
+    variables = {
+        "AWS__ServiceUrl": ministack.endpoint,
+        "AWS__Region": "us-east-1",
+        "AWS__S3__BucketName": BUCKET,
+        "BRIDGE_SQS_QUEUES": "WsiAnalysisWorker",
+        "BRIDGE_DATABASE": database,
+        "BRIDGE_LEASE_SECONDS": str(LEASE_SECONDS),
+        "BRIDGE_MAX_INTERRUPTIONS": "1000",
+        "BRIDGE_DRAIN_SECONDS": "2",
+    }
+    BUILDERS["he_baseline"](folder / "models")
+    slide = write_slide(folder / "slide.tiff", size=256)
+    roots = ("--read-roots", f"s3://{BUCKET}/wsi/", "--write-roots", f"s3://{BUCKET}/results/", "--allow-http")
+    with running_server(folder / "models", folder, "--engine", "onnxruntime", *roots) as server:
+        setups = []
+        for name in ("one", "two"):
+            (folder / name).mkdir()
+            setups.append(BridgeSetup(folder=folder / name, inference=server.grpc, variables=variables))
+        setups[0].call("topology", "apply")
+        asyncio.run(_prepare(ministack, slide))
+        killer = Killer(setups, chance)
+        messages = _messages(chance)
+        until = time.monotonic() + MOST_SECONDS
+        try:
+            for begin in range(0, len(messages), 10):
+                asyncio.run(_publish(ministack, messages[begin : begin + 10]))
+                killer.strike()
+            while not asyncio.run(_all_done(database, ministack)):
+                assert time.monotonic() < until, {job.state for job in asyncio.run(_jobs(database)).values()}
+                killer.strike()
+        finally:
+            killer.close()
+    jobs, unsent = asyncio.run(_ledger(database))
+    return Ended(jobs=jobs, unsent=unsent, kills=killer.kills, **asyncio.run(_found(ministack)))
+
+
+def _messages(chance: random.Random) -> list[bytes]:
+    sound = [json.dumps(requested(name)).encode() for name in (*SOUND, *TWICE)]
+    missing = [json.dumps(requested(name, f"wsi/user-1/none/{name}.svs")).encode() for name in MISSING]
+    messages = sound + missing + [_broken(name) for name in BROKEN]
+    chance.shuffle(messages)
+    return messages
+
+
+def _broken(name: str) -> bytes:
+    return json.dumps({**requested(name), "message": {"jobId": guid(name), "tenantId": 7}}).encode()
+
+
+async def _prepare(ministack: Ministack, slide: Path) -> None:
+    async with aws_of(ministack) as aws:
+        await aws.call("s3", "create_bucket", Bucket=BUCKET)
+        await aws.call("s3", "put_object", Bucket=BUCKET, Key=SLIDE, Body=slide.read_bytes())
+        await aws.call("sqs", "create_queue", QueueName="WsiAnalysisSagaState")
+        names = Names(aws)
+        queue = await names.arn("sqs", "WsiAnalysisSagaState")
+        for kind in ("Completed", "Failed"):
+            topic = await names.topic_arn(TOPIC.format(kind))
+            raw = {"RawMessageDelivery": "true"}
+            await aws.call("sns", "subscribe", TopicArn=topic, Protocol="sqs", Endpoint=queue, Attributes=raw)
+
+
+async def _publish(ministack: Ministack, messages: Sequence[bytes]) -> None:
+    attributes = wire_attributes({"Content-Type": "application/vnd.masstransit+json"})
+    async with aws_of(ministack) as aws:
+        topic = await Names(aws).topic_arn(TOPIC.format("Requested"))
+        for message in messages:
+            await aws.call("sns", "publish", TopicArn=topic, Message=message.decode(), MessageAttributes=attributes)
+
+
+async def _jobs(database: str) -> Mapping[str, JobRecord]:
+    return (await _ledger(database))[0]
+
+
+async def _ledger(database: str) -> tuple[Mapping[str, JobRecord], int]:
+    async with open_store(load(database=database)) as store:
+        return {job.key: job for job in await store.jobs.list(limit=1000)}, (await store.outbox.backlog()).depth
+
+
+async def _all_done(database: str, ministack: Ministack) -> bool:
+    jobs, unsent = await _ledger(database)
+    async with aws_of(ministack) as aws:
+        left = await depth_of(aws, "WsiAnalysisWorker")
+    over = sum(job.state in {"succeeded", "failed"} for job in jobs.values())
+    return (over, unsent, left) == (len(SOUND) + len(MISSING), 0, 0)
+
+
+async def _found(ministack: Ministack) -> dict[str, Any]:
+    async with aws_of(ministack) as aws:
+        saga: dict[str, list[dict[str, Any]]] = defaultdict(list)
+        for _, body in await lying_in(aws, "WsiAnalysisSagaState", wait_seconds=1):
+            envelope = json.loads(body)
+            saga[envelope["messageId"]].append(envelope)
+        return {
+            "saga": saga,
+            "errors": await lying_in(aws, "WsiAnalysisWorker_error"),
+            "left": await depth_of(aws, "WsiAnalysisWorker"),
+            "objects": await _objects(aws),
+        }
+
+
+async def _objects(aws: Aws) -> Mapping[str, bytes]:
+    """The reports, by their keys."""
+    objects: dict[str, bytes] = {}
+    more: dict[str, str] = {}
+    while True:
+        page = await aws.call("s3", "list_objects_v2", Bucket=BUCKET, Prefix="results/", **more)
+        keys = [one["Key"] for one in page.get("Contents", ()) if one["Key"].endswith("/analysis.json")]
+        objects |= {key: await aws.fetch(BUCKET, key, most_bytes=1 << 30) for key in keys}
+        if not page.get("IsTruncated"):
+            return objects
+        more = {"ContinuationToken": page["NextContinuationToken"]}
+
+
+def test_bridges_were_killed_in_both_ways_during_the_whole_run(ended: Ended) -> None:
+    assert {"SIGKILL", "SIGTERM"} == set(ended.kills)
+    assert ended.kills.total() >= 20
+
+
+def test_each_sound_request_is_answered_completed_once_by_message_id(ended: Ended) -> None:
+    wrong = {name: ended.answers(name) for name in SOUND if [kind for _, kind in ended.answers(name)] != ["Completed"]}
+    assert {} == wrong
+
+
+def test_each_missing_slide_is_answered_failed_once_by_message_id(ended: Ended) -> None:
+    wrong = {name: ended.answers(name) for name in MISSING if [kind for _, kind in ended.answers(name)] != ["Failed"]}
+    assert {} == wrong
+
+
+def test_what_is_sent_again_is_the_same_message(ended: Ended) -> None:
+    for sent in ended.saga.values():
+        assert all(envelope["message"] == sent[0]["message"] for envelope in sent)
+
+
+def test_nobody_is_answered_who_did_not_ask(ended: Ended) -> None:
+    asked = {guid(name) for name in (*SOUND, *MISSING)}
+    assert asked == {sent[0]["message"]["jobId"] for sent in ended.saga.values()}
+
+
+def test_every_result_lies_where_its_answer_says_and_is_of_the_schema(ended: Ended) -> None:
+    schema = jsonschema.Draft202012Validator(json.loads((ROOT / "docs" / "analysis.schema.json").read_text()))
+    keys = [sent[0]["message"]["resultS3Key"] for sent in ended.saga.values() if kind_of(sent[0]) == "Completed"]
+    assert len(SOUND) == len(set(keys))
+    for key in keys:
+        schema.validate(json.loads(ended.objects[key]))
+
+
+def test_the_poison_lies_in_the_error_queue_with_its_reason(ended: Ended) -> None:
+    assert {_broken(name) for name in BROKEN} == {body for _, body in ended.errors}
+    assert all("uploadid" in attributes["MT-Fault-Message"] for attributes, _ in ended.errors)
+
+
+def test_no_row_and_no_message_is_left(ended: Ended) -> None:
+    states = Counter(job.state for job in ended.jobs.values())
+    assert {"succeeded": len(SOUND), "failed": len(MISSING)} == dict(states)
+    assert (0, 0) == (ended.unsent, ended.left)
+
+
+def test_interruptions_burn_no_attempt(ended: Ended) -> None:
+    assert {0} == {job.attempts for job in ended.jobs.values() if job.state == "succeeded"}
