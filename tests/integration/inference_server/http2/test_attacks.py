@@ -96,6 +96,26 @@ def test_a_flood_whose_answers_nobody_reads_holds_little(running: Transport) -> 
     assert is_served(running.port)
 
 
+NOT_READ = {
+    "what is no call": lambda stream: frame(HEADERS, 5, stream, block(head(content_type="x" * 90))),
+    "a method that there is not": lambda stream: frame(HEADERS, 5, stream, block(head("/nowhere"))),
+    "a call that breaks the protocol": lambda stream: (
+        frame(HEADERS, END_HEADERS, stream, block(head("/test.Transport/Total"))) + frame(WINDOW_UPDATE, 0, stream, bytes(4))
+    ),
+    "a call that is malformed": lambda stream: frame(HEADERS, 5, stream, block(head(connection="close"))),
+    "a call that fails": lambda stream: call(stream, path="/test.Transport/Fail"),
+}
+
+
+@pytest.mark.parametrize("case", NOT_READ)
+def test_who_asks_on_and_on_and_reads_no_answer_is_let_go(running: Transport, case: str) -> None:
+    with RawPeer(running.port, read_buffer=4096) as peer:
+        _send_on_and_on(peer, map(NOT_READ[case], range(1, 2**21, 2)))
+        until_true(lambda: running.reasons)
+        assert running.reasons == ["enhance_your_calm"]
+    assert is_served(running.port)
+
+
 def test_calls_that_are_reset_count_until_their_work_has_ended(running: Transport, peer: RawPeer) -> None:
     """CVE-2023-44487."""
     opened = (frame(HEADERS, 5, stream, STUBBORN) + frame(RST_STREAM, 0, stream, bytes(4)) for stream in range(401, 2**18, 2))
