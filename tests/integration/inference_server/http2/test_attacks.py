@@ -275,9 +275,9 @@ def test_a_request_that_does_not_come_ends_its_call(case: str) -> None:
 
 
 def test_a_stream_may_be_silent_between_its_messages() -> None:
-    with transport(receive_seconds=0.3) as running, RawPeer(running.port) as peer:
+    with transport(receive_seconds=1.0) as running, RawPeer(running.port) as peer:
         peer.send(frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Both"))) + frame(DATA, 0, 1, message(b"one")))
-        time.sleep(1.0)
+        time.sleep(2.5)
         peer.send(frame(DATA, END_STREAM, 1, message(b"two")))
         assert peer.answer(1).messages == [b"one", b"two"]
         assert running.reasons == []
