@@ -88,16 +88,16 @@ class GrpcServer:
         """Binds at once; speaks TLS with `tls`. Raises `ConfigurationError` when the address cannot be had."""
         self._services = services
         self._lifecycle = lifecycle
-        self.transport = _transport(connection or Connection(), intercept, metrics or ConnectionMetrics(CollectorRegistry()), tls)
+        self._server = _transport(connection or Connection(), intercept, metrics or ConnectionMetrics(CollectorRegistry()), tls)
         self._health = health.aio.HealthServicer()
         for service in services:
-            service.add_to(self.transport)
-        health_pb2_grpc.add_HealthServicer_to_server(self._health, self.transport)
+            service.add_to(self._server)
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, self._server)
         names = (*(service.name for service in services), health.SERVICE_NAME, reflection.SERVICE_NAME)
         servicer = reflection.aio.ReflectionServicer(service_names=names)
-        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self.transport)
+        reflection_pb2_grpc.add_ServerReflectionServicer_to_server(servicer, self._server)
         try:
-            port = self.transport.listen(address)
+            port = self._server.listen(address)
         except (OSError, ValueError, OverflowError) as error:
             raise ConfigurationError(f"INFERENCE_LISTEN: {address} cannot be listened on; choose another address.") from error
         self.address = f"{address.rpartition(':')[0]}:{port}"
@@ -105,7 +105,7 @@ class GrpcServer:
     async def start(self) -> None:
         """Answer calls from now on; every service is NOT_SERVING in health until `refresh_health`."""
         await self.refresh_health()
-        await self.transport.start()
+        await self._server.start()
 
     async def refresh_health(self) -> None:
         """Tell health what the lifecycle and the models say now."""
@@ -125,14 +125,14 @@ class GrpcServer:
         _log.info("leaving", grace_seconds=grace_seconds, in_flight=self._lifecycle.in_flight)
         await _first_of(hurry.wait(), timeout=grace_seconds)
         self._lifecycle.advance(Phase.DRAINING)
-        self.transport.leave()
+        self._server.leave()
         _log.info("draining", drain_seconds=drain_seconds, in_flight=self._lifecycle.in_flight)
         await _first_of(hurry.wait(), self._lifecycle.idle(), timeout=drain_seconds)
         if self._lifecycle.in_flight:
             _log.warning("cancelling", in_flight=self._lifecycle.in_flight)
         else:
-            await _first_of(hurry.wait(), self.transport.flushed(), timeout=drain_seconds)
-        await self.transport.stop()
+            await _first_of(hurry.wait(), self._server.flushed(), timeout=drain_seconds)
+        await self._server.stop()
         await _first_of(self._lifecycle.idle(), timeout=_LAST_SECONDS)
 
 

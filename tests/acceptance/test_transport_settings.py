@@ -27,7 +27,7 @@ def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def server(models: Path, tmp_path: Path) -> Iterator[ServerProcess]:
-    flags = ("--engine", "onnxruntime", "--response-compression", "gzip", "--receive-seconds", "0.5", "--max-connections", "3")
+    flags = ("--engine", "onnxruntime", "--response-compression", "gzip", "--receive-seconds", "1.5", "--max-connections", "3")
     with running_server(models, tmp_path, *flags, "--connection-idle-seconds", "2") as running:
         running.wait_for("ready")
         yield running

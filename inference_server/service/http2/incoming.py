@@ -11,7 +11,7 @@ import grpc
 from inference_server.service.http2 import frames
 from inference_server.service.http2.compression import NotDecompressed, TooLarge, decompress
 from inference_server.service.http2.headers import CallHead, Metadata
-from inference_server.service.http2.messages import PREFIX, PREFIX_SIZE, PUSHBACK, Content, MessageLimits, Status
+from inference_server.service.http2.messages import OVERHEAD, PREFIX, PREFIX_SIZE, PUSHBACK, Content, MessageLimits, Status
 
 # Bytes that a caller may send before they are asked for. A larger message is let in as soon as its size is known.
 RECEIVE_WINDOW = 2**20
@@ -135,14 +135,15 @@ class Incoming:
     def _admit(self, flag: int, size: int) -> bool:
         most = self._limits.most_bytes
         step = min(size, STEP)
+        held = step + OVERHEAD
         if flag > 1:
             self.fail(grpc.StatusCode.INTERNAL, f"a message begins with the flag {flag}; expected 0 or 1.")
         elif size > most:
             self.fail(grpc.StatusCode.RESOURCE_EXHAUSTED, f"Received message larger than max ({size} vs. {most})")
-        elif not self._limits.arriving.try_hold(step):
+        elif not self._limits.arriving.try_hold(held):
             self._fail_for_room(size)
         else:
-            self._held += step
+            self._held += held
             self._body_held = step
             self._compressed = flag == 1
             return True
@@ -225,8 +226,8 @@ class Incoming:
                 self._waiter = None
         content, compressed = self._messages.popleft()
         size = len(content)
-        self._held -= size
-        self._limits.arriving.release(size)
+        self._held -= size + OVERHEAD
+        self._limits.arriving.release(size + OVERHEAD)
         self.repay(size + PREFIX_SIZE)
         return await self._decompressed(content) if compressed else content
 

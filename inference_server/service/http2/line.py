@@ -17,8 +17,8 @@ from inference_server.service.http2.stream import Stream
 _SMALL = 16 * 1024
 # Bytes that the socket may have to itself before writers wait.
 _HIGH_WATER = 2**20
-# Bytes beside them, of answers to the peer's questions, that it may leave unread.
-_MOST_UNREAD = 2**20
+# Bytes beside them that the peer may leave unread, and ask for more: a frame, and the answers to its questions.
+_MOST_UNREAD = 2**22
 # Our frames are not larger, whatever the peer takes: streams take turns by frames.
 _LARGEST_FRAME = 2**20
 
@@ -98,9 +98,13 @@ class Line:
         """Answer the peer's frames. Raises `ConnectionFailed` when it asks on and on and reads no answers."""
         if self._transport.is_closing():
             return
+        self.check_unread()
+        self._transport.write(content)
+
+    def check_unread(self) -> None:
+        """Raise `ConnectionFailed` when too much of what was answered is not read."""
         if self.paused and self._transport.get_write_buffer_size() > _HIGH_WATER + _MOST_UNREAD:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "the answers are not read")
-        self._transport.write(content)
 
     @property
     def has_unsent(self) -> bool:

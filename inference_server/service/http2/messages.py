@@ -13,6 +13,9 @@ from inference_server.service.http2.headers import Metadata
 PREFIX_SIZE = 5
 PREFIX = struct.Struct(">BI")
 
+# Bytes of memory that a message takes beside its own: a caller may send many that are empty.
+OVERHEAD = 128
+
 Content = bytes | bytearray
 
 

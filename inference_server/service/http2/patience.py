@@ -9,6 +9,8 @@ from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 
 # Frames in a row that bring nothing: more are an attack.
 _MOST_IDLE_FRAMES = 10_000
+# Calls of a connection that broke the protocol, each by itself.
+_MOST_BROKEN_CALLS = 1000
 # Pings that come sooner than allowed.
 _MOST_STRIKES = 2
 # Share of a connection's age by which ages differ, so that clients that came together do not return together.
@@ -48,7 +50,7 @@ class Patience:
 
     def __init__(self, limits: ConnectionLimits, now: float) -> None:
         self._limits = limits
-        self._idle_frames = 0
+        self._idle_frames = self._broken_calls = 0
         self._pinged = now
         self._strikes = 0
         self._sent_since_ping = False
@@ -72,17 +74,20 @@ class Patience:
         if self._idle_frames > _MOST_IDLE_FRAMES:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many frames that bring nothing")
 
+    def broken(self) -> None:
+        """A call broke the protocol. Raises `ConnectionFailed`."""
+        self._broken_calls += 1
+        if self._broken_calls > _MOST_BROKEN_CALLS:
+            raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "too many calls that break the protocol")
+
     def useful(self) -> None:
         """A call came, or a part of one."""
         self._idle_frames = 0
 
     def sent(self, *, useful: bool) -> None:
-        """Part of an answer was sent. Raises `ConnectionFailed` for the last of many that the peer's windows made tiny."""
+        """Part of an answer was sent; one that the peer's windows made tiny counts like a frame that brings nothing."""
         self._sent_since_ping = True
-        if useful:
-            self._idle_frames = 0
-        else:
-            self.idle()
+        self._idle_frames = 0 if useful else self._idle_frames + 1
 
     def pinged(self) -> None:
         """The peer asked whether we are there. Raises `ConnectionFailed`."""

@@ -25,6 +25,8 @@ from inference_server.service.http2.stream import Stream
 # Seconds for peers to take the last bytes of calls that have ended.
 _LAST_SECONDS = 2.0
 _LOOK_SECONDS = 0.02
+# Connections that are looked at in one turn of the event loop.
+_LOOKED_AT = 128
 # How late a call may notice its deadline; its caller has noticed by itself.
 _SWEEP_SECONDS = 0.02
 # Share of its time that a request may have been under way.
@@ -116,12 +118,19 @@ class Http2Server:
         return Connection(self, self._limits, self._messages, self._scratch)
 
     def _look(self) -> None:
-        """Look at every connection. One timer for all of them: most have nothing to wait for."""
+        """Look at every connection, at few of them at a time. One timer for all: most have nothing to wait for."""
         loop = asyncio.get_running_loop()
-        self._looking = loop.call_later(self._limits.look_seconds, self._look)
-        now = loop.time()
-        for connection in list(self._connections):
-            connection.look(now)
+        seconds = self._limits.look_seconds
+        self._looking = loop.call_later(seconds, self._look)
+        connections = list(self._connections)
+        for at in range(0, len(connections), _LOOKED_AT):
+            loop.call_later(seconds * at / len(connections), self._look_at, connections[at : at + _LOOKED_AT])
+
+    def _look_at(self, connections: list[Connection]) -> None:
+        now = asyncio.get_running_loop().time()
+        for connection in connections:
+            if connection in self._connections:
+                connection.look(now)
 
     def leave(self) -> None:
         """Tell peers to make their next calls elsewhere; those in flight go on."""

@@ -139,6 +139,8 @@ class Session:
             return
         self.last_stream = number
         line = self._line
+        if line.paused:
+            line.check_unread()
         if self.last_served is not None:
             self._patience.idle()  # the peer was told, and tries this call elsewhere
             return
@@ -146,6 +148,7 @@ class Session:
             self._refuse(number, ErrorCode.REFUSED_STREAM)
             return
         if head.malformed:
+            self._patience.broken()
             self._refuse(number, ErrorCode.PROTOCOL_ERROR)
             return
         self._patience.useful()
@@ -175,8 +178,8 @@ class Session:
         self._line.write_control(frames.reset(number, code))
 
     def reset(self, stream: Stream, code: ErrorCode) -> None:
-        """End one call for what its caller, or nobody, does."""
-        self._patience.idle()
+        """End one call for what its caller does, or does not."""
+        self._patience.broken()
         self.reader.forget(stream)
         stream.reset(code)
         self._owner.cancel(stream)

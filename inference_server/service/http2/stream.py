@@ -147,8 +147,9 @@ class Stream(Incoming):
 
     def refuse(self, block: bytes) -> None:
         """Answer what is no call."""
-        self._line.write(self._line.headers(self.number, frames.END_STREAM, block))
-        self._end()
+        self._head_sent = True
+        self._trailers = block
+        self.pump()
 
     def reset(self, code: ErrorCode) -> None:
         """End the stream without an answer."""

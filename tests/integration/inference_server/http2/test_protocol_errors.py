@@ -29,6 +29,7 @@ from tests.support.http2 import (
     is_served,
     message,
     settings,
+    until_true,
 )
 
 PROTOCOL, FLOW_CONTROL, STREAM_CLOSED, FRAME_SIZE, COMPRESSION, CALM = 1, 3, 5, 6, 9, 11
@@ -119,6 +120,15 @@ def test_what_breaks_a_call_ends_that_call_alone(peer: RawPeer, case: str) -> No
     peer.send(content)
     assert peer.answer(1).reset == code
     assert peer.is_served(3)
+
+
+def test_a_call_that_is_broken_amid_its_work_is_cancelled(running: Transport, peer: RawPeer) -> None:
+    peer.send(call(1, path="/test.Transport/Wait"))
+    until_true(lambda: running.waiting == 1)
+    peer.send(frame(DATA, 0, 1, b"x"))
+    assert peer.answer(1).reset == STREAM_CLOSED
+    until_true(lambda: running.waiting == 0)
+    assert running.waiting == 0
 
 
 IGNORED = {

@@ -45,7 +45,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture(params=LOOPS)
 def secured(request: pytest.FixtureRequest, files: Files) -> Iterator[Transport]:
-    with transport(request.param, tls=files.tls, receive_seconds=1.0) as running:
+    with transport(request.param, tls=files.tls, receive_seconds=2.0) as running:
         yield running
 
 
