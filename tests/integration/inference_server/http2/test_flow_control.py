@@ -81,10 +81,11 @@ def test_streams_take_turns_when_the_connections_window_is_the_bound(running: Tr
             peer.send(call(stream, b"200000", path=LARGE))
         assert _data(peer, 65_535) == 65_535
         order = []
-        for _ in range(6):
+        for _ in range(9):
             peer.send(_widen(0, 16_384))
             order.append(peer.next(DATA).stream_id)
-        assert sorted(order[:3]) == sorted(order[3:]) == [1, 3, 5]
+        # The first turns may come before all three have something to send.
+        assert sorted(order[3:6]) == sorted(order[6:]) == [1, 3, 5]
 
 
 def test_a_small_answer_does_not_wait_for_a_large_one_that_is_stuck(running: Transport) -> None:
