@@ -1,4 +1,4 @@
-"""The bridge is killed at each of its steps while jobs come from SQS or Redis; what became of a message is told by its queue."""
+"""The bridge is killed at each of its steps while jobs come from SQS, Redis or Pub/Sub; what became of a message its queue tells."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -21,6 +22,7 @@ from bridge.sinks.sqs import SqsQueues
 from bridge.sources.redis_list import ListKeys, RedisSource
 from bridge.steps import Step
 from tests.support.ministack_server import Ministack
+from tests.support.pubsub_server import PubsubServer, pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.sqs import aws_of, depth_of, fresh_queue, lying_in
 from tests.support.trial_bridge import Trial, message, open_trial_store, start, trial_settings
@@ -96,6 +98,24 @@ async def _on_redis(redis: RedisServer) -> AsyncIterator[Queue]:
         await access.close()
 
 
+@asynccontextmanager
+async def _on_pubsub(server: PubsubServer) -> AsyncIterator[Queue]:
+    name = f"jobs-{uuid4()}"
+    server.create(name, f"{name}-sub")
+
+    async def send(body: bytes) -> None:
+        server.publish(name, body)
+
+    async def left() -> int:
+        return server.left(f"{name}-sub")
+
+    async def errors() -> Sequence[bytes]:
+        return []
+
+    settings = {"pubsub_subscriptions": (f"{name}-sub",), "pubsub_project": "trial", "pubsub_emulator": server.address}
+    yield Queue(settings=settings, send=send, left=left, errors=errors)
+
+
 async def _run(trial: Trial) -> int:
     process = start(trial)
     try:
@@ -125,19 +145,24 @@ async def _scenario(queue: Queue, folder: Path, step: Step) -> Aftermath:
         )
 
 
-@pytest.mark.parametrize("kind", ["sqs", "redis"])
+@pytest.fixture
+async def pubsub() -> AsyncIterator[PubsubServer]:
+    async with pubsub_server() as server:
+        yield server
+
+
+@pytest.mark.parametrize("kind", ["sqs", "redis", "pubsub"])
 async def test_a_bridge_that_is_killed_loses_nothing_and_does_nothing_twice(
-    kind: str, request: pytest.FixtureRequest, tmp_path: Path
+    kind: str, ministack: Ministack, redis: RedisServer, pubsub: PubsubServer, tmp_path: Path
 ) -> None:
     """One test for all steps: some are played at once, as most of the time is waiting."""
     places = asyncio.Semaphore(_AT_ONCE)
-    fixture, opened = {"sqs": ("ministack", _on_sqs), "redis": ("redis", _on_redis)}[kind]
-    server = request.getfixturevalue(fixture)
+    opened = {"sqs": partial(_on_sqs, ministack), "redis": partial(_on_redis, redis), "pubsub": partial(_on_pubsub, pubsub)}[kind]
 
     async def played(step: Step) -> Aftermath:
         folder = tmp_path / step.value
         folder.mkdir()
-        async with places, opened(server) as queue:
+        async with places, opened() as queue:
             return await _scenario(queue, folder, step)
 
     aftermaths = await asyncio.gather(*map(played, Step))
