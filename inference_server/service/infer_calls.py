@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
@@ -12,7 +12,7 @@ from types import MappingProxyType
 from inference import grpc_service_pb2 as wire
 
 from inference_server.engine.port import Tensor
-from inference_server.errors import InvalidTensor, Overloaded
+from inference_server.errors import InvalidTensor
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels
 from inference_server.service.classification import best_classes
@@ -25,9 +25,6 @@ from inference_server.service.wire_format import Elements, InferRequest, InferRe
 # Beyond this, decoding element by element would hold the event loop up, as would copying.
 _MOST_BYTES_ON_LOOP = 64 * 1024
 _MOST_SCORES_ON_LOOP = 1024
-
-# Seconds after which a request that did not fit may: about the time of one batch.
-_RETRY_AFTER = 0.25
 
 _Tensor = wire.ModelInferRequest.InferInputTensor | wire.ModelInferRequest.InferRequestedOutputTensor
 
@@ -63,7 +60,7 @@ class InferCalls:
         if request.has_extensions:
             classes = {output.name: classes_wanted(output.name, output.parameters) for output in message.outputs}
             given, wanted = self._places(message.inputs), self._places(message.outputs)
-        with self._holding(given) if given else nullcontext():
+        with self._holding(given):
             answer = await self._models.infer(
                 InferenceRequest(
                     model=message.model_name,
@@ -88,8 +85,7 @@ class InferCalls:
             place.region.check(place.part.offset, place.part.size)
         return places
 
-    @contextmanager
-    def _holding(self, places: Mapping[str, _Place]) -> Iterator[None]:
+    def _holding(self, places: Mapping[str, _Place]) -> AbstractContextManager[None]:
         """Count the copies of inputs in shared memory as the bytes of messages are counted. Raises `InvalidTensor` or `Overloaded`."""
         size = sum(place.part.size for place in places.values())
         if size > self._most_shared_bytes:
@@ -97,16 +93,7 @@ class InferCalls:
                 f"the inputs in shared memory are {size} bytes; at most {self._most_shared_bytes} are taken, as of a message.",
                 limit="message_bytes",
             )
-        if size and not self._bytes.try_hold(size):
-            raise Overloaded(
-                f"the requests in flight hold too many bytes for another {size}; try again shortly.",
-                retry_after=_RETRY_AFTER,
-                limit="bytes_in_flight",
-            )
-        try:
-            yield
-        finally:
-            self._bytes.release(size)
+        return self._bytes.holding(size) if size else nullcontext()
 
 
 async def _inputs(request: InferRequest, places: Mapping[str, _Place]) -> dict[str, Tensor]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import aclosing
 from functools import partial
 from typing import Any
 
@@ -14,15 +13,15 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 
-from inference_server.errors import InferenceError, InvalidInput, Overloaded
+from inference_server.errors import InferenceError, InvalidInput
 from inference_server.logs import LogLevels
 from inference_server.service.access import Access, Identity
 from inference_server.service.caller import client_of, remember_proved_name
 from inference_server.service.calls import Call, Kind, Method, abort
 from inference_server.service.http2.context import CallContext
-from inference_server.service.http2.handlers import Serve
+from inference_server.service.http2.handlers import Serve, send_all
 from inference_server.service.http2.messages import Content
-from inference_server.service.lifecycle import BytesInFlight, Lifecycle
+from inference_server.service.lifecycle import BytesInFlight, Holding, Lifecycle
 from inference_server.service.metrics import CallMetrics
 from inference_server.service.request_limits import RequestLimits
 from inference_server.service.wire_format import InferRequest
@@ -40,9 +39,6 @@ _FREQUENT = ("/inference.GRPCInferenceService/ModelInfer",)
 
 # Characters.
 _LONGEST_REQUEST_ID = 128
-
-# Seconds after which a request that did not fit may: about the time of one batch.
-_RETRY_AFTER = 0.25
 
 # How long a request that is refused may take to arrive.
 _REFUSAL_SECONDS = 0.25
@@ -123,20 +119,12 @@ class CallInterceptor:
             method.metrics.end(call.code.name, seconds)
             self._log(call, context, seconds)
 
-    def hold(self, call: Call, size: int) -> None:
-        """Hold a request's bytes while it is worked on; `release` gives them back. Raises `MessageTooLarge`, `Overloaded`."""
+    def holding(self, call: Call, size: int) -> Holding:
+        """Hold a request's bytes, from now on until the end of a `with`. Raises `MessageTooLarge`, `Overloaded`."""
         self._limits.check_size(size)
-        if not self._bytes.try_hold(size):
-            raise Overloaded(
-                f"the requests in flight hold too many bytes for another {size}; try again shortly.",
-                retry_after=_RETRY_AFTER,
-                limit="bytes_in_flight",
-            )
+        holding = self._bytes.holding(size)
         call.size += size
-
-    def release(self, size: int) -> None:
-        """Give back what a request held."""
-        self._bytes.release(size)
+        return holding
 
     def check(self, message: Any, size: int) -> None:
         """Raise `InvalidInput` for a message, of so many bytes, that holds too much of something."""
@@ -191,34 +179,22 @@ class _Wrapped:
             await context.finish_with(await self._behaviour(self._messages(call, context), context))
             return
         content = await context.read_one()
-        size = len(content)
-        self._interceptor.hold(call, size)
-        try:
+        with self._interceptor.holding(call, len(content)):
             await context.finish_with(await self._behaviour(self._message(call, content), context))
-        finally:
-            self._interceptor.release(size)
 
     async def _to_stream(self, call: Call, context: CallContext) -> None:
         """A method with many responses; its generator is closed before the call ends."""
         if self._reads_stream:
-            await _send(self._behaviour(self._messages(call, context), context), context)
+            await send_all(self._behaviour(self._messages(call, context), context), context)
             return
         content = await context.read_one()
-        size = len(content)
-        self._interceptor.hold(call, size)
-        try:
-            await _send(self._behaviour(self._message(call, content), context), context)
-        finally:
-            self._interceptor.release(size)
+        with self._interceptor.holding(call, len(content)):
+            await send_all(self._behaviour(self._message(call, content), context), context)
 
     async def _messages(self, call: Call, context: CallContext) -> AsyncIterator[Any]:
         while (content := await context.read()) is not grpc.aio.EOF:
-            size = len(content)
-            self._interceptor.hold(call, size)
-            try:
+            with self._interceptor.holding(call, len(content)):
                 yield self._message(call, content)
-            finally:
-                self._interceptor.release(size)
 
     def _message(self, call: Call, content: Content) -> Any:
         try:
@@ -242,12 +218,3 @@ def _nothing() -> None:
 
 async def _fail(error: InferenceError, call: Call, context: CallContext) -> None:
     raise error
-
-
-async def _send(responses: Any, context: CallContext) -> None:
-    if not hasattr(responses, "__aiter__"):
-        await responses
-        return
-    async with aclosing(responses) as opened:
-        async for response in opened:
-            await context.write(response)

@@ -16,11 +16,10 @@ from typing import Any
 import structlog
 from inference import grpc_service_pb2 as wire
 
-from inference_server.errors import InferenceError, Overloaded, Unavailable
+from inference_server.errors import InferenceError, Unavailable
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
 from inference_server.service.wire_format import InferRequest, InferResponse, StreamResponse
 
-_RETRY_AFTER = 0.25
 _FINAL = "triton_final_response"
 _log = structlog.get_logger()
 
@@ -145,16 +144,8 @@ class InferStream:
     async def _answer(self, request: InferRequest) -> StreamResponse:
         if self._lifecycle.phase is Phase.DRAINING:
             raise _refusal()
-        if not self._bytes.try_hold(request.size):
-            raise Overloaded(
-                "the requests in flight hold too many bytes for this one; try again shortly.",
-                retry_after=_RETRY_AFTER,
-                limit="bytes_in_flight",
-            )
-        try:
+        with self._bytes.holding(request.size):
             response = await self._infer(request)
-        finally:
-            self._bytes.release(request.size)
         response.message.parameters[_FINAL].bool_param = True
         return StreamResponse(response=response)
 

@@ -27,7 +27,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self._identity = identity
         timeout = stream.head.timeout
         self._deadline = None if timeout is None else time.monotonic() + timeout
-        self._expired = False
+        # Its deadline was seen to pass.
+        self.expired = False
         self._code: Any = grpc.StatusCode.OK
         self._details = ""
         self._trailing: Metadata = ()
@@ -60,7 +61,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         """Seconds until the deadline, 0 when it has passed; None without one."""
         if self._deadline is None:
             return None
-        return 0.0 if self._expired else max(0.0, self._deadline - time.monotonic())
+        return 0.0 if self.expired else max(0.0, self._deadline - time.monotonic())
 
     async def read(self) -> Any:
         """The next message as it came; `grpc.aio.EOF` when there are no more. Ends the call when the message cannot be had."""
@@ -151,7 +152,7 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
 
     def expire(self) -> None:
         """The deadline has passed."""
-        self._expired = True
+        self.expired = True
 
     def end(self, failure: Status | None = None) -> None:
         """Send the status; `failure` when the servicer came to none."""

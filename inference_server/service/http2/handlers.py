@@ -77,12 +77,16 @@ def plain(handler: Any) -> Serve:
         if not handler.response_streaming:
             await context.finish_with(await behaviour(request, context))
             return
-        responses = behaviour(request, context)
-        if not hasattr(responses, "__aiter__"):
-            await responses
-            return
-        async with aclosing(responses) as opened:
-            async for response in opened:
-                await context.write(response)
+        await send_all(behaviour(request, context), context)
 
     return serve
+
+
+async def send_all(responses: Any, context: CallContext) -> None:
+    """Send what a method with many responses makes: a generator, closed before the call ends, or a coroutine that writes by itself."""
+    if not hasattr(responses, "__aiter__"):
+        await responses
+        return
+    async with aclosing(responses) as opened:
+        async for response in opened:
+            await context.write(response)

@@ -59,10 +59,7 @@ class _Running:
     context: CallContext
     connection: Connection
     task: asyncio.Task[None] | None = None
-    # Of the event loop's clock; None without one.
-    deadline: float | None = None
     begun: bool = False
-    expired: bool = False
 
 
 class Http2Server:
@@ -202,12 +199,9 @@ class Http2Server:
         self._idle.clear()
         connection.running += 1
         loop = asyncio.get_running_loop()
-        timeout = stream.head.timeout
-        if timeout is not None:
-            call.deadline = loop.time() + timeout
-            if not self._sweeps:
-                self._sweeps = True
-                loop.call_later(_SWEEP_SECONDS, self._sweep)
+        if stream.head.timeout is not None and not self._sweeps:
+            self._sweeps = True
+            loop.call_later(_SWEEP_SECONDS, self._sweep)
         call.task = loop.create_task(self._serve(stream, call, serve))
 
     def cancel(self, stream: Stream) -> None:
@@ -215,42 +209,38 @@ class Http2Server:
         call = self._calls.get(stream)
         if call is None:
             return
-        timeout = stream.head.timeout
-        if timeout is not None and call.deadline is not None:
-            # A caller whose deadline passes goes away; its clock began before ours, by the way of the request.
-            left = call.deadline - asyncio.get_running_loop().time()
-            call.expired = left <= max(_SWEEP_SECONDS, _WAY_SHARE * timeout)
-        if call.expired:
+        left, timeout = call.context.time_remaining(), stream.head.timeout
+        # A caller whose deadline passes goes away; its clock began before ours, by the way of the request.
+        if left is not None and timeout is not None and left <= max(_SWEEP_SECONDS, _WAY_SHARE * timeout):
             call.context.expire()
         _cancel(call)
 
     def _sweep(self) -> None:
         """End the calls whose deadline has passed. One timer for all of them: one for each costs as much as a small call's parsing."""
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        timed = [call for call in self._calls.values() if call.deadline is not None]
+        timed = [call for call in self._calls.values() if call.context.time_remaining() is not None]
         for call in timed:
-            if call.deadline is not None and call.deadline <= now and not call.expired:
-                call.expired = True
+            if call.context.time_remaining() == 0 and not call.context.expired:
                 call.context.expire()
                 _cancel(call)
         self._sweeps = bool(timed)
         if timed:
-            loop.call_later(_SWEEP_SECONDS, self._sweep)
+            asyncio.get_running_loop().call_later(_SWEEP_SECONDS, self._sweep)
 
     async def _serve(self, stream: Stream, call: _Running, serve: Serve) -> None:
         call.begun = True
         failure: Status | None = None
         try:
-            if call.expired:
+            if call.context.expired:
                 failure = Status(code=grpc.StatusCode.DEADLINE_EXCEEDED, details="the deadline passed before the call was begun.")
             elif not stream.over:
                 await serve(call.context)
         except grpc.aio.AbortError:
             pass
         except asyncio.CancelledError:  # by us alone: this is the task's outermost frame
-            code = grpc.StatusCode.DEADLINE_EXCEEDED if call.expired else grpc.StatusCode.CANCELLED
-            failure = Status(code=code, details="the deadline passed." if call.expired else "the call was cancelled.")
+            if call.context.expired:
+                failure = Status(code=grpc.StatusCode.DEADLINE_EXCEEDED, details="the deadline passed.")
+            else:
+                failure = Status(code=grpc.StatusCode.CANCELLED, details="the call was cancelled.")
         except Exception:
             _log.exception("call failed", method=stream.head.path)
             failure = _failed()
