@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from functools import partial
@@ -166,10 +167,9 @@ class _Wrapped:
         try:
             identity = interceptor.access.identify(method.path, context.invocation_metadata())
         except InferenceError as error:
-            # A client that is still sending when the status comes may lose it. A small request is here at once; a large one is not read.
-            reading = asyncio.ensure_future(context.read())
-            await asyncio.wait({reading}, timeout=_REFUSAL_SECONDS)
-            reading.cancel()
+            # A client that still sends when the status comes may lose it. A small request is here at once; a large one is not waited for.
+            with contextlib.suppress(TimeoutError, grpc.aio.AbortError):
+                await asyncio.wait_for(_hear_out(context), _REFUSAL_SECONDS)
             await interceptor.around(partial(_fail, error), method, context, Identity())
             return
         await interceptor.around(self._answer, method, context, identity)
@@ -214,6 +214,12 @@ class _Wrapped:
 
 def _nothing() -> None:
     """A door that is always open."""
+
+
+async def _hear_out(context: CallContext) -> None:
+    """Read what the caller sends until it has said all."""
+    while await context.read() is not grpc.aio.EOF:
+        pass
 
 
 async def _fail(error: InferenceError, call: Call, context: CallContext) -> None:
