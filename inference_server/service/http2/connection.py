@@ -178,7 +178,9 @@ class Connection(asyncio.BufferedProtocol):
         session = self._session
         calls = len(self._line.streams) + self.running
         if self._leaving is None:
-            reason = self._patience.must_leave(now, last_call=session.last_stream, calls=calls)
+            # A peer that has begun something is slow, not idle.
+            busy = calls > 0 or session.begun is not None
+            reason = self._patience.must_leave(now, last_call=session.last_stream, busy=busy)
             if reason:
                 self.reason = reason
                 self.leave()

@@ -120,9 +120,9 @@ class Patience:
         """Whether the peer was asked, and has not answered."""
         return self._asked is not None and self.heard < self._asked and now - self._asked > self._limits.answer_seconds
 
-    def must_leave(self, now: float, *, last_call: int, calls: int) -> str:
+    def must_leave(self, now: float, *, last_call: int, busy: bool) -> str:
         """Why the connection is to be ended in peace: idle, age; empty when it is not."""
-        if calls or last_call != self._last_call:
+        if busy or last_call != self._last_call:
             self._busy, self._last_call = now, last_call
         if self._limits.idle_seconds and now - self._busy > self._limits.idle_seconds:
             return "idle"

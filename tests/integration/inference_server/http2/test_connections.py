@@ -131,6 +131,12 @@ def test_a_connection_with_a_call_is_not_idle() -> None:
         assert running.reasons == []
 
 
+def test_a_peer_that_never_greets_is_slow_however_soon_others_are_idle() -> None:
+    with transport(idle_seconds=0.5, receive_seconds=1.5) as running, RawPeer(running.port, greet=False):
+        until_true(lambda: running.reasons)
+        assert running.reasons == ["slow_request"]
+
+
 def test_an_idle_connection_takes_little_memory(running: Transport) -> None:
     with contextlib.ExitStack() as stack:
         assert stack.enter_context(RawPeer(running.port)).is_served(1)
