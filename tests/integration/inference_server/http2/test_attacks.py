@@ -85,7 +85,7 @@ def _send_on_and_on(peer: RawPeer, content: Iterator[bytes]) -> None:
 
 def test_a_flood_whose_answers_nobody_reads_holds_little(running: Transport) -> None:
     """Each ping comes with a call between, so that pings are allowed and frames bring something."""
-    with RawPeer(running.port, read_buffer=4096) as peer:
+    with RawPeer(running.port, read_buffer=16 * 1024) as peer:
         peer.socket.settimeout(5)
         calls = (call(stream, bytes(3000)) + frame(PING, 0, 0, bytes(8)) for stream in range(1, 2**20, 2))
         with contextlib.suppress(TimeoutError):
@@ -109,7 +109,7 @@ NOT_READ = {
 
 @pytest.mark.parametrize("case", NOT_READ)
 def test_who_asks_on_and_on_and_reads_no_answer_is_let_go(running: Transport, case: str) -> None:
-    with RawPeer(running.port, read_buffer=4096) as peer:
+    with RawPeer(running.port, read_buffer=16 * 1024) as peer:
         _send_on_and_on(peer, map(NOT_READ[case], range(1, 2**21, 2)))
         until_true(lambda: running.reasons)
         assert running.reasons == ["enhance_your_calm"]

@@ -62,7 +62,7 @@ PHASES = {
 @pytest.mark.parametrize("case", PHASES)
 @pytest.mark.parametrize("how", ["closed", "reset"])
 def test_a_client_that_goes_away_leaves_nothing_behind(running: Transport, case: str, how: str) -> None:
-    with RawPeer(running.port, read_buffer=4096) as peer:
+    with RawPeer(running.port, read_buffer=16 * 1024) as peer:
         peer.send(PHASES[case])
         if how == "reset":
             peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
@@ -154,7 +154,7 @@ def test_an_idle_connection_takes_little_memory(running: Transport) -> None:
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_large_answer_is_taken_whole_while_the_server_stops(loop: str) -> None:
-    with transport(loop) as running, RawPeer(running.port, read_buffer=4096) as peer:
+    with transport(loop) as running, RawPeer(running.port, read_buffer=16 * 1024) as peer:
         peer.send(WIDE + call(1, b"6000000", path="/test.Transport/Large"))
         until_true(lambda: running.held()["leaving"] > 0)
         peer.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 2**20)
@@ -220,7 +220,7 @@ def test_a_client_of_grpc_notices_nothing_when_connections_are_ended_in_peace(lo
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_client_that_does_not_read_does_not_keep_the_server_from_stopping(loop: str) -> None:
-    with transport(loop) as running, RawPeer(running.port, read_buffer=4096) as peer:
+    with transport(loop) as running, RawPeer(running.port, read_buffer=16 * 1024) as peer:
         peer.send(WIDE + call(1, b"7000000", path="/test.Transport/Large") + call(3, path="/test.Transport/Wait"))
         until_true(lambda: running.held()["leaving"] > 0 and running.waiting == 1)
         asyncio.run_coroutine_threadsafe(running.server.stop(), running.loop).result(SECONDS)

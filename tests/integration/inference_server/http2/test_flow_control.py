@@ -152,7 +152,7 @@ def test_a_stream_of_answers_waits_for_a_client_that_does_not_read(running: Tran
 @pytest.mark.parametrize("name", ["Large", "Count"])
 def test_a_socket_that_is_not_read_holds_little(running: Transport, name: str) -> None:
     """The windows are wide open, and nobody reads."""
-    with RawPeer(running.port, greet=False, read_buffer=4096) as peer:
+    with RawPeer(running.port, greet=False, read_buffer=16 * 1024) as peer:
         peer.send(PREFACE + settings(initial_window_size=2**31 - 1) + _widen(0, 2**30))
         content = b"6000000" if name == "Large" else b"100000 10000"
         peer.send(call(1, content, path=f"/test.Transport/{name}"))
