@@ -13,7 +13,6 @@ Run: python benchmarks/bench_peers.py [--check] [--seconds 1] [--rounds 5] [--se
 from __future__ import annotations
 
 import argparse
-import asyncio
 import math
 import os
 import platform
@@ -30,7 +29,7 @@ from peers import Server, running, write_repository
 from process_tree import cpu_seconds
 from rich.console import Console
 from rich.table import Table
-from serving_load import MINILM, drive, drive_alone, text_request, trivial_request
+from serving_load import MINILM, drive, text_request, trivial_request
 
 from inference_server.models.builders import BUILDERS
 
@@ -111,10 +110,7 @@ def measure(servers: Sequence[Server], *, seconds: float, rounds: int) -> Costs:
 
 def _cost(server: Server, request: bytes, callers: int, seconds: float) -> Cost:
     before = cpu_seconds(server.pid)
-    if callers == 1:
-        load = drive_alone(server.address, request, seconds=seconds)
-    else:
-        load = asyncio.run(drive(server.address, request, callers=callers, seconds=seconds))
+    load = drive(server.address, request, callers=callers, seconds=seconds)
     return Cost(cpu=1e6 * (cpu_seconds(server.pid) - before) / load.requests, rate=load.rate, p50=load.percentile(50))
 
 

@@ -30,7 +30,7 @@ from peers import Server, running, write_repository
 from process_tree import memory_bytes
 from rich.console import Console
 from rich.table import Table
-from serving_load import MINILM, drive, drive_alone, text_request, text_tensors, trivial_request
+from serving_load import MINILM, drive, text_request, text_tensors, trivial_request
 
 from inference_server.engine.port import Engine
 from inference_server.engine.runtimes import discover
@@ -89,7 +89,7 @@ def throughput(server: Server, folder: Path, seconds: float, *, has_bar: bool) -
     for _ in range(ROUNDS):
         for batch in BATCHES:
             loop[batch] = max(loop[batch], batch / _median_seconds(engine, batch, seconds / len(BATCHES)))
-        load = asyncio.run(drive(server.address, text_request(), callers=CALLERS, seconds=seconds))
+        load = drive(server.address, text_request(), callers=CALLERS, seconds=seconds)
         served = max(served, load.rate)
     best = max(loop, key=lambda batch: loop[batch])
     told = f"{served:.0f} texts/s of {loop[best]:.0f} in a loop with batches of {best}: {served / loop[best]:.2f}"
@@ -101,7 +101,7 @@ def light_load(server: Server, folder: Path, seconds: float) -> Figure:
     """What one caller waits beside the engine, in turns, the best round of each."""
     _, engine = _engine(server, folder)
     rounds = [
-        (1000 * _median_seconds(engine, 1, seconds), drive_alone(server.address, text_request(), seconds=seconds).percentile(50))
+        (1000 * _median_seconds(engine, 1, seconds), drive(server.address, text_request(), callers=1, seconds=seconds).percentile(50))
         for _ in range(ROUNDS)
     ]
     direct, served = (min(values) for values in zip(*rounds, strict=True))
@@ -111,7 +111,7 @@ def light_load(server: Server, folder: Path, seconds: float) -> Figure:
 
 async def live(address: str, seconds: float) -> Figure:
     """The slowest ServerLive while the model computes."""
-    loading = asyncio.create_task(drive(address, text_request(), callers=CALLERS, seconds=seconds))
+    loading = asyncio.create_task(asyncio.to_thread(drive, address, text_request(), callers=CALLERS, seconds=seconds))
     worst = 0.0
     async with grpc.aio.insecure_channel(address) as channel:
         stub = wire_grpc.GRPCInferenceServiceStub(channel)
@@ -128,7 +128,7 @@ def memory(server: Server, requests: int) -> Figure:
     """Growth of the server's memory."""
 
     def after(count: int) -> int:
-        asyncio.run(drive(server.address, trivial_request(64), callers=CALLERS, requests=count))
+        drive(server.address, trivial_request(64), callers=CALLERS, requests=count)
         return memory_bytes(server.pid)
 
     first, last = after(requests // 10), after(requests - requests // 10)

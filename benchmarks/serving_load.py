@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import asyncio
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 import grpc
-import grpc.aio
 import numpy as np
 from inference import grpc_service_pb2 as wire
+from light_callers import call_over_and_over
 
 TRIVIAL = "trivial"
 MINILM = "all_minilm_l6_v2"
 TOKENS = 32
-_INFER = "/inference.GRPCInferenceService/ModelInfer"
 _READY = "/inference.GRPCInferenceService/ModelReady"
 _CALLERS_OF_A_CONNECTION = 16
-_OPTIONS = [("grpc.max_send_message_length", -1), ("grpc.max_receive_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
+_OPTIONS = [("grpc.use_local_subchannel_pool", 1)]
 
 
 @dataclass(kw_only=True)
@@ -65,46 +63,24 @@ def infer_request(model: str, tensors: dict[str, np.ndarray[Any, Any]]) -> bytes
     return message.SerializeToString()
 
 
-async def drive(address: str, request: bytes, *, callers: int, seconds: float = 0.0, requests: int = 0) -> Load:
-    """Send a request over and over, each caller as soon as it is answered, for some time or so many times."""
-    channels = [grpc.aio.insecure_channel(address, options=_OPTIONS) for _ in range(-(-callers // _CALLERS_OF_A_CONNECTION))]
-    methods: list[Any] = [channel.unary_unary(_INFER) for channel in channels]
+def drive(address: str, request: bytes, *, callers: int, seconds: float = 0.0, requests: int = 0) -> Load:
+    """Send a request over and over, each caller as soon as it is answered, for some time or so many times. Raises `CallFailed`."""
+    full, rest = divmod(callers, _CALLERS_OF_A_CONNECTION)
+    connections = [*([_CALLERS_OF_A_CONNECTION] * full), *([rest] if rest else [])]
+    call_over_and_over(address, request, callers=[1] * len(connections), answered=lambda _: False)  # so that the model is warm
     load = Load()
-    left = requests
+    begun = time.perf_counter()
+    until = begun + (seconds or float("inf"))
+    left = requests - callers if requests else 2**62
 
-    async def call(method: Any) -> None:
+    def answered(took: float) -> bool:
         nonlocal left
-        while time.perf_counter() < until and (left := left - 1) >= 0:
-            started = time.perf_counter()
-            await method(request, timeout=120)
-            load.latencies.append(time.perf_counter() - started)
+        load.latencies.append(took)
+        left -= 1
+        return left >= 0 and time.perf_counter() < until
 
-    try:
-        await asyncio.gather(*(method(request, timeout=60) for method in methods))  # connects
-        begun = time.perf_counter()
-        until = begun + (seconds or float("inf"))
-        left = requests or 2**62
-        await asyncio.gather(*(call(methods[number % len(methods)]) for number in range(callers)))
-        load.seconds = time.perf_counter() - begun
-        load.requests = len(load.latencies)
-    finally:
-        await asyncio.gather(*(channel.close() for channel in channels))
-    return load
-
-
-def drive_alone(address: str, request: bytes, *, seconds: float) -> Load:
-    """The same by one caller that blocks, so that no event loop of ours stands between two requests."""
-    load = Load()
-    with grpc.insecure_channel(address, options=_OPTIONS) as channel:
-        method: Any = channel.unary_unary(_INFER)
-        method(request, timeout=60)
-        begun = started = time.perf_counter()
-        while started - begun < seconds:
-            method(request, timeout=60)
-            ended = time.perf_counter()
-            load.latencies.append(ended - started)
-            started = ended
-    load.seconds = started - begun
+    call_over_and_over(address, request, callers=connections, answered=answered)
+    load.seconds = time.perf_counter() - begun
     load.requests = len(load.latencies)
     return load
 
