@@ -23,6 +23,9 @@ class Batcher:
 
     Work-conserving: it gives an idle instance what there is, and full batches come about while all instances are busy. Only a
     model whose owner sets `max_queue_delay_microseconds` waits for a fuller batch, or for one of the preferred sizes.
+
+    Callers that send their next request when they are answered would come in a large and a small batch by turns, of which the
+    small one costs more a row: of those that wait and those that are about to return, half go at a time.
     """
 
     def __init__(self, batching: Batching, *, max_batch_size: int) -> None:
@@ -32,14 +35,19 @@ class Batcher:
         # Whether nothing is waited for.
         self._at_once = not batching.max_delay_seconds and not batching.preferred_sizes
 
-    def form(self, line: WaitingLine, now: float) -> Formed:
-        """Take the next batch out of the line, or tell when to look again."""
-        if self._at_once and (all_of_them := line.take_all(self._most)):
+    def form(self, line: WaitingLine, now: float, *, returning: int = 0) -> Formed:
+        """Take the next batch out of the line, or tell when to look again.
+
+        `returning`: rows of a long run that has just ended, whose callers may be back before the next one has.
+        """
+        if self._at_once and not returning and (all_of_them := line.take_all(self._most)):
             return Formed(batch=all_of_them)
         again_at: float | None = None
         for bucket in line.buckets():
             rows = line.rows(bucket)
             room = self._room(rows)
+            if self._at_once and returning:
+                room = min(room, (rows + returning + 1) // 2)
             ready_at = now if room else line.oldest(bucket).admitted + self._batching.max_delay_seconds
             if ready_at <= now:
                 # A request that is larger than the preferred size goes all the same, when its turn comes.

@@ -28,6 +28,8 @@ from inference_server.scheduler.validation import Signature
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0
+# A shorter run is not worth halving: to begin one costs as much as a few of its rows.
+_LONG_RUN_SECONDS = 0.01
 _log = structlog.get_logger(__name__)
 
 
@@ -240,12 +242,12 @@ class ServedModel:
         loop = asyncio.get_running_loop()
         self._look_again = loop.call_later(delay, self._dispatch) if delay else loop.call_soon(self._dispatch)
 
-    def _dispatch(self) -> None:
-        """Give batches to idle instances."""
+    def _dispatch(self, returning: int = 0) -> None:
+        """Give batches to idle instances; see `Batcher.form` for `returning`."""
         self._look_again = None
         while self._line and (instance := self._free()) is not None:
             now = time.monotonic()
-            formed = self._batcher.form(self._line, now)
+            formed = self._batcher.form(self._line, now, returning=returning)
             if not formed.batch:
                 if formed.again_at is not None:
                     self._look(max(formed.again_at - now, 0.0001))
@@ -299,7 +301,7 @@ class ServedModel:
                     work.future.set_result(outcome)
             self._release(work, answered=True)
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch()
+        self._dispatch(sum(work.rows for work in batch) if ran.compute_seconds >= _LONG_RUN_SECONDS else 0)
 
     def _response(self, work: Work, answer: Answer) -> InferenceResponse:
         queue_seconds = max(answer.started - work.admitted, 0.0)

@@ -109,6 +109,23 @@ def test_a_model_without_batches_runs_one_request_at_a_time(line: WaitingLine, l
     assert 1 == len(Batcher(Batching(), max_batch_size=0).form(line, 0.0).batch)
 
 
+def test_callers_that_return_after_each_answer_are_served_in_even_halves(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
+    batcher = Batcher(Batching(), max_batch_size=64)
+    for _ in range(59):
+        line.push(work(loop))
+    sizes = [5]
+    for _ in range(6):
+        sizes.append(len(batcher.form(line, time.monotonic(), returning=sizes[-1]).batch))
+        for _ in range(sizes[-2]):
+            line.push(work(loop))
+    assert [32, 32, 32] == sizes[-3:]
+
+
+def test_a_request_of_more_rows_than_half_goes_whole(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
+    line.push(work(loop, rows=6))
+    assert 1 == len(Batcher(Batching(), max_batch_size=8).form(line, 0.0, returning=1).batch)
+
+
 def test_the_largest_preferred_size_is_formed(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
     for _ in range(7):
         line.push(work(loop))
