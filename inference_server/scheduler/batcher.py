@@ -25,13 +25,15 @@ class Batcher:
     model whose owner sets `max_queue_delay_microseconds` waits for a fuller batch, or for one of the preferred sizes.
 
     Callers that send their next request when they are answered would come in a large and a small batch by turns, of which the
-    small one costs more a row: of those that wait and those that are about to return, half go at a time.
+    small one costs more a row. Where about as many wait and are about to return as the last time, they are such, and half go at a time.
     """
 
     def __init__(self, batching: Batching, *, max_batch_size: int) -> None:
         self._batching = batching
         # Requests without a batch dimension are run one at a time.
         self._most = max(1, max_batch_size)
+        # Rows that waited and were about to return when the last long run ended.
+        self._rows = 0
         # Whether nothing is waited for.
         self._at_once = not batching.max_delay_seconds and not batching.preferred_sizes
 
@@ -46,8 +48,8 @@ class Batcher:
         for bucket in line.buckets():
             rows = line.rows(bucket)
             room = self._room(rows)
-            if self._at_once and returning:
-                room = min(room, (rows + returning + 1) // 2)
+            if self._at_once and returning and self._is_steady(rows + returning) and rows < self._most:
+                room = (rows + returning + 1) // 2
             ready_at = now if room else line.oldest(bucket).admitted + self._batching.max_delay_seconds
             if ready_at <= now:
                 # A request that is larger than the preferred size goes all the same, when its turn comes.
@@ -55,6 +57,11 @@ class Batcher:
                 return Formed(batch=tuple(line.take(bucket, room)))
             again_at = ready_at if again_at is None else min(again_at, ready_at)
         return Formed(again_at=again_at)
+
+    def _is_steady(self, rows: int) -> bool:
+        """Whether about as many rows wait and are about to return as when the last long run ended."""
+        last, self._rows = self._rows, rows
+        return abs(rows - last) <= rows // 8
 
     def _room(self, rows: int) -> int:
         """Rows of the batch that may start now; 0 when it should wait for more."""

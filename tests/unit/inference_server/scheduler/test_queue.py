@@ -114,16 +114,25 @@ def test_callers_that_return_after_each_answer_are_served_in_even_halves(line: W
     for _ in range(59):
         line.push(work(loop))
     sizes = [5]
-    for _ in range(6):
+    for _ in range(8):
         sizes.append(len(batcher.form(line, time.monotonic(), returning=sizes[-1]).batch))
         for _ in range(sizes[-2]):
             line.push(work(loop))
     assert [32, 32, 32] == sizes[-3:]
 
 
+def test_a_burst_goes_at_once(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
+    batcher = Batcher(Batching(), max_batch_size=8)
+    for _ in range(5):
+        line.push(work(loop))
+    assert 5 == len(batcher.form(line, time.monotonic(), returning=1).batch)
+
+
 def test_a_request_of_more_rows_than_half_goes_whole(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
-    line.push(work(loop, rows=6))
-    assert 1 == len(Batcher(Batching(), max_batch_size=8).form(line, 0.0, returning=1).batch)
+    batcher = Batcher(Batching(), max_batch_size=8)
+    for _ in range(2):
+        line.push(work(loop, rows=6))
+        assert 1 == len(batcher.form(line, 0.0, returning=1).batch)
 
 
 def test_the_largest_preferred_size_is_formed(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
