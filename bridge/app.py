@@ -185,6 +185,7 @@ class Bridge:
         self._worker.drain_until(asyncio.get_running_loop().time() + self._settings.drain_seconds)
 
     def _http(self, stop: asyncio.Event) -> HttpServer:
+        from bridge.http.events import JobEvents
         from bridge.http.figures import Figures
         from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
@@ -193,7 +194,8 @@ class Bridge:
 
         probes = {"ledger": self._store.probe, **self._systems.probes}
         probes["queue"] = self._queue_probe
-        more = list(WsiRoutes(jobs=self._store.jobs, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
+        jobs, events = self._store.jobs, JobEvents()
+        more = list(WsiRoutes(jobs=jobs, events=events, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
         if inbox := push_inbox(self._settings, self._store.queue):
             more.append(PushRoute(inbox).route())
         figures = Figures(
@@ -202,7 +204,7 @@ class Bridge:
             levels=self._transport.levels,
             every_seconds=self._settings.metrics_seconds,
         )
-        routes = Routes(jobs=self._store.jobs, figures=figures, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
+        routes = Routes(jobs=jobs, figures=figures, events=events, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
         return HttpServer(routes.application(), self._settings.http)
 
     async def _queue_probe(self) -> None:

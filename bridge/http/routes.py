@@ -31,12 +31,13 @@ class Routes:
         *,
         jobs: Jobs,
         figures: Figures,
+        events: JobEvents,
         probes: Mapping[str, Probe],
         more: Sequence[Route] = (),
         vitals: Vitals | None = None,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
-        """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask.
+        """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask; they share `events`.
 
         `vitals`: tells what is stuck. `draining`: whether no new work is taken any more.
         """
@@ -44,7 +45,7 @@ class Routes:
         self._figures = figures
         self._probes = probes
         self._more = more
-        self._events = JobEvents()
+        self._events = events
         self._vitals = vitals or Vitals()
         self._draining = draining
 

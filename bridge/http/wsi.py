@@ -38,13 +38,18 @@ class WsiRoutes:
     """Answers in the platform's shapes."""
 
     def __init__(
-        self, *, jobs: Jobs, submit: Callable[[bytes], Awaitable[JobRecord | None]], patience_seconds: float = _PATIENCE_SECONDS
+        self,
+        *,
+        jobs: Jobs,
+        events: JobEvents,
+        submit: Callable[[bytes], Awaitable[JobRecord | None]],
+        patience_seconds: float = _PATIENCE_SECONDS,
     ) -> None:
         """`submit`: sends a message of ours to where jobs come from. `patience_seconds`: how long a call waits for its job."""
         self._jobs = jobs
         self._submit = submit
         self._patience = patience_seconds
-        self._events = JobEvents()
+        self._events = events
 
     def routes(self) -> Sequence[Route]:
         """What is served."""

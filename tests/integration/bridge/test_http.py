@@ -17,6 +17,7 @@ import pytest
 
 from bridge.app import Bridge, Systems, local_transport
 from bridge.errors import ConfigurationError, OverloadError, TransientError
+from bridge.http.events import JobEvents
 from bridge.http.routes import Routes
 from bridge.http.server import HttpServer
 from bridge.settings import load
@@ -215,7 +216,7 @@ async def test_a_queue_out_of_reach_makes_a_bridge_not_ready_and_leaves_its_othe
 
 async def test_an_address_that_is_taken_is_told_with_the_fix(tmp_path: Path) -> None:
     async with open_store(load(database=str(tmp_path / "bridge.db"))) as store:
-        routes = Routes(jobs=store.jobs, figures=None, probes={})  # type: ignore[arg-type]
+        routes = Routes(jobs=store.jobs, figures=None, events=JobEvents(), probes={})  # type: ignore[arg-type]
         with socket.create_server(("127.0.0.1", 0)) as taken:
             address = f"127.0.0.1:{taken.getsockname()[1]}"
             with pytest.raises(ConfigurationError, match=f"BRIDGE_HTTP: cannot listen on {address}"):

@@ -92,14 +92,15 @@ async def stores(tmp_path: Path) -> AsyncIterator[tuple[Store, Store]]:
 
 
 @pytest.fixture
-def serve(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Any]:
+def serve() -> Callable[..., Any]:
     """Serves a bridge's routes, with other times than in use."""
 
     @asynccontextmanager
     async def serving(store: Store, **times: Any) -> AsyncIterator[str]:
-        monkeypatch.setattr("bridge.http.wsi.JobEvents", lambda: JobEvents(**{"look_seconds": 0.05, **times}))
+        events = JobEvents(**{"look_seconds": 0.05, **times})
         figures = Figures(metrics=Metrics(in_flight=lambda: 0), outbox=store.outbox, levels=no_levels)
-        routes = Routes(jobs=store.jobs, figures=figures, probes={}, more=WsiRoutes(jobs=store.jobs, submit=store.submit).routes())
+        platform = WsiRoutes(jobs=store.jobs, events=events, submit=store.submit)
+        routes = Routes(jobs=store.jobs, figures=figures, events=events, probes={}, more=platform.routes())
         async with HttpServer(routes.application(), "127.0.0.1:0") as server:
             yield server.address
 
@@ -208,8 +209,9 @@ async def test_streams_are_bounded_and_one_that_is_left_makes_room(stores: tuple
     async with serve(stores[0], most_streams=1) as address:
         async with listening(address) as held:
             await held.next()
-            async with listening(address) as refused:
-                assert 503 == refused.status
+            for path in (PATH, f"/jobs/{JOB}/events"):
+                async with listening(address, path) as refused:
+                    assert 503 == refused.status
         async with asyncio.timeout(20):
             while True:
                 async with listening(address) as stream:
