@@ -19,6 +19,8 @@ _END_STREAM, _END_HEADERS, _ACK = 1, 4, 1
 _INITIAL_WINDOW_SIZE, _MAX_FRAME_SIZE = 4, 5
 _WIDEST = 2**31 - 1
 _NARROWEST = 2**16 - 1
+# As grpc's clients take.
+_LARGEST_FRAME = 2**22
 _RECEIVED_AT_ONCE = 2**20
 _HEAD = 9
 # Seconds without any byte after which the server is taken for dead.
@@ -81,8 +83,9 @@ class _Connection:
         # What has come and is not read, what is still to come of an answer's frame, and what was received since the server was told.
         self._inbox = b""
         self._skipped = self._received = 0
-        ours = _INITIAL_WINDOW_SIZE.to_bytes(2, "big") + _WIDEST.to_bytes(4, "big")
-        self._outbox = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, ours))
+        ours = {_INITIAL_WINDOW_SIZE: _WIDEST, _MAX_FRAME_SIZE: _LARGEST_FRAME}
+        told = b"".join(name.to_bytes(2, "big") + value.to_bytes(4, "big") for name, value in ours.items())
+        self._outbox = bytearray(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + _frame(_SETTINGS, 0, 0, told))
         self._outbox += _frame(_WINDOW_UPDATE, 0, 0, (_WIDEST - _NARROWEST).to_bytes(4, "big"))
 
     @property
