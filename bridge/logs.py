@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from bridge.steps import Step, StepTaken
+from bridge.steps import SUCCEEDED, Step, StepTaken
 
 
 @contextmanager
@@ -79,10 +79,13 @@ class StepLog:
 
     def on_step(self, taken: StepTaken) -> None:
         """Write one line."""
-        quiet = taken.step in _QUIET
+        # That a handler came back with a result is told by the commit right after it.
+        quiet = taken.step in _QUIET or (taken.step is Step.HANDLED and taken.outcome == SUCCEEDED)
         if quiet and not self._tells_quiet:
             return
         facts = {"job": taken.job_key, "system": taken.system, "outcome": taken.outcome}
-        known = {name: fact for name, fact in facts.items() if fact}
+        known: dict[str, object] = {name: fact for name, fact in facts.items() if fact}
+        if taken.step is Step.COMMITTED:
+            known["job_ms"] = round(1000 * taken.since_receipt, 2)
         write = self._write_quiet if quiet else self._write
         write("step", step=taken.step.value, latency_ms=round(1000 * taken.seconds, 2), **known)

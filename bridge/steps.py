@@ -9,6 +9,8 @@ from typing import Protocol
 
 # The outcome of RECEIVED when the message was delivered before.
 REDELIVERED = "redelivered"
+# The outcome of HANDLED and COMMITTED when the job has a result.
+SUCCEEDED = "succeeded"
 
 
 class Step(StrEnum):

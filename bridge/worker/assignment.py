@@ -13,7 +13,7 @@ import structlog
 from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
 from bridge.job import Delivery, Job, Outcome, Progress, Units
 from bridge.ledger.port import Claim, Refusal, State
-from bridge.steps import REDELIVERED, Step, StepTaken
+from bridge.steps import REDELIVERED, SUCCEEDED, Step, StepTaken
 from bridge.tracing.context import CURRENT
 from bridge.worker.fates import Fate, fate_of
 from bridge.worker.following import Following, traced
@@ -289,7 +289,7 @@ class _Context:
 
 
 def _word(outcome: Outcome) -> str:
-    return "succeeded" if outcome.succeeded else "failed"
+    return SUCCEEDED if outcome.succeeded else "failed"
 
 
 def _unforeseen(error: Exception) -> Exception | None:
