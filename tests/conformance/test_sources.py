@@ -4,19 +4,31 @@ from __future__ import annotations
 
 import asyncio
 import math
+import pkgutil
 import time
 from itertools import groupby
 
 import pytest
 
+import bridge.sources
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery
 from bridge.sources.port import Source
-from tests.conformance.conftest import IN_A_ROW, LEASE_SECONDS, SourceAtHand
+from tests.support.sources.kinds import SOURCES
+from tests.support.sources.port import IN_A_ROW, LEASE_SECONDS, SourceAtHand
 
 LONGER_THAN_A_LEASE = LEASE_SECONDS * 1.3
 # What is waited for ends the wait; only a failure takes so long.
 LONGER_THAN_ANY_HICCUP = 15.0
+# Modules beside the adapters.
+NO_SOURCES = {"freshness", "port", "turns"}
+WITH_URGENCY = [name for name, kind in SOURCES.items() if kind.knows_urgency]
+
+
+def test_every_source_of_the_bridge_is_in_the_list() -> None:
+    adapters = {module.name for module in pkgutil.iter_modules(bridge.sources.__path__)} - NO_SOURCES
+
+    assert adapters == {kind.adapter for kind in SOURCES.values()}
 
 
 async def _one(source: Source, *, wait_seconds: float = LONGER_THAN_ANY_HICCUP) -> Delivery:
@@ -154,6 +166,7 @@ async def test_a_message_released_with_a_delay_comes_after_it(source_at_hand: So
     assert time.monotonic() - started >= 0.9
 
 
+@pytest.mark.parametrize("source_at_hand", WITH_URGENCY, indirect=True)
 async def test_urgent_messages_go_first_and_equals_in_order(source_at_hand: SourceAtHand) -> None:
     for body, priority in [(b"b1", 5), (b"c", 9), (b"a", 0), (b"b2", 5)]:
         await source_at_hand.send(body, priority)
@@ -167,6 +180,7 @@ async def test_urgent_messages_go_first_and_equals_in_order(source_at_hand: Sour
     assert [b"a", b"b1", b"b2", b"c"] == found
 
 
+@pytest.mark.parametrize("source_at_hand", WITH_URGENCY, indirect=True)
 async def test_urgent_messages_go_first_and_starve_nobody(source_at_hand: SourceAtHand) -> None:
     sent = {0: 14, 5: 4, 9: 1}
     for priority, count in sent.items():
