@@ -26,6 +26,7 @@ from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.sources.kinds import SOURCES
 from tests.support.sources.port import SourceAtHand
+from tests.support.sources.pubsub_pull import EMULATED, on_googles_emulator
 from tests.support.sqs import aws_of, fresh_queue, lying_in
 
 
@@ -62,9 +63,10 @@ def store(stores: tuple[Store, Store]) -> Store:
     return stores[0]
 
 
-@pytest.fixture(params=SOURCES)
+@pytest.fixture(params=[*SOURCES, EMULATED])
 async def source_at_hand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SourceAtHand]:
-    async with SOURCES[request.param].at_hand(request.getfixturevalue, tmp_path) as at_hand:
+    opened = on_googles_emulator if request.param == EMULATED else SOURCES[request.param].at_hand
+    async with opened(request.getfixturevalue, tmp_path) as at_hand:
         yield at_hand
 
 

@@ -66,7 +66,14 @@ async def _rig(database: str, reached: str) -> AsyncIterator[Rig]:
         async def arrived() -> Sequence[tuple[str, bytes]]:
             return await results_in(store)
 
-        yield Rig(settings=lambda: {"database": reached}, send=send, redeliver=redeliver, left=store.queue.depth, arrived=arrived)
+        yield Rig(
+            database=database,
+            settings=lambda: {"database": reached},
+            send=send,
+            redeliver=redeliver,
+            left=store.queue.depth,
+            arrived=arrived,
+        )
 
 
 def _sqlite_at_hand(find: Find, folder: Path) -> AbstractAsyncContextManager[SourceAtHand]:

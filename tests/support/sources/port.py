@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from contextlib import AbstractAsyncContextManager, AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -59,6 +59,8 @@ class Lines:
 class Rig:
     """A queue that real bridges can be started on, and what there is to see and to stir from outside."""
 
+    # Of the ledger, without a detour.
+    database: str
     # What a bridge needs to know, asked for anew by each that starts.
     settings: Callable[[], Mapping[str, Any]]
     # Puts a message into the queue, under an id of its own.
@@ -69,6 +71,8 @@ class Rig:
     left: Callable[[], Awaitable[int]]
     # Results as they came: message ids and bodies.
     arrived: Callable[[], Awaitable[Sequence[tuple[str, bytes]]]]
+    # Of whoever signs pushes, by the id of the key.
+    certificates: Mapping[str, str] = field(default_factory=dict)
     # Bodies of what was put aside beside the ledger's dead letters; None where that is no custom.
     put_aside: Callable[[], Awaitable[Sequence[bytes]]] | None = None
 

@@ -142,7 +142,15 @@ async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
             return await results_in(store)
 
         try:
-            yield Rig(settings=settings, send=send, redeliver=redeliver, left=left, arrived=arrived)
+            yield Rig(
+                database=database,
+                settings=settings,
+                send=send,
+                redeliver=redeliver,
+                left=left,
+                arrived=arrived,
+                certificates=signer().certificates(),
+            )
         finally:
             await pusher.close()
 

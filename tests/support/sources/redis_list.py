@@ -32,10 +32,10 @@ async def _at_hand(find: Find, folder: Path) -> AsyncIterator[SourceAtHand]:
 
 @asynccontextmanager
 async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
-    server, prefix = find("redis"), str(uuid4())
+    server, prefix, database = find("redis"), str(uuid4()), shared_database(find)
     keys = ListKeys.of(f"{prefix}:jobs")
     settings = {
-        "database": await over_the_line(find, lines, shared_database(find)),
+        "database": await over_the_line(find, lines, database),
         "redis_queues": (keys.queue,),
         "redis_url": f"redis://127.0.0.1:{await lines.to('queue', server.port)}/0",
         "redis_result_key": f"{prefix}:results:{{message_id}}",
@@ -55,7 +55,7 @@ async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
         return [(key.decode().rpartition(":")[2], bytes(await client.get(key) or b"")) for key in found]
 
     try:
-        yield Rig(settings=lambda: settings, send=send, redeliver=redeliver, left=queue.depth, arrived=arrived)
+        yield Rig(database=database, settings=lambda: settings, send=send, redeliver=redeliver, left=queue.depth, arrived=arrived)
     finally:
         await client.aclose()
         await access.close()

@@ -38,14 +38,15 @@ async def _at_hand(find: Find, folder: Path) -> AsyncIterator[SourceAtHand]:
 @asynccontextmanager
 async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
     ministack = find("ministack")
-    database = await over_the_line(find, lines, shared_database(find))
+    database = shared_database(find)
+    reached = await over_the_line(find, lines, database)
     port = await lines.to("queue", urlsplit(ministack.endpoint).port or 0)
     async with aws_of(ministack) as aws:
         queue, results = await fresh_queue(aws), await fresh_queue(aws)
         for suffix in ("_error", "_skipped"):
             await fresh_queue(aws, name=f"{queue}{suffix}")
         sender = SqsQueues(aws)
-        settings = {"database": database, "sqs_queues": (queue,), "results_queue": results, "aws_endpoint": f"http://127.0.0.1:{port}"}
+        settings = {"database": reached, "sqs_queues": (queue,), "results_queue": results, "aws_endpoint": f"http://127.0.0.1:{port}"}
 
         async def send(body: bytes) -> None:
             await sender.send(queue, body, message_id=str(uuid4()))
@@ -59,7 +60,15 @@ async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
         async def put_aside() -> Sequence[bytes]:
             return [body for _, body in await lying_in(aws, f"{queue}_error")]
 
-        yield Rig(settings=lambda: settings, send=send, redeliver=no_redelivery, left=left, arrived=arrived, put_aside=put_aside)
+        yield Rig(
+            database=database,
+            settings=lambda: settings,
+            send=send,
+            redeliver=no_redelivery,
+            left=left,
+            arrived=arrived,
+            put_aside=put_aside,
+        )
 
 
 SQS = SourceKind(adapter="sqs", lines=frozenset({"database", "queue", "inference"}), at_hand=_at_hand, rig=_rig)
