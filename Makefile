@@ -38,6 +38,10 @@ test: .venv/synced ## Run all tests
 fuzz: .venv/synced ## Send the server what nobody should send, for ten minutes
 	@$(BIN)/python scripts/fuzz.py
 
+.PHONY: faults
+faults: .venv/synced ## Have every fault happen at every step of the bridge, on every source
+	@$(BIN)/pytest -n 2 --dist worksteal tests/faults --whole-matrix
+
 .PHONY: lint
 lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and scripts
 	$(BIN)/ruff check

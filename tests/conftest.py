@@ -8,7 +8,12 @@ import pytest
 
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
+from tests.support.pubsub_emulator import PubsubEmulator, emulator_program, pubsub_emulator
 from tests.support.redis_server import RedisServer, redis_server
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption("--whole-matrix", action="store_true", help="play every fault at every step of every source, not a share of them")
 
 
 @pytest.fixture(scope="session")
@@ -37,3 +42,12 @@ def redis() -> Iterator[RedisServer]:
     """A Redis server. Tests keep to keys of their own."""
     with redis_server() as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def google_emulator() -> Iterator[PubsubEmulator]:
+    """Google's emulator of Pub/Sub. Tests keep to topics of their own."""
+    if not emulator_program():
+        pytest.skip("Google's emulator of Pub/Sub is not on this machine: gcloud components install pubsub-emulator")
+    with pubsub_emulator() as emulator:
+        yield emulator

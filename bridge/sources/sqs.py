@@ -9,7 +9,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from uuid import uuid4
-from weakref import ref
 
 import structlog
 
@@ -38,11 +37,11 @@ _SYSTEM_ATTRIBUTES = ("MessageGroupId", "MessageDeduplicationId")
 class _Held:
     """A message that we have. Delivered again to us, it takes on the newer receipt."""
 
-    # Dead once nobody works on it any more, though it was neither acknowledged nor released.
-    delivery: ref[Delivery]
     receipt: str
     # By the monotonic clock, of the newest receipt.
     received_at: float
+    # When somebody was seen to work on it: the first receipt, and then each time that the lease was to be renewed, with success or not.
+    seen_at: float
 
 
 class SqsSource:
@@ -109,6 +108,8 @@ class SqsSource:
         Raises `LeaseLostError` when the receipt is stale.
         """
         held = self._held.get(_key(delivery))
+        if held:
+            held.seen_at = self._clock()
         left = RENEWED_SECONDS - (self._clock() - held.received_at) if held else RENEWED_SECONDS
         if left <= 0:
             return
@@ -173,11 +174,11 @@ class SqsSource:
         except asyncio.CancelledError:
             self._adopt(asyncio.ensure_future(self._return_all(queue, fresh)))
             raise
-        # What was dropped, neither acknowledged nor released, is nobody's.
-        self._held = {key: held for key, held in self._held.items() if held.delivery() is not None}
+        now = self._clock()
+        self._held = {key: held for key, held in self._held.items() if self._is_worked_on(held)}
         for delivery in deliveries:
             if delivery is not None:
-                self._held[_key(delivery)] = _Held(delivery=ref(delivery), receipt=delivery.receipt, received_at=self._clock())
+                self._held[_key(delivery)] = _Held(receipt=delivery.receipt, received_at=now, seen_at=now)
         return [delivery for delivery in deliveries if delivery is not None]
 
     async def _call(self, queue: str, *, limit: int, wait_seconds: float) -> list[dict[str, Any]]:
@@ -199,11 +200,15 @@ class SqsSource:
     def _known(self, queue: str, message: Mapping[str, Any]) -> bool:
         """Whether we have the message already; then the newer receipt counts, and the work on it goes on."""
         held = self._held.get((queue, message["MessageId"]))
-        if held is None or held.delivery() is None:
+        if held is None or not self._is_worked_on(held):
             return False
         held.receipt, held.received_at = message["ReceiptHandle"], self._clock()
         _log.info("receipt_adopted", message_id=message["MessageId"])
         return True
+
+    def _is_worked_on(self, held: _Held) -> bool:
+        """What was dropped, neither acknowledged nor released, as when the ledger is out of reach, is not; it must come again."""
+        return self._clock() - held.seen_at <= self._lease_seconds
 
     async def _delivery(self, queue: str, message: Mapping[str, Any]) -> Delivery | None:
         system = message.get("Attributes", {})

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from uuid import uuid4
 
@@ -14,7 +13,6 @@ from redis.asyncio import Redis
 
 from bridge.database.local_queue import LocalQueue
 from bridge.google.access import PubsubAccess
-from bridge.google.intake import Patience
 from bridge.redis.access import RedisAccess
 from bridge.settings import load
 from bridge.sinks.local import LocalSink
@@ -22,35 +20,14 @@ from bridge.sinks.port import Sink
 from bridge.sinks.pubsub import PubsubSink
 from bridge.sinks.redis_channel import RedisSink
 from bridge.sinks.sqs import SqsQueues, SqsSink
-from bridge.sources.local import LocalSource
-from bridge.sources.port import QueueLevel, Source
-from bridge.sources.pubsub_pull import PubsubSource
-from bridge.sources.redis_list import ListKeys, RedisSource
-from bridge.sources.sqs import SqsSource
 from bridge.store import Store, open_store
-from bridge.transports.aws import levels as sqs_levels
 from tests.support.ministack_server import Ministack
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
+from tests.support.sources.kinds import SOURCES
+from tests.support.sources.port import SourceAtHand
+from tests.support.sources.pubsub_pull import EMULATED, on_googles_emulator
 from tests.support.sqs import aws_of, fresh_queue, lying_in
-
-# Short, and yet longer than a busy machine's hiccups.
-LEASE_SECONDS = 0.6
-# After so many messages of one urgency the next gets its turn.
-IN_A_ROW = 3
-
-
-@dataclass(frozen=True, kw_only=True)
-class SourceAtHand:
-    """A source, and how to put messages into its queue."""
-
-    source: Source
-    # Another receiver of the same queue.
-    rival: Source
-    # Body and priority.
-    send: Callable[[bytes, int], Awaitable[None]]
-    # What the source says of its queues.
-    levels: Callable[[], Awaitable[Sequence[QueueLevel]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -86,81 +63,11 @@ def store(stores: tuple[Store, Store]) -> Store:
     return stores[0]
 
 
-@pytest.fixture(params=["sqlite", "postgres", "sqs", "pubsub", "redis"])
+@pytest.fixture(params=[*SOURCES, EMULATED])
 async def source_at_hand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SourceAtHand]:
-    if request.param == "sqs":
-        source = _sqs_source(request.getfixturevalue("ministack"))
-    elif request.param == "redis":
-        source = _redis_source(request.getfixturevalue("redis"))
-    else:
-        source = _pubsub_source() if request.param == "pubsub" else _local_source(_location(request, tmp_path))
-    async with source as at_hand:
+    opened = on_googles_emulator if request.param == EMULATED else SOURCES[request.param].at_hand
+    async with opened(request.getfixturevalue, tmp_path) as at_hand:
         yield at_hand
-
-
-@asynccontextmanager
-async def _local_source(location: str) -> AsyncIterator[SourceAtHand]:
-    async with open_store(load(database=location)) as store:
-        queue = LocalQueue(store.database, "jobs")
-
-        async def send(body: bytes, priority: int = 0) -> None:
-            await queue.send(str(uuid4()), body, attributes={"kind": "test"}, priority=priority)
-
-        source, rival = (LocalSource(queue, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW) for _ in range(2))
-        yield SourceAtHand(source=source, rival=rival, send=send, levels=source.levels)
-
-
-@asynccontextmanager
-async def _sqs_source(ministack: Ministack) -> AsyncIterator[SourceAtHand]:
-    async with aws_of(ministack) as aws:
-        # Three urgencies, each a queue of its own.
-        queues = [await fresh_queue(aws) for _ in range(3)]
-        sender = SqsQueues(aws)
-        sources = [SqsSource(aws, queues, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW) for _ in range(2)]
-
-        async def send(body: bytes, priority: int = 0) -> None:
-            await sender.send(queues[min(priority // 4, 2)], body, message_id=str(uuid4()), attributes={"kind": "test"})
-
-        levels = partial(sqs_levels, aws, load(sqs_queues=",".join(queues)), sources[0].freshness)
-        yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=levels)
-        for source in sources:
-            await source.close()
-
-
-@asynccontextmanager
-async def _redis_source(redis: RedisServer) -> AsyncIterator[SourceAtHand]:
-    accesses = [RedisAccess(redis.url) for _ in range(2)]
-    queues = [ListKeys.of(f"{uuid4()}:{urgency}") for urgency in range(3)]
-    sources = [RedisSource(access, queues, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW) for access in accesses]
-
-    async def send(body: bytes, priority: int = 0) -> None:
-        await sources[0].send(str(uuid4()), body, attributes={"kind": "test"}, queue=queues[min(priority // 4, 2)].queue)
-
-    yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels)
-    for source, access in zip(sources, accesses, strict=True):
-        await source.close()
-        await access.close()
-
-
-@asynccontextmanager
-async def _pubsub_source() -> AsyncIterator[SourceAtHand]:
-    async with pubsub_server() as server:
-        for urgency in range(3):
-            server.create(f"jobs-{urgency}", f"jobs-{urgency}-sub")
-        access = PubsubAccess(project="trial", emulator=server.address)
-        # Streams end with their receiver: else either might get what both could have.
-        subscriptions, patience = [f"jobs-{urgency}-sub" for urgency in range(3)], Patience(linger_seconds=0, settle_seconds=0.3)
-        sources = [
-            PubsubSource(access, subscriptions, lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW, patience=patience) for _ in range(2)
-        ]
-
-        async def send(body: bytes, priority: int = 0) -> None:
-            server.publish(f"jobs-{min(priority // 4, 2)}", body, kind="test")
-
-        yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels)
-        for source in sources:
-            await source.close()
-        await access.close()
 
 
 @pytest.fixture(params=["sqlite", "postgres", "sqs", "pubsub", "redis"])

@@ -120,7 +120,7 @@ async def test_a_job_that_kills_its_workers_is_given_up_in_the_end(tmp_path: Pat
         await store.submit(message("deadly", seconds=60))
         await store.submit(message("harmless"))
     for number in range(4):
-        dying = start(Trial(settings=settings, log=tmp_path / f"{number}.log", kill_at=Step.RENEWED, until_idle=True))
+        dying = start(Trial(settings=settings, log=tmp_path / f"{number}.log", signal_at=Step.RENEWED, until_idle=True))
         await asyncio.to_thread(dying.join, _SECONDS)
         if dying.exitcode == 0:
             break

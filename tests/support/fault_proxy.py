@@ -11,7 +11,8 @@ class FaultProxy:
     """Stands between a client and a server of this machine. Faults apply to connections that are open and to new ones."""
 
     def __init__(self, target_port: int) -> None:
-        self._target_port = target_port
+        # Of the server; those that are connected stay with the one that they have.
+        self.target_port = target_port
         self._server: asyncio.Server | None = None
         self._writers: set[asyncio.StreamWriter] = set()
         self._pumps: set[asyncio.Task[None]] = set()
@@ -72,7 +73,7 @@ class FaultProxy:
         self._writers.add(writer)
         try:
             await self._flows.wait()
-            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self._target_port)
+            server_reader, server_writer = await asyncio.open_connection("127.0.0.1", self.target_port)
         except OSError:
             writer.transport.abort()
             self._writers.discard(writer)

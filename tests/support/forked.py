@@ -23,6 +23,12 @@ _IMPORTED_ONCE = [
     "sqlalchemy.dialects.postgresql.psycopg",
     "sqlalchemy.dialects.sqlite.aiosqlite",
     "alembic.command",
+    "boto3",
+    "botocore.config",
+    "bridge.google.tokens",
+    "bridge.http.push",
+    "bridge.sources.pubsub_pull",
+    "bridge.sources.redis_list",
 ]
 
 

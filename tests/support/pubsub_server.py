@@ -107,6 +107,12 @@ class PubsubServer:
         for stream in self.streams:
             stream.silent = True
 
+    def redeliver(self, subscription: str) -> None:
+        """What somebody has is delivered again at once, as it may be at any time."""
+        for held in self.subscriptions[f"projects/trial/subscriptions/{subscription}"].messages:
+            held.deadline = 0.0
+        self._wake()
+
     def left(self, subscription: str) -> int:
         """Messages that are not acknowledged."""
         return len(self.subscriptions[f"projects/trial/subscriptions/{subscription}"].messages)

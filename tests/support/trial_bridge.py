@@ -6,7 +6,8 @@ import asyncio
 import json
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import aclosing, asynccontextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -16,9 +17,11 @@ from bridge import logs
 from bridge.app import START_PATIENCE_SECONDS, Bridge, Systems, local_transport, run_until_signalled
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
+from bridge.inference.client import InferenceClient
+from bridge.inference.values import SlideProgress
 from bridge.job import Delivery, Event, Job, Message, Outcome
 from bridge.settings import Settings, load
-from bridge.sinks.local import LocalSink
+from bridge.sinks.port import Sink
 from bridge.steps import Step, StepTaken
 from bridge.store import open_store
 from bridge.systems.port import Context
@@ -38,6 +41,10 @@ class TrialHandler:
 
     system = SYSTEM
 
+    def __init__(self, client: InferenceClient | None = None) -> None:
+        """`client`: for requests that have a slide analysed."""
+        self._client = client
+
     def parse(self, delivery: Delivery) -> Job:
         envelope = native.read(delivery.body)
         return Job(key=envelope.key, system=SYSTEM, request=envelope.request)
@@ -52,6 +59,8 @@ class TrialHandler:
             await context.checkpoint({"parts": part + 1})
             context.report((part + 1) / asked["parts"], f"part {part + 1}")
         await asyncio.sleep(asked.get("seconds", 0))
+        if "slide" in asked:
+            await self._analyse(asked["slide"], job, context)
         if context.claim.attempts < asked.get("transient_failures", 0):
             raise TransientError("not yet")
         if "down_while" in asked and Path(asked["down_while"]).exists():
@@ -65,6 +74,13 @@ class TrialHandler:
         result = {"fence": context.claim.fence, "computed": computed, "resumed_at": done}
         return Outcome(succeeded=True, result=result, events=(_event("completed", job, result),))
 
+    async def _analyse(self, slide: str, job: Job, context: Context) -> None:
+        assert self._client is not None, "the trial has no inference server"
+        async with aclosing(self._client.analyze_slide(slide, request_id=job.key)) as events:
+            async for event in events:
+                if isinstance(event, SlideProgress):
+                    context.report(event.tiles_done / event.tiles_total, event.stage)
+
     def failure(self, job: Job, reason: str) -> Outcome:
         result = {"error": "the trial failed", "reason": reason}
         return Outcome(succeeded=False, result=result, events=(_event("failed", job, result),))
@@ -75,11 +91,11 @@ def _event(kind: str, job: Job, result: Mapping[str, Any]) -> Event:
 
 
 class StumblingSink:
-    """The embedded sink, but the first try to send each message of some jobs fails."""
+    """A sink, but the first try to send each message of some jobs fails."""
 
     name = "stumbling"
 
-    def __init__(self, sink: LocalSink, jobs: set[str]) -> None:
+    def __init__(self, sink: Sink, jobs: set[str]) -> None:
         self._sink = sink
         self._jobs = jobs
         self._seen: set[str] = set()
@@ -91,15 +107,18 @@ class StumblingSink:
         await self._sink.send(message)
 
 
-@dataclass(frozen=True, kw_only=True)
-class KillAt:
-    """Kills its own process, as the kernel would, at the first time that a step is reached."""
+class SignalAt:
+    """Sends its own process a signal, the first time that a step is reached: SIGKILL, as the kernel would; SIGSTOP; SIGTERM."""
 
-    step: Step
+    def __init__(self, step: Step, number: signal.Signals) -> None:
+        self._step = step
+        self._number = number
+        self._sent = False
 
     def on_step(self, taken: StepTaken) -> None:
-        if taken.step is self.step:
-            os.kill(os.getpid(), signal.SIGKILL)
+        if taken.step is self._step and not self._sent:
+            self._sent = True
+            os.kill(os.getpid(), self._number)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,7 +129,13 @@ class Trial:
     settings: Mapping[str, Any]
     log: Path
     until_idle: bool = False
-    kill_at: Step | None = None
+    # The step at which the process sends itself a signal, and which.
+    signal_at: Step | None = None
+    signal: signal.Signals = signal.SIGKILL
+    # Whether there is an inference server, where the settings say.
+    infers: bool = False
+    # The certificates of whoever signs pushes, by the id of their key, instead of Google's.
+    certificates: Mapping[str, str] = field(default_factory=dict)
     # Jobs whose messages cannot be sent at the first try.
     stumbles: set[str] = field(default_factory=set)
 
@@ -157,14 +182,28 @@ def _main(trial: Trial) -> None:
 
 
 async def _serve(trial: Trial, settings: Settings) -> None:
-    async with open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store:
-        observers = [KillAt(step=trial.kill_at)] if trial.kill_at else []
-        sink = StumblingSink(LocalSink(store.database, queue=settings.results_queue), trial.stumbles)
+    if trial.certificates:
+        from bridge.google import tokens
+
+        # Google's own are out of reach, and would not do.
+        tokens.fetch_certificates = lambda: trial.certificates
+    async with open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store, _client(trial, settings) as client:
+        observers = [SignalAt(trial.signal_at, trial.signal)] if trial.signal_at else []
         async with open_transport(settings, local=local_transport(settings, store)) as transport:
-            bridge = Bridge(settings, store, trial_systems(), observers=observers, sink=sink, transport=transport)
+            sink = StumblingSink(transport.sink, trial.stumbles)
+            bridge = Bridge(settings, store, trial_systems(client), observers=observers, sink=sink, transport=transport)
             await run_until_signalled(bridge, until_idle=trial.until_idle)
 
 
-def trial_systems() -> Systems:
+@asynccontextmanager
+async def _client(trial: Trial, settings: Settings) -> AsyncIterator[InferenceClient | None]:
+    if not trial.infers:
+        yield None
+        return
+    async with InferenceClient(settings.inference) as client:
+        yield client
+
+
+def trial_systems(client: InferenceClient | None = None) -> Systems:
     """The trial system alone."""
-    return Systems(handlers=[TrialHandler()], probes={})
+    return Systems(handlers=[TrialHandler(client)], probes={})

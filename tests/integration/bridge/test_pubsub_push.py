@@ -3,9 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import datetime
-import json
 import time
 import urllib.error
 import urllib.request
@@ -14,11 +11,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import rsa
-from cryptography.x509.oid import NameOID
-from google.auth import crypt, jwt
 from starlette.applications import Starlette
 
 from bridge.google.tokens import TokenVerifier
@@ -27,37 +19,10 @@ from bridge.http.server import HttpServer
 from bridge.settings import load
 from bridge.sources.pubsub_push import PushInbox
 from bridge.store import Store, open_store
+from tests.support.google_tokens import ACCOUNT, AUDIENCE, Signer
+from tests.support.sources.pubsub_push import envelope
 
-AUDIENCE, ACCOUNT = "https://bridge.example/push", "pusher@trial.iam.gserviceaccount.com"
 Push = Callable[..., Any]
-
-
-class Signer:
-    """Signs tokens as Google does."""
-
-    def __init__(self) -> None:
-        key = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-        name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "federated-signon")])
-        now = datetime.datetime.now(datetime.UTC)
-        builder = x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
-        day = datetime.timedelta(days=1)
-        certificate = builder.not_valid_before(now - day).not_valid_after(now + day).sign(key, hashes.SHA256())
-        self.certificate = certificate.public_bytes(serialization.Encoding.PEM).decode()
-        plain = serialization.NoEncryption()
-        pem = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, plain)
-        self._signer = crypt.RSASigner.from_string(pem, key_id="key-1")
-
-    def token(self, **changes: Any) -> str:
-        now = int(time.time())
-        claims = {
-            "aud": AUDIENCE,
-            "email": ACCOUNT,
-            "email_verified": True,
-            "iss": "https://accounts.google.com",
-            "iat": now,
-            "exp": now + 600,
-        }
-        return jwt.encode(self._signer, {**claims, **changes}).decode()
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +38,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
 
 @pytest.fixture
 async def push(store: Store, signer: Signer) -> AsyncIterator[Push]:
-    verifier = TokenVerifier(audience=AUDIENCE, account=ACCOUNT, fetch=lambda: {"key-1": signer.certificate})
+    verifier = TokenVerifier(audience=AUDIENCE, account=ACCOUNT, fetch=signer.certificates)
     inbox = PushInbox(store.queue, verifier, limit=2)
     async with HttpServer(Starlette(routes=[PushRoute(inbox).route()]), "127.0.0.1:0") as server:
 
@@ -95,13 +60,7 @@ def _answer(request: urllib.request.Request) -> tuple[int, dict[str, str], str]:
 
 
 def _envelope(message_id: str = "1", body: bytes = b"\x00\xff", **message: Any) -> bytes:
-    data = {
-        "data": base64.b64encode(body).decode(),
-        "messageId": message_id,
-        "message_id": message_id,
-        "publishTime": "2026-01-01T00:00:00Z",
-    }
-    return json.dumps({"message": {**data, **message}, "subscription": "projects/trial/subscriptions/jobs-push"}).encode()
+    return envelope(message_id, body, **message)
 
 
 async def test_a_push_is_kept_before_it_is_confirmed_and_once(push: Push, store: Store) -> None:
