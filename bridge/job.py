@@ -103,6 +103,16 @@ class Event:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Write:
+    """A change of a platform's own tables, which lie beside the ledger's: it is made where the job is still ours, or not at all."""
+
+    # SQL with `:named` values.
+    statement: str
+    # Text, numbers, booleans, None, or lists and objects as JSON text.
+    values: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Outcome:
     """What a job ended with."""
 
@@ -110,6 +120,8 @@ class Outcome:
     # The result, or {"error": …, "reason": …}; JSON values only.
     result: Mapping[str, Any]
     events: tuple[Event, ...] = ()
+    # Made in the transaction that ends the job, in this order.
+    writes: tuple[Write, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

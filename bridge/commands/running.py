@@ -40,10 +40,19 @@ def run(
     asyncio.run(serve(configured, until_idle=until_idle))
 
 
-def migrate() -> None:
+def migrate(
+    platforms: Annotated[
+        list[str], typer.Option("--with", metavar="PLATFORM", help="Create the tables of a platform too, where they are missing.")
+    ] = [],  # noqa: B006  (typer copies it)
+) -> None:
     """Bring the database to the newest schema. Safe to run many times and at once."""
 
     async def work(store: Store) -> None:
+        from bridge.database.platforms import create_tables
+
         typer.echo(f"{store.database.name} is at the newest schema")
+        for platform in platforms:
+            await create_tables(store.database, platform)
+            typer.echo(f"{store.database.name} has the tables of {platform}")
 
     with_store(work)

@@ -9,6 +9,9 @@ from typing import Any, Literal, Protocol
 
 from sqlalchemy import RowMapping, TextClause
 
+# SQL and its values.
+Statement = tuple[TextClause, Mapping[str, Any]]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Rows:
@@ -44,8 +47,12 @@ class Database(Protocol):
     async def look(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
         """Run one statement that changes nothing. Raises `TransientError`."""
 
-    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
-        """Run one statement; what it changed is on the disk when this returns. Raises `TransientError`."""
+    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None, *, then: Sequence[Statement] = ()) -> Rows:
+        """Run one statement; what it changed is on the disk when this returns. Raises `TransientError`.
+
+        `then`: run in the same transaction, if the first found or changed a row; the answer is the first one's. Raises
+        `PermanentError` when it is refused: nothing was done then.
+        """
 
     async def close(self) -> None:
         """Close every connection."""

@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import TextClause, event, pool
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from bridge.database.port import Rows
+from bridge.database.port import Rows, Statement
 from bridge.database.statements import load_statements
-from bridge.errors import TransientError
+from bridge.errors import PermanentError, TransientError
 
 # The server ends what takes longer, in seconds; a little later the connection is cut here, for servers that no longer answer.
 STATEMENT_SECONDS = 10.0
@@ -86,20 +86,21 @@ class PostgresDatabase:
         """Run one statement that changes nothing. Raises `TransientError`."""
         return await self.change(statement, values)
 
-    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
-        """Run one statement. It is tried once more after a deadlock or a lost connection, so that it may have been done twice.
+    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None, *, then: Sequence[Statement] = ()) -> Rows:
+        """Run one statement, and `then` if it found a row, in one transaction.
 
-        Raises `TransientError`.
+        All is tried once more after a deadlock or a lost connection, so that it may have been done twice. Raises `TransientError`;
+        `PermanentError` when what follows is refused, and nothing was done.
         """
         try:
-            return await self._run(statement, values)
+            return await self._run(statement, values, then)
         except DBAPIError as error:
             if not is_worth_another_try(error):
                 raise _translated(error) from error
         except (PoolTimeoutError, OSError, TimeoutError) as error:
             raise _translated(error) from error
         try:
-            return replace(await self._run(statement, values), retried=True)
+            return replace(await self._run(statement, values, then), retried=True)
         except (DBAPIError, PoolTimeoutError, OSError, TimeoutError) as error:
             raise _translated(error) from error
 
@@ -108,15 +109,20 @@ class PostgresDatabase:
         await self._engine.dispose()
         await self.driver.close()
 
-    async def _run(self, statement: TextClause, values: Mapping[str, Any] | None) -> Rows:
+    async def _run(self, statement: TextClause, values: Mapping[str, Any] | None, then: Sequence[Statement]) -> Rows:
         async with self._engine.connect() as connection:
+            if then:
+                await connection.execution_options(isolation_level="READ COMMITTED")
             # Without an answer, libpq's own time-outs do not help: the other side's kernel may well confirm what we send.
             raw = await connection.get_raw_connection()
             watch = asyncio.get_running_loop().call_later(self._cut_seconds, self.driver.cut, raw.driver_connection)
             try:
-                result = await connection.execute(statement, dict(values or {}))
-                rows = result.mappings().all() if result.returns_rows else ()
-                return Rows(rows=rows, count=len(rows) if result.returns_rows else result.rowcount)
+                found = await _execute(connection, (statement, values or {}))
+                for follower in then if found.count else ():
+                    await _follow(connection, follower)
+                if then:
+                    await connection.commit()
+                return found
             finally:
                 watch.cancel()
 
@@ -124,6 +130,20 @@ class PostgresDatabase:
         # Costs no round trip, unlike the pool's own ping: the kernel knows whether the other side has hung up.
         if not self.driver.alive(connection.driver_connection):
             raise DisconnectionError
+
+
+async def _execute(connection: AsyncConnection, statement: Statement) -> Rows:
+    clause, values = statement
+    result = await connection.execute(clause, dict(values))
+    rows = result.mappings().all() if result.returns_rows else ()
+    return Rows(rows=rows, count=len(rows) if result.returns_rows else result.rowcount)
+
+
+async def _follow(connection: AsyncConnection, statement: Statement) -> None:
+    try:
+        await _execute(connection, statement)
+    except (DataError, IntegrityError, ProgrammingError) as error:
+        raise PermanentError(f"the tables refuse what is to be written: {reason(error)}") from error
 
 
 @asynccontextmanager

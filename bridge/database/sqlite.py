@@ -3,19 +3,19 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Iterator, Mapping
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from pathlib import Path
 from typing import Any, Literal
 
 from sqlalchemy import Connection, TextClause, event
-from sqlalchemy.exc import InterfaceError, InternalError, OperationalError
+from sqlalchemy.exc import IntegrityError, InterfaceError, InternalError, OperationalError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
-from bridge.database.port import Rows
+from bridge.database.port import Rows, Statement
 from bridge.database.statements import load_statements
-from bridge.errors import TransientError
+from bridge.errors import PermanentError, TransientError
 
 # How long a connection waits for another process's write, in milliseconds.
 _BUSY_MILLISECONDS = 30_000
@@ -64,14 +64,25 @@ class SqliteDatabase:
         async with self.read() as connection:
             return await _run(connection, statement, values)
 
-    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
-        """Run one statement; what it changed is on the disk when this returns. Raises `TransientError`."""
+    async def change(self, statement: TextClause, values: Mapping[str, Any] | None = None, *, then: Sequence[Statement] = ()) -> Rows:
+        """Run one statement, and `then` if it found a row; what they changed is on the disk when this returns. Raises `TransientError`."""
         async with self.write() as connection:
-            return await _run(connection, statement, values)
+            found = await _run(connection, statement, values)
+            await follow(connection, then if found.count else ())
+            return found
 
     async def close(self) -> None:
         """Close every connection."""
         await self._engine.dispose()
+
+
+async def follow(connection: AsyncConnection, statements: Sequence[Statement]) -> None:
+    """Run statements in a transaction that has begun. Raises `PermanentError` when one is refused."""
+    for statement, values in statements:
+        try:
+            await _run(connection, statement, values)
+        except IntegrityError as error:
+            raise PermanentError(f"the tables refuse what is to be written: {_first_line(error)}") from error
 
 
 async def _run(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any] | None) -> Rows:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from bridge.job import Delivery, Job, Message, Outcome, Progress
+from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
 
 
 class State(StrEnum):
@@ -100,11 +100,17 @@ class Ledger(Protocol):
     async def renew(self, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> None:
         """Prolong the lease, and write how far the work is unless it was further. Raises `LeaseLostError`."""
 
-    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
-        """Save what a later claim can go on from. Raises `LeaseLostError`."""
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        """Save what a later claim can go on from, and make the writes that belong to it, in one transaction.
+
+        Raises `LeaseLostError`; `PermanentError` when a write is refused, and nothing was done.
+        """
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
-        """End the job in one transaction: its state, its result, its outbox, its dead letter. Raises `LeaseLostError`."""
+        """End the job in one transaction: its state, its result, its outbox, its dead letter, its writes.
+
+        Raises `LeaseLostError`; `PermanentError` when a write is refused, and nothing was done.
+        """
 
     async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""

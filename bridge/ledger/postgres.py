@@ -1,5 +1,7 @@
 """The ledger in a PostgreSQL database. Each method is one statement, and so one transaction and one round trip.
 
+Only writes on a platform's tables add statements to the transaction.
+
 Claims that are asked for at the same time share one, and so do ends: each is decided under its own fence.
 """
 
@@ -11,10 +13,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.database.port import Database
+from bridge.database.port import Database, Statement
 from bridge.errors import PermanentError
 from bridge.gathering import Gatherer
-from bridge.job import Delivery, Job, Outcome, Progress
+from bridge.job import Delivery, Job, Outcome, Progress, Write
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
@@ -25,6 +27,7 @@ from bridge.ledger.rows import (
     letter_values,
     lost,
     progress_values,
+    statements_of,
     storable,
 )
 
@@ -72,13 +75,23 @@ class PostgresLedger:
         else:
             await self._change("advance", claim, lease=lease_seconds, **progress_values(progress))
 
-    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
-        """Save what a later claim can go on from. Raises `LeaseLostError`."""
-        await self._change("checkpoint", claim, checkpoint=json.dumps(saved))
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        """Save what a later claim can go on from, and make the writes that belong to it, in one transaction. Raises `LeaseLostError`."""
+        values = {"key": claim.job_key, "fence": claim.fence, "checkpoint": json.dumps(saved)}
+        found = await self._database.change(self._sql["checkpoint"], values, then=statements_of(writes))
+        if found.count == 0:
+            raise lost(claim)
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
-        """End the job in one statement: its state, its result, its outbox, its dead letter. Raises `LeaseLostError`."""
-        await self._ends.ask(_End(claim=claim, outcome=outcome, buried=buried, reason=reason))
+        """End the job in one transaction: its state, its result, its outbox, its dead letter, its writes. Raises `LeaseLostError`."""
+        end = _End(claim=claim, outcome=outcome, buried=buried, reason=reason)
+        if not outcome.writes:
+            await self._ends.ask(end)
+            return
+        # Alone: a write that the platform's tables refuse is nobody else's fault.
+        answer = (await self._finish_all([end], statements_of(outcome.writes)))[0]
+        if answer is not None:
+            raise answer
 
     async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""
@@ -98,8 +111,8 @@ class PostgresLedger:
             wanted = [one for one in wanted if one.job.key not in answers]  # pruned in between
         return [answers[one.job.key] for one in asked]
 
-    async def _finish_all(self, ends: Sequence[_End]) -> Sequence[Exception | None]:
-        found = await self._database.change(self._sql["finish"], _end_values(ends))
+    async def _finish_all(self, ends: Sequence[_End], then: Sequence[Statement] = ()) -> Sequence[Exception | None]:
+        found = await self._database.change(self._sql["finish"], _end_values(ends), then=then)
         ended = {row["key"] for row in found.rows}
         answers: list[Exception | None] = []
         for end in ends:

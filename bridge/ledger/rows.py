@@ -6,10 +6,11 @@ import json
 from collections.abc import Sequence
 from typing import Any
 
-from sqlalchemy import RowMapping
+from sqlalchemy import RowMapping, text
 
+from bridge.database.port import Statement
 from bridge.errors import LeaseLostError
-from bridge.job import Delivery, Event, Job, Message, Outcome, Progress
+from bridge.job import Delivery, Event, Job, Message, Outcome, Progress, Write
 from bridge.ledger.port import Claim, DeadLetter, JobRecord, State
 
 # Sorts behind every key that starts the same.
@@ -33,6 +34,11 @@ def end_values(outcome: Outcome, reason: str) -> dict[str, Any]:
     state = State.SUCCEEDED if outcome.succeeded else State.FAILED
     error = "" if outcome.succeeded else reason or str(outcome.result.get("reason") or outcome.result.get("error") or "")
     return {"state": state.value, "result": json.dumps(outcome.result), "error": storable(error)}
+
+
+def statements_of(writes: Sequence[Write]) -> Sequence[Statement]:
+    """Writes as the database takes them."""
+    return [(text(write.statement), write.values) for write in writes]
 
 
 def progress_values(progress: Progress) -> dict[str, Any]:

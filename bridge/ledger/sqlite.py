@@ -9,10 +9,10 @@ from typing import Any
 
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from bridge.database.sqlite import SqliteDatabase
+from bridge.database.sqlite import SqliteDatabase, follow
 from bridge.database.statements import load_statements
 from bridge.errors import PermanentError
-from bridge.job import Delivery, Job, Message, Outcome, Progress
+from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
 from bridge.ledger.either import LedgerOutbox
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
@@ -24,6 +24,7 @@ from bridge.ledger.rows import (
     letter_values,
     lost,
     progress_values,
+    statements_of,
     storable,
 )
 
@@ -57,13 +58,14 @@ class SqliteLedger:
             else:
                 await _change(connection, "advance", claim, lease=lease_seconds, **progress_values(progress))
 
-    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any]) -> None:
-        """Save what a later claim can go on from. Raises `LeaseLostError`."""
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        """Save what a later claim can go on from, and make the writes that belong to it, in one transaction. Raises `LeaseLostError`."""
         async with self._database.write() as connection:
             await _change(connection, "checkpoint", claim, checkpoint=json.dumps(saved))
+            await follow(connection, statements_of(writes))
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
-        """End the job in one transaction: its state, its result, its outbox, its dead letter. Raises `LeaseLostError`."""
+        """End the job in one transaction: its state, its result, its outbox, its dead letter, its writes. Raises `LeaseLostError`."""
         async with self._database.write() as connection:
             await _change(connection, "finish", claim, **end_values(outcome, reason))
             for event in outcome.events:
@@ -72,6 +74,7 @@ class SqliteLedger:
             if buried is not None:
                 values = {**letter_values(buried, reason=reason), "job_key": claim.job_key}
                 await connection.execute(_DEAD_LETTERS["bury"], values)
+            await follow(connection, statements_of(outcome.writes))
 
     async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Protocol
 
-from bridge.job import Delivery, Job, Outcome, Units
+from bridge.job import Delivery, Job, Outcome, Units, Write
 from bridge.ledger.port import Claim
 
 
@@ -16,8 +16,8 @@ class Context(Protocol):
     def claim(self) -> Claim:
         """The claim under which the work is done; its fence names the output folder."""
 
-    async def checkpoint(self, saved: Mapping[str, Any]) -> None:
-        """Save what a later try can go on from."""
+    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        """Save what a later try can go on from, and make the writes that belong to it: both or neither."""
 
     def report(self, progress: float, stage: str, units: Units | None = None) -> None:
         """Tell how far the work is (0 to 1), and what is counted; written within a second."""

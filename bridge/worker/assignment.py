@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import structlog
 
 from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
-from bridge.job import Delivery, Job, Outcome, Progress, Units
+from bridge.job import Delivery, Job, Outcome, Progress, Units, Write
 from bridge.ledger.port import Claim, Refusal, State
 from bridge.steps import REDELIVERED, SUCCEEDED, Step, StepTaken
 from bridge.tracing.context import CURRENT
@@ -126,9 +126,9 @@ class Assignment:
         self._note(Step.HANDLED, outcome=_word(outcome))
         try:
             await self._commit(claim, heartbeat, outcome)
-        except BridgeError:
+        except (LeaseLostError, TransientError):
             raise
-        except Exception as error:  # a result that cannot be written, such as one that is not JSON
+        except Exception as error:  # a result that cannot be written, such as one that is not JSON, or that the platform's tables refuse
             return await self._end_badly(job, claim, heartbeat, error)
         self._throttle.relieved()
         return None
@@ -173,7 +173,7 @@ class Assignment:
             reason = f"given up after {tries} attempts: {reason}"
         else:
             self._throttle.relieved()  # a clear answer comes from a server that has time for one
-        await self._commit(claim, heartbeat, self._failure(job, reason), buried=self._delivery, reason=reason)
+        await self._commit_failure(job, claim, heartbeat, reason)
         return None
 
     async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return:
@@ -183,8 +183,19 @@ class Assignment:
             "Look at their logs and memory, then replay it"
         )
         _log.error("job_kills_workers", interruptions=claim.interruptions)
-        await self._commit(claim, heartbeat, self._failure(job, reason), buried=self._delivery, reason=reason)
+        await self._commit_failure(job, claim, heartbeat, reason)
         return None
+
+    async def _commit_failure(self, job: Job, claim: Claim, heartbeat: Heartbeat, reason: str) -> None:
+        outcome = self._failure(job, reason)
+        try:
+            await self._commit(claim, heartbeat, outcome, buried=self._delivery, reason=reason)
+        except (LeaseLostError, TransientError):
+            raise
+        except Exception:
+            # A job must end even when its system's tables refuse to hear of it.
+            _log.exception("failure_writes_refused")
+            await self._commit(claim, heartbeat, replace(outcome, writes=()), buried=self._delivery, reason=reason)
 
     def _failure(self, job: Job, reason: str) -> Outcome:
         try:
@@ -239,10 +250,10 @@ class Assignment:
         if self._work is not None:
             self._work.cancel()
 
-    async def save(self, claim: Claim, heartbeat: Heartbeat, saved: Mapping[str, Any]) -> None:
+    async def save(self, claim: Claim, heartbeat: Heartbeat, saved: Mapping[str, Any], writes: Sequence[Write]) -> None:
         """Save what a later try can go on from. Raises `LeaseLostError`; `OverloadError` when the ledger stays out of reach."""
         try:
-            await self._persist(lambda: self._desk.ledger.checkpoint(claim, saved), heartbeat)
+            await self._persist(lambda: self._desk.ledger.checkpoint(claim, saved, writes), heartbeat)
         except TransientError as error:
             # The work has not failed: it costs no attempt.
             raise OverloadError(str(error)) from error
@@ -277,9 +288,9 @@ class _Context:
         self.heartbeat = heartbeat
         self._assignment = assignment
 
-    async def checkpoint(self, saved: Mapping[str, Any]) -> None:
-        """Save what a later try can go on from."""
-        await self._assignment.save(self.claim, self.heartbeat, saved)
+    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        """Save what a later try can go on from, and make the writes that belong to it: both or neither."""
+        await self._assignment.save(self.claim, self.heartbeat, saved, writes)
 
     def report(self, progress: float, stage: str, units: Units | None = None) -> None:
         """Tell how far the work is (0 to 1)."""

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+from dataclasses import replace
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from bridge.errors import LeaseLostError, PermanentError
-from bridge.job import Delivery, Event, Job, Outcome, Progress, Units
+from bridge.job import Delivery, Event, Job, Outcome, Progress, Units, Write
 from bridge.ledger.port import Claim, Ledger, Refusal, State
 from bridge.store import Store
 
@@ -220,6 +222,66 @@ async def test_a_finished_job_cannot_be_finished_again(store: Store) -> None:
     with pytest.raises(LeaseLostError):
         await store.ledger.finish(claim, success("completed"))
     assert len(await store.outbox.take(limit=10, lease_seconds=60)) == 1
+
+
+async def platform_table(store: Store) -> None:
+    await store.database.change(text("CREATE TABLE platform_rows (name text PRIMARY KEY, figure integer NOT NULL)"))
+
+
+async def platform_rows(store: Store) -> list[tuple[str, int]]:
+    rows = (await store.database.look(text("SELECT name, figure FROM platform_rows ORDER BY name"))).rows
+    return [(row["name"], row["figure"]) for row in rows]
+
+
+def row_of(name: str, figure: int | None) -> Write:
+    return Write(statement="INSERT INTO platform_rows (name, figure) VALUES (:name, :figure)", values={"name": name, "figure": figure})
+
+
+async def test_a_platforms_rows_are_written_with_the_end_of_the_job(store: Store) -> None:
+    await platform_table(store)
+
+    await store.ledger.finish(await claimed(store.ledger), replace(success(), writes=(row_of("a", 1), row_of("b", 2))))
+
+    assert await platform_rows(store) == [("a", 1), ("b", 2)]
+
+
+async def test_a_platforms_rows_are_written_with_the_checkpoint_that_tells_of_them(store: Store) -> None:
+    await platform_table(store)
+    claim = await claimed(store.ledger, lease=LEASE)
+
+    await store.ledger.checkpoint(claim, {"step": 1}, [row_of("a", 1)])
+
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    assert (await claimed(store.ledger)).checkpoint == {"step": 1}
+    assert await platform_rows(store) == [("a", 1)]
+
+
+async def test_a_stale_holder_writes_none_of_a_platforms_rows(stores: tuple[Store, Store]) -> None:
+    await platform_table(stores[0])
+    stale = await claimed(stores[0].ledger, lease=LEASE)
+    await asyncio.sleep(LONGER_THAN_A_LEASE)
+    await claimed(stores[1].ledger)
+
+    with pytest.raises(LeaseLostError):
+        await stores[0].ledger.checkpoint(stale, {}, [row_of("a", 1)])
+    with pytest.raises(LeaseLostError):
+        await stores[0].ledger.finish(stale, replace(success("done"), writes=(row_of("b", 2),)))
+
+    assert await platform_rows(stores[0]) == []
+
+
+async def test_a_row_that_the_platform_refuses_undoes_the_end_of_the_job(store: Store) -> None:
+    await platform_table(store)
+    claim = await claimed(store.ledger)
+
+    with pytest.raises(PermanentError, match="refuse"):
+        await store.ledger.finish(claim, replace(success("done"), writes=(row_of("a", 1), row_of("b", None))))
+
+    record = await store.jobs.find("job-1")
+    assert record is not None
+    assert record.state is State.RUNNING
+    assert await platform_rows(store) == []
+    assert (await store.outbox.backlog()).depth == 0
 
 
 async def test_a_failed_job_keeps_its_reason_and_its_dead_letter(store: Store) -> None:

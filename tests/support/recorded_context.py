@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
-from bridge.job import Units
+from bridge.job import Units, Write
 from bridge.ledger.port import Claim
 
 
@@ -18,14 +18,16 @@ class RecordedContext:
         self.reports: list[tuple[float, str]] = []
         self.units: list[Units | None] = []
         self.checkpoints: list[Mapping[str, Any]] = []
+        self.writes: list[Write] = []
 
     @property
     def claim(self) -> Claim:
         return self._claim
 
-    async def checkpoint(self, saved: Mapping[str, Any]) -> None:
+    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
         # As the ledger stores it.
         self.checkpoints.append(json.loads(json.dumps(saved)))
+        self.writes.extend(writes)
 
     def report(self, progress: float, stage: str, units: Units | None = None) -> None:
         self.reports.append((progress, stage))

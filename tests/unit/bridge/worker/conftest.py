@@ -13,7 +13,7 @@ import pytest
 
 from bridge.envelopes import native
 from bridge.errors import PoisonError
-from bridge.job import Delivery, Event, Job, Outcome
+from bridge.job import Delivery, Event, Job, Outcome, Write
 from bridge.settings import load
 from bridge.sources.local import LocalSource
 from bridge.steps import Step, StepTaken
@@ -50,6 +50,7 @@ class FunctionHandler:
 
     work: Work
     system: str = "trial"
+    failure_writes: tuple[Write, ...] = ()
 
     def parse(self, delivery: Delivery) -> Job:
         envelope = native.read(delivery.body)
@@ -63,7 +64,8 @@ class FunctionHandler:
         return await self.work(job, context)
 
     def failure(self, job: Job, reason: str) -> Outcome:
-        return Outcome(succeeded=False, result={"reason": reason}, events=(Event(type="failed", destination="", body=reason.encode()),))
+        event = Event(type="failed", destination="", body=reason.encode())
+        return Outcome(succeeded=False, result={"reason": reason}, events=(event,), writes=self.failure_writes)
 
 
 @dataclass

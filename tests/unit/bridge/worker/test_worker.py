@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, PoisonError, TransientError
-from bridge.job import Job, Outcome, Units
+from bridge.job import Job, Outcome, Units, Write
 from bridge.ledger.port import JobRecord, State
 from bridge.steps import Step
 from bridge.systems.port import Context
@@ -293,6 +293,18 @@ async def test_a_result_is_written_as_soon_as_the_database_is_back(office_of: Of
 
     assert ledger.stumbles == 3
     assert office.recorder.steps().count("handled") == 1, "the work was not done again"
+
+
+async def test_a_job_ends_even_when_the_platforms_tables_refuse_to_hear_of_its_failure(office_of: Offices) -> None:
+    office = office_of(failing(PermanentError("no such slide")))
+    office.desk.handler.failure_writes = (Write(statement="INSERT INTO jobs (key) VALUES (NULL)"),)  # type: ignore[attr-defined]
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert (record.state, record.last_error) == (State.FAILED, "no such slide")
 
 
 async def test_a_result_that_cannot_be_written_fails_the_job_in_the_end(office_of: Offices) -> None:
