@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bridge.commands import dead, jobs, running, submit, topology
+from bridge.commands import consensus, dead, jobs, running, submit, topology
 from bridge.errors import BridgeError
 
 _EXIT_USAGE = 2
@@ -19,6 +19,8 @@ app = typer.Typer(
 app.command(cls=running.ListsSettings)(running.run)
 app.command()(running.migrate)
 app.add_typer(submit.commands, name="submit")
+submit.commands.command("consensus")(consensus.submit)
+app.add_typer(consensus.runs, name="runs")
 app.command()(jobs.jobs)
 app.add_typer(dead.commands, name="dead")
 app.command()(jobs.results)

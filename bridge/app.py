@@ -19,6 +19,7 @@ from bridge.housekeeping import Housekeeper
 from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
 from bridge.settings import Settings
+from bridge.settings_consensus import load_consensus
 from bridge.sinks.local import LocalSink
 from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
@@ -36,6 +37,8 @@ from bridge.vitals import Vitals
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
+    from starlette.routing import Route
+
     from bridge.aws.access import Aws
     from bridge.http.routes import Probe
     from bridge.http.server import HttpServer
@@ -56,11 +59,40 @@ class Systems:
     probes: dict[str, Probe]
     # Systems whose messages are not in our own envelope.
     recognisers: Sequence[Recogniser] = ()
+    # Told of every step.
+    observers: Sequence[Observer] = ()
+    # What is served over HTTP beside the bridge's own.
+    routes: Sequence[Route] = ()
 
 
 @asynccontextmanager
-async def open_systems(settings: Settings, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
-    """Connect to the inference server and set up every system. Raises `ConfigurationError`."""
+async def open_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
+    """Set up every system that is served. Raises `ConfigurationError`, `TransientError`."""
+    consensus = load_consensus()
+    if not consensus.served:
+        async with open_inference_systems(settings, tracer) as systems:
+            yield systems
+        return
+    from bridge.consensus_pipeline import open_pipeline
+
+    async with AsyncExitStack() as stack:
+        pipeline = await stack.enter_async_context(open_pipeline(consensus, store.database))
+        # The pipeline asks no inference server: one is looked for only where it is named.
+        beside = (
+            await stack.enter_async_context(open_inference_systems(settings, tracer)) if "inference" in settings.model_fields_set else None
+        )
+        yield Systems(
+            handlers=beside.handlers if beside else (),
+            probes=beside.probes if beside else {},
+            recognisers=[*(beside.recognisers if beside else ()), pipeline.handler],
+            observers=[pipeline.handler.lifecycle],
+            routes=pipeline.routes,
+        )
+
+
+@asynccontextmanager
+async def open_inference_systems(settings: Settings, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
+    """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
     from bridge.inference.client import InferenceClient
     from bridge.inference.retries import log_retries
@@ -138,7 +170,7 @@ class Bridge:
         self._metrics = Metrics(
             in_flight=lambda: self._worker.in_flight, vitals=self._vitals, source=self._transport.source.name, systems=handlers
         )
-        observer = Observers([StepLog(), self._metrics, self._machine, *observers])
+        observer = Observers([StepLog(), self._metrics, self._machine, *systems.observers, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
         self._relay = Relay(
             store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals, tracer=tracer
@@ -196,6 +228,7 @@ class Bridge:
         probes["queue"] = self._queue_probe
         jobs, events = self._store.jobs, JobEvents()
         more = list(WsiRoutes(jobs=jobs, events=events, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
+        more.extend(self._systems.routes)
         if inbox := push_inbox(self._settings, self._store.queue):
             more.append(PushRoute(inbox).route())
         figures = Figures(
@@ -232,7 +265,7 @@ async def serve(settings: Settings, *, until_idle: bool = False) -> None:
     async with (
         open_tracer(settings) as tracer,
         open_store(settings, patience_seconds=START_PATIENCE_SECONDS) as store,
-        open_systems(settings, tracer) as systems,
+        open_systems(settings, store, tracer) as systems,
         open_transport(settings, local=local_transport(settings, store)) as transport,
     ):
         await run_until_signalled(Bridge(settings, store, systems, transport=transport, tracer=tracer), until_idle=until_idle)

@@ -1,4 +1,4 @@
-"""The settings of the bridge: the only reader of the environment. Each is a variable that starts with BRIDGE_."""
+"""The settings of the bridge: each is a variable that starts with BRIDGE_. Beside them only `settings_…` read the environment."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
+from bridge.settings_consensus import implied_settings
 
 PREFIX = "BRIDGE_"
 
@@ -45,6 +46,11 @@ class Settings(BaseSettings):
 
     # Queue, ledger and outbox: a file, made when missing; or a PostgreSQL server, as an address, or as libpq, Npgsql or Cloud SQL have it.
     database: Annotated[str, Field(repr=False)] = ".lamina/bridge.db"
+    # Of a server: connections that are kept, those that may come on top, how long one is waited for, and after how long it is renewed.
+    database_pool_size: Count = 8
+    database_pool_overflow: Annotated[int, Field(ge=0)] = 8
+    database_pool_seconds: Seconds = 30.0
+    database_recycle_seconds: Seconds = 1800.0
     # The schema of PostgreSQL that our tables lie in; made when missing.
     database_schema: Annotated[str, Field(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,62}$")] = "lamina"
     # The folder or URL prefix that results are written to.
@@ -174,6 +180,10 @@ _NAMES_OF_OTHERS = {
     "wsi_bucket": ("AWS__S3__BucketName",),
     "wsi_bucket_region": ("AWS__S3__Region",),
     "database": ("ConnectionStrings__DefaultConnection",),
+    "database_pool_size": ("DB_POOL_SIZE",),
+    "database_pool_overflow": ("DB_MAX_OVERFLOW",),
+    "database_pool_seconds": ("DB_POOL_TIMEOUT",),
+    "database_recycle_seconds": ("DB_POOL_RECYCLE",),
     "inference": ("Wsi__InferenceServiceUrl",),
     "traces": ("OTEL_TRACES_EXPORTER",),
     "traces_endpoint": ("OTEL_EXPORTER_OTLP_TRACES_ENDPOINT", "OTEL_EXPORTER_OTLP_ENDPOINT"),
@@ -200,7 +210,8 @@ def load(**overrides: Any) -> Settings:
 def _set_by_others() -> dict[str, str]:
     """What variables of other systems say, where ours say nothing."""
     environment = {name.lower(): value for name, value in os.environ.items() if value}
-    found = {}
+    implied = implied_settings({name.upper(): value for name, value in environment.items()})
+    found = {field: value for field, value in implied.items() if f"{PREFIX}{field}".lower() not in environment}
     for field, names in _NAMES_OF_OTHERS.items():
         value = next((environment[name.lower()] for name in names if name.lower() in environment), None)
         if value is not None and f"{PREFIX}{field}".lower() not in environment:

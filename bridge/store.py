@@ -13,7 +13,7 @@ import structlog
 from bridge.database.engine import open_database
 from bridge.database.local_queue import LocalQueue
 from bridge.database.migrate import migrate
-from bridge.database.port import Database
+from bridge.database.port import Database, Pool
 from bridge.database.sqlite import SqliteDatabase
 from bridge.envelopes import native
 from bridge.errors import TransientError
@@ -88,12 +88,21 @@ async def open_store(settings: Settings, *, patience_seconds: float = 0.0) -> As
 
     Raises `ConfigurationError`, `TransientError`.
     """
-    database = open_database(settings.database, schema=settings.database_schema)
+    database = open_database(settings.database, schema=settings.database_schema, connections=_connections(settings))
     try:
         await _prepare(database, patience_seconds)
         yield _store_in(database, settings)
     finally:
         await database.close()
+
+
+def _connections(settings: Settings) -> Pool:
+    return Pool(
+        size=settings.database_pool_size,
+        overflow=settings.database_pool_overflow,
+        seconds=settings.database_pool_seconds,
+        recycle_seconds=settings.database_recycle_seconds,
+    )
 
 
 async def _prepare(database: Database, patience_seconds: float) -> None:

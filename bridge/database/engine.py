@@ -5,19 +5,22 @@ from __future__ import annotations
 from pathlib import Path
 
 from bridge.database.location import CloudSqlLocation, PostgresLocation, SqliteLocation, parse_location
-from bridge.database.port import Database
+from bridge.database.port import Database, Pool
 from bridge.database.sqlite import SqliteDatabase
 from bridge.errors import ConfigurationError
 
 __all__ = ["Database", "open_database"]
 
 
-def open_database(location: str, *, schema: str = "lamina") -> Database:
-    """Open `location` (see `bridge.database.location`). Nothing is read yet. `schema`: of PostgreSQL. Raises `ConfigurationError`."""
+def open_database(location: str, *, schema: str = "lamina", connections: Pool | None = None) -> Database:
+    """Open `location` (see `bridge.database.location`). Nothing is read yet. `schema`, `connections`: of PostgreSQL.
+
+    Raises `ConfigurationError`.
+    """
     found = parse_location(location)
     if isinstance(found, SqliteLocation):
         return _open_file(found.path)
-    return _open_server(found, schema)
+    return _open_server(found, schema, connections)
 
 
 def _open_file(path: Path) -> Database:
@@ -28,7 +31,7 @@ def _open_file(path: Path) -> Database:
     return SqliteDatabase(path)
 
 
-def _open_server(location: PostgresLocation | CloudSqlLocation, schema: str) -> Database:
+def _open_server(location: PostgresLocation | CloudSqlLocation, schema: str, connections: Pool | None) -> Database:
     # Drivers are optional, and take time to import.
     try:
         from bridge.database.postgres import PostgresDatabase
@@ -36,10 +39,10 @@ def _open_server(location: PostgresLocation | CloudSqlLocation, schema: str) -> 
         if isinstance(location, CloudSqlLocation):
             from bridge.database.cloud_sql import CloudSqlDriver
 
-            return PostgresDatabase(CloudSqlDriver(location), schema=schema)
+            return PostgresDatabase(CloudSqlDriver(location), schema=schema, connections=connections)
         from bridge.database.libpq import PsycopgDriver
 
-        return PostgresDatabase(PsycopgDriver(location), schema=schema)
+        return PostgresDatabase(PsycopgDriver(location), schema=schema, connections=connections)
     except ImportError as error:
         extra = "gcp" if isinstance(location, CloudSqlLocation) else "postgres"
         raise ConfigurationError(

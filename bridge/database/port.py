@@ -30,6 +30,19 @@ class Rows:
         return self.rows[0] if self.rows else None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pool:
+    """How many connections are kept."""
+
+    # Open ones, and those that may come on top.
+    size: int = 8
+    overflow: int = 8
+    # How long one is waited for, in seconds.
+    seconds: float = 30.0
+    # After so long one is renewed: behind balancers and NAT it may be dead without anyone having said so.
+    recycle_seconds: float = 1800.0
+
+
 class Database(Protocol):
     """Keeps what it has confirmed. Any number of processes may share it."""
 

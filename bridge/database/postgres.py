@@ -14,7 +14,7 @@ from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityE
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from bridge.database.port import Rows, Statement
+from bridge.database.port import Pool, Rows, Statement
 from bridge.database.statements import load_statements
 from bridge.errors import PermanentError, TransientError
 
@@ -22,9 +22,6 @@ from bridge.errors import PermanentError, TransientError
 STATEMENT_SECONDS = 10.0
 LOCK_SECONDS = 5.0
 _CUT_SECONDS = STATEMENT_SECONDS + 2
-_POOL_SECONDS = 30
-# Behind balancers and NAT an old connection may be dead without anyone having said so.
-_RECYCLE_SECONDS = 1800
 # serialization_failure, deadlock_detected: rolled back for certain.
 _ROLLED_BACK = frozenset({"40001", "40P01"})
 # admin_shutdown, crash_shutdown, cannot_connect_now: the connection is gone; so is it with all of class 08.
@@ -63,13 +60,22 @@ class PostgresDatabase:
 
     dialect: Literal["sqlite", "postgres"] = "postgres"
 
-    def __init__(self, driver: Driver, *, schema: str = "lamina", cut_seconds: float = _CUT_SECONDS) -> None:
+    def __init__(
+        self, driver: Driver, *, schema: str = "lamina", connections: Pool | None = None, cut_seconds: float = _CUT_SECONDS
+    ) -> None:
         """`cut_seconds`: after which a statement without an answer is given up."""
         self.driver = driver
         self.schema = schema
         self._cut_seconds = cut_seconds
+        kept = connections or Pool()
         self._engine = _new_engine(
-            driver, poolclass=pool.AsyncAdaptedQueuePool, pool_size=8, max_overflow=8, pool_timeout=_POOL_SECONDS, pool_use_lifo=True
+            driver,
+            poolclass=pool.AsyncAdaptedQueuePool,
+            pool_size=kept.size,
+            max_overflow=kept.overflow,
+            pool_timeout=kept.seconds,
+            pool_recycle=kept.recycle_seconds,
+            pool_use_lifo=True,
         )
         event.listen(self._engine.sync_engine, "checkout", self._check)
 
@@ -185,5 +191,5 @@ def _translated(error: BaseException) -> BaseException:
 
 def _new_engine(driver: Driver, *, autocommit: bool = True, **options: Any) -> AsyncEngine:
     if autocommit:
-        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True, "pool_recycle": _RECYCLE_SECONDS}
+        options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
     return create_async_engine(driver.url, async_creator=driver.connect, **options)

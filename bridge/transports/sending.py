@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from uuid import UUID, uuid5
 
 from bridge.database.local_queue import LocalQueue
@@ -17,14 +18,17 @@ from bridge.transports.redis import send_to_redis
 _REPLAYS = UUID("f1b7f0d2-9b52-5a0f-8a41-64a1c1f3d0c9")
 
 
-async def send_job(settings: Settings, job: Job, message: bytes, *, local: LocalQueue) -> None:
-    """Send a message that asks for a job to the source that is set; `local` is the embedded one."""
+async def send_job(settings: Settings, job: Job, message: bytes, *, local: LocalQueue, attributes: Mapping[str, str] | None = None) -> None:
+    """Send a message that asks for a job to the source that is set; `local` is the embedded one.
+
+    `attributes`: those that Pub/Sub's readers expect beside the job's key.
+    """
     if settings.sqs_queues:
         await send_to_sqs(settings, job, message)
     elif settings.redis_queues:
         await send_to_redis(settings, settings.redis_queues[0 if job.priority <= 0 else -1], job.key, message)
     elif settings.pubsub_subscriptions:
-        await publish(settings, message, {"job_key": job.key})
+        await publish(settings, message, {"job_key": job.key, **(attributes or {})})
     else:
         await local.send(job.key, message, priority=job.priority)
 

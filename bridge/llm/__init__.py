@@ -1,0 +1,1 @@
+"""Language models behind the Responses API. Alone in importing `openai`."""

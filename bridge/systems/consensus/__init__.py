@@ -1,0 +1,1 @@
+"""The consensus pipeline: expand an idea, have five personas review it, decide."""
