@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import Any
 
-from sqlalchemy import RowMapping, text
+from sqlalchemy import RowMapping, TextClause, text
 
 from bridge.database.port import Statement
 from bridge.errors import LeaseLostError
@@ -38,7 +39,13 @@ def end_values(outcome: Outcome, reason: str) -> dict[str, Any]:
 
 def statements_of(writes: Sequence[Write]) -> Sequence[Statement]:
     """Writes as the database takes them."""
-    return [(text(write.statement), write.values) for write in writes]
+    return [(_clause(write.statement), write.values) for write in writes]
+
+
+@lru_cache(maxsize=256)
+def _clause(statement: str) -> TextClause:
+    # Made once, so that SQLAlchemy finds again what it has compiled.
+    return text(statement)
 
 
 def progress_values(progress: Progress) -> dict[str, Any]:

@@ -6,12 +6,9 @@ import asyncio
 import json
 import os
 import random
-import signal
-import subprocess
 import time
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -29,6 +26,7 @@ from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_slide
 from tests.acceptance.test_wsi_worker import BUCKET, ROOT, SLIDE, TOPIC, guid, kind_of, requested
 from tests.support.bridge_process import BridgeSetup
+from tests.support.killer import Killer
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.server_process import running_server
@@ -65,41 +63,6 @@ class Ended:
         return sorted((key, kind_of(sent[0])) for key, sent in self.saga.items() if sent[0]["message"]["jobId"] == guid(name))
 
 
-class Killer:
-    """Keeps two bridges running, and ends one of them every few moments: at once, or as an orchestrator does."""
-
-    def __init__(self, setups: Sequence[BridgeSetup], chance: random.Random) -> None:
-        self._setups = setups
-        self._chance = chance
-        self._bridges = [self._start(setup) for setup in setups]
-        self.kills: Counter[str] = Counter()
-
-    @staticmethod
-    def _start(setup: BridgeSetup) -> tuple[ExitStack, subprocess.Popen[bytes]]:
-        stack = ExitStack()
-        return stack, stack.enter_context(setup.running())
-
-    def strike(self) -> None:
-        """Wait a moment, end one, start it anew."""
-        time.sleep(self._chance.uniform(*PAUSE))
-        which = self._chance.randrange(len(self._bridges))
-        stack, process = self._bridges[which]
-        number = self._chance.choice((signal.SIGKILL, signal.SIGTERM))
-        process.send_signal(number)
-        process.wait(60)
-        stack.close()
-        self.kills[number.name] += 1
-        self._bridges[which] = self._start(self._setups[which])
-
-    def close(self) -> None:
-        """End both in peace."""
-        for _, process in self._bridges:
-            process.send_signal(signal.SIGTERM)
-        for stack, process in self._bridges:
-            process.wait(60)
-            stack.close()
-
-
 @pytest.fixture(scope="module")
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     folder = tmp_path_factory.mktemp("under-kills")
@@ -133,7 +96,7 @@ def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, chance: r
             setups.append(BridgeSetup(folder=folder / name, inference=server.grpc, variables=variables))
         setups[0].call("topology", "apply")
         asyncio.run(_prepare(ministack, slide))
-        killer = Killer(setups, chance)
+        killer = Killer(setups, chance, pause=PAUSE)
         messages = _messages(chance)
         until = time.monotonic() + MOST_SECONDS
         try:

@@ -26,7 +26,7 @@ class BridgeSetup:
 
     # Database, results and log lie in it; jobs may name its files.
     folder: Path
-    # host:port of the inference server.
+    # host:port of the inference server; empty for none.
     inference: str
     # Variables that only some tests set.
     variables: Mapping[str, str] = field(default_factory=dict)
@@ -39,7 +39,7 @@ class BridgeSetup:
         clean = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
         return {
             **clean,
-            "BRIDGE_INFERENCE": self.inference,
+            **({"BRIDGE_INFERENCE": self.inference} if self.inference else {}),
             "BRIDGE_DATABASE": str(self.folder / "bridge.db"),
             "BRIDGE_RESULTS": str(self.results),
             "BRIDGE_READ_ROOTS": str(self.folder),

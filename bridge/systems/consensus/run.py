@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import Any
 
 from bridge.errors import BridgeError, OverloadError, PermanentError, TransientError
+from bridge.gathering import Gatherer
 from bridge.job import Units, Write
 from bridge.llm.port import LanguageModel, Question
 from bridge.records.consensus import ConsensusRecords, RunRecord
@@ -20,7 +21,7 @@ from bridge.systems.consensus.lifecycle import Lifecycle
 from bridge.systems.consensus.options import ModelChoice, RunOptions
 from bridge.systems.consensus.personas import Persona, PromptSet
 from bridge.systems.consensus.schemas import DecisionAggregation, ExpandedProposal, PersonaReview
-from bridge.systems.consensus.steps import AGGREGATE, BY_PERSONA, EXPAND, STEPS, PipelineStep
+from bridge.systems.consensus.steps import AGGREGATE, BY_PERSONA, EXPAND, REVIEWS, STEPS, PipelineStep
 from bridge.systems.port import Context
 
 
@@ -47,12 +48,15 @@ class RunInProgress:
         self._lifecycle = lifecycle
         self._books = Books(options, context.claim.checkpoint.get("usage", {}))
         self._done = 0
-        # Steps end side by side; what they save must not overtake each other.
+        self._stored = {row["persona_id"]: PersonaReview.model_validate(row["review"]) for row in run.reviews}
+        # Steps that end at the same time are saved together; what they save must not overtake each other.
+        self._saves: Gatherer[Sequence[Write], None] = Gatherer(self._save_all)
         self._saving = asyncio.Lock()
 
     async def begin(self) -> None:
-        """Have it known that the run is worked on."""
-        await self._save(self._records.started(self._run.id))
+        """Have it known that the run is worked on, and which steps are."""
+        first = [self._running(EXPAND)] if self._run.proposal is None else self._running_reviews()
+        await self._save(self._records.started(self._run.id), *first)
         self._lifecycle.tell("job_started", self._run.id, status="RUNNING")
         versions = {"schema_version": self._options.version, "prompt_set_version": self._options.version}
         self._lifecycle.tell("version_audit", self._run.id, **versions)
@@ -68,7 +72,7 @@ class RunInProgress:
         notes = edits.get("edit_notes")
         if old is not None:
             idea = prompts.revision_text(idea, old, edits.get("edited_proposal"), notes)
-        async with self._step(EXPAND, choice, seconds=self._options.step_seconds):
+        async with self._step(EXPAND, seconds=self._options.step_seconds):
             question = Question(
                 model=choice.model,
                 temperature=choice.temperature,
@@ -85,7 +89,7 @@ class RunInProgress:
                 version=self._options.version,
                 edit_notes=notes,
             )
-            await self._complete(EXPAND, choice, write)
+            await self._complete(EXPAND, choice, write, *self._running_reviews())
         return proposal
 
     async def review(self, proposal: ExpandedProposal, parent: RunRecord | None) -> Sequence[PersonaReview]:
@@ -93,15 +97,14 @@ class RunInProgress:
         began = time.monotonic()
         versions = {"schema_version": self._options.version, "prompt_set_version": self._options.version}
         self._lifecycle.tell("reviews_started", self._run.id, run_type=self._run.run_type, **versions)
-        stored = {row["persona_id"]: PersonaReview.model_validate(row["review"]) for row in self._run.reviews}
         kept = reuse.reusable_reviews(parent) if parent is not None else {}
         turns = asyncio.Semaphore(self._options.parallel_reviews)
         until = asyncio.get_running_loop().time() + self._options.step_seconds
 
         async def one(persona: Persona) -> PersonaReview:
-            if persona.id in stored:
+            if persona.id in self._stored:
                 self._advance(BY_PERSONA[persona.id])
-                return stored[persona.id]
+                return self._stored[persona.id]
             async with turns:
                 return await self._review_by(persona, proposal, kept.get(persona.id), until)
 
@@ -111,7 +114,7 @@ class RunInProgress:
 
     async def decide(self, reviews: Sequence[PersonaReview]) -> tuple[DecisionAggregation, tuple[Write, ...]]:
         """The decision, and the writes that end the run."""
-        async with self._step(AGGREGATE, self._options.aggregate):
+        async with self._step(AGGREGATE):
             decision = aggregate(reviews, self._prompts.personas)
         metadata = {**self._metadata(AGGREGATE, self._options.aggregate), "run_usage": self._books.total().facts()}
         step = self._step_write(AGGREGATE, "COMPLETED", metadata=metadata)
@@ -124,7 +127,7 @@ class RunInProgress:
     async def _review_by(self, persona: Persona, proposal: ExpandedProposal, kept: PersonaReview | None, until: float) -> PersonaReview:
         step = BY_PERSONA[persona.id]
         choice = self._choice("review", self._options.review)
-        async with self._step(step, choice, until=until):
+        async with self._step(step, until=until):
             review = kept or await self._ask_for_review(persona, proposal, choice)
             parameters = {
                 "model": choice.model,
@@ -155,13 +158,10 @@ class RunInProgress:
         return said.model_copy(update={"persona_id": persona.id, "persona_name": persona.name, "internal_metadata": about})
 
     @asynccontextmanager
-    async def _step(
-        self, step: PipelineStep, choice: ModelChoice, *, seconds: float | None = None, until: float | None = None
-    ) -> AsyncIterator[None]:
-        """Around a step's work: its beginning and its failure are told and stored; it is cut off after `seconds`, or at `until`."""
+    async def _step(self, step: PipelineStep, *, seconds: float | None = None, until: float | None = None) -> AsyncIterator[None]:
+        """Around a step's work: its beginning is told, its failure stored; it is cut off after `seconds`, or at `until`."""
         began = time.monotonic()
         versions = {"schema_version": self._options.version, "prompt_set_version": self._options.version}
-        await self._save(self._step_write(step, "RUNNING", metadata=self._metadata(step, choice)))
         self._lifecycle.tell("step_started", self._run.id, step_name=step.name, **versions)
         limit = asyncio.timeout(seconds) if until is None else asyncio.timeout_at(until)
         try:
@@ -185,12 +185,23 @@ class RunInProgress:
         await self._save(*(() if waits else (self._step_write(step, "FAILED", error=str(told)),)))
         return told
 
-    async def _complete(self, step: PipelineStep, choice: ModelChoice, write: Write) -> None:
-        await self._save(write, self._step_write(step, "COMPLETED", metadata=self._metadata(step, choice)))
+    async def _complete(self, step: PipelineStep, choice: ModelChoice, *writes: Write) -> None:
+        await self._save(*writes, self._step_write(step, "COMPLETED", metadata=self._metadata(step, choice)))
 
     async def _save(self, *writes: Write) -> None:
+        await self._saves.ask(writes)
+
+    async def _save_all(self, asked: Sequence[Sequence[Write]]) -> Sequence[None]:
         async with self._saving:
-            await self._context.checkpoint({"usage": self._books.saved()}, writes)
+            await self._context.checkpoint({"usage": self._books.saved()}, [write for writes in asked for write in writes])
+        return [None] * len(asked)
+
+    def _running(self, step: PipelineStep) -> Write:
+        choice = self._choice("review", self._options.review) if step.persona else self._choice("expand", self._options.expand)
+        return self._step_write(step, "RUNNING", metadata=self._metadata(step, choice))
+
+    def _running_reviews(self) -> list[Write]:
+        return [self._running(step) for step in REVIEWS if step.persona not in self._stored]
 
     def _step_write(self, step: PipelineStep, status: str, *, error: str | None = None, metadata: Mapping[str, Any] | None = None) -> Write:
         return self._records.step(self._run.id, name=step.name, place=step.order, status=status, error=error, metadata=metadata)

@@ -25,7 +25,7 @@ WITH made AS (
     INSERT INTO runs (id, created_at, updated_at, status, queued_at, retry_count, input_idea, extra_context, run_type, priority, parent_run_id,
                       model, temperature, parameters_json, schema_version, prompt_set_version)
     VALUES (CAST(:run_id AS uuid), now(), now(), 'QUEUED', now(), 0, :input_idea, CAST(:extra_context AS jsonb), upper(:run_type), upper(:priority),
-            CAST(:parent_run_id AS uuid), :model, CAST(:temperature AS numeric), CAST(:parameters AS jsonb), :version, :version)
+            CAST(:parent_run_id AS uuid), :model, CAST(:temperature AS numeric), CAST(:parameters AS jsonb), CAST(:version AS text), CAST(:version AS text))
     ON CONFLICT (id) DO NOTHING
     RETURNING id
 ), steps AS (
@@ -55,8 +55,8 @@ UPDATE runs SET status = 'RUNNING', started_at = coalesce(started_at, now()), up
 -- name: step
 -- Where a step stands. Times are kept unless they are told; an error stays only with a failed step.
 INSERT INTO step_progress AS steps (id, run_id, step_name, step_order, status, started_at, completed_at, error_message, step_metadata)
-VALUES (gen_random_uuid(), CAST(:run_id AS uuid), :name, CAST(:place AS integer), :status, CASE WHEN :status = 'RUNNING' THEN now() END,
-        CASE WHEN :status IN ('COMPLETED', 'FAILED') THEN now() END, CAST(:error AS text), CAST(:metadata AS jsonb))
+VALUES (gen_random_uuid(), CAST(:run_id AS uuid), :name, CAST(:place AS integer), CAST(:status AS text), CASE WHEN CAST(:status AS text) = 'RUNNING' THEN now() END,
+        CASE WHEN CAST(:status AS text) IN ('COMPLETED', 'FAILED') THEN now() END, CAST(:error AS text), CAST(:metadata AS jsonb))
 ON CONFLICT (run_id, step_name) DO UPDATE SET
     status = excluded.status,
     started_at = coalesce(excluded.started_at, steps.started_at, excluded.completed_at),
