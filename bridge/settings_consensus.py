@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote
 
-from pydantic import AfterValidator, Field, SecretStr, ValidationError
-from pydantic_settings import BaseSettings, SettingsConfigDict
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
 
@@ -26,6 +27,13 @@ def _real_key(value: SecretStr) -> SecretStr:
     if value.get_secret_value().strip().lower() in _PLACEHOLDERS:
         raise ValueError("is a placeholder; set the key that the language model's service gave you")
     return value
+
+
+def _decoded(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError('is no JSON object such as {"gpt-5.1": [1.25, 10]}') from error
 
 
 class ConsensusSettings(BaseSettings):
@@ -72,7 +80,7 @@ class ConsensusSettings(BaseSettings):
     bridge_llm_run_tokens: Annotated[int, Field(ge=0)] = 0
     bridge_llm_run_cost: Annotated[float, Field(ge=0)] = 0.0
     # US dollars for a million tokens of input and of output, by model: {"gpt-5.1": [1.25, 10]}. Without a price no cost is known.
-    bridge_llm_prices: dict[str, tuple[float, float]] = {}
+    bridge_llm_prices: Annotated[dict[str, tuple[float, float]], NoDecode, BeforeValidator(_decoded)] = {}
 
     @property
     def served(self) -> bool:
