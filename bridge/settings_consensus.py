@@ -18,6 +18,8 @@ _TOPIC, _SUBSCRIPTION = "consensus-engine-jobs", "consensus-engine-jobs-sub"
 _EMULATED_PROJECT = "emulator-project"
 _PLACEHOLDERS = frozenset({"your-api-key-here", "your_openai_api_key_here", "sk-your-key-here", "changeme", "change-me", "sk-xxx", "xxx"})
 _PUBSUB_VARIABLES = ("PUBSUB_SUBSCRIPTION", "PUBSUB_TOPIC", "PUBSUB_PROJECT_ID", "PUBSUB_EMULATOR_HOST", "PUBSUB_USE_MOCK")
+# Jobs come from one place.
+_OTHER_SOURCES = ("BRIDGE_PUBSUB_PUSH_AUDIENCE", "BRIDGE_SQS_QUEUES", "BRIDGE_REDIS_QUEUES")
 _TRUE = frozenset({"1", "true", "yes", "on"})
 
 Temperature = Annotated[float, Field(ge=0, le=1)]
@@ -108,8 +110,8 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     found: dict[str, str] = {}
     if location := _database(environment):
         found["database"] = location
-    mock = environment.get("PUBSUB_USE_MOCK", "").lower() in _TRUE
-    if not mock and environment.get("OPENAI_API_KEY") and any(environment.get(name) for name in _PUBSUB_VARIABLES):
+    elsewhere = any(environment.get(name) for name in _OTHER_SOURCES) or environment.get("PUBSUB_USE_MOCK", "").lower() in _TRUE
+    if not elsewhere and environment.get("OPENAI_API_KEY") and any(environment.get(name) for name in _PUBSUB_VARIABLES):
         found["pubsub_subscriptions"] = environment.get("PUBSUB_SUBSCRIPTION") or _SUBSCRIPTION
         found["pubsub_topic"] = environment.get("PUBSUB_TOPIC") or _TOPIC
         if environment.get("PUBSUB_EMULATOR_HOST"):

@@ -65,6 +65,8 @@ def run_facts(run: RunRecord) -> dict[str, Any]:
     """A run as the platform shows it; steps without a row are pending."""
     rows = {row["step_name"]: row for row in run.steps}
     absent: Mapping[str, Any] = {"status": "pending", "started_at": None, "completed_at": None, "error_message": None}
+    order = [step.persona for step in STEPS]
+    reviews = sorted(run.reviews, key=lambda review: order.index(review["persona_id"]) if review["persona_id"] in order else len(order))
     steps = [rows.get(step.name) or {"step_name": step.name, "step_order": step.order, **absent} for step in STEPS]
     return {
         "run_id": run.id,
@@ -72,7 +74,7 @@ def run_facts(run: RunRecord) -> dict[str, Any]:
         "schema_version": run.schema_version or "unknown",
         "prompt_set_version": run.prompt_set_version,
         "proposal": run.proposal,
-        "persona_reviews": [{name: review[name] for name in _OF_REVIEWS} for review in run.reviews],
+        "persona_reviews": [{name: review[name] for name in _OF_REVIEWS} for review in reviews],
         "decision": run.decision,
         "step_progress": [{name: step[name] for name in _OF_STEPS} for step in steps],
     }

@@ -56,7 +56,7 @@ async def test_every_run_ends_with_the_right_decision_and_nothing_is_paid_for_tw
             server = request.getfixturevalue(broker)
         ended = await _run(tmp_path, postgres.new_database(), server)
 
-    assert ended.kills.total() >= 3
+    assert ended.kills.total() >= 4
     assert {job.state for job in ended.jobs.values()} == {"succeeded"}
     for run in ended.runs.values():
         assert run.status == "completed"

@@ -343,6 +343,7 @@ async def test_a_run_is_shown_in_the_platforms_shape(office: Office) -> None:
         "blocking_issues_present",
         "prompt_parameters_json",
     }
+    assert [review["persona_id"] for review in shown["persona_reviews"]] == PERSONAS
     assert shown["proposal"]["title"] == "A title"
     assert shown["decision"]["weighted_confidence"] == pytest.approx(confidence("idea 1"))
     pending = client.get(f"/v1/runs/{waiting.run_id}").json()

@@ -75,6 +75,13 @@ def test_with_the_mock_jobs_come_from_the_embedded_queue(monkeypatch: pytest.Mon
     assert load().pubsub_subscriptions == ()
 
 
+@pytest.mark.parametrize("variable", ["BRIDGE_PUBSUB_PUSH_AUDIENCE", "BRIDGE_SQS_QUEUES", "BRIDGE_REDIS_QUEUES"])
+def test_no_subscription_is_implied_where_jobs_come_from_elsewhere(monkeypatch: pytest.MonkeyPatch, variable: str) -> None:
+    given(monkeypatch, {**PUBSUB, variable: "somewhere"})
+
+    assert load().pubsub_subscriptions == ()
+
+
 @pytest.mark.parametrize(("variables", "location"), LOCATIONS)
 def test_the_database_is_found_under_the_workers_names(monkeypatch: pytest.MonkeyPatch, variables: dict[str, str], location: str) -> None:
     given(monkeypatch, variables)
