@@ -21,7 +21,8 @@ Priority = Literal["high", "normal", "low"]
 class JobClient:
     """Sends jobs to one queue. Each call returns the id that SQS gave the message once SQS has it.
 
-    Each raises `PoisonError` for a job that cannot be sent as asked, and `TransientError`, `PermanentError`, `ConfigurationError` as SQS answers.
+    Each raises `PoisonError` for a job that cannot be sent as asked; and as SQS answers,
+    `TransientError`, `PermanentError`, `ConfigurationError`.
     """
 
     def __init__(self, queue_url: str, *, access: AwsAccess | None = None) -> None:
@@ -78,7 +79,9 @@ class JobClient:
         try:
             body = json.dumps({"job_type": job_type, **user, **content, "priority": priority, "submitted_at": submitted}, allow_nan=False)
         except (TypeError, ValueError) as error:
-            raise PoisonError(f"the {job_type} job cannot be written as JSON ({error}); expected text, numbers, lists and objects.") from error
+            raise PoisonError(
+                f"the {job_type} job cannot be written as JSON ({error}); expected text, numbers, lists and objects."
+            ) from error
         attributes = {
             "JobType": {"DataType": "String", "StringValue": job_type},
             "Priority": {"DataType": "String", "StringValue": priority},

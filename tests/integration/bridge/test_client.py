@@ -107,9 +107,7 @@ def test_a_queue_that_is_not_there_is_told_apart_from_a_passing_fault(ministack:
         client.send_pending_labs_job(user_id=7)
 
 
-def test_the_documented_example_sends_its_job(
-    ministack: Ministack, sqs: Any, queue_url: str, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_documented_example_sends_its_job(ministack: Ministack, sqs: Any, queue_url: str, capsys: pytest.CaptureFixture[str]) -> None:
     (example,) = re.findall(r"```python\n(.*?JobClient.*?)```", _DOCUMENTATION.read_text(), flags=re.DOTALL)
     example = re.sub(r'queue_url = ".*?"', f'queue_url = "{queue_url}"', example)
     example = re.sub(r'endpoint=".*?"', f'endpoint="{ministack.endpoint}"', example)
