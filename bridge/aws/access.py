@@ -92,6 +92,15 @@ class Aws:
             lent: dict[str, Any] = await self._threaded(self._lent)
         return lent
 
+    def blocking(self, service: str) -> Any:
+        """A client of boto3 for programs without an event loop; theirs to close. Raises `ConfigurationError`."""
+        return self._opened(service)
+
+    def call_blocking(self, client: Any, operation: str, **arguments: Any) -> dict[str, Any]:
+        """Call one operation of such a client in the caller's own thread. Raises as `call` does."""
+        answer: dict[str, Any] = _invoke(client, operation, arguments)
+        return answer
+
     async def _client(self, service: str) -> Any:
         async with self._opening:
             if service not in self._clients:
