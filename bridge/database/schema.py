@@ -6,6 +6,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     Float,
     Index,
     Integer,
@@ -115,4 +116,41 @@ local_messages = Table(
     UniqueConstraint("queue", "message_id", name="local_messages_once"),
     Index("local_messages_next", "queue", "priority", "id"),
     Index("local_messages_by_receipt", "receipt"),
+)
+
+# Rows of a platform that could not be rolled up.
+row_failures = Table(
+    "row_failures",
+    metadata,
+    Column("domain", Text, primary_key=True),
+    Column("row_id", BigInteger, primary_key=True, autoincrement=False),
+    Column("attempts", Integer, nullable=False),
+    Column("due_at", Float(53)),  # empty for a row that is parked
+    Column("error", Text, nullable=False),
+)
+
+# What a categorised lab result says, as the inference server read it; named by the key of its row.
+lab_values = Table(
+    "lab_values",
+    metadata,
+    Column("user_id", Integer, primary_key=True, autoincrement=False),
+    Column("loinc_code", Text, primary_key=True),
+    Column("test_value", Text, primary_key=True),
+    Column("test_date", Date, primary_key=True),
+    Column("number", Float(53)),
+    Column("unit", Text, nullable=False),
+    Column("converted_number", Float(53)),
+    Column("converted_unit", Text, nullable=False),
+    Column("flag", Text, nullable=False),
+)
+
+# What units of vitals mean: value × factor + shift is in the canonical one.
+vital_units = Table(
+    "vital_units",
+    metadata,
+    Column("metric_type", Text, primary_key=True),
+    Column("unit", Text, primary_key=True),  # in lower case
+    Column("factor", Float(53), nullable=False),
+    Column("shift", Float(53), nullable=False),
+    Column("canonical", Text, nullable=False),
 )

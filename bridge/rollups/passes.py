@@ -1,0 +1,51 @@
+"""Passes over what waits: all users in turns, so that nobody's backlog holds another's up."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import Sequence
+
+import structlog
+
+from bridge.errors import OverloadError, TransientError
+from bridge.rollups.port import Rolled, Rollup
+
+_log = structlog.get_logger()
+_TROUBLE_SECONDS = 5.0
+
+
+async def one_pass(rollup: Rollup, *, user: int | None = None) -> Rolled:
+    """One batch of each user who waits, or of one user. Raises `TransientError`, `OverloadError`."""
+    whole = Rolled()
+    for one in await rollup.users() if user is None else [user]:
+        whole += await rollup.roll(one)
+    return whole
+
+
+async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: int | None = None) -> Rolled:
+    """Passes until nothing waits, or until `stop`; between two passes of one kind the others have theirs. Raises as `one_pass` does."""
+    whole = Rolled()
+    busy = list(rollups)
+    while busy and not stop.is_set():
+        for rollup in list(busy):
+            found = await one_pass(rollup, user=user)
+            whole += found
+            if found == Rolled():
+                busy.remove(rollup)
+    return whole
+
+
+async def for_ever(rollups: Sequence[Rollup], *, stop: asyncio.Event, interval: float) -> None:
+    """Passes until nothing waits, then a pause of `interval` seconds, until `stop`. Trouble that may pass is waited out."""
+    while not stop.is_set():
+        pause = interval
+        try:
+            found = await until_empty(rollups, stop=stop)
+            if found != Rolled():
+                _log.info("rolled_up", rows=found.taken, failed=found.failed)
+        except (TransientError, OverloadError) as error:
+            _log.warning("rollup_delayed", error=str(error))
+            pause = min(interval, _TROUBLE_SECONDS)
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(stop.wait(), pause)

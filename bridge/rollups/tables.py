@@ -1,0 +1,89 @@
+"""Rollups that the database does by itself: vitals and nutrition."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import date
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from bridge.database.port import Database
+from bridge.errors import ConfigurationError, PermanentError
+from bridge.rollups.port import Rolled
+
+_log = structlog.get_logger()
+_SQL = Path(__file__).parent / "sql"
+# After so many failures a row is parked.
+MOST_ATTEMPTS = 5
+# In this order, those that a file has; all of one batch are one transaction.
+_TABLES = ("touched", "pieces_table")
+_BUCKETS = ("pieces", "hourly", "daily", "pairs", "weekly", "monthly", "quarterly", "yearly")
+
+
+@dataclass(frozen=True, kw_only=True)
+class RollupOptions:
+    """How rows are rolled up."""
+
+    # Of local times, such as Asia/Kolkata.
+    zone: str = "Asia/Kolkata"
+    # Rows of one batch.
+    batch: int = 20_000
+    # Whose figures are written: empty for ours, zivo for those of the worker that we replace.
+    compat: str = ""
+
+
+class TableRollup:
+    """Takes rows up in the database alone. Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
+
+    def __init__(self, database: Database, name: str, options: RollupOptions) -> None:
+        if database.dialect != "postgres":
+            raise ConfigurationError(f"BRIDGE_DATABASE: {name} are rolled up in PostgreSQL, and {database.name} is an embedded file")
+        self._database = database
+        self._name = name
+        self._options = options
+        compat = f"_{options.compat}" if options.compat and (_SQL / "postgres" / f"{name}_{options.compat}.sql").exists() else ""
+        self._sql = database.statements(_SQL, f"{name}{compat}")
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._name
+
+    async def users(self) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
+        return [row["user_id"] for row in (await self._database.look(self._sql["users"])).rows]
+
+    async def roll(self, user: int) -> Rolled:
+        """Take up one batch of a user's rows. Raises `TransientError`."""
+        found = await self._database.look(self._sql["waiting"], {"user": user, "limit": self._options.batch})
+        ids = [row["id"] for row in found.rows]
+        return await self._take(user, ids) if ids else Rolled()
+
+    async def recompute(self, user: int, since: date, until: date) -> None:
+        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
+        await self._change(user, ["touch", "forget", *_BUCKETS], since=since, until=until)
+
+    async def _take(self, user: int, ids: Sequence[int]) -> Rolled:
+        try:
+            await self._change(user, ["refuse", "take", *_BUCKETS], ids=json.dumps(ids), limit=len(ids))
+        except PermanentError as error:
+            if len(ids) == 1:
+                return await self._fail(ids[0], str(error))
+            # One of them cannot be done: the others are, in halves.
+            half = len(ids) // 2
+            return await self._take(user, ids[:half]) + await self._take(user, ids[half:])
+        return Rolled(taken=len(ids))
+
+    async def _fail(self, row: int, error: str) -> Rolled:
+        _log.warning("row_not_rolled_up", domain=self._name, row=row, error=error)
+        await self._database.change(self._sql["failed"], {"row": row, "error": error, "most": MOST_ATTEMPTS})
+        return Rolled(failed=1)
+
+    async def _change(self, user: int, names: Sequence[str], **values: Any) -> None:
+        everything = {"user": user, "zone": self._options.zone, **values}
+        steps = [self._sql[name] for name in (*_TABLES, *names) if name in self._sql]
+        await self._database.change(self._sql["lock"], {"user": user}, then=[(step, everything) for step in steps])
