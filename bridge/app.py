@@ -7,7 +7,7 @@ import os
 import secrets
 import signal
 import socket
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -20,6 +20,7 @@ from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
 from bridge.settings import Settings
 from bridge.settings_consensus import load_consensus
+from bridge.settings_labs import load_lab_worker
 from bridge.sinks.local import LocalSink
 from bridge.sinks.port import Sink
 from bridge.sources.local import LocalSource
@@ -63,6 +64,8 @@ class Systems:
     observers: Sequence[Observer] = ()
     # What is served over HTTP beside the bridge's own.
     routes: Sequence[Route] = ()
+    # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
+    loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
 
 
 @asynccontextmanager
@@ -70,7 +73,7 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
     """Set up every system that is served. Raises `ConfigurationError`, `TransientError`."""
     consensus = load_consensus()
     if not consensus.served:
-        async with open_inference_systems(settings, tracer) as systems:
+        async with open_inference_systems(settings, store, tracer) as systems:
             yield systems
         return
     from bridge.consensus_pipeline import open_pipeline
@@ -79,7 +82,7 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
         pipeline = await stack.enter_async_context(open_pipeline(consensus, store.database))
         # The pipeline asks no inference server: one is looked for only where it is named.
         beside = (
-            await stack.enter_async_context(open_inference_systems(settings, tracer)) if "inference" in settings.model_fields_set else None
+            await stack.enter_async_context(open_inference_systems(settings, store, tracer)) if "inference" in settings.model_fields_set else None
         )
         yield Systems(
             handlers=beside.handlers if beside else (),
@@ -87,11 +90,12 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
             recognisers=[*(beside.recognisers if beside else ()), pipeline.handler],
             observers=[pipeline.handler.lifecycle],
             routes=pipeline.routes,
+            loops=beside.loops if beside else (),
         )
 
 
 @asynccontextmanager
-async def open_inference_systems(settings: Settings, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
+async def open_inference_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
     """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
     from bridge.inference.client import InferenceClient
@@ -109,6 +113,12 @@ async def open_inference_systems(settings: Settings, tracer: Tracer | None = Non
             if not await client.server_ready():
                 raise OverloadError(f"the inference server at {settings.inference} is not ready, or does not answer; jobs wait for it")
 
+        labs = load_lab_worker()
+        platform = None
+        if labs.served:
+            from bridge.lab_platform import open_lab_platform
+
+            platform = open_lab_platform(labs, store.database, client)
         slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
         yield Systems(
             handlers=[
@@ -117,7 +127,8 @@ async def open_inference_systems(settings: Settings, tracer: Tracer | None = Non
                 LabHandler(client=client, results=results),
             ],
             probes={"inference": inference_ready},
-            recognisers=_platform_systems(settings, slides, aws),
+            recognisers=[*_platform_systems(settings, slides, aws), *([platform.handler] if platform else [])],
+            loops=[platform.loop] if platform and platform.loop else (),
         )
 
 
@@ -202,6 +213,8 @@ class Bridge:
                 group.create_task(self._relay.run(relay_stop), name="relay")
                 group.create_task(self._housekeeper.run(stop), name="housekeeping")
                 group.create_task(self._machine.run(ended), name="machine")
+                for loop in self._systems.loops:
+                    group.create_task(_run_loop(loop, stop), name="loop")
                 watch = group.create_task(self._stop_when_idle(stop), name="idle watch") if until_idle else None
                 try:
                     await self._worker.run(stop, hurry)
@@ -323,3 +336,7 @@ def _work_policy(settings: Settings) -> WorkPolicy:
 def _relay_policy(settings: Settings) -> RelayPolicy:
     lease = min(30.0, settings.lease_seconds)
     return RelayPolicy(lease_seconds=lease, send_seconds=lease * 2 / 3, backoff_seconds=settings.backoff_seconds)
+
+
+async def _run_loop(loop: Callable[[asyncio.Event], Awaitable[None]], stop: asyncio.Event) -> None:
+    await loop(stop)

@@ -10,8 +10,8 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from bridge import settings_consensus, settings_labs
 from bridge.errors import ConfigurationError
-from bridge.settings_consensus import implied_settings
 
 PREFIX = "BRIDGE_"
 
@@ -210,7 +210,8 @@ def load(**overrides: Any) -> Settings:
 def _set_by_others() -> dict[str, str]:
     """What variables of other systems say, where ours say nothing."""
     environment = {name.lower(): value for name, value in os.environ.items() if value}
-    implied = implied_settings({name.upper(): value for name, value in environment.items()})
+    upper = {name.upper(): value for name, value in environment.items()}
+    implied = {**settings_labs.implied_settings(upper), **settings_consensus.implied_settings(upper)}
     found = {field: value for field, value in implied.items() if f"{PREFIX}{field}".lower() not in environment}
     for field, names in _NAMES_OF_OTHERS.items():
         value = next((environment[name.lower()] for name in names if name.lower() in environment), None)

@@ -14,6 +14,7 @@ from bridge.inference.values import (
     DocumentSummary,
     LabClassification,
     LabClassifications,
+    LabReading,
     LabTest,
     Line,
     LoincCandidate,
@@ -25,6 +26,12 @@ from bridge.inference.values import (
     Word,
 )
 
+_FLAGS = {
+    labs_pb2.RESULT_FLAG_LOW: "low",
+    labs_pb2.RESULT_FLAG_NORMAL: "normal",
+    labs_pb2.RESULT_FLAG_HIGH: "high",
+    labs_pb2.RESULT_FLAG_ABNORMAL: "abnormal",
+}
 _STATUSES = {
     labs_pb2.MATCH_STATUS_MATCHED: MatchStatus.MATCHED,
     labs_pb2.MATCH_STATUS_NO_MATCH: MatchStatus.NO_MATCH,
@@ -177,4 +184,15 @@ def _classification(message: labs_pb2.LabTestClassification) -> LabClassificatio
             for one in message.candidates
         ),
         explanation=message.explanation,
+        reading=_reading(message.result) if message.HasField("result") else None,
+    )
+
+
+def _reading(message: labs_pb2.LabResult) -> LabReading:
+    return LabReading(
+        number=message.number if message.HasField("number") else None,
+        unit=message.unit,
+        converted_number=message.converted_number if message.HasField("converted_number") else None,
+        converted_unit=message.converted_unit,
+        flag=_FLAGS.get(message.flag, ""),
     )

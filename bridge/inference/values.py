@@ -215,6 +215,21 @@ class LoincCandidate:
 
 
 @dataclass(frozen=True, kw_only=True)
+class LabReading:
+    """What a printed value says."""
+
+    # Absent for words.
+    number: float | None
+    # In UCUM's spelling; as printed where that is not known.
+    unit: str
+    # The number in the unit of the other system, of a believed match whose molar mass is known.
+    converted_number: float | None
+    converted_unit: str
+    # low, normal, high or abnormal; empty where nothing tells.
+    flag: str
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabClassification:
     """What one test is."""
 
@@ -227,6 +242,8 @@ class LabClassification:
     # Best first; also given without a match.
     candidates: tuple[LoincCandidate, ...]
     explanation: str
+    # None without a value.
+    reading: LabReading | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

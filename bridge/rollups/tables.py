@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from pathlib import Path
@@ -36,54 +36,84 @@ class RollupOptions:
     compat: str = ""
 
 
-class TableRollup:
-    """Takes rows up in the database alone. Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
+class RollupTables:
+    """The tables of one kind of rows, and what is done on them in one transaction."""
 
     def __init__(self, database: Database, name: str, options: RollupOptions) -> None:
+        """Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
         if database.dialect != "postgres":
             raise ConfigurationError(f"BRIDGE_DATABASE: {name} are rolled up in PostgreSQL, and {database.name} is an embedded file")
+        self.name = name
         self._database = database
-        self._name = name
         self._options = options
         compat = f"_{options.compat}" if options.compat and (_SQL / "postgres" / f"{name}_{options.compat}.sql").exists() else ""
         self._sql = database.statements(_SQL, f"{name}{compat}")
 
-    @property
-    def name(self) -> str:
-        """For people."""
-        return self._name
+    async def look(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
+        """The rows that a statement gives. Raises `TransientError`."""
+        return [dict(row) for row in (await self._database.look(self._sql[statement], values)).rows]
+
+    async def write(self, statement: str, **values: Any) -> None:
+        """Run a statement by itself. Raises `TransientError`."""
+        await self._database.change(self._sql[statement], {"zone": self._options.zone, **values})
 
     async def users(self) -> Sequence[int]:
         """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return [row["user_id"] for row in (await self._database.look(self._sql["users"])).rows]
+        return [row["user_id"] for row in await self.look("users")]
+
+    async def recompute(self, user: int, since: date, until: date) -> None:
+        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
+        await self.change(user, ["touch", "forget"], since=since, until=until)
+
+    async def change(self, user: int, steps: Sequence[str], **values: Any) -> None:
+        """Run those steps that there are, and compute every bucket that they touch: all or nothing.
+
+        Raises `TransientError`; `PermanentError` when the tables refuse it.
+        """
+        everything = {"user": user, "zone": self._options.zone, **values}
+        statements = [self._sql[name] for name in (*_TABLES, *steps, *_BUCKETS) if name in self._sql]
+        await self._database.change(self._sql["lock"], {"user": user}, then=[(statement, everything) for statement in statements])
+
+    async def fail(self, row: int, error: str) -> Rolled:
+        """Have a row tried again later and later, and then parked."""
+        _log.warning("row_not_rolled_up", domain=self.name, row=row, error=error)
+        await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)
+        return Rolled(failed=1)
+
+
+class TableRollup:
+    """Takes rows up in the database alone."""
+
+    def __init__(self, database: Database, name: str, options: RollupOptions) -> None:
+        """`name`: vitals or nutrition. Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
+        self._tables = RollupTables(database, name, options)
+        self._batch = options.batch
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._tables.name
+
+    async def users(self) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
+        return await self._tables.users()
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's rows. Raises `TransientError`."""
-        found = await self._database.look(self._sql["waiting"], {"user": user, "limit": self._options.batch})
-        ids = [row["id"] for row in found.rows]
+        ids = [row["id"] for row in await self._tables.look("waiting", user=user, limit=self._batch)]
         return await self._take(user, ids) if ids else Rolled()
 
     async def recompute(self, user: int, since: date, until: date) -> None:
         """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
-        await self._change(user, ["touch", "forget", *_BUCKETS], since=since, until=until)
+        await self._tables.recompute(user, since, until)
 
     async def _take(self, user: int, ids: Sequence[int]) -> Rolled:
         try:
-            await self._change(user, ["refuse", "take", *_BUCKETS], ids=json.dumps(ids), limit=len(ids))
+            await self._tables.change(user, ["refuse", "take"], ids=json.dumps(ids), limit=len(ids))
         except PermanentError as error:
             if len(ids) == 1:
-                return await self._fail(ids[0], str(error))
+                return await self._tables.fail(ids[0], str(error))
             # One of them cannot be done: the others are, in halves.
             half = len(ids) // 2
             return await self._take(user, ids[:half]) + await self._take(user, ids[half:])
         return Rolled(taken=len(ids))
-
-    async def _fail(self, row: int, error: str) -> Rolled:
-        _log.warning("row_not_rolled_up", domain=self._name, row=row, error=error)
-        await self._database.change(self._sql["failed"], {"row": row, "error": error, "most": MOST_ATTEMPTS})
-        return Rolled(failed=1)
-
-    async def _change(self, user: int, names: Sequence[str], **values: Any) -> None:
-        everything = {"user": user, "zone": self._options.zone, **values}
-        steps = [self._sql[name] for name in (*_TABLES, *names) if name in self._sql]
-        await self._database.change(self._sql["lock"], {"user": user}, then=[(step, everything) for step in steps])

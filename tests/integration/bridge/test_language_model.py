@@ -172,6 +172,7 @@ async def test_questions_wait_for_the_rate_that_is_allowed(service: FakeLanguage
 
 async def test_neither_key_nor_prompt_is_told_in_logs_or_errors(service: FakeLanguageModel, model_of: Models) -> None:
     service.faults = failing("wrong shape", 401)
+    structlog.reset_defaults()  # another test may have left it at a higher level
     with structlog.testing.capture_logs() as logs, pytest.raises(ConfigurationError) as refused:
         await model_of().ask(question("idea 1, mine is jane@example.org, password: hunter2"), Meter())
 

@@ -20,14 +20,16 @@ EMULATED = "pubsub emulator"
 
 
 @asynccontextmanager
-async def _at_hand_on(server: PubsubServer | PubsubEmulator, *, linger_seconds: float = 0) -> AsyncIterator[SourceAtHand]:
+async def _at_hand_on(
+    server: PubsubServer | PubsubEmulator, *, linger_seconds: float = 0, hold_seconds: float = 600
+) -> AsyncIterator[SourceAtHand]:
     prefix = f"jobs-{uuid4()}"
     topics = [f"{prefix}-{urgency}" for urgency in range(3)]
     for topic in topics:
         server.create(topic, f"{topic}-sub")
     access = PubsubAccess(project="trial", emulator=server.address)
     # Streams end with their receiver: else either might get what both could have.
-    patience = Patience(linger_seconds=linger_seconds, settle_seconds=0.3)
+    patience = Patience(linger_seconds=linger_seconds, settle_seconds=0.3, hold_seconds=hold_seconds)
     sources = [
         PubsubSource(access, [f"{topic}-sub" for topic in topics], lease_seconds=LEASE_SECONDS, urgent_in_a_row=IN_A_ROW, patience=patience)
         for _ in range(2)
@@ -51,7 +53,8 @@ async def _at_hand(find: Find, folder: Path) -> AsyncIterator[SourceAtHand]:
 @asynccontextmanager
 async def on_googles_emulator(find: Find, folder: Path) -> AsyncIterator[SourceAtHand]:
     """The same on Google's emulator, where the machine has it."""
-    async with _at_hand_on(find("google_emulator"), linger_seconds=5) as at_hand:
+    # What comes to the stream that one of the two has left open is soon given to the other.
+    async with _at_hand_on(find("google_emulator"), linger_seconds=5, hold_seconds=3) as at_hand:
         yield at_hand
 
 

@@ -1,0 +1,56 @@
+"""The lab platform, opened as its settings say: its jobs' handler, and the loop that looks at its tables."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import dataclass
+
+import structlog
+
+from bridge.database.port import Database
+from bridge.rollups.labs import LabClassifier, LabRollup
+from bridge.rollups.passes import for_ever, until_empty
+from bridge.rollups.port import Rollup
+from bridge.rollups.tables import RollupOptions, TableRollup
+from bridge.settings_labs import LabWorkerSettings
+from bridge.systems.labs.platform_handler import PlatformLabHandler
+
+_log = structlog.get_logger()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabPlatform:
+    """What is served of it."""
+
+    handler: PlatformLabHandler
+    # Runs until `stop`; sets it when nothing else is to be done.
+    loop: Callable[[asyncio.Event], Awaitable[None]] | None
+
+
+def open_lab_platform(settings: LabWorkerSettings, database: Database, classifier: LabClassifier) -> LabPlatform:
+    """Set it up. Raises `ConfigurationError` for a database that cannot hold its tables."""
+    labs, others = rollups(settings, database, classifier)
+    handler = PlatformLabHandler(labs=labs, others={rollup.name: rollup for rollup in others})
+    return LabPlatform(handler=handler, loop=_Loop(settings, [*others, labs]) if settings.rolls_up else None)
+
+
+def rollups(settings: LabWorkerSettings, database: Database, classifier: LabClassifier) -> tuple[LabRollup, Sequence[Rollup]]:
+    """Labs, and what needs no inference server: vitals and nutrition. Raises `ConfigurationError`."""
+    options = RollupOptions(zone=settings.default_timezone, batch=settings.vitals_batch_size, compat=settings.aggregation_compat)
+    return LabRollup(database, classifier, options), [TableRollup(database, name, options) for name in ("vitals", "nutrition")]
+
+
+class _Loop:
+    def __init__(self, settings: LabWorkerSettings, every: Sequence[Rollup]) -> None:
+        self._settings = settings
+        self._rollups = every
+
+    async def __call__(self, stop: asyncio.Event) -> None:
+        if self._settings.aggregation_interval:
+            await for_ever(self._rollups, stop=stop, interval=self._settings.aggregation_interval)
+            return
+        found = await until_empty(self._rollups, stop=stop)
+        _log.info("rolled_up", rows=found.taken, failed=found.failed)
+        if self._settings.ml_worker_mode == "aggregation":
+            stop.set()

@@ -1,0 +1,175 @@
+"""The rollup of lab reports: the inference server tells category and code, the report is copied with them, its buckets computed anew."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping, Sequence
+from datetime import date
+from typing import Any, Protocol
+
+from bridge.database.port import Database
+from bridge.errors import PermanentError
+from bridge.inference.values import LabClassification, LabClassifications, LabTest, MatchStatus
+from bridge.rollups.port import Rolled
+from bridge.rollups.tables import RollupOptions, RollupTables
+
+# Tests of one call and of one transaction.
+_BATCH = 100
+_UNKNOWN = "UNKNOWN"
+_NO_NAME, _NO_VALUE = "Missing test_name", "Missing test_value"
+
+
+class LabClassifier(Protocol):
+    """What tells what a test is."""
+
+    async def classify_lab_tests(self, tests: Sequence[LabTest], *, request_id: str, top_k: int = 0) -> LabClassifications:
+        """Give each test its category and LOINC candidates, in the order of the tests. Raises `TransientError`, `OverloadError`."""
+
+
+class LabRollup:
+    """Takes lab reports up."""
+
+    def __init__(self, database: Database, classifier: LabClassifier, options: RollupOptions) -> None:
+        """Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
+        self._tables = RollupTables(database, "labs", options)
+        self._classifier = classifier
+        self._compat = options.compat
+
+    @property
+    def name(self) -> str:
+        """For people."""
+        return self._tables.name
+
+    async def users(self) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
+        return await self._tables.users()
+
+    async def roll(self, user: int) -> Rolled:
+        """Take up one batch of a user's reports. Raises `TransientError`, `OverloadError`."""
+        return await self._roll(user, document=None)
+
+    async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]]) -> Rolled:
+        """Take up the reports of one document; tests that have no row yet get one first. Raises `TransientError`, `OverloadError`."""
+        known = {(row["test_name"], row["test_value"]) for row in await self._tables.look("reported", user=user, document=document)}
+        missing = [test for test in map(_columns, tests) if (test["test_name"].lower(), test["test_value"] or "") not in known]
+        if missing:
+            await self._tables.write("report", user=user, document=document, tests=_json(missing))
+        whole = Rolled()
+        while (found := await self._roll(user, document=document)) != Rolled():
+            whole += found
+        return whole
+
+    async def map_name(self, name: str, *, request_id: str) -> Mapping[str, Any]:
+        """Have the code of a name found, and remembered. Raises `TransientError`, `OverloadError`."""
+        test = LabTest(id="1", name=name)
+        found = (await self._classifier.classify_lab_tests([test], request_id=request_id)).tests[0]
+        code = _code(found)
+        await self._tables.write("learn", name=name, code=platform_code(name), category=found.category, loinc=code)
+        return {"test_name": name, "loinc_code": code, "category": found.category, "status": str(found.status)}
+
+    async def recompute(self, user: int, since: date, until: date) -> None:
+        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
+        await self._tables.recompute(user, since, until)
+
+    async def _roll(self, user: int, *, document: int | None) -> Rolled:
+        rows = await self._tables.look("waiting", user=user, limit=_BATCH, document=document)
+        if not rows:
+            return Rolled()
+        asked = [row for row in rows if row["test_name"].strip() and (row["test_value"] or "").strip()]
+        answers: dict[int, LabClassification] = {}
+        if asked:
+            found = await self._classifier.classify_lab_tests([_test(row) for row in asked], request_id=f"labs/{user}")
+            answers = {row["id"]: answer for row, answer in zip(asked, found.tests, strict=True)}
+        return await self._take(user, [self._told(row, answers.get(row["id"])) for row in rows])
+
+    async def _take(self, user: int, told: Sequence[Mapping[str, Any]]) -> Rolled:
+        try:
+            await self._tables.change(user, ["take"], rows=_json(told))
+        except PermanentError as error:
+            if len(told) == 1:
+                return await self._tables.fail(told[0]["id"], str(error))
+            half = len(told) // 2
+            return await self._take(user, told[:half]) + await self._take(user, told[half:])
+        return Rolled(taken=len(told))
+
+    def _told(self, row: Mapping[str, Any], answer: LabClassification | None) -> Mapping[str, Any]:
+        """What is written about a report. What people have written about its name comes before what was found."""
+        if answer is None:
+            return {"id": row["id"], "reason": _NO_VALUE if not (row["test_value"] or "").strip() else _NO_NAME}
+        name = row["known_name"] or row["test_name"]
+        loinc = row["known_loinc"] or _code(answer)
+        reading = answer.reading
+        return {
+            "id": row["id"],
+            "reason": None,
+            "name": name,
+            "code": row["known_code"] or platform_code(row["test_name"]),
+            "category": row["known_category"] or answer.category,
+            "loinc": loinc or self._unknown(row["test_name"]),
+            "matched": loinc is not None,
+            "number": reading.number if reading else None,
+            "unit": reading.unit if reading else "",
+            "converted_number": reading.converted_number if reading else None,
+            "converted_unit": reading.converted_unit if reading else "",
+            "flag": reading.flag if reading else "",
+        }
+
+    def _unknown(self, name: str) -> str:
+        """A code for a test without one: the tables' keys need it, and two unknown tests are not one."""
+        if self._compat:
+            return _UNKNOWN
+        return f"{_UNKNOWN}-{hashlib.md5(name.strip().lower().encode(), usedforsecurity=False).hexdigest()[:8].upper()}"
+
+
+def platform_code(name: str) -> str:
+    """The platform's own code of a name: upper case, underscores, no parentheses, at most 50 characters."""
+    return name.strip().upper().replace(" ", "_").replace("(", "").replace(")", "")[:50]
+
+
+def _code(answer: LabClassification) -> str | None:
+    return answer.candidates[0].code if answer.status is MatchStatus.MATCHED and answer.candidates else None
+
+
+def _test(row: Mapping[str, Any]) -> LabTest:
+    return LabTest(
+        id=str(row["id"]),
+        name=row["test_name"],
+        value=row["test_value"] or "",
+        unit=row["test_unit"] or "",
+        reference_range=row["reference_range"] or "",
+    )
+
+
+def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
+    """A test of a message under the names of the table's columns; the platform's documents use both."""
+    names = {
+        "test_name": ("test_name", "name"),
+        "test_value": ("test_value", "value"),
+        "test_unit": ("test_unit", "unit"),
+        "test_category": ("test_category", "category"),
+        "reference_range": ("reference_range", "normal_range"),
+        "test_status": ("test_status", "status"),
+        "lab_name": ("lab_name",),
+        "test_date": ("test_date", "date"),
+        "report_date": ("report_date",),
+    }
+    found = {column: next((test[name] for name in options if test.get(name) not in {None, ""}), None) for column, options in names.items()}
+    texts = {column: value if value is None else str(value) for column, value in found.items()}
+    return {
+        **texts,
+        "test_name": texts["test_name"] or "",
+        "test_date": _day(texts["test_date"]),
+        "report_date": _day(texts["report_date"]),
+    }
+
+
+def _day(text: str | None) -> str | None:
+    try:
+        return date.fromisoformat((text or "")[:10]).isoformat()
+    except ValueError:
+        return None
+
+
+def _json(value: Any) -> str:
+    return json.dumps(value, ensure_ascii=False).replace("\\u0000", "\\ufffd")

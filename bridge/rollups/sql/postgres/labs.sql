@@ -1,0 +1,335 @@
+-- name: users
+-- Whose rows wait, the longest waiting first.
+SELECT raw.user_id FROM lab_reports raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
+WHERE raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
+
+-- name: waiting
+-- The rows of a user that a batch takes, with what is known of their names.
+SELECT raw.id, raw.test_name, raw.test_value, raw.test_unit, raw.reference_range, raw.test_category, mapping.test_name_standardized AS known_name,
+       mapping.test_code AS known_code, mapping.test_category AS known_category, mapping.loinc_code AS known_loinc
+FROM lab_reports raw LEFT JOIN lab_test_mappings mapping ON mapping.test_name = lower(raw.test_name) AND mapping.is_active
+LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
+WHERE raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+  AND (CAST(:document AS integer) IS NULL OR raw.extracted_from_document_id = CAST(:document AS integer))
+ORDER BY raw.created_at, raw.id LIMIT :limit;
+
+-- name: reported
+-- Which of a document's tests have a row, whatever came of it.
+SELECT lower(test_name) AS test_name, coalesce(test_value, '') AS test_value FROM lab_reports
+WHERE user_id = :user AND extracted_from_document_id = :document;
+
+-- name: report
+-- Writes the rows of a job's tests that the platform has not written.
+INSERT INTO lab_reports (user_id, test_name, test_category, test_value, test_unit, reference_range, test_status, lab_name, test_date, report_date,
+                         extracted_from_document_id)
+SELECT :user, left(test.test_name, 255), left(test.test_category, 100), left(test.test_value, 100), left(test.test_unit, 50),
+       left(test.reference_range, 100), left(test.test_status, 20), left(test.lab_name, 255), coalesce(test.test_date, CAST(now() AT TIME ZONE :zone AS date)),
+       test.report_date, :document
+FROM jsonb_to_recordset(CAST(:tests AS jsonb)) AS test (
+    test_name text, test_category text, test_value text, test_unit text, reference_range text, test_status text, lab_name text, test_date date, report_date date
+);
+
+-- name: lock
+-- One batch of a user at a time.
+SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina labs'), :user)) AS lock;
+
+-- name: failed
+-- A row that cannot be rolled up is tried again later and later, and then parked.
+WITH told AS (
+    INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
+    SELECT 'labs', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
+    ON CONFLICT (domain, row_id) DO UPDATE SET
+        attempts = failures.attempts + 1, error = excluded.error,
+        due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+)
+UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255) WHERE id = :row;
+
+-- name: learn
+-- What a name means. What people have written stays.
+INSERT INTO lab_test_mappings AS mappings (test_name, test_name_standardized, test_code, test_category, loinc_code, loinc_source, is_standardized)
+VALUES (left(lower(:name), 255), left(:name, 255), :code, :category, CAST(:loinc AS text), CASE WHEN CAST(:loinc AS text) IS NOT NULL THEN 'LOINC' END, false)
+ON CONFLICT (test_name) DO UPDATE SET
+    loinc_source = CASE WHEN mappings.loinc_code IS NULL THEN excluded.loinc_source ELSE mappings.loinc_source END,
+    loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now();
+
+-- name: touched
+-- The days whose buckets are computed anew.
+CREATE TEMPORARY TABLE lamina_touched (day date) ON COMMIT DROP;
+
+-- name: touch
+-- All of a user's days between two, for a recomputation.
+INSERT INTO lamina_touched SELECT generate_series(CAST(:since AS date), CAST(:until AS date), interval '1 day');
+
+-- name: forget
+-- Copies whose report is gone from a user's days between two.
+DELETE FROM lab_report_categorized copy
+WHERE copy.user_id = :user AND copy.test_date BETWEEN CAST(:since AS date) AND CAST(:until AS date)
+  AND NOT EXISTS (SELECT 1 FROM lab_reports raw WHERE raw.id = copy.id AND raw.test_date = copy.test_date);
+
+-- name: take
+-- Copies reports with their categories and codes, learns their names, and remembers which days they touch. A report that was copied before is moved.
+WITH told AS (
+    SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS told (
+        id integer, reason text, name text, code text, category text, loinc text, matched boolean, number double precision, unit text,
+        converted_number double precision, converted_unit text, flag text
+    )
+), moved AS (
+    UPDATE lab_reports raw
+    SET categorization_status = CASE WHEN told.reason IS NULL THEN 'categorized' ELSE 'insufficient' END, failure_reason = told.reason,
+        updated_at = now() AT TIME ZONE :zone
+    FROM told WHERE raw.id = told.id AND raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed')
+    RETURNING raw.*, told.reason, told.name, told.code, told.category, told.loinc, told.matched, told.number, told.unit, told.converted_number,
+              told.converted_unit, told.flag
+), forgiven AS (
+    DELETE FROM lamina.row_failures USING moved WHERE domain = 'labs' AND row_id = moved.id
+), stale AS (
+    DELETE FROM lab_report_categorized copy USING moved
+    WHERE copy.id = moved.id AND copy.user_id = moved.user_id
+      AND (copy.loinc_code, copy.test_value, copy.test_date) IS DISTINCT FROM (moved.loinc, moved.test_value, moved.test_date)
+    RETURNING copy.test_date
+), sound AS (
+    SELECT DISTINCT ON (loinc, test_value, test_date) * FROM moved WHERE reason IS NULL ORDER BY loinc, test_value, test_date, id DESC
+), copied AS (
+    INSERT INTO lab_report_categorized (
+        id, user_id, test_name, test_category, test_value, test_unit, reference_range, test_status, lab_name, lab_address, ordering_physician, test_date,
+        report_date, test_notes, test_methodology, extracted_from_document_id, confidence_score, raw_text, test_code, loinc_code,
+        inferred_test_category, aggregation_status, created_at, updated_at
+    )
+    SELECT id, user_id, left(name, 255), test_category, test_value, test_unit, reference_range, test_status, lab_name, lab_address, ordering_physician,
+           test_date, report_date, test_notes, test_methodology, extracted_from_document_id, confidence_score, raw_text, code, loinc, category, 'complete',
+           created_at, updated_at
+    FROM sound
+    ON CONFLICT (user_id, loinc_code, test_value, test_date) DO UPDATE SET
+        id = excluded.id, test_name = excluded.test_name, test_category = excluded.test_category, test_unit = excluded.test_unit,
+        reference_range = excluded.reference_range, test_status = excluded.test_status, report_date = excluded.report_date,
+        test_code = excluded.test_code, inferred_test_category = excluded.inferred_test_category, aggregation_status = 'complete',
+        updated_at = excluded.updated_at
+), valued AS (
+    INSERT INTO lamina.lab_values (user_id, loinc_code, test_value, test_date, number, unit, converted_number, converted_unit, flag)
+    SELECT user_id, loinc, test_value, test_date, number, coalesce(unit, ''), converted_number, coalesce(converted_unit, ''), coalesce(flag, '') FROM sound
+    ON CONFLICT (user_id, loinc_code, test_value, test_date) DO UPDATE SET
+        number = excluded.number, unit = excluded.unit, converted_number = excluded.converted_number, converted_unit = excluded.converted_unit,
+        flag = excluded.flag
+), learnt AS (
+    INSERT INTO lab_test_mappings AS mappings (
+        test_name, test_name_standardized, test_code, test_category, gpt_suggested_category, loinc_code, loinc_source, is_standardized
+    )
+    SELECT DISTINCT ON (lower(test_name)) lower(test_name), left(name, 255), code, category, test_category, CASE WHEN matched THEN loinc END,
+           CASE WHEN matched THEN 'LOINC' END, false
+    FROM sound ORDER BY lower(test_name), id DESC
+    ON CONFLICT (test_name) DO UPDATE SET
+        gpt_suggested_category = coalesce(excluded.gpt_suggested_category, mappings.gpt_suggested_category),
+        loinc_source = CASE WHEN mappings.loinc_code IS NULL THEN excluded.loinc_source ELSE mappings.loinc_source END,
+        loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now()
+)
+INSERT INTO lamina_touched SELECT test_date FROM sound UNION SELECT test_date FROM stale;
+
+-- name: daily
+-- Results of one code in one unit; the other unit's are converted where that is known, and left out where it is not.
+WITH readings AS (
+    SELECT copy.test_date AS date, coalesce(nullif(copy.inferred_test_category, ''), 'Others') AS test_category, copy.loinc_code, copy.test_name,
+           copy.test_code, copy.test_value, copy.test_status, copy.updated_at, coalesce(nullif(told.unit, ''), copy.test_unit) AS unit,
+           CASE WHEN told.user_id IS NULL THEN CAST(substring(copy.test_value FROM '[-+]?\d+(?:\.\d+)?') AS double precision) ELSE told.number END AS number,
+           told.converted_number, told.converted_unit, coalesce(told.flag, '') AS flag,
+           CAST(replace(coalesce((regexp_match(reference_range, '(-?\d+(?:[.,]\d+)?)\s*[-–]\s*-?\d'))[1], (regexp_match(reference_range, '[>≥]=?\s*(-?\d+(?:[.,]\d+)?)'))[1]), ',', '.') AS double precision) AS low,
+           CAST(replace(coalesce((regexp_match(reference_range, '\d\s*[-–]\s*(-?\d+(?:[.,]\d+)?)'))[1], (regexp_match(reference_range, '[<≤]=?\s*(-?\d+(?:[.,]\d+)?)'))[1]), ',', '.') AS double precision) AS high
+    FROM lamina_touched touched
+    JOIN lab_report_categorized copy ON copy.user_id = :user AND copy.test_date = touched.day
+    LEFT JOIN lamina.lab_values told ON told.user_id = copy.user_id AND told.loinc_code = copy.loinc_code AND told.test_value = copy.test_value
+                                    AND told.test_date = copy.test_date
+), units AS (
+    SELECT date, test_category, loinc_code, mode() WITHIN GROUP (ORDER BY unit) AS unit FROM readings GROUP BY date, test_category, loinc_code
+), comparable AS (
+    SELECT readings.*, units.unit AS bucket_unit,
+           CASE WHEN readings.unit IS NOT DISTINCT FROM units.unit THEN number ELSE converted_number END AS figure
+    FROM readings JOIN units ON units.date = readings.date AND units.test_category = readings.test_category AND units.loinc_code = readings.loinc_code
+    WHERE readings.unit IS NOT DISTINCT FROM units.unit OR readings.converted_unit = units.unit
+), groups AS (
+    SELECT date, test_category, loinc_code, (array_agg(test_name ORDER BY updated_at DESC))[1] AS test_name,
+           (array_agg(test_code ORDER BY updated_at DESC))[1] AS test_code, min(bucket_unit) AS unit, count(*) AS count,
+           bool_and(figure IS NOT NULL) AS is_numeric, avg(figure) AS mean, min(figure) AS least, max(figure) AS most,
+           left(string_agg(DISTINCT test_value, ', '), 100) AS words,
+           left((array_agg(test_value ORDER BY length(test_value), test_value))[1], 100) AS shortest,
+           left((array_agg(test_value ORDER BY length(test_value) DESC, test_value))[1], 100) AS longest,
+           avg(low) AS normal_range_min, avg(high) AS normal_range_max,
+           max(CASE WHEN lower(test_status) IN ('red', 'critical', 'critical high', 'critical low', 'panic') THEN 3
+                    WHEN lower(test_status) IN ('amber', 'high', 'low', 'abnormal', 'h', 'l') THEN 2
+                    WHEN lower(test_status) IN ('green', 'normal', 'n') THEN 1
+                    WHEN flag IN ('low', 'high', 'abnormal') THEN 2 WHEN flag = 'normal' THEN 1
+                    WHEN figure < low OR figure > high THEN 2 WHEN figure IS NOT NULL AND coalesce(low, high) IS NOT NULL THEN 1 END) AS rank
+    FROM comparable GROUP BY date, test_category, loinc_code
+), fresh AS (
+    SELECT date, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min, normal_range_max,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE shortest END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE longest END AS max_value,
+           CASE rank WHEN 3 THEN 'red' WHEN 1 THEN 'green' ELSE 'amber' END AS status
+    FROM groups
+), gone AS (
+    DELETE FROM lab_reports_daily bucket USING lamina_touched touched
+    WHERE bucket.user_id = :user AND bucket.date = touched.day
+      AND NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.date = bucket.date AND fresh.test_category = bucket.test_category AND fresh.loinc_code = bucket.loinc_code)
+)
+INSERT INTO lab_reports_daily (
+    user_id, date, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
+    normal_range_min, normal_range_max, status, created_at, updated_at
+)
+SELECT :user, date, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit, normal_range_min,
+       normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
+FROM fresh
+ON CONFLICT ON CONSTRAINT lab_reports_daily_loinc_code_unique DO UPDATE SET
+    test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
+    excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
+    excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
+    excluded.updated_at;
+
+-- name: monthly
+-- From the days, each weighed by its results; the status is that of the mean against its range.
+WITH periods AS (
+    SELECT DISTINCT CAST(extract(year FROM day) AS integer) AS year, CAST(extract(month FROM day) AS integer) AS month FROM lamina_touched
+), days AS (
+    SELECT periods.year, periods.month, days.*, CASE WHEN avg_value ~ '^-?\d+(\.\d+)?$' THEN CAST(avg_value AS double precision) END AS mean,
+           CASE WHEN min_value ~ '^-?\d+(\.\d+)?$' THEN CAST(min_value AS double precision) END AS least,
+           CASE WHEN max_value ~ '^-?\d+(\.\d+)?$' THEN CAST(max_value AS double precision) END AS most
+    FROM lab_reports_daily days JOIN periods ON days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
+    WHERE days.user_id = :user
+), units AS (
+    SELECT year, month, test_category, loinc_code, mode() WITHIN GROUP (ORDER BY unit) AS unit FROM days GROUP BY year, month, test_category, loinc_code
+), groups AS (
+    SELECT days.year, days.month, days.test_category, days.loinc_code, (array_agg(test_name ORDER BY date DESC))[1] AS test_name,
+           (array_agg(test_code ORDER BY date DESC))[1] AS test_code, units.unit, sum(count) AS count,
+           bool_and(mean IS NOT NULL AND least IS NOT NULL AND most IS NOT NULL) AS is_numeric,
+           sum(mean * count) / sum(count) AS mean, min(least) AS least, max(most) AS most, left(string_agg(DISTINCT avg_value, ', '), 100) AS words,
+           avg(normal_range_min) AS normal_range_min, avg(normal_range_max) AS normal_range_max,
+           max(CASE status WHEN 'red' THEN 3 WHEN 'amber' THEN 2 ELSE 1 END) AS rank
+    FROM days JOIN units ON units.year = days.year AND units.month = days.month AND units.test_category = days.test_category
+                        AND units.loinc_code = days.loinc_code AND units.unit IS NOT DISTINCT FROM days.unit
+    GROUP BY days.year, days.month, days.test_category, days.loinc_code, units.unit
+), fresh AS (
+    SELECT year, month, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min, normal_range_max,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE words END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE words END AS max_value,
+           CASE WHEN NOT is_numeric OR coalesce(normal_range_min, normal_range_max) IS NULL
+                THEN CASE rank WHEN 3 THEN 'red' WHEN 2 THEN 'amber' ELSE 'green' END
+                WHEN mean < normal_range_min OR mean > normal_range_max THEN CASE rank WHEN 3 THEN 'red' ELSE 'amber' END
+                ELSE 'green' END AS status
+    FROM groups
+), gone AS (
+    DELETE FROM lab_reports_monthly bucket USING periods
+    WHERE bucket.user_id = :user AND bucket.year = periods.year AND bucket.month = periods.month
+      AND NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.year = bucket.year AND fresh.month = bucket.month AND fresh.test_category = bucket.test_category AND fresh.loinc_code = bucket.loinc_code)
+)
+INSERT INTO lab_reports_monthly (
+    user_id, year, month, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
+    normal_range_min, normal_range_max, status, created_at, updated_at
+)
+SELECT :user, year, month, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
+       normal_range_min, normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
+FROM fresh
+ON CONFLICT ON CONSTRAINT lab_reports_monthly_loinc_code_unique DO UPDATE SET
+    test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
+    excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
+    excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
+    excluded.updated_at;
+
+-- name: quarterly
+-- From the days, each weighed by its results; the status is that of the mean against its range.
+WITH periods AS (
+    SELECT DISTINCT CAST(extract(year FROM day) AS integer) AS year, CAST(extract(quarter FROM day) AS integer) AS quarter FROM lamina_touched
+), days AS (
+    SELECT periods.year, periods.quarter, days.*, CASE WHEN avg_value ~ '^-?\d+(\.\d+)?$' THEN CAST(avg_value AS double precision) END AS mean,
+           CASE WHEN min_value ~ '^-?\d+(\.\d+)?$' THEN CAST(min_value AS double precision) END AS least,
+           CASE WHEN max_value ~ '^-?\d+(\.\d+)?$' THEN CAST(max_value AS double precision) END AS most
+    FROM lab_reports_daily days JOIN periods ON days.date >= make_date(periods.year, periods.quarter * 3 - 2, 1) AND days.date < make_date(periods.year, periods.quarter * 3 - 2, 1) + interval '3 months'
+    WHERE days.user_id = :user
+), units AS (
+    SELECT year, quarter, test_category, loinc_code, mode() WITHIN GROUP (ORDER BY unit) AS unit FROM days GROUP BY year, quarter, test_category, loinc_code
+), groups AS (
+    SELECT days.year, days.quarter, days.test_category, days.loinc_code, (array_agg(test_name ORDER BY date DESC))[1] AS test_name,
+           (array_agg(test_code ORDER BY date DESC))[1] AS test_code, units.unit, sum(count) AS count,
+           bool_and(mean IS NOT NULL AND least IS NOT NULL AND most IS NOT NULL) AS is_numeric,
+           sum(mean * count) / sum(count) AS mean, min(least) AS least, max(most) AS most, left(string_agg(DISTINCT avg_value, ', '), 100) AS words,
+           avg(normal_range_min) AS normal_range_min, avg(normal_range_max) AS normal_range_max,
+           max(CASE status WHEN 'red' THEN 3 WHEN 'amber' THEN 2 ELSE 1 END) AS rank
+    FROM days JOIN units ON units.year = days.year AND units.quarter = days.quarter AND units.test_category = days.test_category
+                        AND units.loinc_code = days.loinc_code AND units.unit IS NOT DISTINCT FROM days.unit
+    GROUP BY days.year, days.quarter, days.test_category, days.loinc_code, units.unit
+), fresh AS (
+    SELECT year, quarter, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min, normal_range_max,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE words END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE words END AS max_value,
+           CASE WHEN NOT is_numeric OR coalesce(normal_range_min, normal_range_max) IS NULL
+                THEN CASE rank WHEN 3 THEN 'red' WHEN 2 THEN 'amber' ELSE 'green' END
+                WHEN mean < normal_range_min OR mean > normal_range_max THEN CASE rank WHEN 3 THEN 'red' ELSE 'amber' END
+                ELSE 'green' END AS status
+    FROM groups
+), gone AS (
+    DELETE FROM lab_reports_quarterly bucket USING periods
+    WHERE bucket.user_id = :user AND bucket.year = periods.year AND bucket.quarter = periods.quarter
+      AND NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.year = bucket.year AND fresh.quarter = bucket.quarter AND fresh.test_category = bucket.test_category AND fresh.loinc_code = bucket.loinc_code)
+)
+INSERT INTO lab_reports_quarterly (
+    user_id, year, quarter, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
+    normal_range_min, normal_range_max, status, created_at, updated_at
+)
+SELECT :user, year, quarter, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
+       normal_range_min, normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
+FROM fresh
+ON CONFLICT ON CONSTRAINT lab_reports_quarterly_loinc_code_unique DO UPDATE SET
+    test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
+    excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
+    excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
+    excluded.updated_at;
+
+-- name: yearly
+-- From the days, each weighed by its results; the status is that of the mean against its range.
+WITH periods AS (
+    SELECT DISTINCT CAST(extract(year FROM day) AS integer) AS year FROM lamina_touched
+), days AS (
+    SELECT periods.year, days.*, CASE WHEN avg_value ~ '^-?\d+(\.\d+)?$' THEN CAST(avg_value AS double precision) END AS mean,
+           CASE WHEN min_value ~ '^-?\d+(\.\d+)?$' THEN CAST(min_value AS double precision) END AS least,
+           CASE WHEN max_value ~ '^-?\d+(\.\d+)?$' THEN CAST(max_value AS double precision) END AS most
+    FROM lab_reports_daily days JOIN periods ON days.date >= make_date(periods.year, 1, 1) AND days.date < make_date(periods.year, 1, 1) + interval '1 year'
+    WHERE days.user_id = :user
+), units AS (
+    SELECT year, test_category, loinc_code, mode() WITHIN GROUP (ORDER BY unit) AS unit FROM days GROUP BY year, test_category, loinc_code
+), groups AS (
+    SELECT days.year, days.test_category, days.loinc_code, (array_agg(test_name ORDER BY date DESC))[1] AS test_name,
+           (array_agg(test_code ORDER BY date DESC))[1] AS test_code, units.unit, sum(count) AS count,
+           bool_and(mean IS NOT NULL AND least IS NOT NULL AND most IS NOT NULL) AS is_numeric,
+           sum(mean * count) / sum(count) AS mean, min(least) AS least, max(most) AS most, left(string_agg(DISTINCT avg_value, ', '), 100) AS words,
+           avg(normal_range_min) AS normal_range_min, avg(normal_range_max) AS normal_range_max,
+           max(CASE status WHEN 'red' THEN 3 WHEN 'amber' THEN 2 ELSE 1 END) AS rank
+    FROM days JOIN units ON units.year = days.year AND units.test_category = days.test_category
+                        AND units.loinc_code = days.loinc_code AND units.unit IS NOT DISTINCT FROM days.unit
+    GROUP BY days.year, days.test_category, days.loinc_code, units.unit
+), fresh AS (
+    SELECT year, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min, normal_range_max,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE words END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE words END AS max_value,
+           CASE WHEN NOT is_numeric OR coalesce(normal_range_min, normal_range_max) IS NULL
+                THEN CASE rank WHEN 3 THEN 'red' WHEN 2 THEN 'amber' ELSE 'green' END
+                WHEN mean < normal_range_min OR mean > normal_range_max THEN CASE rank WHEN 3 THEN 'red' ELSE 'amber' END
+                ELSE 'green' END AS status
+    FROM groups
+), gone AS (
+    DELETE FROM lab_reports_yearly bucket USING periods
+    WHERE bucket.user_id = :user AND bucket.year = periods.year
+      AND NOT EXISTS (SELECT 1 FROM fresh WHERE fresh.year = bucket.year AND fresh.test_category = bucket.test_category AND fresh.loinc_code = bucket.loinc_code)
+)
+INSERT INTO lab_reports_yearly (
+    user_id, year, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
+    normal_range_min, normal_range_max, status, created_at, updated_at
+)
+SELECT :user, year, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit, normal_range_min,
+       normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
+FROM fresh
+ON CONFLICT ON CONSTRAINT lab_reports_yearly_loinc_code_unique DO UPDATE SET
+    test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
+    excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
+    excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
+    excluded.updated_at;

@@ -1,0 +1,67 @@
+"""The lab platform's work: what waits in its tables is categorised and rolled up, as its jobs ask."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from typing import Any
+
+from bridge.job import Delivery, Job, Outcome
+from bridge.rollups.labs import LabRollup
+from bridge.rollups.passes import until_empty
+from bridge.rollups.port import Rolled, Rollup
+from bridge.systems.labs import platform
+from bridge.systems.port import Context
+
+_KINDS = {"process_pending_labs": "labs", "process_pending_vitals": "vitals", "process_pending_nutrition": "nutrition"}
+
+
+class PlatformLabHandler:
+    """Does the jobs of the platform's queue. A pass is for the job's user alone: nobody waits for another's backlog."""
+
+    def __init__(self, *, labs: LabRollup, others: Mapping[str, Rollup]) -> None:
+        """`others`: vitals and nutrition, by name."""
+        self._labs = labs
+        self._rollups: Mapping[str, Rollup] = {"labs": labs, **others}
+
+    @property
+    def system(self) -> str:
+        """Its name."""
+        return platform.SYSTEM
+
+    def recognises(self, delivery: Delivery) -> bool:
+        """Whether a message is in the platform's form."""
+        return platform.is_platform_job(delivery)
+
+    def parse(self, delivery: Delivery) -> Job:
+        """Read a message. Raises `PoisonError`."""
+        return platform.job_of(delivery)
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        """Do what the job asks for. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        request = platform.request_of(job)
+        context.report(0.0, request.job_type)
+        result: Mapping[str, Any]
+        match request:
+            case platform.LoincMapping():
+                result = await self._labs.map_name(request.test_name, request_id=job.key)
+            case platform.LabCategorization() if request.tests:
+                result = _facts(await self._labs.roll_document(request.user_id, request.document_id, request.tests))
+            case platform.LabCategorization():
+                result = _facts(await self._until_empty("labs", request.user_id))
+            case platform.PendingPass():
+                result = _facts(await self._until_empty(_KINDS[request.job_type], request.user_id))
+            case _:
+                raise TypeError(type(request))
+        return Outcome(succeeded=True, result={"job_type": request.job_type, **result})
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        """The outcome of a job that is given up."""
+        return Outcome(succeeded=False, result={"error": "the job could not be done", "reason": reason})
+
+    async def _until_empty(self, kind: str, user: int) -> Rolled:
+        return await until_empty([self._rollups[kind]], stop=asyncio.Event(), user=user)
+
+
+def _facts(rolled: Rolled) -> Mapping[str, Any]:
+    return {"rows": rolled.taken, "failed_rows": rolled.failed}
