@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bridge.commands import consensus, dead, jobs, running, submit, topology
+from bridge.commands import consensus, dead, jobs, rollups, running, submit, topology
 from bridge.errors import BridgeError
 
 _EXIT_USAGE = 2
@@ -21,6 +21,7 @@ app.command()(running.migrate)
 app.add_typer(submit.commands, name="submit")
 submit.commands.command("consensus")(consensus.submit)
 app.add_typer(consensus.runs, name="runs")
+app.add_typer(rollups.commands, name="rollups")
 app.command()(jobs.jobs)
 app.add_typer(dead.commands, name="dead")
 app.command()(jobs.results)

@@ -82,7 +82,9 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
         pipeline = await stack.enter_async_context(open_pipeline(consensus, store.database))
         # The pipeline asks no inference server: one is looked for only where it is named.
         beside = (
-            await stack.enter_async_context(open_inference_systems(settings, store, tracer)) if "inference" in settings.model_fields_set else None
+            await stack.enter_async_context(open_inference_systems(settings, store, tracer))
+            if "inference" in settings.model_fields_set
+            else None
         )
         yield Systems(
             handlers=beside.handlers if beside else (),
@@ -118,7 +120,7 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
         if labs.served:
             from bridge.lab_platform import open_lab_platform
 
-            platform = open_lab_platform(labs, store.database, client)
+            platform = await open_lab_platform(labs, store.database, client, aws)
         slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
         yield Systems(
             handlers=[

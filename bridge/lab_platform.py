@@ -8,7 +8,10 @@ from dataclasses import dataclass
 
 import structlog
 
+from bridge.aws.access import Aws
+from bridge.aws.names import Names
 from bridge.database.port import Database
+from bridge.errors import BridgeError
 from bridge.rollups.labs import LabClassifier, LabRollup
 from bridge.rollups.passes import for_ever, until_empty
 from bridge.rollups.port import Rollup
@@ -28,11 +31,23 @@ class LabPlatform:
     loop: Callable[[asyncio.Event], Awaitable[None]] | None
 
 
-def open_lab_platform(settings: LabWorkerSettings, database: Database, classifier: LabClassifier) -> LabPlatform:
+async def open_lab_platform(settings: LabWorkerSettings, database: Database, classifier: LabClassifier, aws: Aws) -> LabPlatform:
     """Set it up. Raises `ConfigurationError` for a database that cannot hold its tables."""
     labs, others = rollups(settings, database, classifier)
-    handler = PlatformLabHandler(labs=labs, others={rollup.name: rollup for rollup in others})
+    dead = await _dead_queue(settings, aws)
+    handler = PlatformLabHandler(labs=labs, others={rollup.name: rollup for rollup in others}, dead_queue=dead)
     return LabPlatform(handler=handler, loop=_Loop(settings, [*others, labs]) if settings.rolls_up else None)
+
+
+async def _dead_queue(settings: LabWorkerSettings, aws: Aws) -> str:
+    if not settings.ml_worker_sqs_queue_url or settings.ml_worker_mode == "aggregation":
+        return ""
+    try:
+        return await Names(aws).dead_letter_queue(settings.ml_worker_sqs_queue_url)
+    except BridgeError as error:
+        # The role may well lack the right to ask; the ledger keeps dead letters all the same.
+        _log.warning("dead_letter_queue_unknown", error=str(error))
+        return ""
 
 
 def rollups(settings: LabWorkerSettings, database: Database, classifier: LabClassifier) -> tuple[LabRollup, Sequence[Rollup]]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 from bridge.aws.access import Aws
 
 
@@ -36,6 +38,12 @@ class Names:
         if queue not in self._urls:
             self._urls[queue] = (await self._aws.call("sqs", "get_queue_url", QueueName=short_name(queue)))["QueueUrl"]
         return self._urls[queue]
+
+    async def dead_letter_queue(self, queue: str) -> str:
+        """The name of the queue that SQS moves a queue's dead messages to; empty where it has none. Raises as `Aws.call` does."""
+        answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=await self.queue_url(queue), AttributeNames=["RedrivePolicy"])
+        policy = json.loads(answer.get("Attributes", {}).get("RedrivePolicy") or "{}")
+        return short_name(policy.get("deadLetterTargetArn", ""))
 
     async def topic_arn(self, topic: str) -> str:
         """The ARN of a topic, given by name or ARN."""

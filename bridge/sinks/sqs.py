@@ -25,6 +25,10 @@ class SqsQueues:
         self._payloads = payloads or Payloads(aws)
         self._batches: dict[str, Batches] = {}
 
+    async def dead_letter_queue(self, queue: str) -> str:
+        """The name of the queue that SQS moves a queue's dead messages to; empty where it has none. Raises as `Aws.call` does."""
+        return await self._names.dead_letter_queue(queue)
+
     async def send(self, queue: str, body: bytes, *, message_id: str, group: str = "", attributes: Mapping[str, str] | None = None) -> None:
         """Send to a queue, given by name or URL. `group`: what a FIFO queue keeps in order. Raises as `Aws.call` does."""
         url = await self._names.queue_url(queue)

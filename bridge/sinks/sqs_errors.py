@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from uuid import UUID, uuid5
 
 import structlog
@@ -31,7 +31,8 @@ class SqsErrorQueues:
     async def put(self, delivery: Delivery, *, reason: str) -> None:
         """Put a message aside, with its original bytes. Raises `TransientError`.
 
-        Where there is no such queue, or it does not take the message, the ledger's dead letters alone keep it.
+        Where there is no `_error` queue, it goes to the one that SQS itself moves dead messages to; where there is none either, or it
+        does not take the message, the ledger's dead letters alone keep it.
         """
         if delivery.source != self._source:
             return
@@ -40,12 +41,21 @@ class SqsErrorQueues:
         told = masstransit.skipped_attributes() if skipped else masstransit.error_attributes(reason, queue=short_name(delivery.queue))
         kept = [(name, value) for name, value in delivery.attributes.items() if name != UNREADABLE][:_KEPT_ATTRIBUTES]
         try:
-            await self._queues.send(queue, delivery.body, message_id=delivery.message_id, attributes={**dict(kept), **told})
+            await self._send(delivery, queue, {**dict(kept), **told}, skipped=skipped)
         except (ConfigurationError, PermanentError) as error:
             _log.warning("error_queue_refused", queue=queue, message_id=delivery.message_id, error=str(error))
             return
         if not skipped:
             await self._tell(delivery, reason)
+
+    async def _send(self, delivery: Delivery, queue: str, attributes: Mapping[str, str], *, skipped: bool) -> None:
+        try:
+            await self._queues.send(queue, delivery.body, message_id=delivery.message_id, attributes=attributes)
+        except ConfigurationError:
+            dead = "" if skipped else await self._queues.dead_letter_queue(delivery.queue)
+            if not dead:
+                raise
+            await self._queues.send(dead, delivery.body, message_id=delivery.message_id, attributes=attributes)
 
     async def _tell(self, delivery: Delivery, reason: str) -> None:
         """Send MassTransit's fault to whoever asked to be told."""

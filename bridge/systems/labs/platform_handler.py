@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.job import Delivery, Job, Outcome
+from bridge.job import Delivery, Event, Job, Outcome
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled, Rollup
@@ -14,14 +15,17 @@ from bridge.systems.labs import platform
 from bridge.systems.port import Context
 
 _KINDS = {"process_pending_labs": "labs", "process_pending_vitals": "vitals", "process_pending_nutrition": "nutrition"}
+# Of a message's attribute, in characters.
+_LONGEST_REASON = 500
 
 
 class PlatformLabHandler:
     """Does the jobs of the platform's queue. A pass is for the job's user alone: nobody waits for another's backlog."""
 
-    def __init__(self, *, labs: LabRollup, others: Mapping[str, Rollup]) -> None:
-        """`others`: vitals and nutrition, by name."""
+    def __init__(self, *, labs: LabRollup, others: Mapping[str, Rollup], dead_queue: str = "") -> None:
+        """`others`: vitals and nutrition, by name. `dead_queue`: of SQS, takes jobs that are given up; empty for none."""
         self._labs = labs
+        self._dead_queue = dead_queue
         self._rollups: Mapping[str, Rollup] = {"labs": labs, **others}
 
     @property
@@ -57,7 +61,18 @@ class PlatformLabHandler:
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a job that is given up."""
-        return Outcome(succeeded=False, result={"error": "the job could not be done", "reason": reason})
+        result = {"error": "the job could not be done", "reason": reason}
+        return Outcome(succeeded=False, result=result, events=self._dead(job, reason))
+
+    def _dead(self, job: Job, reason: str) -> tuple[Event, ...]:
+        """The job for the queue that its operators look at, in the form that it came in."""
+        if not self._dead_queue:
+            return ()
+        told = {"JobType": "job_type", "Priority": "priority", "UserId": "user_id"}
+        attributes = {name: str(job.request[field]) for name, field in told.items() if field in job.request}
+        body = json.dumps(job.request, ensure_ascii=False).encode()
+        attributes["Reason"] = reason[:_LONGEST_REASON]
+        return (Event(type="failed", destination=f"sqs:{self._dead_queue}", body=body, attributes=attributes),)
 
     async def _until_empty(self, kind: str, user: int) -> Rolled:
         return await until_empty([self._rollups[kind]], stop=asyncio.Event(), user=user)
