@@ -5,9 +5,10 @@ from __future__ import annotations
 import asyncio
 
 from bridge import logs
-from bridge.app import Bridge, Systems, local_transport, run_until_signalled
+from bridge.app import Bridge, local_transport, run_until_signalled
 from bridge.envelopes import native
 from bridge.job import Delivery, Job, Outcome
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.native import completed, failed

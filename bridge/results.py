@@ -51,6 +51,17 @@ class ResultStore:
         """The folder at a path below the root, such as results/1/two/3."""
         return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}")
 
+    async def read(self, key: str) -> bytes | None:
+        """The bytes of the object of that key; None when there is none. Raises `TransientError`, `PermanentError` as `holds` does."""
+        try:
+            return bytes(await (await obstore.get_async(self._store, f"{self._prefix}{key}")).bytes_async())
+        except (NotFoundError, FileNotFoundError):
+            return None
+        except (BaseError, OSError) as error:
+            raise TransientError(f"{self._root}/{key} could not be read: {error}") from error
+        except ValueError as error:
+            raise PermanentError(f"no object can have the key {key!r}") from error
+
     async def holds(self, key: str) -> bool:
         """Whether there is an object of that key. Raises `TransientError`, and `PermanentError` for a key that none can have."""
         try:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from bridge import settings_consensus, settings_labs
+from bridge import settings_cards, settings_consensus, settings_labs
 from bridge.errors import ConfigurationError
 
 PREFIX = "BRIDGE_"
@@ -33,6 +34,13 @@ def _off_by_another_name(value: object) -> object:
 
 def _folders(value: object) -> object:
     return tuple(part.strip() for part in value.split(",") if part.strip()) if isinstance(value, str) else value
+
+
+def _json_object(value: object) -> object:
+    try:
+        return json.loads(value) if isinstance(value, str) else value
+    except ValueError as error:
+        raise ValueError('is no JSON object such as {"jobs": {"processing": "jobs:in-work"}}') from error
 
 
 Seconds = Annotated[float, Field(gt=0, allow_inf_nan=False)]
@@ -121,6 +129,8 @@ class Settings(BaseSettings):
     # Lists of Redis that jobs come from instead, the most urgent first, separated by commas.
     redis_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
     redis_urgent_in_a_row: Count = 8
+    # Other names of a list's keys than `list:processing` and so on, where other programs share them: {"list": {"processing": "set"}}.
+    redis_keys: Annotated[dict[str, dict[str, str]], NoDecode, BeforeValidator(_json_object)] = {}
     # Where Redis is, and the roots of its certificate (unset for the public ones).
     redis_url: SecretStr = SecretStr("")
     redis_tls_ca: Path | None = None
@@ -211,7 +221,8 @@ def _set_by_others() -> dict[str, str]:
     """What variables of other systems say, where ours say nothing."""
     environment = {name.lower(): value for name, value in os.environ.items() if value}
     upper = {name.upper(): value for name, value in environment.items()}
-    implied = {**settings_labs.implied_settings(upper), **settings_consensus.implied_settings(upper)}
+    workers = (settings_cards, settings_labs, settings_consensus)
+    implied = {field: value for worker in workers for field, value in worker.implied_settings(upper).items()}
     found = {field: value for field, value in implied.items() if f"{PREFIX}{field}".lower() not in environment}
     for field, names in _NAMES_OF_OTHERS.items():
         value = next((environment[name.lower()] for name in names if name.lower() in environment), None)

@@ -15,7 +15,7 @@ import structlog
 from openai.types.responses import Response
 from pydantic import BaseModel, ValidationError
 
-from bridge.llm.breaker import Breaker
+from bridge.breaker import Breaker
 from bridge.llm.limits import RateLimits
 from bridge.llm.port import Answer, Meter, Question, Value
 from bridge.llm.sanitised import sanitised
@@ -62,7 +62,7 @@ class ResponsesModel:
         """`base_url`: empty for OpenAI's own."""
         self._policy = policy or CallPolicy()
         self._limits = limits or RateLimits()
-        self._breaker = breaker or Breaker(failures=10, seconds=15.0)
+        self._breaker = breaker or Breaker(name="the language model", failures=10, seconds=15.0)
         self._client = openai.AsyncOpenAI(api_key=api_key, base_url=base_url or None, max_retries=0, timeout=self._policy.seconds)
 
     async def ask(self, question: Question[Value], meter: Meter) -> Answer[Value]:

@@ -6,11 +6,12 @@ import asyncio
 import hashlib
 import json
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields
+from dataclasses import MISSING, dataclass, fields
 from functools import partial
 from pathlib import Path
 from secrets import token_hex
 from typing import Any
+from uuid import uuid4
 
 import structlog
 
@@ -55,11 +56,15 @@ class ListKeys:
     bodies: str
     # HASH: its attributes, a JSON object.
     attributes: str
+    # HASH: an id for each time that an item is asked for, made where there is none; empty for no such ids.
+    correlation: str = ""
+    # What the names of locks begin with that other programs on the same list set and look for; empty for none.
+    locks: str = ""
 
     @classmethod
     def of(cls, queue: str, **others: str) -> ListKeys:
         """`queue:processing` and so on; `others` replaces some."""
-        names = {field.name: f"{queue}:{field.name}" for field in fields(cls) if field.name != "queue"}
+        names = {field.name: f"{queue}:{field.name}" for field in fields(cls) if field.default is MISSING and field.name != "queue"}
         return cls(queue=queue, **{**names, **others})
 
     @property
@@ -117,6 +122,15 @@ class RedisSource:
         """Add a message to a list, the first one if none is named; false when one with this id lies there already."""
         keys = self._keys[queue or self._turns.most_urgent]
         return bool(await self._run("send", keys, message_id, body, json.dumps(dict(attributes or {}))))
+
+    async def enqueue(self, item: str, *, queue: str = "") -> bool:
+        """Add an item that is its own body, such as a document's id; false when it lies there or is being worked on."""
+        return bool(await self._run("enqueue", self._keys[queue or self._turns.most_urgent], item, str(uuid4())))
+
+    async def requeue_stuck(self, *, seconds: float, only_look: bool = False) -> Sequence[str]:
+        """Bring back items that nobody holds and that were begun longer ago, whoever began them; returns them."""
+        found = [await self._run("stuck", keys, _milliseconds(seconds), int(only_look)) for keys in self._keys.values()]
+        return [item.decode() for items in found for item in items]
 
     async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         """At most `limit` deliveries; empty when none came in time."""
@@ -186,7 +200,8 @@ class RedisSource:
     async def _claim(self, keys: ListKeys, limit: int) -> list[Delivery]:
         """One script. When we are cancelled meanwhile, what it brings is given back: the script itself cannot be taken back."""
         receipt = token_hex(16)
-        claim = asyncio.ensure_future(self._run("claim", keys, limit, _milliseconds(self._lease_seconds), receipt))
+        correlations = [str(uuid4()) for _ in range(limit)] if keys.correlation else []
+        claim = asyncio.ensure_future(self._run("claim", keys, limit, _milliseconds(self._lease_seconds), receipt, *correlations))
         try:
             taken = await asyncio.shield(claim)
         except asyncio.CancelledError:

@@ -22,7 +22,7 @@ from bridge.transports.aws import open_aws, payloads
 from bridge.transports.checks import check_one_source, check_pushes
 from bridge.transports.port import Broker, Transport
 from bridge.transports.pubsub import open_pubsub, pubsub_broker, pubsub_sink
-from bridge.transports.redis import open_redis, redis_sink, redis_source
+from bridge.transports.redis import open_redis, redis_list_sink, redis_sink, redis_source
 from bridge.worker.burial import Burial
 
 
@@ -46,7 +46,7 @@ async def open_brokers(settings: Settings) -> AsyncIterator[Brokers]:
         broker: Broker | None = None
         if settings.redis_queues or settings.redis_url.get_secret_value():
             redis = await stack.enter_async_context(open_redis(settings))
-            sinks["redis"] = redis_sink(settings, redis)
+            sinks |= {"redis": redis_sink(settings, redis), "redis-list": redis_list_sink(redis)}
             if settings.redis_queues:
                 source = await stack.enter_async_context(redis_source(settings, redis))
                 broker = Broker(source=source, sink=sinks["redis"], depth=source.depth, levels=source.levels, probe=redis.probe)

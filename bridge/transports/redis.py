@@ -4,15 +4,17 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import fields
 from typing import TYPE_CHECKING
 
+from bridge.errors import ConfigurationError
 from bridge.settings import Settings
 from bridge.sinks.port import Sink
 from bridge.transports.checks import check_installed
 
 if TYPE_CHECKING:
     from bridge.redis.access import RedisAccess
-    from bridge.sources.redis_list import RedisSource
+    from bridge.sources.redis_list import ListKeys, RedisSource
 
 
 @asynccontextmanager
@@ -35,14 +37,21 @@ def redis_sink(settings: Settings, access: RedisAccess) -> Sink:
     return RedisSink(access, channel=settings.results_queue, key=settings.redis_result_key, keep_seconds=settings.redis_result_keep_seconds)
 
 
+def redis_list_sink(access: RedisAccess) -> Sink:
+    """What adds to lists."""
+    from bridge.sinks.redis_list import RedisListSink
+
+    return RedisListSink(access)
+
+
 @asynccontextmanager
 async def redis_source(settings: Settings, access: RedisAccess) -> AsyncIterator[RedisSource]:
     """The lists that jobs come from."""
-    from bridge.sources.redis_list import ListKeys, RedisSource
+    from bridge.sources.redis_list import RedisSource
 
     source = RedisSource(
         access,
-        [ListKeys.of(queue) for queue in settings.redis_queues],
+        _keys(settings),
         lease_seconds=settings.lease_seconds,
         urgent_in_a_row=settings.redis_urgent_in_a_row,
         adopt_seconds=settings.redis_adopt_seconds,
@@ -51,6 +60,16 @@ async def redis_source(settings: Settings, access: RedisAccess) -> AsyncIterator
         yield source
     finally:
         await source.close()
+
+
+def _keys(settings: Settings) -> list[ListKeys]:
+    from bridge.sources.redis_list import ListKeys
+
+    try:
+        return [ListKeys.of(queue, **settings.redis_keys.get(queue, {})) for queue in settings.redis_queues]
+    except TypeError as error:
+        names = ", ".join(field.name for field in fields(ListKeys) if field.name != "queue")
+        raise ConfigurationError(f"BRIDGE_REDIS_KEYS names a key that a list has not; expected some of {names}") from error
 
 
 async def send_to_redis(settings: Settings, queue: str, message_id: str, body: bytes, attributes: dict[str, str] | None = None) -> None:

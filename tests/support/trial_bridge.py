@@ -14,12 +14,13 @@ from pathlib import Path
 from typing import Any
 
 from bridge import logs
-from bridge.app import START_PATIENCE_SECONDS, Bridge, Systems, local_transport, run_until_signalled
+from bridge.app import START_PATIENCE_SECONDS, Bridge, local_transport, run_until_signalled
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import SlideProgress
 from bridge.job import Delivery, Event, Job, Message, Outcome
+from bridge.served import Systems
 from bridge.settings import Settings, load
 from bridge.sinks.port import Sink
 from bridge.steps import Step, StepTaken

@@ -1,10 +1,11 @@
 -- Takes items off the list and into the set of items in work, each under a lease.
 -- KEYS: 1 queue (LIST) 2 processing (SET) 3 leases (ZSET, score: end in ms) 4 delayed (ZSET, score: due in ms) 5 deliveries (HASH, count)
---       6 started (HASH, ms) 7 holders (HASH, receipt) 8 bodies (HASH) 9 attributes (HASH, JSON)
--- ARGV: 1 most items 2 lease in ms 3 receipt of all that are taken
+--       6 started (HASH, ms) 7 holders (HASH, receipt) 8 bodies (HASH) 9 attributes (HASH, JSON) 10 correlation (HASH) or empty
+--       11 what locks begin with, or empty
+-- ARGV: 1 most items 2 lease in ms 3 receipt of all that are taken, then ids for items that have none
 -- Returns for each: item, body, attributes, deliveries so far.
 local queue, processing, leases, delayed, deliveries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local started, holders, bodies, attributes = KEYS[6], KEYS[7], KEYS[8], KEYS[9]
+local started, holders, bodies, attributes, correlation, locks = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local most, lease, receipt = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
@@ -19,6 +20,9 @@ while #taken < most do
   if held then
     -- The same item is being worked on: this one waits until that has ended.
     redis.call('ZADD', delayed, math.max(tonumber(held), now + 1), item)
+  elseif locks ~= '' and redis.call('EXISTS', locks .. item) == 1 then
+    -- Another program has it.
+    redis.call('ZADD', delayed, now + 1000, item)
   else
     redis.call('SADD', processing, item)
     redis.call('ZADD', leases, now + lease, item)
@@ -26,7 +30,21 @@ while #taken < most do
     redis.call('HSET', started, item, now)
     local count = redis.call('HINCRBY', deliveries, item, 1)
     local body = redis.call('HGET', bodies, item)
-    taken[#taken + 1] = { item, body or item, redis.call('HGET', attributes, item) or '{}', count }
+    local told = redis.call('HGET', attributes, item) or '{}'
+    if correlation ~= '' then
+      local id = redis.call('HGET', correlation, item)
+      if not id then
+        id = ARGV[4 + #taken]
+        redis.call('HSET', correlation, item, id)
+      end
+      local decoded = cjson.decode(told)
+      decoded['correlationId'] = id
+      told = cjson.encode(decoded)
+      if locks ~= '' then
+        redis.call('SET', locks .. item, id, 'PX', lease)
+      end
+    end
+    taken[#taken + 1] = { item, body or item, told, count }
   end
 end
 return taken

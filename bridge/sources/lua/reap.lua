@@ -22,6 +22,9 @@ for index = #expired, 1, -1 do
   redis.call('ZREM', leases, item)
   redis.call('HDEL', holders, item)
   redis.call('HDEL', started, item)
+  if KEYS[11] ~= '' then
+    redis.call('DEL', KEYS[11] .. item)
+  end
   -- Gone from the set: whoever had it has finished it.
   if redis.call('SREM', processing, item) == 1 then
     redis.call('LPUSH', queue, item)

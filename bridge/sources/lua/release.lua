@@ -7,6 +7,9 @@ redis.call('SREM', KEYS[2], item)
 redis.call('ZREM', KEYS[3], item)
 redis.call('HDEL', KEYS[6], item)
 redis.call('HDEL', KEYS[7], item)
+if KEYS[11] ~= '' then
+  redis.call('DEL', KEYS[11] .. item)
+end
 if delay > 0 then
   local time = redis.call('TIME')
   redis.call('ZADD', KEYS[4], time[1] * 1000 + math.floor(time[2] / 1000) + delay, item)

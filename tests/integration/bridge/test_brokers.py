@@ -15,8 +15,9 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from bridge.app import Bridge, Systems, local_transport
+from bridge.app import Bridge, local_transport
 from bridge.errors import ConfigurationError, TransientError
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.transports.opening import open_brokers, open_transport

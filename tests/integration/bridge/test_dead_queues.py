@@ -14,7 +14,7 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Systems, local_transport
+from bridge.app import Bridge, local_transport
 from bridge.aws.access import Aws
 from bridge.aws.names import Names
 from bridge.aws.payloads import Payloads, wire_attributes
@@ -24,6 +24,7 @@ from bridge.envelopes import masstransit
 from bridge.errors import PermanentError
 from bridge.job import Job, Outcome
 from bridge.ledger.port import Claim, State
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import open_store
 from bridge.transports.opening import open_transport

@@ -15,11 +15,12 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Systems, local_transport
+from bridge.app import Bridge, local_transport
 from bridge.errors import ConfigurationError, OverloadError, TransientError
 from bridge.http.events import JobEvents
 from bridge.http.routes import Routes
 from bridge.http.server import HttpServer
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.sources.local import LocalSource
 from bridge.store import Store, open_store

@@ -10,8 +10,8 @@ from email.utils import format_datetime
 import pytest
 import structlog
 
+from bridge.breaker import Breaker
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
-from bridge.llm.breaker import Breaker
 from bridge.llm.limits import RateLimits
 from bridge.llm.port import Meter, Question
 from bridge.llm.responses import CallPolicy, ResponsesModel
@@ -150,7 +150,7 @@ async def test_retry_after_as_a_date_is_honoured_and_a_long_one_gives_the_job_ba
 
 async def test_a_service_that_keeps_failing_is_left_alone(service: FakeLanguageModel, model_of: Models) -> None:
     service.faults = lambda _call: 500
-    model = model_of(breaker=Breaker(failures=3, seconds=60))
+    model = model_of(breaker=Breaker(name="the service", failures=3, seconds=60))
     with pytest.raises(TransientError):
         await model.ask(question(), Meter())
 

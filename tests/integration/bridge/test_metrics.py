@@ -16,11 +16,12 @@ from typing import Any
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from bridge.app import Bridge, Systems, local_transport
+from bridge.app import Bridge, local_transport
 from bridge.database.port import Database
 from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
 from bridge.ledger.port import Backlog
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.sources.port import QueueLevel
 from bridge.store import Store, open_store

@@ -16,10 +16,11 @@ import pytest
 from lamina.v1 import labs_pb2
 from redis.asyncio import Redis
 
-from bridge.app import Bridge, Systems, local_transport, open_systems
+from bridge.app import Bridge, local_transport
 from bridge.aws.access import Aws
 from bridge.errors import ConfigurationError
 from bridge.ledger.port import State
+from bridge.served import Systems, open_systems
 from bridge.settings import load
 from bridge.sinks.sqs import SqsQueues
 from bridge.store import Store, open_store

@@ -13,9 +13,10 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Systems
+from bridge.app import Bridge
 from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Outcome
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.port import Context

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Systems
+from bridge.app import Bridge
 from bridge.errors import ConfigurationError
 from bridge.hosting.ecs import TaskProtection
 from bridge.hosting.machine import Machine
 from bridge.hosting.metadata import LocalService
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.steps import Step, StepTaken
 from bridge.store import Store, open_store

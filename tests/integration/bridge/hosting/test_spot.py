@@ -10,10 +10,11 @@ from typing import Any
 
 import pytest
 
-from bridge.app import Bridge, Systems
+from bridge.app import Bridge
 from bridge.hosting.metadata import LocalService
 from bridge.hosting.spot import Notice, SpotWatch
 from bridge.ledger.port import State
+from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import Store, open_store
 from tests.support.local_http import Asked, LocalHttp, local_http

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
+from bridge.breaker import Breaker
 from bridge.errors import OverloadError
-from bridge.llm.breaker import Breaker
 
 
 class Clock:
@@ -17,7 +17,7 @@ class Clock:
 
 def test_it_opens_after_failures_in_a_row_lets_one_trial_through_and_closes_when_that_goes_well() -> None:
     clock = Clock()
-    breaker = Breaker(failures=2, seconds=10, clock=clock)
+    breaker = Breaker(name="the service", failures=2, seconds=10, clock=clock)
     breaker.failed()
     breaker.enter()
     breaker.failed()
@@ -37,7 +37,7 @@ def test_it_opens_after_failures_in_a_row_lets_one_trial_through_and_closes_when
 
 def test_a_failed_trial_keeps_it_open() -> None:
     clock = Clock()
-    breaker = Breaker(failures=1, seconds=10, clock=clock)
+    breaker = Breaker(name="the service", failures=1, seconds=10, clock=clock)
     breaker.failed()
     clock.now = 10
     breaker.enter()
@@ -49,7 +49,7 @@ def test_a_failed_trial_keeps_it_open() -> None:
 
 
 def test_failures_with_a_success_between_them_do_not_add_up() -> None:
-    breaker = Breaker(failures=2, seconds=10, clock=Clock())
+    breaker = Breaker(name="the service", failures=2, seconds=10, clock=Clock())
     for _ in range(5):
         breaker.failed()
         breaker.succeeded()

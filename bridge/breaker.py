@@ -11,8 +11,9 @@ from bridge.errors import OverloadError
 class Breaker:
     """Opens after so many failures in a row; then lets one call through at a time, until one goes well."""
 
-    def __init__(self, *, failures: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
-        """`seconds`: how long it stays open."""
+    def __init__(self, *, name: str, failures: int, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        """`name`: of the service, for people. `seconds`: how long it stays open."""
+        self._name = name
         self._most = failures
         self._seconds = seconds
         self._clock = clock
@@ -25,10 +26,15 @@ class Breaker:
             return
         left = self._open_until - self._clock()
         if left > 0:
-            message = f"the language model has failed {self._failures} times in a row; it is asked again in {left:.0f} s"
+            message = f"{self._name} has failed {self._failures} times in a row; it is asked again in {left:.0f} s"
             raise OverloadError(message, retry_after=left)
         # This call is the trial: others wait for what it tells.
         self._open_until = self._clock() + self._seconds
+
+    @property
+    def is_open(self) -> bool:
+        """Whether calls are refused."""
+        return self._failures >= self._most and self._clock() < self._open_until
 
     def succeeded(self) -> None:
         """A call went well."""

@@ -1,0 +1,73 @@
+"""The card platform, opened as its settings say: its documents' handler, its cases, its health."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.escalations import EscalationList
+from bridge.inference.client import InferenceClient
+from bridge.records.documents import DocumentRecords
+from bridge.results import ResultStore
+from bridge.reviews import ReviewService
+from bridge.settings import Settings
+from bridge.settings_cards import CardWorkerSettings
+from bridge.store import Store
+from bridge.systems.cards.handler import CardHandler
+from bridge.systems.cards.options import CardOptions
+from bridge.transports.redis import open_redis
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+_RETRY_LIST = "filot:buli2:retry_queue"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardPlatform:
+    """What is served of it."""
+
+    handler: CardHandler
+    loop: Callable[[asyncio.Event], Awaitable[None]]
+    routes: Sequence[Route]
+
+
+@asynccontextmanager
+async def open_card_platform(
+    cards: CardWorkerSettings, settings: Settings, store: Store, client: InferenceClient
+) -> AsyncIterator[CardPlatform]:
+    """Set it up, its table checked. Raises `ConfigurationError`, `TransientError`."""
+    from bridge.http.cards import CardRoutes
+
+    records = DocumentRecords(store.database)
+    await records.check()
+    reviews = ReviewService(cards.buli2_api_url, api_key=cards.buli2_api_key.get_secret_value())
+    async with open_redis(settings) as redis:
+        escalations = EscalationList(
+            redis, reviews, key=_RETRY_LIST, keep_ticket=records.keep_ticket, interval=cards.bridge_escalation_seconds
+        )
+        handler = CardHandler(
+            client=client,
+            records=records,
+            bucket=bucket_of(cards),
+            reviews=reviews,
+            escalations=escalations,
+            options=CardOptions(
+                channel=cards.ocr_gpu_publish_channel, most_attempts=settings.max_attempts, falls_back=cards.ocr_gpu_autofallback
+            ),
+        )
+        yield CardPlatform(handler=handler, loop=escalations.run, routes=CardRoutes().routes())
+
+
+def bucket_of(cards: CardWorkerSettings) -> ResultStore:
+    """Where the documents' objects lie."""
+    options = {
+        "region": "auto",
+        "endpoint": cards.cf_r2_endpoint,
+        "access_key_id": cards.cf_r2_access_key_id.get_secret_value(),
+        "secret_access_key": cards.cf_r2_secret_access_key.get_secret_value(),
+    }
+    return ResultStore(f"s3://{cards.cf_r2_bucket_name}", allow_http=cards.cf_r2_endpoint.startswith("http://"), s3=options)

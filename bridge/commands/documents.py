@@ -1,0 +1,102 @@
+"""The commands `bridge documents …`: the card platform's queue."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import TYPE_CHECKING, Annotated, TypeVar
+from uuid import UUID
+
+import typer
+
+from bridge.commands.common import print_json
+from bridge.errors import PermanentError
+
+if TYPE_CHECKING:
+    from bridge.sources.redis_list import RedisSource
+
+Result = TypeVar("Result")
+_EXIT_SOME_LAY_THERE = 1
+
+commands = typer.Typer(help="The card platform's queue of documents.", no_args_is_help=True)
+
+
+@commands.command()
+def enqueue(ids: Annotated[list[str], typer.Argument(help="Documents, by their ids.", metavar="ID…")]) -> None:
+    """Put documents into the queue. Those that lie there already, or are being read, are left as they are; the exit status is 1 then."""
+    documents = [_document(text) for text in ids]
+
+    async def work(source: RedisSource) -> list[bool]:
+        return [await source.enqueue(document) for document in documents]
+
+    added = _with_source(work)
+    for document, new in zip(documents, added, strict=True):
+        typer.echo(f"{document} {'is queued' if new else 'was there already'}")
+    if not all(added):
+        raise typer.Exit(_EXIT_SOME_LAY_THERE)
+
+
+@commands.command()
+def status() -> None:
+    """Print how the queues stand, as JSON."""
+    from bridge.settings_cards import load_card_worker
+
+    cards = load_card_worker()
+
+    async def work(source: RedisSource) -> dict[str, object]:
+        levels = await source.levels()
+        return {
+            "isGPUEnabled": cards.ocr_gpu_enabled,
+            "autoFallbackEnabled": cards.ocr_gpu_autofallback,
+            "maxRetries": cards.ocr_gpu_max_retries,
+            "stuckJobTimeoutMs": cards.ocr_gpu_stuck_timeout,
+            "queueLength": sum(level.waiting for level in levels),
+            "processingCount": sum(level.leased for level in levels),
+            "queues": {
+                level.queue: {
+                    "waiting": level.waiting,
+                    "processing": level.leased,
+                    "delayed": level.delayed,
+                    "oldestSeconds": round(level.oldest_seconds, 1),
+                }
+                for level in levels
+            },
+        }
+
+    print_json(_with_source(work))
+
+
+@commands.command()
+def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them.")] = False) -> None:
+    """Put documents back into the queue that were begun longer ago than OCR_GPU_STUCK_TIMEOUT, and that nobody holds."""
+    from bridge.settings_cards import load_card_worker
+
+    seconds = load_card_worker().ocr_gpu_stuck_timeout / 1000
+    found = _with_source(lambda source: source.requeue_stuck(seconds=seconds, only_look=dry_run))
+    for document in found:
+        typer.echo(f"{document} {'is stuck' if dry_run else 'is queued again'}")
+    if not found:
+        typer.echo("no document is stuck")
+
+
+def _document(text: str) -> str:
+    try:
+        return str(UUID(text))
+    except ValueError as error:
+        raise PermanentError(f"{text!r} is no document's id; expected a UUID") from error
+
+
+def _with_source(work: Callable[[RedisSource], Awaitable[Result]]) -> Result:
+    from bridge import settings
+    from bridge.errors import ConfigurationError
+    from bridge.transports.redis import open_redis, redis_source
+
+    configured = settings.load()
+    if not configured.redis_queues:
+        raise ConfigurationError("no queue of Redis is set; set CF_R2_BUCKET_NAME and REDIS_URL, or BRIDGE_REDIS_QUEUES")
+
+    async def opened() -> Result:
+        async with open_redis(configured) as access, redis_source(configured, access) as source:
+            return await work(source)
+
+    return asyncio.run(opened())

@@ -1,0 +1,82 @@
+"""The card platform's rows: documents."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from bridge.database.port import Database
+from bridge.errors import ConfigurationError
+from bridge.job import Write
+
+_SQL = Path(__file__).parent / "sql"
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentRecord:
+    """A document as its worker needs it."""
+
+    id: str
+    user_id: str
+    # KTP or NPWP.
+    type: str
+    # The key of its object, or a URL that ends in it.
+    file_url: str | None
+    status: str
+    verification_status: str | None
+    buli2_ticket_id: str | None
+
+
+class DocumentRecords:
+    """Reads the platform's table, and says how it is to be changed."""
+
+    def __init__(self, database: Database) -> None:
+        """Raises `ConfigurationError` for a database that cannot hold the platform's tables."""
+        if database.dialect != "postgres":
+            raise ConfigurationError(
+                f"BRIDGE_DATABASE: the card platform's documents lie in PostgreSQL; {database.name} is an embedded file; set DATABASE_URL"
+            )
+        self._database = database
+        self._sql = database.statements(_SQL, "documents")
+
+    async def check(self) -> None:
+        """Raise `ConfigurationError` when the table is missing."""
+        if (await self._database.look(self._sql["tables"])).rows:
+            raise ConfigurationError(f"{self._database.name} lacks the table documents; `bridge migrate --with documents` creates it")
+
+    async def find(self, document_id: str) -> DocumentRecord | None:
+        """The document; None when there is none."""
+        row = (await self._database.look(self._sql["find"], {"id": document_id})).first
+        return None if row is None else DocumentRecord(**row)
+
+    async def keep_ticket(self, document_id: str, ticket: str) -> None:
+        """Keep the ticket of a case that was handed over later."""
+        await self._database.change(self._sql["ticket"], {"id": document_id, "ticket": ticket})
+
+    def processing(self, document_id: str) -> Write:
+        """A worker has begun."""
+        return self._write("processing", id=document_id)
+
+    def read(self, document_id: str, text: str) -> Write:
+        """What was read."""
+        return self._write("read", id=document_id, text=text)
+
+    def evaluated(self, document_id: str, *, score: int, decision: str, fields: Mapping[str, Any]) -> Write:
+        """What it comes to."""
+        return self._write("evaluated", id=document_id, score=score, decision=decision, fields=json.dumps(fields, ensure_ascii=False))
+
+    def completed(self, document_id: str, *, outcome: str, ticket: str | None) -> Write:
+        """The end of a document that was read."""
+        return self._write("completed", id=document_id, outcome=outcome, ticket=ticket)
+
+    def failed(self, document_id: str, *, error: str) -> Write:
+        """The end of a document that is given up."""
+        return self._write("failed", id=document_id, error=error, moment=datetime.now(tz=UTC).isoformat())
+
+    def _write(self, statement: str, **values: Any) -> Write:
+        told = {name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}
+        return Write(statement=self._sql[statement].text, values=told)

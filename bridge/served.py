@@ -1,0 +1,145 @@
+"""The systems that a bridge serves, opened as the settings say."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bridge.errors import OverloadError
+from bridge.settings import Settings
+from bridge.settings_cards import load_card_worker
+from bridge.settings_consensus import load_consensus
+from bridge.settings_labs import load_lab_worker
+from bridge.steps import Observer
+from bridge.store import Store
+from bridge.surroundings import server_trust
+from bridge.systems.port import Handler
+from bridge.systems.router import Recogniser
+from bridge.tracing.port import Tracer
+from bridge.transports.aws import open_aws
+
+if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from bridge.aws.access import Aws
+    from bridge.http.routes import Probe
+    from bridge.systems.wsi.handler import SlideHandler
+
+
+@dataclass(frozen=True, kw_only=True)
+class Systems:
+    """The systems that are served, and what they need to be reachable."""
+
+    handlers: Sequence[Handler]
+    probes: dict[str, Probe]
+    # Systems whose messages are not in our own envelope.
+    recognisers: Sequence[Recogniser] = ()
+    # Told of every step.
+    observers: Sequence[Observer] = ()
+    # What is served over HTTP beside the bridge's own.
+    routes: Sequence[Route] = ()
+    # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
+    loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
+
+
+@asynccontextmanager
+async def open_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
+    """Set up every system that is served. Raises `ConfigurationError`, `TransientError`."""
+    consensus = load_consensus()
+    if not consensus.served:
+        async with open_inference_systems(settings, store, tracer) as systems:
+            yield systems
+        return
+    from bridge.consensus_pipeline import open_pipeline
+
+    async with AsyncExitStack() as stack:
+        pipeline = await stack.enter_async_context(open_pipeline(consensus, store.database))
+        # The pipeline asks no inference server: one is looked for only where it is named.
+        beside = (
+            await stack.enter_async_context(open_inference_systems(settings, store, tracer))
+            if "inference" in settings.model_fields_set
+            else None
+        )
+        yield Systems(
+            handlers=beside.handlers if beside else (),
+            probes=beside.probes if beside else {},
+            recognisers=[*(beside.recognisers if beside else ()), pipeline.handler],
+            observers=[pipeline.handler.lifecycle],
+            routes=[*pipeline.routes, *(beside.routes if beside else ())],
+            loops=beside.loops if beside else (),
+        )
+
+
+@asynccontextmanager
+async def open_inference_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
+    """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
+    # Only a bridge that runs needs gRPC and object storage, which take long to import.
+    from bridge.inference.client import InferenceClient
+    from bridge.inference.retries import log_retries
+    from bridge.results import ResultStore
+    from bridge.systems.documents.handler import DocumentHandler
+    from bridge.systems.labs.handler import LabHandler
+    from bridge.systems.wsi.handler import SlideHandler
+
+    log_retries()
+    results = ResultStore(settings.results)
+    async with AsyncExitStack() as stack:
+        aws = await stack.enter_async_context(open_aws(settings))
+        client = await stack.enter_async_context(InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer))
+
+        async def inference_ready() -> None:
+            if not await client.server_ready():
+                raise OverloadError(f"the inference server at {settings.inference} is not ready, or does not answer; jobs wait for it")
+
+        labs = load_lab_worker()
+        platform = None
+        if labs.served:
+            from bridge.lab_platform import open_lab_platform
+
+            platform = await open_lab_platform(labs, store.database, client, aws)
+        cards, card_platform = load_card_worker(), None
+        if cards.served:
+            from bridge.card_platform import open_card_platform
+
+            card_platform = await stack.enter_async_context(open_card_platform(cards, settings, store, client))
+        slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
+        yield Systems(
+            handlers=[
+                slides,
+                DocumentHandler(client=client, results=results, read_roots=settings.read_roots),
+                LabHandler(client=client, results=results),
+            ],
+            probes={"inference": inference_ready},
+            recognisers=[
+                *_platform_systems(settings, slides, aws),
+                *([platform.handler] if platform else []),
+                *([card_platform.handler] if card_platform else []),
+            ],
+            loops=[
+                *([platform.loop] if platform and platform.loop else []),
+                *([card_platform.loop] if card_platform else []),
+            ],
+            routes=card_platform.routes if card_platform else (),
+        )
+
+
+def _platform_systems(settings: Settings, slides: SlideHandler, aws: Aws) -> Sequence[Recogniser]:
+    """The systems of the platforms that are set."""
+    from bridge.results import ResultStore
+    from bridge.systems.wsi.requests import AnswerNames
+    from bridge.systems.wsi.worker import RequestedSlideHandler
+    from bridge.transports.aws import object_options, wsi_source
+
+    if not settings.wsi_bucket:
+        return ()
+    bucket = ResultStore(
+        f"s3://{settings.wsi_bucket}",
+        allow_http=settings.aws_endpoint.startswith("http://"),
+        s3=object_options(settings),
+        s3_credentials=aws.credentials if settings.aws_role_arn else None,
+    )
+    names = AnswerNames(source=wsi_source(settings))
+    return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, analysis=settings.wsi_analysis),)

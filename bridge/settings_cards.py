@@ -1,0 +1,132 @@
+"""The variables of the card platform's OCR worker, under its own names; read beside those of `bridge.settings`."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from typing import Annotated
+from urllib.parse import quote, urlsplit
+
+from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from bridge.errors import ConfigurationError
+
+_PREFIX = "filot:ocr:gpu"
+_CPU = "filot:ocr"
+
+
+def _on(value: object) -> object:
+    return value.strip().lower() in {"true", "1"} if isinstance(value, str) else value
+
+
+def _not_off(value: object) -> object:
+    return value.strip().lower() != "false" if isinstance(value, str) else value
+
+
+class CardWorkerSettings(BaseSettings):
+    """Each with the worker's own default. What the bridge reads as settings of its own is not repeated here."""
+
+    model_config = SettingsConfigDict(frozen=True, extra="ignore", hide_input_in_errors=True, env_ignore_empty=True)
+
+    # Whether a GPU is to be there; the inference server knows what it has.
+    ocr_gpu_enabled: Annotated[bool, BeforeValidator(_on)] = False
+    # Whether the last try may be read by Tesseract.
+    ocr_gpu_autofallback: Annotated[bool, BeforeValidator(_not_off)] = True
+    ocr_gpu_max_retries: Annotated[int, Field(ge=1)] = 3
+    # Milliseconds.
+    ocr_gpu_stuck_timeout: Annotated[float, Field(gt=0)] = 300_000
+    ocr_gpu_publish_channel: str = f"{_PREFIX}:results"
+    # Where the documents' objects lie. Without a bucket this bridge serves no card platform.
+    cf_r2_endpoint: str = ""
+    cf_r2_access_key_id: SecretStr = SecretStr("")
+    cf_r2_secret_access_key: SecretStr = SecretStr("")
+    cf_r2_bucket_name: str = ""
+    # The service where people review.
+    buli2_api_url: str = "http://localhost:8080"
+    buli2_api_key: SecretStr = SecretStr("")
+    # Ours: seconds between two looks at the cases that could not be handed over.
+    bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
+
+    @property
+    def served(self) -> bool:
+        """Whether this bridge serves the card platform."""
+        return bool(self.cf_r2_bucket_name)
+
+
+def load_card_worker() -> CardWorkerSettings:
+    """Read the environment. Raises `ConfigurationError`, naming each variable."""
+    try:
+        settings = CardWorkerSettings()
+    except ValidationError as error:
+        raise ConfigurationError("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors())) from error
+    if settings.served and not settings.ocr_gpu_enabled and not settings.ocr_gpu_autofallback:
+        raise ConfigurationError(
+            "OCR_GPU_ENABLED is off, and so is OCR_GPU_AUTOFALLBACK: nothing may read documents; set one of them to true"
+        )
+    if settings.served and not settings.cf_r2_endpoint:
+        raise ConfigurationError("CF_R2_ENDPOINT is not set; set it to the address of the store that CF_R2_BUCKET_NAME lies in")
+    return settings
+
+
+def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
+    """What the worker's variables say about settings of ours, by their names. `environment`: names in upper case."""
+    if not environment.get("CF_R2_BUCKET_NAME"):
+        return {}
+    queue = environment.get("OCR_GPU_QUEUE_KEY") or f"{_PREFIX}:queue"
+    found = {
+        "redis_url": _redis_url(environment),
+        # The GPU's list first, then the CPU's: one server reads both.
+        "redis_queues": f"{queue},{_CPU}:queue",
+        "redis_keys": json.dumps({queue: _gpu_keys(environment), f"{_CPU}:queue": _cpu_keys()}),
+        "redis_adopt_seconds": str(_milliseconds(environment, "OCR_GPU_STUCK_TIMEOUT", 300_000)),
+        "results_queue": environment.get("OCR_GPU_PUBLISH_CHANNEL") or f"{_PREFIX}:results",
+        "concurrency": environment.get("OCR_GPU_CONCURRENCY") or "2",
+        "max_attempts": environment.get("OCR_GPU_MAX_RETRIES") or "3",
+        "poll_seconds": str(_milliseconds(environment, "OCR_GPU_POLL_INTERVAL", 1000)),
+    }
+    if environment.get("DATABASE_URL"):
+        found["database"] = environment["DATABASE_URL"]
+    return found
+
+
+def _gpu_keys(environment: Mapping[str, str]) -> Mapping[str, str]:
+    return {
+        "processing": environment.get("OCR_GPU_PROCESSING_KEY") or f"{_PREFIX}:processing",
+        "deliveries": environment.get("OCR_GPU_ATTEMPTS_KEY") or f"{_PREFIX}:attempts",
+        "started": f"{_PREFIX}:processing:timestamps",
+        "correlation": f"{_PREFIX}:correlation",
+        "locks": f"{_PREFIX}:lock:",
+    }
+
+
+def _cpu_keys() -> Mapping[str, str]:
+    return {
+        "processing": f"{_CPU}:processing",
+        "deliveries": f"{_CPU}:attempts",
+        "delayed": f"{_CPU}:delayed",
+        "correlation": f"{_CPU}:correlation",
+    }
+
+
+def _redis_url(environment: Mapping[str, str]) -> str:
+    url = environment.get("REDIS_URL") or "redis://localhost:6379"
+    password = environment.get("REDIS_PASSWORD", "")
+    parts = urlsplit(url)
+    return (
+        url
+        if parts.password or not password
+        else parts._replace(netloc=f":{quote(password, safe='')}@{parts.netloc.rpartition('@')[2]}").geturl()
+    )
+
+
+def _milliseconds(environment: Mapping[str, str], name: str, default: float) -> float:
+    try:
+        return float(environment.get(name) or default) / 1000
+    except ValueError as error:
+        raise ConfigurationError(f"{name}: {environment[name]!r} is no number of milliseconds; the default is {default:g}") from error
+
+
+def _problem(location: tuple[int | str, ...], message: str) -> str:
+    name = str(location[0]).upper() if location else "settings"
+    return f"{name}: {message[:1].lower()}{message[1:]}; set it right, or unset it for the default"

@@ -1,0 +1,221 @@
+"""The card platform's work: one document, from its object to its score, and to a person where that is needed."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any, Protocol
+from urllib.parse import unquote, urlsplit
+
+import structlog
+
+from bridge.errors import BridgeError, OverloadError, PermanentError, TransientError
+from bridge.inference.client import InferenceClient
+from bridge.inference.values import DocumentPage, DocumentSummary
+from bridge.job import Delivery, Event, Job, Outcome
+from bridge.records.documents import DocumentRecord, DocumentRecords
+from bridge.results import ResultStore
+from bridge.reviews import ReviewService
+from bridge.systems.cards import messages
+from bridge.systems.cards.fields import card_fields
+from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.scoring import Score, score_of
+from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.port import Context
+
+_log = structlog.get_logger()
+_SERVER, _TESSERACT = "server", "tesseract"
+
+
+class Escalations(Protocol):
+    """Cases that could not be handed over yet."""
+
+    def later(self, case: Mapping[str, Any]) -> Event:
+        """The message that puts a case where it is handed over from later."""
+
+
+class CardHandler:
+    """Reads cards. What was read is committed before it is evaluated, and that before the document ends: no step is done twice."""
+
+    def __init__(
+        self,
+        *,
+        client: InferenceClient,
+        records: DocumentRecords,
+        bucket: ResultStore,
+        reviews: ReviewService,
+        escalations: Escalations,
+        options: CardOptions,
+        tesseract: Tesseract | None = None,
+    ) -> None:
+        """`bucket`: of the documents' objects, opened at its root."""
+        self._client = client
+        self._records = records
+        self._bucket = bucket
+        self._reviews = reviews
+        self._escalations = escalations
+        self._options = options
+        self._tesseract = tesseract or Tesseract()
+
+    @property
+    def system(self) -> str:
+        """Its name."""
+        return messages.SYSTEM
+
+    def recognises(self, delivery: Delivery) -> bool:
+        """Whether an item is in the platform's form."""
+        return messages.is_request(delivery)
+
+    def parse(self, delivery: Delivery) -> Job:
+        """Read an item. Raises `PoisonError`."""
+        return messages.job_of(delivery)
+
+    async def handle(self, job: Job, context: Context) -> Outcome:
+        """Read, parse and score the document. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        began = time.monotonic()
+        document = await self._records.find(job.request["documentId"])
+        if document is None:
+            raise PermanentError("Document not found")
+        if document.status == "completed":
+            return Outcome(succeeded=True, result={"documentId": document.id, "skipped": True})
+        saved = dict(context.claim.checkpoint)
+        if "text" not in saved:
+            await context.checkpoint(saved, [self._records.processing(document.id)])
+            saved |= await self._read(document, job, context)
+            await context.checkpoint(saved, [self._records.read(document.id, saved["text"])])
+        fields = card_fields(document.type, saved["text"])
+        if fields is None:
+            raise PermanentError(f"Unknown document type: {document.type}")
+        score = score_of(document.type, fields)
+        write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=fields)
+        await context.checkpoint(saved, [write])
+        ticket, events = await self._escalate(document, fields, score, job, context, saved)
+        answer = self._answer(job, saved, fields, score, 1000 * (time.monotonic() - began))
+        return Outcome(
+            succeeded=True,
+            result={name: value for name, value in answer.items() if name != "ocrText"} | {"ticket": ticket},
+            events=(self._event("completed", answer), *events),
+            writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
+        )
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        """The outcome of a document that is given up."""
+        request = job.request
+        answer = {
+            "success": False,
+            "documentId": request["documentId"],
+            messages.CORRELATION: request[messages.CORRELATION],
+            "error": reason,
+            "gpuProcessed": False,
+        }
+        write = self._records.failed(request["documentId"], error=reason)
+        return Outcome(
+            succeeded=False,
+            result={"error": "the document could not be read", "reason": reason},
+            events=(self._event("failed", answer),),
+            writes=(write,),
+        )
+
+    async def _read(self, document: DocumentRecord, job: Job, context: Context) -> dict[str, Any]:
+        """The text, and what read it: the server, which falls back from GPU to CPU itself; else Tesseract, once the tries are used up."""
+        content = await self._content(document)
+        try:
+            async with asyncio.timeout(self._options.read_seconds):
+                return await self._by_server(content, job, context)
+        except (BridgeError, TimeoutError) as error:
+            last = context.claim.attempts + 1 >= self._options.most_attempts or isinstance(error, PermanentError)
+            if isinstance(error, OverloadError) or not (last and self._options.falls_back and self._tesseract.found):
+                if isinstance(error, TimeoutError):
+                    raise TransientError(f"the document was not read within {self._options.read_seconds:g} s") from error
+                raise
+            reason = str(error) or "not read in time"
+            _log.warning("fell_back", to=_TESSERACT, reason=reason)
+            return {"text": await self._tesseract.read(content), "engine": _TESSERACT, "fell_back_for": reason}
+
+    async def _by_server(self, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+        pages: dict[int, DocumentPage] = {}
+        summary: DocumentSummary | None = None
+        events = self._client.recognize_document(
+            request_id=job.key, content=content, document_uri="", dpi=0, password="", pages=(), priority=job.priority
+        )
+        async with aclosing(events):
+            async for event in events:
+                if isinstance(event, DocumentSummary):
+                    summary = event
+                else:
+                    pages[event.page_number] = event
+                    context.report(0.9, f"page {event.page_number}")
+        if summary is None:
+            raise TransientError("the inference server ended the document without a summary.")
+        failed = [page.error for page in pages.values() if page.error]
+        if failed and len(failed) == len(pages):
+            raise PermanentError(failed[0])
+        text = "\n".join(pages[number].text for number in sorted(pages))
+        return {"text": text, "engine": _SERVER, "models": list(summary.models)}
+
+    async def _content(self, document: DocumentRecord) -> bytes:
+        if not document.file_url:
+            raise PermanentError("Document has no file URL")
+        key = unquote(urlsplit(document.file_url).path.lstrip("/")) if document.file_url.startswith("http") else document.file_url
+        content = await self._bucket.read(key)
+        if content is None:
+            raise PermanentError(f"the object {key} is not in the bucket")
+        if len(content) > self._options.most_bytes:
+            raise PermanentError(f"the object {key} has {len(content)} bytes; at most {self._options.most_bytes} are read")
+        return content
+
+    async def _escalate(
+        self, document: DocumentRecord, fields: Mapping[str, str], score: Score, job: Job, context: Context, saved: dict[str, Any]
+    ) -> tuple[str | None, tuple[Event, ...]]:
+        """Hand a case that needs a person over; where the service does not take it now, it is put where it is handed over from later."""
+        if score.decision != "needs_review":
+            return None, ()
+        if ticket := saved.get("ticket") or document.buli2_ticket_id:
+            return ticket, ()
+        case = {
+            "documentId": document.id,
+            "userId": document.user_id,
+            "documentType": document.type,
+            "parsedData": dict(fields),
+            "aiScore": score.points,
+            # The same each time that the case is handed over.
+            "correlationId": f"esc-{document.id}-{job.request[messages.CORRELATION]}",
+            "metadata": {"submittedAt": _moment()},
+        }
+        try:
+            ticket = await self._reviews.submit(case)
+        except BridgeError as error:
+            _log.warning("escalation_delayed", reason=str(error))
+            return None, (self._escalations.later(case),)
+        saved["ticket"] = ticket
+        await context.checkpoint(saved)
+        return ticket, ()
+
+    def _answer(self, job: Job, saved: Mapping[str, Any], fields: Mapping[str, str], score: Score, milliseconds: float) -> dict[str, Any]:
+        """The platform's result; beside it which engine read the document, and why not the first."""
+        fell_back = {"fallbackReason": saved["fell_back_for"]} if "fell_back_for" in saved else {}
+        return {
+            "success": True,
+            "documentId": job.request["documentId"],
+            messages.CORRELATION: job.request[messages.CORRELATION],
+            "ocrText": saved["text"],
+            "parsedResult": dict(fields),
+            "score": score.points,
+            "decision": score.decision,
+            "outcome": score.outcome,
+            "gpuProcessed": saved["engine"] == _SERVER,
+            "processingTimeMs": round(milliseconds),
+            "engine": saved["engine"],
+            **fell_back,
+        }
+
+    def _event(self, kind: str, answer: Mapping[str, Any]) -> Event:
+        body = json.dumps(answer, ensure_ascii=False).encode()
+        return Event(type=kind, destination=f"redis:{self._options.channel}", body=body, attributes={"system": messages.SYSTEM})
+
+
+def _moment() -> str:
+    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

@@ -1,0 +1,19 @@
+"""What the settings say about cards."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class CardOptions:
+    """How documents are worked on."""
+
+    # Where results are published.
+    channel: str = "filot:ocr:gpu:results"
+    # Tries after which a document is given up, the last of which may fall back to another engine.
+    most_attempts: int = 3
+    falls_back: bool = True
+    # Of reading one document by the server, in seconds.
+    read_seconds: float = 300.0
+    most_bytes: int = 64 * 1024 * 1024
