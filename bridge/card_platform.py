@@ -65,7 +65,7 @@ async def open_card_platform(
 def bucket_of(cards: CardWorkerSettings) -> ResultStore:
     """Where the documents' objects lie."""
     options = {
-        "region": "auto",
+        "region": cards.cf_r2_region,
         "endpoint": cards.cf_r2_endpoint,
         "access_key_id": cards.cf_r2_access_key_id.get_secret_value(),
         "secret_access_key": cards.cf_r2_secret_access_key.get_secret_value(),

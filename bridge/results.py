@@ -58,7 +58,7 @@ class ResultStore:
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._root}/{key} could not be read: {error}") from error
+            raise TransientError(f"{self._root}/{key} could not be read: {str(error).splitlines()[0]}") from error
         except ValueError as error:
             raise PermanentError(f"no object can have the key {key!r}") from error
 

@@ -42,6 +42,8 @@ class CardWorkerSettings(BaseSettings):
     cf_r2_access_key_id: SecretStr = SecretStr("")
     cf_r2_secret_access_key: SecretStr = SecretStr("")
     cf_r2_bucket_name: str = ""
+    # Ours: R2 has but one; other stores that speak S3 want their own.
+    cf_r2_region: str = "auto"
     # The service where people review.
     buli2_api_url: str = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from bridge import settings as bridge_settings
+from bridge.settings_cards import CardWorkerSettings
 from bridge.settings_consensus import ConsensusSettings
 from inference_server import settings as server_settings
 
@@ -17,7 +18,7 @@ PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
 SETTINGS = {
     server_settings.PREFIX: {name.upper() for name in server_settings.Settings.model_fields},
     bridge_settings.PREFIX: {name.upper() for name in bridge_settings.Settings.model_fields}
-    | {name.removeprefix("bridge_").upper() for name in ConsensusSettings.model_fields},
+    | {name.removeprefix("bridge_").upper() for name in (*ConsensusSettings.model_fields, *CardWorkerSettings.model_fields)},
 }
 DEFAULTS = {f"{server_settings.PREFIX}{name.upper()}": field.default for name, field in server_settings.Settings.model_fields.items()}
 UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}

@@ -29,7 +29,7 @@ _KTP_KEYS = ("nik", "name", "birthPlace", "birthDate", "address", "gender", "rel
 # What digits are often taken for; mended in digits only.
 _LOOKALIKES = str.maketrans("OoQDIl|!ZSsBG", "0000111125586")
 _NIK_DIGITS = 16
-_NPWP = re.compile(r"\d{2}\.?\d{3}\.?\d{3}\.?\d-?\d{3}\.?\d{3}")
+_NPWP = re.compile(r"(?<!\d)\d{2}\.?\d{3}\.?\d{3}\.?\d-?\d{3}\.?\d{3}(?!\d)")
 _DATE = re.compile(r"(\d{1,2})\s*[-/. ]\s*(\d{1,2})\s*[-/. ]\s*(\d{4})")
 
 
@@ -67,8 +67,9 @@ def _values(text: str) -> Mapping[str, str]:
     found: dict[str, str] = {}
     for line in text.splitlines():
         labels = list(_ANY_LABEL.finditer(line))
-        for label, following in zip(labels, [*labels[1:], None], strict=True):
-            value = line[label.end() : following.start() if following else None].strip(" :.-\t")
+        ends = [*(label.start() for label in labels[1:]), len(line)]
+        for label, end in zip(labels, ends, strict=False):
+            value = line[label.end() : end].strip(" :.-\t")
             found.setdefault(str(label.lastgroup), " ".join(value.split()))
     return found
 

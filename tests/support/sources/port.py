@@ -30,6 +30,8 @@ class SourceAtHand:
     send: Callable[[bytes, int], Awaitable[None]]
     # What the source says of its queues.
     levels: Callable[[], Awaitable[Sequence[QueueLevel]]]
+    # Whether what comes again may come to whoever was served before, and not only to whoever asks now.
+    comes_to_either: bool = False
 
 
 class Lines:

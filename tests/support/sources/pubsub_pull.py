@@ -38,7 +38,8 @@ async def _at_hand_on(
     async def send(body: bytes, priority: int = 0) -> None:
         server.publish(topics[min(priority // 4, 2)], body, kind="test")
 
-    yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels)
+    emulated = isinstance(server, PubsubEmulator)
+    yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels, comes_to_either=emulated)
     for source in sources:
         await source.close()
     await access.close()

@@ -1,0 +1,380 @@
+"""The card platform's OCR worker as a drop-in: its variables, its lists, its table, its bucket, its review service; killed at random."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import random
+import time
+import urllib.request
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import pytest
+import redis as redis_client
+from sqlalchemy import text
+
+from bridge.settings import load
+from bridge.store import Store, open_store
+from tests.support.bridge_process import BridgeSetup
+from tests.support.built_models import built_models
+from tests.support.killer import Killer
+from tests.support.local_http import Asked, LocalHttp, local_http
+from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.pdf import Text, pdf
+from tests.support.platform_rows import rows
+from tests.support.postgres_server import PostgresServer
+from tests.support.printed_pages import image_file, images_of
+from tests.support.redis_server import RedisServer, free_port, redis_server
+from tests.support.server_process import running_server
+from tests.support.sqs import aws_of
+
+pytestmark = pytest.mark.timeout(400)
+
+BUCKET = "filot-documents"
+GPU, CPU = "filot:ocr:gpu:queue", "filot:ocr:queue"
+CARD = (
+    "NIK : 3273010203850001",
+    "Nama : BUDI SANTOSO",
+    "Tempat/Tgl Lahir : BANDUNG, 02-03-1985",
+    "Jenis Kelamin : LAKI-LAKI",
+    "Alamat : JL MERDEKA 10",
+    "Agama : ISLAM",
+)
+UNCLEAR = ("Nama : ANI",)
+
+
+def card(lines: Sequence[str]) -> bytes:
+    page = tuple(Text(text=line, x=15, y=30 + 24 * number) for number, line in enumerate(lines))
+    return image_file(images_of(pdf((page,), size=(320, 200)))[0], "PNG")
+
+
+@dataclass
+class Reviews:
+    """The service where people review; `fails`: so many calls before it works."""
+
+    fails: int = 0
+    cases: list[dict[str, Any]] = field(default_factory=list)
+
+    def __call__(self, asked: Asked) -> tuple[int, bytes]:
+        if self.fails > 0:
+            self.fails -= 1
+            return 503, b"{}"
+        self.cases.append({**json.loads(asked.body), "authorization": asked.headers.get("authorization")})
+        return 200, json.dumps({"taskId": f"task-{json.loads(asked.body)['documentId']}"}).encode()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Platform:
+    """All that the worker works with."""
+
+    folder: Path
+    ministack: Ministack
+    inference: str
+    postgres: PostgresServer
+    reviews: Reviews
+    reviews_at: LocalHttp
+
+    def variables(self, database: str, redis: RedisServer) -> dict[str, str]:
+        return {
+            "BRIDGE_DATABASE": "",
+            "DATABASE_URL": database,
+            "REDIS_URL": redis.url,
+            "CF_R2_ENDPOINT": self.ministack.endpoint,
+            "CF_R2_ACCESS_KEY_ID": "test",
+            "CF_R2_SECRET_ACCESS_KEY": "test",
+            "CF_R2_BUCKET_NAME": BUCKET,
+            "CF_R2_REGION": "us-east-1",
+            "BULI2_API_URL": self.reviews_at.url,
+            "BULI2_API_KEY": "secret-key",
+            "OCR_GPU_ENABLED": "true",
+            "BRIDGE_LEASE_SECONDS": "3",
+            "BRIDGE_ESCALATION_SECONDS": "0.5",
+            "BRIDGE_MAX_INTERRUPTIONS": "1000",
+        }
+
+
+@pytest.fixture(scope="module")
+def platform(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Platform]:
+    folder = tmp_path_factory.mktemp("card-worker")
+    reviews = Reviews()
+    with running_ministack(folder) as ministack, pytest.MonkeyPatch.context() as patch, local_http(reviews) as reviews_at:
+        for name, value in ministack.environment().items():
+            patch.setenv(name, value)
+        asyncio.run(_fill_bucket(ministack))
+        with running_server(built_models(), folder, "--engine", "onnxruntime:float32", "--services", "documents") as server:
+            yield Platform(
+                folder=folder, ministack=ministack, inference=server.grpc, postgres=postgres, reviews=reviews, reviews_at=reviews_at
+            )
+
+
+async def _fill_bucket(ministack: Ministack) -> None:
+    async with aws_of(ministack) as aws:
+        await aws.call("s3", "create_bucket", Bucket=BUCKET)
+        for name, content in (
+            ("user/KTP_clear.png", card(CARD)),
+            ("user/KTP_unclear.png", card(UNCLEAR)),
+            ("user/broken.png", b"not an image"),
+        ):
+            await aws.call("s3", "put_object", Bucket=BUCKET, Key=name, Body=content)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Run:
+    """One test's own database and lists."""
+
+    platform: Platform
+    database: str
+    redis: RedisServer
+    client: Any
+
+    def setup(self, name: str = "bridge", **variables: str) -> BridgeSetup:
+        folder = self.platform.folder / f"{name}-{uuid4().hex[:6]}"
+        folder.mkdir()
+        given = {**self.platform.variables(self.database, self.redis), **variables}
+        return BridgeSetup(folder=folder, inference=self.platform.inference, variables=given)
+
+    def on(self, work: Callable[[Store], Any]) -> Any:
+        async def opened() -> Any:
+            async with open_store(load(database=self.database)) as store:
+                return await work(store)
+
+        return asyncio.run(opened())
+
+    def add(self, key: str | None, kind: str = "KTP", status: str = "uploaded") -> str:
+        """A document's row; returns its id."""
+        document = str(uuid4())
+        columns = "CAST(:id AS uuid), gen_random_uuid(), :type, :key, CAST(:status AS document_status)"
+        insert = f"INSERT INTO documents (id, user_id, type, file_url, status) VALUES ({columns})"
+        values = {"id": document, "type": kind, "key": key, "status": status}
+        self.on(lambda store: store.database.change(text(insert), values))
+        return document
+
+    def documents(self) -> Mapping[str, Mapping[str, Any]]:
+        found = self.on(lambda store: rows(store, "SELECT *, CAST(id AS text) AS key FROM documents"))
+        return {row["key"]: row for row in found}
+
+    def wait_until(self, wanted: Callable[[Mapping[str, Mapping[str, Any]]], bool], *, each: Callable[[], object] | None = None) -> None:
+        until = time.monotonic() + 120
+        while not wanted(found := self.documents()):
+            assert time.monotonic() < until, found
+            (each or (lambda: time.sleep(0.3)))()
+
+
+@pytest.fixture
+def run(platform: Platform) -> Iterator[Run]:
+    with redis_server() as redis, redis_client.Redis.from_url(redis.url) as client:
+        started = Run(platform=platform, database=platform.postgres.new_database(), redis=redis, client=client)
+        started.setup("migrate").call("migrate", "--with", "documents")
+        platform.reviews.cases.clear()
+        platform.reviews.fails = 0
+        yield started
+
+
+@contextmanager
+def published(run: Run) -> Iterator[list[dict[str, Any]]]:
+    """What is published meanwhile."""
+    found: list[dict[str, Any]] = []
+    channel = run.client.pubsub(ignore_subscribe_messages=True)
+    channel.subscribe("filot:ocr:gpu:results")
+
+    def keep(message: Mapping[str, Any]) -> None:
+        found.append(json.loads(message["data"]))
+
+    channel.subscribe(**{"filot:ocr:gpu:results": keep})
+    thread = channel.run_in_thread(sleep_time=0.05, daemon=True)
+    try:
+        yield found
+    finally:
+        thread.stop()
+        thread.join(5)
+
+
+def ended(documents: Mapping[str, Mapping[str, Any]]) -> bool:
+    return all(row["status"] in {"completed", "failed"} for row in documents.values())
+
+
+def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
+    clear = run.add("user/KTP_clear.png")
+    by_url = run.add("https://store.example/user/KTP_clear.png?signature=1")
+    with published(run) as results, run.setup().running():
+        run.client.hset("filot:ocr:gpu:correlation", clear, "11111111-1111-4111-8111-111111111111")
+        run.client.rpush(GPU, clear)
+        run.client.rpush(CPU, by_url)
+        run.wait_until(ended)
+        until = time.monotonic() + 20
+        while len(results) < 2 and time.monotonic() < until:
+            time.sleep(0.1)
+
+    row = run.documents()[clear]
+    assert (row["status"], row["verification_status"], row["ai_score"], row["ai_decision"]) == (
+        "completed",
+        "auto_approved",
+        90,
+        "auto_approve",
+    )
+    assert row["result_json"]["nik"] == "3273010203850001"
+    assert row["result_json"]["name"] == "BUDI SANTOSO"
+    assert "BANDUNG" in row["ocr_text"]
+    assert row["processed_at"] is not None
+    assert run.documents()[by_url]["status"] == "completed"
+    result = next(result for result in results if result["documentId"] == clear)
+    assert (result["success"], result["correlationId"], result["score"], result["gpuProcessed"], result["engine"]) == (
+        True,
+        "11111111-1111-4111-8111-111111111111",
+        90,
+        True,
+        "server",
+    )
+    assert result["parsedResult"] == row["result_json"]
+    assert result["processingTimeMs"] > 0
+    left = [key.decode() for key in run.client.keys("filot:*")]
+    assert [key for key in left if not key.startswith("filot:ocr:gpu:results:")] == [], "nothing is left of what was done"
+
+
+def test_what_cannot_be_read_fails_with_its_reason_and_is_published_once(run: Run) -> None:
+    reasons = {
+        run.add("user/broken.png"): "",
+        run.add(None): "Document has no file URL",
+        run.add("user/missing.png"): "not in the bucket",
+        run.add("user/KTP_clear.png", kind="PASSPORT"): "Unknown document type: PASSPORT",
+    }
+    with published(run) as results, run.setup().running():
+        run.client.rpush(GPU, *reasons, "no uuid", str(uuid4()))
+        run.wait_until(ended)
+        until = time.monotonic() + 30
+        while len(results) < 5 and time.monotonic() < until:
+            time.sleep(0.1)
+
+    documents = run.documents()
+    told = Counter(result["documentId"] for result in results)
+    for document, reason in reasons.items():
+        row = documents[document]
+        assert (row["status"], row["result_json"]["maxRetriesExceeded"]) == ("failed", True)
+        assert reason in row["result_json"]["error"]
+        assert told[document] == 1
+    assert {result["gpuProcessed"] for result in results} == {False}
+    assert "Document not found" in {result["error"] for result in results}
+    letters = run.on(lambda store: rows(store, "SELECT reason FROM lamina.dead_letters"))
+    assert any("expected the id of a document" in row["reason"] for row in letters)
+
+
+def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_down(run: Run) -> None:
+    first = run.add("user/KTP_unclear.png")
+    setup = run.setup()
+    with setup.running():
+        run.client.rpush(GPU, first)
+        run.wait_until(ended)
+        assert run.documents()[first]["buli2_ticket_id"] == f"task-{first}"
+        run.platform.reviews.fails = 4  # longer than the tries of one call
+        second = run.add("user/KTP_unclear.png")
+        run.client.rpush(GPU, second)
+        run.wait_until(lambda found: found[second]["buli2_ticket_id"] is not None)
+
+    row = run.documents()[second]
+    assert (row["status"], row["verification_status"], row["ai_decision"]) == ("completed", "pending_manual_review", "needs_review")
+    cases = run.platform.reviews.cases
+    assert [case["documentId"] for case in cases] == [first, second]
+    assert cases[0]["authorization"] == "Bearer secret-key"
+    assert (cases[0]["documentType"], cases[0]["parsedData"], cases[0]["aiScore"]) == ("KTP", {"name": "ANI"}, 60)
+    assert cases[0]["correlationId"].startswith(f"esc-{first}-")
+    assert run.client.llen("filot:buli2:retry_queue") == 0
+    assert "secret-key" not in (setup.folder / "bridge.log").read_text()
+    assert "BUDI" not in (setup.folder / "bridge.log").read_text(), "logs tell nobody's name"
+
+
+def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run) -> None:
+    documents = [run.add("user/KTP_clear.png") for _ in range(24)]
+    killer = Killer([run.setup("one"), run.setup("two")], random.Random(5), pause=(1.5, 3.0))
+    with published(run) as results:
+        try:
+            for begin in range(0, 24, 8):
+                run.client.rpush(GPU, *documents[begin : begin + 8])
+                killer.strike()
+            run.wait_until(ended, each=killer.strike)
+            until = time.monotonic() + 30
+            while len({result["documentId"] for result in results}) < 24 and time.monotonic() < until:
+                time.sleep(0.2)
+        finally:
+            killer.close()
+
+    assert {row["status"] for row in run.documents().values()} == {"completed"}
+    assert {result["documentId"] for result in results} == set(documents)
+    jobs = run.on(lambda store: rows(store, "SELECT state, attempts, count(*) AS count FROM lamina.jobs GROUP BY state, attempts"))
+    assert [tuple(row.values()) for row in jobs] == [("succeeded", 0, 24)], "interruptions burn no attempt"
+    assert (run.client.llen(GPU), run.client.scard("filot:ocr:gpu:processing")) == (0, 0)
+
+
+def test_a_document_that_the_old_worker_holds_is_left_to_it_and_one_that_it_lost_is_done(run: Run) -> None:
+    held, lost, done = run.add("user/KTP_clear.png"), run.add("user/KTP_clear.png", status="processing"), run.add(None, status="completed")
+    run.client.set(f"filot:ocr:gpu:lock:{held}", "somebody", ex=600)
+    run.client.sadd("filot:ocr:gpu:processing", lost)
+    run.client.hset("filot:ocr:gpu:processing:timestamps", lost, int(time.time() * 1000) - 10_000)
+    with run.setup(OCR_GPU_STUCK_TIMEOUT="2000").running():
+        run.client.rpush(GPU, held, done)
+        run.wait_until(lambda found: found[lost]["status"] == "completed")
+        assert run.documents()[held]["status"] == "uploaded"
+        run.client.delete(f"filot:ocr:gpu:lock:{held}")
+        run.wait_until(ended)
+
+
+def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Path) -> None:
+    # Stands in Tesseract's place on the PATH, since not every machine has it: the same arguments, standard input, standard output.
+    program = tmp_path / "tesseract"
+    program.write_text('#!/bin/sh\n[ "$*" = "- - -l ind+eng --psm 1" ] && cat > /dev/null && echo "NIK : 3273010203850001"\n')
+    program.chmod(0o755)
+    document = run.add("user/broken.png")
+    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}").running():
+        run.client.rpush(GPU, document)
+        run.wait_until(ended)
+        until = time.monotonic() + 20
+        while not results and time.monotonic() < until:
+            time.sleep(0.1)
+
+    assert run.documents()[document]["status"] == "completed"
+    [result] = results
+    assert (result["engine"], result["gpuProcessed"], result["parsedResult"]["nik"]) == ("tesseract", False, "3273010203850001")
+    assert result["fallbackReason"]
+
+
+def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) -> None:
+    setup = run.setup()
+    first, second = run.add("user/KTP_clear.png"), run.add("user/KTP_clear.png")
+    assert setup.call("documents", "enqueue", first, second).count("is queued") == 2
+    again = setup.start("documents", "enqueue", first)
+    assert again.communicate(timeout=60)[0] == f"{first} was there already\n"
+    assert again.returncode == 1
+    stands = json.loads(setup.call("documents", "status"))
+    assert (stands["queueLength"], stands["queues"][GPU]["waiting"], stands["isGPUEnabled"]) == (2, 2, True)
+    run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
+    assert "is stuck" in setup.call("documents", "reap", "--dry-run")
+    assert "is queued again" in setup.call("documents", "reap")
+    assert "no document is stuck" in setup.call("documents", "reap")
+    assert run.client.llen(GPU) == 3
+
+
+def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with run.setup(BRIDGE_HTTP=address).running():
+        until = time.monotonic() + 30
+        while True:
+            try:
+                with urllib.request.urlopen(f"http://{address}/health", timeout=5) as answer:
+                    told = json.load(answer)
+                break
+            except OSError:
+                assert time.monotonic() < until
+                time.sleep(0.2)
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            metrics = answer.read().decode()
+
+    assert (told["ok"], told["status"]) == (True, "ok")
+    assert {"uptime", "timestamp", "environment", "ocrEngine"} <= told.keys()
+    assert f'bridge_queue_messages{{queue="{GPU}",source="redis",state="waiting"}}' in metrics
+    assert f'bridge_queue_oldest_seconds{{queue="{GPU}",source="redis"}}' in metrics
