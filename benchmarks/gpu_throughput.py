@@ -29,7 +29,6 @@ from rich.table import Table
 from shaped_models import RESNET, VIT
 from shaped_models import build as build_shaped
 
-from inference_server.app import runtimes, serving_models
 from inference_server.compilation import Wanted, compile_models
 from inference_server.engine import devices
 from inference_server.engine.gpu_monitor import GpuMonitor
@@ -38,6 +37,7 @@ from inference_server.engine.port import Engine
 from inference_server.engine.sample import representative
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError
+from inference_server.model_serving import runtimes, serving_models
 from inference_server.models.builders import BUILDERS
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.loading import ModelLoader

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import typer
 
-from bridge.commands import consensus, dead, documents, jobs, rollups, running, submit, topology
+from bridge.commands import consensus, dead, documents, jobs, labs, rollups, running, submit, topology
 from bridge.errors import BridgeError
 
 _EXIT_USAGE = 2
@@ -22,6 +22,7 @@ app.add_typer(submit.commands, name="submit")
 submit.commands.command("consensus")(consensus.submit)
 app.add_typer(consensus.runs, name="runs")
 app.add_typer(rollups.commands, name="rollups")
+app.add_typer(labs.commands, name="labs")
 app.add_typer(documents.commands, name="documents")
 app.command()(jobs.jobs)
 app.add_typer(dead.commands, name="dead")

@@ -77,8 +77,10 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
 async def open_inference_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
     """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
+    from bridge.alias_feed import AliasFeed
     from bridge.inference.client import InferenceClient
     from bridge.inference.retries import log_retries
+    from bridge.records.lab_reviews import LabReviews
     from bridge.results import ResultStore
     from bridge.systems.documents.handler import DocumentHandler
     from bridge.systems.labs.handler import LabHandler
@@ -105,12 +107,14 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
             from bridge.card_platform import open_card_platform
 
             card_platform = await stack.enter_async_context(open_card_platform(cards, settings, store, client))
+        reviews = LabReviews(store.database)
+        feed = AliasFeed(reviews, settings.inference, trust=server_trust(settings), every_seconds=settings.lab_alias_seconds)
         slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
         yield Systems(
             handlers=[
                 slides,
                 DocumentHandler(client=client, results=results, read_roots=settings.read_roots),
-                LabHandler(client=client, results=results),
+                LabHandler(client=client, results=results, reviews=reviews),
             ],
             probes={"inference": inference_ready},
             recognisers=[
@@ -119,6 +123,7 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
                 *([card_platform.handler] if card_platform else []),
             ],
             loops=[
+                *([feed.run] if settings.lab_alias_seconds else []),
                 *([platform.loop] if platform and platform.loop else []),
                 *([card_platform.loop] if card_platform else []),
             ],

@@ -84,10 +84,10 @@ cli.command()(serve)
 @models_cli.command("build")
 def build_models(models: ModelsOption = None) -> None:
     """Make the built-in models from the installed wheels; what is up to date is left as it is."""
-    from inference_server import app as application
+    from inference_server import upkeep
 
     folder = Settings.load(models=models).models
-    builders = application.builders(folder)
+    builders = upkeep.builders(folder)
     with progress_bar() as progress:
         task = progress.add_task("", total=len(builders))
         for name, build in builders.items():
@@ -106,10 +106,10 @@ def build_models(models: ModelsOption = None) -> None:
 @models_cli.command("list")
 def list_models(models: ModelsOption = None) -> None:
     """List what the repository holds."""
-    from inference_server import app as application
+    from inference_server import upkeep
 
     table = Table("Model", "Versions", "Largest batch", "State")
-    for row in application.list_models(Settings.load(models=models).models):
+    for row in upkeep.list_models(Settings.load(models=models).models):
         table.add_row(*map(escape, row))
     Console().print(table)
 
@@ -120,13 +120,13 @@ def import_catalogue(
     models: ModelsOption = None,
 ) -> None:
     """Take in a full LOINC table; the server uses it from its next start."""
-    from inference_server import app as application
+    from inference_server import upkeep
 
     settings = Settings.load(models=models)
     configure_logging("warning")
     with progress_bar() as progress:
         task = progress.add_task("rows and names", total=None)
-        work = application.import_catalogue(table, settings, lambda done, total: progress.update(task, completed=done, total=total))
+        work = upkeep.import_catalogue(table, settings, lambda done, total: progress.update(task, completed=done, total=total))
         report = asyncio.run(work)
     typer.echo(
         f"{report.imported} codes imported as {report.version}; left out: {report.withdrawn} withdrawn, "

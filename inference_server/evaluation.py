@@ -8,11 +8,12 @@ from pathlib import Path
 
 from prometheus_client import CollectorRegistry
 
-from inference_server.app import DOCUMENT_MODELS, document_reader, lab_classifier, serving_models
 from inference_server.errors import ConfigurationError, NotFound
+from inference_server.model_serving import serving_models
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
+from inference_server.served import DOCUMENT_MODELS, document_reader, lab_classifier
 from inference_server.settings import Settings
 from inference_server.storage import Storage
 from inference_server.tasks.documents import evaluation as documents

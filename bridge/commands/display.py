@@ -19,6 +19,7 @@ from bridge.ledger.port import JobRecord, Jobs, State
 
 if TYPE_CHECKING:
     from bridge.dead.port import DeadMessage
+    from bridge.records.lab_reviews import LabReview
 
 _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED})
 _STYLES = {State.SUCCEEDED: "green", State.FAILED: "red", State.RUNNING: "cyan", State.WAITING: "yellow", State.QUEUED: "dim"}
@@ -30,6 +31,7 @@ _LOOK_SECONDS = 0.25
 _PATIENCE = 5.0
 _UUID_START = 8
 _LONGEST_KEY = 32
+_SHOWN_CANDIDATES = 3
 
 
 def settings_help(defaults: Mapping[str, Any]) -> str:
@@ -53,6 +55,18 @@ def jobs_table(records: Sequence[JobRecord]) -> Table:
             _took(record),
             escape(_cut(_note(record))),
         )
+    return table
+
+
+def reviews_table(reviews: Sequence[LabReview]) -> Table:
+    """One row a name, with the codes that it may mean, best first; the decided one where there is one."""
+    table = Table("id", "seen", "name", "unit", "specimen", "code", "likely", box=None, header_style="bold")
+    for column in (*table.columns[:2], *table.columns[5:6]):
+        column.no_wrap = True
+    for each in reviews:
+        found = [f"{one.code} {one.score:.2f} {one.name}" for one in each.candidates[:_SHOWN_CANDIDATES]]
+        code = each.code or (each.candidates[0].code if each.candidates else "")
+        table.add_row(each.id, str(each.seen), escape(each.name), escape(each.unit), escape(each.specimen), code, escape("\n".join(found)))
     return table
 
 

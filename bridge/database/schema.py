@@ -144,6 +144,26 @@ lab_values = Table(
     Column("flag", Text, nullable=False),
 )
 
+# Names of lab tests that a person is to look at, and what was decided.
+lab_reviews = Table(
+    "lab_reviews",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("name", Text, nullable=False),
+    Column("unit", Text, nullable=False),
+    Column("specimen", Text, nullable=False),
+    Column("state", Text, nullable=False, server_default="open"),
+    Column("seen", Integer, nullable=False),
+    Column("candidates", Text, nullable=False),  # JSON
+    Column("catalogue", Text, nullable=False),
+    Column("first_seen_at", Float(53), nullable=False),
+    Column("last_seen_at", Float(53), nullable=False),
+    Column("code", Text, nullable=False, server_default=""),
+    Column("decided_by", Text, nullable=False, server_default=""),
+    Column("decided_at", Float(53)),
+    Index("lab_reviews_by_state", "state", "seen"),
+)
+
 # What units of vitals mean: value × factor + shift is in the canonical one.
 vital_units = Table(
     "vital_units",

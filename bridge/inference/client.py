@@ -18,6 +18,7 @@ from bridge.inference.retries import attempts
 from bridge.inference.spans import followed
 from bridge.inference.statuses import translate
 from bridge.inference.values import (
+    Alias,
     DocumentPage,
     DocumentSummary,
     LabClassifications,
@@ -54,8 +55,11 @@ class InferenceClient:
         message_bytes: int = _MESSAGE_BYTES,
         trust: ServerTrust | None = None,
         tracer: Tracer | None = None,
+        server_name: str = "",
     ) -> None:
         """`client_name`: whom the server's queue is fair to, unless a token tells. `message_bytes`: the largest message sent or taken.
+
+        `server_name`: that its certificate must have, where `address` is another; empty for that of the address.
 
         Raises `ConfigurationError` when the files of `trust` are wrong, or a token would go over the network in the clear.
         """
@@ -66,7 +70,7 @@ class InferenceClient:
         self._tracer = tracer or NullTracer()
         trust = trust or ServerTrust()
         self._token = Token(trust)
-        self._channel = _channel(address, channel_credentials(trust, address), _channel_options(message_bytes))
+        self._channel = _channel(address, channel_credentials(trust, address), _channel_options(message_bytes, server_name))
         self._slides = slides_pb2_grpc.SlideServiceStub(self._channel)
         self._documents = documents_pb2_grpc.DocumentServiceStub(self._channel)
         self._labs = labs_pb2_grpc.LabServiceStub(self._channel)
@@ -148,18 +152,23 @@ class InferenceClient:
     async def classify_lab_tests(self, tests: Sequence[LabTest], *, request_id: str, top_k: int = 0) -> LabClassifications:
         """Give each test its category and LOINC candidates, in the order of the tests."""
         request = labs_pb2.ClassifyLabTestsRequest(tests=map(convert.lab_test, tests), top_k=top_k, request_id=request_id)
-        reply = await self._unary(self._labs.ClassifyLabTests, request, seconds=self._timeouts.labs)
+        reply = await self._unary(self._labs.ClassifyLabTests, request, seconds=self._timeouts.labs, request_id=request_id)
         found = convert.lab_classifications(reply)
         if len(found.tests) != len(tests):
             raise TransientError(f"the inference server answered for {len(found.tests)} of {len(tests)} lab tests.")
         return found
 
-    async def _unary(self, method: Callable[..., Any], request: Any, *, seconds: float) -> Any:
+    async def upsert_aliases(self, aliases: Sequence[Alias], *, request_id: str) -> None:
+        """Have reviewed names remembered: all, or none."""
+        request = labs_pb2.UpsertAliasesRequest(aliases=map(convert.alias, aliases))
+        await self._unary(self._labs.UpsertAliases, request, seconds=self._timeouts.labs, request_id=request_id)
+
+    async def _unary(self, method: Callable[..., Any], request: Any, *, seconds: float, request_id: str) -> Any:
         try:
             with followed(self._tracer, request, address=self._address) as trace:
                 async for attempt in attempts(self._retries):
                     with attempt:
-                        return await method(request, timeout=seconds, metadata=self._metadata(request.request_id, trace))
+                        return await method(request, timeout=seconds, metadata=self._metadata(request_id, trace))
         except grpc.aio.AioRpcError as error:
             raise translate(error, address=self._address) from error
         except asyncio.CancelledError as error:
@@ -238,8 +247,9 @@ def _header(text: str) -> str:
     return "".join(character if " " <= character <= "~" else "?" for character in text).strip()
 
 
-def _channel_options(message_bytes: int) -> list[tuple[str, int | str]]:
+def _channel_options(message_bytes: int, server_name: str) -> list[tuple[str, int | str]]:
     return [
+        *((("grpc.ssl_target_name_override", server_name),) if server_name else ()),
         ("grpc.max_send_message_length", message_bytes),
         ("grpc.max_receive_message_length", message_bytes),
         # A peer that vanished is found within a minute and a half.

@@ -8,6 +8,7 @@ from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 
 from bridge.errors import TransientError
 from bridge.inference.values import (
+    Alias,
     Artifact,
     ArtifactChunk,
     DocumentPage,
@@ -156,6 +157,11 @@ def lab_test(test: LabTest) -> labs_pb2.LabTest:
     return labs_pb2.LabTest(
         id=test.id, name=test.name, value=test.value, unit=test.unit, specimen=test.specimen, reference_range=test.reference_range
     )
+
+
+def alias(known: Alias) -> labs_pb2.Alias:
+    """A reviewed name, as the server wants it."""
+    return labs_pb2.Alias(name=known.name, code=known.code, unit=known.unit, specimen=known.specimen)
 
 
 def lab_classifications(message: labs_pb2.ClassifyLabTestsResponse) -> LabClassifications:

@@ -192,6 +192,18 @@ class LabTest:
     reference_range: str = ""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Alias:
+    """What a person said that a printed name means."""
+
+    name: str
+    # LOINC code.
+    code: str
+    # Unit and specimen for which it does, as printed; empty for any.
+    unit: str = ""
+    specimen: str = ""
+
+
 class MatchStatus(StrEnum):
     """Whether a LOINC code was found."""
 

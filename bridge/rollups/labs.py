@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from bridge.database.port import Database
 from bridge.errors import PermanentError
 from bridge.inference.values import LabClassification, LabClassifications, LabTest, MatchStatus
+from bridge.records.lab_reviews import LabReviews
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables
 
@@ -28,12 +29,13 @@ class LabClassifier(Protocol):
 
 
 class LabRollup:
-    """Takes lab reports up."""
+    """Takes lab reports up; names whose code is not believed wait for a person."""
 
     def __init__(self, database: Database, classifier: LabClassifier, options: RollupOptions) -> None:
         """Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
         self._tables = RollupTables(database, "labs", options)
         self._classifier = classifier
+        self._reviews = LabReviews(database)
         self._compat = options.compat
 
     @property
@@ -63,8 +65,10 @@ class LabRollup:
     async def map_name(self, name: str, *, request_id: str) -> Mapping[str, Any]:
         """Have the code of a name found, and remembered. Raises `TransientError`, `OverloadError`."""
         test = LabTest(id="1", name=name)
-        found = (await self._classifier.classify_lab_tests([test], request_id=request_id)).tests[0]
+        answer = await self._classifier.classify_lab_tests([test], request_id=request_id)
+        found = answer.tests[0]
         code = _code(found)
+        await self._reviews.note([test], [found], catalogue=answer.catalogue)
         await self._tables.write("learn", name=name, code=platform_code(name), category=found.category, loinc=code)
         return {"test_name": name, "loinc_code": code, "category": found.category, "status": str(found.status)}
 
@@ -79,9 +83,16 @@ class LabRollup:
         asked = [row for row in rows if row["test_name"].strip() and (row["test_value"] or "").strip()]
         answers: dict[int, LabClassification] = {}
         if asked:
-            found = await self._classifier.classify_lab_tests([_test(row) for row in asked], request_id=f"labs/{user}")
+            tests = [_test(row) for row in asked]
+            found = await self._classifier.classify_lab_tests(tests, request_id=f"labs/{user}")
+            await self._note(asked, tests, found)
             answers = {row["id"]: answer for row, answer in zip(asked, found.tests, strict=True)}
         return await self._take(user, [self._told(row, answers.get(row["id"])) for row in rows])
+
+    async def _note(self, rows: Sequence[Mapping[str, Any]], tests: Sequence[LabTest], found: LabClassifications) -> None:
+        """What people have written a code for needs no review."""
+        unknown = [(test, one) for row, test, one in zip(rows, tests, found.tests, strict=True) if not row["known_loinc"]]
+        await self._reviews.note([test for test, _ in unknown], [one for _, one in unknown], catalogue=found.catalogue)
 
     async def _take(self, user: int, told: Sequence[Mapping[str, Any]]) -> Rolled:
         try:

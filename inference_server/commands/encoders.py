@@ -29,13 +29,13 @@ def import_bert(
     models: ModelsOption = None,
 ) -> None:
     """Make a sentence encoder of the repository from any BERT checkpoint, such as BioBERT."""
-    from inference_server import app as application
+    from inference_server import upkeep
 
     chosen = name or checkpoint.resolve().name
     # Names the setting too, so that a name which it would refuse is refused here.
     settings = Settings.load(models=models, lab_model=chosen)
     try:
-        folder = application.import_bert(checkpoint, settings, chosen)
+        folder = upkeep.import_bert(checkpoint, settings, chosen)
     except OSError as error:
         raise ConfigurationError(
             f"{PREFIX}MODELS (--models): {chosen} cannot be written to {settings.models} ({error.strerror}); "
@@ -46,7 +46,7 @@ def import_bert(
 
 def train_labs(models: ModelsOption = None) -> None:
     """Train the ranker of lab tests on the repository's own catalogue; a server uses it from its next start."""
-    from inference_server import app as application
+    from inference_server import upkeep
 
     settings = Settings.load(models=models)
     configure_logging("warning")
@@ -56,5 +56,5 @@ def train_labs(models: ModelsOption = None) -> None:
         def progress(step: str, done: int, total: int) -> None:
             bar.update(task, description=step, completed=done, total=total)
 
-        provenance = asyncio.run(application.train_labs(settings, progress))
+        provenance = asyncio.run(upkeep.train_labs(settings, progress))
     typer.echo(json.dumps(dict(provenance), ensure_ascii=False, indent=2))

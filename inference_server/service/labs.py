@@ -76,7 +76,7 @@ class LabServicer(labs_pb2_grpc.LabServiceServicer):
         self, request: labs_pb2.UpsertAliasesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> labs_pb2.UpsertAliasesResponse:
         """Remember reviewed names."""
-        aliases = [Alias(name=alias.name, code=alias.code, unit=alias.unit) for alias in request.aliases]
+        aliases = [Alias(name=alias.name, code=alias.code, unit=alias.unit, specimen=alias.specimen) for alias in request.aliases]
         inserted, updated = await self._labs.upsert_aliases(aliases)
         return labs_pb2.UpsertAliasesResponse(inserted=inserted, updated=updated)
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.app import runtimes
 from inference_server.engine import devices
 from inference_server.engine.runtimes import Runtimes
 from inference_server.errors import ConfigurationError
+from inference_server.model_serving import runtimes
 from inference_server.settings import Settings
 
 DEVICE = "cuda:0"

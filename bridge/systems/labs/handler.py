@@ -6,12 +6,13 @@ import asyncio
 import json
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import LabClassification, LabClassifications, LabTest
 from bridge.job import Delivery, Job, Outcome
+from bridge.records.lab_reviews import LabReviews
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.labs import messages
@@ -22,10 +23,14 @@ _TESTS_A_CALL = 256
 
 
 class LabHandler:
-    """Has lab tests classified, and keeps what was found under `labs/{job key}/{fence}/labs.json`."""
+    """Has lab tests classified, and keeps what was found under `labs/{job key}/{fence}/labs.json`.
 
-    def __init__(self, *, client: InferenceClient, results: ResultStore) -> None:
+    Names whose code is not believed wait for a person then.
+    """
+
+    def __init__(self, *, client: InferenceClient, results: ResultStore, reviews: LabReviews) -> None:
         self._client = client
+        self._reviews = reviews
         self._results = results
 
     @property
@@ -47,7 +52,9 @@ class LabHandler:
             part = tests[start : start + _TESTS_A_CALL]
             answers.append(await self._client.classify_lab_tests(part, request_id=job.key, top_k=request.top_k))
         folder = self._results.folder("labs", job.key, context.claim.fence)
-        return native.completed(job, await _written(tests, answers, folder), bulky=("tests",))
+        completed = native.completed(job, await _written(tests, answers, folder), bulky=("tests",))
+        found = [one for answer in answers for one in answer.tests]
+        return replace(completed, writes=self._reviews.noted(tests, found, catalogue=answers[0].catalogue))
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a list that is given up."""

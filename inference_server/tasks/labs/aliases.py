@@ -29,6 +29,8 @@ class Alias:
     code: str
     # Unit for which the name means this code; empty for any.
     unit: str = ""
+    # Specimen for which it does, as it is printed; empty for any.
+    specimen: str = ""
     # Catalogue that it was reviewed with, as name:version; empty when it is not known.
     catalogue: str = ""
 
@@ -40,7 +42,7 @@ class AliasMemory:
         """`path`: the file; it need not exist. Lines that cannot be read are left out, logged, and kept in it."""
         self._path = path
         self._lock = threading.Lock()
-        self._aliases: dict[tuple[str, str], Alias] = {}
+        self._aliases: dict[tuple[str, str, str], Alias] = {}
         aliases, self._unreadable = _read(path)
         for alias in aliases:
             self._aliases[_key(alias)] = alias
@@ -56,17 +58,22 @@ class AliasMemory:
             for alias in aliases:
                 key = _checked_key(alias)
                 known = changed.get(key)
+                if known is not None and known.code == alias.code:
+                    continue
                 inserted += known is None
-                updated += known is not None and known.code != alias.code
+                updated += known is not None
                 changed[key] = alias
-            self._write(changed.values())
-            self._aliases = changed
+            # What is known already costs nothing: replicas are told everything again and again.
+            if inserted or updated:
+                self._write(changed.values())
+                self._aliases = changed
         return inserted, updated
 
-    def find(self, name: str, unit: str = "") -> Alias | None:
-        """The alias of a name as it is printed, but for case and spaces: for its unit first, then for any unit."""
+    def find(self, name: str, unit: str = "", specimen: str = "") -> Alias | None:
+        """The alias of a name as it is printed, but for case and spaces: for its unit and specimen first, then for any."""
         aliases, key = self._aliases, spelling(name)
-        return aliases.get((key, fold_unit(unit))) or aliases.get((key, ""))
+        kinds = ((unit, specimen), (unit, ""), ("", specimen), ("", ""))
+        return next((alias for kind in kinds if (alias := aliases.get((key, fold_unit(kind[0]), spelling(kind[1]))))), None)
 
     def all(self) -> tuple[Alias, ...]:
         """Every alias, the longest known first."""
@@ -99,18 +106,19 @@ def _read(path: Path) -> tuple[list[Alias], list[str]]:
     for number, line in enumerate(lines, 1):
         try:
             row = json.loads(line)
-            aliases.append(Alias(name=row["name"], code=row["code"], unit=row.get("unit", ""), catalogue=row.get("catalogue", "")))
+            more = {field: row.get(field, "") for field in ("unit", "specimen", "catalogue")}
+            aliases.append(Alias(name=row["name"], code=row["code"], **more))
         except (ValueError, KeyError, TypeError):
             _log.warning("alias_unreadable", file=str(path), line=number)
             unreadable.append(line)
     return aliases, unreadable
 
 
-def _key(alias: Alias) -> tuple[str, str]:
-    return spelling(alias.name), fold_unit(alias.unit)
+def _key(alias: Alias) -> tuple[str, str, str]:
+    return spelling(alias.name), fold_unit(alias.unit), spelling(alias.specimen)
 
 
-def _checked_key(alias: Alias) -> tuple[str, str]:
+def _checked_key(alias: Alias) -> tuple[str, str, str]:
     key = _key(alias)
     is_blank = not fold(alias.name)
     if is_blank or len(alias.name) > _LONGEST_NAME:

@@ -165,7 +165,8 @@ class LabClassifier:
         decided = [replace(each, code=ready.catalogue.current(each.code), catalogue=ready.catalogue.version) for each in aliases]
         async with self._remembering:
             counts = await asyncio.to_thread(self._memory().upsert, decided)
-            await self._remember(ready.matcher)
+            if any(counts):
+                await self._remember(ready.matcher)
         return counts
 
     async def review_with(self, memory: AliasMemory) -> None:

@@ -156,7 +156,8 @@ def _parts(gold: Sequence[Gold], folds: int) -> Iterator[tuple[list[Gold], list[
 async def _review(labs: LabClassifier, gold: Sequence[Gold]) -> None:
     with tempfile.TemporaryDirectory() as folder:
         memory = AliasMemory(Path(folder) / "aliases.jsonl")
-        await asyncio.to_thread(memory.upsert, [Alias(name=each.test.name, code=each.code, unit=each.test.unit) for each in gold])
+        aliases = [Alias(name=each.test.name, code=each.code, unit=each.test.unit, specimen=each.test.specimen) for each in gold]
+        await asyncio.to_thread(memory.upsert, aliases)
         await labs.review_with(memory)
 
 

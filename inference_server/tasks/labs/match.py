@@ -104,7 +104,7 @@ class Matcher:
         """Take an alias memory as it is now. `vectors`: the embedded meanings of its names, in the order of `AliasMemory.all`."""
         self._aliases = memory
         aliases = memory.all()
-        queries = [self.read(PrintedTest(name=alias.name, unit=alias.unit)) for alias in aliases]
+        queries = [self.read(PrintedTest(name=alias.name, unit=alias.unit, specimen=alias.specimen)) for alias in aliases]
         self._recall = Recall(aliases, queries, vectors, self._catalogue.index.words.features)
 
     def match(self, queries: Sequence[Query], vectors: Vectors, top: int) -> list[Match]:
@@ -119,7 +119,7 @@ class Matcher:
     def _match(self, query: Query, vector: NDArray[np.float32], found: Retrieved, top: int) -> Match:
         ranked, known = self._ranked(query, found, max(top, _COMPARED if len(self._recall) else 2))
         votes, nearest = self._votes(query, vector)
-        alias = self._aliases.find(query.test.name, query.test.unit)
+        alias = self._aliases.find(query.test.name, query.test.unit, query.test.specimen)
         if alias is not None and self._may_mean(query, alias):
             # It decides; where names like it mean something else, it is less sure.
             agree, said = votes.get(self._catalogue.current(alias.code), 0.0), sum(votes.values())

@@ -100,7 +100,7 @@ class ParsedTest:
     is_dose: bool
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def fold(text: str) -> str:
     """Lower case, no accents or punctuation, one spelling of British and American words, no plural of longer words.
 
@@ -113,7 +113,7 @@ def fold(text: str) -> str:
     return " ".join(map(_fold_word, re.findall(r"[a-z0-9]+", text)))
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def _fold_word(word: str) -> str:
     if len(word) < 5 or word.isdigit():
         return _SHORTER.get(word, word)
@@ -150,7 +150,7 @@ def parse(test: PrintedTest) -> ParsedTest:
     )
 
 
-@lru_cache(maxsize=65536)
+@lru_cache(maxsize=4096)
 def split_axes(text: str) -> tuple[dict[str, set[str]], str]:
     """Part a folded name into what it says of specimen, timing, method and property, and the analyte's words that are left."""
     words = text.split()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from dataclasses import fields
 from functools import lru_cache
@@ -22,6 +23,8 @@ _SYSTEMS = ("ser/plas", "ser", "plas", "ppp", "bld", "urine", "csf", "stool", "x
 _GASES = frozenset({"blda", "bldv", "bldc", "bldco", "bldmv"})
 _METHODS = ("automated count", "manual count", "calculated", "ia", "test strip", "confirm", "screen")
 _CLASSES = ("CHEM", "HEM/BC", "DRUG/TOX", "MICRO", "SERO", "COAG", "UA")
+# Systems that laboratories do not tell apart.
+_SERUM = dict.fromkeys(("ser", "plas", "ser/plas/bld"), "ser/plas")
 _MOST_WORDS = 8
 # Entries of one test that are looked at closely.
 MOST_RANKED = 64
@@ -75,6 +78,8 @@ class Signals:
         self.facts = np.array([_facts(entry) for entry in entries], np.float32).reshape(len(entries), len(FACTS))
         self.facts[:, -1] = np.log1p(sizes[table.group]) / 5
         self.ranked = np.array([entry.rank > 0 for entry in entries], np.float32)
+        self.has_twin = _with_twins(entries)
+        self.has_method = np.array([bool(entry.method) for entry in entries], bool)
         self._classes = [entry.loinc_class for entry in entries]
         self._systems = [entry.system.lower() for entry in entries]
         self._kinds, self._kind_of = _kinds(self._classes, self._systems)
@@ -174,6 +179,16 @@ class _WordBags:
 def _whole_text(entry: Entry) -> str:
     names = (entry.component.replace("^", " "), entry.long_common_name, entry.short_name, *entry.english_names, *entry.indonesian_names)
     return " ".join(map(fold, names))
+
+
+def _with_twins(entries: Sequence[Entry]) -> NDArray[np.bool_]:
+    """Which entries differ from another one in nothing but the method, or in serum and plasma."""
+    kinds = [
+        (entry.component.lower(), entry.property, entry.time_aspect, entry.scale, _SERUM.get(entry.system.lower(), entry.system.lower()))
+        for entry in entries
+    ]
+    counted = Counter(kinds)
+    return np.array([counted[kind] > 1 for kind in kinds], bool)
 
 
 def _kinds(classes: Sequence[str], systems: Sequence[str]) -> tuple[list[tuple[str, str]], NDArray[np.int32]]:

@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lamina/v1/labs.proto\x12\tlamina.v1\"o\n\x17\x43lassifyLabTestsRequest\x12!\n\x05tests\x18\x01 \x03(\x0b\x32\x12.lamina.v1.LabTest\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06locale\x18\x04 \x01(\t\"\xaf\x01\n\x07LabTest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x10\n\x08specimen\x18\x05 \x01(\t\x12\x17\n\x0freference_range\x18\x06 \x01(\t\x12\x0f\n\x07heading\x18\x07 \x01(\t\x12\x0b\n\x03sex\x18\x08 \x01(\t\x12\x16\n\tage_years\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_age_years\"w\n\x18\x43lassifyLabTestsResponse\x12\x39\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32 .lamina.v1.LabTestClassification\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tcatalogue\x18\x03 \x01(\t\"\xe4\x01\n\x15LabTestClassification\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x1b\n\x13\x63\x61tegory_confidence\x18\x03 \x01(\x02\x12&\n\x06status\x18\x04 \x01(\x0e\x32\x16.lamina.v1.MatchStatus\x12-\n\ncandidates\x18\x05 \x03(\x0b\x32\x19.lamina.v1.LoincCandidate\x12\x13\n\x0b\x65xplanation\x18\x06 \x01(\t\x12$\n\x06result\x18\x07 \x01(\x0b\x32\x14.lamina.v1.LabResult\"\x8d\x02\n\tLabResult\x12\x0b\n\x03raw\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.lamina.v1.ResultKind\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\x13\n\x06number\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x1d\n\x10\x63onverted_number\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0e\x63onverted_unit\x18\x08 \x01(\t\x12#\n\x04\x66lag\x18\t \x01(\x0e\x32\x15.lamina.v1.ResultFlag\x12\x12\n\nflag_basis\x18\n \x01(\tB\t\n\x07_numberB\x13\n\x11_converted_number\"\x8d\x01\n\x0eLoincCandidate\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x18\n\x10long_common_name\x18\x02 \x01(\t\x12\x11\n\tcomponent\x18\x03 \x01(\t\x12\x0e\n\x06system\x18\x04 \x01(\t\x12\x10\n\x08property\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x02\x12\x0f\n\x07reasons\x18\x07 \x03(\t\"2\n\x12SearchLoincRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\"D\n\x13SearchLoincResponse\x12-\n\ncandidates\x18\x01 \x03(\x0b\x32\x19.lamina.v1.LoincCandidate\"9\n\x14UpsertAliasesRequest\x12!\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x10.lamina.v1.Alias\"1\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\":\n\x15UpsertAliasesResponse\x12\x10\n\x08inserted\x18\x01 \x01(\x05\x12\x0f\n\x07updated\x18\x02 \x01(\x05\",\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\"H\n\rEmbedResponse\x12(\n\nembeddings\x18\x01 \x03(\x0b\x32\x14.lamina.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02*\x87\x01\n\nResultKind\x12\x1b\n\x17RESULT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12RESULT_KIND_NUMBER\x10\x01\x12\x15\n\x11RESULT_KIND_TITRE\x10\x02\x12\x17\n\x13RESULT_KIND_ORDINAL\x10\x03\x12\x14\n\x10RESULT_KIND_TEXT\x10\x04*\x86\x01\n\nResultFlag\x12\x1b\n\x17RESULT_FLAG_UNSPECIFIED\x10\x00\x12\x13\n\x0fRESULT_FLAG_LOW\x10\x01\x12\x16\n\x12RESULT_FLAG_NORMAL\x10\x02\x12\x14\n\x10RESULT_FLAG_HIGH\x10\x03\x12\x18\n\x14RESULT_FLAG_ABNORMAL\x10\x04*\x7f\n\x0bMatchStatus\x12\x1c\n\x18MATCH_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14MATCH_STATUS_MATCHED\x10\x01\x12\x19\n\x15MATCH_STATUS_NO_MATCH\x10\x02\x12\x1d\n\x19MATCH_STATUS_NEEDS_REVIEW\x10\x03\x32\xc7\x02\n\nLabService\x12[\n\x10\x43lassifyLabTests\x12\".lamina.v1.ClassifyLabTestsRequest\x1a#.lamina.v1.ClassifyLabTestsResponse\x12L\n\x0bSearchLoinc\x12\x1d.lamina.v1.SearchLoincRequest\x1a\x1e.lamina.v1.SearchLoincResponse\x12R\n\rUpsertAliases\x12\x1f.lamina.v1.UpsertAliasesRequest\x1a .lamina.v1.UpsertAliasesResponse\x12:\n\x05\x45mbed\x12\x17.lamina.v1.EmbedRequest\x1a\x18.lamina.v1.EmbedResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x14lamina/v1/labs.proto\x12\tlamina.v1\"o\n\x17\x43lassifyLabTestsRequest\x12!\n\x05tests\x18\x01 \x03(\x0b\x32\x12.lamina.v1.LabTest\x12\r\n\x05top_k\x18\x02 \x01(\x05\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0e\n\x06locale\x18\x04 \x01(\t\"\xaf\x01\n\x07LabTest\x12\n\n\x02id\x18\x01 \x01(\t\x12\x0c\n\x04name\x18\x02 \x01(\t\x12\r\n\x05value\x18\x03 \x01(\t\x12\x0c\n\x04unit\x18\x04 \x01(\t\x12\x10\n\x08specimen\x18\x05 \x01(\t\x12\x17\n\x0freference_range\x18\x06 \x01(\t\x12\x0f\n\x07heading\x18\x07 \x01(\t\x12\x0b\n\x03sex\x18\x08 \x01(\t\x12\x16\n\tage_years\x18\t \x01(\x01H\x00\x88\x01\x01\x42\x0c\n\n_age_years\"w\n\x18\x43lassifyLabTestsResponse\x12\x39\n\x0f\x63lassifications\x18\x01 \x03(\x0b\x32 .lamina.v1.LabTestClassification\x12\r\n\x05model\x18\x02 \x01(\t\x12\x11\n\tcatalogue\x18\x03 \x01(\t\"\xe4\x01\n\x15LabTestClassification\x12\n\n\x02id\x18\x01 \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x02 \x01(\t\x12\x1b\n\x13\x63\x61tegory_confidence\x18\x03 \x01(\x02\x12&\n\x06status\x18\x04 \x01(\x0e\x32\x16.lamina.v1.MatchStatus\x12-\n\ncandidates\x18\x05 \x03(\x0b\x32\x19.lamina.v1.LoincCandidate\x12\x13\n\x0b\x65xplanation\x18\x06 \x01(\t\x12$\n\x06result\x18\x07 \x01(\x0b\x32\x14.lamina.v1.LabResult\"\x8d\x02\n\tLabResult\x12\x0b\n\x03raw\x18\x01 \x01(\t\x12#\n\x04kind\x18\x02 \x01(\x0e\x32\x15.lamina.v1.ResultKind\x12\r\n\x05\x62ound\x18\x03 \x01(\t\x12\x13\n\x06number\x18\x04 \x01(\x01H\x00\x88\x01\x01\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\x0c\n\x04unit\x18\x06 \x01(\t\x12\x1d\n\x10\x63onverted_number\x18\x07 \x01(\x01H\x01\x88\x01\x01\x12\x16\n\x0e\x63onverted_unit\x18\x08 \x01(\t\x12#\n\x04\x66lag\x18\t \x01(\x0e\x32\x15.lamina.v1.ResultFlag\x12\x12\n\nflag_basis\x18\n \x01(\tB\t\n\x07_numberB\x13\n\x11_converted_number\"\x8d\x01\n\x0eLoincCandidate\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x18\n\x10long_common_name\x18\x02 \x01(\t\x12\x11\n\tcomponent\x18\x03 \x01(\t\x12\x0e\n\x06system\x18\x04 \x01(\t\x12\x10\n\x08property\x18\x05 \x01(\t\x12\r\n\x05score\x18\x06 \x01(\x02\x12\x0f\n\x07reasons\x18\x07 \x03(\t\"2\n\x12SearchLoincRequest\x12\r\n\x05query\x18\x01 \x01(\t\x12\r\n\x05limit\x18\x02 \x01(\x05\"D\n\x13SearchLoincResponse\x12-\n\ncandidates\x18\x01 \x03(\x0b\x32\x19.lamina.v1.LoincCandidate\"9\n\x14UpsertAliasesRequest\x12!\n\x07\x61liases\x18\x01 \x03(\x0b\x32\x10.lamina.v1.Alias\"C\n\x05\x41lias\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0c\n\x04\x63ode\x18\x02 \x01(\t\x12\x0c\n\x04unit\x18\x03 \x01(\t\x12\x10\n\x08specimen\x18\x04 \x01(\t\":\n\x15UpsertAliasesResponse\x12\x10\n\x08inserted\x18\x01 \x01(\x05\x12\x0f\n\x07updated\x18\x02 \x01(\x05\",\n\x0c\x45mbedRequest\x12\r\n\x05texts\x18\x01 \x03(\t\x12\r\n\x05model\x18\x02 \x01(\t\"H\n\rEmbedResponse\x12(\n\nembeddings\x18\x01 \x03(\x0b\x32\x14.lamina.v1.Embedding\x12\r\n\x05model\x18\x02 \x01(\t\"\x1b\n\tEmbedding\x12\x0e\n\x06values\x18\x01 \x03(\x02*\x87\x01\n\nResultKind\x12\x1b\n\x17RESULT_KIND_UNSPECIFIED\x10\x00\x12\x16\n\x12RESULT_KIND_NUMBER\x10\x01\x12\x15\n\x11RESULT_KIND_TITRE\x10\x02\x12\x17\n\x13RESULT_KIND_ORDINAL\x10\x03\x12\x14\n\x10RESULT_KIND_TEXT\x10\x04*\x86\x01\n\nResultFlag\x12\x1b\n\x17RESULT_FLAG_UNSPECIFIED\x10\x00\x12\x13\n\x0fRESULT_FLAG_LOW\x10\x01\x12\x16\n\x12RESULT_FLAG_NORMAL\x10\x02\x12\x14\n\x10RESULT_FLAG_HIGH\x10\x03\x12\x18\n\x14RESULT_FLAG_ABNORMAL\x10\x04*\x7f\n\x0bMatchStatus\x12\x1c\n\x18MATCH_STATUS_UNSPECIFIED\x10\x00\x12\x18\n\x14MATCH_STATUS_MATCHED\x10\x01\x12\x19\n\x15MATCH_STATUS_NO_MATCH\x10\x02\x12\x1d\n\x19MATCH_STATUS_NEEDS_REVIEW\x10\x03\x32\xc7\x02\n\nLabService\x12[\n\x10\x43lassifyLabTests\x12\".lamina.v1.ClassifyLabTestsRequest\x1a#.lamina.v1.ClassifyLabTestsResponse\x12L\n\x0bSearchLoinc\x12\x1d.lamina.v1.SearchLoincRequest\x1a\x1e.lamina.v1.SearchLoincResponse\x12R\n\rUpsertAliases\x12\x1f.lamina.v1.UpsertAliasesRequest\x1a .lamina.v1.UpsertAliasesResponse\x12:\n\x05\x45mbed\x12\x17.lamina.v1.EmbedRequest\x1a\x18.lamina.v1.EmbedResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.v1.labs_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_RESULTKIND']._serialized_start=1536
-  _globals['_RESULTKIND']._serialized_end=1671
-  _globals['_RESULTFLAG']._serialized_start=1674
-  _globals['_RESULTFLAG']._serialized_end=1808
-  _globals['_MATCHSTATUS']._serialized_start=1810
-  _globals['_MATCHSTATUS']._serialized_end=1937
+  _globals['_RESULTKIND']._serialized_start=1554
+  _globals['_RESULTKIND']._serialized_end=1689
+  _globals['_RESULTFLAG']._serialized_start=1692
+  _globals['_RESULTFLAG']._serialized_end=1826
+  _globals['_MATCHSTATUS']._serialized_start=1828
+  _globals['_MATCHSTATUS']._serialized_end=1955
   _globals['_CLASSIFYLABTESTSREQUEST']._serialized_start=35
   _globals['_CLASSIFYLABTESTSREQUEST']._serialized_end=146
   _globals['_LABTEST']._serialized_start=149
@@ -56,15 +56,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_UPSERTALIASESREQUEST']._serialized_start=1216
   _globals['_UPSERTALIASESREQUEST']._serialized_end=1273
   _globals['_ALIAS']._serialized_start=1275
-  _globals['_ALIAS']._serialized_end=1324
-  _globals['_UPSERTALIASESRESPONSE']._serialized_start=1326
-  _globals['_UPSERTALIASESRESPONSE']._serialized_end=1384
-  _globals['_EMBEDREQUEST']._serialized_start=1386
-  _globals['_EMBEDREQUEST']._serialized_end=1430
-  _globals['_EMBEDRESPONSE']._serialized_start=1432
-  _globals['_EMBEDRESPONSE']._serialized_end=1504
-  _globals['_EMBEDDING']._serialized_start=1506
-  _globals['_EMBEDDING']._serialized_end=1533
-  _globals['_LABSERVICE']._serialized_start=1940
-  _globals['_LABSERVICE']._serialized_end=2267
+  _globals['_ALIAS']._serialized_end=1342
+  _globals['_UPSERTALIASESRESPONSE']._serialized_start=1344
+  _globals['_UPSERTALIASESRESPONSE']._serialized_end=1402
+  _globals['_EMBEDREQUEST']._serialized_start=1404
+  _globals['_EMBEDREQUEST']._serialized_end=1448
+  _globals['_EMBEDRESPONSE']._serialized_start=1450
+  _globals['_EMBEDRESPONSE']._serialized_end=1522
+  _globals['_EMBEDDING']._serialized_start=1524
+  _globals['_EMBEDDING']._serialized_end=1551
+  _globals['_LABSERVICE']._serialized_start=1958
+  _globals['_LABSERVICE']._serialized_end=2285
 # @@protoc_insertion_point(module_scope)

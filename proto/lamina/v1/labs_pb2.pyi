@@ -481,22 +481,26 @@ class Alias(_message.Message):
     NAME_FIELD_NUMBER: _builtins.int
     CODE_FIELD_NUMBER: _builtins.int
     UNIT_FIELD_NUMBER: _builtins.int
+    SPECIMEN_FIELD_NUMBER: _builtins.int
     name: _builtins.str
     """Name as a laboratory prints it."""
     code: _builtins.str
     """LOINC code that is meant; it must be in the catalogue."""
     unit: _builtins.str
     """Unit for which the name means this code; empty for any."""
+    specimen: _builtins.str
+    """Specimen for which it does, as it is printed; empty for any."""
     def __init__(
         self,
         *,
         name: _builtins.str = ...,
         code: _builtins.str = ...,
         unit: _builtins.str = ...,
+        specimen: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "name", b"name", "unit", b"unit"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["code", b"code", "name", b"name", "specimen", b"specimen", "unit", b"unit"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

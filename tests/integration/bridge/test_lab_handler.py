@@ -15,7 +15,10 @@ from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import RetryPolicy
 from bridge.job import Delivery, Job
+from bridge.records.lab_reviews import LabReviews
 from bridge.results import ResultStore
+from bridge.settings import load
+from bridge.store import open_store
 from bridge.systems.labs.handler import LabHandler
 from bridge.systems.labs.messages import request_message
 from tests.support.recorded_context import RecordedContext
@@ -30,8 +33,11 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 async def handler(server: ScriptedServer, tmp_path: Path) -> AsyncIterator[LabHandler]:
-    async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client:
-        yield LabHandler(client=client, results=ResultStore(str(tmp_path)))
+    async with (
+        InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client,
+        open_store(load(database=str(tmp_path / "bridge.db"))) as store,
+    ):
+        yield LabHandler(client=client, results=ResultStore(str(tmp_path)), reviews=LabReviews(store.database))
 
 
 def lab_job(handler: LabHandler, tests: list[dict[str, Any]]) -> Job:

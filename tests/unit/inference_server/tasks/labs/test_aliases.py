@@ -65,3 +65,21 @@ def test_a_line_that_cannot_be_read_is_still_in_the_file_after_the_next_name(fil
     AliasMemory(file).upsert([Alias(name="Gula puasa", code="1558-6")])
     assert '{"name": "Ureum", "code" 3091-6}' in file.read_text().splitlines()
     assert 2 == len(AliasMemory(file))
+
+
+def test_a_name_of_one_specimen_says_nothing_of_another(file: Path) -> None:
+    memory = AliasMemory(file)
+    memory.upsert([Alias(name="Glukosa", code="2345-7", specimen="Serum"), Alias(name="Glukosa", code="2350-7", specimen="Urine")])
+    assert ("2345-7", "2350-7") == tuple(getattr(memory.find("glukosa", "mg/dL", each), "code", "") for each in ("serum", "URINE"))
+    assert memory.find("Glukosa", "mg/dL") is None
+    again = AliasMemory(file).find("Glukosa", "", "Urine")
+    assert again is not None
+    assert again.specimen == "Urine"
+
+
+def test_what_is_known_already_is_not_written_again(file: Path) -> None:
+    memory = AliasMemory(file)
+    memory.upsert([Alias(name="Hb", code="718-7")])
+    file.unlink()
+    assert (0, 0) == memory.upsert([Alias(name="HB", code="718-7")])
+    assert not file.exists()

@@ -1,0 +1,130 @@
+"""The services of the tasks, put together as the settings have them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from functools import partial
+from typing import TYPE_CHECKING
+
+from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
+
+from inference_server.errors import InferenceError
+from inference_server.scheduler.registry import ServingModels
+from inference_server.service.labs import LabServicer
+from inference_server.service.metrics import CallMetrics
+from inference_server.service.server import Service
+from inference_server.settings import Settings
+from inference_server.storage import Storage
+from inference_server.tasks.builtin import builtin_facts
+from inference_server.tasks.labs.classifier import LabClassifier
+from inference_server.tasks.labs.classifier import Limits as LabLimits
+from inference_server.tasks.labs.importing import DEFAULT_MODEL
+
+if TYPE_CHECKING:
+    from inference_server.tasks.documents.reader import DocumentReader
+
+SLIDES, DOCUMENTS, LABS = "lamina.v1.SlideService", "lamina.v1.DocumentService", "lamina.v1.LabService"
+_SLIDE_MODELS = ("he_baseline",)
+DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
+
+
+def task_services(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics) -> list[Service]:
+    """Those that the settings name."""
+    storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
+    services: dict[str, Callable[[], Service]] = {
+        "slides": lambda: _slides(settings, models, storage),
+        "documents": lambda: _documents(settings, models, storage, metrics),
+        "labs": lambda: _labs(labs),
+    }
+    return [compose() for name, compose in services.items() if name in settings.services]
+
+
+def left_out(settings: Settings) -> frozenset[str]:
+    """Built-in models that no service needs which is served."""
+    needed = {"slides": _SLIDE_MODELS, "documents": DOCUMENT_MODELS, "labs": (DEFAULT_MODEL,)}
+    return frozenset(name for service, names in needed.items() for name in names if service not in settings.services) - {settings.lab_model}
+
+
+def degraded(settings: Settings, models: ServingModels, labs: LabClassifier) -> dict[str, str]:
+    """Why a service does not answer, by its name; the others do."""
+    reasons = {
+        "slides": (SLIDES, _lack(models, *_SLIDE_MODELS)),
+        "documents": (DOCUMENTS, _lack(models, *DOCUMENT_MODELS)),
+        "labs": (LABS, _lack(models, settings.lab_model) or labs.absence),
+    }
+    return {service: reason for name, (service, reason) in reasons.items() if reason and name in settings.services}
+
+
+def _lack(models: ServingModels, *names: str) -> str:
+    try:
+        for name in names:
+            builtin_facts(models, name)
+    except InferenceError as error:
+        return str(error)
+    return ""
+
+
+def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Service:
+    # Only a server of slides has their readers in memory; the same for documents.
+    from inference_server.service.slides import SlideServicer
+    from inference_server.tasks.slides.analysis import SlideAnalyzer
+    from inference_server.tasks.slides.values import SlideLimits
+
+    limits = SlideLimits(
+        most_slide_pixels=settings.max_slide_pixels,
+        most_image_pixels=settings.max_image_pixels,
+        most_tile_pixels=settings.max_tile_pixels,
+        most_request_pixels=settings.max_request_pixels,
+        most_staged_bytes=settings.max_staged_bytes,
+    )
+    servicer = SlideServicer(SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits))
+    return Service(
+        name=SLIDES,
+        add_to=partial(slides_pb2_grpc.add_SlideServiceServicer_to_server, servicer),
+        is_able=lambda: all(map(models.is_ready, _SLIDE_MODELS)),
+    )
+
+
+def _documents(settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics) -> Service:
+    from inference_server.service.documents import DocumentServicer
+
+    servicer = DocumentServicer(document_reader(settings, models, storage, metrics.limit_refused))
+    return Service(
+        name=DOCUMENTS,
+        add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),
+        is_able=lambda: all(map(models.is_ready, DOCUMENT_MODELS)),
+    )
+
+
+def document_reader(settings: Settings, models: ServingModels, storage: Storage, refused: Callable[[str], None]) -> DocumentReader:
+    """The documents task with the limits of the settings; `refused` is told the limit that a page passed."""
+    from inference_server.tasks.documents.reader import DocumentReader
+    from inference_server.tasks.documents.values import Limits as DocumentLimits
+
+    limits = DocumentLimits(
+        most_bytes=settings.max_document_bytes, most_pages=settings.max_document_pages, most_page_pixels=settings.max_page_pixels
+    )
+    return DocumentReader(models, storage, settings.models, limits=limits, refused=refused)
+
+
+def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:
+    """The lab task with the limits of the settings."""
+    return LabClassifier(
+        models,
+        settings.models,
+        model=settings.lab_model,
+        limits=LabLimits(
+            most_items=settings.max_lab_tests,
+            most_characters=settings.max_lab_characters,
+            most_embedded_characters=settings.max_text_characters,
+            most_candidates=settings.max_candidates,
+        ),
+    )
+
+
+def _labs(labs: LabClassifier) -> Service:
+    return Service(
+        name=LABS,
+        add_to=partial(labs_pb2_grpc.add_LabServiceServicer_to_server, LabServicer(labs)),
+        is_able=lambda: not labs.absence,
+    )
