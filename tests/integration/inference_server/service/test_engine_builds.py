@@ -12,7 +12,7 @@ import pytest
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
-from inference_server import app
+from inference_server import model_serving
 from inference_server.engine import gpu_monitor
 from tests.support import onnx_models
 from tests.support.engine_building import builds, gpu_with_tensorrt
@@ -27,9 +27,9 @@ async def test_model_ready_the_index_and_metrics_tell_how_far_a_build_is(tmp_pat
     plans = tmp_path / "engines" / "plans"
     plans.mkdir(parents=True)
     slow = ReferenceLoader("onnxruntime-cuda", seconds=0.03)
-    fake, real = gpu_with_tensorrt(plans, ReferenceLoader(), slow)._runtimes, app.runtimes
-    monkeypatch.setattr(app, "runtimes", lambda settings, device: fake if device == "cuda:0" else real(settings, device))
-    monkeypatch.setattr(app, "EngineBuilds", lambda cache: builds(cache, fault="waits"))
+    fake, real = gpu_with_tensorrt(plans, ReferenceLoader(), slow)._runtimes, model_serving.runtimes
+    monkeypatch.setattr(model_serving, "runtimes", lambda settings, device: fake if device == "cuda:0" else real(settings, device))
+    monkeypatch.setattr(model_serving, "EngineBuilds", lambda cache: builds(cache, fault="waits"))
     monkeypatch.setattr(gpu_monitor.GpuMonitor, "_open", lambda self, device: None)
     async with (
         running_application(tmp_path / "models", tmp_path, device="cuda:0", engine="auto") as application,
