@@ -9,12 +9,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from enum import StrEnum
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bridge.database.port import Database
 from bridge.errors import PermanentError
 from bridge.inference.values import Alias, LabClassification, LabTest, MatchStatus
 from bridge.job import Write
+
+if TYPE_CHECKING:
+    # The command line names the states without a database.
+    from bridge.database.port import Database
 
 _SQL = Path(__file__).parent / "sql"
 _ID_DIGITS = 10
