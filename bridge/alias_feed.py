@@ -13,6 +13,7 @@ from bridge.inference.client import InferenceClient
 from bridge.inference.credentials import ServerTrust
 from bridge.inference.replicas import host_of, replicas
 from bridge.inference.values import Alias, RetryPolicy
+from bridge.pauses import stopped
 from bridge.records.lab_reviews import LabReviews
 
 _log = structlog.get_logger()
@@ -41,11 +42,7 @@ class AliasFeed:
                 await self.tell(await self._reviews.decided())
             except BridgeError as error:
                 _log.warning("aliases_not_told", error=str(error))
-            try:
-                async with asyncio.timeout(self._every_seconds * random.uniform(0.8, 1.2)):  # noqa: S311  (no secret)
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await stopped(stop, self._every_seconds * random.uniform(0.8, 1.2))  # noqa: S311  (no secret)
 
     async def tell_strictly(self, alias: Alias) -> int:
         """Tell each server one name now; returns how many there are.

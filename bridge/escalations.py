@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -15,6 +14,7 @@ import structlog
 
 from bridge.errors import BridgeError, PermanentError
 from bridge.job import Event
+from bridge.pauses import stopped
 from bridge.redis.access import RedisAccess, Script
 from bridge.reviews import ReviewService
 
@@ -59,8 +59,7 @@ class EscalationList:
                     pass
             except BridgeError as error:
                 _log.warning("escalations_delayed", reason=str(error))
-            with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(stop.wait(), self._interval)
+            await stopped(stop, self._interval)
 
     async def hand_over(self) -> bool:
         """Hand the first case over; false when there is none, another program has its turn, or the service does not take it now."""

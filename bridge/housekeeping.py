@@ -8,6 +8,7 @@ import random
 import structlog
 
 from bridge.ledger.port import Pruner
+from bridge.pauses import stopped
 
 _log = structlog.get_logger()
 
@@ -30,7 +31,7 @@ class Housekeeper:
     async def run(self, stop: asyncio.Event) -> None:
         """Prune until `stop`."""
         pause = min(self._round_seconds, _FIRST_ROUND_SECONDS)
-        while not await _stopped(stop, random.uniform(pause / 2, pause)):  # noqa: S311  (no secret)
+        while not await stopped(stop, random.uniform(pause / 2, pause)):  # noqa: S311  (no secret)
             pause = self._round_seconds
             await self._round(stop)
 
@@ -39,19 +40,9 @@ class Housekeeper:
         try:
             while found := await self._pruner.prune(keep_seconds=self._keep_seconds):
                 removed += found
-                if await _stopped(stop, _BREATH_SECONDS):
+                if await stopped(stop, _BREATH_SECONDS):
                     break
         except Exception as error:
             _log.warning("pruning_failed", error=f"{type(error).__name__}: {error}")
         if removed:
             _log.info("pruned", rows=removed)
-
-
-async def _stopped(stop: asyncio.Event, seconds: float) -> bool:
-    """Wait so long, unless stopped; returns whether."""
-    try:
-        async with asyncio.timeout(seconds):
-            await stop.wait()
-    except TimeoutError:
-        return False
-    return True

@@ -88,17 +88,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         services=[inference, *task_services(settings, models, labs, metrics)],
         lifecycle=lifecycle,
         intercept=traces.around(calls.wrap) if traces else calls.wrap,
-        connection=Connection(
-            max_connections=settings.max_connections,
-            max_message_bytes=settings.max_message_bytes,
-            max_streams=settings.max_streams,
-            max_bytes_arriving=settings.max_bytes_in_flight,
-            receive_seconds=settings.receive_seconds,
-            send_seconds=settings.send_seconds,
-            idle_seconds=settings.connection_idle_seconds,
-            age_seconds=settings.connection_age_seconds,
-            compression=settings.response_compression,
-        ),
+        connection=_connection(settings),
         metrics=ConnectionMetrics(registry, limit_refused=metrics.limit_refused),
         tls=security.tls,
     )
@@ -148,6 +138,20 @@ def _security(settings: Settings) -> SecurityOptions:
         tls_client_permissions=settings.tls_client_permissions,
         tokens=settings.tokens_file,
         insecure=settings.insecure,
+    )
+
+
+def _connection(settings: Settings) -> Connection:
+    return Connection(
+        max_connections=settings.max_connections,
+        max_message_bytes=settings.max_message_bytes,
+        max_streams=settings.max_streams,
+        max_bytes_arriving=settings.max_bytes_in_flight,
+        receive_seconds=settings.receive_seconds,
+        send_seconds=settings.send_seconds,
+        idle_seconds=settings.connection_idle_seconds,
+        age_seconds=settings.connection_age_seconds,
+        compression=settings.response_compression,
     )
 
 

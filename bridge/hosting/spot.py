@@ -16,6 +16,7 @@ import structlog
 
 from bridge.errors import TransientError
 from bridge.hosting.metadata import LocalService
+from bridge.pauses import stopped
 
 _log = structlog.get_logger()
 _TOKEN_PATH = "/latest/api/token"  # noqa: S105
@@ -61,11 +62,7 @@ class SpotWatch:
         `noticed`: called once for each kind of notice.
         """
         while not stop.is_set() and not await self.look(noticed):
-            try:
-                async with asyncio.timeout(self._every_seconds):
-                    await stop.wait()
-            except TimeoutError:
-                continue
+            await stopped(stop, self._every_seconds)
 
     async def look(self, noticed: Callable[[Notice], None]) -> bool:
         """Ask once; whether the instance is to be taken."""

@@ -13,6 +13,7 @@ from uuid import UUID
 from bridge.database.port import Database
 from bridge.errors import ConfigurationError
 from bridge.job import Write
+from bridge.records.text import json_text
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -166,8 +167,7 @@ class ConsensusRecords:
 
 
 def _json(value: Any) -> str | None:
-    # NUL is the one character that PostgreSQL's JSON does not take.
-    return None if value is None else json.dumps(value, ensure_ascii=False).replace("\\u0000", "\\ufffd")
+    return None if value is None else json_text(value)
 
 
 def _decoded(name: str, value: Any) -> Any:

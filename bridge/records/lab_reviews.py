@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.errors import PermanentError
 from bridge.inference.values import Alias, LabClassification, LabTest, MatchStatus
 from bridge.job import Write
+from bridge.records.text import json_text
 
 if TYPE_CHECKING:
     # The command line names the states without a database.
@@ -78,25 +79,13 @@ class LabReviews:
 
     def noted(self, tests: Sequence[LabTest], answers: Sequence[LabClassification], *, catalogue: str) -> tuple[Write, ...]:
         """What keeps those names whose code is not believed. `answers`: what was found, in the order of the tests."""
-        seen: Counter[str] = Counter()
-        rows: dict[str, dict[str, Any]] = {}
-        for test, answer in zip(tests, answers, strict=True):
-            if answer.status is MatchStatus.MATCHED:
-                continue
-            key = _id(test)
-            seen[key] += 1
-            rows[key] = {"id": key, "name": test.name, "unit": test.unit, "specimen": test.specimen, "catalogue": catalogue}
-            rows[key]["candidates"] = json.dumps([asdict(_candidate(each)) for each in answer.candidates], ensure_ascii=False)
-        if not rows:
-            return ()
-        # In one order, lest two workers wait for each other.
-        content = json.dumps([{**rows[key], "seen": seen[key]} for key in sorted(rows)], ensure_ascii=False)
-        return (Write(statement=self._sql["note"].text, values={"rows": content.replace("\\u0000", "\\ufffd")}),)
+        rows = _rows(tests, answers, catalogue)
+        return (Write(statement=self._sql["note"].text, values={"rows": json_text(rows)}),) if rows else ()
 
     async def note(self, tests: Sequence[LabTest], answers: Sequence[LabClassification], *, catalogue: str) -> None:
         """Keep them now. Raises `TransientError`."""
-        for write in self.noted(tests, answers, catalogue=catalogue):
-            await self._database.change(self._sql["note"], write.values)
+        if rows := _rows(tests, answers, catalogue):
+            await self._database.change(self._sql["note"], {"rows": json_text(rows)})
 
     async def waiting(self, state: ReviewState, *, limit: int) -> Sequence[LabReview]:
         """The names in one state, the most often printed first. Raises `TransientError`."""
@@ -124,6 +113,26 @@ class LabReviews:
             aliases += [Alias(**{field: row[field] for field in ("name", "code", "unit", "specimen")}) for row in rows]
             after = rows[-1]["id"]
         return aliases
+
+
+def _rows(tests: Sequence[LabTest], answers: Sequence[LabClassification], catalogue: str) -> list[dict[str, Any]]:
+    """One row a name that waits, in one order, lest two workers wait for each other."""
+    seen: Counter[str] = Counter()
+    rows: dict[str, dict[str, Any]] = {}
+    for test, answer in zip(tests, answers, strict=True):
+        if answer.status is MatchStatus.MATCHED:
+            continue
+        key = _id(test)
+        seen[key] += 1
+        rows[key] = {
+            "id": key,
+            "name": test.name,
+            "unit": test.unit,
+            "specimen": test.specimen,
+            "candidates": json.dumps([asdict(_candidate(each)) for each in answer.candidates], ensure_ascii=False),
+            "catalogue": catalogue,
+        }
+    return [{**rows[key], "seen": seen[key]} for key in sorted(rows)]
 
 
 def _id(test: LabTest) -> str:

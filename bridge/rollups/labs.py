@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import json
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
@@ -12,6 +11,7 @@ from bridge.database.port import Database
 from bridge.errors import PermanentError
 from bridge.inference.values import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
+from bridge.records.text import json_text
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables
 
@@ -56,7 +56,7 @@ class LabRollup:
         known = {(row["test_name"], row["test_value"]) for row in await self._tables.look("reported", user=user, document=document)}
         missing = [test for test in map(_columns, tests) if (test["test_name"].lower(), test["test_value"] or "") not in known]
         if missing:
-            await self._tables.write("report", user=user, document=document, tests=_json(missing))
+            await self._tables.write("report", user=user, document=document, tests=json_text(missing))
         whole = Rolled()
         while (found := await self._roll(user, document=document)) != Rolled():
             whole += found
@@ -96,7 +96,7 @@ class LabRollup:
 
     async def _take(self, user: int, told: Sequence[Mapping[str, Any]]) -> Rolled:
         try:
-            await self._tables.change(user, ["take"], rows=_json(told))
+            await self._tables.change(user, ["take"], rows=json_text(told))
         except PermanentError as error:
             if len(told) == 1:
                 return await self._tables.fail(told[0]["id"], str(error))
@@ -180,7 +180,3 @@ def _day(text: str | None) -> str | None:
         return date.fromisoformat((text or "")[:10]).isoformat()
     except ValueError:
         return None
-
-
-def _json(value: Any) -> str:
-    return json.dumps(value, ensure_ascii=False).replace("\\u0000", "\\ufffd")

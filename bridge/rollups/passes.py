@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 from collections.abc import Sequence
 
 import structlog
 
 from bridge.errors import OverloadError, TransientError
+from bridge.pauses import stopped
 from bridge.rollups.port import Rolled, Rollup
 
 _log = structlog.get_logger()
@@ -47,5 +47,4 @@ async def for_ever(rollups: Sequence[Rollup], *, stop: asyncio.Event, interval: 
         except (TransientError, OverloadError) as error:
             _log.warning("rollup_delayed", error=str(error))
             pause = min(interval, _TROUBLE_SECONDS)
-        with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(stop.wait(), pause)
+        await stopped(stop, pause)

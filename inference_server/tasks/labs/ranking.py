@@ -15,7 +15,7 @@ from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.ranker import Ranker, judged, read_ranker, shares_of
 from inference_server.tasks.labs.rerank import EntryTable, Features, Weights
 from inference_server.tasks.labs.retrieve import Query, Retrieved
-from inference_server.tasks.labs.signals import Signals
+from inference_server.tasks.labs.signals import HAS_METHOD, Signals
 
 _log = structlog.get_logger()
 _AXES = len(Weights().vector())
@@ -65,7 +65,7 @@ class LearnedRanking:
         second = int(order[1]) if len(order) > 1 else None
         inputs = judged(columns, shares, self._table.group[found.entries[kept]], int(order[0]), second)
         exact, known = float(self._ranker.exact.shares(inputs)), float(self._ranker.known.shares(inputs))
-        exact *= self._doubt(int(found.entries[kept[order[0]]]))
+        exact *= self._doubt(int(found.entries[kept[order[0]]]), bool(columns[order[0], HAS_METHOD]))
         # What the first does not take is the others' by their shares, and none looks surer than the first.
         rest = max(float(1 - shares[order[0]]), 1e-6)
         confidences = np.minimum(shares[order] / rest * known * (1 - exact), exact)
@@ -73,10 +73,10 @@ class LearnedRanking:
         order = order[:count]
         return Ranked(order=kept[order], confidences=confidences[:count], known=known, axes=columns[order, :_AXES])
 
-    def _doubt(self, first: int) -> float:
+    def _doubt(self, first: int, has_method: bool) -> float:
         if not self._signals.has_twin[first]:
             return 1.0
-        return _DOUBT_OF_METHOD if self._signals.has_method[first] else _DOUBT_WITHOUT
+        return _DOUBT_OF_METHOD if has_method else _DOUBT_WITHOUT
 
 
 @dataclass(frozen=True, kw_only=True)

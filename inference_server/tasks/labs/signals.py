@@ -65,6 +65,7 @@ PAIRED = (
 )
 COLUMNS = (*(field.name for field in fields(Weights)), *PAIRED, "prior", *FACTS)
 PRIOR = COLUMNS.index("prior")
+HAS_METHOD = COLUMNS.index("has a method")
 
 
 class Signals:
@@ -79,7 +80,6 @@ class Signals:
         self.facts[:, -1] = np.log1p(sizes[table.group]) / 5
         self.ranked = np.array([entry.rank > 0 for entry in entries], np.float32)
         self.has_twin = _with_twins(entries)
-        self.has_method = np.array([bool(entry.method) for entry in entries], bool)
         self._classes = [entry.loinc_class for entry in entries]
         self._systems = [entry.system.lower() for entry in entries]
         self._kinds, self._kind_of = _kinds(self._classes, self._systems)
