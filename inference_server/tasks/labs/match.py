@@ -178,15 +178,20 @@ class Matcher:
         return candidates, ranked.known
 
     def _may_mean(self, query: Query, alias: Alias) -> bool:
-        """A reviewed name gives way to a specimen or unit that its code cannot have."""
+        """A reviewed name gives way to a specimen or unit that its code cannot have, unless it was reviewed for that very one.
+
+        A name that was reviewed for a specimen says nothing where none is told.
+        """
         code = self._catalogue.current(alias.code)
-        if not code:
+        same_specimen = bool(alias.specimen) and spelling(alias.specimen) == spelling(query.test.specimen)
+        if not code or (alias.specimen and not same_specimen and not query.parsed.specimens):
             return False
         place: NDArray[np.int32] = np.array([self._catalogue.by_code[code]], np.int32)
         zero = np.zeros(1, np.float32)
         features = self._catalogue.table.features(query.parsed, query.test.unit, place, zero, zero, zero)[0]
         wrong_unit = features[column("property")] < 0 and not alias.unit
-        return not (features[column("specimen")] < 0 or wrong_unit)
+        wrong_specimen = features[column("specimen")] < 0 and not same_specimen
+        return not (wrong_specimen or wrong_unit)
 
     def _judge(self, query: Query, ranked: list[Candidate], top: int, known: float) -> Match:
         candidates = tuple(ranked[:top])

@@ -168,6 +168,23 @@ def test_a_reviewed_name_gives_way_to_a_specimen_or_unit_that_its_code_cannot_ha
     assert ["2345-7", "14749-6", "2350-7"] == codes
 
 
+def test_a_name_reviewed_for_a_specimen_says_nothing_where_none_or_another_is_told(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    aliases.upsert([Alias(name="Glukosa", code="2350-7", unit="mg/dL", specimen="Urine")])
+    found = {
+        specimen: match(catalogue, aliases, PrintedTest(name="Glukosa", unit="mg/dL", specimen=specimen)).candidates[0]
+        for specimen in ("", "Serum", "Tabung 4", "URINE", "urine sewaktu")
+    }
+    assert ["2345-7", "2345-7", "2345-7", "2350-7", "2350-7"] == [each.entry.code for each in found.values()]
+    assert ("alias",) == found["URINE"].reasons
+    assert "alias" not in found[""].reasons
+
+
+def test_what_a_person_said_of_a_specimen_holds_though_the_code_has_another(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    aliases.upsert([Alias(name="Glukosa", code="2350-7", unit="mg/dL", specimen="Serum")])
+    found = match(catalogue, aliases, PrintedTest(name="Glukosa", unit="mg/dL", specimen="serum"))
+    assert (Status.MATCHED, "2350-7") == (found.status, found.candidates[0].entry.code)
+
+
 @pytest.mark.parametrize(
     ("printed", "category"),
     [
