@@ -18,12 +18,17 @@ from obstore.store import LocalStore, from_url
 from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from obstore import Bytes as Buffer
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
 # Bytes of the name of a file or folder; no file system takes more.
 _LONGEST_NAME = 255
 _COPY_BYTES = 8 * 1024 * 1024
+# Bytes between two ranges that are read with them in one request: what writers leave for alignment.
+_MOST_GAP_BYTES = 512
 # What the operating system says of a place that another try will not find any better.
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -97,6 +102,13 @@ class Storage:
         """Read `length` bytes from `start` of an object that `open` found. Raises `Unavailable`."""
         try:
             return bytes(await obstore.get_range_async(found.store, found.key, start=start, length=length))
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+
+    async def read_ranges(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
+        """Read several ranges of an object that `open` found, neighbours in one request and nothing between others. Raises `Unavailable`."""
+        try:
+            return await obstore.get_ranges_async(found.store, found.key, starts=starts, ends=ends, coalesce=_MOST_GAP_BYTES)
         except (BaseError, OSError) as error:
             raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
 

@@ -13,7 +13,6 @@ from inference_server.tasks.slides.readers.image import ImageReader
 from inference_server.tasks.slides.readers.openslide import OpenSlideReader
 from inference_server.tasks.slides.readers.port import NotThisReader, SlideReader
 from inference_server.tasks.slides.readers.tiff import TiffReader
-from inference_server.tasks.slides.readers.tiff_tags import check_tags
 from inference_server.tasks.slides.values import SlideLimits
 
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
@@ -40,8 +39,7 @@ async def open_slide(storage: Storage, uri: str, limits: SlideLimits) -> AsyncIt
 async def _open(storage: Storage, found: StoredObject, head: bytes, limits: SlideLimits, stack: contextlib.AsyncExitStack) -> SlideReader:
     if head.startswith(_TIFF):
         try:
-            await check_tags(storage, found, head)
-            return await TiffReader.open(found, limits)
+            return await TiffReader.open(storage, found, head, limits)
         except NotThisReader as error:
             reason = str(error)
     else:
