@@ -46,7 +46,14 @@ KINDS = {
 
 
 def write_large_slide(
-    path: Path, *, edge: int = EDGE, kind: str = "rgb", mpp: float = 0.25, factor: int = 2, share: float = _SHARE, source: Path | None = None
+    path: Path,
+    *,
+    edge: int = EDGE,
+    kind: str = "rgb",
+    mpp: float = 0.25,
+    factor: int = 2,
+    share: float = _SHARE,
+    source: Path | None = None,
 ) -> Path:
     """Write one. `factor`: between levels, 2 or 4; `share`: of the tiles that are tissue; `source`: a slide to cut the tissue from."""
     drawing = _Drawing(edge=edge, kind=KINDS[kind], factor=factor, share=share, tissue=_picture(source))

@@ -68,6 +68,7 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
     # Only a server of slides has their readers in memory; the same for documents.
     from inference_server.service.slides import SlideServicer
     from inference_server.tasks.slides.analysis import SlideAnalyzer
+    from inference_server.tasks.slides.readers.staging import Staging
     from inference_server.tasks.slides.values import SlideLimits
 
     limits = SlideLimits(
@@ -77,7 +78,9 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
         most_request_pixels=settings.max_request_pixels,
         most_staged_bytes=settings.max_staged_bytes,
     )
-    servicer = SlideServicer(SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits))
+    staging = Staging(storage, most_bytes=limits.most_staged_bytes, folder=settings.staging)
+    analyzer = SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits, staging=staging)
+    servicer = SlideServicer(analyzer)
     return Service(
         name=SLIDES,
         add_to=partial(slides_pb2_grpc.add_SlideServiceServicer_to_server, servicer),

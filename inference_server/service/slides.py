@@ -50,6 +50,7 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
             output_uri=request.output_uri,
             mpp=request.mpp if request.HasField("mpp") else None,
             tile_size=request.tile_size,
+            apply_icc_profile=request.apply_icc_profile,
             request_id=request.request_id,
             checkpoints=request.checkpoints,
             resume_uris=tuple(request.resume.part_uris),

@@ -137,7 +137,9 @@ class _Connection(asyncio.Protocol):
 
     def _write(self, status: str, body: bytes, more: str = "", *, length: int | None = None, count: bool = True) -> None:
         assert self._transport
-        self._transport.write(f"HTTP/1.1 {status}\r\n{more}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body)
+        self._transport.write(
+            f"HTTP/1.1 {status}\r\n{more}Content-Length: {len(body) if length is None else length}\r\n\r\n".encode() + body
+        )
         if count:
             _Connection.sent_requests += 1
             _Connection.sent_bytes += len(body)

@@ -101,7 +101,9 @@ def write_jpeg2000_svs(path: Path, levels: Sequence[Pixels], *, compression: int
     for number, pixels in enumerate(levels):
         tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=compression, photometric=2)
         tags += described(f"Aperio Image Library v11\r\n({tile}x{tile}) J2K|AppMag = 20|MPP = 0.5") if number == 0 else []
-        stored = (Image.fromarray(each).convert("YCbCr") if compression == 33003 else Image.fromarray(each) for each in _tiles(pixels, tile))
+        stored = (
+            Image.fromarray(each).convert("YCbCr") if compression == 33003 else Image.fromarray(each) for each in _tiles(pixels, tile)
+        )
         directories.append((tags, [_jpeg2000(each, lossless=lossless) for each in stored]))
     return write_tiff(path, directories, big=False)
 
@@ -110,7 +112,9 @@ def _jpeg2000(picture: Image.Image, *, lossless: bool) -> bytes:
     file = io.BytesIO()
     # What is stored are three planes, whatever they mean; only R, G, B gain by being mixed.
     planes = Image.frombytes("RGB", picture.size, picture.tobytes())
-    planes.save(file, "JPEG2000", no_jp2=True, irreversible=not lossless, mct=int(picture.mode == "RGB"), quality_layers=[0 if lossless else 20])
+    planes.save(
+        file, "JPEG2000", no_jp2=True, irreversible=not lossless, mct=int(picture.mode == "RGB"), quality_layers=[0 if lossless else 20]
+    )
     return file.getvalue()
 
 

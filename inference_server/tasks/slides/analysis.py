@@ -17,8 +17,10 @@ from inference_server.tasks.slides import artifacts, checkpoints, he_baseline, m
 from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
 from inference_server.tasks.slides.events import EventStream, Pulse
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, TileAnalysis
+from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
+from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
 from inference_server.tasks.slides.survey import Slide, outline
 from inference_server.tasks.slides.table import TileRows
@@ -41,16 +43,19 @@ _SILENCE_SECONDS = 20.0
 class SlideAnalyzer:
     """Analyses slides with the models of a repository."""
 
-    def __init__(self, *, inference: Inference, storage: Storage, models: Path, limits: SlideLimits | None = None) -> None:
-        """`models`: the repository's folder, where the manifests of tile models lie."""
+    def __init__(
+        self, *, inference: Inference, storage: Storage, models: Path, limits: SlideLimits | None = None, staging: Staging | None = None
+    ) -> None:
+        """`models`: the repository's folder, where the manifests of tile models lie; `staging`: copies of remote slides."""
         self._inference = inference
         self._storage = storage
         self._models = models
         self._limits = limits or SlideLimits()
+        self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
 
     async def info(self, slide_uri: str) -> SlideFacts:
         """What a slide is, from its headers. Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `Unavailable`."""
-        async with open_slide(self._storage, slide_uri, self._limits) as reader:
+        async with open_slide(self._storage, slide_uri, self._limits, self._staging) as reader:
             return reader.facts
 
     def analyze(self, request: AnalysisRequest, caller: Caller) -> AsyncGenerator[Event]:
@@ -94,7 +99,8 @@ class SlideAnalyzer:
             for name in artifacts.MEDIA_TYPES:
                 await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
         await emit(Progress(stage="opening"))
-        async with open_slide(self._storage, request.slide_uri, self._limits) as reader:
+        async with open_slide(self._storage, request.slide_uri, self._limits, self._staging) as opened:
+            reader = with_managed_colours(opened) if request.apply_icc_profile else opened
             run, journal = await (await self._runs(reader, request, plan, classifier, emit)).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
@@ -108,7 +114,11 @@ class SlideAnalyzer:
         self, reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, classifier: TileClassifier | None, emit: Emit
     ) -> Runs:
         outlined = outline(reader, request, plan, self._limits)
-        settings = {"mpp": request.mpp, **(classifier.manifest.model_dump() if classifier else {})}
+        settings = {
+            "mpp": request.mpp,
+            "icc_profile": request.apply_icc_profile,
+            **(classifier.manifest.model_dump() if classifier else {}),
+        }
         fingerprint = checkpoints.fingerprint(
             slide=await self._storage.open(request.slide_uri),
             plan=plan,

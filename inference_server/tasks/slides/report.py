@@ -102,6 +102,7 @@ def _slide(facts: SlideFacts, mpp: tuple[float, float], request: AnalysisRequest
         "objective_power": facts.objective_power,
         "bounds_x": facts.bounds_x,
         "bounds_y": facts.bounds_y,
+        "icc_profile_applied": request.apply_icc_profile and bool(facts.icc_profile),
     }
 
 

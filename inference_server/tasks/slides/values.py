@@ -28,7 +28,7 @@ class SlideLimits:
     most_request_pixels: int = 64 * 1024 * 1024
     # Bytes of decoded tiles kept for their neighbours, per analysis.
     cache_bytes: int = 128 * 1024 * 1024
-    # Bytes of a remote slide that may be copied to local disk for OpenSlide.
+    # Bytes of remote slides that may lie on local disk for OpenSlide.
     most_staged_bytes: int = 20 * 1024**3
     # Model calls in flight, per analysis.
     calls_in_flight: int = 4
@@ -86,6 +86,8 @@ class SlideFacts:
     # Origin of the scanned region in level-0 pixels.
     bounds_x: int = 0
     bounds_y: int = 0
+    # The ICC profile of its colours; empty when the file has none.
+    icc_profile: bytes = field(default=b"", repr=False)
 
     @property
     def width(self) -> int:
@@ -111,6 +113,8 @@ class AnalysisRequest:
     mpp: float | None = None
     # Edge of the tiles in pixels of the analysis; 0 for the analysis' own.
     tile_size: int = 0
+    # Whether colours are brought to sRGB by the slide's ICC profile.
+    apply_icc_profile: bool = False
     # Names this run to its caller.
     request_id: str = ""
     # Whether parts are saved, from which another run may go on.

@@ -192,6 +192,7 @@ class AnalyzeSlideRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    APPLY_ICC_PROFILE_FIELD_NUMBER: _builtins.int
     slide_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     analysis: _builtins.str
@@ -210,6 +211,8 @@ class AnalyzeSlideRequest(_message.Message):
     """0 for the default; lower numbers go first, as in Triton."""
     checkpoints: _builtins.bool
     """Whether to save, as parts, what has been found so far. They lie under output_uri, or are streamed as chunks when it is empty."""
+    apply_icc_profile: _builtins.bool
+    """Whether to bring colours to sRGB by the slide's ICC profile first; a slide without one is taken as sRGB."""
     @_builtins.property
     def resume(self) -> Global___SlideResume:
         """What an earlier run of the same request saved; the analysis goes on from there."""
@@ -226,10 +229,11 @@ class AnalyzeSlideRequest(_message.Message):
         priority: _builtins.int = ...,
         checkpoints: _builtins.bool = ...,
         resume: Global___SlideResume | None = ...,
+        apply_icc_profile: _builtins.bool = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "apply_icc_profile", b"apply_icc_profile", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mpp: _TypeAlias = _typing.Literal["mpp"]  # noqa: Y015
     _WhichOneofArgType__mpp: _TypeAlias = _typing.Literal["_mpp", b"_mpp"]  # noqa: Y015

@@ -1,4 +1,7 @@
-"""Tiled TIFF (Aperio SVS, generic, OME), read by range requests from disk or any object store. With `tiles` alone in importing async-tiff."""
+"""Tiled TIFF (Aperio SVS, generic, OME), read by range requests from disk or any object store.
+
+With `tiles` alone in importing async-tiff.
+"""
 
 from __future__ import annotations
 
@@ -16,8 +19,8 @@ from inference_server.storage import Storage, StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_headers import NDPI_FORMAT, SHIFT, XMP, read_headers
-from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel
+from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, NDPI_FORMAT, SHIFT, XMP, read_headers
+from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, PhotometricInterpretation.BlackIsZero})
@@ -37,7 +40,7 @@ class TiffReader:
 
     @classmethod
     async def open(cls, storage: Storage, found: StoredObject, head: bytes, limits: SlideLimits) -> TiffReader:
-        """Read the headers only; `head`: the first bytes. Raises `NotThisReader`, and `InvalidSlide` when the file is damaged or too large."""
+        """Read the headers only; `head`: the first bytes. Raises `NotThisReader`, and `InvalidSlide` for a damaged or too large file."""
         headers = await read_headers(storage, found, head)
         ranges = Ranges(storage, found, headers)
         with _translated(found.uri):
@@ -45,7 +48,9 @@ class TiffReader:
             directories = list(tiff.ifds)
         if not directories:
             raise InvalidSlide(f"{found.uri} is a TIFF without any image; it is damaged. Copy or export it again.")
-        return await asyncio.to_thread(cls._from_directories, found, directories, limits, ranges)
+        reader = await asyncio.to_thread(cls._from_directories, found, directories, limits, ranges)
+        await reader._check_planes(storage, found)
+        return reader
 
     @classmethod
     def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits, ranges: Ranges) -> TiffReader:
@@ -73,6 +78,12 @@ class TiffReader:
             return [stored.decode(fetched[place], shape) if place in fetched else white for place in places]
 
         return await asyncio.to_thread(decode)
+
+    async def _check_planes(self, storage: Storage, found: StoredObject) -> None:
+        """Raise `NotThisReader` for JPEG 2000 whose colours have fewer pixels, which Pillow does not read."""
+        place = self._levels[0].first_jpeg2000()
+        if place and is_subsampled(await storage.read_range(found, *place)):
+            raise NotThisReader(f"{found.uri} is JPEG 2000 with planes of several sizes")
 
     async def _fetch(self, stored: StoredLevel, places: list[tuple[int, int]]) -> list[Any]:
         if not places:
@@ -115,6 +126,11 @@ def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
 def _xmp(directory: Any) -> str:
     value = directory.other_tags.get(XMP, "")
     return bytes(value[:4000]).decode("latin-1") if isinstance(value, (list, bytes)) else str(value)[:4000]
+
+
+def _profile(directory: Any) -> bytes:
+    value = directory.other_tags.get(ICC_PROFILE, b"")
+    return bytes(value) if isinstance(value, (list, bytes)) else b""
 
 
 def _check_bounds(uri: str, directory: Any, limits: SlideLimits) -> None:
@@ -182,6 +198,7 @@ def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:
         mpp_x=mpp_x,
         mpp_y=mpp_y,
         objective_power=resolution.from_aperio(description, "AppMag") if aperio else None,
+        icc_profile=_profile(base),
     )
 
 

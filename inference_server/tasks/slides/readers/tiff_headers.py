@@ -9,7 +9,7 @@ at `SHIFT`. Levels that OME-TIFF keeps in directories below the first one follow
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np

@@ -41,6 +41,7 @@ _SOI = b"\xff\xd8"
 _ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
 _JFIF = b"\xff\xe0"
 # A codestream of JPEG 2000, and a file that holds one.
+_BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
 
 
@@ -96,6 +97,13 @@ class StoredLevel:
             byte_counts=np.array(directory.tile_byte_counts, np.int64),
         )
 
+    def first_jpeg2000(self) -> tuple[int, int] | None:
+        """Start and length of the beginning of the first tile in JPEG 2000; None where there is none."""
+        scanned = np.flatnonzero(self.byte_counts)
+        if self.compression not in _JPEG2000 or not len(scanned):
+            return None
+        return self.directory.tile_offsets[scanned[0]] - SHIFT, int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
+
     def decode(self, tile: Any, shape: Level) -> Pixels | None:
         """The pixels of a tile that async-tiff fetched; None where its bytes are damaged. Blocks."""
         try:
@@ -137,8 +145,7 @@ class StoredLevel:
                 raise ValueError("a tile of another size")
             pixels = np.asarray(picture.convert("RGB") if picture.mode == "L" else picture)
         coded_apart = self.compression == _JPEG2000_YCBCR or self.photometric == PhotometricInterpretation.YCbCr
-        # Planes of fewer pixels for colour are told apart by Pillow, which then gives R, G, B.
-        return _rgb_of(pixels) if coded_apart and not _is_subsampled(data) else pixels
+        return _rgb_of(pixels) if coded_apart else pixels
 
     def _other(self, tile: Any) -> Pixels:
         pixels = np.asarray(tile.decode_sync(decoder_registry=async_tiff.DecoderRegistry()))
@@ -152,11 +159,14 @@ class StoredLevel:
         return np.ascontiguousarray(pixels)
 
 
-def _is_subsampled(data: bytes) -> bool:
-    """Whether a codestream has components of fewer pixels, as its SIZ segment says (ITU-T T.800, A.5.1)."""
+def is_subsampled(data: bytes) -> bool:
+    """Whether a codestream has components of fewer pixels, as its SIZ segment says (ITU-T T.800, A.5.1); `data`: it, or its beginning."""
+    if _CODESTREAM not in data:
+        return False
     siz = data.index(_CODESTREAM) + 4
     count = int.from_bytes(data[siz + 36 : siz + 38], "big")
-    return any(data[siz + 39 + 3 * number] != 1 or data[siz + 40 + 3 * number] != 1 for number in range(count))
+    steps = [data[siz + 39 + 3 * number : siz + 41 + 3 * number] for number in range(count)]
+    return any(step != b"\x01\x01" for step in steps if len(step) == 2)
 
 
 def _rgb_of(pixels: Pixels) -> Pixels:
@@ -169,4 +179,5 @@ def _rgb_of(pixels: Pixels) -> Pixels:
         luma + ((-22554 * blue - 46802 * red + half) >> 16),
         luma + ((116130 * blue + half) >> 16),
     )
-    return np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+    mixed: Pixels = np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+    return mixed
