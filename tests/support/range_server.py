@@ -57,6 +57,10 @@ class RangeServer:
         with urllib.request.urlopen(f"{self.url}/-/sent", timeout=10) as reply:
             return Sent(**json.load(reply))
 
+    def forget(self) -> None:
+        """Look at the folder afresh: files that were opened are kept open until then."""
+        urllib.request.urlopen(f"{self.url}/-/forget", timeout=10).close()
+
 
 @contextlib.contextmanager
 def range_server(folder: Path) -> Iterator[RangeServer]:
@@ -97,6 +101,10 @@ class _Connection(asyncio.Protocol):
         if path == "/-/sent":
             told = {"requests": _Connection.sent_requests, "body_bytes": _Connection.sent_bytes}
             self._write("200 OK", json.dumps(told).encode(), count=False)
+        elif path == "/-/forget":
+            while self._files:
+                os.close(self._files.popitem()[1])
+            self._write("200 OK", b"", count=False)
         elif "list-type" in (query := parse_qs(parts.query)):
             self._write("200 OK", self._listed(path.strip("/"), query.get("prefix", [""])[0]))
         else:

@@ -81,7 +81,7 @@ def write_jpeg_tiff(
     """
     directories = []
     for number, pixels in enumerate(levels):
-        tiles = [jpeg_tile(each, rgb_components=rgb_components, quality=quality) for each in _tiles(pixels, tile)]
+        tiles = [jpeg_tile(each, rgb_components=rgb_components, quality=quality) for each in tiles_of(pixels, tile)]
         tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=7, photometric=2 if rgb_components else 6)
         if shared_tables:
             tags.append(tables_tag(tiles[0]))
@@ -102,7 +102,7 @@ def write_jpeg2000_svs(path: Path, levels: Sequence[Pixels], *, compression: int
         tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=compression, photometric=2)
         tags += described(f"Aperio Image Library v11\r\n({tile}x{tile}) J2K|AppMag = 20|MPP = 0.5") if number == 0 else []
         stored = (
-            Image.fromarray(each).convert("YCbCr") if compression == 33003 else Image.fromarray(each) for each in _tiles(pixels, tile)
+            Image.fromarray(each).convert("YCbCr") if compression == 33003 else Image.fromarray(each) for each in tiles_of(pixels, tile)
         )
         directories.append((tags, [_jpeg2000(each, lossless=lossless) for each in stored]))
     return write_tiff(path, directories, big=False)
@@ -121,7 +121,7 @@ def _jpeg2000(picture: Image.Image, *, lossless: bool) -> bytes:
 def write_lzw_tiff(path: Path, pixels: Pixels, *, tile: int = 256) -> Path:
     """A tiled LZW TIFF."""
     tags = level_tags(pixels.shape[1], pixels.shape[0], number=0, tile=tile, compression=5, photometric=2)
-    return write_tiff(path, [(tags, [_lzw(each.tobytes()) for each in _tiles(pixels, tile)])], big=False)
+    return write_tiff(path, [(tags, [_lzw(each.tobytes()) for each in tiles_of(pixels, tile)])], big=False)
 
 
 def level_tags(width: int, height: int, *, number: int, tile: int, compression: int, photometric: int) -> list[Tag]:
@@ -207,7 +207,8 @@ def write_tiff(path: Path, directories: Iterable[tuple[list[Tag], Iterable[bytes
     return path
 
 
-def _tiles(pixels: Pixels, edge: int) -> Iterator[Pixels]:
+def tiles_of(pixels: Pixels, edge: int) -> Iterator[Pixels]:
+    """Square tiles, those at the right and bottom edges filled up."""
     height, width, _ = pixels.shape
     padded = np.pad(pixels, ((0, -height % edge), (0, -width % edge), (0, 0)), mode="edge")
     for y in range(0, height, edge):
@@ -216,6 +217,7 @@ def _tiles(pixels: Pixels, edge: int) -> Iterator[Pixels]:
 
 
 def jpeg_tile(pixels: Pixels, *, rgb_components: bool, quality: int) -> bytes:
+    """A JPEG without subsampling, of Y, Cb, Cr or of R, G, B as they are."""
     if rgb_components:
         planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
         return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality))
@@ -236,8 +238,10 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
 
 
 def jpeg_tables(data: bytes) -> bytes:
+    """Its segments of tables."""
     return b"".join(segment for marker, segment in _segments(data) if marker in (0xDB, 0xC4))
 
 
 def without_tables(data: bytes) -> bytes:
+    """All but its segments of tables."""
     return data[:2] + b"".join(segment for marker, segment in _segments(data) if marker not in (0xDB, 0xC4))

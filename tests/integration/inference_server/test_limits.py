@@ -163,7 +163,8 @@ async def _queue_bytes(folder: Path, models: ServingModels) -> None:
 
 
 async def _open(path: Path, **limits: int) -> None:
-    async with open_slide(Storage(read_roots=(str(path.parent),), write_roots=()), str(path), SlideLimits(**limits)):
+    storage = Storage(read_roots=(str(path.parent),), write_roots=())
+    async with open_slide(storage, str(path), SlideLimits(**limits), Staging(storage, most_bytes=0)):
         pass
 
 
