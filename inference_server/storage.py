@@ -136,7 +136,8 @@ class Storage:
         except (BaseError, OSError) as error:
             if found.uri.lower().startswith("http"):
                 raise InvalidInput(
-                    f"{found.uri} consists of several files, and a web server does not tell which. Put them into S3, GCS or Azure, or on disk."
+                    f"{found.uri} consists of several files, and a web server does not tell which. Put them into S3, GCS or Azure, or on "
+                    "disk."
                 ) from error
             raise Unavailable(f"storage failed while the files beside {found.uri} were listed ({_reason(error)}); try again.") from error
         return listed

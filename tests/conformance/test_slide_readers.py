@@ -238,5 +238,5 @@ async def test_a_slide_without_a_profile_keeps_its_colours(path: Path) -> None:
 async def test_a_profile_that_cannot_be_applied_is_told(tmp_path: Path, profile: bytes) -> None:
     path = write_svs(tmp_path / "slide.svs", PICTURE, profile=profile)
     async with on_disk(path) as reader:
-        with pytest.raises(InvalidSlide, match="ICC profile that cannot be applied.*Leave apply_icc_profile out"):
+        with pytest.raises(InvalidSlide, match=r"ICC profile that cannot be applied.*Leave apply_icc_profile out"):
             with_managed_colours(reader)
