@@ -69,7 +69,8 @@ def coarser(facts: SlideFacts, grid: Grid, factor: int) -> Grid:
 
 async def read_cells(regions: Regions, grid: Grid, x: int, y: int, width: int, height: int) -> Pixels:
     """Height × width × RGB means of cells from (x, y), which may lie outside of the grid."""
-    return (await read_all_cells(regions, grid, [(x, y)], width, height))[0]
+    cells: Pixels = (await read_all_cells(regions, grid, [(x, y)], width, height))[0]
+    return cells
 
 
 async def read_all_cells(regions: Regions, grid: Grid, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:

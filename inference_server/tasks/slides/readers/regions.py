@@ -51,10 +51,11 @@ class Regions:
 
         Raises `InvalidSlide` for more pixels than one read may hold in memory.
         """
-        return (await self.read_all(level, [(x, y)], width, height))[0]
+        pixels: Pixels = (await self.read_all(level, [(x, y)], width, height))[0]
+        return pixels
 
     async def read_all(self, level: int, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:
-        """Regions of one size as `read` gives them, corners × height × width × RGB; what they share is read once, and all of it together."""
+        """Regions of one size as `read` gives them, corners × height × width × RGB; all that they need is read together."""
         if width * height > _MOST_PIXELS:
             raise InvalidSlide(
                 f"{self.facts.uri} has no level near the resolution of the analysis: {width} × {height} px would be read at once. "
