@@ -42,6 +42,11 @@ class Regions:
         self.unreadable: set[Place] = set()
 
     @property
+    def reader(self) -> SlideReader:
+        """What reads the stored tiles."""
+        return self._reader
+
+    @property
     def facts(self) -> SlideFacts:
         """What the slide is."""
         return self._reader.facts

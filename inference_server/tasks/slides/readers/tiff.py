@@ -71,7 +71,7 @@ class TiffReader:
         """Fetch compressed tiles by coalesced range requests and decode them in a thread."""
         stored, shape = self._levels[level], self._facts.levels[level]
         scanned = [place for place in places if stored.byte_counts[place[1] * shape.columns + place[0]] > 0]
-        fetched = dict(zip(scanned, await self._fetch(stored, scanned), strict=True))
+        fetched = dict(zip(scanned, await self.fetch(level, scanned), strict=True))
         white = np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)
 
         def decode() -> list[Pixels | None]:
@@ -85,13 +85,18 @@ class TiffReader:
         if place and is_subsampled(await storage.read_range(found, *place)):
             raise NotThisReader(f"{found.uri} is JPEG 2000 with planes of several sizes")
 
-    async def _fetch(self, stored: StoredLevel, places: list[tuple[int, int]]) -> list[Any]:
+    async def fetch(self, level: int, places: Sequence[tuple[int, int]]) -> list[Any]:
+        """Tiles as they are stored, in async-tiff's wrapping. Raises `Unavailable`."""
         if not places:
             return []
         try:
-            return list(await stored.directory.fetch_tiles(places))
+            return list(await self._levels[level].directory.fetch_tiles(list(places)))
         except Exception as error:  # async-tiff hides what its input raised
             raise self._ranges.failure or Unavailable(f"{self._facts.uri} could not be read; try again.") from error
+
+    def stored(self, level: int) -> StoredLevel:
+        """How a level is stored."""
+        return self._levels[level]
 
     async def close(self) -> None:
         """Nothing is held open between reads."""

@@ -120,12 +120,15 @@ class StoredLevel:
 
     def _decode(self, tile: Any, size: tuple[int, int]) -> Pixels:
         if self.compression == Compression.ModernJPEG:
-            return self._jpeg(memoryview(tile.compressed_bytes))
+            pixels: Pixels = simplejpeg.decode_jpeg(self.as_jpeg(tile), colorspace="RGB")
+            return pixels
         if self.compression in _JPEG2000:
             return self._jpeg2000(bytes(tile.compressed_bytes), size)
         return self._other(tile)
 
-    def _jpeg(self, data: memoryview) -> Pixels:
+    def as_jpeg(self, tile: Any) -> bytes:
+        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components."""
+        data = memoryview(tile.compressed_bytes)
         start = len(_SOI)
         marker = b""
         if self.photometric == PhotometricInterpretation.RGB:
@@ -133,8 +136,7 @@ class StoredLevel:
             # A JFIF marker would say YCbCr, louder than Adobe's.
             if data[start : start + 2] == _JFIF:
                 start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        pixels: Pixels = simplejpeg.decode_jpeg(b"".join((_SOI, marker, self.tables, data[start:])), colorspace="RGB")
-        return pixels
+        return b"".join((_SOI, marker, self.tables, data[start:]))
 
     def _jpeg2000(self, data: bytes, size: tuple[int, int]) -> Pixels:
         if not data.startswith((_CODESTREAM, _JP2)):
