@@ -9,6 +9,7 @@ Run: python benchmarks/large_slides.py large.svs [--kind rgb] [--edge 100000] [-
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -61,15 +62,23 @@ def write_large_slide(
     return write_tiff(path, drawing.directories(description), big=KINDS[kind].bigtiff)
 
 
+@functools.cache
+def _painted(*, tissue: bool) -> NDArray[np.uint8]:
+    side = _PERIOD * TILE
+    if not tissue:
+        return paint(side, side, tissue=None, noise=1.5)
+    nuclei = scattered(1500, within=(12, 12, side - 12, side - 12), apart=22)
+    return paint(side, side, tissue=(0, 0, side, side), nuclei=nuclei, radius=9.0, noise=5.0)
+
+
 def _picture(source: Path | None) -> NDArray[np.uint8]:
     """Tissue, `_PERIOD` tiles along each side."""
-    side = _PERIOD * TILE
     if source:
+        side = _PERIOD * TILE
         with openslide.OpenSlide(source) as slide:
             region = np.asarray(slide.read_region((0, 0), 0, (side, side)).convert("RGB"))
         return np.ascontiguousarray(region)
-    nuclei = scattered(1500, within=(12, 12, side - 12, side - 12), apart=22)
-    return paint(side, side, tissue=(0, 0, side, side), nuclei=nuclei, radius=9.0, noise=5.0)
+    return _painted(tissue=True)
 
 
 class _Drawing:
@@ -82,7 +91,7 @@ class _Drawing:
         across = -(-edge // TILE)
         self._tissue = _islands(across, share)
         # By reduction: tissue and glass.
-        self._pictures = {1: (tissue, paint(*tissue.shape[:2], tissue=None, noise=1.5))}
+        self._pictures = {1: (tissue, _painted(tissue=False))}
 
     def directories(self, description: str) -> Iterator[tuple[list[Tag], Iterator[bytes]]]:
         """Tags and tiles of each level, down to one that fits on a few tiles."""

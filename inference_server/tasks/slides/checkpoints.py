@@ -33,7 +33,7 @@ PORTION = 0.015
 # Tiles of one model call while checkpoints are saved: a smaller share, so that few are lost in flight.
 CALL_SHARE = 0.0025
 # A part is due after so many seconds in any case, and not sooner than so many after the last.
-_MOST_SECONDS = 30.0
+_MOST_SECONDS = 10.0
 _LEAST_SECONDS = 0.1
 # Most bytes of a part when it is unpacked.
 MOST_PART_BYTES = 512 * 1024 * 1024
