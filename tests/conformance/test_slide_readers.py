@@ -24,6 +24,7 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from tests.support.colour_profiles import linear_profile
 from tests.support.dicom_slides import write_dicom
+from tests.support.mirax_slides import write_mrxs
 from tests.support.range_server import RangeServer, range_server
 from tests.support.slides import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
 
@@ -52,6 +53,8 @@ class Kind:
     levels: int = 1
     # Micrometres per pixel that the file tells.
     mpp: float | None = 0.5
+    # Where what was scanned begins.
+    bounds: tuple[int, int] = (0, 0)
     # Whether OpenSlide reads it too; else it holds `PICTURE` without loss.
     peer: bool = True
     # Writes it with an ICC profile.
@@ -108,6 +111,7 @@ KINDS = {
         reader="openslide",
         levels=2,
     ),
+    "mrxs": Kind(write=lambda folder: write_mrxs(folder / "slide.mrxs", PICTURE), reader="openslide", bounds=(250, 175)),
     "png": Kind(write=png, with_profile=png, reader="image", mpp=None, peer=False),
 }
 
@@ -189,7 +193,7 @@ async def test_what_lies_past_the_edge_is_white(path: Path) -> None:
 async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> None:
     async with on_disk(path) as reader:
         facts = reader.facts
-    assert (WIDTH, HEIGHT, 0, 0) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
+    assert (WIDTH, HEIGHT, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
     assert [1.0, 2.0][: kind.levels] == [level.downsample for level in facts.levels]
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
 
