@@ -198,6 +198,18 @@ async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> 
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
 
 
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+async def test_other_clouds_are_read_as_s3_is(tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / BUCKET).mkdir()
+    path = write_svs(tmp_path / BUCKET / "slide.svs", PICTURE)
+    with range_server(tmp_path) as server:
+        for name, value in server.other_clouds_environment.items():
+            monkeypatch.setenv(name, value)
+        async with on_disk(path) as local, opened(f"{scheme}://{BUCKET}/slide.svs", f"{scheme}://{BUCKET}", allow_http=True) as remote:
+            expected = await regions_of(local).read(0, 0, 0, WIDTH, HEIGHT)
+            np.testing.assert_array_equal(expected, await regions_of(remote).read(0, 0, 0, WIDTH, HEIGHT))
+
+
 @pytest.mark.parametrize("scheme", ["s3", "http"])
 async def test_a_slide_in_an_object_store_reads_as_on_disk(
     kind: Kind, path: Path, store: RangeServer, scheme: str, monkeypatch: pytest.MonkeyPatch
