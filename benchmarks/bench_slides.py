@@ -273,7 +273,11 @@ async def classified(bench: Bench) -> None:
 def peak_memory(folder: Path, slide: Path) -> int:
     """Of a server that analyses one slide, in bytes."""
     roots = ("--services", "slides", "--read-roots", str(slide.resolve().parent), "--write-roots", str(folder))
-    with running_server(folder / "models", folder, *roots) as server, grpc.insecure_channel(server.grpc) as channel:
+    models = folder / "he_baseline_alone"
+    if not models.exists():
+        models.mkdir()
+        BUILDERS[he_baseline.NAME](models)
+    with running_server(models, folder, *roots) as server, grpc.insecure_channel(server.grpc) as channel:
         server.wait_for("model_ready", seconds=120)
         request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide.resolve()), output_uri=str(folder / "out"))
         for _ in slides_pb2_grpc.SlideServiceStub(channel).AnalyzeSlide(request, wait_for_ready=True):
