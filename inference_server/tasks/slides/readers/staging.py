@@ -15,6 +15,7 @@ from pathlib import Path
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage, StoredObject
+from inference_server.tasks.slides.events import first_failure
 
 _PREFIX = "lamina-slides-"
 _LOCK = "in-use"
@@ -136,15 +137,16 @@ class Staging:
         async def one(found: StoredObject) -> None:
             path = folder / found.key.removeprefix(top).lstrip("/")
             async with turns:
-                await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                try:
+                    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                except OSError as error:
+                    raise Unavailable(f"{found.uri} cannot be copied to local disk ({error.strerror}); try again.") from error
                 await self._storage.download(found, path)
 
-        try:
+        with first_failure():
             async with asyncio.TaskGroup() as group:
                 for found in files:
                     group.create_task(one(found))
-        except* Unavailable as failures:
-            raise failures.exceptions[0] from None
 
     def _own_folder(self) -> Path:
         """This server's folder, locked for as long as it runs; blocks."""

@@ -39,6 +39,8 @@ _WHOLE_NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _CHUNK_BYTES = 4 * 1024
 # Of one directory, its values aside.
 _LARGEST_BYTES = 2**20
+# Of its values: the places of some 20 million tiles.
+_LARGEST_VALUES_BYTES = 2**28
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -139,6 +141,8 @@ async def _values(storage: Storage, found: StoredObject, layout: _Layout, entrie
     apart = [entry for entry in kept if entry.size > len(entry.inline)]
     starts = [layout.offset.unpack(entry.inline)[0] for entry in apart]
     ends = [start + entry.size for start, entry in zip(starts, apart, strict=True)]
+    if sum(entry.size for entry in kept) > _LARGEST_VALUES_BYTES:
+        raise InvalidSlide(f"{found.uri} has {_LARGEST_VALUES_BYTES:,} bytes and more in one directory. Export it with larger tiles.")
     if max(ends, default=0) > found.size_bytes:
         raise _damaged(found.uri, "directory points past its end")
     read = iter(await storage.read_ranges(found, starts, ends)) if apart else iter(())

@@ -66,6 +66,7 @@ class Ranges:
         """Bytes of tiles."""
         if ends is None:
             ends = [start + length for start, length in zip(starts, lengths or (), strict=True)]
+        self.failure = None
         try:
             return await self._storage.read_ranges(self._found, [start - SHIFT for start in starts], [end - SHIFT for end in ends])
         except InferenceError as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.errors import InvalidSlide
+from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
 from inference_server.tasks.slides.readers.staging import Staging
 from tests.support.range_server import RangeServer, range_server
@@ -130,6 +130,27 @@ async def test_who_goes_away_while_it_is_copied_leaves_nothing(storage: Storage,
     assert set() == desk.on_disk()
     async with desk.open("a.ndpi") as path:
         assert SIZE == path.stat().st_size
+
+
+async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    place(folder / "d.ndpi", 4)
+    with range_server(folder) as server:
+        storage = Storage(read_roots=(server.url,), write_roots=(), allow_http=True)
+        found = await storage.open(f"{server.url}/d.ndpi")
+        staging = Staging(storage, most_bytes=10 * SIZE, folder=tmp_path / "staging")
+        (folder / "d.ndpi").rename(folder / "gone.ndpi")
+        server.forget()
+
+        async def opened() -> int:
+            async with staging.copied(found) as path:
+                return path.stat().st_size
+
+        for failed in await asyncio.gather(opened(), opened(), return_exceptions=True):
+            assert isinstance(failed, Unavailable)
+            assert "d.ndpi was copied" in str(failed)
+        (folder / "gone.ndpi").rename(folder / "d.ndpi")
+        assert SIZE + 4 == await opened()
 
 
 async def test_what_killed_servers_left_is_removed_and_what_others_use_is_not(storage: Storage, tmp_path: Path) -> None:
