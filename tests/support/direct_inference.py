@@ -26,6 +26,8 @@ class DirectInference:
 
     def __init__(self, models: Path) -> None:
         self._models = models
+        # As if another file were served under the name, when it is changed.
+        self.sha256 = ""
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
@@ -50,7 +52,7 @@ class DirectInference:
             inputs=tuple(map(_spec, session.get_inputs())),
             outputs=tuple(map(_spec, session.get_outputs())),
             max_batch_size=32,
-            sha256="",
+            sha256=self.sha256,
             parameters={},
         )
 
