@@ -54,6 +54,7 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
             checkpoints=request.checkpoints,
             resume_uris=tuple(request.resume.part_uris),
             resume_parts=tuple(request.resume.parts),
+            artifacts=tuple(request.artifacts),
         )
         events = self._slides.analyze(wanted, caller_of(context, priority=request.priority))
         async with contextlib.aclosing(events) as stream:

@@ -78,7 +78,7 @@ class Runs:
         outlined: Outline,
         plan: AnalysisPlan,
         fingerprint: bytes,
-        analysis_of: Callable[[Slide], TileAnalysis],
+        analysis_of: Callable[[Slide], Awaitable[TileAnalysis]],
         emit: Emit,
     ) -> None:
         """`analysis_of`: a fresh analysis of a slide."""
@@ -116,7 +116,7 @@ class Runs:
         # Calls are the same in every run of a request, so that what they compute is.
         share = checkpoints.CALL_SHARE if self._request.checkpoints or self._goes_on else 1.0
         slide = await survey(self._outlined, self._plan, cells, call_share=share)
-        return Run(slide=slide, analysis=self._analysis_of(slide))
+        return Run(slide=slide, analysis=await self._analysis_of(slide))
 
     async def _resumed(self) -> Run:
         run: Run | None = None

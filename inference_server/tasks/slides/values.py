@@ -118,6 +118,8 @@ class AnalysisRequest:
     # What earlier runs saved, in order: places below the output roots, or the parts themselves.
     resume_uris: Sequence[str] = ()
     resume_parts: Sequence[bytes] = ()
+    # Names of the artifacts that are made; empty for all that the analysis has.
+    artifacts: Sequence[str] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

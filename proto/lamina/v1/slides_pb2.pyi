@@ -192,10 +192,11 @@ class AnalyzeSlideRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
     slide_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     analysis: _builtins.str
-    """he_baseline (the default), or the name of a tile model in the repository."""
+    """he_baseline (the default), or the name of a model with a manifest in the repository."""
     output_uri: _builtins.str
     """Folder or URL prefix, under the server's allowed output roots, that receives the artifacts.
     Empty: the artifacts are streamed inline as chunks.
@@ -214,6 +215,10 @@ class AnalyzeSlideRequest(_message.Message):
     def resume(self) -> Global___SlideResume:
         """What an earlier run of the same request saved; the analysis goes on from there."""
 
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """File names of the artifacts that are wanted; empty for all that the analysis makes. analysis.json is always made."""
+
     def __init__(
         self,
         *,
@@ -226,10 +231,11 @@ class AnalyzeSlideRequest(_message.Message):
         priority: _builtins.int = ...,
         checkpoints: _builtins.bool = ...,
         resume: Global___SlideResume | None = ...,
+        artifacts: _abc.Iterable[_builtins.str] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "artifacts", b"artifacts", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mpp: _TypeAlias = _typing.Literal["mpp"]  # noqa: Y015
     _WhichOneofArgType__mpp: _TypeAlias = _typing.Literal["_mpp", b"_mpp"]  # noqa: Y015
@@ -509,7 +515,9 @@ class Artifact(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """File name: analysis.json, heatmap.png, overlay.png, detections.geojson.gz, tiles.parquet."""
+    """File name: analysis.json, heatmap.png, heatmap.ome.tiff, overlay.png, detections.geojson.gz, tiles.parquet, embeddings.parquet,
+    mask.ome.tiff, annotations.dcm.
+    """
     media_type: _builtins.str
     """Media type."""
     uri: _builtins.str
