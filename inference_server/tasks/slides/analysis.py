@@ -12,7 +12,7 @@ import structlog
 
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
-from inference_server.tasks.slides import artifacts, checkpoints, he_baseline, report
+from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.events import EventStream, Pulse
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
@@ -95,6 +95,7 @@ class SlideAnalyzer:
                 await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
         await emit(Progress(stage="opening"))
         async with open_slide(self._storage, request.slide_uri, self._limits) as reader:
+            names = artifacts.fitting(names, request.artifacts, reader.facts)
             run, journal = await (await self._runs(reader, request, prepared, emit)).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
@@ -130,7 +131,7 @@ class SlideAnalyzer:
         self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
         slide, plan = run.slide, run.analysis.plan
-        contents = await self._contents(request, run, ran)
+        contents = await self._contents(request, names, run, ran)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
             folder = Path(name)
             await asyncio.to_thread(artifacts.make, folder, contents, names)
@@ -149,7 +150,7 @@ class SlideAnalyzer:
             resume_refused=run.refused,
         )
 
-    async def _contents(self, request: AnalysisRequest, run: Run, ran: Ran) -> artifacts.Contents:
+    async def _contents(self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran) -> artifacts.Contents:
         slide, plan = run.slide, run.analysis.plan
         findings = await asyncio.to_thread(run.analysis.findings)
         return artifacts.Contents(
@@ -159,6 +160,7 @@ class SlideAnalyzer:
             rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
+            dicom_header=await dicom_annotations.header(self._storage, request.slide_uri) if dicom_annotations.FILE in names else b"",
         )
 
 

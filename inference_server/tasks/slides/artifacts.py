@@ -13,12 +13,12 @@ from PIL import Image
 
 from inference_server.errors import InvalidInput
 from inference_server.storage import Storage
-from inference_server.tasks.slides import geojson, ome_tiff, rendering, table
+from inference_server.tasks.slides import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
 from inference_server.tasks.slides.grid import Grid, coarser
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tissue import scan
-from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels
+from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels, SlideFacts
 
 CHUNK_BYTES = 256 * 1024
 _LARGEST_THUMBNAIL = 2048
@@ -60,6 +60,8 @@ class Contents:
     about: Mapping[str, str]
     # Micrometres per pixel of level 0 along x and y.
     mpp: tuple[float, float]
+    # What stands before the pixels of a DICOM slide; empty where it is not needed.
+    dicom_header: bytes = b""
 
     @property
     def placement(self) -> ome_tiff.Placement:
@@ -112,6 +114,11 @@ def _write_mask(path: Path, contents: Contents) -> None:
         ome_tiff.write_labels(path, contents.findings.labels, contents.placement)
 
 
+def _write_annotations(path: Path, contents: Contents) -> None:
+    facts = contents.rows.facts
+    dicom_annotations.write(path, contents.findings.shapes(), source=contents.dicom_header, facts=facts, about=contents.about)
+
+
 _REPORT = "analysis.json"
 # In the order in which they are told; the first is always made.
 _FILES = {
@@ -123,6 +130,7 @@ _FILES = {
     table.FILE: _File(media_type=table.MEDIA_TYPE, write=_write_table),
     table.VECTORS_FILE: _File(media_type=table.MEDIA_TYPE, write=_write_vectors),
     ome_tiff.MASK_FILE: _File(media_type=ome_tiff.MEDIA_TYPE, write=_write_mask),
+    dicom_annotations.FILE: _File(media_type=dicom_annotations.MEDIA_TYPE, write=_write_annotations),
 }
 # Made by those analyses only that name them.
 _EXTRAS = frozenset({table.VECTORS_FILE, ome_tiff.MASK_FILE})
@@ -134,7 +142,21 @@ def chosen(wanted: Sequence[str], plan: AnalysisPlan) -> tuple[str, ...]:
     unknown = [name for name in wanted if name not in offered]
     if unknown:
         raise InvalidInput(f"{plan.name} makes no artifact called {', '.join(unknown)}; it makes: {', '.join(offered)}.")
+    if dicom_annotations.FILE in wanted and not dicom_annotations.installed():
+        raise InvalidInput(
+            f"{dicom_annotations.FILE} needs the server's extra {dicom_annotations.EXTRA}, which is not installed. "
+            f"Install lamina[{dicom_annotations.EXTRA}], or leave it out of the artifacts."
+        )
     return tuple(name for name in offered if not wanted or name in wanted or name == _REPORT)
+
+
+def fitting(names: Sequence[str], wanted: Sequence[str], facts: SlideFacts) -> tuple[str, ...]:
+    """Of the files that were chosen, those that a slide can have. Raises `InvalidInput` for one that was wanted by name."""
+    if dicom_annotations.fits(facts) and dicom_annotations.installed():
+        return tuple(names)
+    if dicom_annotations.FILE in wanted:
+        raise InvalidInput(f"{facts.uri} is no DICOM slide, and {dicom_annotations.FILE} refers to one. Leave it out of the artifacts.")
+    return tuple(name for name in names if name != dicom_annotations.FILE)
 
 
 def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
@@ -146,10 +168,12 @@ def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
 async def deliver(
     folder: Path, names: Sequence[str], *, storage: Storage, output_uri: str, stream: Callable[[Chunk], Awaitable[None]]
 ) -> tuple[ArtifactFacts, ...]:
-    """Write the files under `output_uri`, or stream them when it is empty. Raises `AccessDenied`, `Unavailable`."""
+    """Write the files that were made under `output_uri`, or stream them when it is empty. Raises `AccessDenied`, `Unavailable`."""
     delivered = []
     for name in names:
         path = folder / name
+        if not path.exists():
+            continue
         uri = place(output_uri, name) if output_uri else ""
         if uri:
             await storage.write(uri, path)

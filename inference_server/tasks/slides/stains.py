@@ -113,10 +113,11 @@ def _reinhard(sample: Pixels) -> Normaliser | None:
     return normalise
 
 
-def _lab(pixels: Pixels, dtype: type[np.float32] | type[np.float64]) -> list[NDArray[np.floating]]:
+def _lab(pixels: Pixels, dtype: type[np.floating]) -> list[NDArray[np.floating]]:
     """Ruderman's l, α and β of RGB from 0 to 255, by natural logarithms; black counts as 1."""
     rgb = np.maximum(pixels, 1).astype(dtype)
-    lms = np.stack([np.log(_product(row.astype(dtype), rgb)) for row in _RGB_TO_LMS], axis=-1)
+    logarithms = [np.log(_product(row.astype(dtype), rgb)) for row in _RGB_TO_LMS]
+    lms = np.stack(logarithms, axis=-1, dtype=dtype)
     return [_product(row.astype(dtype), lms) for row in _LMS_TO_LAB]
 
 
