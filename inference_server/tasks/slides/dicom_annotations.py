@@ -110,6 +110,8 @@ def write(path: Path, shapes: Iterable[Shape], *, source: bytes, facts: SlideFac
 def _stop_clock(annotations: Dataset, image: Dataset) -> None:
     """Take the image's times in the place of today's: the same slide gives the same bytes."""
     annotations.ContentDate, annotations.ContentTime = image.get("ContentDate", ""), image.get("ContentTime", "")
+    for name in ("InstanceCreationDate", "InstanceCreationTime"):
+        annotations.pop(name, None)
     for equipment in annotations.get("ContributingEquipmentSequence", ()):
         if equipment.get("ManufacturerModelName") == "highdicom" and "ContributionDateTime" in equipment:
             del equipment.ContributionDateTime
