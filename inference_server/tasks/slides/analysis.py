@@ -6,10 +6,12 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report
@@ -88,6 +90,7 @@ class SlideAnalyzer:
 
     async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
+        _check_share(request)
         prepared = await self._analyses.prepare(request.analysis, request.tile_size)
         names = artifacts.chosen(request.artifacts, prepared.plan)
         if request.output_uri:
@@ -102,6 +105,8 @@ class SlideAnalyzer:
             ran = await compute(
                 run, journal, inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, emit=emit
             )
+            if not request.share.whole:
+                return _result(run, ran, started)
             if isinstance(run.analysis, Concluding):
                 await run.analysis.conclude(self._inference, caller)
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
@@ -130,25 +135,12 @@ class SlideAnalyzer:
     async def _deliver(
         self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
-        slide, plan = run.slide, run.analysis.plan
         contents = await self._contents(request, names, run, ran)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
             folder = Path(name)
             await asyncio.to_thread(artifacts.make, folder, contents, names)
             delivered = await artifacts.deliver(folder, names, storage=self._storage, output_uri=request.output_uri, stream=emit)
-        return AnalysisResult(
-            analysis=plan.name,
-            model=f"{plan.model}:{ran.version}",
-            engine=ran.engine,
-            report_json=contents.report,
-            artifacts=delivered,
-            facts=slide.facts,
-            tiles_analyzed=run.tiles_total,
-            tiles_skipped=len(slide.regions.unreadable),
-            duration_seconds=time.monotonic() - started,
-            tiles_resumed=run.tiles_resumed,
-            resume_refused=run.refused,
-        )
+        return replace(_result(run, ran, started), report_json=contents.report, artifacts=delivered)
 
     async def _contents(self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran) -> artifacts.Contents:
         slide, plan = run.slide, run.analysis.plan
@@ -162,6 +154,32 @@ class SlideAnalyzer:
             mpp=slide.mpp,
             dicom_header=await dicom_annotations.header(self._storage, request.slide_uri) if dicom_annotations.FILE in names else b"",
         )
+
+
+def _check_share(request: AnalysisRequest) -> None:
+    share = request.share
+    if not 0 <= share.index < share.count:
+        raise InvalidInput(f"share is {share.index} of {share.count}; expected an index from 0 up to one less than count.")
+    if not share.whole and not request.checkpoints:
+        raise InvalidInput("a share of a slide makes nothing but parts of checkpoints; ask for checkpoints with it.")
+
+
+def _result(run: Run, ran: Ran, started: float) -> AnalysisResult:
+    """Without a report and artifacts, as of a share."""
+    plan = run.analysis.plan
+    return AnalysisResult(
+        analysis=plan.name,
+        model=f"{plan.model}:{ran.version}",
+        engine=ran.engine,
+        report_json="",
+        artifacts=(),
+        facts=run.slide.facts,
+        tiles_analyzed=run.tiles_total,
+        tiles_skipped=len(run.slide.regions.unreadable),
+        duration_seconds=time.monotonic() - started,
+        tiles_resumed=run.tiles_resumed,
+        resume_refused=run.refused,
+    )
 
 
 def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, findings: Findings) -> str:

@@ -193,6 +193,7 @@ class AnalyzeSlideRequest(_message.Message):
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
     ARTIFACTS_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
     slide_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     analysis: _builtins.str
@@ -219,6 +220,12 @@ class AnalyzeSlideRequest(_message.Message):
     def artifacts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
         """File names of the artifacts that are wanted; empty for all that the analysis makes. analysis.json is always made."""
 
+    @_builtins.property
+    def share(self) -> Global___SlideShare:
+        """The part of the tiles that this request analyses, for several servers that share one slide; unset for all of them. It needs checkpoints,
+        and makes no artifacts: a last request without a share, whose resume names the parts of all shares, makes those of the whole slide.
+        """
+
     def __init__(
         self,
         *,
@@ -232,16 +239,43 @@ class AnalyzeSlideRequest(_message.Message):
         checkpoints: _builtins.bool = ...,
         resume: Global___SlideResume | None = ...,
         artifacts: _abc.Iterable[_builtins.str] | None = ...,
+        share: Global___SlideShare | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume", "share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "artifacts", b"artifacts", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "artifacts", b"artifacts", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "share", b"share", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mpp: _TypeAlias = _typing.Literal["mpp"]  # noqa: Y015
     _WhichOneofArgType__mpp: _TypeAlias = _typing.Literal["_mpp", b"_mpp"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mpp) -> _WhichOneofReturnType__mpp | None: ...
 
 Global___AnalyzeSlideRequest: _TypeAlias = AnalyzeSlideRequest  # noqa: Y015
+
+@_typing.final
+class SlideShare(_message.Message):
+    """One of several parts of a slide's tiles, alike in size. Tiles are dealt out in the order of the analysis, so that a share lies together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which one, from 0."""
+    count: _builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideShare: _TypeAlias = SlideShare  # noqa: Y015
 
 @_typing.final
 class SlideResume(_message.Message):
@@ -461,9 +495,9 @@ class SlideAnalysis(_message.Message):
     engine: _builtins.str
     """Engine that ran it, as engine:precision."""
     report_json: _builtins.str
-    """analysis.json whole, as its JSON schema in docs/ says."""
+    """analysis.json whole, as its JSON schema in docs/ says; empty for a share."""
     tiles_analyzed: _builtins.int
-    """Tiles analysed."""
+    """Tiles analysed; of a share its own."""
     tiles_skipped: _builtins.int
     """Tiles that could not be decoded, and were left out."""
     duration_seconds: _builtins.float
