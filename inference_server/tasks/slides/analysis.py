@@ -153,6 +153,7 @@ class SlideAnalyzer:
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
             dicom_header=await dicom_annotations.header(self._storage, request.slide_uri) if dicom_annotations.FILE in names else b"",
+            wanted=request.artifacts,
         )
 
 

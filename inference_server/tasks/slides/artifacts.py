@@ -9,9 +9,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import structlog
 from PIL import Image
 
-from inference_server.errors import InvalidInput
+from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
 from inference_server.tasks.slides import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
@@ -20,6 +21,7 @@ from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tissue import scan
 from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels, SlideFacts
 
+_log = structlog.get_logger()
 CHUNK_BYTES = 256 * 1024
 _LARGEST_THUMBNAIL = 2048
 
@@ -62,6 +64,8 @@ class Contents:
     mpp: tuple[float, float]
     # What stands before the pixels of a DICOM slide; empty where it is not needed.
     dicom_header: bytes = b""
+    # The artifacts that were asked for by name.
+    wanted: Sequence[str] = ()
 
     @property
     def placement(self) -> ome_tiff.Placement:
@@ -116,7 +120,13 @@ def _write_mask(path: Path, contents: Contents) -> None:
 
 def _write_annotations(path: Path, contents: Contents) -> None:
     facts = contents.rows.facts
-    dicom_annotations.write(path, contents.findings.shapes(), source=contents.dicom_header, facts=facts, about=contents.about)
+    try:
+        dicom_annotations.write(path, contents.findings.shapes(), source=contents.dicom_header, facts=facts, about=contents.about)
+    except InvalidSlide as error:
+        # An odd header must not cost an analysis that did well without.
+        if dicom_annotations.FILE in contents.wanted:
+            raise
+        _log.warning("annotations_left_out", reason=str(error))
 
 
 _REPORT = "analysis.json"

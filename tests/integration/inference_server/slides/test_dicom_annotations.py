@@ -11,7 +11,7 @@ import numpy as np
 import pydicom
 import pytest
 
-from inference_server.errors import InvalidInput
+from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.tasks.slides import dicom_annotations
 from tests.support.dicom import write_dicom_slide
 from tests.support.slides import paint, scattered, write_svs
@@ -66,6 +66,17 @@ async def test_the_same_slide_gives_the_same_bytes(analyses: Any, tmp_path: Path
 async def test_nothing_found_makes_no_annotations(analyses: Any, tmp_path: Path) -> None:
     found = await analyses.run(write_dicom_slide(tmp_path / "blank.dcm", paint(400, 300, tissue=None)))
     assert "annotations.dcm" not in {each.name for each in found.result.artifacts}
+
+
+async def test_a_header_that_cannot_be_referred_to_costs_the_annotations_and_nothing_else(analyses: Any, tmp_path: Path) -> None:
+    slide = write_dicom_slide(tmp_path / "slide.dcm", PICTURE)
+    odd = pydicom.dcmread(slide)
+    del odd.FrameOfReferenceUID
+    odd.save_as(slide)
+    found = await analyses.run(slide)
+    assert (len(NUCLEI), False) == (len(found.features), (found.folder / "annotations.dcm").exists())
+    with pytest.raises(InvalidSlide, match="no header that annotations can refer to"):
+        await analyses.run(slide, artifacts=("annotations.dcm",))
 
 
 async def test_another_slide_has_none_and_cannot_have_any(analyses: Any, tmp_path: Path) -> None:
