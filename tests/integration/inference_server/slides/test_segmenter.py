@@ -10,6 +10,7 @@ from typing import Any
 import cv2
 import jsonschema
 import numpy as np
+import openslide
 import pytest
 import shapely
 import tifffile
@@ -150,3 +151,7 @@ async def test_a_mask_larger_than_one_tile_is_a_pyramid(
     assert [(700, 900), (350, 450), (175, 225), (88, 113)] == [level.shape for level in levels]
     for number, level in enumerate(levels[1:], start=1):
         assert np.array_equal(levels[0][:: 2**number, :: 2**number], level)
+    # A reader that knows nothing of OME.
+    with openslide.OpenSlide(found.folder / "mask.ome.tiff") as slide:
+        whole = slide.read_region((0, 0), 0, slide.dimensions)
+    assert np.array_equal(levels[0], np.asarray(whole)[..., 0])
