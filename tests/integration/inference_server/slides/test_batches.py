@@ -15,8 +15,10 @@ from tests.support.tile_models import write_classifier, write_embedder, write_he
 PICTURE = paint(900, 700, tissue=(30, 30, 860, 650), nuclei=scattered(120, within=(50, 50, 840, 630), apart=25), noise=2.0)
 
 
-@pytest.mark.parametrize("stain", [None, {"method": "macenko"}, {"method": "reinhard", "estimate": "tile"}])
-@pytest.mark.parametrize("analysis", ["pinkness", "colours", "judge", "stains"])
+MACENKO, REINHARD = {"method": "macenko"}, {"method": "reinhard", "estimate": "tile"}
+
+
+@pytest.mark.parametrize(("analysis", "stain"), [("pinkness", None), ("colours", MACENKO), ("judge", REINHARD), ("stains", MACENKO)])
 async def test_every_file_is_the_same_for_any_batch(
     analyses_with: Callable[..., Any], tmp_path: Path, monkeypatch: pytest.MonkeyPatch, analysis: str, stain: Any
 ) -> None:
