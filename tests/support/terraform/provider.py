@@ -23,6 +23,8 @@ ACCOUNT = "123456789012"
 REGION = "eu-west-1"
 _NESTING = {"struct": 1, "list": 2, "set": 3, "map": 4}
 _PROVIDER = {"aws": ("region",), "google": ("project", "region")}
+# Terraform's way of writing a value that is not known yet.
+_UNKNOWN = msgpack.ExtType(0, b"\0")
 # What is told in a form that others read.
 _TOLD = {
     "account_id": ACCOUNT,
@@ -70,7 +72,7 @@ class Provider(services.ProviderServicer):  # type: ignore[misc,name-defined]
         return messages.Answer(value=request.value)
 
     def PlanResourceChange(self, request: Any, context: Any) -> Any:  # noqa: N802
-        return messages.Answer(value=request.proposed)
+        return messages.Answer(value=_planned(request.proposed, self._resources[request.type_name]))
 
     def ApplyResourceChange(self, request: Any, context: Any) -> Any:  # noqa: N802
         return messages.Answer(value=_made(request.type_name, request.proposed, self._resources[request.type_name]))
@@ -105,6 +107,17 @@ def _block(schema: Mapping[str, Any]) -> Any:
         for name, told in sorted(schema["blocks"].items())
     ]
     return messages.Schema.Block(attributes=attributes, block_types=nested)
+
+
+def _planned(value: Any, schema: Mapping[str, Any]) -> Any:
+    """What only the cloud can tell is unknown until then."""
+    content = msgpack.unpackb(value.msgpack, raw=False)
+    if content is None:
+        return value
+    for name, told in schema["attributes"].items():
+        if told["computed"] and content.get(name) is None:
+            content[name] = _UNKNOWN
+    return messages.Value(msgpack=msgpack.packb(content))
 
 
 def _made(kind: str, value: Any, schema: Mapping[str, Any]) -> Any:

@@ -25,7 +25,7 @@ locals {
         {
           Sid      = "Answers"
           Effect   = "Allow"
-          Action   = ["sqs:SendMessage", "sqs:GetQueueUrl"]
+          Action   = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
           Resource = concat([aws_sqs_queue.results.arn], module.queue.neighbour_arns)
         },
         {

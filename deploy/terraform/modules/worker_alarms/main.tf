@@ -154,6 +154,38 @@ resource "aws_cloudwatch_metric_alarm" "slow" {
   ok_actions          = var.alarm_actions
 }
 
+# Dead letters lie in the ledger, whatever the queue; `bridge dead list` shows them.
+resource "aws_cloudwatch_metric_alarm" "given_up" {
+  alarm_name          = "${var.name}-given-up"
+  alarm_description   = "A job or message ended without a result and lies in the ledger's dead letters. Figures: the bridge's log."
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  evaluation_periods  = 1
+  treat_missing_data  = "notBreaching"
+  alarm_actions       = var.alarm_actions
+  ok_actions          = var.alarm_actions
+
+  dynamic "metric_query" {
+    for_each = { failed = local.jobs.failed, poison = local.jobs.poison }
+    content {
+      id          = metric_query.key
+      return_data = false
+      metric {
+        namespace   = local.namespace
+        metric_name = metric_query.value
+        stat        = "Sum"
+        period      = 300
+      }
+    }
+  }
+  metric_query {
+    id          = "dead"
+    label       = "Jobs and messages without a result"
+    expression  = "FILL(failed, 0) + FILL(poison, 0)"
+    return_data = true
+  }
+}
+
 resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   for_each = toset(var.dead_letter_queues)
 

@@ -5,6 +5,7 @@ output "alarm_arns" {
     [for alarm in aws_cloudwatch_metric_alarm.dead_letters : alarm.arn],
     [
       aws_cloudwatch_metric_alarm.backlog.arn,
+      aws_cloudwatch_metric_alarm.given_up.arn,
       aws_cloudwatch_metric_alarm.slow.arn,
       aws_cloudwatch_metric_alarm.silent.arn,
       module.exits.alarm_arn,

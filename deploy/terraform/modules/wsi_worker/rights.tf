@@ -49,7 +49,7 @@ locals {
       {
         Sid      = "Answers"
         Effect   = "Allow"
-        Action   = ["sqs:SendMessage", "sqs:GetQueueUrl"]
+        Action   = ["sqs:SendMessage", "sqs:GetQueueUrl", "sqs:GetQueueAttributes"]
         Resource = concat([for queue in aws_sqs_queue.answers : queue.arn], flatten([for queue in local.queues : queue.neighbour_arns]))
       },
       {
