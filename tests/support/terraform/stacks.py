@@ -1,0 +1,55 @@
+"""The examples of deploy/terraform as they are applied, each once for a test process."""
+
+from __future__ import annotations
+
+import functools
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tests.support.terraform.runs import Stack, apply
+
+_ACCOUNT = "123456789012"
+_REGION = "eu-west-1"
+_NETWORK = {
+    "region": _REGION,
+    "vpc_id": "vpc-1",
+    "subnet_ids": ["subnet-1", "subnet-2"],
+    "alarm_topic_arns": [f"arn:aws:sns:{_REGION}:{_ACCOUNT}:alarms"],
+}
+_REGISTRY = f"{_ACCOUNT}.dkr.ecr.{_REGION}.amazonaws.com"
+_IMAGES = {
+    "bridge_image": f"{_REGISTRY}/lamina-bridge@sha256:{'0' * 64}",
+    "inference_image": f"{_REGISTRY}/lamina-inference@sha256:{'0' * 64}",
+}
+# One of each kind that ECS takes: a secret, a part of a secret, a parameter.
+_ACCESS = {
+    "certificate": f"arn:aws:secretsmanager:{_REGION}:{_ACCOUNT}:secret:certificate-AbCdEf",
+    "key": f"arn:aws:secretsmanager:{_REGION}:{_ACCOUNT}:secret:key-AbCdEf",
+    "tokens": f"arn:aws:ssm:{_REGION}:{_ACCOUNT}:parameter/lamina/tokens",
+    "ca": f"arn:aws:secretsmanager:{_REGION}:{_ACCOUNT}:secret:ca-AbCdEf",
+    "token": f"arn:aws:secretsmanager:{_REGION}:{_ACCOUNT}:secret:token-AbCdEf:token::",
+}
+_DATABASE = f"arn:aws:secretsmanager:{_REGION}:{_ACCOUNT}:secret:database-AbCdEf"
+_ROLES = {name: f"arn:aws:iam::{_ACCOUNT}:role/platform/{name}" for name in ("execution", "task", "api")}
+
+VARIABLES: Mapping[str, Mapping[str, Any]] = {
+    "lab-worker": {**_NETWORK, "registry": _REGISTRY, "image_tag": "1.2.3", "database_host": "db.internal", "roles": _ROLES},
+    "slide-worker": {**_NETWORK, **_IMAGES, "bucket": "uploads", "database_secret": _DATABASE, "access": _ACCESS},
+    "ocr-worker": {**_NETWORK, **_IMAGES, "access": _ACCESS},
+    "documents-worker": {**_NETWORK, **_IMAGES, "bucket": "scans", "database_secret": _DATABASE},
+    "consensus-worker": {
+        "project": "project",
+        "bridge_image": f"europe-docker.pkg.dev/project/lamina/bridge@sha256:{'0' * 64}",
+        "cloud_sql_instance": "project:europe-west1:platform",
+    },
+}
+ON_ECS = tuple(name for name in VARIABLES if name != "consensus-worker")
+
+
+@functools.cache
+def stack(example: str) -> Stack:
+    """An example of deploy/terraform/examples, applied with values that a user might give."""
+    with tempfile.TemporaryDirectory() as folder:
+        return apply(f"examples/{example}", VARIABLES[example], Path(folder))
