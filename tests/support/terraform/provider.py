@@ -129,7 +129,9 @@ def _made(kind: str, value: Any, schema: Mapping[str, Any]) -> Any:
         return messages.Value(msgpack=value.msgpack)
     for name, told in schema["attributes"].items():
         if told["computed"] and (content.get(name) is None or isinstance(content[name], msgpack.ExtType)):
-            content[name] = _told(kind, name, told["type"], content)
+            # What might have been asked for and was not is mostly nothing.
+            left_out = told["optional"] and told["type"] == "string" and name not in {"id", "arn", "name"}
+            content[name] = "" if left_out else _told(kind, name, told["type"], content)
     return messages.Value(msgpack=msgpack.packb(_known(content)))
 
 

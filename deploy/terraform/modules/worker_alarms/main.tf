@@ -97,10 +97,11 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
     expression  = "FILL(ended, 0) + FILL(poison, 0)"
     return_data = false
   }
+  # Nothing is divided by zero: a figure that cannot be worked out would be missing, and with it whatever it is part of.
   metric_query {
     id          = "percent"
     label       = "Jobs without a result, percent"
-    expression  = "IF(all >= ${var.thresholds.error_least_jobs}, 100 * (FILL(failed, 0) + FILL(poison, 0)) / all, 0)"
+    expression  = "IF(all >= ${var.thresholds.error_least_jobs}, 100 * (FILL(failed, 0) + FILL(poison, 0)) / (all + (all < 1)), 0)"
     return_data = true
   }
 }
@@ -297,7 +298,7 @@ resource "aws_cloudwatch_metric_alarm" "fallbacks" {
   metric_query {
     id          = "percent"
     label       = "Requests that fell back to the CPU, percent"
-    expression  = "IF(FILL(requests, 0) > 0, 100 * FILL(fallbacks, 0) / requests, 0)"
+    expression  = "100 * FILL(fallbacks, 0) / (FILL(requests, 0) + (FILL(requests, 0) < 1))"
     return_data = true
   }
 }
