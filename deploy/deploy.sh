@@ -242,7 +242,16 @@ esac
 choose_worker
 set_place
 case $command in
-  deploy) register && update ;;
-  all) build && push && register && update ;;
+  # Each by itself: in a list with && a step would go on after a failure within it.
+  deploy)
+    register
+    update
+    ;;
+  all)
+    build
+    push
+    register
+    update
+    ;;
   *) "$command" ;;
 esac

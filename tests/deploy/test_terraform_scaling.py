@@ -111,7 +111,14 @@ def test_silence_counts_only_while_there_is_something_to_do(figures: dict[str, f
 
 @pytest.mark.parametrize(
     ("failed", "poison", "ended", "warning", "critical"),
-    [(0, 0, 100, False, False), (6, 0, 100, True, False), (11, 0, 100, True, True), (0, 6, 100, True, False), (3, 0, 5, False, False), (0, 0, 0, False, False)],
+    [
+        (0, 0, 100, False, False),
+        (6, 0, 100, True, False),
+        (11, 0, 100, True, True),
+        (0, 6, 100, True, False),
+        (3, 0, 5, False, False),
+        (0, 0, 0, False, False),
+    ],
 )
 def test_errors_count_once_enough_jobs_have_ended(failed: int, poison: int, ended: int, warning: bool, critical: bool) -> None:
     figures = {"documents.JobsFailed": failed, "documents.MessagesUnreadable": poison, "documents.JobsEnded": ended}

@@ -40,7 +40,7 @@ resource "google_pubsub_topic" "jobs" {
 }
 
 resource "google_pubsub_topic" "results" {
-  #checkov:skip=CKV_GCP_83:Google's own key, as above.
+  #checkov:skip=CKV_GCP_83:Google's own key, as for the topic of jobs.
   count = var.results_topic == "" ? 0 : 1
 
   project = var.project
@@ -48,7 +48,7 @@ resource "google_pubsub_topic" "results" {
 }
 
 resource "google_pubsub_topic" "dead_letters" {
-  #checkov:skip=CKV_GCP_83:Google's own key, as above.
+  #checkov:skip=CKV_GCP_83:Google's own key, as for the topic of jobs.
   project = var.project
   name    = local.dead_letter
 }

@@ -57,7 +57,6 @@ resource "google_cloud_run_v2_service_iam_member" "pushes" {
 
 # The account that pushes is impersonated by Pub/Sub.
 resource "google_service_account_iam_member" "tokens" {
-  #checkov:skip=CKV_GCP_41:The right to make tokens is on this one account, for Pub/Sub's own; pushes need it.
   count = local.pull ? 0 : 1
 
   service_account_id = google_service_account.pusher[0].name

@@ -1,6 +1,23 @@
 # The alerts of deploy/monitoring as CloudWatch alarms. Each says where its figures come from: AWS itself, the bridge's log lines
 # (metric filters), or the programs' /metrics (the collector in the task).
 locals {
+  thresholds = merge({
+    # Percent of the jobs that end without a result, within 15 minutes, and how many must have ended.
+    error_percent_warning  = 5
+    error_percent_critical = 10
+    error_least_jobs       = 10
+    # Messages that wait for 10 minutes.
+    backlog = 100
+    # Seconds from receipt to commit that 95 % of the jobs keep to, within 5 minutes.
+    p95_seconds = 300
+    # Minutes without a sign of life while there is something to do.
+    silent_minutes = 5
+    # Tasks that ended by themselves, within 10 minutes.
+    restarts = 3
+    # Percent of the model requests that the CPU answered in a GPU's place, within 15 minutes.
+    fallback_percent = 5
+  }, var.thresholds)
+
   namespace = "Lamina"
   # Dimensions of metrics from log lines are values in the line; the service is not, so the names carry it.
   jobs = {
@@ -14,7 +31,7 @@ locals {
 
   waiting     = { for index, metric in var.waiting : "w${index}" => metric }
   waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(${id}, 0)"])
-  errors      = { warning = var.thresholds.error_percent_warning, critical = var.thresholds.error_percent_critical }
+  errors      = { warning = local.thresholds.error_percent_warning, critical = local.thresholds.error_percent_critical }
 }
 
 # The bridge writes one JSON line for each step; that of the commit has the job's time and outcome.
@@ -101,16 +118,16 @@ resource "aws_cloudwatch_metric_alarm" "errors" {
   metric_query {
     id          = "percent"
     label       = "Jobs without a result, percent"
-    expression  = "IF(all >= ${var.thresholds.error_least_jobs}, 100 * (FILL(failed, 0) + FILL(poison, 0)) / (all + (all < 1)), 0)"
+    expression  = "IF(all >= ${local.thresholds.error_least_jobs}, 100 * (FILL(failed, 0) + FILL(poison, 0)) / (all + (all < 1)), 0)"
     return_data = true
   }
 }
 
 resource "aws_cloudwatch_metric_alarm" "backlog" {
   alarm_name          = "${var.name}-backlog"
-  alarm_description   = "More than ${var.thresholds.backlog} messages have waited for 10 minutes. Figures: the queue."
+  alarm_description   = "More than ${local.thresholds.backlog} messages have waited for 10 minutes. Figures: the queue."
   comparison_operator = "GreaterThanThreshold"
-  threshold           = var.thresholds.backlog
+  threshold           = local.thresholds.backlog
   evaluation_periods  = 10
   datapoints_to_alarm = 10
   treat_missing_data  = "notBreaching"
@@ -141,13 +158,13 @@ resource "aws_cloudwatch_metric_alarm" "backlog" {
 
 resource "aws_cloudwatch_metric_alarm" "slow" {
   alarm_name          = "${var.name}-slow"
-  alarm_description   = "One job in twenty takes more than ${var.thresholds.p95_seconds} s from receipt to commit. Figures: the bridge's log."
+  alarm_description   = "One job in twenty takes more than ${local.thresholds.p95_seconds} s from receipt to commit. Figures: the bridge's log."
   namespace           = local.namespace
   metric_name         = local.jobs.took
   extended_statistic  = "p95"
   period              = 300
   comparison_operator = "GreaterThanThreshold"
-  threshold           = 1000 * var.thresholds.p95_seconds
+  threshold           = 1000 * local.thresholds.p95_seconds
   evaluation_periods  = 2
   datapoints_to_alarm = 2
   treat_missing_data  = "notBreaching"
@@ -208,11 +225,11 @@ resource "aws_cloudwatch_metric_alarm" "dead_letters" {
 # A service of no tasks is silent by right while nothing waits.
 resource "aws_cloudwatch_metric_alarm" "silent" {
   alarm_name          = "${var.name}-silent"
-  alarm_description   = "No bridge has told its metrics for ${var.thresholds.silent_minutes} minutes, although messages wait or tasks run. Figures: /metrics."
+  alarm_description   = "No bridge has told its metrics for ${local.thresholds.silent_minutes} minutes, although messages wait or tasks run. Figures: /metrics."
   comparison_operator = "GreaterThanOrEqualToThreshold"
   threshold           = 1
-  evaluation_periods  = var.thresholds.silent_minutes
-  datapoints_to_alarm = var.thresholds.silent_minutes
+  evaluation_periods  = local.thresholds.silent_minutes
+  datapoints_to_alarm = local.thresholds.silent_minutes
   treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_actions
   ok_actions          = var.alarm_actions
@@ -267,15 +284,15 @@ module "exits" {
   name          = var.name
   cluster_arn   = var.cluster_arn
   service_name  = var.service_name
-  most_exits    = var.thresholds.restarts
+  most_exits    = local.thresholds.restarts
   alarm_actions = var.alarm_actions
 }
 
 resource "aws_cloudwatch_metric_alarm" "fallbacks" {
   alarm_name          = "${var.name}-fallbacks"
-  alarm_description   = "The CPU answered more than ${var.thresholds.fallback_percent} % of the model requests in a GPU's place. Figures: /metrics."
+  alarm_description   = "The CPU answered more than ${local.thresholds.fallback_percent} % of the model requests in a GPU's place. Figures: /metrics."
   comparison_operator = "GreaterThanThreshold"
-  threshold           = var.thresholds.fallback_percent
+  threshold           = local.thresholds.fallback_percent
   evaluation_periods  = 1
   treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_actions

@@ -52,22 +52,15 @@ variable "alarm_actions" {
 }
 
 variable "thresholds" {
-  description = "When the alarms rise."
-  type = object({
-    # Percent of the jobs that end without a result, within 15 minutes, and how many must have ended.
-    error_percent_warning  = optional(number, 5)
-    error_percent_critical = optional(number, 10)
-    error_least_jobs       = optional(number, 10)
-    # Messages that wait for 10 minutes.
-    backlog = optional(number, 100)
-    # Seconds from receipt to commit that 95 % of the jobs keep to, within 5 minutes.
-    p95_seconds = optional(number, 300)
-    # Minutes without a sign of life while there is something to do.
-    silent_minutes = optional(number, 5)
-    # Tasks that ended by themselves, within 10 minutes.
-    restarts = optional(number, 3)
-    # Percent of the model requests that the CPU answered in a GPU's place, within 15 minutes.
-    fallback_percent = optional(number, 5)
-  })
-  default = {}
+  description = "When the alarms rise; those that are left out are as in main.tf."
+  type        = map(number)
+  default     = {}
+
+  validation {
+    condition = length(setsubtract(keys(var.thresholds), [
+      "error_percent_warning", "error_percent_critical", "error_least_jobs", "backlog", "p95_seconds", "silent_minutes", "restarts",
+      "fallback_percent",
+    ])) == 0
+    error_message = "thresholds: expected error_percent_warning, error_percent_critical, error_least_jobs, backlog, p95_seconds, silent_minutes, restarts, fallback_percent."
+  }
 }
