@@ -24,6 +24,7 @@ Options
   --to REVISION    the revision that rollback goes to
   --cluster NAME   the cluster, where it is called otherwise
   --service NAME   the service, where it is called otherwise
+  --build-arg X=Y  given to docker build, such as BASE=…@sha256:…; more than once
   --no-wait        do not wait until the service is stable
   --dry-run        say what would be run, and run nothing that changes anything
 
@@ -59,12 +60,12 @@ needs() {
   done
 }
 
-# Images by name, and the Dockerfile and target that each is built from.
+# The Dockerfile that each image is built from.
 dockerfile_of() {
   case $1 in
     lamina-bridge) echo Dockerfile.bridge ;;
     lamina-inference-gpu) echo Dockerfile.gpu ;;
-    lamina-inference-cpu) echo "${CPU_DOCKERFILE:-Dockerfile.cpu}" ;;
+    lamina-inference-cpu) echo Dockerfile.cpu ;;
   esac
 }
 
@@ -109,7 +110,7 @@ build() {
   for image in "${images[@]}"; do
     file=$(dockerfile_of "$image")
     [ -f "$root/$file" ] || fail "$file is not there; $image is built from it"
-    run docker build --platform linux/amd64 --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
+    run docker build --platform linux/amd64 ${build_arguments[@]+"${build_arguments[@]}"} --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
   done
 }
 
@@ -218,11 +219,16 @@ rollback() {
 
 command=${1:-help}
 [ $# -eq 0 ] || shift
-worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service=''
+worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service='' build_arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --dry-run) dry_run=true ;;
     --no-wait) wait=false ;;
+    --build-arg)
+      [ $# -ge 2 ] || fail "$1 needs a value"
+      build_arguments+=(--build-arg "$2")
+      shift
+      ;;
     --worker | --tag | --to | --cluster | --service)
       [ $# -ge 2 ] || fail "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"

@@ -53,10 +53,10 @@ command -v bridge >/dev/null || fail "bridge is not on the path; run this in a c
 if [ -n "$sqs_queue" ]; then
   chosen=(--all)
   [ -z "$reason" ] || chosen=(--reason "$reason")
-  exec bridge dead replay --queue "$sqs_queue" "${chosen[@]}" "${dry_run[@]}"
+  exec bridge dead replay --queue "$sqs_queue" "${chosen[@]}" ${dry_run[@]+"${dry_run[@]}"}
 fi
 [ -z "$reason" ] || fail "--reason goes with --sqs-queue"
 # The worker's variables are read as it reads them; where its objects lie is asked for, and no object is touched.
 export OCR_GPU_AUTOFALLBACK=${OCR_GPU_AUTOFALLBACK:-true}
 export CF_R2_BUCKET_NAME=${CF_R2_BUCKET_NAME:-unused} CF_R2_ENDPOINT=${CF_R2_ENDPOINT:-https://unused.invalid}
-exec bridge documents reap "${dry_run[@]}"
+exec bridge documents reap ${dry_run[@]+"${dry_run[@]}"}

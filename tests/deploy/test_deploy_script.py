@@ -50,6 +50,20 @@ def test_build_makes_each_image_of_the_worker(programs: Recorded) -> None:
     assert tags == [("Dockerfile.bridge", f"{REGISTRY}/lamina-bridge:1.2.3"), ("Dockerfile.gpu", f"{REGISTRY}/lamina-inference-gpu:1.2.3")]
 
 
+def test_arguments_of_the_build_reach_it(programs: Recorded) -> None:
+    assert (
+        deploy(
+            programs, "build", "--worker", "wsi", "--build-arg", "BASE=python@sha256:1", "--build-arg", "REQUIREMENTS=bridge-all"
+        ).returncode
+        == 0
+    )
+    (call,) = programs.calls()
+    assert [call[place + 1] for place, word in enumerate(call) if word == "--build-arg"] == [
+        "BASE=python@sha256:1",
+        "REQUIREMENTS=bridge-all",
+    ]
+
+
 def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded) -> None:
     programs.answer({("aws", "ecr", "get-login-password"): "a password", ("aws", "ecr", "describe-repositories"): 254})
     assert deploy(programs, "push").returncode == 0

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from pathlib import Path
 
 import pytest
 
 from tests.support.metric_math import worked_out
-from tests.support.terraform.stacks import stack
+from tests.support.terraform.runs import Resource, apply
+from tests.support.terraform.stacks import VARIABLES, stack
 
 WAITING, WORKING = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
 
@@ -21,6 +22,10 @@ def of_labs(**figures: float) -> dict[str, float]:
 def wanted(example: str, ending: str, tasks: int, figures: dict[str, float]) -> int:
     """The tasks that target tracking asks for, from so many."""
     (policy,) = stack(example).of("aws_appautoscaling_policy", ending)
+    return asked_for(policy, tasks, figures)
+
+
+def asked_for(policy: Resource, tasks: int, figures: dict[str, float]) -> int:
     (tracking,) = policy.values["target_tracking_scaling_policy_configuration"]
     metric = worked_out(tracking["customized_metric_specification"][0]["metrics"], {**figures, "RunningTaskCount": tasks})
     return math.ceil(round(tasks * metric / tracking["target_value"], 6))
@@ -64,9 +69,33 @@ def test_a_task_of_several_jobs_counts_as_working_for_each_of_its_share() -> Non
     assert wanted("documents-worker", "backlog", 5, figures) == 3
 
 
+def test_no_server_goes_while_any_job_runs_where_that_is_asked_for(tmp_path: Path) -> None:
+    queue = {"namespace": "AWS/SQS", "dimensions": {"QueueName": "jobs"}}
+    variables = {
+        "name": "held",
+        "cluster_name": "held",
+        "service_name": "held",
+        "min_capacity": 0,
+        "max_capacity": 9,
+        "target_backlog": 4,
+        "waiting": [{**queue, "name": WAITING}],
+        "working": [{**queue, "name": WORKING}],
+        "hold_while_working": True,
+    }
+    (policy,) = apply("modules/queue_scaling", variables, tmp_path).of("aws_appautoscaling_policy", ".backlog")
+    assert asked_for(policy, 5, {f"{WORKING}/jobs": 1}) == 5
+    assert asked_for(policy, 5, {f"{WORKING}/jobs": 0}) == 0
+
+
 def test_both_lists_of_the_card_platform_count() -> None:
     waiting = {"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 30, "bridge_queue_messages/filot:ocr:queue/waiting": 30}
     assert wanted("ocr-worker", "servers.module.scaling.aws_appautoscaling_policy.backlog", 1, waiting) == 3
+
+
+def test_a_document_that_waits_for_its_first_server_calls_for_one() -> None:
+    assert alarm("ocr-worker", "waiting-at-zero", {"bridge_queue_messages/filot:ocr:queue/delayed": 1})
+    assert alarm("ocr-worker", "waiting-at-zero", {"bridge_queue_messages/filot:ocr:gpu:queue/leased": 1})
+    assert not alarm("ocr-worker", "waiting-at-zero", {"bridge_queue_messages/filot:ocr:queue/delayed": 1, "DesiredTaskCount": 1})
 
 
 @pytest.mark.parametrize("example", ["slide-worker", "documents-worker"])
@@ -87,7 +116,8 @@ def test_services_may_go_to_none_and_an_alarm_brings_the_first_task(example: str
         ({f"{WAITING}/documents": 1}, True),
         ({f"{WAITING}/documents": 1, "DesiredTaskCount": 0}, True),
         ({f"{WAITING}/documents": 1, "DesiredTaskCount": 1}, False),
-        ({f"{WAITING}/documents": 0}, False),
+        ({f"{WORKING}/documents": 1}, True),
+        ({f"{WAITING}/documents": 0, f"{WORKING}/documents": 0}, False),
         ({}, False),
     ],
 )
@@ -145,10 +175,18 @@ def test_the_share_of_fallbacks_needs_requests() -> None:
     assert alarm("documents-worker", "fallbacks", {"lamina_requests_total": 100.0, "lamina_fallbacks_total": 6.0})
 
 
-def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Any) -> None:
-    from tests.support.terraform.runs import apply
-    from tests.support.terraform.stacks import VARIABLES
+def test_a_threshold_is_taken_and_one_that_is_not_there_is_told(tmp_path: Path) -> None:
+    variables = dict(VARIABLES["documents-worker"])
+    worker = {"name": "documents", "image": variables["bridge_image"], "vpc_id": "vpc-1", "subnet_ids": ["subnet-1"]}
+    worker |= {name: variables[name] for name in ("inference_image", "bucket", "database_secret")}
+    made = apply("modules/documents_worker", {**worker, "thresholds": {"backlog": 7}}, tmp_path)
+    (backlog,) = made.of("aws_cloudwatch_metric_alarm", ".backlog")
+    assert backlog.values["threshold"] == 7
+    with pytest.raises(AssertionError, match="thresholds: expected error_percent_warning"):
+        apply("modules/documents_worker", {**worker, "thresholds": {"backlogs": 7}}, tmp_path)
 
+
+def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Path) -> None:
     labs = VARIABLES["lab-worker"]
     variables = {
         "environment": "test",

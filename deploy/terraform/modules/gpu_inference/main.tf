@@ -142,6 +142,9 @@ module "scaling" {
   concurrency    = var.concurrency
   waiting        = var.waiting
   working        = var.working
+
+  scale_out_cooldown = var.scale_out_cooldown
+  hold_while_working = var.hold_while_working
 }
 
 module "exits" {

@@ -119,7 +119,19 @@ variable "max_capacity" {
 variable "target_backlog" {
   description = "Messages that may wait for each server; more of them add servers."
   type        = number
-  default     = 10
+  default     = 4
+}
+
+variable "hold_while_working" {
+  description = "Take no server away while any job runs. Otherwise one that goes drains for 100 s, and longer slides go on elsewhere from their checkpoint."
+  type        = bool
+  default     = false
+}
+
+variable "scale_out_cooldown" {
+  description = "Seconds between two steps up: longer than a GPU takes to come, or more are asked for than are needed."
+  type        = number
+  default     = 300
 }
 
 variable "concurrency" {

@@ -211,12 +211,11 @@ resource "aws_ecs_task_definition" "ml_worker" {
 
 resource "aws_ecs_service" "ml_worker" {
   #checkov:skip=CKV_AWS_333:No public address unless the caller's subnets have no other way out.
-  name                 = local.name
-  cluster              = aws_ecs_cluster.ml_worker.id
-  task_definition      = aws_ecs_task_definition.ml_worker.arn
-  desired_count        = local.min_capacity
-  force_new_deployment = true
-  propagate_tags       = "SERVICE"
+  name            = local.name
+  cluster         = aws_ecs_cluster.ml_worker.id
+  task_definition = aws_ecs_task_definition.ml_worker.arn
+  desired_count   = local.min_capacity
+  propagate_tags  = "SERVICE"
 
   network_configuration {
     subnets          = var.private_subnet_ids

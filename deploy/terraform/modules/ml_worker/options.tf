@@ -48,6 +48,12 @@ variable "manage_role_policies" {
   default     = true
 }
 
+variable "kms_key_arns" {
+  description = "Keys that the parameters of the database's account are encrypted with, where they are the customer's own."
+  type        = list(string)
+  default     = []
+}
+
 variable "stop_seconds" {
   description = "Seconds between SIGTERM and SIGKILL, at most 120."
   type        = number

@@ -40,20 +40,23 @@ locals {
 
   execution_policy = {
     Version = "2012-10-17"
-    Statement = [
-      {
-        Sid      = "Secrets"
-        Effect   = "Allow"
-        Action   = ["ssm:GetParameters"]
-        Resource = [for name in values(local.secrets) : "${local.parameters}${name}"]
-      },
-      {
-        Sid      = "Logs"
-        Effect   = "Allow"
-        Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
-        Resource = ["${aws_cloudwatch_log_group.ml_worker.arn}:*"]
-      },
-    ]
+    Statement = concat(
+      [
+        {
+          Sid      = "Secrets"
+          Effect   = "Allow"
+          Action   = ["ssm:GetParameters"]
+          Resource = [for name in values(local.secrets) : "${local.parameters}${name}"]
+        },
+        {
+          Sid      = "Logs"
+          Effect   = "Allow"
+          Action   = ["logs:CreateLogStream", "logs:PutLogEvents"]
+          Resource = ["${aws_cloudwatch_log_group.ml_worker.arn}:*"]
+        },
+      ],
+      length(var.kms_key_arns) == 0 ? [] : [{ Sid = "Keys", Effect = "Allow", Action = ["kms:Decrypt"], Resource = var.kms_key_arns }],
+    )
   }
 }
 

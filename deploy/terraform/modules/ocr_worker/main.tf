@@ -18,14 +18,14 @@ locals {
     var.optional_secrets,
   )
 
-  # Each bridge tells of the whole list, so that the largest figure is the list's, and figures of different lists add up.
+  # What waits for another try, such as for a server, waits as well. Each bridge tells of the whole list, so that the largest figure is the list's, and figures of different lists add up.
   queues = [var.queue_key, var.cpu_queue_key]
   levels = {
-    for state in ["waiting", "leased"] : state => [
-      for queue in local.queues : {
+    for kind, states in { waiting = ["waiting", "delayed"], leased = ["leased"] } : kind => [
+      for pair in setproduct(local.queues, states) : {
         namespace  = "Lamina"
         name       = "bridge_queue_messages"
-        dimensions = { ClusterName = var.name, ServiceName = local.bridge, queue = queue, state = state }
+        dimensions = { ClusterName = var.name, ServiceName = local.bridge, queue = pair[0], state = pair[1] }
         statistic  = "Maximum"
       }
     ]

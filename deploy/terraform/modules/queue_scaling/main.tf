@@ -10,6 +10,13 @@ locals {
   waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(${id}, 0)"])
   working_sum = join(" + ", [for id in keys(local.working) : "FILL(${id}, 0)"])
 
+  # Tasks that have a job, at the least; or all of them while there is any, where a job cannot be seen to be one task's.
+  busy_tasks = (
+    var.hold_while_working
+    ? "IF((${local.working_sum}) > 0, tasks, 0)"
+    : "IF((${local.working_sum}) / ${var.concurrency} < tasks, (${local.working_sum}) / ${var.concurrency}, tasks)"
+  )
+
   queues = merge(local.waiting, local.working)
   # Of the service itself. Container Insights tells them once a minute.
   service = {
@@ -97,7 +104,7 @@ resource "aws_appautoscaling_policy" "backlog" {
       # The share of tasks that work, on the scale of the target: all of them working asks for exactly as many.
       metrics {
         id          = "busy"
-        expression  = "${var.target_backlog} * IF((${local.working_sum}) / ${var.concurrency} < tasks, (${local.working_sum}) / ${var.concurrency}, tasks) / tasks"
+        expression  = "${var.target_backlog} * ${local.busy_tasks} / tasks"
         return_data = false
       }
       metrics {
@@ -133,11 +140,12 @@ resource "aws_appautoscaling_policy" "wake" {
   }
 }
 
+# What others hold counts too: a bridge that runs takes messages off the queue at once, and keeps them until its server comes.
 resource "aws_cloudwatch_metric_alarm" "waiting_at_zero" {
   count = var.min_capacity == 0 ? 1 : 0
 
   alarm_name          = "${var.name}-waiting-at-zero"
-  alarm_description   = "Messages wait and no task is wanted: starts the first one. Not for people."
+  alarm_description   = "There are messages and no task is wanted: starts the first one. Not for people."
   comparison_operator = "GreaterThanThreshold"
   threshold           = 0
   evaluation_periods  = 1
@@ -145,7 +153,7 @@ resource "aws_cloudwatch_metric_alarm" "waiting_at_zero" {
   alarm_actions       = [aws_appautoscaling_policy.wake[0].arn]
 
   dynamic "metric_query" {
-    for_each = local.waiting
+    for_each = local.queues
     content {
       id          = metric_query.key
       return_data = false
@@ -171,8 +179,8 @@ resource "aws_cloudwatch_metric_alarm" "waiting_at_zero" {
   }
   metric_query {
     id          = "waiting"
-    label       = "Messages that wait while no task is wanted"
-    expression  = "IF(FILL(desired, 0) < 1, ${local.waiting_sum}, 0)"
+    label       = "Messages while no task is wanted"
+    expression  = "IF(FILL(desired, 0) < 1, ${local.waiting_sum} + ${local.working_sum}, 0)"
     return_data = true
   }
 }

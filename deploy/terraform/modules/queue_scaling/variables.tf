@@ -54,6 +54,12 @@ variable "working" {
   }))
 }
 
+variable "hold_while_working" {
+  description = "Take no task away while anything at all is being worked on, for tasks that nothing protects."
+  type        = bool
+  default     = false
+}
+
 variable "scale_in_cooldown" {
   description = "Seconds between two steps down."
   type        = number
