@@ -10,6 +10,9 @@ from typing import Any
 import hcl2
 import pytest
 
+from tests.support.terraform.runs import planned_after
+from tests.support.terraform.stacks import ML_WORKER as ARGUMENTS
+
 ROOT = Path(__file__).parents[2] / "deploy" / "terraform"
 ML_WORKER = ROOT / "modules" / "ml_worker"
 REQUIRED = object()
@@ -117,6 +120,56 @@ def test_the_lab_worker_has_the_resources_of_the_replaced_stack_at_their_address
     moved = set(re.findall(r"from = (\S+)", (ML_WORKER / "scaling.tf").read_text(encoding="utf-8")))
     assert sorted(RESOURCES - here - moved) == []
     assert not here & moved
+
+
+# What lies in the state of that stack: each resource with what its provider wants at the least.
+REPLACED = """
+resource "aws_sqs_queue" "ml_worker" { name = "test-ml-worker" }
+resource "aws_sqs_queue" "ml_worker_dlq" { name = "test-ml-worker-dlq" }
+resource "aws_sqs_queue_policy" "ml_worker" {
+  queue_url = aws_sqs_queue.ml_worker.id
+  policy    = "{}"
+}
+resource "aws_ecs_cluster" "ml_worker" { name = "test-ml-worker-cluster" }
+resource "aws_cloudwatch_log_group" "ml_worker" { name = "/ecs/test-ml-worker" }
+resource "aws_ecs_task_definition" "ml_worker" {
+  family                = "test-ml-worker"
+  container_definitions = "[]"
+}
+resource "aws_ecs_service" "ml_worker" {
+  name    = "test-ml-worker"
+  cluster = aws_ecs_cluster.ml_worker.id
+}
+resource "aws_security_group" "ml_worker" { name_prefix = "test-ml-worker-" }
+resource "aws_appautoscaling_target" "ml_worker" {
+  min_capacity       = 0
+  max_capacity       = 3
+  resource_id        = "service/test-ml-worker-cluster/test-ml-worker"
+  scalable_dimension = "ecs:service:DesiredCount"
+  service_namespace  = "ecs"
+}
+resource "aws_appautoscaling_policy" "ml_worker_scale_up" {
+  name               = "test-ml-worker-scale-up"
+  policy_type        = "TargetTrackingScaling"
+  resource_id        = aws_appautoscaling_target.ml_worker.resource_id
+  scalable_dimension = aws_appautoscaling_target.ml_worker.scalable_dimension
+  service_namespace  = aws_appautoscaling_target.ml_worker.service_namespace
+}
+"""
+
+
+def test_the_state_of_the_replaced_stack_is_taken_over_and_nothing_is_destroyed(tmp_path: Path) -> None:
+    changes = planned_after(REPLACED, "ml_worker", ARGUMENTS, tmp_path)
+    assert [] == [address for address, change in changes.items() if "delete" in change["actions"]]
+    kept = {address for address, change in changes.items() if "create" not in change["actions"]}
+    assert {
+        f"module.worker.{kind}.ml_worker" for kind in ("aws_sqs_queue", "aws_ecs_cluster", "aws_ecs_service", "aws_security_group")
+    } <= kept
+    assert (
+        changes["module.worker.module.scaling.aws_appautoscaling_target.service"]["moved"]
+        == "module.worker.aws_appautoscaling_target.ml_worker"
+    )
+    assert "module.worker.module.scaling.aws_appautoscaling_policy.backlog" in kept
 
 
 def test_the_workers_mode_is_checked() -> None:

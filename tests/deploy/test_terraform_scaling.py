@@ -9,7 +9,7 @@ import pytest
 
 from tests.support.metric_math import worked_out
 from tests.support.terraform.runs import Resource, apply
-from tests.support.terraform.stacks import VARIABLES, stack
+from tests.support.terraform.stacks import ML_WORKER, VARIABLES, stack
 
 WAITING, WORKING = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
 
@@ -187,19 +187,7 @@ def test_a_threshold_is_taken_and_one_that_is_not_there_is_told(tmp_path: Path) 
 
 
 def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Path) -> None:
-    labs = VARIABLES["lab-worker"]
-    variables = {
-        "environment": "test",
-        "vpc_id": labs["vpc_id"],
-        "private_subnet_ids": labs["subnet_ids"],
-        "ecr_repository_url": labs["registry"],
-        "execution_role_arn": labs["roles"]["execution"],
-        "task_role_arn": labs["roles"]["task"],
-        "api_role_arn": labs["roles"]["api"],
-        "db_host": "db",
-        "db_name": "labs",
-    }
-    made = apply("modules/ml_worker", variables, tmp_path)
+    made = apply("modules/ml_worker", ML_WORKER, tmp_path)
     (target,) = made.of("aws_appautoscaling_target")
     assert (target.values["min_capacity"], target.values["max_capacity"]) == (1, 3)
     (service,) = made.of("aws_ecs_service")

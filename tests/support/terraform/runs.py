@@ -67,6 +67,27 @@ def validate(module: Path, folder: Path) -> str:
     return "\n".join(f"{one['summary']}: {one['detail']}" for one in told["diagnostics"] if one["severity"] == "error")
 
 
+def planned_after(before: str, module: str, variables: Mapping[str, Any], folder: Path) -> Mapping[str, Mapping[str, Any]]:
+    """Apply a module's text, put one of ours in its place, and plan; each resource's change, by its address."""
+    environment = _environment(folder)
+    root = _copied(folder) / "examples" / "moved"
+    (root / "before").mkdir(parents=True)
+    (root / "before" / "main.tf").write_text(before)
+    _called(root, "./before", {})
+    _terraform("get", cwd=root, environment=environment)
+    _terraform("apply", "-auto-approve", "-input=false", cwd=root, environment=environment)
+    _called(root, f"../../modules/{module}", variables)
+    _terraform("get", cwd=root, environment=environment)
+    _terraform("plan", "-input=false", "-out=plan", cwd=root, environment=environment)
+    told = json.loads(_terraform("show", "-json", "plan", cwd=root, environment=environment))
+    return {one["address"]: {**one["change"], "moved": one.get("previous_address")} for one in told["resource_changes"]}
+
+
+def _called(root: Path, source: str, variables: Mapping[str, Any]) -> None:
+    content = {"module": {"worker": {"source": source, **variables}}}
+    (root / "main.tf.json").write_text(json.dumps(content))
+
+
 def apply(source: str, variables: Mapping[str, Any], folder: Path) -> Stack:
     """Apply one of our folders, such as examples/lab-worker or modules/eks_gpu_nodes. Raises `AssertionError` with what went wrong."""
     environment = _environment(folder)

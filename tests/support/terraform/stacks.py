@@ -45,6 +45,18 @@ VARIABLES: Mapping[str, Mapping[str, Any]] = {
         "cloud_sql_instance": "project:europe-west1:platform",
     },
 }
+# Of the module that takes the lab platform's place, with its defaults.
+ML_WORKER: Mapping[str, Any] = {
+    "environment": "test",
+    "vpc_id": "vpc-1",
+    "private_subnet_ids": _NETWORK["subnet_ids"],
+    "ecr_repository_url": _REGISTRY,
+    "execution_role_arn": _ROLES["execution"],
+    "task_role_arn": _ROLES["task"],
+    "api_role_arn": _ROLES["api"],
+    "db_host": "db",
+    "db_name": "labs",
+}
 ON_ECS = tuple(name for name in VARIABLES if name != "consensus-worker")
 
 
