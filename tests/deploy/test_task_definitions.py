@@ -9,16 +9,18 @@ from typing import Any
 
 import pytest
 
-from bridge import settings_cards
+from bridge.settings_cards import load_card_worker
 from tests.support.ecs_definitions import container, misfits, problems, settings_of, unknown_settings
+from tests.support.loaded_settings import bridge_of, server_of
 
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = sorted((ROOT / "deploy" / "ecs").glob("*.json"))
 VALUES = {"AWS_REGION": "ap-southeast-2", "AWS_ACCOUNT_ID": "123456789012"}
 
 
-def rendered(file: Path) -> dict[str, Any]:
-    text = re.sub(r"\$\{([A-Z_]+)\}", lambda found: VALUES.get(found[1], found[1].lower()), file.read_text(encoding="utf-8"))
+def rendered(file: Path, **values: str) -> dict[str, Any]:
+    put_in = {**VALUES, **values}
+    text = re.sub(r"\$\{([A-Z_]+)\}", lambda found: put_in.get(found[1], found[1].lower()), file.read_text(encoding="utf-8"))
     return json.loads(text)
 
 
@@ -108,7 +110,17 @@ def test_the_ocr_workers_placement_takes_the_instances_of_all_its_forerunners() 
     assert taken == ["g4dn.xlarge", "g5.2xlarge", "g6.xlarge"]
 
 
+@pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
+def test_the_programs_start_with_its_settings(file: Path) -> None:
+    values = {"ML_WORKER_MODE": "both", "INFERENCE_ADDRESS": "inference:8001"}
+    for one in rendered(file, **values)["containerDefinitions"]:
+        with pytest.MonkeyPatch.context() as monkeypatch:
+            if one["name"] in {"bridge", "ml-worker"}:
+                assert bridge_of(settings_of(one), monkeypatch).http == "0.0.0.0:8080"
+            elif one["name"] == "inference":
+                assert server_of(settings_of(one), monkeypatch).http == "127.0.0.1:8002"
+
+
 def test_the_ocr_workers_settings_make_a_card_worker(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name, value in settings_of(container(named("ocr-gpu-worker.json"), "bridge")).items():
-        monkeypatch.setenv(name, value)
-    assert settings_cards.load_card_worker().served
+    bridge_of(settings_of(container(named("ocr-gpu-worker.json"), "bridge")), monkeypatch)
+    assert load_card_worker().served

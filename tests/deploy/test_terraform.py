@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings
+from tests.support.loaded_settings import bridge_of, server_of
 from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
 from tests.support.terraform.stacks import ON_ECS, VARIABLES, stack
 
@@ -95,6 +96,43 @@ def test_settings_in_them_are_read_by_the_programs(example: str) -> None:
     for definition in task_definitions(stack(example)).values():
         names = [name for one in definition["containerDefinitions"] if one["name"] != "files" for name in settings_of(one)]
         assert unknown_settings(names) == []
+
+
+SOURCES_OF_JOBS = {
+    "lab-worker": ("sqs_queues", ("https://sqs.eu-west-1.amazonaws.com/123456789012/production-ml-worker",)),
+    "slide-worker": ("sqs_queues", ("WsiAnalysisWorker", "wsi-jobs-in")),
+    "documents-worker": ("sqs_queues", ("documents",)),
+    "ocr-worker": ("redis_queues", ("filot:ocr:gpu:queue", "filot:ocr:queue")),
+}
+
+
+@pytest.mark.parametrize("example", ON_ECS)
+def test_the_programs_start_with_them(example: str) -> None:
+    """Each in an environment of its own, so that none helps another."""
+    seen = 0
+    for definition in task_definitions(stack(example)).values():
+        for one in definition["containerDefinitions"]:
+            with pytest.MonkeyPatch.context() as monkeypatch:
+                if one["name"] in {"bridge", "ml-worker"}:
+                    loaded = bridge_of(settings_of(one), monkeypatch)
+                    name, expected = SOURCES_OF_JOBS[example]
+                    assert getattr(loaded, name) == expected
+                    assert loaded.drain_seconds < one["stopTimeout"]
+                    seen += 1
+                elif one["name"] == "inference":
+                    server = server_of(settings_of(one), monkeypatch)
+                    assert server.grace_seconds + server.drain_seconds <= 120
+                    seen += 1
+    assert seen == 2
+
+
+def test_the_bridge_starts_with_those_of_cloud_run() -> None:
+    (service,) = stack("consensus-worker").of("google_cloud_run_v2_service")
+    plain = {one["name"]: one["value"] or "a secret" for one in service.values["template"][0]["containers"][0]["env"]}
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        loaded = bridge_of(plain, monkeypatch)
+    assert loaded.pubsub_subscriptions == ("consensus-engine-jobs-sub",)
+    assert loaded.database.startswith("cloudsql://consensus-worker%40project.iam@project:europe-west1:platform/")
 
 
 def test_settings_of_the_service_on_cloud_run_are_read_by_the_bridge() -> None:
