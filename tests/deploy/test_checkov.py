@@ -13,6 +13,8 @@ import pytest
 
 from tests.support.installed_tools import tool
 
+# Of its own environment's installation, and of the scan.
+pytestmark = pytest.mark.timeout(480)
 ROOT = Path(__file__).parents[2] / "deploy" / "terraform"
 
 
@@ -27,7 +29,7 @@ def found(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     (folder / "modules" / "bad").mkdir()
     (folder / "modules" / "bad" / "main.tf").write_text(BAD)
     command = [tool("checkov"), "--directory", str(folder), "--framework", "terraform", "--compact", "--output", "json"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=110)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=280)
     told: dict[str, Any] = json.loads(done.stdout)
     return told
 

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
+import structlog
 
 from bridge import logs
 from bridge.steps import Step, StepTaken
@@ -25,13 +27,14 @@ STEPS = {
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, dict[str, Any]]]:
     """What the bridge writes of each step."""
     logs.configure("info")
     log = logs.StepLog()
     for taken in STEPS.values():
         log.on_step(taken)
-    return dict(zip(STEPS, map(json.loads, capsys.readouterr().err.splitlines()), strict=True))
+    yield dict(zip(STEPS, map(json.loads, capsys.readouterr().err.splitlines()), strict=True))
+    structlog.reset_defaults()
 
 
 def fits(pattern: str, line: dict[str, Any]) -> bool:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import fcntl
 import functools
+import hashlib
+import pickle
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.terraform.runs import Stack, apply
+from tests.support.terraform.runs import ROOT, Stack, apply
 
+_CACHE = ROOT.parents[1] / ".cache" / "terraform" / "stacks"
 _ACCOUNT = "123456789012"
 _REGION = "eu-west-1"
 _NETWORK = {
@@ -62,6 +66,21 @@ ON_ECS = tuple(name for name in VARIABLES if name != "consensus-worker")
 
 @functools.cache
 def stack(example: str) -> Stack:
-    """An example of deploy/terraform/examples, applied with values that a user might give."""
-    with tempfile.TemporaryDirectory() as folder:
-        return apply(f"examples/{example}", VARIABLES[example], Path(folder))
+    """An example of deploy/terraform/examples, applied with values that a user might give; once for all test processes."""
+    _CACHE.mkdir(parents=True, exist_ok=True)
+    kept = _CACHE / f"{example}-{_digest()}.pickle"
+    with (_CACHE / f".{example}.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not kept.exists():
+            with tempfile.TemporaryDirectory() as folder:
+                made = apply(f"examples/{example}", VARIABLES[example], Path(folder))
+            kept.write_bytes(pickle.dumps(made))
+    found: Stack = pickle.loads(kept.read_bytes())
+    return found
+
+
+@functools.cache
+def _digest() -> str:
+    """Of all that an apply hangs on."""
+    files = sorted([*ROOT.rglob("*.tf"), *Path(__file__).parent.glob("*.p*")])
+    return hashlib.sha256(b"".join(file.read_bytes() for file in files)).hexdigest()[:16]
