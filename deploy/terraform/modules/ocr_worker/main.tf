@@ -18,7 +18,8 @@ locals {
     var.optional_secrets,
   )
 
-  # What waits for another try, such as for a server, waits as well. Each bridge tells of the whole list, so that the largest figure is the list's, and figures of different lists add up.
+  # What waits for another try, such as for a server, waits as well. Each bridge tells of the whole list, so that the largest figure is
+  # the list's, and figures of different lists add up.
   queues = [var.queue_key, var.cpu_queue_key]
   levels = {
     for kind, states in { waiting = ["waiting", "delayed"], leased = ["leased"] } : kind => [
