@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import subprocess
 from pathlib import Path
@@ -179,6 +180,19 @@ def test_the_lab_workers_queues_are_those_of_the_replaced_stack() -> None:
     }
     (service,) = made.of("aws_ecs_service")
     assert [(one["capacity_provider"], one["weight"]) for one in service.values["capacity_provider_strategy"]] == [("FARGATE_SPOT", 100)]
+
+
+@pytest.mark.parametrize("example", ["slide-worker", "documents-worker"])
+def test_queues_whose_services_may_go_to_none_are_kept_awake_by_a_tag_that_they_have(example: str) -> None:
+    made = stack(example)
+    queues = {one.values["url"]: one.values for one in made.of("aws_sqs_queue", ".jobs")}
+    schedules = made.of("aws_scheduler_schedule")
+    assert len(queues) == len(schedules)
+    for schedule in schedules:
+        (target,) = schedule.values["target"]
+        asked = json.loads(target["input"])
+        assert asked["Tags"] == queues[asked["QueueUrl"]]["tags"]
+        assert target["arn"].endswith(":sqs:tagQueue")
 
 
 def test_a_secrets_key_is_no_part_of_the_right_to_read_it() -> None:

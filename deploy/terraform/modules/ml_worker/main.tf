@@ -44,7 +44,7 @@ resource "aws_sqs_queue" "ml_worker" {
     maxReceiveCount     = 3
   })
 
-  tags = merge(local.tags, { Name = local.name })
+  tags = merge(local.tags, { Name = local.name, Awake = "true" })
 }
 
 resource "aws_sqs_queue_redrive_allow_policy" "ml_worker_dlq" {

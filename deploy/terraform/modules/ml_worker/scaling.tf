@@ -24,6 +24,17 @@ module "scaling" {
   }]
 }
 
+# A worker that runs asks for messages, and so keeps the queue awake by itself.
+module "awake" {
+  source = "../queue_awake"
+  count  = local.min_capacity == 0 ? 1 : 0
+
+  name      = local.name
+  queue_arn = aws_sqs_queue.ml_worker.arn
+  queue_url = aws_sqs_queue.ml_worker.url
+  tags      = { Awake = "true" }
+}
+
 moved {
   from = aws_appautoscaling_target.ml_worker
   to   = module.scaling.aws_appautoscaling_target.service

@@ -3,6 +3,7 @@ locals {
   kept_seconds = 14 * 24 * 3600
   # SQS counts interruptions as failures; the bridge's ledger does not, and decides. This is for messages that kill every bridge.
   most_receipts = 1000
+  tags          = { Awake = "true" }
   neighbours    = { error = "${var.name}_error", skipped = "${var.name}_skipped" }
 }
 
@@ -20,6 +21,7 @@ resource "aws_sqs_queue" "jobs" {
   visibility_timeout_seconds = var.visibility_seconds
   receive_wait_time_seconds  = 20
   sqs_managed_sse_enabled    = true
+  tags                       = local.tags
 
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.neighbour["error"].arn
@@ -60,4 +62,13 @@ resource "aws_sns_topic_subscription" "jobs" {
   protocol             = "sqs"
   endpoint             = aws_sqs_queue.jobs.arn
   raw_message_delivery = true
+}
+
+module "awake" {
+  source = "../queue_awake"
+
+  name      = var.name
+  queue_arn = aws_sqs_queue.jobs.arn
+  queue_url = aws_sqs_queue.jobs.url
+  tags      = local.tags
 }
