@@ -1,22 +1,21 @@
-"""Pages of PDF files, rendered by pdfium. Alone in importing pypdfium2."""
+"""Pages of PDF files, rendered by pdfium."""
 
 from __future__ import annotations
 
+import ctypes
 import math
-import threading
-from contextlib import suppress
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 import numpy as np
 import pypdfium2
 from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.values import Limits, Page
-
-# pdfium keeps state for the whole process and may be entered by one thread only.
-_PDFIUM = threading.RLock()
-
-_POINTS_PER_INCH = 72
+from inference_server.tasks.documents.pdf.layer import read_layer
+from inference_server.tasks.documents.pdf.library import PDFIUM, POINTS_PER_INCH, open_pdf
+from inference_server.tasks.documents.values import Limits, Page, TextLayer
 
 
 class PdfPages:
@@ -29,8 +28,8 @@ class PdfPages:
         self._dpi = dpi
         self._limits = limits
         self._closed = False
-        with _PDFIUM:
-            self._document = _open(content, password)
+        with PDFIUM:
+            self._document = open_pdf(content, password)
             # Values that were typed into a form are drawn by the form environment only.
             with suppress(pypdfium2.PdfiumError):
                 self._document.init_forms()
@@ -38,7 +37,31 @@ class PdfPages:
 
     def page(self, index: int) -> Page:
         """Render the page at `index`, from 0."""
-        with _PDFIUM:
+        with self._loaded(index) as page:
+            size = self._pixels(index + 1, page)
+            self._check_pixels(index + 1, size)
+            try:
+                return self._rendered(index + 1, page, size)
+            except (pypdfium2.PdfiumError, ValueError) as error:
+                raise InvalidDocument(f"page {index + 1} cannot be rendered; the file is damaged there.") from error
+
+    def text_layer(self, index: int) -> TextLayer:
+        """What the file itself says the page at `index` holds."""
+        with self._loaded(index) as page:
+            try:
+                return read_layer(page, *self._pixels(index + 1, page))
+            except (pypdfium2.PdfiumError, ValueError) as error:
+                raise InvalidDocument(f"the text of page {index + 1} cannot be read; the file is damaged there.") from error
+
+    def close(self) -> None:
+        """Free the document."""
+        with PDFIUM:
+            self._closed = True
+            self._document.close()
+
+    @contextmanager
+    def _loaded(self, index: int) -> Iterator[pypdfium2.PdfPage]:
+        with PDFIUM:
             if self._closed:
                 # A caller that went away leaves threads behind that waited for their turn.
                 raise InvalidDocument("the document was closed while it was read.")
@@ -47,29 +70,42 @@ class PdfPages:
             except pypdfium2.PdfiumError as error:
                 raise InvalidDocument(f"page {index + 1} is broken: its description cannot be read.") from error
             try:
-                self._check_size(index + 1, page.get_width(), page.get_height())
-                bitmap = page.render(scale=self._dpi / _POINTS_PER_INCH, rev_byteorder=True)
-                try:
-                    # A copy: the bitmap's memory is pdfium's.
-                    return np.array(bitmap.to_numpy()[:, :, :3], copy=True)
-                finally:
-                    bitmap.close()
-            except (pypdfium2.PdfiumError, ValueError) as error:
-                raise InvalidDocument(f"page {index + 1} cannot be rendered; the file is damaged there.") from error
+                yield page
             finally:
                 page.close()
 
-    def close(self) -> None:
-        """Free the document."""
-        with _PDFIUM:
-            self._closed = True
-            self._document.close()
+    def _rendered(self, number: int, page: pypdfium2.PdfPage, size: tuple[int, int]) -> Page:
+        """Draw a page in steps, so that one that takes for ever keeps the others waiting only for as long as a page may take."""
+        bitmap = pypdfium2.PdfBitmap.new_native(*size, raw.FPDFBitmap_BGR)
+        try:
+            bitmap.fill_rect((255, 255, 255, 255), 0, 0, *size)
+            place = (0, 0, *size, 0, raw.FPDF_ANNOT | raw.FPDF_REVERSE_BYTE_ORDER)
+            pause = _deadline(self._limits.most_page_seconds)
+            try:
+                state = raw.FPDF_RenderPageBitmap_Start(bitmap.raw, page.raw, *place, ctypes.byref(pause))
+            finally:
+                raw.FPDF_RenderPage_Close(page.raw)
+            if state == raw.FPDF_RENDER_TOBECONTINUED:
+                raise InvalidDocument(
+                    f"page {number} was not drawn within {self._limits.most_page_seconds:g} s. Ask for a lower dpi, or simplify the page.",
+                    limit="page_seconds",
+                )
+            if page.formenv:
+                raw.FPDF_FFLDraw(page.formenv.raw, bitmap.raw, page.raw, *place)
+            # A copy: the bitmap's memory is pdfium's.
+            return np.array(bitmap.to_numpy()[:, :, :3], copy=True)
+        finally:
+            bitmap.close()
 
-    def _check_size(self, number: int, width_points: float, height_points: float) -> None:
-        if not (width_points > 0 and height_points > 0 and math.isfinite(width_points * height_points)):
-            raise InvalidDocument(f"page {number} has no area ({width_points} × {height_points} points).")
-        scale = self._dpi / _POINTS_PER_INCH
-        width, height = math.ceil(width_points * scale), math.ceil(height_points * scale)
+    def _pixels(self, number: int, page: pypdfium2.PdfPage) -> tuple[int, int]:
+        width, height = page.get_width(), page.get_height()
+        if not (width > 0 and height > 0 and math.isfinite(width * height)):
+            raise InvalidDocument(f"page {number} has no area ({width} × {height} points).")
+        scale = self._dpi / POINTS_PER_INCH
+        return math.ceil(width * scale), math.ceil(height * scale)
+
+    def _check_pixels(self, number: int, size: tuple[int, int]) -> None:
+        width, height = size
         if width * height > self._limits.most_page_pixels:
             fitting = int(self._dpi * math.sqrt(self._limits.most_page_pixels / (width * height)))
             raise InvalidDocument(
@@ -79,14 +115,9 @@ class PdfPages:
             )
 
 
-def _open(content: bytes, password: str) -> pypdfium2.PdfDocument:
-    try:
-        return pypdfium2.PdfDocument(content, password=password or None)
-    except pypdfium2.PdfiumError as error:
-        if error.err_code == raw.FPDF_ERR_PASSWORD:
-            if password:
-                raise InvalidDocument("the PDF is encrypted and the password given does not open it. Give its user password.") from error
-            raise InvalidDocument("the PDF is encrypted. Give its password in the field `password`, or send it decrypted.") from error
-        if error.err_code == raw.FPDF_ERR_SECURITY:
-            raise InvalidDocument("the PDF is encrypted in a way that is not supported. Send it decrypted.") from error
-        raise InvalidDocument("the PDF is broken: no pages can be found in it. Was it cut off? Export or download it again.") from error
+def _deadline(seconds: float) -> raw.IFSDK_PAUSE:
+    """What pdfium asks between two steps of drawing: whether to stop."""
+    until = time.monotonic() + seconds
+    pause = raw.IFSDK_PAUSE(version=1)
+    pypdfium2.internal.set_callback(pause, "NeedToPauseNow", lambda _: time.monotonic() > until)
+    return pause
