@@ -61,7 +61,7 @@ def _request(message: documents_pb2.RecognizeDocumentRequest) -> DocumentRequest
         password=message.password,
         pages=tuple(message.pages),
         text_mode=_known(_TEXT_MODES, message.text_mode, "text_mode"),
-        outputs=tuple(_known(_OUTPUT_FORMATS, output, "outputs") for output in message.outputs),
+        formats=tuple(_known(_OUTPUT_FORMATS, format_, "formats") for format_ in message.formats),
     )
 
 

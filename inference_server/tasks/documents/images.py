@@ -116,4 +116,4 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _name(media_type: str) -> str:
-    return media_type.removeprefix("image/").upper()
+    return {"image/webp": "WebP"}.get(media_type, media_type.removeprefix("image/").upper())

@@ -12,7 +12,7 @@ from inference_server.tasks.documents.values import Line, Page, PageQuality, Qua
 
 # Lines are compared at one height and contrast: the variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
 # microscopy", ICPR 2000) depends on both, and tells nothing of two pictures that differ in them.
-_HEIGHT = 32
+_HEIGHT = 16
 # So many lines, spread over the page, stand for all.
 _MOST_LINES = 24
 # A line with less contrast has more noise than ink.
@@ -55,9 +55,9 @@ def _line_image(page: Page, quad: Quad) -> NDArray[np.float32]:
     (left, top), (right, bottom) = np.floor(quad.min(axis=0)).astype(int), np.ceil(quad.max(axis=0)).astype(int)
     left, top = max(left - 2, 0), max(top - 2, 0)
     grey = cv2.cvtColor(np.ascontiguousarray(page[top : bottom + 3, left : right + 3]), cv2.COLOR_RGB2GRAY)
-    if height > 2 * _HEIGHT:
+    if height > 1.5 * _HEIGHT:
         # A warp takes single pixels: what is made much smaller is smoothed first, as a scanner would.
-        scale = 1.5 * _HEIGHT / height
+        scale = _HEIGHT / height
         grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
     else:
         scale = 1.0

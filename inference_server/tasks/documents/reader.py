@@ -47,7 +47,7 @@ class DocumentRequest:
     # Where the text of PDF pages is taken from.
     text_mode: TextMode = TextMode.OCR
     # Files to make of the pages.
-    outputs: tuple[OutputFormat, ...] = ()
+    formats: tuple[OutputFormat, ...] = ()
 
 
 class DocumentReader:
@@ -94,7 +94,7 @@ class DocumentReader:
         content = await self._content(request)
         pages = await self._open(content, request)
         tally = _Tally()
-        files = OutputFiles(request.outputs, Original(content=content, media_type=pages.media_type, password=request.password))
+        files = OutputFiles(request.formats, Original(content=content, media_type=pages.media_type, password=request.password))
         try:
             numbers = selected_pages(request.pages, pages.page_count, self._limits)
             work = _Work(pages=pages, mode=request.text_mode, until=started + self._limits.most_document_seconds)

@@ -125,7 +125,7 @@ class RecognizeDocumentRequest(_message.Message):
     PAGES_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
     TEXT_MODE_FIELD_NUMBER: _builtins.int
-    OUTPUTS_FIELD_NUMBER: _builtins.int
+    FORMATS_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """The bytes of a PDF, PNG, JPEG, TIFF or WebP file, or HEIC where the server reads it."""
     document_uri: _builtins.str
@@ -145,7 +145,7 @@ class RecognizeDocumentRequest(_message.Message):
         """Pages to read, counted from 1; empty for all."""
 
     @_builtins.property
-    def outputs(self) -> _containers.RepeatedScalarFieldContainer[Global___OutputFormat.ValueType]:
+    def formats(self) -> _containers.RepeatedScalarFieldContainer[Global___OutputFormat.ValueType]:
         """Files to make of the pages that are read, each streamed as it grows."""
 
     def __init__(
@@ -159,11 +159,11 @@ class RecognizeDocumentRequest(_message.Message):
         pages: _abc.Iterable[_builtins.int] | None = ...,
         priority: _builtins.int = ...,
         text_mode: Global___TextMode.ValueType = ...,
-        outputs: _abc.Iterable[Global___OutputFormat.ValueType] | None = ...,
+        formats: _abc.Iterable[Global___OutputFormat.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "dpi", b"dpi", "outputs", b"outputs", "pages", b"pages", "password", b"password", "priority", b"priority", "request_id", b"request_id", "source", b"source", "text_mode", b"text_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "dpi", b"dpi", "formats", b"formats", "pages", b"pages", "password", b"password", "priority", b"priority", "request_id", b"request_id", "source", b"source", "text_mode", b"text_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["content", "document_uri"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -320,7 +320,7 @@ class PageQuality(_message.Message):
     TEXT_HEIGHT_FIELD_NUMBER: _builtins.int
     CONTRAST_FIELD_NUMBER: _builtins.int
     sharpness: _builtins.float
-    """Variance of the Laplacian of the lines, each at 32 pixels of height and with its own contrast as 1: the lower, the more blurred.
+    """Variance of the Laplacian of the lines, each at 16 pixels of height and with its own contrast as 1: the lower, the more blurred.
     Unset on a page without text.
     """
     glare: _builtins.float

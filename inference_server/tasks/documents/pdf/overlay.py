@@ -16,6 +16,7 @@ from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.glyphless import CODES_TO_GLYPHS, TO_UNICODE, font_file
 from inference_server.tasks.documents.outputs.placement import PlacedText, placed_words
 from inference_server.tasks.documents.outputs.port import Original
+from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.pdf.library import PDFIUM, open_pdf, points_to_pixels
 from inference_server.tasks.documents.values import DocumentSummary, PageResult, TextSource
 
@@ -25,7 +26,10 @@ _IN_MEMORY = 16 * 1024 * 1024
 
 
 class PdfOverlayWriter:
-    """Adds the text of each page that was read from its picture; a page with text of its own has no need. Written whole at the end."""
+    """Adds the text of each page that was read from its picture, unless it has sound text of its own: a search would find all twice.
+
+    Written whole at the end.
+    """
 
     media_type = "application/pdf"
 
@@ -61,17 +65,26 @@ class PdfOverlayWriter:
                 self._document.close()
 
     def _add(self, result: PageResult) -> None:
-        page = self._document[result.page_number - 1]
+        page = self._loaded(result.page_number)
         try:
+            if read_layer(page, result.width, result.height).is_sound:
+                return
             forwards = points_to_pixels(page, result.width, result.height)
             backwards = np.linalg.inv(np.vstack([forwards, (0, 0, 1)]))[:2]
             for line in result.lines:
                 for text in placed_words(line, backwards):
                     raw.FPDFPage_InsertObject(page.raw, self._text_object(text))
-            if not raw.FPDFPage_GenerateContent(page.raw):
-                raise InvalidDocument(f"page {result.page_number} takes no text; the file is damaged there.")
+            page.gen_content()
+        except pypdfium2.PdfiumError as error:
+            raise InvalidDocument(f"page {result.page_number} takes no text; the file is damaged there.") from error
         finally:
             page.close()
+
+    def _loaded(self, number: int) -> pypdfium2.PdfPage:
+        try:
+            return self._document[number - 1]
+        except pypdfium2.PdfiumError as error:
+            raise InvalidDocument(f"page {number} takes no text: its description cannot be read.") from error
 
     def _text_object(self, text: PlacedText) -> Any:
         shape = raw.FPDFPageObj_CreateTextObj(self._document.raw, self._font, 1.0)
