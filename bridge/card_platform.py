@@ -56,7 +56,10 @@ async def open_card_platform(
             reviews=reviews,
             escalations=escalations,
             options=CardOptions(
-                channel=cards.ocr_gpu_publish_channel, most_attempts=settings.max_attempts, falls_back=cards.ocr_gpu_autofallback
+                channel=cards.ocr_gpu_publish_channel,
+                most_attempts=settings.max_attempts,
+                falls_back=cards.ocr_gpu_autofallback,
+                gates=cards.bridge_card_gate,
             ),
         )
         yield CardPlatform(handler=handler, loop=escalations.run, routes=CardRoutes().routes())
