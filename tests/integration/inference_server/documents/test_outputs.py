@@ -108,3 +108,12 @@ async def test_what_is_no_format_or_mode_is_refused(stub: Stub, request_: dict[s
         await asked(stub, content=lab_report_pdf(), **request_)
     assert grpc.StatusCode.INVALID_ARGUMENT == failed.value.code()
     assert reason in str(failed.value.details())
+
+
+async def test_logs_carry_neither_what_was_read_nor_passwords(stub: Stub, capfd: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(grpc.aio.AioRpcError):
+        await asked(stub, content=lab_report_pdf()[:200], password="my-secret")
+    await asked(stub, content=lab_report_pdf(), formats=ALL, password="my-secret", text_mode=documents_pb2.TEXT_MODE_AUTO)
+    logged = "".join(capfd.readouterr())
+    assert "document_read" in logged
+    assert [] == [word for word in ("my-secret", "Siti", "Rahayu", "Hemoglobin") if word in logged]
