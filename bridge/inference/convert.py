@@ -15,6 +15,7 @@ from bridge.inference.values import (
     DocumentEvent,
     DocumentPage,
     DocumentSummary,
+    KeyField,
     LabClassification,
     LabClassifications,
     LabReading,
@@ -151,6 +152,9 @@ def _page(message: documents_pb2.DocumentPage) -> DocumentPage:
         error=message.error,
         text_source=_TEXT_SOURCES.get(message.text_source, ""),
         quality=_quality(message.quality) if message.HasField("quality") else None,
+        fields=tuple(
+            KeyField(label=one.label, value=one.value, confidence=one.confidence, polygon=_corners(one.polygon)) for one in message.fields
+        ),
     )
 
 

@@ -162,6 +162,18 @@ class PageQuality:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyField:
+    """A label of a page, and its value."""
+
+    label: str
+    value: str
+    # 0 to 1.
+    confidence: float
+    # Of the value, as a word's.
+    polygon: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DocumentPage:
     """One page that was read."""
 
@@ -182,6 +194,8 @@ class DocumentPage:
     text_source: str = ""
     # None where no picture was made, or the server does not tell.
     quality: PageQuality | None = None
+    # What is told as `label: value`, in reading order.
+    fields: tuple[KeyField, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,10 @@ def _response(event: PageResult | FileChunk | DocumentSummary) -> documents_pb2.
             error=event.error,
             text_source=_TEXT_SOURCES[event.source] if event.source else documents_pb2.TEXT_SOURCE_UNSPECIFIED,
             quality=_quality(event.quality) if event.quality else None,
+            fields=[
+                documents_pb2.KeyField(label=one.label, value=one.value, confidence=one.confidence, polygon=_polygon(one.polygon))
+                for one in event.fields
+            ],
         )
     )
 

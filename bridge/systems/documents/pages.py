@@ -85,6 +85,8 @@ def _content(page: DocumentPage) -> PageContent:
     }
     if page.text_source:
         content["text_source"] = page.text_source
+    if page.fields:
+        content["fields"] = [asdict(field) | {"confidence": round(field.confidence, 4)} for field in page.fields]
     if page.quality:
         content["quality"] = asdict(page.quality)
     return {**content, "error": page.error} if page.error else content

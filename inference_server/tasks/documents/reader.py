@@ -17,6 +17,7 @@ from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
+from inference_server.tasks.documents.key_fields import key_fields
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
 from inference_server.tasks.documents.pages import Pages, checked_dpi, open_pages, selected_pages, text_layer_of
@@ -175,13 +176,15 @@ class DocumentReader:
         result = PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0)
         layer = await asyncio.to_thread(text_layer_of, work.pages, number - 1, work.mode)
         if layer is not None:
-            return replace(result, width=layer.width, height=layer.height, lines=layer.lines, source=TextSource.LAYER)
+            fields = key_fields(layer.lines)
+            return replace(result, width=layer.width, height=layer.height, lines=layer.lines, source=TextSource.LAYER, fields=fields)
         page = await asyncio.to_thread(work.pages.page, number - 1)
         reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
         quality = await asyncio.to_thread(page_quality, page, reading.lines)
         height, width = page.shape[:2]
-        return replace(result, width=width, height=height, lines=reading.lines, source=TextSource.OCR, quality=quality)
+        fields = key_fields(reading.lines)
+        return replace(result, width=width, height=height, lines=reading.lines, source=TextSource.OCR, quality=quality, fields=fields)
 
     def _late(self, number: int, work: _Work) -> InvalidDocument:
         if time.monotonic() >= work.until:

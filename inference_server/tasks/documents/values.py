@@ -73,6 +73,19 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyField:
+    """A label of a page, and its value."""
+
+    # Without its colon.
+    label: str
+    value: str
+    # Of the value's words, by their length, 0 to 1.
+    confidence: float
+    # Of the value.
+    polygon: Quad
+
+
+@dataclass(frozen=True, kw_only=True)
 class TextLayer:
     """What a PDF page says of itself, in pixels of the picture that it would give."""
 
@@ -117,6 +130,8 @@ class PageResult:
     source: TextSource | None = None
     # None where no picture was made.
     quality: PageQuality | None = None
+    # In reading order.
+    fields: tuple[KeyField, ...] = ()
 
     @property
     def text(self) -> str:

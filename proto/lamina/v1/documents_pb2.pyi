@@ -266,6 +266,7 @@ class DocumentPage(_message.Message):
     PAGE_COUNT_FIELD_NUMBER: _builtins.int
     TEXT_SOURCE_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     page_number: _builtins.int
     """From 1."""
     width: _builtins.int
@@ -288,6 +289,10 @@ class DocumentPage(_message.Message):
     def quality(self) -> Global___PageQuality:
         """How good the picture is; unset where none was made, as the text was the file's own."""
 
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyField]:
+        """What is told as `label: value`, in reading order."""
+
     def __init__(
         self,
         *,
@@ -300,14 +305,51 @@ class DocumentPage(_message.Message):
         page_count: _builtins.int = ...,
         text_source: Global___TextSource.ValueType = ...,
         quality: Global___PageQuality | None = ...,
+        fields: _abc.Iterable[Global___KeyField] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "quality", b"quality", "text", b"text", "text_source", b"text_source", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "fields", b"fields", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "quality", b"quality", "text", b"text", "text_source", b"text_source", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DocumentPage: _TypeAlias = DocumentPage  # noqa: Y015
+
+@_typing.final
+class KeyField(_message.Message):
+    """A label of a page, and its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What stands before the colon."""
+    value: _builtins.str
+    """What follows on the line, up to the next label."""
+    confidence: _builtins.float
+    """Mean confidence of the value's words by their length, 0 to 1."""
+    @_builtins.property
+    def polygon(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
+        """Four corners of the value, clockwise from the top left of the text."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        value: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        polygon: _abc.Iterable[Global___Point] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "label", b"label", "polygon", b"polygon", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyField: _TypeAlias = KeyField  # noqa: Y015
 
 @_typing.final
 class PageQuality(_message.Message):

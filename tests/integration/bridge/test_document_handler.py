@@ -244,10 +244,12 @@ async def test_where_text_came_from_and_how_good_the_picture_is_are_kept(
     read = page(1, of=1)
     read.page.text_source = documents_pb2.TEXT_SOURCE_OCR
     read.page.quality.CopyFrom(documents_pb2.PageQuality(sharpness=0.25, glare=0.5, text_height=20, contrast=0.75))
+    read.page.fields.add(label="Nama", value="Siti", confidence=0.5, polygon=read.page.lines[0].polygon)
     server.script = [answer(read, summary(1))]
     await handler.handle(document_job(handler, document), RecordedContext())
     (kept,) = json.loads((Path(results.root) / "documents/job-1/1/document.json").read_text())["pages"]
     assert kept["text_source"] == "ocr"
+    assert (kept["fields"][0]["label"], kept["fields"][0]["value"], kept["fields"][0]["polygon"][2]) == ("Nama", "Siti", [30, 12])
     assert kept["quality"] == {"sharpness": 0.25, "glare": 0.5, "text_height": 20, "contrast": 0.75}
 
 

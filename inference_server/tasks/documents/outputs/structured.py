@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict
 from typing import Any
 
-from inference_server.tasks.documents.values import DocumentSummary, Line, PageResult, Word
+from inference_server.tasks.documents.values import DocumentSummary, KeyField, Line, PageResult, Word
 
 
 class JsonWriter:
@@ -43,6 +43,7 @@ def _page(page: PageResult) -> dict[str, Any]:
         "text": page.text,
         "text_source": page.source,
         "lines": [{**_piece(line), "words": [_piece(word) for word in line.words]} for line in page.lines],
+        "fields": [{"label": one.label, "value": one.value, **_place(one)} for one in page.fields],
     }
     if page.quality:
         told["quality"] = {name: value if value is None else round(value, 4) for name, value in asdict(page.quality).items()}
@@ -50,5 +51,9 @@ def _page(page: PageResult) -> dict[str, Any]:
 
 
 def _piece(piece: Line | Word) -> dict[str, Any]:
+    return {"text": piece.text, **_place(piece)}
+
+
+def _place(piece: Line | Word | KeyField) -> dict[str, Any]:
     polygon = [[round(x, 1), round(y, 1)] for x, y in piece.polygon.tolist()]
-    return {"text": piece.text, "confidence": round(piece.confidence, 4), "polygon": polygon}
+    return {"confidence": round(piece.confidence, 4), "polygon": polygon}

@@ -42,6 +42,8 @@ async def asked(stub: Stub, **request: object) -> tuple[list[documents_pb2.Recog
 async def test_every_file_tells_what_the_pages_tell(stub: Stub) -> None:
     events, files = await asked(stub, content=tiff_file(images_of(lab_report_pdf())), formats=ALL)
     assert NAMES == set(files)
+    assert [("Nama", "Siti Rahayu")] == [(field.label, field.value) for field in events[0].page.fields]
+    assert "Siti Rahayu" == json.loads(files["document.json"])["pages"][0]["fields"][0]["value"]
     pages = [event.page for event in events if event.WhichOneof("event") == "page"]
     words = [word.text for page in pages for line in page.lines for word in line.words]
     assert list(LAB_REPORT_TEXT) == files["document.txt"].decode().split("\f")
