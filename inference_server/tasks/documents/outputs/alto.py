@@ -26,8 +26,6 @@ _LEVEL_DEGREES = 0.05
 class AltoWriter:
     """A page is one print space. Its lines come in reading order, in one block for each run of lines that are turned alike."""
 
-    media_type = "application/xml"
-
     def __init__(self) -> None:
         self._pages = 0
 

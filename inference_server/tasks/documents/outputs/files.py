@@ -19,6 +19,14 @@ from inference_server.tasks.documents.values import DocumentSummary, PageResult
 # A piece is this long at most, far below what a message may have.
 _PIECE_BYTES = 1024 * 1024
 
+_MEDIA_TYPES: Mapping[OutputFormat, str] = {
+    OutputFormat.JSON: "application/json",
+    OutputFormat.TEXT: "text/plain; charset=utf-8",
+    OutputFormat.HOCR: "application/xhtml+xml",
+    OutputFormat.ALTO: "application/xml",
+    OutputFormat.TSV: "text/tab-separated-values; charset=utf-8",
+    OutputFormat.SEARCHABLE_PDF: "application/pdf",
+}
 _WRITERS: Mapping[OutputFormat, Callable[[Original], Writer]] = {
     OutputFormat.JSON: lambda original: JsonWriter(),
     OutputFormat.TEXT: lambda original: TextWriter(),
@@ -34,7 +42,7 @@ class OutputFiles:
 
     def __init__(self, formats: Sequence[OutputFormat], original: Original) -> None:
         """Each format once, in the order asked for."""
-        self._files = [_File(name, _WRITERS[name](original)) for name in dict.fromkeys(formats)]
+        self._files = [_File(kind, original) for kind in dict.fromkeys(formats)]
 
     async def page(self, page: PageResult) -> AsyncGenerator[FileChunk, None]:
         """What a page adds to each file."""
@@ -57,9 +65,11 @@ class OutputFiles:
 class _File:
     """One file: its writer, and how long it is."""
 
-    def __init__(self, kind: OutputFormat, writer: Writer) -> None:
-        self._name = f"document.{kind}"
-        self._writer = writer
+    def __init__(self, kind: OutputFormat, original: Original) -> None:
+        self._kind = kind
+        self._original = original
+        # Made in a thread, as it may read the document.
+        self._writer: Writer | None = None
         self._length = 0
         # A caller that went away leaves a thread behind that still writes.
         self._lock = threading.Lock()
@@ -69,7 +79,7 @@ class _File:
     async def chunks(self, write: Callable[[Writer], Iterable[bytes]], *, last: bool = False) -> AsyncGenerator[FileChunk, None]:
         if self._failed:
             return
-        pieces = _even(write(self._writer))
+        pieces = _even(self._written(write))
         try:
             while (piece := await asyncio.to_thread(self._next, pieces)) is not None:
                 yield self._chunk(piece)
@@ -84,7 +94,14 @@ class _File:
     def close(self) -> None:
         with self._lock:
             self._closed = True
-            self._writer.close()
+            if self._writer:
+                self._writer.close()
+
+    def _written(self, write: Callable[[Writer], Iterable[bytes]]) -> Iterator[bytes]:
+        """What is written, all of it while it is iterated."""
+        if self._writer is None:
+            self._writer = _WRITERS[self._kind](self._original)
+        yield from write(self._writer)
 
     def _next(self, pieces: Iterator[bytes]) -> bytes | None:
         with self._lock:
@@ -93,7 +110,8 @@ class _File:
             return next(pieces, None)
 
     def _chunk(self, data: bytes, *, last: bool = False, error: str = "") -> FileChunk:
-        chunk = FileChunk(name=self._name, media_type=self._writer.media_type, offset=self._length, data=data, last=last, error=error)
+        name, media_type = f"document.{self._kind}", _MEDIA_TYPES[self._kind]
+        chunk = FileChunk(name=name, media_type=media_type, offset=self._length, data=data, last=last, error=error)
         self._length += len(data)
         return chunk
 

@@ -29,8 +29,6 @@ _LEVEL_DEGREES = 45
 class HocrWriter:
     """A page is one area of one paragraph: lines come in reading order."""
 
-    media_type = "application/xhtml+xml"
-
     def __init__(self) -> None:
         self._pages = 0
 

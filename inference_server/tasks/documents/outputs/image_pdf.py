@@ -23,8 +23,6 @@ _HEADER = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 class ImagePdfWriter:
     """One page for each that could be read, in the image's own resolution."""
 
-    media_type = "application/pdf"
-
     def __init__(self, original: Original) -> None:
         self._content = original.content
         self._media_type = original.media_type

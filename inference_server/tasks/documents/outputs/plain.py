@@ -10,8 +10,6 @@ from inference_server.tasks.documents.values import DocumentSummary, PageResult
 class TextWriter:
     """A form feed between pages, as `pdftotext` has it."""
 
-    media_type = "text/plain; charset=utf-8"
-
     def __init__(self) -> None:
         self._pages = 0
 

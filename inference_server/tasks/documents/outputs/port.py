@@ -52,10 +52,6 @@ class Writer(Protocol):
     Raises `InvalidDocument` while it is iterated, when the original does not allow the file.
     """
 
-    @property
-    def media_type(self) -> str:
-        """Of the file."""
-
     def page(self, page: PageResult) -> Iterable[bytes]:
         """What a page adds; pages come in order. A page that could not be read keeps its place where the format has places."""
 

@@ -13,8 +13,6 @@ from inference_server.tasks.documents.values import DocumentSummary, KeyField, L
 class JsonWriter:
     """`{"pages": […], "page_count": …, …}`: the pages one after the other, then the summary's figures."""
 
-    media_type = "application/json"
-
     def __init__(self) -> None:
         self._pages = 0
 

@@ -13,8 +13,6 @@ _COLUMNS = ["level", "page_num", "block_num", "par_num", "line_num", "word_num",
 class TsvWriter:
     """Rows of pages (level 1), blocks (2), paragraphs (3), lines (4) and words (5). A page is one block of one paragraph."""
 
-    media_type = "text/tab-separated-values; charset=utf-8"
-
     def __init__(self) -> None:
         self._pages = 0
 

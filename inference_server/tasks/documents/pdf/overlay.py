@@ -31,8 +31,6 @@ class PdfOverlayWriter:
     Written whole at the end.
     """
 
-    media_type = "application/pdf"
-
     def __init__(self, original: Original) -> None:
         with PDFIUM:
             self._document = open_pdf(original.content, original.password)
