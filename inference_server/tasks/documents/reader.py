@@ -102,14 +102,16 @@ class DocumentReader:
             async with aclosing(self._in_order(work, numbers, caller, tally)) as results:
                 async for result in results:
                     yield result
-                    async for chunk in files.page(result):
-                        yield chunk
+                    async with aclosing(files.page(result)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
             # Some pages alone may all be broken: whoever asks for the rest of a document, has the others already.
             if tally.failed == pages.page_count:
                 raise InvalidDocument(tally.first_error)
             summary = tally.summary(pages, time.monotonic() - started)
-            async for chunk in files.end(summary):
-                yield chunk
+            async with aclosing(files.end(summary)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
             await asyncio.to_thread(_close, files, pages)
         _log.info(
@@ -176,14 +178,14 @@ class DocumentReader:
         result = PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0)
         layer = await asyncio.to_thread(text_layer_of, work.pages, number - 1, work.mode)
         if layer is not None:
-            fields = key_fields(layer.lines)
+            fields = await asyncio.to_thread(key_fields, layer.lines)
             return replace(result, width=layer.width, height=layer.height, lines=layer.lines, source=TextSource.LAYER, fields=fields)
         page = await asyncio.to_thread(work.pages.page, number - 1)
         reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
         quality = await asyncio.to_thread(page_quality, page, reading.lines)
         height, width = page.shape[:2]
-        fields = key_fields(reading.lines)
+        fields = await asyncio.to_thread(key_fields, reading.lines)
         return replace(result, width=width, height=height, lines=reading.lines, source=TextSource.OCR, quality=quality, fields=fields)
 
     def _late(self, number: int, work: _Work) -> InvalidDocument:
