@@ -47,9 +47,9 @@ from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
-from inference_server.tasks.slides import he_baseline, manifest
+from inference_server.tasks.slides import he_baseline
+from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
-from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
@@ -89,6 +89,11 @@ class Bench:
     storage: Storage
     models: ServingModels
     rows: Rows
+
+    @property
+    def analyses(self) -> Analyses:
+        """Of the repository."""
+        return Analyses(inference=self.models, models=self.folder / "models")
 
     @property
     def uri(self) -> str:
@@ -207,9 +212,10 @@ async def apart(bench: Bench, slide: Slide, analysis: TileAnalysis, most: int) -
 
 async def whole_slides(bench: Bench) -> None:
     """`he_baseline` from end to end, between two measurements of its halves."""
-    plan = he_baseline.plan_of(256)
+    prepared = await bench.analyses.prepare(he_baseline.NAME, 256)
+    plan = prepared.plan
     async with bench.slide(plan) as slide:
-        analysis = he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue)
+        analysis = await prepared.begin(slide)
         before = await apart(bench, slide, analysis, 200)
         sent = bench.server.sent().body_bytes
         whole = await analysed(bench, he_baseline.NAME, 256)
@@ -255,11 +261,9 @@ def needed_bytes(slide: Slide, plan: AnalysisPlan) -> int:
 
 async def classified(bench: Bench) -> None:
     """A classifier from end to end, over its engine alone."""
-    described = manifest.read(bench.folder / "models", SMALL_RESNET)
-    classifier = TileClassifier(manifest=described, facts=bench.models.facts(SMALL_RESNET))
-    plan = classifier.plan()
-    async with bench.slide(plan) as slide:
-        analysis = SlideClassification(classifier=classifier, plan=plan, grid=slide.grid, tissue=slide.tissue)
+    prepared = await bench.analyses.prepare(SMALL_RESNET)
+    async with bench.slide(prepared.plan) as slide:
+        analysis = await prepared.begin(slide)
         before = await apart(bench, slide, analysis, 40)
         whole = await analysed(bench, SMALL_RESNET, 0)
         after = await apart(bench, slide, analysis, 40)

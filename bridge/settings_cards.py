@@ -44,9 +44,13 @@ class CardWorkerSettings(BaseSettings):
     cf_r2_bucket_name: str = ""
     # Ours: R2 has but one; other stores that speak S3 want their own.
     cf_r2_region: str = "auto"
+    # As the platform names where it runs; told in its health and metrics.
+    node_env: str = "production"
     # The service where people review.
     buli2_api_url: str = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")
+    # Ours: whether a card that contradicts itself, or whose picture is poor, goes to a person however it scores.
+    bridge_card_gate: bool = True
     # Ours: seconds between two looks at the cases that could not be handed over.
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
 
