@@ -130,7 +130,9 @@ async def raw_tiles(bench: Bench) -> None:
         level = reader.facts.levels[0]
         half = (min(level.columns, 256), min(level.rows, 128))
         blocks = [
-            [(column + x, row + y) for y in range(4) for x in range(16)] for row in range(0, half[1], 4) for column in range(0, half[0], 16)
+            [(column + x, row + y) for y in range(4) for x in range(16)]
+            for row in range(0, half[1] - 3, 4)
+            for column in range(0, half[0] - 15, 16)
         ]
         rates = [await per_second(lambda block: reader.fetch(0, block), blocks, at_a_time=8) for _ in range(_ROUNDS)]
     rate = median(rates)
