@@ -173,7 +173,7 @@ class SlideAnalyzer:
 
 def _analysis(slide: Slide, plan: AnalysisPlan, classifier: TileClassifier | None) -> TileAnalysis:
     if classifier is None:
-        return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue)
+        return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.cells)
     return SlideClassification(classifier=classifier, plan=plan, grid=slide.grid, tissue=slide.tissue)
 
 
