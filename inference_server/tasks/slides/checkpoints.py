@@ -27,7 +27,7 @@ from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.values import Pixels, Place
 
 # Raised whenever the same slide and model would give other results, or parts are written otherwise.
-_FORMAT = 1
+_FORMAT = 2
 # A part is due after this share of the tiles; at most twice as many are not saved, beside those in flight: 4 % in all.
 PORTION = 0.015
 # Tiles of one model call while checkpoints are saved: a smaller share, so that few are lost in flight.
