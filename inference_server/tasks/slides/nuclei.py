@@ -34,8 +34,8 @@ _EXTREME_PERCENT = 1.0
 _FEWEST_COLOURS = 100
 _MOST_COLOURS = 200_000
 # A nucleus answers at least this share of what strong maxima do, and never less than this, in OD: noise and compression stay below.
-RESPONSE_SHARE = 0.25
-LEAST_RESPONSE = 0.03
+RESPONSE_SHARE = 0.22
+LEAST_RESPONSE = 0.045
 # Strengths of the two scales are compared over blocks of 64 grid pixels, smoothed by a Gaussian of this σ in blocks (48 µm).
 _BLOCK = 64
 _SIGMA_BLOCKS = 1.5

@@ -38,8 +38,8 @@ def test_nuclei_are_told_from_texture_whatever_the_stain_and_their_number(streng
 
 
 def test_noise_alone_is_no_nuclei() -> None:
-    found = choose(maxima((3000, 0.022, WHOLE)), maxima((800, 0.022, WHOLE)), width=1024, height=1024)
-    assert (0, 0.03, 0.03) == (len(found.coarse), found.least_response, found.least_coarse_response)
+    found = choose(maxima((3000, 0.03, WHOLE)), maxima((800, 0.03, WHOLE)), width=1024, height=1024)
+    assert (0, 0.045, 0.045) == (len(found.coarse), found.least_response, found.least_coarse_response)
 
 
 def test_nothing_gives_nothing() -> None:
