@@ -1,9 +1,9 @@
 """Pen marks and folds, on the optical densities of cells of about 8 µm.
 
 Stained tissue absorbs green most, and its densities in R, G and B lie between those of its stains (Ruifrok and Johnston 2001). What
-lies outside is ink, as HistoQC (Janowczyk 2019, JCO Clin Cancer Inform 3:1) and others look for it by colour: blue and green ink
-absorb red as much as green or more, black ink absorbs all alike, red ink next to no red. A fold is two layers of tissue; by Beer and Lambert
-its density is twice that of one. Kothari 2013 (J Pathol Inform 4:22) tells folds in the same way, dark and saturated at once.
+lies outside is ink, as HistoQC (Janowczyk 2019, JCO Clin Cancer Inform 3:1) and others look for it by colour: green ink absorbs red
+more than green, blue ink next to no blue, black ink all alike, red ink next to no red. A fold is two layers of tissue; by Beer and
+Lambert its density is twice that of one. Kothari 2013 (J Pathol Inform 4:22) tells folds in the same way, dark and saturated at once.
 """
 
 from __future__ import annotations
@@ -35,9 +35,9 @@ Densities = NDArray[np.float32]
 
 
 def pen_marks(density: Densities) -> Mask:
-    """Cells with ink on them, on glass or on tissue. `density`: [rows, columns, 3], from the slide's own white."""
-    red, green, blue = (density[..., channel] for channel in range(3))
-    mean, spread = density.mean(axis=2), density.max(axis=2) - density.min(axis=2)
+    """Cells with ink on them, on glass or on tissue. `density`: of R, G and B, [3, rows, columns], from the slide's own white."""
+    red, green, blue = density
+    mean, spread = density.mean(axis=0), density.max(axis=0) - density.min(axis=0)
     cool = (red > _COOL_RATIO * green) & (red - green > _COOL_DIFFERENCE)
     azure = (red > _BLUE_DENSITY) & (red > _BLUE_RED * green) & (blue < _BLUE_BLUE * green)
     black = (mean > _BLACK_DENSITY) & (mean < _NO_LIGHT) & (spread < _BLACK_SPREAD * mean)
@@ -51,7 +51,7 @@ def pen_marks(density: Densities) -> Mask:
 
 def folds(density: Densities, tissue: Mask) -> Mask:
     """Cells of tissue that lie in more than one layer."""
-    mean = density.mean(axis=2)
+    mean = density.mean(axis=0)
     if not tissue.any():
         return tissue
     least = max(FOLD_RATIO * float(np.median(mean[tissue])), FOLD_DENSITY)

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.slides.grid import Grid, read_cells
 from inference_server.tasks.slides.masks import Mask, grown, majority
-from inference_server.tasks.slides.quality import folds, pen_marks
+from inference_server.tasks.slides.quality import Densities, folds, pen_marks
 from inference_server.tasks.slides.readers.regions import WHITE, Regions
 from inference_server.tasks.slides.values import Pixels, SlideFacts
 
@@ -103,9 +103,10 @@ def _without_margin(cells: Pixels, coverage: NDArray[np.float64]) -> Pixels:
     return corrected
 
 
-def _mask(density: NDArray[np.float32], pen: Mask) -> tuple[Mask, float]:
-    mean, densest = density.mean(axis=2), density.max(axis=2)
-    colour, green, blue = densest - density.min(axis=2), density[..., 1], density[..., 2]
+def _mask(density: Densities, pen: Mask) -> tuple[Mask, float]:
+    _, green, blue = density
+    mean, densest = density.mean(axis=0), density.max(axis=0)
+    colour = densest - density.min(axis=0)
     threshold = float(np.clip(_otsu(mean), LEAST_THRESHOLD, MOST_THRESHOLD))
     glue = (mean < _GLUE_DENSITY) & (blue > _GLUE_RATIO * green)
     stained = (colour > _LEAST_SPREAD * mean) & ~glue
@@ -114,14 +115,13 @@ def _mask(density: NDArray[np.float32], pen: Mask) -> tuple[Mask, float]:
     return grown(sure, pale) & ~pen, threshold
 
 
-def _density(cells: Pixels) -> NDArray[np.float32]:
+def _density(cells: Pixels) -> Densities:
+    """Of R, G and B, [3, rows, columns]."""
     glass = cells[(cells >= _GLASS).all(axis=2)]
     white = np.percentile(glass, 90, axis=0) if len(glass) else np.full(3, _DEFAULT_WHITE)
     # A table by channel and level: a logarithm for each of 256 values instead of each cell.
-    table = -np.log10(np.maximum(np.arange(256), 1)[:, None] / white[None, :])
-    channels = [table[:, channel].astype(np.float32)[cells[..., channel]] for channel in range(3)]
-    density: NDArray[np.float32] = np.maximum(np.stack(channels, axis=2), 0)
-    return density
+    table = np.maximum(-np.log10(np.maximum(np.arange(256), 1)[:, None] / white[None, :]), 0).astype(np.float32)
+    return np.stack([table[:, channel][cells[..., channel]] for channel in range(3)])
 
 
 def _otsu(values: NDArray[np.float32]) -> float:

@@ -10,6 +10,7 @@ from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.readers.image import facts_of
 from inference_server.tasks.slides.tiling import tissue_tiles
 from inference_server.tasks.slides.tissue import Tissue, find_tissue
+from tests.support.slides import INKS
 
 EDGE = 100
 PINK = (215, 150, 190)
@@ -59,7 +60,6 @@ async def test_specks_are_dropped_and_pinholes_closed() -> None:
     assert found.mask[38:44, 48:54].all()
 
 
-INKS = {"blue": (40, 60, 190), "green": (30, 130, 90), "black": (35, 35, 38), "red": (215, 30, 45)}
 GLASS = (243, 243, 243)
 STROKE = (slice(0, EDGE), slice(60, 72))
 
