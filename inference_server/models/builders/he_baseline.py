@@ -143,7 +143,7 @@ def _model() -> onnx.ModelProto:
     for scale in (FINE, COARSE):
         graph.candidates(haematoxylin, scale)
     graph.cells(densities)
-    outputs = {
+    outputs: dict[str, list[str | int]] = {
         **{scale.output: ["half_rows", "half_columns"] for scale in (FINE, COARSE)},
         **{name: ["rows", "columns"] for name in _CELL_OUTPUTS},
         DENSITIES: [2, "height", "width"],
