@@ -167,7 +167,7 @@ class CardHandler:
         return content
 
     def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
-        finding = finding_of(document.type, saved, gates=self._options.gates)
+        finding = finding_of(document.type, saved, gate=self._options.gate)
         if finding is None:
             raise PermanentError(f"Unknown document type: {document.type}")
         return finding
