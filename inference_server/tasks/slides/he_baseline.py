@@ -127,7 +127,7 @@ class HeBaseline:
             ),
             heat=self._heat(counts),
             points=points,
-            shapes=_shapes(points, nuclei),
+            shapes=lambda: _shapes(points, nuclei),
             figures=self._figures(counts),
         )
 

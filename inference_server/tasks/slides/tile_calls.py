@@ -74,7 +74,8 @@ async def _classify(
         raise InvalidInput(
             f"the tiles have {width} × {height} px; {classifier.model} takes {edge} × {edge} at {classifier.manifest.mpp:g} µm/px."
         )
-    inputs = await asyncio.to_thread(lambda: classifier.inputs(np.stack(pixels)))
+    stacked = np.stack(pixels)
+    inputs = await asyncio.to_thread(lambda: classifier.inputs(stacked, classifier.normaliser(stacked)))
     response = await _infer_all(inference, classifier.model, inputs, (classifier.output,), caller)
     probabilities = classifier.probabilities(response.outputs).tolist()
     found = [
