@@ -28,6 +28,10 @@ def _address_or_nothing(value: str) -> str:
     return _address(value) if value not in {"", "off"} else ""
 
 
+def _addresses(value: str) -> str:
+    return ",".join(_address(part.strip()) for part in value.split(","))
+
+
 def _off_by_another_name(value: object) -> object:
     return "off" if value in {"", "none"} else value
 
@@ -67,8 +71,8 @@ class Settings(BaseSettings):
     results_shared: bool = True
     # Folders whose files jobs may name, separated by commas.
     read_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = (Path(),)
-    # The inference server.
-    inference: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8001"
+    # The inference servers: a name that stands for all of them, or several addresses, separated by commas.
+    inference: Annotated[str, AfterValidator(_addresses)] = "127.0.0.1:8001"
     # TLS to it: whether, the roots of its certificate (unset for the public ones), and our own certificate and key for a server that asks.
     inference_tls: bool = False
     inference_tls_ca: Path | None = None

@@ -61,6 +61,16 @@ class ScriptedServer:
         # Set when a caller went away before its answer.
         self.cancelled = asyncio.Event()
         self.begun = asyncio.Event()
+        self._health = health.aio.HealthServicer()
+
+    async def tell_health(self, *, serving: bool) -> None:
+        """What it says when it is asked whether it wants calls."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
+
+    def add_health(self, server: grpc.aio.Server) -> None:
+        """Serve it."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     async def stream(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         self.requests.append(request)
@@ -102,9 +112,8 @@ async def scripted_server(*, port: int = 0, message_bytes: int = 256 * 1024 * 10
     slides_pb2_grpc.add_SlideServiceServicer_to_server(_Slides(scripted), server)
     documents_pb2_grpc.add_DocumentServiceServicer_to_server(_Documents(scripted), server)
     labs_pb2_grpc.add_LabServiceServicer_to_server(_Labs(scripted), server)
-    checks = health.aio.HealthServicer()
-    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    await scripted.tell_health(serving=True)
+    scripted.add_health(server)
     scripted.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
     await server.start()
     try:
