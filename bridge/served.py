@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -43,6 +43,8 @@ class Systems:
     routes: Sequence[Route] = ()
     # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
     loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
+    # How many inference servers there are of each standing; None where none is asked.
+    servers: Callable[[], Mapping[str, int]] | None = None
 
 
 @asynccontextmanager
@@ -70,6 +72,7 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
             observers=[pipeline.handler.lifecycle],
             routes=[*pipeline.routes, *(beside.routes if beside else ())],
             loops=beside.loops if beside else (),
+            servers=beside.servers if beside else None,
         )
 
 
@@ -128,6 +131,7 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
                 *([card_platform.loop] if card_platform else []),
             ],
             routes=card_platform.routes if card_platform else (),
+            servers=client.standings,
         )
 
 

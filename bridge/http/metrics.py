@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -68,9 +68,18 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(
-        self, *, in_flight: Callable[[], int], vitals: Vitals | None = None, source: str = "local", systems: Sequence[str] = ()
+        self,
+        *,
+        in_flight: Callable[[], int],
+        vitals: Vitals | None = None,
+        source: str = "local",
+        systems: Sequence[str] = (),
+        servers: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """`in_flight`: tells how many jobs are worked on. `source`, `systems`: what counts from 0 on before anything happens."""
+        """`in_flight`: tells how many jobs are worked on. `source`, `systems`: what counts from 0 on before anything happens.
+
+        `servers`: tells how many inference servers there are of each standing.
+        """
         self._source = source
         registry = self._registry = CollectorRegistry()
         self._count(registry)
@@ -78,6 +87,8 @@ class Metrics:
         Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=registry).set_function(in_flight)
         vitals = vitals or Vitals()
         registry.register(_FencedWrites(vitals, systems))
+        if servers is not None:
+            registry.register(_Servers(servers))
         margin = Gauge(
             "bridge_lease_margin_seconds", "What is left of the lease that ends first; NaN without one.", ["lease"], registry=registry
         )
@@ -149,4 +160,18 @@ class _FencedWrites(Collector):
         family = CounterMetricFamily("bridge_fenced_writes", "Writes refused as another worker had taken the job over.", labels=["system"])
         for system, count in {**dict.fromkeys(self._systems, 0), **self._vitals.fenced_writes}.items():
             family.add_metric([system], count)
+        yield family
+
+
+class _Servers(Collector):
+    """Known to the client."""
+
+    def __init__(self, standings: Callable[[], Mapping[str, int]]) -> None:
+        self._standings = standings
+
+    def collect(self) -> Iterable[Metric]:
+        """One figure for each standing."""
+        family = GaugeMetricFamily("bridge_inference_servers", "Inference servers by how they stand.", labels=["standing"])
+        for standing, count in self._standings().items():
+            family.add_metric([standing], count)
         yield family

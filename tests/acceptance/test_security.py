@@ -50,7 +50,9 @@ def trust(folder: Path) -> ServerTrust:
 
 def client(server: ServerProcess, trust: ServerTrust) -> InferenceClient:
     address = f"127.0.0.1:{server.grpc.rpartition(':')[2]}"
-    return InferenceClient(address, trust=trust, timeouts=Timeouts(labs=60), watchfulness=Watchfulness(answer_seconds=30), retries=RetryPolicy(attempts=1))
+    return InferenceClient(
+        address, trust=trust, timeouts=Timeouts(labs=60), watchfulness=Watchfulness(answer_seconds=30), retries=RetryPolicy(attempts=1)
+    )
 
 
 async def test_the_two_programs_talk_over_mutual_tls_with_a_token(server: ServerProcess, trust: ServerTrust) -> None:

@@ -105,8 +105,10 @@ class _Labs(labs_pb2_grpc.LabServiceServicer):
 
 
 @asynccontextmanager
-async def scripted_server(*, port: int = 0, message_bytes: int = 256 * 1024 * 1024) -> AsyncIterator[ScriptedServer]:
-    """A scripted server on a free port of this machine."""
+async def scripted_server(
+    *, host: str = "127.0.0.1", port: int = 0, message_bytes: int = 256 * 1024 * 1024
+) -> AsyncIterator[ScriptedServer]:
+    """A scripted server; on a free port, where none is named."""
     scripted = ScriptedServer()
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", message_bytes), ("grpc.so_reuseport", 0)])
     slides_pb2_grpc.add_SlideServiceServicer_to_server(_Slides(scripted), server)
@@ -114,7 +116,7 @@ async def scripted_server(*, port: int = 0, message_bytes: int = 256 * 1024 * 10
     labs_pb2_grpc.add_LabServiceServicer_to_server(_Labs(scripted), server)
     await scripted.tell_health(serving=True)
     scripted.add_health(server)
-    scripted.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    scripted.address = f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
     await server.start()
     try:
         yield scripted

@@ -168,3 +168,9 @@ async def test_queues_and_outbox_are_asked_no_more_often_than_is_set() -> None:
 
     assert ["outbox", "queue"] == asked
     assert all(b'bridge_queue_messages{queue="jobs",source="local",state="waiting"} 3.0' in each for each in told)
+
+
+def test_inference_servers_are_counted_by_how_they_stand() -> None:
+    told = Metrics(in_flight=lambda: 0, servers=lambda: {"serving": 2, "away": 1}).render(Backlog(depth=0, oldest_age=0.0), [])
+    assert b'bridge_inference_servers{standing="serving"} 2.0' in told
+    assert b'bridge_inference_servers{standing="away"} 1.0' in told
