@@ -50,6 +50,7 @@ lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and script
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 	scripts/proto --check
+	$(BIN)/python scripts/configuration.py --check
 	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
 	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image
 
@@ -61,6 +62,10 @@ format: .venv/synced ## Put the code in its standard form
 .PHONY: proto
 proto: .venv/synced ## Generate the stubs from the protos
 	scripts/proto
+
+.PHONY: settings
+settings: .venv/synced ## Write docs/configuration.md from the settings
+	$(BIN)/python scripts/configuration.py
 
 .PHONY: lock
 lock: .venv/synced ## Lock the requirements anew

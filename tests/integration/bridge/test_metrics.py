@@ -63,7 +63,8 @@ async def _running(folder: Path, **changes: Any) -> AsyncIterator[tuple[str, Sto
     settings = load(**trial_settings(folder, http=address, **changes))
     stop = asyncio.Event()
     async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:
-        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes={}), transport=transport)
+        systems = Systems(handlers=[TrialHandler()], probes={}, servers=lambda: {"serving": 1, "away": 0})
+        bridge = Bridge(settings, store, systems, transport=transport)
         running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
         try:
             await _until_scraped(address, lambda _: True)
