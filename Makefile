@@ -73,7 +73,7 @@ lock: .venv/synced ## Lock the requirements anew
 
 .PHONY: bench
 bench: .venv/synced ## Run the benchmarks on this machine's CPU
-	@missed=0; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" --check || missed=1; done; exit $$missed
+	@missed=0; for script in benchmarks/bench_*.py benchmarks/autoscale.py; do $(BIN)/python "$$script" --check || missed=1; done; exit $$missed
 
 .PHONY: test-gpu
 test-gpu: $(GPU_ENVIRONMENT)/synced ## Run the tests that need a GPU; without one they skip visibly
