@@ -1,7 +1,7 @@
 """How long do jobs wait, and what do they cost, from 10 to 1,000,000 a day, on workers that the platforms start and stop?
 
 Each of the five workers runs through the policies of `deploy/scaling.toml`, as ECS, Cloud Run and KEDA follow them: days with two peaks
-and with bursts, tasks that take their time to start, machines of Spot that are taken away. How long jobs take says `autoscale_measured.toml`.
+and with bursts, tasks that take their time to start, machines of Spot that are taken away. Service times: `autoscale_measured.toml`.
 
 For each load the least capacity at rest is chosen with which jobs do not wait long. Bars: at each load the 95th percentile of the waits is
 then below the 5 minutes of the alert `LaminaJobsSlow`. With the capacity that the modules ship it is so from 100 jobs a day up to what they
@@ -167,6 +167,7 @@ def row_of(worker: Worker, load: int, figures: Mapping[str, Any], shipped: Mappi
     """Choose the capacity for a load: as little at rest as keeps jobs from waiting long, and at most what the load needs."""
     numbers = shipped[worker.policy[0]][worker.policy[1]]
     least, most = (int(each) for each in capacity_of(numbers))
+    least = max(least, 1) if unasked(worker) else least
     trial = Trial(worker, load, figures, shipped)
     outcome = as_shipped = trial.run(least, most)
     enough = max(most, 6 * trial.at_peak)
@@ -322,7 +323,9 @@ def spoken(seconds: float) -> str:
 
 def draw_chart(path: Path, rows: Sequence[Row]) -> None:
     """Waits and costs by load; of each worker the platform that comes first."""
-    firsts = {each.name: each.platform for each in reversed(WORKERS)}
+    firsts: dict[str, str] = {}
+    for each in WORKERS:
+        firsts.setdefault(each.name, each.platform)
     mine = [row for row in rows if row.worker.platform == firsts[row.worker.name]]
 
     def lines(of: Any) -> dict[str, list[tuple[float, float]]]:
@@ -337,7 +340,8 @@ def draw_chart(path: Path, rows: Sequence[Row]) -> None:
         bar_name="LaminaJobsSlow: 5 minutes",
     )
     costs = Panel(title="US dollars a job", lowest=-6, highest=1, lines=lines(lambda row: row.cost_a_job))
-    draw(path, [waits, costs], axis="jobs a day", first=1, last=int(math.log10(LOADS[-1])))
+    hours = Panel(title="Hours of tasks a day", lowest=-1, highest=6, lines=lines(lambda row: row.hours_a_day))
+    draw(path, [waits, hours, costs], axis="jobs a day", first=1, last=int(math.log10(LOADS[-1])))
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from pathlib import Path
 from PIL import Image, ImageDraw, ImageFont
 
 _COLOURS = ("#1b6ca8", "#c8553d", "#3f8f4f", "#7a4fa3", "#b8860b")
-_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _GAP = 640, 440, 84, 48, 60, 150
+_WIDTH, _HEIGHT, _LEFT, _TOP, _BOTTOM, _GAP = 560, 440, 90, 48, 60, 230
 _INK, _GRID = "#222222", "#e4e4e4"
 
 

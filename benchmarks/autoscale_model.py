@@ -114,10 +114,11 @@ class Simulation:
         # Tasks with a free place, perhaps named twice, perhaps gone.
         self._free: deque[int] = deque()
         self._starting = self._running = self._working = self._ended = self._cut_off = self._most = 0
-        self._desired = 0
+        self._desired = self._count_of_tasks = 0
         self._used_at = 0.0
         self._hours = 0.0
-        self._waits = np.full(len(arrivals), np.nan)
+        # None until a job begins for the first time.
+        self._waits: list[float | None] = [None] * len(arrivals)
 
     def run(self) -> Outcome:
         """Until every job has ended."""
@@ -136,15 +137,13 @@ class Simulation:
         for number in list(self._tasks):
             self._end(now, number)
         return Outcome(
-            waits=self._waits,
+            waits=np.array(self._waits, dtype=float),
             task_hours=self._hours / 3600,
             most_tasks=self._most,
             starts=self._count_of_tasks,
             cut_off=self._cut_off,
             ended=self._ended,
         )
-
-    _count_of_tasks = 0
 
     def _push(self, at: float, kind: _Kind, subject: int = 0, job: int = 0) -> None:
         self._count += 1
@@ -198,7 +197,7 @@ class Simulation:
         return None
 
     def _begin(self, now: float, number: int, job: int, *, delay: float = 0.0) -> None:
-        if np.isnan(self._waits[job]):
+        if self._waits[job] is None:
             self._waits[job] = now + delay - self._arrivals[job]
         self._tasks[number].busy[job] = now + delay
         self._working += 1
