@@ -21,7 +21,7 @@ from bridge.store import Store
 from bridge.systems.labs import messages
 from inference_server.models.builders import BUILDERS
 from tests.support.bridge_process import BridgeSetup
-from tests.support.hosts import NAME, PORT, Hosts, open_hosts
+from tests.support.hosts import NAME, Hosts, open_hosts
 from tests.support.lab_server import Served, served
 from tests.support.server_process import running_server
 
@@ -50,7 +50,7 @@ def bridge_setup(hosts: Hosts, folder: Path, **variables: str) -> BridgeSetup:
     folder.mkdir(exist_ok=True)
     program = tuple(hosts.client_command("bridge"))
     quiet = {"BRIDGE_LAB_ALIAS_SECONDS": "0", "BRIDGE_LOG_LEVEL": "debug", **variables}
-    return BridgeSetup(folder=folder, inference=f"{NAME}:{PORT}", program=program, variables=quiet)
+    return BridgeSetup(folder=folder, inference=f"{NAME}:{hosts.port}", program=program, variables=quiet)
 
 
 def submit(setup: BridgeSetup, count: int, name: str = "Hemoglobin") -> None:
@@ -78,7 +78,7 @@ def wait_until(happened: Callable[[], bool], *, seconds: float, what: str) -> No
 @contextmanager
 def lab_server(hosts: Hosts, host: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A light server on its host."""
-    address = f"{hosts.address(host)}:{PORT}"
+    address = f"{hosts.address(host)}:{hosts.port}"
     command = hosts.command(host, sys.executable, "-m", "tests.support.lab_server", address, str(log), str(SECONDS[host]))
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     try:
@@ -171,7 +171,7 @@ def test_of_three_real_servers_one_is_killed_and_one_drains_while_jobs_run(tmp_p
         killed, drained, kept = (
             stack.enter_context(
                 running_server(
-                    tmp_path / "models", tmp_path, *flags, "--listen", f"{hosts.address(host)}:{PORT}", within=hosts.command(host)
+                    tmp_path / "models", tmp_path, *flags, "--listen", f"{hosts.address(host)}:{hosts.port}", within=hosts.command(host)
                 )
             )
             for host in (1, 2, 3)

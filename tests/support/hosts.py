@@ -6,6 +6,7 @@ They are network namespaces where those may be made, else loopback addresses; LA
 from __future__ import annotations
 
 import os
+import socket
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
@@ -16,8 +17,6 @@ from typing import Protocol
 from tests.support import named_hosts
 
 NAME = "inference.test"
-# Every process on every host listens here; above what systems give away by themselves, and below it nothing else is ours.
-PORT = 8471
 
 
 class Hosts(Protocol):
@@ -25,6 +24,8 @@ class Hosts(Protocol):
 
     # What they are made of.
     kind: str
+    # Where servers listen, on each of them.
+    port: int
 
     def address(self, host: int) -> str:
         """A host's address, without a port."""
@@ -43,6 +44,7 @@ class NamespaceHosts:
     """Each host is a network of its own, joined to the client's by a cable; names are those of the client's /etc/hosts."""
 
     kind = "network namespaces"
+    port = 8001
 
     def __init__(self, stack: ExitStack, names: Path, count: int) -> None:
         self._names = names
@@ -85,6 +87,8 @@ class LoopbackHosts:
     def __init__(self, names: Path) -> None:
         self._names = names
         self.point()
+        with socket.create_server((self.address(1), 0)) as free:
+            self.port: int = free.getsockname()[1]
 
     def address(self, host: int) -> str:
         return f"127.0.1.{host}"
