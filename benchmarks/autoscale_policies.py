@@ -14,8 +14,9 @@ _MINUTE = 60.0
 _HIGH, _LOW, _LOW_SHARE = 3, 15, 0.9
 # A queue of SQS that nobody used for 6 hours tells nothing, and then may take a quarter of an hour to begin again.
 _ASLEEP_SECONDS, _AWAKE_SECONDS = 6 * 3600.0, 900.0
-# The horizontal pod autoscaler: how often it looks, what it takes for no difference, and how fast it grows.
-_LOOK, _TOLERANCE, _MOST_NEW, _MOST_SHARE = 15.0, 0.1, 4, 1.0
+# The horizontal pod autoscaler: what it takes for no difference, and how fast it grows. Cloud Run is taken to look every 15 s.
+_TOLERANCE, _MOST_NEW, _MOST_SHARE = 0.1, 4, 1.0
+_LOOK = 15.0
 
 
 @dataclass(kw_only=True)
@@ -78,12 +79,16 @@ class Keda:
     polling_interval: float
     cooldown_period: float
     stabilization_seconds: float
-    tick_seconds: float = _LOOK
     _asked: deque[tuple[float, int]] = field(default_factory=deque)
     _active_at: float = -math.inf
 
+    @property
+    def tick_seconds(self) -> float:
+        """How often the queue is asked; the autoscaler looks every 15 s, as our scaled objects do."""
+        return self.polling_interval
+
     def wanted(self, now: float, seen: Seen) -> int:
-        """Every 15 s, which is how often our scaled objects ask too."""
+        """By what waits and is worked on."""
         total = seen.waiting + seen.working
         if total:
             self._active_at = now
