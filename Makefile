@@ -52,7 +52,8 @@ lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and script
 	scripts/proto --check
 	$(BIN)/python scripts/configuration.py --check
 	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
-	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image
+	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image deploy/deploy.sh deploy/requeue_stuck_jobs.sh
+	@if command -v terraform >/dev/null; then echo terraform fmt -check -recursive deploy/terraform; TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -recursive deploy/terraform; fi
 
 .PHONY: format
 format: .venv/synced ## Put the code in its standard form

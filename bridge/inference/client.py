@@ -17,7 +17,7 @@ from bridge.inference.replicas import replicas
 from bridge.inference.server import Metadata, Server
 from bridge.inference.values import (
     Alias,
-    DocumentPage,
+    DocumentEvent,
     DocumentSummary,
     LabClassifications,
     LabTest,
@@ -112,11 +112,14 @@ class InferenceClient:
         priority: int = 0,
         checkpoints: bool = False,
         resume: SlideResume | None = None,
+        artifacts: Sequence[str] = (),
+        share: tuple[int, int] | None = None,
     ) -> AsyncGenerator[SlideEvent, None]:
         """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last.
 
         With an empty `output_uri` the artifacts and the parts of checkpoints come as chunks before they are told of. `mpp`: micrometres
-        per pixel of level 0, for slides that do not tell it. Other arguments left empty take the server's defaults.
+        per pixel of level 0, for slides that do not tell it. `share`: which part of the tiles, from 0, and of how many; it needs
+        checkpoints, and makes no artifacts. Other arguments left empty take the server's defaults.
         """
         request = slides_pb2.AnalyzeSlideRequest(
             slide_uri=slide_uri,
@@ -127,6 +130,8 @@ class InferenceClient:
             request_id=request_id,
             priority=priority,
             checkpoints=checkpoints,
+            artifacts=artifacts,
+            share=None if share is None else slides_pb2.SlideShare(index=share[0], count=share[1]),
         )
         if resume is not None:
             request.resume.CopyFrom(slides_pb2.SlideResume(part_uris=resume.uris, parts=resume.parts))
@@ -149,12 +154,23 @@ class InferenceClient:
         password: str = "",
         pages: Sequence[int] = (),
         priority: int = 0,
-    ) -> AsyncGenerator[DocumentPage | DocumentSummary, None]:
-        """Read a document: its pages in order, then the summary, last.
+        text_mode: str = "",
+        formats: Sequence[str] = (),
+    ) -> AsyncGenerator[DocumentEvent, None]:
+        """Read a document: its pages in order, with pieces of the files between them, then the summary, last.
 
         Give either the bytes, or a path or URL that the server may read. `pages`: those to read, counted from 1; empty for all.
+        `text_mode`: ocr, layer or auto; empty for the server's own. `formats`: files to make: json, txt, hocr, alto, pdf, tsv.
         """
-        request = documents_pb2.RecognizeDocumentRequest(request_id=request_id, dpi=dpi, password=password, pages=pages, priority=priority)
+        request = documents_pb2.RecognizeDocumentRequest(
+            request_id=request_id,
+            dpi=dpi,
+            password=password,
+            pages=pages,
+            priority=priority,
+            text_mode=convert.TEXT_MODES[text_mode] if text_mode else documents_pb2.TEXT_MODE_UNSPECIFIED,
+            formats=[convert.FORMATS[name] for name in formats],
+        )
         if document_uri:
             request.document_uri = document_uri
         else:

@@ -18,7 +18,7 @@ from inference_server import settings as server_settings
 from inference_server.__main__ import cli as server_program
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")])
 # Their names without the prefix; `…_HTTP` and the like are none.
 SETTINGS = {
     server_settings.PREFIX: {name.upper() for name in server_settings.Settings.model_fields},
