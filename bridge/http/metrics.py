@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import HistogramMetricFamily
@@ -78,6 +78,10 @@ class Metrics:
         Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=registry).set_function(in_flight)
         vitals = vitals or Vitals()
         registry.register(_FencedWrites(vitals, systems))
+        silent = "For how long the loop, the relay or a heartbeat that owes a sign of life has given none."
+        Gauge("bridge_silence_seconds", silent, registry=registry).set_function(vitals.silence)
+        # What the process takes, and when it began; on Linux.
+        ProcessCollector(registry=registry)
         margin = Gauge(
             "bridge_lease_margin_seconds", "What is left of the lease that ends first; NaN without one.", ["lease"], registry=registry
         )
@@ -103,6 +107,10 @@ class Metrics:
         labels = ["source", "queue"]
         self._waiting = Gauge("bridge_queue_messages", "Messages in the queues that jobs come from.", [*labels, "state"], registry=registry)
         self._oldest = Gauge("bridge_queue_oldest_seconds", "Age of the oldest message that waits there.", labels, registry=registry)
+        self._dead = Gauge(
+            "bridge_queue_dead_messages", "Messages that a queue has moved to its dead-letter queue.", labels, registry=registry
+        )
+        self._letters = Gauge("bridge_dead_letters", "Messages that ended without a result and were not replayed.", registry=registry)
         self._reachable = Gauge("bridge_queue_reachable", "Whether the queues tell what they hold.", ["source"], registry=registry)
         self._unsent = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=registry)
         self._lag = Gauge("bridge_outbox_oldest_seconds", "Age of the oldest message that is not yet sent.", registry=registry)
@@ -122,16 +130,23 @@ class Metrics:
         elif taken.step is Step.HANDLED:
             self._tries.labels(taken.system, _CLASSES.get(taken.outcome, "unforeseen"), taken.outcome).inc()
 
-    def render(self, backlog: Backlog, levels: Sequence[QueueLevel] | None) -> bytes:
-        """All figures in the text format. `levels`: of the queues that jobs come from; None while they do not tell."""
+    def render(self, backlog: Backlog, levels: Sequence[QueueLevel] | None, *, dead_letters: int) -> bytes:
+        """All figures in the text format. `levels`: of the queues that jobs come from; None while they do not tell.
+
+        `dead_letters`: of the ledger, that nobody has replayed.
+        """
         self._reachable.labels(self._source).set(levels is not None)
         self._waiting.clear()
         self._oldest.clear()
+        self._dead.clear()
         for level in levels or ():
             for state, count in (("waiting", level.waiting), ("leased", level.leased), ("delayed", level.delayed)):
                 if not math.isnan(count):
                     self._waiting.labels(self._source, level.queue, state).set(count)
             self._oldest.labels(self._source, level.queue).set(level.oldest_seconds)
+            if not math.isnan(level.dead):
+                self._dead.labels(self._source, level.queue).set(level.dead)
+        self._letters.set(dead_letters)
         self._unsent.set(backlog.depth)
         self._lag.set(backlog.oldest_age)
         return generate_latest(self._registry)

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
 import socket
+import time
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator, Mapping
@@ -17,6 +19,7 @@ from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
 from bridge.app import Bridge, local_transport
+from bridge.aws.names import Names
 from bridge.database.port import Database
 from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
@@ -108,7 +111,7 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
         await _until_scraped(address, lambda scraped: _value(scraped, "bridge_fenced_writes_total", system="trial") == 1)
 
     told = {re.sub("_(bucket|sum|count|created)$", "", name) for name, _ in scraped}
-    assert [] == [name for name in documented() if name not in told]
+    assert ["bridge_queue_dead_messages"] == [name for name in documented() if name not in told], "which SQS alone tells"
     assert len(documented()) >= 14
     queue = {"source": "local", "queue": "jobs"}
     assert (1, 1, 0) == tuple(_value(scraped, "bridge_queue_messages", **queue, state=each) for each in ("waiting", "leased", "delayed"))
@@ -127,6 +130,9 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
     for lease in ("ledger", "queue"):
         assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 3
     assert 0 == _value(scraped, "bridge_fenced_writes_total", system="trial")
+    assert 2 == _value(scraped, "bridge_dead_letters"), "the bad job's message, and what cannot be read"
+    assert 0 <= _value(scraped, "bridge_silence_seconds") < 30
+    assert 0 <= time.time() - _value(scraped, "process_start_time_seconds") < 3600
     assert (0, 0) == (_value(scraped, "bridge_outbox_messages"), _value(scraped, "bridge_outbox_oldest_seconds"))
 
 
@@ -149,22 +155,46 @@ async def test_the_figures_of_sqs_are_its_own(tmp_path: Path, ministack: Minista
     assert 0 <= oldest < 60
 
 
-async def test_queues_and_outbox_are_asked_no_more_often_than_is_set() -> None:
+async def test_messages_that_sqs_gave_up_are_told(tmp_path: Path, ministack: Ministack) -> None:
+    async with aws_of(ministack) as aws:
+        dead = await fresh_queue(aws)
+        policy = json.dumps({"deadLetterTargetArn": await Names(aws).arn("sqs", dead), "maxReceiveCount": 3})
+        queue = await fresh_queue(aws)
+        url = await Names(aws).queue_url(queue)
+        await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"RedrivePolicy": policy})
+        for number in range(2):
+            await aws.call("sqs", "send_message", QueueUrl=await Names(aws).queue_url(dead), MessageBody=str(number))
+    settings = {"sqs_queues": (queue,), "aws_endpoint": ministack.endpoint, "concurrency": 1, "lease_seconds": 30.0}
+    async with _running(tmp_path, **settings) as (address, _):
+        scraped = await _until_scraped(
+            address, lambda scraped: _value(scraped, "bridge_queue_dead_messages", source="sqs", queue=queue) >= 0
+        )
+
+    assert 2 == _value(scraped, "bridge_queue_dead_messages", source="sqs", queue=queue)
+
+
+async def test_queues_and_ledger_are_asked_no_more_often_than_is_set() -> None:
     asked = []
 
-    class CountedOutbox:
+    class CountedLedger:
         async def backlog(self) -> Backlog:
             asked.append("outbox")
             return Backlog(depth=0, oldest_age=0.0)
+
+        async def waiting(self) -> int:
+            asked.append("letters")
+            return 7
 
     async def levels() -> list[QueueLevel]:
         asked.append("queue")
         return [QueueLevel(queue="jobs", waiting=3, leased=0, delayed=0, oldest_seconds=1)]
 
     metrics = Metrics(in_flight=lambda: 0)
-    figures = Figures(metrics=metrics, outbox=CountedOutbox(), levels=levels, every_seconds=60)  # type: ignore[arg-type]
+    ledger: Any = CountedLedger()
+    figures = Figures(metrics=metrics, outbox=ledger, dead_letters=ledger, levels=levels, every_seconds=60)
 
     told = await asyncio.gather(*(figures.render() for _ in range(20)))
 
-    assert ["outbox", "queue"] == asked
+    assert ["outbox", "letters", "queue"] == asked
+    assert all(b"bridge_dead_letters 7.0" in each for each in told)
     assert all(b'bridge_queue_messages{queue="jobs",source="local",state="waiting"} 3.0' in each for each in told)
