@@ -89,6 +89,12 @@ class Metrics:
             margin.labels(lease.value).set_function(partial(vitals.margin, lease))
         for counter in (self._deliveries, self._redeliveries):
             counter.labels(source)
+        # A rate begins at the second sample: what appeared with the first failure would hide it.
+        self._jobs.labels("unknown", "poison")
+        for system in systems:
+            for outcome in ("succeeded", "failed"):
+                self._jobs.labels(system, outcome)
+                self._took.labels(system, outcome)
 
     def _count(self, registry: CollectorRegistry) -> None:
         self._deliveries = Counter("bridge_deliveries", "Messages received, by source.", ["source"], registry=registry)

@@ -6,32 +6,25 @@ import asyncio
 import json
 import math
 import re
-import socket
 import time
 import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from bridge.app import Bridge, local_transport
 from bridge.aws.names import Names
 from bridge.database.port import Database
 from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
 from bridge.ledger.port import Backlog
-from bridge.served import Systems
-from bridge.settings import load
 from bridge.sources.port import QueueLevel
-from bridge.store import Store, open_store
-from bridge.transports.opening import open_transport
+from tests.support.answering_bridge import answering_bridge, figures_of
 from tests.support.ministack_server import Ministack
 from tests.support.sqs import aws_of, fresh_queue
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.trial_bridge import message
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "bridge.md").read_text(encoding="utf-8")
 Scraped = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -44,12 +37,8 @@ def documented() -> list[str]:
 
 
 async def _scraped(address: str) -> Scraped:
-    def get() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
-            return str(reply.read().decode())
-
     found = {}
-    for family in text_string_to_metric_families(await asyncio.to_thread(get)):
+    for family in text_string_to_metric_families(await figures_of(address)):
         for sample in family.samples:
             found[sample.name, frozenset(sample.labels.items())] = sample.value
     return found
@@ -57,23 +46,6 @@ async def _scraped(address: str) -> Scraped:
 
 def _value(scraped: Scraped, name: str, **labels: str) -> float:
     return scraped[name, frozenset(labels.items())]
-
-
-@asynccontextmanager
-async def _running(folder: Path, **changes: Any) -> AsyncIterator[tuple[str, Store]]:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
-    settings = load(**trial_settings(folder, http=address, **changes))
-    stop = asyncio.Event()
-    async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:
-        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes={}), transport=transport)
-        running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
-        try:
-            await _until_scraped(address, lambda _: True)
-            yield address, store
-        finally:
-            stop.set()
-            await asyncio.wait_for(running, 30)
 
 
 async def _until_scraped(address: str, fits: Any) -> Scraped:
@@ -96,7 +68,7 @@ async def _take_over(database: Database, key: str) -> None:
 
 
 async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: Path) -> None:
-    async with _running(tmp_path, concurrency=1, lease_seconds=3.0) as (address, store):
+    async with answering_bridge(tmp_path, concurrency=1, lease_seconds=3.0) as (address, store):
         await store.submit(message("good", seconds=0.2))
         await store.submit(message("bad", broken=True))
         await store.submit(message("flaky", transient_failures=1))
@@ -140,7 +112,7 @@ async def test_the_figures_of_sqs_are_its_own(tmp_path: Path, ministack: Minista
     async with aws_of(ministack) as aws:
         queue = await fresh_queue(aws)
     settings = {"sqs_queues": (queue,), "aws_endpoint": ministack.endpoint, "concurrency": 1, "lease_seconds": 30.0}
-    async with _running(tmp_path, **settings) as (address, store):
+    async with answering_bridge(tmp_path, **settings) as (address, store):
         await store.submit(message("long", seconds=4))
         await store.submit(message("waiting"))
         labels = {"source": "sqs", "queue": queue}
@@ -165,7 +137,7 @@ async def test_messages_that_sqs_gave_up_are_told(tmp_path: Path, ministack: Min
         for number in range(2):
             await aws.call("sqs", "send_message", QueueUrl=await Names(aws).queue_url(dead), MessageBody=str(number))
     settings = {"sqs_queues": (queue,), "aws_endpoint": ministack.endpoint, "concurrency": 1, "lease_seconds": 30.0}
-    async with _running(tmp_path, **settings) as (address, _):
+    async with answering_bridge(tmp_path, **settings) as (address, _):
         scraped = await _until_scraped(
             address, lambda scraped: _value(scraped, "bridge_queue_dead_messages", source="sqs", queue=queue) >= 0
         )
