@@ -74,11 +74,9 @@ def test_the_operators_resource_is_made_of_the_rules() -> None:
     assert yaml.safe_load(RESOURCE.read_text(encoding="utf-8"))["spec"] == yaml.safe_load(RULES.read_text(encoding="utf-8"))
 
 
-@pytest.mark.parametrize(
-    "command", [("check", "rules", "--lint-fatal", "rules.yml"), ("test", "rules", "rules_test.yml")], ids=["check", "test"]
-)
-def test_promtool_finds_the_alerts_right(command: tuple[str, ...]) -> None:
-    done = subprocess.run([promtool(), *command], cwd=RULES.parent, capture_output=True, text=True, timeout=60)
+@pytest.mark.parametrize("command", ["check rules --lint-fatal rules.yml", "test rules rules_test.yml"])
+def test_promtool_finds_the_alerts_right(command: str) -> None:
+    done = subprocess.run([promtool(), *command.split()], cwd=RULES.parent, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
 
 
@@ -102,7 +100,7 @@ def test_a_wrong_name_label_or_value_would_be_found(exposed: Exposed) -> None:
     assert not exposed.has("bridge_queue_messages", "state", "wating")
     assert not exposed.has("bridge_queue_messages", "system")
     assert "bridge_queue_message" not in exposed.labels
-    with pytest.raises(ValueError, match="parse"):
+    with pytest.raises(ValueError, match="parenthesis"):
         asked("sum by (job bridge_jobs_total")
 
 

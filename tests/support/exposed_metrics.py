@@ -1,4 +1,4 @@
-"""What both programs tell Prometheus, by labels and values: scraped from running ones, and for what only a GPU tells, from its collectors."""
+"""What both programs tell Prometheus, by labels and values: scraped from running ones; what only a GPU tells, from its collectors."""
 
 from __future__ import annotations
 
