@@ -13,6 +13,7 @@ from typing import Any
 
 import grpc
 import pytest
+import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
 
@@ -54,13 +55,14 @@ def built(overlay: str) -> Manifests:
 def with_tls(overlay: str, folder: Path) -> Manifests:
     """An overlay as a user would make it on ours, with TLS."""
     beside = os.path.relpath(KUBERNETES, folder.resolve())
-    lines = [
-        "kind: Kustomization",
-        f"resources: [{beside}/overlays/{overlay}]",
-        f"components: [{beside}/components/tls]",
-        "namespace: lamina",
-    ]
-    (folder / "kustomization.yaml").write_text("\n".join(["apiVersion: kustomize.config.k8s.io/v1beta1", *lines]) + "\n")
+    made = {
+        "apiVersion": "kustomize.config.k8s.io/v1beta1",
+        "kind": "Kustomization",
+        "namespace": "lamina",
+        "resources": [f"{beside}/overlays/{overlay}"],
+        "components": [f"{beside}/components/tls"],
+    }
+    (folder / "kustomization.yaml").write_text(yaml.safe_dump(made))
     return Manifests(kustomized(folder))
 
 
@@ -76,9 +78,8 @@ def test_every_overlay_fits_the_schemas(tmp_path: Path) -> None:
 
 
 def test_what_does_not_fit_is_found() -> None:
-    resources = {
-        kind: copy.deepcopy(dict(built("eks-gpu").of(kind)[0])) for kind in ("Deployment", "ScaledObject", "PodMonitor", "Service")
-    }
+    kinds = ("Deployment", "ScaledObject", "PodMonitor", "Service")
+    resources = {kind: copy.deepcopy(dict(built("eks-gpu").of(kind)[0])) for kind in kinds}
     resources["Deployment"]["spec"]["template"]["spec"]["containers"][0]["enviroment"] = []
     resources["ScaledObject"]["spec"]["maxReplicas"] = 3
     resources["PodMonitor"]["spec"]["podMetricsEndpoints"][0]["interval"] = ["15s"]
@@ -139,11 +140,9 @@ def test_bridges_understand_their_variables(manifests: Manifests, monkeypatch: p
 
 
 def _read(name: str) -> bool:
-    field = name.removeprefix("BRIDGE_").lower()
-    return (
-        name in READ_BY_OTHERS
-        or re.search(rf'\b{name}\b|^    {field}: |^    {name.lower()}: |_{name.split("_")[-1]}"', SETTINGS, re.M) is not None
-    )
+    """Whether settings have such a field, or name the variable."""
+    fields = rf"\b{name}\b|^    ({name.removeprefix('BRIDGE_').lower()}|{name.lower()}): "
+    return name in READ_BY_OTHERS or re.search(fields, SETTINGS, re.MULTILINE) is not None
 
 
 def test_servers_understand_their_variables(manifests: Manifests, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -237,12 +236,14 @@ def test_the_server_answers_the_probes_that_ask_it(tmp_path: Path) -> None:
     assert {8001} == {probe["port"] for probe in probes}
     write_small_repository(tmp_path / "models")
 
+    requests = [health_pb2.HealthCheckRequest(service=probe.get("service", "")) for probe in probes]
+
     async def answers() -> list[int]:
-        async with running_application(tmp_path / "models", tmp_path) as application:
-            async with grpc.aio.insecure_channel(application.grpc.address) as channel:
-                health = health_pb2_grpc.HealthStub(channel)
-                asked = [health_pb2.HealthCheckRequest(service=probe.get("service", "")) for probe in probes]
-                return [(await health.Check(request)).status for request in asked]
+        async with (
+            running_application(tmp_path / "models", tmp_path) as application,
+            grpc.aio.insecure_channel(application.grpc.address) as channel,
+        ):
+            return [(await health_pb2_grpc.HealthStub(channel).Check(request)).status for request in requests]
 
     assert [health_pb2.HealthCheckResponse.SERVING] * 3 == asyncio.run(answers())
 
@@ -274,15 +275,12 @@ def _queries(overlay: str, name: str) -> list[str]:
 
 
 async def test_postgresql_triggers_count_what_waits(new_postgres_database: Callable[[], str]) -> None:
-    [rollups], [cards], [queue] = (
-        _queries("eks-gpu", "lamina-bridge-rollups"),
-        _queries("eks-gpu", "lamina-bridge-cards"),
-        _queries("gke", "lamina-bridge-queue"),
-    )
+    places = (("eks-gpu", "rollups"), ("eks-gpu", "cards"), ("gke", "queue"))
+    queries = [query for overlay, kind in places for query in _queries(overlay, f"lamina-bridge-{kind}")]
     async with lab_store(new_postgres_database()) as store:
 
         async def counts() -> list[int]:
-            return [next(iter((await store.database.look(text(query))).rows[0].values())) for query in (rollups, cards, queue)]
+            return [next(iter((await store.database.look(text(query))).rows[0].values())) for query in queries]
 
         before = await counts()
         await store.submit(message("waits"))

@@ -50,8 +50,12 @@ def _panels(board: dict[str, Any]) -> Iterator[dict[str, Any]]:
 
 
 def _expressions() -> list[tuple[str, str]]:
-    """Every expression of the alerts and the dashboards, with where it stands."""
+    """Every expression of the alerts, the dashboards and what scales by Prometheus, with where it stands."""
     found = [(rule["alert"], rule["expr"]) for rule in _rules()]
+    for path in (ROOT / "deploy" / "kubernetes").rglob("autoscaling.yaml"):
+        for document in yaml.safe_load_all(path.read_text(encoding="utf-8")):
+            triggers = [trigger for trigger in document["spec"].get("triggers", ()) if trigger["type"] == "prometheus"]
+            found += [(f"{path.parent.name}: {trigger['name']}", trigger["metadata"]["query"]) for trigger in triggers]
     for path in DASHBOARDS:
         board = json.loads(path.read_text(encoding="utf-8"))
         found += [(f"{path.name}: {panel['title']}", target["expr"]) for panel in _panels(board) for target in panel["targets"]]
@@ -127,6 +131,10 @@ def _overlapping(panels: list[dict[str, Any]]) -> list[tuple[str, str]]:
                 clashes.append((taken[cell], panel["title"]))
             taken[cell] = panel["title"]
     return clashes
+
+
+def test_what_scales_by_prometheus_is_checked_too() -> None:
+    assert [] == [name for name in ("inference-autoscaling: jobs", "inference-autoscaling: requests") if name not in dict(_expressions())]
 
 
 def test_dashboards_have_names_of_their_own() -> None:

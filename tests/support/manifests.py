@@ -43,9 +43,7 @@ class Manifests:
         }
         for each in self.of("ExternalSecret"):
             keys = [entry["secretKey"] for entry in each["spec"]["data"]]
-            found[each["spec"].get("target", {}).get("name", each["metadata"]["name"])] = {
-                key: _PLAUSIBLE.get(key, "secret") for key in keys
-            }
+            found[each["metadata"]["name"]] = {key: _PLAUSIBLE.get(key, "secret") for key in keys}
         return found
 
     def environment(self, workload: Resource) -> dict[str, str]:
