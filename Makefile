@@ -50,7 +50,7 @@ lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and script
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 	scripts/proto --check
-	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
+	$(BIN)/hadolint Dockerfile.bridge Dockerfile.cpu Dockerfile.gpu Dockerfile.models
 	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image
 
 .PHONY: format
