@@ -1,6 +1,6 @@
 """Writes what an image holds of Python's packages, as CycloneDX 1.6: python scripts/sbom.py requirements/gpu.txt > inference.cdx.json.
 
-What the image's base brings is told by the builder: docker buildx build --sbom=true --provenance=mode=max. The same lock gives the same bytes.
+What the image's base brings is told by the builder, docker buildx build --sbom=true. The same lock gives the same bytes.
 """
 
 from __future__ import annotations
@@ -21,12 +21,8 @@ def bill_of_materials(lock: Path) -> dict[str, Any]:
     """The bill of what a lock file pins. Raises `ValueError` where a line pins nothing, or a package has no hash."""
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     text = lock.read_text(encoding="utf-8")
-    root = {
-        "type": "application",
-        "name": project["name"],
-        "version": project["version"],
-        "bom-ref": f"{project['name']}@{project['version']}",
-    }
+    reference = f"{project['name']}@{project['version']}"
+    root = {"type": "application", "name": project["name"], "version": project["version"], "bom-ref": reference}
     components = _components(text)
     return {
         "$schema": "http://cyclonedx.org/schema/bom-1.6.schema.json",

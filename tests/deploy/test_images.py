@@ -67,6 +67,13 @@ def test_every_image_from_elsewhere_can_be_pinned_by_an_argument(dockerfile: Pat
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.suffix[1:])
+def test_what_images_are_made_of_is_sent_to_the_builder(dockerfile: Path) -> None:
+    sent = {line[1:] for line in (ROOT / ".dockerignore").read_text(encoding="utf-8").splitlines() if line.startswith("!")}
+    copied = [word for kind, rest in _steps(dockerfile.suffix[1:]) if kind == "COPY" and "--from" not in rest for word in rest.split()[:-1]]
+    assert {word.partition("/")[0] for word in copied} <= sent
+
+
+@pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.suffix[1:])
 def test_images_run_as_nobody_in_particular(dockerfile: Path) -> None:
     last = [rest for kind, rest in _steps(dockerfile.suffix[1:]) if kind == "USER"]
     assert ["10001"] == last
