@@ -23,7 +23,7 @@ from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
 from inference_server.settings import Settings as ServerSettings
 from tests.support.deploy_tools import deploy_python, kustomized
-from tests.support.manifests import Manifests, Resource, containers, pod, pod_labels, program, selects
+from tests.support.manifests import Manifests, Resource, containers, only_these_variables, pod, pod_labels, program, selects
 from tests.support.platform_rows import insert, lab_store, meal, vital
 from tests.support.running_application import running_application
 from tests.support.small_models import write_small_repository
@@ -115,21 +115,13 @@ def test_where_the_programs_write_there_is_room(manifests: Manifests) -> None:
         assert len(bounded) >= 2 or workload["kind"] == "StatefulSet"
 
 
-def _only(monkeypatch: pytest.MonkeyPatch, environment: dict[str, str]) -> None:
-    for name in list(os.environ):
-        if not name.startswith(("PYTEST", "PATH", "HOME", "TMP", "COVERAGE")):
-            monkeypatch.delenv(name)
-    for name, value in environment.items():
-        monkeypatch.setenv(name, value)
-
-
 def test_bridges_understand_their_variables(manifests: Manifests, monkeypatch: pytest.MonkeyPatch) -> None:
     assert manifests.bridges()
     for workload in manifests.bridges():
         kind = pod_labels(workload)["app.kubernetes.io/instance"]
         environment = manifests.environment(workload)
         with monkeypatch.context() as patch:
-            _only(patch, environment)
+            only_these_variables(patch, environment)
             settings = load_bridge()
             assert SOURCES[kind](), kind
             assert settings.database.startswith(("postgresql://", "cloudsql://"))
@@ -148,7 +140,7 @@ def _read(name: str) -> bool:
 def test_servers_understand_their_variables(manifests: Manifests, monkeypatch: pytest.MonkeyPatch) -> None:
     server = manifests.named("Deployment", "lamina-inference")
     environment = manifests.environment(server)
-    _only(monkeypatch, environment)
+    only_these_variables(monkeypatch, environment)
     settings = ServerSettings.load()
     ours = {name.removeprefix("INFERENCE_").lower() for name in environment if name.startswith("INFERENCE_")}
     assert ours <= set(ServerSettings.model_fields)
@@ -254,7 +246,7 @@ def test_with_tls_nothing_goes_in_the_clear(tmp_path: Path, monkeypatch: pytest.
     assert [] == [name for name in ("startupProbe", "readinessProbe", "livenessProbe") if "grpc" in program(server)[name]]
     environment = manifests.environment(server)
     with monkeypatch.context() as patch:
-        _only(patch, environment)
+        only_these_variables(patch, environment)
         settings = ServerSettings.load()
     assert not settings.insecure
     assert settings.tls_certificate
@@ -263,7 +255,7 @@ def test_with_tls_nothing_goes_in_the_clear(tmp_path: Path, monkeypatch: pytest.
     assert mounted <= set(manifests.secrets()) | set(made)
     for workload in manifests.bridges():
         with monkeypatch.context() as patch:
-            _only(patch, manifests.environment(workload))
+            only_these_variables(patch, manifests.environment(workload))
             bridge = load_bridge()
         assert (True, False) == (bridge.inference_tls, bridge.inference_insecure)
         assert bridge.inference.partition(":")[0] in made["lamina-inference-tls"]["dnsNames"]

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import base64
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import pytest
 
 Resource = Mapping[str, Any]
 # What a secret holds in these tests, where it must be more than a word.
@@ -84,3 +87,12 @@ def program(workload: Resource) -> Resource:
 def selects(selector: Resource, labels: Mapping[str, str]) -> bool:
     """Whether a selector means pods with these labels."""
     return all(labels.get(name) == value for name, value in selector.get("matchLabels", selector).items())
+
+
+def only_these_variables(monkeypatch: pytest.MonkeyPatch, environment: Mapping[str, str]) -> None:
+    """Let settings see what a container would."""
+    for name in list(os.environ):
+        if not name.startswith(("PYTEST", "PATH", "HOME", "TMP")):
+            monkeypatch.delenv(name)
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
