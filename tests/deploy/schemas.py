@@ -1,4 +1,4 @@
-"""Checks resources of Kubernetes, KEDA, cert-manager, Knative and the Prometheus operator against their schemas, where those are installed.
+"""Checks resources of Kubernetes, KEDA, cert-manager and the Prometheus operator against their schemas; runs where those are installed.
 
 Reads a JSON list of resources from standard input, and prints a JSON list of complaints.
 """
@@ -19,7 +19,6 @@ _MODELS = {
     "keda.sh/v1alpha1": "cloudcoil.models.keda.v1alpha1",
     "cert-manager.io/v1": "cloudcoil.models.cert_manager.v1",
     "monitoring.coreos.com/v1": "cloudcoil.models.prometheus_operator.v1",
-    "serving.knative.dev/v1": "cloudcoil.models.knative_serving.serving.v1",
 }
 
 
