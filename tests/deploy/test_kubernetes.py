@@ -295,3 +295,40 @@ def test_nothing_is_made_twice_or_outside_the_namespace(manifests: Manifests) ->
     names = _resource_names(list(manifests.resources))
     assert len(names) == len(set(names))
     assert {"lamina"} == {namespace for kind, namespace, _ in names if kind != "Namespace"}
+
+
+def test_the_page_tells_of_every_kind_of_bridge_and_what_scales_it() -> None:
+    page = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
+    for folder in (KUBERNETES / "workers").iterdir():
+        scaled = next(yaml.safe_load_all((folder / "autoscaling.yaml").read_text(encoding="utf-8")))["spec"]
+        triggers = scaled["triggers"]
+        assert [] == [trigger["type"] for trigger in triggers if f"`{trigger['type']}`" not in rows[folder.name]]
+        told = triggers[0]["metadata"]
+        [target] = [told[name] for name in ("queueLength", "targetQueryValue", "listLength", "value") if name in told]
+        assert f"{int(target):,} " in rows[folder.name], folder.name
+
+
+def test_the_page_names_what_secrets_must_hold() -> None:
+    page = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")
+    for overlay in OVERLAYS[:2]:
+        for secret in built(overlay).of("ExternalSecret"):
+            entries = [entry["remoteRef"] for entry in secret["spec"]["data"]]
+            assert [] == [entry for entry in entries if f"`{entry['property']}`" not in page]
+            assert {entry["key"] for entry in entries} == {entries[0]["key"]}
+            assert entries[0]["key"].removeprefix("lamina-bridge") in page
+
+
+def test_the_overlay_of_ones_own_that_the_page_shows_builds(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")
+    shown = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
+    assert shown
+    patch = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "lamina-bridge-wsi", "annotations": {"a": "b"}}}
+    (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(patch))
+    beside = os.path.relpath(ROOT, tmp_path.resolve())
+    digest = "sha256:" + 64 * "0"
+    (tmp_path / "kustomization.yaml").write_text(shown[1].replace("lamina/deploy", f"{beside}/deploy").replace("sha256:…", digest))
+    manifests = Manifests(kustomized(tmp_path))
+    assert program(manifests.named("Deployment", "lamina-inference"))["image"] == f"registry.example/lamina-inference@{digest}"
+    assert manifests.of("Certificate")
+    assert manifests.named("ServiceAccount", "lamina-bridge-wsi")["metadata"]["annotations"]["a"] == "b"

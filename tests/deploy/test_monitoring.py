@@ -19,6 +19,7 @@ from tests.support.promql import asked
 from tests.support.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
+DOCUMENT = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")
 DASHBOARDS = sorted((ROOT / "deploy" / "monitoring" / "dashboards").glob("*.json"))
 ALERTS = {
     "LaminaErrorRateHigh",
@@ -135,6 +136,41 @@ def _overlapping(panels: list[dict[str, Any]]) -> list[tuple[str, str]]:
 
 def test_what_scales_by_prometheus_is_checked_too() -> None:
     assert [] == [name for name in ("inference-autoscaling: jobs", "inference-autoscaling: requests") if name not in dict(_expressions())]
+
+
+def _told_in(heading: str, prefix: str) -> dict[str, set[str]]:
+    """The metrics of a table of docs/monitoring.md, and the labels that it gives them."""
+    part = DOCUMENT[DOCUMENT.index(heading) :].partition("\n## ")[0] if heading in DOCUMENT else ""
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \| ([a-z, ]*)\|", part, re.MULTILINE)
+    return {name: set(re.findall(r"\w+", labels)) for names, labels in rows for name in re.findall(rf"`({prefix}_\w+)`", names)}
+
+
+@pytest.mark.parametrize(("heading", "prefix"), [("## Metrics of the bridge", "bridge"), ("## Metrics of the inference server", "lamina")])
+def test_the_page_names_every_metric_with_its_labels(heading: str, prefix: str, exposed: Exposed) -> None:
+    told = _told_in(heading, prefix)
+    families: dict[str, set[str]] = {}
+    for sample, labels in exposed.labels.items():
+        if sample.startswith(f"{prefix}_") and not sample.endswith("_created"):
+            families.setdefault(re.sub(r"_(bucket|sum|count)$", "", sample), set()).update(set(labels) - {"le"})
+    # Engines are built on a GPU alone, and connections end with the server.
+    unseen = {"lamina_model_engine_build_state", "lamina_connections_closed_total"}
+    shown, known = ({name: labels for name, labels in each.items() if name not in unseen} for each in (told, families))
+    assert known == shown
+
+
+def test_the_page_tells_of_every_alert() -> None:
+    rows = re.findall(r"^\| `(Lamina\w+)` \| .+ \| (\w+) \|$", DOCUMENT, re.MULTILINE)
+    assert {(rule["alert"], rule["labels"]["severity"]) for rule in _rules()} == set(rows)
+
+
+def test_the_page_shows_a_configuration_that_prometheus_takes(tmp_path: Path) -> None:
+    shown = re.search(r"```yaml\n(.*?)```", DOCUMENT, re.DOTALL)
+    assert shown
+    (tmp_path / "prometheus.yml").write_text(shown[1])
+    (tmp_path / "rules.yml").write_text(RULES.read_text(encoding="utf-8"))
+    done = subprocess.run([promtool(), "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "10 rules found" in done.stdout
 
 
 def test_dashboards_have_names_of_their_own() -> None:

@@ -55,4 +55,6 @@ def test_metrics_that_are_named_are_kept_by_one_of_the_programs(page: Path) -> N
     sources = "".join(
         file.read_text(encoding="utf-8") for package in ("bridge", "inference_server") for file in (ROOT / package).rglob("*.py")
     )
-    assert [] == sorted(name for name in named if ending.search(name) and f'"{name}' not in sources)
+    # The library adds the ending of what only tells.
+    kept = {name for name in named if f'"{name}' in sources or f'"{name.removesuffix("_info")}"' in sources}
+    assert [] == sorted(name for name in named - kept if ending.search(name))
