@@ -90,7 +90,8 @@ def _begin(stage: Stage, base: Stage | None) -> None:
     if base is None:
         stage.folder.mkdir(parents=True)
         return
-    shutil.copytree(base.folder, stage.folder, symlinks=True)
+    # A GB is not copied: nothing writes into a file that an earlier stage made.
+    shutil.copytree(base.folder, stage.folder, symlinks=True, copy_function=os.link)
     stage.work, stage.arguments, stage.left_out = base.work, dict(base.arguments), list(base.left_out)
     _rename(stage, base)
 
@@ -101,7 +102,10 @@ def _rename(stage: Stage, origin: Stage) -> None:
     for program in [path for path in stage.folder.glob("opt/*/bin/*") if path.is_file() and not path.is_symlink()]:
         content = program.read_bytes()
         if old in content[:4096]:
+            mode = program.stat().st_mode
+            program.unlink()
             program.write_bytes(content.replace(old, new))
+            program.chmod(mode)
 
 
 def _do(stage: Stage, done: Mapping[str, Stage], arguments: Mapping[str, str], name: str, rest: str) -> None:
@@ -126,7 +130,9 @@ def _copy(stage: Stage, done: Mapping[str, Stage], rest: str) -> None:
         place = place / found.name if target.endswith("/") or len(sources) > 1 else place
         place.parent.mkdir(parents=True, exist_ok=True)
         if found.is_dir():
-            shutil.copytree(found, place, symlinks=True, dirs_exist_ok=True, ignore=shutil.ignore_patterns("__pycache__"))
+            copy = os.link if origin else shutil.copy2
+            ignored = shutil.ignore_patterns("__pycache__")
+            shutil.copytree(found, place, symlinks=True, dirs_exist_ok=True, ignore=ignored, copy_function=copy)
         else:
             shutil.copy(found, stage.place(target) / found.name if place.is_dir() else place)
     if origin:
