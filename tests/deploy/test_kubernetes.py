@@ -22,6 +22,8 @@ from bridge.settings import load as load_bridge
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
+from inference_server.service.permissions import Permission
+from inference_server.service.tokens import read_tokens
 from inference_server.settings import Settings as ServerSettings
 from tests.support.deploy_tools import deploy_python, kustomized
 from tests.support.manifests import Manifests, Resource, containers, only_these_variables, pod, pod_labels, program, selects
@@ -163,6 +165,14 @@ def test_a_bridge_outlives_the_server_that_drains(manifests: Manifests) -> None:
     server = manifests.environment(manifests.named("Deployment", "lamina-inference"))
     for workload in manifests.bridges():
         assert float(manifests.environment(workload)["BRIDGE_DRAIN_SECONDS"]) <= float(server["INFERENCE_DRAIN_SECONDS"])
+
+
+def test_the_server_takes_the_bridges_token_on_one_machine(tmp_path: Path) -> None:
+    secrets = {name.rsplit("-", 1)[0]: keys for name, keys in built("local").secrets().items()}
+    (tmp_path / "tokens").write_text(secrets["lamina-inference-tokens"]["tokens"])
+    grant = read_tokens(tmp_path / "tokens").find(secrets["lamina-inference-token"]["token"])
+    assert grant
+    assert {Permission.SLIDES, Permission.DOCUMENTS, Permission.LABS} == grant.permissions
 
 
 def test_what_is_named_is_there(manifests: Manifests) -> None:

@@ -99,6 +99,12 @@ def test_every_metric_and_label_is_told_by_a_program(place: str, expression: str
                 assert exposed.has(each.sample, name, value), f"{place}: {each.sample} is never told with {name}={value}"
 
 
+def test_either_program_tells_when_it_began_and_nothing_of_the_other(exposed: Exposed) -> None:
+    assert "process_start_time_seconds" in exposed.of_bridge & exposed.of_server
+    assert [] == [name for name in exposed.of_bridge if name.startswith("lamina_")]
+    assert [] == [name for name in exposed.of_server if name.startswith("bridge_")]
+
+
 def test_a_wrong_name_label_or_value_would_be_found(exposed: Exposed) -> None:
     [each] = asked('sum by (job, queue) (bridge_queue_messages{state="wating"})')
     assert ("bridge_queue_messages", frozenset({"job", "queue"})) == (each.sample, each.grouped)

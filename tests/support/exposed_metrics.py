@@ -39,6 +39,9 @@ class Exposed:
     """By sample, such as bridge_job_seconds_bucket: each label, and the values that were seen."""
 
     labels: dict[str, dict[str, set[str]]]
+    # The samples of the bridge that ran, and of the server that did.
+    of_bridge: frozenset[str]
+    of_server: frozenset[str]
 
     def has(self, sample: str, label: str, value: str | None = None) -> bool:
         """Whether a sample has a label, with this value if one is given."""
@@ -56,7 +59,10 @@ async def everything_exposed(folder: Path) -> Exposed:
                 found = labels[sample.name]
                 for name, value in sample.labels.items():
                     found[name].add(value)
-    return Exposed(labels={sample: dict(values) for sample, values in labels.items()})
+    of_bridge, of_server = (
+        frozenset(sample.name for family in text_string_to_metric_families(text) for sample in family.samples) for text in texts[:2]
+    )
+    return Exposed(labels={sample: dict(values) for sample, values in labels.items()}, of_bridge=of_bridge, of_server=of_server)
 
 
 async def _do_some(store: Store) -> None:
