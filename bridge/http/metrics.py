@@ -100,6 +100,9 @@ class Metrics:
         self._deliveries = Counter("bridge_deliveries", "Messages received, by source.", ["source"], registry=registry)
         self._redeliveries = Counter("bridge_redeliveries", "Messages received not for the first time.", ["source"], registry=registry)
         self._jobs = Counter("bridge_jobs", "Jobs that ended, by system and outcome.", ["system", "outcome"], registry=registry)
+        self._fallbacks = Counter(
+            "bridge_fallbacks", "Jobs that another program did in the inference server's place.", ["system", "by"], registry=registry
+        )
         self._tries = Counter(
             "bridge_tries", "Tries that came back from a handler, by what they came to.", ["system", "class", "outcome"], registry=registry
         )
@@ -131,6 +134,8 @@ class Metrics:
         elif taken.step is Step.COMMITTED:
             self._jobs.labels(taken.system, taken.outcome).inc()
             self._took.labels(taken.system, taken.outcome).observe(taken.since_receipt)
+            if taken.fallback:
+                self._fallbacks.labels(taken.system, taken.fallback).inc()
         elif taken.step is Step.BURIED:
             self._jobs.labels("unknown", "poison").inc()
         elif taken.step is Step.HANDLED:

@@ -69,7 +69,7 @@ async def _take_over(database: Database, key: str) -> None:
 
 async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: Path) -> None:
     async with answering_bridge(tmp_path, concurrency=1, lease_seconds=3.0) as (address, store):
-        await store.submit(message("good", seconds=0.2))
+        await store.submit(message("good", seconds=0.2, fallback="spare"))
         await store.submit(message("bad", broken=True))
         await store.submit(message("flaky", transient_failures=1))
         await store.queue.send("poison", b"?")
@@ -96,6 +96,7 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
     tries = {"transient": "TransientError", "permanent": "PermanentError", "succeeded": "succeeded"}
     counted = {each: _value(scraped, "bridge_tries_total", system="trial", **{"class": each}, outcome=name) for each, name in tries.items()}
     assert {"transient": 1, "permanent": 1, "succeeded": 2} == counted
+    assert 1 == _value(scraped, "bridge_fallbacks_total", system="trial", by="spare")
     assert 2 == _value(scraped, "bridge_job_seconds_count", system="trial", outcome="succeeded")
     assert 0.2 <= _value(scraped, "bridge_job_seconds_sum", system="trial", outcome="succeeded") < 30
     assert 4 <= _value(scraped, "bridge_step_seconds_count", system="trial", step="handled")
