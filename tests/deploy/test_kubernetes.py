@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import copy
 import json
-import os
 import re
 from collections.abc import Callable
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import grpc
 import pytest
-import yaml
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from sqlalchemy import text
 
@@ -25,16 +22,15 @@ from bridge.settings_labs import load_lab_worker
 from inference_server.service.permissions import Permission
 from inference_server.service.tokens import read_tokens
 from inference_server.settings import Settings as ServerSettings
-from tests.support.deploy_tools import deploy_python, kustomized
+from tests.support.deploy_tools import deploy_python
 from tests.support.manifests import Manifests, Resource, containers, only_these_variables, pod, pod_labels, program, selects
+from tests.support.overlays import OVERLAYS, built, with_tls
 from tests.support.platform_rows import insert, lab_store, meal, vital
 from tests.support.running_application import running_application
 from tests.support.small_models import write_small_repository
 from tests.support.trial_bridge import message
 
 ROOT = Path(__file__).parents[2]
-KUBERNETES = ROOT / "deploy" / "kubernetes"
-OVERLAYS = ("eks-gpu", "gke", "local")
 # Names of variables that neither settings nor implied settings read, and who does.
 READ_BY_OTHERS = {"REDIS_ADDRESS": "KEDA", "CUDA_CACHE_PATH": "CUDA", "AWS_REGION": "AWS' own library, in the server"}
 SETTINGS = "".join(path.read_text(encoding="utf-8") for path in (ROOT / "bridge").glob("settings*.py"))
@@ -48,25 +44,6 @@ SOURCES: dict[str, Callable[[], object]] = {
     "pubsub": lambda: load_bridge().pubsub_subscriptions and not load_consensus().served,
     "queue": lambda: load_bridge().queue == "jobs" and not load_bridge().sqs_queues,
 }
-
-
-@cache
-def built(overlay: str) -> Manifests:
-    return Manifests(kustomized(KUBERNETES / "overlays" / overlay))
-
-
-def with_tls(overlay: str, folder: Path) -> Manifests:
-    """An overlay as a user would make it on ours, with TLS."""
-    beside = os.path.relpath(KUBERNETES, folder.resolve())
-    made = {
-        "apiVersion": "kustomize.config.k8s.io/v1beta1",
-        "kind": "Kustomization",
-        "namespace": "lamina",
-        "resources": [f"{beside}/overlays/{overlay}"],
-        "components": [f"{beside}/components/tls"],
-    }
-    (folder / "kustomization.yaml").write_text(yaml.safe_dump(made))
-    return Manifests(kustomized(folder))
 
 
 @pytest.fixture(params=OVERLAYS)
@@ -255,27 +232,6 @@ def test_the_server_answers_the_probes_that_ask_it(tmp_path: Path) -> None:
     assert [health_pb2.HealthCheckResponse.SERVING] * 3 == asyncio.run(answers())
 
 
-def test_with_tls_nothing_goes_in_the_clear(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    manifests = with_tls("eks-gpu", tmp_path)
-    server = manifests.named("Deployment", "lamina-inference")
-    assert [] == [name for name in ("startupProbe", "readinessProbe", "livenessProbe") if "grpc" in program(server)[name]]
-    environment = manifests.environment(server)
-    with monkeypatch.context() as patch:
-        only_these_variables(patch, environment)
-        settings = ServerSettings.load()
-    assert not settings.insecure
-    assert settings.tls_certificate
-    made = {each["spec"]["secretName"]: each["spec"] for each in manifests.of("Certificate")}
-    mounted = {volume["secret"]["secretName"] for volume in pod(server)["volumes"] if "secret" in volume}
-    assert mounted <= set(manifests.secrets()) | set(made)
-    for workload in manifests.bridges():
-        with monkeypatch.context() as patch:
-            only_these_variables(patch, manifests.environment(workload))
-            bridge = load_bridge()
-        assert (True, False) == (bridge.inference_tls, bridge.inference_insecure)
-        assert bridge.inference.partition(":")[0] in made["lamina-inference-tls"]["dnsNames"]
-
-
 def _queries(overlay: str, name: str) -> list[str]:
     scaled = built(overlay).named("ScaledObject", name)
     return [trigger["metadata"]["query"] for trigger in scaled["spec"]["triggers"] if trigger["type"] == "postgresql"]
@@ -310,40 +266,3 @@ def test_nothing_is_made_twice_or_outside_the_namespace(manifests: Manifests) ->
     names = _resource_names(list(manifests.resources))
     assert len(names) == len(set(names))
     assert {"lamina"} == {namespace for kind, namespace, _ in names if kind != "Namespace"}
-
-
-def test_the_page_tells_of_every_kind_of_bridge_and_what_scales_it() -> None:
-    page = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")
-    rows = dict(re.findall(r"^\| `(\w+)` \| (.+) \|$", page, re.MULTILINE))
-    for folder in (KUBERNETES / "workers").iterdir():
-        scaled = next(yaml.safe_load_all((folder / "autoscaling.yaml").read_text(encoding="utf-8")))["spec"]
-        triggers = scaled["triggers"]
-        assert [] == [trigger["type"] for trigger in triggers if f"`{trigger['type']}`" not in rows[folder.name]]
-        told = triggers[0]["metadata"]
-        [target] = [told[name] for name in ("queueLength", "targetQueryValue", "listLength", "value") if name in told]
-        assert f"{int(target):,} " in rows[folder.name], folder.name
-
-
-def test_the_page_names_what_secrets_must_hold() -> None:
-    page = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")
-    for overlay in OVERLAYS[:2]:
-        for secret in built(overlay).of("ExternalSecret"):
-            entries = [entry["remoteRef"] for entry in secret["spec"]["data"]]
-            assert [] == [entry for entry in entries if f"`{entry['property']}`" not in page]
-            assert {entry["key"] for entry in entries} == {entries[0]["key"]}
-            assert entries[0]["key"].removeprefix("lamina-bridge") in page
-
-
-def test_the_overlay_of_ones_own_that_the_page_shows_builds(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")
-    shown = re.search(r"```yaml\n(.*?)```", page, re.DOTALL)
-    assert shown
-    patch = {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": "lamina-bridge-wsi", "annotations": {"a": "b"}}}
-    (tmp_path / "configuration.yaml").write_text(yaml.safe_dump(patch))
-    beside = os.path.relpath(ROOT, tmp_path.resolve())
-    digest = "sha256:" + 64 * "0"
-    (tmp_path / "kustomization.yaml").write_text(shown[1].replace("lamina/deploy", f"{beside}/deploy").replace("sha256:…", digest))
-    manifests = Manifests(kustomized(tmp_path))
-    assert program(manifests.named("Deployment", "lamina-inference"))["image"] == f"registry.example/lamina-inference@{digest}"
-    assert manifests.of("Certificate")
-    assert manifests.named("ServiceAccount", "lamina-bridge-wsi")["metadata"]["annotations"]["a"] == "b"
