@@ -17,8 +17,8 @@ from inference_server.settings import Settings
 from inference_server.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.classifier import Limits as LabLimits
 from inference_server.tasks.labs.importing import DEFAULT_MODEL
+from inference_server.tasks.labs.limits import Limits as LabLimits
 
 if TYPE_CHECKING:
     from inference_server.tasks.documents.reader import DocumentReader

@@ -106,11 +106,14 @@ class InferenceClient:
         priority: int = 0,
         checkpoints: bool = False,
         resume: SlideResume | None = None,
+        artifacts: Sequence[str] = (),
+        share: tuple[int, int] | None = None,
     ) -> AsyncGenerator[SlideEvent, None]:
         """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last.
 
         With an empty `output_uri` the artifacts and the parts of checkpoints come as chunks before they are told of. `mpp`: micrometres
-        per pixel of level 0, for slides that do not tell it. Other arguments left empty take the server's defaults.
+        per pixel of level 0, for slides that do not tell it. `share`: which part of the tiles, from 0, and of how many; it needs
+        checkpoints, and makes no artifacts. Other arguments left empty take the server's defaults.
         """
         request = slides_pb2.AnalyzeSlideRequest(
             slide_uri=slide_uri,
@@ -121,6 +124,8 @@ class InferenceClient:
             request_id=request_id,
             priority=priority,
             checkpoints=checkpoints,
+            artifacts=artifacts,
+            share=None if share is None else slides_pb2.SlideShare(index=share[0], count=share[1]),
         )
         if resume is not None:
             request.resume.CopyFrom(slides_pb2.SlideResume(part_uris=resume.uris, parts=resume.parts))

@@ -20,6 +20,7 @@ from inference_server.tasks.slides.values import (
     ClientTile,
     Level,
     Progress,
+    Share,
     SlideFacts,
     TileFindings,
 )
@@ -54,6 +55,8 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
             checkpoints=request.checkpoints,
             resume_uris=tuple(request.resume.part_uris),
             resume_parts=tuple(request.resume.parts),
+            artifacts=tuple(request.artifacts),
+            share=Share(index=request.share.index, count=request.share.count) if request.HasField("share") else Share(),
         )
         events = self._slides.analyze(wanted, caller_of(context, priority=request.priority))
         async with contextlib.aclosing(events) as stream:

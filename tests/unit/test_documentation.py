@@ -13,7 +13,7 @@ from bridge.settings_consensus import ConsensusSettings
 from inference_server import settings as server_settings
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md"), *(ROOT / "deploy").glob("*.md")])
 # Their names without the prefix; `…_HTTP` and the like are none.
 SETTINGS = {
     server_settings.PREFIX: {name.upper() for name in server_settings.Settings.model_fields},

@@ -44,14 +44,14 @@ def _flush(file: gzip.GzipFile, pending: list[str], *, first: bool) -> None:
 
 
 def _feature(number: int, shape: Shape, offset: tuple[float, float]) -> str:
-    corners = [[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in shape.corners]
+    corners, *holes = ([[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in ring] for ring in (shape.corners, *shape.holes))
     single = len(corners) == 1
     feature = {
         "type": "Feature",
         "id": str(UUID(int=_ID_BASE + number)),
         "geometry": {"type": "Point", "coordinates": corners[0]}
         if single
-        else {"type": "Polygon", "coordinates": [[*corners, corners[0]]]},
+        else {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in (corners, *holes)]},
         "properties": {
             "objectType": "detection" if single else "annotation",
             "classification": {"name": shape.classification, "color": list(shape.colour)},

@@ -121,7 +121,7 @@ class HeBaseline:
             ),
             heat=self._heat(counts),
             points=points,
-            shapes=_shapes(points, score),
+            shapes=lambda: _shapes(points, score),
             figures=self._figures(counts),
         )
 

@@ -44,7 +44,7 @@ def render(
     """The report as JSON text with a line break at its end."""
     report: dict[str, Json] = {
         "schema": SCHEMA,
-        "analysis": plan.model,
+        "analysis": plan.name,
         "request_id": request.request_id,
         "model": _model(run, plan),
         "slide": _slide(facts, mpp, request),

@@ -97,7 +97,8 @@ async def _classify(
         raise InvalidInput(
             f"the tiles have {width} × {height} px; {classifier.model} takes {edge} × {edge} at {classifier.manifest.mpp:g} µm/px."
         )
-    inputs = await asyncio.to_thread(lambda: dict(classifier.inputs(np.stack(pixels))))
+    stacked = np.stack(pixels)
+    inputs = await asyncio.to_thread(lambda: dict(classifier.inputs(stacked, classifier.normaliser(stacked))))
     (name, tensor), *_ = inputs.items()
     response = await _infer_all(inference, classifier.model, name, tensor, (classifier.output,), caller)
     probabilities = classifier.probabilities(response.outputs).tolist()

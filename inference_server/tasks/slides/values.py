@@ -99,6 +99,24 @@ class SlideFacts:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Share:
+    """One of several parts of a slide's tiles."""
+
+    # From 0.
+    index: int = 0
+    count: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of them."""
+        return self.count == 1
+
+    def of(self, batches: int) -> range:
+        """The numbers of the batches in it: those of all shares are all, each once."""
+        return range(self.index * batches // self.count, (self.index + 1) * batches // self.count)
+
+
+@dataclass(frozen=True, kw_only=True)
 class AnalysisRequest:
     """One analysis of one slide."""
 
@@ -118,6 +136,10 @@ class AnalysisRequest:
     # What earlier runs saved, in order: places below the output roots, or the parts themselves.
     resume_uris: Sequence[str] = ()
     resume_parts: Sequence[bytes] = ()
+    # Names of the artifacts that are made; empty for all that the analysis has.
+    artifacts: Sequence[str] = ()
+    # The part of the tiles that is analysed; no artifacts are made of a part.
+    share: Share = Share()
 
 
 @dataclass(frozen=True, kw_only=True)

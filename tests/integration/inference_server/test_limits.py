@@ -41,7 +41,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.classifier import Limits as LabLimits
+from inference_server.tasks.labs.limits import Limits as LabLimits
 from inference_server.tasks.labs.normalise import PrintedTest
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
