@@ -143,7 +143,17 @@ class Bridge:
             levels=self._transport.levels,
             every_seconds=self._settings.metrics_seconds,
         )
-        routes = Routes(jobs=jobs, figures=figures, events=events, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
+        told = self._systems.metrics
+        routes = Routes(
+            jobs=jobs,
+            figures=figures,
+            events=events,
+            probes=probes,
+            more=more,
+            vitals=self._vitals,
+            draining=stop.is_set,
+            platform_metrics=(lambda levels: told(levels, self._worker.in_flight)) if told else None,
+        )
         return HttpServer(routes.application(), self._settings.http)
 
     async def _queue_probe(self) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
@@ -44,9 +44,13 @@ class CardWorkerSettings(BaseSettings):
     cf_r2_bucket_name: str = ""
     # Ours: R2 has but one; other stores that speak S3 want their own.
     cf_r2_region: str = "auto"
+    # As the platform names where it runs; told in its health and metrics.
+    node_env: str = "production"
     # The service where people review.
     buli2_api_url: str = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")
+    # Ours: what sends a card to a person however it scores: poor pictures; with `all`, contradictions and hardly readable fields too.
+    bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
     # Ours: seconds between two looks at the cases that could not be handed over.
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
 

@@ -102,7 +102,11 @@ def document_reader(settings: Settings, models: ServingModels, storage: Storage,
     from inference_server.tasks.documents.values import Limits as DocumentLimits
 
     limits = DocumentLimits(
-        most_bytes=settings.max_document_bytes, most_pages=settings.max_document_pages, most_page_pixels=settings.max_page_pixels
+        most_bytes=settings.max_document_bytes,
+        most_pages=settings.max_document_pages,
+        most_page_pixels=settings.max_page_pixels,
+        most_page_seconds=settings.max_page_seconds,
+        most_document_seconds=settings.max_document_seconds,
     )
     return DocumentReader(models, storage, settings.models, limits=limits, refused=refused)
 

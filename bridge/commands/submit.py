@@ -59,9 +59,13 @@ def slide(
 
 @commands.command()
 def document(
-    files: Annotated[list[str], typer.Argument(help="PDF, PNG, JPEG or TIFF files, or URLs.", metavar="FILE…")],
+    files: Annotated[list[str], typer.Argument(help="PDF, PNG, JPEG, TIFF, WebP or HEIC files, or URLs.", metavar="FILE…")],
     password: Annotated[str, typer.Option(help="Of an encrypted PDF. Others of this machine see it; see --ask-password.")] = "",
     ask_password: Annotated[bool, typer.Option("--ask-password", help="Ask for the password, or read it from a pipe.")] = False,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="A file to make beside JSON and text: hocr, alto, pdf (searchable), tsv.")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="Where the text of PDF pages is taken from: ocr, layer, or auto.")] = "",
     key: Key = "",
     wait: Wait = False,
 ) -> None:
@@ -75,7 +79,8 @@ def document(
     asked = {}
     for file in files:
         own_key = key or str(uuid4())
-        asked[own_key] = (_label(file), messages.request_message(key=own_key, document_uri=file, password=password))
+        message = messages.request_message(key=own_key, document_uri=file, password=password, text_mode=text, formats=formats or ())
+        asked[own_key] = (_label(file), message)
     _submit(asked, wait=wait)
 
 

@@ -43,13 +43,21 @@ class Figures:
 
     async def render(self) -> bytes:
         """All figures in the text format. Raises `TransientError` when the ledger is out of reach."""
+        await self._ask()
+        return self._metrics.render(self._backlog, self._found, dead_letters=self._dead)
+
+    async def levels(self) -> Sequence[QueueLevel] | None:
+        """What lies in the queues that jobs come from; None while they do not tell. Raises `TransientError` as `render` does."""
+        await self._ask()
+        return self._found
+
+    async def _ask(self) -> None:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at >= self._every_seconds:
                 self._backlog, self._dead = await self._outbox.backlog(), await self._dead_letters.waiting()
                 self._found = await self._levels_or_none()
                 self._asked_at = now
-        return self._metrics.render(self._backlog, self._found, dead_letters=self._dead)
 
     async def _levels_or_none(self) -> Sequence[QueueLevel] | None:
         """None while the queues are out of reach: the other figures are told all the same."""

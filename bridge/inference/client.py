@@ -19,7 +19,7 @@ from bridge.inference.spans import followed
 from bridge.inference.statuses import translate
 from bridge.inference.values import (
     Alias,
-    DocumentPage,
+    DocumentEvent,
     DocumentSummary,
     LabClassifications,
     LabTest,
@@ -141,12 +141,23 @@ class InferenceClient:
         password: str = "",
         pages: Sequence[int] = (),
         priority: int = 0,
-    ) -> AsyncGenerator[DocumentPage | DocumentSummary, None]:
-        """Read a document: its pages in order, then the summary, last.
+        text_mode: str = "",
+        formats: Sequence[str] = (),
+    ) -> AsyncGenerator[DocumentEvent, None]:
+        """Read a document: its pages in order, with pieces of the files between them, then the summary, last.
 
         Give either the bytes, or a path or URL that the server may read. `pages`: those to read, counted from 1; empty for all.
+        `text_mode`: ocr, layer or auto; empty for the server's own. `formats`: files to make: json, txt, hocr, alto, pdf, tsv.
         """
-        request = documents_pb2.RecognizeDocumentRequest(request_id=request_id, dpi=dpi, password=password, pages=pages, priority=priority)
+        request = documents_pb2.RecognizeDocumentRequest(
+            request_id=request_id,
+            dpi=dpi,
+            password=password,
+            pages=pages,
+            priority=priority,
+            text_mode=convert.TEXT_MODES[text_mode] if text_mode else documents_pb2.TEXT_MODE_UNSPECIFIED,
+            formats=[convert.FORMATS[name] for name in formats],
+        )
         if document_uri:
             request.document_uri = document_uri
         else:

@@ -16,10 +16,10 @@ from bridge.job import Delivery, Job, Outcome, Units
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.port import Context
+from bridge.systems.received import ReceivedArtifacts
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
 from bridge.systems.wsi.messages import SlideRequest
-from bridge.systems.wsi.received import ReceivedArtifacts
 from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy
 
 _log = structlog.get_logger()

@@ -1,4 +1,4 @@
-"""Artifacts that come as a stream of chunks."""
+"""Files that come from the server as a stream of chunks."""
 
 from __future__ import annotations
 
