@@ -51,7 +51,7 @@ lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and script
 	$(BIN)/buf lint proto
 	scripts/proto --check
 	$(BIN)/python scripts/configuration.py --check
-	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
+	$(BIN)/hadolint Dockerfile.bridge Dockerfile.cpu Dockerfile.gpu Dockerfile.models
 	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image deploy/deploy.sh deploy/requeue_stuck_jobs.sh
 	@if command -v terraform >/dev/null; then echo terraform fmt -check -recursive deploy/terraform; TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -recursive deploy/terraform; fi
 

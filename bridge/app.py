@@ -143,6 +143,7 @@ class Bridge:
         figures = Figures(
             metrics=self._metrics,
             outbox=self._store.outbox,
+            dead_letters=self._store.dead_letters,
             levels=self._transport.levels,
             every_seconds=self._settings.metrics_seconds,
         )
