@@ -174,6 +174,8 @@ async def test_queues_and_ledger_are_asked_no_more_often_than_is_set() -> None:
 
 
 def test_inference_servers_are_counted_by_how_they_stand() -> None:
-    told = Metrics(in_flight=lambda: 0, servers=lambda: {"serving": 2, "away": 1}).render(Backlog(depth=0, oldest_age=0.0), [])
+    told = Metrics(in_flight=lambda: 0, servers=lambda: {"serving": 2, "away": 1}).render(
+        Backlog(depth=0, oldest_age=0.0), [], dead_letters=0
+    )
     assert b'bridge_inference_servers{standing="serving"} 2.0' in told
     assert b'bridge_inference_servers{standing="away"} 1.0' in told
