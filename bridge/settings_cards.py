@@ -33,9 +33,11 @@ class CardWorkerSettings(BaseSettings):
     ocr_gpu_enabled: Annotated[bool, BeforeValidator(_on)] = False
     # Whether the last try may be read by Tesseract.
     ocr_gpu_autofallback: Annotated[bool, BeforeValidator(_not_off)] = True
+    # Failed tries after which a document is given up.
     ocr_gpu_max_retries: Annotated[int, Field(ge=1)] = 3
-    # Milliseconds.
+    # Milliseconds after which a document that a worker has left in its hands is read again.
     ocr_gpu_stuck_timeout: Annotated[float, Field(gt=0)] = 300_000
+    # Where results are published.
     ocr_gpu_publish_channel: str = f"{_PREFIX}:results"
     # Where the documents' objects lie. Without a bucket this bridge serves no card platform.
     cf_r2_endpoint: str = ""

@@ -96,6 +96,7 @@ class CardHandler:
             result={name: value for name, value in answer.items() if name != "ocrText"} | {"ticket": ticket},
             events=(self._event("completed", answer), *events),
             writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
+            fallback=_TESSERACT if saved["engine"] == _TESSERACT else "",
         )
 
     def failure(self, job: Job, reason: str) -> Outcome:
