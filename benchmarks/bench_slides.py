@@ -1,7 +1,7 @@
 """How fast is a slide of 100,000 × 100,000 px read from an object store and analysed, and in how much memory?
 
 - Raw tiles from a local S3, a server that keeps up. Bar: 10,000/s.
-- Decoded tiles over simplejpeg alone on the same bytes, both in two threads, in turns. Bar: 0.9.
+- Tiles read from disk and decoded over simplejpeg alone on the same bytes, both in two threads, in turns. Bar: 0.9.
 - `he_baseline` on tiles of 256 px, its tiles and the whole, from S3: over the slower of reading without a model and the model without
   reading, in the same run. Bar: 0.8, and 500 tiles/s.
 - A classifier of ResNet-18's shape over its engine alone. Bar: 0.9.
@@ -139,10 +139,17 @@ async def raw_tiles(bench: Bench) -> None:
     bench.rows.add("raw tiles from a local S3", f"{rate:,.0f}/s", bar=f"{LEAST_RAW:,.0f}", met=rate >= LEAST_RAW)
 
 
+def decode_alone(batch: Sequence[bytes]) -> None:
+    """As many tiles at a time as the reader holds."""
+    _ = [simplejpeg.decode_jpeg(each) for each in batch]
+
+
 async def decoded_tiles(bench: Bench) -> None:
-    """Tiles read and decoded over simplejpeg alone."""
+    """Tiles read from disk, where no server wants the cores, and decoded; over simplejpeg alone."""
     plan = he_baseline.plan_of(256)
-    async with bench.slide(plan) as slide, open_slide(bench.storage, bench.uri, _LIMITS, Staging(bench.storage, most_bytes=0)) as reader:
+    path = (bench.folder / BUCKET / "large.svs").resolve()
+    disk = Storage(read_roots=(str(path.parent),), write_roots=())
+    async with bench.slide(plan) as slide, open_slide(disk, str(path), _LIMITS, Staging(disk, most_bytes=0)) as reader:
         assert isinstance(reader, TiffReader)
         places = [(tile.x // 256, tile.y // 256) for tile in slide.tiles[:1024]]
         batches = [places[start : start + 32] for start in range(0, len(places), 32)]
@@ -152,16 +159,12 @@ async def decoded_tiles(bench: Bench) -> None:
             for _ in range(_ROUNDS):
                 ours.append(await per_second(lambda batch: reader.read_tiles(slide.grid.level, batch), batches, at_a_time=2))
                 begun = time.perf_counter()
-                list(
-                    threads.map(
-                        lambda data: [simplejpeg.decode_jpeg(each) for each in data],
-                        [whole[start : start + 32] for start in range(0, len(whole), 32)],
-                    )
-                )
+                for _ in threads.map(decode_alone, (whole[start : start + 32] for start in range(0, len(whole), 32))):
+                    pass
                 alone.append(len(whole) / (time.perf_counter() - begun))
     share = median(mine / other for mine, other in zip(ours, alone, strict=True))
     measured = f"{share:.2f} ({median(ours):,.0f} of {median(alone):,.0f}/s)"
-    bench.rows.add("read from S3 and decoded, over simplejpeg alone", measured, bar=f"{LEAST_DECODED}", met=share >= LEAST_DECODED)
+    bench.rows.add("read from disk and decoded, over simplejpeg alone", measured, bar=f"{LEAST_DECODED}", met=share >= LEAST_DECODED)
 
 
 @dataclass(frozen=True, kw_only=True)

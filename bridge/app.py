@@ -71,7 +71,11 @@ class Bridge:
         self._transport = transport or local_transport(settings, store)
         handlers = [handler.system for handler in [*systems.handlers, *systems.recognisers]]
         self._metrics = Metrics(
-            in_flight=lambda: self._worker.in_flight, vitals=self._vitals, source=self._transport.source.name, systems=handlers
+            in_flight=lambda: self._worker.in_flight,
+            vitals=self._vitals,
+            source=self._transport.source.name,
+            systems=handlers,
+            servers=systems.servers,
         )
         observer = Observers([StepLog(), self._metrics, self._machine, *systems.observers, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
@@ -139,6 +143,7 @@ class Bridge:
         figures = Figures(
             metrics=self._metrics,
             outbox=self._store.outbox,
+            dead_letters=self._store.dead_letters,
             levels=self._transport.levels,
             every_seconds=self._settings.metrics_seconds,
         )

@@ -19,6 +19,7 @@ from bridge.sources.port import QueueLevel
 from bridge.store import Store
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.review import Gate
 from bridge.transports.redis import open_redis
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ async def open_card_platform(
                 channel=cards.ocr_gpu_publish_channel,
                 most_attempts=settings.max_attempts,
                 falls_back=cards.ocr_gpu_autofallback,
-                gates=cards.bridge_card_gate,
+                gate=Gate(cards.bridge_card_gate),
             ),
         )
         gpu_queue, cpu_queue = (*settings.redis_queues, "", "")[:2]

@@ -46,6 +46,8 @@ class Systems:
     metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]] | None = None
     # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
     loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
+    # How many inference servers there are of each standing; None where none is asked.
+    servers: Callable[[], Mapping[str, int]] | None = None
 
 
 @asynccontextmanager
@@ -74,6 +76,7 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
             routes=[*pipeline.routes, *(beside.routes if beside else ())],
             metrics=beside.metrics if beside else None,
             loops=beside.loops if beside else (),
+            servers=beside.servers if beside else None,
         )
 
 
@@ -132,6 +135,7 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
                 *([card_platform.loop] if card_platform else []),
             ],
             routes=card_platform.routes if card_platform else (),
+            servers=client.standings,
             metrics=card_platform.metrics if card_platform else None,
         )
 

@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import socket
 import time
 import urllib.request
 from collections import Counter
@@ -22,6 +23,7 @@ from sqlalchemy import text
 
 from bridge.settings import load
 from bridge.store import Store, open_store
+from tests.support.answering_bridge import figures_of
 from tests.support.bridge_process import BridgeSetup
 from tests.support.built_models import built_models
 from tests.support.killer import Killer
@@ -338,14 +340,18 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
     program.write_text('#!/bin/sh\n[ "$*" = "- - -l ind+eng --psm 1" ] && cat > /dev/null && echo "NIK : 3273010203850001"\n')
     program.chmod(0o755)
     document = run.add("user/broken.png")
-    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}").running():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}", BRIDGE_HTTP=address).running():
         run.client.rpush(GPU, document)
         run.wait_until(ended)
         until = time.monotonic() + 20
         while not results and time.monotonic() < until:
             time.sleep(0.1)
+        figures = asyncio.run(figures_of(address))
 
     assert run.documents()[document]["status"] == "completed"
+    assert 'bridge_fallbacks_total{by="tesseract",system="cards"} 1.0' in figures
     [result] = results
     assert (result["engine"], result["gpuProcessed"], result["parsedResult"]["nik"]) == ("tesseract", False, "3273010203850001")
     assert result["fallbackReason"]

@@ -49,6 +49,26 @@ def paint(
     return np.clip(np.round(colours), 0, 255).astype(np.uint8)
 
 
+# Grey levels of marks on glass, by the colour of the pen.
+INKS = {"blue": (40, 60, 190), "green": (30, 130, 90), "black": (35, 35, 38), "red": (215, 30, 45)}
+
+
+def with_ink(pixels: Pixels, ink: str, box: tuple[int, int, int, int]) -> Pixels:
+    """A stroke over (left, top, right, bottom): what is under it shows through."""
+    left, top, right, bottom = box
+    marked = pixels.copy()
+    marked[top:bottom, left:right] = np.round(pixels[top:bottom, left:right] * (np.array(INKS[ink]) / 255))
+    return marked
+
+
+def with_fold(pixels: Pixels, box: tuple[int, int, int, int], *, white: int = 245) -> Pixels:
+    """Tissue in a second layer over (left, top, right, bottom), a little denser than the first."""
+    left, top, right, bottom = box
+    folded = pixels.copy()
+    folded[top:bottom, left:right] = np.round(white * np.minimum(pixels[top:bottom, left:right] / white, 1) ** 2.3)
+    return folded
+
+
 def scattered(count: int, *, within: tuple[int, int, int, int], apart: float, seed: int = 1) -> list[tuple[float, float]]:
     """Random places in a rectangle, no two nearer than `apart`."""
     random = np.random.default_rng(seed)

@@ -9,7 +9,7 @@ from typing import Any
 from bridge.inference.values import DocumentPage, PageQuality
 from bridge.systems.cards.fields import Card, Field, card_of
 from bridge.systems.cards.lines import lines_of_pages, lines_of_text
-from bridge.systems.cards.review import Reason, reasons_of
+from bridge.systems.cards.review import Gate, Reason, reasons_of
 from bridge.systems.cards.scoring import Score, for_review, score_of
 
 _FIELDS, _PROVINCE, _QUALITY = "fields", "province", "quality"
@@ -50,10 +50,10 @@ def reading_of(kind: str, pages: Sequence[DocumentPage]) -> dict[str, Any]:
     }
 
 
-def finding_of(kind: str, kept: Mapping[str, Any], *, gates: bool) -> Finding | None:
+def finding_of(kind: str, kept: Mapping[str, Any], *, gate: Gate) -> Finding | None:
     """Evaluate what was kept, or the text alone where no more is known; None for a document of another kind.
 
-    `gates`: whether a reason alone may send the card to a person.
+    `gate`: which reasons send the card to a person however it scores.
     """
     card = _card(kept) if _FIELDS in kept else card_of(kind, lines_of_text(kept["text"]))
     if card is None:
@@ -61,7 +61,7 @@ def finding_of(kind: str, kept: Mapping[str, Any], *, gates: bool) -> Finding | 
     qualities = {int(page): PageQuality(**quality) for page, quality in kept.get(_QUALITY, {}).items()}
     score = score_of(kind, card.values)
     reasons = reasons_of(kind, card, score, qualities.values())
-    if gates and any(reason.blocks for reason in reasons):
+    if any(reason.stops(gate) for reason in reasons):
         score = for_review(score)
     return Finding(card=card, score=score, reasons=reasons, qualities=qualities)
 

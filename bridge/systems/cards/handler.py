@@ -96,6 +96,7 @@ class CardHandler:
             result={name: value for name, value in answer.items() if name != "ocrText"} | {"ticket": ticket},
             events=(self._event("completed", answer), *events),
             writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
+            fallback=_TESSERACT if saved["engine"] == _TESSERACT else "",
         )
 
     def failure(self, job: Job, reason: str) -> Outcome:
@@ -167,7 +168,7 @@ class CardHandler:
         return content
 
     def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
-        finding = finding_of(document.type, saved, gates=self._options.gates)
+        finding = finding_of(document.type, saved, gate=self._options.gate)
         if finding is None:
             raise PermanentError(f"Unknown document type: {document.type}")
         return finding

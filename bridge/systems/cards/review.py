@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
+from enum import StrEnum
 
 from bridge.inference.values import PageQuality
 from bridge.systems.cards.fields import Card
@@ -24,14 +25,28 @@ LEAST_CONFIDENCE = 0.8
 _COUNTING = ("nik", "npwpNumber", "name")
 
 
+class Gate(StrEnum):
+    """What sends a card to a person however it scores."""
+
+    OFF = "off"
+    # A picture that is blurred, or in which light is reflected.
+    PICTURES = "pictures"
+    # That, and a card that contradicts itself or was hardly readable.
+    ALL = "all"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Reason:
     """Why a person is to look at a card. Tells nothing of its holder."""
 
     code: str
     message: str
-    # Whether it alone sends the card to a person; else it explains a score that is too low, or is only worth knowing.
-    blocks: bool = True
+    # The gate that it alone does not pass, and none wider; OFF for what explains a score that is too low, or is only worth knowing.
+    stopped_by: Gate = Gate.ALL
+
+    def stops(self, gate: Gate) -> bool:
+        """Whether it sends the card to a person, whatever its score."""
+        return self.stopped_by is not Gate.OFF and gate in {self.stopped_by, Gate.ALL}
 
 
 def reasons_of(kind: str, card: Card, score: Score, qualities: Iterable[PageQuality]) -> tuple[Reason, ...]:
@@ -39,16 +54,17 @@ def reasons_of(kind: str, card: Card, score: Score, qualities: Iterable[PageQual
     found = [*_picture(qualities), *_confidence(card)]
     found += _identity(card) if kind.upper() == "KTP" else _tax(card)
     if score.points < ENOUGH:
-        found.append(Reason(code="LOW_SCORE", message=f"the score is {score.points}; {ENOUGH} are needed", blocks=False))
+        found.append(Reason(code="LOW_SCORE", message=f"the score is {score.points}; {ENOUGH} are needed", stopped_by=Gate.OFF))
     return tuple(found)
 
 
 def _picture(qualities: Iterable[PageQuality]) -> Iterator[Reason]:
     pages = [quality for quality in qualities if quality.sharpness is not None]
     if any(quality.sharpness < LEAST_SHARPNESS for quality in pages if quality.sharpness is not None):
-        yield Reason(code="BLURRED", message="the picture is blurred; take it again, held still and in focus")
+        yield Reason(code="BLURRED", message="the picture is blurred; take it again, held still and in focus", stopped_by=Gate.PICTURES)
     if any(quality.glare > MOST_GLARE for quality in pages):
-        yield Reason(code="GLARE", message="light is reflected on the text; take the picture again at another angle")
+        message = "light is reflected on the text; take the picture again at another angle"
+        yield Reason(code="GLARE", message=message, stopped_by=Gate.PICTURES)
     if any(quality.text_height < LEAST_TEXT_HEIGHT for quality in pages):
         yield Reason(code="LOW_RESOLUTION", message="the text is too small; take the picture from nearer, or scan at a higher resolution")
 
@@ -63,9 +79,9 @@ def _confidence(card: Card) -> Iterator[Reason]:
 def _identity(card: Card) -> Iterator[Reason]:
     nik = card.values.get("nik", "")
     if not nik:
-        yield Reason(code="NIK_MISSING", message="no NIK of 16 digits was found", blocks=False)
+        yield Reason(code="NIK_MISSING", message="no NIK of 16 digits was found", stopped_by=Gate.OFF)
     if len(card.values.get("name", "")) <= 3:
-        yield Reason(code="NAME_MISSING", message="no name of more than 3 characters was found", blocks=False)
+        yield Reason(code="NAME_MISSING", message="no name of more than 3 characters was found", stopped_by=Gate.OFF)
     if nik:
         yield from _contradictions(card, nik_facts(nik))
 
@@ -75,7 +91,7 @@ def _contradictions(card: Card, facts: NikFacts) -> Iterator[Reason]:
         yield Reason(code="NIK_REGION", message="the NIK begins with the code of no province and district")
     elif card.province and not _same_province(card.province, facts.province):
         yield Reason(
-            code="NIK_PROVINCE", message="the NIK was given in another province than the card; people may have moved", blocks=False
+            code="NIK_PROVINCE", message="the NIK was given in another province than the card; people may have moved", stopped_by=Gate.OFF
         )
     if facts.birth is None:
         yield Reason(code="NIK_DATE", message="the NIK holds a date that does not exist")
@@ -89,9 +105,11 @@ def _contradictions(card: Card, facts: NikFacts) -> Iterator[Reason]:
 def _tax(card: Card) -> Iterator[Reason]:
     digits = re.sub(r"\D", "", card.values.get("npwpNumber", ""))
     if not digits:
-        yield Reason(code="NPWP_MISSING", message="no tax number of 15 or 16 digits was found", blocks=False)
+        yield Reason(code="NPWP_MISSING", message="no tax number of 15 or 16 digits was found", stopped_by=Gate.OFF)
     elif len(digits) == 15 and not _luhn(digits[:9]):
-        yield Reason(code="NPWP_CHECK_DIGIT", message="the check digit of the tax number, its ninth, does not fit the others", blocks=False)
+        yield Reason(
+            code="NPWP_CHECK_DIGIT", message="the check digit of the tax number, its ninth, does not fit the others", stopped_by=Gate.OFF
+        )
     elif len(digits) == 16 and digits[0] != "0" and not nik_facts(digits).province:
         yield Reason(code="NPWP_NIK", message="the tax number of 16 digits is neither a NIK nor one of 15 digits with a 0 before it")
 

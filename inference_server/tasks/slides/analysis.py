@@ -155,7 +155,7 @@ class SlideAnalyzer:
             findings=findings,
             picture=await artifacts.thumbnail(slide.regions, slide.grid, slide.cells, plan.cell),
             report=_report(request, slide, plan, ran, findings),
-            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts),
+            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
             dicom_header=await dicom_annotations.header(self._storage, request.slide_uri) if dicom_annotations.FILE in names else b"",

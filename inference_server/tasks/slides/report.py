@@ -80,9 +80,13 @@ def _grid(grid: Grid, plan: AnalysisPlan) -> dict[str, Json]:
 
 
 def _tissue(tissue: Tissue) -> dict[str, Json]:
+    folded = tissue.mm2_of(tissue.folded)
     return {
         "area_mm2": round(tissue.area_mm2, 6),
         "share": round(tissue.share, 6),
+        "pen_mm2": round(tissue.mm2_of(tissue.pen), 6),
+        "folded_mm2": round(folded, 6),
+        "folded_share": round(folded / tissue.area_mm2, 6) if tissue.area_mm2 else None,
         "threshold_od": round(tissue.threshold, 6),
         "cell_um": round(tissue.grid.mpp_x, 4),
     }

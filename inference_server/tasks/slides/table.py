@@ -7,10 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Column, Findings, Vectors
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.masks import Mask
+from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
+from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.values import SlideFacts
 
 FILE = "tiles.parquet"
@@ -31,12 +34,24 @@ class TileRows:
     tiles: Sequence[Tile]
     grid: Grid
     facts: SlideFacts
+    tissue: Tissue
 
     def places(self, tiles: Sequence[Tile]) -> dict[str, Column]:
-        """Level-0 rectangles, cut at the slide's edge, and the share of each whole tile that is tissue."""
+        """Level-0 rectangles, cut at the slide's edge; how much of a tile is tissue and ink, and how much of its tissue folded."""
         left, width = _extent([tile.x for tile in tiles], tiles, self.grid.scale_x, self.facts.width)
         top, height = _extent([tile.y for tile in tiles], tiles, self.grid.scale_y, self.facts.height)
-        return {"x": left, "y": top, "width": width, "height": height, "tissue": np.array([tile.tissue for tile in tiles], np.float32)}
+        tissue = np.array([tile.tissue for tile in tiles], np.float32)
+        pen, folded = (self._shares(mask, tiles) for mask in (self.tissue.pen, self.tissue.folded))
+        # A tile of which nothing is tissue has nothing folded.
+        folded = np.divide(folded, tissue, out=np.zeros_like(folded), where=tissue > 0)
+        return {"x": left, "y": top, "width": width, "height": height, "tissue": tissue, "pen": pen, "folded": folded}
+
+    def _shares(self, mask: Mask, tiles: Sequence[Tile]) -> NDArray[np.float32]:
+        """Of each whole tile."""
+        if not tiles:
+            return np.empty(0, np.float32)
+        per_tile = round(tiles[0].size * self.grid.scale_x / self.tissue.grid.scale_x)
+        return (cell_sums(mask, per_tile)[places_of(tiles)] / per_tile**2).astype(np.float32)
 
 
 def write(path: Path, rows: TileRows, findings: Findings, *, about: Mapping[str, str]) -> None:

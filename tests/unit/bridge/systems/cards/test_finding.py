@@ -10,6 +10,7 @@ import pytest
 
 from bridge.inference.values import DocumentPage, Line, PageQuality, Word
 from bridge.systems.cards.finding import Finding, finding_of, reading_of
+from bridge.systems.cards.review import Gate
 
 KTP = (
     "PROVINSI JAWA BARAT",
@@ -41,10 +42,10 @@ def box(left: float, top: float, width: float) -> tuple[tuple[float, float], ...
     return ((left, top), (left + width, top), (left + width, top + 15), (left, top + 15))
 
 
-def found(*pages: DocumentPage, kind: str = "KTP", gates: bool = True) -> Finding:
+def found(*pages: DocumentPage, kind: str = "KTP", gate: Gate = Gate.ALL) -> Finding:
     """As after a restart: through JSON."""
     kept = json.loads(json.dumps({"text": "\n".join(one.text for one in pages), **reading_of(kind, pages)}))
-    finding = finding_of(kind, kept, gates=gates)
+    finding = finding_of(kind, kept, gate=gate)
     assert finding is not None
     return finding
 
@@ -108,7 +109,7 @@ def test_a_card_that_contradicts_its_nik_goes_to_a_person(old: str, new: str, co
         finding.score.outcome,
         finding.score.points,
     )
-    ungated = found(changed(old, new), gates=False)
+    ungated = found(changed(old, new), gate=Gate.OFF)
     assert ([code], "auto_approve") == (codes(ungated), ungated.score.decision)
 
 
@@ -142,6 +143,20 @@ def test_a_poor_picture_goes_to_a_person(quality: PageQuality, code: str) -> Non
     finding = found(page(KTP, quality=quality))
     assert ([code], "needs_review", 90) == (codes(finding), finding.score.decision, finding.score.points)
     assert quality.glare == finding.told()["quality"][0]["glare"]
+
+
+@pytest.mark.parametrize(
+    ("gate", "expected"),
+    [
+        (Gate.OFF, ["auto_approve", "auto_approve", "auto_approve"]),
+        (Gate.PICTURES, ["needs_review", "auto_approve", "auto_approve"]),
+        (Gate.ALL, ["needs_review", "needs_review", "auto_approve"]),
+    ],
+)
+def test_what_goes_to_a_person_in_spite_of_its_score_is_chosen(gate: Gate, expected: list[str]) -> None:
+    blurred = page(KTP, quality=PageQuality(sharpness=0.015, glare=0.0, text_height=30, contrast=0.8))
+    contradictory, sound = changed("LAKI-LAKI", "PEREMPUAN"), page(KTP)
+    assert expected == [found(one, gate=gate).score.decision for one in (blurred, contradictory, sound)]
 
 
 def test_a_field_that_was_hardly_readable_goes_to_a_person() -> None:
@@ -178,14 +193,14 @@ def test_fields_of_a_second_page_tell_it() -> None:
 
 
 def test_without_places_the_text_alone_is_evaluated() -> None:
-    finding = finding_of("KTP", {"text": "\n".join(KTP)}, gates=True)
+    finding = finding_of("KTP", {"text": "\n".join(KTP)}, gate=Gate.ALL)
     assert finding is not None
     assert ("auto_approve", [], {"value": "BUDI SANTOSO", "page": 1}) == (
         finding.score.decision,
         codes(finding),
         finding.told()["fields"]["name"],
     )
-    assert finding_of("PASSPORT", {"text": "\n".join(KTP)}, gates=True) is None
+    assert finding_of("PASSPORT", {"text": "\n".join(KTP)}, gate=Gate.ALL) is None
     assert {} == reading_of("PASSPORT", [page(KTP)])
 
 
