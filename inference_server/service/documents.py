@@ -61,6 +61,7 @@ def _response(event: PageResult | DocumentSummary) -> documents_pb2.RecognizeDoc
             width=event.width,
             height=event.height,
             lines=[_line(line) for line in event.lines],
+            rotation_degrees=event.rotation_degrees,
             text=event.text,
             error=event.error,
         )

@@ -155,7 +155,14 @@ class DocumentReader:
             reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
         height, width = page.shape[:2]
-        return PageResult(page_number=number, page_count=pages.page_count, width=width, height=height, lines=reading.lines)
+        return PageResult(
+            page_number=number,
+            page_count=pages.page_count,
+            width=width,
+            height=height,
+            lines=reading.lines,
+            rotation_degrees=reading.rotation_degrees,
+        )
 
 
 def _close_in_thread(opening: asyncio.Future[Pages]) -> None:

@@ -122,7 +122,8 @@ def _around(page: Page, corners: Quad) -> tuple[Page, NDArray[np.float32]]:
     left, top = np.floor(corners.min(axis=0)).astype(int).clip(0) - 2
     right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 3
     left, top = max(0, left), max(0, top)
-    return page[top:bottom, left:right], np.array([left, top], np.float32)
+    # A page that was turned is a view that OpenCV does not take.
+    return np.ascontiguousarray(page[top:bottom, left:right]), np.array([left, top], np.float32)
 
 
 def pieces_of(crop: Crop, settings: RecognitionSettings) -> list[Piece]:

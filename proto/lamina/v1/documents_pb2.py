@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lamina/v1/documents.proto\x12\tlamina.v1\"\xa3\x01\n\x18RecognizeDocumentRequest\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x64ocument_uri\x18\x02 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64pi\x18\x04 \x01(\x05\x12\x10\n\x08password\x18\x05 \x01(\t\x12\r\n\x05pages\x18\x06 \x03(\x05\x12\x10\n\x08priority\x18\x07 \x01(\rB\x08\n\x06source\"|\n\x19RecognizeDocumentResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x17.lamina.v1.DocumentPageH\x00\x12-\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.lamina.v1.DocumentSummaryH\x00\x42\x07\n\x05\x65vent\"\x97\x01\n\x0c\x44ocumentPage\x12\x13\n\x0bpage_number\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\"\n\x05lines\x18\x04 \x03(\x0b\x32\x13.lamina.v1.TextLine\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x12\n\npage_count\x18\x07 \x01(\x05\"o\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x1e\n\x05words\x18\x04 \x03(\x0b\x32\x0f.lamina.v1.Word\"K\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\x92\x01\n\x0f\x44ocumentSummary\x12\x12\n\npage_count\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x61iled_pages\x18\x02 \x01(\x05\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x18\n\x10\x64uration_seconds\x18\x06 \x01(\x01\x32s\n\x0f\x44ocumentService\x12`\n\x11RecognizeDocument\x12#.lamina.v1.RecognizeDocumentRequest\x1a$.lamina.v1.RecognizeDocumentResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lamina/v1/documents.proto\x12\tlamina.v1\"\xa3\x01\n\x18RecognizeDocumentRequest\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x64ocument_uri\x18\x02 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64pi\x18\x04 \x01(\x05\x12\x10\n\x08password\x18\x05 \x01(\t\x12\r\n\x05pages\x18\x06 \x03(\x05\x12\x10\n\x08priority\x18\x07 \x01(\rB\x08\n\x06source\"|\n\x19RecognizeDocumentResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x17.lamina.v1.DocumentPageH\x00\x12-\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.lamina.v1.DocumentSummaryH\x00\x42\x07\n\x05\x65vent\"\xb1\x01\n\x0c\x44ocumentPage\x12\x13\n\x0bpage_number\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\"\n\x05lines\x18\x04 \x03(\x0b\x32\x13.lamina.v1.TextLine\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x12\n\npage_count\x18\x07 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\x05\"o\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x1e\n\x05words\x18\x04 \x03(\x0b\x32\x0f.lamina.v1.Word\"K\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\x92\x01\n\x0f\x44ocumentSummary\x12\x12\n\npage_count\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x61iled_pages\x18\x02 \x01(\x05\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x18\n\x10\x64uration_seconds\x18\x06 \x01(\x01\x32s\n\x0f\x44ocumentService\x12`\n\x11RecognizeDocument\x12#.lamina.v1.RecognizeDocumentRequest\x1a$.lamina.v1.RecognizeDocumentResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -36,15 +36,15 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_start=206
   _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_end=330
   _globals['_DOCUMENTPAGE']._serialized_start=333
-  _globals['_DOCUMENTPAGE']._serialized_end=484
-  _globals['_TEXTLINE']._serialized_start=486
-  _globals['_TEXTLINE']._serialized_end=597
-  _globals['_WORD']._serialized_start=599
-  _globals['_WORD']._serialized_end=674
-  _globals['_POINT']._serialized_start=676
-  _globals['_POINT']._serialized_end=705
-  _globals['_DOCUMENTSUMMARY']._serialized_start=708
-  _globals['_DOCUMENTSUMMARY']._serialized_end=854
-  _globals['_DOCUMENTSERVICE']._serialized_start=856
-  _globals['_DOCUMENTSERVICE']._serialized_end=971
+  _globals['_DOCUMENTPAGE']._serialized_end=510
+  _globals['_TEXTLINE']._serialized_start=512
+  _globals['_TEXTLINE']._serialized_end=623
+  _globals['_WORD']._serialized_start=625
+  _globals['_WORD']._serialized_end=700
+  _globals['_POINT']._serialized_start=702
+  _globals['_POINT']._serialized_end=731
+  _globals['_DOCUMENTSUMMARY']._serialized_start=734
+  _globals['_DOCUMENTSUMMARY']._serialized_end=880
+  _globals['_DOCUMENTSERVICE']._serialized_start=882
+  _globals['_DOCUMENTSERVICE']._serialized_end=997
 # @@protoc_insertion_point(module_scope)

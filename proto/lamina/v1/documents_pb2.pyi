@@ -113,10 +113,11 @@ class DocumentPage(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
     page_number: _builtins.int
     """From 1."""
     width: _builtins.int
-    """Width of the page image, in pixels. All coordinates are in these pixels, from the top left."""
+    """Width of the page image, turned as the file says (EXIF, PDF) and no further, in pixels. All coordinates are in these pixels, from its top left."""
     height: _builtins.int
     """Height of the page image, in pixels."""
     text: _builtins.str
@@ -125,6 +126,10 @@ class DocumentPage(_message.Message):
     """Set when this page could not be read; the others are unharmed."""
     page_count: _builtins.int
     """Pages of the document in all, asked for or not."""
+    rotation_degrees: _builtins.int
+    """The clockwise turn of the page image after which its text stands upright, found by the text itself: 0, 90, 180 or 270.
+    Lines are in the reading order of the upright page; coordinates are not turned.
+    """
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextLine]:
         """Lines in reading order."""
@@ -139,10 +144,11 @@ class DocumentPage(_message.Message):
         text: _builtins.str = ...,
         error: _builtins.str = ...,
         page_count: _builtins.int = ...,
+        rotation_degrees: _builtins.int = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "text", b"text", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "rotation_degrees", b"rotation_degrees", "text", b"text", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
