@@ -130,6 +130,9 @@ def form(seed: int) -> ComposedPage:
     top = 84.0
     while fields:
         count = min(draw.choice((1, 2, 2, 3)), len(fields))
+        # Long ones would run into their neighbours.
+        if any(len(label) + len(value) > 20 for label, value in fields[-count:]):
+            count = 1
         cells: list[tuple[float, str, str]] = []
         for place in range(count):
             label, value = fields.pop()

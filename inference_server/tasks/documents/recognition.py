@@ -69,6 +69,8 @@ class Character:
     confidence: float
     # Its middle, in pixels of the crop.
     x: float
+    # How likely a space stands between it and the next, 0 to 1.
+    space_after: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -157,13 +159,19 @@ def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: 
     """The characters in the answer [steps, classes] for one line that was padded to `width`. `characters`: by class, the blank first."""
     classes = likelihood.argmax(axis=1)
     confidences = likelihood[np.arange(len(classes)), classes]
+    spaces = likelihood[:, -1]
     step_width = width / len(classes)
     starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
     ends = np.r_[starts[1:], len(classes)]
-    found = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if classes[start] == 0:
-            continue
-        confidence = float(confidences[start:end].max())
-        found.append(Character(text=characters[classes[start]], confidence=min(1.0, confidence), x=(start + end) / 2 * step_width))
-    return found
+    seen = classes[starts] != 0
+    starts, ends = starts[seen], ends[seen]
+    next_starts = np.append(starts, len(classes))[1:]
+    return [
+        Character(
+            text=characters[classes[start]],
+            confidence=min(1.0, float(confidences[start:end].max())),
+            x=(start + end) / 2 * step_width,
+            space_after=float(spaces[end:next_start].max(initial=0.0)),
+        )
+        for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)
+    ]
