@@ -33,9 +33,12 @@ _CUT_WITHIN = 0.4
 class RecognitionSettings:
     """How lines are cut out of a page."""
 
-    # Widths of the network's input are multiples of this, so that lines of all pages and callers share batches.
+    # Widths of the network's input are multiples of these, so that lines of all pages and callers share batches: of the first up to
+    # the width that follows, where padding would cost the most, and of the second beyond.
+    narrow_step: int = 32
+    most_narrow: int = 320
     width_step: int = 64
-    least_width: int = 128
+    least_width: int = 96
     # A longer line is read in pieces of at most this.
     most_width: int = 1280
 
@@ -143,7 +146,8 @@ def pieces_of(crop: Crop, settings: RecognitionSettings) -> list[Piece]:
 
 def bucket_width(width: int, settings: RecognitionSettings) -> int:
     """The padded width of a line."""
-    return max(settings.least_width, -(-width // settings.width_step) * settings.width_step)
+    step = settings.narrow_step if width <= settings.most_narrow else settings.width_step
+    return max(settings.least_width, -(-width // step) * step)
 
 
 def recognizer_input(images: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.float32]:
