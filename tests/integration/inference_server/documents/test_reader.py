@@ -170,7 +170,7 @@ async def test_lines_of_one_width_share_a_call_within_the_models_batch(inference
     detector, *lines = shapes
     assert [0, 0, 12] == [detector[2] % 32, detector[3] % 32, sum(shape[0] for shape in lines)]
     assert len(lines) < 6
-    assert {(3, 48, 0)} == {(*shape[1:3], shape[3] % 64) for shape in lines}
+    assert {(3, 48, 0)} == {(*shape[1:3], shape[3] % 32) for shape in lines}
 
 
 async def test_a_document_is_read_from_an_allowed_root(reader: DocumentReader, documents: Path) -> None:

@@ -67,7 +67,7 @@ def test_an_upright_quad_is_read_in_both_directions_and_a_short_one_also_as_a_le
     assert 3 == len(crops_of(page, quad(50, 50, 70, 90)))
 
 
-@pytest.mark.parametrize(("width", "bucket"), [(1, 128), (128, 128), (129, 192), (640, 640), (641, 704)])
+@pytest.mark.parametrize(("width", "bucket"), [(1, 96), (96, 96), (97, 128), (320, 320), (321, 384), (641, 704)])
 def test_widths_fall_into_buckets(width: int, bucket: int) -> None:
     assert bucket == bucket_width(width, SETTINGS)
 
