@@ -110,7 +110,7 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
 
 
 def _scale_factor(page: Page, settings: DetectionSettings) -> float:
-    short_side, long_side = min(page.shape[:2]), max(page.shape[:2])
+    short_side, long_side = float(min(page.shape[:2])), float(max(page.shape[:2]))
     least = settings.least_short_side / short_side
     # A strip, such as one line, is not enlarged beyond what its text needs.
     most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_long_side / long_side, settings.most_enlargement)
