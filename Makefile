@@ -50,8 +50,10 @@ lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and script
 	$(BIN)/lint-imports
 	$(BIN)/buf lint proto
 	scripts/proto --check
-	$(BIN)/hadolint Dockerfile.bridge Dockerfile.gpu
-	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image
+	$(BIN)/python scripts/configuration.py --check
+	$(BIN)/hadolint Dockerfile.bridge Dockerfile.cpu Dockerfile.gpu Dockerfile.models
+	$(BIN)/shellcheck .ci/run scripts/setup scripts/lock scripts/proto scripts/slim_image deploy/deploy.sh deploy/requeue_stuck_jobs.sh
+	@if command -v terraform >/dev/null; then echo terraform fmt -check -recursive deploy/terraform; TF_CLI_CONFIG_FILE=/dev/null terraform fmt -check -recursive deploy/terraform; fi
 
 .PHONY: format
 format: .venv/synced ## Put the code in its standard form
@@ -62,13 +64,17 @@ format: .venv/synced ## Put the code in its standard form
 proto: .venv/synced ## Generate the stubs from the protos
 	scripts/proto
 
+.PHONY: settings
+settings: .venv/synced ## Write docs/configuration.md from the settings
+	$(BIN)/python scripts/configuration.py
+
 .PHONY: lock
 lock: .venv/synced ## Lock the requirements anew
 	scripts/lock
 
 .PHONY: bench
 bench: .venv/synced ## Run the benchmarks on this machine's CPU
-	@missed=0; for script in benchmarks/bench_*.py; do $(BIN)/python "$$script" --check || missed=1; done; exit $$missed
+	@missed=0; for script in benchmarks/bench_*.py benchmarks/autoscale.py; do $(BIN)/python "$$script" --check || missed=1; done; exit $$missed
 
 .PHONY: test-gpu
 test-gpu: $(GPU_ENVIRONMENT)/synced ## Run the tests that need a GPU; without one they skip visibly

@@ -195,7 +195,7 @@ async def _served(serving: ServingModels, facts: ModelFacts, seconds: float, *, 
 
 
 def _shapes(facts: ModelFacts) -> dict[str, tuple[int, ...]]:
-    return {spec.name: SHAPES[facts.name] for spec in facts.inputs if facts.name in SHAPES}
+    return {spec.name: SHAPES[facts.name] for spec in facts.inputs if facts.name in SHAPES and -1 in spec.shape[1:]}
 
 
 class _Busy(threading.Thread):

@@ -1,7 +1,7 @@
-"""Classifiers of the shapes of ResNet-50 and ViT-L/16, with random weights: as much work as the real ones, and nothing to download.
+"""Classifiers of the shapes of ResNet-18, ResNet-50 and ViT-L/16, with random weights: as much work, and nothing to download.
 
-ResNet-50 (He et al. 2015, arXiv:1512.03385) with its normalisations folded into the convolutions; ViT-L/16 (Dosovitskiy et al. 2020,
-arXiv:2010.11929), its 300 million weights stored in half precision and computed in single. Both: `image` [N, 3, 224, 224] float32 →
+ResNets (He et al. 2015, arXiv:1512.03385) with their normalisations folded into the convolutions; ViT-L/16 (Dosovitskiy et al. 2020,
+arXiv:2010.11929), its 300 million weights stored in half precision and computed in single. All: `image` [N, 3, 224, 224] float32 →
 `logits` [N, 1000] float32.
 """
 
@@ -13,7 +13,7 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper, numpy_helper
 
-RESNET, VIT = "resnet50_shaped", "vit_l_shaped"
+RESNET, SMALL_RESNET, VIT = "resnet50_shaped", "resnet18_shaped", "vit_l_shaped"
 _OPSET, _IR_VERSION = 17, 8
 _CLASSES, _SIDE = 1000, 224
 _CONFIG = """max_batch_size: {rows}
@@ -29,7 +29,7 @@ def build(models: Path, name: str, *, layers: int = 24, rows: int = 32) -> Path:
     folder = models / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
     graph = _Graph()
-    outputs = _resnet(graph) if name == RESNET else _vit(graph, layers)
+    outputs = _vit(graph, layers) if name == VIT else _resnet(graph, deep=name == RESNET)
     onnx.save(graph.model(name, outputs), folder / "1" / "model.onnx")
     (folder / "config.pbtxt").write_text(_CONFIG.format(rows=rows))
     return folder
@@ -70,15 +70,15 @@ class _Graph:
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
 
 
-def _resnet(graph: _Graph) -> str:
+def _resnet(graph: _Graph, *, deep: bool) -> str:
     x = graph.node("Relu", _convolution(graph, "image", 3, 64, side=7, stride=2))
     x = graph.node("MaxPool", x, kernel_shape=[3, 3], strides=[2, 2], pads=[1, 1, 1, 1])
     channels = 64
-    for stage, blocks in enumerate((3, 4, 6, 3)):
+    for stage, blocks in enumerate((3, 4, 6, 3) if deep else (2, 2, 2, 2)):
         width = 64 << stage
         for block in range(blocks):
-            x = _bottleneck(graph, x, channels, width, stride=2 if stage and not block else 1)
-            channels = 4 * width
+            x = (_bottleneck if deep else _basic)(graph, x, channels, width, stride=2 if stage and not block else 1)
+            channels = 4 * width if deep else width
     x = graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1)
     return graph.node("Gemm", x, graph.random(channels, _CLASSES, scale=channels**-0.5), graph.constant(np.zeros(_CLASSES, np.float32)))
 
@@ -89,6 +89,13 @@ def _bottleneck(graph: _Graph, x: str, channels: int, width: int, *, stride: int
     # Scaled down, so that sixteen sums do not grow beyond half precision.
     y = _convolution(graph, y, width, 4 * width, scale=0.25)
     short = x if channels == 4 * width and stride == 1 else _convolution(graph, x, channels, 4 * width, stride=stride)
+    return graph.node("Relu", graph.node("Add", y, short))
+
+
+def _basic(graph: _Graph, x: str, channels: int, width: int, *, stride: int) -> str:
+    y = graph.node("Relu", _convolution(graph, x, channels, width, side=3, stride=stride))
+    y = _convolution(graph, y, width, width, side=3, scale=0.25)
+    short = x if channels == width and stride == 1 else _convolution(graph, x, channels, width, stride=stride)
     return graph.node("Relu", graph.node("Add", y, short))
 
 

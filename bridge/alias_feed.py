@@ -11,7 +11,7 @@ import structlog
 from bridge.errors import BridgeError, PermanentError
 from bridge.inference.client import InferenceClient
 from bridge.inference.credentials import ServerTrust
-from bridge.inference.replicas import host_of, replicas
+from bridge.inference.replicas import Replica, replicas
 from bridge.inference.values import Alias, RetryPolicy
 from bridge.pauses import stopped
 from bridge.records.lab_reviews import LabReviews
@@ -62,19 +62,18 @@ class AliasFeed:
         told = await asyncio.gather(*(self._tell_one(place, aliases) for place in await replicas(self._address)))
         return sum(told)
 
-    async def _tell_one(self, place: str, aliases: Sequence[Alias]) -> bool:
+    async def _tell_one(self, place: Replica, aliases: Sequence[Alias]) -> bool:
         try:
             async with self._client(place) as client:
                 for start in range(0, len(aliases), _PORTION):
                     await self._tell_some(client, aliases[start : start + _PORTION])
         except BridgeError as error:
-            _log.warning("aliases_not_told", server=place, error=str(error))
+            _log.warning("aliases_not_told", server=place.address, error=str(error))
             return False
         return True
 
-    def _client(self, place: str) -> InferenceClient:
-        name = host_of(self._address)
-        return InferenceClient(place, trust=self._trust, retries=RetryPolicy(attempts=1), server_name=name)
+    def _client(self, place: Replica) -> InferenceClient:
+        return InferenceClient(place.address, trust=self._trust, retries=RetryPolicy(attempts=1), server_name=place.name)
 
     async def _tell_some(self, client: InferenceClient, aliases: Sequence[Alias]) -> None:
         """Those that a server cannot take, such as codes that its catalogue lacks, keep no others from it."""

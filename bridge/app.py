@@ -71,7 +71,11 @@ class Bridge:
         self._transport = transport or local_transport(settings, store)
         handlers = [handler.system for handler in [*systems.handlers, *systems.recognisers]]
         self._metrics = Metrics(
-            in_flight=lambda: self._worker.in_flight, vitals=self._vitals, source=self._transport.source.name, systems=handlers
+            in_flight=lambda: self._worker.in_flight,
+            vitals=self._vitals,
+            source=self._transport.source.name,
+            systems=handlers,
+            servers=systems.servers,
         )
         observer = Observers([StepLog(), self._metrics, self._machine, *systems.observers, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
@@ -139,10 +143,21 @@ class Bridge:
         figures = Figures(
             metrics=self._metrics,
             outbox=self._store.outbox,
+            dead_letters=self._store.dead_letters,
             levels=self._transport.levels,
             every_seconds=self._settings.metrics_seconds,
         )
-        routes = Routes(jobs=jobs, figures=figures, events=events, probes=probes, more=more, vitals=self._vitals, draining=stop.is_set)
+        told = self._systems.metrics
+        routes = Routes(
+            jobs=jobs,
+            figures=figures,
+            events=events,
+            probes=probes,
+            more=more,
+            vitals=self._vitals,
+            draining=stop.is_set,
+            platform_metrics=(lambda levels: told(levels, self._worker.in_flight)) if told else None,
+        )
         return HttpServer(routes.application(), self._settings.http)
 
     async def _queue_probe(self) -> None:

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridge.escalations import EscalationList
 from bridge.inference.client import InferenceClient
@@ -15,9 +15,11 @@ from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.settings import Settings
 from bridge.settings_cards import CardWorkerSettings
+from bridge.sources.port import QueueLevel
 from bridge.store import Store
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.review import Gate
 from bridge.transports.redis import open_redis
 
 if TYPE_CHECKING:
@@ -33,6 +35,8 @@ class CardPlatform:
     handler: CardHandler
     loop: Callable[[asyncio.Event], Awaitable[None]]
     routes: Sequence[Route]
+    # Of what lies in the queues, and how many documents are being read, what its clients get of `/metrics`.
+    metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]]
 
 
 @asynccontextmanager
@@ -40,7 +44,7 @@ async def open_card_platform(
     cards: CardWorkerSettings, settings: Settings, store: Store, client: InferenceClient
 ) -> AsyncIterator[CardPlatform]:
     """Set it up, its table checked. Raises `ConfigurationError`, `TransientError`."""
-    from bridge.http.cards import CardRoutes
+    from bridge.http.cards import CardFacts, CardRoutes
 
     records = DocumentRecords(store.database)
     await records.check()
@@ -56,10 +60,26 @@ async def open_card_platform(
             reviews=reviews,
             escalations=escalations,
             options=CardOptions(
-                channel=cards.ocr_gpu_publish_channel, most_attempts=settings.max_attempts, falls_back=cards.ocr_gpu_autofallback
+                channel=cards.ocr_gpu_publish_channel,
+                most_attempts=settings.max_attempts,
+                falls_back=cards.ocr_gpu_autofallback,
+                gate=Gate(cards.bridge_card_gate),
             ),
         )
-        yield CardPlatform(handler=handler, loop=escalations.run, routes=CardRoutes().routes())
+        gpu_queue, cpu_queue = (*settings.redis_queues, "", "")[:2]
+        routes = CardRoutes(
+            CardFacts(
+                environment=cards.node_env,
+                gpu_queue=gpu_queue,
+                cpu_queue=cpu_queue,
+                gpu_enabled=cards.ocr_gpu_enabled,
+                falls_back=cards.ocr_gpu_autofallback,
+                server_ready=client.server_ready,
+                cases_waiting=escalations.waiting,
+                reviews_open=lambda: reviews.breaker.is_open,
+            )
+        )
+        yield CardPlatform(handler=handler, loop=escalations.run, routes=routes.routes(), metrics=routes.metrics)
 
 
 def bucket_of(cards: CardWorkerSettings) -> ResultStore:

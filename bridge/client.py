@@ -19,15 +19,19 @@ Priority = Literal["high", "normal", "low"]
 
 
 class JobClient:
-    """Sends jobs to one queue. Each call returns the id that SQS gave the message once SQS has it.
+    """Sends jobs to the bridge's queue. Each call returns the id that SQS gave the message once SQS has it.
 
     Each raises `PoisonError` for a job that cannot be sent as asked; and as SQS answers,
     `TransientError`, `PermanentError`, `ConfigurationError`.
     """
 
-    def __init__(self, queue_url: str, *, access: AwsAccess | None = None) -> None:
-        """`access`: unset for AWS itself in us-east-1, with the credentials that every AWS program finds."""
+    def __init__(self, queue_url: str, *, urgent_queue_url: str = "", access: AwsAccess | None = None) -> None:
+        """`urgent_queue_url`: for jobs of high priority; without it they wait their turn like the others, for SQS knows no priorities.
+
+        `access`: unset for AWS itself in us-east-1, with the credentials that every AWS program finds.
+        """
         self._queue_url = queue_url
+        self._urgent_queue_url = urgent_queue_url or queue_url
         self._aws = Aws(access, threads=1)
         self._opening = Lock()
         self._sqs: Any = None
@@ -88,12 +92,12 @@ class JobClient:
         }
         if user_id is not None:
             attributes["UserId"] = {"DataType": "Number", "StringValue": str(user_id)}
-        return self._sent(body, attributes)
+        return self._sent(self._urgent_queue_url if priority == "high" else self._queue_url, body, attributes)
 
-    def _sent(self, body: str, attributes: Mapping[str, Any]) -> str:
+    def _sent(self, queue_url: str, body: str, attributes: Mapping[str, Any]) -> str:
         with self._opening:
             if self._sqs is None:
                 self._sqs = self._aws.blocking("sqs")
             sqs = self._sqs
-        arguments = {"QueueUrl": self._queue_url, "MessageBody": body, "MessageAttributes": attributes}
+        arguments = {"QueueUrl": queue_url, "MessageBody": body, "MessageAttributes": attributes}
         return str(self._aws.call_blocking(sqs, "send_message", **arguments)["MessageId"])

@@ -51,6 +51,10 @@ class EscalationList:
         body = json.dumps({"payload": case, "queuedAt": round(time.time() * 1000), "attempts": 0}, ensure_ascii=False)
         return Event(type="escalation", destination=f"redis-list:{self._key}", body=body.encode())
 
+    async def waiting(self) -> int:
+        """How many cases lie there. Raises `TransientError`, `ConfigurationError`."""
+        return await self._access.length(self._key)
+
     async def run(self, stop: asyncio.Event) -> None:
         """Hand cases over until `stop`."""
         while not stop.is_set():

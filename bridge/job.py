@@ -122,6 +122,8 @@ class Outcome:
     events: tuple[Event, ...] = ()
     # Made in the transaction that ends the job, in this order.
     writes: tuple[Write, ...] = ()
+    # Which program did the work in the inference server's place; empty when none had to.
+    fallback: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

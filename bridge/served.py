@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from bridge.errors import OverloadError
 from bridge.settings import Settings
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
+from bridge.sources.port import QueueLevel
 from bridge.steps import Observer
 from bridge.store import Store
 from bridge.surroundings import server_trust
@@ -41,8 +42,12 @@ class Systems:
     observers: Sequence[Observer] = ()
     # What is served over HTTP beside the bridge's own.
     routes: Sequence[Route] = ()
+    # Of what lies in the queues, and how many jobs are worked on, what a platform's clients get of `/metrics`.
+    metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]] | None = None
     # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
     loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
+    # How many inference servers there are of each standing; None where none is asked.
+    servers: Callable[[], Mapping[str, int]] | None = None
 
 
 @asynccontextmanager
@@ -69,7 +74,9 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
             recognisers=[*(beside.recognisers if beside else ()), pipeline.handler],
             observers=[pipeline.handler.lifecycle],
             routes=[*pipeline.routes, *(beside.routes if beside else ())],
+            metrics=beside.metrics if beside else None,
             loops=beside.loops if beside else (),
+            servers=beside.servers if beside else None,
         )
 
 
@@ -128,6 +135,8 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
                 *([card_platform.loop] if card_platform else []),
             ],
             routes=card_platform.routes if card_platform else (),
+            servers=client.standings,
+            metrics=card_platform.metrics if card_platform else None,
         )
 
 

@@ -28,6 +28,10 @@ def _address_or_nothing(value: str) -> str:
     return _address(value) if value not in {"", "off"} else ""
 
 
+def _addresses(value: str) -> str:
+    return ",".join(_address(part.strip()) for part in value.split(","))
+
+
 def _off_by_another_name(value: object) -> object:
     return "off" if value in {"", "none"} else value
 
@@ -67,14 +71,14 @@ class Settings(BaseSettings):
     results_shared: bool = True
     # Folders whose files jobs may name, separated by commas.
     read_roots: Annotated[tuple[Path, ...], NoDecode, BeforeValidator(_folders)] = (Path(),)
-    # The inference server.
-    inference: Annotated[str, AfterValidator(_address)] = "127.0.0.1:8001"
-    # TLS to it: whether, the roots of its certificate (unset for the public ones), and our own certificate and key for a server that asks.
+    # The inference servers: a name that stands for all of them, or several addresses, separated by commas.
+    inference: Annotated[str, AfterValidator(_addresses)] = "127.0.0.1:8001"
+    # TLS to them: whether, the roots of their certificates (unset for the public ones), and our own certificate and key where they ask.
     inference_tls: bool = False
     inference_tls_ca: Path | None = None
     inference_tls_certificate: Path | None = None
     inference_tls_key: Path | None = None
-    # Our token there, or a file with nothing else in it, which may change while the bridge runs.
+    # Our token for them, or a file with nothing else in it, which may change while the bridge runs.
     inference_token: SecretStr = SecretStr("")
     inference_token_file: Path | None = None
     # Whether the token may go to another machine without TLS.
@@ -128,6 +132,7 @@ class Settings(BaseSettings):
     pubsub_push_limit: Count = 1000
     # Lists of Redis that jobs come from instead, the most urgent first, separated by commas.
     redis_queues: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()
+    # After so many items of one of them in a row the next gets its turn.
     redis_urgent_in_a_row: Count = 8
     # Other names of a list's keys than `list:processing` and so on, where other programs share them: {"list": {"processing": "set"}}.
     redis_keys: Annotated[dict[str, dict[str, str]], NoDecode, BeforeValidator(_json_object)] = {}
@@ -179,6 +184,7 @@ class Settings(BaseSettings):
     # EC2 Spot: whether the machine's metadata is watched for the notice that it will be taken, or for rebalance recommendations too.
     spot_watch: Literal["off", "interruption", "rebalance"] = "off"
     spot_metadata: str = "http://169.254.169.254"
+    # The least level that is logged.
     log_level: Literal["debug", "info", "warning", "error"] = "info"
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from typing import Annotated
+from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
 from pydantic import BeforeValidator, Field, SecretStr, ValidationError
@@ -33,9 +33,11 @@ class CardWorkerSettings(BaseSettings):
     ocr_gpu_enabled: Annotated[bool, BeforeValidator(_on)] = False
     # Whether the last try may be read by Tesseract.
     ocr_gpu_autofallback: Annotated[bool, BeforeValidator(_not_off)] = True
+    # Failed tries after which a document is given up.
     ocr_gpu_max_retries: Annotated[int, Field(ge=1)] = 3
-    # Milliseconds.
+    # Milliseconds after which a document that a worker has left in its hands is read again.
     ocr_gpu_stuck_timeout: Annotated[float, Field(gt=0)] = 300_000
+    # Where results are published.
     ocr_gpu_publish_channel: str = f"{_PREFIX}:results"
     # Where the documents' objects lie. Without a bucket this bridge serves no card platform.
     cf_r2_endpoint: str = ""
@@ -44,9 +46,13 @@ class CardWorkerSettings(BaseSettings):
     cf_r2_bucket_name: str = ""
     # Ours: R2 has but one; other stores that speak S3 want their own.
     cf_r2_region: str = "auto"
+    # As the platform names where it runs; told in its health and metrics.
+    node_env: str = "production"
     # The service where people review.
     buli2_api_url: str = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")
+    # Ours: what sends a card to a person however it scores: poor pictures; with `all`, contradictions and hardly readable fields too.
+    bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
     # Ours: seconds between two looks at the cases that could not be handed over.
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
 

@@ -31,6 +31,7 @@ class LabWorkerSettings(BaseSettings):
 
     # Jobs from SQS, the rollups of what waits in the tables, or both. Unset, and without a queue, this bridge serves no lab platform.
     ml_worker_mode: Literal["sqs", "aggregation", "both"] | None = None
+    # The queue that jobs come from.
     ml_worker_sqs_queue_url: str = ""
     # Seconds between two looks at the tables; 0 for one look, until nothing waits, after which mode `aggregation` ends.
     aggregation_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0

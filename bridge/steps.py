@@ -51,6 +51,8 @@ class StepTaken:
     source: str = ""
     # Seconds since the delivery was received; 0 for the relay's steps.
     since_receipt: float = 0.0
+    # Of COMMITTED: which program did the work in the inference server's place; empty when none had to.
+    fallback: str = ""
 
 
 class Observer(Protocol):

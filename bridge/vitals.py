@@ -41,6 +41,11 @@ class Vitals:
         now = self._clock()
         return {who: now - since for who, since in self._owed.items() if now - since > self._patience}
 
+    def silence(self) -> float:
+        """For how many seconds the one that owes a sign the longest has given none; 0 when nobody does."""
+        now = self._clock()
+        return max((now - since for since in self._owed.values() if since < now), default=0.0)
+
     def leased(self, lease: Lease, what: str, *, seconds: float) -> None:
         """A lease lasts so long from now."""
         self._leases[lease, what] = self._clock() + seconds

@@ -8,7 +8,7 @@ import sys
 from functools import partial
 
 import structlog
-from prometheus_client import CollectorRegistry
+from prometheus_client import CollectorRegistry, ProcessCollector
 
 from inference_server.allocator import return_what_is_freed
 from inference_server.application import Application, broken_models, version
@@ -64,6 +64,8 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     security = secure(_security(settings))
     registry = CollectorRegistry()
     lifecycle = Lifecycle(most_calls=settings.max_calls)
+    # What the process takes, and when it began; on Linux.
+    ProcessCollector(registry=registry)
     registry.register(ReadinessCollector(lambda: lifecycle.ready))
     registry.register(DeviceCollector(GpuMonitor((settings.device,)).readings))
     models = serving_models(settings, registry)

@@ -17,8 +17,8 @@ from inference_server.settings import Settings
 from inference_server.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.classifier import Limits as LabLimits
 from inference_server.tasks.labs.importing import DEFAULT_MODEL
+from inference_server.tasks.labs.limits import Limits as LabLimits
 
 if TYPE_CHECKING:
     from inference_server.tasks.documents.reader import DocumentReader
@@ -68,6 +68,7 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
     # Only a server of slides has their readers in memory; the same for documents.
     from inference_server.service.slides import SlideServicer
     from inference_server.tasks.slides.analysis import SlideAnalyzer
+    from inference_server.tasks.slides.readers.staging import Staging
     from inference_server.tasks.slides.values import SlideLimits
 
     limits = SlideLimits(
@@ -77,7 +78,9 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
         most_request_pixels=settings.max_request_pixels,
         most_staged_bytes=settings.max_staged_bytes,
     )
-    servicer = SlideServicer(SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits))
+    staging = Staging(storage, most_bytes=limits.most_staged_bytes, folder=settings.staging)
+    analyzer = SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits, staging=staging)
+    servicer = SlideServicer(analyzer)
     return Service(
         name=SLIDES,
         add_to=partial(slides_pb2_grpc.add_SlideServiceServicer_to_server, servicer),
@@ -102,7 +105,11 @@ def document_reader(settings: Settings, models: ServingModels, storage: Storage,
     from inference_server.tasks.documents.values import Limits as DocumentLimits
 
     limits = DocumentLimits(
-        most_bytes=settings.max_document_bytes, most_pages=settings.max_document_pages, most_page_pixels=settings.max_page_pixels
+        most_bytes=settings.max_document_bytes,
+        most_pages=settings.max_document_pages,
+        most_page_pixels=settings.max_page_pixels,
+        most_page_seconds=settings.max_page_seconds,
+        most_document_seconds=settings.max_document_seconds,
     )
     return DocumentReader(models, storage, settings.models, limits=limits, refused=refused)
 

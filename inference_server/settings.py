@@ -165,6 +165,10 @@ class Settings(BaseSettings):
     build_engines: Literal["background", "none"] = Field(
         "background", description="Whether engines that lack are built while others serve; none leaves it to `models compile`."
     )
+    staging: Path = Field(
+        Path(".lamina/staging"),
+        description="Folder for copies of remote slides that cannot be read in place; max_staged_bytes bounds them.",
+    )
     threads: int = Field(0, ge=0, le=1024, description="Threads of one engine; 0 for one a core.")
 
     response_compression: Literal["none", "deflate", "gzip"] = Field(
@@ -195,10 +199,14 @@ class Settings(BaseSettings):
     max_image_pixels: int = Field(100_000_000, ge=1, description="Largest slide that is stored without tiles, in pixels.")
     max_tile_pixels: int = Field(4096 * 4096, ge=1, description="Largest stored tile of a slide, or tile of a client, in pixels.")
     max_request_pixels: int = Field(64 * 2**20, ge=1, description="Most pixels of all the tiles that a client sends in a request.")
-    max_staged_bytes: int = Field(20 * 2**30, ge=1, description="Largest remote slide that is copied to local disk to be read, in bytes.")
+    max_staged_bytes: int = Field(
+        20 * 2**30, ge=1, description="Most bytes of remote slides that lie on local disk to be read; a larger slide is refused."
+    )
     max_document_bytes: int = Field(128 * 2**20, ge=1, description="Largest document, in bytes.")
     max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
     max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
+    max_page_seconds: float = Field(120.0, gt=0, description="Longest that a page of a document may take, from its turn on, in seconds.")
+    max_document_seconds: float = Field(3600.0, gt=0, description="Longest that a document may take; pages left then are told as errors.")
     max_lab_tests: int = Field(1000, ge=1, description="Most lab tests, texts or aliases of a request.")
     max_lab_characters: int = Field(300, ge=1, description="Longest name, or other text, of a lab test, and longest query, in characters.")
     max_candidates: int = Field(100, ge=1, description="Most candidates for a lab test, and most hits of a search.")

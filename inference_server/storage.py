@@ -18,12 +18,18 @@ from obstore.store import LocalStore, from_url
 from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from obstore import Bytes as Buffer
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
 # Bytes of the name of a file or folder; no file system takes more.
 _LONGEST_NAME = 255
 _COPY_BYTES = 8 * 1024 * 1024
+# Bytes between two ranges that are read with them in one request: what writers leave for alignment.
+_MOST_GAP_BYTES = 512
 # What the operating system says of a place that another try will not find any better.
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -80,8 +86,7 @@ class Storage:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
             raise Unavailable(f"storage did not answer for {uri} ({_reason(error)}); try again.") from error
-        revision = f"{meta['e_tag'] or meta['last_modified']} {meta['version'] or ''}".strip()
-        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"], revision=revision)
+        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"], revision=_revision(meta))
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
         """Read a whole object of at most `most_bytes`, the limit so named. Raises as `open` does, and `InvalidInput` when it is larger."""
@@ -99,6 +104,43 @@ class Storage:
             return bytes(await obstore.get_range_async(found.store, found.key, start=start, length=length))
         except (BaseError, OSError) as error:
             raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+
+    async def read_ranges(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
+        """Read several ranges of an object that `open` found, neighbours in one request, nothing between others. Raises `Unavailable`."""
+        try:
+            return await obstore.get_ranges_async(found.store, found.key, starts=starts, ends=ends, coalesce=_MOST_GAP_BYTES)
+        except (BaseError, OSError) as error:
+            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+
+    async def list_below(self, found: StoredObject, prefix: str, *, most: int) -> list[StoredObject]:
+        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`."""
+        beside = found.uri.removesuffix(found.key)
+        listed: list[StoredObject] = []
+        try:
+            async for metas in obstore.list(found.store, prefix):
+                listed += [
+                    StoredObject(
+                        uri=f"{beside}{meta['path']}",
+                        store=found.store,
+                        key=meta["path"],
+                        local_path=None,
+                        size_bytes=meta["size"],
+                        revision=_revision(meta),
+                    )
+                    for meta in metas
+                ]
+                if len(listed) > most:
+                    raise InvalidInput(
+                        f"{found.uri} stands beside more than {most:,} files; put the files of each slide into a folder of their own."
+                    )
+        except (BaseError, OSError) as error:
+            if found.uri.lower().startswith("http"):
+                raise InvalidInput(
+                    f"{found.uri} consists of several files, and a web server does not tell which. Put them into S3, GCS or Azure, or on "
+                    "disk."
+                ) from error
+            raise Unavailable(f"storage failed while the files beside {found.uri} were listed ({_reason(error)}); try again.") from error
+        return listed
 
     async def download(self, found: StoredObject, path: Path) -> None:
         """Copy an object that `open` found to a local file, piece by piece. Raises `Unavailable`."""
@@ -147,6 +189,10 @@ class Storage:
         if not any(not _is_local(root) and place.is_below(_place(root)) for root in roots):
             raise AccessDenied(_denied(uri, roots, verb))
         return _remote(uri, place, allow_http=self._allow_http)
+
+
+def _revision(meta: ObjectMeta) -> str:
+    return f"{meta['e_tag'] or meta['last_modified']} {meta['version'] or ''}".strip()
 
 
 def _reason(error: Exception) -> str:

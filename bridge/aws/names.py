@@ -23,6 +23,11 @@ def neighbour(queue: str, suffix: str) -> str:
     return f"{name.removesuffix('.fifo')}{suffix}{'.fifo' if is_fifo(name) else ''}"
 
 
+def dead_letter_queue(policy: str) -> str:
+    """The name of the queue that a RedrivePolicy names; empty without one."""
+    return short_name(json.loads(policy or "{}").get("deadLetterTargetArn", ""))
+
+
 class Names:
     """Remembers what it has found."""
 
@@ -42,8 +47,7 @@ class Names:
     async def dead_letter_queue(self, queue: str) -> str:
         """The name of the queue that SQS moves a queue's dead messages to; empty where it has none. Raises as `Aws.call` does."""
         answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=await self.queue_url(queue), AttributeNames=["RedrivePolicy"])
-        policy = json.loads(answer.get("Attributes", {}).get("RedrivePolicy") or "{}")
-        return short_name(policy.get("deadLetterTargetArn", ""))
+        return dead_letter_queue(answer.get("Attributes", {}).get("RedrivePolicy", ""))
 
     async def topic_arn(self, topic: str) -> str:
         """The ARN of a topic, given by name or ARN."""

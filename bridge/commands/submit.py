@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 from uuid import uuid4
 
 import typer
@@ -37,6 +37,12 @@ def slide(
     uri: Annotated[str, typer.Argument(help="A path or URL that the inference server can read.")],
     analysis: Annotated[str, typer.Option(help="he_baseline, or a tile model of the repository.")] = "",
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel, for a slide that does not tell it.")] = None,
+    artifact: Annotated[
+        list[str] | None, typer.Option(help="A file that is wanted, such as tiles.parquet; more than once for more.")
+    ] = None,
+    shares: Annotated[
+        int, typer.Option(help="Split the slide into so many jobs, which servers may do at the same time.", min=1, max=64)
+    ] = 1,
     key: Key = "",
     wait: Wait = False,
 ) -> None:
@@ -45,15 +51,21 @@ def slide(
 
     _require_files([uri])
     key = key or str(uuid4())
-    message = messages.request_message(key=key, slide_uri=uri, analysis=analysis, mpp=mpp)
-    _submit({key: (_label(uri), message)}, wait=wait)
+    asked: dict[str, Any] = {"slide_uri": uri, "analysis": analysis, "mpp": mpp}
+    before = messages.share_messages(key=key, shares=shares, **asked)
+    message = messages.request_message(key=key, shares=shares, artifacts=artifact or (), **asked)
+    _submit({key: (_label(uri), message)}, wait=wait, before=before.values())
 
 
 @commands.command()
 def document(
-    files: Annotated[list[str], typer.Argument(help="PDF, PNG, JPEG or TIFF files, or URLs.", metavar="FILE…")],
+    files: Annotated[list[str], typer.Argument(help="PDF, PNG, JPEG, TIFF, WebP or HEIC files, or URLs.", metavar="FILE…")],
     password: Annotated[str, typer.Option(help="Of an encrypted PDF. Others of this machine see it; see --ask-password.")] = "",
     ask_password: Annotated[bool, typer.Option("--ask-password", help="Ask for the password, or read it from a pipe.")] = False,
+    formats: Annotated[
+        list[str] | None, typer.Option("--format", help="A file to make beside JSON and text: hocr, alto, pdf (searchable), tsv.")
+    ] = None,
+    text: Annotated[str, typer.Option("--text", help="Where the text of PDF pages is taken from: ocr, layer, or auto.")] = "",
     key: Key = "",
     wait: Wait = False,
 ) -> None:
@@ -67,7 +79,8 @@ def document(
     asked = {}
     for file in files:
         own_key = key or str(uuid4())
-        asked[own_key] = (_label(file), messages.request_message(key=own_key, document_uri=file, password=password))
+        message = messages.request_message(key=own_key, document_uri=file, password=password, text_mode=text, formats=formats or ())
+        asked[own_key] = (_label(file), message)
     _submit(asked, wait=wait)
 
 
@@ -91,10 +104,12 @@ def labs(
     _submit({key: (_label(file), message)}, wait=wait)
 
 
-def _submit(asked: dict[str, tuple[str, bytes]], *, wait: bool) -> None:
-    """Send messages, by job key with a label, and print the keys."""
+def _submit(asked: dict[str, tuple[str, bytes]], *, wait: bool, before: Iterable[bytes] = ()) -> None:
+    """Send messages, by job key with a label, and print the keys. `before`: messages that are sent first, and nobody waits for."""
 
     async def work(store: Store) -> bool:
+        for message in before:
+            await store.submit(message)
         for key, (_, message) in asked.items():
             known = await store.submit(message)
             typer.echo(key)

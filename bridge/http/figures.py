@@ -1,4 +1,4 @@
-"""What the figures ask of others: the outbox and the queues, not more often than is set, however often the figures are asked for."""
+"""What the figures ask of others: the ledger and the queues, not more often than is set, however often the figures are asked for."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import structlog
 
 from bridge.errors import BridgeError
 from bridge.http.metrics import Metrics
-from bridge.ledger.port import Backlog, Outbox
+from bridge.ledger.port import Backlog, DeadLetters, Outbox
 from bridge.sources.port import QueueLevel
 
 _log = structlog.get_logger()
@@ -21,26 +21,43 @@ class Figures:
     """All figures, as they are at most `every_seconds` ago."""
 
     def __init__(
-        self, *, metrics: Metrics, outbox: Outbox, levels: Callable[[], Awaitable[Sequence[QueueLevel]]], every_seconds: float = 5.0
+        self,
+        *,
+        metrics: Metrics,
+        outbox: Outbox,
+        dead_letters: DeadLetters,
+        levels: Callable[[], Awaitable[Sequence[QueueLevel]]],
+        every_seconds: float = 5.0,
     ) -> None:
-        """`levels`: what lies in the queues that jobs come from. `every_seconds`: how often it, and the outbox, is asked at most."""
+        """`levels`: what lies in the queues that jobs come from. `every_seconds`: how often it, and the ledger, is asked at most."""
         self._metrics = metrics
         self._outbox = outbox
+        self._dead_letters = dead_letters
         self._levels = levels
         self._every_seconds = every_seconds
         self._asking = asyncio.Lock()
         self._asked_at: float | None = None
         self._backlog = Backlog(depth=0, oldest_age=0.0)
+        self._dead = 0
         self._found: Sequence[QueueLevel] | None = None
 
     async def render(self) -> bytes:
         """All figures in the text format. Raises `TransientError` when the ledger is out of reach."""
+        await self._ask()
+        return self._metrics.render(self._backlog, self._found, dead_letters=self._dead)
+
+    async def levels(self) -> Sequence[QueueLevel] | None:
+        """What lies in the queues that jobs come from; None while they do not tell. Raises `TransientError` as `render` does."""
+        await self._ask()
+        return self._found
+
+    async def _ask(self) -> None:
         async with self._asking:
             now = asyncio.get_running_loop().time()
             if self._asked_at is None or now - self._asked_at >= self._every_seconds:
-                self._backlog, self._found = await self._outbox.backlog(), await self._levels_or_none()
+                self._backlog, self._dead = await self._outbox.backlog(), await self._dead_letters.waiting()
+                self._found = await self._levels_or_none()
                 self._asked_at = now
-        return self._metrics.render(self._backlog, self._found)
 
     async def _levels_or_none(self) -> Sequence[QueueLevel] | None:
         """None while the queues are out of reach: the other figures are told all the same."""

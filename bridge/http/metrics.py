@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import accumulate
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
-from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, generate_latest
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 from prometheus_client.metrics_core import HistogramMetricFamily
 from prometheus_client.registry import Collector
@@ -68,9 +68,18 @@ class Metrics:
     content_type = CONTENT_TYPE_LATEST
 
     def __init__(
-        self, *, in_flight: Callable[[], int], vitals: Vitals | None = None, source: str = "local", systems: Sequence[str] = ()
+        self,
+        *,
+        in_flight: Callable[[], int],
+        vitals: Vitals | None = None,
+        source: str = "local",
+        systems: Sequence[str] = (),
+        servers: Callable[[], Mapping[str, int]] | None = None,
     ) -> None:
-        """`in_flight`: tells how many jobs are worked on. `source`, `systems`: what counts from 0 on before anything happens."""
+        """`in_flight`: tells how many jobs are worked on. `source`, `systems`: what counts from 0 on before anything happens.
+
+        `servers`: tells how many inference servers there are of each standing.
+        """
         self._source = source
         registry = self._registry = CollectorRegistry()
         self._count(registry)
@@ -78,6 +87,12 @@ class Metrics:
         Gauge("bridge_jobs_in_flight", "Jobs being worked on.", registry=registry).set_function(in_flight)
         vitals = vitals or Vitals()
         registry.register(_FencedWrites(vitals, systems))
+        silent = "For how long the loop, the relay or a heartbeat that owes a sign of life has given none."
+        Gauge("bridge_silence_seconds", silent, registry=registry).set_function(vitals.silence)
+        # What the process takes, and when it began; on Linux.
+        ProcessCollector(registry=registry)
+        if servers is not None:
+            registry.register(_Servers(servers))
         margin = Gauge(
             "bridge_lease_margin_seconds", "What is left of the lease that ends first; NaN without one.", ["lease"], registry=registry
         )
@@ -85,11 +100,20 @@ class Metrics:
             margin.labels(lease.value).set_function(partial(vitals.margin, lease))
         for counter in (self._deliveries, self._redeliveries):
             counter.labels(source)
+        # A rate begins at the second sample: what appeared with the first failure would hide it.
+        self._jobs.labels("unknown", "poison")
+        for system in systems:
+            for outcome in ("succeeded", "failed"):
+                self._jobs.labels(system, outcome)
+                self._took.labels(system, outcome)
 
     def _count(self, registry: CollectorRegistry) -> None:
         self._deliveries = Counter("bridge_deliveries", "Messages received, by source.", ["source"], registry=registry)
         self._redeliveries = Counter("bridge_redeliveries", "Messages received not for the first time.", ["source"], registry=registry)
         self._jobs = Counter("bridge_jobs", "Jobs that ended, by system and outcome.", ["system", "outcome"], registry=registry)
+        self._fallbacks = Counter(
+            "bridge_fallbacks", "Jobs that another program did in the inference server's place.", ["system", "by"], registry=registry
+        )
         self._tries = Counter(
             "bridge_tries", "Tries that came back from a handler, by what they came to.", ["system", "class", "outcome"], registry=registry
         )
@@ -103,6 +127,10 @@ class Metrics:
         labels = ["source", "queue"]
         self._waiting = Gauge("bridge_queue_messages", "Messages in the queues that jobs come from.", [*labels, "state"], registry=registry)
         self._oldest = Gauge("bridge_queue_oldest_seconds", "Age of the oldest message that waits there.", labels, registry=registry)
+        self._dead = Gauge(
+            "bridge_queue_dead_messages", "Messages that a queue has moved to its dead-letter queue.", labels, registry=registry
+        )
+        self._letters = Gauge("bridge_dead_letters", "Messages that ended without a result and were not replayed.", registry=registry)
         self._reachable = Gauge("bridge_queue_reachable", "Whether the queues tell what they hold.", ["source"], registry=registry)
         self._unsent = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=registry)
         self._lag = Gauge("bridge_outbox_oldest_seconds", "Age of the oldest message that is not yet sent.", registry=registry)
@@ -117,21 +145,30 @@ class Metrics:
         elif taken.step is Step.COMMITTED:
             self._jobs.labels(taken.system, taken.outcome).inc()
             self._took.labels(taken.system, taken.outcome).observe(taken.since_receipt)
+            if taken.fallback:
+                self._fallbacks.labels(taken.system, taken.fallback).inc()
         elif taken.step is Step.BURIED:
             self._jobs.labels("unknown", "poison").inc()
         elif taken.step is Step.HANDLED:
             self._tries.labels(taken.system, _CLASSES.get(taken.outcome, "unforeseen"), taken.outcome).inc()
 
-    def render(self, backlog: Backlog, levels: Sequence[QueueLevel] | None) -> bytes:
-        """All figures in the text format. `levels`: of the queues that jobs come from; None while they do not tell."""
+    def render(self, backlog: Backlog, levels: Sequence[QueueLevel] | None, *, dead_letters: int) -> bytes:
+        """All figures in the text format. `levels`: of the queues that jobs come from; None while they do not tell.
+
+        `dead_letters`: of the ledger, that nobody has replayed.
+        """
         self._reachable.labels(self._source).set(levels is not None)
         self._waiting.clear()
         self._oldest.clear()
+        self._dead.clear()
         for level in levels or ():
             for state, count in (("waiting", level.waiting), ("leased", level.leased), ("delayed", level.delayed)):
                 if not math.isnan(count):
                     self._waiting.labels(self._source, level.queue, state).set(count)
             self._oldest.labels(self._source, level.queue).set(level.oldest_seconds)
+            if not math.isnan(level.dead):
+                self._dead.labels(self._source, level.queue).set(level.dead)
+        self._letters.set(dead_letters)
         self._unsent.set(backlog.depth)
         self._lag.set(backlog.oldest_age)
         return generate_latest(self._registry)
@@ -149,4 +186,18 @@ class _FencedWrites(Collector):
         family = CounterMetricFamily("bridge_fenced_writes", "Writes refused as another worker had taken the job over.", labels=["system"])
         for system, count in {**dict.fromkeys(self._systems, 0), **self._vitals.fenced_writes}.items():
             family.add_metric([system], count)
+        yield family
+
+
+class _Servers(Collector):
+    """Known to the client."""
+
+    def __init__(self, standings: Callable[[], Mapping[str, int]]) -> None:
+        self._standings = standings
+
+    def collect(self) -> Iterable[Metric]:
+        """One figure for each standing."""
+        family = GaugeMetricFamily("bridge_inference_servers", "Inference servers by how they stand.", labels=["standing"])
+        for standing, count in self._standings().items():
+            family.add_metric([standing], count)
         yield family

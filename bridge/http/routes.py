@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.requests import Request
@@ -16,10 +17,13 @@ from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
 from bridge.ledger.facts import job_facts
 from bridge.ledger.port import Jobs
+from bridge.sources.port import QueueLevel
 from bridge.vitals import Vitals
 
 # Raises an error that says what is wrong.
 Probe = Callable[[], Awaitable[None]]
+# Takes what lies in the queues that jobs come from; None while they do not tell.
+PlatformMetrics = Callable[[Sequence[QueueLevel] | None], Awaitable[Mapping[str, Any]]]
 _PROBE_SECONDS = 3.0
 
 
@@ -36,10 +40,12 @@ class Routes:
         more: Sequence[Route] = (),
         vitals: Vitals | None = None,
         draining: Callable[[], bool] = lambda: False,
+        platform_metrics: PlatformMetrics | None = None,
     ) -> None:
         """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask; they share `events`.
 
-        `vitals`: tells what is stuck. `draining`: whether no new work is taken any more.
+        `vitals`: tells what is stuck. `draining`: whether no new work is taken any more. `platform_metrics`: what those get of `/metrics`
+        who ask for JSON, as clients of a platform's old worker do.
         """
         self._jobs = jobs
         self._figures = figures
@@ -48,6 +54,7 @@ class Routes:
         self._events = events
         self._vitals = vitals or Vitals()
         self._draining = draining
+        self._platform_metrics = platform_metrics
 
     def application(self) -> Starlette:
         """The ASGI application."""
@@ -77,7 +84,9 @@ class Routes:
         ready = all(answer == "ok" for answer in checks.values())
         return JSONResponse({"status": "ready" if ready else "not ready", "checks": checks}, status_code=200 if ready else 503)
 
-    async def _metrics(self, _request: Request) -> Response:
+    async def _metrics(self, request: Request) -> Response:
+        if self._platform_metrics and _wants_json(request):
+            return JSONResponse(await self._platform_metrics(await self._figures.levels()))
         return Response(await self._figures.render(), media_type=Metrics.content_type)
 
     async def _job(self, request: Request) -> Response:
@@ -88,6 +97,11 @@ class Routes:
     async def _job_events(self, request: Request) -> Response:
         key = request.path_params["key"]
         return await self._events.respond(request, lambda: self._jobs.find(key), job_facts) or _unknown(key)
+
+
+def _wants_json(request: Request) -> bool:
+    """Whether JSON is named: Prometheus and those who take anything get its text."""
+    return "application/json" in request.headers.get("accept", "") or request.query_params.get("format") == "json"
 
 
 def _unknown(key: str) -> Response:

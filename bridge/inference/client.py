@@ -1,25 +1,23 @@
-"""The client of the inference server: one channel kept, a deadline on every call, retries by status, our own errors."""
+"""The client of the inference servers: what can be asked of them, as values of ours."""
 
 from __future__ import annotations
 
-import asyncio
-from collections.abc import AsyncGenerator, Callable, Sequence
+from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar
+from typing import Self
 
-import grpc
-from grpc_health.v1 import health_pb2, health_pb2_grpc
-from lamina.v1 import documents_pb2, documents_pb2_grpc, labs_pb2, labs_pb2_grpc, slides_pb2, slides_pb2_grpc
+from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 
-from bridge.errors import OverloadError, TransientError
+from bridge.errors import TransientError
 from bridge.inference import convert
+from bridge.inference.calls import Calls
 from bridge.inference.credentials import ServerTrust, Token, channel_credentials
-from bridge.inference.retries import attempts
-from bridge.inference.spans import followed
-from bridge.inference.statuses import translate
+from bridge.inference.fleet import Fleet
+from bridge.inference.replicas import replicas
+from bridge.inference.server import Metadata, Server
 from bridge.inference.values import (
     Alias,
-    DocumentPage,
+    DocumentEvent,
     DocumentSummary,
     LabClassifications,
     LabTest,
@@ -28,20 +26,18 @@ from bridge.inference.values import (
     SlideResult,
     SlideResume,
     Timeouts,
+    Watchfulness,
 )
 from bridge.tracing.port import Carrier, NullTracer, Tracer
 
 _MESSAGE_BYTES = 256 * 1024 * 1024
-_CLOSE_GRACE = 1.0
-
-Event = TypeVar("Event")
-Reply = TypeVar("Reply")
 
 
 class InferenceClient:
-    """Calls the inference server at `address` (host:port), and nothing else. Made and closed in a running event loop.
+    """Calls the inference servers at `address`, and nothing else. Made and closed in a running event loop.
 
-    Every method raises `OverloadError` when the server is down or full after the tries of `retries`, `TransientError` when the
+    A call goes to the server that is healthy and has the fewest calls of ours, and to the next one when that refuses it.
+    Every method raises `OverloadError` when all are down or full after the tries of `retries`, `TransientError` when the
     same call may go better next time, and `PermanentError` when it will fail again. Cancelling the awaiting task cancels the call.
     """
 
@@ -52,29 +48,39 @@ class InferenceClient:
         client_name: str = "bridge",
         timeouts: Timeouts | None = None,
         retries: RetryPolicy | None = None,
+        watchfulness: Watchfulness | None = None,
         message_bytes: int = _MESSAGE_BYTES,
         trust: ServerTrust | None = None,
         tracer: Tracer | None = None,
         server_name: str = "",
     ) -> None:
-        """`client_name`: whom the server's queue is fair to, unless a token tells. `message_bytes`: the largest message sent or taken.
+        """`address`: host:port, or several, separated by commas; a name may stand for many servers, which may come and go.
+
+        `client_name`: whom the server's queue is fair to, unless a token tells. `message_bytes`: the largest message sent or taken.
 
         `server_name`: that its certificate must have, where `address` is another; empty for that of the address.
 
         Raises `ConfigurationError` when the files of `trust` are wrong, or a token would go over the network in the clear.
         """
-        self._address = address
         self._client_name = client_name
         self._timeouts = timeouts or Timeouts()
-        self._retries = retries or RetryPolicy()
-        self._tracer = tracer or NullTracer()
         trust = trust or ServerTrust()
         self._token = Token(trust)
-        self._channel = _channel(address, channel_credentials(trust, address), _channel_options(message_bytes, server_name))
-        self._slides = slides_pb2_grpc.SlideServiceStub(self._channel)
-        self._documents = documents_pb2_grpc.DocumentServiceStub(self._channel)
-        self._labs = labs_pb2_grpc.LabServiceStub(self._channel)
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        credentials = channel_credentials(trust, address)
+        self._fleet = Fleet(
+            lambda: replicas(address, name=server_name),
+            lambda replica: Server(replica, credentials, message_bytes=message_bytes),
+            metadata=lambda: self._metadata("", {}),
+            watchfulness=watchfulness or Watchfulness(),
+        )
+        self._calls = Calls(
+            self._fleet,
+            address=address,
+            retries=retries or RetryPolicy(),
+            idle_seconds=self._timeouts.idle,
+            metadata=self._metadata,
+            tracer=tracer or NullTracer(),
+        )
 
     async def __aenter__(self) -> Self:
         return self
@@ -83,16 +89,16 @@ class InferenceClient:
         await self.close()
 
     async def close(self) -> None:
-        """Cancel what runs and close the channel."""
-        await self._channel.close(grace=_CLOSE_GRACE)
+        """Cancel what runs and close the channels."""
+        await self._fleet.close()
 
     async def server_ready(self) -> bool:
-        """Whether the server answers and takes requests. Never raises because of the server."""
-        try:
-            reply = await self._health.Check(health_pb2.HealthCheckRequest(), timeout=self._timeouts.ready, metadata=self._metadata(""))
-        except grpc.aio.AioRpcError:
-            return False
-        return bool(reply.status == health_pb2.HealthCheckResponse.SERVING)
+        """Whether a server answers and takes requests. Never raises because of them."""
+        return await self._fleet.look()
+
+    def standings(self) -> Mapping[str, int]:
+        """How many servers are `serving`, `full`, `away` and `unknown`."""
+        return self._fleet.standings()
 
     def analyze_slide(
         self,
@@ -106,11 +112,14 @@ class InferenceClient:
         priority: int = 0,
         checkpoints: bool = False,
         resume: SlideResume | None = None,
+        artifacts: Sequence[str] = (),
+        share: tuple[int, int] | None = None,
     ) -> AsyncGenerator[SlideEvent, None]:
         """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last.
 
         With an empty `output_uri` the artifacts and the parts of checkpoints come as chunks before they are told of. `mpp`: micrometres
-        per pixel of level 0, for slides that do not tell it. Other arguments left empty take the server's defaults.
+        per pixel of level 0, for slides that do not tell it. `share`: which part of the tiles, from 0, and of how many; it needs
+        checkpoints, and makes no artifacts. Other arguments left empty take the server's defaults.
         """
         request = slides_pb2.AnalyzeSlideRequest(
             slide_uri=slide_uri,
@@ -121,10 +130,19 @@ class InferenceClient:
             request_id=request_id,
             priority=priority,
             checkpoints=checkpoints,
+            artifacts=artifacts,
+            share=None if share is None else slides_pb2.SlideShare(index=share[0], count=share[1]),
         )
         if resume is not None:
             request.resume.CopyFrom(slides_pb2.SlideResume(part_uris=resume.uris, parts=resume.parts))
-        return self._stream(self._slides.AnalyzeSlide, request, convert.slide_event, SlideResult, seconds=self._timeouts.slide)
+        return self._calls.stream(
+            lambda server: server.slides.AnalyzeSlide,
+            request,
+            convert.slide_event,
+            SlideResult,
+            seconds=self._timeouts.slide,
+            request_id=request_id,
+        )
 
     def recognize_document(
         self,
@@ -136,23 +154,42 @@ class InferenceClient:
         password: str = "",
         pages: Sequence[int] = (),
         priority: int = 0,
-    ) -> AsyncGenerator[DocumentPage | DocumentSummary, None]:
-        """Read a document: its pages in order, then the summary, last.
+        text_mode: str = "",
+        formats: Sequence[str] = (),
+    ) -> AsyncGenerator[DocumentEvent, None]:
+        """Read a document: its pages in order, with pieces of the files between them, then the summary, last.
 
         Give either the bytes, or a path or URL that the server may read. `pages`: those to read, counted from 1; empty for all.
+        `text_mode`: ocr, layer or auto; empty for the server's own. `formats`: files to make: json, txt, hocr, alto, pdf, tsv.
         """
-        request = documents_pb2.RecognizeDocumentRequest(request_id=request_id, dpi=dpi, password=password, pages=pages, priority=priority)
+        request = documents_pb2.RecognizeDocumentRequest(
+            request_id=request_id,
+            dpi=dpi,
+            password=password,
+            pages=pages,
+            priority=priority,
+            text_mode=convert.TEXT_MODES[text_mode] if text_mode else documents_pb2.TEXT_MODE_UNSPECIFIED,
+            formats=[convert.FORMATS[name] for name in formats],
+        )
         if document_uri:
             request.document_uri = document_uri
         else:
             request.content = content
-        call = self._documents.RecognizeDocument
-        return self._stream(call, request, convert.document_event, DocumentSummary, seconds=self._timeouts.document)
+        return self._calls.stream(
+            lambda server: server.documents.RecognizeDocument,
+            request,
+            convert.document_event,
+            DocumentSummary,
+            seconds=self._timeouts.document,
+            request_id=request_id,
+        )
 
     async def classify_lab_tests(self, tests: Sequence[LabTest], *, request_id: str, top_k: int = 0) -> LabClassifications:
         """Give each test its category and LOINC candidates, in the order of the tests."""
         request = labs_pb2.ClassifyLabTestsRequest(tests=map(convert.lab_test, tests), top_k=top_k, request_id=request_id)
-        reply = await self._unary(self._labs.ClassifyLabTests, request, seconds=self._timeouts.labs, request_id=request_id)
+        reply = await self._calls.unary(
+            lambda server: server.labs.ClassifyLabTests, request, seconds=self._timeouts.labs, request_id=request_id
+        )
         found = convert.lab_classifications(reply)
         if len(found.tests) != len(tests):
             raise TransientError(f"the inference server answered for {len(found.tests)} of {len(tests)} lab tests.")
@@ -161,107 +198,13 @@ class InferenceClient:
     async def upsert_aliases(self, aliases: Sequence[Alias], *, request_id: str) -> None:
         """Have reviewed names remembered: all, or none."""
         request = labs_pb2.UpsertAliasesRequest(aliases=map(convert.alias, aliases))
-        await self._unary(self._labs.UpsertAliases, request, seconds=self._timeouts.labs, request_id=request_id)
+        await self._calls.unary(lambda server: server.labs.UpsertAliases, request, seconds=self._timeouts.labs, request_id=request_id)
 
-    async def _unary(self, method: Callable[..., Any], request: Any, *, seconds: float, request_id: str) -> Any:
-        try:
-            with followed(self._tracer, request, address=self._address) as trace:
-                async for attempt in attempts(self._retries):
-                    with attempt:
-                        return await method(request, timeout=seconds, metadata=self._metadata(request_id, trace))
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, address=self._address) from error
-        except asyncio.CancelledError as error:
-            raise self._told_apart(error) from error
-        raise AssertionError("the last try returns or raises")
-
-    async def _stream(
-        self,
-        method: Callable[..., Any],
-        request: Any,
-        read_event: Callable[[Any], Event | None],
-        last: type[Any],
-        *,
-        seconds: float,
-    ) -> AsyncGenerator[Event, None]:
-        call: grpc.aio.UnaryStreamCall[Any, Any] | None = None
-        try:
-            with followed(self._tracer, request, address=self._address) as trace:
-                call, message = await self._begin(method, request, trace, seconds=seconds)
-                result: Event | None = None
-                while message is not grpc.aio.EOF:
-                    event = read_event(message)
-                    if isinstance(event, last):
-                        # Held back until the call has ended well, so that leaving the stream at its result cancels nothing.
-                        result = event
-                    elif event is not None:
-                        yield event
-                    message = await self._read(call)
-                if result is None:
-                    raise TransientError(f"the inference server at {self._address} ended the stream without a result.")
-            yield result
-        except grpc.aio.AioRpcError as error:
-            raise translate(error, address=self._address) from error
-        except asyncio.CancelledError as error:
-            raise self._told_apart(error) from error
-        finally:
-            if call is not None:
-                call.cancel()
-
-    async def _begin(self, method: Callable[..., Any], request: Any, trace: Carrier, *, seconds: float) -> tuple[Any, Any]:
-        """Start a stream and read its first message; only so far may it be tried again."""
-        async for attempt in attempts(self._retries):
-            with attempt:
-                call = method(request, timeout=seconds, metadata=self._metadata(request.request_id, trace))
-                return call, await self._read(call)
-        raise AssertionError("the last try returns or raises")
-
-    async def _read(self, call: Any) -> Any:
-        try:
-            async with asyncio.timeout(self._timeouts.idle):
-                return await call.read()
-        except TimeoutError as error:
-            call.cancel()
-            raise TransientError(f"the inference server at {self._address} sent nothing for {self._timeouts.idle:g} s.") from error
-
-    def _told_apart(self, error: asyncio.CancelledError) -> BaseException:
-        """Our own cancellation as it is; one that grpc made up because the channel was closed, as an overload."""
-        task = asyncio.current_task()
-        if task is not None and task.cancelling():
-            return error
-        return OverloadError(f"the call to the inference server at {self._address} was cut off: its channel was closed.")
-
-    def _metadata(self, request_id: str, trace: Carrier | None = None) -> tuple[tuple[str, str], ...]:
-        named = (("lamina-client", _header(self._client_name)), *self._token.metadata(), *(trace or {}).items())
+    def _metadata(self, request_id: str, trace: Carrier) -> Metadata:
+        named = (("lamina-client", _header(self._client_name)), *self._token.metadata(), *trace.items())
         return (*named, ("lamina-request-id", _header(request_id))) if request_id else named
-
-
-def _channel(address: str, credentials: grpc.ChannelCredentials | None, options: list[tuple[str, int | str]]) -> grpc.aio.Channel:
-    if credentials is None:
-        return grpc.aio.insecure_channel(address, options=options)
-    return grpc.aio.secure_channel(address, credentials, options=options)
 
 
 def _header(text: str) -> str:
     # Metadata is printable ASCII; job keys are what others make them.
     return "".join(character if " " <= character <= "~" else "?" for character in text).strip()
-
-
-def _channel_options(message_bytes: int, server_name: str) -> list[tuple[str, int | str]]:
-    return [
-        *((("grpc.ssl_target_name_override", server_name),) if server_name else ()),
-        ("grpc.max_send_message_length", message_bytes),
-        ("grpc.max_receive_message_length", message_bytes),
-        # A peer that vanished is found within a minute and a half.
-        ("grpc.keepalive_time_ms", 60_000),
-        ("grpc.keepalive_timeout_ms", 20_000),
-        ("grpc.http2.max_pings_without_data", 0),
-        # A server that comes back is found again within seconds.
-        ("grpc.initial_reconnect_backoff_ms", 200),
-        ("grpc.max_reconnect_backoff_ms", 3_000),
-        ("grpc.enable_retries", 0),
-        # Several addresses of one name share the load.
-        ("grpc.lb_policy_name", "round_robin"),
-        # The settings say where the server is; a proxy of the environment has no say.
-        ("grpc.enable_http_proxy", 0),
-    ]

@@ -11,8 +11,11 @@ from bridge.inference.values import (
     Alias,
     Artifact,
     ArtifactChunk,
+    DocumentChunk,
+    DocumentEvent,
     DocumentPage,
     DocumentSummary,
+    KeyField,
     LabClassification,
     LabClassifications,
     LabReading,
@@ -20,6 +23,7 @@ from bridge.inference.values import (
     Line,
     LoincCandidate,
     MatchStatus,
+    PageQuality,
     SlideCheckpoint,
     SlideEvent,
     SlideProgress,
@@ -32,6 +36,17 @@ _FLAGS = {
     labs_pb2.RESULT_FLAG_NORMAL: "normal",
     labs_pb2.RESULT_FLAG_HIGH: "high",
     labs_pb2.RESULT_FLAG_ABNORMAL: "abnormal",
+}
+_TEXT_SOURCES = {documents_pb2.TEXT_SOURCE_OCR: "ocr", documents_pb2.TEXT_SOURCE_LAYER: "layer"}
+TEXT_MODES = {"ocr": documents_pb2.TEXT_MODE_OCR, "layer": documents_pb2.TEXT_MODE_LAYER, "auto": documents_pb2.TEXT_MODE_AUTO}
+# By the endings of the files' names.
+FORMATS = {
+    "json": documents_pb2.OUTPUT_FORMAT_JSON,
+    "txt": documents_pb2.OUTPUT_FORMAT_TEXT,
+    "hocr": documents_pb2.OUTPUT_FORMAT_HOCR,
+    "alto": documents_pb2.OUTPUT_FORMAT_ALTO,
+    "pdf": documents_pb2.OUTPUT_FORMAT_SEARCHABLE_PDF,
+    "tsv": documents_pb2.OUTPUT_FORMAT_TSV,
 }
 _STATUSES = {
     labs_pb2.MATCH_STATUS_MATCHED: MatchStatus.MATCHED,
@@ -105,11 +120,13 @@ def _slide_result(message: slides_pb2.SlideAnalysis) -> SlideResult:
     )
 
 
-def document_event(message: documents_pb2.RecognizeDocumentResponse) -> DocumentPage | DocumentSummary | None:
+def document_event(message: documents_pb2.RecognizeDocumentResponse) -> DocumentEvent | None:
     """One event of a recognition; None for an event of a newer server that we do not know."""
     match message.WhichOneof("event"):
         case "page":
             return _page(message.page)
+        case "chunk":
+            return _document_chunk(message.chunk)
         case "summary":
             return _summary(message.summary)
         case _:
@@ -132,6 +149,31 @@ def _page(message: documents_pb2.DocumentPage) -> DocumentPage:
             for line in message.lines
         ),
         text=message.text,
+        error=message.error,
+        text_source=_TEXT_SOURCES.get(message.text_source, ""),
+        quality=_quality(message.quality) if message.HasField("quality") else None,
+        fields=tuple(
+            KeyField(label=one.label, value=one.value, confidence=one.confidence, polygon=_corners(one.polygon)) for one in message.fields
+        ),
+    )
+
+
+def _quality(message: documents_pb2.PageQuality) -> PageQuality:
+    return PageQuality(
+        sharpness=message.sharpness if message.HasField("sharpness") else None,
+        glare=message.glare,
+        text_height=message.text_height,
+        contrast=message.contrast,
+    )
+
+
+def _document_chunk(message: documents_pb2.DocumentChunk) -> DocumentChunk:
+    return DocumentChunk(
+        name=message.name,
+        media_type=message.media_type,
+        offset=message.offset,
+        data=message.data,
+        last=message.last,
         error=message.error,
     )
 

@@ -10,6 +10,7 @@ from pathlib import Path
 import grpc
 
 from bridge.errors import ConfigurationError
+from bridge.inference.replicas import host_of
 
 _LOOK_SECONDS = 1.0
 
@@ -104,8 +105,11 @@ def _signature(path: Path) -> tuple[int, int, int] | None:
     return found.st_mtime_ns, found.st_size, found.st_ino
 
 
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
+def _is_loopback(addresses: str) -> bool:
+    return all(_is_loopback_host(host_of(address)) for address in addresses.split(","))
+
+
+def _is_loopback_host(host: str) -> bool:
     try:
         return host == "localhost" or ipaddress.ip_address(host).is_loopback
     except ValueError:

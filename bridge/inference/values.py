@@ -18,17 +18,29 @@ class Timeouts:
     document: float = 3600.0
     # One list of lab tests.
     labs: float = 120.0
-    # A look at the server's health.
-    ready: float = 3.0
     # The longest silence of a stream before it is taken for dead.
     idle: float = 300.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Watchfulness:
+    """How closely the servers behind an address are watched, in seconds."""
+
+    # Between two health checks of a server that serves, and of one that does not; and how long an answer may take.
+    look_seconds: float = 3.0
+    again_seconds: float = 1.0
+    answer_seconds: float = 3.0
+    # Calls of a server are given up once its health checks have been unanswered for so long.
+    silent_seconds: float = 15.0
+    # Between two look-ups of the servers' names.
+    resolve_seconds: float = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
 class RetryPolicy:
     """How a call that the server refused is tried again within the process, before the job is put back."""
 
-    # Tries in all.
+    # Rounds in all; in each a call is tried on every server that may take it.
     attempts: int = 4
     # Each wait is random between 0 and this times 2 to the power of the tries so far (full jitter), in seconds.
     wait_initial: float = 0.2
@@ -148,6 +160,32 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PageQuality:
+    """How good the picture of a page is."""
+
+    # Variance of the Laplacian of the lines, at one height and contrast; None without lines.
+    sharpness: float | None
+    # Share of the text's area that is burnt out, 0 to 1.
+    glare: float
+    # Median of the lines, in pixels.
+    text_height: float
+    # Between paper and ink, 0 to 1.
+    contrast: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyField:
+    """A label of a page, and its value."""
+
+    label: str
+    value: str
+    # 0 to 1.
+    confidence: float
+    # Of the value, as a word's.
+    polygon: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
 class DocumentPage:
     """One page that was read."""
 
@@ -164,6 +202,28 @@ class DocumentPage:
     text: str
     # Why the page could not be read, or empty.
     error: str
+    # Where the text was taken from: ocr or layer; empty when the server does not tell.
+    text_source: str = ""
+    # None where no picture was made, or the server does not tell.
+    quality: PageQuality | None = None
+    # What is told as `label: value`, in reading order.
+    fields: tuple[KeyField, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentChunk:
+    """A piece of a file that the server makes of a document."""
+
+    # File name: document.hocr, document.pdf.
+    name: str
+    media_type: str
+    # Offset of the data in the file, in bytes.
+    offset: int
+    data: bytes
+    # Whether the file ends here.
+    last: bool
+    # Why it could not be written to its end; empty when it is whole.
+    error: str
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -178,6 +238,9 @@ class DocumentSummary:
     # As name:version@engine:precision.
     models: tuple[str, ...]
     duration_seconds: float
+
+
+DocumentEvent = DocumentPage | DocumentChunk | DocumentSummary
 
 
 @dataclass(frozen=True, kw_only=True)

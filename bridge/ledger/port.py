@@ -157,6 +157,9 @@ class DeadLetters(Protocol):
     async def mark_replayed(self, letter_id: int) -> None:
         """Record that the bytes have been sent again. A crash before this is mended by replaying once more."""
 
+    async def waiting(self) -> int:
+        """How many nobody has replayed."""
+
 
 class Jobs(Protocol):
     """What people and programs ask about jobs."""

@@ -159,6 +159,11 @@ class PostgresDeadLetters:
         """Record that the bytes have been sent again."""
         await self._database.change(self._sql["mark_replayed"], {"id": letter_id})
 
+    async def waiting(self) -> int:
+        """How many nobody has replayed."""
+        [row] = (await self._database.look(self._sql["waiting"])).rows
+        return int(row["letters"])
+
 
 def _claim_values(asked: Sequence[_Asked]) -> dict[str, str]:
     return {"jobs": json.dumps([{**job_values(one.job), "worker": one.worker, "lease": one.lease} for one in asked])}

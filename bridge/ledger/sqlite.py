@@ -126,6 +126,11 @@ class SqliteDeadLetters:
         async with self._database.write() as connection:
             await connection.execute(_DEAD_LETTERS["mark_replayed"], {"id": letter_id})
 
+    async def waiting(self) -> int:
+        """How many nobody has replayed."""
+        async with self._database.read() as connection:
+            return int((await connection.execute(_DEAD_LETTERS["waiting"])).scalar_one())
+
 
 async def _change(connection: AsyncConnection, statement: str, claim: Claim, **values: Any) -> None:
     """Change the row of a running job, under its fence. Raises `LeaseLostError`, which rolls everything back."""

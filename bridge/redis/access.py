@@ -102,6 +102,11 @@ class RedisAccess:
                 self._scripts[script.text] = self._client.register_script(script.text)
             return await self._scripts[script.text](keys=list(keys), args=list(arguments))
 
+    async def length(self, key: str) -> int:
+        """How many items a list has. Raises as `run` does."""
+        async with _translated("llen"):
+            return int(await self._client.llen(key))
+
     async def wait_for_item(self, key: str, *, seconds: float) -> bool:
         """Return true as soon as a list has an item, false when the time is over. Raises as `run` does."""
         if self._wakes:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
@@ -23,6 +24,8 @@ class QueueLevel:
     delayed: float
     # Age in seconds of the oldest that waits; 0 when none does.
     oldest_seconds: float
+    # Messages that the queue itself has given up and moved to another, as SQS does.
+    dead: float = math.nan
 
 
 class Source(Protocol):

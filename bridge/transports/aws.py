@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
+
 from bridge.aws.access import Aws, AwsAccess
-from bridge.aws.names import Names, short_name
+from bridge.aws.names import Names, dead_letter_queue, short_name
 from bridge.aws.payloads import PayloadPlace, Payloads
 from bridge.aws.topology import Topology
+from bridge.errors import ConfigurationError, PermanentError
 from bridge.job import Job
 from bridge.ledger.port import DeadLetter
 from bridge.settings import Settings
@@ -19,6 +23,8 @@ from bridge.systems.wsi import requests
 from bridge.systems.wsi.requests import AnswerNames
 
 _DEPTHS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
+_REDRIVE = "RedrivePolicy"
+_log = structlog.get_logger()
 
 
 @asynccontextmanager
@@ -111,7 +117,7 @@ async def depth(aws: Aws, settings: Settings) -> int:
 
 
 async def _level(aws: Aws, names: Names, queue: str, freshness: Freshness) -> QueueLevel:
-    told = await aws.call("sqs", "get_queue_attributes", QueueUrl=await names.queue_url(queue), AttributeNames=list(_DEPTHS))
+    told = await aws.call("sqs", "get_queue_attributes", QueueUrl=await names.queue_url(queue), AttributeNames=[*_DEPTHS, _REDRIVE])
     waiting, leased, delayed = (int(told["Attributes"].get(name, 0)) for name in _DEPTHS)
     return QueueLevel(
         queue=short_name(queue),
@@ -119,4 +125,17 @@ async def _level(aws: Aws, names: Names, queue: str, freshness: Freshness) -> Qu
         leased=leased,
         delayed=delayed,
         oldest_seconds=freshness.oldest(queue, waiting=waiting),
+        dead=await _dead(aws, names, told["Attributes"].get(_REDRIVE, "")),
     )
+
+
+async def _dead(aws: Aws, names: Names, policy: str) -> float:
+    """How many messages SQS has moved away; NaN where it moves none, or does not tell us."""
+    if not (queue := dead_letter_queue(policy)):
+        return math.nan
+    try:
+        told = await aws.call("sqs", "get_queue_attributes", QueueUrl=await names.queue_url(queue), AttributeNames=[_DEPTHS[0]])
+    except (PermanentError, ConfigurationError) as error:
+        _log.warning("dead_letter_queue_unknown", queue=queue, error=str(error))
+        return math.nan
+    return int(told["Attributes"].get(_DEPTHS[0], 0))

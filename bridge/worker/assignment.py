@@ -211,7 +211,7 @@ class Assignment:
         outcome = replace(outcome, events=tuple(traced(event, self._following.carrier) for event in outcome.events))
         await self._persist(lambda: self._desk.ledger.finish(claim, outcome, buried=buried, reason=reason), heartbeat)
         heartbeat.release_job()
-        self._note(Step.COMMITTED, outcome=_word(outcome))
+        self._note(Step.COMMITTED, outcome=_word(outcome), fallback=outcome.fallback)
         self._desk.committed()
 
     async def _release(self, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str = "", count_attempt: bool = False) -> _Return:
@@ -263,7 +263,7 @@ class Assignment:
         """Work that gets on has got past the server."""
         self._throttle.relieved()
 
-    def _note(self, step: Step, *, outcome: str = "") -> None:
+    def _note(self, step: Step, *, outcome: str = "", fallback: str = "") -> None:
         now = time.monotonic()
         taken = StepTaken(
             step=step,
@@ -273,6 +273,7 @@ class Assignment:
             outcome=outcome,
             source=self._delivery.source,
             since_receipt=now - self._received_at,
+            fallback=fallback,
         )
         if step not in {Step.RENEWED, Step.CHECKPOINTED}:  # these come in the middle of the work, which is timed whole
             self._last_step = now

@@ -39,3 +39,7 @@ class Burial:
     async def mark_replayed(self, letter_id: int) -> None:
         """Record that the bytes have been sent again."""
         await self._letters.mark_replayed(letter_id)
+
+    async def waiting(self) -> int:
+        """How many nobody has replayed."""
+        return await self._letters.waiting()

@@ -2,16 +2,37 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
-from typing import Any
+from enum import StrEnum
+from typing import Any, TypeVar
 
 import grpc.aio
 from lamina.v1 import documents_pb2, documents_pb2_grpc
 
+from inference_server.errors import InvalidInput
 from inference_server.service.caller import caller_of
+from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from inference_server.tasks.documents.values import DocumentSummary, Line, PageResult, Quad
+from inference_server.tasks.documents.values import DocumentSummary, Line, PageQuality, PageResult, Quad, TextMode, TextSource
+
+_TEXT_MODES = {
+    documents_pb2.TEXT_MODE_UNSPECIFIED: TextMode.OCR,
+    documents_pb2.TEXT_MODE_OCR: TextMode.OCR,
+    documents_pb2.TEXT_MODE_LAYER: TextMode.LAYER,
+    documents_pb2.TEXT_MODE_AUTO: TextMode.AUTO,
+}
+_TEXT_SOURCES = {TextSource.OCR: documents_pb2.TEXT_SOURCE_OCR, TextSource.LAYER: documents_pb2.TEXT_SOURCE_LAYER}
+_OUTPUT_FORMATS = {
+    documents_pb2.OUTPUT_FORMAT_JSON: OutputFormat.JSON,
+    documents_pb2.OUTPUT_FORMAT_TEXT: OutputFormat.TEXT,
+    documents_pb2.OUTPUT_FORMAT_HOCR: OutputFormat.HOCR,
+    documents_pb2.OUTPUT_FORMAT_ALTO: OutputFormat.ALTO,
+    documents_pb2.OUTPUT_FORMAT_SEARCHABLE_PDF: OutputFormat.SEARCHABLE_PDF,
+    documents_pb2.OUTPUT_FORMAT_TSV: OutputFormat.TSV,
+}
+
+Known = TypeVar("Known", bound=StrEnum)
 
 
 class DocumentServicer(documents_pb2_grpc.DocumentServiceServicer):
@@ -25,7 +46,7 @@ class DocumentServicer(documents_pb2_grpc.DocumentServiceServicer):
         request: documents_pb2.RecognizeDocumentRequest,
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[documents_pb2.RecognizeDocumentResponse]:
-        """Stream each page, then the summary."""
+        """Stream each page and what it adds to the files asked for, then the summary."""
         async with aclosing(self._reader.read(_request(request), caller_of(context, request.priority))) as events:
             async for event in events:
                 yield _response(event)
@@ -39,10 +60,24 @@ def _request(message: documents_pb2.RecognizeDocumentRequest) -> DocumentRequest
         dpi=message.dpi,
         password=message.password,
         pages=tuple(message.pages),
+        text_mode=_known(_TEXT_MODES, message.text_mode, "text_mode"),
+        formats=tuple(_known(_OUTPUT_FORMATS, format_, "formats") for format_ in message.formats),
     )
 
 
-def _response(event: PageResult | DocumentSummary) -> documents_pb2.RecognizeDocumentResponse:
+def _known(values: Mapping[Any, Known], number: int, name: str) -> Known:
+    if number not in values:
+        raise InvalidInput(f"{name} is {number}; expected one of {', '.join(sorted({value.name for value in values.values()}))}.")
+    return values[number]
+
+
+def _response(event: PageResult | FileChunk | DocumentSummary) -> documents_pb2.RecognizeDocumentResponse:
+    if isinstance(event, FileChunk):
+        return documents_pb2.RecognizeDocumentResponse(
+            chunk=documents_pb2.DocumentChunk(
+                name=event.name, media_type=event.media_type, offset=event.offset, data=event.data, last=event.last, error=event.error
+            )
+        )
     if isinstance(event, DocumentSummary):
         return documents_pb2.RecognizeDocumentResponse(
             summary=documents_pb2.DocumentSummary(
@@ -64,7 +99,19 @@ def _response(event: PageResult | DocumentSummary) -> documents_pb2.RecognizeDoc
             rotation_degrees=event.rotation_degrees,
             text=event.text,
             error=event.error,
+            text_source=_TEXT_SOURCES[event.source] if event.source else documents_pb2.TEXT_SOURCE_UNSPECIFIED,
+            quality=_quality(event.quality) if event.quality else None,
+            fields=[
+                documents_pb2.KeyField(label=one.label, value=one.value, confidence=one.confidence, polygon=_polygon(one.polygon))
+                for one in event.fields
+            ],
         )
+    )
+
+
+def _quality(quality: PageQuality) -> documents_pb2.PageQuality:
+    return documents_pb2.PageQuality(
+        sharpness=quality.sharpness, glare=quality.glare, text_height=quality.text_height, contrast=quality.contrast
     )
 
 

@@ -22,6 +22,8 @@ from inference_server.service.tls import Tls
 
 _log = structlog.get_logger()
 
+# What health is asked for to learn whether the process answers at all, its models loaded or not; for probes that restart it otherwise.
+LIVE = "live"
 _SERVING = health_pb2.HealthCheckResponse.SERVING
 _NOT_SERVING = health_pb2.HealthCheckResponse.NOT_SERVING
 
@@ -103,7 +105,8 @@ class GrpcServer:
         self.address = f"{address.rpartition(':')[0]}:{port}"
 
     async def start(self) -> None:
-        """Answer calls from now on; every service is NOT_SERVING in health until `refresh_health`."""
+        """Answer calls from now on; every service but LIVE is NOT_SERVING in health until `refresh_health` says otherwise."""
+        await self._health.set(LIVE, _SERVING)
         await self.refresh_health()
         await self._server.start()
 

@@ -20,6 +20,7 @@ from inference_server.tasks.slides.values import (
     ClientTile,
     Level,
     Progress,
+    Share,
     SlideFacts,
     TileFindings,
 )
@@ -50,10 +51,13 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
             output_uri=request.output_uri,
             mpp=request.mpp if request.HasField("mpp") else None,
             tile_size=request.tile_size,
+            apply_icc_profile=request.apply_icc_profile,
             request_id=request.request_id,
             checkpoints=request.checkpoints,
             resume_uris=tuple(request.resume.part_uris),
             resume_parts=tuple(request.resume.parts),
+            artifacts=tuple(request.artifacts),
+            share=Share(index=request.share.index, count=request.share.count) if request.HasField("share") else Share(),
         )
         events = self._slides.analyze(wanted, caller_of(context, priority=request.priority))
         async with contextlib.aclosing(events) as stream:

@@ -106,6 +106,8 @@ def test_a_job_submitted_twice_under_one_key_is_one_job(tmp_path: Path) -> None:
         (["submit", "slide", "missing.svs"], "missing.svs does not exist"),
         (["submit", "document", "empty.pdf"], "empty.pdf is empty (0 bytes)"),
         (["submit", "document", "."], ". is not a file"),
+        (["submit", "document", "text.json", "--format", "docx"], "input should be 'hocr', 'alto', 'pdf' or 'tsv'"),
+        (["submit", "document", "text.json", "--text", "both"], "input should be '', 'ocr', 'layer' or 'auto'"),
         (["submit", "document", "text.json", "empty.pdf", "a.pdf"], "empty.pdf is empty (0 bytes), was it copied whole?; a.pdf does not"),
         (["submit", "document", "text.json", "text.json", "--key", "k"], "--key names one job, and 2 files were given"),
         (["submit", "labs", "text.json"], "text.json: the lab list is not JSON"),

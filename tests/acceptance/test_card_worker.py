@@ -6,6 +6,7 @@ import asyncio
 import json
 import os
 import random
+import socket
 import time
 import urllib.request
 from collections import Counter
@@ -22,6 +23,7 @@ from sqlalchemy import text
 
 from bridge.settings import load
 from bridge.store import Store, open_store
+from tests.support.answering_bridge import figures_of
 from tests.support.bridge_process import BridgeSetup
 from tests.support.built_models import built_models
 from tests.support.killer import Killer
@@ -203,7 +205,8 @@ def ended(documents: Mapping[str, Mapping[str, Any]]) -> bool:
 def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
     clear = run.add("user/KTP_clear.png")
     by_url = run.add("https://store.example/user/KTP_clear.png?signature=1")
-    with published(run) as results, run.setup().running():
+    setup = run.setup()
+    with published(run) as results, setup.running():
         run.client.hset("filot:ocr:gpu:correlation", clear, "11111111-1111-4111-8111-111111111111")
         run.client.rpush(GPU, clear)
         run.client.rpush(CPU, by_url)
@@ -233,7 +236,13 @@ def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
         "server",
     )
     assert result["parsedResult"] == row["result_json"]
+    nik = result["fields"]["nik"]
+    assert (nik["value"], nik["page"], len(nik["polygon"]), nik["confidence"] > 0.9) == (row["result_json"]["nik"], 1, 4, True)
+    assert (result["reviewReasons"], result["quality"][0]["glare"], result["quality"][0]["sharpness"] > 0.02) == ([], 0, True)
     assert result["processingTimeMs"] > 0
+    logged = (setup.folder / "bridge.log").read_text()
+    assert clear in logged
+    assert [text for text in ("3273010203850001", "BUDI", "BANDUNG", "MERDEKA") if text in logged] == [], "logs tell nothing of the holder"
     left = [key.decode() for key in run.client.keys("filot:*")]
     assert [key for key in left if not key.startswith("filot:ocr:gpu:results:")] == [], "nothing is left of what was done"
 
@@ -283,10 +292,11 @@ def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_do
     assert [case["documentId"] for case in cases] == [first, second]
     assert cases[0]["authorization"] == "Bearer secret-key"
     assert (cases[0]["documentType"], cases[0]["parsedData"], cases[0]["aiScore"]) == ("KTP", {"name": "ANI"}, 60)
+    assert [reason.split(":")[0] for reason in cases[0]["reasons"]] == ["NIK_MISSING", "NAME_MISSING", "LOW_SCORE"]
     assert cases[0]["correlationId"].startswith(f"esc-{first}-")
     assert run.client.llen("filot:buli2:retry_queue") == 0
     assert "secret-key" not in (setup.folder / "bridge.log").read_text()
-    assert "BUDI" not in (setup.folder / "bridge.log").read_text(), "logs tell nobody's name"
+    assert "Nama" not in (setup.folder / "bridge.log").read_text(), "logs tell nothing of a case"
 
 
 def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run) -> None:
@@ -330,14 +340,18 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
     program.write_text('#!/bin/sh\n[ "$*" = "- - -l ind+eng --psm 1" ] && cat > /dev/null && echo "NIK : 3273010203850001"\n')
     program.chmod(0o755)
     document = run.add("user/broken.png")
-    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}").running():
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}", BRIDGE_HTTP=address).running():
         run.client.rpush(GPU, document)
         run.wait_until(ended)
         until = time.monotonic() + 20
         while not results and time.monotonic() < until:
             time.sleep(0.1)
+        figures = asyncio.run(figures_of(address))
 
     assert run.documents()[document]["status"] == "completed"
+    assert 'bridge_fallbacks_total{by="tesseract",system="cards"} 1.0' in figures
     [result] = results
     assert (result["engine"], result["gpuProcessed"], result["parsedResult"]["nik"]) == ("tesseract", False, "3273010203850001")
     assert result["fallbackReason"]
@@ -373,8 +387,18 @@ def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
                 time.sleep(0.2)
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             metrics = answer.read().decode()
+        run.client.rpush("filot:buli2:retry_queue", "{}")
+        asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
+        with urllib.request.urlopen(asked, timeout=5) as answer:
+            as_json = json.load(answer)
 
     assert (told["ok"], told["status"]) == (True, "ok")
     assert {"uptime", "timestamp", "environment", "ocrEngine"} <= told.keys()
     assert f'bridge_queue_messages{{queue="{GPU}",source="redis",state="waiting"}}' in metrics
+    assert as_json["ok"] is True
+    assert {"timestamp", "uptime", "environment", "queues", "gpuWorker", "circuitBreaker", "metricsBuffer"} == as_json["metrics"].keys()
+    assert {"isRunning": True, "isGPUAvailable": True, "isGPUEnabled": True, "activeJobsCount": 0, "autoFallbackEnabled": True} == as_json[
+        "metrics"
+    ]["gpuWorker"]
+    assert {"gpuQueueLength", "cpuQueueLength", "gpuActiveJobs", "buli2RetryQueueLength"} == as_json["metrics"]["queues"].keys()
     assert f'bridge_queue_oldest_seconds{{queue="{GPU}",source="redis"}}' in metrics

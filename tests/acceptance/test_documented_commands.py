@@ -11,10 +11,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
+import pypdfium2
 import pytest
 import tifffile
 
 from tests.support.built_models import built_models
+from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
 from tests.support.server_process import ROOT, ServerProcess, running_server
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -73,3 +75,13 @@ def test_the_slide_example_streams_the_artifacts(server: ServerProcess, folder: 
     assert 0 == done.returncode, done.stderr
     assert "he_baseline" in json.dumps(json.loads(done.stdout))
     assert {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_the_document_example_prints_the_text_and_keeps_the_files(server: ServerProcess, tmp_path: Path) -> None:
+    document, out = tmp_path / "report.png", tmp_path / "out"
+    document.write_bytes(image_file(images_of(lab_report_pdf())[0], "PNG"))
+    command = [sys.executable, "examples/document.py", str(document), str(out), server.grpc]
+    done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert (0, LAB_REPORT_TEXT[0], "1 pages, 0 failed") == (done.returncode, done.stdout.strip(), done.stderr.strip())
+    assert {"document.hocr", "document.alto.xml", "document.tsv", "document.pdf"} == {path.name for path in out.iterdir()}
+    assert "Hemoglobin" in pypdfium2.PdfDocument(out / "document.pdf")[0].get_textpage().get_text_range()

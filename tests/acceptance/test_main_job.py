@@ -44,6 +44,8 @@ class Finished:
     # The jobs while the server was down, and in the end.
     held: Mapping[str, JobRecord]
     ended: Mapping[str, JobRecord]
+    # The jobs after the same slide was split.
+    split: Mapping[str, JobRecord]
     # What handlers gave that were called by hand.
     streamed: Mapping[str, Any]
     resumed: Mapping[str, Any]
@@ -74,6 +76,8 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         held = setup.wait_for_jobs("waiting", count=1, seconds=60)
         server = stack.enter_context(running_server(built_models(), folder, *flags, *roots))
         ended = setup.wait_for_jobs("succeeded", "failed", count=len(GOOD + BAD), seconds=100)
+        setup.call("submit", "slide", str(folder / "slide.tiff"), "--key", "split", "--shares", "3", "--wait")
+        split = setup.wait_for_jobs("succeeded", count=len(GOOD) + 4, seconds=30)
         streamed, resumed = asyncio.run(_by_hand(setup, ended["document"]))
         bridge.send_signal(signal.SIGTERM)
         bridge_status = bridge.wait(30)
@@ -85,6 +89,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         setup=setup,
         held=held,
         ended=ended,
+        split=split,
         streamed=streamed,
         resumed=resumed,
         sent=sent,
@@ -166,6 +171,15 @@ def test_artifacts_that_are_streamed_are_those_that_the_server_writes(done: Fini
     assert [Path(one["uri"]).stat().st_size for one in artifacts] == [one["size_bytes"] for one in artifacts]
 
 
+def test_a_slide_that_is_split_has_the_files_of_the_whole(done: Finished) -> None:
+    shares = [done.split[f"split/share/{index}-of-3"] for index in range(3)]
+    merged = done.split["split"]
+    assert merged.result is not None
+    assert {**_digests(done.result("slide")), "analysis.json": ""} == {**_digests(merged.result), "analysis.json": ""}
+    brought = [int(share.result["tiles_analyzed"]) for share in shares if share.result]
+    assert merged.result["tiles_resumed"] == merged.result["tiles_analyzed"] == sum(brought)
+
+
 def _digests(result: Mapping[str, Any]) -> dict[str, str]:
     return {artifact["name"]: artifact["sha256"] for artifact in result["artifacts"]}
 
@@ -206,8 +220,10 @@ def test_a_bad_job_fails_at_once_and_says_why(done: Finished, key: str, reason: 
 
 def test_every_job_has_one_message_in_the_out_queue(done: Finished) -> None:
     told = {line["job_key"]: line for line in done.sent}
-    assert len(GOOD + BAD) == len(done.sent) == len({line["message_id"] for line in done.sent})
-    assert dict.fromkeys(GOOD, "completed") | dict.fromkeys(BAD, "failed") == {key: line["type"] for key, line in told.items()}
+    # A split slide has one too, and its shares have none.
+    good = (*GOOD, "split")
+    assert len(good + BAD) == len(done.sent) == len({line["message_id"] for line in done.sent})
+    assert dict.fromkeys(good, "completed") | dict.fromkeys(BAD, "failed") == {key: line["type"] for key, line in told.items()}
     assert done.result("slide") == told["slide"]["body"]["result"]
     assert done.result("text-slide")["reason"] == told["text-slide"]["body"]["reason"]
 

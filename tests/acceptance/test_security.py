@@ -14,7 +14,7 @@ import pytest
 from bridge.errors import BridgeError, OverloadError
 from bridge.inference.client import InferenceClient
 from bridge.inference.credentials import ServerTrust
-from bridge.inference.values import LabTest, RetryPolicy, Timeouts
+from bridge.inference.values import LabTest, RetryPolicy, Timeouts, Watchfulness
 from tests.support.certificates import Authority
 from tests.support.fuzzing import write_repository
 from tests.support.server_process import ServerProcess, running_server
@@ -50,7 +50,9 @@ def trust(folder: Path) -> ServerTrust:
 
 def client(server: ServerProcess, trust: ServerTrust) -> InferenceClient:
     address = f"127.0.0.1:{server.grpc.rpartition(':')[2]}"
-    return InferenceClient(address, trust=trust, timeouts=Timeouts(labs=60, ready=30), retries=RetryPolicy(attempts=1))
+    return InferenceClient(
+        address, trust=trust, timeouts=Timeouts(labs=60), watchfulness=Watchfulness(answer_seconds=30), retries=RetryPolicy(attempts=1)
+    )
 
 
 async def test_the_two_programs_talk_over_mutual_tls_with_a_token(server: ServerProcess, trust: ServerTrust) -> None:

@@ -242,7 +242,7 @@ def test_the_files_are_those_of_an_undisturbed_analysis(taken_over: TakenOver) -
         for job in (taken_over.job, taken_over.undisturbed)
         if job.result
     ]
-    assert {"heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"} == set(digests[0])
+    assert {"heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"} == set(digests[0])
     assert digests[0] == digests[1]
     reports = [
         json.loads(taken_over.objects[job.result["result_s3_key"]]) for job in (taken_over.job, taken_over.undisturbed) if job.result
@@ -257,7 +257,7 @@ def test_the_answer_names_the_files_of_the_fence_that_committed_and_nothing_else
     answered = {answer["message"]["jobId"]: answer["message"]["resultS3Key"] for answer in taken_over.answers}
     expected = {name: f"{place}/{guid(name)}/{fence}/analysis.json" for name, fence in (("killed", 2), ("undisturbed", 1))}
     assert {guid(name): key for name, key in expected.items()} == answered
-    names = {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
+    names = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
     folders = [place, *(key.rpartition("/")[0] for key in expected.values())]
     assert {f"{folder}/{name}" for folder in folders for name in names} == set(taken_over.objects)
 

@@ -437,6 +437,17 @@ async def test_the_same_message_is_buried_once(store: Store) -> None:
     assert {"not JSON", "not JSON, still"} == {letter.reason for letter in letters}
 
 
+async def test_letters_wait_until_they_are_replayed(store: Store) -> None:
+    await store.dead_letters.bury(delivery(), reason="not JSON")
+    await store.dead_letters.bury(delivery("message-2"), reason="not JSON")
+    waiting = [await store.dead_letters.waiting()]
+    for letter in await store.dead_letters.list():
+        await store.dead_letters.mark_replayed(letter.id)
+        waiting.append(await store.dead_letters.waiting())
+
+    assert [2, 1, 0] == waiting
+
+
 async def test_a_reopened_job_starts_anew_with_all_its_attempts(store: Store) -> None:
     claim = await claimed(store.ledger)
     await store.ledger.release(claim, error="no", count_attempt=True)

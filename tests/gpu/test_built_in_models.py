@@ -37,7 +37,7 @@ def compiled(settings: Settings, found: Runtimes) -> Path:
 async def test_a_built_in_model_on_the_gpu_agrees_with_the_cpu(name: str, engine: str, found: Runtimes, compiled: Path) -> None:
     async with serving(compiled, {found.device: EngineSelector(found)}, engine=engine) as models:
         facts = models.facts(name)
-        shapes = {spec.name: SHAPES[name] for spec in facts.inputs if name in SHAPES}
+        shapes = {spec.name: SHAPES[name] for spec in facts.inputs if name in SHAPES and -1 in spec.shape[1:]}
         inputs = representative(facts.inputs, rows=1, shapes=shapes)
         response = await models.infer(InferenceRequest(model=name, inputs=inputs))
 

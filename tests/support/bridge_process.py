@@ -30,6 +30,8 @@ class BridgeSetup:
     inference: str
     # Variables that only some tests set.
     variables: Mapping[str, str] = field(default_factory=dict)
+    # How `bridge` is run, where it is not in the usual way.
+    program: tuple[str, ...] = (sys.executable, "-m", "bridge")
 
     @property
     def results(self) -> Path:
@@ -53,7 +55,7 @@ class BridgeSetup:
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start a command such as `bridge jobs`."""
-        command = [sys.executable, "-m", "bridge", *arguments]
+        command = [*self.program, *arguments]
         return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=self.environment())
 
     def call(self, *arguments: str) -> str:
@@ -88,7 +90,7 @@ class BridgeSetup:
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
         """`bridge run`, ended afterwards if it still runs. It leads a process group of its own."""
         with (self.folder / "bridge.log").open("ab") as log:
-            command = [sys.executable, "-m", "bridge", "run"]
+            command = [*self.program, "run"]
             process = subprocess.Popen(command, stdout=log, stderr=log, cwd=self.folder, env=self.environment(), start_new_session=True)
         try:
             yield process

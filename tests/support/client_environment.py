@@ -1,4 +1,4 @@
-"""Environments of their own for outside clients: those in Python hold protobuf at an older version than this project."""
+"""Environments of their own for outside clients, of which those in Python hold protobuf at an older version, and for tools of tests."""
 
 from __future__ import annotations
 
@@ -19,17 +19,22 @@ _SCRIPTS = _ROOT / "tests" / "clients"
 _CACHE = _ROOT / ".cache" / "clients"
 
 
-def run_python_client(script: str, *arguments: str) -> str:
-    """Run a script of tests/clients with the Python clients installed; what it printed.
+def python_environment(requirements: Path) -> Path:
+    """A folder with an environment in which what a file locks is installed.
 
-    Skips the test when they cannot be installed, as without a network; in CI it fails.
+    Skips the test when it cannot be installed, as without a network; in CI it fails.
     """
-    folder = _installed(_REQUIREMENTS, sys.version, _install_python)
+    return _installed(requirements, sys.version, lambda folder: _install_python(requirements, folder))
+
+
+def run_python_client(script: str, *arguments: str) -> str:
+    """Run a script of tests/clients with the Python clients installed; what it printed. Skips as `python_environment` does."""
+    folder = python_environment(_REQUIREMENTS)
     return _run(folder / "bin" / "python", _SCRIPTS / script, *arguments)
 
 
 def run_node_client(*arguments: str) -> str:
-    """Run tests/clients/grpc_js/client.js; skips as `run_python_client` does, and everywhere without Node.js."""
+    """Run tests/clients/grpc_js/client.js; skips as `python_environment` does, and everywhere without Node.js."""
     node, npm = shutil.which("node"), shutil.which("npm")
     if node is None or npm is None:
         pytest.skip("Node.js is not installed; this project does not need it")
@@ -57,12 +62,12 @@ def _installed(lock_file: Path, platform: str, install: Callable[[Path], None]) 
     return folder
 
 
-def _install_python(folder: Path) -> None:
+def _install_python(requirements: Path, folder: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
         _leave("uv is not installed beside this Python: run make setup")
     _step([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder])
-    _step([uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", "--require-hashes", "-r", _REQUIREMENTS])
+    _step([uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", "--require-hashes", "-r", requirements])
 
 
 def _install_node(npm: str, source: Path, folder: Path) -> None:
@@ -75,7 +80,7 @@ def _install_node(npm: str, source: Path, folder: Path) -> None:
 def _step(command: Sequence[str | Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        _leave(f"the outside clients cannot be installed: {done.stderr.strip()[-300:]}")
+        _leave(f"what this test needs cannot be installed: {done.stderr.strip()[-300:]}")
 
 
 def _leave(reason: str) -> None:

@@ -26,6 +26,8 @@ class DirectInference:
 
     def __init__(self, models: Path) -> None:
         self._models = models
+        # As if another file were served under the name, when it is changed.
+        self.sha256 = ""
         self._sessions: dict[str, onnxruntime.InferenceSession] = {}
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
@@ -49,10 +51,14 @@ class DirectInference:
             engine="onnxruntime:float32",
             inputs=tuple(map(_spec, session.get_inputs())),
             outputs=tuple(map(_spec, session.get_outputs())),
-            max_batch_size=32,
-            sha256="",
+            max_batch_size=0 if self._unbatched(model) else 32,
+            sha256=self.sha256,
             parameters={},
         )
+
+    def _unbatched(self, model: str) -> bool:
+        config = self._models / model / "config.pbtxt"
+        return config.exists() and "max_batch_size: 0" in config.read_text()
 
     def _session(self, model: str) -> onnxruntime.InferenceSession:
         path = self._models / model / "1" / "model.onnx"

@@ -61,6 +61,16 @@ class ScriptedServer:
         # Set when a caller went away before its answer.
         self.cancelled = asyncio.Event()
         self.begun = asyncio.Event()
+        self._health = health.aio.HealthServicer()
+
+    async def tell_health(self, *, serving: bool) -> None:
+        """What it says when it is asked whether it wants calls."""
+        status = health_pb2.HealthCheckResponse
+        await self._health.set("", status.SERVING if serving else status.NOT_SERVING)
+
+    def add_health(self, server: grpc.aio.Server) -> None:
+        """Serve it."""
+        health_pb2_grpc.add_HealthServicer_to_server(self._health, server)
 
     async def stream(self, request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         self.requests.append(request)
@@ -95,17 +105,18 @@ class _Labs(labs_pb2_grpc.LabServiceServicer):
 
 
 @asynccontextmanager
-async def scripted_server(*, port: int = 0, message_bytes: int = 256 * 1024 * 1024) -> AsyncIterator[ScriptedServer]:
-    """A scripted server on a free port of this machine."""
+async def scripted_server(
+    *, host: str = "127.0.0.1", port: int = 0, message_bytes: int = 256 * 1024 * 1024
+) -> AsyncIterator[ScriptedServer]:
+    """A scripted server; on a free port, where none is named."""
     scripted = ScriptedServer()
     server = grpc.aio.server(options=[("grpc.max_receive_message_length", message_bytes), ("grpc.so_reuseport", 0)])
     slides_pb2_grpc.add_SlideServiceServicer_to_server(_Slides(scripted), server)
     documents_pb2_grpc.add_DocumentServiceServicer_to_server(_Documents(scripted), server)
     labs_pb2_grpc.add_LabServiceServicer_to_server(_Labs(scripted), server)
-    checks = health.aio.HealthServicer()
-    await checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    scripted.address = f"127.0.0.1:{server.add_insecure_port(f'127.0.0.1:{port}')}"
+    await scripted.tell_health(serving=True)
+    scripted.add_health(server)
+    scripted.address = f"{host}:{server.add_insecure_port(f'{host}:{port}')}"
     await server.start()
     try:
         yield scripted

@@ -8,7 +8,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -61,10 +61,10 @@ class ServerProcess:
 
 
 @contextmanager
-def running_server(models: Path, folder: Path, *flags: str) -> Iterator[ServerProcess]:
-    """Start a server on free ports and end it afterwards; its log and caches go to `folder`."""
+def running_server(models: Path, folder: Path, *flags: str, within: Sequence[str] = ()) -> Iterator[ServerProcess]:
+    """Start a server on free ports and end it afterwards; its log and caches go to `folder`. `within`: the command that runs it."""
     log = folder / f"server-{time.monotonic_ns()}.log"
-    command = [sys.executable, "-m", "inference_server", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
+    command = [*within, sys.executable, "-m", "inference_server", "serve", "--listen", "127.0.0.1:0", "--http", "127.0.0.1:0"]
     command += ["--models", str(models), "--engine-cache", str(folder / "engines"), *flags]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("INFERENCE_")}
     with log.open("wb") as stderr:

@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 import simplejpeg
 from numpy.typing import NDArray
+from PIL import Image
 
 Pixels = NDArray[np.uint8]
 # Number, type and values of one tag of a TIFF.
-_Tag = tuple[int, int, "list[int] | bytes"]
+Tag = tuple[int, int, "list[int] | bytes"]
 _TEXT, _SHORT, _LONG, _RATIO, _BYTES, _LONG8 = 2, 3, 4, 5, 7, 16
 _CODES = {_SHORT: "H", _LONG: "I", _RATIO: "I", _LONG8: "Q"}
 
@@ -47,6 +49,26 @@ def paint(
     return np.clip(np.round(colours), 0, 255).astype(np.uint8)
 
 
+# Grey levels of marks on glass, by the colour of the pen.
+INKS = {"blue": (40, 60, 190), "green": (30, 130, 90), "black": (35, 35, 38), "red": (215, 30, 45)}
+
+
+def with_ink(pixels: Pixels, ink: str, box: tuple[int, int, int, int]) -> Pixels:
+    """A stroke over (left, top, right, bottom): what is under it shows through."""
+    left, top, right, bottom = box
+    marked = pixels.copy()
+    marked[top:bottom, left:right] = np.round(pixels[top:bottom, left:right] * (np.array(INKS[ink]) / 255))
+    return marked
+
+
+def with_fold(pixels: Pixels, box: tuple[int, int, int, int], *, white: int = 245) -> Pixels:
+    """Tissue in a second layer over (left, top, right, bottom), a little denser than the first."""
+    left, top, right, bottom = box
+    folded = pixels.copy()
+    folded[top:bottom, left:right] = np.round(white * np.minimum(pixels[top:bottom, left:right] / white, 1) ** 2.3)
+    return folded
+
+
 def scattered(count: int, *, within: tuple[int, int, int, int], apart: float, seed: int = 1) -> list[tuple[float, float]]:
     """Random places in a rectangle, no two nearer than `apart`."""
     random = np.random.default_rng(seed)
@@ -71,39 +93,73 @@ def write_jpeg_tiff(
     bigtiff: bool = False,
     resolution: tuple[float, float] | None = None,
     spoil: Sequence[int] = (),
+    profile: bytes = b"",
 ) -> Path:
     """A tiled JPEG TIFF as scanners write it: tables shared in a tag, and R, G, B stored as components where `rgb_components`.
 
-    `spoil`: numbers of the tiles of level 0 whose compressed bytes are overwritten.
+    `spoil`: numbers of the tiles of level 0 whose compressed bytes are overwritten. `profile`: an ICC profile.
     """
     directories = []
     for number, pixels in enumerate(levels):
-        tiles = [_jpeg(each, rgb_components=rgb_components, quality=quality) for each in _tiles(pixels, tile)]
-        tags: list[_Tag] = [(254, _LONG, [0 if number == 0 else 1])]
+        tiles = [jpeg_tile(each, rgb_components=rgb_components, quality=quality) for each in tiles_of(pixels, tile)]
+        tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=7, photometric=2 if rgb_components else 6)
         if shared_tables:
-            tags.append((347, _BYTES, b"\xff\xd8" + _tables(tiles[0]) + b"\xff\xd9"))
-            tiles = [_without_tables(each) for each in tiles]
+            tags.append(tables_tag(tiles[0]))
+            tiles = [without_tables(each) for each in tiles]
         if number == 0:
             tiles = [b"\x00" * len(each) if index in spoil else each for index, each in enumerate(tiles)]
-            tags += [(270, _TEXT, description.encode() + b"\x00")] if description else []
+            tags += described(description, profile)
         if resolution:
             tags += [(282, _RATIO, [round(resolution[0]), 1]), (283, _RATIO, [round(resolution[1]), 1]), (296, _SHORT, [3])]
-        height, width, _ = pixels.shape
-        tags += [(256, _LONG, [width]), (257, _LONG, [height]), (258, _SHORT, [8, 8, 8]), (259, _SHORT, [7]), (277, _SHORT, [3])]
-        tags += [(262, _SHORT, [2 if rgb_components else 6]), (322, _LONG, [tile]), (323, _LONG, [tile])]
-        tags += [] if rgb_components else [(530, _SHORT, [1, 1])]
         directories.append((tags, tiles))
-    path.write_bytes(_tiff(directories, big=bigtiff))
-    return path
+    return write_tiff(path, directories, big=bigtiff)
+
+
+def write_jpeg2000_svs(path: Path, levels: Sequence[Pixels], *, compression: int, tile: int = 256, lossless: bool = True) -> Path:
+    """An Aperio-like slide in JPEG 2000: of R, G, B (compression 33005), or of Y, Cb, Cr (33003)."""
+    directories = []
+    for number, pixels in enumerate(levels):
+        tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=compression, photometric=2)
+        tags += described(f"Aperio Image Library v11\r\n({tile}x{tile}) J2K|AppMag = 20|MPP = 0.5") if number == 0 else []
+        stored = (
+            Image.fromarray(each).convert("YCbCr") if compression == 33003 else Image.fromarray(each) for each in tiles_of(pixels, tile)
+        )
+        directories.append((tags, [_jpeg2000(each, lossless=lossless) for each in stored]))
+    return write_tiff(path, directories, big=False)
+
+
+def _jpeg2000(picture: Image.Image, *, lossless: bool) -> bytes:
+    file = io.BytesIO()
+    # What is stored are three planes, whatever they mean; only R, G, B gain by being mixed.
+    planes = Image.frombytes("RGB", picture.size, picture.tobytes())
+    planes.save(
+        file, "JPEG2000", no_jp2=True, irreversible=not lossless, mct=int(picture.mode == "RGB"), quality_layers=[0 if lossless else 20]
+    )
+    return file.getvalue()
 
 
 def write_lzw_tiff(path: Path, pixels: Pixels, *, tile: int = 256) -> Path:
     """A tiled LZW TIFF."""
-    height, width, _ = pixels.shape
-    tags: list[_Tag] = [(256, _LONG, [width]), (257, _LONG, [height]), (258, _SHORT, [8, 8, 8]), (259, _SHORT, [5]), (262, _SHORT, [2])]
-    tags += [(277, _SHORT, [3]), (322, _LONG, [tile]), (323, _LONG, [tile])]
-    path.write_bytes(_tiff([(tags, [_lzw(each.tobytes()) for each in _tiles(pixels, tile)])], big=False))
-    return path
+    tags = level_tags(pixels.shape[1], pixels.shape[0], number=0, tile=tile, compression=5, photometric=2)
+    return write_tiff(path, [(tags, [_lzw(each.tobytes()) for each in tiles_of(pixels, tile)])], big=False)
+
+
+def level_tags(width: int, height: int, *, number: int, tile: int, compression: int, photometric: int) -> list[Tag]:
+    """What a directory says of its level, the places of its tiles aside; `number`: of the level."""
+    tags: list[Tag] = [(254, _LONG, [0 if number == 0 else 1]), (256, _LONG, [width]), (257, _LONG, [height]), (258, _SHORT, [8, 8, 8])]
+    tags += [(259, _SHORT, [compression]), (262, _SHORT, [photometric]), (277, _SHORT, [3]), (322, _LONG, [tile]), (323, _LONG, [tile])]
+    return tags + ([(530, _SHORT, [1, 1])] if photometric == 6 else [])
+
+
+def described(description: str, profile: bytes = b"") -> list[Tag]:
+    """Description and ICC profile, where there are such."""
+    tags: list[Tag] = [(270, _TEXT, description.encode() + b"\x00")] if description else []
+    return tags + ([(34675, _BYTES, profile)] if profile else [])
+
+
+def tables_tag(tile: bytes) -> Tag:
+    """The tables of a JPEG as its level's tiles share them."""
+    return (347, _BYTES, b"\xff\xd8" + jpeg_tables(tile) + b"\xff\xd9")
 
 
 def _lzw(data: bytes) -> bytes:
@@ -140,34 +196,39 @@ def write_huge_striped_tiff(path: Path, *, edge: int = 60_000) -> Path:
     return path
 
 
-def _tiff(directories: Sequence[tuple[list[_Tag], list[bytes]]], *, big: bool) -> bytes:
-    """A TIFF of these directories, each with its tiles before it."""
+def write_tiff(path: Path, directories: Iterable[tuple[list[Tag], Iterable[bytes]]], *, big: bool) -> Path:
+    """A TIFF of these directories, each with its tiles before it; tiles are written as they come."""
     word, offset_type = ("Q", _LONG8) if big else ("I", _LONG)
-    file = bytearray(b"II" + (struct.pack("<HHHQ", 43, 8, 0, 0) if big else struct.pack("<HI", 42, 0)))
-    link = 8 if big else 4
-    for tags, tiles in directories:
-        offsets = []
-        for tile in tiles:
-            offsets.append(len(file))
-            file += tile
-        values = sorted([*tags, (324, offset_type, offsets), (325, _LONG, [len(tile) for tile in tiles])])
-        entries = b""
-        for number, kind, content in values:
-            data = content if isinstance(content, bytes) else struct.pack(f"<{len(content)}{_CODES[kind]}", *content)
-            count = len(content) // (2 if kind == _RATIO else 1)
-            if len(data) > struct.calcsize(word):
-                where = len(file)
-                file += data
-                data = struct.pack(f"<{word}", where)
-            entries += struct.pack(f"<HH{word}", number, kind, count) + data.ljust(struct.calcsize(word), b"\x00")
-        struct.pack_into(f"<{word}", file, link, len(file))
-        file += struct.pack("<Q" if big else "<H", len(values)) + entries
-        link = len(file)
-        file += struct.pack(f"<{word}", 0)
-    return bytes(file)
+    with path.open("wb") as file:
+        file.write(b"II" + (struct.pack("<HHHQ", 43, 8, 0, 0) if big else struct.pack("<HI", 42, 0)))
+        link = 8 if big else 4
+        for tags, tiles in directories:
+            offsets, counts = [], []
+            for tile in tiles:
+                offsets.append(file.tell())
+                counts.append(file.write(tile))
+            values = sorted([*tags, (324, offset_type, offsets), (325, _LONG, counts)])
+            entries = b""
+            for number, kind, content in values:
+                data = content if isinstance(content, bytes) else struct.pack(f"<{len(content)}{_CODES[kind]}", *content)
+                count = len(content) // (2 if kind == _RATIO else 1)
+                if len(data) > struct.calcsize(word):
+                    where = file.tell()
+                    file.write(data)
+                    data = struct.pack(f"<{word}", where)
+                entries += struct.pack(f"<HH{word}", number, kind, count) + data.ljust(struct.calcsize(word), b"\x00")
+            begin = file.tell()
+            file.seek(link)
+            file.write(struct.pack(f"<{word}", begin))
+            file.seek(begin)
+            file.write(struct.pack("<Q" if big else "<H", len(values)) + entries)
+            link = file.tell()
+            file.write(struct.pack(f"<{word}", 0))
+    return path
 
 
-def _tiles(pixels: Pixels, edge: int) -> Iterator[Pixels]:
+def tiles_of(pixels: Pixels, edge: int) -> Iterator[Pixels]:
+    """Square tiles, those at the right and bottom edges filled up."""
     height, width, _ = pixels.shape
     padded = np.pad(pixels, ((0, -height % edge), (0, -width % edge), (0, 0)), mode="edge")
     for y in range(0, height, edge):
@@ -175,7 +236,8 @@ def _tiles(pixels: Pixels, edge: int) -> Iterator[Pixels]:
             yield np.ascontiguousarray(padded[y : y + edge, x : x + edge])
 
 
-def _jpeg(pixels: Pixels, *, rgb_components: bool, quality: int) -> bytes:
+def jpeg_tile(pixels: Pixels, *, rgb_components: bool, quality: int) -> bytes:
+    """A JPEG without subsampling, of Y, Cb, Cr or of R, G, B as they are."""
     if rgb_components:
         planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
         return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality))
@@ -195,9 +257,11 @@ def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:
         position += length
 
 
-def _tables(data: bytes) -> bytes:
+def jpeg_tables(data: bytes) -> bytes:
+    """Its segments of tables."""
     return b"".join(segment for marker, segment in _segments(data) if marker in (0xDB, 0xC4))
 
 
-def _without_tables(data: bytes) -> bytes:
+def without_tables(data: bytes) -> bytes:
+    """All but its segments of tables."""
     return data[:2] + b"".join(segment for marker, segment in _segments(data) if marker not in (0xDB, 0xC4))

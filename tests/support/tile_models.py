@@ -1,4 +1,4 @@
-"""Tile classifiers made for tests."""
+"""Tile models made for tests."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ def write_classifier(models: Path, name: str = "pinkness", *, layout: str = "NCH
     `work`: convolutions that it computes beside, for nothing, so that a slide takes its time; NCHW only.
     """
     axes = [2, 3] if layout == "NCHW" else [1, 2]
-    shape: list[str | int] = ["batch", 3, "height", "width"] if layout == "NCHW" else ["batch", "height", "width", 3]
+    shape: list[Any] = ["batch", 3, "height", "width"] if layout == "NCHW" else ["batch", "height", "width", 3]
     constants = {
         "axes": np.array(axes, np.int64),
         "weights": np.array([[0, 0], [40, -40], [0, 0]], np.float32),
@@ -31,20 +31,8 @@ def write_classifier(models: Path, name: str = "pinkness", *, layout: str = "NCH
         helper.make_node("Add", ["products", "bias"], ["plain" if work else "logits"]),
         *_idle_work(work, constants),
     ]
-    graph = helper.make_graph(
-        nodes,
-        name,
-        [helper.make_tensor_value_info("image", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 2])],
-        [numpy_helper.from_array(value, key) for key, value in constants.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    folder = models / name
-    (folder / "1").mkdir(parents=True)
-    onnx.save(model, str(folder / "1" / "model.onnx"))
     told = {"mpp": 1.0, "tile_size": 64, "classes": ["glass", "tissue"], "layout": layout} | manifest
-    (folder / "slide.json").write_text(json.dumps(told))
-    return folder
+    return _write(models, name, nodes, constants, inputs={"image": shape}, outputs={"logits": ["batch", 2]}, manifest=told)
 
 
 def _idle_work(count: int, constants: dict[str, np.ndarray[Any, Any]]) -> list[onnx.NodeProto]:
@@ -69,3 +57,95 @@ def _idle_work(count: int, constants: dict[str, np.ndarray[Any, Any]]) -> list[o
         helper.make_node("MatMul", ["means_column", "nothing"], ["idle"]),
         helper.make_node("Add", ["plain", "idle"], ["logits"]),
     ]
+
+
+def write_embedder(models: Path, name: str = "colours", **manifest: Any) -> Path:
+    """A model whose vector is a tile's mean red, green and blue, and 1."""
+    nodes = [
+        helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
+        helper.make_node("MatMul", ["means", "wider"], ["padded"]),
+        helper.make_node("Add", ["padded", "one"], ["vector"]),
+    ]
+    constants = {"axes": np.array([2, 3], np.int64), "wider": np.eye(3, 4, dtype=np.float32), "one": np.array([0, 0, 0, 1], np.float32)}
+    inputs = {"image": ["batch", 3, "height", "width"]}
+    told = {"kind": "embedder", "mpp": 1.0, "tile_size": 64} | manifest
+    return _write(models, name, nodes, constants, inputs=inputs, outputs={"vector": ["batch", 4]}, manifest=told)
+
+
+def write_head(models: Path, name: str = "judge", *, batched: bool = False, **manifest: Any) -> Path:
+    """A head over `colours` that looks at tiles with little green, and calls a slide "pink" when those it looks at have less than 0.65."""
+    rank = 3 if batched else 2
+    lead = ["batch"] if batched else []
+    nodes = [
+        helper.make_node("MatMul", ["bag", "looks"], ["raw"]),
+        helper.make_node("Softmax", ["raw"], ["weights"], axis=rank - 2),
+        helper.make_node("Mul", ["bag", "weights"], ["weighed"]),
+        helper.make_node("ReduceSum", ["weighed", "tiles"], ["slide"], keepdims=0 if batched else 1),
+        helper.make_node("MatMul", ["slide", "classes"], ["logits"]),
+    ]
+    constants = {
+        "looks": np.array([[0], [-20], [0], [0]], np.float32),
+        "tiles": np.array([rank - 2], np.int64),
+        "classes": np.array([[0, 0], [40, -40], [0, 0], [-26, 26]], np.float32),
+    }
+    folder = _write(
+        models,
+        name,
+        nodes,
+        constants,
+        inputs={"bag": [*lead, "tiles", 4]},
+        outputs={"logits": [*lead, 2] if batched else [1, 2], "weights": [*lead, "tiles", 1]},
+        manifest={"kind": "mil", "embedder": "colours", "classes": ["pale", "pink"], "output": "logits", "attention": "weights"} | manifest,
+    )
+    if not batched:
+        (folder / "config.pbtxt").write_text("max_batch_size: 0\n")
+    return folder
+
+
+def write_segmenter(models: Path, name: str = "stains", *, reach: int = 2, **manifest: Any) -> Path:
+    """A model of three classes by the mean of red and of green within `reach` px: glass, then pink, then dark."""
+    size = 2 * reach + 1
+    kernel = np.zeros((2, 3, size, size), np.float32)
+    kernel[0, 0], kernel[1, 1] = 1 / size**2, 1 / size**2
+    # Glass where green is above 0.8; else dark where red is below 0.55.
+    mix = np.array([[0, 40], [0, 0], [-40, -40]], np.float32).reshape(3, 2, 1, 1)
+    bias = np.array([-32, 0, 40 * (0.55 + 0.5)], np.float32)
+    nodes = [
+        helper.make_node("Conv", ["image", "kernel"], ["means"], pads=[reach] * 4),
+        helper.make_node("Conv", ["means", "mix", "bias"], ["logits"]),
+    ]
+    shape = ["batch", 3, "height", "width"]
+    told = {"kind": "segmenter", "mpp": 1.0, "tile_size": 64, "overlap": 8, "classes": ["glass", "pink", "dark"], "background": "glass"}
+    return _write(
+        models,
+        name,
+        nodes,
+        {"kernel": kernel, "mix": mix, "bias": bias},
+        inputs={"image": shape},
+        outputs={"logits": shape},
+        manifest=told | manifest,
+    )
+
+
+def _write(
+    models: Path,
+    name: str,
+    nodes: list[onnx.NodeProto],
+    constants: dict[str, np.ndarray[Any, Any]],
+    *,
+    inputs: dict[str, list[Any]],
+    outputs: dict[str, list[Any]],
+    manifest: dict[str, Any],
+) -> Path:
+    def declared(tensors: dict[str, list[Any]]) -> list[onnx.ValueInfoProto]:
+        return [helper.make_tensor_value_info(key, TensorProto.FLOAT, shape) for key, shape in tensors.items()]
+
+    graph = helper.make_graph(
+        nodes, name, declared(inputs), declared(outputs), [numpy_helper.from_array(value, key) for key, value in constants.items()]
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+    folder = models / name
+    (folder / "1").mkdir(parents=True)
+    onnx.save(model, str(folder / "1" / "model.onnx"))
+    (folder / "slide.json").write_text(json.dumps(manifest))
+    return folder

@@ -73,7 +73,7 @@ class TrialHandler:
         if asked.get("unwritable"):
             return Outcome(succeeded=True, result={"value": object()})
         result = {"fence": context.claim.fence, "computed": computed, "resumed_at": done}
-        return Outcome(succeeded=True, result=result, events=(_event("completed", job, result),))
+        return Outcome(succeeded=True, result=result, events=(_event("completed", job, result),), fallback=asked.get("fallback", ""))
 
     async def _analyse(self, slide: str, job: Job, context: Context) -> None:
         assert self._client is not None, "the trial has no inference server"

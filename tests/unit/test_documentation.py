@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import re
+import shlex
 from pathlib import Path
+from typing import Any
 
 import pytest
+import typer
 
 from bridge import settings as bridge_settings
+from bridge.__main__ import app as bridge_program
 from bridge.settings_cards import CardWorkerSettings
 from bridge.settings_consensus import ConsensusSettings
 from inference_server import settings as server_settings
+from inference_server.__main__ import cli as server_program
 
 ROOT = Path(__file__).parents[2]
-PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").glob("*.md")])
+PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")])
 # Their names without the prefix; `…_HTTP` and the like are none.
 SETTINGS = {
     server_settings.PREFIX: {name.upper() for name in server_settings.Settings.model_fields},
@@ -21,6 +26,7 @@ SETTINGS = {
     | {name.removeprefix("bridge_").upper() for name in (*ConsensusSettings.model_fields, *CardWorkerSettings.model_fields)},
 }
 DEFAULTS = {f"{server_settings.PREFIX}{name.upper()}": field.default for name, field in server_settings.Settings.model_fields.items()}
+PROGRAMS = {"bridge": typer.main.get_command(bridge_program), "inference-server": typer.main.get_command(server_program)}
 UNITS = {"": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30}
 
 
@@ -55,4 +61,45 @@ def test_metrics_that_are_named_are_kept_by_one_of_the_programs(page: Path) -> N
     sources = "".join(
         file.read_text(encoding="utf-8") for package in ("bridge", "inference_server") for file in (ROOT / package).rglob("*.py")
     )
-    assert [] == sorted(name for name in named if ending.search(name) and f'"{name}' not in sources)
+    # The library adds the ending of what only tells.
+    kept = {name for name in named if f'"{name}' in sources or f'"{name.removesuffix("_info")}"' in sources}
+    assert [] == sorted(name for name in named - kept if ending.search(name))
+
+
+def _typed_commands(page: Path) -> list[tuple[str, list[str]]]:
+    """The programs of ours that a page's blocks of commands run, with their words."""
+    blocks = re.findall(r"^```(?:ba)?sh\n(.*?)^```", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+    lines = [part for block in blocks for line in block.splitlines() for part in line.partition(" #")[0].split("&&")]
+    found = (re.fullmatch(r"\s*(?:[A-Z_]+=\S+ )*(bridge|inference-server) (.+)", line) for line in lines)
+    return [(match[1], shlex.split(match[2])) for match in found if match]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_commands_that_are_told_exist_with_their_options(page: Path) -> None:
+    for program, words in _typed_commands(page):
+        command: Any = PROGRAMS[program]
+        while words and words[0] in getattr(command, "commands", {}):
+            command = command.commands[words.pop(0)]
+        assert not hasattr(command, "commands"), f"{program} {words}: no such command"
+        options = {option for parameter in command.params for option in (*parameter.opts, *parameter.secondary_opts)}
+        assert set() == {word for word in words if word.startswith("--")} - options, f"{program} {words}"
+
+
+ALERTS = (
+    "LaminaErrorRateHigh",
+    "LaminaErrorRateCritical",
+    "LaminaBacklogHigh",
+    "LaminaJobsSlow",
+    "LaminaDeadLetters",
+    "LaminaNoHeartbeat",
+    "LaminaRestarts",
+    "LaminaGpuIdle",
+    "LaminaFallbackShare",
+)
+
+
+def test_each_alert_has_its_section_in_the_runbook_and_the_rules_know_no_other() -> None:
+    headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert list(ALERTS) == headings
+    rules = (ROOT / "deploy" / "monitoring" / "rules.yml").read_text(encoding="utf-8")
+    assert set(ALERTS) == set(re.findall(r"^\s+- alert: (\w+)$", rules, re.MULTILINE))

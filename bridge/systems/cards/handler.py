@@ -20,9 +20,8 @@ from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.systems.cards import messages
-from bridge.systems.cards.fields import card_fields
+from bridge.systems.cards.finding import Finding, finding_of, reading_of
 from bridge.systems.cards.options import CardOptions
-from bridge.systems.cards.scoring import Score, score_of
 from bridge.systems.cards.tesseract import Tesseract
 from bridge.systems.port import Context
 
@@ -86,19 +85,18 @@ class CardHandler:
             await context.checkpoint(saved, [self._records.processing(document.id)])
             saved |= await self._read(document, job, context)
             await context.checkpoint(saved, [self._records.read(document.id, saved["text"])])
-        fields = card_fields(document.type, saved["text"])
-        if fields is None:
-            raise PermanentError(f"Unknown document type: {document.type}")
-        score = score_of(document.type, fields)
-        write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=fields)
+        finding = self._evaluated(document, saved)
+        score = finding.score
+        write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=finding.card.values)
         await context.checkpoint(saved, [write])
-        ticket, events = await self._escalate(document, fields, score, job, context, saved)
-        answer = self._answer(job, saved, fields, score, 1000 * (time.monotonic() - began))
+        ticket, events = await self._escalate(document, finding, job, context, saved)
+        answer = self._answer(job, saved, finding, 1000 * (time.monotonic() - began))
         return Outcome(
             succeeded=True,
             result={name: value for name, value in answer.items() if name != "ocrText"} | {"ticket": ticket},
             events=(self._event("completed", answer), *events),
             writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
+            fallback=_TESSERACT if saved["engine"] == _TESSERACT else "",
         )
 
     def failure(self, job: Job, reason: str) -> Outcome:
@@ -124,7 +122,7 @@ class CardHandler:
         content = await self._content(document)
         try:
             async with asyncio.timeout(self._options.read_seconds):
-                return await self._by_server(content, job, context)
+                return await self._by_server(document.type, content, job, context)
         except (BridgeError, TimeoutError) as error:
             last = context.claim.attempts + 1 >= self._options.most_attempts or isinstance(error, PermanentError)
             if isinstance(error, OverloadError) or not (last and self._options.falls_back and self._tesseract.found):
@@ -135,7 +133,7 @@ class CardHandler:
             _log.warning("fell_back", to=_TESSERACT, reason=reason)
             return {"text": await self._tesseract.read(content), "engine": _TESSERACT, "fell_back_for": reason}
 
-    async def _by_server(self, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+    async def _by_server(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
         pages: dict[int, DocumentPage] = {}
         summary: DocumentSummary | None = None
         events = self._client.recognize_document(
@@ -145,7 +143,7 @@ class CardHandler:
             async for event in events:
                 if isinstance(event, DocumentSummary):
                     summary = event
-                else:
+                elif isinstance(event, DocumentPage):
                     pages[event.page_number] = event
                     context.report(0.9, f"page {event.page_number}")
         if summary is None:
@@ -153,8 +151,10 @@ class CardHandler:
         failed = [page.error for page in pages.values() if page.error]
         if failed and len(failed) == len(pages):
             raise PermanentError(failed[0])
-        text = "\n".join(pages[number].text for number in sorted(pages))
-        return {"text": text, "engine": _SERVER, "models": list(summary.models)}
+        ordered = [pages[number] for number in sorted(pages)]
+        text = "\n".join(page.text for page in ordered)
+        kept = reading_of(kind, ordered)
+        return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
 
     async def _content(self, document: DocumentRecord) -> bytes:
         if not document.file_url:
@@ -167,11 +167,17 @@ class CardHandler:
             raise PermanentError(f"the object {key} has {len(content)} bytes; at most {self._options.most_bytes} are read")
         return content
 
+    def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
+        finding = finding_of(document.type, saved, gate=self._options.gate)
+        if finding is None:
+            raise PermanentError(f"Unknown document type: {document.type}")
+        return finding
+
     async def _escalate(
-        self, document: DocumentRecord, fields: Mapping[str, str], score: Score, job: Job, context: Context, saved: dict[str, Any]
+        self, document: DocumentRecord, finding: Finding, job: Job, context: Context, saved: dict[str, Any]
     ) -> tuple[str | None, tuple[Event, ...]]:
         """Hand a case that needs a person over; where the service does not take it now, it is put where it is handed over from later."""
-        if score.decision != "needs_review":
+        if finding.score.decision != "needs_review":
             return None, ()
         if ticket := saved.get("ticket") or document.buli2_ticket_id:
             return ticket, ()
@@ -179,8 +185,9 @@ class CardHandler:
             "documentId": document.id,
             "userId": document.user_id,
             "documentType": document.type,
-            "parsedData": dict(fields),
-            "aiScore": score.points,
+            "parsedData": dict(finding.card.values),
+            "aiScore": finding.score.points,
+            "reasons": [f"{reason.code}: {reason.message}" for reason in finding.reasons],
             # The same each time that the case is handed over.
             "correlationId": f"esc-{document.id}-{job.request[messages.CORRELATION]}",
             "metadata": {"submittedAt": _moment()},
@@ -194,22 +201,23 @@ class CardHandler:
         await context.checkpoint(saved)
         return ticket, ()
 
-    def _answer(self, job: Job, saved: Mapping[str, Any], fields: Mapping[str, str], score: Score, milliseconds: float) -> dict[str, Any]:
-        """The platform's result; beside it which engine read the document, and why not the first."""
+    def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: float) -> dict[str, Any]:
+        """The platform's result; beside it which engine read the document, where the fields stand, and why a person is to look."""
         fell_back = {"fallbackReason": saved["fell_back_for"]} if "fell_back_for" in saved else {}
         return {
             "success": True,
             "documentId": job.request["documentId"],
             messages.CORRELATION: job.request[messages.CORRELATION],
             "ocrText": saved["text"],
-            "parsedResult": dict(fields),
-            "score": score.points,
-            "decision": score.decision,
-            "outcome": score.outcome,
+            "parsedResult": dict(finding.card.values),
+            "score": finding.score.points,
+            "decision": finding.score.decision,
+            "outcome": finding.score.outcome,
             "gpuProcessed": saved["engine"] == _SERVER,
             "processingTimeMs": round(milliseconds),
             "engine": saved["engine"],
             **fell_back,
+            **finding.told(),
         }
 
     def _event(self, kind: str, answer: Mapping[str, Any]) -> Event:

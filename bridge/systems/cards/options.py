@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from bridge.systems.cards.review import Gate
+
 
 @dataclass(frozen=True, kw_only=True)
 class CardOptions:
@@ -14,6 +16,8 @@ class CardOptions:
     # Tries after which a document is given up, the last of which may fall back to another engine.
     most_attempts: int = 3
     falls_back: bool = True
+    # What sends a card to a person however it scores.
+    gate: Gate = Gate.PICTURES
     # Of reading one document by the server, in seconds.
     read_seconds: float = 300.0
     most_bytes: int = 64 * 1024 * 1024

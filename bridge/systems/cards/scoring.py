@@ -6,7 +6,8 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-_ENOUGH = 75
+# From here on a card is approved.
+ENOUGH = 75
 _MOST = 100
 _COMPLETE = 60
 _NPWP = re.compile(r"\d{2}\.\d{3}\.\d{3}\.\d-\d{3}\.\d{3}")
@@ -33,7 +34,15 @@ def score_of(kind: str, fields: Mapping[str, str]) -> Score:
     else:
         points += 30 if _NPWP.fullmatch(fields.get("npwpNumber", "")) or re.fullmatch(r"\d{16}", fields.get("npwpNumber", "")) else 0
     points = min(_MOST, points)
-    approved = points >= _ENOUGH
+    return _decided(points, approved=points >= ENOUGH)
+
+
+def for_review(score: Score) -> Score:
+    """The same points, but for a person to decide."""
+    return _decided(score.points, approved=False)
+
+
+def _decided(points: int, *, approved: bool) -> Score:
     return Score(
         points=points,
         decision="auto_approve" if approved else "needs_review",

@@ -28,10 +28,10 @@ class DocumentFiles:
             if not any(found.is_relative_to(root) for root in self._roots):
                 raise PermanentError(f"{path} may not be read: it is not under an allowed folder. Name its folder in BRIDGE_READ_ROOTS.")
             if found.is_dir():
-                raise PermanentError(f"{path} is a folder; a PDF, PNG, JPEG or TIFF file was expected.")
+                raise PermanentError(f"{path} is a folder; a PDF or an image was expected.")
             size = found.stat().st_size
             if size == 0:
-                raise PermanentError(f"{path} is empty (0 bytes); a PDF, PNG, JPEG or TIFF file was expected. Was it copied whole?")
+                raise PermanentError(f"{path} is empty (0 bytes); a PDF or an image was expected. Was it copied whole?")
             if size > self._most_bytes:
                 raise PermanentError(f"{path} has {size} bytes; at most {self._most_bytes} are accepted. Send a smaller file, or its URL.")
             return found.read_bytes()

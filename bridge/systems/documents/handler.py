@@ -12,13 +12,14 @@ from typing import Any
 
 from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import DocumentPage, DocumentSummary
+from bridge.inference.values import DocumentChunk, DocumentPage, DocumentSummary
 from bridge.job import Delivery, Job, Outcome
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.documents import messages
 from bridge.systems.documents.files import DocumentFiles
 from bridge.systems.documents.pages import PageContent, PageFiles
+from bridge.systems.documents.received import ReceivedFiles
 from bridge.systems.locations import local_path
 from bridge.systems.port import Context
 
@@ -57,17 +58,20 @@ class DocumentHandler:
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Read the document. Raises `TransientError`, `OverloadError`, `PermanentError`."""
         claim = context.claim
-        pages = PageFiles(results=self._results, job_key=job.key, fence=claim.fence, checkpoint=claim.checkpoint)
+        # A file is written in one go: where one is asked for, a second try reads all pages anew.
+        checkpoint = {} if messages.request_of(job).formats else claim.checkpoint
+        pages = PageFiles(results=self._results, job_key=job.key, fence=claim.fence, checkpoint=checkpoint)
         await pages.load()
-        summary = await self._read(job, context, pages)
         folder = self._results.folder("documents", job.key, claim.fence)
-        return native.completed(job, await _written(job, pages.finished(), summary, folder))
+        with ReceivedFiles(folder) as files:
+            summary = await self._read(job, context, pages, files)
+            return native.completed(job, await _written(job, pages.finished(), summary, folder, files))
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a document that is given up."""
         return native.failed(job, error="the document could not be read", reason=reason)
 
-    async def _read(self, job: Job, context: Context, pages: PageFiles) -> DocumentSummary:
+    async def _read(self, job: Job, context: Context, pages: PageFiles, files: ReceivedFiles) -> DocumentSummary:
         request = messages.request_of(job)
         path = local_path(request.document_uri)
         events = self._client.recognize_document(
@@ -78,12 +82,17 @@ class DocumentHandler:
             password=request.password,
             pages=pages.missing(request.pages),
             priority=job.priority,
+            text_mode=request.text_mode,
+            formats=request.formats,
         )
         saved_at = time.monotonic()
         async with aclosing(events):
             async for event in events:
                 if isinstance(event, DocumentSummary):
                     return event
+                if isinstance(event, DocumentChunk):
+                    await files.add(event)
+                    continue
                 await pages.add(event)
                 context.report(_READING_SHARE * pages.share(len(request.pages)), _stage(event))
                 if time.monotonic() - saved_at >= self._checkpoint_seconds:
@@ -96,12 +105,16 @@ def _stage(page: DocumentPage) -> str:
     return f"page {page.page_number}/{page.page_count}" if page.page_count else f"page {page.page_number}"
 
 
-async def _written(job: Job, pages: list[PageContent], summary: DocumentSummary, folder: ResultFolder) -> Mapping[str, Any]:
+async def _written(
+    job: Job, pages: list[PageContent], summary: DocumentSummary, folder: ResultFolder, files: ReceivedFiles
+) -> Mapping[str, Any]:
     facts = _facts(job, pages, summary)
     document = await asyncio.to_thread(json.dumps, {**facts, "pages": pages}, ensure_ascii=False)
     text = "\f".join(str(page["text"]) for page in pages)
     artifacts = [await _artifact(folder, "document.json", "application/json", document.encode())]
     artifacts.append(await _artifact(folder, "document.txt", "text/plain; charset=utf-8", text.encode()))
+    artifacts += files.artifacts
+    facts = {**facts, "file_errors": dict(files.errors)} if files.errors else facts
     first_lines = [line for page in pages for line in str(page["text"]).splitlines() if line.strip()][:_FIRST_LINES]
     return {**facts, "first_lines": first_lines, "location": folder.location, "text_uri": artifacts[1]["uri"], "artifacts": artifacts}
 

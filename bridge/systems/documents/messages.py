@@ -1,9 +1,12 @@
-"""The document system's messages: `{"document_uri": …, "dpi"?: …, "pages"?: […], "password"?: …}` in our own envelope."""
+"""The document system's messages: `{"document_uri": …, "dpi"?: …, "pages"?: […], "password"?: …, "text_mode"?: …, "formats"?: […]}`.
+
+In our own envelope.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Annotated
+from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -12,8 +15,13 @@ from bridge.job import Job
 from bridge.systems.locations import Location, absolute
 
 SYSTEM = "documents"
-_EXPECTED = '{"document_uri": "/data/report.pdf"}, with dpi, pages (from 1) and password where they are wanted'
+_EXPECTED = (
+    '{"document_uri": "/data/report.pdf"}, with dpi, pages (from 1), password, text_mode (ocr, layer, auto) and '
+    "formats (hocr, alto, pdf, tsv) where they are wanted"
+)
 
+TextMode = Literal["", "ocr", "layer", "auto"]
+Format = Literal["hocr", "alto", "pdf", "tsv"]
 PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -30,6 +38,10 @@ class DocumentRequest(BaseModel):
     pages: tuple[PageNumber, ...] = ()
     # Of an encrypted PDF. It lies in the queue and the ledger for as long as the job does.
     password: Annotated[str, Field(max_length=1000)] = ""
+    # Where the text of PDF pages is taken from; empty for the server's own.
+    text_mode: TextMode = ""
+    # Files beside document.json and document.txt, which there are always.
+    formats: tuple[Format, ...] = ()
 
 
 def request_message(
@@ -39,11 +51,20 @@ def request_message(
     dpi: int = 0,
     pages: Sequence[int] = (),
     password: str = "",
+    text_mode: str = "",
+    formats: Sequence[str] = (),
     reply_queue: str = "",
     priority: int = 0,
 ) -> bytes:
     """The message that asks for a document. A relative path starts at the current folder. Raises `PoisonError`."""
-    asked = {"document_uri": absolute(document_uri), "dpi": dpi, "pages": tuple(pages), "password": password}
+    asked = {
+        "document_uri": absolute(document_uri),
+        "dpi": dpi,
+        "pages": tuple(pages),
+        "password": password,
+        "text_mode": text_mode,
+        "formats": tuple(formats),
+    }
     request = native.check_request(DocumentRequest, asked, expected=_EXPECTED)
     content = request.model_dump(mode="json", exclude_defaults=True)
     return native.write(Job(key=key, system=SYSTEM, request=content, reply_queue=reply_queue, priority=priority))

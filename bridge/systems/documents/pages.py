@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
+from dataclasses import asdict
 from typing import Any
 
 from bridge.inference.values import DocumentPage, Line, Word
@@ -75,13 +76,19 @@ def _name(page_number: int) -> str:
 
 
 def _content(page: DocumentPage) -> PageContent:
-    content = {
+    content: dict[str, Any] = {
         "page_number": page.page_number,
         "width": page.width,
         "height": page.height,
         "text": page.text,
         "lines": [{**_piece(line), "words": [_piece(word) for word in line.words]} for line in page.lines],
     }
+    if page.text_source:
+        content["text_source"] = page.text_source
+    if page.fields:
+        content["fields"] = [asdict(field) | {"confidence": round(field.confidence, 4)} for field in page.fields]
+    if page.quality:
+        content["quality"] = asdict(page.quality)
     return {**content, "error": page.error} if page.error else content
 
 

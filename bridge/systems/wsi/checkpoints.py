@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,7 +12,7 @@ from bridge.errors import BridgeError
 from bridge.inference.values import SlideCheckpoint, SlideResume
 from bridge.results import ResultFolder
 from bridge.systems.port import Context
-from bridge.systems.wsi.received import ReceivedArtifacts
+from bridge.systems.received import ReceivedArtifacts
 
 _log = structlog.get_logger()
 # Of the folder of a try.
@@ -35,14 +35,27 @@ class Found:
 class SlideCheckpoints:
     """Saves under the claim of a try what a later one needs, and tells this one what earlier ones saved."""
 
-    def __init__(self, *, context: Context, folder_of: FolderOf, shared_storage: bool) -> None:
-        """`shared_storage`: the server writes and reads parts itself; else they come as chunks, are written here, and sent back."""
+    def __init__(
+        self, *, context: Context, folder_of: FolderOf, shared_storage: bool, others: Sequence[tuple[ResultFolder, int]] = ()
+    ) -> None:
+        """`shared_storage`: the server writes and reads parts itself; else they come as chunks, are written here, and sent back.
+
+        `others`: folders of other jobs' tries whose parts are gone on with too, and how many of each count.
+        """
         self._context = context
         self._folder_of = folder_of
         self._shared_storage = shared_storage
         saved = context.claim.checkpoint
         # Fences, with how many parts of each count.
         self._earlier: list[tuple[int, int]] = [(int(fence), int(parts)) for fence, parts in saved.get("runs", ())]
+        # Not once an analysis has started over without them.
+        self._others = list(others) if saved.get("others", True) else []
+        self._runs = self._earlier
+
+    @property
+    def runs(self) -> Sequence[tuple[int, int]]:
+        """Fences of the tries whose parts count, with how many of each."""
+        return self._runs
 
     @property
     def finished(self) -> Found | None:
@@ -52,7 +65,8 @@ class SlideCheckpoints:
 
     async def resume(self) -> SlideResume | None:
         """What the server goes on from; None when there is nothing, or not all of it. Raises `TransientError`."""
-        places = [(self._folder_of(fence), _name(part)) for fence, parts in self._earlier for part in range(1, parts + 1)]
+        tries = [*self._others, *((self._folder_of(fence), parts) for fence, parts in self._earlier)]
+        places = [(folder, _name(part)) for folder, parts in tries for part in range(1, parts + 1)]
         if not places:
             return None
         if self._shared_storage:
@@ -73,19 +87,26 @@ class SlideCheckpoints:
         if not saved.file.uri:
             await self._folder_of(fence).write(saved.file.name, await received.whole(saved.file))
             await received.drop(saved.file.name)
-        runs = [*(self._earlier if saved.resumed else ()), (fence, saved.part)]
-        await self._context.checkpoint({"runs": runs, "tiles_done": saved.tiles_done, "tiles_total": saved.tiles_total})
+        self._runs = [*(self._earlier if saved.resumed else ()), (fence, saved.part)]
+        others = {"others": saved.resumed} if self._others else {}
+        await self._context.checkpoint({"runs": self._runs, **others, "tiles_done": saved.tiles_done, "tiles_total": saved.tiles_total})
 
-    async def finish(self, result: Mapping[str, Any]) -> Found:
-        """Save what was found in the place of the parts, which are removed. Raises `LeaseLostError`."""
+    async def finish(self, result: Mapping[str, Any], *, keep_parts: bool = False) -> Found:
+        """Save what was found in the place of the parts, which are removed unless another job needs them. Raises `LeaseLostError`."""
         fence = self._context.claim.fence
         await self._context.checkpoint({"finished": {"fence": fence, "result": result}})
-        for each in {fence, *(earlier for earlier, _ in self._earlier)}:
-            try:
-                await self._folder_of(each).clear(_FOLDER)
-            except BridgeError as error:  # they are in nobody's way
-                _log.warning("parts_left_behind", reason=str(error))
+        if not keep_parts:
+            for each in {fence, *(earlier for earlier, _ in self._earlier)}:
+                await cleared(self._folder_of(each))
         return Found(fence=fence, result=result)
+
+
+async def cleared(folder: ResultFolder) -> None:
+    """Remove the parts of a try."""
+    try:
+        await folder.clear(_FOLDER)
+    except BridgeError as error:  # they are in nobody's way
+        _log.warning("parts_left_behind", reason=str(error))
 
 
 def _name(part: int) -> str:

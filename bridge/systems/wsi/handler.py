@@ -2,33 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import aclosing
+from dataclasses import replace
 from typing import Any
 
 import structlog
 
-from bridge.errors import TransientError
+from bridge.errors import PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import Artifact, ArtifactChunk, SlideCheckpoint, SlideProgress, SlideResult
 from bridge.job import Delivery, Job, Outcome, Units
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.port import Context
+from bridge.systems.received import ReceivedArtifacts
 from bridge.systems.wsi import messages
-from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints
-from bridge.systems.wsi.received import ReceivedArtifacts
+from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
+from bridge.systems.wsi.messages import SlideRequest
+from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy
 
 _log = structlog.get_logger()
 # Where each stage begins and ends; only tiles can be counted.
+_SHARES_END = 0.9
 _SHARES = {"opening": (0.0, 0.0), "tissue": (0.01, 0.01), "tiles": (0.02, 0.95), "writing": (0.95, 0.95)}
 
 
 class SlideHandler:
     """Has slides analysed, and keeps what was found under `slides/{job key}/{fence}/`."""
 
-    def __init__(self, *, client: InferenceClient, results: ResultStore, shared_storage: bool = True) -> None:
+    def __init__(
+        self, *, client: InferenceClient, results: ResultStore, shared_storage: bool = True, sharing: SharingPolicy | None = None
+    ) -> None:
         """`shared_storage`: the server writes the artifacts to the results' place itself; else they are streamed here and written here."""
+        self._sharing = sharing or SharingPolicy()
         self._client = client
         self._results = results
         self._shared_storage = shared_storage
@@ -44,12 +51,22 @@ class SlideHandler:
 
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
-        found = await self.analyze_into(lambda fence: self._results.folder("slides", job.key, fence), job, context)
+        request = messages.request_of(job)
+        if request.share is not None:
+            return await self._analyze_share(job, request, request.share, context)
+        if request.shares > 1:
+            return await self._merge(job, request, context)
+        found = await self.analyze_into(self._folders(job.key), job, context)
         return native.completed(job, found.result)
 
-    async def analyze_into(self, folder_of: FolderOf, job: Job, context: Context) -> Found:
-        """Analyse the slide of a job into the folder of its fence, going on from where earlier tries came to. Raises as `handle` does."""
-        checkpoints = SlideCheckpoints(context=context, folder_of=folder_of, shared_storage=self._shared_storage)
+    async def analyze_into(
+        self, folder_of: FolderOf, job: Job, context: Context, *, others: Sequence[tuple[ResultFolder, int]] = ()
+    ) -> Found:
+        """Analyse the slide of a job into the folder of its fence, going on from where earlier tries came to. Raises as `handle` does.
+
+        `others`: folders of other jobs' tries that are gone on from too, with how many parts of each count.
+        """
+        checkpoints = SlideCheckpoints(context=context, folder_of=folder_of, shared_storage=self._shared_storage, others=others)
         if checkpoints.finished is not None:
             return checkpoints.finished
         folder = folder_of(context.claim.fence)
@@ -61,8 +78,55 @@ class SlideHandler:
         return await checkpoints.finish(_result(job, found, folder, artifacts))
 
     def failure(self, job: Job, reason: str) -> Outcome:
-        """The outcome of a slide that is given up."""
+        """The outcome of a slide that is given up; of a share nobody is told, for the slide's own job goes on without it."""
+        if messages.request_of(job).share is not None:
+            return Outcome(succeeded=False, result={"error": "the share could not be analysed", "reason": reason})
         return native.failed(job, error="the slide could not be analysed", reason=reason)
+
+    def _folders(self, job_key: str) -> FolderOf:
+        return lambda fence: self._results.folder("slides", job_key, fence)
+
+    async def _analyze_share(self, job: Job, request: SlideRequest, index: int, context: Context) -> Outcome:
+        """Analyse one share, keep its parts, and leave word of them."""
+        place = SharePlace(self._results, request.merged_by, request.shares)
+        checkpoints = SlideCheckpoints(context=context, folder_of=self._folders(job.key), shared_storage=self._shared_storage)
+        if checkpoints.finished is not None:
+            return Outcome(succeeded=True, result=checkpoints.finished.result)
+        if await place.done():
+            return Outcome(succeeded=True, result={"share": index, "skipped": "the slide is done"})
+        folder = self._folders(job.key)(context.claim.fence)
+        try:
+            with ReceivedArtifacts() as received:
+                found = await self._analyze(job, context, folder, checkpoints, received)
+        except PermanentError:
+            # Nobody needs to wait for it.
+            await place.leave(index, Brought(job_key=job.key, runs=()))
+            raise
+        await place.leave(index, Brought(job_key=job.key, runs=tuple(checkpoints.runs)))
+        kept = {
+            "share": index,
+            "merged_by": request.merged_by,
+            "tiles_analyzed": found.tiles_analyzed,
+            "tiles_resumed": found.tiles_resumed,
+        }
+        return Outcome(succeeded=True, result=(await checkpoints.finish(kept, keep_parts=True)).result)
+
+    async def _merge(self, job: Job, request: SlideRequest, context: Context) -> Outcome:
+        """Wait for the shares, and go on from what they saved."""
+        place = SharePlace(self._results, job.key, request.shares)
+
+        def report(found: int) -> None:
+            context.report(_SHARES_END * found / request.shares, "shares", Units(done=found, total=request.shares))
+
+        # Of a slide that is done only what is there is of interest, to be removed.
+        policy = replace(self._sharing, patience_seconds=-1.0) if "finished" in context.claim.checkpoint else self._sharing
+        brought = await place.gather(policy, report)
+        others = [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
+        found = await self.analyze_into(self._folders(job.key), job, context, others=others)
+        for folder, _ in others:
+            await cleared(folder)
+        await place.close()
+        return native.completed(job, found.result)
 
     async def _analyze(
         self, job: Job, context: Context, folder: ResultFolder, checkpoints: SlideCheckpoints, received: ReceivedArtifacts
@@ -76,6 +140,8 @@ class SlideHandler:
             mpp=request.mpp,
             tile_size=request.tile_size,
             priority=job.priority,
+            artifacts=request.artifacts,
+            share=None if request.share is None else (request.share, request.shares),
             checkpoints=True,
             resume=await checkpoints.resume(),
         )

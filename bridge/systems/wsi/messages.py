@@ -1,16 +1,17 @@
-"""The slide system's messages: `{"slide_uri": …, "analysis"?: …, "mpp"?: …, "tile_size"?: …}` in our own envelope."""
+"""The slide system's messages: `{"slide_uri": …, "analysis"?: …, "mpp"?: …, "tile_size"?: …, "artifacts"?: […]}` in our own envelope."""
 
 from __future__ import annotations
 
-from typing import Annotated
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from bridge.envelopes import native
 from bridge.job import Job
 from bridge.systems.locations import Location, absolute
 
 SYSTEM = "wsi"
+MOST_SHARES = 64
 _EXPECTED = '{"slide_uri": "/data/slide.svs"}, with analysis, mpp and tile_size where they are wanted'
 
 
@@ -27,16 +28,43 @@ class SlideRequest(BaseModel):
     mpp: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
     # Edge of the tiles in pixels; 0 for the analysis' own.
     tile_size: Annotated[int, Field(ge=0, le=8192)] = 0
+    # Names of the artifacts that are wanted; empty for all.
+    artifacts: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
+    # Into how many shares the slide is split, each a job of its own; this one merges them.
+    shares: Annotated[int, Field(ge=1, le=MOST_SHARES)] = 1
+    # Of a share's job: which one it is, from 0, and the job that merges.
+    share: Annotated[int, Field(ge=0, lt=MOST_SHARES)] | None = None
+    merged_by: Annotated[str, Field(max_length=200)] = ""
+
+    @model_validator(mode="after")
+    def _shares_fit(self) -> SlideRequest:
+        if self.share is not None and (self.share >= self.shares or not self.merged_by):
+            raise ValueError("share is one of shares, and merged_by names the job that merges them")
+        return self
 
 
-def request_message(
-    *, key: str, slide_uri: str, analysis: str = "", mpp: float | None = None, tile_size: int = 0, reply_queue: str = "", priority: int = 0
-) -> bytes:
-    """The message that asks for a slide. A relative path starts at the current folder. Raises `PoisonError`."""
-    asked = {"slide_uri": absolute(slide_uri), "analysis": analysis, "mpp": mpp, "tile_size": tile_size}
+def request_message(*, key: str, slide_uri: str, reply_queue: str = "", priority: int = 0, **asked: Any) -> bytes:
+    """The message that asks for a slide; `asked`: the other fields of `SlideRequest`.
+
+    A relative path starts at the current folder. Raises `PoisonError`.
+    """
+    asked = {"slide_uri": absolute(slide_uri), **asked}
     request = native.check_request(SlideRequest, asked, expected=_EXPECTED)
     content = request.model_dump(mode="json", exclude_defaults=True)
     return native.write(Job(key=key, system=SYSTEM, request=content, reply_queue=reply_queue, priority=priority))
+
+
+def share_messages(*, key: str, shares: int, priority: int = 0, **asked: Any) -> dict[str, bytes]:
+    """The messages of the shares of a slide, by their keys, which are the same for the same slide's job. They are sent before its own.
+
+    `asked`: as for its own. Raises `PoisonError`.
+    """
+    count = shares if shares > 1 else 0
+    messages = {}
+    for index in range(count):
+        own = f"{key}/share/{index}-of-{shares}"
+        messages[own] = request_message(key=own, priority=priority, shares=shares, share=index, merged_by=key, **asked)
+    return messages
 
 
 def job_of(body: bytes) -> Job:

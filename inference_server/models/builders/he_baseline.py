@@ -1,7 +1,8 @@
 """Builds `he_baseline`, an analysis of H&E tiles that needs no learned weights: every number in it is a published or chosen constant.
 
-Colour deconvolution after Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291) with QuPath's default H&E vectors, then a
-Gaussian, a Laplacian and local maxima of the haematoxylin density, which is the blob detector of Lindeberg 1998 (IJCV 30:79).
+Colour deconvolution after Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291) with QuPath's default H&E vectors, less the eosin
+that leaks into the haematoxylin of the slide at hand; then a Gaussian, a Laplacian and local maxima of the haematoxylin density at two
+scales, which is the blob detector of Lindeberg 1998 (IJCV 30:79). Whoever runs it chooses among the maxima (`tasks/slides/nuclei.py`).
 
 Every sum in the graph is one of whole numbers (or halves, quarters, …) that float32 holds exactly, and the logarithm is a table.
 So a pixel's result is the same to the last bit whatever the tile, the batch, the number of threads or the engine, and tiles can be
@@ -13,6 +14,7 @@ from __future__ import annotations
 import hashlib
 import shutil
 import tempfile
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +25,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 NAME = "he_baseline"
 # Raised when the graph changes, so that a model of an older build is built again.
-_REVISION = 1
+_REVISION = 2
 _OPSET = 18
 _IR_VERSION = 9
 
@@ -35,21 +37,40 @@ _FIXED_POINT_BITS = 24
 # Densities are filtered in steps of 1/256 OD, up to 1023/256 OD.
 _STEPS = 256.0
 _MOST_STEPS = 1023.0
-# Three boxes of 8 × 8 px make a Gaussian of variance 3 · (8² - 1) / 12 = 15.75 px²: σ = 3.97 px, 2 µm at 0.5 µm/px.
-_BOX = 8
-VARIANCE = 15.75
-# The Laplacian's arms, in px.
-_ARM = 2
-# A candidate is the greatest within this many px, in rows and columns.
-RADIUS = 4
-# Pixels of input that each side of a tile needs beyond its core: 3 boxes (10.5), the Laplacian's arm, the radius, and half a pixel.
-HALO = 17
+# Least response of a candidate, in OD: -σ²∇² of the smoothed haematoxylin density.
+LEAST_RESPONSE = 0.02
+# Blobs are looked for on means of 2 × 2 px: at a quarter of the cost they are found as well.
+POOLED = 2
 # Edge of the cells over which densities and sharpness are averaged, in px.
 CELL = 16
-# Least response of a candidate, in OD: -σ²∇² of the smoothed haematoxylin density.
-LEAST_RESPONSE = 0.12
-# Least smoothed haematoxylin density of a candidate, in OD.
-LEAST_DENSITY = 0.15
+
+
+@dataclass(frozen=True, kw_only=True)
+class Scale:
+    """A size of blob that is looked for; all in pooled pixels."""
+
+    output: str
+    # Edges of the box means that make the Gaussian: powers of two, so that means are exact, and an odd number of them.
+    boxes: tuple[int, int, int]
+    # A candidate is the greatest within so many pixels, in rows and columns.
+    radius: int
+
+    @property
+    def variance(self) -> float:
+        """Of the Gaussian; that of the pooling counts too."""
+        return sum(box**2 - 1 for box in self.boxes) / 12 + (1 - POOLED**-2) / 12
+
+    @property
+    def halo(self) -> int:
+        """Beyond each side of the core: the boxes, half a pixel because they centre on corners, the Laplacian's arm, the radius."""
+        return (sum(box - 1 for box in self.boxes) + 1) // 2 + 1 + self.radius
+
+
+# σ of 3.91 and 5.59 px: 2 and 2.8 µm at 0.5 µm/px, for nuclei of about 6 and 9 µm.
+FINE = Scale(output="candidates", boxes=(4, 4, 4), radius=2)
+COARSE = Scale(output="coarse_candidates", boxes=(8, 4, 4), radius=3)
+# Pixels of input that each side of a tile needs beyond its core.
+HALO = POOLED * COARSE.halo
 
 
 def stain_matrix() -> NDArray[np.float64]:
@@ -86,18 +107,26 @@ _CONFIG = """\
 name: "he_baseline"
 platform: "onnxruntime_onnx"
 max_batch_size: 16
-input [ { name: "tiles" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] } ]
+input [
+  { name: "tiles" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] },
+  { name: "eosin_leak" data_type: TYPE_FP32 dims: [ 1 ] }
+]
 output [
   { name: "candidates" data_type: TYPE_FP32 dims: [ -1, -1 ] },
+  { name: "coarse_candidates" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "haematoxylin" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "eosin" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "sharpness" data_type: TYPE_FP32 dims: [ -1, -1 ] },
-  { name: "haematoxylin_density" data_type: TYPE_FP32 dims: [ -1, -1 ] },
-  { name: "eosin_density" data_type: TYPE_FP32 dims: [ -1, -1 ] }
+  { name: "densities" data_type: TYPE_FP32 dims: [ 2, -1, -1 ] }
 ]
 dynamic_batching { }
 model_warmup [
-  { name: "tile" batch_size: 1 inputs { key: "tiles" value: { data_type: TYPE_UINT8 dims: [ 290, 290, 3 ] random_data: true } } }
+  {
+    name: "tile"
+    batch_size: 1
+    inputs { key: "tiles" value: { data_type: TYPE_UINT8 dims: [ 300, 300, 3 ] random_data: true } }
+    inputs { key: "eosin_leak" value: { data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } }
+  }
 ]
 parameters [
   { key: "lamina.tolerance" value: { string_value: "0" } },
@@ -110,19 +139,25 @@ parameters [
 def _model() -> onnx.ModelProto:
     graph = _Graph()
     densities = graph.unmix("tiles")
-    graph.candidates(densities[0])
+    haematoxylin = graph.without_leak(densities, "eosin_leak")
+    for scale in (FINE, COARSE):
+        graph.candidates(haematoxylin, scale)
     graph.cells(densities)
+    outputs: dict[str, list[str | int]] = {
+        **{scale.output: ["half_rows", "half_columns"] for scale in (FINE, COARSE)},
+        **{name: ["rows", "columns"] for name in _CELL_OUTPUTS},
+        DENSITIES: [2, "height", "width"],
+    }
     made = helper.make_graph(
         graph.nodes,
         NAME,
-        [helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", "height", "width", 3])],
         [
-            helper.make_tensor_value_info("candidates", TensorProto.FLOAT, ["batch", "core_height", "core_width"]),
-            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "rows", "columns"]) for name in _CELL_OUTPUTS),
-            *(helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", "height", "width"]) for name in _DENSITY_OUTPUTS),
+            helper.make_tensor_value_info("tiles", TensorProto.UINT8, ["batch", "height", "width", 3]),
+            helper.make_tensor_value_info("eosin_leak", TensorProto.FLOAT, ["batch", 1]),
         ],
+        [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", *shape]) for name, shape in outputs.items()],
         list(graph.constants.values()),
-        doc_string="Input: tiles with a halo of 17 px on each side. See docs/slides.md.",
+        doc_string=f"Input: tiles with a halo of {HALO} px on each side, and the slide's leak of eosin. See docs/slides.md.",
     )
     model = helper.make_model(made, producer_name="lamina", opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
     onnx.checker.check_model(model, full_check=True)
@@ -130,7 +165,8 @@ def _model() -> onnx.ModelProto:
 
 
 _CELL_OUTPUTS = ("haematoxylin", "eosin", "sharpness")
-_DENSITY_OUTPUTS = ("haematoxylin_density", "eosin_density")
+# Of each pixel, halo included, and below 0 where a colour is neither stain's: it costs the graph nothing.
+DENSITIES = "densities"
 
 
 class _Graph:
@@ -141,11 +177,12 @@ class _Graph:
         self.constants: dict[str, onnx.TensorProto] = {}
 
     def unmix(self, tiles: str) -> tuple[str, str]:
-        """RGB uint8 [batch, rows, columns, 3] → haematoxylin and eosin in whole steps of 1/256 OD; puts both densities out too."""
-        channels = self._add("Cast", [self._add("Transpose", [tiles], perm=[0, 3, 1, 2])], to=TensorProto.INT32)
-        red, self._green, blue = self._split(channels, 3)
+        """RGB uint8 [batch, rows, columns, 3] → haematoxylin and eosin in whole steps of 1/256 OD, below 0 too; puts both densities out."""
+        channels = self._split(self._add("Transpose", [tiles], perm=[0, 3, 1, 2]), 3)
+        red, green, blue = (self._add("Cast", [channel], to=TensorProto.INT32) for channel in channels)
+        self._green = channels[1]
         # One table for red and green together: a look-up costs more than the multiplication that it saves.
-        pair = self._add("Add", [self._add("Mul", [red, self._constant("levels", np.int32(256))]), self._green])
+        pair = self._add("Add", [self._add("Mul", [red, self._constant("levels", np.int32(256))]), green])
         table = _unmixing_table()
         red_green = (table[0][:, None] + table[1][None, :]).reshape(-1, 2)
         mixed = self._add(
@@ -155,76 +192,84 @@ class _Graph:
                 self._add("Gather", [self._constant("blue_density", table[2]), blue], axis=0),
             ],
         )
-        positive = self._add("Max", [mixed, self._constant("no_density", np.int32(0))])
-        both = self._add("Cast", [self._add("Transpose", [positive], perm=[0, 1, 4, 2, 3])], to=TensorProto.FLOAT)
+        both = self._add("Cast", [self._add("Transpose", [mixed], perm=[0, 1, 4, 2, 3])], to=TensorProto.FLOAT)
         planes = self._add("Squeeze", [both, self._constant("stain_axis", np.array([1], np.int64))])
-        densities = self._add("Mul", [planes, self._constant("fixed_point", np.float32(2.0**-_FIXED_POINT_BITS))])
-        steps = self._add("Round", [self._add("Mul", [densities, self._constant("steps", np.float32(_STEPS))])])
-        clipped = self._add("Min", [steps, self._constant("most_steps", np.float32(_MOST_STEPS))])
-        for plane, name in zip(self._split(densities, 2), _DENSITY_OUTPUTS, strict=True):
-            self._squeeze(plane, name)
-        haematoxylin, eosin = self._split(clipped, 2)
+        unit = self._constant("fixed_point", np.float32(2.0**-_FIXED_POINT_BITS))
+        self.nodes.append(helper.make_node("Mul", [planes, unit], [DENSITIES]))
+        steps = self._add("Round", [self._add("Mul", [DENSITIES, self._constant("steps", np.float32(_STEPS))])])
+        haematoxylin, eosin = self._split(steps, 2)
         return haematoxylin, eosin
 
-    def candidates(self, haematoxylin: str) -> None:
-        """Put out the response at each local maximum of the core, 0 elsewhere."""
-        smooth = self._smooth(haematoxylin)
-        # σ²∇², with the Laplacian over arms of 2 px; 65536 steps a unit of OD.
-        response = self._laplacian(smooth, _ARM)
-        scale = VARIANCE / (_ARM**2 * _STEPS * _STEPS)
-        centre = self._window(response, (RADIUS, -RADIUS - 1), (RADIUS, -RADIUS - 1))
-        density = self._window(smooth, (RADIUS + _ARM, -RADIUS - _ARM - 1), (RADIUS + _ARM, -RADIUS - _ARM - 1))
-        earlier, later = self._neighbours(response)
-        strong = self._add("GreaterOrEqual", [centre, self._constant("least_response", np.float32(np.ceil(LEAST_RESPONSE / scale)))])
-        dense = self._add("GreaterOrEqual", [density, self._constant("least_density", np.float32(LEAST_DENSITY * _STEPS * _STEPS))])
+    def without_leak(self, densities: tuple[str, str], leak: str) -> str:
+        """Haematoxylin less the eosin that leaks into it, pooled, in quarters of a step.
+
+        `leak`: OD of haematoxylin for each OD of eosin, [batch, 1].
+        """
+        haematoxylin, eosin = densities
+        share = self._add("Unsqueeze", [leak, self._constant("pixel_axes", np.array([2, 3], np.int64))])
+        leaked = self._add("Ceil", [self._add("Mul", [eosin, share])])
+        return self._pool(self._clipped(self._add("Sub", [haematoxylin, leaked])), POOLED, POOLED)
+
+    def candidates(self, haematoxylin: str, scale: Scale) -> None:
+        """Put out the response at each local maximum of the core, 0 elsewhere, [batch, rows, columns] of pooled pixels."""
+        spare, radius = HALO // POOLED - scale.halo, scale.radius
+        plane = self._window(haematoxylin, (spare, -spare), (spare, -spare)) if spare else haematoxylin
+        # σ²∇²; 65536 steps a unit of OD.
+        response = self._laplacian(self._smooth(plane, scale.boxes))
+        unit = scale.variance / (_STEPS * _STEPS)
+        centre = self._window(response, (radius, -radius - 1), (radius, -radius - 1))
+        earlier, later = self._neighbours(response, radius)
+        least = self._constant(f"least_of_{scale.output}", np.float32(np.ceil(LEAST_RESPONSE / unit)))
         # Of equal neighbours the first in reading order wins, wherever the tile was cut.
         greatest = self._add("And", [self._add("Greater", [centre, earlier]), self._add("GreaterOrEqual", [centre, later])])
-        chosen = self._add("And", [greatest, self._add("And", [strong, dense])])
-        scores = self._add("Mul", [centre, self._constant("score", np.float32(scale))])
-        self._squeeze(self._add("Where", [chosen, scores, self._constant("none", np.float32(0))]), "candidates")
+        chosen = self._add("And", [greatest, self._add("GreaterOrEqual", [centre, least])])
+        scores = self._add("Mul", [centre, self._constant(f"unit_of_{scale.output}", np.float32(unit))])
+        self._squeeze(self._add("Where", [chosen, scores, self._constant("none", np.float32(0))]), scale.output)
 
     def cells(self, densities: tuple[str, str]) -> None:
         """Put out means over cells of 16 × 16 px of the core: both densities (OD) and the green channel's |Laplacian| (grey levels)."""
         for plane, name in zip(densities, _CELL_OUTPUTS[:2], strict=True):
-            core = self._window(plane, (HALO, -HALO), (HALO, -HALO))
-            self._squeeze(self._add("Mul", [self._mean(core), self._constant("step", np.float32(1 / _STEPS))]), name)
+            core = self._clipped(self._window(plane, (HALO, -HALO), (HALO, -HALO)))
+            self._squeeze(self._add("Mul", [self._pool(core, CELL, CELL), self._constant("step", np.float32(1 / _STEPS))]), name)
         green = self._add("Cast", [self._green], to=TensorProto.FLOAT)
-        edges = self._add("Abs", [self._laplacian(self._window(green, (HALO - 1, 1 - HALO), (HALO - 1, 1 - HALO)), 1)])
-        self._squeeze(self._mean(edges), _CELL_OUTPUTS[2])
+        edges = self._add("Abs", [self._laplacian(self._window(green, (HALO - 1, 1 - HALO), (HALO - 1, 1 - HALO)))])
+        self._squeeze(self._pool(edges, CELL, CELL), _CELL_OUTPUTS[2])
 
-    def _smooth(self, steps: str) -> str:
-        """Three box means. The first two are exact; the third's input and output are cut to whole 1/65536 OD so that it is exact too."""
-        twice = self._box(self._box(steps))
-        whole = self._add("Floor", [self._add("Mul", [twice, self._constant("fine", np.float32(256))])])
-        return self._add("Floor", [self._box(whole)])
+    def _clipped(self, steps: str) -> str:
+        bounds = [self._constant("none", np.float32(0)), self._constant("most_steps", np.float32(_MOST_STEPS))]
+        return self._add("Clip", [steps, *bounds])
 
-    def _box(self, plane: str) -> str:
-        return self._add("AveragePool", [plane], kernel_shape=[_BOX, _BOX])
+    def _smooth(self, steps: str, boxes: tuple[int, ...]) -> str:
+        """Box means. The last one's input and output are cut to whole 1/65536 OD, so that all are exact."""
+        for box in boxes[:-1]:
+            steps = self._pool(steps, box, 1)
+        whole = self._add("Floor", [self._add("Mul", [steps, self._constant("fine", np.float32(_STEPS))])])
+        return self._add("Floor", [self._pool(whole, boxes[-1], 1)])
 
-    def _mean(self, plane: str) -> str:
-        return self._add("AveragePool", [plane], kernel_shape=[CELL, CELL], strides=[CELL, CELL])
+    def _pool(self, plane: str, edge: int, stride: int) -> str:
+        return self._add("AveragePool", [plane], kernel_shape=[edge, edge], strides=[stride, stride])
 
-    def _laplacian(self, plane: str, arm: int) -> str:
-        """The negative Laplacian over four arms: positive where the plane is denser than around."""
-        inner = (arm, -arm)
-        columns = self._add("Add", [self._window(plane, inner, (0, -2 * arm)), self._window(plane, inner, (2 * arm, None))])
-        rows = self._add("Add", [self._window(plane, (0, -2 * arm), inner), self._window(plane, (2 * arm, None), inner)])
+    def _laplacian(self, plane: str) -> str:
+        """The negative Laplacian: positive where the plane is denser than around."""
+        inner = (1, -1)
+        columns = self._add("Add", [self._window(plane, inner, (0, -2)), self._window(plane, inner, (2, None))])
+        rows = self._add("Add", [self._window(plane, (0, -2), inner), self._window(plane, (2, None), inner)])
         centre = self._add("Mul", [self._window(plane, inner, inner), self._constant("arms", np.float32(4))])
         return self._add("Sub", [centre, self._add("Add", [columns, rows])])
 
-    def _neighbours(self, response: str) -> tuple[str, str]:
+    def _neighbours(self, response: str, radius: int) -> tuple[str, str]:
         """The greatest response before each pixel in reading order, and after it, within the radius.
 
         The response has the radius and one px more than the core on its far sides.
         """
-        across = self._add("MaxPool", [response], kernel_shape=[1, 2 * RADIUS + 1])
-        down = self._add("MaxPool", [across], kernel_shape=[RADIUS, 1])
-        above = self._window(down, (0, -RADIUS - 2), (0, -1))
-        below = self._window(down, (RADIUS + 1, -1), (0, -1))
-        row = self._window(response, (RADIUS, -RADIUS - 1), (0, None))
-        beside = self._add("MaxPool", [row], kernel_shape=[1, RADIUS])
-        left = self._window(beside, (0, None), (0, -RADIUS - 2))
-        right = self._window(beside, (0, None), (RADIUS + 1, -1))
+        across = self._add("MaxPool", [response], kernel_shape=[1, 2 * radius + 1])
+        down = self._add("MaxPool", [across], kernel_shape=[radius, 1])
+        above = self._window(down, (0, -radius - 2), (0, -1))
+        below = self._window(down, (radius + 1, -1), (0, -1))
+        row = self._window(response, (radius, -radius - 1), (0, None))
+        beside = self._add("MaxPool", [row], kernel_shape=[1, radius])
+        left = self._window(beside, (0, None), (0, -radius - 2))
+        right = self._window(beside, (0, None), (radius + 1, -1))
         return self._add("Max", [above, left]), self._add("Max", [below, right])
 
     def _window(self, plane: str, rows: tuple[int, int | None], columns: tuple[int, int | None]) -> str:

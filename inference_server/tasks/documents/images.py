@@ -1,9 +1,10 @@
-"""Pages of PNG, JPEG and TIFF files. Pixels are decoded only after the header's sizes were checked."""
+"""Pages of PNG, JPEG, TIFF, WebP and HEIC files. Pixels are decoded only after the header's sizes were checked."""
 
 from __future__ import annotations
 
 import io
 import threading
+from contextlib import suppress
 from typing import Any
 
 import numpy as np
@@ -11,15 +12,26 @@ from PIL import Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.values import Limits, Page
+from inference_server.tasks.documents.values import Limits, Page, TextLayer
 
 # Named one by one: `Image.open` would try every format that it knows, and has size limits of its own.
-_READERS: dict[str, type[ImageFile.ImageFile]] = {"image/png": PngImageFile, "image/jpeg": JpegImageFile, "image/tiff": TiffImageFile}
+_READERS: dict[str, type[ImageFile.ImageFile]] = {
+    "image/png": PngImageFile,
+    "image/jpeg": JpegImageFile,
+    "image/tiff": TiffImageFile,
+    "image/webp": WebPImageFile,
+}
+# Its wheel brings libraries under the LGPL and the GPL, and is therefore an extra of its own.
+with suppress(ImportError):
+    from pillow_heif import HeifImageFile
+
+    _READERS["image/heic"] = HeifImageFile
 
 # What Pillow raises on damaged files, by its plugins and its codecs.
-_DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, OverflowError, Image.DecompressionBombError)
+DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, OverflowError, Image.DecompressionBombError)
 
 
 class ImagePages:
@@ -27,14 +39,18 @@ class ImagePages:
 
     def __init__(self, content: bytes, media_type: str, *, limits: Limits) -> None:
         """Reads the headers only. Raises `InvalidDocument` when they are broken."""
+        if media_type not in _READERS:
+            raise InvalidDocument(
+                "the document is a HEIC image, which this server does not read: install it with the extra lamina[heic], or send a JPEG."
+            )
         self.media_type = media_type
         self._limits = limits
         self._lock = threading.Lock()
         try:
-            self._image = _READERS[media_type](io.BytesIO(content))
-            # Frames of a PNG or JPEG are an animation or a preview.
+            self._image = open_image(content, media_type)
+            # Frames of other formats are an animation or a preview.
             self.page_count = int(getattr(self._image, "n_frames", 1)) if media_type == "image/tiff" else 1
-        except _DAMAGE as error:
+        except DAMAGE as error:
             raise InvalidDocument(f"the {_name(media_type)} file is broken: its header cannot be read. Save or scan it again.") from error
 
     def page(self, index: int) -> Page:
@@ -44,13 +60,16 @@ class ImagePages:
                 if self.page_count > 1:
                     self._image.seek(index)
                 self._check_size(index + 1)
-                return _upright_rgb(self._image)
+                return upright_rgb(self._image)
             except InvalidDocument:
                 raise
-            except _DAMAGE as error:
+            except DAMAGE as error:
                 raise InvalidDocument(
                     f"page {index + 1} cannot be decoded: the {_name(self.media_type)} file is damaged or cut off. Save or scan it again."
                 ) from error
+
+    def text_layer(self, index: int) -> TextLayer | None:
+        """None: an image holds no text of its own."""
 
     def close(self) -> None:
         """Free the file."""
@@ -69,7 +88,13 @@ class ImagePages:
             )
 
 
-def _upright_rgb(image: Image.Image) -> Page:
+def open_image(content: bytes, media_type: str) -> ImageFile.ImageFile:
+    """The image behind its header, not decoded. Raises what Pillow raises on damaged files."""
+    return _READERS[media_type](io.BytesIO(content))
+
+
+def upright_rgb(image: Image.Image) -> Page:
+    """The pixels, turned as EXIF says, on white paper. Raises what Pillow raises on damaged files."""
     upright: Image.Image = ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
         upright = _eight_bits(upright)
@@ -91,4 +116,4 @@ def _eight_bits(image: Image.Image) -> Image.Image:
 
 
 def _name(media_type: str) -> str:
-    return media_type.removeprefix("image/").upper()
+    return {"image/webp": "WebP"}.get(media_type, media_type.removeprefix("image/").upper())

@@ -6,8 +6,8 @@ from typing import Protocol
 
 from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.tasks.documents.images import ImagePages
-from inference_server.tasks.documents.pdf import PdfPages
-from inference_server.tasks.documents.values import Limits, Page
+from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
 
 # pdfium, too, looks for the header in the first kilobyte: some writers put other bytes before it.
 _PDF_HEADER_WITHIN = 1024
@@ -20,6 +20,9 @@ _SIGNATURES = (
     (b"II+\x00", "image/tiff"),
     (b"MM\x00+", "image/tiff"),
 )
+
+# Behind the length of the first box: images of HEVC, one or several.
+_HEIC = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1")
 
 # Formats that people send and that are not read, for a better message.
 _KNOWN_OTHERS = (
@@ -45,6 +48,9 @@ class Pages(Protocol):
 
     def page(self, index: int) -> Page:
         """The page at `index`, from 0, upright. Raises `InvalidDocument` when it cannot be decoded or is too large."""
+
+    def text_layer(self, index: int) -> TextLayer | None:
+        """The text that the file itself has of the page at `index`; None where its format has none. Raises `InvalidDocument`."""
 
     def close(self) -> None:
         """Free the document."""
@@ -91,6 +97,23 @@ def selected_pages(asked: tuple[int, ...], page_count: int, limits: Limits) -> t
     return numbers
 
 
+def text_layer_of(pages: Pages, index: int, mode: TextMode) -> TextLayer | None:
+    """The file's own text of a page where the mode takes it; None where its picture is to be read. Raises `InvalidDocument`; blocks."""
+    if mode is TextMode.OCR:
+        return None
+    try:
+        layer = pages.text_layer(index)
+    except InvalidDocument:
+        if mode is TextMode.AUTO:
+            return None
+        raise
+    if mode is TextMode.LAYER:
+        if layer is None:
+            raise InvalidDocument(f"a {pages.media_type} file has no text of its own. Ask for OCR or AUTO in `text_mode`.")
+        return layer
+    return layer if layer is not None and layer.is_sound else None
+
+
 def media_type_of(content: bytes) -> str:
     """Tell the format by the first bytes. Raises `InvalidDocument`."""
     for signature, media_type in _SIGNATURES:
@@ -98,14 +121,18 @@ def media_type_of(content: bytes) -> str:
             return media_type
     if b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
         return "application/pdf"
-    raise InvalidDocument(f"the document is {_likeness(content)}; expected a PDF, PNG, JPEG or TIFF file. Convert it to one of them.")
+    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
+        return "image/webp"
+    if content[4:12] in _HEIC:
+        return "image/heic"
+    raise InvalidDocument(
+        f"the document is {_likeness(content)}; expected a PDF, PNG, JPEG, TIFF, WebP or HEIC file. Convert it to one of them."
+    )
 
 
 def _likeness(content: bytes) -> str:
-    if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
-        return "a WebP image"
-    if content[4:12] in (b"ftypheic", b"ftypheix", b"ftypmif1", b"ftypavif"):
-        return "a HEIC or AVIF image"
+    if content[4:12] == b"ftypavif":
+        return "an AVIF image"
     for signature, name in _KNOWN_OTHERS:
         if content.startswith(signature):
             return name

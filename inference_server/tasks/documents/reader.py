@@ -7,7 +7,7 @@ import time
 from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -17,10 +17,14 @@ from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
-from inference_server.tasks.documents.pages import Pages, checked_dpi, open_pages, selected_pages
+from inference_server.tasks.documents.key_fields import key_fields
+from inference_server.tasks.documents.outputs.files import OutputFiles
+from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
+from inference_server.tasks.documents.pages import Pages, checked_dpi, open_pages, selected_pages, text_layer_of
+from inference_server.tasks.documents.quality import page_quality
 from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.text import TextModels, TextReader
-from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
+from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode, TextSource
 
 _log = structlog.get_logger()
 
@@ -41,10 +45,14 @@ class DocumentRequest:
     password: str = field(default="", repr=False)
     # Page numbers from 1; empty for all.
     pages: tuple[int, ...] = ()
+    # Where the text of PDF pages is taken from.
+    text_mode: TextMode = TextMode.OCR
+    # Files to make of the pages.
+    formats: tuple[OutputFormat, ...] = ()
 
 
 class DocumentReader:
-    """Reads PDF, PNG, JPEG and TIFF files with a detector and a recogniser of the repository."""
+    """Reads documents with a detector and a recogniser of the repository."""
 
     def __init__(
         self,
@@ -77,8 +85,8 @@ class DocumentReader:
         self._refused = refused
         self._slots = asyncio.Semaphore(most_pages_at_once)
 
-    async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | DocumentSummary, None]:
-        """Yield each page asked for, in order, then the summary. Close the generator to stop the work.
+    async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | FileChunk | DocumentSummary, None]:
+        """Yield each page asked for, in order, after it what it adds to the files, then the summary. Close the generator to stop the work.
 
         A page that cannot be read is yielded with its error. Raises `InvalidDocument` when the document cannot be opened or none of its
         pages could be read, `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
@@ -87,17 +95,25 @@ class DocumentReader:
         content = await self._content(request)
         pages = await self._open(content, request)
         tally = _Tally()
+        files = OutputFiles(request.formats, Original(content=content, media_type=pages.media_type, password=request.password))
         try:
             numbers = selected_pages(request.pages, pages.page_count, self._limits)
-            async with aclosing(self._in_order(pages, numbers, caller, tally)) as results:
+            work = _Work(pages=pages, mode=request.text_mode, until=started + self._limits.most_document_seconds)
+            async with aclosing(self._in_order(work, numbers, caller, tally)) as results:
                 async for result in results:
                     yield result
+                    async with aclosing(files.page(result)) as chunks:
+                        async for chunk in chunks:
+                            yield chunk
+            # Some pages alone may all be broken: whoever asks for the rest of a document, has the others already.
+            if tally.failed == pages.page_count:
+                raise InvalidDocument(tally.first_error)
+            summary = tally.summary(pages, time.monotonic() - started)
+            async with aclosing(files.end(summary)) as chunks:
+                async for chunk in chunks:
+                    yield chunk
         finally:
-            await asyncio.to_thread(pages.close)
-        # Some pages alone may all be broken: whoever asks for the rest of a document, has the others already.
-        if tally.failed == pages.page_count:
-            raise InvalidDocument(tally.first_error)
-        summary = tally.summary(pages, time.monotonic() - started)
+            await asyncio.to_thread(_close, files, pages)
         _log.info(
             "document_read",
             request_id=request.request_id,
@@ -128,13 +144,13 @@ class DocumentReader:
             opening.add_done_callback(_close_in_thread)
             raise
 
-    async def _in_order(self, pages: Pages, numbers: tuple[int, ...], caller: Caller, tally: _Tally) -> AsyncGenerator[PageResult, None]:
+    async def _in_order(self, work: _Work, numbers: tuple[int, ...], caller: Caller, tally: _Tally) -> AsyncGenerator[PageResult, None]:
         waiting = deque(numbers)
         under_way: deque[asyncio.Task[PageResult]] = deque()
         try:
             while waiting or under_way:
                 while waiting and len(under_way) < self._pages_ahead:
-                    under_way.append(asyncio.create_task(self._page(pages, waiting.popleft(), caller, tally)))
+                    under_way.append(asyncio.create_task(self._page(work, waiting.popleft(), caller, tally)))
                 result = await under_way[0]
                 under_way.popleft()
                 tally.count(result)
@@ -144,25 +160,69 @@ class DocumentReader:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _page(self, pages: Pages, number: int, caller: Caller, tally: _Tally) -> PageResult:
+    async def _page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
         async with self._slots:
+            seconds = min(self._limits.most_page_seconds, work.until - time.monotonic())
             try:
-                page = await asyncio.to_thread(pages.page, number - 1)
-            except InvalidDocument as error:
-                if error.limit:
-                    self._refused(error.limit)
-                return PageResult(page_number=number, page_count=pages.page_count, width=0, height=0, error=str(error))
-            reading = await self._text.read(page, caller)
+                async with asyncio.timeout(seconds):
+                    return await self._read_page(work, number, caller, tally)
+            except TimeoutError:
+                error = self._late(number, work)
+            except InvalidDocument as found:
+                error = found
+        if error.limit:
+            self._refused(error.limit)
+        return PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0, error=str(error))
+
+    async def _read_page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
+        result = PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0)
+        layer = await asyncio.to_thread(text_layer_of, work.pages, number - 1, work.mode)
+        if layer is not None:
+            fields = await asyncio.to_thread(key_fields, layer.lines)
+            return replace(result, width=layer.width, height=layer.height, lines=layer.lines, source=TextSource.LAYER, fields=fields)
+        page = await asyncio.to_thread(work.pages.page, number - 1)
+        reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
+        quality = await asyncio.to_thread(page_quality, page, reading.lines)
         height, width = page.shape[:2]
-        return PageResult(
-            page_number=number,
-            page_count=pages.page_count,
+        fields = await asyncio.to_thread(key_fields, reading.lines)
+        return replace(
+            result,
             width=width,
             height=height,
             lines=reading.lines,
+            source=TextSource.OCR,
             rotation_degrees=reading.rotation_degrees,
+            quality=quality,
+            fields=fields,
         )
+
+    def _late(self, number: int, work: _Work) -> InvalidDocument:
+        if time.monotonic() >= work.until:
+            seconds, whole = self._limits.most_document_seconds, "INFERENCE_MAX_DOCUMENT_SECONDS"
+            return InvalidDocument(
+                f"page {number} was not read: the {seconds:g} s of a document are used up. Name fewer in `pages`, or raise {whole}.",
+                limit="document_seconds",
+            )
+        return InvalidDocument(
+            f"page {number} was not read within {self._limits.most_page_seconds:g} s. Try it alone, or raise INFERENCE_MAX_PAGE_SECONDS.",
+            limit="page_seconds",
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Work:
+    """One document that is being read."""
+
+    pages: Pages
+    mode: TextMode
+    # On the clock of `time.monotonic`.
+    until: float
+
+
+def _close(files: OutputFiles, pages: Pages) -> None:
+    files.close()
+    pages.close()
 
 
 def _close_in_thread(opening: asyncio.Future[Pages]) -> None:

@@ -2,17 +2,20 @@
 
 from __future__ import annotations
 
+import csv
+import io
 import json
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.errors import InvalidInput
 
-DOCUMENTS = (".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff")
+DOCUMENTS = (".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".heic")
 TRUTHS = (".csv", ".json", ".txt")
 _COORDINATES = 8
-_EXPECTED_JSON = 'a list of {"text": …}, {"text": …}, or {"pages": [{"lines": [{"text": …}]}]}'
+_EXPECTED_JSON = 'a list of {"text": …}, {"text": …}, {"lines": […]}, {"words": […]}, or {"pages": [{"lines": [{"text": …}]}]}'
+_MOST_PAGES = 100_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -56,12 +59,38 @@ def _known(document: Path, truth: Path) -> KnownDocument:
     if truth.suffix == ".txt":
         return KnownDocument(path=document, texts=(content,), is_by_page=False)
     if truth.suffix == ".csv":
-        return KnownDocument(path=document, texts=("\n".join(_lines_of_boxes(content, truth)),), is_by_page=False)
+        texts, is_by_page = _texts_of_csv(content, truth)
+        return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
     try:
         texts, is_by_page = _texts_of_json(json.loads(content))
     except (ValueError, KeyError, TypeError) as error:
         raise InvalidInput(f"{truth} does not hold a text as it is known here; expected JSON: {_EXPECTED_JSON}.") from error
     return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
+
+
+def _texts_of_csv(content: str, truth: Path) -> tuple[tuple[str, ...], bool]:
+    """A table with a column `text`, and maybe one `page`; or boxes, without names of columns."""
+    rows = csv.reader(io.StringIO(content))
+    names = [name.strip().lower() for name in next(rows, [])]
+    if "text" not in names:
+        return ("\n".join(_lines_of_boxes(content, truth)),), False
+    text, page = names.index("text"), names.index("page") if "page" in names else None
+    pages: dict[int, list[str]] = {}
+    for row in filter(None, rows):
+        if len(row) <= text:
+            raise InvalidInput(f"{truth}, line {rows.line_num}: has no {text + 1} columns; expected a row of {', '.join(names)}.")
+        pages.setdefault(_page_number(row, page, f"{truth}, line {rows.line_num}"), []).append(row[text])
+    numbers = range(1, max(pages, default=1) + 1)
+    return tuple("\n".join(pages.get(number, ())) for number in numbers), page is not None
+
+
+def _page_number(row: Sequence[str], column: int | None, where: str) -> int:
+    if column is None:
+        return 1
+    told = row[column].strip() if column < len(row) else ""
+    if not (told.isdecimal() and 1 <= int(told) <= _MOST_PAGES):
+        raise InvalidInput(f"{where}: the page is {told!r}; expected a number from 1 on.")
+    return int(told)
 
 
 def _lines_of_boxes(content: str, truth: Path) -> Iterator[str]:
@@ -82,16 +111,19 @@ def _lines_of_boxes(content: str, truth: Path) -> Iterator[str]:
 def _texts_of_json(value: object) -> tuple[tuple[str, ...], bool]:
     match value:
         case {"pages": list(pages)} if pages:
-            return tuple(_joined(page["lines"]) for page in pages), True
-        case {"text": str(text)}:
-            return (text,), False
-        case list(parts):
-            return (_joined(parts),), False
+            return tuple(map(_text_of, pages)), True
+        case dict() | list():
+            return (_text_of(value),), False
     raise TypeError
 
 
-def _joined(parts: list[object]) -> str:
-    texts = [part["text"] if isinstance(part, dict) else None for part in parts]
-    if not all(isinstance(text, str) for text in texts):
-        raise TypeError
-    return "\n".join(map(str, texts))
+def _text_of(value: object) -> str:
+    """Of a page, a line or a word: its text, else that of its lines or words (`form`: those of FUNSD's files)."""
+    match value:
+        case str(text) | {"text": str(text)}:
+            return text
+        case {"lines": list(parts)} | {"form": list(parts)} | list(parts):
+            return "\n".join(map(_text_of, parts))
+        case {"words": list(parts)}:
+            return " ".join(map(_text_of, parts))
+    raise TypeError

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from enum import StrEnum
 
 import numpy as np
 from numpy.typing import NDArray
@@ -26,6 +27,27 @@ class Limits:
     highest_dpi: int = 600
     # Dots per inch at which PDF pages are rendered when the request does not say.
     default_dpi: int = 200
+    # Wall time of one page, from its turn on, and of a whole document, in seconds.
+    most_page_seconds: float = 120.0
+    most_document_seconds: float = 3600.0
+
+
+class TextMode(StrEnum):
+    """Where the text of a PDF page is to be taken from."""
+
+    # What its picture shows.
+    OCR = "ocr"
+    # What the file itself says.
+    LAYER = "layer"
+    # The file's own text where it is sound, else what the picture shows.
+    AUTO = "auto"
+
+
+class TextSource(StrEnum):
+    """Where the text of a page was taken from."""
+
+    OCR = "ocr"
+    LAYER = "layer"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,6 +73,45 @@ class Line:
 
 
 @dataclass(frozen=True, kw_only=True)
+class KeyField:
+    """A label of a page, and its value."""
+
+    # Without its colon.
+    label: str
+    value: str
+    # Of the value's words, by their length, 0 to 1.
+    confidence: float
+    # Of the value.
+    polygon: Quad
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextLayer:
+    """What a PDF page says of itself, in pixels of the picture that it would give."""
+
+    # In reading order.
+    lines: tuple[Line, ...]
+    width: int
+    height: int
+    # Whether it is likely all of the page's text, and right.
+    is_sound: bool
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageQuality:
+    """How good the picture of a page is."""
+
+    # Variance of the Laplacian of the lines, each at one height and with its own contrast as 1; None without lines.
+    sharpness: float | None
+    # Share of the area of the text that is burnt out, although the paper is not, 0 to 1.
+    glare: float
+    # Median of the lines, in pixels; 0 without lines.
+    text_height: float
+    # Median over the lines of paper less ink, 0 to 1; 0 without lines.
+    contrast: float
+
+
+@dataclass(frozen=True, kw_only=True)
 class PageResult:
     """What was read on one page."""
 
@@ -67,6 +128,12 @@ class PageResult:
     rotation_degrees: int = 0
     # Why the page could not be read; empty when it was.
     error: str = ""
+    # Where the text was taken from; None when the page could not be read.
+    source: TextSource | None = None
+    # None where no picture was made.
+    quality: PageQuality | None = None
+    # In reading order.
+    fields: tuple[KeyField, ...] = ()
 
     @property
     def text(self) -> str:

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import structlog
 
-from inference_server.errors import InferenceError, InvalidCatalogue, InvalidInput, NotFound, Unavailable
+from inference_server.errors import InferenceError, InvalidCatalogue, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.labs.aliases import Alias, AliasMemory
 from inference_server.tasks.labs.catalogue import FOLDER, Catalogue, load_catalogue
@@ -19,36 +20,24 @@ from inference_server.tasks.labs.categorise import Categoriser
 from inference_server.tasks.labs.embed import Embedder, Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.importing import DEFAULT_MODEL
-from inference_server.tasks.labs.match import Candidate, Match, Matcher, MatchSettings, Status
+from inference_server.tasks.labs.limits import Limits, check_locale
+from inference_server.tasks.labs.match import AT_ONCE, Candidate, Match, Matcher, MatchSettings, Status
+from inference_server.tasks.labs.meanings import Meanings
 from inference_server.tasks.labs.normalise import PrintedTest
 from inference_server.tasks.labs.ranking import best_ranking
 from inference_server.tasks.labs.results import LabResult, lab_result
 from inference_server.tasks.labs.retrieve import Query
 from inference_server.tasks.labs.vectors import embedded_names
 
+_Done = TypeVar("_Done")
 _log = structlog.get_logger()
 # Reviewed names are embedded behind every client.
 _CALLER = Caller(client="reviewed names", priority=1_000)
 _DEFAULT_CANDIDATES = 5
 _DEFAULT_HITS = 10
-_OLDEST = 150
 ALIASES = "aliases.jsonl"
 # A ranker that was trained on the repository's own catalogue.
 RANKER = "ranker.json"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Limits:
-    """What one request may hold."""
-
-    # Tests, texts or aliases of one request.
-    most_items: int = 1_000
-    # Characters of a test's name or of any other of its texts.
-    most_characters: int = 300
-    # Characters of a text to embed; what the model does not take is cut.
-    most_embedded_characters: int = 20_000
-    # Candidates for one test, or hits of a search.
-    most_candidates: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +66,7 @@ class Classified:
 class _Ready:
     catalogue: Catalogue
     matcher: Matcher
+    meanings: Meanings
     categoriser: Categoriser
 
 
@@ -102,8 +92,9 @@ class LabClassifier:
         self._ready: _Ready | None = None
         self._starting = asyncio.Lock()
         self._remembering = asyncio.Lock()
+        self._turn = asyncio.Lock()
         # Embedded meanings of the reviewed names.
-        self._meanings: dict[str, Vectors] = {}
+        self._reviewed: dict[str, Vectors] = {}
         self._absence = "the catalogue of lab tests is loading"
 
     @property
@@ -123,23 +114,19 @@ class LabClassifier:
 
         Raises `InvalidInput`, and what `Inference` raises.
         """
-        self._check_tests(tests)
-        _check_locale(locale)
-        wanted = self._check_count(top, _DEFAULT_CANDIDATES)
+        self._limits.check_tests(tests)
+        check_locale(locale)
+        wanted = self._limits.candidates(top, _DEFAULT_CANDIDATES)
         ready = await self._prepared()
-        queries = await asyncio.to_thread(lambda: [ready.matcher.read(test) for test in tests])
-        # The same name is printed again and again: each is embedded once.
-        meanings = list(dict.fromkeys(query.meaning for query in queries))
-        vectors, facts = await self._embedder.embed(meanings, model=self._model, caller=caller)
-        place = {meaning: number for number, meaning in enumerate(meanings)}
-        rows = vectors[[place[query.meaning] for query in queries]]
-        found = await asyncio.to_thread(_classified, ready, queries, rows, wanted, locale)
-        return Classified(tests=found, model=f"{facts.name}:{facts.version}", catalogue=ready.catalogue.version)
+        queries = await self._in_turns(len(tests), lambda some: [ready.matcher.read(test) for test in tests[some]])
+        vectors, facts = await ready.meanings.embed([query.meaning for query in queries], caller)
+        found = await self._in_turns(len(queries), lambda some: _classified(ready, queries[some], vectors[some], wanted, locale))
+        return Classified(tests=tuple(found), model=f"{facts.name}:{facts.version}", catalogue=ready.catalogue.version)
 
     async def search(self, query: str, *, limit: int = 0, caller: Caller) -> tuple[Candidate, ...]:
         """Codes that fit a free text, best first; `limit` of them, 0 for 10. Raises `InvalidInput`, and what `Inference` raises."""
-        hits = self._check_count(limit, _DEFAULT_HITS)
-        self._check_query(query)
+        hits = self._limits.candidates(limit, _DEFAULT_HITS)
+        self._limits.check_query(query)
         found = await self.classify([PrintedTest(name=query)], top=hits, caller=caller)
         return found.tests[0].match.candidates
 
@@ -154,7 +141,7 @@ class LabClassifier:
 
     async def upsert_aliases(self, aliases: Sequence[Alias]) -> tuple[int, int]:
         """Remember reviewed names for good: counts of new ones and of changed ones. Raises `InvalidInput`, `NotFound`, `Unavailable`."""
-        self._check_items(len(aliases), "aliases")
+        self._limits.check_items(len(aliases), "aliases")
         ready = await self._prepared()
         unknown = [alias.code for alias in aliases if not ready.catalogue.current(alias.code)]
         if unknown:
@@ -166,7 +153,7 @@ class LabClassifier:
         async with self._remembering:
             counts = await asyncio.to_thread(self._memory().upsert, decided)
             if any(counts):
-                await self._remember(ready.matcher)
+                await self._remember(ready)
         return counts
 
     async def review_with(self, memory: AliasMemory) -> None:
@@ -174,22 +161,24 @@ class LabClassifier:
         ready = await self._prepared()
         async with self._remembering:
             self._aliases = memory
-            await self._remember(ready.matcher)
+            await self._remember(ready)
 
     async def embed(self, texts: Sequence[str], *, model: str = "", caller: Caller) -> tuple[Vectors, str]:
         """One L2-normalised row for each text, and the model as name:version. Raises `InvalidInput`, and what `Inference` raises."""
-        self._check_items(len(texts), "texts")
-        blank = next((number for number, text in enumerate(texts) if not text.strip()), None)
-        if blank is not None:
-            raise InvalidInput(f"text {blank} (counted from 0) is blank; expected a text with words in it. Leave it out.")
-        longest = max(map(len, texts))
-        if longest > self._limits.most_embedded_characters:
-            raise InvalidInput(
-                f"a text has {longest} characters; at most {self._limits.most_embedded_characters} are accepted. Cut it into parts.",
-                limit="text_characters",
-            )
+        self._limits.check_embedded(texts)
         vectors, facts = await self._embedder.embed(texts, model=model or self._model, caller=caller)
         return vectors, f"{facts.name}:{facts.version}"
+
+    async def _in_turns(self, count: int, work: Callable[[slice], Sequence[_Done]]) -> list[_Done]:
+        """Work on so many tests in a thread, a few at a time, in turns with other requests.
+
+        One thread at a time: it holds the interpreter's lock nearly always, and two of them wait for each other at each array.
+        """
+        done: list[_Done] = []
+        for start in range(0, count, AT_ONCE):
+            async with self._turn:
+                done += await asyncio.to_thread(work, slice(start, start + AT_ONCE))
+        return done
 
     async def _prepared(self) -> _Ready:
         """What a request needs. A damaged catalogue or a missing model is no fault of the caller's, who may try again once it is mended."""
@@ -232,74 +221,33 @@ class LabClassifier:
             ranker=ranker,
             seconds=round(time.monotonic() - started, 3),
         )
-        matcher = Matcher(catalogue, memory, np.ascontiguousarray(vectors), self._settings, ranking)
-        await self._remember(matcher)
-        return _Ready(catalogue=catalogue, matcher=matcher, categoriser=Categoriser(catalogue.entries))
+        ready = _Ready(
+            catalogue=catalogue,
+            matcher=Matcher(catalogue, memory, vectors, self._settings, ranking),
+            meanings=Meanings(self._embedder, self._model, catalogue.names.meanings, vectors),
+            categoriser=Categoriser(catalogue.entries),
+        )
+        await self._remember(ready)
+        return ready
 
-    async def _remember(self, matcher: Matcher) -> None:
+    async def _remember(self, ready: _Ready) -> None:
         """Let the matcher know the reviewed names as they are now, each embedded once."""
         names = self._memory().all()
-        meanings = await asyncio.to_thread(lambda: [matcher.read(PrintedTest(name=alias.name)).meaning for alias in names])
-        missing = list(dict.fromkeys(meaning for meaning in meanings if meaning not in self._meanings))
+        meanings = await asyncio.to_thread(lambda: [ready.matcher.read(PrintedTest(name=alias.name)).meaning for alias in names])
+        missing = list(dict.fromkeys(meaning for meaning in meanings if meaning not in self._reviewed))
         if missing:
-            rows, _ = await self._embedder.embed(missing, model=self._model, caller=_CALLER)
-            self._meanings.update(zip(missing, rows, strict=True))
-        vectors = np.stack([self._meanings[meaning] for meaning in meanings]) if meanings else None
-        await asyncio.to_thread(matcher.remember, self._memory(), vectors)
+            rows, _ = await ready.meanings.embed(missing, _CALLER)
+            self._reviewed.update(zip(missing, rows, strict=True))
+        vectors = np.stack([self._reviewed[meaning] for meaning in meanings]) if meanings else None
+        await asyncio.to_thread(ready.matcher.remember, self._memory(), vectors)
 
     def _memory(self) -> AliasMemory:
         if self._aliases is None:
             self._aliases = AliasMemory(self._models / FOLDER / ALIASES)
         return self._aliases
 
-    def _check_tests(self, tests: Sequence[PrintedTest]) -> None:
-        self._check_items(len(tests), "tests")
-        for number, test in enumerate(tests):
-            if not test.name.strip():
-                raise InvalidInput(f"test {number} has no name; expected the name that the laboratory printed.")
-            if test.sex not in ("", "male", "female"):
-                raise InvalidInput(f"test {number} has the sex {test.sex!r}; expected male, female, or nothing when it is not known.")
-            if test.age is not None and not 0 <= test.age <= _OLDEST:
-                raise InvalidInput(f"test {number} has the age {test.age} years; expected 0 to {_OLDEST}, or nothing when it is not known.")
-            longest = max(len(text) for text in (test.name, test.value, test.unit, test.specimen, test.reference_range, test.heading))
-            if longest > self._limits.most_characters:
-                raise InvalidInput(
-                    f"test {number} has a text of {longest} characters; at most {self._limits.most_characters} are accepted.",
-                    limit="lab_characters",
-                )
 
-    def _check_query(self, query: str) -> None:
-        if not query.strip():
-            raise InvalidInput("the query is empty; expected the name of a test, or words of it.")
-        if len(query) > self._limits.most_characters:
-            raise InvalidInput(
-                f"the query has {len(query)} characters; at most {self._limits.most_characters} are accepted.", limit="lab_characters"
-            )
-
-    def _check_items(self, count: int, kind: str) -> None:
-        if not count:
-            raise InvalidInput(f"the request has no {kind}; expected 1 to {self._limits.most_items}.")
-        if count > self._limits.most_items:
-            raise InvalidInput(
-                f"the request has {count} {kind}; expected 1 to {self._limits.most_items}. Send them in several requests.",
-                limit="lab_tests",
-            )
-
-    def _check_count(self, wanted: int, default: int) -> int:
-        if not 0 <= wanted <= self._limits.most_candidates:
-            raise InvalidInput(
-                f"{wanted} candidates are asked for; expected 0 (for {default}) to {self._limits.most_candidates}.",
-                limit="candidates" if wanted > 0 else "",
-            )
-        return wanted or default
-
-
-def _check_locale(locale: str) -> None:
-    if locale not in ("", "id", "en"):
-        raise InvalidInput(f"there is no locale {locale!r}; expected id, en, or nothing to guess by unit and range.")
-
-
-def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: int, locale: str) -> tuple[Classification, ...]:
+def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: int, locale: str) -> list[Classification]:
     found = []
     for query, match in zip(queries, ready.matcher.match(queries, vectors, top), strict=True):
         category, confidence = ready.categoriser.categorise(query, match)
@@ -307,4 +255,4 @@ def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: 
         code, component = (believed.code, believed.component) if believed else ("", "")
         result = lab_result(query.test, code=code, component=component, locale=locale)
         found.append(Classification(category=category, category_confidence=confidence, match=match, result=result))
-    return tuple(found)
+    return found

@@ -20,7 +20,7 @@ from inference_server.tasks.labs.rerank import Features, column
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
 
 # Queries whose likeness with every name is held at once.
-_AT_ONCE = 32
+AT_ONCE = 32
 # Candidates that reviewed names are weighed against.
 _COMPARED = 10
 # From these on, a likeness is worth telling.
@@ -110,9 +110,9 @@ class Matcher:
     def match(self, queries: Sequence[Query], vectors: Vectors, top: int) -> list[Match]:
         """Match each query. `vectors`: the embedded meanings of the queries; `top`: candidates wanted."""
         matches = []
-        for start in range(0, len(queries), _AT_ONCE):
-            rows = vectors[start : start + _AT_ONCE]
-            some = zip(queries[start : start + _AT_ONCE], rows, self._retriever.meanings(rows), strict=True)
+        for start in range(0, len(queries), AT_ONCE):
+            rows = vectors[start : start + AT_ONCE]
+            some = zip(queries[start : start + AT_ONCE], rows, self._retriever.meanings(rows), strict=True)
             matches += [self._match(query, row, self._retriever.retrieve(query, meaning), top) for query, row, meaning in some]
         return matches
 

@@ -6,19 +6,22 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import structlog
 
+from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
-from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.slides import artifacts, checkpoints, he_baseline, manifest, report
-from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
+from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report
+from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.events import EventStream, Pulse
-from inference_server.tasks.slides.findings import AnalysisPlan, Findings, TileAnalysis
+from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
+from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
+from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
 from inference_server.tasks.slides.survey import Slide, outline
 from inference_server.tasks.slides.table import TileRows
@@ -41,16 +44,19 @@ _SILENCE_SECONDS = 20.0
 class SlideAnalyzer:
     """Analyses slides with the models of a repository."""
 
-    def __init__(self, *, inference: Inference, storage: Storage, models: Path, limits: SlideLimits | None = None) -> None:
-        """`models`: the repository's folder, where the manifests of tile models lie."""
+    def __init__(
+        self, *, inference: Inference, storage: Storage, models: Path, limits: SlideLimits | None = None, staging: Staging | None = None
+    ) -> None:
+        """`models`: the repository's folder, where the manifests of tile models lie; `staging`: copies of remote slides."""
         self._inference = inference
         self._storage = storage
-        self._models = models
+        self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
+        self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
 
     async def info(self, slide_uri: str) -> SlideFacts:
         """What a slide is, from its headers. Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `Unavailable`."""
-        async with open_slide(self._storage, slide_uri, self._limits) as reader:
+        async with open_slide(self._storage, slide_uri, self._limits, self._staging) as reader:
             return reader.facts
 
     def analyze(self, request: AnalysisRequest, caller: Caller) -> AsyncGenerator[Event]:
@@ -64,7 +70,7 @@ class SlideAnalyzer:
     async def analyze_tiles(self, analysis: str, tiles: Sequence[ClientTile], mpp: float, caller: Caller) -> tuple[list[TileFindings], str]:
         """Run a tile model on pixels that the client holds: findings in the order of the tiles, and the model as name:version."""
         name = analysis or he_baseline.NAME
-        classifier = None if name == he_baseline.NAME else await self._classifier(name)
+        classifier = None if name == he_baseline.NAME else await self._analyses.classifier(name)
         return await analyze_client_tiles(self._inference, tiles, mpp, classifier=classifier, limits=self._limits, caller=caller)
 
     async def _run(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> None:
@@ -89,32 +95,38 @@ class SlideAnalyzer:
 
     async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
-        plan, classifier = await self._plan(request)
+        _check_share(request)
+        prepared = await self._analyses.prepare(request.analysis, request.tile_size)
+        names = artifacts.chosen(request.artifacts, prepared.plan)
         if request.output_uri:
-            for name in artifacts.MEDIA_TYPES:
+            for name in names:
                 await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
         await emit(Progress(stage="opening"))
-        async with open_slide(self._storage, request.slide_uri, self._limits) as reader:
-            run, journal = await (await self._runs(reader, request, plan, classifier, emit)).begin()
+        async with open_slide(self._storage, request.slide_uri, self._limits, self._staging) as opened:
+            reader = with_managed_colours(opened) if request.apply_icc_profile else opened
+            names = artifacts.fitting(names, request.artifacts, reader.facts)
+            run, journal = await (await self._runs(reader, request, prepared, emit)).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
             ran = await compute(
                 run, journal, inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, emit=emit
             )
+            if not request.share.whole:
+                return _result(run, ran, started)
+            if isinstance(run.analysis, Concluding):
+                await run.analysis.conclude(self._inference, caller)
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
-            return await self._deliver(request, run, ran, emit, started)
+            return await self._deliver(request, names, run, ran, emit, started)
 
-    async def _runs(
-        self, reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, classifier: TileClassifier | None, emit: Emit
-    ) -> Runs:
+    async def _runs(self, reader: SlideReader, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
+        plan = prepared.plan
         outlined = outline(reader, request, plan, self._limits)
-        settings = {"mpp": request.mpp, **(classifier.manifest.model_dump() if classifier else {})}
         fingerprint = checkpoints.fingerprint(
             slide=await self._storage.open(request.slide_uri),
             plan=plan,
             mpp=outlined.mpp,
             model=self._inference.facts(plan.model),
-            settings=settings,
+            settings={"mpp": request.mpp, "icc_profile": request.apply_icc_profile, **prepared.settings},
         )
         return Runs(
             storage=self._storage,
@@ -122,59 +134,59 @@ class SlideAnalyzer:
             outlined=outlined,
             plan=plan,
             fingerprint=fingerprint,
-            analysis_of=lambda slide: _analysis(slide, plan, classifier),
+            analysis_of=prepared.begin,
             emit=emit,
         )
 
-    async def _plan(self, request: AnalysisRequest) -> tuple[AnalysisPlan, TileClassifier | None]:
-        name = request.analysis or he_baseline.NAME
-        if name == he_baseline.NAME:
-            builtin_facts(self._inference, name)
-            return he_baseline.plan_of(request.tile_size), None
-        classifier = await self._classifier(name)
-        return classifier.plan(request.tile_size), classifier
-
-    async def _classifier(self, name: str) -> TileClassifier:
-        described = await asyncio.to_thread(manifest.read, self._models, name)
-        return TileClassifier(manifest=described, facts=self._inference.facts(name))
-
-    async def _deliver(self, request: AnalysisRequest, run: Run, ran: Ran, emit: Emit, started: float) -> AnalysisResult:
-        slide, plan = run.slide, run.analysis.plan
-        contents = await self._contents(request, run, ran)
+    async def _deliver(
+        self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran, emit: Emit, started: float
+    ) -> AnalysisResult:
+        contents = await self._contents(request, names, run, ran)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
             folder = Path(name)
-            await asyncio.to_thread(artifacts.make, folder, contents)
-            delivered = await artifacts.deliver(folder, storage=self._storage, output_uri=request.output_uri, stream=emit)
-        return AnalysisResult(
-            analysis=plan.model,
-            model=f"{plan.model}:{ran.version}",
-            engine=ran.engine,
-            report_json=contents.report,
-            artifacts=delivered,
-            facts=slide.facts,
-            tiles_analyzed=run.tiles_total,
-            tiles_skipped=len(slide.regions.unreadable),
-            duration_seconds=time.monotonic() - started,
-            tiles_resumed=run.tiles_resumed,
-            resume_refused=run.refused,
-        )
+            await asyncio.to_thread(artifacts.make, folder, contents, names)
+            delivered = await artifacts.deliver(folder, names, storage=self._storage, output_uri=request.output_uri, stream=emit)
+        return replace(_result(run, ran, started), report_json=contents.report, artifacts=delivered)
 
-    async def _contents(self, request: AnalysisRequest, run: Run, ran: Ran) -> artifacts.Contents:
+    async def _contents(self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran) -> artifacts.Contents:
         slide, plan = run.slide, run.analysis.plan
         findings = await asyncio.to_thread(run.analysis.findings)
         return artifacts.Contents(
             findings=findings,
             picture=await artifacts.thumbnail(slide.regions, slide.grid, slide.cells, plan.cell),
             report=_report(request, slide, plan, ran, findings),
-            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts),
-            about={"analysis": plan.model, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
+            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue),
+            about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
+            mpp=slide.mpp,
+            dicom_header=await dicom_annotations.header(self._storage, request.slide_uri) if dicom_annotations.FILE in names else b"",
+            wanted=request.artifacts,
         )
 
 
-def _analysis(slide: Slide, plan: AnalysisPlan, classifier: TileClassifier | None) -> TileAnalysis:
-    if classifier is None:
-        return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue)
-    return SlideClassification(classifier=classifier, plan=plan, grid=slide.grid, tissue=slide.tissue)
+def _check_share(request: AnalysisRequest) -> None:
+    share = request.share
+    if not 0 <= share.index < share.count:
+        raise InvalidInput(f"share is {share.index} of {share.count}; expected an index from 0 up to one less than count.")
+    if not share.whole and not request.checkpoints:
+        raise InvalidInput("a share of a slide makes nothing but parts of checkpoints; ask for checkpoints with it.")
+
+
+def _result(run: Run, ran: Ran, started: float) -> AnalysisResult:
+    """Without a report and artifacts, as of a share."""
+    plan = run.analysis.plan
+    return AnalysisResult(
+        analysis=plan.name,
+        model=f"{plan.model}:{ran.version}",
+        engine=ran.engine,
+        report_json="",
+        artifacts=(),
+        facts=run.slide.facts,
+        tiles_analyzed=run.tiles_total,
+        tiles_skipped=len(run.slide.regions.unreadable),
+        duration_seconds=time.monotonic() - started,
+        tiles_resumed=run.tiles_resumed,
+        resume_refused=run.refused,
+    )
 
 
 def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, findings: Findings) -> str:

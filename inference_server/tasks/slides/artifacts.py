@@ -4,30 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import structlog
 from PIL import Image
 
+from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
-from inference_server.tasks.slides import geojson, rendering, table
-from inference_server.tasks.slides.findings import Findings
+from inference_server.tasks.slides import dicom_annotations, geojson, ome_tiff, rendering, table
+from inference_server.tasks.slides.findings import AnalysisPlan, Findings
 from inference_server.tasks.slides.grid import Grid, coarser
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tissue import scan
-from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels
+from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels, SlideFacts
 
+_log = structlog.get_logger()
 CHUNK_BYTES = 256 * 1024
 _LARGEST_THUMBNAIL = 2048
-MEDIA_TYPES = {
-    "analysis.json": "application/json",
-    "heatmap.png": "image/png",
-    "overlay.png": "image/png",
-    "detections.geojson.gz": geojson.MEDIA_TYPE,
-    table.FILE: table.MEDIA_TYPE,
-}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,33 +60,138 @@ class Contents:
     rows: table.TileRows
     # What the table says of itself.
     about: Mapping[str, str]
+    # Micrometres per pixel of level 0 along x and y.
+    mpp: tuple[float, float]
+    # What stands before the pixels of a DICOM slide; empty where it is not needed.
+    dicom_header: bytes = b""
+    # The artifacts that were asked for by name.
+    wanted: Sequence[str] = ()
+
+    @property
+    def placement(self) -> ome_tiff.Placement:
+        """How pictures lie on the slide."""
+        facts = self.rows.facts
+        return ome_tiff.Placement(mpp=self.mpp, bounds=(float(facts.bounds_x), float(facts.bounds_y)))
 
 
-def make(folder: Path, contents: Contents) -> None:
-    """Write all files of an analysis into a folder; blocks."""
-    findings, picture, facts = contents.findings, contents.picture, contents.rows.facts
-    (folder / "analysis.json").write_text(contents.report, encoding="utf-8")
-    (folder / "heatmap.png").write_bytes(rendering.heatmap(findings.heat))
-    drawn = rendering.overlay(picture.pixels, picture.scale, picture.mpp, findings.heat, findings.points)
-    (folder / "overlay.png").write_bytes(drawn)
-    geojson.write(folder / "detections.geojson.gz", findings.shapes, offset=(float(facts.bounds_x), float(facts.bounds_y)))
-    table.write(folder / table.FILE, contents.rows, findings, about=contents.about)
+@dataclass(frozen=True, kw_only=True)
+class _File:
+    """One kind of file."""
+
+    media_type: str
+    # Writes it; blocks.
+    write: Callable[[Path, Contents], None]
+
+
+def _write_report(path: Path, contents: Contents) -> None:
+    path.write_text(contents.report, encoding="utf-8")
+
+
+def _write_heatmap(path: Path, contents: Contents) -> None:
+    path.write_bytes(rendering.heatmap(contents.findings.heat))
+
+
+def _write_overlay(path: Path, contents: Contents) -> None:
+    picture, findings = contents.picture, contents.findings
+    path.write_bytes(rendering.overlay(picture.pixels, picture.scale, picture.mpp, findings.heat, findings.points))
+
+
+def _write_pyramid(path: Path, contents: Contents) -> None:
+    ome_tiff.write_heat(path, contents.findings.heat, contents.placement)
+
+
+def _write_features(path: Path, contents: Contents) -> None:
+    geojson.write(path, contents.findings.shapes(), offset=contents.placement.bounds)
+
+
+def _write_table(path: Path, contents: Contents) -> None:
+    table.write(path, contents.rows, contents.findings, about=contents.about)
+
+
+def _write_vectors(path: Path, contents: Contents) -> None:
+    if contents.findings.vectors is not None:
+        table.write_vectors(path, contents.rows, contents.findings.vectors, about=contents.about)
+
+
+def _write_mask(path: Path, contents: Contents) -> None:
+    if contents.findings.labels is not None:
+        ome_tiff.write_labels(path, contents.findings.labels, contents.placement)
+
+
+def _write_annotations(path: Path, contents: Contents) -> None:
+    facts = contents.rows.facts
+    try:
+        dicom_annotations.write(path, contents.findings.shapes(), source=contents.dicom_header, facts=facts, about=contents.about)
+    except InvalidSlide as error:
+        # An odd header must not cost an analysis that did well without.
+        if dicom_annotations.FILE in contents.wanted:
+            raise
+        _log.warning("annotations_left_out", reason=str(error))
+
+
+_REPORT = "analysis.json"
+# In the order in which they are told; the first is always made.
+_FILES = {
+    _REPORT: _File(media_type="application/json", write=_write_report),
+    "heatmap.png": _File(media_type="image/png", write=_write_heatmap),
+    "heatmap.ome.tiff": _File(media_type=ome_tiff.MEDIA_TYPE, write=_write_pyramid),
+    "overlay.png": _File(media_type="image/png", write=_write_overlay),
+    "detections.geojson.gz": _File(media_type=geojson.MEDIA_TYPE, write=_write_features),
+    table.FILE: _File(media_type=table.MEDIA_TYPE, write=_write_table),
+    table.VECTORS_FILE: _File(media_type=table.MEDIA_TYPE, write=_write_vectors),
+    ome_tiff.MASK_FILE: _File(media_type=ome_tiff.MEDIA_TYPE, write=_write_mask),
+    dicom_annotations.FILE: _File(media_type=dicom_annotations.MEDIA_TYPE, write=_write_annotations),
+}
+# Made by those analyses only that name them.
+_EXTRAS = frozenset({table.VECTORS_FILE, ome_tiff.MASK_FILE})
+
+
+def chosen(wanted: Sequence[str], plan: AnalysisPlan) -> tuple[str, ...]:
+    """The files that an analysis makes of those wanted, all where none is named. Raises `InvalidInput` for one that there is not."""
+    offered = [name for name in _FILES if name not in _EXTRAS or name in plan.extras]
+    unknown = [name for name in wanted if name not in offered]
+    if unknown:
+        raise InvalidInput(f"{plan.name} makes no artifact called {', '.join(unknown)}; it makes: {', '.join(offered)}.")
+    if dicom_annotations.FILE in wanted and not dicom_annotations.installed():
+        raise InvalidInput(
+            f"{dicom_annotations.FILE} needs the server's extra {dicom_annotations.EXTRA}, which is not installed. "
+            f"Install lamina[{dicom_annotations.EXTRA}], or leave it out of the artifacts."
+        )
+    return tuple(name for name in offered if not wanted or name in wanted or name == _REPORT)
+
+
+def fitting(names: Sequence[str], wanted: Sequence[str], facts: SlideFacts) -> tuple[str, ...]:
+    """Of the files that were chosen, those that a slide can have. Raises `InvalidInput` for one that was wanted by name."""
+    if dicom_annotations.fits(facts) and dicom_annotations.installed():
+        return tuple(names)
+    if dicom_annotations.FILE in wanted:
+        raise InvalidInput(f"{facts.uri} is no DICOM slide, and {dicom_annotations.FILE} refers to one. Leave it out of the artifacts.")
+    return tuple(name for name in names if name != dicom_annotations.FILE)
+
+
+def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
+    """Write files of an analysis into a folder; blocks."""
+    for name in names:
+        _FILES[name].write(folder / name, contents)
 
 
 async def deliver(
-    folder: Path, *, storage: Storage, output_uri: str, stream: Callable[[Chunk], Awaitable[None]]
+    folder: Path, names: Sequence[str], *, storage: Storage, output_uri: str, stream: Callable[[Chunk], Awaitable[None]]
 ) -> tuple[ArtifactFacts, ...]:
-    """Write the files under `output_uri`, or stream them when it is empty. Raises `AccessDenied`, `Unavailable`."""
+    """Write the files that were made under `output_uri`, or stream them when it is empty. Raises `AccessDenied`, `Unavailable`."""
     delivered = []
-    for name, media_type in MEDIA_TYPES.items():
+    for name in names:
         path = folder / name
+        if not path.exists():
+            continue
         uri = place(output_uri, name) if output_uri else ""
         if uri:
             await storage.write(uri, path)
         else:
             await _stream(path, stream)
         sha256 = await asyncio.to_thread(_sha256, path)
-        delivered.append(ArtifactFacts(name=name, media_type=media_type, uri=uri, size_bytes=path.stat().st_size, sha256=sha256))
+        media_type, size = _FILES[name].media_type, path.stat().st_size
+        delivered.append(ArtifactFacts(name=name, media_type=media_type, uri=uri, size_bytes=size, sha256=sha256))
     return tuple(delivered)
 
 

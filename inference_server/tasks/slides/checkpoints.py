@@ -27,13 +27,13 @@ from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.values import Pixels, Place
 
 # Raised whenever the same slide and model would give other results, or parts are written otherwise.
-_FORMAT = 1
+_FORMAT = 2
 # A part is due after this share of the tiles; at most twice as many are not saved, beside those in flight: 4 % in all.
 PORTION = 0.015
 # Tiles of one model call while checkpoints are saved: a smaller share, so that few are lost in flight.
 CALL_SHARE = 0.0025
 # A part is due after so many seconds in any case, and not sooner than so many after the last.
-_MOST_SECONDS = 30.0
+_MOST_SECONDS = 10.0
 _LEAST_SECONDS = 0.1
 # Most bytes of a part when it is unpacked.
 MOST_PART_BYTES = 512 * 1024 * 1024

@@ -4,17 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
+from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.values import Pixels
 
 # One value a tile.
 Column = NDArray[np.float32] | NDArray[np.int32] | list[str]
+# A ring of (x, y), not closed.
+Corners = tuple[tuple[float, float], ...]
 # What a report may hold.
 Json = None | bool | int | float | str | Sequence["Json"] | Mapping[str, "Json"]
 
@@ -40,6 +43,15 @@ class AnalysisPlan:
     batch: int
     # Whether the model holds weights that were learned from data.
     learned_weights: bool
+    # The analysis as it is asked for; empty when it has the model's name.
+    analysis: str = ""
+    # Names of artifacts that it has beside those of all.
+    extras: tuple[str, ...] = ()
+
+    @property
+    def name(self) -> str:
+        """The analysis as it is asked for."""
+        return self.analysis or self.model
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,13 +70,43 @@ class Heat:
 class Shape:
     """One feature for QuPath, in level-0 pixels of the slide's corner."""
 
-    # One point (x, y), or the corners of a polygon, not closed.
-    corners: tuple[tuple[float, float], ...]
+    # One point (x, y), or the corners of a polygon.
+    corners: Corners
     classification: str
     # Red, green, blue, 0 to 255.
     colour: tuple[int, int, int]
     # Measurements by name.
     measurements: Mapping[str, float]
+    # What is cut out of the polygon.
+    holes: tuple[Corners, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LabelMap:
+    """Classes of a slide's pixels, kept in square blocks."""
+
+    # Pixels of the mask, from the slide's corner.
+    width: int
+    height: int
+    # Level-0 pixels per pixel along x and y.
+    scale: tuple[float, float]
+    # Edge of a block in pixels.
+    edge: int
+    # Names; a pixel of the first class is 1.
+    classes: tuple[str, ...]
+    # The block of a row and column, uint8, 0 where there is no class; None where nothing was analysed.
+    block: Callable[[int, int], NDArray[np.uint8] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Vectors:
+    """One vector a tile, kept on disk."""
+
+    # Numbers of a vector.
+    features: int
+    dtype: np.dtype[np.floating]
+    # Tiles × features, in the order of the tiles.
+    read: Callable[[Sequence[Tile]], NDArray[np.floating]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,10 +120,22 @@ class Findings:
     heat: Heat
     # Points to draw when the picture is fine enough: count × (x, y) in level-0 pixels.
     points: NDArray[np.float64]
-    # Features in reading order, made one by one.
-    shapes: Iterator[Shape]
+    # Features in reading order, made one by one, anew at each call.
+    shapes: Callable[[], Iterator[Shape]]
     # Figures of tiles by name, in the order of the tiles; has all its names also for no tiles.
     figures: Callable[[Sequence[Tile]], Mapping[str, Column]]
+    # Vectors of the tiles, of an embedder.
+    vectors: Vectors | None = None
+    # Classes of the pixels, of a segmenter.
+    labels: LabelMap | None = None
+
+
+@runtime_checkable
+class Concluding(Protocol):
+    """An analysis with a last step over all tiles together."""
+
+    async def conclude(self, inference: Inference, caller: Caller) -> None:
+        """Take it, before `findings`. Raises as `Inference.infer` does."""
 
 
 class TileAnalysis(Protocol):

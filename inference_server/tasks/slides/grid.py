@@ -9,6 +9,7 @@ All of it is integer arithmetic on positions counted from the slide's corner.
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -68,14 +69,24 @@ def coarser(facts: SlideFacts, grid: Grid, factor: int) -> Grid:
 
 async def read_cells(regions: Regions, grid: Grid, x: int, y: int, width: int, height: int) -> Pixels:
     """Height × width × RGB means of cells from (x, y), which may lie outside of the grid."""
-    rows, columns = _edges(grid.step_y, y, height), _edges(grid.step_x, x, width)
-    left, top, right, bottom = columns.first, rows.first, columns.end, rows.end
-    pixels = await regions.read(grid.level, left, top, right - left, bottom - top)
+    cells: Pixels = (await read_all_cells(regions, grid, [(x, y)], width, height))[0]
+    return cells
+
+
+async def read_all_cells(regions: Regions, grid: Grid, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:
+    """Blocks of one size as `read_cells` gives them, corners × height × width × RGB, read together."""
+    across, down = [_edges(grid.step_x, x, width) for x, _ in corners], [_edges(grid.step_y, y, height) for _, y in corners]
+    origins = [(columns.first, rows.first) for columns, rows in zip(across, down, strict=True)]
+    # Blocks of areas with parts of pixels differ by a pixel.
+    wide, high = max(each.end - each.first for each in across), max(each.end - each.first for each in down)
+    pixels = await regions.read_all(grid.level, origins, wide, high)
     if grid.step_x == grid.step_y == 1.0:
         return pixels
     if grid.step_x.is_integer() and grid.step_y.is_integer():
-        return await asyncio.to_thread(_reduce, pixels, int(grid.step_x), int(grid.step_y))
-    return await asyncio.to_thread(_average, pixels, rows, columns)
+        return await asyncio.to_thread(lambda: np.stack([_reduce(each, int(grid.step_x), int(grid.step_y)) for each in pixels]))
+    return await asyncio.to_thread(
+        lambda: np.stack([_average(each, rows, columns) for each, rows, columns in zip(pixels, down, across, strict=True)])
+    )
 
 
 def _coarsest(facts: SlideFacts, most: float) -> int:
@@ -141,7 +152,8 @@ def _reduce(pixels: Pixels, across: int, down: int) -> Pixels:
 
 
 def _average(pixels: Pixels, rows: _Edges, columns: _Edges) -> Pixels:
-    total = _sums(_sums(pixels.astype(np.uint32), rows, 0), columns, 1)
+    touched = pixels[: rows.end - rows.first, : columns.end - columns.first]
+    total = _sums(_sums(touched.astype(np.uint32), rows, 0), columns, 1)
     areas = np.diff(rows.positions)[:, None, None] * np.diff(columns.positions)[None, :, None]
     averages: Pixels = ((total + areas // 2) // areas).astype(np.uint8)
     return averages

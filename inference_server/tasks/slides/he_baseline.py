@@ -15,6 +15,7 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import InvalidInput
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.grid import Grid
+from inference_server.tasks.slides.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
 from inference_server.tasks.slides.rendering import smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
@@ -22,7 +23,7 @@ from inference_server.tasks.slides.values import Pixels
 
 NAME = "he_baseline"
 MPP = 0.5
-HALO = 17
+HALO = 22
 CELL = 16
 CLASSIFICATION = "Nuclear candidate"
 # Mean |Laplacian| of green, in grey levels, over 5 × 5 cells (40 µm), below which tissue counts as blurred. On H&E at 0.5 µm/px
@@ -36,10 +37,13 @@ _LEAST_TOP = 2000.0
 _COLOUR = (90, 60, 160)
 _SMALLEST_TILE, _LARGEST_TILE = 64, 2048
 _PIXELS_A_CALL = 2 * 512 * 512
+_CELL_OUTPUTS = ("haematoxylin", "eosin", "sharpness")
+# σ of the scales by the output that has their maxima, in µm.
+SCALES = {"candidates": 2.0, "coarse_candidates": 2.8}
 
 PLAN = AnalysisPlan(
     model=NAME,
-    outputs=("candidates", "haematoxylin", "eosin", "sharpness"),
+    outputs=(*SCALES, *_CELL_OUTPUTS),
     mpp=MPP,
     tile_size=512,
     halo=HALO,
@@ -64,15 +68,16 @@ def plan_of(tile_size: int) -> AnalysisPlan:
 class HeBaseline:
     """One run over one slide."""
 
-    def __init__(self, *, plan: AnalysisPlan, grid: Grid, tissue: Tissue) -> None:
-        """`grid`: of the analysis; `tissue`: on cells of 16 × 16 of its pixels."""
+    def __init__(self, *, plan: AnalysisPlan, grid: Grid, tissue: Tissue, colours: Pixels) -> None:
+        """`grid`: of the analysis; `tissue`: on cells of 16 × 16 of its pixels; `colours`: their mean RGB."""
         self._plan = plan
         self._grid = grid
         self._tissue = tissue
+        self._leak = eosin_leak(colours[tissue.mask])
         shape = tissue.mask.shape
-        self._cells = {name: np.zeros(shape, np.float32) for name in plan.outputs[1:]}
-        # Of each tile: x, y (grid pixels) and score of its candidates.
-        self._points: list[tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]] = []
+        self._cells = {name: np.zeros(shape, np.float32) for name in _CELL_OUTPUTS}
+        # Of each scale, and of each tile, its maxima on the slide.
+        self._maxima: dict[str, list[Maxima]] = {name: [] for name in SCALES}
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -80,27 +85,28 @@ class HeBaseline:
         return self._plan
 
     def inputs(self, tiles: Pixels) -> Tensors:
-        """The graph takes the pixels as they are."""
-        return {"tiles": tiles}
+        """The pixels as they are, and the leak of eosin that the slide's colours show."""
+        return inputs_of(tiles, [self._leak] * len(tiles))
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
-        """Means by cell as they are, and candidates as a list: `counts` by tile, and each one's `place` in its tile and `score`."""
-        candidates = outputs["candidates"].reshape(len(tiles), -1)
-        number, place = np.nonzero(candidates)
-        return {
-            **{name: outputs[name] for name in self._cells},
-            "counts": np.bincount(number, minlength=len(tiles)).astype(np.int32),
-            "place": place.astype(np.int32),
-            "score": candidates[number, place].astype(np.float32),
-        }
+        """Means by cell as they are; maxima of each scale as a list: `counts` by tile, and each one's `place` in its tile and `score`."""
+        kept = {name: outputs[name] for name in _CELL_OUTPUTS}
+        for name in SCALES:
+            maxima = outputs[name].reshape(len(tiles), -1)
+            number, place = np.nonzero(maxima)
+            kept[f"{name}.counts"] = np.bincount(number, minlength=len(tiles)).astype(np.int32)
+            kept[f"{name}.place"] = place.astype(np.int32)
+            kept[f"{name}.score"] = maxima[number, place].astype(np.float32)
+        return kept
 
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
-        """Take candidates by their place on the slide, and means by cell."""
-        ends = np.cumsum(kept["counts"], dtype=np.int64)
+        """Take maxima by their place on the slide, and means by cell."""
+        for name, found in self._maxima.items():
+            place, score = kept[f"{name}.place"], kept[f"{name}.score"]
+            ends = np.cumsum(kept[f"{name}.counts"], dtype=np.int64).tolist()
+            for tile, start, end in zip(tiles, [0, *ends], ends, strict=False):
+                found.append(maxima_of(place[start:end], score[start:end], tile))
         for index, tile in enumerate(tiles):
-            found = slice(ends[index] - kept["counts"][index], ends[index])
-            place = kept["place"][found].astype(np.int64)
-            self._points.append((tile.x + place % tile.size, tile.y + place // tile.size, kept["score"][found].astype(np.float32)))
             row, column = tile.y // CELL, tile.x // CELL
             for name, cells in self._cells.items():
                 window = cells[row : row + tile.size // CELL, column : column + tile.size // CELL]
@@ -108,20 +114,20 @@ class HeBaseline:
 
     def findings(self) -> Findings:
         """Sum up over tissue: candidates elsewhere are dust or glass."""
-        x, y, score = self._candidates()
-        mask = self._tissue.mask
-        counts = np.zeros(mask.shape)
+        nuclei = choose(*map(self._on_tissue, self._maxima.values()), width=self._grid.width, height=self._grid.height)
+        x, y = nuclei.found.x, nuclei.found.y
+        counts = np.zeros(self._tissue.mask.shape)
         np.add.at(counts, (y // CELL, x // CELL), 1)
         points = np.stack([x * self._grid.scale_x, y * self._grid.scale_y], axis=1)
         return Findings(
-            measures=self._measures(len(x)),
+            measures=self._measures(nuclei),
             notes=(
                 "Nuclear candidates are blobs of haematoxylin density that a filter found, without learned weights. Nobody verified them.",
                 "Measurements for research; not for diagnosis.",
             ),
             heat=self._heat(counts),
             points=points,
-            shapes=_shapes(points, score),
+            shapes=lambda: _shapes(points, nuclei),
             figures=self._figures(counts),
         )
 
@@ -148,19 +154,18 @@ class HeBaseline:
 
         return figures
 
-    def _candidates(self) -> tuple[NDArray[np.int64], NDArray[np.int64], NDArray[np.float32]]:
-        """In reading order, on the slide and on tissue."""
-        if not self._points:
-            return np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.float32)
-        x, y, score = (np.concatenate(parts) for parts in zip(*self._points, strict=True))
+    def _on_tissue(self, tiles: Sequence[Maxima]) -> Maxima:
+        """The maxima of all tiles in reading order, on the slide and on tissue."""
+        x, y = (np.concatenate([getattr(each, name) for each in tiles] or [np.empty(0, np.int32)]) for name in ("x", "y"))
+        response = np.concatenate([each.response for each in tiles] or [np.empty(0, np.float32)])
         order = np.lexsort((x, y))
-        x, y, score = x[order], y[order], score[order]
+        every = Maxima(x=x[order], y=y[order], response=response[order])
         mask = self._tissue.mask
-        rows, columns = np.minimum(y // CELL, mask.shape[0] - 1), np.minimum(x // CELL, mask.shape[1] - 1)
-        kept = mask[rows, columns] & (x < self._grid.width) & (y < self._grid.height)
-        return x[kept], y[kept], score[kept]
+        rows, columns = np.minimum(every.y // CELL, mask.shape[0] - 1), np.minimum(every.x // CELL, mask.shape[1] - 1)
+        return every.where(mask[rows, columns] & (every.x < self._grid.width) & (every.y < self._grid.height))
 
-    def _measures(self, candidates: int) -> dict[str, Json]:
+    def _measures(self, nuclei: Nuclei) -> dict[str, Json]:
+        candidates = len(nuclei.coarse)
         mask, coverage = self._tissue.mask, self._tissue.coverage
         weights = coverage[mask]
         area = self._tissue.area_mm2
@@ -168,6 +173,10 @@ class HeBaseline:
         return {
             "nuclear_candidates": candidates,
             "nuclear_candidates_per_mm2": _rounded(candidates / area if area else None),
+            "coarse_candidates": int(np.count_nonzero(nuclei.coarse)),
+            "least_response_od": _rounded(nuclei.least_response),
+            "least_coarse_response_od": _rounded(nuclei.least_coarse_response),
+            "eosin_leak": self._leak,
             # A cell's mean counts what lies past the slide's edge as white, which has no density.
             "mean_haematoxylin_od": _rounded(_weighted(self._cells["haematoxylin"][mask], weights)),
             "mean_eosin_od": _rounded(_weighted(self._cells["eosin"][mask], weights)),
@@ -194,9 +203,26 @@ class HeBaseline:
         return Heat(values=values, scale=(cells.scale_x, cells.scale_y), top=max(top, _LEAST_TOP))
 
 
-def _shapes(points: NDArray[np.float64], score: NDArray[np.float32]) -> Iterator[Shape]:
-    for (x, y), strength in zip(points.tolist(), score.tolist(), strict=True):
-        yield Shape(corners=((x, y),), classification=CLASSIFICATION, colour=_COLOUR, measurements={"Response (OD)": round(strength, 4)})
+def inputs_of(tiles: Pixels, leaks: Sequence[float]) -> Tensors:
+    """The model's input from tiles with their halo, and each one's leak of eosin."""
+    return {"tiles": tiles, "eosin_leak": np.array(leaks, np.float32)[:, None]}
+
+
+def maxima_of(place: Tensor, score: Tensor, tile: Tile) -> Maxima:
+    """Maxima by their place in a scale's output for a tile."""
+    row, column = np.divmod(place.astype(np.int32), tile.size // POOLED)
+    return Maxima(x=tile.x + POOLED * column, y=tile.y + POOLED * row, response=score.astype(np.float32))
+
+
+def _shapes(points: NDArray[np.float64], nuclei: Nuclei) -> Iterator[Shape]:
+    fine, coarse = SCALES.values()
+    for (x, y), strength, large in zip(points.tolist(), nuclei.found.response.tolist(), nuclei.coarse.tolist(), strict=True):
+        yield Shape(
+            corners=((x, y),),
+            classification=CLASSIFICATION,
+            colour=_COLOUR,
+            measurements={"Response (OD)": round(strength, 4), "Scale (µm)": coarse if large else fine},
+        )
 
 
 def _window_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:

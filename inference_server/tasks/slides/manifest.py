@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -13,44 +14,83 @@ from inference_server.tasks.slides import he_baseline
 FILE = "slide.json"
 
 _Factor = Annotated[float, Field(gt=0)]
+_Share = Annotated[float, Field(ge=0, le=1)]
+_Name = Annotated[str, Field(min_length=1, max_length=200)]
+_Kind = TypeVar("_Kind", bound="Manifest")
 
 
-class TileClassifierManifest(BaseModel):
-    """How tiles are cut for a classifier, and what its output means. Unknown keys are refused."""
+class StainManifest(BaseModel):
+    """How the colours of a slide are brought to those that a network was trained on."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    kind: Literal["classifier"] = "classifier"
+    method: Literal["macenko", "reinhard"]
+    # What the colours are estimated from: tiles spread over the slide, or each tile alone.
+    estimate: Literal["slide", "tile"] = "slide"
+
+
+class Manifest(BaseModel):
+    """What all kinds share. Unknown keys are refused."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    # Names of the tensors; the model's only ones when not given.
+    input: str = ""
+    output: str = ""
+
+
+class TileManifest(Manifest):
+    """How tiles are cut, and how a network takes them."""
+
     # Micrometres per pixel that the network was trained on.
     mpp: Annotated[float, Field(gt=0, le=100)]
     # Edge of its tiles in pixels.
     tile_size: Annotated[int, Field(ge=16, le=4096)]
-    # Names of the classes, in the order of the output.
-    classes: Annotated[tuple[Annotated[str, Field(min_length=1, max_length=200)], ...], Field(min_length=1, max_length=1000)]
-    # The class that the heatmap shows; the last one when not given.
-    positive: str = ""
+    # Pixels that neighbouring tiles share; each speaks for its centre.
+    overlap: Annotated[int, Field(ge=0)] = 0
     # Pixels (0 to 255) are multiplied by `scale`, then `mean` is subtracted and the result divided by `std`, by channel R, G, B.
     scale: _Factor = 1 / 255
     mean: tuple[float, float, float] = (0.0, 0.0, 0.0)
     std: tuple[_Factor, _Factor, _Factor] = (1.0, 1.0, 1.0)
+    # Before that, the colours of the stains; None to take them as they are.
+    stain: StainManifest | None = None
     layout: Literal["NCHW", "NHWC"] = "NCHW"
+    # A tile is analysed when more than this share of it is tissue.
+    least_tissue: Annotated[float, Field(ge=0, lt=1)] = 0.1
+
+    @model_validator(mode="after")
+    def _tiles_have_a_centre(self) -> TileManifest:
+        if self.overlap % 2 or self.tile_size - self.overlap < 16:
+            raise ValueError(f"overlap is {self.overlap}; expected an even number that leaves at least 16 px of each tile")
+        return self
+
+    @property
+    def core(self) -> int:
+        """Edge of the centre that a tile speaks for."""
+        return self.tile_size - self.overlap
+
+
+class _Classes(BaseModel):
+    """What the values of an output mean."""
+
+    # Names of the classes, in the order of the output.
+    classes: Annotated[tuple[_Name, ...], Field(min_length=1, max_length=1000)]
+    # The class that the heatmap shows; the last one when not given.
+    positive: str = ""
+    # Least probability by class at which it is taken; of those that reach theirs the likeliest is.
+    thresholds: dict[str, _Share] = {}
     # What turns the output into probabilities; none where the network does it itself.
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
-    # Names of the tensors; the model's only ones when not given.
-    input: str = ""
-    output: str = ""
-    # A tile is classified when more than this share of it is tissue.
-    least_tissue: Annotated[float, Field(ge=0, lt=1)] = 0.1
     # Colour of each class in overlays and in QuPath, 0 to 255.
     colors: dict[str, tuple[int, int, int]] = {}
 
     @model_validator(mode="after")
-    def _names_agree(self) -> TileClassifierManifest:
+    def _names_agree(self) -> _Classes:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes has the same name twice")
-        unknown = ({self.positive} - {""} | set(self.colors)) - set(self.classes)
+        unknown = ({self.positive} - {""} | set(self.colors) | set(self.thresholds)) - set(self.classes)
         if unknown:
-            raise ValueError(f"positive and colors name {', '.join(sorted(unknown))}, which classes lacks")
+            raise ValueError(f"positive, colors and thresholds name {', '.join(sorted(unknown))}, which classes lacks")
         return self
 
     @property
@@ -59,24 +99,112 @@ class TileClassifierManifest(BaseModel):
         return self.classes.index(self.positive) if self.positive else len(self.classes) - 1
 
 
+class TileClassifierManifest(TileManifest, _Classes):
+    """A network that gives each tile a class."""
+
+    kind: Literal["classifier"] = "classifier"
+
+
+class EmbedderManifest(TileManifest):
+    """A network that gives each tile a vector."""
+
+    kind: Literal["embedder"]
+    # Length of the vectors; 0 to take it from the network.
+    features: Annotated[int, Field(ge=0, le=65_536)] = 0
+    # As which they are kept, handed to a head and written.
+    precision: Literal["float32", "float16"] = "float32"
+
+
+class HeadManifest(Manifest, _Classes):
+    """A network that judges a slide by the vectors of its tiles."""
+
+    kind: Literal["mil"]
+    # The embedder's name in the repository.
+    embedder: _Name
+    # The output with one weight a tile; empty for a head without.
+    attention: str = ""
+    # softmax where the network gives the weights before it.
+    attention_activation: Literal["softmax", "none"] = "none"
+    # Tiles of at least this rank of attention become features for QuPath.
+    attention_shown: _Share = 0.9
+    # Most tiles that are judged; of more, every second, third and so on is taken.
+    most_tiles: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
+
+
+class SegmenterManifest(TileManifest, _Classes):
+    """A network that gives each pixel a class."""
+
+    kind: Literal["segmenter"]
+    # Pixels of the tile for each pixel of the output, along each axis.
+    output_stride: Annotated[int, Field(ge=1, le=64)] = 1
+    # The class that is nothing: it has no polygons.
+    background: str = ""
+    # Smaller polygons are left out.
+    least_area_um2: Annotated[float, Field(ge=0)] = 0.0
+
+    @model_validator(mode="after")
+    def _outputs_fit(self) -> SegmenterManifest:
+        if self.background and self.background not in self.classes:
+            raise ValueError(f"background is {self.background}, which classes lacks")
+        if len(self.classes) > _MOST_PIXEL_CLASSES:
+            raise ValueError(f"classes has {len(self.classes)} names; at most {_MOST_PIXEL_CLASSES} fit into a mask")
+        if self.core % self.output_stride or (self.overlap // 2) % self.output_stride:
+            raise ValueError(f"output_stride {self.output_stride} does not divide tile_size less overlap, and half the overlap")
+        return self
+
+
+# A mask has a byte a pixel, and two of its values mean no class.
+_MOST_PIXEL_CLASSES = 254
+_KINDS: dict[str, type[Manifest]] = {
+    "classifier": TileClassifierManifest,
+    "embedder": EmbedderManifest,
+    "mil": HeadManifest,
+    "segmenter": SegmenterManifest,
+}
+
+
 def available(models: Path) -> tuple[str, ...]:
     """Every analysis that can be named."""
     custom = sorted(path.parent.name for path in models.glob(f"*/{FILE}") if not path.parent.name.startswith((".", "_")))
     return (he_baseline.NAME, *(name for name in custom if name != he_baseline.NAME))
 
 
-def read(models: Path, name: str) -> TileClassifierManifest:
-    """The manifest of a tile model. Raises `NotFound` with what there is, `ConfigurationError` for a manifest that is wrong."""
+def read(models: Path, name: str) -> Manifest:
+    """The manifest of a tile model, of the class of its kind.
+
+    Raises `NotFound` with what there is, `ConfigurationError` for a manifest that is wrong.
+    """
     known = available(models)
     if name not in known:
         raise NotFound(
-            f"no analysis is called {name}; there are: {', '.join(known)}. "
-            f"To add one, put {FILE} beside an ONNX tile classifier in the repository."
+            f"no analysis is called {name}; there are: {', '.join(known)}. To add one, put {FILE} beside an ONNX model in the repository."
         )
     try:
-        return TileClassifierManifest.model_validate_json((models / name / FILE).read_bytes())
+        content = (models / name / FILE).read_bytes()
+        return _kind(name, content).model_validate_json(content)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(str(part) for part in each['loc']) or 'the whole'}: {each['msg']}" for each in error.errors())
         raise ConfigurationError(f"{name}/{FILE} is wrong: {wrong}. docs/slides.md tells each key.") from error
     except OSError as error:
         raise ConfigurationError(f"{name}/{FILE} cannot be read ({type(error).__name__}). Check its permissions.") from error
+
+
+def read_as(kind: type[_Kind], models: Path, name: str, *, used_by: str) -> _Kind:
+    """A manifest that must be of one kind. Raises as `read` does, and `ConfigurationError` where it is of another."""
+    found = read(models, name)
+    if not isinstance(found, kind):
+        wanted = next(key for key, each in _KINDS.items() if each is kind)
+        raise ConfigurationError(f"{used_by} needs {name} to be a model of kind {wanted}; its {FILE} says another. Name another model.")
+    return found
+
+
+def _kind(name: str, content: bytes) -> type[Manifest]:
+    """By the manifest's `kind`; what is no JSON object is left to the kind that needs none."""
+    try:
+        told = json.loads(content)
+    except ValueError:
+        return TileClassifierManifest
+    kind = told.get("kind", "classifier") if isinstance(told, dict) else "classifier"
+    if not isinstance(kind, str) or kind not in _KINDS:
+        raise ConfigurationError(f"{name}/{FILE} is wrong: kind: {kind!r}; there are {', '.join(_KINDS)}. docs/slides.md tells each key.")
+    return _KINDS[kind]

@@ -81,23 +81,31 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
 
 def _colours(heat: Heat) -> tuple[Pixels, NDArray[np.bool_]]:
     shown = np.isfinite(heat.values)
-    share = np.clip(np.where(shown, heat.values, 0) / heat.top, 0, 1)
-    position = share * (len(_INFERNO) - 1)
+    # Of most slides a small part is shown; the rest has the first colour.
+    colours = np.empty((*shown.shape, 3), np.uint8)
+    colours[:] = _INFERNO[0]
+    position = _share(heat, shown) * (len(_INFERNO) - 1)
     lower = np.minimum(position.astype(np.int64), len(_INFERNO) - 2)
     weight = (position - lower)[..., None]
-    colours = _INFERNO[lower] * (1 - weight) + _INFERNO[lower + 1] * weight
-    return np.round(colours).astype(np.uint8), shown
+    colours[shown] = np.round(_INFERNO[lower] * (1 - weight) + _INFERNO[lower + 1] * weight).astype(np.uint8)
+    return colours, shown
+
+
+def _share(heat: Heat, shown: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Where the values that are shown lie between the first colour and the last."""
+    share: NDArray[np.float64] = np.clip(heat.values[shown] / heat.top, 0, 1)
+    return share
 
 
 def _blend(picture: Image.Image, heat: Heat, thumbnail_scale: tuple[float, float], strength: float) -> Image.Image:
     colours, shown = _colours(heat)
-    share = np.clip(np.where(shown, heat.values, 0) / heat.top, 0, 1)
-    opacity = np.where(shown, (_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * share) * strength, 0)
+    opacity = np.zeros(shown.shape, np.uint8)
+    opacity[shown] = np.round((_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * _share(heat, shown)) * strength * 255).astype(np.uint8)
     # The heat's part that the thumbnail shows, in cells: both begin at the slide's corner.
     box = (0.0, 0.0, picture.width * thumbnail_scale[0] / heat.scale[0], picture.height * thumbnail_scale[1] / heat.scale[1])
     box = (0.0, 0.0, min(box[2], shown.shape[1]), min(box[3], shown.shape[0]))
     layer = Image.fromarray(colours, "RGB").resize(picture.size, Image.Resampling.BILINEAR, box=box)
-    mask = Image.fromarray(np.round(opacity * 255).astype(np.uint8), "L").resize(picture.size, Image.Resampling.BILINEAR, box=box)
+    mask = Image.fromarray(opacity, "L").resize(picture.size, Image.Resampling.BILINEAR, box=box)
     return Image.composite(layer, picture, mask)
 
 

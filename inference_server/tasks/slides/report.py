@@ -44,7 +44,7 @@ def render(
     """The report as JSON text with a line break at its end."""
     report: dict[str, Json] = {
         "schema": SCHEMA,
-        "analysis": plan.model,
+        "analysis": plan.name,
         "request_id": request.request_id,
         "model": _model(run, plan),
         "slide": _slide(facts, mpp, request),
@@ -80,9 +80,13 @@ def _grid(grid: Grid, plan: AnalysisPlan) -> dict[str, Json]:
 
 
 def _tissue(tissue: Tissue) -> dict[str, Json]:
+    folded = tissue.mm2_of(tissue.folded)
     return {
         "area_mm2": round(tissue.area_mm2, 6),
         "share": round(tissue.share, 6),
+        "pen_mm2": round(tissue.mm2_of(tissue.pen), 6),
+        "folded_mm2": round(folded, 6),
+        "folded_share": round(folded / tissue.area_mm2, 6) if tissue.area_mm2 else None,
         "threshold_od": round(tissue.threshold, 6),
         "cell_um": round(tissue.grid.mpp_x, 4),
     }
@@ -102,6 +106,7 @@ def _slide(facts: SlideFacts, mpp: tuple[float, float], request: AnalysisRequest
         "objective_power": facts.objective_power,
         "bounds_x": facts.bounds_x,
         "bounds_y": facts.bounds_y,
+        "icc_profile_applied": request.apply_icc_profile and bool(facts.icc_profile),
     }
 
 

@@ -20,7 +20,7 @@ from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.survey import Outline, Slide, fits, read_batch, scan_cells, survey
 from inference_server.tasks.slides.tiling import Tile
-from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Pixels, Progress
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Pixels, Progress, Share
 
 # Below the output, where parts lie.
 FOLDER = "checkpoint"
@@ -55,16 +55,23 @@ class Run:
     done: set[int] = field(default_factory=set)
     # Why what they saved was not taken up; empty when it was, or there was nothing.
     refused: str = ""
+    # The part of the batches that is this run's.
+    share: Share = field(default_factory=Share)
+
+    @property
+    def todo(self) -> range:
+        """Numbers of the batches of its share."""
+        return self.share.of(len(self.slide.batches))
 
     @property
     def tiles_resumed(self) -> int:
-        """Tiles that earlier runs have computed."""
-        return sum(len(self.slide.batches[number]) for number in self.done)
+        """Tiles of its share that earlier runs have computed."""
+        return sum(len(self.slide.batches[number]) for number in self.todo if number in self.done)
 
     @property
     def tiles_total(self) -> int:
-        """Tiles in all."""
-        return len(self.slide.tiles)
+        """Tiles of its share."""
+        return sum(len(self.slide.batches[number]) for number in self.todo)
 
 
 class Runs:
@@ -78,7 +85,7 @@ class Runs:
         outlined: Outline,
         plan: AnalysisPlan,
         fingerprint: bytes,
-        analysis_of: Callable[[Slide], TileAnalysis],
+        analysis_of: Callable[[Slide], Awaitable[TileAnalysis]],
         emit: Emit,
     ) -> None:
         """`analysis_of`: a fresh analysis of a slide."""
@@ -116,7 +123,7 @@ class Runs:
         # Calls are the same in every run of a request, so that what they compute is.
         share = checkpoints.CALL_SHARE if self._request.checkpoints or self._goes_on else 1.0
         slide = await survey(self._outlined, self._plan, cells, call_share=share)
-        return Run(slide=slide, analysis=self._analysis_of(slide))
+        return Run(slide=slide, analysis=await self._analysis_of(slide), share=self._request.share)
 
     async def _resumed(self) -> Run:
         run: Run | None = None
@@ -198,7 +205,7 @@ async def compute(run: Run, journal: Journal | None, *, inference: Inference, ca
     """
     plan = run.analysis.plan
     meter = ProgressMeter(total=run.tiles_total, done=run.tiles_resumed)
-    todo = ((number, batch) for number, batch in enumerate(run.slide.batches) if number not in run.done)
+    todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
     ran = Ran.unseen(inference, plan.model)
 
     async def work() -> None:

@@ -9,7 +9,7 @@ import numpy as np
 
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.findings import AnalysisPlan
-from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_cells
+from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tiling import Tile, tissue_tiles
@@ -81,7 +81,5 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
 async def read_batch(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> Pixels:
     """The pixels of some tiles with their halo, [count, rows, columns, 3]. Raises `InvalidSlide`, `Unavailable`."""
     edge = plan.tile_size + 2 * plan.halo
-    pixels = np.empty((len(batch), edge, edge, 3), np.uint8)
-    for index, tile in enumerate(batch):
-        pixels[index] = await read_cells(slide.regions, slide.grid, tile.x - plan.halo, tile.y - plan.halo, edge, edge)
-    return pixels
+    corners = [(tile.x - plan.halo, tile.y - plan.halo) for tile in batch]
+    return await read_all_cells(slide.regions, slide.grid, corners, edge, edge)

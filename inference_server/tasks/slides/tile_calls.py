@@ -3,20 +3,20 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
-from inference_server.engine.port import Tensor
+from inference_server.engine.port import Tensors
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.slides import he_baseline, resolution
+from inference_server.tasks.slides import client_nuclei, he_baseline, resolution
 from inference_server.tasks.slides.classifier import TileClassifier
 from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
 from inference_server.tasks.slides.readers.image import ImageReader, decode, facts_of
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.values import ClientTile, Pixels, Point, SlideLimits, TileFindings
+from inference_server.tasks.slides.values import ClientTile, Pixels, SlideLimits, TileFindings
 
 
 async def analyze_client_tiles(
@@ -38,23 +38,22 @@ async def _he_baseline(
         raise InvalidInput(f"mpp is {mpp}; he_baseline measures in micrometres and needs the tiles' own: 0.05 to 100.")
     builtin_facts(inference, he_baseline.NAME)
     grid, resampled = await _resample(pixels, mpp)
-    response = await _infer_all(
-        inference, he_baseline.NAME, "tiles", resampled, ("candidates", "haematoxylin_density", "eosin_density"), caller
+    inputs = await asyncio.to_thread(client_nuclei.inputs, resampled, grid)
+    response = await _infer_all(inference, he_baseline.NAME, inputs, client_nuclei.OUTPUTS, caller)
+    found = await asyncio.to_thread(
+        lambda: [
+            client_nuclei.findings(tile.id, grid, {name: output[index] for name, output in response.outputs.items()})
+            for index, tile in enumerate(tiles)
+        ]
     )
-    found = [
-        _points_and_densities(tile, grid, {name: output[index] for name, output in response.outputs.items()})
-        for index, tile in enumerate(tiles)
-    ]
     return found, f"{response.model}:{response.version}"
 
 
-async def _resample(pixels: list[Pixels], mpp: float) -> tuple[Grid, Tensor]:
-    """The tiles at the resolution of the analysis, with their edge pixels repeated as the halo, and cut to whole cells below and right."""
+async def _resample(pixels: list[Pixels], mpp: float) -> tuple[Grid, list[Pixels]]:
+    """The tiles at the resolution of the analysis."""
     facts = facts_of("the tile", pixels[0], (mpp, mpp))
     resolution.check_fine_enough(facts, (mpp, mpp), wanted=he_baseline.MPP, analysis=he_baseline.NAME)
     grid = choose_grid(facts, (mpp, mpp), he_baseline.MPP)
-    cell, halo = he_baseline.CELL, he_baseline.HALO
-    padding = ((halo, halo + -grid.height % cell), (halo, halo + -grid.width % cell), (0, 0))
     resampled = []
     for each in pixels:
         # Without white past the edge, which would count into the last row and column.
@@ -62,30 +61,8 @@ async def _resample(pixels: list[Pixels], mpp: float) -> tuple[Grid, Tensor]:
         regions = Regions(
             ImageReader(facts=facts_of("", whole, (mpp, mpp)), pixels=whole), cache_bytes=whole.nbytes * 4, most_unreadable=1.0
         )
-        cells = await read_cells(regions, grid, 0, 0, grid.width, grid.height)
-        resampled.append(await asyncio.to_thread(np.pad, cells, padding, mode="edge"))
-    return grid, np.stack(resampled)
-
-
-def _points_and_densities(tile: ClientTile, grid: Grid, outputs: Mapping[str, Tensor]) -> TileFindings:
-    candidates = outputs["candidates"][: grid.height, : grid.width]
-    rows, columns = np.nonzero(candidates)
-    halo = he_baseline.HALO
-    core = slice(halo, halo + grid.height), slice(halo, halo + grid.width)
-    area_mm2 = grid.width * grid.height * grid.cell_mm2
-    return TileFindings(
-        id=tile.id,
-        scores={
-            "nuclear_candidates": float(len(rows)),
-            "nuclear_candidates_per_mm2": len(rows) / area_mm2,
-            "mean_haematoxylin_od": float(outputs["haematoxylin_density"][core].mean(dtype=np.float64)),
-            "mean_eosin_od": float(outputs["eosin_density"][core].mean(dtype=np.float64)),
-        },
-        points=tuple(
-            Point(x=column * grid.scale_x, y=row * grid.scale_y, score=float(candidates[row, column]))
-            for row, column in zip(rows.tolist(), columns.tolist(), strict=True)
-        ),
-    )
+        resampled.append(await read_cells(regions, grid, 0, 0, grid.width, grid.height))
+    return grid, resampled
 
 
 async def _classify(
@@ -97,9 +74,9 @@ async def _classify(
         raise InvalidInput(
             f"the tiles have {width} × {height} px; {classifier.model} takes {edge} × {edge} at {classifier.manifest.mpp:g} µm/px."
         )
-    inputs = await asyncio.to_thread(lambda: dict(classifier.inputs(np.stack(pixels))))
-    (name, tensor), *_ = inputs.items()
-    response = await _infer_all(inference, classifier.model, name, tensor, (classifier.output,), caller)
+    stacked = np.stack(pixels)
+    inputs = await asyncio.to_thread(lambda: classifier.inputs(stacked, classifier.normaliser(stacked)))
+    response = await _infer_all(inference, classifier.model, inputs, (classifier.output,), caller)
     probabilities = classifier.probabilities(response.outputs).tolist()
     found = [
         TileFindings(id=tile.id, scores=dict(zip(classifier.manifest.classes, values, strict=True)))
@@ -108,15 +85,20 @@ async def _classify(
     return found, f"{response.model}:{response.version}"
 
 
-async def _infer_all(
-    inference: Inference, model: str, name: str, tensor: Tensor, outputs: tuple[str, ...], caller: Caller
-) -> InferenceResponse:
+async def _infer_all(inference: Inference, model: str, inputs: Tensors, outputs: tuple[str, ...], caller: Caller) -> InferenceResponse:
     """One answer for all rows, asked in as many calls as the model's batch size needs."""
     facts = inference.facts(model)
-    most = facts.max_batch_size or len(tensor)
+    rows = len(next(iter(inputs.values())))
+    most = facts.max_batch_size or rows
     calls = [
-        InferenceRequest(model=model, version=facts.version, inputs={name: tensor[start : start + most]}, outputs=outputs, caller=caller)
-        for start in range(0, len(tensor), most)
+        InferenceRequest(
+            model=model,
+            version=facts.version,
+            inputs={name: tensor[start : start + most] for name, tensor in inputs.items()},
+            outputs=outputs,
+            caller=caller,
+        )
+        for start in range(0, rows, most)
     ]
     responses = [await inference.infer(call) for call in calls]
     joined = {output: np.concatenate([response.outputs[output] for response in responses]) for output in responses[0].outputs}

@@ -8,8 +8,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-# Tiles are visited in blocks of so many by so many, so that neighbours find the stored tiles that they share still in the cache.
-_BLOCK = 4
+# Tiles are visited in stripes so high, in columns so wide within each, in pixels. Neighbours then find the stored tiles that they share
+# still in the cache, whatever the slide's width: stored tiles are read twice only where two stripes meet.
+_STRIPE, _COLUMN = 8192, 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,7 +30,8 @@ def tissue_tiles(mask: NDArray[np.bool_], *, cell: int, size: int, least: float)
     per_tile = size // cell
     shares = cell_sums(mask, per_tile) / per_tile**2
     chosen = [(int(row), int(column)) for row, column in np.argwhere(shares > least)]
-    chosen.sort(key=lambda place: (place[0] // _BLOCK, place[1] // _BLOCK, place))
+    high, wide = max(_STRIPE // size, 1), max(_COLUMN // size, 1)
+    chosen.sort(key=lambda place: (place[0] // high, place[1] // wide, place))
     return [Tile(x=column * size, y=row * size, size=size, tissue=float(shares[row, column])) for row, column in chosen]
 
 

@@ -1,9 +1,10 @@
 """Where tissue is, on cells of about 8 µm.
 
 A cell is tissue when it is denser than glass: its mean optical density exceeds a threshold that Otsu's method (IEEE Trans SMC 9:62,
-1979) finds between fixed bounds, and it has some colour. The bounds make a slide that is all tissue, or all glass, come out right,
-where Otsu's method alone would split it in two. Density is measured from the slide's own white, so that a grey or yellowish
-background is none.
+1979) finds between fixed bounds, and it has the colour of no ink, shadow or glue. The bounds make a slide that is all tissue, or all
+glass, come out right, where Otsu's method alone would split it in two. Pale tissue that hangs together with such cells is tissue too,
+by two thresholds as Canny 1986 (IEEE PAMI 8:679) follows edges. Density is measured from the slide's own white, so that a grey or
+yellowish background is none.
 """
 
 from __future__ import annotations
@@ -15,14 +16,23 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.grid import Grid, read_cells
+from inference_server.tasks.slides.masks import Mask, grown, majority
+from inference_server.tasks.slides.quality import Densities, folds, pen_marks
 from inference_server.tasks.slides.readers.regions import WHITE, Regions
 from inference_server.tasks.slides.values import Pixels, SlideFacts
 
 # Bounds of the threshold, in mean OD over R, G, B: below, dust and uneven light; above, pale stroma would be lost.
 LEAST_THRESHOLD = 0.04
 MOST_THRESHOLD = 0.07
-# Least difference between the densest and the clearest channel, in OD: shadows and pencil are grey, stains are not.
+# Least difference between the densest and the clearest channel, in OD, and over the mean: shadows, pencil and the edge of a coverslip
+# are grey, stains are not.
 LEAST_COLOUR = 0.025
+_LEAST_SPREAD = 0.2
+# Glue beyond the coverslip is pale and absorbs blue most: clearer than this in the mean, and denser in blue than in green so many times.
+_GLUE_DENSITY, _GLUE_RATIO = 0.12, 1.3
+# Pale tissue beside denser: least mean density and difference, and green at least so much of the densest channel.
+PALE_THRESHOLD = 0.02
+_PALE_COLOUR, _PALE_GREEN = 0.015, 0.9
 # A slide's white is sought among cells at least this bright in all channels; else it is taken as 245.
 _GLASS = 215
 _DEFAULT_WHITE = 245.0
@@ -39,16 +49,23 @@ class Tissue:
 
     grid: Grid
     # Rows × columns of the grid.
-    mask: NDArray[np.bool_]
+    mask: Mask
     # Share of each cell that lies on the slide; below 1 only at the right and bottom edges.
     coverage: NDArray[np.float64]
     # Mean OD over R, G, B above which a cell is tissue.
     threshold: float
+    # Cells with ink on them, which are no tissue, and cells of tissue in more than one layer.
+    pen: Mask
+    folded: Mask
 
     @property
     def area_mm2(self) -> float:
         """Area of tissue."""
-        return float(self.coverage[self.mask].sum()) * self.grid.cell_mm2
+        return self.mm2_of(self.mask)
+
+    def mm2_of(self, mask: Mask) -> float:
+        """Area of some cells."""
+        return float(self.coverage[mask].sum()) * self.grid.cell_mm2
 
     @property
     def share(self) -> float:
@@ -70,8 +87,11 @@ async def scan(regions: Regions, grid: Grid) -> Pixels:
 async def find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
     """The mask from the mean colours of cells of about 8 µm."""
     coverage = _coverage(facts.height, grid.scale_y, grid.height)[:, None] * _coverage(facts.width, grid.scale_x, grid.width)[None, :]
-    mask, threshold = await asyncio.to_thread(lambda: _mask(_without_margin(cells, coverage)))
-    return Tissue(grid=grid, mask=mask, coverage=coverage, threshold=threshold)
+    density = await asyncio.to_thread(lambda: _density(_without_margin(cells, coverage)))
+    pen = await asyncio.to_thread(pen_marks, density)
+    mask, threshold = await asyncio.to_thread(_mask, density, pen)
+    folded = await asyncio.to_thread(folds, density, mask)
+    return Tissue(grid=grid, mask=mask, coverage=coverage, threshold=threshold, pen=pen, folded=folded)
 
 
 def _without_margin(cells: Pixels, coverage: NDArray[np.float64]) -> Pixels:
@@ -83,21 +103,25 @@ def _without_margin(cells: Pixels, coverage: NDArray[np.float64]) -> Pixels:
     return corrected
 
 
-def _mask(cells: Pixels) -> tuple[NDArray[np.bool_], float]:
-    density = _density(cells)
-    mean, colour = density.mean(axis=2), density.max(axis=2) - density.min(axis=2)
+def _mask(density: Densities, pen: Mask) -> tuple[Mask, float]:
+    _, green, blue = density
+    mean, densest = density.mean(axis=0), density.max(axis=0)
+    colour = densest - density.min(axis=0)
     threshold = float(np.clip(_otsu(mean), LEAST_THRESHOLD, MOST_THRESHOLD))
-    return _majority((mean > threshold) & (colour > LEAST_COLOUR)), threshold
+    glue = (mean < _GLUE_DENSITY) & (blue > _GLUE_RATIO * green)
+    stained = (colour > _LEAST_SPREAD * mean) & ~glue
+    sure = majority((mean > threshold) & (colour > LEAST_COLOUR) & stained, _MAJORITY)
+    pale = majority((mean > PALE_THRESHOLD) & (colour > _PALE_COLOUR) & (green > _PALE_GREEN * densest) & stained, _MAJORITY)
+    return grown(sure, pale) & ~pen, threshold
 
 
-def _density(cells: Pixels) -> NDArray[np.float32]:
+def _density(cells: Pixels) -> Densities:
+    """Of R, G and B, [3, rows, columns]."""
     glass = cells[(cells >= _GLASS).all(axis=2)]
     white = np.percentile(glass, 90, axis=0) if len(glass) else np.full(3, _DEFAULT_WHITE)
     # A table by channel and level: a logarithm for each of 256 values instead of each cell.
-    table = -np.log10(np.maximum(np.arange(256), 1)[:, None] / white[None, :])
-    channels = [table[:, channel].astype(np.float32)[cells[..., channel]] for channel in range(3)]
-    density: NDArray[np.float32] = np.maximum(np.stack(channels, axis=2), 0)
-    return density
+    table = np.maximum(-np.log10(np.maximum(np.arange(256), 1)[:, None] / white[None, :]), 0).astype(np.float32)
+    return np.stack([table[:, channel][cells[..., channel]] for channel in range(3)])
 
 
 def _otsu(values: NDArray[np.float32]) -> float:
@@ -109,16 +133,6 @@ def _otsu(values: NDArray[np.float32]) -> float:
     with np.errstate(divide="ignore", invalid="ignore"):
         between = below * above * (sums / below - (sums[-1] - sums) / above) ** 2
     return float(edges[1 + int(np.argmax(np.nan_to_num(between)))])
-
-
-def _majority(mask: NDArray[np.bool_]) -> NDArray[np.bool_]:
-    reach = _MAJORITY // 2
-    # Past the edge a cell's own row or column goes on, so that tissue cut by the edge keeps its border there.
-    padded = np.pad(mask, reach, mode="edge").astype(np.int32)
-    sums = np.pad(padded.cumsum(axis=0).cumsum(axis=1), ((1, 0), (1, 0)))
-    counts = sums[_MAJORITY:, _MAJORITY:] - sums[:-_MAJORITY, _MAJORITY:] - sums[_MAJORITY:, :-_MAJORITY] + sums[:-_MAJORITY, :-_MAJORITY]
-    majority: NDArray[np.bool_] = counts * 2 > _MAJORITY**2
-    return majority
 
 
 def _coverage(length: int, scale: float, cells: int) -> NDArray[np.float64]:

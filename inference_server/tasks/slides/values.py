@@ -28,7 +28,7 @@ class SlideLimits:
     most_request_pixels: int = 64 * 1024 * 1024
     # Bytes of decoded tiles kept for their neighbours, per analysis.
     cache_bytes: int = 128 * 1024 * 1024
-    # Bytes of a remote slide that may be copied to local disk for OpenSlide.
+    # Bytes of remote slides that may lie on local disk for OpenSlide.
     most_staged_bytes: int = 20 * 1024**3
     # Model calls in flight, per analysis.
     calls_in_flight: int = 4
@@ -86,6 +86,8 @@ class SlideFacts:
     # Origin of the scanned region in level-0 pixels.
     bounds_x: int = 0
     bounds_y: int = 0
+    # The ICC profile of its colours; empty when the file has none.
+    icc_profile: bytes = field(default=b"", repr=False)
 
     @property
     def width(self) -> int:
@@ -96,6 +98,24 @@ class SlideFacts:
     def height(self) -> int:
         """Height of level 0, in pixels."""
         return self.levels[0].height
+
+
+@dataclass(frozen=True, kw_only=True)
+class Share:
+    """One of several parts of a slide's tiles."""
+
+    # From 0.
+    index: int = 0
+    count: int = 1
+
+    @property
+    def whole(self) -> bool:
+        """Whether it is all of them."""
+        return self.count == 1
+
+    def of(self, batches: int) -> range:
+        """The numbers of the batches in it: those of all shares are all, each once."""
+        return range(self.index * batches // self.count, (self.index + 1) * batches // self.count)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -111,6 +131,8 @@ class AnalysisRequest:
     mpp: float | None = None
     # Edge of the tiles in pixels of the analysis; 0 for the analysis' own.
     tile_size: int = 0
+    # Whether colours are brought to sRGB by the slide's ICC profile.
+    apply_icc_profile: bool = False
     # Names this run to its caller.
     request_id: str = ""
     # Whether parts are saved, from which another run may go on.
@@ -118,6 +140,10 @@ class AnalysisRequest:
     # What earlier runs saved, in order: places below the output roots, or the parts themselves.
     resume_uris: Sequence[str] = ()
     resume_parts: Sequence[bytes] = ()
+    # Names of the artifacts that are made; empty for all that the analysis has.
+    artifacts: Sequence[str] = ()
+    # The part of the tiles that is analysed; no artifacts are made of a part.
+    share: Share = Share()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,6 +7,7 @@ from collections import abc as _abc
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from google.protobuf.internal import containers as _containers
+from google.protobuf.internal import enum_type_wrapper as _enum_type_wrapper
 import builtins as _builtins
 import sys
 import typing as _typing
@@ -17,6 +18,98 @@ else:
     from typing_extensions import TypeAlias as _TypeAlias, Never as _Never
 
 DESCRIPTOR: _descriptor.FileDescriptor
+
+class _TextMode:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextModeEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextMode.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_MODE_UNSPECIFIED: _TextMode.ValueType  # 0
+    """The server's own: OCR."""
+    TEXT_MODE_OCR: _TextMode.ValueType  # 1
+    """What its picture shows."""
+    TEXT_MODE_LAYER: _TextMode.ValueType  # 2
+    """What the file itself says: exact and fast, and empty for a scan."""
+    TEXT_MODE_AUTO: _TextMode.ValueType  # 3
+    """The file's own text where it is sound; else what the picture shows."""
+
+class TextMode(_TextMode, metaclass=_TextModeEnumTypeWrapper):
+    """Where the text of a PDF page is taken from."""
+
+TEXT_MODE_UNSPECIFIED: TextMode.ValueType  # 0
+"""The server's own: OCR."""
+TEXT_MODE_OCR: TextMode.ValueType  # 1
+"""What its picture shows."""
+TEXT_MODE_LAYER: TextMode.ValueType  # 2
+"""What the file itself says: exact and fast, and empty for a scan."""
+TEXT_MODE_AUTO: TextMode.ValueType  # 3
+"""The file's own text where it is sound; else what the picture shows."""
+Global___TextMode: _TypeAlias = TextMode  # noqa: Y015
+
+class _OutputFormat:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _OutputFormatEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_OutputFormat.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    OUTPUT_FORMAT_UNSPECIFIED: _OutputFormat.ValueType  # 0
+    """Not asked for."""
+    OUTPUT_FORMAT_JSON: _OutputFormat.ValueType  # 1
+    """document.json: all that is told of pages, lines and words, and the summary."""
+    OUTPUT_FORMAT_TEXT: _OutputFormat.ValueType  # 2
+    """document.txt: the text in UTF-8, a form feed between pages."""
+    OUTPUT_FORMAT_HOCR: _OutputFormat.ValueType  # 3
+    """document.hocr: hOCR 1.2 in XHTML."""
+    OUTPUT_FORMAT_ALTO: _OutputFormat.ValueType  # 4
+    """document.alto.xml: ALTO 4.4, in pixels."""
+    OUTPUT_FORMAT_SEARCHABLE_PDF: _OutputFormat.ValueType  # 5
+    """document.pdf: the original pages, with their text invisible above them."""
+    OUTPUT_FORMAT_TSV: _OutputFormat.ValueType  # 6
+    """document.tsv: the columns of Tesseract."""
+
+class OutputFormat(_OutputFormat, metaclass=_OutputFormatEnumTypeWrapper):
+    """A file that is made of a document that was read."""
+
+OUTPUT_FORMAT_UNSPECIFIED: OutputFormat.ValueType  # 0
+"""Not asked for."""
+OUTPUT_FORMAT_JSON: OutputFormat.ValueType  # 1
+"""document.json: all that is told of pages, lines and words, and the summary."""
+OUTPUT_FORMAT_TEXT: OutputFormat.ValueType  # 2
+"""document.txt: the text in UTF-8, a form feed between pages."""
+OUTPUT_FORMAT_HOCR: OutputFormat.ValueType  # 3
+"""document.hocr: hOCR 1.2 in XHTML."""
+OUTPUT_FORMAT_ALTO: OutputFormat.ValueType  # 4
+"""document.alto.xml: ALTO 4.4, in pixels."""
+OUTPUT_FORMAT_SEARCHABLE_PDF: OutputFormat.ValueType  # 5
+"""document.pdf: the original pages, with their text invisible above them."""
+OUTPUT_FORMAT_TSV: OutputFormat.ValueType  # 6
+"""document.tsv: the columns of Tesseract."""
+Global___OutputFormat: _TypeAlias = OutputFormat  # noqa: Y015
+
+class _TextSource:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _TextSourceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_TextSource.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    TEXT_SOURCE_UNSPECIFIED: _TextSource.ValueType  # 0
+    """The page could not be read."""
+    TEXT_SOURCE_OCR: _TextSource.ValueType  # 1
+    """Its picture."""
+    TEXT_SOURCE_LAYER: _TextSource.ValueType  # 2
+    """The file itself; such words have confidence 1."""
+
+class TextSource(_TextSource, metaclass=_TextSourceEnumTypeWrapper):
+    """Where the text of a page was taken from."""
+
+TEXT_SOURCE_UNSPECIFIED: TextSource.ValueType  # 0
+"""The page could not be read."""
+TEXT_SOURCE_OCR: TextSource.ValueType  # 1
+"""Its picture."""
+TEXT_SOURCE_LAYER: TextSource.ValueType  # 2
+"""The file itself; such words have confidence 1."""
+Global___TextSource: _TypeAlias = TextSource  # noqa: Y015
 
 @_typing.final
 class RecognizeDocumentRequest(_message.Message):
@@ -31,8 +124,10 @@ class RecognizeDocumentRequest(_message.Message):
     PASSWORD_FIELD_NUMBER: _builtins.int
     PAGES_FIELD_NUMBER: _builtins.int
     PRIORITY_FIELD_NUMBER: _builtins.int
+    TEXT_MODE_FIELD_NUMBER: _builtins.int
+    FORMATS_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
-    """The bytes of a PDF, PNG, JPEG or TIFF file."""
+    """The bytes of a PDF, PNG, JPEG, TIFF or WebP file, or HEIC where the server reads it."""
     document_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     request_id: _builtins.str
@@ -43,9 +138,15 @@ class RecognizeDocumentRequest(_message.Message):
     """Password of an encrypted PDF. It is never logged."""
     priority: _builtins.int
     """0 for the default; lower numbers go first, as in Triton."""
+    text_mode: Global___TextMode.ValueType
+    """Where the text of PDF pages is taken from; unset for their picture."""
     @_builtins.property
     def pages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Pages to read, counted from 1; empty for all."""
+
+    @_builtins.property
+    def formats(self) -> _containers.RepeatedScalarFieldContainer[Global___OutputFormat.ValueType]:
+        """Files to make of the pages that are read, each streamed as it grows."""
 
     def __init__(
         self,
@@ -57,10 +158,12 @@ class RecognizeDocumentRequest(_message.Message):
         password: _builtins.str = ...,
         pages: _abc.Iterable[_builtins.int] | None = ...,
         priority: _builtins.int = ...,
+        text_mode: Global___TextMode.ValueType = ...,
+        formats: _abc.Iterable[Global___OutputFormat.ValueType] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "dpi", b"dpi", "pages", b"pages", "password", b"password", "priority", b"priority", "request_id", b"request_id", "source", b"source"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "dpi", b"dpi", "formats", b"formats", "pages", b"pages", "password", b"password", "priority", b"priority", "request_id", b"request_id", "source", b"source", "text_mode", b"text_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["content", "document_uri"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015
@@ -76,6 +179,7 @@ class RecognizeDocumentResponse(_message.Message):
 
     PAGE_FIELD_NUMBER: _builtins.int
     SUMMARY_FIELD_NUMBER: _builtins.int
+    CHUNK_FIELD_NUMBER: _builtins.int
     @_builtins.property
     def page(self) -> Global___DocumentPage:
         """A page that was read."""
@@ -84,21 +188,68 @@ class RecognizeDocumentResponse(_message.Message):
     def summary(self) -> Global___DocumentSummary:
         """The summary; the last event."""
 
+    @_builtins.property
+    def chunk(self) -> Global___DocumentChunk:
+        """The next piece of a file that was asked for. The pieces of a name, in order, are the file."""
+
     def __init__(
         self,
         *,
         page: Global___DocumentPage | None = ...,
         summary: Global___DocumentSummary | None = ...,
+        chunk: Global___DocumentChunk | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "page", b"page", "summary", b"summary"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "page", b"page", "summary", b"summary"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["event", b"event", "page", b"page", "summary", b"summary"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["chunk", b"chunk", "event", b"event", "page", b"page", "summary", b"summary"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
-    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["page", "summary"]  # noqa: Y015
+    _WhichOneofReturnType_event: _TypeAlias = _typing.Literal["page", "summary", "chunk"]  # noqa: Y015
     _WhichOneofArgType_event: _TypeAlias = _typing.Literal["event", b"event"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType_event) -> _WhichOneofReturnType_event | None: ...
 
 Global___RecognizeDocumentResponse: _TypeAlias = RecognizeDocumentResponse  # noqa: Y015
+
+@_typing.final
+class DocumentChunk(_message.Message):
+    """A piece of a file."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    NAME_FIELD_NUMBER: _builtins.int
+    MEDIA_TYPE_FIELD_NUMBER: _builtins.int
+    OFFSET_FIELD_NUMBER: _builtins.int
+    DATA_FIELD_NUMBER: _builtins.int
+    LAST_FIELD_NUMBER: _builtins.int
+    ERROR_FIELD_NUMBER: _builtins.int
+    name: _builtins.str
+    """File name, such as document.hocr."""
+    media_type: _builtins.str
+    """Its media type."""
+    offset: _builtins.int
+    """Offset of data in the file, in bytes."""
+    data: _builtins.bytes
+    """The bytes."""
+    last: _builtins.bool
+    """Whether the file ends here."""
+    error: _builtins.str
+    """Why the file could not be written to its end, in its last piece; the pages and other files are unharmed."""
+    def __init__(
+        self,
+        *,
+        name: _builtins.str = ...,
+        media_type: _builtins.str = ...,
+        offset: _builtins.int = ...,
+        data: _builtins.bytes = ...,
+        last: _builtins.bool = ...,
+        error: _builtins.str = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["data", b"data", "error", b"error", "last", b"last", "media_type", b"media_type", "name", b"name", "offset", b"offset"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___DocumentChunk: _TypeAlias = DocumentChunk  # noqa: Y015
 
 @_typing.final
 class DocumentPage(_message.Message):
@@ -114,6 +265,9 @@ class DocumentPage(_message.Message):
     ERROR_FIELD_NUMBER: _builtins.int
     PAGE_COUNT_FIELD_NUMBER: _builtins.int
     ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
+    TEXT_SOURCE_FIELD_NUMBER: _builtins.int
+    QUALITY_FIELD_NUMBER: _builtins.int
+    FIELDS_FIELD_NUMBER: _builtins.int
     page_number: _builtins.int
     """From 1."""
     width: _builtins.int
@@ -130,9 +284,19 @@ class DocumentPage(_message.Message):
     """The clockwise turn of the page image after which its text stands upright, found by the text itself: 0, 90, 180 or 270.
     Lines are in the reading order of the upright page; coordinates are not turned.
     """
+    text_source: Global___TextSource.ValueType
+    """Where the text was taken from."""
     @_builtins.property
     def lines(self) -> _containers.RepeatedCompositeFieldContainer[Global___TextLine]:
         """Lines in reading order."""
+
+    @_builtins.property
+    def quality(self) -> Global___PageQuality:
+        """How good the picture is; unset where none was made, as the text was the file's own."""
+
+    @_builtins.property
+    def fields(self) -> _containers.RepeatedCompositeFieldContainer[Global___KeyField]:
+        """What is told as `label: value`, in reading order."""
 
     def __init__(
         self,
@@ -145,14 +309,91 @@ class DocumentPage(_message.Message):
         error: _builtins.str = ...,
         page_count: _builtins.int = ...,
         rotation_degrees: _builtins.int = ...,
+        text_source: Global___TextSource.ValueType = ...,
+        quality: Global___PageQuality | None = ...,
+        fields: _abc.Iterable[Global___KeyField] | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "rotation_degrees", b"rotation_degrees", "text", b"text", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "fields", b"fields", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "quality", b"quality", "rotation_degrees", b"rotation_degrees", "text", b"text", "text_source", b"text_source", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 
 Global___DocumentPage: _TypeAlias = DocumentPage  # noqa: Y015
+
+@_typing.final
+class KeyField(_message.Message):
+    """A label of a page, and its value."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    LABEL_FIELD_NUMBER: _builtins.int
+    VALUE_FIELD_NUMBER: _builtins.int
+    CONFIDENCE_FIELD_NUMBER: _builtins.int
+    POLYGON_FIELD_NUMBER: _builtins.int
+    label: _builtins.str
+    """What stands before the colon."""
+    value: _builtins.str
+    """What follows on the line, up to the next label."""
+    confidence: _builtins.float
+    """Mean confidence of the value's words by their length, 0 to 1."""
+    @_builtins.property
+    def polygon(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
+        """Four corners of the value, clockwise from the top left of the text."""
+
+    def __init__(
+        self,
+        *,
+        label: _builtins.str = ...,
+        value: _builtins.str = ...,
+        confidence: _builtins.float = ...,
+        polygon: _abc.Iterable[Global___Point] | None = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "label", b"label", "polygon", b"polygon", "value", b"value"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___KeyField: _TypeAlias = KeyField  # noqa: Y015
+
+@_typing.final
+class PageQuality(_message.Message):
+    """How good the picture of a page is. What is good enough, is for the caller to say; docs/documents.md has thresholds and where they come from."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    SHARPNESS_FIELD_NUMBER: _builtins.int
+    GLARE_FIELD_NUMBER: _builtins.int
+    TEXT_HEIGHT_FIELD_NUMBER: _builtins.int
+    CONTRAST_FIELD_NUMBER: _builtins.int
+    sharpness: _builtins.float
+    """Variance of the Laplacian of the lines, each at 16 pixels of height and with its own contrast as 1: the lower, the more blurred.
+    Unset on a page without text.
+    """
+    glare: _builtins.float
+    """Share of the area of the text that is burnt out, although the paper is not, 0 to 1."""
+    text_height: _builtins.float
+    """Median height of the lines, in pixels; 0 on a page without text."""
+    contrast: _builtins.float
+    """Median over the lines of the difference between paper and ink, 0 to 1; 0 on a page without text."""
+    def __init__(
+        self,
+        *,
+        sharpness: _builtins.float | None = ...,
+        glare: _builtins.float = ...,
+        text_height: _builtins.float = ...,
+        contrast: _builtins.float = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_sharpness", b"_sharpness", "sharpness", b"sharpness"]  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_sharpness", b"_sharpness", "contrast", b"contrast", "glare", b"glare", "sharpness", b"sharpness", "text_height", b"text_height"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__sharpness: _TypeAlias = _typing.Literal["sharpness"]  # noqa: Y015
+    _WhichOneofArgType__sharpness: _TypeAlias = _typing.Literal["_sharpness", b"_sharpness"]  # noqa: Y015
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__sharpness) -> _WhichOneofReturnType__sharpness | None: ...
+
+Global___PageQuality: _TypeAlias = PageQuality  # noqa: Y015
 
 @_typing.final
 class TextLine(_message.Message):

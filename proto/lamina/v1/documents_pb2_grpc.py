@@ -47,7 +47,7 @@ class DocumentServiceServicer:
     """
 
     def RecognizeDocument(self, request, context):
-        """Reads a document. Streams one event a page, in order, then a summary, last.
+        """Reads a document. Streams one event a page, in order, each followed by what it adds to the files asked for, then a summary, last.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')

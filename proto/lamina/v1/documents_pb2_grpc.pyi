@@ -34,7 +34,7 @@ class DocumentServiceStub:
     @_typing.overload
     def __new__(cls, channel: _aio.Channel) -> DocumentServiceAsyncStub: ...
     RecognizeDocument: _grpc.UnaryStreamMultiCallable[_documents_pb2.RecognizeDocumentRequest, _documents_pb2.RecognizeDocumentResponse]
-    """Reads a document. Streams one event a page, in order, then a summary, last."""
+    """Reads a document. Streams one event a page, in order, each followed by what it adds to the files asked for, then a summary, last."""
 
 @_typing.type_check_only
 class DocumentServiceAsyncStub(DocumentServiceStub):
@@ -42,7 +42,7 @@ class DocumentServiceAsyncStub(DocumentServiceStub):
 
     def __init__(self, channel: _aio.Channel) -> None: ...
     RecognizeDocument: _aio.UnaryStreamMultiCallable[_documents_pb2.RecognizeDocumentRequest, _documents_pb2.RecognizeDocumentResponse]  # type: ignore[assignment]
-    """Reads a document. Streams one event a page, in order, then a summary, last."""
+    """Reads a document. Streams one event a page, in order, each followed by what it adds to the files asked for, then a summary, last."""
 
 class DocumentServiceServicer:
     """Reading documents: PDF and images to words with places."""
@@ -52,6 +52,6 @@ class DocumentServiceServicer:
         request: _documents_pb2.RecognizeDocumentRequest,
         context: _ServicerContext,
     ) -> _typing.Union[_abc.Iterator[_documents_pb2.RecognizeDocumentResponse], _abc.AsyncIterator[_documents_pb2.RecognizeDocumentResponse]]:
-        """Reads a document. Streams one event a page, in order, then a summary, last."""
+        """Reads a document. Streams one event a page, in order, each followed by what it adds to the files asked for, then a summary, last."""
 
 def add_DocumentServiceServicer_to_server(servicer: DocumentServiceServicer, server: _typing.Union[_grpc.Server, _aio.Server]) -> None: ...

@@ -192,10 +192,13 @@ class AnalyzeSlideRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     CHECKPOINTS_FIELD_NUMBER: _builtins.int
     RESUME_FIELD_NUMBER: _builtins.int
+    ARTIFACTS_FIELD_NUMBER: _builtins.int
+    SHARE_FIELD_NUMBER: _builtins.int
+    APPLY_ICC_PROFILE_FIELD_NUMBER: _builtins.int
     slide_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     analysis: _builtins.str
-    """he_baseline (the default), or the name of a tile model in the repository."""
+    """he_baseline (the default), or the name of a model with a manifest in the repository."""
     output_uri: _builtins.str
     """Folder or URL prefix, under the server's allowed output roots, that receives the artifacts.
     Empty: the artifacts are streamed inline as chunks.
@@ -210,9 +213,21 @@ class AnalyzeSlideRequest(_message.Message):
     """0 for the default; lower numbers go first, as in Triton."""
     checkpoints: _builtins.bool
     """Whether to save, as parts, what has been found so far. They lie under output_uri, or are streamed as chunks when it is empty."""
+    apply_icc_profile: _builtins.bool
+    """Whether to bring colours to sRGB by the slide's ICC profile first; a slide without one is taken as sRGB."""
     @_builtins.property
     def resume(self) -> Global___SlideResume:
         """What an earlier run of the same request saved; the analysis goes on from there."""
+
+    @_builtins.property
+    def artifacts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.str]:
+        """File names of the artifacts that are wanted; empty for all that the analysis makes. analysis.json is always made."""
+
+    @_builtins.property
+    def share(self) -> Global___SlideShare:
+        """The part of the tiles that this request analyses, for several servers that share one slide; unset for all of them. It needs checkpoints,
+        and makes no artifacts: a last request without a share, whose resume names the parts of all shares, makes those of the whole slide.
+        """
 
     def __init__(
         self,
@@ -226,16 +241,45 @@ class AnalyzeSlideRequest(_message.Message):
         priority: _builtins.int = ...,
         checkpoints: _builtins.bool = ...,
         resume: Global___SlideResume | None = ...,
+        artifacts: _abc.Iterable[_builtins.str] | None = ...,
+        share: Global___SlideShare | None = ...,
+        apply_icc_profile: _builtins.bool = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume", "share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "apply_icc_profile", b"apply_icc_profile", "artifacts", b"artifacts", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "share", b"share", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType__mpp: _TypeAlias = _typing.Literal["mpp"]  # noqa: Y015
     _WhichOneofArgType__mpp: _TypeAlias = _typing.Literal["_mpp", b"_mpp"]  # noqa: Y015
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mpp) -> _WhichOneofReturnType__mpp | None: ...
 
 Global___AnalyzeSlideRequest: _TypeAlias = AnalyzeSlideRequest  # noqa: Y015
+
+@_typing.final
+class SlideShare(_message.Message):
+    """One of several parts of a slide's tiles, alike in size. Tiles are dealt out in the order of the analysis, so that a share lies together."""
+
+    DESCRIPTOR: _descriptor.Descriptor
+
+    INDEX_FIELD_NUMBER: _builtins.int
+    COUNT_FIELD_NUMBER: _builtins.int
+    index: _builtins.int
+    """Which one, from 0."""
+    count: _builtins.int
+    """How many there are."""
+    def __init__(
+        self,
+        *,
+        index: _builtins.int = ...,
+        count: _builtins.int = ...,
+    ) -> None: ...
+    _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
+    def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["count", b"count", "index", b"index"]  # noqa: Y015
+    def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    def WhichOneof(self, oneof_group: _Never) -> None: ...
+
+Global___SlideShare: _TypeAlias = SlideShare  # noqa: Y015
 
 @_typing.final
 class SlideResume(_message.Message):
@@ -455,9 +499,9 @@ class SlideAnalysis(_message.Message):
     engine: _builtins.str
     """Engine that ran it, as engine:precision."""
     report_json: _builtins.str
-    """analysis.json whole, as its JSON schema in docs/ says."""
+    """analysis.json whole, as its JSON schema in docs/ says; empty for a share."""
     tiles_analyzed: _builtins.int
-    """Tiles analysed."""
+    """Tiles analysed; of a share its own."""
     tiles_skipped: _builtins.int
     """Tiles that could not be decoded, and were left out."""
     duration_seconds: _builtins.float
@@ -509,7 +553,9 @@ class Artifact(_message.Message):
     SIZE_BYTES_FIELD_NUMBER: _builtins.int
     SHA256_FIELD_NUMBER: _builtins.int
     name: _builtins.str
-    """File name: analysis.json, heatmap.png, overlay.png, detections.geojson.gz, tiles.parquet."""
+    """File name: analysis.json, heatmap.png, heatmap.ome.tiff, overlay.png, detections.geojson.gz, tiles.parquet, embeddings.parquet,
+    mask.ome.tiff, annotations.dcm.
+    """
     media_type: _builtins.str
     """Media type."""
     uri: _builtins.str
@@ -545,7 +591,7 @@ class AnalyzeTilesRequest(_message.Message):
     TILES_FIELD_NUMBER: _builtins.int
     MPP_FIELD_NUMBER: _builtins.int
     analysis: _builtins.str
-    """he_baseline, or the name of a tile model in the repository."""
+    """he_baseline, or the name of a tile classifier in the repository."""
     mpp: _builtins.float
     """Micrometres per pixel of the tiles; required by analyses that report sizes."""
     @_builtins.property

@@ -69,6 +69,13 @@ def test_a_categorisation_job_lies_in_the_queue_with_its_fields_its_attributes_a
     assert kinds == {"JobType": ("String", "lab_categorization"), "Priority": ("String", "high"), "UserId": ("Number", "7")}
 
 
+def test_urgent_jobs_go_to_a_queue_of_their_own_where_there_is_one(ministack: Ministack, sqs: Any, queue_url: str) -> None:
+    urgent = str(sqs.create_queue(QueueName=f"q-{uuid4().hex[:12]}")["QueueUrl"])
+    with JobClient(queue_url, urgent_queue_url=urgent, access=AwsAccess(endpoint=ministack.endpoint)) as client:
+        sent = {priority: client.send_pending_labs_job(user_id=7, priority=priority) for priority in ("high", "normal")}
+    assert [sent["high"], sent["normal"]] == [_only_message(sqs, url)["MessageId"] for url in (urgent, queue_url)]
+
+
 @pytest.mark.parametrize("domain", ["labs", "vitals", "nutrition"])
 def test_a_pass_over_what_waits_names_its_user_and_has_normal_priority_unless_told(
     client: JobClient, sqs: Any, queue_url: str, domain: str

@@ -11,7 +11,7 @@ import grpc
 import pytest
 from lamina.v1 import documents_pb2
 
-from bridge.errors import OverloadError, PermanentError
+from bridge.errors import OverloadError, PermanentError, PoisonError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import RetryPolicy
 from bridge.job import Delivery, Job
@@ -188,3 +188,72 @@ async def test_a_link_leads_out_of_no_folder(handler: DocumentHandler, tmp_path:
     (tmp_path / "inbox/link.pdf").symlink_to(tmp_path / "secret.pdf")
     with pytest.raises(PermanentError, match="BRIDGE_READ_ROOTS"):
         await handler.handle(document_job(handler, tmp_path / "inbox/link.pdf"), RecordedContext())
+
+
+def chunk(name: str, data: bytes, offset: int = 0, *, last: bool = False, error: str = "") -> documents_pb2.RecognizeDocumentResponse:
+    told = documents_pb2.DocumentChunk(name=name, media_type="application/pdf", offset=offset, data=data, last=last, error=error)
+    return documents_pb2.RecognizeDocumentResponse(chunk=told)
+
+
+async def test_files_that_are_asked_for_lie_beside_what_was_read(
+    server: ScriptedServer, handler: DocumentHandler, document: Path, results: ResultStore
+) -> None:
+    server.script = [
+        answer(
+            page(1, of=1),
+            chunk("document.pdf", b"%PDF"),
+            chunk("document.hocr", b"<html>"),
+            chunk("document.pdf", b"-1.7", 4),
+            chunk("document.pdf", b"", 8, last=True),
+            chunk("document.hocr", b"", 6, last=True, error="the disk is full"),
+            summary(1),
+        )
+    ]
+    outcome = await handler.handle(document_job(handler, document, formats=["pdf", "hocr"], text_mode="auto"), RecordedContext())
+    request = server.requests[0]
+    assert (list(request.formats), request.text_mode) == (
+        [documents_pb2.OUTPUT_FORMAT_SEARCHABLE_PDF, documents_pb2.OUTPUT_FORMAT_HOCR],
+        documents_pb2.TEXT_MODE_AUTO,
+    )
+    path = Path(results.root) / "documents/job-1/1/document.pdf"
+    assert path.read_bytes() == b"%PDF-1.7"
+    assert outcome.result["artifacts"][2] == {"name": "document.pdf", "media_type": "application/pdf", "uri": str(path), "size_bytes": 8}
+    assert len(outcome.result["artifacts"]) == 3
+    assert outcome.result["file_errors"] == {"document.hocr": "the disk is full"}
+
+
+async def test_a_second_try_reads_all_pages_anew_where_a_file_is_asked_for(
+    server: ScriptedServer, handler: DocumentHandler, document: Path
+) -> None:
+    server.script = [
+        refuse(grpc.StatusCode.UNAVAILABLE, after=(page(1), page(2), chunk("document.pdf", b"%PDF"))),
+        answer(page(1), page(2), page(3), chunk("document.pdf", b"%PDF", last=True), summary()),
+    ]
+    first = RecordedContext()
+    job = document_job(handler, document, formats=["pdf"])
+    with pytest.raises(OverloadError):
+        await handler.handle(job, first)
+    outcome = await handler.handle(job, RecordedContext(fence=2, checkpoint=first.checkpoints[-1]))
+    assert list(server.requests[1].pages) == []
+    assert (outcome.result["pages_read"], outcome.result["artifacts"][2]["size_bytes"]) == (3, 4)
+
+
+async def test_where_text_came_from_and_how_good_the_picture_is_are_kept(
+    server: ScriptedServer, handler: DocumentHandler, document: Path, results: ResultStore
+) -> None:
+    read = page(1, of=1)
+    read.page.text_source = documents_pb2.TEXT_SOURCE_OCR
+    read.page.quality.CopyFrom(documents_pb2.PageQuality(sharpness=0.25, glare=0.5, text_height=20, contrast=0.75))
+    read.page.fields.add(label="Nama", value="Siti", confidence=0.5, polygon=read.page.lines[0].polygon)
+    server.script = [answer(read, summary(1))]
+    await handler.handle(document_job(handler, document), RecordedContext())
+    (kept,) = json.loads((Path(results.root) / "documents/job-1/1/document.json").read_text())["pages"]
+    assert kept["text_source"] == "ocr"
+    assert (kept["fields"][0]["label"], kept["fields"][0]["value"], kept["fields"][0]["polygon"][2]) == ("Nama", "Siti", [30, 12])
+    assert kept["quality"] == {"sharpness": 0.25, "glare": 0.5, "text_height": 20, "contrast": 0.75}
+
+
+@pytest.mark.parametrize("asked", [{"formats": ["docx"]}, {"text_mode": "both"}])
+def test_a_format_or_mode_that_is_not_known_is_refused_when_it_is_asked_for(asked: dict[str, Any]) -> None:
+    with pytest.raises(PoisonError, match=r"formats \(hocr, alto, pdf, tsv\)"):
+        request_message(key="job-1", document_uri="/data/a.pdf", **asked)

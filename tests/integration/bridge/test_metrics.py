@@ -3,32 +3,28 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import math
 import re
-import socket
+import time
 import urllib.error
-import urllib.request
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from prometheus_client.parser import text_string_to_metric_families
 from sqlalchemy import text
 
-from bridge.app import Bridge, local_transport
+from bridge.aws.names import Names
 from bridge.database.port import Database
 from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
 from bridge.ledger.port import Backlog
-from bridge.served import Systems
-from bridge.settings import load
 from bridge.sources.port import QueueLevel
-from bridge.store import Store, open_store
-from bridge.transports.opening import open_transport
+from tests.support.answering_bridge import answering_bridge, figures_of
 from tests.support.ministack_server import Ministack
 from tests.support.sqs import aws_of, fresh_queue
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.trial_bridge import message
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "bridge.md").read_text(encoding="utf-8")
 Scraped = Mapping[tuple[str, frozenset[tuple[str, str]]], float]
@@ -41,12 +37,8 @@ def documented() -> list[str]:
 
 
 async def _scraped(address: str) -> Scraped:
-    def get() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
-            return str(reply.read().decode())
-
     found = {}
-    for family in text_string_to_metric_families(await asyncio.to_thread(get)):
+    for family in text_string_to_metric_families(await figures_of(address)):
         for sample in family.samples:
             found[sample.name, frozenset(sample.labels.items())] = sample.value
     return found
@@ -54,23 +46,6 @@ async def _scraped(address: str) -> Scraped:
 
 def _value(scraped: Scraped, name: str, **labels: str) -> float:
     return scraped[name, frozenset(labels.items())]
-
-
-@asynccontextmanager
-async def _running(folder: Path, **changes: Any) -> AsyncIterator[tuple[str, Store]]:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
-    settings = load(**trial_settings(folder, http=address, **changes))
-    stop = asyncio.Event()
-    async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:
-        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes={}), transport=transport)
-        running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
-        try:
-            await _until_scraped(address, lambda _: True)
-            yield address, store
-        finally:
-            stop.set()
-            await asyncio.wait_for(running, 30)
 
 
 async def _until_scraped(address: str, fits: Any) -> Scraped:
@@ -93,8 +68,8 @@ async def _take_over(database: Database, key: str) -> None:
 
 
 async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: Path) -> None:
-    async with _running(tmp_path, concurrency=1, lease_seconds=3.0) as (address, store):
-        await store.submit(message("good", seconds=0.2))
+    async with answering_bridge(tmp_path, concurrency=1, lease_seconds=3.0) as (address, store):
+        await store.submit(message("good", seconds=0.2, fallback="spare"))
         await store.submit(message("bad", broken=True))
         await store.submit(message("flaky", transient_failures=1))
         await store.queue.send("poison", b"?")
@@ -108,7 +83,7 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
         await _until_scraped(address, lambda scraped: _value(scraped, "bridge_fenced_writes_total", system="trial") == 1)
 
     told = {re.sub("_(bucket|sum|count|created)$", "", name) for name, _ in scraped}
-    assert [] == [name for name in documented() if name not in told]
+    assert ["bridge_queue_dead_messages"] == [name for name in documented() if name not in told], "which SQS alone tells"
     assert len(documented()) >= 14
     queue = {"source": "local", "queue": "jobs"}
     assert (1, 1, 0) == tuple(_value(scraped, "bridge_queue_messages", **queue, state=each) for each in ("waiting", "leased", "delayed"))
@@ -121,12 +96,16 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
     tries = {"transient": "TransientError", "permanent": "PermanentError", "succeeded": "succeeded"}
     counted = {each: _value(scraped, "bridge_tries_total", system="trial", **{"class": each}, outcome=name) for each, name in tries.items()}
     assert {"transient": 1, "permanent": 1, "succeeded": 2} == counted
+    assert 1 == _value(scraped, "bridge_fallbacks_total", system="trial", by="spare")
     assert 2 == _value(scraped, "bridge_job_seconds_count", system="trial", outcome="succeeded")
     assert 0.2 <= _value(scraped, "bridge_job_seconds_sum", system="trial", outcome="succeeded") < 30
     assert 4 <= _value(scraped, "bridge_step_seconds_count", system="trial", step="handled")
     for lease in ("ledger", "queue"):
         assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 3
     assert 0 == _value(scraped, "bridge_fenced_writes_total", system="trial")
+    assert 2 == _value(scraped, "bridge_dead_letters"), "the bad job's message, and what cannot be read"
+    assert 0 <= _value(scraped, "bridge_silence_seconds") < 30
+    assert 0 <= time.time() - _value(scraped, "process_start_time_seconds") < 3600
     assert (0, 0) == (_value(scraped, "bridge_outbox_messages"), _value(scraped, "bridge_outbox_oldest_seconds"))
 
 
@@ -134,7 +113,7 @@ async def test_the_figures_of_sqs_are_its_own(tmp_path: Path, ministack: Minista
     async with aws_of(ministack) as aws:
         queue = await fresh_queue(aws)
     settings = {"sqs_queues": (queue,), "aws_endpoint": ministack.endpoint, "concurrency": 1, "lease_seconds": 30.0}
-    async with _running(tmp_path, **settings) as (address, store):
+    async with answering_bridge(tmp_path, **settings) as (address, store):
         await store.submit(message("long", seconds=4))
         await store.submit(message("waiting"))
         labels = {"source": "sqs", "queue": queue}
@@ -149,22 +128,54 @@ async def test_the_figures_of_sqs_are_its_own(tmp_path: Path, ministack: Minista
     assert 0 <= oldest < 60
 
 
-async def test_queues_and_outbox_are_asked_no_more_often_than_is_set() -> None:
+async def test_messages_that_sqs_gave_up_are_told(tmp_path: Path, ministack: Ministack) -> None:
+    async with aws_of(ministack) as aws:
+        dead = await fresh_queue(aws)
+        policy = json.dumps({"deadLetterTargetArn": await Names(aws).arn("sqs", dead), "maxReceiveCount": 3})
+        queue = await fresh_queue(aws)
+        url = await Names(aws).queue_url(queue)
+        await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"RedrivePolicy": policy})
+        for number in range(2):
+            await aws.call("sqs", "send_message", QueueUrl=await Names(aws).queue_url(dead), MessageBody=str(number))
+    settings = {"sqs_queues": (queue,), "aws_endpoint": ministack.endpoint, "concurrency": 1, "lease_seconds": 30.0}
+    async with answering_bridge(tmp_path, **settings) as (address, _):
+        scraped = await _until_scraped(
+            address, lambda scraped: _value(scraped, "bridge_queue_dead_messages", source="sqs", queue=queue) >= 0
+        )
+
+    assert 2 == _value(scraped, "bridge_queue_dead_messages", source="sqs", queue=queue)
+
+
+async def test_queues_and_ledger_are_asked_no_more_often_than_is_set() -> None:
     asked = []
 
-    class CountedOutbox:
+    class CountedLedger:
         async def backlog(self) -> Backlog:
             asked.append("outbox")
             return Backlog(depth=0, oldest_age=0.0)
+
+        async def waiting(self) -> int:
+            asked.append("letters")
+            return 7
 
     async def levels() -> list[QueueLevel]:
         asked.append("queue")
         return [QueueLevel(queue="jobs", waiting=3, leased=0, delayed=0, oldest_seconds=1)]
 
     metrics = Metrics(in_flight=lambda: 0)
-    figures = Figures(metrics=metrics, outbox=CountedOutbox(), levels=levels, every_seconds=60)  # type: ignore[arg-type]
+    ledger: Any = CountedLedger()
+    figures = Figures(metrics=metrics, outbox=ledger, dead_letters=ledger, levels=levels, every_seconds=60)
 
     told = await asyncio.gather(*(figures.render() for _ in range(20)))
 
-    assert ["outbox", "queue"] == asked
+    assert ["outbox", "letters", "queue"] == asked
+    assert all(b"bridge_dead_letters 7.0" in each for each in told)
     assert all(b'bridge_queue_messages{queue="jobs",source="local",state="waiting"} 3.0' in each for each in told)
+
+
+def test_inference_servers_are_counted_by_how_they_stand() -> None:
+    told = Metrics(in_flight=lambda: 0, servers=lambda: {"serving": 2, "away": 1}).render(
+        Backlog(depth=0, oldest_age=0.0), [], dead_letters=0
+    )
+    assert b'bridge_inference_servers{standing="serving"} 2.0' in told
+    assert b'bridge_inference_servers{standing="away"} 1.0' in told

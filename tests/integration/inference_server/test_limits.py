@@ -41,10 +41,11 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.classifier import Limits as LabLimits
+from inference_server.tasks.labs.limits import Limits as LabLimits
 from inference_server.tasks.labs.normalise import PrintedTest
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import ClientTile, SlideLimits
 from tests.support.pdf import Text, pdf
 from tests.support.running_application import running_application
@@ -162,7 +163,8 @@ async def _queue_bytes(folder: Path, models: ServingModels) -> None:
 
 
 async def _open(path: Path, **limits: int) -> None:
-    async with open_slide(Storage(read_roots=(str(path.parent),), write_roots=()), str(path), SlideLimits(**limits)):
+    storage = Storage(read_roots=(str(path.parent),), write_roots=())
+    async with open_slide(storage, str(path), SlideLimits(**limits), Staging(storage, most_bytes=0)):
         pass
 
 
@@ -198,7 +200,8 @@ async def _request_pixels(folder: Path, models: ServingModels) -> None:
 async def _staged_bytes(folder: Path, models: ServingModels) -> None:
     Image.fromarray(PICTURE).save(folder / "slide.png")
     with _web_server(folder) as root:
-        async with open_slide(Storage(read_roots=(root,), write_roots=()), f"{root}/slide.png", SlideLimits(most_staged_bytes=9)):
+        storage = Storage(read_roots=(root,), write_roots=())
+        async with open_slide(storage, f"{root}/slide.png", SlideLimits(), Staging(storage, most_bytes=9)):
             pass
 
 

@@ -53,3 +53,9 @@ def test_a_bad_value_is_told_with_its_variable_and_the_fix(monkeypatch: pytest.M
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load().queue = "other"  # type: ignore[misc]
+
+
+def test_several_inference_servers_may_be_named() -> None:
+    assert "gpu-1:8001,gpu-2:8001" == load(inference="gpu-1:8001, gpu-2:8001").inference
+    with pytest.raises(ConfigurationError, match=r"BRIDGE_INFERENCE: 'gpu-2' is not host:port"):
+        load(inference="gpu-1:8001,gpu-2")

@@ -38,3 +38,17 @@ def test_the_margin_is_that_of_the_lease_that_ends_first() -> None:
     assert (6, -3) == (vitals.margin(Lease.LEDGER), vitals.margin(Lease.QUEUE))
     vitals.unleased(Lease.LEDGER, "a")
     assert 26 == vitals.margin(Lease.LEDGER)
+
+
+def test_the_silence_is_that_of_the_one_that_owes_a_sign_the_longest() -> None:
+    clock = Clock()
+    vitals = Vitals(clock=clock)
+    assert 0 == vitals.silence()
+    vitals.begin("loop", within=5)
+    vitals.begin("relay", within=20)
+    clock.now = 4
+    assert 0 == vitals.silence()
+    clock.now = 25
+    assert 20 == vitals.silence()
+    vitals.rest("loop")
+    assert 5 == vitals.silence()

@@ -18,3 +18,7 @@ SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at
 -- name: mark_replayed
 -- Records that the letter's bytes have been sent again.
 UPDATE dead_letters SET replayed_at = (SELECT now FROM clock) WHERE id = :id;
+
+-- name: waiting
+-- How many nobody has replayed.
+SELECT count(*) AS letters FROM dead_letters WHERE replayed_at IS NULL;

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
+from itertools import islice
 from pathlib import Path
 
 import numpy as np
@@ -48,6 +49,8 @@ class Plan:
 
     # Tests made of the axes of codes, in each of the two catalogues.
     made: int = 7000
+    # Tests that bear a name of the built-in codes, in each way that they are printed; None for all names.
+    named: int | None = None
     # Lines that are no tests.
     other: int = 400
     networks: int = 4
@@ -91,14 +94,14 @@ async def train(inference: Inference, models: Path, *, model: str, progress: Pro
 
 
 def _wanted(catalogue: Catalogue, common: NDArray[np.float64], plan: Plan) -> Iterator[Wanted]:
-    yield from named_tests(catalogue, Printer(_SEED), hide=True)
-    yield from list(named_tests(catalogue, Printer(_SEED + 1), hide=False))[::2]
+    yield from islice(named_tests(catalogue, Printer(_SEED), hide=True), plan.named)
+    yield from islice(named_tests(catalogue, Printer(_SEED + 1), hide=False), 0, plan.named, 2)
     yield from made_tests(catalogue, Printer(_SEED + 2), common, plan.made, _SEED)
     yield from other_lines(plan.other, _SEED)
 
 
 def _wanted_bare(catalogue: Catalogue, without_names: Catalogue, common: NDArray[np.float64], plan: Plan) -> Iterator[Wanted]:
-    yield from named_tests(catalogue, Printer(_SEED + 3), hide=False)
+    yield from islice(named_tests(catalogue, Printer(_SEED + 3), hide=False), plan.named)
     yield from made_tests(without_names, Printer(_SEED + 4), common, plan.made, _SEED + 1)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import io
 import warnings
 from collections.abc import Sequence
@@ -38,8 +39,8 @@ class ImageReader:
 
     @classmethod
     def _open(cls, uri: str, path: Path, limits: SlideLimits) -> ImageReader:
-        pixels, mpp = _decode(uri, path, limits.most_image_pixels, "image_pixels")
-        return cls(facts=facts_of(uri, pixels, mpp), pixels=pixels)
+        pixels, mpp, profile = _decode(uri, path, limits.most_image_pixels, "image_pixels")
+        return cls(facts=dataclasses.replace(facts_of(uri, pixels, mpp), icc_profile=profile), pixels=pixels)
 
     @property
     def facts(self) -> SlideFacts:
@@ -73,13 +74,13 @@ def decode(name: str, content: bytes, *, most_pixels: int) -> Pixels:
     return _decode(name, io.BytesIO(content), most_pixels, "tile_pixels")[0]
 
 
-def _decode(name: str, source: Path | io.BytesIO, most_pixels: int, limit: str) -> tuple[Pixels, tuple[float | None, float | None]]:
+def _decode(name: str, source: Path | io.BytesIO, most_pixels: int, limit: str) -> tuple[Pixels, tuple[float | None, float | None], bytes]:
     try:
         # `Image.open` reads headers only; its own bound on pixels is looser than ours.
         with warnings.catch_warnings(), Image.open(source, formats=_FORMATS) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
             _check(name, image, most_pixels, limit)
-            return np.ascontiguousarray(_on_white(image)), _resolution(image)
+            return np.ascontiguousarray(_on_white(image)), _resolution(image), image.info.get("icc_profile") or b""
     except Image.DecompressionBombError as error:
         raise InvalidSlide(_too_large(name, "far more ", most_pixels), limit=limit) from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:  # Pillow raises each of them for damaged files

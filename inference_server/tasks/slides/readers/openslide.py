@@ -1,4 +1,4 @@
-"""Whatever OpenSlide reads, from local disk: NDPI, MRXS, SCN, BIF, Philips, DICOM, JPEG 2000. Alone in importing openslide."""
+"""Whatever OpenSlide reads, from local disk: NDPI, MRXS, SCN, BIF, Philips, CZI, DICOM. Alone in importing openslide."""
 
 from __future__ import annotations
 
@@ -124,6 +124,7 @@ def _facts(uri: str, slide: openslide.OpenSlide) -> SlideFacts:
         objective_power=_number(properties, openslide.PROPERTY_NAME_OBJECTIVE_POWER),
         bounds_x=int(_number(properties, openslide.PROPERTY_NAME_BOUNDS_X) or 0),
         bounds_y=int(_number(properties, openslide.PROPERTY_NAME_BOUNDS_Y) or 0),
+        icc_profile=slide.color_profile.tobytes() if slide.color_profile else b"",
     )
 
 

@@ -42,6 +42,11 @@ class Regions:
         self.unreadable: set[Place] = set()
 
     @property
+    def reader(self) -> SlideReader:
+        """What reads the stored tiles."""
+        return self._reader
+
+    @property
     def facts(self) -> SlideFacts:
         """What the slide is."""
         return self._reader.facts
@@ -51,25 +56,21 @@ class Regions:
 
         Raises `InvalidSlide` for more pixels than one read may hold in memory.
         """
+        pixels: Pixels = (await self.read_all(level, [(x, y)], width, height))[0]
+        return pixels
+
+    async def read_all(self, level: int, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:
+        """Regions of one size as `read` gives them, corners × height × width × RGB; all that they need is read together."""
         if width * height > _MOST_PIXELS:
             raise InvalidSlide(
                 f"{self.facts.uri} has no level near the resolution of the analysis: {width} × {height} px would be read at once. "
                 "Export it as a pyramid; or pass its true mpp in the request."
             )
         stored = self.facts.levels[level]
-        left, top, right, bottom = max(x, 0), max(y, 0), min(x + width, stored.width), min(y + height, stored.height)
-        pixels = np.full((height, width, 3), WHITE, np.uint8)
-        if left >= right or top >= bottom:
-            return pixels
-        places = [
-            (level, column, row)
-            for row in range(top // stored.tile_height, -(-bottom // stored.tile_height))
-            for column in range(left // stored.tile_width, -(-right // stored.tile_width))
-        ]
-        for place, tile in zip(places, await self._fetch(stored, places), strict=True):
-            if tile is not None:
-                _paste(pixels, tile, place, stored, (x, y))
-        return pixels
+        below = [_places(level, stored, (x, y, x + width, y + height)) for x, y in corners]
+        places = list(dict.fromkeys(place for each in below for place in each))
+        tiles = dict(zip(places, await self._fetch(stored, places), strict=True))
+        return await asyncio.to_thread(_pasted, stored, corners, (height, width), below, tiles)
 
     async def _fetch(self, stored: Level, places: list[Place]) -> list[Pixels | None]:
         missing = [place for place in places if place not in self._tiles]
@@ -136,6 +137,30 @@ class Regions:
                 del self._tiles[place]
                 stored = self.facts.levels[place[0]]
                 self._held_bytes -= stored.tile_width * stored.tile_height * 3
+
+
+def _places(level: int, stored: Level, box: tuple[int, int, int, int]) -> list[Place]:
+    """The stored tiles below a box of left, top, right and bottom."""
+    left, top, right, bottom = max(box[0], 0), max(box[1], 0), min(box[2], stored.width), min(box[3], stored.height)
+    if left >= right or top >= bottom:
+        return []
+    rows = range(top // stored.tile_height, -(-bottom // stored.tile_height))
+    columns = range(left // stored.tile_width, -(-right // stored.tile_width))
+    return [(level, column, row) for row in rows for column in columns]
+
+
+def _pasted(
+    stored: Level, corners: Sequence[tuple[int, int]], size: tuple[int, int], below: list[list[Place]], tiles: dict[Place, Pixels | None]
+) -> Pixels:
+    pixels = np.empty((len(corners), *size, 3), np.uint8)
+    for region, (x, y), places in zip(pixels, corners, below, strict=True):
+        inside = x >= 0 and y >= 0 and x + size[1] <= stored.width and y + size[0] <= stored.height
+        found = [(place, tile) for place in places if (tile := tiles[place]) is not None]
+        if not inside or len(found) < len(places):
+            region.fill(WHITE)
+        for place, tile in found:
+            _paste(region, tile, place, stored, (x, y))
+    return pixels
 
 
 def _paste(pixels: Pixels, tile: Pixels, place: Place, stored: Level, origin: tuple[int, int]) -> None:

@@ -1,6 +1,6 @@
 """Tiled TIFF (Aperio SVS, generic, OME), read by range requests from disk or any object store.
 
-Alone in importing async-tiff and simplejpeg.
+With `tiles` alone in importing async-tiff.
 """
 
 from __future__ import annotations
@@ -8,78 +8,59 @@ from __future__ import annotations
 import asyncio
 import contextlib
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import async_tiff
 import numpy as np
-import simplejpeg
-from async_tiff.enums import Compression, PhotometricInterpretation, PlanarConfiguration, ResolutionUnit
+from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, ResolutionUnit
 
-from inference_server.errors import InvalidSlide
-from inference_server.storage import StoredObject
+from inference_server.errors import InvalidSlide, Unavailable
+from inference_server.storage import Storage, StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
+from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, NDPI_FORMAT, SHIFT, XMP, read_headers
+from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
-_DECODED = frozenset(
-    {Compression.Uncompressed, Compression.LZW, Compression.ModernJPEG, Compression.Deflate, Compression.OldDeflate, Compression.ZSTD}
-)
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, PhotometricInterpretation.BlackIsZero})
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
-# What a panic in Rust is raised as: in a call, and in what is awaited.
-_PANICS = frozenset({"PanicException", "RustPanic"})
-_NDPI_FORMAT = 65420
-_XMP = 700
-# SOI, then an Adobe APP14 marker that says "no colour transform": the three components are R, G, B.
-_SOI = b"\xff\xd8"
-_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
-_JFIF = b"\xff\xe0"
-_PREFETCH_BYTES = 256 * 1024
 # Levels of one pyramid may differ in proportion by rounding only.
 _PROPORTION_TOLERANCE = 0.02
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Directory:
-    """One level as it is stored."""
-
-    directory: Any
-    photometric: int
-    jpeg: bool
-    # Decoder tables that the level's tiles share, without SOI and EOI.
-    tables: bytes
-    byte_counts: Sequence[int]
 
 
 class TiffReader:
     """Reads what is stored in tiles; `open` says so when another reader must."""
 
-    def __init__(self, *, facts: SlideFacts, directories: Sequence[_Directory]) -> None:
+    def __init__(self, *, facts: SlideFacts, levels: Sequence[StoredLevel], ranges: Ranges) -> None:
         """Use `open`."""
         self._facts = facts
-        self._directories = directories
+        self._levels = levels
+        self._ranges = ranges
 
     @classmethod
-    async def open(cls, found: StoredObject, limits: SlideLimits) -> TiffReader:
-        """Read the headers only. Raises `NotThisReader`, and `InvalidSlide` when the file is damaged or too large."""
+    async def open(cls, storage: Storage, found: StoredObject, head: bytes, limits: SlideLimits) -> TiffReader:
+        """Read the headers only; `head`: the first bytes. Raises `NotThisReader`, and `InvalidSlide` for a damaged or too large file."""
+        headers = await read_headers(storage, found, head)
+        ranges = Ranges(storage, found, headers)
         with _translated(found.uri):
-            tiff = await async_tiff.TIFF.open(found.key, store=found.store, prefetch=_PREFETCH_BYTES)
+            tiff = await async_tiff.TIFF.open(found.key, store=ranges, prefetch=len(headers))
             directories = list(tiff.ifds)
         if not directories:
             raise InvalidSlide(f"{found.uri} is a TIFF without any image; it is damaged. Copy or export it again.")
-        return await asyncio.to_thread(cls._from_directories, found, directories, limits)
+        reader = await asyncio.to_thread(cls._from_directories, found, directories, limits, ranges)
+        await reader._check_planes(storage, found)
+        return reader
 
     @classmethod
-    def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits) -> TiffReader:
+    def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits, ranges: Ranges) -> TiffReader:
         _refuse_other_formats(found.uri, directories)
         pyramid = list(_pyramid(directories))
         for directory in pyramid:
             _check_bounds(found.uri, directory, limits)
             _check_decodable(found.uri, directory)
             _check_whole(found, directory)
-        return cls(facts=_facts(found.uri, pyramid), directories=[_describe(directory) for directory in pyramid])
+        return cls(facts=_facts(found.uri, pyramid), levels=[StoredLevel.of(directory) for directory in pyramid], ranges=ranges)
 
     @property
     def facts(self) -> SlideFacts:
@@ -88,74 +69,37 @@ class TiffReader:
 
     async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
         """Fetch compressed tiles by coalesced range requests and decode them in a thread."""
-        stored, shape = self._directories[level], self._facts.levels[level]
+        stored, shape = self._levels[level], self._facts.levels[level]
         scanned = [place for place in places if stored.byte_counts[place[1] * shape.columns + place[0]] > 0]
-        fetched = dict(zip(scanned, await _fetch(stored.directory, scanned), strict=True))
+        fetched = dict(zip(scanned, await self.fetch(level, scanned), strict=True))
         white = np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)
 
         def decode() -> list[Pixels | None]:
-            return [_decode(fetched[place], stored, shape) if place in fetched else white for place in places]
+            return [stored.decode(fetched[place], shape) if place in fetched else white for place in places]
 
         return await asyncio.to_thread(decode)
 
+    async def _check_planes(self, storage: Storage, found: StoredObject) -> None:
+        """Raise `NotThisReader` for JPEG 2000 whose colours have fewer pixels, which Pillow does not read."""
+        place = self._levels[0].first_jpeg2000()
+        if place and is_subsampled(await storage.read_range(found, *place)):
+            raise NotThisReader(f"{found.uri} is JPEG 2000 with planes of several sizes")
+
+    async def fetch(self, level: int, places: Sequence[tuple[int, int]]) -> list[Any]:
+        """Tiles as they are stored, in async-tiff's wrapping. Raises `Unavailable`."""
+        if not places:
+            return []
+        try:
+            return list(await self._levels[level].directory.fetch_tiles(list(places)))
+        except Exception as error:  # async-tiff hides what its input raised
+            raise self._ranges.failure or Unavailable(f"{self._facts.uri} could not be read; try again.") from error
+
+    def stored(self, level: int) -> StoredLevel:
+        """How a level is stored."""
+        return self._levels[level]
+
     async def close(self) -> None:
         """Nothing is held open between reads."""
-
-
-async def _fetch(directory: Any, places: list[tuple[int, int]]) -> list[Any]:
-    if not places:
-        return []
-    try:
-        return list(await directory.fetch_tiles(places))
-    except Exception:  # async-tiff raises one error for the whole batch, whichever tile it was
-        if len(places) == 1:
-            return [None]
-        return [tile for place in places for tile in await _fetch(directory, [place])]
-
-
-def _decode(tile: Any, stored: _Directory, shape: Level) -> Pixels | None:
-    if tile is None:
-        return None
-    try:
-        pixels = _decode_jpeg(bytes(tile.compressed_bytes), stored) if stored.jpeg else _decode_other(tile, stored)
-    except (TypeError, AttributeError, MemoryError):  # ours, not the file's
-        raise
-    except Exception:  # damaged bytes; async-tiff's errors have no public class
-        return None
-    except BaseException as error:  # damaged bytes may make a Rust decoder panic, which is no `Exception`
-        if type(error).__name__ in _PANICS:
-            return None
-        raise
-    if pixels.shape != (shape.tile_height, shape.tile_width, 3):
-        return None
-    return pixels
-
-
-def _decode_jpeg(data: bytes, stored: _Directory) -> Pixels:
-    start = len(_SOI)
-    if stored.photometric != PhotometricInterpretation.RGB:
-        return _decompress(_SOI + stored.tables + data[start:])
-    # A JFIF marker would say YCbCr, louder than Adobe's.
-    if data[start : start + 2] == _JFIF:
-        start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-    return _decompress(_SOI + _ADOBE_RGB + stored.tables + data[start:])
-
-
-def _decompress(whole: bytes) -> Pixels:
-    pixels: Pixels = simplejpeg.decode_jpeg(whole, colorspace="RGB")
-    return pixels
-
-
-def _decode_other(tile: Any, stored: _Directory) -> Pixels:
-    pixels = np.asarray(tile.decode_sync(decoder_registry=async_tiff.DecoderRegistry()))
-    if stored.directory.planar_configuration == PlanarConfiguration.Planar:
-        pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.shape[-1] == 1:
-        return np.repeat(pixels, 3, axis=-1)
-    if pixels.shape[-1] == 4:
-        opacity = pixels[..., 3:].astype(np.uint16)
-        return ((pixels[..., :3] * opacity + WHITE * (255 - opacity) + 127) // 255).astype(np.uint8)
-    return np.ascontiguousarray(pixels)
 
 
 def _pyramid(directories: list[Any]) -> Iterator[Any]:
@@ -176,7 +120,7 @@ def _pyramid(directories: list[Any]) -> Iterator[Any]:
 def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
     base = directories[0]
     software, description = (base.software or ""), (base.image_description or "")
-    if _NDPI_FORMAT in base.other_tags:
+    if NDPI_FORMAT in base.other_tags:
         raise NotThisReader(f"{uri} is a Hamamatsu NDPI")
     if software.startswith(("Philips", "MedScan")) or "<scn" in description[:2000] or "level=0" in description or "iScan" in _xmp(base):
         raise NotThisReader(f"{uri} is a vendor's TIFF with a layout of its own")
@@ -185,8 +129,13 @@ def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
 
 
 def _xmp(directory: Any) -> str:
-    value = directory.other_tags.get(_XMP, "")
+    value = directory.other_tags.get(XMP, "")
     return bytes(value[:4000]).decode("latin-1") if isinstance(value, (list, bytes)) else str(value)[:4000]
+
+
+def _profile(directory: Any) -> bytes:
+    value = directory.other_tags.get(ICC_PROFILE, b"")
+    return bytes(value) if isinstance(value, (list, bytes)) else b""
 
 
 def _check_bounds(uri: str, directory: Any, limits: SlideLimits) -> None:
@@ -215,7 +164,7 @@ def _check_decodable(uri: str, directory: Any) -> None:
             f"{int(directory.photometric_interpretation)}; "
             "expected 8-bit RGB, YCbCr or grey."
         )
-    if directory.compression not in _DECODED:
+    if directory.compression not in DECODED:
         raise NotThisReader(f"{uri} is compressed by method {int(directory.compression)}")
 
 
@@ -223,24 +172,12 @@ def _check_whole(found: StoredObject, directory: Any) -> None:
     offsets, counts = directory.tile_offsets or [], directory.tile_byte_counts or []
     across, down = directory.tile_count
     needed = across * down * (directory.samples_per_pixel if directory.planar_configuration == PlanarConfiguration.Planar else 1)
-    end = max((offset + count for offset, count in zip(offsets, counts, strict=False)), default=0)
+    end = max((offset - SHIFT + count for offset, count in zip(offsets, counts, strict=False)), default=0)
     if len(offsets) < needed or len(counts) < needed or end > found.size_bytes:
         raise InvalidSlide(
             f"{found.uri} is truncated: it has {found.size_bytes:,} bytes, and its {needed} tiles end at {end:,}. "
             "Copy or upload it again, whole."
         )
-
-
-def _describe(directory: Any) -> _Directory:
-    tables = bytes(directory.jpeg_tables or b"")
-    return _Directory(
-        directory=directory,
-        photometric=directory.photometric_interpretation,
-        jpeg=directory.compression == Compression.ModernJPEG,
-        # Between SOI and EOI.
-        tables=tables[2:-2],
-        byte_counts=directory.tile_byte_counts,
-    )
 
 
 def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:
@@ -266,6 +203,7 @@ def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:
         mpp_x=mpp_x,
         mpp_y=mpp_y,
         objective_power=resolution.from_aperio(description, "AppMag") if aperio else None,
+        icc_profile=_profile(base),
     )
 
 
@@ -292,7 +230,7 @@ def _translated(uri: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:  # async-tiff's errors and panics share no public class
-        if type(error).__name__ in _PANICS:  # it lacks a tag that TIFF lets be missing, or is damaged: another reader knows
+        if type(error).__name__ in PANICS:  # it lacks a tag that TIFF lets be missing, or is damaged: another reader knows
             raise NotThisReader(f"{uri} is a TIFF with directories that cannot be read") from error
         raise InvalidSlide(
             f"{uri} begins as a TIFF, but its directory cannot be read: it is truncated or damaged. Copy or upload it again, whole."

@@ -156,6 +156,49 @@ async def test_a_page_that_cannot_be_read_leaves_the_others_unharmed(inference: 
     assert (True, 1) == (bool(page.error), summary.failed_pages)
 
 
+async def test_a_page_that_takes_too_long_is_told_and_leaves_the_others(inference: DirectInference, text_models: Path) -> None:
+    """The first page waits for a model for longer than a page may take."""
+    slow = DocumentReader(_SlowFirst(inference), NOWHERE, text_models, limits=Limits(most_page_seconds=3.0), detection=SMALL)
+    blank = Image.new("RGB", (300, 100), "white")
+    pages, summary = await read(slow, DocumentRequest(content=tiff_file([blank, blank])))
+    assert ["page 1 was not read within 3 s. Try it alone, or raise INFERENCE_MAX_PAGE_SECONDS.", ""] == [page.error for page in pages]
+    assert 1 == summary.failed_pages
+
+
+async def test_pages_left_when_a_documents_time_is_up_are_told(inference: DirectInference, text_models: Path) -> None:
+    refused: list[str] = []
+    slow = DocumentReader(
+        _SlowFirst(inference),
+        NOWHERE,
+        text_models,
+        limits=Limits(most_document_seconds=3.0),
+        detection=SMALL,
+        pages_ahead=1,
+        refused=refused.append,
+    )
+    blank = Image.new("RGB", (300, 100), "white")
+    with pytest.raises(InvalidDocument, match="page 1 was not read: the 3 s of a document are used up"):
+        await read(slow, DocumentRequest(content=tiff_file([blank, blank])))
+    assert ["document_seconds"] * 2 == refused
+
+
+class _SlowFirst:
+    """The first call of a model never ends."""
+
+    def __init__(self, inference: DirectInference) -> None:
+        self._inference = inference
+        self._calls = 0
+
+    def __getattr__(self, name: str) -> object:
+        return getattr(self._inference, name)
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        self._calls += 1
+        if self._calls == 1:
+            await asyncio.Event().wait()
+        return await self._inference.infer(request)
+
+
 async def test_a_document_none_of_whose_pages_can_be_read_fails(reader: DocumentReader) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (300, 300, 3), dtype=np.uint8))
     content = image_file(noise, "JPEG")

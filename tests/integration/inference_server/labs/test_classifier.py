@@ -14,11 +14,12 @@ from inference_server.errors import InvalidCatalogue, InvalidInput, NotFound, Un
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.tasks.labs.aliases import Alias
 from inference_server.tasks.labs.categorise import CATEGORIES
-from inference_server.tasks.labs.classifier import Classified, LabClassifier, Limits
+from inference_server.tasks.labs.classifier import Classified, LabClassifier
 from inference_server.tasks.labs.importing import import_catalogue
+from inference_server.tasks.labs.limits import Limits
 from inference_server.tasks.labs.match import Status
 from inference_server.tasks.labs.normalise import PrintedTest
-from tests.support.direct_inference import DirectInference
+from tests.support.direct_inference import DirectInference, RecordedInference
 
 CALLER = Caller(client="test")
 COUNT, LIVER, KIDNEY = "Complete Blood Count (CBC)", "Liver Function Tests (LFT)", "Kidney Function Tests (KFT)"
@@ -262,3 +263,40 @@ async def test_why_labs_are_absent_is_told_until_they_answer(models: Path) -> No
     inference.loaded = True
     await labs.start()
     assert ["the catalogue of lab tests is loading", "model all_minilm_l6_v2 is still loading", ""] == [*told, labs.absence]
+
+
+async def test_a_name_of_the_catalogue_is_not_encoded_again_and_another_only_once(models: Path) -> None:
+    inference = RecordedInference(models)
+    labs = LabClassifier(inference, models)
+    await labs.start()
+    inference.requests.clear()
+    await classify(labs, "Hemoglobin", "Creatinine, Urine")
+    assert [] == inference.requests
+    first = await classify(labs, "Haemoglobn", "Hemoglobin", "haemoglobn")
+    again = await classify(labs, "Haemoglobn")
+    assert [1] == [len(request.inputs["input_ids"]) for request in inference.requests]
+    assert ["718-7"] * 4 == [test.match.candidates[0].entry.code for test in (*first.tests, *again.tests)]
+
+
+async def test_names_are_encoded_anew_once_another_encoder_serves(models: Path) -> None:
+    inference = RecordedInference(models)
+    labs = LabClassifier(inference, models)
+    await labs.start()
+    inference.sha256 = "another"
+    inference.requests.clear()
+    await classify(labs, "Hemoglobin")
+    assert 1 == len(inference.requests)
+
+
+async def test_a_small_request_does_not_wait_for_a_large_one(labs: LabClassifier) -> None:
+    await labs.start()
+    done: list[int] = []
+
+    async def ask(count: int) -> None:
+        await classify(labs, *(f"Hemoglobin {number}" for number in range(count)))
+        done.append(count)
+
+    large = asyncio.create_task(ask(600))
+    await asyncio.sleep(0.1)
+    await asyncio.gather(large, ask(1))
+    assert [1, 600] == done

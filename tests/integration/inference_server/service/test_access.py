@@ -145,8 +145,9 @@ async def test_who_may_not_is_refused_in_calls_of_each_kind_and_counted(
         assert [clients.count("One", code) for code in ("UNAUTHENTICATED", "PERMISSION_DENIED")] == [1, 1]
         error = await _failure(_one(channel, service="test.Service", authorization=f"Bearer {TOKEN}"))
         assert (error.code(), "the permission admin" in str(error.details())) == (grpc.StatusCode.PERMISSION_DENIED, True)
-        health = await health_pb2_grpc.HealthStub(channel).Check(health_pb2.HealthCheckRequest())
-        assert health.status == health_pb2.HealthCheckResponse.NOT_SERVING
+        health = health_pb2_grpc.HealthStub(channel)
+        answers = [await health.Check(health_pb2.HealthCheckRequest(service=service)) for service in ("", "live")]
+        assert [health_pb2.HealthCheckResponse.NOT_SERVING, health_pb2.HealthCheckResponse.SERVING] == [each.status for each in answers]
     logged = "".join(capsys.readouterr())
     assert [token for token in (TOKEN, "another-token-of-labs") if token in logged] == []
 

@@ -253,6 +253,7 @@ async def test_server_live_answers_while_a_model_computes(stub: Any) -> None:
     ("service", "status"),
     [
         ("", "SERVING"),
+        ("live", "SERVING"),
         ("inference.GRPCInferenceService", "SERVING"),
         # Their models are not in this repository.
         ("lamina.v1.SlideService", "NOT_SERVING"),

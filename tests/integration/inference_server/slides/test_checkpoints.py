@@ -19,12 +19,15 @@ from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult
 from tests.support.built_models import built_models
 from tests.support.direct_inference import RecordedInference
 from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 WIDTH, HEIGHT = 1536, 1280
 NUCLEI = scattered(300, within=(40, 40, 1400, 1200), apart=25)
 # Analyses whose calls are many enough for shares of them to mean something.
-REQUESTS = {"he_baseline": {"tile_size": 64}, "pinkness": {"analysis": "pinkness"}}
+REQUESTS = {
+    "he_baseline": {"tile_size": 64},
+    **{analysis: {"analysis": analysis} for analysis in ("pinkness", "colours", "judge", "stains")},
+}
 
 
 class Place:
@@ -36,6 +39,9 @@ class Place:
         self.models.mkdir()
         (self.models / "he_baseline").symlink_to(built_models("he_baseline") / "he_baseline")
         write_classifier(self.models, mpp=0.5)
+        write_embedder(self.models, mpp=0.5, stain={"method": "macenko"})
+        write_head(self.models)
+        write_segmenter(self.models, mpp=0.5, tile_size=72, stain={"method": "reinhard", "estimate": "tile"})
         picture = paint(WIDTH, HEIGHT, tissue=(20, 20, 1480, 1230), nuclei=NUCLEI, noise=2.0)
         # A few stored tiles are damaged, which every run must count.
         self.slide = write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
@@ -55,7 +61,8 @@ class Place:
             if isinstance(event, Checkpoint) and event.tiles_total and until < 1.0 and event.tiles_done >= until * event.tiles_total:
                 break
         await stream.aclose()
-        self.calls.append(sum(len(next(iter(each.inputs.values()))) for each in inference.requests))
+        calls = [each for each in inference.requests if each.model != "judge"]
+        self.calls.append(sum(len(next(iter(each.inputs.values()))) for each in calls))
         return events, out
 
 

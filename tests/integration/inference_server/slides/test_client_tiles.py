@@ -8,10 +8,12 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image
+from scipy.optimize import linear_sum_assignment
 
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.values import ClientTile
+from tests.support.he_fields import Look, paint_field
 from tests.support.slides import paint, scattered
 
 WIDTH, HEIGHT = 300, 200
@@ -58,6 +60,48 @@ async def test_png_gives_what_raw_pixels_give(analyses: Any) -> None:
         (await analyses.analyzer.analyze_tiles("", [tile], 0.5, Caller()))[0][0] for tile in (encoded(PICTURE, "PNG"), raw(PICTURE))
     ]
     assert (png.points, png.scores) == (pixels.points, pixels.scores)
+
+
+# Fields as laboratories and scanners make them; benchmarks/bench_nuclei.py has more of them, with their bars.
+LOOKS = {
+    "usual": Look(),
+    "reddish and pale": Look(stain="reddish", haematoxylin=0.5, eosin=0.6),
+    "bluish and dark": Look(stain="bluish", haematoxylin=1.6, eosin=1.3),
+    "large nuclei": Look(diameter=9, nuclei=70),
+    "few nuclei": Look(nuclei=20, noise=6),
+}
+
+
+def f1(found: Any, expected: Any, within: float) -> float:
+    """Of points matched one to one."""
+    apart = np.hypot(*(found[:, None] - expected[None]).transpose(2, 0, 1))
+    rows, columns = linear_sum_assignment(np.where(apart <= within, apart, 1e6))
+    return float(2 * np.count_nonzero(apart[rows, columns] <= within) / (len(found) + len(expected)))
+
+
+@pytest.mark.parametrize("look", LOOKS)
+async def test_nuclei_of_a_small_field_are_found_whatever_its_stain(analyses: Any, look: str) -> None:
+    field = paint_field(LOOKS[look], 5)
+    found, _ = await analyses.analyzer.analyze_tiles("", [raw(field.pixels)], 0.25, Caller())
+    points = np.array([(point.x, point.y) for point in found[0].points])
+    assert f1(points, field.centres, 4 / 0.25) >= 0.85
+
+
+async def test_nuclei_that_the_edge_of_a_field_cuts_are_found_once(analyses: Any) -> None:
+    cut = [(0, 60), (60, 0), (WIDTH, 80), (90, HEIGHT), (2, 140), (150, 3), (WIDTH - 2, 150), (210, HEIGHT - 3)]
+    picture = paint(WIDTH, HEIGHT, tissue=(0, 0, WIDTH, HEIGHT), nuclei=cut)
+    found, _ = await analyses.analyzer.analyze_tiles("", [raw(picture)], 0.5, Caller())
+    points = np.array([(point.x, point.y) for point in found[0].points])
+    assert len(cut) == len(points)
+    # A nucleus and its mirror image may answer as one, in the middle: on the edge.
+    assert 3.5 > np.hypot(*(points[:, None] - np.array(cut)[None]).transpose(2, 0, 1)).min(axis=0).max()
+
+
+async def test_what_is_chosen_for_a_tile_does_not_depend_on_its_neighbours_in_the_request(analyses: Any) -> None:
+    pale, dark = (paint_field(LOOKS[look], 3).pixels for look in ("reddish and pale", "bluish and dark"))
+    alone = [(await analyses.analyzer.analyze_tiles("", [raw(each)], 0.25, Caller()))[0][0].points for each in (pale, dark)]
+    together, _ = await analyses.analyzer.analyze_tiles("", [raw(pale), raw(dark)], 0.25, Caller())
+    assert alone == [each.points for each in together]
 
 
 async def test_more_tiles_than_a_batch_are_answered_in_order(analyses: Any) -> None:

@@ -123,9 +123,8 @@ async def test_the_same_slide_gives_the_same_bytes(analyses: Any, slide: Path) -
 
 async def test_artifacts_are_told_with_size_and_hash(analyses: Any, slide: Path) -> None:
     found = await analyses.run(slide)
-    assert ["analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"] == [
-        each.name for each in found.result.artifacts
-    ]
+    names = ["analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"]
+    assert names == [each.name for each in found.result.artifacts]
     for each in found.result.artifacts:
         content = Path(each.uri).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (each.size_bytes, each.sha256)

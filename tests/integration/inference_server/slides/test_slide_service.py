@@ -70,10 +70,23 @@ async def test_a_request_may_tell_the_resolution_and_the_place_of_artifacts(stub
     slide = write_svs(tmp_path / "slide.svs", PICTURE, mpp=None)
     request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide), output_uri=str(tmp_path / "out"), mpp=0.5, tile_size=256)
     result = [event async for event in stub.AnalyzeSlide(request)][-1].result
-    assert {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz", "tiles.parquet"} == {
-        path.name for path in (tmp_path / "out").iterdir()
-    }
+    expected = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
+    assert expected == {path.name for path in (tmp_path / "out").iterdir()}
     assert 0.5 == json.loads(result.report_json)["slide"]["mpp_x"]
+
+
+async def test_a_request_may_name_the_artifacts_that_it_wants(stub: Any, slide: Path, tmp_path: Path) -> None:
+    request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide), output_uri=str(tmp_path / "out"), artifacts=["tiles.parquet"])
+    result = [event async for event in stub.AnalyzeSlide(request)][-1].result
+    assert ["analysis.json", "tiles.parquet"] == [each.name for each in result.artifacts]
+    assert {"analysis.json", "tiles.parquet"} == {path.name for path in (tmp_path / "out").iterdir()}
+
+
+async def test_an_artifact_that_there_is_not_is_refused_before_any_work(stub: Any, slide: Path) -> None:
+    request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide), artifacts=["mask.ome.tiff"])
+    with pytest.raises(grpc.aio.AioRpcError) as refused:
+        [event async for event in stub.AnalyzeSlide(request)]
+    assert "he_baseline makes no artifact called mask.ome.tiff; it makes: analysis.json, heatmap.png" in str(refused.value.details())
 
 
 async def test_tiles_of_a_client_are_analysed(stub: Any) -> None:

@@ -14,12 +14,12 @@ import pytest
 from pyarrow import parquet
 
 from inference_server.tasks.slides import table
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.slides import paint, scattered, with_fold, with_ink, write_svs
+from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 NUCLEI = scattered(60, within=(120, 100, 680, 500), apart=25)
 PICTURE = paint(800, 600, tissue=(100, 80, 700, 520), nuclei=NUCLEI)
-PLACES = {"x": "int32", "y": "int32", "width": "int32", "height": "int32", "tissue": "float"}
+PLACES = {"x": "int32", "y": "int32", "width": "int32", "height": "int32", "tissue": "float", "pen": "float", "folded": "float"}
 
 
 def types(read: Any) -> dict[str, str]:
@@ -51,6 +51,23 @@ async def test_the_figures_of_tiles_add_up_to_those_of_the_slide(analyses: Any, 
         # Cells at the slide's edge weigh less on the slide; there is no tissue here.
         assert pytest.approx(found.report["measures"][name], abs=2e-6) == float((rows[name] * weights).sum())
     assert pytest.approx(found.report["measures"]["blurred_tissue_share"], abs=2e-6) == float((rows["blurred_share"] * weights).sum())
+
+
+async def test_ink_and_folds_are_told_by_tile_and_by_slide(analyses: Any, tmp_path: Path) -> None:
+    picture = with_fold(with_ink(PICTURE, "green", (300, 0, 400, 600)), (496, 80, 576, 520))
+    found = await analyses.run(write_svs(tmp_path / "slide.svs", picture), tile_size=64)
+    rows = {name: np.array(values) for name, values in parquet.read_table(found.folder / "tiles.parquet").to_pydict().items()}
+    tissue = found.report["tissue"]
+
+    assert pytest.approx(100 * 600 * 0.25e-6, rel=0.05) == tissue["pen_mm2"]
+    assert pytest.approx(80 * 440 * 0.25e-6, rel=0.15) == tissue["folded_mm2"]
+    assert pytest.approx(tissue["folded_mm2"] / tissue["area_mm2"], abs=1e-5) == tissue["folded_share"]
+    assert pytest.approx(tissue["folded_share"], abs=1e-5) == float((rows["folded"] * rows["tissue"]).sum() / rows["tissue"].sum())
+    # Tiles at both borders of the stroke have tissue beside it; those right under it have none, and are no rows.
+    inked = rows["pen"] > 0
+    assert {256, 384} == set(rows["x"][inked].tolist())
+    assert {448, 512, 576} >= set(rows["x"][rows["folded"] > 0.05].tolist())
+    assert not [x for x, _ in found.points if 304 < x < 396]
 
 
 async def test_a_classifiers_rows_have_its_classes(analyses_with: Callable[..., Any], tmp_path: Path) -> None:
@@ -95,17 +112,19 @@ async def test_the_columns_are_the_documented_ones(analyses: Any, analyses_with:
     lines = [line.split("|")[1:4] for line in text.partition("| Column | Type |")[2].partition("\n\n")[0].splitlines()[2:]]
     told = {(name, kind.strip(), of.strip(" `")) for names, kind, of in lines for name in re.findall("`([^`]+)`", names)}
 
-    write_classifier(tmp_path / "models")
+    for write in (write_classifier, write_embedder, write_head, write_segmenter):
+        write(tmp_path / "models")
     slide = write_svs(tmp_path / "slide.svs", PICTURE)
-    runs = {"he_baseline": (analyses, ""), "classifiers": (analyses_with(tmp_path / "models"), "pinkness")}
+    own = {"classifiers": "pinkness", "embedders": "colours", "heads": "judge", "segmenters": "stains"}
+    runs = {"he_baseline": (analyses, ""), **{kind: (analyses_with(tmp_path / "models"), name) for kind, name in own.items()}}
     for kind, (ran, analysis) in runs.items():
         found = await ran.run(slide, analysis=analysis)
         real = types(parquet.read_table(found.folder / "tiles.parquet"))
         expected = {name: form for name, form, of in told if of in ("all", kind)}
-        assert expected == {("p(NAME)" if name.startswith("p(") else name): form for name, form in real.items()}
+        assert expected == {re.sub(r"\(.+\)", "(NAME)", name): form for name, form in real.items()}
 
 
 @pytest.mark.parametrize("program", ["bridge.app", "inference_server.app"])
-def test_no_program_imports_arrow_before_it_writes_a_table(program: str) -> None:
-    code = f"import sys, {program}; sys.exit('pyarrow' in sys.modules)"
+def test_no_program_imports_what_only_artifacts_need(program: str) -> None:
+    code = f"import sys, {program}; sys.exit(bool({{'pyarrow', 'tifffile', 'pydicom', 'highdicom'}} & set(sys.modules)))"
     assert 0 == subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode

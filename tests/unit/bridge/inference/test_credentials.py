@@ -75,3 +75,9 @@ def test_a_token_may_stay_on_this_machine_in_the_clear(address: str) -> None:
 
 def test_a_token_goes_out_in_the_clear_only_where_that_is_meant() -> None:
     assert channel_credentials(ServerTrust(token="a", insecure=True), "host.example:8001") is None
+
+
+def test_a_token_goes_in_the_clear_only_where_every_address_is_of_this_machine() -> None:
+    assert channel_credentials(ServerTrust(token="secret-of-ours"), "127.0.0.1:1,localhost:2,[::1]:3") is None
+    with pytest.raises(ConfigurationError, match="in the clear"):
+        channel_credentials(ServerTrust(token="secret-of-ours"), "127.0.0.1:1,10.0.0.7:1")

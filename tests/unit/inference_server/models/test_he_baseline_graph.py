@@ -11,9 +11,11 @@ from numpy.typing import NDArray
 from skimage.color import separate_stains
 
 from inference_server.models.builders import he_baseline
+from inference_server.tasks.slides import client_nuclei, nuclei
 from inference_server.tasks.slides import he_baseline as task
 
-HALO = he_baseline.HALO
+HALO, POOLED = he_baseline.HALO, he_baseline.POOLED
+SCALES = (he_baseline.FINE.output, he_baseline.COARSE.output)
 RANDOM = np.random.default_rng(11)
 
 
@@ -23,9 +25,10 @@ def session(tmp_path_factory: pytest.TempPathFactory) -> onnxruntime.InferenceSe
     return onnxruntime.InferenceSession(folder / "1" / "model.onnx", providers=["CPUExecutionProvider"])
 
 
-def run(session: onnxruntime.InferenceSession, tiles: NDArray[np.uint8]) -> dict[str, NDArray[np.float32]]:
+def run(session: onnxruntime.InferenceSession, tiles: NDArray[np.uint8], leak: float = 0.0) -> dict[str, NDArray[np.float32]]:
     names = [output.name for output in session.get_outputs()]
-    return dict(zip(names, session.run(names, {"tiles": tiles}), strict=True))
+    inputs = {"tiles": tiles, "eosin_leak": np.full((len(tiles), 1), leak, np.float32)}
+    return dict(zip(names, session.run(names, inputs), strict=True))
 
 
 def pixels_to_unmix() -> NDArray[np.uint8]:
@@ -41,9 +44,9 @@ def pixels_to_unmix() -> NDArray[np.uint8]:
 def test_unmixing_equals_scikit_image_times_six_within_a_millionth(session: onnxruntime.InferenceSession) -> None:
     tiles = pixels_to_unmix()
     expected = separate_stains(tiles / 255, np.linalg.inv(he_baseline.stain_matrix())) * 6
-    actual = run(session, tiles)
-    assert 1e-6 > np.abs(expected[..., 0] - actual["haematoxylin_density"]).max()
-    assert 1e-6 > np.abs(expected[..., 1] - actual["eosin_density"]).max()
+    actual = np.maximum(run(session, tiles)["densities"], 0)
+    assert 1e-6 > np.abs(expected[..., 0] - actual[:, 0]).max()
+    assert 1e-6 > np.abs(expected[..., 1] - actual[:, 1]).max()
 
 
 def test_stain_vectors_are_qupaths_and_the_residual_is_normal_to_both() -> None:
@@ -52,22 +55,21 @@ def test_stain_vectors_are_qupaths_and_the_residual_is_normal_to_both() -> None:
     np.testing.assert_allclose([0, 0, 1], matrix @ matrix[2], atol=1e-12)
 
 
+@pytest.mark.parametrize("leak", [0.0, 0.203125])
 @pytest.mark.parametrize("kind", ["noise", "stripes", "flat", "plateaus"])
-def test_each_candidate_is_found_once_wherever_the_picture_is_cut(session: onnxruntime.InferenceSession, kind: str) -> None:
+def test_each_maximum_is_found_once_wherever_the_picture_is_cut(session: onnxruntime.InferenceSession, kind: str, leak: float) -> None:
     size = 512
     whole = pattern(kind, size + 2 * HALO)
-    expected = run(session, whole[None])
+    expected = run(session, whole[None], leak)
     for edge in (64, 128, 256):
         places = [(y, x) for y in range(0, size, edge) for x in range(0, size, edge)]
-        outputs = run(session, np.stack([whole[y : y + edge + 2 * HALO, x : x + edge + 2 * HALO] for y, x in places]))
-        joined = np.zeros((size, size), np.float32)
-        cells = np.zeros((3, size // 16, size // 16), np.float32)
-        for index, (y, x) in enumerate(places):
-            joined[y : y + edge, x : x + edge] = outputs["candidates"][index]
-            for number, name in enumerate(("haematoxylin", "eosin", "sharpness")):
-                cells[number, y // 16 : (y + edge) // 16, x // 16 : (x + edge) // 16] = outputs[name][index]
-        np.testing.assert_array_equal(expected["candidates"][0], joined)
-        np.testing.assert_array_equal([expected[name][0] for name in ("haematoxylin", "eosin", "sharpness")], cells)
+        outputs = run(session, np.stack([whole[y : y + edge + 2 * HALO, x : x + edge + 2 * HALO] for y, x in places]), leak)
+        for names, pixels in ((SCALES, POOLED), (("haematoxylin", "eosin", "sharpness"), 16)):
+            for name in names:
+                joined = np.zeros((size // pixels, size // pixels), np.float32)
+                for index, (y, x) in enumerate(places):
+                    joined[y // pixels : (y + edge) // pixels, x // pixels : (x + edge) // pixels] = outputs[name][index]
+                np.testing.assert_array_equal(expected[name][0], joined)
 
 
 def pattern(kind: str, edge: int) -> NDArray[np.uint8]:
@@ -90,14 +92,42 @@ def test_of_equal_maxima_the_first_in_reading_order_is_taken(session: onnxruntim
     assert len(set(columns)) == len(columns)
 
 
-def test_a_blob_is_found_at_its_centre(session: onnxruntime.InferenceSession) -> None:
-    size = 128
+def blob(size: int, x: float, y: float, sigma: float, stain: tuple[float, float, float]) -> NDArray[np.uint8]:
     rows, columns = np.mgrid[0 : size + 2 * HALO, 0 : size + 2 * HALO] + 0.5
-    x, y = 61.0, 73.0
-    blob = 0.8 * np.exp(-((columns - HALO - x) ** 2 + (rows - HALO - y) ** 2) / (2 * 4.0**2))
-    tile = np.round(255 * 10.0 ** -(blob[..., None] * np.array(he_baseline.HAEMATOXYLIN))).astype(np.uint8)
-    found = run(session, tile[None])["candidates"][0]
-    assert [(73, 61)] == list(zip(*np.nonzero(found), strict=True))
+    density = 0.8 * np.exp(-((columns - HALO - x) ** 2 + (rows - HALO - y) ** 2) / (2 * sigma**2))
+    return np.round(255 * 10.0 ** -(density[..., None] * np.array(stain))).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("x", "y"), [(62.0, 74.0), (61.0, 73.0), (62.9, 74.9)])
+def test_a_blob_is_found_at_its_centre_by_both_scales(session: onnxruntime.InferenceSession, x: float, y: float) -> None:
+    found = run(session, blob(128, x, y, 4.0, he_baseline.HAEMATOXYLIN)[None])
+    for name in SCALES:
+        ((row, column),) = zip(*np.nonzero(found[name][0]), strict=True)
+        assert 1.0 >= max(abs(POOLED * column - x), abs(POOLED * row - y))
+
+
+@pytest.mark.parametrize(("sigma", "stronger"), [(3.0, 0), (8.0, 1)])
+def test_the_scale_of_a_blobs_size_answers_more_strongly(session: onnxruntime.InferenceSession, sigma: float, stronger: int) -> None:
+    found = run(session, blob(128, 62.0, 74.0, sigma, he_baseline.HAEMATOXYLIN)[None])
+    responses = [found[name].max() for name in SCALES]
+    assert responses[stronger] > 1.1 * responses[1 - stronger]
+
+
+def test_a_blob_answers_what_the_gaussian_and_the_laplacian_make_of_it(session: onnxruntime.InferenceSession) -> None:
+    """A Gaussian of σ filtered at σ' has the response 2 · a · σ² σ'² / (σ² + σ'²)², with the peak a of its density."""
+    tile = blob(128, 62.0, 74.0, 6.0, he_baseline.HAEMATOXYLIN)
+    for scale in (he_baseline.FINE, he_baseline.COARSE):
+        variance = scale.variance * POOLED**2
+        expected = 2 * 0.8 * 36 * variance / (36 + variance) ** 2
+        # Three boxes are flatter than a Gaussian, the more so the less alike they are.
+        assert 0.83 * expected < float(run(session, tile[None])[scale.output].max()) < 1.02 * expected
+
+
+def test_eosin_that_leaks_into_haematoxylin_is_taken_away(session: onnxruntime.InferenceSession) -> None:
+    pinkish = tuple(np.array(he_baseline.EOSIN) + 0.25 * np.array(he_baseline.HAEMATOXYLIN))
+    tile = blob(128, 62.0, 74.0, 4.0, pinkish)[None]
+    assert run(session, tile)["candidates"].max() > 0.05
+    assert 0.0 == run(session, tile, leak=0.265625)["candidates"].max()
 
 
 def test_building_twice_changes_nothing_and_a_spoilt_model_is_built_again(tmp_path: Path) -> None:
@@ -114,3 +144,12 @@ def test_building_twice_changes_nothing_and_a_spoilt_model_is_built_again(tmp_pa
 
 def test_the_task_knows_the_graph_by_the_same_numbers() -> None:
     assert (he_baseline.NAME, he_baseline.HALO, he_baseline.CELL) == (task.NAME, task.HALO, task.CELL)
+    assert SCALES == tuple(task.SCALES)
+    sigmas = [POOLED * scale.variance**0.5 * task.MPP for scale in (he_baseline.FINE, he_baseline.COARSE)]
+    np.testing.assert_allclose(sigmas, list(task.SCALES.values()), rtol=0.03)
+    assert (he_baseline.HAEMATOXYLIN, he_baseline.EOSIN, POOLED) == (nuclei.HAEMATOXYLIN, nuclei.EOSIN, nuclei.POOLED)
+    assert he_baseline.LEAST_RESPONSE < nuclei.LEAST_RESPONSE
+
+
+def test_all_that_the_task_asks_for_is_put_out(session: onnxruntime.InferenceSession) -> None:
+    assert {*task.PLAN.outputs, *client_nuclei.OUTPUTS} <= {output.name for output in session.get_outputs()}

@@ -60,6 +60,11 @@ TEXTS = {
     "plain text": ("1.txt", 'TOTAL, "RM" 1,200.00\nEND', False),
     "lines": ("1.json", json.dumps([{"text": 'TOTAL, "RM" 1,200.00'}, {"text": "END", "box": []}]), False),
     "one text": ("1.json", json.dumps({"text": 'TOTAL, "RM" 1,200.00\nEND'}), False),
+    "a table of lines": ("1.csv", 'left,top,text\n1,2,"TOTAL, ""RM"" 1,200.00"\n1,9,END\n', False),
+    "a table with pages": ("1.csv", 'page,text\n1,"TOTAL, ""RM"" 1,200.00"\n1,END\n', True),
+    "lines under their name": ("1.json", json.dumps({"lines": [{"words": [{"text": "TOTAL,"}, {"text": '"RM" 1,200.00'}]}, "END"]}), False),
+    "a form of FUNSD": ("1.json", json.dumps({"form": [{"text": 'TOTAL, "RM" 1,200.00', "words": []}, {"text": "END"}]}), False),
+    "pages of words": ("1.json", json.dumps({"pages": [{"words": [{"text": 'TOTAL, "RM" 1,200.00\nEND'}]}]}), True),
     "pages": ("1.json", json.dumps({"pages": [{"lines": [{"text": 'TOTAL, "RM" 1,200.00'}, {"text": "END"}]}]}), True),
 }
 
@@ -72,6 +77,13 @@ def test_a_text_is_known_from_a_file_of_the_same_stem(tmp_path: Path, case: str)
     [document], left_out = known_documents(tmp_path)
     told = document.texts[0].strip(), document.is_by_page, left_out
     assert ('TOTAL, "RM" 1,200.00\nEND', is_by_page, []) == told
+
+
+def test_pages_of_a_table_are_told_apart_and_may_be_empty(tmp_path: Path) -> None:
+    (tmp_path / "1.pdf").touch()
+    (tmp_path / "1.csv").write_text("text,page\none,1\nthree,3\nagain,3\n")
+    [document], _ = known_documents(tmp_path)
+    assert (("one", "", "three\nagain"), True) == (document.texts, document.is_by_page)
 
 
 def test_documents_without_a_text_are_left_out_and_told(tmp_path: Path) -> None:
@@ -87,10 +99,12 @@ BAD = {
     "a text in no box": ({"1.csv": b"1,2,3,4,TOTAL\n"}, "1.csv, line 1: expected eight coordinates"),
     "a box of words": ({"1.csv": b"1,2,3,4,5,6,7,8,END\na,b,c,d,e,f,g,h,END\n"}, "1.csv, line 2: expected eight coordinates"),
     "JSON that is none": ({"1.json": b"{"}, "1.json does not hold a text"),
-    "JSON of another kind": ({"1.json": b'{"words": []}'}, 'expected JSON: a list of {"text": …}'),
+    "JSON of another kind": ({"1.json": b'{"tokens": []}'}, 'expected JSON: a list of {"text": …}'),
     "lines without text": ({"1.json": b'[{"word": "END"}]'}, "1.json does not hold a text"),
-    "pages that are no pages": ({"1.json": b'{"pages": [["END"]]}'}, "1.json does not hold a text"),
+    "pages that are no pages": ({"1.json": b'{"pages": [[5]]}'}, "1.json does not hold a text"),
     "a text that is none": ({"1.txt": b"\xff\xfe\x00"}, "1.txt cannot be read .UnicodeDecodeError"),
+    "a table with a short row": ({"1.csv": b"left,top,text\n1,2\n"}, "1.csv, line 2: has no 3 columns"),
+    "a table with a page that is none": ({"1.csv": b"page,text\nzero,END\n"}, "1.csv, line 2: the page is 'zero'"),
     "two texts": ({"1.txt": b"", "1.csv": b""}, "1.png has several texts .1.csv, 1.txt"),
     "no text": ({}, "has no document with its text beside it"),
 }

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import io
 import struct
+import subprocess
+import sys
+import time
 import zlib
 
 import numpy as np
+import pillow_heif
 import pytest
-from PIL import Image
+from PIL import Image, ImageOps
 from pypdf import PdfReader, PdfWriter
 
 from inference_server.errors import InvalidDocument, InvalidInput
@@ -113,9 +117,11 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
     ("content", "reason"),
     [
         (b"", r"empty \(0 bytes\)"),
-        (b"Patient: Siti\nHemoglobin 13.5 g/dL\n", "is text; expected a PDF, PNG, JPEG or TIFF"),
+        (b"Patient: Siti\nHemoglobin 13.5 g/dL\n", "is text; expected a PDF, PNG, JPEG, TIFF, WebP or HEIC"),
         (b"PK\x03\x04\x14\x00\x06\x00", "Office document"),
-        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "WebP"),
+        (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "WebP file is broken"),
+        (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", "an AVIF image"),
+        (b"\x00\x00\x00\x20ftypheic\x00\x00\x00\x00", "HEIC file is broken"),
         (bytes(range(256)), "of no known format"),
         (b"%PDF-1.7\ngarbage", "PDF is broken"),
         (b"\x89PNG\r\n\x1a\n", "PNG file is broken"),
@@ -189,3 +195,65 @@ def test_too_many_pages_are_refused_and_a_selection_of_them_is_not() -> None:
     assert (7, 9) == selected_pages((7, 9), 10, limits)
     with pytest.raises(InvalidDocument, match="10 pages are to be read; at most 2"):
         selected_pages((), 10, limits)
+
+
+def test_a_webp_photograph_is_one_page() -> None:
+    frames = encoded(gradient(), "WEBP", lossless=True, save_all=True, append_images=[gradient()])
+    document = open_pages(frames, limits=LIMITS)
+    assert ("image/webp", 1) == (document.media_type, document.page_count)
+    assert (document.page(0) == np.asarray(gradient())).all()
+
+
+def test_a_heic_photograph_is_read_upright() -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    out = io.BytesIO()
+    pillow_heif.from_pillow(gradient(160, 120)).save(out, quality=-1, exif=exif.tobytes())
+    document = open_pages(out.getvalue(), limits=LIMITS)
+    page = document.page(0)
+    assert ("image/heic", 1) == (document.media_type, document.page_count)
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(gradient(160, 120), "PNG", exif=exif)))))
+    assert upright.shape == page.shape
+    assert 5 > abs(page.astype(int) - upright.astype(int)).mean()
+
+
+def test_a_huge_webp_or_heic_image_is_refused_from_its_header() -> None:
+    out = io.BytesIO()
+    pillow_heif.from_pillow(gradient(640, 480)).save(out)
+    for content in (out.getvalue(), encoded(gradient(640, 480), "WEBP")):
+        with pytest.raises(InvalidDocument, match=r"page 1 has 640 × 480 pixels; at most 1000 pixels are accepted"):
+            open_pages(content, limits=Limits(most_page_pixels=1000)).page(0)
+
+
+def test_without_its_wheel_heic_is_refused_with_the_way_to_mend_it() -> None:
+    """In a process of its own, in which the wheel cannot be imported."""
+    program = """
+import sys
+sys.modules["pillow_heif"] = None
+from inference_server.tasks.documents.pages import open_pages
+from inference_server.tasks.documents.values import Limits
+try:
+    open_pages(bytes(4) + b"ftypheic" + bytes(20), limits=Limits())
+except Exception as error:
+    print(type(error).__name__, error)
+"""
+    told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "InvalidDocument the document is a HEIC image, which this server does not read: install it with the extra lamina[heic]" in told
+
+
+def test_a_page_that_takes_for_ever_is_given_up() -> None:
+    """Half a million shapes; the lock that all documents share is free again after the page's time."""
+    content = pdf_of(b"0.5 w " + b" ".join(b"%d %d m 300 %d l S" % (n % 300, n % 200, n % 199) for n in range(500_000)))
+    began = time.monotonic()
+    with pytest.raises(InvalidDocument, match=r"page 1 was not drawn within 0\.05 s") as failed:
+        open_pages(content, limits=Limits(most_page_seconds=0.05)).page(0)
+    assert "page_seconds" == failed.value.limit
+    assert 20 > time.monotonic() - began
+
+
+def pdf_of(content: bytes) -> bytes:
+    writer = PdfWriter(clone_from=io.BytesIO(one_page_pdf()))
+    writer.pages[0]["/Contents"].get_object().set_data(content)
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()

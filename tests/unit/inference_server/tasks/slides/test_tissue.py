@@ -10,6 +10,7 @@ from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.readers.image import facts_of
 from inference_server.tasks.slides.tiling import tissue_tiles
 from inference_server.tasks.slides.tissue import Tissue, find_tissue
+from tests.support.slides import INKS
 
 EDGE = 100
 PINK = (215, 150, 190)
@@ -57,6 +58,73 @@ async def test_specks_are_dropped_and_pinholes_closed() -> None:
     found = await tissue_of(cells_of((243, 243, 243), (*MIDDLE, PINK), speck, pinhole))
     assert not found.mask[78:84, 8:14].any()
     assert found.mask[38:44, 48:54].all()
+
+
+GLASS = (243, 243, 243)
+STROKE = (slice(0, EDGE), slice(60, 72))
+
+
+@pytest.mark.parametrize("ink", INKS)
+async def test_ink_on_glass_is_no_tissue_and_told_as_ink(ink: str) -> None:
+    found = await tissue_of(cells_of(GLASS, (slice(20, 60), slice(10, 40), PINK), (*STROKE, INKS[ink])))
+    assert pytest.approx(40 * 30 * 64e-6, rel=0.02) == found.area_mm2
+    assert pytest.approx(12 * EDGE * 64e-6, rel=0.02) == found.mm2_of(found.pen)
+
+
+@pytest.mark.parametrize("ink", ["blue", "green", "black"])
+async def test_ink_over_tissue_is_ink_and_the_rest_stays_tissue(ink: str) -> None:
+    """Ink lets some light through: what is seen is the product of both."""
+    cells = cells_of(PINK)
+    cells[STROKE] = np.round(cells[STROKE] * np.array(INKS[ink]) / 255.0)
+    found = await tissue_of(cells)
+    assert found.pen[STROKE].mean() > 0.98
+    assert found.mask.sum() + found.pen.sum() == EDGE * EDGE
+
+
+@pytest.mark.parametrize("colour", [PINK, (120, 70, 150), (160, 60, 110), (90, 60, 140), (200, 40, 70), (140, 95, 60), (70, 60, 130)])
+async def test_stains_pigment_and_blood_are_no_ink(colour: tuple[int, int, int]) -> None:
+    found = await tissue_of(cells_of(GLASS, (*MIDDLE, colour)))
+    assert not found.pen.any()
+    assert pytest.approx(40 * 50, rel=0.02) == int(found.mask.sum())
+
+
+async def test_what_the_scanner_left_out_is_neither_tissue_nor_ink() -> None:
+    found = await tissue_of(cells_of(GLASS, (*MIDDLE, PINK), (slice(80, 100), slice(0, EDGE), (0, 0, 0))))
+    assert not found.pen.any()
+    assert not found.mask[80:].any()
+
+
+async def test_the_edge_of_a_coverslip_and_the_glue_beyond_it_are_no_tissue() -> None:
+    edge, glue = (slice(0, EDGE), slice(84, 88), (120, 118, 110)), (slice(0, EDGE), slice(88, 100), (238, 232, 205))
+    found = await tissue_of(cells_of(GLASS, (*MIDDLE, PINK), edge, glue))
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    assert 0.01 > np.mean(expected != found.mask)
+
+
+async def test_pale_tissue_that_hangs_together_with_denser_is_tissue_and_dirt_that_pale_is_not() -> None:
+    pale = (231, 221, 229)
+    beside, alone = (slice(20, 60), slice(75, 95)), (slice(75, 95), slice(10, 40))
+    found = await tissue_of(cells_of(GLASS, (*beside, pale), (*MIDDLE, PINK), (*alone, pale)))
+    assert found.mask[20:60, 30:95].mean() > 0.97
+    assert not found.mask[alone].any()
+
+
+async def test_a_fold_is_told_from_tissue_that_is_densely_stained() -> None:
+    # Two layers of tissue absorb twice; nuclei close together absorb more, but not twice as much.
+    layer = np.array(PINK) / 243
+    fold, dense = (slice(30, 36), slice(30, 80)), (slice(45, 58), slice(40, 60))
+    cells = cells_of(GLASS, (*MIDDLE, (175, 110, 165)), (*dense, (120, 75, 150)))
+    cells[fold] = np.round(243 * (cells[fold] / 243.0) ** 2 * layer**0.5)
+    found = await tissue_of(cells)
+    assert found.folded[fold].mean() > 0.95
+    assert found.folded.sum() < 1.1 * 6 * 50
+    assert (found.folded <= found.mask).all()
+
+
+async def test_nothing_is_folded_or_inked_on_a_blank_slide() -> None:
+    found = await tissue_of(cells_of(GLASS))
+    assert (0, 0) == (int(found.pen.sum()), int(found.folded.sum()))
 
 
 def test_tiles_lie_where_tissue_is_each_once() -> None:

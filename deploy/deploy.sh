@@ -1,0 +1,263 @@
+#!/usr/bin/env bash
+# Builds the images, pushes them to ECR, registers task definitions and updates services of ECS.
+# Usage: deploy/deploy.sh build|push|register|update|deploy|rollback|all|help [--worker NAME] [--dry-run] …
+set -euo pipefail
+root=$(cd "$(dirname "${BASH_SOURCE[0]}")/.." && pwd)
+
+usage() {
+  cat <<'TEXT'
+Usage: deploy/deploy.sh COMMAND [OPTION…]
+
+Commands
+  build      build the worker's images
+  push       log in to ECR, make repositories that are missing, and push the images
+  register   register the worker's task definition from deploy/ecs
+  update     let the service run the newest revision, and wait until it does
+  deploy     register and update
+  all        build, push, register and update
+  rollback   let the service run the revision before its own, or --to REVISION
+  help       show this
+
+Options
+  --worker NAME    ocr-gpu (the default), lab, wsi or inference
+  --tag TAG        the images' tag, instead of IMAGE_TAG
+  --to REVISION    the revision that rollback goes to
+  --cluster NAME   the cluster, where it is called otherwise
+  --service NAME   the service, where it is called otherwise
+  --build-arg X=Y  given to docker build, such as BASE=…@sha256:…; more than once
+  --no-wait        do not wait until the service is stable
+  --dry-run        say what would be run, and run nothing that changes anything
+
+Environment
+  AWS_REGION       the region; needed
+  AWS_ACCOUNT_ID   the account; asked of AWS when it is not set
+  IMAGE_TAG        the images' tag; by default the commit that is checked out
+  ENVIRONMENT      begins the lab worker's names; by default production
+  Others are named by the task definition that wants them.
+TEXT
+}
+
+fail() {
+  echo "deploy.sh: $*" >&2
+  exit 1
+}
+
+# Runs a command that changes something; in a dry run it is shown instead.
+run() {
+  if [ "$dry_run" = true ]; then
+    printf 'would run:'
+    printf ' %q' "$@"
+    printf '\n'
+  else
+    "$@"
+  fi
+}
+
+needs() {
+  local name
+  for name in "$@"; do
+    command -v "$name" >/dev/null || fail "$name is not installed, and $command needs it"
+  done
+}
+
+# The Dockerfile that each image is built from.
+dockerfile_of() {
+  case $1 in
+    lamina-bridge) echo Dockerfile.bridge ;;
+    lamina-inference-gpu) echo Dockerfile.gpu ;;
+    lamina-inference-cpu) echo Dockerfile.cpu ;;
+  esac
+}
+
+choose_worker() {
+  ENVIRONMENT=${ENVIRONMENT:-production}
+  case $worker in
+    ocr-gpu)
+      definition=ocr-gpu-worker.json family=filot-ocr-gpu-worker images=(lamina-bridge lamina-inference-gpu)
+      cluster=${cluster:-filot-ocr-gpu-cluster} service=${service:-filot-ocr-gpu-service}
+      ;;
+    lab)
+      definition=lab-worker.json family=$ENVIRONMENT-ml-worker images=(lamina-bridge lamina-inference-cpu)
+      cluster=${cluster:-$ENVIRONMENT-ml-worker-cluster} service=${service:-$ENVIRONMENT-ml-worker}
+      ;;
+    wsi)
+      definition=wsi-bridge.json family=wsi-worker images=(lamina-bridge)
+      cluster=${cluster:-wsi-worker} service=${service:-wsi-worker}
+      ;;
+    inference)
+      definition=inference-server.json family=lamina-inference images=(lamina-inference-gpu)
+      cluster=${cluster:-lamina-inference} service=${service:-lamina-inference}
+      ;;
+    *) fail "--worker: '$worker' is none of ocr-gpu, lab, wsi, inference" ;;
+  esac
+}
+
+set_place() {
+  [ -n "${AWS_REGION:-}" ] || fail "AWS_REGION is not set; set it to the region, such as ap-southeast-2"
+  if [ -z "${AWS_ACCOUNT_ID:-}" ]; then
+    needs aws
+    AWS_ACCOUNT_ID=$(aws sts get-caller-identity --query Account --output text) || fail "AWS does not know us; sign in, or set AWS_ACCOUNT_ID"
+  fi
+  [[ $AWS_ACCOUNT_ID =~ ^[0-9]{12}$ ]] || fail "AWS_ACCOUNT_ID: '$AWS_ACCOUNT_ID' is no account; expected 12 digits"
+  IMAGE_TAG=${tag:-${IMAGE_TAG:-$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || true)}}
+  [ -n "$IMAGE_TAG" ] || fail "IMAGE_TAG is not set, and this is no checkout to name images by; set it, or give --tag"
+  registry=$AWS_ACCOUNT_ID.dkr.ecr.$AWS_REGION.amazonaws.com
+}
+
+build() {
+  needs docker
+  local image file
+  for image in "${images[@]}"; do
+    file=$(dockerfile_of "$image")
+    [ -f "$root/$file" ] || fail "$file is not there; $image is built from it"
+    run docker build --platform linux/amd64 ${build_arguments[@]+"${build_arguments[@]}"} --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
+  done
+}
+
+log_in() {
+  if [ "$dry_run" = true ]; then
+    echo "would run: aws ecr get-login-password | docker login --username AWS --password-stdin $registry"
+  else
+    aws ecr get-login-password --region "$AWS_REGION" | docker login --username AWS --password-stdin "$registry"
+  fi
+}
+
+push() {
+  needs docker aws
+  log_in
+  local image
+  for image in "${images[@]}"; do
+    if ! aws ecr describe-repositories --region "$AWS_REGION" --repository-names "$image" >/dev/null 2>&1; then
+      run aws ecr create-repository --region "$AWS_REGION" --repository-name "$image" \
+        --image-tag-mutability IMMUTABLE --image-scanning-configuration scanOnPush=true
+    fi
+    run docker push "$registry/$image:$IMAGE_TAG"
+  done
+}
+
+# The task definition with every ${NAME} put in; a name that is not set is told.
+render() {
+  local text name value missing=()
+  text=$(<"$root/deploy/ecs/$definition")
+  for name in $(grep -o '[$][{][A-Z_]*[}]' <<<"$text" | tr -cd 'A-Z_\n' | sort -u); do
+    value=${!name:-}
+    if [ -z "$value" ]; then
+      missing+=("$name")
+      continue
+    fi
+    value=${value//\\/\\\\}
+    value=${value//\"/\\\"}
+    text=${text//"\${$name}"/"$value"}
+  done
+  [ ${#missing[@]} -eq 0 ] || fail "deploy/ecs/$definition needs ${missing[*]}; set them in the environment"
+  printf '%s\n' "$text"
+}
+
+register() {
+  local text
+  text=$(render)
+  if [ "$dry_run" = true ]; then
+    echo "would register $family:"
+    printf '%s\n' "$text"
+    return
+  fi
+  needs aws
+  aws ecs register-task-definition --region "$AWS_REGION" --cli-input-json "$text" \
+    --query taskDefinition.taskDefinitionArn --output text
+}
+
+run_revision() {
+  local wanted=$1
+  run aws ecs update-service --region "$AWS_REGION" --cluster "$cluster" --service "$service" --task-definition "$wanted" \
+    --deployment-configuration 'deploymentCircuitBreaker={enable=true,rollback=true}' --query service.serviceArn --output text
+  if [ "$wait" = true ]; then
+    run aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+  fi
+}
+
+# What the service runs now, as family:revision. Its absence is told with the way to make it.
+running_revision() {
+  local arn
+  arn=$(aws ecs describe-services --region "$AWS_REGION" --cluster "$cluster" --services "$service" \
+    --query "services[?status=='ACTIVE'].taskDefinition | [0]" --output text) || fail "the cluster $cluster cannot be asked; is there one?"
+  [ "$arn" != None ] && [ -n "$arn" ] || fail "there is no service $service in $cluster; make it by deploy/terraform/examples"
+  echo "${arn##*/}"
+}
+
+update() {
+  needs aws
+  running_revision >/dev/null
+  run_revision "$family"
+}
+
+# The newest revision before the one that runs.
+revision_before() {
+  local running=$1 arn revision
+  for arn in $(aws ecs list-task-definitions --region "$AWS_REGION" --family-prefix "${running%:*}" --status ACTIVE --sort DESC \
+    --query taskDefinitionArns --output text); do
+    revision=${arn##*:}
+    if [ "${arn##*/}" = "${running%:*}:$revision" ] && [ "$revision" -lt "${running##*:}" ]; then
+      echo "${running%:*}:$revision"
+      return
+    fi
+  done
+  fail "there is no revision before $running to go back to"
+}
+
+rollback() {
+  needs aws
+  local running wanted
+  running=$(running_revision)
+  if [ -n "$to" ]; then
+    wanted=${running%:*}:$to
+  else
+    wanted=$(revision_before "$running")
+  fi
+  echo "$service goes back from $running to $wanted"
+  run_revision "$wanted"
+}
+
+command=${1:-help}
+[ $# -eq 0 ] || shift
+worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service='' build_arguments=()
+while [ $# -gt 0 ]; do
+  case $1 in
+    --dry-run) dry_run=true ;;
+    --no-wait) wait=false ;;
+    --build-arg)
+      [ $# -ge 2 ] || fail "$1 needs a value"
+      build_arguments+=(--build-arg "$2")
+      shift
+      ;;
+    --worker | --tag | --to | --cluster | --service)
+      [ $# -ge 2 ] || fail "$1 needs a value"
+      printf -v "${1#--}" '%s' "$2"
+      shift
+      ;;
+    *) fail "unknown option '$1'; deploy/deploy.sh help lists them" ;;
+  esac
+  shift
+done
+
+case $command in
+  help | --help | -h) usage && exit ;;
+  build | push | register | update | deploy | rollback | all) ;;
+  *) fail "unknown command '$command'; deploy/deploy.sh help lists them" ;;
+esac
+[[ -z $to || $to =~ ^[0-9]+$ ]] || fail "--to: '$to' is no revision; expected a number"
+choose_worker
+set_place
+case $command in
+  # Each by itself: in a list with && a step would go on after a failure within it.
+  deploy)
+    register
+    update
+    ;;
+  all)
+    build
+    push
+    register
+    update
+    ;;
+  *) "$command" ;;
+esac

@@ -1,0 +1,194 @@
+variable "name" {
+  description = "The service, its roles, its log group and its alarms."
+  type        = string
+}
+
+variable "vpc_id" {
+  description = "The VPC of the tasks."
+  type        = string
+}
+
+variable "subnet_ids" {
+  description = "The subnets of the tasks."
+  type        = list(string)
+}
+
+variable "assign_public_ip" {
+  description = "Whether tasks get public addresses, which they need in subnets with neither NAT nor VPC endpoints."
+  type        = bool
+  default     = false
+}
+
+variable "cluster" {
+  description = "The ECS cluster, with Container Insights and the capacity provider of the tasks; null makes one."
+  type = object({
+    name = string
+    arn  = string
+  })
+  default = null
+}
+
+variable "capacity_provider" {
+  description = "FARGATE_SPOT or FARGATE."
+  type        = string
+  default     = "FARGATE_SPOT"
+
+  validation {
+    condition     = contains(["FARGATE_SPOT", "FARGATE"], var.capacity_provider)
+    error_message = "capacity_provider: expected FARGATE_SPOT or FARGATE."
+  }
+}
+
+variable "cpu" {
+  description = "Processor units of a task; 1024 are one core."
+  type        = number
+  default     = 256
+}
+
+variable "memory" {
+  description = "MiB of a task."
+  type        = number
+  default     = 512
+}
+
+variable "image" {
+  description = "The bridge's image, from Dockerfile.bridge. Pin it by digest."
+  type        = string
+}
+
+variable "environment" {
+  description = "The bridge's settings."
+  type        = map(string)
+}
+
+variable "secrets" {
+  description = "Settings that are secret, by the ARN of their parameter of SSM or secret of Secrets Manager."
+  type        = map(string)
+  default     = {}
+}
+
+variable "files" {
+  description = "Files in /run/lamina whose content is secret, by the same."
+  type        = map(string)
+  default     = {}
+}
+
+variable "kms_key_arns" {
+  description = "Keys that those secrets are encrypted with, where they are the customer's own."
+  type        = list(string)
+  default     = []
+}
+
+variable "inference" {
+  description = "An inference server in each task, on its processors; null for one elsewhere."
+  type = object({
+    image       = string
+    environment = optional(map(string), {})
+    memory      = number
+  })
+  default = null
+}
+
+variable "task_policy" {
+  description = "What the bridge may do, as a policy in JSON, beside protecting its task and telling its metrics; null for nothing."
+  type        = string
+  default     = null
+}
+
+variable "scale" {
+  description = "Whether the queue says how many tasks there are; else there are always min_capacity."
+  type        = bool
+  default     = true
+}
+
+variable "min_capacity" {
+  description = "Fewest tasks."
+  type        = number
+  default     = 0
+}
+
+variable "max_capacity" {
+  description = "Most tasks."
+  type        = number
+  default     = 5
+}
+
+variable "target_backlog" {
+  description = "Messages that may wait for each task; more of them add tasks."
+  type        = number
+  default     = 4
+}
+
+variable "concurrency" {
+  description = "Jobs at once of one task: BRIDGE_CONCURRENCY."
+  type        = number
+  default     = 2
+}
+
+variable "waiting" {
+  description = "Metrics whose sum is what waits."
+  type = list(object({
+    namespace  = string
+    name       = string
+    dimensions = map(string)
+    statistic  = optional(string, "Maximum")
+  }))
+}
+
+variable "working" {
+  description = "Metrics whose sum is what is being worked on."
+  type = list(object({
+    namespace  = string
+    name       = string
+    dimensions = map(string)
+    statistic  = optional(string, "Maximum")
+  }))
+}
+
+variable "dead_letter_queues" {
+  description = "Queues of SQS that are to be empty, by name."
+  type        = list(string)
+  default     = []
+}
+
+variable "inference_service" {
+  description = "The ECS service of the inference server in the same cluster, for the share of fallbacks; empty for none."
+  type        = string
+  default     = ""
+}
+
+variable "stop_seconds" {
+  description = "Seconds between SIGTERM and SIGKILL, at most 120."
+  type        = number
+  default     = 120
+}
+
+variable "log_days" {
+  description = "Days that logs are kept."
+  type        = number
+  default     = 30
+}
+
+variable "alarm_actions" {
+  description = "ARNs that are told when an alarm rises or falls."
+  type        = list(string)
+  default     = []
+}
+
+variable "thresholds" {
+  description = "When the alarms rise; see the module worker_alarms."
+  type        = map(number)
+  default     = {}
+}
+
+variable "collector_image" {
+  description = "The collector of metrics."
+  type        = string
+  default     = "public.ecr.aws/aws-observability/aws-otel-collector:v0.43.1"
+}
+
+variable "shell_image" {
+  description = "A small image with sh."
+  type        = string
+  default     = "public.ecr.aws/docker/library/busybox:1.37"
+}

@@ -1,0 +1,112 @@
+variable "name" {
+  description = "The queue, the service, its roles, its log group and its alarms."
+  type        = string
+}
+
+variable "vpc_id" {
+  description = "The VPC of the tasks."
+  type        = string
+}
+
+variable "subnet_ids" {
+  description = "The subnets of the tasks."
+  type        = list(string)
+}
+
+variable "assign_public_ip" {
+  description = "Whether tasks get public addresses, which they need in subnets with neither NAT nor VPC endpoints."
+  type        = bool
+  default     = false
+}
+
+variable "bucket" {
+  description = "The bucket of the documents and the results."
+  type        = string
+}
+
+variable "bucket_kms_key_arn" {
+  description = "The key that the bucket is encrypted with, where it is the customer's own."
+  type        = string
+  default     = null
+}
+
+variable "documents_prefix" {
+  description = "Where the documents lie in it, with a / at the end."
+  type        = string
+  default     = "documents/"
+}
+
+variable "results_prefix" {
+  description = "Where the results go, with a / at the end."
+  type        = string
+  default     = "results/"
+}
+
+variable "image" {
+  description = "The bridge's image, from Dockerfile.bridge. Pin it by digest."
+  type        = string
+}
+
+variable "inference_image" {
+  description = "The inference server's image for processors, one in each task. Pin it by digest."
+  type        = string
+}
+
+variable "database_secret" {
+  description = "ARN of the secret that holds BRIDGE_DATABASE, the ledger's PostgreSQL."
+  type        = string
+}
+
+variable "cpu" {
+  description = "Processor units of a task; 1024 are one core."
+  type        = number
+  default     = 2048
+}
+
+variable "memory" {
+  description = "MiB of a task; all but 1024 are the server's."
+  type        = number
+  default     = 5120
+}
+
+variable "min_capacity" {
+  description = "Fewest tasks."
+  type        = number
+  default     = 0
+}
+
+variable "max_capacity" {
+  description = "Most tasks."
+  type        = number
+  default     = 10
+}
+
+variable "target_backlog" {
+  description = "Documents that may wait for each task."
+  type        = number
+  default     = 10
+}
+
+variable "concurrency" {
+  description = "Documents at once of one task."
+  type        = number
+  default     = 4
+}
+
+variable "settings" {
+  description = "More settings of the bridge."
+  type        = map(string)
+  default     = {}
+}
+
+variable "alarm_actions" {
+  description = "ARNs that are told when an alarm rises or falls."
+  type        = list(string)
+  default     = []
+}
+
+variable "thresholds" {
+  description = "When the alarms rise; see the module worker_alarms."
+  type        = map(number)
+  default     = {}
+}

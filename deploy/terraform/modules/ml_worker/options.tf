@@ -1,0 +1,73 @@
+# Beyond the stack that this module replaces. Each has a default.
+
+variable "bridge_image" {
+  description = "The bridge's image; null for {ecr_repository_url}/lamina-bridge:{image_tag}."
+  type        = string
+  default     = null
+}
+
+variable "inference_image" {
+  description = "The inference server's image for processors; null for {ecr_repository_url}/lamina-inference-cpu:{image_tag}."
+  type        = string
+  default     = null
+}
+
+variable "collector_image" {
+  description = "The collector of metrics."
+  type        = string
+  default     = "public.ecr.aws/aws-observability/aws-otel-collector:v0.43.1"
+}
+
+variable "shell_image" {
+  description = "A small image with sh."
+  type        = string
+  default     = "public.ecr.aws/docker/library/busybox:1.37"
+}
+
+variable "inference_address" {
+  description = "host:port of an inference server elsewhere; empty for one in each task."
+  type        = string
+  default     = ""
+}
+
+variable "settings" {
+  description = "More settings of the bridge, such as AGGREGATION_INTERVAL or DEFAULT_TIMEZONE."
+  type        = map(string)
+  default     = {}
+}
+
+variable "assign_public_ip" {
+  description = "Whether tasks get public addresses, which they need in subnets with neither NAT nor VPC endpoints."
+  type        = bool
+  default     = false
+}
+
+variable "manage_role_policies" {
+  description = "Whether the module writes the rights into the two roles; false where another team does, from the outputs worker_policy and execution_policy."
+  type        = bool
+  default     = true
+}
+
+variable "kms_key_arns" {
+  description = "Keys that the parameters of the database's account are encrypted with, where they are the customer's own."
+  type        = list(string)
+  default     = []
+}
+
+variable "stop_seconds" {
+  description = "Seconds between SIGTERM and SIGKILL, at most 120."
+  type        = number
+  default     = 120
+}
+
+variable "alarm_actions" {
+  description = "ARNs that are told when an alarm rises or falls, such as a topic of SNS."
+  type        = list(string)
+  default     = []
+}
+
+variable "thresholds" {
+  description = "When the alarms rise; see the module worker_alarms."
+  type        = map(number)
+  default     = {}
+}

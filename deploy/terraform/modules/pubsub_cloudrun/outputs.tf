@@ -1,0 +1,24 @@
+output "topic" {
+  description = "The topic of jobs."
+  value       = local.topic
+}
+
+output "subscription" {
+  description = "The subscription."
+  value       = google_pubsub_subscription.jobs.id
+}
+
+output "dead_letter_topic" {
+  description = "The topic of dead letters."
+  value       = google_pubsub_topic.dead_letters.id
+}
+
+output "service_name" {
+  description = "The service of Cloud Run."
+  value       = google_cloud_run_v2_service.bridge.name
+}
+
+output "service_account" {
+  description = "The bridge's own account, for databases and buckets to let in."
+  value       = google_service_account.bridge.email
+}

@@ -1,0 +1,181 @@
+"""The text that a PDF page holds: words with their boxes, and whether it is to be trusted."""
+
+from __future__ import annotations
+
+import ctypes
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+
+import numpy as np
+import pypdfium2
+from numpy.typing import NDArray
+from pypdfium2 import raw
+
+from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.layout import Fragment, reading_order
+from inference_server.tasks.documents.pdf.library import Affine, points_to_pixels
+from inference_server.tasks.documents.values import Quad, TextLayer, Word
+
+# Fewer characters are a page number or a stamp on a scan.
+_LEAST_CHARACTERS = 10
+# More are no page that a person reads, and take too long.
+_MOST_CHARACTERS = 200_000
+# Of the characters, so many may be none of any language, as where a font does not say what its glyphs mean.
+_MOST_GARBAGE = 0.05
+# Letters and digits; text behind a wrong encoding is mostly signs.
+_LEAST_LETTERS = 0.4
+# Pictures that cover more of the page show text that the layer may lack, or has from another program's reading.
+_MOST_PICTURES = 0.5
+# Forms within forms are looked into so deep.
+_DEPTH = 5
+# A gap of so many heights parts words into fragments, which may be of different columns.
+_GAP_HEIGHTS = 1.5
+# How far text may be from level or upright, as the sine of the angle, before it counts as slanted.
+_STRAIGHT = 0.05
+# What pdfium puts in place of a hyphen at a line's end.
+_HYPHEN = 0x02
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Character:
+    text: str
+    # Bounds in points, [4, 2] corners.
+    box: NDArray[np.float64]
+    # Along the text, in points.
+    direction: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _LayerWord:
+    word: Word
+    # Of the text, in pixels.
+    height: float
+
+
+def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
+    """The text of a page as words on a picture of `width` × `height` pixels; the caller holds pdfium's lock. Raises `InvalidDocument`."""
+    textpage = page.get_textpage()
+    try:
+        count = textpage.count_chars()
+        if count > _MOST_CHARACTERS:
+            raise InvalidDocument(f"a page holds {count} characters; at most {_MOST_CHARACTERS} are read. Ask for OCR in `text_mode`.")
+        lines = [list(line) for line in _lines(textpage)]
+        garbage = sum(raw.FPDFText_HasUnicodeMapError(textpage.raw, index) == 1 for index in range(count))
+    finally:
+        textpage.close()
+    affine = points_to_pixels(page, width, height)
+    fragments = [fragment for line in lines for fragment in _fragments([_word(word, affine) for word in line])]
+    text = "".join(character.text for line in lines for word in line for character in word)
+    sound = _is_text(text, garbage) and _picture_share(page) <= _MOST_PICTURES
+    return TextLayer(lines=reading_order(fragments), width=width, height=height, is_sound=sound)
+
+
+def _lines(textpage: pypdfium2.PdfTextPage) -> Iterator[Iterator[Sequence[_Character]]]:
+    """Lines as pdfium puts them together, each of words."""
+    found = [_character(textpage, index) for index in range(textpage.count_chars())]
+    for is_line, characters in groupby(found, lambda one: one.text not in "\r\n"):
+        if is_line:
+            yield (tuple(word) for spaced, word in groupby(characters, lambda one: one.text.isspace()) if not spaced)
+
+
+def _character(textpage: pypdfium2.PdfTextPage, index: int) -> _Character:
+    code = raw.FPDFText_GetUnicode(textpage.raw, index)
+    left, bottom, right, top = textpage.get_charbox(index)
+    if left == right or bottom == top:
+        # Fonts whose glyphs have no outline still have bounds.
+        left, bottom, right, top = textpage.get_charbox(index, loose=True)
+    matrix = raw.FS_MATRIX()
+    raw.FPDFText_GetMatrix(textpage.raw, index, ctypes.byref(matrix))
+    return _Character(
+        text="-" if code == _HYPHEN else chr(code),
+        box=np.array([(left, top), (right, top), (right, bottom), (left, bottom)]),
+        direction=(matrix.a, matrix.b),
+    )
+
+
+def _word(characters: Sequence[_Character], affine: Affine) -> _LayerWord:
+    # Beyond the first plane pdfium tells halves of characters.
+    text = "".join(one.text for one in characters).encode("utf-16", "surrogatepass").decode("utf-16", "replace")
+    boxes = np.concatenate([one.box for one in characters]) @ affine[:, :2].T + affine[:, 2]
+    along = affine[:, :2] @ np.array(characters[0].direction)
+    length = float(np.hypot(*along))
+    across, down = along / length if length else np.array([1.0, 0.0])
+    quad, height = _straight(boxes, across, down) if min(abs(across), abs(down)) < _STRAIGHT else _slanted(boxes, across, down)
+    return _LayerWord(word=Word(text=text, confidence=1.0, polygon=quad.astype(np.float32)), height=height)
+
+
+def _straight(points: NDArray[np.float64], across: float, down: float) -> tuple[NDArray[np.float64], float]:
+    """Bounds of level or upright text, from the text's own top left."""
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    corners = np.array([(left, top), (right, top), (right, bottom), (left, bottom)])
+    level = abs(across) > abs(down)
+    turns = (0 if across > 0 else 2) if level else (1 if down > 0 else 3)
+    return np.roll(corners, -turns, axis=0), float(bottom - top if level else right - left)
+
+
+def _slanted(points: NDArray[np.float64], across: float, down: float) -> tuple[NDArray[np.float64], float]:
+    """A quad along the text: upright bounds of slanted characters would cover half a page."""
+    axes = np.array([(across, down), (-down, across)])
+    boxes = points.reshape(-1, 4, 2)
+    height = float(np.median(np.ptp(boxes, axis=1).min(axis=1)))
+    middles = boxes.mean(axis=1) @ axes.T
+    (left, top), (right, bottom) = middles.min(axis=0) - height / 2, middles.max(axis=0) + height / 2
+    return np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) @ axes, height
+
+
+def _fragments(words: Sequence[_LayerWord]) -> list[Fragment]:
+    """Words of one line that stand close together, as the detector would find them."""
+    runs: list[list[_LayerWord]] = []
+    for word in words:
+        if runs and _follows(runs[-1][-1], word):
+            runs[-1].append(word)
+        else:
+            runs.append([word])
+    return [_fragment(run) for run in runs]
+
+
+def _follows(before: _LayerWord, after: _LayerWord) -> bool:
+    first, second = before.word.polygon, after.word.polygon
+    gap = float(np.hypot(*(second[[0, 3]].mean(axis=0) - first[[1, 2]].mean(axis=0))))
+    return gap < _GAP_HEIGHTS * max(before.height, after.height)
+
+
+def _fragment(run: Sequence[_LayerWord]) -> Fragment:
+    first = run[0].word.polygon
+    edge = first[1] - first[0]
+    along = edge / max(float(np.hypot(*edge)), 1e-6)
+    axes = np.array([along, (-along[1], along[0])], np.float32)
+    points = np.concatenate([one.word.polygon for one in run]) @ axes.T
+    (left, top), (right, bottom) = points.min(axis=0), points.max(axis=0)
+    quad: Quad = (np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) @ axes).astype(np.float32)
+    return Fragment(quad=quad, words=tuple(one.word for one in run))
+
+
+def _is_text(text: str, garbage: int) -> bool:
+    if len(text) < _LEAST_CHARACTERS:
+        return False
+    garbage += sum(one == "\ufffd" or unicodedata.category(one) in {"Cc", "Cn", "Co"} for one in text)
+    letters = sum(one.isalnum() or unicodedata.category(one).startswith("M") for one in text)
+    return garbage <= _MOST_GARBAGE * len(text) and letters >= _LEAST_LETTERS * len(text)
+
+
+def _picture_share(page: pypdfium2.PdfPage) -> float:
+    """How much of a page pictures cover, at most: where they overlap, they count twice."""
+    left, bottom, right, top = page.get_bbox()
+    area = 0.0
+    for shape in page.get_objects(max_depth=1):
+        if shape.type == raw.FPDF_PAGEOBJ_IMAGE or (shape.type == raw.FPDF_PAGEOBJ_FORM and _holds_picture(shape.raw, _DEPTH)):
+            west, south, east, north = shape.get_bounds()
+            area += max(0.0, min(east, right) - max(west, left)) * max(0.0, min(north, top) - max(south, bottom))
+    return float(area / max((right - left) * (top - bottom), 1e-6))
+
+
+def _holds_picture(form: object, depth: int) -> bool:
+    for index in range(raw.FPDFFormObj_CountObjects(form)):
+        part = raw.FPDFFormObj_GetObject(form, index)
+        kind = raw.FPDFPageObj_GetType(part)
+        if kind == raw.FPDF_PAGEOBJ_IMAGE or (kind == raw.FPDF_PAGEOBJ_FORM and depth > 0 and _holds_picture(part, depth - 1)):
+            return True
+    return False

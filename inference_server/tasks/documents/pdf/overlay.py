@@ -1,0 +1,111 @@
+"""Lays invisible text over the pages of a PDF. What is on the pages stays as it is: streams are copied, and one is added to each page."""
+
+from __future__ import annotations
+
+import ctypes
+import math
+import tempfile
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import numpy as np
+import pypdfium2
+from pypdfium2 import raw
+
+from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.outputs.glyphless import CODES_TO_GLYPHS, TO_UNICODE, font_file
+from inference_server.tasks.documents.outputs.placement import PlacedText, placed_words
+from inference_server.tasks.documents.outputs.port import Original
+from inference_server.tasks.documents.pdf.layer import read_layer
+from inference_server.tasks.documents.pdf.library import PDFIUM, open_pdf, points_to_pixels
+from inference_server.tasks.documents.values import DocumentSummary, PageResult, TextSource
+
+_READ_BYTES = 1024 * 1024
+# What is written stays in memory up to here, and goes to a file beyond.
+_IN_MEMORY = 16 * 1024 * 1024
+
+
+class PdfOverlayWriter:
+    """Adds the text of each page that was read from its picture, unless it has sound text of its own: a search would find all twice.
+
+    Written whole at the end.
+    """
+
+    def __init__(self, original: Original) -> None:
+        with PDFIUM:
+            self._document = open_pdf(original.content, original.password)
+            self._font = _font(self._document)
+        self._closed = False
+
+    def page(self, page: PageResult) -> Iterable[bytes]:
+        """Nothing to send yet."""
+        if page.source is TextSource.OCR and page.lines:
+            with PDFIUM:
+                self._add(page)
+        return []
+
+    def end(self, summary: DocumentSummary) -> Iterator[bytes]:
+        """The whole file."""
+        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
+            with PDFIUM:
+                # The password that opened it is the caller's own; what is made of it is theirs to protect.
+                self._document.save(file, flags=raw.FPDF_REMOVE_SECURITY)
+            file.seek(0)
+            while piece := file.read(_READ_BYTES):
+                yield piece
+
+    def close(self) -> None:
+        """Free the document."""
+        with PDFIUM:
+            if not self._closed:
+                self._closed = True
+                raw.FPDFFont_Close(self._font)
+                self._document.close()
+
+    def _add(self, result: PageResult) -> None:
+        page = self._loaded(result.page_number)
+        try:
+            if read_layer(page, result.width, result.height).is_sound:
+                return
+            forwards = points_to_pixels(page, result.width, result.height)
+            backwards = np.linalg.inv(np.vstack([forwards, (0, 0, 1)]))[:2]
+            for line in result.lines:
+                for text in placed_words(line, backwards):
+                    raw.FPDFPage_InsertObject(page.raw, self._text_object(text))
+            page.gen_content()
+        except pypdfium2.PdfiumError as error:
+            raise InvalidDocument(f"page {result.page_number} takes no text; the file is damaged there.") from error
+        finally:
+            page.close()
+
+    def _loaded(self, number: int) -> pypdfium2.PdfPage:
+        try:
+            return self._document[number - 1]
+        except pypdfium2.PdfiumError as error:
+            raise InvalidDocument(f"page {number} takes no text: its description cannot be read.") from error
+
+    def _text_object(self, text: PlacedText) -> Any:
+        shape = raw.FPDFPageObj_CreateTextObj(self._document.raw, self._font, 1.0)
+        raw.FPDFText_SetCharcodes(shape, (ctypes.c_uint32 * len(text.codes))(*text.codes), len(text.codes))
+        raw.FPDFTextObj_SetTextRenderMode(shape, raw.FPDF_TEXTRENDERMODE_INVISIBLE)
+        raw.FPDFPageObj_TransformF(shape, raw.FS_MATRIX(*map(_settled, text.matrix)))
+        return shape
+
+
+def _font(document: pypdfium2.PdfDocument) -> Any:
+    content = font_file()
+    font = raw.FPDFText_LoadCidType2Font(
+        document.raw, _bytes(content), len(content), TO_UNICODE, _bytes(CODES_TO_GLYPHS), len(CODES_TO_GLYPHS)
+    )
+    if not font:
+        raise InvalidDocument("the PDF takes no font; the file is damaged. Export it again.")
+    return font
+
+
+def _bytes(content: bytes) -> Any:
+    return (ctypes.c_uint8 * len(content)).from_buffer_copy(content)
+
+
+def _settled(value: float) -> float:
+    """Without the dust of sines, which pdfium would write out in thirty digits."""
+    return 0.0 if math.isclose(value, 0.0, abs_tol=1e-6) else value

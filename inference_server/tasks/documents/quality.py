@@ -1,0 +1,95 @@
+"""How good the picture of a page is: how sharp, how burnt out, how large and how strong its text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.documents.values import Line, Page, PageQuality, Quad
+
+# Lines are compared at one height and contrast: the variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
+# microscopy", ICPR 2000) depends on both, and tells nothing of two pictures that differ in them.
+_HEIGHT = 16
+# So many lines, spread over the page, stand for all.
+_MOST_LINES = 16
+# A line with less contrast has more noise than ink.
+_LEAST_CONTRAST = 0.05
+# The page is looked at for glare at this size.
+_GLARE_SIDE = 500
+# From here on a pixel is burnt out, in its darkest channel.
+_BURNT = 250
+# Paper that is as light as this shows no glare.
+_WHITE_PAPER = 240
+# A burnt spot is at least this share of the text's area; smaller ones are letters on dark ground, and dust.
+_LEAST_SPOT = 0.002
+
+
+def page_quality(page: Page, lines: Sequence[Line]) -> PageQuality:
+    """Measure a page by the lines that were read on it; blocks for some milliseconds."""
+    if not lines:
+        return PageQuality(sharpness=None, glare=0.0, text_height=0.0, contrast=0.0)
+    quads = [line.polygon for line in lines]
+    crops = [_line_image(page, quad) for quad in quads[:: -(-len(quads) // _MOST_LINES)]]
+    contrasts = [_contrast(crop) for crop in crops]
+    sharpness = [_sharpness(crop, contrast) for crop, contrast in zip(crops, contrasts, strict=True) if contrast >= _LEAST_CONTRAST]
+    return PageQuality(
+        sharpness=float(np.median(sharpness)) if sharpness else 0.0,
+        glare=_glare(page, quads),
+        text_height=float(np.median([_size(quad)[1] for quad in quads])),
+        contrast=float(np.median(contrasts)),
+    )
+
+
+def _size(quad: Quad) -> tuple[float, float]:
+    return float(np.hypot(*(quad[1] - quad[0]))), float(np.hypot(*(quad[3] - quad[0])))
+
+
+def _line_image(page: Page, quad: Quad) -> NDArray[np.float32]:
+    """A line, straight and at the one height, grey from 0 to 1."""
+    width, height = _size(quad)
+    wide = int(np.clip(round(width * _HEIGHT / max(height, 1.0)), _HEIGHT, 20 * _HEIGHT))
+    # Only the part of the page around the line is turned grey.
+    (left, top), (right, bottom) = np.floor(quad.min(axis=0)).astype(int), np.ceil(quad.max(axis=0)).astype(int)
+    left, top = max(left - 2, 0), max(top - 2, 0)
+    grey = cv2.cvtColor(np.ascontiguousarray(page[top : bottom + 3, left : right + 3]), cv2.COLOR_RGB2GRAY)
+    if height > 1.5 * _HEIGHT:
+        # A warp takes single pixels: what is made much smaller is smoothed first, as a scanner would.
+        scale = _HEIGHT / height
+        grey = cv2.resize(grey, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA)
+    else:
+        scale = 1.0
+    corners = ((quad - (left, top)) * scale).astype(np.float32)
+    target = np.array([(0, 0), (wide, 0), (wide, _HEIGHT), (0, _HEIGHT)], np.float32)
+    warped = cv2.warpPerspective(grey, cv2.getPerspectiveTransform(corners, target), (wide, _HEIGHT), borderMode=cv2.BORDER_REPLICATE)
+    return np.divide(warped, 255, dtype=np.float32)
+
+
+def _contrast(crop: NDArray[np.float32]) -> float:
+    ordered = np.sort(crop, axis=None)
+    return float(ordered[int(0.95 * ordered.size)] - ordered[int(0.05 * ordered.size)])
+
+
+def _sharpness(crop: NDArray[np.float32], contrast: float) -> float:
+    return float(cv2.Laplacian(crop / contrast, cv2.CV_32F).var())
+
+
+def _glare(page: Page, quads: Sequence[Quad]) -> float:
+    """Burnt-out spots among the text, as a share of the area that the text spans."""
+    scale = min(1.0, _GLARE_SIDE / max(page.shape[:2]))
+    small = cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else page
+    hull = cv2.convexHull((np.concatenate(quads) * scale).astype(np.int32))
+    area = np.zeros(small.shape[:2], np.uint8)
+    cv2.fillConvexPoly(area, hull, 1)
+    red, green, blue = cv2.split(small)
+    darkest = cv2.min(cv2.min(red, green), blue)
+    inside = area.astype(bool)
+    if not inside.any() or np.median(darkest[inside]) >= _WHITE_PAPER:
+        return 0.0
+    burnt = ((darkest >= _BURNT) & inside).astype(np.uint8)
+    _, _, statistics, _ = cv2.connectedComponentsWithStats(burnt, connectivity=8)
+    spots = statistics[1:, cv2.CC_STAT_AREA]
+    total = int(inside.sum())
+    return float(spots[spots >= _LEAST_SPOT * total].sum() / total)

@@ -1,0 +1,186 @@
+"""annotations.dcm: what was found on a DICOM slide as Microscopy Bulk Simple Annotations, for archives and viewers that speak DICOM.
+
+Alone in importing highdicom and pydicom, which the extra `dicom` brings. DICOM PS3.3 A.87; coordinates are pixels of the total pixel matrix
+of the image that the slide's URI names, (0, 0) at the corner of its first pixel.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import io
+from array import array
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from inference_server.errors import InvalidSlide
+from inference_server.storage import Storage
+from inference_server.tasks.slides.findings import Shape
+from inference_server.tasks.slides.values import SlideFacts
+
+if TYPE_CHECKING:
+    from highdicom.ann import AnnotationGroup
+    from pydicom import Dataset
+
+FILE = "annotations.dcm"
+MEDIA_TYPE = "application/dicom"
+EXTRA = "dicom"
+# As OpenSlide names it.
+_VENDOR = "dicom"
+# All that stands before the pixels; tiled images have little.
+_HEADER_BYTES = 16 * 1024 * 1024
+# What every study must tell, and may leave empty.
+_MAY_BE_EMPTY = ("PatientID", "PatientName", "PatientBirthDate", "PatientSex", "AccessionNumber", "StudyID", "StudyDate", "StudyTime")
+# Our own codes: classes are names that a manifest gives.
+_SCHEME = "99LAMINA"
+
+
+@dataclass(kw_only=True)
+class _Group:
+    """Features of one class and kind, as they are stored."""
+
+    colour: tuple[int, int, int]
+    # Columns and rows in turn, and for polygons where each begins among them, from 1.
+    coordinates: array[float] = field(default_factory=lambda: array("f"))
+    starts: array[int] = field(default_factory=lambda: array("I"))
+
+
+def installed() -> bool:
+    """Whether the extra is there."""
+    return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
+
+
+def fits(facts: SlideFacts) -> bool:
+    """Whether a slide is DICOM."""
+    return facts.vendor == _VENDOR
+
+
+async def header(storage: Storage, slide_uri: str) -> bytes:
+    """What stands before the pixels of a slide's file. Raises as `Storage.open` does."""
+    found = await storage.open(slide_uri)
+    return await storage.read_range(found, 0, min(found.size_bytes, _HEADER_BYTES))
+
+
+def write(path: Path, shapes: Iterable[Shape], *, source: bytes, facts: SlideFacts, about: Mapping[str, str]) -> None:
+    """Write the annotations; blocks. No file is written where nothing was found: DICOM has no annotations of nothing.
+
+    `source`: the slide's header; `about`: the analysis, its model and engine.
+    Holes are not written: DICOM's polygons have none. Raises `InvalidSlide` when the header is not that of a whole-slide image.
+    """
+    # Only a server that annotates a DICOM slide needs it, and it takes long to import.
+    from highdicom.ann import MicroscopyBulkSimpleAnnotations
+    from pydicom.errors import InvalidDicomError
+
+    try:
+        image = _image(source)
+        scale = image.TotalPixelMatrixColumns / facts.width, image.TotalPixelMatrixRows / facts.height
+        groups = _groups(shapes, scale)
+        if not groups:
+            return
+        digest = _digest(image, groups, about)
+        annotations = MicroscopyBulkSimpleAnnotations(
+            source_images=[image],
+            annotation_coordinate_type="2D",
+            annotation_groups=[
+                _annotated(number, name, single, group, digest, about)
+                for number, ((name, single), group) in enumerate(groups.items(), start=1)
+            ],
+            series_instance_uid=_uid(digest, "series"),
+            series_number=1,
+            sop_instance_uid=_uid(digest, "instance"),
+            instance_number=1,
+            manufacturer="Lamina",
+            manufacturer_model_name=about["analysis"][:64],
+            software_versions=about["model"][:64],
+            device_serial_number=about["engine"][:64],
+            content_label="LAMINA",
+        )
+    except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError) as error:
+        raise InvalidSlide(
+            f"{facts.uri} has no header that annotations can refer to ({type(error).__name__}); leave {FILE} out of the artifacts."
+        ) from error
+    _stop_clock(annotations, image)
+    annotations.save_as(path, enforce_file_format=True)
+
+
+def _stop_clock(annotations: Dataset, image: Dataset) -> None:
+    """Take the image's times in the place of today's: the same slide gives the same bytes."""
+    annotations.ContentDate, annotations.ContentTime = image.get("ContentDate", ""), image.get("ContentTime", "")
+    for name in ("InstanceCreationDate", "InstanceCreationTime"):
+        annotations.pop(name, None)
+    for equipment in annotations.get("ContributingEquipmentSequence", ()):
+        if equipment.get("ManufacturerModelName") == "highdicom" and "ContributionDateTime" in equipment:
+            del equipment.ContributionDateTime
+
+
+def _image(source: bytes) -> Dataset:
+    from pydicom import dcmread
+
+    image = dcmread(io.BytesIO(source), stop_before_pixels=True)
+    for name in _MAY_BE_EMPTY:
+        if name not in image:
+            setattr(image, name, "")
+    return image
+
+
+def _groups(shapes: Iterable[Shape], scale: tuple[float, float]) -> dict[tuple[str, bool], _Group]:
+    """By class and whether they are points, in the order of their first feature."""
+    groups: dict[tuple[str, bool], _Group] = {}
+    for shape in shapes:
+        single = len(shape.corners) == 1
+        group = groups.setdefault((shape.classification, single), _Group(colour=shape.colour))
+        group.starts.append(len(group.coordinates) + 1)
+        for x, y in shape.corners:
+            group.coordinates.extend((x * scale[0], y * scale[1]))
+    return groups
+
+
+def _annotated(number: int, name: str, single: bool, group: _Group, digest: bytes, about: Mapping[str, str]) -> AnnotationGroup:
+    from highdicom import AlgorithmIdentificationSequence
+    from highdicom.ann import AnnotationGroup
+    from highdicom.color import CIELabColor
+    from highdicom.sr import CodedConcept
+
+    model, _, version = about["model"].rpartition(":")
+    annotated = AnnotationGroup(
+        number=number,
+        uid=_uid(digest, f"group {number}"),
+        label=name[:64],
+        annotated_property_category=CodedConcept("finding", _SCHEME, "Finding of a model"),
+        annotated_property_type=CodedConcept(hashlib.sha256(name.encode()).hexdigest()[:16], _SCHEME, name[:64]),
+        graphic_type="POINT" if single else "POLYGON",
+        # The first alone: a list of arrays for millions would take a hundred times their size.
+        graphic_data=[np.array(group.coordinates[: 2 if single else _end(group)], np.float32).reshape(-1, 2)],
+        algorithm_type="AUTOMATIC",
+        algorithm_identification=AlgorithmIdentificationSequence(
+            name=model[:64], family=CodedConcept("model", _SCHEME, "Model of an inference server"), version=version
+        ),
+        display_color=CIELabColor.from_rgb(*group.colour),
+    )
+    annotated.NumberOfAnnotations = len(group.starts)
+    annotated.PointCoordinatesData = group.coordinates.tobytes()
+    if not single:
+        annotated.LongPrimitivePointIndexList = group.starts.tobytes()
+    return annotated
+
+
+def _end(group: _Group) -> int:
+    return group.starts[1] - 1 if len(group.starts) > 1 else len(group.coordinates)
+
+
+def _digest(image: Dataset, groups: Mapping[tuple[str, bool], _Group], about: Mapping[str, str]) -> bytes:
+    digest = hashlib.sha256("\0".join((image.SOPInstanceUID, *about.values())).encode())
+    for (name, single), group in groups.items():
+        digest.update(f"\0{name}\0{single}\0".encode())
+        digest.update(group.coordinates.tobytes())
+        digest.update(group.starts.tobytes())
+    return digest.digest()
+
+
+def _uid(digest: bytes, what: str) -> str:
+    """A UID that names its content (DICOM PS3.5 B.2: a UUID as a number under 2.25)."""
+    return f"2.25.{int.from_bytes(hashlib.sha256(digest + what.encode()).digest()[:16], 'big')}"

@@ -1,0 +1,221 @@
+"""Pyramids as OME-TIFF: values of a heatmap, and classes of pixels. Alone in importing tifffile.
+
+A pyramid is tiled, its lower levels are SubIFDs, and OME-XML tells sizes in micrometres, as QuPath and Bio-Formats read it. Nothing in
+it changes from run to run.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from xml.sax.saxutils import escape, quoteattr
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.findings import Heat, LabelMap
+
+MASK_FILE = "mask.ome.tiff"
+MEDIA_TYPE = "image/tiff"
+_EDGE = 512
+# Levels are added until one fits into a tile.
+_MOST_LEVELS = 16
+# A level of a mask with at most so many pixels is kept while those below it are made from it.
+_MOST_HELD_PIXELS = 2**26
+_LEVEL = 6
+# Raw pixels from which on offsets need 64 bits.
+_BIG_BYTES = 2**31
+_TYPES = {"float32": "float", "uint8": "uint8"}
+
+# Level, row and column of a tile to its pixels, at most 512 × 512; None where there is nothing.
+_TileOf = Callable[[int, int, int], NDArray[np.generic] | None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Placement:
+    """How pictures lie on the slide."""
+
+    # Micrometres per level-0 pixel along x and y.
+    mpp: tuple[float, float]
+    # Where QuPath's coordinates begin, in level-0 pixels.
+    bounds: tuple[float, float]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Pyramid:
+    """A picture by its tiles."""
+
+    name: str
+    description: str
+    # Pixels of each level, rows and columns.
+    shapes: Sequence[tuple[int, int]]
+    dtype: np.dtype[np.generic]
+    # Of a pixel where there is nothing.
+    empty: float
+    tile: _TileOf
+    # Micrometres per pixel, and of the first pixel's corner from where QuPath's coordinates begin.
+    pixel: tuple[float, float]
+    origin: tuple[float, float]
+
+
+def write_heat(path: Path, heat: Heat, placement: Placement) -> None:
+    """The values of a heatmap as float32, NaN where there is none; blocks. A lower level has the means of four pixels."""
+    first, origin, pixel = _aligned(heat.scale, placement)
+    levels = [heat.values[first[1] :, first[0] :].astype(np.float32)]
+    while max(levels[-1].shape) > _EDGE and len(levels) < _MOST_LEVELS:
+        levels.append(_halved(levels[-1]))
+
+    def tile(level: int, row: int, column: int) -> NDArray[np.generic]:
+        return levels[level][row * _EDGE : (row + 1) * _EDGE, column * _EDGE : (column + 1) * _EDGE]
+
+    _write(
+        path,
+        _Pyramid(
+            name="heatmap",
+            description=f"Values from 0 to {heat.top:g} take all colours of heatmap.png; NaN: not analysed.",
+            shapes=[(each.shape[0], each.shape[1]) for each in levels],
+            dtype=np.dtype(np.float32),
+            empty=np.nan,
+            tile=tile,
+            pixel=pixel,
+            origin=origin,
+        ),
+    )
+
+
+def write_labels(path: Path, labels: LabelMap, placement: Placement) -> None:
+    """The classes of pixels as uint8, 0 where there is none; blocks. A lower level has every second pixel, for classes have no mean."""
+    first, origin, pixel = _aligned(labels.scale, placement)
+    shapes = [(labels.height - first[1], labels.width - first[0])]
+    while max(shapes[-1]) > _EDGE and len(shapes) < _MOST_LEVELS:
+        shapes.append((-(-shapes[-1][0] // 2), -(-shapes[-1][1] // 2)))
+    _write(
+        path,
+        _Pyramid(
+            name="mask",
+            description="0: none; " + "; ".join(f"{number}: {name}" for number, name in enumerate(labels.classes, start=1)),
+            shapes=shapes,
+            dtype=np.dtype(np.uint8),
+            empty=0,
+            tile=_LabelTiles(labels, shapes, first).tile,
+            pixel=pixel,
+            origin=origin,
+        ),
+    )
+
+
+class _LabelTiles:
+    """Cuts the tiles of a pyramid from a mask's blocks."""
+
+    def __init__(self, labels: LabelMap, shapes: Sequence[tuple[int, int]], first: tuple[int, int]) -> None:
+        self._labels = labels
+        self._shapes = shapes
+        self._first = first
+        # The finest level that is small enough to be held, once it is made.
+        self._held_level = next(level for level, shape in enumerate(shapes) if shape[0] * shape[1] <= _MOST_HELD_PIXELS)
+        self._held: NDArray[np.uint8] | None = None
+
+    def tile(self, level: int, row: int, column: int) -> NDArray[np.uint8] | None:
+        if level >= self._held_level:
+            if self._held is None:
+                self._held = self._pixels(self._held_level, 0, 0, *self._shapes[self._held_level])
+            step = 2 ** (level - self._held_level)
+            top, left = row * _EDGE * step, column * _EDGE * step
+            found = self._held[top : top + _EDGE * step : step, left : left + _EDGE * step : step]
+        else:
+            shape = self._shapes[level]
+            top, left = row * _EDGE, column * _EDGE
+            found = self._pixels(level, top, left, min(_EDGE, shape[0] - top), min(_EDGE, shape[1] - left))
+        return found if found.any() else None
+
+    def _pixels(self, level: int, top: int, left: int, height: int, width: int) -> NDArray[np.uint8]:
+        """A window of a level, from the mask's own pixels: every second, fourth and so on."""
+        step, edge = 2**level, self._labels.edge
+        rows = self._first[1] + (top + np.arange(height)) * step
+        columns = self._first[0] + (left + np.arange(width)) * step
+        window = np.zeros((height, width), np.uint8)
+        for block_row in np.unique(rows // edge).tolist():
+            into_rows = np.flatnonzero(rows // edge == block_row)
+            for block_column in np.unique(columns // edge).tolist():
+                block = self._labels.block(block_row, block_column)
+                if block is not None:
+                    into = np.flatnonzero(columns // edge == block_column)
+                    picked = block[np.ix_(rows[into_rows] - block_row * edge, columns[into] - block_column * edge)]
+                    window[into_rows[0] : into_rows[-1] + 1, into[0] : into[-1] + 1] = picked
+        return window
+
+
+def _aligned(scale: tuple[float, float], placement: Placement) -> tuple[tuple[int, int], tuple[float, float], tuple[float, float]]:
+    """The first pixel shown, x and y, so that the picture begins where QuPath does; what is left between them in µm; and a pixel in µm."""
+    first = round(placement.bounds[0] / scale[0]), round(placement.bounds[1] / scale[1])
+    left = [(first[axis] * scale[axis] - placement.bounds[axis]) * placement.mpp[axis] for axis in range(2)]
+    pixel = scale[0] * placement.mpp[0], scale[1] * placement.mpp[1]
+    return first, (left[0], left[1]), pixel
+
+
+def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+    """Means of what there is in each two by two."""
+    padded = np.pad(values, ((0, values.shape[0] % 2), (0, values.shape[1] % 2)), constant_values=np.nan).astype(np.float64)
+    blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
+    seen = np.isfinite(blocks)
+    counts = seen.sum(axis=(1, 3))
+    sums = np.where(seen, blocks, 0).sum(axis=(1, 3))
+    means: NDArray[np.float32] = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0).astype(np.float32)
+    return means
+
+
+def _write(path: Path, pyramid: _Pyramid) -> None:
+    # Only a server that writes a pyramid needs it, and it takes long to import.
+    from tifffile import TiffWriter
+
+    big = sum(rows * columns for rows, columns in pyramid.shapes) * pyramid.dtype.itemsize > _BIG_BYTES
+    with TiffWriter(path, bigtiff=big, byteorder="<") as file:
+        for level, shape in enumerate(pyramid.shapes):
+            file.write(
+                _tiles(pyramid, level),
+                shape=shape,
+                dtype=pyramid.dtype,
+                tile=(_EDGE, _EDGE),
+                compression="zlib",
+                photometric="minisblack",
+                metadata=None,
+                software="Lamina",
+                subfiletype=1 if level else 0,
+                subifds=len(pyramid.shapes) - 1 if level == 0 else 0,
+                description=_xml(pyramid) if level == 0 else None,
+            )
+
+
+def _tiles(pyramid: _Pyramid, level: int) -> Iterator[bytes]:
+    """All tiles of a level as they are stored, one at a time; those past its right and lower edge filled up."""
+    rows, columns = pyramid.shapes[level]
+    blank = zlib.compress(np.full((_EDGE, _EDGE), pyramid.empty, pyramid.dtype).tobytes(), _LEVEL)
+    for row in range(-(-rows // _EDGE)):
+        for column in range(-(-columns // _EDGE)):
+            pixels = pyramid.tile(level, row, column)
+            if pixels is None:
+                yield blank
+            else:
+                full = np.full((_EDGE, _EDGE), pyramid.empty, pyramid.dtype)
+                full[: pixels.shape[0], : pixels.shape[1]] = pixels
+                yield zlib.compress(full.tobytes(), _LEVEL)
+
+
+def _xml(pyramid: _Pyramid) -> bytes:
+    """OME-XML 2016-06 of one plane of one channel; other letters than ASCII as references, for readers that expect none."""
+    rows, columns = pyramid.shapes[0]
+    text = (
+        '<?xml version="1.0" encoding="UTF-8"?>'
+        '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
+        'xsi:schemaLocation="http://www.openmicroscopy.org/Schemas/OME/2016-06 '
+        'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd" Creator="Lamina">'
+        f'<Image ID="Image:0" Name={quoteattr(pyramid.name)}><Description>{escape(pyramid.description)}</Description>'
+        f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{_TYPES[pyramid.dtype.name]}" BigEndian="false" SizeX="{columns}" '
+        f'SizeY="{rows}" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{pyramid.pixel[0]:.9g}" PhysicalSizeY="{pyramid.pixel[1]:.9g}">'
+        f'<Channel ID="Channel:0:0" Name={quoteattr(pyramid.name)} SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="1"/>'
+        f'<Plane TheC="0" TheZ="0" TheT="0" PositionX="{pyramid.origin[0]:.9g}" PositionXUnit="&#181;m" '
+        f'PositionY="{pyramid.origin[1]:.9g}" PositionYUnit="&#181;m"/></Pixels></Image></OME>'
+    )
+    return text.encode("ascii", "xmlcharrefreplace")

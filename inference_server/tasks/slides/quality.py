@@ -1,0 +1,59 @@
+"""Pen marks and folds, on the optical densities of cells of about 8 µm.
+
+Stained tissue absorbs green most, and its densities in R, G and B lie between those of its stains (Ruifrok and Johnston 2001). What
+lies outside is ink, as HistoQC (Janowczyk 2019, JCO Clin Cancer Inform 3:1) and others look for it by colour: green ink absorbs red
+more than green, blue ink next to no blue, black ink all alike, red ink next to no red. A fold is two layers of tissue; by Beer and
+Lambert its density is twice that of one. Kothari 2013 (J Pathol Inform 4:22) tells folds in the same way, dark and saturated at once.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.masks import Mask, grown, majority
+
+# Green ink: density in red over that in green, and least difference, in OD. Haematoxylin has 0.6 to 1.25.
+_COOL_RATIO, _COOL_DIFFERENCE = 1.3, 0.08
+# Blue ink: least density in red, that over green's at least, and blue's over green's at most. Haematoxylin has 0.38 to 0.53 of blue.
+_BLUE_DENSITY, _BLUE_RED, _BLUE_BLUE = 0.3, 0.95, 0.3
+# Black ink: least mean density, and most spread over the mean; tissue has at least 0.5. Denser than 1.3 OD is no light at all: what
+# the scanner left out.
+_BLACK_DENSITY, _BLACK_SPREAD, _NO_LIGHT = 0.4, 0.25, 1.3
+# Red ink: least density in green; most in red and least in blue over that. Eosin has 0.27 and 0.70, blood 0.13 and 0.79.
+_RED_DENSITY, _RED_RED, _RED_BLUE = 0.3, 0.1, 0.75
+# The faint border of a stroke over tissue: weaker forms of the first two.
+_FAINT_COOL_DENSITY, _FAINT_BLACK_DENSITY, _FAINT_BLACK_SPREAD = 0.2, 0.3, 0.4
+# A mark is at least so sure, as a share of its cells; the rest is its border.
+_LEAST_SURE = 0.2
+# Marks are wider than 20 µm, folds than 12 µm.
+_PEN_MAJORITY, _FOLD_MAJORITY = 5, 3
+# A fold is so many times as dense as the slide's median tissue, and at least so dense, in OD.
+FOLD_RATIO, FOLD_DENSITY = 2.0, 0.4
+
+Densities = NDArray[np.float32]
+
+
+def pen_marks(density: Densities) -> Mask:
+    """Cells with ink on them, on glass or on tissue. `density`: of R, G and B, [3, rows, columns], from the slide's own white."""
+    red, green, blue = density
+    mean, spread = density.mean(axis=0), density.max(axis=0) - density.min(axis=0)
+    cool = (red > _COOL_RATIO * green) & (red - green > _COOL_DIFFERENCE)
+    azure = (red > _BLUE_DENSITY) & (red > _BLUE_RED * green) & (blue < _BLUE_BLUE * green)
+    black = (mean > _BLACK_DENSITY) & (mean < _NO_LIGHT) & (spread < _BLACK_SPREAD * mean)
+    scarlet = (green > _RED_DENSITY) & (red < _RED_RED * green) & (blue > _RED_BLUE * green)
+    sure = majority(cool | azure | black | scarlet, _PEN_MAJORITY)
+    if not sure.any():
+        return sure
+    faint_black = (mean > _FAINT_BLACK_DENSITY) & (mean < _NO_LIGHT) & (spread < _FAINT_BLACK_SPREAD * mean)
+    return grown(sure, majority(((red > green) & (mean > _FAINT_COOL_DENSITY)) | faint_black, _PEN_MAJORITY), _LEAST_SURE)
+
+
+def folds(density: Densities, tissue: Mask) -> Mask:
+    """Cells of tissue that lie in more than one layer."""
+    mean = density.mean(axis=0)
+    if not tissue.any():
+        return tissue
+    least = max(FOLD_RATIO * float(np.median(mean[tissue])), FOLD_DENSITY)
+    folded: Mask = majority(tissue & (mean > least), _FOLD_MAJORITY) & tissue
+    return folded

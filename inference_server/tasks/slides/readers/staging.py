@@ -1,0 +1,179 @@
+"""Copies of remote slides on local disk, for readers that know no URLs: bounded in bytes, shared by requests, the oldest let go first."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import shutil
+import tempfile
+import weakref
+from collections import OrderedDict
+from collections.abc import AsyncIterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from inference_server.errors import InvalidSlide, Unavailable
+from inference_server.storage import Storage, StoredObject
+from inference_server.tasks.slides.events import first_failure
+
+_PREFIX = "lamina-slides-"
+_LOCK = "in-use"
+# Files of one slide that are copied at a time.
+_AT_A_TIME = 8
+# Most files of one slide.
+_MOST_FILES = 10_000
+
+_Key = tuple[tuple[str, int, str], ...]
+
+
+@dataclass(kw_only=True)
+class _Copy:
+    """One slide on disk, or on its way there."""
+
+    folder: Path
+    size_bytes: int
+    copying: asyncio.Task[None]
+    # Readers that have it open, or wait for it.
+    users: int = 0
+
+
+class Staging:
+    """The copies of one server. What servers that were killed left behind in the same folder is removed."""
+
+    def __init__(self, storage: Storage, *, most_bytes: int, folder: Path | None = None) -> None:
+        """`most_bytes`: of all copies, those in use too; `folder`: made when it is needed; the system's temporary folder if None."""
+        self._storage = storage
+        self._most_bytes = most_bytes
+        self._parent = folder or Path(tempfile.gettempdir())
+        self._folder: Path | None = None
+        self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
+        self._held_bytes = 0
+        self._changed = asyncio.Condition()
+
+    @contextlib.asynccontextmanager
+    async def copied(self, found: StoredObject, *, dicom: bool = False) -> AsyncIterator[Path]:
+        """Where a slide lies on this machine for as long as the block lasts, with the other files that it consists of.
+
+        `dicom`: the files beside it belong to it. Waits while readers of other slides need the room. Raises `InvalidSlide` for a slide
+        that is larger than all room, and `Unavailable`.
+        """
+        if found.local_path is not None:
+            yield found.local_path
+            return
+        files = [found, *await self._others(found, dicom=dicom)]
+        copy = await self._copy(files)
+        try:
+            await asyncio.shield(copy.copying)
+            yield copy.folder / Path(found.key).name
+        finally:
+            await self._let_go(copy)
+
+    async def _others(self, found: StoredObject, *, dicom: bool) -> list[StoredObject]:
+        """The files that a slide consists of beside the one that names it."""
+        if found.suffix == ".mrxs":
+            others = await self._storage.list_below(found, f"{found.key.removesuffix(Path(found.key).suffix)}/", most=_MOST_FILES)
+            if not others:
+                raise InvalidSlide(f"{found.uri} lacks its folder of data, {Path(found.key).stem}/ beside it. Upload it too.")
+            return others
+        if dicom or found.suffix in (".vms", ".vmu"):
+            parent = found.key.rpartition("/")[0]
+            beside = await self._storage.list_below(found, f"{parent}/" if parent else "", most=_MOST_FILES)
+            return [each for each in beside if each.key != found.key and each.key.rpartition("/")[0] == parent]
+        return []
+
+    async def _copy(self, files: list[StoredObject]) -> _Copy:
+        """The copy of a slide, taken into use."""
+        key = tuple((each.uri, each.size_bytes, each.revision) for each in files)
+        size = sum(each.size_bytes for each in files)
+        if size > self._most_bytes:
+            raise InvalidSlide(
+                f"{files[0].uri} must be copied to local disk to be read, and has {size:,} bytes; at most {self._most_bytes:,} are. "
+                "Convert it to a tiled TIFF, which is read in place.",
+                limit="staged_bytes",
+            )
+        async with self._changed:
+            while key not in self._copies and not await self._make_room(size):
+                await self._changed.wait()
+            if key not in self._copies:
+                folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=await asyncio.to_thread(self._own_folder)))
+                copying = asyncio.create_task(self._download(files, folder))
+                self._copies[key] = _Copy(folder=folder, size_bytes=size, copying=copying)
+                self._held_bytes += size
+            copy = self._copies[key]
+            self._copies.move_to_end(key)
+            copy.users += 1
+            return copy
+
+    async def _make_room(self, size: int) -> bool:
+        """Remove what nobody uses, the longest unused first, until so many bytes fit in; whether they do."""
+        for key, copy in list(self._copies.items()):
+            if self._held_bytes + size <= self._most_bytes:
+                break
+            if copy.users == 0:
+                await self._remove(key)
+        return self._held_bytes + size <= self._most_bytes
+
+    async def _remove(self, key: _Key) -> None:
+        copy = self._copies.pop(key)
+        self._held_bytes -= copy.size_bytes
+        copy.copying.cancel()
+        await asyncio.gather(copy.copying, return_exceptions=True)
+        await asyncio.to_thread(shutil.rmtree, copy.folder, ignore_errors=True)
+
+    async def _let_go(self, copy: _Copy) -> None:
+        copy.users -= 1
+        async with self._changed:
+            unfinished = not copy.copying.done() or copy.copying.cancelled() or copy.copying.exception() is not None
+            if unfinished and copy.users == 0:
+                for key in [key for key, each in self._copies.items() if each is copy]:
+                    await self._remove(key)
+            self._changed.notify_all()
+
+    async def _download(self, files: list[StoredObject], folder: Path) -> None:
+        turns = asyncio.Semaphore(_AT_A_TIME)
+        top = files[0].key.rpartition("/")[0]
+
+        async def one(found: StoredObject) -> None:
+            path = folder / found.key.removeprefix(top).lstrip("/")
+            async with turns:
+                try:
+                    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                except OSError as error:
+                    raise Unavailable(f"{found.uri} cannot be copied to local disk ({error.strerror}); try again.") from error
+                await self._storage.download(found, path)
+
+        with first_failure():
+            async with asyncio.TaskGroup() as group:
+                for found in files:
+                    group.create_task(one(found))
+
+    def _own_folder(self) -> Path:
+        """This server's folder, locked for as long as it runs; blocks."""
+        if self._folder is None:
+            try:
+                self._parent.mkdir(parents=True, exist_ok=True)
+                _sweep(self._parent)
+                folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
+                lock = (folder / _LOCK).open("w")
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                raise Unavailable(
+                    f"slides cannot be copied to {self._parent} ({error.strerror}). Name another folder in INFERENCE_STAGING."
+                ) from error
+            weakref.finalize(self, _clean, folder, lock)
+            self._folder = folder
+        return self._folder
+
+
+def _clean(folder: Path, lock: object) -> None:
+    shutil.rmtree(folder, ignore_errors=True)
+    del lock
+
+
+def _sweep(parent: Path) -> None:
+    """Remove folders whose servers are gone."""
+    for folder in parent.glob(f"{_PREFIX}*"):
+        with contextlib.suppress(OSError), (folder / _LOCK).open("r+") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            shutil.rmtree(folder, ignore_errors=True)

@@ -1,0 +1,207 @@
+"""The directories of a TIFF, wherever they lie in it, brought together before async-tiff reads them.
+
+async-tiff reads a file from its beginning up to the last directory, which in most slides lies at the end: all of the slide. It
+panics on some directories, which writes a backtrace among the logs, and on others asks for more memory than there is, which ends the
+process. So they are read and checked here, range by range, and handed over as a small BigTIFF of directories alone, whose tiles begin
+at `SHIFT`. Levels that OME-TIFF keeps in directories below the first one follow it.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from inference_server.errors import InvalidSlide
+from inference_server.storage import Storage, StoredObject
+from inference_server.tasks.slides.readers.port import NotThisReader
+
+# Added to the places of tiles; beyond what any file has.
+SHIFT = 1 << 48
+ICC_PROFILE = 34675
+NDPI_FORMAT, XMP = 65420, 700
+# Width, height, bits per sample, photometric interpretation, samples per pixel. TIFF lets the last three be missing.
+_NEEDED = frozenset({256, 257, 258, 262, 277})
+_RESOLUTIONS = (282, 283)
+_PHOTOMETRIC = 262
+_KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
+# Of maps: async-tiff takes apart what is in it.
+_GEO_KEYS = 34735
+_TILE_OFFSETS, _SUB_DIRECTORIES = 324, 330
+# What is handed over: what these readers ask for, or async-tiff needs for the tiles. Scanners keep megabytes in tags of their own.
+_KEPT = frozenset({254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, NDPI_FORMAT, XMP, ICC_PROFILE, *_RESOLUTIONS, *_NEEDED})
+_TEXT, _SHORT, _RATIO, _LONG8 = 2, 3, 5, 16
+# Bytes of a value of each type.
+_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_WHOLE_NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
+_CHUNK_BYTES = 4 * 1024
+# Of one directory, its values aside.
+_LARGEST_BYTES = 2**20
+# Of its values: the places of some 20 million tiles.
+_LARGEST_VALUES_BYTES = 2**28
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Layout:
+    """How numbers are stored: `struct` formats of the count of entries, of one entry and of an offset."""
+
+    # `<` or `>`.
+    order: str
+    count: struct.Struct
+    # Tag, type, count, and the value where it fits in.
+    entry: struct.Struct
+    offset: struct.Struct
+    # Where the offset of the first directory is.
+    first: int
+
+    @staticmethod
+    def of(order: str, *, big: bool) -> _Layout:
+        count, entry, offset, first = ("Q", "HHQ8s", "Q", 8) if big else ("H", "HHI4s", "I", 4)
+        return _Layout(
+            order=order,
+            count=struct.Struct(order + count),
+            entry=struct.Struct(order + entry),
+            offset=struct.Struct(order + offset),
+            first=first,
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Entry:
+    """One tag of a directory."""
+
+    tag: int
+    kind: int
+    count: int
+    # The value, or where it lies.
+    inline: bytes
+
+    @property
+    def size(self) -> int:
+        return self.count * _WIDTHS[self.kind]
+
+
+_Directory = list[tuple[_Entry, bytes]]
+
+
+async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> bytes:
+    """A BigTIFF of the directories. `head`: the file's first bytes.
+
+    Raises `NotThisReader` where async-tiff would panic, `InvalidSlide` where something is larger than the file, and `Unavailable`.
+    """
+    order = "<" if head.startswith(b"II") else ">"
+    layout = _Layout.of(order, big=b"+" in head[2:4])
+    if len(head) < layout.first + layout.offset.size:
+        raise _damaged(found.uri, "header is cut short")
+    (place,) = layout.offset.unpack_from(head, layout.first)
+    directories, seen = [], set[int]()
+    while place:
+        entries, place = await _walked(storage, found, layout, place, seen)
+        directories.append(await _values(storage, found, layout, entries))
+        if len(directories) == 1:
+            for where in _below(layout, directories[0]):
+                lower, _ = await _walked(storage, found, layout, where, seen)
+                directories.append(await _values(storage, found, layout, lower))
+    return _written(order, directories)
+
+
+async def _walked(storage: Storage, found: StoredObject, layout: _Layout, place: int, seen: set[int]) -> tuple[list[_Entry], int]:
+    """The checked entries of a directory, and where the next one is."""
+    if place in seen:
+        raise _damaged(found.uri, "directories form a circle")
+    seen.add(place)
+    stored = await _read(storage, found, place, _CHUNK_BYTES)
+    if len(stored) < layout.count.size:
+        raise _damaged(found.uri, "directory points past its end")
+    (count,) = layout.count.unpack_from(stored)
+    end = layout.count.size + count * layout.entry.size
+    if end + layout.offset.size > min(found.size_bytes - place, _LARGEST_BYTES):
+        raise _damaged(found.uri, "directory points past its end")
+    if end + layout.offset.size > len(stored):
+        stored = await _read(storage, found, place, end + layout.offset.size)
+    entries = [
+        _Entry(tag=tag, kind=kind, count=number, inline=value)
+        for tag, kind, number, value in layout.entry.iter_unpack(stored[layout.count.size : end])
+    ]
+    _check(found, layout, entries)
+    (following,) = layout.offset.unpack_from(stored, end)
+    return entries, following
+
+
+async def _read(storage: Storage, found: StoredObject, start: int, length: int) -> bytes:
+    length = min(length, found.size_bytes - start)
+    return await storage.read_range(found, start, length) if length > 0 else b""
+
+
+async def _values(storage: Storage, found: StoredObject, layout: _Layout, entries: Sequence[_Entry]) -> _Directory:
+    """Entries that are handed over, with their values."""
+    kept = [entry for entry in entries if entry.tag in _KEPT or entry.tag in (_TILE_OFFSETS, _SUB_DIRECTORIES)]
+    apart = [entry for entry in kept if entry.size > len(entry.inline)]
+    starts = [layout.offset.unpack(entry.inline)[0] for entry in apart]
+    ends = [start + entry.size for start, entry in zip(starts, apart, strict=True)]
+    if sum(entry.size for entry in kept) > _LARGEST_VALUES_BYTES:
+        raise InvalidSlide(f"{found.uri} has {_LARGEST_VALUES_BYTES:,} bytes and more in one directory. Export it with larger tiles.")
+    if max(ends, default=0) > found.size_bytes:
+        raise _damaged(found.uri, "directory points past its end")
+    read = iter(await storage.read_ranges(found, starts, ends)) if apart else iter(())
+    return [(entry, bytes(next(read)) if entry.size > len(entry.inline) else entry.inline[: entry.size]) for entry in kept]
+
+
+def _below(layout: _Layout, directory: _Directory) -> list[int]:
+    """Where directories below this one lie."""
+    found = [(_WHOLE_NUMBERS.get(entry.kind), value) for entry, value in directory if entry.tag == _SUB_DIRECTORIES]
+    return [int(place) for kind, value in found if kind for place in np.frombuffer(value, f"{layout.order}{kind}")]
+
+
+def _written(order: str, directories: Sequence[_Directory]) -> bytes:
+    """A BigTIFF of directories, whose tiles are not in it."""
+    layout = _Layout.of(order, big=True)
+    file = bytearray((b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHHQ", 43, 8, 0, 0))
+    link = layout.first
+    for directory in directories:
+        entries = []
+        for entry, value in directory:
+            if entry.tag == _SUB_DIRECTORIES:
+                continue
+            kind = entry.kind
+            if entry.tag == _TILE_OFFSETS:
+                numbers = np.frombuffer(value, f"{order}{_WHOLE_NUMBERS.get(kind, 'u1')}").astype(f"{order}u8")
+                kind, value = _LONG8, (numbers + np.uint64(SHIFT)).astype(f"{order}u8").tobytes()
+            if len(value) > layout.offset.size:
+                value, stored = layout.offset.pack(len(file)), value
+                file += stored
+            entries.append(layout.entry.pack(entry.tag, kind, entry.count, value.ljust(layout.offset.size, b"\x00")))
+        layout.offset.pack_into(file, link, len(file))
+        file += layout.count.pack(len(entries)) + b"".join(entries)
+        link = len(file)
+        file += layout.offset.pack(0)
+    return bytes(file)
+
+
+def _check(found: StoredObject, layout: _Layout, entries: Sequence[_Entry]) -> None:
+    tags = set()
+    for entry in entries:
+        tags.add(entry.tag)
+        if entry.count * _WIDTHS.get(entry.kind, 1) > found.size_bytes:
+            raise _damaged(found.uri, "directory points past its end")
+        if _is_odd(layout, entry):
+            raise NotThisReader(f"{found.uri} is a TIFF whose tag {entry.tag} is stored in a way that TIFF does not know")
+    if missing := sorted(_NEEDED - tags):
+        raise NotThisReader(f"{found.uri} is a TIFF with a directory that lacks the tag {missing[0]}")
+
+
+def _is_odd(layout: _Layout, entry: _Entry) -> bool:
+    tag, kind, count, value = entry.tag, entry.kind, entry.count, entry.inline
+    if kind not in _WIDTHS or tag == _GEO_KEYS:
+        return True
+    if tag in _RESOLUTIONS:
+        return (kind, count) != (_RATIO, 1)
+    if tag == _PHOTOMETRIC:
+        return (kind, count) != (_SHORT, 1) or struct.unpack_from(f"{layout.order}H", value)[0] not in _KNOWN_PHOTOMETRICS
+    return kind == _TEXT and 0 < count <= len(value) and (value[count - 1] != 0 or not value[:count].isascii())
+
+
+def _damaged(uri: str, what: str) -> InvalidSlide:
+    return InvalidSlide(f"{uri} begins as a TIFF, but its {what}: it is truncated or damaged. Copy or upload it again, whole.")

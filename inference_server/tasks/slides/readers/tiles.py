@@ -1,0 +1,186 @@
+"""The tiles of a TIFF: fetched by exact ranges, and decoded. Alone in importing simplejpeg, and in asking Pillow for JPEG 2000."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import async_tiff
+import numpy as np
+import simplejpeg
+from async_tiff.enums import Compression, PhotometricInterpretation, PlanarConfiguration
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference_server.errors import InferenceError
+from inference_server.storage import Storage, StoredObject
+from inference_server.tasks.slides.readers.regions import WHITE
+from inference_server.tasks.slides.readers.tiff_headers import SHIFT
+from inference_server.tasks.slides.values import Level, Pixels
+
+if TYPE_CHECKING:
+    from obstore import Bytes as Buffer
+
+# Aperio's own numbers for JPEG 2000 of Y, Cb, Cr and of R, G, B, beside the registered one.
+_JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
+_JPEG2000 = frozenset({_JPEG2000_YCBCR, _JPEG2000_RGB, int(Compression.JPEG2k)})
+DECODED = _JPEG2000 | {
+    Compression.Uncompressed,
+    Compression.LZW,
+    Compression.ModernJPEG,
+    Compression.Deflate,
+    Compression.OldDeflate,
+    Compression.ZSTD,
+}
+# What a panic in Rust is raised as: in a call, and in what is awaited.
+PANICS = frozenset({"PanicException", "RustPanic"})
+# SOI, then an Adobe APP14 marker that says "no colour transform": the three components are R, G, B.
+_SOI = b"\xff\xd8"
+_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
+_JFIF = b"\xff\xe0"
+# A codestream of JPEG 2000, and a file that holds one.
+_BEGINNING_BYTES = 1024
+_CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+
+
+class Ranges:
+    """What async-tiff reads from: the directories that `tiff_headers` brought together, and the tiles by exact ranges of the file."""
+
+    def __init__(self, storage: Storage, found: StoredObject, headers: bytes) -> None:
+        """`headers`: as `read_headers` wrote them."""
+        self._storage = storage
+        self._found = found
+        self._headers = headers
+        # What the last read failed with; async-tiff does not pass it on.
+        self.failure: InferenceError | None = None
+
+    async def get_range_async(self, path: str, *, start: int, end: int | None = None, length: int | None = None) -> bytes:
+        """Bytes of the directories."""
+        return self._headers[start : start + length if length is not None else end]
+
+    async def get_ranges_async(
+        self, path: str, *, starts: Sequence[int], ends: Sequence[int] | None = None, lengths: Sequence[int] | None = None
+    ) -> Sequence[Buffer]:
+        """Bytes of tiles."""
+        if ends is None:
+            ends = [start + length for start, length in zip(starts, lengths or (), strict=True)]
+        self.failure = None
+        try:
+            return await self._storage.read_ranges(self._found, [start - SHIFT for start in starts], [end - SHIFT for end in ends])
+        except InferenceError as error:
+            self.failure = error
+            raise
+
+
+@dataclass(frozen=True, kw_only=True)
+class StoredLevel:
+    """One level as it is stored."""
+
+    # async-tiff's.
+    directory: Any
+    compression: int
+    photometric: int
+    # JPEG tables that the level's tiles share, without SOI and EOI.
+    tables: bytes
+    # By row and column; 0 for a tile that was never scanned.
+    byte_counts: NDArray[np.int64]
+
+    @staticmethod
+    def of(directory: Any) -> StoredLevel:
+        """What a directory says."""
+        return StoredLevel(
+            directory=directory,
+            compression=int(directory.compression),
+            photometric=directory.photometric_interpretation,
+            tables=bytes(directory.jpeg_tables or b"")[2:-2],
+            byte_counts=np.array(directory.tile_byte_counts, np.int64),
+        )
+
+    def first_jpeg2000(self) -> tuple[int, int] | None:
+        """Start and length of the beginning of the first tile in JPEG 2000; None where there is none."""
+        scanned = np.flatnonzero(self.byte_counts)
+        if self.compression not in _JPEG2000 or not len(scanned):
+            return None
+        return self.directory.tile_offsets[scanned[0]] - SHIFT, int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
+
+    def decode(self, tile: Any, shape: Level) -> Pixels | None:
+        """The pixels of a tile that async-tiff fetched; None where its bytes are damaged. Blocks."""
+        try:
+            pixels = self._decode(tile, (shape.tile_height, shape.tile_width))
+        except (TypeError, AttributeError, MemoryError):  # ours, not the file's
+            raise
+        except Exception:  # damaged bytes; async-tiff's errors have no public class
+            return None
+        except BaseException as error:  # damaged bytes may make a Rust decoder panic, which is no `Exception`
+            if type(error).__name__ in PANICS:
+                return None
+            raise
+        return pixels if pixels.shape == (shape.tile_height, shape.tile_width, 3) else None
+
+    def _decode(self, tile: Any, size: tuple[int, int]) -> Pixels:
+        if self.compression == Compression.ModernJPEG:
+            pixels: Pixels = simplejpeg.decode_jpeg(self.as_jpeg(tile), colorspace="RGB")
+            return pixels
+        if self.compression in _JPEG2000:
+            return self._jpeg2000(bytes(tile.compressed_bytes), size)
+        return self._other(tile)
+
+    def as_jpeg(self, tile: Any) -> bytes:
+        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components."""
+        data = memoryview(tile.compressed_bytes)
+        start = len(_SOI)
+        marker = b""
+        if self.photometric == PhotometricInterpretation.RGB:
+            marker = _ADOBE_RGB
+            # A JFIF marker would say YCbCr, louder than Adobe's.
+            if data[start : start + 2] == _JFIF:
+                start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        return b"".join((_SOI, marker, self.tables, data[start:]))
+
+    def _jpeg2000(self, data: bytes, size: tuple[int, int]) -> Pixels:
+        if not data.startswith((_CODESTREAM, _JP2)):
+            raise ValueError("no JPEG 2000")
+        with Image.open(io.BytesIO(data), formats=("JPEG2000",)) as picture:
+            # Headers only so far: a few bytes may claim any size.
+            if (picture.height, picture.width) != size:
+                raise ValueError("a tile of another size")
+            pixels = np.asarray(picture.convert("RGB") if picture.mode == "L" else picture)
+        coded_apart = self.compression == _JPEG2000_YCBCR or self.photometric == PhotometricInterpretation.YCbCr
+        return _rgb_of(pixels) if coded_apart else pixels
+
+    def _other(self, tile: Any) -> Pixels:
+        pixels = np.asarray(tile.decode_sync(decoder_registry=async_tiff.DecoderRegistry()))
+        if self.directory.planar_configuration == PlanarConfiguration.Planar:
+            pixels = np.moveaxis(pixels, 0, -1)
+        if pixels.shape[-1] == 1:
+            return np.repeat(pixels, 3, axis=-1)
+        if pixels.shape[-1] == 4:
+            opacity = pixels[..., 3:].astype(np.uint16)
+            return ((pixels[..., :3] * opacity + WHITE * (255 - opacity) + 127) // 255).astype(np.uint8)
+        return np.ascontiguousarray(pixels)
+
+
+def is_subsampled(data: bytes) -> bool:
+    """Whether a codestream has components of fewer pixels, as its SIZ segment says (ITU-T T.800, A.5.1); `data`: it, or its beginning."""
+    if _CODESTREAM not in data:
+        return False
+    siz = data.index(_CODESTREAM) + 4
+    count = int.from_bytes(data[siz + 36 : siz + 38], "big")
+    steps = [data[siz + 39 + 3 * number : siz + 41 + 3 * number] for number in range(count)]
+    return any(step != b"\x01\x01" for step in steps if len(step) == 2)
+
+
+def _rgb_of(pixels: Pixels) -> Pixels:
+    """R, G, B of Y, Cb, Cr (ITU-R BT.601, full range), in the fixed-point arithmetic of libjpeg and OpenSlide."""
+    luma = pixels[..., 0].astype(np.int32)
+    blue, red = (pixels[..., channel].astype(np.int32) - 128 for channel in (1, 2))
+    half = 1 << 15
+    channels = (
+        luma + ((91881 * red + half) >> 16),
+        luma + ((-22554 * blue - 46802 * red + half) >> 16),
+        luma + ((116130 * blue + half) >> 16),
+    )
+    mixed: Pixels = np.clip(np.stack(channels, axis=-1), 0, 255).astype(np.uint8)
+    return mixed

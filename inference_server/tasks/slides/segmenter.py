@@ -1,0 +1,250 @@
+"""Any segmenter of the repository: a class for each pixel, stitched without seams.
+
+Each tile is read with a halo of half the overlap, and only its centre is kept. Where the halo is at least as wide as what the network
+sees around a pixel, the mask is the same however the slide is cut.
+"""
+
+from __future__ import annotations
+
+import zlib
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.engine.port import Tensor, Tensors
+from inference_server.errors import ConfigurationError
+from inference_server.scheduler.port import ModelFacts
+from inference_server.tasks.slides import polygons
+from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, LabelMap, Shape
+from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
+from inference_server.tasks.slides.spill import Spill
+from inference_server.tasks.slides.stains import Normaliser
+from inference_server.tasks.slides.survey import Slide
+from inference_server.tasks.slides.tile_model import TileModel, activated, colour_of, sharpness_of, taken
+from inference_server.tasks.slides.tiling import Tile, places_of
+from inference_server.tasks.slides.values import Pixels
+
+# Masks of a few classes shrink to a hundredth; more effort gains little.
+_LEVEL = 1
+
+Labels = NDArray[np.uint8]
+
+
+class TileSegmenter(TileModel):
+    """How one model takes tiles, and what its output means."""
+
+    def __init__(self, *, manifest: SegmenterManifest, facts: ModelFacts) -> None:
+        """Raises `ConfigurationError` when the manifest does not fit the model."""
+        super().__init__(manifest=manifest, facts=facts)
+        self.manifest: SegmenterManifest = manifest
+        # Edge of the part of an output that is kept, and how far it lies from the output's edge.
+        self.edge = manifest.core // manifest.output_stride
+        self._halo = manifest.overlap // 2 // manifest.output_stride
+
+    def labels(self, outputs: Mapping[str, Tensor]) -> Labels:
+        """Tiles × rows × columns of the tiles' centres: 0 where no class reaches its threshold, then the classes from 1.
+
+        Raises `ConfigurationError` when the output has another size.
+        """
+        raw = outputs[self.output]
+        whole = self.edge + 2 * self._halo
+        inner = slice(self._halo, self._halo + self.edge)
+        if np.issubdtype(raw.dtype, np.integer):
+            chosen = self._of_size(raw.reshape(len(raw), *[size for size in raw.shape[1:] if size != 1]), (whole, whole))
+            return self._checked(chosen[:, inner, inner].astype(np.int64))
+        channels_last = self.manifest.layout == "NHWC"
+        values = np.moveaxis(raw, -1, 1) if channels_last and raw.ndim == 4 else raw
+        values = self._of_size(values, (values.shape[1], whole, whole))[:, :, inner, inner]
+        probabilities = self._two_of_one(activated(values.astype(np.float32), self.manifest.activation, 1))
+        if probabilities.shape[1] != len(self.manifest.classes):
+            raise ConfigurationError(
+                f"{self.model} puts out {probabilities.shape[1]} values a pixel, and {FILE} names {len(self.manifest.classes)} classes."
+            )
+        return (taken(probabilities, self.manifest.classes, self.manifest.thresholds, 1) + 1).astype(np.uint8)
+
+    def _of_size(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
+        if values.shape[1:] != shape:
+            raise ConfigurationError(
+                f"{self.model} puts out {list(values.shape[1:])} a tile; {list(shape)} were expected. "
+                f"Say layout and output_stride in {FILE} as the network has them."
+            )
+        return values
+
+    def _checked(self, chosen: NDArray[np.int64]) -> Labels:
+        classes = len(self.manifest.classes)
+        if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:
+            raise ConfigurationError(f"{self.model} puts out classes up to {int(chosen.max())}, and {FILE} names {classes} classes.")
+        return (chosen + 1).astype(np.uint8)
+
+    def _two_of_one(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
+        """A single probability is that of the second of two classes."""
+        one = values.shape[1] == 1 and len(self.manifest.classes) == 2 and self.manifest.activation != "softmax"
+        return np.concatenate([1 - values, values], axis=1) if one else values
+
+
+class SlideSegmentation:
+    """One run of a segmenter over one slide. The mask waits on disk."""
+
+    def __init__(self, *, segmenter: TileSegmenter, plan: AnalysisPlan, slide: Slide, normalise: Normaliser | None = None) -> None:
+        """`plan`: the segmenter's, by which the slide was surveyed."""
+        self._segmenter = segmenter
+        self._plan = plan
+        self._grid = slide.grid
+        self._normalise = normalise
+        self._tissue = slide.tissue
+        stride = segmenter.manifest.output_stride
+        self._size = -(-slide.grid.width // stride), -(-slide.grid.height // stride)
+        rows, columns = -(-slide.grid.height // plan.tile_size), -(-slide.grid.width // plan.tile_size)
+        self._numbers = np.full((rows, columns), -1, np.int64)
+        self._numbers[places_of(slide.tiles)] = np.arange(len(slide.tiles))
+        self._spill = Spill(len(slide.tiles))
+        # Pixels of each tile by class, those of none first.
+        self._counts = np.zeros((rows, columns, len(segmenter.manifest.classes) + 1), np.int32)
+        self._sharpness = np.full((rows, columns), np.nan, np.float32)
+        # Pixels of the positive class by cell of the tissue mask; NaN where nothing was analysed.
+        self._heat = np.full(slide.tissue.mask.shape, np.nan, np.float32)
+
+    @property
+    def plan(self) -> AnalysisPlan:
+        """How the tiles must be cut."""
+        return self._plan
+
+    def inputs(self, tiles: Pixels) -> Tensors:
+        """As the segmenter takes them."""
+        return self._segmenter.inputs(tiles, self._normalise)
+
+    def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
+        """The mask of each tile's centre, packed: `sizes` by tile and the bytes of all; and the `sharpness`."""
+        packed = [zlib.compress(labels.tobytes(), _LEVEL) for labels in self._segmenter.labels(outputs)]
+        return {
+            "sizes": np.array([len(each) for each in packed], np.int32),
+            "masks": np.frombuffer(b"".join(packed), np.uint8),
+            "sharpness": sharpness_of(tiles),
+        }
+
+    def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
+        """Put the masks to the others, and count their classes."""
+        places = places_of(tiles)
+        self._sharpness[places] = kept["sharpness"]
+        ends = np.cumsum(kept["sizes"], dtype=np.int64)
+        for index, (row, column) in enumerate(zip(*(axis.tolist() for axis in places), strict=True)):
+            record = kept["masks"][ends[index] - kept["sizes"][index] : ends[index]].tobytes()
+            self._spill.put(int(self._numbers[row, column]), record)
+            labels = self._cut(record, row, column)
+            self._counts[row, column] = np.bincount(labels.reshape(-1), minlength=self._counts.shape[2])
+            self._take_heat(labels, row, column)
+
+    def findings(self) -> Findings:
+        """Areas by class, the mask, and its outlines."""
+        manifest = self._segmenter.manifest
+        return Findings(
+            measures=self._measures(),
+            notes=(f"Classes are those of {FILE} beside the model, pixel by pixel, of tiles that have tissue.",),
+            heat=Heat(
+                values=np.where(self._tissue.mask | (self._heat > 0), self._heat, np.nan).astype(np.float64),
+                scale=(self._tissue.grid.scale_x, self._tissue.grid.scale_y),
+                top=1.0,
+            ),
+            points=np.empty((0, 2)),
+            shapes=self._shapes,
+            figures=self._figures,
+            labels=LabelMap(
+                width=self._size[0],
+                height=self._size[1],
+                scale=self._scale(1),
+                edge=self._segmenter.edge,
+                classes=manifest.classes,
+                block=self._block,
+            ),
+        )
+
+    def _scale(self, factor: int) -> tuple[float, float]:
+        """Level-0 pixels per so many pixels of the mask."""
+        stride = self._segmenter.manifest.output_stride * factor
+        return stride * self._grid.scale_x, stride * self._grid.scale_y
+
+    def _block(self, row: int, column: int) -> Labels | None:
+        number = int(self._numbers[row, column])
+        record = self._spill.get(number) if number >= 0 else None
+        return None if record is None else self._cut(record, row, column)
+
+    def _cut(self, record: bytes, row: int, column: int) -> Labels:
+        """A tile's mask, less what lies past the slide's edge."""
+        edge = self._segmenter.edge
+        labels = np.frombuffer(zlib.decompress(record), np.uint8).reshape(edge, edge)
+        return labels[: self._size[1] - row * edge, : self._size[0] - column * edge]
+
+    def _take_heat(self, labels: Labels, row: int, column: int) -> None:
+        cell = self._plan.cell // self._segmenter.manifest.output_stride
+        per_tile = self._segmenter.edge // cell
+        window = self._heat[row * per_tile : (row + 1) * per_tile, column * per_tile : (column + 1) * per_tile]
+        padded = np.zeros((per_tile * cell, per_tile * cell), np.uint8)
+        padded[: labels.shape[0], : labels.shape[1]] = labels == self._segmenter.manifest.heat_class + 1
+        shares = padded.reshape(per_tile, cell, per_tile, cell).mean(axis=(1, 3), dtype=np.float32)
+        window[...] = shares[: window.shape[0], : window.shape[1]]
+
+    def _measures(self) -> dict[str, Json]:
+        manifest = self._segmenter.manifest
+        pixel_mm2 = self._grid.cell_mm2 * manifest.output_stride**2
+        counts = self._counts.sum(axis=(0, 1), dtype=np.int64)
+        total = int(counts.sum())
+        return {
+            "positive_class": manifest.classes[manifest.heat_class],
+            "segmented_mm2": round(total * pixel_mm2, 6),
+            "unclassified_mm2": round(int(counts[0]) * pixel_mm2, 6),
+            "classes": [
+                {
+                    "name": name,
+                    "area_mm2": round(int(count) * pixel_mm2, 6),
+                    "area_share": round(int(count) / total, 6) if total else None,
+                }
+                for name, count in zip(manifest.classes, counts[1:], strict=True)
+            ],
+            "mask_mpp": [round(side * manifest.output_stride, 6) for side in (self._grid.mpp_x, self._grid.mpp_y)],
+            "outline_mpp": [round(side * manifest.output_stride * self._factor(), 6) for side in (self._grid.mpp_x, self._grid.mpp_y)],
+        }
+
+    def _figures(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
+        places = places_of(tiles)
+        counts = self._counts[places]
+        totals = np.maximum(counts.sum(axis=1), 1)
+        shares = {
+            f"share({name})": (counts[:, index + 1] / totals).astype(np.float32)
+            for index, name in enumerate(self._segmenter.manifest.classes)
+        }
+        return {"sharpness": self._sharpness[places], **shares}
+
+    def _factor(self) -> int:
+        seen = np.argwhere(self._counts.sum(axis=2) > 0)
+        rows, columns = (seen.max(axis=0) - seen.min(axis=0) + 1).tolist() if len(seen) else (1, 1)
+        return polygons.factor(rows, columns, self._segmenter.edge)
+
+    def _shapes(self) -> Iterator[Shape]:
+        """Outlines of each class but the background, over the whole mask at once, so that tiles leave no seams in them."""
+        seen = np.argwhere(self._counts.sum(axis=2) > 0)
+        if not len(seen):
+            return
+        manifest, factor = self._segmenter.manifest, self._factor()
+        first, last = seen.min(axis=0), seen.max(axis=0)
+        edge = self._segmenter.edge // factor
+        raster = np.zeros(tuple((last - first + 1) * edge), np.uint8)
+        for row, column in seen.tolist():
+            labels = self._block(row, column)
+            if labels is not None:
+                small = polygons.reduced(labels, factor, len(manifest.classes))
+                top, left = (row - first[0]) * edge, (column - first[1]) * edge
+                raster[top : top + small.shape[0], left : left + small.shape[1]] = small
+        scale = self._scale(factor)
+        origin = float(first[1] * edge), float(first[0] * edge)
+        cell_um2 = self._grid.cell_mm2 * 1e6 * (manifest.output_stride * factor) ** 2
+        for index, name in enumerate(manifest.classes):
+            if name != manifest.background:
+                for outline in polygons.outlines(raster == index + 1, least_cells=manifest.least_area_um2 / cell_um2):
+                    yield Shape(
+                        corners=polygons.placed(outline.shell, origin, scale),
+                        holes=tuple(polygons.placed(hole, origin, scale) for hole in outline.holes),
+                        classification=name,
+                        colour=colour_of(name, manifest.classes, manifest.colors),
+                        measurements={"Area µm²": round(outline.cells * cell_um2, 2)},
+                    )

@@ -1,0 +1,136 @@
+"""What all tile models share: how they take tiles, where tiles lie, and how values become classes."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.engine.port import Tensor, Tensors
+from inference_server.errors import ConfigurationError, InvalidInput
+from inference_server.scheduler.port import ModelFacts
+from inference_server.tasks.slides.findings import AnalysisPlan, Corners
+from inference_server.tasks.slides.grid import Grid
+from inference_server.tasks.slides.manifest import FILE, TileManifest
+from inference_server.tasks.slides.stains import Normaliser, normaliser
+from inference_server.tasks.slides.values import Pixels
+
+# About the cell of the tissue mask, in µm.
+_CELL_MICROMETRES = 8.0
+_PIXELS_A_CALL = 16 * 256 * 256
+# Okabe and Ito's colours, which readers without colour vision can tell apart.
+_COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66), (110, 110, 110))
+
+
+class TileModel:
+    """How one network takes tiles."""
+
+    def __init__(self, *, manifest: TileManifest, facts: ModelFacts) -> None:
+        """Raises `ConfigurationError` when the manifest does not fit the model."""
+        self.manifest = manifest
+        self.model = facts.name
+        self.output = tensor_name(facts, manifest.output, "output")
+        self._input = tensor_name(facts, manifest.input, "input")
+        self._dtype = next(spec.dtype for spec in facts.inputs if spec.name == self._input)
+        self._limit = facts.max_batch_size or 1
+
+    def plan(self, tile_size: int = 0, *, analysis: str = "", extras: tuple[str, ...] = (), step: int = 1) -> AnalysisPlan:
+        """The plan. `step`: a number of pixels that the mask's cells are whole multiples of.
+
+        Raises `InvalidInput` for another tile size than the model's.
+        """
+        manifest = self.manifest
+        if tile_size not in (0, manifest.tile_size):
+            raise InvalidInput(f"tile_size is {tile_size}; {self.model} takes {manifest.tile_size} px. Leave it 0.")
+        return AnalysisPlan(
+            model=self.model,
+            analysis=analysis,
+            outputs=(self.output,),
+            mpp=manifest.mpp,
+            tile_size=manifest.core,
+            halo=manifest.overlap // 2,
+            cell=_cell(manifest, step),
+            least_tissue=manifest.least_tissue,
+            batch=max(min(_PIXELS_A_CALL // manifest.tile_size**2, self._limit), 1),
+            learned_weights=True,
+            extras=extras,
+        )
+
+    def inputs(self, tiles: Pixels, normalise: Normaliser | None = None) -> Tensors:
+        """Normalised as the manifest says; a model of uint8 takes the pixels as they are."""
+        if normalise is not None:
+            # Each by itself, so that a tile's pixels do not depend on its batch.
+            tiles = np.stack([normalise(tile) for tile in tiles])
+        values: Tensor = tiles
+        if self._dtype != np.uint8:
+            manifest = self.manifest
+            scaled = tiles.astype(np.float32) * np.float32(manifest.scale)
+            values = ((scaled - np.array(manifest.mean, np.float32)) / np.array(manifest.std, np.float32)).astype(self._dtype)
+        if self.manifest.layout == "NCHW":
+            values = np.ascontiguousarray(np.moveaxis(values, -1, 1))
+        return {self._input: values}
+
+    def normaliser(self, sample: Pixels) -> Normaliser | None:
+        """How colours are brought to the reference's, estimated from a sample where the manifest says so; None to leave them."""
+        stain = self.manifest.stain
+        return None if stain is None else normaliser(stain, sample if stain.estimate == "slide" else None)
+
+
+def tensor_name(facts: ModelFacts, wanted: str, side: str) -> str:
+    """The tensor that a manifest names, or the only one. Raises `ConfigurationError`."""
+    names = [spec.name for spec in (facts.inputs if side == "input" else facts.outputs)]
+    if wanted and wanted not in names:
+        raise ConfigurationError(f"{facts.name}/{FILE} names the {side} {wanted}; the model has: {', '.join(names)}.")
+    if not wanted and len(names) > 1:
+        raise ConfigurationError(f"{facts.name} has several {side}s ({', '.join(names)}); name one as {side} in {FILE}.")
+    return wanted or names[0]
+
+
+def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArray[np.floating]:
+    """Values as probabilities, along the axis of the classes."""
+    if activation == "softmax":
+        powers = np.exp(values - values.max(axis=axis, keepdims=True))
+        return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
+    return np.asarray(1 / (1 + np.exp(-values))) if activation == "sigmoid" else values
+
+
+def taken(probabilities: NDArray[np.floating], classes: Sequence[str], thresholds: Mapping[str, float], axis: int) -> NDArray[np.int64]:
+    """The likeliest of the classes that reach their threshold, the first of equals; -1 where none does."""
+    if not thresholds:
+        return np.asarray(probabilities.argmax(axis=axis), np.int64)
+    shape = [1] * probabilities.ndim
+    shape[axis] = len(classes)
+    least = np.array([thresholds.get(name, 0.0) for name in classes], probabilities.dtype).reshape(shape)
+    reached = np.where(probabilities >= least, probabilities, -1)
+    return np.where(reached.max(axis=axis) < 0, -1, reached.argmax(axis=axis)).astype(np.int64)
+
+
+def colour_of(name: str, classes: Sequence[str], colors: Mapping[str, tuple[int, int, int]]) -> tuple[int, int, int]:
+    """As the manifest says, else from the palette."""
+    return colors.get(name, _COLOURS[classes.index(name) % len(_COLOURS)])
+
+
+def rectangle(row: int, column: int, size: int, grid: Grid) -> Corners:
+    """A tile's corners in level-0 pixels, cut at the slide's edge."""
+    left, top = column * size * grid.scale_x, row * size * grid.scale_y
+    right = min((column + 1) * size, grid.width) * grid.scale_x
+    bottom = min((row + 1) * size, grid.height) * grid.scale_y
+    return (left, top), (right, top), (right, bottom), (left, bottom)
+
+
+def sharpness_of(tiles: Pixels) -> NDArray[np.float32]:
+    """Mean |Laplacian| of each tile's green channel, in grey levels."""
+    return np.array([_sharpness(tile) for tile in tiles], np.float32)
+
+
+def _sharpness(tile: Pixels) -> float:
+    green = cv2.extractChannel(tile, 1)
+    return float(cv2.norm(cv2.Laplacian(green, cv2.CV_16S, ksize=1), cv2.NORM_L1)) / green.size
+
+
+def _cell(manifest: TileManifest, step: int) -> int:
+    """The divisor of a tile's centre that comes nearest to 8 µm."""
+    divisors = [size for size in range(step, manifest.core + 1, step) if manifest.core % size == 0]
+    return min(divisors, key=lambda size: abs(size * manifest.mpp - _CELL_MICROMETRES))

@@ -1,0 +1,258 @@
+"""What every reader of slides keeps to, on each kind of file, from disk and from an object store."""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import AsyncIterator, Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+import tifffile
+from numpy.typing import NDArray
+from PIL import Image
+
+from inference_server.errors import InvalidInput, InvalidSlide
+from inference_server.storage import Storage
+from inference_server.tasks.slides.readers.colour import with_managed_colours
+from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.port import SlideReader
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.readers.staging import Staging
+from inference_server.tasks.slides.values import SlideLimits
+from tests.support.colour_profiles import linear_profile
+from tests.support.dicom_slides import write_dicom
+from tests.support.mirax_slides import write_mrxs
+from tests.support.range_server import RangeServer, range_server
+from tests.support.slides import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
+
+Pixels = NDArray[np.uint8]
+WIDTH, HEIGHT = 1000, 700
+REGIONS = 200
+BUCKET = "slides"
+
+
+def picture() -> Pixels:
+    tissue = (100, 80, 900, 650)
+    return paint(WIDTH, HEIGHT, tissue=tissue, nuclei=scattered(200, within=tissue, apart=14), noise=6)
+
+
+PICTURE = picture()
+HALF = np.ascontiguousarray(PICTURE[::2, ::2])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kind:
+    """One kind of file."""
+
+    # Writes a slide of `PICTURE` into a folder.
+    write: Callable[[Path], Path]
+    reader: str
+    levels: int = 1
+    # Micrometres per pixel that the file tells.
+    mpp: float | None = 0.5
+    # Where what was scanned begins.
+    bounds: tuple[int, int] = (0, 0)
+    # Whether OpenSlide reads it too; else it holds `PICTURE` without loss.
+    peer: bool = True
+    # Writes it with an ICC profile.
+    with_profile: Callable[[Path, bytes], Path] | None = None
+
+
+def ome(folder: Path) -> Path:
+    """As bioformats and QuPath write pyramids: smaller levels lie in directories below the first."""
+    path = folder / "slide.ome.tif"
+    metadata = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
+    options = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
+    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
+        tiff.write(PICTURE, subifds=1, metadata=metadata, **options)
+        tiff.write(HALF, subfiletype=1, **options)
+    return path
+
+
+def tiled(folder: Path, **options: object) -> Path:
+    path = folder / "slide.tif"
+    tifffile.imwrite(path, PICTURE, tile=(256, 256), photometric="rgb", resolution=(20000, 20000), resolutionunit="CENTIMETER", **options)
+    return path
+
+
+def png(folder: Path, profile: bytes = b"") -> Path:
+    Image.fromarray(PICTURE).save(folder / "slide.png", icc_profile=profile, compress_level=1)
+    return folder / "slide.png"
+
+
+KINDS = {
+    "svs_rgb": Kind(
+        write=lambda folder: write_svs(folder / "slide.svs", PICTURE),
+        with_profile=lambda folder, profile: write_svs(folder / "slide.svs", PICTURE, profile=profile),
+        reader="tiff",
+    ),
+    "svs_jpeg2000_rgb": Kind(
+        write=lambda folder: write_jpeg2000_svs(folder / "slide.svs", [PICTURE, HALF], compression=33005), reader="tiff", levels=2
+    ),
+    "svs_jpeg2000_ycbcr": Kind(write=lambda folder: write_jpeg2000_svs(folder / "slide.svs", [PICTURE], compression=33003), reader="tiff"),
+    "pyramid_ycbcr": Kind(
+        write=lambda folder: write_jpeg_tiff(folder / "slide.tif", [PICTURE, HALF], resolution=(20000, 20000)), reader="tiff", levels=2
+    ),
+    "bigtiff_jpeg": Kind(
+        write=lambda folder: write_jpeg_tiff(folder / "slide.tif", [PICTURE, HALF], resolution=(20000, 20000), bigtiff=True),
+        reader="tiff",
+        levels=2,
+    ),
+    "ome_pyramid": Kind(write=ome, reader="tiff", levels=2),
+    "deflate": Kind(write=lambda folder: tiled(folder, compression="zlib", predictor=True), reader="tiff"),
+    "uncompressed": Kind(write=tiled, reader="tiff"),
+    "lzw": Kind(write=lambda folder: write_lzw_tiff(folder / "slide.tif", PICTURE), reader="tiff", mpp=None),
+    "dicom": Kind(
+        write=lambda folder: write_dicom(folder / "series", [PICTURE, HALF]),
+        with_profile=lambda folder, profile: write_dicom(folder / "series", [PICTURE, HALF], profile=profile),
+        reader="openslide",
+        levels=2,
+    ),
+    "mrxs": Kind(write=lambda folder: write_mrxs(folder / "slide.mrxs", PICTURE), reader="openslide", bounds=(250, 175)),
+    "png": Kind(write=png, with_profile=png, reader="image", mpp=None, peer=False),
+}
+
+
+@pytest.fixture(params=KINDS, scope="module")
+def kind(request: pytest.FixtureRequest) -> Kind:
+    return KINDS[request.param]
+
+
+@pytest.fixture(scope="module")
+def path(kind: Kind, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The slide, where the object store has it too."""
+    folder = tmp_path_factory.mktemp("store") / BUCKET
+    folder.mkdir()
+    return kind.write(folder)
+
+
+@pytest.fixture(scope="module")
+def store(path: Path) -> Iterator[RangeServer]:
+    with range_server(next(parent for parent in path.parents if parent.name == BUCKET).parent) as server:
+        yield server
+
+
+@contextlib.asynccontextmanager
+async def opened(uri: str, root: str, *, allow_http: bool = False) -> AsyncIterator[SlideReader]:
+    storage = Storage(read_roots=(root,), write_roots=(), allow_http=allow_http)
+    async with open_slide(storage, uri, SlideLimits(), Staging(storage, most_bytes=1 << 30)) as reader:
+        yield reader
+
+
+def on_disk(path: Path) -> contextlib.AbstractAsyncContextManager[SlideReader]:
+    return opened(str(path), str(path.parent))
+
+
+def regions_of(reader: SlideReader) -> Regions:
+    return Regions(reader, cache_bytes=1 << 25, most_unreadable=0.1)
+
+
+def random_regions(levels: int) -> Iterator[tuple[int, int, int]]:
+    """Level and corner; some lie partly past an edge."""
+    random = np.random.default_rng(0)
+    for _ in range(REGIONS):
+        level = int(random.integers(0, levels))
+        yield level, int(random.integers(-60, WIDTH >> level)), int(random.integers(-50, HEIGHT >> level))
+
+
+def expected_region(peer: openslide.OpenSlide | None, level: int, x: int, y: int, width: int, height: int) -> Pixels:
+    if peer is None:
+        white = np.pad(PICTURE, ((100, 100), (100, 100), (0, 0)), constant_values=255)
+        return white[y + 100 : y + 100 + height, x + 100 : x + 100 + width]
+    region = peer.read_region((x << level, y << level), level, (width, height))
+    white_ground = Image.new("RGBA", region.size, (255, 255, 255, 255))
+    return np.asarray(Image.alpha_composite(white_ground, region).convert("RGB"))
+
+
+async def test_regions_equal_openslides_pixel_by_pixel(kind: Kind, path: Path) -> None:
+    peer = openslide.OpenSlide(path) if kind.peer else None
+    # OpenSlide takes the first level only of a pyramid in OME's way.
+    common = min(kind.levels, peer.level_count if peer else 1)
+    async with on_disk(path) as reader:
+        assert (kind.reader, kind.levels) == (reader.facts.reader, len(reader.facts.levels))
+        regions = regions_of(reader)
+        for level, x, y in random_regions(common):
+            np.testing.assert_array_equal(expected_region(peer, level, x, y, 90, 70), await regions.read(level, x, y, 90, 70))
+
+
+async def test_what_lies_past_the_edge_is_white(path: Path) -> None:
+    async with on_disk(path) as reader:
+        for level, stored in enumerate(reader.facts.levels):
+            regions = regions_of(reader)
+            around = (await regions.read(level, -20, -10, stored.width + 50, stored.height + 40)).copy()
+            np.testing.assert_array_equal(
+                await regions.read(level, 0, 0, stored.width, stored.height), around[10 : 10 + stored.height, 20 : 20 + stored.width]
+            )
+            around[10 : 10 + stored.height, 20 : 20 + stored.width] = 255
+            assert 255 == around.min()
+
+
+async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> None:
+    async with on_disk(path) as reader:
+        facts = reader.facts
+    assert (WIDTH, HEIGHT, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
+    assert [1.0, 2.0][: kind.levels] == [level.downsample for level in facts.levels]
+    assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
+
+
+@pytest.mark.parametrize("scheme", ["gs", "az"])
+async def test_other_clouds_are_read_as_s3_is(tmp_path: Path, scheme: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / BUCKET).mkdir()
+    path = write_svs(tmp_path / BUCKET / "slide.svs", PICTURE)
+    with range_server(tmp_path) as server:
+        for name, value in server.other_clouds_environment.items():
+            monkeypatch.setenv(name, value)
+        async with on_disk(path) as local, opened(f"{scheme}://{BUCKET}/slide.svs", f"{scheme}://{BUCKET}", allow_http=True) as remote:
+            expected = await regions_of(local).read(0, 0, 0, WIDTH, HEIGHT)
+            np.testing.assert_array_equal(expected, await regions_of(remote).read(0, 0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("scheme", ["s3", "http"])
+async def test_a_slide_in_an_object_store_reads_as_on_disk(
+    kind: Kind, path: Path, store: RangeServer, scheme: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, value in store.s3_environment.items():
+        monkeypatch.setenv(name, value)
+    root = f"s3://{BUCKET}" if scheme == "s3" else f"{store.url}/{BUCKET}"
+    folder = next(parent for parent in path.parents if parent.name == BUCKET)
+    uri = f"{root}/{path.relative_to(folder)}"
+    if scheme == "http" and kind.reader == "openslide":
+        with pytest.raises(InvalidInput, match="consists of several files, and a web server does not tell which"):
+            async with opened(uri, root, allow_http=True):
+                pass
+        return
+    async with on_disk(path) as local, opened(uri, root, allow_http=True) as remote:
+        assert local.facts.levels == remote.facts.levels
+        for level, stored in enumerate(local.facts.levels):
+            expected = await regions_of(local).read(level, 0, 0, stored.width, stored.height)
+            np.testing.assert_array_equal(expected, await regions_of(remote).read(level, 0, 0, stored.width, stored.height))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.with_profile])
+async def test_an_icc_profile_is_applied_on_request(name: str, tmp_path: Path) -> None:
+    write = KINDS[name].with_profile
+    assert write
+    path = write(tmp_path, linear_profile())
+    async with on_disk(path) as reader:
+        plain = await regions_of(reader).read(0, 0, 0, WIDTH, HEIGHT)
+        managed = await regions_of(with_managed_colours(reader)).read(0, 0, 0, WIDTH, HEIGHT)
+    light = plain / 255
+    expected = 255 * np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    assert np.abs(managed - expected).max() < 2.5
+    assert np.abs(managed.astype(int) - plain).max() > 40
+
+
+async def test_a_slide_without_a_profile_keeps_its_colours(path: Path) -> None:
+    async with on_disk(path) as reader:
+        assert reader is with_managed_colours(reader)
+
+
+@pytest.mark.parametrize("profile", [b"no profile", linear_profile().replace(b"RGB ", b"CMYK")], ids=["damaged", "cmyk"])
+async def test_a_profile_that_cannot_be_applied_is_told(tmp_path: Path, profile: bytes) -> None:
+    path = write_svs(tmp_path / "slide.svs", PICTURE, profile=profile)
+    async with on_disk(path) as reader:
+        with pytest.raises(InvalidSlide, match=r"ICC profile that cannot be applied.*Leave apply_icc_profile out"):
+            with_managed_colours(reader)

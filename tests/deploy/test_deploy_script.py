@@ -1,0 +1,208 @@
+"""deploy/deploy.sh, run by bash with programs in the place of aws and docker."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+from collections.abc import Mapping
+from pathlib import Path
+
+import pytest
+
+from tests.support.ecs_definitions import problems
+from tests.support.recorded_programs import Recorded, recorded_programs
+
+ROOT = Path(__file__).parents[2]
+REGISTRY = "123456789012.dkr.ecr.ap-southeast-2.amazonaws.com"
+PLACE = {"AWS_REGION": "ap-southeast-2", "AWS_ACCOUNT_ID": "123456789012", "IMAGE_TAG": "1.2.3"}
+SERVICE = "arn:aws:ecs:ap-southeast-2:123456789012:service/filot-ocr-gpu-cluster/filot-ocr-gpu-service"
+REVISION = "arn:aws:ecs:ap-southeast-2:123456789012:task-definition/filot-ocr-gpu-worker"
+RUNNING = {("aws", "ecs", "describe-services"): f"{REVISION}:7"}
+
+
+@pytest.fixture
+def programs(tmp_path: Path) -> Recorded:
+    return recorded_programs(tmp_path / "bin", "aws", "docker")
+
+
+def deploy(programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(ROOT / "deploy" / "deploy.sh"), *words]
+    return subprocess.run(command, env={"PATH": programs.path, **environment}, capture_output=True, text=True, timeout=60)
+
+
+def shown(calls: list[list[str]]) -> list[str]:
+    """The first words of each call."""
+    return [" ".join(call[:3]) for call in calls]
+
+
+def test_help_names_every_command(programs: Recorded) -> None:
+    done = deploy(programs, "help")
+    assert done.returncode == 0
+    assert [] == [
+        name for name in ("build", "push", "register", "update", "deploy", "rollback", "all", "help") if f"\n  {name} " not in done.stdout
+    ]
+    assert programs.calls() == []
+
+
+def test_build_makes_each_image_of_the_worker(programs: Recorded) -> None:
+    assert deploy(programs, "build").returncode == 0
+    tags = [(call[call.index("--file") + 1].rpartition("/")[2], call[call.index("--tag") + 1]) for call in programs.calls()]
+    assert tags == [("Dockerfile.bridge", f"{REGISTRY}/lamina-bridge:1.2.3"), ("Dockerfile.gpu", f"{REGISTRY}/lamina-inference-gpu:1.2.3")]
+
+
+def test_arguments_of_the_build_reach_it(programs: Recorded) -> None:
+    assert (
+        deploy(
+            programs, "build", "--worker", "wsi", "--build-arg", "BASE=python@sha256:1", "--build-arg", "REQUIREMENTS=bridge-all"
+        ).returncode
+        == 0
+    )
+    (call,) = programs.calls()
+    assert [call[place + 1] for place, word in enumerate(call) if word == "--build-arg"] == [
+        "BASE=python@sha256:1",
+        "REQUIREMENTS=bridge-all",
+    ]
+
+
+def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded) -> None:
+    programs.answer({("aws", "ecr", "get-login-password"): "a password", ("aws", "ecr", "describe-repositories"): 254})
+    assert deploy(programs, "push").returncode == 0
+    assert programs.given("docker", "login") == "a password\n"
+    made = [call[call.index("--repository-name") + 1] for call in programs.calls() if call[2] == "create-repository"]
+    assert made == ["lamina-bridge", "lamina-inference-gpu"]
+    assert [call[2] for call in programs.calls() if call[:2] == ["docker", "push"]] == [
+        f"{REGISTRY}/lamina-bridge:1.2.3",
+        f"{REGISTRY}/lamina-inference-gpu:1.2.3",
+    ]
+
+
+def test_push_leaves_repositories_that_are_there_alone(programs: Recorded) -> None:
+    assert deploy(programs, "push").returncode == 0
+    assert "aws ecr create-repository" not in shown(programs.calls())
+
+
+def test_register_sends_a_definition_that_ecs_takes_with_everything_put_in(programs: Recorded) -> None:
+    programs.answer({("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
+    done = deploy(programs, "register")
+    assert (done.returncode, done.stdout.strip()) == (0, f"{REVISION}:8")
+    (call,) = programs.calls()
+    definition = json.loads(call[call.index("--cli-input-json") + 1])
+    assert problems(definition) == ""
+    assert "${" not in json.dumps(definition)
+    assert [one["image"] for one in definition["containerDefinitions"]] == [
+        f"{REGISTRY}/lamina-inference-gpu:1.2.3",
+        f"{REGISTRY}/lamina-bridge:1.2.3",
+    ]
+
+
+def test_register_names_what_is_not_set(programs: Recorded) -> None:
+    done = deploy(programs, "register", "--worker", "wsi")
+    assert done.returncode == 1
+    assert "wsi-bridge.json needs INFERENCE_ADDRESS WSI_BUCKET; set them in the environment" in done.stderr
+    assert programs.calls() == []
+
+
+def test_update_lets_the_newest_revision_run_and_waits_for_it(programs: Recorded) -> None:
+    programs.answer({**RUNNING, ("aws", "ecs", "update-service"): SERVICE})
+    assert deploy(programs, "update").returncode == 0
+    _, updated, waited = programs.calls()
+    assert updated[updated.index("--task-definition") + 1] == "filot-ocr-gpu-worker"
+    assert (updated[updated.index("--cluster") + 1], updated[updated.index("--service") + 1]) == (
+        "filot-ocr-gpu-cluster",
+        "filot-ocr-gpu-service",
+    )
+    assert "deploymentCircuitBreaker={enable=true,rollback=true}" in updated
+    assert waited[:4] == ["aws", "ecs", "wait", "services-stable"]
+
+
+def test_update_of_a_service_that_is_not_there_says_how_to_make_it(programs: Recorded) -> None:
+    programs.answer({("aws", "ecs", "describe-services"): "None"})
+    done = deploy(programs, "update")
+    assert done.returncode == 1
+    assert "there is no service filot-ocr-gpu-service in filot-ocr-gpu-cluster; make it by deploy/terraform/examples" in done.stderr
+    assert shown(programs.calls()) == ["aws ecs describe-services"]
+
+
+def test_all_does_each_step_in_order(programs: Recorded) -> None:
+    programs.answer({**RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
+    assert deploy(programs, "all", "--no-wait").returncode == 0
+    steps = [call for call in shown(programs.calls()) if "describe" not in call and "get-login" not in call]
+    assert [" ".join(step.split()[:2]) if step.startswith("docker") else step for step in steps] == [
+        "docker build",
+        "docker build",
+        "docker login",
+        "docker push",
+        "docker push",
+        "aws ecs register-task-definition",
+        "aws ecs update-service",
+    ]
+
+
+FIRST_BUILD = ("docker", "build", "--platform", "linux/amd64", "--file", str(ROOT / "Dockerfile.bridge"))
+FIRST_PUSH = ("docker", "push", f"{REGISTRY}/lamina-bridge:1.2.3")
+
+
+@pytest.mark.parametrize("failing", [FIRST_BUILD, FIRST_PUSH, ("docker", "login"), ("aws", "ecs", "register-task-definition")])
+def test_nothing_follows_a_step_that_fails(programs: Recorded, failing: tuple[str, ...]) -> None:
+    programs.answer({failing: 1, **RUNNING})
+    assert deploy(programs, "all").returncode != 0
+    assert programs.calls()[-1][: len(failing)] == list(failing)
+
+
+def test_rollback_goes_to_the_revision_before_the_one_that_runs(programs: Recorded) -> None:
+    listed = "\t".join(f"{REVISION}:{number}" for number in (9, 8, 7, 5, 4))
+    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): listed})
+    done = deploy(programs, "rollback")
+    assert (done.returncode, "goes back from filot-ocr-gpu-worker:7 to filot-ocr-gpu-worker:5" in done.stdout) == (0, True)
+    (updated,) = [call for call in programs.calls() if call[2] == "update-service"]
+    assert updated[updated.index("--task-definition") + 1] == "filot-ocr-gpu-worker:5"
+
+
+def test_rollback_without_a_revision_before_changes_nothing(programs: Recorded) -> None:
+    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): f"{REVISION}:7"})
+    done = deploy(programs, "rollback")
+    assert done.returncode == 1
+    assert "there is no revision before filot-ocr-gpu-worker:7" in done.stderr
+    assert "aws ecs update-service" not in shown(programs.calls())
+
+
+def test_rollback_goes_where_it_is_told(programs: Recorded) -> None:
+    programs.answer(RUNNING)
+    assert deploy(programs, "rollback", "--to", "3", "--no-wait").returncode == 0
+    assert "filot-ocr-gpu-worker:3" in programs.calls()[-1]
+
+
+@pytest.mark.parametrize("command", ["build", "push", "register", "update", "deploy", "all", "rollback"])
+def test_a_dry_run_says_what_it_would_do_and_changes_nothing(programs: Recorded, command: str) -> None:
+    listed = f"{REVISION}:7\t{REVISION}:6"
+    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): listed, ("aws", "ecr", "describe-repositories"): 254})
+    done = deploy(programs, command, "--dry-run")
+    assert done.returncode == 0, done.stderr
+    assert "would" in done.stdout
+    reading = {"aws ecs describe-services", "aws ecs list-task-definitions", "aws ecr describe-repositories"}
+    assert set(shown(programs.calls())) <= reading
+
+
+@pytest.mark.parametrize(
+    ("words", "environment", "told"),
+    [
+        (("build",), {}, "AWS_REGION is not set; set it to the region"),
+        (("build",), {**PLACE, "AWS_ACCOUNT_ID": "12"}, "AWS_ACCOUNT_ID: '12' is no account; expected 12 digits"),
+        (("build", "--worker", "other"), PLACE, "--worker: 'other' is none of ocr-gpu, lab, wsi, inference"),
+        (("build", "--fast"), PLACE, "unknown option '--fast'"),
+        (("ship",), PLACE, "unknown command 'ship'"),
+        (("rollback", "--to", "last"), PLACE, "--to: 'last' is no revision; expected a number"),
+        (("build", "--tag"), PLACE, "--tag needs a value"),
+    ],
+)
+def test_what_is_wrong_is_told(programs: Recorded, words: tuple[str, ...], environment: Mapping[str, str], told: str) -> None:
+    done = deploy(programs, *words, environment=environment)
+    assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+    assert programs.calls() == []
+
+
+def test_the_account_is_asked_of_aws_and_the_tag_of_the_checkout(programs: Recorded) -> None:
+    programs.answer({("aws", "sts", "get-caller-identity"): "123456789012"})
+    assert deploy(programs, "build", environment={"AWS_REGION": "ap-southeast-2"}).returncode == 0
+    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert f"{REGISTRY}/lamina-bridge:{commit}" in programs.calls()[1]

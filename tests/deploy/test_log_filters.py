@@ -1,0 +1,69 @@
+"""CloudWatch's metric filters find what they count in the lines that the bridge writes."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import structlog
+
+from bridge import logs
+from bridge.steps import Step, StepTaken
+from tests.support.terraform.stacks import stack
+
+STEPS = {
+    "a job with a result": StepTaken(
+        step=Step.COMMITTED, job_key="1", system="documents", seconds=0.5, outcome="succeeded", since_receipt=2.5
+    ),
+    "a job that failed": StepTaken(
+        step=Step.COMMITTED, job_key="2", system="documents", seconds=0.5, outcome="failed", since_receipt=400.0
+    ),
+    "a message that cannot be read": StepTaken(step=Step.BURIED, job_key="", system="", seconds=0.1),
+    "a job that begins": StepTaken(step=Step.CLAIMED, job_key="3", system="documents", seconds=0.1),
+}
+
+
+@pytest.fixture
+def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, dict[str, Any]]]:
+    """What the bridge writes of each step."""
+    logs.configure("info")
+    log = logs.StepLog()
+    for taken in STEPS.values():
+        log.on_step(taken)
+    yield dict(zip(STEPS, map(json.loads, capsys.readouterr().err.splitlines()), strict=True))
+    structlog.reset_defaults()
+
+
+def fits(pattern: str, line: dict[str, Any]) -> bool:
+    """Whether a filter finds a line, as CloudWatch reads patterns of JSON: fields that are as told, or that are there at all."""
+    terms = re.fullmatch(r"\{ (.*) \}", pattern)
+    assert terms is not None
+    wanted = [re.fullmatch(r"\$\.(\w+) = (?:\"(\w+)\"|\*)", term) for term in terms[1].split(" && ")]
+    return all(term is not None and term[1] in line and term[2] in {None, line[term[1]]} for term in wanted)
+
+
+@pytest.mark.parametrize(
+    ("counted", "expected"),
+    [
+        ("JobsEnded", ["a job with a result", "a job that failed"]),
+        ("JobsFailed", ["a job that failed"]),
+        ("MessagesUnreadable", ["a message that cannot be read"]),
+        ("JobMilliseconds", ["a job with a result", "a job that failed"]),
+    ],
+)
+def test_each_filter_finds_its_lines_and_no_others(lines: dict[str, dict[str, Any]], counted: str, expected: list[str]) -> None:
+    (found,) = [one for one in stack("documents-worker").of("aws_cloudwatch_log_metric_filter") if one.values["name"].endswith(counted)]
+    assert [name for name, line in lines.items() if fits(found.values["pattern"], line)] == expected
+
+
+def test_the_time_of_a_job_is_told_in_milliseconds_and_the_alarm_expects_them(lines: dict[str, dict[str, Any]]) -> None:
+    made = stack("documents-worker")
+    (found,) = [one.values for one in made.of("aws_cloudwatch_log_metric_filter") if one.values["name"].endswith("JobMilliseconds")]
+    (slow,) = [one.values for one in made.of("aws_cloudwatch_metric_alarm") if one.values["alarm_name"] == "documents-slow"]
+    value = found["metric_transformation"][0]["value"].removeprefix("$.")
+    assert lines["a job that failed"][value] == 400_000
+    assert lines["a job with a result"][value] < slow["threshold"] < lines["a job that failed"][value]
+    assert (slow["extended_statistic"], slow["metric_name"]) == ("p95", found["metric_transformation"][0]["name"])

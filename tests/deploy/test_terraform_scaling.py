@@ -1,0 +1,194 @@
+"""How many tasks the shipped policies ask for, and when alarms rise: their own metric math, worked out."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import pytest
+
+from tests.support.metric_math import worked_out
+from tests.support.terraform.runs import Resource, apply
+from tests.support.terraform.stacks import ML_WORKER, VARIABLES, stack
+
+WAITING, WORKING = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
+
+
+def of_labs(**figures: float) -> dict[str, float]:
+    names = {"waiting": f"{WAITING}/production-ml-worker", "working": f"{WORKING}/production-ml-worker"}
+    return {names.get(name, name): value for name, value in figures.items()}
+
+
+def wanted(example: str, ending: str, tasks: int, figures: dict[str, float]) -> int:
+    """The tasks that target tracking asks for, from so many."""
+    (policy,) = stack(example).of("aws_appautoscaling_policy", ending)
+    return asked_for(policy, tasks, figures)
+
+
+def asked_for(policy: Resource, tasks: int, figures: dict[str, float]) -> int:
+    (tracking,) = policy.values["target_tracking_scaling_policy_configuration"]
+    metric = worked_out(tracking["customized_metric_specification"][0]["metrics"], {**figures, "RunningTaskCount": tasks})
+    return math.ceil(round(tasks * metric / tracking["target_value"], 6))
+
+
+def alarm(example: str, ending: str, figures: dict[str, float]) -> bool:
+    """Whether one moment counts for the alarm."""
+    (found,) = [one.values for one in stack(example).of("aws_cloudwatch_metric_alarm") if one.values["alarm_name"].endswith(ending)]
+    value = worked_out(found["metric_query"], figures)
+    return value >= found["threshold"] if found["comparison_operator"].startswith("GreaterThanOrEqual") else value > found["threshold"]
+
+
+@pytest.mark.parametrize(
+    ("tasks", "figures", "expected"),
+    [
+        (1, of_labs(waiting=0, working=0), 0),
+        (1, {}, 0),
+        (2, of_labs(waiting=2, working=2), 4),
+        (1, of_labs(waiting=1, working=0), 2),
+        (4, of_labs(waiting=0, working=3), 3),
+        (3, of_labs(waiting=0, working=3), 3),
+        (1, of_labs(working=1), 1),
+    ],
+    ids=[
+        "an empty queue needs nobody",
+        "a queue that tells nothing is empty",
+        "what waits adds tasks",
+        "by the target",
+        "as many stay as work",
+        "all at work is neither too many nor too few",
+        "a job is enough to stay",
+    ],
+)
+def test_tasks_follow_what_waits_and_never_fall_below_those_that_work(tasks: int, figures: dict[str, float], expected: int) -> None:
+    assert wanted("lab-worker", "scaling.aws_appautoscaling_policy.backlog", tasks, figures) == expected
+
+
+def test_a_task_of_several_jobs_counts_as_working_for_each_of_its_share() -> None:
+    figures = {f"{WAITING}/documents": 0, f"{WORKING}/documents": 9}
+    # Four at once: nine jobs keep three tasks busy.
+    assert wanted("documents-worker", "backlog", 5, figures) == 3
+
+
+def test_no_server_goes_while_any_job_runs_where_that_is_asked_for(tmp_path: Path) -> None:
+    queue = {"namespace": "AWS/SQS", "dimensions": {"QueueName": "jobs"}}
+    variables = {
+        "name": "held",
+        "cluster_name": "held",
+        "service_name": "held",
+        "min_capacity": 0,
+        "max_capacity": 9,
+        "target_backlog": 4,
+        "waiting": [{**queue, "name": WAITING}],
+        "working": [{**queue, "name": WORKING}],
+        "hold_while_working": True,
+    }
+    (policy,) = apply("modules/queue_scaling", variables, tmp_path).of("aws_appautoscaling_policy", ".backlog")
+    assert asked_for(policy, 5, {f"{WORKING}/jobs": 1}) == 5
+    assert asked_for(policy, 5, {f"{WORKING}/jobs": 0}) == 0
+
+
+def test_both_lists_of_the_card_platform_count() -> None:
+    waiting = {"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 30, "bridge_queue_messages/filot:ocr:queue/waiting": 30}
+    assert wanted("ocr-worker", "servers.module.scaling.aws_appautoscaling_policy.backlog", 1, waiting) == 3
+
+
+def test_a_document_that_waits_for_its_first_server_calls_for_one() -> None:
+    assert alarm("ocr-worker", "waiting-at-zero", {"bridge_queue_messages/filot:ocr:queue/delayed": 1})
+    assert alarm("ocr-worker", "waiting-at-zero", {"bridge_queue_messages/filot:ocr:gpu:queue/leased": 1})
+    assert not alarm("ocr-worker", "waiting-at-zero", {"bridge_queue_messages/filot:ocr:queue/delayed": 1, "DesiredTaskCount": 1})
+
+
+@pytest.mark.parametrize("example", ["slide-worker", "documents-worker"])
+def test_services_may_go_to_none_and_an_alarm_brings_the_first_task(example: str) -> None:
+    made = stack(example)
+    for target in made.of("aws_appautoscaling_target"):
+        assert target.values["min_capacity"] == 0
+        (policy,) = [
+            one for one in made.of("aws_appautoscaling_policy", ".wake[0]") if one.values["resource_id"] == target.values["resource_id"]
+        ]
+        (step,) = policy.values["step_scaling_policy_configuration"]
+        assert (step["adjustment_type"], step["step_adjustment"][0]["scaling_adjustment"]) == ("ExactCapacity", 1)
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({f"{WAITING}/documents": 1}, True),
+        ({f"{WAITING}/documents": 1, "DesiredTaskCount": 0}, True),
+        ({f"{WAITING}/documents": 1, "DesiredTaskCount": 1}, False),
+        ({f"{WORKING}/documents": 1}, True),
+        ({f"{WAITING}/documents": 0, f"{WORKING}/documents": 0}, False),
+        ({}, False),
+    ],
+)
+def test_the_first_task_is_called_for_only_while_none_is_wanted(figures: dict[str, float], expected: bool) -> None:
+    assert alarm("documents-worker", "documents-waiting-at-zero", figures) is expected
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({}, False),
+        ({f"{WAITING}/documents": 5}, True),
+        ({"RunningTaskCount": 1}, True),
+        ({"RunningTaskCount": 1, "bridge_jobs_in_flight": 1}, False),
+        ({f"{WAITING}/documents": 5, "RunningTaskCount": 1, "bridge_jobs_in_flight": 1}, False),
+    ],
+)
+def test_silence_counts_only_while_there_is_something_to_do(figures: dict[str, float], expected: bool) -> None:
+    assert alarm("documents-worker", "documents-silent", figures) is expected
+
+
+@pytest.mark.parametrize(
+    ("failed", "poison", "ended", "warning", "critical"),
+    [
+        (0, 0, 100, False, False),
+        (6, 0, 100, True, False),
+        (11, 0, 100, True, True),
+        (0, 6, 100, True, False),
+        (3, 0, 5, False, False),
+        (0, 0, 0, False, False),
+    ],
+)
+def test_errors_count_once_enough_jobs_have_ended(failed: int, poison: int, ended: int, warning: bool, critical: bool) -> None:
+    figures = {"documents.JobsFailed": failed, "documents.MessagesUnreadable": poison, "documents.JobsEnded": ended}
+    assert alarm("documents-worker", "errors-warning", figures) is warning
+    assert alarm("documents-worker", "errors-critical", figures) is critical
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 3, "lamina_device_utilisation_ratio": 0.01}, True),
+        ({"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 3, "lamina_device_utilisation_ratio": 0.5}, False),
+        ({"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 3}, False),
+        ({"lamina_device_utilisation_ratio": 0.0}, False),
+    ],
+)
+def test_a_gpu_idles_only_where_there_is_one_and_something_waits(figures: dict[str, float], expected: bool) -> None:
+    assert alarm("ocr-worker", "gpu-idle", figures) is expected
+
+
+def test_the_share_of_fallbacks_needs_requests() -> None:
+    assert not alarm("documents-worker", "fallbacks", {})
+    assert not alarm("documents-worker", "fallbacks", {"lamina_requests_total": 100.0, "lamina_fallbacks_total": 5.0})
+    assert alarm("documents-worker", "fallbacks", {"lamina_requests_total": 100.0, "lamina_fallbacks_total": 6.0})
+
+
+def test_a_threshold_is_taken_and_one_that_is_not_there_is_told(tmp_path: Path) -> None:
+    variables = dict(VARIABLES["documents-worker"])
+    worker = {"name": "documents", "image": variables["bridge_image"], "vpc_id": "vpc-1", "subnet_ids": ["subnet-1"]}
+    worker |= {name: variables[name] for name in ("inference_image", "bucket", "database_secret")}
+    made = apply("modules/documents_worker", {**worker, "thresholds": {"backlog": 7}}, tmp_path)
+    (backlog,) = made.of("aws_cloudwatch_metric_alarm", ".backlog")
+    assert backlog.values["threshold"] == 7
+    with pytest.raises(AssertionError, match="thresholds: expected error_percent_warning"):
+        apply("modules/documents_worker", {**worker, "thresholds": {"backlogs": 7}}, tmp_path)
+
+
+def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Path) -> None:
+    made = apply("modules/ml_worker", ML_WORKER, tmp_path)
+    (target,) = made.of("aws_appautoscaling_target")
+    assert (target.values["min_capacity"], target.values["max_capacity"]) == (1, 3)
+    (service,) = made.of("aws_ecs_service")
+    assert service.values["desired_count"] == 1

@@ -1,0 +1,174 @@
+"""One slide as several jobs, against a real inference server."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import grpc.aio
+import pytest
+from lamina.v1 import slides_pb2_grpc
+
+from bridge.errors import PermanentError, PoisonError
+from bridge.inference.client import InferenceClient
+from bridge.inference.values import RetryPolicy
+from bridge.job import Delivery, Job
+from bridge.results import ResultStore
+from bridge.systems.wsi import messages
+from bridge.systems.wsi.handler import SlideHandler
+from bridge.systems.wsi.shares import SharingPolicy
+from inference_server.service.slides import SlideServicer
+from inference_server.storage import Storage
+from inference_server.tasks.slides.analysis import SlideAnalyzer
+from tests.support.direct_inference import DirectInference
+from tests.support.recorded_context import RecordedContext
+from tests.support.scripted_server import refuse, scripted_server
+from tests.support.slides import paint, write_svs
+from tests.support.tile_models import write_segmenter
+
+QUICK = SharingPolicy(patience_seconds=20.0, poll_seconds=0.02)
+IMPATIENT = SharingPolicy(patience_seconds=0.0, poll_seconds=0.02)
+
+
+class Place:
+    """A slide, a server, and handlers over one place for results."""
+
+    def __init__(self, folder: Path, client: InferenceClient) -> None:
+        self.folder = folder
+        self.client = client
+        self.results = ResultStore(str(folder / "results"))
+
+    def handler(self, sharing: SharingPolicy = QUICK, *, shared_storage: bool = True) -> SlideHandler:
+        return SlideHandler(client=self.client, results=self.results, shared_storage=shared_storage, sharing=sharing)
+
+    def jobs(self, key: str, shares: int) -> list[Job]:
+        """Those of the shares, then the slide's own."""
+        asked: dict[str, Any] = {"slide_uri": str(self.folder / "slide.svs"), "analysis": "stains"}
+        bodies = [
+            *messages.share_messages(key=key, shares=shares, **asked).values(),
+            messages.request_message(key=key, shares=shares, **asked),
+        ]
+        return [self.handler().parse(Delivery(source="", queue="", message_id="", receipt="", body=body)) for body in bodies]
+
+    def files(self, key: str, fence: int = 1) -> dict[str, bytes]:
+        """What an analysis wrote, but for the name of its job."""
+        found = {
+            path.name: path.read_bytes() for path in (self.folder / "results" / "slides" / key / str(fence)).iterdir() if path.is_file()
+        }
+        return {name: content.replace(f'"{key}"'.encode(), b'"key"') for name, content in found.items()}
+
+
+@pytest.fixture
+async def place(tmp_path: Path) -> AsyncIterator[Place]:
+    write_segmenter(tmp_path / "models", mpp=0.5)
+    picture = paint(800, 600, tissue=(20, 20, 780, 580))
+    picture[100:400, 150:500] = (110, 60, 140)
+    write_svs(tmp_path / "slide.svs", picture)
+    storage = Storage(read_roots=(str(tmp_path),), write_roots=(str(tmp_path / "results"),))
+    analyzer = SlideAnalyzer(inference=DirectInference(tmp_path / "models"), storage=storage, models=tmp_path / "models")
+    server = grpc.aio.server()
+    slides_pb2_grpc.add_SlideServiceServicer_to_server(SlideServicer(analyzer), server)
+    port = server.add_insecure_port("127.0.0.1:0")
+    await server.start()
+    async with InferenceClient(f"127.0.0.1:{port}", retries=RetryPolicy(attempts=1)) as client:
+        yield Place(tmp_path, client)
+    await server.stop(None)
+
+
+async def whole(place: Place) -> dict[str, bytes]:
+    (job,) = place.jobs("whole", 1)
+    await place.handler().handle(job, RecordedContext())
+    return place.files("whole")
+
+
+@pytest.mark.parametrize("shared_storage", [True, False])
+async def test_shares_done_at_the_same_time_are_merged_into_the_files_of_the_whole(place: Place, shared_storage: bool) -> None:
+    expected = await whole(place)
+    handler = place.handler(shared_storage=shared_storage)
+    jobs = place.jobs("split", 3)
+    # The slide's own job comes first here, and waits.
+    outcomes = await asyncio.gather(*(handler.handle(job, RecordedContext()) for job in reversed(jobs)))
+
+    assert expected == place.files("split")
+    assert (
+        outcomes[0].result["tiles_analyzed"] == outcomes[0].result["tiles_resumed"] == sum(o.result["tiles_analyzed"] for o in outcomes[1:])
+    )
+    # One event, of the slide's own job; and of the parts nothing is left.
+    assert [["completed"], [], [], []] == [[event.type for event in outcome.events] for outcome in outcomes]
+    assert [] == list((place.folder / "results").rglob("*.part"))
+
+
+async def test_messages_of_shares_have_the_same_keys_whenever_they_are_made(place: Place) -> None:
+    keys = [job.key for job in place.jobs("slide", 2)]
+    assert ["slide/share/0-of-2", "slide/share/1-of-2", "slide"] == keys == [job.key for job in place.jobs("slide", 2)]
+
+
+async def test_a_share_that_never_comes_is_computed_by_the_merging_job(place: Place) -> None:
+    expected = await whole(place)
+    first, _, own = place.jobs("split", 2)
+    share = await place.handler().handle(first, RecordedContext())
+    merged = await place.handler(IMPATIENT).handle(own, RecordedContext())
+
+    assert expected == place.files("split")
+    assert share.result["tiles_analyzed"] == merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
+
+
+async def test_a_share_that_was_done_twice_counts_once(place: Place) -> None:
+    expected = await whole(place)
+    first, second, own = place.jobs("split", 2)
+    for fence in (1, 2):  # a worker whose lease ran out, and the one that took over
+        await place.handler().handle(first, RecordedContext(fence=fence))
+    await place.handler().handle(second, RecordedContext())
+    merged = await place.handler().handle(own, RecordedContext())
+
+    assert expected == place.files("split")
+    assert merged.result["tiles_analyzed"] == merged.result["tiles_resumed"]
+
+
+async def test_a_share_that_cannot_be_done_holds_nobody_up(place: Place) -> None:
+    jobs = place.jobs("split", 2)
+    async with scripted_server() as server, InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client:
+        server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the slide is empty")] * 3
+        handler = SlideHandler(client=client, results=place.results, sharing=QUICK)
+        for job in jobs:
+            with pytest.raises(PermanentError, match="empty"):
+                await asyncio.wait_for(handler.handle(job, RecordedContext()), timeout=10)
+    # One event, of the slide's own job.
+    assert [[], [], ["failed"]] == [[event.type for event in handler.failure(job, "empty").events] for job in jobs]
+
+
+async def test_a_share_that_comes_late_does_nothing(place: Place) -> None:
+    first, second, own = place.jobs("split", 2)
+    await place.handler().handle(first, RecordedContext())
+    await place.handler(IMPATIENT).handle(own, RecordedContext())
+    late = await place.handler().handle(second, RecordedContext())
+
+    assert {"share": 1, "skipped": "the slide is done"} == late.result
+    assert [] == list((place.folder / "results").rglob("*.part"))
+
+
+async def test_the_merging_job_is_gone_on_with_by_another_worker(place: Place) -> None:
+    expected = await whole(place)
+    first, _, own = place.jobs("split", 2)
+    await place.handler().handle(first, RecordedContext())
+    context = RecordedContext()
+    outcome = await place.handler(IMPATIENT).handle(own, context)
+    # As after a crash in the middle of the tiles that no share had brought.
+    await place.handler().handle(first, RecordedContext())
+    (place.folder / "results" / "shares" / "split" / "2" / "done").unlink()
+    saved = next(each for each in context.checkpoints if "runs" in each)
+    assert saved["others"]
+    again = await place.handler(IMPATIENT).handle(own, RecordedContext(fence=2, checkpoint={"others": True}))
+
+    assert expected == place.files("split", 2)
+    assert outcome.result["tiles_analyzed"] == again.result["tiles_analyzed"]
+
+
+@pytest.mark.parametrize("asked", [{"shares": 65}, {"shares": 0}, {"shares": 2, "share": 2, "merged_by": "a"}, {"shares": 2, "share": 0}])
+def test_shares_that_make_no_sense_are_poison(asked: dict[str, Any]) -> None:
+    body = json.dumps({"system": "wsi", "key": "k", "request": {"slide_uri": "/a.svs", **asked}}).encode()
+    with pytest.raises(PoisonError, match="the request is not right"):
+        messages.job_of(body)

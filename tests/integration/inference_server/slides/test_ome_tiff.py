@@ -1,0 +1,78 @@
+"""heatmap.ome.tiff, opened as its readers open it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import tifffile
+
+from inference_server.tasks.slides import ome_tiff
+from inference_server.tasks.slides.findings import Heat
+from tests.support.slides import paint, write_svs
+from tests.support.tile_models import write_classifier
+
+NAMES = {"ome": "http://www.openmicroscopy.org/Schemas/OME/2016-06"}
+
+
+def pixels_of(path: Path) -> dict[str, str]:
+    """The attributes of OME's Pixels and of its Plane."""
+    with tifffile.TiffFile(path) as file:
+        assert file.is_ome
+        tree = ElementTree.fromstring(file.ome_metadata)
+    found = tree.find(".//ome:Pixels", NAMES)
+    plane = tree.find(".//ome:Plane", NAMES)
+    assert found is not None
+    assert plane is not None
+    return {**found.attrib, **plane.attrib}
+
+
+async def test_the_heatmap_has_the_tiles_values_and_their_size(analyses_with: Callable[..., Any], tmp_path: Path) -> None:
+    write_classifier(tmp_path / "models")
+    picture = paint(1024, 768, tissue=(0, 0, 512, 768))
+    found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+    values = tifffile.imread(found.folder / "heatmap.ome.tiff")
+    told = pixels_of(found.folder / "heatmap.ome.tiff")
+    assert ((6, 8), np.float32) == (values.shape, values.dtype)
+    assert np.isfinite(values[:, :4]).all()
+    assert np.isnan(values[:, 4:]).all()
+    # Tiles of 64 px at 1 µm/px; the picture spans as much as the slide.
+    assert ("64", "64", "0", "0") == (told["PhysicalSizeX"], told["PhysicalSizeY"], told["PositionX"], told["PositionY"])
+
+
+def test_lower_levels_are_sub_ifds_with_the_means_of_what_there_is(tmp_path: Path) -> None:
+    values = np.random.default_rng(1).random((1300, 2100))
+    values[:600] = np.nan
+    path = tmp_path / "heat.ome.tiff"
+    ome_tiff.write_heat(path, Heat(values=values, scale=(16.0, 16.0), top=1.0), ome_tiff.Placement(mpp=(0.25, 0.25), bounds=(0.0, 0.0)))
+    with tifffile.TiffFile(path) as file:
+        (series,) = file.series
+        assert [(1300, 2100), (650, 1050), (325, 525), (163, 263)] == [level.shape for level in series.levels]
+        assert {(512, 512)} == {(level.pages[0].tilewidth, level.pages[0].tilelength) for level in series.levels}
+        assert 3 == len(file.pages[0].tags["SubIFDs"].value)
+        assert np.array_equal(values.astype(np.float32), series.levels[0].asarray(), equal_nan=True)
+        lower = series.levels[1].asarray()
+    assert np.isnan(lower[:300]).all()
+    assert pytest.approx(values[600:602, :2].mean(), abs=1e-6) == float(lower[300, 0])
+
+
+def test_a_picture_begins_where_qupaths_coordinates_do(tmp_path: Path) -> None:
+    values = np.arange(20 * 30, dtype=float).reshape(20, 30)
+    path = tmp_path / "heat.ome.tiff"
+    placement = ome_tiff.Placement(mpp=(0.25, 0.25), bounds=(330.0, 150.0))
+    ome_tiff.write_heat(path, Heat(values=values, scale=(100.0, 100.0), top=1.0), placement)
+    told = pixels_of(path)
+    assert np.array_equal(values[2:, 3:].astype(np.float32), tifffile.imread(path))
+    # What whole cells leave: 300 of 330, and 200 for 150, by 0.25 µm.
+    assert (-7.5, 12.5, 25.0) == (float(told["PositionX"]), float(told["PositionY"]), float(told["PhysicalSizeX"]))
+
+
+def test_the_same_values_give_the_same_bytes(tmp_path: Path) -> None:
+    heat = Heat(values=np.random.default_rng(2).random((600, 600)), scale=(1.0, 1.0), top=1.0)
+    for name in ("one", "two"):
+        ome_tiff.write_heat(tmp_path / name, heat, ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(0.0, 0.0)))
+    assert (tmp_path / "one").read_bytes() == (tmp_path / "two").read_bytes()

@@ -1,0 +1,50 @@
+"""Each kind of manifest through the whole server: repository, scheduler, engine and gRPC."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import grpc.aio
+import pytest
+from lamina.v1 import slides_pb2, slides_pb2_grpc
+
+from tests.support.running_application import running_application
+from tests.support.slides import paint, write_svs
+from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
+
+COMMON = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
+FILES = {
+    "pinkness": COMMON,
+    "colours": COMMON | {"embeddings.parquet"},
+    "judge": COMMON | {"embeddings.parquet"},
+    "batched_judge": COMMON | {"embeddings.parquet"},
+    "stains": COMMON | {"mask.ome.tiff"},
+}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    models = tmp_path / "models"
+    for write in (write_classifier, write_embedder, write_segmenter, write_head):
+        write(models)
+    write_head(models, "batched_judge", batched=True)
+    picture = paint(800, 600, tissue=(50, 50, 750, 550))
+    picture[100:300, 100:400] = (110, 60, 140)
+    write_svs(tmp_path / "slide.svs", picture)
+    return tmp_path
+
+
+async def test_every_kind_is_served_with_its_files(folder: Path) -> None:
+    roots = {"read_roots": str(folder), "write_roots": str(folder / "out")}
+    async with (
+        running_application(folder / "models", folder, **roots) as application,
+        grpc.aio.insecure_channel(application.grpc.address) as channel,
+    ):
+        stub = slides_pb2_grpc.SlideServiceStub(channel)
+        for analysis, files in FILES.items():
+            out = folder / "out" / analysis
+            request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(folder / "slide.svs"), analysis=analysis, output_uri=str(out))
+            result = [event async for event in stub.AnalyzeSlide(request)][-1].result
+            assert analysis == json.loads(result.report_json)["analysis"] == result.analysis
+            assert files == {each.name for each in result.artifacts} == {path.name for path in out.iterdir()}

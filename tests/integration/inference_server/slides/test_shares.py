@@ -1,0 +1,87 @@
+"""Several servers that share one slide: each analyses a part of the tiles, and one merges what they saved."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference_server.errors import InvalidInput
+from inference_server.tasks.slides.values import Share
+from tests.integration.inference_server.slides.test_checkpoints import REQUESTS, Place, files, parts, result_of, streamed
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Place:
+    return Place(tmp_path)
+
+
+@pytest.mark.parametrize("analysis", sorted(REQUESTS))
+async def test_what_shares_found_is_merged_into_the_bytes_of_the_whole(place: Place, analysis: str) -> None:
+    asked = REQUESTS[analysis]
+    whole, expected = await place.run("whole", **asked)
+    shares = [await place.run(f"share-{index}", share=Share(index=index, count=3), **asked) for index in range(3)]
+    # In any order.
+    saved = [parts(events) for events, _ in (shares[2], shares[0], shares[1])]
+    merged, out = await place.run("merged", resume_uris=sum(saved, ()), checkpoints=False, **asked)
+
+    total = result_of(whole).tiles_analyzed
+    assert files(expected) == files(out)
+    assert (total, total, "") == (result_of(merged).tiles_analyzed, result_of(merged).tiles_resumed, result_of(merged).resume_refused)
+    # Each tile once, by one of them, and none by the one that merged.
+    assert total == sum(result_of(events).tiles_analyzed for events, _ in shares)
+    assert [total, 0] == [sum(place.calls[1:4]), place.calls[4]]
+    for events, folder in shares:
+        assert ((), "") == (result_of(events).artifacts, result_of(events).report_json)
+        assert [] == [path for path in folder.iterdir() if path.is_file()]
+
+
+async def test_a_share_that_was_cut_off_is_gone_on_with(place: Place) -> None:
+    asked = REQUESTS["stains"]
+    _, expected = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.5, share=Share(index=0, count=2), **asked)
+    rest, _ = await place.run("rest", share=Share(index=0, count=2), resume_uris=parts(cut), **asked)
+    other, _ = await place.run("other", share=Share(index=1, count=2), **asked)
+    _, out = await place.run("merged", resume_uris=parts(cut) + parts(rest) + parts(other), **asked)
+
+    assert 0 < result_of(rest).tiles_resumed < result_of(rest).tiles_analyzed
+    assert files(expected) == files(out)
+
+
+async def test_a_share_that_is_missing_is_computed_by_the_one_that_merges(place: Place) -> None:
+    asked = REQUESTS["pinkness"]
+    _, expected = await place.run("whole", **asked)
+    half, _ = await place.run("half", share=Share(index=1, count=2), **asked)
+    merged, out = await place.run("merged", resume_uris=parts(half), **asked)
+
+    assert result_of(half).tiles_analyzed == result_of(merged).tiles_resumed
+    assert files(expected) == files(out)
+
+
+async def test_shares_may_be_streamed_and_run_at_the_same_time(place: Place) -> None:
+    asked = {**REQUESTS["colours"], "output_uri": ""}
+    whole, _ = await place.run("whole", **asked)
+    shares = await asyncio.gather(*(place.run("share", share=Share(index=index, count=4), **asked) for index in range(4)))
+    merged, _ = await place.run("merged", resume_parts=sum((streamed(events) for events, _ in shares), ()), **asked)
+
+    assert [each.sha256 for each in result_of(whole).artifacts] == [each.sha256 for each in result_of(merged).artifacts]
+
+
+async def test_more_shares_than_tiles_leave_some_empty(place: Place) -> None:
+    events, _ = await place.run("empty", tile_size=2048, share=Share(index=0, count=5))
+    assert (0, 1) == (result_of(events).tiles_analyzed, len(parts(events)))
+
+
+@pytest.mark.parametrize(
+    ("asked", "message"),
+    [
+        ({"share": Share(index=2, count=2)}, "share is 2 of 2"),
+        ({"share": Share(index=0, count=0)}, "share is 0 of 0"),
+        ({"share": Share(index=0, count=2), "checkpoints": False}, "ask for checkpoints with it"),
+    ],
+)
+async def test_a_share_that_makes_no_sense_is_refused(place: Place, asked: Any, message: str) -> None:
+    with pytest.raises(InvalidInput, match=message):
+        await place.run("refused", **asked)

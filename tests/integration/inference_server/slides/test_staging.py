@@ -1,0 +1,164 @@
+"""Copies of remote slides on local disk: bounded, shared, whole, and gone in time."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+
+import pytest
+
+from inference_server.errors import InvalidSlide, Unavailable
+from inference_server.storage import Storage
+from inference_server.tasks.slides.readers.staging import Staging
+from tests.support.range_server import RangeServer, range_server
+
+SIZE = 300_000
+
+
+@pytest.fixture(scope="module")
+def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
+    folder = tmp_path_factory.mktemp("store")
+    for number, name in enumerate("abc"):
+        place(folder / f"slides/{name}.ndpi", number)
+    place(folder / "slides/x.mrxs", 7)
+    for number, name in enumerate(("Slidedat.ini", "Index.dat", "deep/Data0000.dat")):
+        place(folder / "slides/x" / name, number)
+    place(folder / "slides/xy/Slidedat.ini", 9)
+    place(folder / "slides/lonely.mrxs", 8)
+    with (folder / "slides/large.ndpi").open("wb") as file:
+        file.truncate(200 * SIZE)
+    with range_server(folder) as server:
+        yield server
+
+
+def place(path: Path, number: int) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(bytes([number]) * (SIZE + number))
+
+
+@pytest.fixture
+def storage(store: RangeServer, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    for name, value in store.s3_environment.items():
+        monkeypatch.setenv(name, value)
+    return Storage(read_roots=("s3://slides",), write_roots=(), allow_http=True)
+
+
+class Desk:
+    """Opens copies of slides by name."""
+
+    def __init__(self, storage: Storage, folder: Path, room: int) -> None:
+        self._storage = storage
+        self.folder = folder
+        self.staging = Staging(storage, most_bytes=room, folder=folder)
+
+    @contextlib.asynccontextmanager
+    async def open(self, name: str) -> AsyncIterator[Path]:
+        async with self.staging.copied(await self._storage.open(f"s3://slides/{name}")) as path:
+            yield path
+
+    def on_disk(self) -> set[str]:
+        return {path.name for path in self.folder.rglob("*") if path.is_file() and path.stat().st_size}
+
+
+async def test_requests_for_one_slide_share_a_copy(storage: Storage, store: RangeServer, tmp_path: Path) -> None:
+    desk = Desk(storage, tmp_path, 10 * SIZE)
+    before = store.sent().body_bytes
+
+    async def content() -> bytes:
+        async with desk.open("a.ndpi") as path:
+            return path.read_bytes()
+
+    assert {bytes(SIZE)} == set(await asyncio.gather(*(content() for _ in range(8))))
+    assert bytes(SIZE) == await content()
+    assert SIZE == store.sent().body_bytes - before
+
+
+async def test_the_longest_unused_copy_makes_room(storage: Storage, store: RangeServer, tmp_path: Path) -> None:
+    desk = Desk(storage, tmp_path, 2 * SIZE + 10)
+    for name in ("a.ndpi", "b.ndpi", "a.ndpi", "c.ndpi"):
+        async with desk.open(name):
+            pass
+    assert {"a.ndpi", "c.ndpi"} == desk.on_disk()
+    before = store.sent().body_bytes
+    async with desk.open("a.ndpi"):
+        pass
+    assert before == store.sent().body_bytes
+
+
+async def test_a_slide_waits_for_room_that_others_use(storage: Storage, tmp_path: Path) -> None:
+    desk = Desk(storage, tmp_path, 2 * SIZE - 10)
+    async with desk.open("a.ndpi"):
+        waiting = asyncio.create_task(desk.open("b.ndpi").__aenter__())
+        await asyncio.sleep(0.2)
+        assert not waiting.done()
+        assert {"a.ndpi"} == desk.on_disk()
+    assert "b.ndpi" == (await asyncio.wait_for(waiting, 10)).name
+    assert {"b.ndpi"} == desk.on_disk()
+
+
+async def test_a_slide_of_many_files_comes_whole(storage: Storage, tmp_path: Path) -> None:
+    desk = Desk(storage, tmp_path, 10 * SIZE)
+    async with desk.open("x.mrxs") as path:
+        below = {str(file.relative_to(path.parent)) for file in path.parent.rglob("*") if file.is_file()}
+        assert {"x.mrxs", "x/Slidedat.ini", "x/Index.dat", "x/deep/Data0000.dat"} == below
+        assert bytes([2]) * (SIZE + 2) == (path.parent / "x/deep/Data0000.dat").read_bytes()
+
+
+async def test_a_slide_without_its_folder_says_so(storage: Storage, tmp_path: Path) -> None:
+    with pytest.raises(InvalidSlide, match=r"lonely.mrxs lacks its folder of data, lonely/ beside it"):
+        async with Desk(storage, tmp_path, 10 * SIZE).open("lonely.mrxs"):
+            pass
+
+
+async def test_a_slide_larger_than_all_room_is_refused(storage: Storage, store: RangeServer, tmp_path: Path) -> None:
+    before = store.sent().body_bytes
+    with pytest.raises(InvalidSlide, match="must be copied to local disk to be read, and has 300,000 bytes; at most 1,000 are"):
+        async with Desk(storage, tmp_path, 1000).open("a.ndpi"):
+            pass
+    assert before == store.sent().body_bytes
+
+
+async def test_who_goes_away_while_it_is_copied_leaves_nothing(storage: Storage, tmp_path: Path) -> None:
+    desk = Desk(storage, tmp_path, 200 * SIZE)
+    opening = asyncio.create_task(desk.open("large.ndpi").__aenter__())
+    while not list(tmp_path.rglob("*.ndpi")) and not opening.done():
+        await asyncio.sleep(0)
+    opening.cancel()
+    await asyncio.gather(opening, return_exceptions=True)
+    assert set() == desk.on_disk()
+    async with desk.open("a.ndpi") as path:
+        assert SIZE == path.stat().st_size
+
+
+async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp_path: Path) -> None:
+    folder = tmp_path / "store"
+    place(folder / "d.ndpi", 4)
+    with range_server(folder) as server:
+        storage = Storage(read_roots=(server.url,), write_roots=(), allow_http=True)
+        found = await storage.open(f"{server.url}/d.ndpi")
+        staging = Staging(storage, most_bytes=10 * SIZE, folder=tmp_path / "staging")
+        (folder / "d.ndpi").rename(folder / "gone.ndpi")
+        server.forget()
+
+        async def opened() -> int:
+            async with staging.copied(found) as path:
+                return path.stat().st_size
+
+        for failed in await asyncio.gather(opened(), opened(), return_exceptions=True):
+            assert isinstance(failed, Unavailable)
+            assert "d.ndpi was copied" in str(failed)
+        (folder / "gone.ndpi").rename(folder / "d.ndpi")
+        assert SIZE + 4 == await opened()
+
+
+async def test_what_killed_servers_left_is_removed_and_what_others_use_is_not(storage: Storage, tmp_path: Path) -> None:
+    abandoned = tmp_path / "lamina-slides-abandoned"
+    abandoned.mkdir()
+    (abandoned / "in-use").touch()
+    (abandoned / "old.ndpi").write_bytes(b"old")
+    first, second = Desk(storage, tmp_path, 10 * SIZE), Desk(storage, tmp_path, 10 * SIZE)
+    async with first.open("a.ndpi") as held, second.open("b.ndpi"):
+        assert held.exists()
+        assert {"a.ndpi", "b.ndpi"} == first.on_disk()

@@ -1,0 +1,37 @@
+"""The slides that benchmarks make, in small."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import openslide
+import pytest
+
+from benchmarks.large_slides import KINDS, write_large_slide
+from inference_server.storage import Storage
+from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.readers.staging import Staging
+from inference_server.tasks.slides.values import SlideLimits
+
+EDGE = 4200
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_large_slide_is_a_pyramid_that_all_read_alike(tmp_path: Path, kind: str) -> None:
+    path = write_large_slide(tmp_path / "large.svs", edge=EDGE, kind=kind)
+    peer = openslide.OpenSlide(path)
+    storage = Storage(read_roots=(str(tmp_path),), write_roots=())
+    async with open_slide(storage, str(path), SlideLimits(), Staging(storage, most_bytes=0)) as reader:
+        assert ("aperio", 0.25, 40.0) == (reader.facts.vendor, reader.facts.mpp_x, reader.facts.objective_power)
+        assert peer.level_dimensions == tuple((level.width, level.height) for level in reader.facts.levels)
+        regions = Regions(reader, cache_bytes=1 << 26, most_unreadable=0.0)
+        whole = [await regions.read(level, 0, 0, EDGE >> level, EDGE >> level) for level in (0, 1, 3)]
+    for level, pixels in zip((0, 1, 3), whole, strict=True):
+        side = pixels.shape[0]
+        np.testing.assert_array_equal(np.asarray(peer.read_region((0, 0), level, (side, side)).convert("RGB")), pixels)
+    halved = whole[0].reshape(EDGE // 2, 2, EDGE // 2, 2, 3).mean((1, 3))
+    assert np.abs(halved - whole[1]).mean() < 3
+    share = (whole[2].min(axis=2) < 200).mean()
+    assert 0.1 < share < 0.2

@@ -1,0 +1,58 @@
+"""A bridge with the trial system in the test's own process, which answers over HTTP."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+from bridge.app import Bridge, local_transport
+from bridge.served import Systems
+from bridge.settings import load
+from bridge.store import Store, open_store
+from bridge.transports.opening import open_transport
+from tests.support.trial_bridge import TrialHandler, trial_settings
+
+
+@asynccontextmanager
+async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[str, Store]]:
+    """One that runs, and its address and store; `changes`: of its settings."""
+    with socket.create_server(("127.0.0.1", 0)) as found:
+        address = f"127.0.0.1:{found.getsockname()[1]}"
+    settings = load(**trial_settings(folder, http=address, **changes))
+    stop = asyncio.Event()
+    async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:
+        systems = Systems(handlers=[TrialHandler()], probes={}, servers=lambda: {"serving": 1, "away": 0})
+        bridge = Bridge(settings, store, systems, transport=transport)
+        running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
+        try:
+            await _until_it_answers(address)
+            yield address, store
+        finally:
+            stop.set()
+            await asyncio.wait_for(running, 30)
+
+
+async def figures_of(address: str) -> str:
+    """What `/metrics` of either program answers."""
+
+    def get() -> str:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+            return str(reply.read().decode())
+
+    return await asyncio.to_thread(get)
+
+
+async def _until_it_answers(address: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            try:
+                await figures_of(address)
+                return
+            except urllib.error.URLError:
+                await asyncio.sleep(0.05)

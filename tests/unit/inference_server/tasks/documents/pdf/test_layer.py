@@ -1,0 +1,153 @@
+"""The text that a PDF holds: where it is, in which order, and when it is trusted."""
+
+from __future__ import annotations
+
+import io
+
+import numpy as np
+import pypdf
+import pytest
+from PIL import Image
+from pypdf.generic import FloatObject, NameObject, NumberObject, RectangleObject
+
+from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
+from inference_server.tasks.documents.outputs.port import Original
+from inference_server.tasks.documents.pages import open_pages, text_layer_of
+from inference_server.tasks.documents.values import Limits, TextLayer, TextMode
+from tests.support.pdf import Text, pdf
+from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf
+from tests.support.read_pages import line, page, written
+
+LIMITS = Limits()
+
+
+def layer_of(content: bytes, index: int = 0, dpi: int = 200) -> TextLayer:
+    document = open_pages(content, limits=LIMITS, dpi=dpi)
+    layer = document.text_layer(index)
+    document.close()
+    assert layer is not None
+    return layer
+
+
+def text_of(layer: TextLayer) -> str:
+    return "\n".join(line.text for line in layer.lines)
+
+
+def changed(content: bytes, **entries: object) -> bytes:
+    """The first page with other entries."""
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(content))
+    for name, value in entries.items():
+        writer.pages[0][NameObject(f"/{name}")] = value
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+def assert_words_cover_their_ink(content: bytes) -> None:
+    layer = layer_of(content)
+    (image,) = images_of(content)
+    ink = np.asarray(image.convert("L")) < 128
+    assert (layer.width, layer.height) == image.size
+    covered = np.zeros_like(ink)
+    for word in (word for one in layer.lines for word in one.words):
+        (left, top), (right, bottom) = np.floor(word.polygon.min(axis=0)).astype(int), np.ceil(word.polygon.max(axis=0)).astype(int)
+        assert ink[top : bottom + 1, left : right + 1].any()
+        covered[max(top - 1, 0) : bottom + 2, max(left - 1, 0) : right + 2] = True
+    assert ink.sum() == ink[covered].sum()
+
+
+def test_lines_and_words_are_in_order_with_confidence_1() -> None:
+    layer = layer_of(lab_report_pdf())
+    assert LAB_REPORT_TEXT[0] == text_of(layer)
+    assert ["Hemoglobin", "13.5", "g/dL"] == [word.text for word in layer.lines[2].words]
+    assert {1.0} == {word.confidence for one in layer.lines for word in one.words}
+    assert layer.is_sound
+    assert LAB_REPORT_TEXT[1] == text_of(layer_of(lab_report_pdf(), 1))
+
+
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_words_are_where_they_are_seen_on_turned_and_cropped_pages(turn: int) -> None:
+    content = pdf([[Text(text="Glukosa Puasa", x=60, y=60), Text(text="92 mg/dL", x=180, y=120)]], size=SIZE)
+    crop = RectangleObject([FloatObject(value) for value in (40, 20, 280, 190)])
+    assert_words_cover_their_ink(changed(content, Rotate=NumberObject(turn), CropBox=crop))
+
+
+def test_the_corners_of_turned_text_begin_at_its_own_top_left() -> None:
+    content = changed(pdf([[Text(text="Glukosa", x=60, y=60)]], size=SIZE), Rotate=NumberObject(90))
+    first, second, *_ = layer_of(content).lines[0].polygon
+    assert second[1] > first[1] + 50
+    assert abs(second[0] - first[0]) < 3
+
+
+def test_slanted_text_takes_no_more_place_than_it_needs() -> None:
+    image = image_file(Image.new("RGB", (400, 300), "white"), "PNG", dpi=(72, 72))
+    content = written(ImagePdfWriter(Original(content=image, media_type="image/png")), [page(line(["Glukosa"], x=150, y=100, degrees=30))])
+    (found,) = layer_of(content, dpi=72).lines
+    expected = line(["Glukosa"], x=150, y=100, degrees=30).polygon
+    assert found.polygon[0] == pytest.approx(expected[0], abs=12)
+    assert found.polygon[2] == pytest.approx(expected[2], abs=12)
+
+
+def test_columns_are_read_one_after_the_other() -> None:
+    columns = [
+        ["The patient came with", "fever and a cough that", "had lasted three days"],
+        ["Blood was taken in the", "morning and showed no", "sign of an infection"],
+    ]
+    texts = [Text(text=columns[place][row], x=15 + 145 * place, y=50 + 22 * row) for row in range(3) for place in range(2)]
+    assert columns[0] + columns[1] == text_of(layer_of(pdf([texts], size=SIZE))).split("\n")
+
+
+def scan(*, share: float, text: str) -> bytes:
+    """A page that a picture covers in part, with text over it."""
+    image = Image.new("L", (600, 400), "white")
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(pdf([[Text(text=text, x=20, y=40)]], size=SIZE)))
+    picture = io.BytesIO()
+    image.save(picture, "PDF")
+    stamp = pypdf.PdfReader(picture).pages[0]
+    scale = share**0.5 * SIZE[0] / float(stamp.mediabox.width)
+    writer.pages[0].merge_transformed_page(stamp, pypdf.Transformation().scale(scale))
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "sound"),
+    [
+        (lab_report_pdf(), True),
+        (pdf([[Text(text="Page 1", x=20, y=40)]], size=SIZE), False),
+        (pdf([[]], size=SIZE), False),
+        (pdf([[Text(text="#$%&/() !?=* +~#' ;:_-", x=20, y=40)]], size=SIZE), False),
+        (scan(share=0.2, text="Glukosa Puasa 92 mg/dL"), True),
+        (scan(share=0.9, text="Glukosa Puasa 92 mg/dL"), False),
+    ],
+    ids=["a report", "a page number", "nothing", "only signs", "a small picture", "a scan with text over it"],
+)
+def test_text_is_trusted_where_it_is_enough_readable_and_not_over_a_scan(content: bytes, sound: bool) -> None:
+    assert sound is layer_of(content).is_sound
+
+
+def test_glyphs_that_mean_nothing_are_not_trusted() -> None:
+    content = lab_report_pdf().replace(
+        b"/Encoding /WinAnsiEncoding", b"/Encoding << /Differences [32 " + b" ".join(b"/g%d" % n for n in range(95)) + b"] >>"
+    )
+    assert not layer_of(pypdf_repaired(content)).is_sound
+
+
+def pypdf_repaired(content: bytes) -> bytes:
+    out = io.BytesIO()
+    pypdf.PdfWriter(clone_from=io.BytesIO(content)).write(out)
+    return out.getvalue()
+
+
+def test_modes_take_the_layer_or_leave_it() -> None:
+    report, scanned = (open_pages(content, limits=LIMITS) for content in (lab_report_pdf(), scan(share=0.9, text="Glukosa Puasa 92")))
+    assert text_layer_of(report, 0, TextMode.OCR) is None
+    assert text_layer_of(report, 0, TextMode.AUTO) is not None
+    assert text_layer_of(scanned, 0, TextMode.AUTO) is None
+    assert text_layer_of(scanned, 0, TextMode.LAYER) is not None
+    image = open_pages(image_file(Image.new("L", (50, 50)), "PNG"), limits=LIMITS)
+    assert text_layer_of(image, 0, TextMode.AUTO) is None
+    with pytest.raises(InvalidDocument, match="a image/png file has no text of its own"):
+        text_layer_of(image, 0, TextMode.LAYER)

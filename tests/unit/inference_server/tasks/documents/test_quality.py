@@ -1,0 +1,73 @@
+"""What is measured on a page's picture."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+
+from inference_server.tasks.documents.pages import open_pages, text_layer_of
+from inference_server.tasks.documents.quality import page_quality
+from inference_server.tasks.documents.values import Limits, Line, Page, PageQuality, TextMode
+from tests.support.pdf import Text, pdf
+
+CARD = [Text(text=f"Nama : BUDI SANTOSO {row}", x=20, y=30 + 20 * row) for row in range(8)]
+
+
+def card(dpi: int = 200, paper: tuple[int, int, int] = (190, 215, 235)) -> tuple[Page, tuple[Line, ...]]:
+    """A card of coloured paper, and the lines on it."""
+    document = open_pages(pdf([CARD], size=(240, 200)), limits=Limits(), dpi=dpi)
+    layer = text_layer_of(document, 0, TextMode.LAYER)
+    assert layer is not None
+    picture = document.page(0).astype(np.float32) / 255 * paper
+    return picture.astype(np.uint8), layer.lines
+
+
+def sharpness(quality: PageQuality) -> float:
+    assert quality.sharpness is not None
+    return quality.sharpness
+
+
+def test_a_blurred_page_is_less_sharp() -> None:
+    page, lines = card()
+    measured = [sharpness(page_quality(cv2.GaussianBlur(page, None, sigma), lines)) for sigma in (0.3, 2, 4, 8)]
+    assert sorted(measured, reverse=True) == measured
+    assert measured[0] > 4 * measured[2]
+
+
+def test_sharpness_hangs_on_neither_resolution_nor_contrast() -> None:
+    usual = sharpness(page_quality(*card()))
+    large = sharpness(page_quality(*card(dpi=400)))
+    page, lines = card()
+    pale = sharpness(page_quality((128 + page.astype(int) // 2).astype(np.uint8), lines))
+    assert (usual, usual) == pytest.approx((large, pale), rel=0.25)
+
+
+def test_a_burnt_spot_is_glare_and_its_share_of_the_text_is_told() -> None:
+    page, lines = card()
+    assert 0 == page_quality(page, lines).glare
+    corners = np.concatenate([line.polygon for line in lines])
+    (left, top), (right, bottom) = corners.min(axis=0).astype(int), corners.max(axis=0).astype(int)
+    middle = (left + right) // 2
+    page[top:bottom, middle - 25 : middle + 25] = 255
+    assert 50 / (right - left) == pytest.approx(page_quality(page, lines).glare, rel=0.15)
+
+
+def test_white_paper_and_white_ground_around_a_card_are_no_glare() -> None:
+    assert 0 == page_quality(*card(paper=(255, 255, 255))).glare
+    page, lines = card()
+    wide = np.full((page.shape[0] + 400, page.shape[1] + 400, 3), 255, np.uint8)
+    wide[200:-200, 200:-200] = page
+    moved = tuple(Line(text=one.text, confidence=1, polygon=one.polygon + 200, words=()) for one in lines)
+    assert 0 == page_quality(wide, moved).glare
+
+
+def test_text_height_and_contrast_are_those_of_the_lines() -> None:
+    page, lines = card()
+    quality = page_quality(page, lines)
+    assert 23 == pytest.approx(quality.text_height, abs=6)
+    assert 0.8 == pytest.approx(quality.contrast, abs=0.1)
+
+
+def test_a_page_without_text_has_no_figures() -> None:
+    assert PageQuality(sharpness=None, glare=0, text_height=0, contrast=0) == page_quality(np.full((50, 50, 3), 255, np.uint8), ())

@@ -1,0 +1,95 @@
+"""Which maxima are nuclear candidates."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Maxima, choose, eosin_leak
+
+RANDOM = np.random.default_rng(5)
+
+
+def maxima(*groups: tuple[int, float, tuple[int, int, int, int]]) -> Maxima:
+    """Groups of so many maxima with responses about a mean, within (left, top, right, bottom)."""
+    parts = []
+    for count, mean, (left, top, right, bottom) in groups:
+        places = RANDOM.integers((left, top), (right, bottom), (count, 2))
+        parts.append((places, mean * RANDOM.uniform(0.8, 1.2, count)))
+    places, response = np.concatenate([part[0] for part in parts]), np.concatenate([part[1] for part in parts])
+    order = np.lexsort((places[:, 0], places[:, 1]))
+    x, y = places[order].T.astype(np.int32)
+    return Maxima(x=x, y=y, response=response[order].astype(np.float32))
+
+
+def nothing() -> Maxima:
+    return Maxima(x=np.empty(0, np.int32), y=np.empty(0, np.int32), response=np.empty(0, np.float32))
+
+
+WHOLE = (0, 0, 1024, 1024)
+
+
+@pytest.mark.parametrize("strength", [0.2, 0.5, 1.0])
+@pytest.mark.parametrize(("nuclei", "texture"), [(900, 100), (500, 500), (60, 3000)])
+def test_nuclei_are_told_from_texture_whatever_the_stain_and_their_number(strength: float, nuclei: int, texture: int) -> None:
+    found = choose(maxima((nuclei, strength, WHOLE), (texture, 0.1 * strength, WHOLE)), nothing(), width=1024, height=1024)
+    assert nuclei == len(found.coarse)
+
+
+def test_noise_alone_is_no_nuclei() -> None:
+    found = choose(maxima((3000, 0.03, WHOLE)), maxima((800, 0.03, WHOLE)), width=1024, height=1024)
+    assert (0, 0.045, 0.045) == (len(found.coarse), found.least_response, found.least_coarse_response)
+
+
+def test_nothing_gives_nothing() -> None:
+    assert 0 == len(choose(nothing(), nothing(), width=10, height=10).found.x)
+
+
+def test_each_neighbourhood_takes_the_scale_that_answers_more_strongly() -> None:
+    left, right = (0, 0, 400, 1024), (620, 0, 1024, 1024)
+    fine = maxima((300, 0.5, left), (300, 0.3, right))
+    coarse = maxima((150, 0.3, left), (150, 0.5, right))
+    found = choose(fine, coarse, width=1024, height=1024)
+    assert not found.coarse[found.found.x < 400].any()
+    assert found.coarse[found.found.x > 620].all()
+    assert [300, 150] == [int(np.count_nonzero(each)) for each in (~found.coarse, found.coarse)]
+
+
+def test_a_nucleus_that_both_scales_find_where_they_meet_counts_once() -> None:
+    fine = maxima((400, 0.5, (0, 0, 512, 1024)), (400, 0.2, (512, 0, 1024, 1024)))
+    coarse = Maxima(x=fine.x + 2, y=fine.y - 2, response=np.where(fine.x < 512, 0.2, 0.5).astype(np.float32))
+    found = choose(fine, coarse, width=1024, height=1024)
+    small, large = found.found.where(~found.coarse), found.found.where(found.coarse)
+    assert min(len(small.x), len(large.x)) > 100
+    apart = np.maximum(np.abs(small.x[:, None] - large.x), np.abs(small.y[:, None] - large.y))
+    assert 6 < apart.min()
+
+
+def test_candidates_come_in_reading_order() -> None:
+    found = choose(maxima((500, 0.5, (0, 0, 512, 1024))), maxima((500, 0.5, (512, 0, 1024, 1024))), width=1024, height=1024).found
+    places = list(zip(found.y.tolist(), found.x.tolist(), strict=True))
+    assert sorted(places) == places
+
+
+def colours(haematoxylin: NDArray[np.float64], eosin: NDArray[np.float64], vectors: tuple[NDArray[np.float64], ...]) -> NDArray[np.uint8]:
+    density = haematoxylin[..., None] * vectors[0] + eosin[..., None] * vectors[1]
+    return np.round(255 * 10.0**-density).astype(np.uint8)
+
+
+@pytest.mark.parametrize("leak", [-0.25, 0.0, 0.25])
+def test_the_leak_of_eosin_is_read_from_the_slides_colours(leak: float) -> None:
+    vectors = np.array(HAEMATOXYLIN), np.array(EOSIN) + leak * np.array(HAEMATOXYLIN)
+    haematoxylin, eosin = RANDOM.gamma(1.0, 0.2, 20_000), RANDOM.uniform(0.2, 0.6, 20_000)
+    found = eosin_leak(colours(haematoxylin, eosin, vectors))
+    assert pytest.approx(leak, abs=0.04) == found
+    assert 0.0 == found % LEAK_STEP
+
+
+@pytest.mark.parametrize("pixels", [np.full((50, 50, 3), 245, np.uint8), np.zeros((0, 3), np.uint8), np.full((9, 9, 3), 90, np.uint8)])
+def test_without_stain_nothing_is_said_to_leak(pixels: NDArray[np.uint8]) -> None:
+    assert 0.0 == eosin_leak(pixels)
+
+
+def test_a_leak_stays_within_its_bounds() -> None:
+    assert MOST_LEAK == eosin_leak(colours(np.full(500, 0.9), np.full(500, 0.1), (np.array(HAEMATOXYLIN), np.array(EOSIN))))

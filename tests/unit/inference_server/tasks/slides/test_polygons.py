@@ -1,0 +1,81 @@
+"""Outlines of regions of a mask, judged by shapely."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import shapely
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides import polygons
+from inference_server.tasks.slides.polygons import Outline
+
+
+def shape_of(outline: Outline) -> shapely.Polygon:
+    return shapely.Polygon(outline.shell.tolist(), [hole.tolist() for hole in outline.holes])
+
+
+def outlined(mask: NDArray[np.bool_], least: float = 0) -> list[shapely.Polygon]:
+    return [shape_of(each) for each in polygons.outlines(mask, least_cells=least)]
+
+
+def drawn(*rows: str) -> NDArray[np.bool_]:
+    return np.array([[letter == "#" for letter in row] for row in rows])
+
+
+def test_a_rectangle_has_four_corners_at_the_edges_of_its_cells() -> None:
+    (found,) = outlined(drawn("....", ".##.", ".##.", ".##.", "...."))
+    assert {(1.0, 1.0), (3.0, 1.0), (3.0, 4.0), (1.0, 4.0)} == set(found.exterior.coords)
+    assert 5 == len(found.exterior.coords)
+
+
+def test_a_ring_has_a_hole() -> None:
+    (found,) = outlined(drawn("####", "#..#", "#..#", "####"))
+    assert (12.0, 1) == (found.area, len(found.interiors))
+
+
+def test_cells_that_touch_at_a_corner_are_two_regions() -> None:
+    assert [1.0, 1.0] == [each.area for each in outlined(drawn("#.", ".#"))]
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # A loop that closes over a corner only; a hole that touches another; a hole that touches the outside.
+        (".##", "#.#", "###"),
+        ("#####", "#.###", "##.##", "#####"),
+        ("####", "#.##", "##..", "####"),
+        (".#.", "###", ".#."),
+    ],
+)
+def test_rings_are_valid_where_cells_touch_at_corners(rows: tuple[str, ...]) -> None:
+    mask = drawn(*rows)
+    found = outlined(mask)
+    assert all(each.is_valid for each in found)
+    assert mask.sum() == sum(each.area for each in found)
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_outlines_of_any_mask_are_valid_and_cover_its_cells_exactly(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    mask = random.random((40, 33)) < random.uniform(0.2, 0.8)
+    found = outlined(mask)
+    assert all(each.is_valid for each in found)
+    whole = shapely.union_all(found)
+    rows, columns = np.mgrid[0:40, 0:33] + 0.5
+    assert np.array_equal(mask, shapely.contains_xy(whole, columns, rows))
+    assert mask.sum() == sum(each.area for each in found)
+
+
+def test_small_regions_are_left_out() -> None:
+    assert [4.0] == [each.area for each in outlined(drawn("##..", "##.#"), least=2)]
+
+
+def test_a_block_takes_its_commonest_class_and_the_first_of_equals() -> None:
+    labels = np.array([[1, 1, 2, 0, 3], [2, 1, 2, 0, 3]], np.uint8)
+    assert [[1, 0, 3]] == polygons.reduced(labels, 2, 3).tolist()
+
+
+def test_cells_grow_until_the_blocks_fit() -> None:
+    assert 1 == polygons.factor(10, 10, 56)
+    assert 7 == polygons.factor(500, 500, 56)
