@@ -96,6 +96,7 @@ def _response(event: PageResult | FileChunk | DocumentSummary) -> documents_pb2.
             width=event.width,
             height=event.height,
             lines=[_line(line) for line in event.lines],
+            rotation_degrees=event.rotation_degrees,
             text=event.text,
             error=event.error,
             text_source=_TEXT_SOURCES[event.source] if event.source else documents_pb2.TEXT_SOURCE_UNSPECIFIED,

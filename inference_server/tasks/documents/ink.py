@@ -1,4 +1,4 @@
-"""Where a line has ink, and where it has none."""
+"""Where a page or a line has ink, and where it has none."""
 
 from __future__ import annotations
 
@@ -6,8 +6,18 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.values import Page
+
 # The share of rows at the top and at the bottom of a line that shows neighbouring lines and rules.
 _MARGIN = 1 / 8
+# Letters are measured on a page of this shorter side: small enough to be quick, large enough to be told from specks.
+_MEASURED_SIDE = 1000
+# Spots of ink that are so high, in pixels there, so much wider than high at most, and so many, are letters.
+_LETTER_HEIGHTS = (4, 60)
+_LETTER_RATIO = 4
+_LEAST_LETTERS = 40
+# The height that this share of the letters do not reach is that of the page's small text.
+_SMALL_SHARE = 0.3
 
 
 def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
@@ -21,6 +31,22 @@ def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     ink[:margin] = False
     ink[len(ink) - margin :] = False
     return ink
+
+
+def letter_height(page: Page) -> float | None:
+    """How high the small letters of a page are, in its pixels; None where too few are told apart."""
+    scale = max(1.0, min(page.shape[:2]) / _MEASURED_SIDE)
+    gray = cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
+    if scale > 1:
+        gray = cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
+    _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+    if dark.mean() > 0.5:
+        dark = 1 - dark
+    _, _, spots, _ = cv2.connectedComponentsWithStats(dark, connectivity=8)
+    widths, heights = spots[1:, cv2.CC_STAT_WIDTH], spots[1:, cv2.CC_STAT_HEIGHT]
+    least, most = _LETTER_HEIGHTS
+    letters = heights[(heights >= least) & (heights <= most) & (widths >= 2) & (widths <= _LETTER_RATIO * heights)]
+    return float(np.quantile(letters, _SMALL_SHARE)) * scale if len(letters) >= _LEAST_LETTERS else None
 
 
 def ink_height(ink: NDArray[np.bool_]) -> int:

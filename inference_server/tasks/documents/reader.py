@@ -186,7 +186,16 @@ class DocumentReader:
         quality = await asyncio.to_thread(page_quality, page, reading.lines)
         height, width = page.shape[:2]
         fields = await asyncio.to_thread(key_fields, reading.lines)
-        return replace(result, width=width, height=height, lines=reading.lines, source=TextSource.OCR, quality=quality, fields=fields)
+        return replace(
+            result,
+            width=width,
+            height=height,
+            lines=reading.lines,
+            source=TextSource.OCR,
+            rotation_degrees=reading.rotation_degrees,
+            quality=quality,
+            fields=fields,
+        )
 
     def _late(self, number: int, work: _Work) -> InvalidDocument:
         if time.monotonic() >= work.until:

@@ -33,9 +33,12 @@ _CUT_WITHIN = 0.4
 class RecognitionSettings:
     """How lines are cut out of a page."""
 
-    # Widths of the network's input are multiples of this, so that lines of all pages and callers share batches.
+    # Widths of the network's input are multiples of these, so that lines of all pages and callers share batches: of the first up to
+    # the width that follows, where padding would cost the most, and of the second beyond.
+    narrow_step: int = 32
+    most_narrow: int = 320
     width_step: int = 64
-    least_width: int = 128
+    least_width: int = 96
     # A longer line is read in pieces of at most this.
     most_width: int = 1280
 
@@ -69,6 +72,8 @@ class Character:
     confidence: float
     # Its middle, in pixels of the crop.
     x: float
+    # How likely a space stands between it and the next, 0 to 1.
+    space_after: float = 0.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,7 +127,8 @@ def _around(page: Page, corners: Quad) -> tuple[Page, NDArray[np.float32]]:
     left, top = np.floor(corners.min(axis=0)).astype(int).clip(0) - 2
     right, bottom = np.ceil(corners.max(axis=0)).astype(int) + 3
     left, top = max(0, left), max(0, top)
-    return page[top:bottom, left:right], np.array([left, top], np.float32)
+    # A page that was turned is a view that OpenCV does not take.
+    return np.ascontiguousarray(page[top:bottom, left:right]), np.array([left, top], np.float32)
 
 
 def pieces_of(crop: Crop, settings: RecognitionSettings) -> list[Piece]:
@@ -140,7 +146,8 @@ def pieces_of(crop: Crop, settings: RecognitionSettings) -> list[Piece]:
 
 def bucket_width(width: int, settings: RecognitionSettings) -> int:
     """The padded width of a line."""
-    return max(settings.least_width, -(-width // settings.width_step) * settings.width_step)
+    step = settings.narrow_step if width <= settings.most_narrow else settings.width_step
+    return max(settings.least_width, -(-width // step) * step)
 
 
 def recognizer_input(images: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.float32]:
@@ -156,13 +163,19 @@ def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: 
     """The characters in the answer [steps, classes] for one line that was padded to `width`. `characters`: by class, the blank first."""
     classes = likelihood.argmax(axis=1)
     confidences = likelihood[np.arange(len(classes)), classes]
+    spaces = likelihood[:, -1]
     step_width = width / len(classes)
     starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
     ends = np.r_[starts[1:], len(classes)]
-    found = []
-    for start, end in zip(starts.tolist(), ends.tolist(), strict=True):
-        if classes[start] == 0:
-            continue
-        confidence = float(confidences[start:end].max())
-        found.append(Character(text=characters[classes[start]], confidence=min(1.0, confidence), x=(start + end) / 2 * step_width))
-    return found
+    seen = classes[starts] != 0
+    starts, ends = starts[seen], ends[seen]
+    next_starts = np.append(starts, len(classes))[1:]
+    return [
+        Character(
+            text=characters[classes[start]],
+            confidence=min(1.0, float(confidences[start:end].max())),
+            x=(start + end) / 2 * step_width,
+            space_after=float(spaces[end:next_start].max(initial=0.0)),
+        )
+        for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)
+    ]

@@ -1,36 +1,29 @@
-"""Text of one page: detect, cut out lines, recognise them in shared batches, order them."""
+"""Text of one page: detect, find which way up the page is, recognise its lines in shared batches, order them."""
 
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
-from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
-from inference_server.errors import ConfigurationError
-from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
+from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
 from inference_server.tasks.documents.layout import Fragment, reading_order
-from inference_server.tasks.documents.recognition import (
-    Character,
-    Crop,
-    Piece,
-    RecognitionSettings,
-    bucket_width,
-    crops_of,
-    decode,
-    pieces_of,
-    recognizer_input,
-)
+from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
+from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
+from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.values import Line, Page, Quad
 from inference_server.tasks.documents.words import words_of
 
 # What is read with less confidence is not text.
 _LEAST_CONFIDENCE = 0.5
+# Lines that tell which way up a page is, and their length in heights beyond which they tell no more.
+_TRIAL_LINES = 6
+_TRIAL_RATIO = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,18 +40,12 @@ class TextModels:
 class Reading:
     """What was read on a page."""
 
+    # Coordinates are of the page as it came.
     lines: tuple[Line, ...]
+    # The clockwise turn after which the text stands upright: 0, 90, 180 or 270.
+    rotation_degrees: int
     # The models that ran, as name:version@engine:precision.
     models: tuple[str, ...]
-
-
-@dataclass(frozen=True, kw_only=True)
-class _Candidate:
-    """One way to read a quad."""
-
-    quad: Quad
-    crop: Crop
-    pieces: tuple[Piece, ...]
 
 
 class TextReader:
@@ -66,118 +53,64 @@ class TextReader:
 
     def __init__(self, inference: Inference, models: TextModels, detection: DetectionSettings, recognition: RecognitionSettings) -> None:
         self._inference = inference
-        self._models = models
+        self._detector = models.detector
         self._detection = detection
-        self._recognition = recognition
-        # By version of the recogniser.
-        self._characters: dict[str, tuple[str, ...]] = {}
+        self._lines = LineReader(inference, models.models, models.recognizer, recognition)
 
     async def read(self, page: Page, caller: Caller) -> Reading:
         """The lines of a page, in reading order. Raises what `Inference.infer` raises, and `ConfigurationError`."""
         used: dict[str, None] = {}
         quads = await self._detect(page, caller, used)
-        fragments = await self._recognize(page, quads, caller, used) if quads else []
-        lines = await asyncio.to_thread(reading_order, fragments)
-        return Reading(lines=lines, models=tuple(used))
+        turn, found = await self._recognize(page, quads, caller, used)
+        lines = await asyncio.to_thread(_lines, turn, found)
+        return Reading(lines=lines, rotation_degrees=turn.degrees, models=tuple(used))
 
     async def _detect(self, page: Page, caller: Caller, used: dict[str, None]) -> list[Quad]:
         source = await asyncio.to_thread(detector_input, page, self._detection)
-        facts = builtin_facts(self._inference, self._models.detector)
+        facts = builtin_facts(self._inference, self._detector)
         response = await self._inference.infer(
-            InferenceRequest(model=self._models.detector, inputs={facts.inputs[0].name: source.tensor}, caller=caller)
+            InferenceRequest(model=self._detector, inputs={facts.inputs[0].name: source.tensor}, caller=caller)
         )
-        used[_told(response)] = None
+        used[told(response)] = None
         likelihood = np.asarray(response.outputs[facts.outputs[0].name], np.float32)
         return await asyncio.to_thread(text_quads, likelihood[0, 0], source, self._detection)
 
-    async def _recognize(self, page: Page, quads: Sequence[Quad], caller: Caller, used: dict[str, None]) -> list[Fragment]:
-        candidates = await asyncio.to_thread(_candidates, page, quads, self._recognition)
-        pieces = [piece for candidate in candidates for piece in candidate.pieces]
-        buckets: dict[int, list[Piece]] = defaultdict(list)
-        for piece in pieces:
-            buckets[bucket_width(piece.width, self._recognition)].append(piece)
-        rows = max(1, builtin_facts(self._inference, self._models.recognizer).max_batch_size)
-        batches = [(width, some) for width, bucket in sorted(buckets.items()) for some in _chunks(bucket, rows)]
-        answers = await _gather(self._batch(width, some, caller, used) for width, some in batches)
-        read = {
-            id(piece): found for (_, some), answer in zip(batches, answers, strict=True) for piece, found in zip(some, answer, strict=True)
-        }
-        return await asyncio.to_thread(_fragments, candidates, read)
+    async def _recognize(self, page: Page, quads: Sequence[Quad], caller: Caller, used: dict[str, None]) -> tuple[Turn, list[ReadQuad]]:
+        """Read a few lines to find the page's turn, then the rest in it."""
 
-    async def _batch(self, width: int, pieces: Sequence[Piece], caller: Caller, used: dict[str, None]) -> list[list[Character]]:
-        facts = builtin_facts(self._inference, self._models.recognizer)
-        tensor = await asyncio.to_thread(recognizer_input, [piece.image for piece in pieces], width)
-        response = await self._inference.infer(
-            InferenceRequest(model=self._models.recognizer, inputs={facts.inputs[0].name: tensor}, caller=caller)
-        )
-        used[_told(response)] = None
-        likelihood = np.asarray(response.outputs[facts.outputs[0].name])
-        characters = await self._characters_of(response.version, likelihood.shape[-1])
-        return await asyncio.to_thread(lambda: [decode(row, characters, width) for row in likelihood])
+        async def read(turn: Turn, some: Sequence[int]) -> list[ReadQuad]:
+            return await self._lines.read(turn.page(page), [turn.quad(quads[index]) for index in some], caller, used)
 
-    async def _characters_of(self, version: str, classes: int) -> tuple[str, ...]:
-        if version not in self._characters:
-            path = self._models.models / self._models.recognizer / version / "characters.txt"
-            characters = await asyncio.to_thread(_read_characters, path)
-            if len(characters) != classes:
-                raise ConfigurationError(
-                    f"{path} has {len(characters) - 2} characters; the model has {classes} classes, of which 2 are blank and space. "
-                    "Run `inference-server models build`."
-                )
-            self._characters[version] = characters
-        return self._characters[version]
+        as_it_came = Turn(quarters=0, height=page.shape[0], width=page.shape[1])
+        turn = replace(as_it_came, quarters=int(lies_on_side(quads)))
+        some = telling([turn.quad(quad) for quad in quads], _TRIAL_LINES, _TRIAL_RATIO)
+        found = await read(turn, some)
+        if not is_sure(_trials(found)):
+            other = await read(turn.reversed(), some)
+            if is_better(_trials(other), _trials(found)):
+                turn, found = turn.reversed(), other
+            elif turn != as_it_came and not is_better(_trials(found), _trials(other)):
+                # Read badly both ways, it does not lie on its side.
+                turn, some, found = as_it_came, [], []
+        rest = sorted(set(range(len(quads))) - set(some))
+        return turn, found + await read(turn, rest)
 
 
-def _candidates(page: Page, quads: Sequence[Quad], settings: RecognitionSettings) -> list[_Candidate]:
-    return [_Candidate(quad=quad, crop=crop, pieces=tuple(pieces_of(crop, settings))) for quad in quads for crop in crops_of(page, quad)]
+def _trials(found: Sequence[ReadQuad]) -> list[Trial]:
+    return [Trial(characters=len(quad.characters), confidence=quad.confidence) for quad in found]
 
 
-def _fragments(candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[Fragment]:
-    """Of each quad the reading that is surest, where it is sure enough to be text."""
-    best: dict[int, tuple[float, _Candidate, list[Character]]] = {}
-    for candidate in candidates:
-        characters = _joined(candidate.pieces, read)
-        confidence = float(np.mean([character.confidence for character in characters])) if characters else 0.0
-        if confidence >= max(_LEAST_CONFIDENCE, best[id(candidate.quad)][0] if id(candidate.quad) in best else 0.0):
-            best[id(candidate.quad)] = (confidence, candidate, characters)
-    fragments = [Fragment(quad=found.quad, words=tuple(words_of(characters, found.crop))) for _, found, characters in best.values()]
-    return [fragment for fragment in fragments if fragment.words]
+def _lines(turn: Turn, found: Sequence[ReadQuad]) -> tuple[Line, ...]:
+    """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
+    fragments = [
+        Fragment(quad=quad.quad, words=tuple(words_of(quad.characters, quad.crop)))
+        for quad in found
+        if quad.confidence >= _LEAST_CONFIDENCE
+    ]
+    lines = reading_order([fragment for fragment in fragments if fragment.words])
+    return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
 
 
-def _joined(pieces: Sequence[Piece], read: Mapping[int, list[Character]]) -> list[Character]:
-    characters: list[Character] = []
-    for piece in pieces:
-        if piece.after_space:
-            characters.append(Character(text=" ", confidence=1.0, x=piece.offset))
-        characters += [replace(character, x=character.x + piece.offset) for character in read[id(piece)]]
-    return characters
-
-
-def _read_characters(path: Path) -> tuple[str, ...]:
-    try:
-        # Only line feeds end a line here: other separators are characters of the list.
-        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path} is missing: the recogniser's characters. Run `inference-server models build`.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__}); expected one character a line in UTF-8.") from error
-    return ("", *lines, " ")
-
-
-def _told(response: InferenceResponse) -> str:
-    return f"{response.model}:{response.version}@{response.engine}"
-
-
-def _chunks(pieces: Sequence[Piece], rows: int) -> list[Sequence[Piece]]:
-    return [pieces[start : start + rows] for start in range(0, len(pieces), rows)]
-
-
-async def _gather(work: Iterable[Coroutine[None, None, list[list[Character]]]]) -> list[list[list[Character]]]:
-    """Await all; when one fails or the caller is cancelled, none goes on."""
-    tasks = [asyncio.ensure_future(each) for each in work]
-    try:
-        return await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
+def _back(line: Line, turn: Turn) -> Line:
+    words = tuple(replace(word, polygon=turn.back(word.polygon)) for word in line.words)
+    return replace(line, polygon=turn.back(line.polygon), words=words)

@@ -119,11 +119,13 @@ class PageResult:
     page_number: int
     # Pages of the document in all, asked for or not.
     page_count: int
-    # Of the upright page image, in pixels; 0 when the page could not be read.
+    # Of the page image, turned as the file says and no further, in pixels; 0 when the page could not be read.
     width: int
     height: int
-    # In reading order.
+    # In reading order. Coordinates are of the page as it came, whatever its rotation.
     lines: tuple[Line, ...] = ()
+    # The clockwise turn after which the text stands upright, as told by the text: 0, 90, 180 or 270.
+    rotation_degrees: int = 0
     # Why the page could not be read; empty when it was.
     error: str = ""
     # Where the text was taken from; None when the page could not be read.

@@ -18,6 +18,9 @@ from inference_server.tasks.documents.values import Word
 _SPACE_BY_HEIGHT = 0.6
 # ...and this many times the gap that is usual within words of this line.
 _SPACE_BY_USUAL = 3.0
+# Where the recogniser thought of a space, though not first, with this likelihood, a gap is one when it is so many times the usual.
+_SPACE_LIKELY = 0.15
+_SPACE_BY_USUAL_LIKELY = 1.3
 # Nothing is put after the first or before the second: in fonts of one width they stand far from their word.
 _OPENING, _CLOSING = frozenset("([{<«\"'-/@#$"), frozenset(".,;:!?)]}>»\"'-/%")
 # Scripts that are written without spaces.
@@ -46,10 +49,9 @@ def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
     columns = np.asarray(ink.any(axis=0))
     height = ink_height(ink)
     gaps = [_gap(columns, before.x, after.x) for before, after in itertools.pairwise(visible)]
+    usual = max(float(np.median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
     breaks = [
-        index
-        for index, gap in enumerate(gaps)
-        if spaced[index] or _is_missed_space(gap, gaps, spaced, height, visible[index].text, visible[index + 1].text)
+        index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
     ]
     starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
     words = []
@@ -79,11 +81,15 @@ def _spaced_after(characters: Sequence[Character]) -> list[bool]:
     return spaced
 
 
-def _is_missed_space(gap: _Gap, gaps: Sequence[_Gap], spaced: Sequence[bool], height: int, before: str, after: str) -> bool:
-    if gap.width < _SPACE_BY_HEIGHT * height or before in _OPENING or after in _CLOSING or _is_spaceless(before) or _is_spaceless(after):
+def _is_missed_space(gap: _Gap, usual: float, height: int, before: Character, after: Character) -> bool:
+    """`usual`: the width that gaps within words of this line have, in pixels."""
+    if _is_spaceless(before.text) or _is_spaceless(after.text):
         return False
-    within = [other.width for index, other in enumerate(gaps) if not spaced[index]]
-    return gap.width >= _SPACE_BY_USUAL * max(float(np.median(within)), 1.0)
+    if before.space_after >= _SPACE_LIKELY and gap.width >= _SPACE_BY_USUAL_LIKELY * usual:
+        return not (before.text in ",." and after.text.isdecimal())
+    if before.text in _OPENING or after.text in _CLOSING:
+        return False
+    return gap.width >= _SPACE_BY_HEIGHT * height and gap.width >= _SPACE_BY_USUAL * usual
 
 
 def _is_spaceless(letter: str) -> bool:

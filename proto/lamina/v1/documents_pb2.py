@@ -24,19 +24,19 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lamina/v1/documents.proto\x12\tlamina.v1\"\xf5\x01\n\x18RecognizeDocumentRequest\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x64ocument_uri\x18\x02 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64pi\x18\x04 \x01(\x05\x12\x10\n\x08password\x18\x05 \x01(\t\x12\r\n\x05pages\x18\x06 \x03(\x05\x12\x10\n\x08priority\x18\x07 \x01(\r\x12&\n\ttext_mode\x18\x08 \x01(\x0e\x32\x13.lamina.v1.TextMode\x12(\n\x07\x66ormats\x18\t \x03(\x0e\x32\x17.lamina.v1.OutputFormatB\x08\n\x06source\"\xa7\x01\n\x19RecognizeDocumentResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x17.lamina.v1.DocumentPageH\x00\x12-\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.lamina.v1.DocumentSummaryH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.lamina.v1.DocumentChunkH\x00\x42\x07\n\x05\x65vent\"l\n\rDocumentChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"\x91\x02\n\x0c\x44ocumentPage\x12\x13\n\x0bpage_number\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\"\n\x05lines\x18\x04 \x03(\x0b\x32\x13.lamina.v1.TextLine\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x12\n\npage_count\x18\x07 \x01(\x05\x12*\n\x0btext_source\x18\n \x01(\x0e\x32\x15.lamina.v1.TextSource\x12\'\n\x07quality\x18\x0b \x01(\x0b\x32\x16.lamina.v1.PageQuality\x12#\n\x06\x66ields\x18\x0c \x03(\x0b\x32\x13.lamina.v1.KeyField\"_\n\x08KeyField\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12!\n\x07polygon\x18\x04 \x03(\x0b\x32\x10.lamina.v1.Point\"i\n\x0bPageQuality\x12\x16\n\tsharpness\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05glare\x18\x02 \x01(\x02\x12\x13\n\x0btext_height\x18\x03 \x01(\x02\x12\x10\n\x08\x63ontrast\x18\x04 \x01(\x02\x42\x0c\n\n_sharpness\"o\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x1e\n\x05words\x18\x04 \x03(\x0b\x32\x0f.lamina.v1.Word\"K\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\x92\x01\n\x0f\x44ocumentSummary\x12\x12\n\npage_count\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x61iled_pages\x18\x02 \x01(\x05\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x18\n\x10\x64uration_seconds\x18\x06 \x01(\x01*a\n\x08TextMode\x12\x19\n\x15TEXT_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rTEXT_MODE_OCR\x10\x01\x12\x13\n\x0fTEXT_MODE_LAYER\x10\x02\x12\x12\n\x0eTEXT_MODE_AUTO\x10\x03*\xc6\x01\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTPUT_FORMAT_JSON\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_TEXT\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_HOCR\x10\x03\x12\x16\n\x12OUTPUT_FORMAT_ALTO\x10\x04\x12 \n\x1cOUTPUT_FORMAT_SEARCHABLE_PDF\x10\x05\x12\x15\n\x11OUTPUT_FORMAT_TSV\x10\x06*U\n\nTextSource\x12\x1b\n\x17TEXT_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_SOURCE_OCR\x10\x01\x12\x15\n\x11TEXT_SOURCE_LAYER\x10\x02\x32s\n\x0f\x44ocumentService\x12`\n\x11RecognizeDocument\x12#.lamina.v1.RecognizeDocumentRequest\x1a$.lamina.v1.RecognizeDocumentResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lamina/v1/documents.proto\x12\tlamina.v1\"\xf5\x01\n\x18RecognizeDocumentRequest\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x64ocument_uri\x18\x02 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64pi\x18\x04 \x01(\x05\x12\x10\n\x08password\x18\x05 \x01(\t\x12\r\n\x05pages\x18\x06 \x03(\x05\x12\x10\n\x08priority\x18\x07 \x01(\r\x12&\n\ttext_mode\x18\x08 \x01(\x0e\x32\x13.lamina.v1.TextMode\x12(\n\x07\x66ormats\x18\t \x03(\x0e\x32\x17.lamina.v1.OutputFormatB\x08\n\x06source\"\xa7\x01\n\x19RecognizeDocumentResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x17.lamina.v1.DocumentPageH\x00\x12-\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.lamina.v1.DocumentSummaryH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.lamina.v1.DocumentChunkH\x00\x42\x07\n\x05\x65vent\"l\n\rDocumentChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"\xab\x02\n\x0c\x44ocumentPage\x12\x13\n\x0bpage_number\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\"\n\x05lines\x18\x04 \x03(\x0b\x32\x13.lamina.v1.TextLine\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x12\n\npage_count\x18\x07 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\x05\x12*\n\x0btext_source\x18\n \x01(\x0e\x32\x15.lamina.v1.TextSource\x12\'\n\x07quality\x18\x0b \x01(\x0b\x32\x16.lamina.v1.PageQuality\x12#\n\x06\x66ields\x18\x0c \x03(\x0b\x32\x13.lamina.v1.KeyField\"_\n\x08KeyField\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12!\n\x07polygon\x18\x04 \x03(\x0b\x32\x10.lamina.v1.Point\"i\n\x0bPageQuality\x12\x16\n\tsharpness\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05glare\x18\x02 \x01(\x02\x12\x13\n\x0btext_height\x18\x03 \x01(\x02\x12\x10\n\x08\x63ontrast\x18\x04 \x01(\x02\x42\x0c\n\n_sharpness\"o\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x1e\n\x05words\x18\x04 \x03(\x0b\x32\x0f.lamina.v1.Word\"K\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\x92\x01\n\x0f\x44ocumentSummary\x12\x12\n\npage_count\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x61iled_pages\x18\x02 \x01(\x05\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x18\n\x10\x64uration_seconds\x18\x06 \x01(\x01*a\n\x08TextMode\x12\x19\n\x15TEXT_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rTEXT_MODE_OCR\x10\x01\x12\x13\n\x0fTEXT_MODE_LAYER\x10\x02\x12\x12\n\x0eTEXT_MODE_AUTO\x10\x03*\xc6\x01\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTPUT_FORMAT_JSON\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_TEXT\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_HOCR\x10\x03\x12\x16\n\x12OUTPUT_FORMAT_ALTO\x10\x04\x12 \n\x1cOUTPUT_FORMAT_SEARCHABLE_PDF\x10\x05\x12\x15\n\x11OUTPUT_FORMAT_TSV\x10\x06*U\n\nTextSource\x12\x1b\n\x17TEXT_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_SOURCE_OCR\x10\x01\x12\x15\n\x11TEXT_SOURCE_LAYER\x10\x02\x32s\n\x0f\x44ocumentService\x12`\n\x11RecognizeDocument\x12#.lamina.v1.RecognizeDocumentRequest\x1a$.lamina.v1.RecognizeDocumentResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.v1.documents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TEXTMODE']._serialized_start=1418
-  _globals['_TEXTMODE']._serialized_end=1515
-  _globals['_OUTPUTFORMAT']._serialized_start=1518
-  _globals['_OUTPUTFORMAT']._serialized_end=1716
-  _globals['_TEXTSOURCE']._serialized_start=1718
-  _globals['_TEXTSOURCE']._serialized_end=1803
+  _globals['_TEXTMODE']._serialized_start=1444
+  _globals['_TEXTMODE']._serialized_end=1541
+  _globals['_OUTPUTFORMAT']._serialized_start=1544
+  _globals['_OUTPUTFORMAT']._serialized_end=1742
+  _globals['_TEXTSOURCE']._serialized_start=1744
+  _globals['_TEXTSOURCE']._serialized_end=1829
   _globals['_RECOGNIZEDOCUMENTREQUEST']._serialized_start=41
   _globals['_RECOGNIZEDOCUMENTREQUEST']._serialized_end=286
   _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_start=289
@@ -44,19 +44,19 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_DOCUMENTCHUNK']._serialized_start=458
   _globals['_DOCUMENTCHUNK']._serialized_end=566
   _globals['_DOCUMENTPAGE']._serialized_start=569
-  _globals['_DOCUMENTPAGE']._serialized_end=842
-  _globals['_KEYFIELD']._serialized_start=844
-  _globals['_KEYFIELD']._serialized_end=939
-  _globals['_PAGEQUALITY']._serialized_start=941
-  _globals['_PAGEQUALITY']._serialized_end=1046
-  _globals['_TEXTLINE']._serialized_start=1048
-  _globals['_TEXTLINE']._serialized_end=1159
-  _globals['_WORD']._serialized_start=1161
-  _globals['_WORD']._serialized_end=1236
-  _globals['_POINT']._serialized_start=1238
-  _globals['_POINT']._serialized_end=1267
-  _globals['_DOCUMENTSUMMARY']._serialized_start=1270
-  _globals['_DOCUMENTSUMMARY']._serialized_end=1416
-  _globals['_DOCUMENTSERVICE']._serialized_start=1805
-  _globals['_DOCUMENTSERVICE']._serialized_end=1920
+  _globals['_DOCUMENTPAGE']._serialized_end=868
+  _globals['_KEYFIELD']._serialized_start=870
+  _globals['_KEYFIELD']._serialized_end=965
+  _globals['_PAGEQUALITY']._serialized_start=967
+  _globals['_PAGEQUALITY']._serialized_end=1072
+  _globals['_TEXTLINE']._serialized_start=1074
+  _globals['_TEXTLINE']._serialized_end=1185
+  _globals['_WORD']._serialized_start=1187
+  _globals['_WORD']._serialized_end=1262
+  _globals['_POINT']._serialized_start=1264
+  _globals['_POINT']._serialized_end=1293
+  _globals['_DOCUMENTSUMMARY']._serialized_start=1296
+  _globals['_DOCUMENTSUMMARY']._serialized_end=1442
+  _globals['_DOCUMENTSERVICE']._serialized_start=1831
+  _globals['_DOCUMENTSERVICE']._serialized_end=1946
 # @@protoc_insertion_point(module_scope)

@@ -264,13 +264,14 @@ class DocumentPage(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     ERROR_FIELD_NUMBER: _builtins.int
     PAGE_COUNT_FIELD_NUMBER: _builtins.int
+    ROTATION_DEGREES_FIELD_NUMBER: _builtins.int
     TEXT_SOURCE_FIELD_NUMBER: _builtins.int
     QUALITY_FIELD_NUMBER: _builtins.int
     FIELDS_FIELD_NUMBER: _builtins.int
     page_number: _builtins.int
     """From 1."""
     width: _builtins.int
-    """Width of the page image, in pixels. All coordinates are in these pixels, from the top left."""
+    """Width of the page image, turned as the file says (EXIF, PDF) and no further, in pixels. All coordinates are in these pixels, from its top left."""
     height: _builtins.int
     """Height of the page image, in pixels."""
     text: _builtins.str
@@ -279,6 +280,10 @@ class DocumentPage(_message.Message):
     """Set when this page could not be read; the others are unharmed."""
     page_count: _builtins.int
     """Pages of the document in all, asked for or not."""
+    rotation_degrees: _builtins.int
+    """The clockwise turn of the page image after which its text stands upright, found by the text itself: 0, 90, 180 or 270.
+    Lines are in the reading order of the upright page; coordinates are not turned.
+    """
     text_source: Global___TextSource.ValueType
     """Where the text was taken from."""
     @_builtins.property
@@ -303,13 +308,14 @@ class DocumentPage(_message.Message):
         text: _builtins.str = ...,
         error: _builtins.str = ...,
         page_count: _builtins.int = ...,
+        rotation_degrees: _builtins.int = ...,
         text_source: Global___TextSource.ValueType = ...,
         quality: Global___PageQuality | None = ...,
         fields: _abc.Iterable[Global___KeyField] | None = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["quality", b"quality"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "fields", b"fields", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "quality", b"quality", "text", b"text", "text_source", b"text_source", "width", b"width"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["error", b"error", "fields", b"fields", "height", b"height", "lines", b"lines", "page_count", b"page_count", "page_number", b"page_number", "quality", b"quality", "rotation_degrees", b"rotation_degrees", "text", b"text", "text_source", b"text_source", "width", b"width"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

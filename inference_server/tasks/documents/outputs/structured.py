@@ -38,6 +38,7 @@ def _page(page: PageResult) -> dict[str, Any]:
         "page_number": page.page_number,
         "width": page.width,
         "height": page.height,
+        "rotation_degrees": page.rotation_degrees,
         "text": page.text,
         "text_source": page.source,
         "lines": [{**_piece(line), "words": [_piece(word) for word in line.words]} for line in page.lines],

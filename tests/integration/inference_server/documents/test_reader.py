@@ -14,6 +14,7 @@ from inference_server.errors import AccessDenied, ConfigurationError, InvalidDoc
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
+from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
 from tests.support.direct_inference import DirectInference, RecordedInference
@@ -87,6 +88,28 @@ async def test_a_photograph_that_lies_on_its_side_is_read_upright(reader: Docume
     ((page,), summary) = await read(reader, DocumentRequest(content=image_file(turned, "JPEG", exif=exif, quality=90)))
     assert (LAB_REPORT_TEXT[1], 834, 556) == (page.text, page.width, page.height)
     assert "image/jpeg" == summary.media_type
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+async def test_a_page_that_came_turned_is_read_upright_and_its_turn_told(reader: DocumentReader, quarters: int) -> None:
+    upright = images_of(lab_report_pdf())[0]
+    turned = upright.rotate(90 * quarters, expand=True)
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(turned, "PNG")))
+    assert (LAB_REPORT_TEXT[0], 90 * quarters, turned.size) == (page.text, page.rotation_degrees, (page.width, page.height))
+    # Words lie on the page as it came, and begin where their text begins.
+    turn = Turn(quarters=quarters, height=turned.height, width=turned.width)
+    ink = np.asarray(upright.convert("L")) < 128
+    for word in (word for line in page.lines for word in line.words):
+        there = turn.quad(word.polygon)
+        (left, top), (right, bottom) = there.min(axis=0).astype(int), there.max(axis=0).astype(int)
+        assert ink[top : bottom + 1, left : right + 1].any()
+        assert 1.5 > np.abs(turn.back(there)[0] - word.polygon[0]).max()
+
+
+async def test_a_page_with_a_few_lines_stays_as_it_came(reader: DocumentReader) -> None:
+    image = images_of(pdf([[Text(text="OK 69", x=15, y=40, size=14)]], size=(150, 80)))[0]
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(image, "PNG")))
+    assert (0, "OK 69") == (page.rotation_degrees, page.text)
 
 
 async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> None:
@@ -190,7 +213,7 @@ async def test_lines_of_one_width_share_a_call_within_the_models_batch(inference
     detector, *lines = shapes
     assert [0, 0, 12] == [detector[2] % 32, detector[3] % 32, sum(shape[0] for shape in lines)]
     assert len(lines) < 6
-    assert {(3, 48, 0)} == {(*shape[1:3], shape[3] % 64) for shape in lines}
+    assert {(3, 48, 0)} == {(*shape[1:3], shape[3] % 32) for shape in lines}
 
 
 async def test_a_document_is_read_from_an_allowed_root(reader: DocumentReader, documents: Path) -> None:

@@ -31,6 +31,34 @@ def test_pages_of_nearly_one_size_have_one_shape() -> None:
     assert 1 == len(shapes)
 
 
+def page_of_letters(height: int, count: int = 300) -> np.ndarray:
+    page = np.full((2000, 1500, 3), 255, np.uint8)
+    for index in range(count):
+        left, top = 20 + 50 * (index % 28), 20 + 100 * (index // 28)
+        page[top : top + height, left : left + max(2, height // 2)] = 0
+    return page
+
+
+@pytest.mark.parametrize(
+    ("height", "short_side"),
+    # Letters that are high enough at 736 pixels, at a size between, and at none that is allowed.
+    [(40, 736), (12, 1000), (6, 1440)],
+)
+def test_a_page_is_scaled_down_as_far_as_its_letters_allow(height: int, short_side: int) -> None:
+    for page in (page_of_letters(height), 255 - page_of_letters(height)):
+        assert short_side == pytest.approx(detector_input(page, SETTINGS).extent[1], rel=0.12)
+
+
+def test_a_page_with_few_letters_keeps_its_size() -> None:
+    assert 1440 == detector_input(page_of_letters(40, count=10), SETTINGS).extent[1]
+
+
+def test_small_print_counts_beside_large_letters() -> None:
+    page = page_of_letters(40)
+    page[1000:] = page_of_letters(12)[20:1020]
+    assert 900 < detector_input(page, SETTINGS).extent[1]
+
+
 def test_pixels_are_given_from_minus_one_to_one_in_the_order_blue_green_red() -> None:
     page = np.zeros((768, 768, 3), np.uint8)
     page[:, :, 0] = 255

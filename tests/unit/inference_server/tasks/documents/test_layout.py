@@ -63,6 +63,29 @@ def test_three_columns_below_a_title_and_above_a_foot() -> None:
     assert expected == texts([title, *columns, foot])
 
 
+def test_a_side_bar_beside_longer_text_is_read_by_itself() -> None:
+    side, text = column("side", 50, 108, 5, width=170), column("text", 260, 100, 12, width=600)
+    expected = [*(f"side {index}" for index in range(5)), *(f"text {index}" for index in range(12))]
+    assert expected == texts([fragment("title", 50, 40, 810), *side, *text])[1:]
+
+
+def test_columns_under_each_of_two_headings_stay_with_their_heading() -> None:
+    parts = [
+        (
+            fragment(f"heading{part}", 50, 40 + 300 * part, 650),
+            column(f"left{part}", 50, 100 + 300 * part),
+            column(f"right{part}", 400, 100 + 300 * part),
+        )
+        for part in range(2)
+    ]
+    expected = [
+        line
+        for part in range(2)
+        for line in (f"heading{part}", *(f"{name}{part} {index}" for name in ("left", "right") for index in range(6)))
+    ]
+    assert expected == texts([item for heading, left, right in parts for item in (heading, *left, *right)])
+
+
 def test_rows_of_a_table_are_read_across() -> None:
     rows = [("Hemoglobin", "13.5", "g/dL", "12 - 16"), ("Leukosit", "7.2", "10^3/uL", "4 - 10"), ("Natrium", "140", "mmol/L", "135 - 145")]
     rows *= 3
@@ -70,7 +93,7 @@ def test_rows_of_a_table_are_read_across() -> None:
     assert [" ".join(row) for row in rows] == texts(cells)
 
 
-@pytest.mark.parametrize("degrees", [-3, 3])
+@pytest.mark.parametrize("degrees", [-15, -3, 3, 15])
 def test_a_page_that_is_askew_is_read_like_a_straight_one(degrees: float) -> None:
     fragments = column("left", 50, 100, 12) + column("right", 400, 100, 12)
     assert texts(fragments) == texts(turned(fragments, degrees))

@@ -67,7 +67,7 @@ def test_an_upright_quad_is_read_in_both_directions_and_a_short_one_also_as_a_le
     assert 3 == len(crops_of(page, quad(50, 50, 70, 90)))
 
 
-@pytest.mark.parametrize(("width", "bucket"), [(1, 128), (128, 128), (129, 192), (640, 640), (641, 704)])
+@pytest.mark.parametrize(("width", "bucket"), [(1, 96), (96, 96), (97, 128), (320, 320), (321, 384), (641, 704)])
 def test_widths_fall_into_buckets(width: int, bucket: int) -> None:
     assert bucket == bucket_width(width, SETTINGS)
 
@@ -105,3 +105,12 @@ def test_repeated_classes_count_once_and_blanks_part_equal_characters() -> None:
 
 def test_nothing_but_blanks_is_no_text() -> None:
     assert [] == decode(likelihood([0, 0, 0]), CHARACTERS, 30)
+
+
+def test_a_space_that_was_not_the_likeliest_is_told_with_the_character_before_it() -> None:
+    likelihood = np.zeros((5, 4), np.float32)
+    likelihood[[0, 1, 3, 4], [1, 0, 2, 0]] = 0.9
+    likelihood[[1, 2], 3] = (0.05, 0.4)
+    likelihood[2, 0] = 0.6
+    first, last = decode(likelihood, ("", "a", "b", " "), 40)
+    assert [0.4, 0.0] == pytest.approx([first.space_after, last.space_after])

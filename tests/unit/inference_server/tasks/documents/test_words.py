@@ -65,3 +65,25 @@ def test_white_text_on_black_is_parted_as_well() -> None:
 
 def test_only_spaces_are_no_words() -> None:
     assert [] == words_of(characters_of("  "), crop_of("  "))
+
+
+@pytest.mark.parametrize(
+    ("letters", "extra", "likely", "expected"),
+    [
+        ("abcdef", 6, 0.3, ["abc", "def"]),
+        ("abcdef", 6, 0.05, ["abcdef"]),
+        ("abcdef", 0, 0.3, ["abcdef"]),
+        ("70-100", 6, 0.3, ["70-", "100"]),
+        ("12,750", 6, 0.3, ["12,750"]),
+    ],
+)
+def test_a_space_that_was_thought_of_is_one_where_the_gap_is_wider_than_usual(
+    letters: str, extra: int, likely: float, expected: list[str]
+) -> None:
+    crop = crop_of(letters)
+    image = np.insert(crop.image, [3 * PITCH] * extra, 255, axis=1)
+    characters = [
+        Character(text=letter, confidence=1, x=(index + 0.5) * PITCH + extra * (index >= 3), space_after=likely if index == 2 else 0.0)
+        for index, letter in enumerate(letters)
+    ]
+    assert expected == [word.text for word in words_of(characters, Crop(image=image, to_page=np.eye(3)))]

@@ -1,0 +1,164 @@
+"""The text of quads of a page: cut out, read in batches of one width, and of several ways to read a quad the surest."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import defaultdict
+from collections.abc import Coroutine, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+
+from inference_server.errors import ConfigurationError
+from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
+from inference_server.tasks.builtin import builtin_facts
+from inference_server.tasks.documents.recognition import (
+    Character,
+    Crop,
+    Piece,
+    RecognitionSettings,
+    bucket_width,
+    crops_of,
+    decode,
+    pieces_of,
+    recognizer_input,
+)
+from inference_server.tasks.documents.values import Page, Quad
+
+
+@dataclass(frozen=True, kw_only=True)
+class ReadQuad:
+    """What was read in a quad."""
+
+    quad: Quad
+    crop: Crop
+    # From left to right, spaces included; x in pixels of the crop.
+    characters: tuple[Character, ...]
+    # Their mean, 0 to 1; 0 when there are none.
+    confidence: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Candidate:
+    """One way to read a quad."""
+
+    # Among the quads asked for.
+    position: int
+    crop: Crop
+    pieces: tuple[Piece, ...]
+
+
+class LineReader:
+    """Reads quads with a recogniser of the repository. `models`: the repository's folder, where its characters lie."""
+
+    def __init__(self, inference: Inference, models: Path, recognizer: str, settings: RecognitionSettings) -> None:
+        self._inference = inference
+        self._models = models
+        self._recognizer = recognizer
+        self._settings = settings
+        # By version of the recogniser.
+        self._characters: dict[str, tuple[str, ...]] = {}
+
+    async def read(self, page: Page, quads: Sequence[Quad], caller: Caller, used: dict[str, None]) -> list[ReadQuad]:
+        """Read each quad, in their order, in the surest way; those that cannot be cut out are left out.
+
+        `used` gets the models that ran. Raises what `Inference.infer` raises, and `ConfigurationError`.
+        """
+        if not quads:
+            return []
+        candidates = await asyncio.to_thread(_candidates, page, quads, self._settings)
+        pieces = [piece for candidate in candidates for piece in candidate.pieces]
+        buckets: dict[int, list[Piece]] = defaultdict(list)
+        for piece in pieces:
+            buckets[bucket_width(piece.width, self._settings)].append(piece)
+        rows = max(1, builtin_facts(self._inference, self._recognizer).max_batch_size)
+        batches = [(width, some) for width, bucket in sorted(buckets.items()) for some in _chunks(bucket, rows)]
+        answers = await _gather(self._batch(width, some, caller, used) for width, some in batches)
+        read = {
+            id(piece): found for (_, some), answer in zip(batches, answers, strict=True) for piece, found in zip(some, answer, strict=True)
+        }
+        return _surest(quads, candidates, read)
+
+    async def _batch(self, width: int, pieces: Sequence[Piece], caller: Caller, used: dict[str, None]) -> list[list[Character]]:
+        facts = builtin_facts(self._inference, self._recognizer)
+        tensor = await asyncio.to_thread(recognizer_input, [piece.image for piece in pieces], width)
+        response = await self._inference.infer(
+            InferenceRequest(model=self._recognizer, inputs={facts.inputs[0].name: tensor}, caller=caller)
+        )
+        used[told(response)] = None
+        likelihood = np.asarray(response.outputs[facts.outputs[0].name])
+        characters = await self._characters_of(response.version, likelihood.shape[-1])
+        return await asyncio.to_thread(lambda: [decode(row, characters, width) for row in likelihood])
+
+    async def _characters_of(self, version: str, classes: int) -> tuple[str, ...]:
+        if version not in self._characters:
+            path = self._models / self._recognizer / version / "characters.txt"
+            characters = await asyncio.to_thread(_read_characters, path)
+            if len(characters) != classes:
+                raise ConfigurationError(
+                    f"{path} has {len(characters) - 2} characters; the model has {classes} classes, of which 2 are blank and space. "
+                    "Run `inference-server models build`."
+                )
+            self._characters[version] = characters
+        return self._characters[version]
+
+
+def told(response: InferenceResponse) -> str:
+    """The model that answered, as name:version@engine:precision."""
+    return f"{response.model}:{response.version}@{response.engine}"
+
+
+def _candidates(page: Page, quads: Sequence[Quad], settings: RecognitionSettings) -> list[_Candidate]:
+    return [
+        _Candidate(position=position, crop=crop, pieces=tuple(pieces_of(crop, settings)))
+        for position, quad in enumerate(quads)
+        for crop in crops_of(page, quad)
+    ]
+
+
+def _surest(quads: Sequence[Quad], candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[ReadQuad]:
+    best: dict[int, ReadQuad] = {}
+    for candidate in candidates:
+        characters = tuple(_joined(candidate.pieces, read))
+        confidence = float(np.mean([character.confidence for character in characters])) if characters else 0.0
+        if candidate.position not in best or confidence >= best[candidate.position].confidence:
+            best[candidate.position] = ReadQuad(
+                quad=quads[candidate.position], crop=candidate.crop, characters=characters, confidence=confidence
+            )
+    return list(best.values())
+
+
+def _joined(pieces: Sequence[Piece], read: Mapping[int, list[Character]]) -> list[Character]:
+    characters: list[Character] = []
+    for piece in pieces:
+        if piece.after_space:
+            characters.append(Character(text=" ", confidence=1.0, x=piece.offset))
+        characters += [replace(character, x=character.x + piece.offset) for character in read[id(piece)]]
+    return characters
+
+
+def _read_characters(path: Path) -> tuple[str, ...]:
+    try:
+        # Only line feeds end a line here: other separators are characters of the list.
+        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
+    except FileNotFoundError as error:
+        raise ConfigurationError(f"{path} is missing: the recogniser's characters. Run `inference-server models build`.") from error
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__}); expected one character a line in UTF-8.") from error
+    return ("", *lines, " ")
+
+
+def _chunks(pieces: Sequence[Piece], rows: int) -> list[Sequence[Piece]]:
+    return [pieces[start : start + rows] for start in range(0, len(pieces), rows)]
+
+
+async def _gather(work: Iterable[Coroutine[None, None, list[list[Character]]]]) -> list[list[list[Character]]]:
+    """Await all; when one fails or the caller is cancelled, none goes on."""
+    tasks = [asyncio.ensure_future(each) for each in work]
+    try:
+        return await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,58 @@
+"""What happens to a page between the printer and the server: its resolution, turns, skew, blur, noise, fax and JPEG."""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+
+import numpy as np
+import pypdfium2
+from PIL import Image, ImageDraw, ImageFilter
+
+from tests.support.composed_pages import ComposedPage
+from tests.support.pdf import pdf
+
+
+@dataclass(frozen=True, kw_only=True)
+class Wear:
+    """How a page was scanned."""
+
+    dpi: int = 150
+    # Quarter turns clockwise from upright.
+    quarter_turns: int = 0
+    # Clockwise.
+    skew_degrees: float = 0.0
+    # Standard deviation of the blur, in pixels.
+    blur: float = 0.0
+    # Standard deviation of the noise, in grey levels of 255.
+    noise: float = 0.0
+    # Black and white only, as a fax.
+    is_fax: bool = False
+    # Quality of JPEG; 0 for none.
+    jpeg: int = 0
+
+
+def scanned(page: ComposedPage, wear: Wear, seed: int = 0) -> Image.Image:
+    """The page as a grey picture, in RGB."""
+    scale = wear.dpi / 72
+    document = pypdfium2.PdfDocument(pdf([page.texts], size=page.size))
+    image = document[0].render(scale=scale).to_pil().convert("L")
+    document.close()
+    draw = ImageDraw.Draw(image)
+    for rule in page.rules:
+        draw.line([scale * place for place in rule], fill=60, width=max(1, round(scale / 2)))
+    if wear.skew_degrees:
+        image = image.rotate(-wear.skew_degrees, expand=True, fillcolor=255, resample=Image.Resampling.BICUBIC)
+    if wear.blur:
+        image = image.filter(ImageFilter.GaussianBlur(wear.blur))
+    if wear.noise:
+        noise = np.random.default_rng(seed).normal(0, wear.noise, (image.height, image.width))
+        image = Image.fromarray((np.asarray(image, np.float32) + noise).clip(0, 255).astype(np.uint8))
+    if wear.is_fax:
+        image = image.point(lambda level: 255 if level > 150 else 0)
+    image = image.rotate(-90 * wear.quarter_turns, expand=True)
+    if wear.jpeg:
+        out = io.BytesIO()
+        image.save(out, "JPEG", quality=wear.jpeg)
+        image = Image.open(io.BytesIO(out.getvalue()))
+    return image.convert("RGB")
