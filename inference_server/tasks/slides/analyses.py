@@ -105,7 +105,7 @@ def _he_baseline(tile_size: int) -> Prepared:
     plan = he_baseline.plan_of(tile_size)
 
     async def begin(slide: Slide) -> TileAnalysis:
-        return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.cells)
+        return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.colours)
 
     return Prepared(plan=plan, settings={}, begin=begin)
 

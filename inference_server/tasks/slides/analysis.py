@@ -14,7 +14,7 @@ import structlog
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
-from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report
+from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report, thumbnails
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.events import EventStream, Pulse
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
@@ -150,10 +150,13 @@ class SlideAnalyzer:
 
     async def _contents(self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran) -> artifacts.Contents:
         slide, plan = run.slide, run.analysis.plan
+        picture = slide.thumbnail or await thumbnails.read(slide.regions, slide.grid)
+        # Nothing more is read, and what is to be written takes the room.
+        slide.regions.forget()
         findings = await asyncio.to_thread(run.analysis.findings)
         return artifacts.Contents(
             findings=findings,
-            picture=await artifacts.thumbnail(slide.regions, slide.grid, slide.cells, plan.cell),
+            picture=picture,
             report=_report(request, slide, plan, ran, findings),
             rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},

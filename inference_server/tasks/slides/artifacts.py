@@ -8,45 +8,17 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
 import structlog
-from PIL import Image
 
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
 from inference_server.tasks.slides import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
-from inference_server.tasks.slides.grid import Grid, coarser
-from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.tissue import scan
-from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels, SlideFacts
+from inference_server.tasks.slides.thumbnails import Thumbnail
+from inference_server.tasks.slides.values import ArtifactFacts, Chunk, SlideFacts
 
 _log = structlog.get_logger()
 CHUNK_BYTES = 256 * 1024
-_LARGEST_THUMBNAIL = 2048
-
-
-@dataclass(frozen=True, kw_only=True)
-class Thumbnail:
-    """A small picture of the slide."""
-
-    pixels: Pixels
-    # Level-0 pixels per pixel along x and y.
-    scale: tuple[float, float]
-    # Micrometres per pixel.
-    mpp: float
-
-
-async def thumbnail(regions: Regions, grid: Grid, cells: Pixels, cell: int) -> Thumbnail:
-    """At most 2048 px: from the tissue cells where they are fine enough, else read once more. `cell`: grid pixels per cell."""
-    factor = max(-(-max(grid.width, grid.height) // _LARGEST_THUMBNAIL), 1)
-    if factor < cell:
-        small = coarser(regions.facts, grid, factor)
-        return Thumbnail(pixels=await scan(regions, small), scale=(small.scale_x, small.scale_y), mpp=small.mpp_x)
-    times = -(-max(cells.shape[:2]) // _LARGEST_THUMBNAIL)
-    pixels = np.asarray(await asyncio.to_thread(Image.fromarray(cells).reduce, times))
-    whole = times * cell
-    return Thumbnail(pixels=pixels, scale=(grid.scale_x * whole, grid.scale_y * whole), mpp=grid.mpp_x * whole)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,7 +15,7 @@ from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
 from inference_server.tasks.slides.stains import Normaliser
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tile_model import TileModel, activated, colour_of, rectangle, sharpness_of, taken
-from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
+from inference_server.tasks.slides.tiling import Tile, places_of
 from inference_server.tasks.slides.values import Pixels
 
 # Where no class reaches its threshold.
@@ -56,7 +56,7 @@ class SlideClassification:
         self._normalise = normalise
         tissue = slide.tissue
         # Tissue of each tile, in mm².
-        self._tissue = cell_sums(tissue.mask * tissue.coverage * tissue.grid.cell_mm2, plan.tile_size // plan.cell)
+        self._tissue = tissue.areas(plan.tile_size // plan.cell)
         # Rows × columns × classes; NaN where there was no tile.
         self._probabilities = np.full((*self._tissue.shape, len(classifier.manifest.classes)), np.nan)
         self._sharpness = np.full(self._tissue.shape, np.nan, np.float32)

@@ -16,7 +16,7 @@ from inference_server.tasks.slides.spill import Spill
 from inference_server.tasks.slides.stains import Normaliser
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tile_model import TileModel, rectangle, sharpness_of
-from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
+from inference_server.tasks.slides.tiling import Tile, places_of
 from inference_server.tasks.slides.values import Pixels
 
 CLASSIFICATION = "Tile"
@@ -60,7 +60,7 @@ class SlideEmbedding:
         self._plan = plan
         self._normalise = normalise
         tissue = slide.tissue
-        self.tissue = cell_sums(tissue.mask * tissue.coverage * tissue.grid.cell_mm2, plan.tile_size // plan.cell)
+        self.tissue = tissue.areas(plan.tile_size // plan.cell)
         # The number of each tile among all, by row and column.
         self._numbers = np.full(self.tissue.shape, -1, np.int64)
         self._numbers[places_of(slide.tiles)] = np.arange(len(slide.tiles))

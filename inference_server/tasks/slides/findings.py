@@ -59,7 +59,7 @@ class Heat:
     """Values over the cells of a slide, for pictures."""
 
     # Rows × columns; NaN where there is nothing to show.
-    values: NDArray[np.float64]
+    values: NDArray[np.floating]
     # Level-0 pixels per cell along x and y.
     scale: tuple[float, float]
     # Value that takes the last colour; 0 takes the first.

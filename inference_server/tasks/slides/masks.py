@@ -2,26 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+# Rows of cells that are worked on at once: of what grows with a slide's area, next to nothing is held beside the result.
+_STRIPE_ROWS = 128
+
+
+def stripes(rows: int) -> Iterator[slice]:
+    """All rows, from the first to the last, some at a time."""
+    return (slice(start, min(start + _STRIPE_ROWS, rows)) for start in range(0, rows, _STRIPE_ROWS))
 
 
 def majority(mask: Mask, edge: int) -> Mask:
     """Each cell takes the majority of the `edge` × `edge` cells around it, which drops specks and closes pinholes."""
+    if not mask.any():
+        return mask
     # Past the edge a cell's own row or column goes on, so that what is cut by the edge keeps its border there.
-    counts = cv2.boxFilter(mask.astype(np.uint8), -1, (edge, edge), normalize=False, borderType=cv2.BORDER_REPLICATE)
+    counts = cv2.boxFilter(mask.view(np.uint8), -1, (edge, edge), normalize=False, borderType=cv2.BORDER_REPLICATE)
     found: Mask = counts > edge**2 // 2
     return found
 
 
 def grown(sure: Mask, likely: Mask, least_share: float = 0.0) -> Mask:
     """What is sure, and what is likely and hangs together with it: regions of which at least a share is sure."""
-    count, labels = cv2.connectedComponents((sure | likely).astype(np.uint8), connectivity=8)
-    surely = np.bincount(labels[sure], minlength=count)
-    kept = (surely > 0) & (surely >= least_share * np.bincount(labels.reshape(-1), minlength=count))
+    count, labels = cv2.connectedComponents((sure | likely).view(np.uint8), connectivity=8)
+    kept = np.zeros(count, np.bool_)
+    if least_share:
+        surely, cells = np.zeros(count, np.int64), np.zeros(count, np.int64)
+        for rows in stripes(len(labels)):
+            surely += np.bincount(labels[rows][sure[rows]], minlength=count)
+            cells += np.bincount(labels[rows].reshape(-1), minlength=count)
+        kept = (surely > 0) & (surely >= least_share * cells)
+    else:
+        kept[labels[sure]] = True
     kept[0] = False
-    found: Mask = kept[labels] | sure
+    found = sure.copy()
+    for rows in stripes(len(labels)):
+        found[rows] |= kept[labels[rows]]
     return found

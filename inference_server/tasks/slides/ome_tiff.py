@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Heat, LabelMap
+from inference_server.tasks.slides.masks import stripes
 
 MASK_FILE = "mask.ome.tiff"
 MEDIA_TYPE = "image/tiff"
@@ -63,7 +64,7 @@ class _Pyramid:
 def write_heat(path: Path, heat: Heat, placement: Placement) -> None:
     """The values of a heatmap as float32, NaN where there is none; blocks. A lower level has the means of four pixels."""
     first, origin, pixel = _aligned(heat.scale, placement)
-    levels = [heat.values[first[1] :, first[0] :].astype(np.float32)]
+    levels = [heat.values[first[1] :, first[0] :].astype(np.float32, copy=False)]
     while max(levels[-1].shape) > _EDGE and len(levels) < _MOST_LEVELS:
         levels.append(_halved(levels[-1]))
 
@@ -157,12 +158,17 @@ def _aligned(scale: tuple[float, float], placement: Placement) -> tuple[tuple[in
 
 def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
     """Means of what there is in each two by two."""
-    padded = np.pad(values, ((0, values.shape[0] % 2), (0, values.shape[1] % 2)), constant_values=np.nan).astype(np.float64)
-    blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
-    seen = np.isfinite(blocks)
-    counts = seen.sum(axis=(1, 3))
-    sums = np.where(seen, blocks, 0).sum(axis=(1, 3))
-    means: NDArray[np.float32] = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0).astype(np.float32)
+    means = np.full((-(-values.shape[0] // 2), -(-values.shape[1] // 2)), np.nan, np.float32)
+    for rows in stripes(len(values)):
+        stripe = values[rows]
+        if np.isfinite(stripe).any():
+            padded = np.pad(stripe, ((0, len(stripe) % 2), (0, stripe.shape[1] % 2)), constant_values=np.nan).astype(np.float64)
+            blocks = padded.reshape(padded.shape[0] // 2, 2, padded.shape[1] // 2, 2)
+            seen = np.isfinite(blocks)
+            counts, sums = seen.sum(axis=(1, 3)), np.where(seen, blocks, 0).sum(axis=(1, 3))
+            # As many rows as a stripe has are even but for the last.
+            into = means[rows.start // 2 : -(-rows.stop // 2)]
+            np.divide(sums, counts, out=into, where=counts > 0, casting="same_kind")
     return means
 
 

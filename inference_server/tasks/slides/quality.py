@@ -9,8 +9,8 @@ Lambert its density is twice that of one. Kothari 2013 (J Pathol Inform 4:22) te
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from inference_server.tasks.slides.densities import CellDensities, Densities
 from inference_server.tasks.slides.masks import Mask, grown, majority
 
 # Green ink: density in red over that in green, and least difference, in OD. Haematoxylin has 0.6 to 1.25.
@@ -31,29 +31,30 @@ _PEN_MAJORITY, _FOLD_MAJORITY = 5, 3
 # A fold is so many times as dense as the slide's median tissue, and at least so dense, in OD.
 FOLD_RATIO, FOLD_DENSITY = 2.0, 0.4
 
-Densities = NDArray[np.float32]
 
-
-def pen_marks(density: Densities) -> Mask:
-    """Cells with ink on them, on glass or on tissue. `density`: of R, G and B, [3, rows, columns], from the slide's own white."""
-    red, green, blue = density
-    mean, spread = density.mean(axis=0), density.max(axis=0) - density.min(axis=0)
+def ink(density: Densities) -> tuple[Mask, Mask]:
+    """Where cells have the colour of ink, surely, and like the faint border of a stroke."""
+    red, green, blue, mean, spread = density.red, density.green, density.blue, density.mean, density.spread
     cool = (red > _COOL_RATIO * green) & (red - green > _COOL_DIFFERENCE)
     azure = (red > _BLUE_DENSITY) & (red > _BLUE_RED * green) & (blue < _BLUE_BLUE * green)
     black = (mean > _BLACK_DENSITY) & (mean < _NO_LIGHT) & (spread < _BLACK_SPREAD * mean)
     scarlet = (green > _RED_DENSITY) & (red < _RED_RED * green) & (blue > _RED_BLUE * green)
-    sure = majority(cool | azure | black | scarlet, _PEN_MAJORITY)
-    if not sure.any():
-        return sure
     faint_black = (mean > _FAINT_BLACK_DENSITY) & (mean < _NO_LIGHT) & (spread < _FAINT_BLACK_SPREAD * mean)
-    return grown(sure, majority(((red > green) & (mean > _FAINT_COOL_DENSITY)) | faint_black, _PEN_MAJORITY), _LEAST_SURE)
+    return cool | azure | black | scarlet, ((red > green) & (mean > _FAINT_COOL_DENSITY)) | faint_black
 
 
-def folds(density: Densities, tissue: Mask) -> Mask:
+def pen_marks(surely: Mask, faintly: Mask) -> Mask:
+    """Cells with ink on them, on glass or on tissue, from where all cells have its colour as `ink` tells."""
+    sure = majority(surely, _PEN_MAJORITY)
+    return grown(sure, majority(faintly, _PEN_MAJORITY), _LEAST_SURE) if sure.any() else sure
+
+
+def folds(density: CellDensities, tissue: Mask) -> Mask:
     """Cells of tissue that lie in more than one layer."""
-    mean = density.mean(axis=0)
     if not tissue.any():
         return tissue
-    least = max(FOLD_RATIO * float(np.median(mean[tissue])), FOLD_DENSITY)
-    folded: Mask = majority(tissue & (mean > least), _FOLD_MAJORITY) & tissue
-    return folded
+    means = np.concatenate([each.where(tissue[rows]).mean for rows, each in density.stripes()])
+    dense = np.zeros_like(tissue)
+    dense[tissue] = means > max(FOLD_RATIO * float(np.median(means)), FOLD_DENSITY)
+    folded = majority(dense, _FOLD_MAJORITY)
+    return folded & tissue if folded.any() else folded

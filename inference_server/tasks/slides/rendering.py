@@ -43,10 +43,9 @@ _SMALL_PICTURE = 1024
 
 def heatmap(heat: Heat) -> bytes:
     """PNG with transparency, a whole number of pixels a cell, at most 2048 px along its longer side."""
-    colours, shown = _colours(heat)
-    opacity = np.where(shown, 255, 0).astype(np.uint8)
-    picture = Image.fromarray(np.dstack([colours, opacity]), "RGBA")
-    return _png(_fitted(picture))
+    colours, shown = _colours(heat, channels=4)
+    colours[shown, 3] = 255
+    return _png(_fitted(Image.fromarray(colours, "RGBA")))
 
 
 def overlay(
@@ -65,9 +64,14 @@ def overlay(
     return _png(picture)
 
 
+def reach_of(sigma: float) -> int:
+    """Cells on each side that a Gaussian mean takes in; σ in cells."""
+    return max(int(np.ceil(3 * sigma)), 1)
+
+
 def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     """Gaussian mean with zeros past the edges; σ in cells."""
-    reach = max(int(np.ceil(3 * sigma)), 1)
+    reach = reach_of(sigma)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
     kernel /= kernel.sum()
     result = values
@@ -79,21 +83,22 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     return result
 
 
-def _colours(heat: Heat) -> tuple[Pixels, NDArray[np.bool_]]:
+def _colours(heat: Heat, channels: int = 3) -> tuple[Pixels, NDArray[np.bool_]]:
+    """Colours, and where there are any; a fourth channel is 0."""
     shown = np.isfinite(heat.values)
     # Of most slides a small part is shown; the rest has the first colour.
-    colours = np.empty((*shown.shape, 3), np.uint8)
-    colours[:] = _INFERNO[0]
+    colours = np.empty((*shown.shape, channels), np.uint8)
+    colours[:] = (*_INFERNO[0], 0)[:channels]
     position = _share(heat, shown) * (len(_INFERNO) - 1)
     lower = np.minimum(position.astype(np.int64), len(_INFERNO) - 2)
     weight = (position - lower)[..., None]
-    colours[shown] = np.round(_INFERNO[lower] * (1 - weight) + _INFERNO[lower + 1] * weight).astype(np.uint8)
+    colours[shown, :3] = np.round(_INFERNO[lower] * (1 - weight) + _INFERNO[lower + 1] * weight).astype(np.uint8)
     return colours, shown
 
 
 def _share(heat: Heat, shown: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Where the values that are shown lie between the first colour and the last."""
-    share: NDArray[np.float64] = np.clip(heat.values[shown] / heat.top, 0, 1)
+    share: NDArray[np.float64] = np.clip(heat.values[shown].astype(np.float64) / heat.top, 0, 1)
     return share
 
 

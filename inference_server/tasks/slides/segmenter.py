@@ -142,7 +142,7 @@ class SlideSegmentation:
             measures=self._measures(),
             notes=(f"Classes are those of {FILE} beside the model, pixel by pixel, of tiles that have tissue.",),
             heat=Heat(
-                values=np.where(self._tissue.mask | (self._heat > 0), self._heat, np.nan).astype(np.float64),
+                values=np.where(self._tissue.mask | (self._heat > 0), self._heat, np.float32(np.nan)),
                 scale=(self._tissue.grid.scale_x, self._tissue.grid.scale_y),
                 top=1.0,
             ),

@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides import resolution, thumbnails
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.thumbnails import Thumbnail
 from inference_server.tasks.slides.tiling import Tile, tissue_tiles
 from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
 from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits
@@ -32,9 +34,11 @@ class Outline:
 class Slide(Outline):
     """A slide surveyed: where its tissue is, and which tiles will be analysed."""
 
-    # Mean colours of the tissue mask's cells.
-    cells: Pixels
     tissue: Tissue
+    # Mean colours of the tissue's cells in reading order, count × RGB.
+    colours: Pixels
+    # From the cells; None where they are too coarse for one.
+    thumbnail: Thumbnail | None
     tiles: Sequence[Tile]
     # The tiles by model call. A run that goes on from another has the same.
     batches: Sequence[tuple[Tile, ...]]
@@ -61,7 +65,7 @@ def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:
 
 
 async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_share: float) -> Slide:
-    """Find the tissue. `call_share`: most tiles of one call as a share of all; a call has at least one."""
+    """Find the tissue; the cells are not held. `call_share`: most tiles of one call as a share of all; a call has at least one."""
     facts, grid = outlined.facts, outlined.grid
     tissue = await find_tissue(facts, coarser(facts, grid, plan.cell), cells)
     tiles = tissue_tiles(tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue)
@@ -71,8 +75,9 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         facts=facts,
         mpp=outlined.mpp,
         grid=grid,
-        cells=cells,
         tissue=tissue,
+        colours=cells[tissue.mask],
+        thumbnail=await asyncio.to_thread(thumbnails.from_cells, grid, cells, plan.cell),
         tiles=tiles,
         batches=[tuple(tiles[start : start + size]) for start in range(0, len(tiles), size)],
     )

@@ -35,12 +35,23 @@ def tissue_tiles(mask: NDArray[np.bool_], *, cell: int, size: int, least: float)
     return [Tile(x=column * size, y=row * size, size=size, tissue=float(shares[row, column])) for row, column in chosen]
 
 
-def cell_sums(values: NDArray[np.generic], per_tile: int) -> NDArray[np.float64]:
-    """Sums over the cells of each tile, by row and column of the tile; `per_tile`: cells along its edge."""
-    rows, columns = -(-values.shape[0] // per_tile), -(-values.shape[1] // per_tile)
-    padded = np.zeros((rows * per_tile, columns * per_tile))
-    padded[: values.shape[0], : values.shape[1]] = values
-    sums: NDArray[np.float64] = padded.reshape(rows, per_tile, columns, per_tile).sum(axis=(1, 3))
+def cell_sums(
+    values: NDArray[np.number] | NDArray[np.bool_],
+    per_tile: int,
+    *,
+    rows: NDArray[np.float64] | None = None,
+    columns: NDArray[np.float64] | None = None,
+) -> NDArray[np.float64]:
+    """Sums over the cells of each tile, by row and column of the tile.
+
+    `per_tile`: cells along a tile's edge; `rows`, `columns`: weights of the cells' rows and columns.
+    """
+    starts = [np.arange(0, side, per_tile) for side in values.shape]
+    lines = np.empty((len(starts[0]), values.shape[1]))
+    for line, first in zip(lines, starts[0].tolist(), strict=True):
+        stripe = values[first : first + per_tile]
+        np.sum(stripe if rows is None else stripe * rows[first : first + per_tile, None], axis=0, dtype=np.float64, out=line)
+    sums: NDArray[np.float64] = np.add.reduceat(lines if columns is None else lines * columns, starts[1], axis=1)
     return sums
 
 

@@ -15,10 +15,12 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.slides.densities import CellDensities, Densities
 from inference_server.tasks.slides.grid import Grid, read_cells
-from inference_server.tasks.slides.masks import Mask, grown, majority
-from inference_server.tasks.slides.quality import Densities, folds, pen_marks
-from inference_server.tasks.slides.readers.regions import WHITE, Regions
+from inference_server.tasks.slides.masks import Mask, grown, majority, stripes
+from inference_server.tasks.slides.quality import folds, ink, pen_marks
+from inference_server.tasks.slides.readers.regions import Regions
+from inference_server.tasks.slides.tiling import cell_sums
 from inference_server.tasks.slides.values import Pixels, SlideFacts
 
 # Bounds of the threshold, in mean OD over R, G, B: below, dust and uneven light; above, pale stroma would be lost.
@@ -33,14 +35,13 @@ _GLUE_DENSITY, _GLUE_RATIO = 0.12, 1.3
 # Pale tissue beside denser: least mean density and difference, and green at least so much of the densest channel.
 PALE_THRESHOLD = 0.02
 _PALE_COLOUR, _PALE_GREEN = 0.015, 0.9
-# A slide's white is sought among cells at least this bright in all channels; else it is taken as 245.
-_GLASS = 215
-_DEFAULT_WHITE = 245.0
 # A cell takes the majority of the 5 × 5 cells around it (40 µm), which drops specks and closes pinholes.
 _MAJORITY = 5
 # Level pixels read at once, along each axis, while the slide is scanned.
 _SCAN_PIXELS = 2048
 _BINS = 256
+# Below this mean density a cell is neither tissue nor ink, whatever its colour.
+_CLEAR = PALE_THRESHOLD
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +51,9 @@ class Tissue:
     grid: Grid
     # Rows × columns of the grid.
     mask: Mask
-    # Share of each cell that lies on the slide; below 1 only at the right and bottom edges.
-    coverage: NDArray[np.float64]
+    # Share of each row and of each column of cells that lies on the slide; below 1 only at the bottom and the right edge.
+    rows: NDArray[np.float64]
+    columns: NDArray[np.float64]
     # Mean OD over R, G, B above which a cell is tissue.
     threshold: float
     # Cells with ink on them, which are no tissue, and cells of tissue in more than one layer.
@@ -65,12 +67,20 @@ class Tissue:
 
     def mm2_of(self, mask: Mask) -> float:
         """Area of some cells."""
-        return float(self.coverage[mask].sum()) * self.grid.cell_mm2
+        return self._cells(mask) * self.grid.cell_mm2
 
     @property
     def share(self) -> float:
         """Share of the slide that is tissue."""
-        return float(self.coverage[self.mask].sum() / self.coverage.sum())
+        return self._cells(self.mask) / float(self.rows.sum() * self.columns.sum())
+
+    def areas(self, per_tile: int) -> NDArray[np.float64]:
+        """Tissue of each tile in mm², by row and column of the tile; `per_tile`: cells along its edge."""
+        return cell_sums(self.mask, per_tile, rows=self.rows, columns=self.columns) * self.grid.cell_mm2
+
+    def _cells(self, mask: Mask) -> float:
+        """Whole cells that some of them make up on the slide."""
+        return float(sum((mask[rows] @ self.columns * self.rows[rows]).sum() for rows in stripes(len(mask))))
 
 
 async def scan(regions: Regions, grid: Grid) -> Pixels:
@@ -86,46 +96,70 @@ async def scan(regions: Regions, grid: Grid) -> Pixels:
 
 async def find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
     """The mask from the mean colours of cells of about 8 µm."""
-    coverage = _coverage(facts.height, grid.scale_y, grid.height)[:, None] * _coverage(facts.width, grid.scale_x, grid.width)[None, :]
-    density = await asyncio.to_thread(lambda: _density(_without_margin(cells, coverage)))
-    pen = await asyncio.to_thread(pen_marks, density)
-    mask, threshold = await asyncio.to_thread(_mask, density, pen)
-    folded = await asyncio.to_thread(folds, density, mask)
-    return Tissue(grid=grid, mask=mask, coverage=coverage, threshold=threshold, pen=pen, folded=folded)
+    return await asyncio.to_thread(_find_tissue, facts, grid, cells)
 
 
-def _without_margin(cells: Pixels, coverage: NDArray[np.float64]) -> Pixels:
-    """Mean colours of the part of each cell that lies on the slide: past its edge there is white."""
-    partial = (coverage < 1) & (coverage > 0)
-    share = coverage[partial][:, None]
-    corrected = cells.copy()
-    corrected[partial] = np.clip(np.round((cells[partial] - WHITE * (1 - share)) / share), 0, WHITE).astype(np.uint8)
-    return corrected
+def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
+    rows, columns = _coverage(facts.height, grid.scale_y, grid.height), _coverage(facts.width, grid.scale_x, grid.width)
+    density = CellDensities(cells, rows=rows, columns=columns)
+    seen = _see(density)
+    sure = majority(_denser(density, seen.stained, seen.threshold), _MAJORITY)
+    pen = pen_marks(seen.inked, seen.faintly_inked)
+    mask = grown(sure, majority(seen.pale, _MAJORITY))
+    mask &= ~pen
+    return Tissue(grid=grid, mask=mask, rows=rows, columns=columns, threshold=seen.threshold, pen=pen, folded=folds(density, mask))
 
 
-def _mask(density: Densities, pen: Mask) -> tuple[Mask, float]:
-    _, green, blue = density
-    mean, densest = density.mean(axis=0), density.max(axis=0)
-    colour = densest - density.min(axis=0)
-    threshold = float(np.clip(_otsu(mean), LEAST_THRESHOLD, MOST_THRESHOLD))
-    glue = (mean < _GLUE_DENSITY) & (blue > _GLUE_RATIO * green)
-    stained = (colour > _LEAST_SPREAD * mean) & ~glue
-    sure = majority((mean > threshold) & (colour > LEAST_COLOUR) & stained, _MAJORITY)
-    pale = majority((mean > PALE_THRESHOLD) & (colour > _PALE_COLOUR) & (green > _PALE_GREEN * densest) & stained, _MAJORITY)
-    return grown(sure, pale) & ~pen, threshold
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """What the colour of each cell tells."""
+
+    # The colour of stains, if it is dense enough, and that of pale tissue.
+    stained: Mask
+    pale: Mask
+    inked: Mask
+    faintly_inked: Mask
+    threshold: float
 
 
-def _density(cells: Pixels) -> Densities:
-    """Of R, G and B, [3, rows, columns]."""
-    glass = cells[(cells >= _GLASS).all(axis=2)]
-    white = np.percentile(glass, 90, axis=0) if len(glass) else np.full(3, _DEFAULT_WHITE)
-    # A table by channel and level: a logarithm for each of 256 values instead of each cell.
-    table = np.maximum(-np.log10(np.maximum(np.arange(256), 1)[:, None] / white[None, :]), 0).astype(np.float32)
-    return np.stack([table[:, channel][cells[..., channel]] for channel in range(3)])
+def _see(density: CellDensities) -> _Seen:
+    stained, pale, inked, faintly_inked = (np.zeros(density.shape, np.bool_) for _ in range(4))
+    counts = np.zeros(_BINS, np.int64)
+    for rows, every in density.stripes():
+        mean = every.mean
+        counts += _histogram(mean)
+        dense = mean > _CLEAR
+        some = every.where(dense)
+        coloured = _coloured(some)
+        stained[rows][dense] = coloured & (some.spread > LEAST_COLOUR)
+        pale[rows][dense] = coloured & (some.spread > _PALE_COLOUR) & (some.green > _PALE_GREEN * some.densest)
+        inked[rows][dense], faintly_inked[rows][dense] = ink(some)
+    threshold = float(np.clip(_otsu(counts), LEAST_THRESHOLD, MOST_THRESHOLD))
+    return _Seen(stained=stained, pale=pale, inked=inked, faintly_inked=faintly_inked, threshold=threshold)
 
 
-def _otsu(values: NDArray[np.float32]) -> float:
-    counts, edges = np.histogram(values, bins=_BINS, range=(0.0, 1.0))
+def _coloured(density: Densities) -> Mask:
+    """Neither grey nor glue."""
+    mean = density.mean
+    glue = (mean < _GLUE_DENSITY) & (density.blue > _GLUE_RATIO * density.green)
+    return (density.spread > _LEAST_SPREAD * mean) & ~glue
+
+
+def _denser(density: CellDensities, stained: Mask, threshold: float) -> Mask:
+    """Of the cells that are stained those denser than the threshold."""
+    found = np.zeros_like(stained)
+    for rows, every in density.stripes():
+        found[rows][stained[rows]] = every.where(stained[rows]).mean > threshold
+    return found
+
+
+def _histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:
+    """How many values from 0 up to 1 lie in each bin."""
+    return np.bincount((values * _BINS).astype(np.int64).reshape(-1), minlength=_BINS)[:_BINS]
+
+
+def _otsu(counts: NDArray[np.int64]) -> float:
+    edges = np.linspace(0.0, 1.0, _BINS + 1)
     centres = (edges[:-1] + edges[1:]) / 2
     below = np.cumsum(counts)
     above = below[-1] - below

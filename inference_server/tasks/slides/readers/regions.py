@@ -121,6 +121,12 @@ class Regions:
         for level in self._read:
             self._judge(level, len(self._read[level]))
 
+    def forget(self) -> None:
+        """Hold no tiles any more; those that are read again are fetched again."""
+        kept, self._cache_bytes = self._cache_bytes, 0
+        self._evict()
+        self._cache_bytes = kept
+
     def _judge(self, level: int, tiles: int) -> None:
         bad = sum(1 for place in self.unreadable if place[0] == level)
         if bad > self._most_unreadable * tiles:

@@ -1,0 +1,107 @@
+"""Optical densities of a slide's cells, from its own white, made stripe by stripe: whole, they would take hundreds of MB."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.masks import stripes
+from inference_server.tasks.slides.readers.regions import WHITE
+from inference_server.tasks.slides.values import Pixels
+
+# A slide's white is sought among cells at least this bright in all channels; else it is taken as 245.
+_GLASS = 215
+_DEFAULT_WHITE = 245.0
+# Of the glass in each channel, in percent: dust and shadows lie below.
+_WHITE_PERCENT = 90
+
+Plane = NDArray[np.float32]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Densities:
+    """Of some cells, each array of the same shape."""
+
+    red: Plane
+    green: Plane
+    blue: Plane
+
+    @property
+    def mean(self) -> Plane:
+        """Over R, G and B."""
+        mean: Plane = (self.red + self.green + self.blue) / np.float32(3)
+        return mean
+
+    @property
+    def densest(self) -> Plane:
+        """The densest channel."""
+        return np.maximum(np.maximum(self.red, self.green), self.blue)
+
+    @property
+    def spread(self) -> Plane:
+        """Between the densest channel and the clearest."""
+        spread: Plane = self.densest - np.minimum(np.minimum(self.red, self.green), self.blue)
+        return spread
+
+    def where(self, kept: NDArray[np.bool_]) -> Densities:
+        """Some of them, in reading order."""
+        return Densities(red=self.red[kept], green=self.green[kept], blue=self.blue[kept])
+
+
+class CellDensities:
+    """Of all cells of a slide."""
+
+    def __init__(self, cells: Pixels, *, rows: NDArray[np.float64], columns: NDArray[np.float64]) -> None:
+        """`cells`: mean colours, rows × columns × RGB; `rows`, `columns`: how much of each lies on the slide."""
+        self._cells = cells
+        self._rows, self._columns = rows, columns
+        self._table = _table(self._white())
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Rows and columns."""
+        return self._cells.shape[0], self._cells.shape[1]
+
+    def stripes(self) -> Iterator[tuple[slice, Densities]]:
+        """Rows, and their densities, from the first to the last."""
+        for rows in stripes(len(self._cells)):
+            red, green, blue = cv2.split(cv2.LUT(self._colours(rows), self._table))
+            yield rows, Densities(red=np.asarray(red), green=np.asarray(green), blue=np.asarray(blue))
+
+    def _colours(self, rows: slice) -> Pixels:
+        """Mean colours of the part of each cell that lies on the slide: past its edge there is white."""
+        colours, down, across = self._cells[rows], self._rows[rows], self._columns
+        corrected = colours.copy()
+        for partial in (np.ix_(down < 1, across > 0), np.ix_(down > 0, across < 1)):
+            share = (down[:, None] * across)[partial][..., None]
+            corrected[partial] = np.clip(np.round((colours[partial] - WHITE * (1 - share)) / share), 0, WHITE).astype(np.uint8)
+        return corrected
+
+    def _white(self) -> NDArray[np.float64]:
+        """By channel."""
+        counts = np.zeros((3, WHITE + 1), np.int64)
+        for rows in stripes(len(self._cells)):
+            colours = self._colours(rows)
+            glass = cv2.inRange(colours, np.full(3, _GLASS), np.full(3, WHITE))
+            for channel in range(3):
+                counts[channel] += cv2.calcHist([colours], [channel], glass, [WHITE + 1], [0, WHITE + 1]).reshape(-1).astype(np.int64)
+        return np.array([percentile(each, _WHITE_PERCENT) for each in counts]) if counts.any() else np.full(3, _DEFAULT_WHITE)
+
+
+def percentile(counts: NDArray[np.int64], percent: float) -> float:
+    """Of whole numbers from 0 that occur so often: as `np.percentile` of them all."""
+    place = (counts.sum() - 1) * (percent / 100)
+    upto = np.cumsum(counts)
+    below, above = (int(np.searchsorted(upto, np.floor(place) + step, side="right")) for step in (0, 1))
+    share = place % 1
+    return below + (min(above, len(counts) - 1) - below) * share if share else float(below)
+
+
+def _table(white: NDArray[np.float64]) -> NDArray[np.float32]:
+    """A density by level and channel, [256, 1, 3]: a logarithm for each of 256 values instead of each cell."""
+    density = np.maximum(-np.log10(np.maximum(np.arange(WHITE + 1), 1)[:, None] / white[None, :]), 0)
+    return density.astype(np.float32)[:, None, :]

@@ -1,0 +1,158 @@
+"""What `he_baseline` found on a slide, summed up over its tissue cells, stripe by stripe, so that no plane of numbers is held whole."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.findings import Column, Heat, Json
+from inference_server.tasks.slides.masks import stripes
+from inference_server.tasks.slides.nuclei import Nuclei
+from inference_server.tasks.slides.rendering import reach_of, smoothed
+from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
+from inference_server.tasks.slides.tissue import Tissue
+from inference_server.tasks.slides.tissue_values import TissueValues
+
+# Mean |Laplacian| of green, in grey levels, over 5 × 5 cells (40 µm), below which tissue counts as blurred. On H&E at 0.5 µm/px
+# sharp tissue has 5 to 50; a Gaussian blur of σ 1 µm takes it below 3.5. HistoQC (Janowczyk 2019) does the same at 4 µm/px.
+LEAST_SHARPNESS = 3.5
+_BLUR_WINDOW = 5
+# Candidates are counted around each cell with a Gaussian of this σ, in µm.
+_DENSITY_SIGMA = 25.0
+# Least top of the heatmap's colours, in candidates per mm²: sparse slides look sparse.
+_LEAST_TOP = 2000.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Summary:
+    """Of one slide."""
+
+    tissue: Tissue
+    # Haematoxylin, eosin (OD) and sharpness (grey levels).
+    values: TissueValues
+    nuclei: Nuclei
+    # OD of haematoxylin that each OD of eosin shows.
+    leak: float
+    # Edge of a cell in pixels of the analysis, and of a tile in cells.
+    cell: int
+    per_tile: int
+
+    def measures(self) -> dict[str, Json]:
+        """Figures of the report."""
+        candidates, area = len(self.nuclei.coarse), self.tissue.area_mm2
+        blurred = float(self._weights[self._sharpness < LEAST_SHARPNESS].sum()) * self.tissue.grid.cell_mm2
+        return {
+            "nuclear_candidates": candidates,
+            "nuclear_candidates_per_mm2": _rounded(candidates / area if area else None),
+            "coarse_candidates": int(np.count_nonzero(self.nuclei.coarse)),
+            "least_response_od": _rounded(self.nuclei.least_response),
+            "least_coarse_response_od": _rounded(self.nuclei.least_coarse_response),
+            "eosin_leak": self.leak,
+            # A cell's mean counts what lies past the slide's edge as white, which has no density.
+            "mean_haematoxylin_od": _rounded(_weighted(self.values["haematoxylin"], self._weights)),
+            "mean_eosin_od": _rounded(_weighted(self.values["eosin"], self._weights)),
+            "blurred_tissue_mm2": _rounded(blurred),
+            "blurred_tissue_share": _rounded(blurred / area if area else None),
+        }
+
+    def figures(self) -> Callable[[Sequence[Tile]], Mapping[str, Column]]:
+        """Sums over the cells of each tile, once for the whole slide."""
+        weights, sharpness = self._weights, self._sharpness
+        tissue = self._by_tile(weights)
+        found = {
+            "sharpness": _shares(self._by_tile(sharpness * weights), tissue),
+            "blurred_share": _shares(self._by_tile(weights * (sharpness < LEAST_SHARPNESS)), tissue),
+            "mean_haematoxylin_od": _shares(self._by_tile(self.values["haematoxylin"]), tissue),
+            "mean_eosin_od": _shares(self._by_tile(self.values["eosin"]), tissue),
+        }
+        candidates = cell_sums(self._counts, self.per_tile).astype(np.int32)
+
+        def figures(tiles: Sequence[Tile]) -> Mapping[str, Column]:
+            rows, columns = places_of(tiles)
+            return {**{name: values[rows, columns] for name, values in found.items()}, "nuclear_candidates": candidates[rows, columns]}
+
+        return figures
+
+    def heat(self) -> Heat:
+        """Candidates per mm² of tissue around each cell."""
+        tissue, cells = self.tissue, self.tissue.grid
+        sigma = _DENSITY_SIGMA / cells.mpp_x
+        values = np.full(tissue.mask.shape, np.nan, np.float32)
+        found = [np.empty(0)]
+        for rows in stripes(len(values)):
+            mask = tissue.mask[rows]
+            if mask.any():
+                # With the rows whose cells reach into these.
+                around = slice(max(rows.start - reach_of(sigma), 0), rows.stop + reach_of(sigma))
+                coverage = tissue.rows[around, None] * tissue.columns
+                area = smoothed(tissue.mask[around] * coverage * cells.cell_mm2, sigma)
+                counts = smoothed(self._counts[around].astype(np.float64), sigma)
+                inner = slice(rows.start - around.start, rows.stop - around.start)
+                found.append(counts[inner][mask] / area[inner][mask])
+                values[rows][mask] = found[-1]
+        every = np.concatenate(found)
+        top = float(np.percentile(every, 99)) if len(every) else 0.0
+        return Heat(values=values, scale=(cells.scale_x, cells.scale_y), top=max(top, _LEAST_TOP))
+
+    @cached_property
+    def _counts(self) -> NDArray[np.uint8]:
+        """Candidates of each cell, which has room for 64."""
+        counts = np.zeros(self.tissue.mask.shape, np.uint8)
+        np.add.at(counts, (self.nuclei.found.y // self.cell, self.nuclei.found.x // self.cell), np.uint8(1))
+        return counts
+
+    @cached_property
+    def _weights(self) -> NDArray[np.float64]:
+        """Share of each tissue cell that lies on the slide."""
+        tissue = self.tissue
+        return np.concatenate([(tissue.rows[rows, None] * tissue.columns)[tissue.mask[rows]] for rows in stripes(len(tissue.mask))])
+
+    @cached_property
+    def _sharpness(self) -> NDArray[np.float64]:
+        """Of each tissue cell, the mean over the tissue of the window, so that glass, which is smooth, does not count as blurred."""
+        reach = _BLUR_WINDOW // 2
+        found = [np.empty(0)]
+        for rows in stripes(len(self.tissue.mask)):
+            mask = self.tissue.mask[rows]
+            if mask.any():
+                sums, tissue = (_window_sum(plane) for plane in self.values.around("sharpness", rows, reach))
+                found.append(sums[mask] / tissue[mask])
+        return np.concatenate(found)
+
+    @cached_property
+    def _tiles(self) -> NDArray[np.int64]:
+        """The number of each tissue cell's tile, row by row."""
+        place = np.flatnonzero(self.tissue.mask)
+        width = self.tissue.mask.shape[1]
+        tiles: NDArray[np.int64] = place // width // self.per_tile * -(-width // self.per_tile) + place % width // self.per_tile
+        return tiles
+
+    def _by_tile(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
+        down, across = (-(-side // self.per_tile) for side in self.tissue.mask.shape)
+        sums: NDArray[np.float64] = np.bincount(self._tiles, weights=values, minlength=down * across).astype(np.float64, copy=False)
+        return sums.reshape(down, across)
+
+
+def _window_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
+    size = _BLUR_WINDOW
+    lines = sum(values[start : len(values) - size + 1 + start] for start in range(1, size)) + values[: 1 - size]
+    width = values.shape[1] - size + 1
+    windows: NDArray[np.float64] = sum(lines[:, start : width + start] for start in range(1, size)) + lines[:, :width]
+    return windows
+
+
+def _shares(sums: NDArray[np.float64], weights: NDArray[np.float64]) -> NDArray[np.float32]:
+    return np.divide(sums, weights, out=np.full_like(weights, np.nan), where=weights > 0).astype(np.float32)
+
+
+def _weighted(values: NDArray[np.float32], weights: NDArray[np.float64]) -> float | None:
+    total = float(weights.sum())
+    return float(values.astype(np.float64).sum()) / total if total else None
+
+
+def _rounded(value: float | None) -> float | None:
+    return None if value is None else round(value, 6)

@@ -1,0 +1,47 @@
+"""Values of a slide's tissue cells, in reading order, taken up tile by tile: most of a slide is glass, of which nothing is kept."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+from numpy.typing import NDArray
+
+from inference_server.tasks.slides.masks import Mask
+
+
+class TissueValues:
+    """Some float32 values of each cell, by name."""
+
+    def __init__(self, mask: Mask, names: Sequence[str], per_tile: int) -> None:
+        """`per_tile`: cells along the edge of a tile."""
+        self._mask = mask
+        self._per_tile = per_tile
+        # Of each row and each column of tiles: the number of its first cell among those of tissue.
+        counts = np.add.reduceat(mask, np.arange(0, mask.shape[1], per_tile), axis=1, dtype=np.int32)
+        ends = np.cumsum(counts, dtype=np.int32)
+        self._starts = (ends - counts.reshape(-1)).reshape(counts.shape)
+        self._values = {name: np.zeros(int(ends[-1]), np.float32) for name in names}
+
+    def __getitem__(self, name: str) -> NDArray[np.float32]:
+        """All of one name."""
+        return self._values[name]
+
+    def put(self, row: int, column: int, values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take up the cells of a tile by its row and column among the tiles; what lies past the slide's edge is left out."""
+        size = self._per_tile
+        window = self._mask[row * size : (row + 1) * size, column * size : (column + 1) * size]
+        first = self._starts[row * size : row * size + len(window), column]
+        place = (first[:, None] + (np.cumsum(window, axis=1, dtype=np.int32) - 1))[window]
+        for name, cells in values.items():
+            self._values[name][place] = cells[: window.shape[0], : window.shape[1]][window]
+
+    def around(self, name: str, rows: slice, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Values, and 1 where tissue is, of all cells of some rows and of `reach` more on each side; 0 elsewhere."""
+        first, end = max(rows.start - reach, 0), min(rows.stop + reach, len(self._mask))
+        values, tissue = np.zeros((2, rows.stop - rows.start + 2 * reach, self._mask.shape[1] + 2 * reach))
+        inner = np.s_[first - rows.start + reach : end - rows.start + reach, reach:-reach]
+        mask = self._mask[first:end]
+        values[inner][mask] = self._values[name][self._starts[first, 0] :][: np.count_nonzero(mask)]
+        tissue[inner] = mask
+        return values, tissue
