@@ -16,8 +16,16 @@ def return_what_is_freed() -> None:
     By itself it learns from the first large block that is freed, such as an engine that was compared and not chosen, to keep blocks of
     that size: 60 to 100 MB that nobody uses.
     """
-    if "CS_GNU_LIBC_VERSION" not in os.confstr_names:
-        return
-    libc = ctypes.CDLL(None)
-    libc.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
-    libc.mallopt(_TRIM_THRESHOLD, _LARGE_BYTES)
+    if libc := _glibc():
+        libc.mallopt(_MMAP_THRESHOLD, _LARGE_BYTES)
+        libc.mallopt(_TRIM_THRESHOLD, _LARGE_BYTES)
+
+
+def return_what_is_free() -> None:
+    """Have glibc give back what lies free between blocks that are in use, after much of a small size was freed; blocks for some ms."""
+    if libc := _glibc():
+        libc.malloc_trim(0)
+
+
+def _glibc() -> ctypes.CDLL | None:
+    return ctypes.CDLL(None) if "CS_GNU_LIBC_VERSION" in os.confstr_names else None

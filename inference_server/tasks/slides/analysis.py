@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from inference_server.allocator import return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
@@ -153,6 +154,7 @@ class SlideAnalyzer:
         picture = slide.thumbnail or await thumbnails.read(slide.regions, slide.grid)
         # Nothing more is read, and what is to be written takes the room.
         slide.regions.forget()
+        await asyncio.to_thread(return_what_is_free)
         findings = await asyncio.to_thread(run.analysis.findings)
         return artifacts.Contents(
             findings=findings,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -114,6 +115,9 @@ _FILES = {
     ome_tiff.MASK_FILE: _File(media_type=ome_tiff.MEDIA_TYPE, write=_write_mask),
     dicom_annotations.FILE: _File(media_type=dicom_annotations.MEDIA_TYPE, write=_write_annotations),
 }
+# Begun before the others.
+_LONG = frozenset({"detections.geojson.gz", ome_tiff.MASK_FILE, table.VECTORS_FILE})
+_WRITERS = 2
 # Made by those analyses only that name them.
 _EXTRAS = frozenset({table.VECTORS_FILE, ome_tiff.MASK_FILE})
 
@@ -142,9 +146,12 @@ def fitting(names: Sequence[str], wanted: Sequence[str], facts: SlideFacts) -> t
 
 
 def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
-    """Write files of an analysis into a folder; blocks."""
-    for name in names:
-        _FILES[name].write(folder / name, contents)
+    """Write files of an analysis into a folder, two at a time; blocks."""
+    # Those that take longest first.
+    ordered = sorted(names, key=lambda name: name not in _LONG)
+    with ThreadPoolExecutor(_WRITERS) as writers:
+        for written in [writers.submit(_FILES[name].write, folder / name, contents) for name in ordered]:
+            written.result()
 
 
 async def deliver(

@@ -19,7 +19,7 @@ import numpy as np
 
 from inference_server.errors import InvalidSlide
 from inference_server.storage import Storage
-from inference_server.tasks.slides.findings import Shape
+from inference_server.tasks.slides.findings import Points, Shape
 from inference_server.tasks.slides.values import SlideFacts
 
 if TYPE_CHECKING:
@@ -65,7 +65,7 @@ async def header(storage: Storage, slide_uri: str) -> bytes:
     return await storage.read_range(found, 0, min(found.size_bytes, _HEADER_BYTES))
 
 
-def write(path: Path, shapes: Iterable[Shape], *, source: bytes, facts: SlideFacts, about: Mapping[str, str]) -> None:
+def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts: SlideFacts, about: Mapping[str, str]) -> None:
     """Write the annotations; blocks. No file is written where nothing was found: DICOM has no annotations of nothing.
 
     `source`: the slide's header; `about`: the analysis, its model and engine.
@@ -127,10 +127,16 @@ def _image(source: bytes) -> Dataset:
     return image
 
 
-def _groups(shapes: Iterable[Shape], scale: tuple[float, float]) -> dict[tuple[str, bool], _Group]:
+def _groups(shapes: Iterable[Shape | Points], scale: tuple[float, float]) -> dict[tuple[str, bool], _Group]:
     """By class and whether they are points, in the order of their first feature."""
     groups: dict[tuple[str, bool], _Group] = {}
     for shape in shapes:
+        if isinstance(shape, Points):
+            group = groups.setdefault((shape.classification, True), _Group(colour=shape.colour))
+            first = len(group.coordinates) + 1
+            group.starts.extend(range(first, first + 2 * len(shape.places), 2))
+            group.coordinates.extend((shape.places * scale).reshape(-1).tolist())
+            continue
         single = len(shape.corners) == 1
         group = groups.setdefault((shape.classification, single), _Group(colour=shape.colour))
         group.starts.append(len(group.coordinates) + 1)

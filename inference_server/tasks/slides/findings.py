@@ -82,6 +82,19 @@ class Shape:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Points:
+    """Many features of one point each: as as many shapes of the same class, which would take ten times as long to make."""
+
+    # Count × (x, y) in level-0 pixels of the slide's corner.
+    places: NDArray[np.float64]
+    classification: str
+    # Red, green, blue, 0 to 255.
+    colour: tuple[int, int, int]
+    # Measurements by name, one value a point.
+    measurements: Mapping[str, NDArray[np.float64]]
+
+
+@dataclass(frozen=True, kw_only=True)
 class LabelMap:
     """Classes of a slide's pixels, kept in square blocks."""
 
@@ -120,8 +133,8 @@ class Findings:
     heat: Heat
     # Points to draw when the picture is fine enough: count × (x, y) in level-0 pixels.
     points: NDArray[np.float64]
-    # Features in reading order, made one by one, anew at each call.
-    shapes: Callable[[], Iterator[Shape]]
+    # Features in reading order, made a few at a time, anew at each call.
+    shapes: Callable[[], Iterator[Shape | Points]]
     # Figures of tiles by name, in the order of the tiles; has all its names also for no tiles.
     figures: Callable[[Sequence[Tile]], Mapping[str, Column]]
     # Vectors of the tiles, of an embedder.

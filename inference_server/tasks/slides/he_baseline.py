@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import InvalidInput
-from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Shape
+from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.he_summary import Summary
 from inference_server.tasks.slides.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
@@ -30,6 +30,8 @@ CLASSIFICATION = "Nuclear candidate"
 _COLOUR = (90, 60, 160)
 _SMALLEST_TILE, _LARGEST_TILE = 64, 2048
 _PIXELS_A_CALL = 2 * 512 * 512
+# Candidates that are handed out at once.
+_POINTS = 4096
 _CELL_OUTPUTS = ("haematoxylin", "eosin", "sharpness")
 # σ of the scales by the output that has their maxima, in µm.
 SCALES = {"candidates": 2.0, "coarse_candidates": 2.8}
@@ -117,7 +119,7 @@ class HeBaseline:
             ),
             heat=summary.heat(),
             points=points,
-            shapes=lambda: _shapes(points, nuclei),
+            shapes=lambda: _features(points, nuclei),
             figures=summary.figures(),
         )
 
@@ -138,14 +140,18 @@ def maxima_of(place: Tensor, score: Tensor, tile: Tile) -> Maxima:
     return Maxima(x=tile.x + POOLED * column, y=tile.y + POOLED * row, response=score.astype(np.float32))
 
 
-def _shapes(points: NDArray[np.float64], nuclei: Nuclei) -> Iterator[Shape]:
-    fine, coarse = SCALES.values()
-    for (x, y), strength, large in zip(points.tolist(), nuclei.found.response.tolist(), nuclei.coarse.tolist(), strict=True):
-        yield Shape(
-            corners=((x, y),),
+def _features(places: NDArray[np.float64], nuclei: Nuclei) -> Iterator[Points]:
+    scales = np.array(list(SCALES.values()))
+    for start in range(0, len(places), _POINTS):
+        some = slice(start, start + _POINTS)
+        yield Points(
+            places=places[some],
             classification=CLASSIFICATION,
             colour=_COLOUR,
-            measurements={"Response (OD)": round(strength, 4), "Scale (µm)": coarse if large else fine},
+            measurements={
+                "Response (OD)": np.round(nuclei.found.response[some].astype(np.float64), 4),
+                "Scale (µm)": scales[nuclei.coarse[some].astype(np.int64)],
+            },
         )
 
 
