@@ -61,14 +61,15 @@ class Kind:
     with_profile: Callable[[Path, bytes], Path] | None = None
 
 
-def ome(folder: Path) -> Path:
+def ome(folder: Path, *, bigtiff: bool = True, levels: int = 2) -> Path:
     """As bioformats and QuPath write pyramids: smaller levels lie in directories below the first."""
     path = folder / "slide.ome.tif"
     metadata = {"axes": "YXS", "PhysicalSizeX": 0.5, "PhysicalSizeXUnit": "µm", "PhysicalSizeY": 0.5, "PhysicalSizeYUnit": "µm"}
     options = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"}
-    with tifffile.TiffWriter(path, bigtiff=True) as tiff:
-        tiff.write(PICTURE, subifds=1, metadata=metadata, **options)
-        tiff.write(HALF, subfiletype=1, **options)
+    with tifffile.TiffWriter(path, bigtiff=bigtiff) as tiff:
+        tiff.write(PICTURE, subifds=levels - 1, metadata=metadata, **options)
+        for level in range(1, levels):
+            tiff.write(np.ascontiguousarray(PICTURE[:: 2**level, :: 2**level]), subfiletype=1, **options)
     return path
 
 
@@ -102,6 +103,8 @@ KINDS = {
         levels=2,
     ),
     "ome_pyramid": Kind(write=ome, reader="tiff", levels=2),
+    # Its tag of the directories below has the type IFD instead of IFD8, and its values lie apart from it.
+    "ome_classic_pyramid": Kind(write=lambda folder: ome(folder, bigtiff=False, levels=4), reader="tiff", levels=4),
     "deflate": Kind(write=lambda folder: tiled(folder, compression="zlib", predictor=True), reader="tiff"),
     "uncompressed": Kind(write=tiled, reader="tiff"),
     "lzw": Kind(write=lambda folder: write_lzw_tiff(folder / "slide.tif", PICTURE), reader="tiff", mpp=None),
@@ -194,7 +197,7 @@ async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> 
     async with on_disk(path) as reader:
         facts = reader.facts
     assert (WIDTH, HEIGHT, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
-    assert [1.0, 2.0][: kind.levels] == [level.downsample for level in facts.levels]
+    assert [2.0**number for number in range(kind.levels)] == [level.downsample for level in facts.levels]
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
 
 

@@ -29,10 +29,12 @@ def write_dicom(folder: Path, levels: Sequence[Pixels], *, mpp: float = 0.5, til
 
 
 def _level(number: int, pixels: Pixels, base: Pixels, mpp: float, tile: int, profile: bytes) -> Dataset:
-    frames = [jpeg_tile(each, rgb_components=False, quality=90) for each in tiles_of(pixels, tile)]
+    frames = [jpeg_tile(each, rgb_components=False, quality=95) for each in tiles_of(pixels, tile)]
     data = Dataset()
     data.SOPClassUID, data.SOPInstanceUID = VLWholeSlideMicroscopyImageStorage, generate_uid()
-    data.Modality = "SM"
+    data.Modality, data.ContainerIdentifier, data.SpecimenDescriptionSequence = "SM", "container", []
+    data.PatientName, data.PatientID, data.StudyDate = "Test^Slide", "none", "20260101"
+    data.ContentDate, data.ContentTime = "20260102", "030405"
     data.ImageType = ["DERIVED", "PRIMARY", "VOLUME", "RESAMPLED"] if number else ["ORIGINAL", "PRIMARY", "VOLUME", "NONE"]
     data.DimensionOrganizationType = "TILED_FULL"
     data.SamplesPerPixel, data.PhotometricInterpretation, data.PlanarConfiguration = 3, "YBR_FULL_422", 0

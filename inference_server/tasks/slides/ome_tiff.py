@@ -201,7 +201,7 @@ def _tiles(pyramid: _Pyramid, level: int) -> Iterator[bytes]:
     for row in range(-(-rows // _EDGE)):
         for column in range(-(-columns // _EDGE)):
             pixels = pyramid.tile(level, row, column)
-            if pixels is None:
+            if pixels is None or (np.isnan(pyramid.empty) and np.isnan(pixels).all()):
                 yield blank
             else:
                 full = np.full((_EDGE, _EDGE), pyramid.empty, pyramid.dtype)

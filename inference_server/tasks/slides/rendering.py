@@ -88,7 +88,8 @@ def _colours(heat: Heat, channels: int = 3) -> tuple[Pixels, NDArray[np.bool_]]:
     shown = np.isfinite(heat.values)
     # Of most slides a small part is shown; the rest has the first colour.
     colours = np.empty((*shown.shape, channels), np.uint8)
-    colours[:] = (*_INFERNO[0], 0)[:channels]
+    for channel, value in zip(range(channels), (*_INFERNO[0], 0), strict=False):
+        colours[..., channel] = value
     position = _share(heat, shown) * (len(_INFERNO) - 1)
     lower = np.minimum(position.astype(np.int64), len(_INFERNO) - 2)
     weight = (position - lower)[..., None]

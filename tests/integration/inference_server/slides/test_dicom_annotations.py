@@ -13,7 +13,7 @@ import pytest
 
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.tasks.slides import dicom_annotations
-from tests.support.dicom import write_dicom_slide
+from tests.support.dicom_slides import write_dicom
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier
 
@@ -26,7 +26,7 @@ def opened(path: Path) -> Any:
 
 
 async def test_points_are_those_of_the_geojson_on_the_image_that_they_refer_to(analyses: Any, tmp_path: Path) -> None:
-    slide = write_dicom_slide(tmp_path / "slide.dcm", PICTURE)
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
     found = await analyses.run(slide)
     annotations = opened(found.folder / "annotations.dcm")
     (group,) = annotations.get_annotation_groups()
@@ -47,7 +47,7 @@ async def test_tiles_are_polygons_by_class(analyses_with: Callable[..., Any], tm
     write_classifier(tmp_path / "models", mpp=0.5)
     picture = PICTURE.copy()
     picture[300:520, 100:700] = (215, 190, 210)
-    found = await analyses_with(tmp_path / "models").run(write_dicom_slide(tmp_path / "slide.dcm", picture), analysis="pinkness")
+    found = await analyses_with(tmp_path / "models").run(write_dicom(tmp_path / "slide", [picture]), analysis="pinkness")
     groups = {group.label: group for group in opened(found.folder / "annotations.dcm").get_annotation_groups()}
     names = [each["properties"]["classification"]["name"] for each in found.features]
     assert {name: names.count(name) for name in ("glass", "tissue")} == {
@@ -58,18 +58,18 @@ async def test_tiles_are_polygons_by_class(analyses_with: Callable[..., Any], tm
 
 
 async def test_the_same_slide_gives_the_same_bytes(analyses: Any, tmp_path: Path) -> None:
-    slide = write_dicom_slide(tmp_path / "slide.dcm", PICTURE)
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
     runs = [await analyses.run(slide, artifacts=("annotations.dcm",)) for _ in range(2)]
     assert 1 == len({(run.folder / "annotations.dcm").read_bytes() for run in runs})
 
 
 async def test_nothing_found_makes_no_annotations(analyses: Any, tmp_path: Path) -> None:
-    found = await analyses.run(write_dicom_slide(tmp_path / "blank.dcm", paint(400, 300, tissue=None)))
+    found = await analyses.run(write_dicom(tmp_path / "blank", [paint(400, 300, tissue=None)]))
     assert "annotations.dcm" not in {each.name for each in found.result.artifacts}
 
 
 async def test_a_header_that_cannot_be_referred_to_costs_the_annotations_and_nothing_else(analyses: Any, tmp_path: Path) -> None:
-    slide = write_dicom_slide(tmp_path / "slide.dcm", PICTURE)
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
     odd = pydicom.dcmread(slide)
     del odd.FrameOfReferenceUID
     odd.save_as(slide)
@@ -90,7 +90,7 @@ async def test_without_the_extra_there_are_none_and_who_asks_is_told_what_to_ins
     analyses: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(dicom_annotations, "installed", lambda: False)
-    slide = write_dicom_slide(tmp_path / "slide.dcm", PICTURE)
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
     assert not ((await analyses.run(slide)).folder / "annotations.dcm").exists()
     with pytest.raises(InvalidInput, match=r"Install lamina\[dicom\]"):
         await analyses.run(slide, artifacts=("annotations.dcm",))
