@@ -149,7 +149,7 @@ def _features(places: NDArray[np.float64], nuclei: Nuclei) -> Iterator[Points]:
             classification=CLASSIFICATION,
             colour=_COLOUR,
             measurements={
-                "Response (OD)": np.round(nuclei.found.response[some].astype(np.float64), 4),
+                "Response (OD)": np.asarray(np.round(nuclei.found.response[some].astype(np.float64), 4), np.float64),
                 "Scale (µm)": scales[nuclei.coarse[some].astype(np.int64)],
             },
         )

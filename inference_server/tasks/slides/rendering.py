@@ -9,6 +9,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from inference_server.tasks.slides.findings import Heat
+from inference_server.tasks.slides.masks import stripes
 from inference_server.tasks.slides.values import Pixels
 
 # The colour map inferno of matplotlib (public domain, CC0), at equal steps: even in lightness, and readable without colour vision.
@@ -43,9 +44,7 @@ _SMALL_PICTURE = 1024
 
 def heatmap(heat: Heat) -> bytes:
     """PNG with transparency, a whole number of pixels a cell, at most 2048 px along its longer side."""
-    colours, shown = _colours(heat, channels=4)
-    colours[shown, 3] = 255
-    return _png(_fitted(Image.fromarray(colours, "RGBA")))
+    return _png(_fitted(Image.fromarray(_colours(heat, channels=4), "RGBA")))
 
 
 def overlay(
@@ -83,35 +82,46 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     return result
 
 
-def _colours(heat: Heat, channels: int = 3) -> tuple[Pixels, NDArray[np.bool_]]:
-    """Colours, and where there are any; a fourth channel is 0."""
-    shown = np.isfinite(heat.values)
-    # Of most slides a small part is shown; the rest has the first colour.
-    colours = np.empty((*shown.shape, channels), np.uint8)
-    for channel, value in zip(range(channels), (*_INFERNO[0], 0), strict=False):
-        colours[..., channel] = value
-    position = _share(heat, shown) * (len(_INFERNO) - 1)
-    lower = np.minimum(position.astype(np.int64), len(_INFERNO) - 2)
-    weight = (position - lower)[..., None]
-    colours[shown, :3] = np.round(_INFERNO[lower] * (1 - weight) + _INFERNO[lower + 1] * weight).astype(np.uint8)
-    return colours, shown
+def _colours(heat: Heat, channels: int = 3) -> Pixels:
+    """Colours, the first where there is nothing to show; a fourth channel is opaque where there is."""
+    # Of most slides a small part is shown.
+    colours = np.empty((*heat.values.shape, channels), np.uint8)
+    for rows in stripes(len(colours)):
+        stripe, values = colours[rows], heat.values[rows]
+        for channel, value in zip(range(channels), (*_INFERNO[0], 0), strict=False):
+            stripe[..., channel] = value
+        shown = np.isfinite(values)
+        position = _share(values[shown], heat.top) * (len(_INFERNO) - 1)
+        lower = np.minimum(position.astype(np.int64), len(_INFERNO) - 2)
+        weight = (position - lower)[..., None]
+        stripe[shown, :3] = np.round(_INFERNO[lower] * (1 - weight) + _INFERNO[lower + 1] * weight).astype(np.uint8)
+        stripe[shown, 3:] = 255
+    return colours
 
 
-def _share(heat: Heat, shown: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Where the values that are shown lie between the first colour and the last."""
-    share: NDArray[np.float64] = np.clip(heat.values[shown].astype(np.float64) / heat.top, 0, 1)
+def _opacity(heat: Heat, strength: float) -> NDArray[np.uint8]:
+    """From 0 where there is nothing to show to 255."""
+    opacity = np.zeros(heat.values.shape, np.uint8)
+    for rows in stripes(len(opacity)):
+        shown = np.isfinite(heat.values[rows])
+        share = _share(heat.values[rows][shown], heat.top)
+        opacity[rows][shown] = np.round((_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * share) * strength * 255).astype(np.uint8)
+    return opacity
+
+
+def _share(values: NDArray[np.floating], top: float) -> NDArray[np.float64]:
+    """Where values lie between the first colour and the last."""
+    share: NDArray[np.float64] = np.clip(values.astype(np.float64) / top, 0, 1)
     return share
 
 
 def _blend(picture: Image.Image, heat: Heat, thumbnail_scale: tuple[float, float], strength: float) -> Image.Image:
-    colours, shown = _colours(heat)
-    opacity = np.zeros(shown.shape, np.uint8)
-    opacity[shown] = np.round((_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * _share(heat, shown)) * strength * 255).astype(np.uint8)
+    rows, columns = heat.values.shape
     # The heat's part that the thumbnail shows, in cells: both begin at the slide's corner.
     box = (0.0, 0.0, picture.width * thumbnail_scale[0] / heat.scale[0], picture.height * thumbnail_scale[1] / heat.scale[1])
-    box = (0.0, 0.0, min(box[2], shown.shape[1]), min(box[3], shown.shape[0]))
-    layer = Image.fromarray(colours, "RGB").resize(picture.size, Image.Resampling.BILINEAR, box=box)
-    mask = Image.fromarray(opacity, "L").resize(picture.size, Image.Resampling.BILINEAR, box=box)
+    box = (0.0, 0.0, min(box[2], columns), min(box[3], rows))
+    layer = Image.fromarray(_colours(heat), "RGB").resize(picture.size, Image.Resampling.BILINEAR, box=box)
+    mask = Image.fromarray(_opacity(heat, strength), "L").resize(picture.size, Image.Resampling.BILINEAR, box=box)
     return Image.composite(layer, picture, mask)
 
 
