@@ -70,7 +70,7 @@ class HeBaseline:
         self._tissue = tissue
         self._leak = eosin_leak(colours)
         self._cells = TissueValues(tissue.mask, _CELL_OUTPUTS, plan.tile_size // CELL)
-        # Of each scale, and of each tile, its maxima on tissue: candidates elsewhere are dust or glass.
+        # Of each scale, and of some tiles together, its maxima on tissue: candidates elsewhere are dust or glass.
         self._maxima: dict[str, list[Maxima]] = {name: [] for name in SCALES}
 
     @property
@@ -97,10 +97,7 @@ class HeBaseline:
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take maxima by their place on the slide, and means by cell."""
         for name, found in self._maxima.items():
-            place, score = kept[f"{name}.place"], kept[f"{name}.score"]
-            ends = np.cumsum(kept[f"{name}.counts"], dtype=np.int64).tolist()
-            for tile, start, end in zip(tiles, [0, *ends], ends, strict=False):
-                found.append(self._on_tissue(maxima_of(place[start:end], score[start:end], tile)))
+            found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
         for index, tile in enumerate(tiles):
             self._cells.put(tile.y // tile.size, tile.x // tile.size, {name: kept[name][index] for name in _CELL_OUTPUTS})
 
@@ -134,10 +131,14 @@ def inputs_of(tiles: Pixels, leaks: Sequence[float]) -> Tensors:
     return {"tiles": tiles, "eosin_leak": np.array(leaks, np.float32)[:, None]}
 
 
-def maxima_of(place: Tensor, score: Tensor, tile: Tile) -> Maxima:
-    """Maxima by their place in a scale's output for a tile."""
-    row, column = np.divmod(place.astype(np.int32), tile.size // POOLED)
-    return Maxima(x=tile.x + POOLED * column, y=tile.y + POOLED * row, response=score.astype(np.float32))
+def _maxima_of(counts: Tensor, place: Tensor, score: Tensor, tiles: Sequence[Tile]) -> Maxima:
+    """Maxima by their place in a scale's output for some tiles of one size, each tile's after those of the one before."""
+    row, column = np.divmod(place.astype(np.int32), tiles[0].size // POOLED)
+    repeats = counts.astype(np.int64)
+    if repeats.sum() != len(place):
+        raise ValueError("as many places as are counted are expected")
+    x, y = (np.repeat(np.array(corners, np.int32), repeats) for corners in ([tile.x for tile in tiles], [tile.y for tile in tiles]))
+    return Maxima(x=x + POOLED * column, y=y + POOLED * row, response=score.astype(np.float32))
 
 
 def _features(places: NDArray[np.float64], nuclei: Nuclei) -> Iterator[Points]:
@@ -155,9 +156,9 @@ def _features(places: NDArray[np.float64], nuclei: Nuclei) -> Iterator[Points]:
         )
 
 
-def _in_order(tiles: Sequence[Maxima]) -> Maxima:
+def _in_order(found: Sequence[Maxima]) -> Maxima:
     """The maxima of all tiles, in reading order on the slide."""
-    x, y = (np.concatenate([getattr(each, name) for each in tiles] or [np.empty(0, np.int32)]) for name in ("x", "y"))
-    response = np.concatenate([each.response for each in tiles] or [np.empty(0, np.float32)])
+    x, y = (np.concatenate([getattr(each, name) for each in found] or [np.empty(0, np.int32)]) for name in ("x", "y"))
+    response = np.concatenate([each.response for each in found] or [np.empty(0, np.float32)])
     order = np.lexsort((x, y))
     return Maxima(x=x[order], y=y[order], response=response[order])

@@ -72,9 +72,10 @@ class TiffReader:
         stored, shape = self._levels[level], self._facts.levels[level]
         scanned = [place for place in places if stored.byte_counts[place[1] * shape.columns + place[0]] > 0]
         fetched = dict(zip(scanned, await self.fetch(level, scanned), strict=True))
-        white = np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)
 
         def decode() -> list[Pixels | None]:
+            sparse = len(scanned) < len(places)
+            white = np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8) if sparse else None
             return [stored.decode(fetched[place], shape) if place in fetched else white for place in places]
 
         return await asyncio.to_thread(decode)
