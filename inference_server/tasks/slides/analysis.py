@@ -17,7 +17,7 @@ from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report, thumbnails
 from inference_server.tasks.slides.analyses import Analyses, Prepared
-from inference_server.tasks.slides.events import EventStream, Pulse
+from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import open_slide
@@ -155,7 +155,10 @@ class SlideAnalyzer:
         # Nothing more is read, and what is to be written takes the room.
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
-        findings = await asyncio.to_thread(run.analysis.findings)
+        with first_failure():
+            async with asyncio.TaskGroup() as group:
+                group.create_task(asyncio.to_thread(artifacts.load, names))
+                findings = await asyncio.to_thread(run.analysis.findings)
         return artifacts.Contents(
             findings=findings,
             picture=picture,

@@ -145,6 +145,15 @@ def fitting(names: Sequence[str], wanted: Sequence[str], facts: SlideFacts) -> t
     return tuple(name for name in names if name != dicom_annotations.FILE)
 
 
+def load(names: Sequence[str]) -> None:
+    """Import what `make` needs for these files, once in a process; blocks for a second."""
+    kinds = {_FILES[name].media_type for name in names}
+    if table.MEDIA_TYPE in kinds:
+        table.load()
+    if ome_tiff.MEDIA_TYPE in kinds:
+        ome_tiff.load()
+
+
 def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
     """Write files of an analysis into a folder, two at a time; blocks."""
     # Those that take longest first.

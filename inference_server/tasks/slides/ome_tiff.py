@@ -61,6 +61,11 @@ class _Pyramid:
     origin: tuple[float, float]
 
 
+def load() -> None:
+    """Import what writing needs, which takes a while."""
+    import tifffile  # noqa: F401
+
+
 def write_heat(path: Path, heat: Heat, placement: Placement) -> None:
     """The values of a heatmap as float32, NaN where there is none; blocks. A lower level has the means of four pixels."""
     first, origin, pixel = _aligned(heat.scale, placement)

@@ -54,6 +54,11 @@ class TileRows:
         return (cell_sums(mask, per_tile)[places_of(tiles)] / per_tile**2).astype(np.float32)
 
 
+def load() -> None:
+    """Import what writing needs, which takes most of a second."""
+    from pyarrow import parquet  # noqa: F401
+
+
 def write(path: Path, rows: TileRows, findings: Findings, *, about: Mapping[str, str]) -> None:
     """Write the table; blocks. `about`: what stands in the file's own metadata, beside the name of the schema."""
     # Only a server that writes a table needs Arrow, which takes long to import.

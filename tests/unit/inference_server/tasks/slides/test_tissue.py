@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
@@ -125,6 +127,17 @@ async def test_a_fold_is_told_from_tissue_that_is_densely_stained() -> None:
 async def test_nothing_is_folded_or_inked_on_a_blank_slide() -> None:
     found = await tissue_of(cells_of(GLASS))
     assert (0, 0) == (int(found.pen.sum()), int(found.folded.sum()))
+
+
+async def test_finding_tissue_takes_a_few_bytes_a_cell() -> None:
+    """A slide of 100,000 px has ten million cells: densities of them all alone would take 12 bytes each."""
+    cells = np.tile(cells_of(GLASS, (*MIDDLE, PINK)), (12, 12, 1))
+    tracemalloc.start()
+    try:
+        await tissue_of(cells)
+        assert tracemalloc.get_traced_memory()[1] < 20 * cells.shape[0] * cells.shape[1]
+    finally:
+        tracemalloc.stop()
 
 
 def test_tiles_lie_where_tissue_is_each_once() -> None:
