@@ -8,12 +8,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference_server.tasks.slides import resolution, thumbnails
+from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
+from inference_server.tasks.slides.outputs import thumbnails
+from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.thumbnails import Thumbnail
 from inference_server.tasks.slides.tiling import Tile, tissue_tiles
 from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
 from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits

@@ -10,9 +10,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Column, Heat, Json
+from inference_server.tasks.slides.kinds.nuclei import Nuclei
 from inference_server.tasks.slides.masks import stripes
-from inference_server.tasks.slides.nuclei import Nuclei
-from inference_server.tasks.slides.rendering import reach_of, smoothed
+from inference_server.tasks.slides.outputs.rendering import reach_of, smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.tissue_values import TissueValues

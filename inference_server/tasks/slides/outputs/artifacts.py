@@ -13,9 +13,9 @@ import structlog
 
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
-from inference_server.tasks.slides import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
-from inference_server.tasks.slides.thumbnails import Thumbnail
+from inference_server.tasks.slides.outputs import dicom_annotations, geojson, ome_tiff, rendering, table
+from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.values import ArtifactFacts, Chunk, SlideFacts
 
 _log = structlog.get_logger()
