@@ -364,7 +364,8 @@ async def test_what_passes_a_limit_is_refused_and_names_it(limit: str, tmp_path:
     with pytest.raises(InferenceError) as caught:
         await CASES[limit](tmp_path, models)
     assert caught.value.limit == limit
-    if limit not in {"page_pixels", "page_seconds", "document_seconds", "connections"}:  # which end a page, and a connection, and no request
+    # These end a page, and a connection, and no request.
+    if limit not in {"page_pixels", "page_seconds", "document_seconds", "connections"}:
         assert status_of(caught.value).name == documented()[limit][-1]
 
 
