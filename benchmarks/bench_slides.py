@@ -47,10 +47,10 @@ from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
-from inference_server.tasks.slides import he_baseline
 from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
+from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.readers.tiff import TiffReader

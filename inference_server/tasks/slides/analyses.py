@@ -13,16 +13,18 @@ import numpy as np
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Inference
 from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.slides import he_baseline, manifest, ome_tiff, table
-from inference_server.tasks.slides.classifier import SlideClassification, TileClassifier
-from inference_server.tasks.slides.embedder import SlideEmbedding, TileEmbedder
+from inference_server.tasks.slides import manifest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
+from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.kinds.classifier import SlideClassification, TileClassifier
+from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
+from inference_server.tasks.slides.kinds.mil import AttentionHead, SlideJudgement
+from inference_server.tasks.slides.kinds.segmenter import SlideSegmentation, TileSegmenter
+from inference_server.tasks.slides.kinds.stains import Normaliser
+from inference_server.tasks.slides.kinds.tile_model import TileModel
 from inference_server.tasks.slides.manifest import EmbedderManifest, HeadManifest, Manifest, SegmenterManifest, TileClassifierManifest
-from inference_server.tasks.slides.mil import AttentionHead, SlideJudgement
-from inference_server.tasks.slides.segmenter import SlideSegmentation, TileSegmenter
-from inference_server.tasks.slides.stains import Normaliser
+from inference_server.tasks.slides.outputs import ome_tiff, table
 from inference_server.tasks.slides.survey import Slide, read_batch
-from inference_server.tasks.slides.tile_model import TileModel
 from inference_server.tasks.slides.values import Pixels
 
 # Tiles of a slide from which the colours of its stains are estimated, and every which of their pixels: a number that no edge of tiles is a

@@ -14,17 +14,19 @@ import structlog
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
-from inference_server.tasks.slides import artifacts, checkpoints, dicom_annotations, he_baseline, report
+from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.events import EventStream, Pulse
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
+from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, report
+from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
 from inference_server.tasks.slides.survey import Slide, outline
-from inference_server.tasks.slides.table import TileRows
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
 from inference_server.tasks.slides.values import (
     AnalysisRequest,

@@ -9,7 +9,7 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inference_server.errors import ConfigurationError, NotFound
-from inference_server.tasks.slides import he_baseline
+from inference_server.tasks.slides.kinds import he_baseline
 
 FILE = "slide.json"
 

@@ -12,10 +12,11 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import AccessDenied, InvalidInput, NotFound
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.storage import Storage
-from inference_server.tasks.slides import artifacts, checkpoints
+from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.checkpoints import Journal, NotResumable, Part
 from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
+from inference_server.tasks.slides.outputs import artifacts
 from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.survey import Outline, Slide, fits, read_batch, scan_cells, survey

@@ -11,9 +11,10 @@ from inference_server.engine.port import Tensors
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.slides import client_nuclei, he_baseline, resolution
-from inference_server.tasks.slides.classifier import TileClassifier
+from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
+from inference_server.tasks.slides.kinds import client_nuclei, he_baseline
+from inference_server.tasks.slides.kinds.classifier import TileClassifier
 from inference_server.tasks.slides.readers.image import ImageReader, decode, facts_of
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.values import ClientTile, Pixels, SlideLimits, TileFindings

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from inference_server.tasks.slides import tile_model
+from inference_server.tasks.slides.kinds import tile_model
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from inference_server.errors import InvalidInput, InvalidSlide
-from inference_server.tasks.slides import dicom_annotations
+from inference_server.tasks.slides.outputs import dicom_annotations
 from tests.support.dicom import write_dicom_slide
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier

@@ -244,8 +244,8 @@ async def test_leaving_the_stream_ends_the_work(analyses: Any, slide: Path) -> N
 
 
 async def test_coordinates_begin_at_the_bounds_of_the_scan(tmp_path: Path) -> None:
-    from inference_server.tasks.slides import geojson
     from inference_server.tasks.slides.findings import Shape
+    from inference_server.tasks.slides.outputs import geojson
 
     shapes = [Shape(corners=((110.5, 220.25),), classification="a", colour=(1, 2, 3), measurements={})]
     assert 1 == geojson.write(tmp_path / "d.geojson.gz", iter(shapes), offset=(100.0, 200.0))

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import tifffile
 
-from inference_server.tasks.slides import ome_tiff
 from inference_server.tasks.slides.findings import Heat
+from inference_server.tasks.slides.outputs import ome_tiff
 from tests.support.slides import paint, write_svs
 from tests.support.tile_models import write_classifier
 

@@ -140,7 +140,7 @@ async def test_a_blank_slide_has_an_empty_mask(analyses_with: Callable[..., Any]
 async def test_a_mask_larger_than_one_tile_is_a_pyramid(
     analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from inference_server.tasks.slides import ome_tiff
+    from inference_server.tasks.slides.outputs import ome_tiff
 
     # So that both ways of making a lower level are taken.
     monkeypatch.setattr(ome_tiff, "_EDGE", 128)

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
-from inference_server.tasks.slides import table
+from inference_server.tasks.slides.outputs import table
 from tests.support.slides import paint, scattered, with_fold, with_ink, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 

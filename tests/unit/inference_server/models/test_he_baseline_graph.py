@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from skimage.color import separate_stains
 
 from inference_server.models.builders import he_baseline
-from inference_server.tasks.slides import client_nuclei, nuclei
-from inference_server.tasks.slides import he_baseline as task
+from inference_server.tasks.slides.kinds import client_nuclei, nuclei
+from inference_server.tasks.slides.kinds import he_baseline as task
 
 HALO, POOLED = he_baseline.HALO, he_baseline.POOLED
 SCALES = (he_baseline.FINE.output, he_baseline.COARSE.output)

@@ -15,8 +15,8 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import InvalidInput
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
-from inference_server.tasks.slides.rendering import smoothed
+from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
+from inference_server.tasks.slides.outputs.rendering import smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.values import Pixels

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Maxima, choose, eosin_leak
+from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Maxima, choose, eosin_leak
 
 RANDOM = np.random.default_rng(5)
 

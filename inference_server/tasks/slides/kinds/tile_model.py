@@ -13,8 +13,8 @@ from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Corners
 from inference_server.tasks.slides.grid import Grid
+from inference_server.tasks.slides.kinds.stains import Normaliser, normaliser
 from inference_server.tasks.slides.manifest import FILE, TileManifest
-from inference_server.tasks.slides.stains import Normaliser, normaliser
 from inference_server.tasks.slides.values import Pixels
 
 # About the cell of the tissue mask, in µm.

@@ -15,13 +15,13 @@ from numpy.typing import NDArray
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import ModelFacts
-from inference_server.tasks.slides import polygons
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, LabelMap, Shape
+from inference_server.tasks.slides.kinds.spill import Spill
+from inference_server.tasks.slides.kinds.stains import Normaliser
+from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, sharpness_of, taken
 from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
-from inference_server.tasks.slides.spill import Spill
-from inference_server.tasks.slides.stains import Normaliser
+from inference_server.tasks.slides.outputs import polygons
 from inference_server.tasks.slides.survey import Slide
-from inference_server.tasks.slides.tile_model import TileModel, activated, colour_of, sharpness_of, taken
 from inference_server.tasks.slides.tiling import Tile, places_of
 from inference_server.tasks.slides.values import Pixels
 

@@ -11,10 +11,10 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape
+from inference_server.tasks.slides.kinds.stains import Normaliser
+from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, rectangle, sharpness_of, taken
 from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
-from inference_server.tasks.slides.stains import Normaliser
 from inference_server.tasks.slides.survey import Slide
-from inference_server.tasks.slides.tile_model import TileModel, activated, colour_of, rectangle, sharpness_of, taken
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.values import Pixels
 

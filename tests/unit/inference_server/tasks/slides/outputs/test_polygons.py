@@ -7,8 +7,8 @@ import pytest
 import shapely
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides import polygons
-from inference_server.tasks.slides.polygons import Outline
+from inference_server.tasks.slides.outputs import polygons
+from inference_server.tasks.slides.outputs.polygons import Outline
 
 
 def shape_of(outline: Outline) -> shapely.Polygon:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import Unavailable
-from inference_server.tasks.slides.spill import Spill
+from inference_server.tasks.slides.kinds.spill import Spill
 
 
 def test_records_come_back_by_their_numbers() -> None:

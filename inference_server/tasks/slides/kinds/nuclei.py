@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.rendering import smoothed
+from inference_server.tasks.slides.outputs.rendering import smoothed
 from inference_server.tasks.slides.values import Pixels
 
 # The model's own numbers: QuPath's default vectors, the steps and the bounds of the leak, and the pixels of a maximum's place.

@@ -14,9 +14,9 @@ from PIL import Image
 
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
-from inference_server.tasks.slides import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
 from inference_server.tasks.slides.grid import Grid, coarser
+from inference_server.tasks.slides.outputs import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tissue import scan
 from inference_server.tasks.slides.values import ArtifactFacts, Chunk, Pixels, SlideFacts

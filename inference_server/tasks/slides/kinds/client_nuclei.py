@@ -9,8 +9,8 @@ from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.he_baseline import CELL, HALO, SCALES, inputs_of
-from inference_server.tasks.slides.nuclei import POOLED, Maxima, choose, eosin_leak
+from inference_server.tasks.slides.kinds.he_baseline import CELL, HALO, SCALES, inputs_of
+from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, choose, eosin_leak
 from inference_server.tasks.slides.values import Pixels, Point, TileFindings
 
 OUTPUTS = (*SCALES, "densities")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides import stains
+from inference_server.tasks.slides.kinds import stains
 from inference_server.tasks.slides.manifest import StainManifest
 
 Pixels = NDArray[np.uint8]

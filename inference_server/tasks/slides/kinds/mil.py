@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, ModelFacts
-from inference_server.tasks.slides.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
+from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
+from inference_server.tasks.slides.kinds.stains import Normaliser
+from inference_server.tasks.slides.kinds.tile_model import activated, rectangle, taken, tensor_name
 from inference_server.tasks.slides.manifest import FILE, HeadManifest
-from inference_server.tasks.slides.stains import Normaliser
 from inference_server.tasks.slides.survey import Slide
-from inference_server.tasks.slides.tile_model import activated, rectangle, taken, tensor_name
 from inference_server.tasks.slides.tiling import Tile, places_of
 from inference_server.tasks.slides.values import Pixels
 

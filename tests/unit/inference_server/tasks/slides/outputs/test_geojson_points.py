@@ -7,8 +7,8 @@ import json
 from pathlib import Path
 from uuid import UUID
 
-from inference_server.tasks.slides import geojson
 from inference_server.tasks.slides.findings import Shape
+from inference_server.tasks.slides.outputs import geojson
 
 PLACES = [(0.0, 0.0), (1.005, 123456.789), (99999.99, 1e-7), (7, 8)]
 NAME = 'Kern "hell", größer'

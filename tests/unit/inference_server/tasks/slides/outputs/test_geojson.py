@@ -9,8 +9,8 @@ from pathlib import Path
 
 import shapely.geometry
 
-from inference_server.tasks.slides import geojson
 from inference_server.tasks.slides.findings import Shape
+from inference_server.tasks.slides.outputs import geojson
 
 SQUARE = ((10.0, 20.0), (40.0, 20.0), (40.0, 60.0), (10.0, 60.0))
 HOLE = ((20.0, 30.0), (30.0, 30.0), (30.0, 40.0), (20.0, 40.0))

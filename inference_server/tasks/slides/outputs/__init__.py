@@ -1,0 +1,1 @@
+"""What is written of an analysis: the report, tables, pictures and annotations."""
