@@ -16,12 +16,13 @@ from inference_server.errors import InvalidInput
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.outputs.rendering import smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.values import Pixels
 
-NAME = "he_baseline"
+NAME = BUILT_IN
 MPP = 0.5
 HALO = 22
 CELL = 16
