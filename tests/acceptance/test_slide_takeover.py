@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import threading
 import time
 import urllib.request
@@ -26,6 +25,7 @@ from bridge.aws.payloads import wire_attributes
 from bridge.ledger.port import JobRecord
 from tests.support.bridge_process import BridgeSetup
 from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.ports import free_address, free_port
 from tests.support.server_process import ServerProcess, running_server
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.sqs import aws_of, lying_in
@@ -44,11 +44,6 @@ AGAIN = 0.05 * TILES
 
 def guid(name: str) -> str:
     return str(uuid5(NAMESPACE_URL, name))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
 
 
 def write_inputs(folder: Path) -> Path:
@@ -194,7 +189,7 @@ def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
     }
     roots = ("--read-roots", f"s3://{BUCKET}/wsi/", "--write-roots", f"s3://{BUCKET}/results/", "--allow-http")
     with running_server(folder / "models", folder, "--engine", "onnxruntime", "--threads", "1", *roots) as server:
-        address = f"127.0.0.1:{free_port()}"
+        address = free_address()
         first = BridgeSetup(folder=folder, inference=server.grpc, variables=variables)
         second = replace(first, variables={**variables, "BRIDGE_HTTP": address})
         first.call("topology", "apply")
