@@ -13,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import grpc
 import numpy as np
@@ -30,6 +29,7 @@ from tests.support.server_process import ServerProcess, running_server
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.sqs import aws_of, lying_in
 from tests.support.tile_models import write_classifier
+from tests.support.wsi import guid
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -40,10 +40,6 @@ MODEL = "pinkness"
 TILES = 32 * 32
 STAGES = ["opening", "tissue", "tiles", "writing"]
 AGAIN = 0.05 * TILES
-
-
-def guid(name: str) -> str:
-    return str(uuid5(NAMESPACE_URL, name))
 
 
 def write_inputs(folder: Path) -> Path:
