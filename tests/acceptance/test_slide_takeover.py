@@ -42,9 +42,9 @@ STAGES = ["opening", "tissue", "tiles", "writing"]
 AGAIN = 0.05 * TILES
 
 
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, *, work: int = 12) -> Path:
     """A slide of 1024 tiles, and a model that takes its time over each."""
-    write_classifier(folder / "models", mpp=0.5, work=12)
+    write_classifier(folder / "models", mpp=0.5, work=work)
     piece = paint(512, 512, tissue=(0, 0, 512, 512), nuclei=scattered(40, within=(20, 20, 490, 490), apart=25), noise=2.0)
     return write_svs(folder / "slide.svs", np.tile(piece, (4, 4, 1)), tile=256)
 
@@ -174,7 +174,8 @@ def taken_over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TakenOver]:
 
 
 def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
-    slide = write_inputs(folder)
+    # The second bridge must be up long before the first has done most of it.
+    slide = write_inputs(folder, work=24)
     variables = {
         "AWS__ServiceUrl": ministack.endpoint,
         "AWS__Region": "us-east-1",
