@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import argparse
 import math
-import random
 import sys
 import tomllib
 from collections.abc import Mapping, Sequence
@@ -262,8 +261,6 @@ class Trial:
             concurrency=self._worker.concurrency,
             scale_in_cooldown=numbers.get("scale_in_cooldown", cooldowns["scale_in_cooldown"]),
             scale_out_cooldown=numbers.get("scale_out_cooldown", cooldowns["scale_out_cooldown"]),
-            sleeps=self._worker.name in {"labs", "slides"},
-            chance=random.Random(_SEED),
         )
 
 

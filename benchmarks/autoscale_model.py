@@ -47,8 +47,6 @@ class Seen:
     # Tasks that take jobs, and tasks that are wanted.
     running: int
     desired: int
-    # Seconds since the queue was last used: sent to, or polled by a task.
-    unused_seconds: float
 
 
 class Policy(Protocol):
@@ -115,7 +113,6 @@ class Simulation:
         self._free: deque[int] = deque()
         self._starting = self._running = self._working = self._ended = self._cut_off = self._most = 0
         self._desired = self._count_of_tasks = 0
-        self._used_at = 0.0
         self._hours = 0.0
         # None until a job begins for the first time.
         self._waits: list[float | None] = [None] * len(arrivals)
@@ -128,7 +125,7 @@ class Simulation:
         following, now = 0, 0.0
         while self._ended < total:
             if following < total and arrivals[following] <= events[0][0]:
-                now = self._used_at = arrivals[following]
+                now = arrivals[following]
                 self._arrive(now, following)
                 following += 1
                 continue
@@ -204,15 +201,7 @@ class Simulation:
         self._push(now + delay + self._left[job], _Kind.DONE, number, job)
 
     def _tick(self, now: float) -> None:
-        if self._running:
-            self._used_at = now
-        seen = Seen(
-            waiting=len(self._queue),
-            working=self._working,
-            running=self._running,
-            desired=self._desired,
-            unused_seconds=now - self._used_at,
-        )
+        seen = Seen(waiting=len(self._queue), working=self._working, running=self._running, desired=self._desired)
         self._want(now, min(max(self._policy.wanted(now, seen), self._policy.minimum), self._policy.maximum))
         self._push(now + self._policy.tick_seconds, _Kind.TICK)
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 from collections import deque
 from dataclasses import dataclass, field
 
@@ -12,8 +11,6 @@ from autoscale_model import Seen
 # CloudWatch tells of a minute in the next one. Target tracking acts after 3 minutes above its target, or 15 below nine tenths of it.
 _MINUTE = 60.0
 _HIGH, _LOW, _LOW_SHARE = 3, 15, 0.9
-# A queue of SQS that nobody used for 6 hours tells nothing, and then may take a quarter of an hour to begin again.
-_ASLEEP_SECONDS, _AWAKE_SECONDS = 6 * 3600.0, 900.0
 # The horizontal pod autoscaler: what it takes for no difference, and how fast it grows. Cloud Run is taken to look every 15 s.
 _TOLERANCE, _MOST_NEW, _MOST_SHARE = 0.1, 4, 1.0
 _LOOK = 15.0
@@ -29,26 +26,18 @@ class EcsTracking:
     concurrency: int
     scale_in_cooldown: float
     scale_out_cooldown: float
-    # Whether the queue is one of SQS, which falls asleep.
-    sleeps: bool
-    chance: random.Random
     tick_seconds: float = _MINUTE
     _told: deque[float] = field(default_factory=lambda: deque(maxlen=_LOW + 1))
-    _blind_until: float = 0.0
     _out_at: float = -math.inf
     _in_at: float = -math.inf
     _waited: bool = False
 
     def wanted(self, now: float, seen: Seen) -> int:
         """Once a minute."""
-        if self.sleeps and seen.unused_seconds > _ASLEEP_SECONDS:
-            self._blind_until = now + self.chance.random() * _AWAKE_SECONDS
-        blind = now < self._blind_until
         tasks = max(seen.running, 1)
-        backlog = 0.0 if blind else seen.waiting / tasks
-        busy = 0.0 if blind else self.target_backlog * min(seen.working / self.concurrency, tasks) / tasks
-        self._told.append(max(backlog, busy))
-        waited, self._waited = self._waited, seen.waiting > 0 and not blind
+        busy = self.target_backlog * min(seen.working / self.concurrency, tasks) / tasks
+        self._told.append(max(seen.waiting / tasks, busy))
+        waited, self._waited = self._waited, seen.waiting > 0
         if seen.desired == 0:
             return int(waited)
         return self._tracked(now, seen.desired)

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import random
-import socket
 import time
 import urllib.request
 from collections import Counter
@@ -31,9 +30,10 @@ from tests.support.local_http import Asked, LocalHttp, local_http
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.pdf import Text, pdf
 from tests.support.platform_rows import rows
+from tests.support.ports import free_address
 from tests.support.postgres_server import PostgresServer
 from tests.support.printed_pages import image_file, images_of
-from tests.support.redis_server import RedisServer, free_port, redis_server
+from tests.support.redis_server import RedisServer, redis_server
 from tests.support.server_process import running_server
 from tests.support.sqs import aws_of
 
@@ -340,8 +340,7 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
     program.write_text('#!/bin/sh\n[ "$*" = "- - -l ind+eng --psm 1" ] && cat > /dev/null && echo "NIK : 3273010203850001"\n')
     program.chmod(0o755)
     document = run.add("user/broken.png")
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = free_address()
     with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}", BRIDGE_HTTP=address).running():
         run.client.rpush(GPU, document)
         run.wait_until(ended)
@@ -374,7 +373,7 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
 
 
 def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
-    address = f"127.0.0.1:{free_port()}"
+    address = free_address()
     with run.setup(BRIDGE_HTTP=address).running():
         until = time.monotonic() + 30
         while True:

@@ -14,8 +14,8 @@ import pytest
 from tests.support.bridge_process import BridgeSetup, finished
 from tests.support.consensus_runs import confidence, decision
 from tests.support.language_model import KEY, FakeLanguageModel, fake_language_model
+from tests.support.ports import free_address
 from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import free_port
 
 pytestmark = pytest.mark.timeout(180)
 IDEA = "We should do idea 1."
@@ -44,7 +44,7 @@ class Pipeline:
 
 @pytest.fixture(scope="module")
 def pipeline(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer) -> Iterator[Pipeline]:
-    http = f"127.0.0.1:{free_port()}"
+    http = free_address()
     with fake_language_model() as service:
         variables = {
             "BRIDGE_DATABASE": postgres.new_database(),

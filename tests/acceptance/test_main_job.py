@@ -6,7 +6,6 @@ import asyncio
 import gzip
 import json
 import signal
-import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -26,6 +25,7 @@ from bridge.systems.wsi.handler import SlideHandler
 from scripts.demo_inputs import write_lab_list, write_lab_report, write_slide
 from tests.support.bridge_process import BridgeSetup, finished, has_left_nothing
 from tests.support.built_models import built_models
+from tests.support.ports import free_address
 from tests.support.recorded_context import RecordedContext
 from tests.support.server_process import running_server
 
@@ -65,8 +65,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
     folder = tmp_path_factory.mktemp("main-job")
     outside = tmp_path_factory.mktemp("outside") / "slide.tiff"
     write_slide(outside, size=512)
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        address = f"127.0.0.1:{unused.getsockname()[1]}"
+    address = free_address()
     setup = BridgeSetup(folder=folder, inference=address)
     flags = ("--listen", address, "--engine", "onnxruntime", "--grace-seconds", "0")
     roots = ("--read-roots", str(folder), "--write-roots", str(setup.results))

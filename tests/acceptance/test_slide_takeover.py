@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import signal
-import socket
 import threading
 import time
 import urllib.request
@@ -14,7 +13,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import grpc
 import numpy as np
@@ -26,10 +24,12 @@ from bridge.aws.payloads import wire_attributes
 from bridge.ledger.port import JobRecord
 from tests.support.bridge_process import BridgeSetup
 from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.ports import free_address, free_port
 from tests.support.server_process import ServerProcess, running_server
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.sqs import aws_of, lying_in
 from tests.support.tile_models import write_classifier
+from tests.support.wsi import guid
 
 pytestmark = pytest.mark.timeout(600)
 
@@ -42,18 +42,9 @@ STAGES = ["opening", "tissue", "tiles", "writing"]
 AGAIN = 0.05 * TILES
 
 
-def guid(name: str) -> str:
-    return str(uuid5(NAMESPACE_URL, name))
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return int(found.getsockname()[1])
-
-
-def write_inputs(folder: Path) -> Path:
+def write_inputs(folder: Path, *, work: int = 12) -> Path:
     """A slide of 1024 tiles, and a model that takes its time over each."""
-    write_classifier(folder / "models", mpp=0.5, work=12)
+    write_classifier(folder / "models", mpp=0.5, work=work)
     piece = paint(512, 512, tissue=(0, 0, 512, 512), nuclei=scattered(40, within=(20, 20, 490, 490), apart=25), noise=2.0)
     return write_svs(folder / "slide.svs", np.tile(piece, (4, 4, 1)), tile=256)
 
@@ -183,7 +174,8 @@ def taken_over(tmp_path_factory: pytest.TempPathFactory) -> Iterator[TakenOver]:
 
 
 def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
-    slide = write_inputs(folder)
+    # The second bridge must be up long before the first has done most of it.
+    slide = write_inputs(folder, work=24)
     variables = {
         "AWS__ServiceUrl": ministack.endpoint,
         "AWS__Region": "us-east-1",
@@ -194,7 +186,7 @@ def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
     }
     roots = ("--read-roots", f"s3://{BUCKET}/wsi/", "--write-roots", f"s3://{BUCKET}/results/", "--allow-http")
     with running_server(folder / "models", folder, "--engine", "onnxruntime", "--threads", "1", *roots) as server:
-        address = f"127.0.0.1:{free_port()}"
+        address = free_address()
         first = BridgeSetup(folder=folder, inference=server.grpc, variables=variables)
         second = replace(first, variables={**variables, "BRIDGE_HTTP": address})
         first.call("topology", "apply")

@@ -24,16 +24,17 @@ from bridge.settings import load
 from bridge.store import open_store
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_slide
-from tests.acceptance.test_wsi_worker import BUCKET, ROOT, SLIDE, TOPIC, guid, kind_of, requested
 from tests.support.bridge_process import BridgeSetup
 from tests.support.killer import Killer
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.server_process import running_server
 from tests.support.sqs import aws_of, depth_of, lying_in
+from tests.support.wsi import BUCKET, SLIDE, TOPIC, guid, kind_of, requested
 
 pytestmark = pytest.mark.timeout(900)
 
+ROOT = Path(__file__).parents[2]
 SOUND = [f"sound {number}" for number in range(150)]
 TWICE = SOUND[::8][:20]
 MISSING = [f"missing {number}" for number in range(15)]

@@ -10,7 +10,6 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import NAMESPACE_URL, uuid5
 
 import jsonschema
 import pytest
@@ -29,38 +28,12 @@ from tests.support.bridge_process import BridgeSetup
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.server_process import running_server
 from tests.support.sqs import aws_of, depth_of, lying_in
+from tests.support.wsi import BUCKET, SLIDE, TOPIC, URN, guid, kind_of, requested
 
 pytestmark = pytest.mark.timeout(300)
 
 ROOT = Path(__file__).parents[2]
-BUCKET = "platform-uploads"
 SETTINGS: dict[str, Any] = {"wsi_bucket": BUCKET, "sqs_queues": ("WsiAnalysisWorker", "wsi-jobs-in")}
-TOPIC = "HiveOrders_Api_Shared_Events-WsiAnalysis{}Event"
-URN = "urn:message:HiveOrders.Api.Shared.Events:WsiAnalysis{}Event"
-SLIDE = "wsi/user-1/5f3759df5f3759df5f3759df5f3759df/island of tissue.tiff"
-
-
-def guid(name: str) -> str:
-    return str(uuid5(NAMESPACE_URL, name))
-
-
-def requested(name: str, s3_key: str = SLIDE, **changes: Any) -> dict[str, Any]:
-    """What MassTransit would publish."""
-    event = {"jobId": guid(name), "uploadId": guid("upload"), "tenantId": 7, "requestedByUserId": "user-1", "s3Key": s3_key}
-    return {
-        "messageId": guid(f"message of {name}"),
-        "conversationId": guid(f"conversation of {name}"),
-        "messageType": [URN.format("Requested")],
-        "message": event,
-        "headers": {},
-        **changes,
-    }
-
-
-def kind_of(envelope: dict[str, Any]) -> str:
-    """Completed or Failed."""
-    (urn,) = envelope["messageType"]
-    return str(urn).removesuffix("Event").rpartition("WsiAnalysis")[2]
 
 
 @dataclass(frozen=True, kw_only=True)

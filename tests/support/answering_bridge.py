@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -16,14 +15,14 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.transports.opening import open_transport
+from tests.support.ports import free_address
 from tests.support.trial_bridge import TrialHandler, trial_settings
 
 
 @asynccontextmanager
 async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[str, Store]]:
     """One that runs, and its address and store; `changes`: of its settings."""
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = free_address()
     settings = load(**trial_settings(folder, http=address, **changes))
     stop = asyncio.Event()
     async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:

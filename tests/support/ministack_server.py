@@ -6,7 +6,6 @@ import fcntl
 import hashlib
 import json
 import os
-import socket
 import subprocess
 import sys
 import time
@@ -18,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from tests.support.ports import free_port
 
 _ROOT = Path(__file__).parents[2]
 _REQUIREMENTS = _ROOT / "requirements" / "ministack.txt"
@@ -49,8 +50,7 @@ class Ministack:
 def running_ministack(folder: Path) -> Iterator[Ministack]:
     """Start one on a free port, with nothing in it. Skips the test visibly where it cannot be installed; fails it in CI."""
     program = _installed()
-    with socket.create_server(("127.0.0.1", 0)) as unused:
-        port = unused.getsockname()[1]
+    port = free_port()
     environment = {**os.environ, "BIND_HOST": "127.0.0.1", "GATEWAY_PORT": str(port), "SERVICES": _SERVICES}
     with (folder / "ministack.log").open("wb") as log:
         process = subprocess.Popen([program], stdout=log, stderr=log, cwd=folder, env=environment, start_new_session=True)

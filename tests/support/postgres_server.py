@@ -7,7 +7,6 @@ import ctypes
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -25,6 +24,7 @@ import psycopg
 
 from bridge.database.engine import open_database
 from bridge.database.migrate import migrate
+from tests.support.ports import free_port
 
 # PostgreSQL refuses to run as root.
 _NOBODY: Mapping[str, Any] = {"user": 65534, "group": 65534, "extra_groups": []} if os.getuid() == 0 else {}
@@ -88,7 +88,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
             "-D",
             str(data),
         )
-        port = _free_port()
+        port = free_port()
         options = [f"--{name}={value}" for name, value in {**_SETTINGS, **settings, "unix_socket_directories": str(folder)}.items()]
         with (folder / "log").open("wb") as log:
             process = subprocess.Popen(
@@ -168,9 +168,3 @@ def _wait_until_ready(server: PostgresServer) -> None:
             if server.process.poll() is not None or time.monotonic() > deadline:
                 raise AssertionError((server.folder / "log").read_text(errors="replace")[-2000:]) from error
             time.sleep(0.05)
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 import grpc
 from google.pubsub_v1 import types
 
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 
 _NAME = "cloud-pubsub-emulator"
 # Where it lies beside `gcloud`.

@@ -14,6 +14,8 @@ from importlib.util import find_spec
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from tests.support.ports import free_port
+
 _START_SECONDS = 30
 
 
@@ -53,13 +55,6 @@ def redis_server(*options: str, port: int | None = None, sentinel_of: RedisServe
             process.send_signal(signal.SIGCONT)
             process.kill()
             process.wait(10)
-
-
-def free_port() -> int:
-    """A port of 127.0.0.1 that is free now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 def _binary() -> Path:

@@ -2,7 +2,8 @@
 
 Colour deconvolution after Ruifrok and Johnston 2001 (Anal Quant Cytol Histol 23:291) with QuPath's default H&E vectors, less the eosin
 that leaks into the haematoxylin of the slide at hand; then a Gaussian, a Laplacian and local maxima of the haematoxylin density at two
-scales, which is the blob detector of Lindeberg 1998 (IJCV 30:79). Whoever runs it chooses among the maxima (`tasks/slides/kinds/nuclei.py`).
+scales, which is the blob detector of Lindeberg 1998 (IJCV 30:79). Whoever runs it chooses among the maxima, as
+`tasks/slides/kinds/nuclei.py` does.
 
 Every sum in the graph is one of whole numbers (or halves, quarters, …) that float32 holds exactly, and the logarithm is a table.
 So a pixel's result is the same to the last bit whatever the tile, the batch, the number of threads or the engine, and tiles can be

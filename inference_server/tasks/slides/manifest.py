@@ -9,8 +9,9 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inference_server.errors import ConfigurationError, NotFound
-from inference_server.tasks.slides.kinds import he_baseline
 
+# The analysis that needs no manifest.
+BUILT_IN = "he_baseline"
 FILE = "slide.json"
 
 _Factor = Annotated[float, Field(gt=0)]
@@ -166,7 +167,7 @@ _KINDS: dict[str, type[Manifest]] = {
 def available(models: Path) -> tuple[str, ...]:
     """Every analysis that can be named."""
     custom = sorted(path.parent.name for path in models.glob(f"*/{FILE}") if not path.parent.name.startswith((".", "_")))
-    return (he_baseline.NAME, *(name for name in custom if name != he_baseline.NAME))
+    return (BUILT_IN, *(name for name in custom if name != BUILT_IN))
 
 
 def read(models: Path, name: str) -> Manifest:

@@ -24,12 +24,8 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.sources.local import LocalSource
 from bridge.store import Store, open_store
+from tests.support.ports import free_address
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
-
-
-def _free_address() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        return f"127.0.0.1:{found.getsockname()[1]}"
 
 
 async def _get(address: str, path: str) -> tuple[int, str]:
@@ -51,7 +47,7 @@ async def _running(
     stop: asyncio.Event | None = None,
     **changes: Any,
 ) -> AsyncIterator[tuple[str, Store]]:
-    settings = load(**trial_settings(folder, http=_free_address(), **changes))
+    settings = load(**trial_settings(folder, http=free_address(), **changes))
     stop = stop or asyncio.Event()
     async with open_store(settings) as store:
         chosen = replace(local_transport(settings, store), **(transport or {}))

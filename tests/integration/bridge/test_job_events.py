@@ -98,7 +98,7 @@ def serve() -> Callable[..., Any]:
     @asynccontextmanager
     async def serving(store: Store, **times: Any) -> AsyncIterator[str]:
         events = JobEvents(**{"look_seconds": 0.05, **times})
-        figures = Figures(metrics=Metrics(in_flight=lambda: 0), outbox=store.outbox, levels=no_levels)
+        figures = Figures(metrics=Metrics(in_flight=lambda: 0), outbox=store.outbox, dead_letters=store.dead_letters, levels=no_levels)
         platform = WsiRoutes(jobs=store.jobs, events=events, submit=store.submit)
         routes = Routes(jobs=store.jobs, figures=figures, events=events, probes={}, more=platform.routes())
         async with HttpServer(routes.application(), "127.0.0.1:0") as server:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import urllib.error
 import urllib.request
 from collections.abc import AsyncIterator
@@ -21,6 +20,7 @@ from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.port import Context
 from bridge.systems.wsi import requests
+from tests.support.ports import free_address
 from tests.support.trial_bridge import trial_settings
 
 JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
@@ -48,8 +48,7 @@ class PlayedAnalysis:
 
 @pytest.fixture
 async def address(tmp_path: Path) -> AsyncIterator[str]:
-    with socket.create_server(("127.0.0.1", 0)) as found:
-        address = f"127.0.0.1:{found.getsockname()[1]}"
+    address = free_address()
     settings = load(**trial_settings(tmp_path, http=address, wsi_bucket="bucket"))
     stop = asyncio.Event()
     async with open_store(settings) as store:

@@ -261,24 +261,34 @@ async def _document_pages(folder: Path, models: ServingModels) -> None:
     await _read(folder, models, DocumentRequest(content=pdf([[], []])), most_pages=1)
 
 
-@passing("page_pixels")
-async def _page_pixels(folder: Path, models: ServingModels) -> None:
+async def _refused_page(folder: Path, models: ServingModels, **limits: float) -> None:
     """Pages are refused one by one: each is told to the counter when it is refused, rather than by the error in the end."""
     refused: list[str] = []
     content = io.BytesIO()
     Image.fromarray(PICTURE).save(content, "PNG")
     reader = DocumentReader(
-        models,
-        Storage(read_roots=(), write_roots=()),
-        folder,
-        limits=DocumentLimits(most_page_pixels=9),
-        refused=refused.append,
+        models, Storage(read_roots=(), write_roots=()), folder, limits=replace(DocumentLimits(), **limits), refused=refused.append
     )
     with pytest.raises(InferenceError) as caught:
         async for _ in reader.read(DocumentRequest(content=content.getvalue()), ANYBODY):
             pass
     assert caught.value.limit == ""
     raise InferenceError("as counted", limit=refused[0])
+
+
+@passing("page_pixels")
+async def _page_pixels(folder: Path, models: ServingModels) -> None:
+    await _refused_page(folder, models, most_page_pixels=9)
+
+
+@passing("page_seconds")
+async def _page_seconds(folder: Path, models: ServingModels) -> None:
+    await _refused_page(folder, models, most_page_seconds=0.0)
+
+
+@passing("document_seconds")
+async def _document_seconds(folder: Path, models: ServingModels) -> None:
+    await _refused_page(folder, models, most_document_seconds=0.0)
 
 
 @passing("lab_tests")
@@ -354,7 +364,8 @@ async def test_what_passes_a_limit_is_refused_and_names_it(limit: str, tmp_path:
     with pytest.raises(InferenceError) as caught:
         await CASES[limit](tmp_path, models)
     assert caught.value.limit == limit
-    if limit not in {"page_pixels", "connections"}:  # which end a page, and a connection, and no request
+    # These end a page, and a connection, and no request.
+    if limit not in {"page_pixels", "page_seconds", "document_seconds", "connections"}:
         assert status_of(caught.value).name == documented()[limit][-1]
 
 

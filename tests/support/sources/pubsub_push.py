@@ -18,7 +18,7 @@ from bridge.sources.local import LocalSource
 from bridge.sources.pubsub_push import PushInbox
 from bridge.store import open_store
 from tests.support.google_tokens import ACCOUNT, AUDIENCE, Signer
-from tests.support.redis_server import free_port
+from tests.support.ports import free_port
 from tests.support.sources.local import let_leases_run_out, over_the_line, results_in, shared_database
 from tests.support.sources.port import IN_A_ROW, LEASE_SECONDS, Find, Lines, Rig, SourceAtHand, SourceKind
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import random
 import sys
 from pathlib import Path
 
@@ -37,8 +36,6 @@ def ecs(**changes: object) -> EcsTracking:
         "concurrency": 1,
         "scale_in_cooldown": 300,
         "scale_out_cooldown": 60,
-        "sleeps": False,
-        "chance": random.Random(1),
     }
     return EcsTracking(**{**plain, **changes})  # type: ignore[arg-type]
 
@@ -71,12 +68,6 @@ def test_from_zero_ecs_takes_its_alarm_and_the_start_and_goes_back_to_zero() -> 
     assert [140.0, 160.0] == outcome.waits.tolist()
     assert 2 == outcome.starts
     assert outcome.task_hours < 1
-
-
-def test_a_queue_that_nobody_used_for_long_is_seen_late() -> None:
-    awake = run([40_000.0], 10.0, fleet(), ecs())
-    asleep = run([40_000.0], 10.0, fleet(), ecs(sleeps=True))
-    assert awake.waits[0] < 200 < asleep.waits[0] <= awake.waits[0] + 900
 
 
 def test_keda_asks_the_queue_itself_and_ends_after_its_cooldown() -> None:

@@ -15,6 +15,8 @@ locals {
       INFERENCE_DEVICE        = "cuda:0"
       INFERENCE_GRACE_SECONDS = "12"
       INFERENCE_DRAIN_SECONDS = "100"
+      # On the instance's disk: /tmp is memory, and slides are large.
+      INFERENCE_STAGING = "/var/lib/lamina/engines/staging"
     },
     local.secured ? {
       INFERENCE_TLS_CERTIFICATE = "${local.files_folder}/tls.crt"

@@ -17,12 +17,13 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Point
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import Summary
 from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.tissue_values import TissueValues
 from inference_server.tasks.slides.values import Pixels
 
-NAME = "he_baseline"
+NAME = BUILT_IN
 MPP = 0.5
 HALO = 22
 CELL = 16

@@ -138,7 +138,7 @@ async def test_a_failure_is_told_by_its_class_and_status_and_what_was_sent_stays
 
 
 async def test_a_request_that_never_got_its_turn_has_a_queue_and_no_run(stub: Any, collector: TraceCollector) -> None:
-    blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(4000))))
+    blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(20_000))))
     await asyncio.sleep(0.1)
     expired, left = CallersTrace(), CallersTrace()
     waiting = stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=left.metadata)

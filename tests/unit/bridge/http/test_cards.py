@@ -24,9 +24,14 @@ LEVELS = [
 ]
 
 
-class Outbox:
+class Ledger:
+    """With nothing in it."""
+
     async def backlog(self) -> Backlog:
         return Backlog(depth=0, oldest_age=0)
+
+    async def waiting(self) -> int:
+        return 0
 
 
 def card_routes(*, cases: int | None = 11, ready: bool = True, reviews_open: bool = False) -> CardRoutes:
@@ -58,7 +63,8 @@ def client(cards: CardRoutes, levels: list[QueueLevel] | None = LEVELS) -> TestC
             raise TransientError("Redis is out of reach")
         return levels
 
-    figures = Figures(metrics=Metrics(in_flight=lambda: 2), outbox=Outbox(), levels=found)  # type: ignore[arg-type]
+    ledger: Any = Ledger()
+    figures = Figures(metrics=Metrics(in_flight=lambda: 2), outbox=ledger, dead_letters=ledger, levels=found)
     routes = Routes(
         jobs=None,  # type: ignore[arg-type]
         figures=figures,
