@@ -162,17 +162,44 @@ register() {
     return
   fi
   needs aws
-  aws ecs register-task-definition --region "$AWS_REGION" --cli-input-json "$text" \
-    --query taskDefinition.taskDefinitionArn --output text
+  registered=$(aws ecs register-task-definition --region "$AWS_REGION" --cli-input-json "$text" \
+    --query taskDefinition.taskDefinitionArn --output text)
+  echo "$registered"
 }
 
 run_revision() {
-  local wanted=$1
-  run aws ecs update-service --region "$AWS_REGION" --cluster "$cluster" --service "$service" --task-definition "$wanted" \
-    --deployment-configuration 'deploymentCircuitBreaker={enable=true,rollback=true}' --query service.serviceArn --output text
-  if [ "$wait" = true ]; then
-    run aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+  local update=(aws ecs update-service --region "$AWS_REGION" --cluster "$cluster" --service "$service" --task-definition "$1"
+    --deployment-configuration 'deploymentCircuitBreaker={enable=true,rollback=true}' --query service.taskDefinition --output text)
+  local wanted
+  if [ "$dry_run" = true ]; then
+    run "${update[@]}"
+    [ "$wait" = false ] || run aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+    return
   fi
+  wanted=$("${update[@]}")
+  [ "$wait" = false ] || wait_for "$wanted"
+}
+
+# Waits until the service runs a revision. A service that has gone back to its old one is stable too, so that what it runs is asked.
+wait_for() {
+  local wanted=$1 answer running state tries
+  for ((tries = 0; tries < 20; tries++)); do
+    aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+    answer=$(aws ecs describe-services --query "services[0].deployments[?status=='PRIMARY'] | [0].[taskDefinition, rolloutState]" --output text \
+      --region "$AWS_REGION" --cluster "$cluster" --services "$service")
+    read -r running state <<<"$answer"
+    [ "$running" = "$wanted" ] || fail "$service did not become healthy with ${wanted##*/} and has gone back to ${running##*/}; its events and logs tell why"
+    case $state in
+      COMPLETED)
+        echo "$service runs ${wanted##*/}"
+        return
+        ;;
+      FAILED) fail "$service did not become healthy with ${wanted##*/}, and has no revision to go back to; its events and logs tell why" ;;
+    esac
+    # Its tasks run, and are not yet called healthy.
+    sleep 15
+  done
+  fail "$service has not become healthy with ${wanted##*/} in time; its rollout is $state"
 }
 
 # What the service runs now, as family:revision. Its absence is told with the way to make it.
@@ -187,7 +214,7 @@ running_revision() {
 update() {
   needs aws
   running_revision >/dev/null
-  run_revision "$family"
+  run_revision "${registered:-$family}"
 }
 
 # The newest revision before the one that runs.
@@ -219,7 +246,7 @@ rollback() {
 
 command=${1:-help}
 [ $# -eq 0 ] || shift
-worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service='' build_arguments=()
+worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service='' registered='' build_arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --dry-run) dry_run=true ;;

@@ -15,14 +15,21 @@ from tests.support.recorded_programs import Recorded, recorded_programs
 ROOT = Path(__file__).parents[2]
 REGISTRY = "123456789012.dkr.ecr.ap-southeast-2.amazonaws.com"
 PLACE = {"AWS_REGION": "ap-southeast-2", "AWS_ACCOUNT_ID": "123456789012", "IMAGE_TAG": "1.2.3"}
-SERVICE = "arn:aws:ecs:ap-southeast-2:123456789012:service/filot-ocr-gpu-cluster/filot-ocr-gpu-service"
 REVISION = "arn:aws:ecs:ap-southeast-2:123456789012:task-definition/filot-ocr-gpu-worker"
 RUNNING = {("aws", "ecs", "describe-services"): f"{REVISION}:7"}
 
 
+def rolled_out(wanted: str, running: str, state: str) -> dict[tuple[str, ...], str]:
+    """What AWS answers when a revision is asked for and what runs in the end is this."""
+    return {
+        ("aws", "ecs", "update-service"): f"{REVISION}:{wanted}",
+        ("aws", "ecs", "describe-services", "--query"): f"{REVISION}:{running}\t{state}",
+    }
+
+
 @pytest.fixture
 def programs(tmp_path: Path) -> Recorded:
-    return recorded_programs(tmp_path / "bin", "aws", "docker")
+    return recorded_programs(tmp_path / "bin", "aws", "docker", "sleep")
 
 
 def deploy(programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE) -> subprocess.CompletedProcess[str]:
@@ -103,9 +110,10 @@ def test_register_names_what_is_not_set(programs: Recorded) -> None:
 
 
 def test_update_lets_the_newest_revision_run_and_waits_for_it(programs: Recorded) -> None:
-    programs.answer({**RUNNING, ("aws", "ecs", "update-service"): SERVICE})
-    assert deploy(programs, "update").returncode == 0
-    _, updated, waited = programs.calls()
+    programs.answer({**rolled_out("8", "8", "COMPLETED"), **RUNNING})
+    done = deploy(programs, "update")
+    assert (done.returncode, done.stdout) == (0, "filot-ocr-gpu-service runs filot-ocr-gpu-worker:8\n")
+    _, updated, waited, _ = programs.calls()
     assert updated[updated.index("--task-definition") + 1] == "filot-ocr-gpu-worker"
     assert (updated[updated.index("--cluster") + 1], updated[updated.index("--service") + 1]) == (
         "filot-ocr-gpu-cluster",
@@ -113,6 +121,32 @@ def test_update_lets_the_newest_revision_run_and_waits_for_it(programs: Recorded
     )
     assert "deploymentCircuitBreaker={enable=true,rollback=true}" in updated
     assert waited[:4] == ["aws", "ecs", "wait", "services-stable"]
+
+
+@pytest.mark.parametrize("command", ["update", "deploy", "rollback"])
+@pytest.mark.parametrize(
+    ("running", "state", "told"),
+    [
+        ("7", "COMPLETED", "did not become healthy with filot-ocr-gpu-worker:8 and has gone back to filot-ocr-gpu-worker:7"),
+        ("8", "FAILED", "did not become healthy with filot-ocr-gpu-worker:8, and has no revision to go back to"),
+        ("8", "IN_PROGRESS", "has not become healthy with filot-ocr-gpu-worker:8 in time; its rollout is IN_PROGRESS"),
+    ],
+)
+def test_a_revision_that_does_not_become_healthy_is_a_failure(
+    programs: Recorded, command: str, running: str, state: str, told: str
+) -> None:
+    registered = {("aws", "ecs", "register-task-definition"): f"{REVISION}:8"}
+    listed = {("aws", "ecs", "list-task-definitions"): f"{REVISION}:6"}
+    programs.answer({**rolled_out("8", running, state), **RUNNING, **registered, **listed})
+    done = deploy(programs, command)
+    assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+
+
+def test_deploy_asks_for_the_revision_that_it_registered(programs: Recorded) -> None:
+    programs.answer({**rolled_out("8", "8", "COMPLETED"), **RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
+    assert deploy(programs, "deploy").returncode == 0
+    (updated,) = [call for call in programs.calls() if call[2] == "update-service"]
+    assert updated[updated.index("--task-definition") + 1] == f"{REVISION}:8"
 
 
 def test_update_of_a_service_that_is_not_there_says_how_to_make_it(programs: Recorded) -> None:
@@ -151,7 +185,7 @@ def test_nothing_follows_a_step_that_fails(programs: Recorded, failing: tuple[st
 
 def test_rollback_goes_to_the_revision_before_the_one_that_runs(programs: Recorded) -> None:
     listed = "\t".join(f"{REVISION}:{number}" for number in (9, 8, 7, 5, 4))
-    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): listed})
+    programs.answer({**rolled_out("5", "5", "COMPLETED"), **RUNNING, ("aws", "ecs", "list-task-definitions"): listed})
     done = deploy(programs, "rollback")
     assert (done.returncode, "goes back from filot-ocr-gpu-worker:7 to filot-ocr-gpu-worker:5" in done.stdout) == (0, True)
     (updated,) = [call for call in programs.calls() if call[2] == "update-service"]
