@@ -88,7 +88,8 @@ def test_the_ocr_workers_is_as_the_one_that_it_replaces() -> None:
     assert server["linuxParameters"]["sharedMemorySize"] == 2048
     assert bridge["portMappings"][0]["containerPort"] == 8080
     assert bridge["logConfiguration"]["options"]["awslogs-group"] == "/ecs/filot-ocr-gpu-worker"
-    assert {one["valueFrom"].rpartition("filot/")[2] for one in bridge["secrets"]} >= {
+    # ECS starts no task while a secret that it names is missing: no other than the platform has.
+    assert {one["valueFrom"].rpartition("filot/")[2] for one in bridge["secrets"]} == {
         "database-url",
         "redis-url",
         "redis-password",
