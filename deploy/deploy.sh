@@ -10,7 +10,7 @@ Usage: deploy/deploy.sh COMMAND [OPTION…]
 
 Commands
   build      build the worker's images
-  push       log in to ECR, make repositories that are missing, and push the images
+  push       log in to ECR, make repositories that are missing, and push the images whose tag is not there yet
   register   register the worker's task definition from deploy/ecs
   update     let the service run the newest revision, and wait until it does
   deploy     register and update
@@ -31,7 +31,7 @@ Options
 Environment
   AWS_REGION       the region; needed
   AWS_ACCOUNT_ID   the account; asked of AWS when it is not set
-  IMAGE_TAG        the images' tag; by default the commit that is checked out
+  IMAGE_TAG        the images' tag; by default the commit that is checked out, without changes
   ENVIRONMENT      begins the lab worker's names; by default production
   Others are named by the task definition that wants them.
 TEXT
@@ -99,9 +99,19 @@ set_place() {
     AWS_ACCOUNT_ID=$(aws sts get-caller-identity --query Account --output text) || fail "AWS does not know us; sign in, or set AWS_ACCOUNT_ID"
   fi
   [[ $AWS_ACCOUNT_ID =~ ^[0-9]{12}$ ]] || fail "AWS_ACCOUNT_ID: '$AWS_ACCOUNT_ID' is no account; expected 12 digits"
-  IMAGE_TAG=${tag:-${IMAGE_TAG:-$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || true)}}
+  IMAGE_TAG=${tag:-${IMAGE_TAG:-}}
+  if [ -z "$IMAGE_TAG" ]; then
+    IMAGE_TAG=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || true)
+    case $command in build | push | all) refuse_changes ;; esac
+  fi
   [ -n "$IMAGE_TAG" ] || fail "IMAGE_TAG is not set, and this is no checkout to name images by; set it, or give --tag"
   registry=$AWS_ACCOUNT_ID.dkr.ecr.$AWS_REGION.amazonaws.com
+}
+
+# A commit's name must not stand for what is not in it.
+refuse_changes() {
+  [ -z "$(git -C "$root" status --porcelain 2>/dev/null | head -n 1)" ] ||
+    fail "the checkout has changes that are in no commit, and images are named by the commit; commit them, or give --tag"
 }
 
 build() {
@@ -131,7 +141,12 @@ push() {
       run aws ecr create-repository --region "$AWS_REGION" --repository-name "$image" \
         --image-tag-mutability IMMUTABLE --image-scanning-configuration scanOnPush=true
     fi
-    run docker push "$registry/$image:$IMAGE_TAG"
+    # A tag is pushed once (IMMUTABLE): what failed later can be done again.
+    if aws ecr describe-images --region "$AWS_REGION" --repository-name "$image" --image-ids "imageTag=$IMAGE_TAG" >/dev/null 2>&1; then
+      echo "$image:$IMAGE_TAG is in the registry already and stays as it is"
+    else
+      run docker push "$registry/$image:$IMAGE_TAG"
+    fi
   done
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -17,6 +18,8 @@ REGISTRY = "123456789012.dkr.ecr.ap-southeast-2.amazonaws.com"
 PLACE = {"AWS_REGION": "ap-southeast-2", "AWS_ACCOUNT_ID": "123456789012", "IMAGE_TAG": "1.2.3"}
 REVISION = "arn:aws:ecs:ap-southeast-2:123456789012:task-definition/filot-ocr-gpu-worker"
 RUNNING = {("aws", "ecs", "describe-services"): f"{REVISION}:7"}
+# No tag is in the registry yet.
+NEW = {("aws", "ecr", "describe-images"): 254}
 
 
 def rolled_out(wanted: str, running: str, state: str) -> dict[tuple[str, ...], str]:
@@ -32,8 +35,10 @@ def programs(tmp_path: Path) -> Recorded:
     return recorded_programs(tmp_path / "bin", "aws", "docker", "sleep")
 
 
-def deploy(programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(ROOT / "deploy" / "deploy.sh"), *words]
+def deploy(
+    programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE, root: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(root / "deploy" / "deploy.sh"), *words]
     return subprocess.run(command, env={"PATH": programs.path, **environment}, capture_output=True, text=True, timeout=60)
 
 
@@ -72,7 +77,7 @@ def test_arguments_of_the_build_reach_it(programs: Recorded) -> None:
 
 
 def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded) -> None:
-    programs.answer({("aws", "ecr", "get-login-password"): "a password", ("aws", "ecr", "describe-repositories"): 254})
+    programs.answer({**NEW, ("aws", "ecr", "get-login-password"): "a password", ("aws", "ecr", "describe-repositories"): 254})
     assert deploy(programs, "push").returncode == 0
     assert programs.given("docker", "login") == "a password\n"
     made = [call[call.index("--repository-name") + 1] for call in programs.calls() if call[2] == "create-repository"]
@@ -86,6 +91,13 @@ def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded
 def test_push_leaves_repositories_that_are_there_alone(programs: Recorded) -> None:
     assert deploy(programs, "push").returncode == 0
     assert "aws ecr create-repository" not in shown(programs.calls())
+
+
+def test_push_leaves_a_tag_that_is_there_alone(programs: Recorded) -> None:
+    programs.answer({("aws", "ecr", "describe-images", "--region", "ap-southeast-2", "--repository-name", "lamina-inference-gpu"): 254})
+    done = deploy(programs, "push")
+    assert (done.returncode, "lamina-bridge:1.2.3 is in the registry already" in done.stdout) == (0, True)
+    assert [call[2] for call in programs.calls() if call[:2] == ["docker", "push"]] == [f"{REGISTRY}/lamina-inference-gpu:1.2.3"]
 
 
 def test_register_sends_a_definition_that_ecs_takes_with_everything_put_in(programs: Recorded) -> None:
@@ -158,7 +170,7 @@ def test_update_of_a_service_that_is_not_there_says_how_to_make_it(programs: Rec
 
 
 def test_all_does_each_step_in_order(programs: Recorded) -> None:
-    programs.answer({**RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
+    programs.answer({**NEW, **RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
     assert deploy(programs, "all", "--no-wait").returncode == 0
     steps = [call for call in shown(programs.calls()) if "describe" not in call and "get-login" not in call]
     assert [" ".join(step.split()[:2]) if step.startswith("docker") else step for step in steps] == [
@@ -178,7 +190,7 @@ FIRST_PUSH = ("docker", "push", f"{REGISTRY}/lamina-bridge:1.2.3")
 
 @pytest.mark.parametrize("failing", [FIRST_BUILD, FIRST_PUSH, ("docker", "login"), ("aws", "ecs", "register-task-definition")])
 def test_nothing_follows_a_step_that_fails(programs: Recorded, failing: tuple[str, ...]) -> None:
-    programs.answer({failing: 1, **RUNNING})
+    programs.answer({failing: 1, **NEW, **RUNNING})
     assert deploy(programs, "all").returncode != 0
     assert programs.calls()[-1][: len(failing)] == list(failing)
 
@@ -209,11 +221,12 @@ def test_rollback_goes_where_it_is_told(programs: Recorded) -> None:
 @pytest.mark.parametrize("command", ["build", "push", "register", "update", "deploy", "all", "rollback"])
 def test_a_dry_run_says_what_it_would_do_and_changes_nothing(programs: Recorded, command: str) -> None:
     listed = f"{REVISION}:7\t{REVISION}:6"
-    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): listed, ("aws", "ecr", "describe-repositories"): 254})
+    missing = {**NEW, ("aws", "ecr", "describe-repositories"): 254}
+    programs.answer({**RUNNING, **missing, ("aws", "ecs", "list-task-definitions"): listed})
     done = deploy(programs, command, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "would" in done.stdout
-    reading = {"aws ecs describe-services", "aws ecs list-task-definitions", "aws ecr describe-repositories"}
+    reading = {"aws ecs describe-services", "aws ecs list-task-definitions", "aws ecr describe-repositories", "aws ecr describe-images"}
     assert set(shown(programs.calls())) <= reading
 
 
@@ -235,8 +248,36 @@ def test_what_is_wrong_is_told(programs: Recorded, words: tuple[str, ...], envir
     assert programs.calls() == []
 
 
-def test_the_account_is_asked_of_aws_and_the_tag_of_the_checkout(programs: Recorded) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A commit that holds the script and what images are built from."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("terraform", "kubernetes", "monitoring"))
+    for file in ROOT.glob("Dockerfile.*"):
+        shutil.copy(file, folder)
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "--all")
+    _git(folder, "-c", "user.name=a", "-c", "user.email=a@b.example", "commit", "--quiet", "--message=one")
+    return folder
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_account_is_asked_of_aws_and_the_tag_of_the_checkout(programs: Recorded, checkout: Path) -> None:
     programs.answer({("aws", "sts", "get-caller-identity"): "123456789012"})
-    assert deploy(programs, "build", environment={"AWS_REGION": "ap-southeast-2"}).returncode == 0
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert deploy(programs, "build", environment={"AWS_REGION": "ap-southeast-2"}, root=checkout).returncode == 0
+    commit = _git(checkout, "rev-parse", "--short=12", "HEAD")
     assert f"{REGISTRY}/lamina-bridge:{commit}" in programs.calls()[1]
+
+
+@pytest.mark.parametrize("changed", ["Dockerfile.bridge", "new.py"])
+def test_a_checkout_with_changes_is_not_taken_for_its_commit(programs: Recorded, checkout: Path, changed: str) -> None:
+    (checkout / changed).write_text("changed")
+    unnamed = {name: value for name, value in PLACE.items() if name != "IMAGE_TAG"}
+    for command in ("build", "push", "all"):
+        done = deploy(programs, command, environment=unnamed, root=checkout)
+        assert (done.returncode, "the checkout has changes that are in no commit" in done.stderr) == (1, True), done.stderr
+    assert programs.calls() == []
+    assert deploy(programs, "build", "--tag", "trial", environment=unnamed, root=checkout).returncode == 0
