@@ -19,8 +19,9 @@ Commands
   help       show this
 
 Options
-  --worker NAME    ocr-gpu (the default), lab, wsi or inference
+  --worker NAME    ocr-gpu (the default), lab, wsi or inference; models, to build and push lamina-models alone
   --tag TAG        the images' tag, instead of IMAGE_TAG
+  --models TAG     take the models of that tag, which are in the registry, instead of building them
   --to REVISION    the revision that rollback goes to
   --cluster NAME   the cluster, where it is called otherwise
   --service NAME   the service, where it is called otherwise
@@ -64,6 +65,7 @@ needs() {
 dockerfile_of() {
   case $1 in
     lamina-bridge) echo Dockerfile.bridge ;;
+    lamina-models) echo Dockerfile.models ;;
     lamina-inference-gpu) echo Dockerfile.gpu ;;
     lamina-inference-cpu) echo Dockerfile.cpu ;;
   esac
@@ -73,11 +75,11 @@ choose_worker() {
   ENVIRONMENT=${ENVIRONMENT:-production}
   case $worker in
     ocr-gpu)
-      definition=ocr-gpu-worker.json family=filot-ocr-gpu-worker images=(lamina-bridge lamina-inference-gpu)
+      definition=ocr-gpu-worker.json family=filot-ocr-gpu-worker images=(lamina-bridge lamina-models lamina-inference-gpu)
       cluster=${cluster:-filot-ocr-gpu-cluster} service=${service:-filot-ocr-gpu-service}
       ;;
     lab)
-      definition=lab-worker.json family=$ENVIRONMENT-ml-worker images=(lamina-bridge lamina-inference-cpu)
+      definition=lab-worker.json family=$ENVIRONMENT-ml-worker images=(lamina-bridge lamina-models lamina-inference-cpu)
       cluster=${cluster:-$ENVIRONMENT-ml-worker-cluster} service=${service:-$ENVIRONMENT-ml-worker}
       ;;
     wsi)
@@ -85,11 +87,26 @@ choose_worker() {
       cluster=${cluster:-wsi-worker} service=${service:-wsi-worker}
       ;;
     inference)
-      definition=inference-server.json family=lamina-inference images=(lamina-inference-gpu)
+      definition=inference-server.json family=lamina-inference images=(lamina-models lamina-inference-gpu)
       cluster=${cluster:-lamina-inference} service=${service:-lamina-inference}
       ;;
-    *) fail "--worker: '$worker' is none of ocr-gpu, lab, wsi, inference" ;;
+    models)
+      case $command in build | push) ;; *) fail "--worker models: models are built and pushed, and run in no service; $command needs another worker" ;; esac
+      [ -z "$models" ] || fail "--models names models that are there; give those that are built their tag by --tag"
+      images=(lamina-models)
+      ;;
+    *) fail "--worker: '$worker' is none of ocr-gpu, lab, wsi, inference, models" ;;
   esac
+  [ -z "$models" ] || leave_models
+}
+
+# Models that are in the registry are neither built nor pushed.
+leave_models() {
+  local image others=()
+  for image in "${images[@]}"; do
+    [ "$image" = lamina-models ] || others+=("$image")
+  done
+  images=("${others[@]}")
 }
 
 set_place() {
@@ -116,11 +133,18 @@ refuse_changes() {
 
 build() {
   needs docker
-  local image file
+  local image file from
+  if [ -n "$models" ] && [[ ${images[*]} == *lamina-inference* ]]; then
+    needs aws
+    log_in
+  fi
   for image in "${images[@]}"; do
     file=$(dockerfile_of "$image")
     [ -f "$root/$file" ] || fail "$file is not there; $image is built from it"
-    run docker build --platform linux/amd64 ${build_arguments[@]+"${build_arguments[@]}"} --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
+    # An inference image takes its models from their own, whose layer stays the same while our code changes. What the caller gives comes last, and holds.
+    from=()
+    [[ $image != lamina-inference-* ]] || from=(--build-arg "MODELS=$registry/lamina-models:${models:-$IMAGE_TAG}")
+    run docker build --platform linux/amd64 ${from[@]+"${from[@]}"} ${build_arguments[@]+"${build_arguments[@]}"} --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
   done
 }
 
@@ -261,7 +285,7 @@ rollback() {
 
 command=${1:-help}
 [ $# -eq 0 ] || shift
-worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service='' registered='' build_arguments=()
+worker=ocr-gpu dry_run=false wait=true tag='' models='' to='' cluster='' service='' registered='' build_arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --dry-run) dry_run=true ;;
@@ -271,7 +295,7 @@ while [ $# -gt 0 ]; do
       build_arguments+=(--build-arg "$2")
       shift
       ;;
-    --worker | --tag | --to | --cluster | --service)
+    --worker | --tag | --models | --to | --cluster | --service)
       [ $# -ge 2 ] || fail "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift

@@ -35,9 +35,7 @@ def programs(tmp_path: Path) -> Recorded:
     return recorded_programs(tmp_path / "bin", "aws", "docker", "sleep")
 
 
-def deploy(
-    programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE, root: Path = ROOT
-) -> subprocess.CompletedProcess[str]:
+def deploy(programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
     command = ["bash", str(root / "deploy" / "deploy.sh"), *words]
     return subprocess.run(command, env={"PATH": programs.path, **environment}, capture_output=True, text=True, timeout=60)
 
@@ -59,7 +57,34 @@ def test_help_names_every_command(programs: Recorded) -> None:
 def test_build_makes_each_image_of_the_worker(programs: Recorded) -> None:
     assert deploy(programs, "build").returncode == 0
     tags = [(call[call.index("--file") + 1].rpartition("/")[2], call[call.index("--tag") + 1]) for call in programs.calls()]
-    assert tags == [("Dockerfile.bridge", f"{REGISTRY}/lamina-bridge:1.2.3"), ("Dockerfile.gpu", f"{REGISTRY}/lamina-inference-gpu:1.2.3")]
+    assert tags == [
+        ("Dockerfile.bridge", f"{REGISTRY}/lamina-bridge:1.2.3"),
+        ("Dockerfile.models", f"{REGISTRY}/lamina-models:1.2.3"),
+        ("Dockerfile.gpu", f"{REGISTRY}/lamina-inference-gpu:1.2.3"),
+    ]
+    assert [f"MODELS={REGISTRY}/lamina-models:1.2.3" in call for call in programs.calls()] == [False, False, True]
+
+
+def test_models_that_are_in_the_registry_are_taken_and_not_built(programs: Recorded) -> None:
+    programs.answer(NEW)
+    assert deploy(programs, "build", "--models", "5").returncode == 0
+    login, *built = [call for call in programs.calls() if call[0] == "docker"]
+    assert login[1] == "login"
+    assert [call[call.index("--tag") + 1] for call in built] == [
+        f"{REGISTRY}/lamina-bridge:1.2.3",
+        f"{REGISTRY}/lamina-inference-gpu:1.2.3",
+    ]
+    assert f"MODELS={REGISTRY}/lamina-models:5" in built[1]
+    assert deploy(programs, "push", "--models", "5").returncode == 0
+    assert [] == [call for call in programs.calls() if call[:2] == ["docker", "push"] and "lamina-models" in call[2]]
+
+
+def test_models_are_built_and_pushed_by_themselves(programs: Recorded) -> None:
+    programs.answer(NEW)
+    assert [deploy(programs, command, "--worker", "models", "--tag", "5").returncode for command in ("build", "push")] == [0, 0]
+    built, _, pushed = [call for call in programs.calls() if call[0] == "docker"]
+    assert built[built.index("--tag") + 1] == f"{REGISTRY}/lamina-models:5"
+    assert pushed == ["docker", "push", f"{REGISTRY}/lamina-models:5"]
 
 
 def test_arguments_of_the_build_reach_it(programs: Recorded) -> None:
@@ -81,9 +106,10 @@ def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded
     assert deploy(programs, "push").returncode == 0
     assert programs.given("docker", "login") == "a password\n"
     made = [call[call.index("--repository-name") + 1] for call in programs.calls() if call[2] == "create-repository"]
-    assert made == ["lamina-bridge", "lamina-inference-gpu"]
+    assert made == ["lamina-bridge", "lamina-models", "lamina-inference-gpu"]
     assert [call[2] for call in programs.calls() if call[:2] == ["docker", "push"]] == [
         f"{REGISTRY}/lamina-bridge:1.2.3",
+        f"{REGISTRY}/lamina-models:1.2.3",
         f"{REGISTRY}/lamina-inference-gpu:1.2.3",
     ]
 
@@ -176,7 +202,9 @@ def test_all_does_each_step_in_order(programs: Recorded) -> None:
     assert [" ".join(step.split()[:2]) if step.startswith("docker") else step for step in steps] == [
         "docker build",
         "docker build",
+        "docker build",
         "docker login",
+        "docker push",
         "docker push",
         "docker push",
         "aws ecs register-task-definition",
@@ -235,7 +263,9 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(programs: Recorded,
     [
         (("build",), {}, "AWS_REGION is not set; set it to the region"),
         (("build",), {**PLACE, "AWS_ACCOUNT_ID": "12"}, "AWS_ACCOUNT_ID: '12' is no account; expected 12 digits"),
-        (("build", "--worker", "other"), PLACE, "--worker: 'other' is none of ocr-gpu, lab, wsi, inference"),
+        (("build", "--worker", "other"), PLACE, "--worker: 'other' is none of ocr-gpu, lab, wsi, inference, models"),
+        (("deploy", "--worker", "models"), PLACE, "--worker models: models are built and pushed, and run in no service"),
+        (("build", "--worker", "models", "--models", "5"), PLACE, "--models names models that are there"),
         (("build", "--fast"), PLACE, "unknown option '--fast'"),
         (("ship",), PLACE, "unknown command 'ship'"),
         (("rollback", "--to", "last"), PLACE, "--to: 'last' is no revision; expected a number"),
