@@ -10,7 +10,7 @@ Usage: deploy/deploy.sh COMMAND [OPTION…]
 
 Commands
   build      build the worker's images
-  push       log in to ECR, make repositories that are missing, and push the images
+  push       log in to ECR, make repositories that are missing, and push the images whose tag is not there yet
   register   register the worker's task definition from deploy/ecs
   update     let the service run the newest revision, and wait until it does
   deploy     register and update
@@ -19,8 +19,9 @@ Commands
   help       show this
 
 Options
-  --worker NAME    ocr-gpu (the default), lab, wsi or inference
+  --worker NAME    ocr-gpu (the default), lab, wsi or inference; models, to build and push lamina-models alone
   --tag TAG        the images' tag, instead of IMAGE_TAG
+  --models TAG     take the models of that tag, which are in the registry, instead of building them
   --to REVISION    the revision that rollback goes to
   --cluster NAME   the cluster, where it is called otherwise
   --service NAME   the service, where it is called otherwise
@@ -31,7 +32,7 @@ Options
 Environment
   AWS_REGION       the region; needed
   AWS_ACCOUNT_ID   the account; asked of AWS when it is not set
-  IMAGE_TAG        the images' tag; by default the commit that is checked out
+  IMAGE_TAG        the images' tag; by default the commit that is checked out, without changes
   ENVIRONMENT      begins the lab worker's names; by default production
   Others are named by the task definition that wants them.
 TEXT
@@ -64,6 +65,7 @@ needs() {
 dockerfile_of() {
   case $1 in
     lamina-bridge) echo Dockerfile.bridge ;;
+    lamina-models) echo Dockerfile.models ;;
     lamina-inference-gpu) echo Dockerfile.gpu ;;
     lamina-inference-cpu) echo Dockerfile.cpu ;;
   esac
@@ -73,11 +75,11 @@ choose_worker() {
   ENVIRONMENT=${ENVIRONMENT:-production}
   case $worker in
     ocr-gpu)
-      definition=ocr-gpu-worker.json family=filot-ocr-gpu-worker images=(lamina-bridge lamina-inference-gpu)
+      definition=ocr-gpu-worker.json family=filot-ocr-gpu-worker images=(lamina-bridge lamina-models lamina-inference-gpu)
       cluster=${cluster:-filot-ocr-gpu-cluster} service=${service:-filot-ocr-gpu-service}
       ;;
     lab)
-      definition=lab-worker.json family=$ENVIRONMENT-ml-worker images=(lamina-bridge lamina-inference-cpu)
+      definition=lab-worker.json family=$ENVIRONMENT-ml-worker images=(lamina-bridge lamina-models lamina-inference-cpu)
       cluster=${cluster:-$ENVIRONMENT-ml-worker-cluster} service=${service:-$ENVIRONMENT-ml-worker}
       ;;
     wsi)
@@ -85,11 +87,26 @@ choose_worker() {
       cluster=${cluster:-wsi-worker} service=${service:-wsi-worker}
       ;;
     inference)
-      definition=inference-server.json family=lamina-inference images=(lamina-inference-gpu)
+      definition=inference-server.json family=lamina-inference images=(lamina-models lamina-inference-gpu)
       cluster=${cluster:-lamina-inference} service=${service:-lamina-inference}
       ;;
-    *) fail "--worker: '$worker' is none of ocr-gpu, lab, wsi, inference" ;;
+    models)
+      case $command in build | push) ;; *) fail "--worker models: models are built and pushed, and run in no service; $command needs another worker" ;; esac
+      [ -z "$models" ] || fail "--models names models that are there; give those that are built their tag by --tag"
+      images=(lamina-models)
+      ;;
+    *) fail "--worker: '$worker' is none of ocr-gpu, lab, wsi, inference, models" ;;
   esac
+  [ -z "$models" ] || leave_models
+}
+
+# Models that are in the registry are neither built nor pushed.
+leave_models() {
+  local image others=()
+  for image in "${images[@]}"; do
+    [ "$image" = lamina-models ] || others+=("$image")
+  done
+  images=("${others[@]}")
 }
 
 set_place() {
@@ -99,18 +116,35 @@ set_place() {
     AWS_ACCOUNT_ID=$(aws sts get-caller-identity --query Account --output text) || fail "AWS does not know us; sign in, or set AWS_ACCOUNT_ID"
   fi
   [[ $AWS_ACCOUNT_ID =~ ^[0-9]{12}$ ]] || fail "AWS_ACCOUNT_ID: '$AWS_ACCOUNT_ID' is no account; expected 12 digits"
-  IMAGE_TAG=${tag:-${IMAGE_TAG:-$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || true)}}
+  IMAGE_TAG=${tag:-${IMAGE_TAG:-}}
+  if [ -z "$IMAGE_TAG" ]; then
+    IMAGE_TAG=$(git -C "$root" rev-parse --short=12 HEAD 2>/dev/null || true)
+    case $command in build | push | all) refuse_changes ;; esac
+  fi
   [ -n "$IMAGE_TAG" ] || fail "IMAGE_TAG is not set, and this is no checkout to name images by; set it, or give --tag"
   registry=$AWS_ACCOUNT_ID.dkr.ecr.$AWS_REGION.amazonaws.com
 }
 
+# A commit's name must not stand for what is not in it.
+refuse_changes() {
+  [ -z "$(git -C "$root" status --porcelain 2>/dev/null | head -n 1)" ] ||
+    fail "the checkout has changes that are in no commit, and images are named by the commit; commit them, or give --tag"
+}
+
 build() {
   needs docker
-  local image file
+  local image file from
+  if [ -n "$models" ] && [[ ${images[*]} == *lamina-inference* ]]; then
+    needs aws
+    log_in
+  fi
   for image in "${images[@]}"; do
     file=$(dockerfile_of "$image")
     [ -f "$root/$file" ] || fail "$file is not there; $image is built from it"
-    run docker build --platform linux/amd64 ${build_arguments[@]+"${build_arguments[@]}"} --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
+    # An inference image takes its models from their own, whose layer stays the same while our code changes. What the caller gives comes last, and holds.
+    from=()
+    [[ $image != lamina-inference-* ]] || from=(--build-arg "MODELS=$registry/lamina-models:${models:-$IMAGE_TAG}")
+    run docker build --platform linux/amd64 ${from[@]+"${from[@]}"} ${build_arguments[@]+"${build_arguments[@]}"} --file "$root/$file" --tag "$registry/$image:$IMAGE_TAG" "$root"
   done
 }
 
@@ -131,7 +165,12 @@ push() {
       run aws ecr create-repository --region "$AWS_REGION" --repository-name "$image" \
         --image-tag-mutability IMMUTABLE --image-scanning-configuration scanOnPush=true
     fi
-    run docker push "$registry/$image:$IMAGE_TAG"
+    # A tag is pushed once (IMMUTABLE): what failed later can be done again.
+    if aws ecr describe-images --region "$AWS_REGION" --repository-name "$image" --image-ids "imageTag=$IMAGE_TAG" >/dev/null 2>&1; then
+      echo "$image:$IMAGE_TAG is in the registry already and stays as it is"
+    else
+      run docker push "$registry/$image:$IMAGE_TAG"
+    fi
   done
 }
 
@@ -162,17 +201,44 @@ register() {
     return
   fi
   needs aws
-  aws ecs register-task-definition --region "$AWS_REGION" --cli-input-json "$text" \
-    --query taskDefinition.taskDefinitionArn --output text
+  registered=$(aws ecs register-task-definition --region "$AWS_REGION" --cli-input-json "$text" \
+    --query taskDefinition.taskDefinitionArn --output text)
+  echo "$registered"
 }
 
 run_revision() {
-  local wanted=$1
-  run aws ecs update-service --region "$AWS_REGION" --cluster "$cluster" --service "$service" --task-definition "$wanted" \
-    --deployment-configuration 'deploymentCircuitBreaker={enable=true,rollback=true}' --query service.serviceArn --output text
-  if [ "$wait" = true ]; then
-    run aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+  local update=(aws ecs update-service --region "$AWS_REGION" --cluster "$cluster" --service "$service" --task-definition "$1"
+    --deployment-configuration 'deploymentCircuitBreaker={enable=true,rollback=true}' --query service.taskDefinition --output text)
+  local wanted
+  if [ "$dry_run" = true ]; then
+    run "${update[@]}"
+    [ "$wait" = false ] || run aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+    return
   fi
+  wanted=$("${update[@]}")
+  [ "$wait" = false ] || wait_for "$wanted"
+}
+
+# Waits until the service runs a revision. A service that has gone back to its old one is stable too, so that what it runs is asked.
+wait_for() {
+  local wanted=$1 answer running state tries
+  for ((tries = 0; tries < 20; tries++)); do
+    aws ecs wait services-stable --region "$AWS_REGION" --cluster "$cluster" --services "$service"
+    answer=$(aws ecs describe-services --query "services[0].deployments[?status=='PRIMARY'] | [0].[taskDefinition, rolloutState]" --output text \
+      --region "$AWS_REGION" --cluster "$cluster" --services "$service")
+    read -r running state <<<"$answer"
+    [ "$running" = "$wanted" ] || fail "$service did not become healthy with ${wanted##*/} and has gone back to ${running##*/}; its events and logs tell why"
+    case $state in
+      COMPLETED)
+        echo "$service runs ${wanted##*/}"
+        return
+        ;;
+      FAILED) fail "$service did not become healthy with ${wanted##*/}, and has no revision to go back to; its events and logs tell why" ;;
+    esac
+    # Its tasks run, and are not yet called healthy.
+    sleep 15
+  done
+  fail "$service has not become healthy with ${wanted##*/} in time; its rollout is $state"
 }
 
 # What the service runs now, as family:revision. Its absence is told with the way to make it.
@@ -187,7 +253,7 @@ running_revision() {
 update() {
   needs aws
   running_revision >/dev/null
-  run_revision "$family"
+  run_revision "${registered:-$family}"
 }
 
 # The newest revision before the one that runs.
@@ -219,7 +285,7 @@ rollback() {
 
 command=${1:-help}
 [ $# -eq 0 ] || shift
-worker=ocr-gpu dry_run=false wait=true tag='' to='' cluster='' service='' build_arguments=()
+worker=ocr-gpu dry_run=false wait=true tag='' models='' to='' cluster='' service='' registered='' build_arguments=()
 while [ $# -gt 0 ]; do
   case $1 in
     --dry-run) dry_run=true ;;
@@ -229,7 +295,7 @@ while [ $# -gt 0 ]; do
       build_arguments+=(--build-arg "$2")
       shift
       ;;
-    --worker | --tag | --to | --cluster | --service)
+    --worker | --tag | --models | --to | --cluster | --service)
       [ $# -ge 2 ] || fail "$1 needs a value"
       printf -v "${1#--}" '%s' "$2"
       shift

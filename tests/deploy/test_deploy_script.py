@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 import subprocess
 from collections.abc import Mapping
 from pathlib import Path
@@ -15,18 +16,27 @@ from tests.support.recorded_programs import Recorded, recorded_programs
 ROOT = Path(__file__).parents[2]
 REGISTRY = "123456789012.dkr.ecr.ap-southeast-2.amazonaws.com"
 PLACE = {"AWS_REGION": "ap-southeast-2", "AWS_ACCOUNT_ID": "123456789012", "IMAGE_TAG": "1.2.3"}
-SERVICE = "arn:aws:ecs:ap-southeast-2:123456789012:service/filot-ocr-gpu-cluster/filot-ocr-gpu-service"
 REVISION = "arn:aws:ecs:ap-southeast-2:123456789012:task-definition/filot-ocr-gpu-worker"
 RUNNING = {("aws", "ecs", "describe-services"): f"{REVISION}:7"}
+# No tag is in the registry yet.
+NEW = {("aws", "ecr", "describe-images"): 254}
+
+
+def rolled_out(wanted: str, running: str, state: str) -> dict[tuple[str, ...], str]:
+    """What AWS answers when a revision is asked for and what runs in the end is this."""
+    return {
+        ("aws", "ecs", "update-service"): f"{REVISION}:{wanted}",
+        ("aws", "ecs", "describe-services", "--query"): f"{REVISION}:{running}\t{state}",
+    }
 
 
 @pytest.fixture
 def programs(tmp_path: Path) -> Recorded:
-    return recorded_programs(tmp_path / "bin", "aws", "docker")
+    return recorded_programs(tmp_path / "bin", "aws", "docker", "sleep")
 
 
-def deploy(programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE) -> subprocess.CompletedProcess[str]:
-    command = ["bash", str(ROOT / "deploy" / "deploy.sh"), *words]
+def deploy(programs: Recorded, *words: str, environment: Mapping[str, str] = PLACE, root: Path = ROOT) -> subprocess.CompletedProcess[str]:
+    command = ["bash", str(root / "deploy" / "deploy.sh"), *words]
     return subprocess.run(command, env={"PATH": programs.path, **environment}, capture_output=True, text=True, timeout=60)
 
 
@@ -47,7 +57,34 @@ def test_help_names_every_command(programs: Recorded) -> None:
 def test_build_makes_each_image_of_the_worker(programs: Recorded) -> None:
     assert deploy(programs, "build").returncode == 0
     tags = [(call[call.index("--file") + 1].rpartition("/")[2], call[call.index("--tag") + 1]) for call in programs.calls()]
-    assert tags == [("Dockerfile.bridge", f"{REGISTRY}/lamina-bridge:1.2.3"), ("Dockerfile.gpu", f"{REGISTRY}/lamina-inference-gpu:1.2.3")]
+    assert tags == [
+        ("Dockerfile.bridge", f"{REGISTRY}/lamina-bridge:1.2.3"),
+        ("Dockerfile.models", f"{REGISTRY}/lamina-models:1.2.3"),
+        ("Dockerfile.gpu", f"{REGISTRY}/lamina-inference-gpu:1.2.3"),
+    ]
+    assert [f"MODELS={REGISTRY}/lamina-models:1.2.3" in call for call in programs.calls()] == [False, False, True]
+
+
+def test_models_that_are_in_the_registry_are_taken_and_not_built(programs: Recorded) -> None:
+    programs.answer(NEW)
+    assert deploy(programs, "build", "--models", "5").returncode == 0
+    login, *built = [call for call in programs.calls() if call[0] == "docker"]
+    assert login[1] == "login"
+    assert [call[call.index("--tag") + 1] for call in built] == [
+        f"{REGISTRY}/lamina-bridge:1.2.3",
+        f"{REGISTRY}/lamina-inference-gpu:1.2.3",
+    ]
+    assert f"MODELS={REGISTRY}/lamina-models:5" in built[1]
+    assert deploy(programs, "push", "--models", "5").returncode == 0
+    assert [] == [call for call in programs.calls() if call[:2] == ["docker", "push"] and "lamina-models" in call[2]]
+
+
+def test_models_are_built_and_pushed_by_themselves(programs: Recorded) -> None:
+    programs.answer(NEW)
+    assert [deploy(programs, command, "--worker", "models", "--tag", "5").returncode for command in ("build", "push")] == [0, 0]
+    built, _, pushed = [call for call in programs.calls() if call[0] == "docker"]
+    assert built[built.index("--tag") + 1] == f"{REGISTRY}/lamina-models:5"
+    assert pushed == ["docker", "push", f"{REGISTRY}/lamina-models:5"]
 
 
 def test_arguments_of_the_build_reach_it(programs: Recorded) -> None:
@@ -65,13 +102,14 @@ def test_arguments_of_the_build_reach_it(programs: Recorded) -> None:
 
 
 def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded) -> None:
-    programs.answer({("aws", "ecr", "get-login-password"): "a password", ("aws", "ecr", "describe-repositories"): 254})
+    programs.answer({**NEW, ("aws", "ecr", "get-login-password"): "a password", ("aws", "ecr", "describe-repositories"): 254})
     assert deploy(programs, "push").returncode == 0
     assert programs.given("docker", "login") == "a password\n"
     made = [call[call.index("--repository-name") + 1] for call in programs.calls() if call[2] == "create-repository"]
-    assert made == ["lamina-bridge", "lamina-inference-gpu"]
+    assert made == ["lamina-bridge", "lamina-models", "lamina-inference-gpu"]
     assert [call[2] for call in programs.calls() if call[:2] == ["docker", "push"]] == [
         f"{REGISTRY}/lamina-bridge:1.2.3",
+        f"{REGISTRY}/lamina-models:1.2.3",
         f"{REGISTRY}/lamina-inference-gpu:1.2.3",
     ]
 
@@ -79,6 +117,13 @@ def test_push_logs_in_and_makes_repositories_that_are_missing(programs: Recorded
 def test_push_leaves_repositories_that_are_there_alone(programs: Recorded) -> None:
     assert deploy(programs, "push").returncode == 0
     assert "aws ecr create-repository" not in shown(programs.calls())
+
+
+def test_push_leaves_a_tag_that_is_there_alone(programs: Recorded) -> None:
+    programs.answer({("aws", "ecr", "describe-images", "--region", "ap-southeast-2", "--repository-name", "lamina-inference-gpu"): 254})
+    done = deploy(programs, "push")
+    assert (done.returncode, "lamina-bridge:1.2.3 is in the registry already" in done.stdout) == (0, True)
+    assert [call[2] for call in programs.calls() if call[:2] == ["docker", "push"]] == [f"{REGISTRY}/lamina-inference-gpu:1.2.3"]
 
 
 def test_register_sends_a_definition_that_ecs_takes_with_everything_put_in(programs: Recorded) -> None:
@@ -103,9 +148,10 @@ def test_register_names_what_is_not_set(programs: Recorded) -> None:
 
 
 def test_update_lets_the_newest_revision_run_and_waits_for_it(programs: Recorded) -> None:
-    programs.answer({**RUNNING, ("aws", "ecs", "update-service"): SERVICE})
-    assert deploy(programs, "update").returncode == 0
-    _, updated, waited = programs.calls()
+    programs.answer({**rolled_out("8", "8", "COMPLETED"), **RUNNING})
+    done = deploy(programs, "update")
+    assert (done.returncode, done.stdout) == (0, "filot-ocr-gpu-service runs filot-ocr-gpu-worker:8\n")
+    _, updated, waited, _ = programs.calls()
     assert updated[updated.index("--task-definition") + 1] == "filot-ocr-gpu-worker"
     assert (updated[updated.index("--cluster") + 1], updated[updated.index("--service") + 1]) == (
         "filot-ocr-gpu-cluster",
@@ -113,6 +159,32 @@ def test_update_lets_the_newest_revision_run_and_waits_for_it(programs: Recorded
     )
     assert "deploymentCircuitBreaker={enable=true,rollback=true}" in updated
     assert waited[:4] == ["aws", "ecs", "wait", "services-stable"]
+
+
+@pytest.mark.parametrize("command", ["update", "deploy", "rollback"])
+@pytest.mark.parametrize(
+    ("running", "state", "told"),
+    [
+        ("7", "COMPLETED", "did not become healthy with filot-ocr-gpu-worker:8 and has gone back to filot-ocr-gpu-worker:7"),
+        ("8", "FAILED", "did not become healthy with filot-ocr-gpu-worker:8, and has no revision to go back to"),
+        ("8", "IN_PROGRESS", "has not become healthy with filot-ocr-gpu-worker:8 in time; its rollout is IN_PROGRESS"),
+    ],
+)
+def test_a_revision_that_does_not_become_healthy_is_a_failure(
+    programs: Recorded, command: str, running: str, state: str, told: str
+) -> None:
+    registered = {("aws", "ecs", "register-task-definition"): f"{REVISION}:8"}
+    listed = {("aws", "ecs", "list-task-definitions"): f"{REVISION}:6"}
+    programs.answer({**rolled_out("8", running, state), **RUNNING, **registered, **listed})
+    done = deploy(programs, command)
+    assert (done.returncode, told in done.stderr) == (1, True), done.stderr
+
+
+def test_deploy_asks_for_the_revision_that_it_registered(programs: Recorded) -> None:
+    programs.answer({**rolled_out("8", "8", "COMPLETED"), **RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
+    assert deploy(programs, "deploy").returncode == 0
+    (updated,) = [call for call in programs.calls() if call[2] == "update-service"]
+    assert updated[updated.index("--task-definition") + 1] == f"{REVISION}:8"
 
 
 def test_update_of_a_service_that_is_not_there_says_how_to_make_it(programs: Recorded) -> None:
@@ -124,13 +196,15 @@ def test_update_of_a_service_that_is_not_there_says_how_to_make_it(programs: Rec
 
 
 def test_all_does_each_step_in_order(programs: Recorded) -> None:
-    programs.answer({**RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
+    programs.answer({**NEW, **RUNNING, ("aws", "ecs", "register-task-definition"): f"{REVISION}:8"})
     assert deploy(programs, "all", "--no-wait").returncode == 0
     steps = [call for call in shown(programs.calls()) if "describe" not in call and "get-login" not in call]
     assert [" ".join(step.split()[:2]) if step.startswith("docker") else step for step in steps] == [
         "docker build",
         "docker build",
+        "docker build",
         "docker login",
+        "docker push",
         "docker push",
         "docker push",
         "aws ecs register-task-definition",
@@ -144,14 +218,14 @@ FIRST_PUSH = ("docker", "push", f"{REGISTRY}/lamina-bridge:1.2.3")
 
 @pytest.mark.parametrize("failing", [FIRST_BUILD, FIRST_PUSH, ("docker", "login"), ("aws", "ecs", "register-task-definition")])
 def test_nothing_follows_a_step_that_fails(programs: Recorded, failing: tuple[str, ...]) -> None:
-    programs.answer({failing: 1, **RUNNING})
+    programs.answer({failing: 1, **NEW, **RUNNING})
     assert deploy(programs, "all").returncode != 0
     assert programs.calls()[-1][: len(failing)] == list(failing)
 
 
 def test_rollback_goes_to_the_revision_before_the_one_that_runs(programs: Recorded) -> None:
     listed = "\t".join(f"{REVISION}:{number}" for number in (9, 8, 7, 5, 4))
-    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): listed})
+    programs.answer({**rolled_out("5", "5", "COMPLETED"), **RUNNING, ("aws", "ecs", "list-task-definitions"): listed})
     done = deploy(programs, "rollback")
     assert (done.returncode, "goes back from filot-ocr-gpu-worker:7 to filot-ocr-gpu-worker:5" in done.stdout) == (0, True)
     (updated,) = [call for call in programs.calls() if call[2] == "update-service"]
@@ -175,11 +249,12 @@ def test_rollback_goes_where_it_is_told(programs: Recorded) -> None:
 @pytest.mark.parametrize("command", ["build", "push", "register", "update", "deploy", "all", "rollback"])
 def test_a_dry_run_says_what_it_would_do_and_changes_nothing(programs: Recorded, command: str) -> None:
     listed = f"{REVISION}:7\t{REVISION}:6"
-    programs.answer({**RUNNING, ("aws", "ecs", "list-task-definitions"): listed, ("aws", "ecr", "describe-repositories"): 254})
+    missing = {**NEW, ("aws", "ecr", "describe-repositories"): 254}
+    programs.answer({**RUNNING, **missing, ("aws", "ecs", "list-task-definitions"): listed})
     done = deploy(programs, command, "--dry-run")
     assert done.returncode == 0, done.stderr
     assert "would" in done.stdout
-    reading = {"aws ecs describe-services", "aws ecs list-task-definitions", "aws ecr describe-repositories"}
+    reading = {"aws ecs describe-services", "aws ecs list-task-definitions", "aws ecr describe-repositories", "aws ecr describe-images"}
     assert set(shown(programs.calls())) <= reading
 
 
@@ -188,7 +263,9 @@ def test_a_dry_run_says_what_it_would_do_and_changes_nothing(programs: Recorded,
     [
         (("build",), {}, "AWS_REGION is not set; set it to the region"),
         (("build",), {**PLACE, "AWS_ACCOUNT_ID": "12"}, "AWS_ACCOUNT_ID: '12' is no account; expected 12 digits"),
-        (("build", "--worker", "other"), PLACE, "--worker: 'other' is none of ocr-gpu, lab, wsi, inference"),
+        (("build", "--worker", "other"), PLACE, "--worker: 'other' is none of ocr-gpu, lab, wsi, inference, models"),
+        (("deploy", "--worker", "models"), PLACE, "--worker models: models are built and pushed, and run in no service"),
+        (("build", "--worker", "models", "--models", "5"), PLACE, "--models names models that are there"),
         (("build", "--fast"), PLACE, "unknown option '--fast'"),
         (("ship",), PLACE, "unknown command 'ship'"),
         (("rollback", "--to", "last"), PLACE, "--to: 'last' is no revision; expected a number"),
@@ -201,8 +278,36 @@ def test_what_is_wrong_is_told(programs: Recorded, words: tuple[str, ...], envir
     assert programs.calls() == []
 
 
-def test_the_account_is_asked_of_aws_and_the_tag_of_the_checkout(programs: Recorded) -> None:
+@pytest.fixture
+def checkout(tmp_path: Path) -> Path:
+    """A commit that holds the script and what images are built from."""
+    folder = tmp_path / "checkout"
+    shutil.copytree(ROOT / "deploy", folder / "deploy", ignore=shutil.ignore_patterns("terraform", "kubernetes", "monitoring"))
+    for file in ROOT.glob("Dockerfile.*"):
+        shutil.copy(file, folder)
+    _git(folder, "init", "--quiet")
+    _git(folder, "add", "--all")
+    _git(folder, "-c", "user.name=a", "-c", "user.email=a@b.example", "commit", "--quiet", "--message=one")
+    return folder
+
+
+def _git(folder: Path, *words: str) -> str:
+    return subprocess.run(["git", *words], cwd=folder, capture_output=True, text=True, check=True).stdout.strip()
+
+
+def test_the_account_is_asked_of_aws_and_the_tag_of_the_checkout(programs: Recorded, checkout: Path) -> None:
     programs.answer({("aws", "sts", "get-caller-identity"): "123456789012"})
-    assert deploy(programs, "build", environment={"AWS_REGION": "ap-southeast-2"}).returncode == 0
-    commit = subprocess.run(["git", "rev-parse", "--short=12", "HEAD"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.strip()
+    assert deploy(programs, "build", environment={"AWS_REGION": "ap-southeast-2"}, root=checkout).returncode == 0
+    commit = _git(checkout, "rev-parse", "--short=12", "HEAD")
     assert f"{REGISTRY}/lamina-bridge:{commit}" in programs.calls()[1]
+
+
+@pytest.mark.parametrize("changed", ["Dockerfile.bridge", "new.py"])
+def test_a_checkout_with_changes_is_not_taken_for_its_commit(programs: Recorded, checkout: Path, changed: str) -> None:
+    (checkout / changed).write_text("changed")
+    unnamed = {name: value for name, value in PLACE.items() if name != "IMAGE_TAG"}
+    for command in ("build", "push", "all"):
+        done = deploy(programs, command, environment=unnamed, root=checkout)
+        assert (done.returncode, "the checkout has changes that are in no commit" in done.stderr) == (1, True), done.stderr
+    assert programs.calls() == []
+    assert deploy(programs, "build", "--tag", "trial", environment=unnamed, root=checkout).returncode == 0

@@ -188,6 +188,17 @@ def test_scaled_objects_name_what_is_there(manifests: Manifests) -> None:
         assert set(targets) == {each["metadata"]["name"] for each in manifests.workloads()}
 
 
+def test_scaling_down_ends_no_bridge_with_a_long_job() -> None:
+    """The pod autoscaler chooses pods without regard to their work; KEDA ends all when nothing waits or runs."""
+    manifests = built("eks-gpu")
+    for kind in ("wsi", "cards"):
+        [scaled] = [each for each in manifests.of("ScaledObject") if each["spec"]["scaleTargetRef"]["name"] == f"lamina-bridge-{kind}"]
+        assert scaled["spec"]["advanced"]["horizontalPodAutoscalerConfig"]["behavior"]["scaleDown"] == {"selectPolicy": "Disabled"}
+        assert scaled["spec"]["minReplicaCount"] == 0
+        counted = [{"scaleOnInFlight", "query"} & set(trigger["metadata"]) for trigger in scaled["spec"]["triggers"]]
+        assert any(counted), "what is worked on must count, or KEDA ends all while a job runs"
+
+
 def test_pods_are_reached_by_none_but_those_that_should(manifests: Manifests) -> None:
     policies = manifests.of("NetworkPolicy")
     [nothing] = [each for each in policies if not each["spec"]["podSelector"] and "Ingress" in each["spec"]["policyTypes"]]
@@ -199,6 +210,13 @@ def test_pods_are_reached_by_none_but_those_that_should(manifests: Manifests) ->
     assert [] == [rule for rule in rules if not rule.get("ports") or not (rule.get("from") or rule.get("to"))]
     for workload in manifests.workloads():
         assert any(each["spec"]["podSelector"] and selects(each["spec"]["podSelector"], pod_labels(workload)) for each in policies)
+
+
+def test_names_are_found_on_gke_by_cloud_dns_too() -> None:
+    policy = built("gke").named("NetworkPolicy", "metadata-server")
+    [rule] = [each for each in policy["spec"]["egress"] if {"protocol": "UDP", "port": 53} in each["ports"]]
+    assert {"protocol": "TCP", "port": 53} in rule["ports"]
+    assert [{"ipBlock": {"cidr": "169.254.169.254/32"}}] == rule["to"]
 
 
 def test_cloud_images_have_a_registry_and_a_version() -> None:

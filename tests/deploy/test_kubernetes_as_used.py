@@ -72,3 +72,15 @@ def test_the_overlay_of_ones_own_that_the_page_shows_builds(tmp_path: Path) -> N
     assert program(manifests.named("Deployment", "lamina-inference"))["image"] == f"registry.example/lamina-inference@{digest}"
     assert manifests.of("Certificate")
     assert manifests.named("ServiceAccount", "lamina-bridge-wsi")["metadata"]["annotations"]["a"] == "b"
+
+
+def test_the_policy_for_traces_that_the_page_shows_opens_the_collectors_port_to_our_pods(tmp_path: Path) -> None:
+    shown = next(part for part in re.findall(r"```yaml\n(.*?)```", PAGE, re.DOTALL) if "NetworkPolicy" in part)
+    (tmp_path / "traces.yaml").write_text(shown)
+    overlay = os.path.relpath(ROOT / "deploy" / "kubernetes" / "overlays" / "gke", tmp_path.resolve())
+    (tmp_path / "kustomization.yaml").write_text(yaml.safe_dump({"namespace": "lamina", "resources": [overlay, "traces.yaml"]}))
+    manifests = Manifests(kustomized(tmp_path))
+    policy = manifests.named("NetworkPolicy", "traces")
+    assert policy["spec"]["podSelector"] == manifests.named("NetworkPolicy", "figures")["spec"]["podSelector"]
+    [rule] = policy["spec"]["egress"]
+    assert [(port["protocol"], port["port"]) for port in rule["ports"]] == [("TCP", 4317), ("TCP", 4318)]
