@@ -138,6 +138,8 @@ class SlideHandler:
             analysis=request.analysis,
             output_uri=folder.location if self._shared_storage else "",
             mpp=request.mpp,
+            assumed_mpp=request.assumed_mpp,
+            apply_icc_profile=request.apply_icc_profile,
             tile_size=request.tile_size,
             priority=job.priority,
             artifacts=request.artifacts,

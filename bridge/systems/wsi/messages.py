@@ -12,7 +12,7 @@ from bridge.systems.locations import Location, absolute
 
 SYSTEM = "wsi"
 MOST_SHARES = 64
-_EXPECTED = '{"slide_uri": "/data/slide.svs"}, with analysis, mpp and tile_size where they are wanted'
+_EXPECTED = '{"slide_uri": "/data/slide.svs"}, with analysis, mpp, tile_size and apply_icc_profile where they are wanted'
 
 
 class SlideRequest(BaseModel):
@@ -26,6 +26,10 @@ class SlideRequest(BaseModel):
     analysis: Annotated[str, Field(max_length=200)] = ""
     # Micrometres per pixel of level 0; overrides what the slide tells.
     mpp: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    # The same for a slide that tells none; overrides nothing.
+    assumed_mpp: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    # Whether colours are brought to sRGB by the slide's ICC profile.
+    apply_icc_profile: bool = False
     # Edge of the tiles in pixels; 0 for the analysis' own.
     tile_size: Annotated[int, Field(ge=0, le=8192)] = 0
     # Names of the artifacts that are wanted; empty for all.

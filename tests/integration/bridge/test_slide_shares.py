@@ -23,6 +23,8 @@ from bridge.systems.wsi.shares import SharingPolicy
 from inference_server.service.slides import SlideServicer
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.values import Pixels
+from tests.support.colour_profiles import linear_profile
 from tests.support.direct_inference import DirectInference
 from tests.support.recorded_context import RecordedContext
 from tests.support.scripted_server import refuse, scripted_server
@@ -44,9 +46,9 @@ class Place:
     def handler(self, sharing: SharingPolicy = QUICK, *, shared_storage: bool = True) -> SlideHandler:
         return SlideHandler(client=self.client, results=self.results, shared_storage=shared_storage, sharing=sharing)
 
-    def jobs(self, key: str, shares: int) -> list[Job]:
+    def jobs(self, key: str, shares: int, **more: Any) -> list[Job]:
         """Those of the shares, then the slide's own."""
-        asked: dict[str, Any] = {"slide_uri": str(self.folder / "slide.svs"), "analysis": "stains"}
+        asked: dict[str, Any] = {"slide_uri": str(self.folder / "slide.svs"), "analysis": "stains", **more}
         bodies = [
             *messages.share_messages(key=key, shares=shares, **asked).values(),
             messages.request_message(key=key, shares=shares, **asked),
@@ -61,12 +63,16 @@ class Place:
         return {name: content.replace(f'"{key}"'.encode(), b'"key"') for name, content in found.items()}
 
 
+def _picture() -> Pixels:
+    picture = paint(800, 600, tissue=(20, 20, 780, 580))
+    picture[100:400, 150:500] = (110, 60, 140)
+    return picture
+
+
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     write_segmenter(tmp_path / "models", mpp=0.5)
-    picture = paint(800, 600, tissue=(20, 20, 780, 580))
-    picture[100:400, 150:500] = (110, 60, 140)
-    write_svs(tmp_path / "slide.svs", picture)
+    write_svs(tmp_path / "slide.svs", _picture())
     storage = Storage(read_roots=(str(tmp_path),), write_roots=(str(tmp_path / "results"),))
     analyzer = SlideAnalyzer(inference=DirectInference(tmp_path / "models"), storage=storage, models=tmp_path / "models")
     server = grpc.aio.server()
@@ -99,6 +105,24 @@ async def test_shares_done_at_the_same_time_are_merged_into_the_files_of_the_who
     # One event, of the slide's own job; and of the parts nothing is left.
     assert [["completed"], [], [], []] == [[event.type for event in outcome.events] for outcome in outcomes]
     assert [] == list((place.folder / "results").rglob("*.part"))
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+async def test_profile_and_assumed_resolution_of_a_job_reach_the_report(place: Place, shares: int) -> None:
+    write_svs(place.folder / "slide.svs", _picture(), mpp=None, profile=linear_profile())
+    for job in place.jobs("managed", shares, apply_icc_profile=True, assumed_mpp=0.5):
+        await place.handler().handle(job, RecordedContext())
+    slide = json.loads(place.files("managed")["analysis.json"])["slide"]
+
+    assert (True, 0.5, "request") == (slide["icc_profile_applied"], slide["mpp_x"], slide["mpp_source"])
+
+
+async def test_the_resolution_that_a_slide_tells_comes_before_the_assumed(place: Place) -> None:
+    (job,) = place.jobs("told", 1, assumed_mpp=0.25)
+    await place.handler().handle(job, RecordedContext())
+    slide = json.loads(place.files("told")["analysis.json"])["slide"]
+
+    assert (False, 0.5, "slide") == (slide["icc_profile_applied"], slide["mpp_x"], slide["mpp_source"])
 
 
 async def test_messages_of_shares_have_the_same_keys_whenever_they_are_made(place: Place) -> None:
