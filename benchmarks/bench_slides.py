@@ -6,9 +6,10 @@
   reading, in the same run. Bar: 0.8, and 500 tiles/s.
 - A classifier of ResNet-18's shape over its engine alone. Bar: 0.9.
 - Peak memory of a server that analyses the slide, and one of a quarter of its area. Bars: 1.2 GB, and 10 % of each other.
+- Slides one after the other and two at a time: how long no model call runs between them. No bar.
 - Bytes that were read over those of the tiles that an analysis needs. Bar: 1.1.
 
-Run: python benchmarks/bench_slides.py [--check] [--parts raw,decode,he_baseline,classifier,memory] [--slide FILE] [--edge 100000]
+Run: python benchmarks/bench_slides.py [--check] [--parts raw,decode,he_baseline,classifier,several,memory] [--slide FILE] [--edge 100000]
 """
 
 from __future__ import annotations
@@ -44,7 +45,7 @@ from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.models.repository import ModelRepository
-from inference_server.scheduler.port import Caller, InferenceRequest
+from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse, ModelFacts
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analyses import Analyses
@@ -306,11 +307,72 @@ def memory(bench: Bench, edge: int) -> None:
     )
 
 
+@dataclass(kw_only=True)
+class Watched:
+    """Inference whose calls are written down."""
+
+    inner: ServingModels
+    # Begin and end of each call.
+    calls: list[tuple[float, float]] = field(default_factory=list)
+
+    def facts(self, model: str, version: str = "") -> ModelFacts:
+        """As the models tell them."""
+        return self.inner.facts(model, version)
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """One call."""
+        begun = time.perf_counter()
+        try:
+            return await self.inner.infer(request)
+        finally:
+            self.calls.append((begun, time.perf_counter()))
+
+    def idle(self) -> list[float]:
+        """Seconds between calls in which none ran, the longest first."""
+        gaps, until = [], min(begun for begun, _ in self.calls)
+        for begun, ended in sorted(self.calls):
+            gaps.append(max(0.0, begun - until))
+            until = max(until, ended)
+        return sorted(gaps, reverse=True)
+
+
+async def several(bench: Bench) -> None:
+    """Slides one after the other and two at a time, as a bridge with so many places asks for them."""
+    async with open_slide(bench.storage, bench.uri, _LIMITS, Staging(bench.storage, most_bytes=0)) as reader:
+        edge = max(reader.facts.width, reader.facts.height)
+    write_large_slide(bench.folder / BUCKET / "half.svs", edge=edge * 5 // 7)
+    await analysed(bench, he_baseline.NAME, 256)  # warm
+    for kind, slides in (("alike", ["large"] * 3), ("of two sizes", ["large", "half", "large", "half"])):
+        for at_a_time in (1, 2):
+            watched = Watched(inner=bench.models)
+            seconds = await in_a_row(bench, watched, slides, at_a_time)
+            idle = watched.idle()
+            measured = f"{seconds:.1f} s; no call for {idle[0]:.2f} s at the longest, {sum(idle):.2f} s in all"
+            bench.rows.add(f"{len(slides)} slides {kind}, {at_a_time} at a time", measured)
+
+
+async def in_a_row(bench: Bench, watched: Watched, slides: Sequence[str], at_a_time: int) -> float:
+    """Analyse slides in their order; returns the seconds that it took."""
+    analyzer = SlideAnalyzer(inference=watched, storage=bench.storage, models=bench.folder / "models")
+
+    async def analyse(names: Sequence[str]) -> None:
+        for name in names:
+            place = bench.folder / "several" / name
+            request = AnalysisRequest(slide_uri=f"s3://{BUCKET}/{name}.svs", output_uri=str(place), tile_size=256)
+            async for _ in analyzer.analyze(request, Caller()):
+                pass
+
+    begun = time.perf_counter()
+    await per_second(analyse, [[name] for name in slides], at_a_time=at_a_time)
+    return time.perf_counter() - begun
+
+
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "raw": raw_tiles,
     "decode": decoded_tiles,
     "he_baseline": whole_slides,
     "classifier": classified,
+    "several": several,
 }
 
 

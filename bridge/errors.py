@@ -3,6 +3,7 @@
     BridgeError
     ├── TransientError       may go better next time; the job is tried again after a back-off, and an attempt is counted
     ├── OverloadError        the server is down or full; the job waits, no attempt is counted, receiving slows down
+    ├── NotYetError          other jobs come first; the job waits, no attempt is counted, and receiving goes on
     ├── PermanentError       will fail again; the job ends as failed now
     ├── PoisonError          the message cannot be read; it goes to the dead letters with its original bytes
     ├── LeaseLostError       another worker has taken the job over; this one's work is dropped
@@ -24,6 +25,15 @@ class TransientError(BridgeError):
 
 class OverloadError(BridgeError):
     """The server is down or full."""
+
+    def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
+        """`retry_after`: seconds to wait."""
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
+class NotYetError(BridgeError):
+    """Other jobs come first."""
 
     def __init__(self, message: str, *, retry_after: float = 1.0) -> None:
         """`retry_after`: seconds to wait."""

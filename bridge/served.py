@@ -156,4 +156,5 @@ def _platform_systems(settings: Settings, slides: SlideHandler, aws: Aws) -> Seq
         s3_credentials=aws.credentials if settings.aws_role_arn else None,
     )
     names = AnswerNames(source=wsi_source(settings))
-    return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, analysis=settings.wsi_analysis),)
+    asked = {"analysis": settings.wsi_analysis, "assumed_mpp": settings.wsi_mpp, "apply_icc_profile": settings.wsi_icc}
+    return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, asked=asked),)

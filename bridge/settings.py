@@ -113,6 +113,10 @@ class Settings(BaseSettings):
     wsi_bucket_region: str = ""
     # What its slides are analysed for; empty for the server's default.
     wsi_analysis: str = ""
+    # Micrometres per pixel of level 0 that are assumed of its slides that tell none; unset to fail them.
+    wsi_mpp: Annotated[float, Field(ge=0.05, le=100, allow_inf_nan=False)] | None = None
+    # Whether their colours are brought to sRGB by their ICC profiles.
+    wsi_icc: bool = False
     # Subscriptions of Pub/Sub that jobs come from instead, the most urgent first, separated by commas; and the topic of the first,
     # which `bridge submit` and `bridge dead replay` publish to.
     pubsub_subscriptions: Annotated[tuple[str, ...], NoDecode, BeforeValidator(_folders)] = ()

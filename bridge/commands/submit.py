@@ -36,7 +36,8 @@ Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the job 
 def slide(
     uri: Annotated[str, typer.Argument(help="A path or URL that the inference server can read.")],
     analysis: Annotated[str, typer.Option(help="he_baseline, or a tile model of the repository.")] = "",
-    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel, for a slide that does not tell it.")] = None,
+    mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel, for a slide that does not tell it, or tells it wrong.")] = None,
+    icc: Annotated[bool, typer.Option("--icc", help="Bring colours to sRGB by the slide's ICC profile first.")] = False,
     artifact: Annotated[
         list[str] | None, typer.Option(help="A file that is wanted, such as tiles.parquet; more than once for more.")
     ] = None,
@@ -51,7 +52,7 @@ def slide(
 
     _require_files([uri])
     key = key or str(uuid4())
-    asked: dict[str, Any] = {"slide_uri": uri, "analysis": analysis, "mpp": mpp}
+    asked: dict[str, Any] = {"slide_uri": uri, "analysis": analysis, "mpp": mpp, "apply_icc_profile": icc}
     before = messages.share_messages(key=key, shares=shares, **asked)
     message = messages.request_message(key=key, shares=shares, artifacts=artifact or (), **asked)
     _submit({key: (_label(uri), message)}, wait=wait, before=before.values())

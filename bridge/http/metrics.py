@@ -27,6 +27,7 @@ _CLASSES = {
     "interrupted": "interrupted",
     "TransientError": "transient",
     "OverloadError": "overload",
+    "NotYetError": "waiting",
     "PermanentError": "permanent",
     "PoisonError": "poison",
     "LeaseLostError": "lost",

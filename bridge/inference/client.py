@@ -114,12 +114,15 @@ class InferenceClient:
         resume: SlideResume | None = None,
         artifacts: Sequence[str] = (),
         share: tuple[int, int] | None = None,
+        apply_icc_profile: bool = False,
+        assumed_mpp: float | None = None,
     ) -> AsyncGenerator[SlideEvent, None]:
         """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last.
 
         With an empty `output_uri` the artifacts and the parts of checkpoints come as chunks before they are told of. `mpp`: micrometres
-        per pixel of level 0, for slides that do not tell it. `share`: which part of the tiles, from 0, and of how many; it needs
-        checkpoints, and makes no artifacts. Other arguments left empty take the server's defaults.
+        per pixel of level 0, whatever the slide tells; `assumed_mpp`: the same for slides that tell none. `share`: which part of the
+        tiles, from 0, and of how many; it needs checkpoints, and makes no artifacts. `apply_icc_profile`: bring colours to sRGB first.
+        Other arguments left empty take the server's defaults.
         """
         request = slides_pb2.AnalyzeSlideRequest(
             slide_uri=slide_uri,
@@ -132,6 +135,8 @@ class InferenceClient:
             checkpoints=checkpoints,
             artifacts=artifacts,
             share=None if share is None else slides_pb2.SlideShare(index=share[0], count=share[1]),
+            apply_icc_profile=apply_icc_profile,
+            assumed_mpp=assumed_mpp,
         )
         if resume is not None:
             request.resume.CopyFrom(slides_pb2.SlideResume(part_uris=resume.uris, parts=resume.parts))

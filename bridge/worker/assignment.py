@@ -10,7 +10,7 @@ from typing import Any
 
 import structlog
 
-from bridge.errors import BridgeError, LeaseLostError, OverloadError, PoisonError, TransientError
+from bridge.errors import BridgeError, LeaseLostError, NotYetError, OverloadError, PoisonError, TransientError
 from bridge.job import Delivery, Job, Outcome, Progress, Units, Write
 from bridge.ledger.port import Claim, Refusal, State
 from bridge.steps import REDELIVERED, SUCCEEDED, Step, StepTaken
@@ -158,6 +158,10 @@ class Assignment:
     async def _end_badly(self, job: Job, claim: Claim, heartbeat: Heartbeat, error: Exception) -> _Return:
         fate = fate_of(error)
         self._note(Step.HANDLED, outcome=type(error).__name__)
+        if fate is Fate.YIELD:
+            _log.info("work_put_back", reason=str(error))
+            delay = error.retry_after if isinstance(error, NotYetError) else 1.0
+            return await self._release(claim, heartbeat, delay=delay, error=str(error))
         _log.warning("work_failed", fate=fate.value, error=f"{type(error).__name__}: {error}", exc_info=_unforeseen(error))
         policy = self._desk.policy
         reason = str(error) or type(error).__name__

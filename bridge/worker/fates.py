@@ -9,6 +9,7 @@ from bridge.errors import (
     BridgeError,
     ConfigurationError,
     LeaseLostError,
+    NotYetError,
     OverloadError,
     PermanentError,
     PoisonError,
@@ -21,6 +22,7 @@ class Fate(StrEnum):
 
     RETRY = "retry"  # tried again after a back-off; an attempt is counted, and the last one ends it as failed
     WAIT = "wait"  # tried again, no attempt is counted, and receiving slows down
+    YIELD = "yield"  # tried again, no attempt is counted, and receiving goes on: the jobs that it waits for need the place
     FAIL = "fail"  # ends as failed now; its message lies in the dead letters, to be replayed
     DROP = "drop"  # left to whoever holds it now
 
@@ -29,6 +31,7 @@ class Fate(StrEnum):
 FATES: Mapping[type[Exception], Fate] = {
     TransientError: Fate.RETRY,
     OverloadError: Fate.WAIT,
+    NotYetError: Fate.YIELD,
     PermanentError: Fate.FAIL,
     PoisonError: Fate.FAIL,
     LeaseLostError: Fate.DROP,

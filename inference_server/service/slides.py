@@ -50,6 +50,7 @@ class SlideServicer(slides_pb2_grpc.SlideServiceServicer):
             analysis=request.analysis,
             output_uri=request.output_uri,
             mpp=request.mpp if request.HasField("mpp") else None,
+            assumed_mpp=request.assumed_mpp if request.HasField("assumed_mpp") else None,
             tile_size=request.tile_size,
             apply_icc_profile=request.apply_icc_profile,
             request_id=request.request_id,

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from contextlib import aclosing
-from dataclasses import replace
 from typing import Any
 
 import structlog
@@ -20,11 +19,10 @@ from bridge.systems.received import ReceivedArtifacts
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
 from bridge.systems.wsi.messages import SlideRequest
-from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy
+from bridge.systems.wsi.shares import Brought, SharePlace, SharingPolicy, gathered
 
 _log = structlog.get_logger()
 # Where each stage begins and ends; only tiles can be counted.
-_SHARES_END = 0.9
 _SHARES = {"opening": (0.0, 0.0), "tissue": (0.01, 0.01), "tiles": (0.02, 0.95), "writing": (0.95, 0.95)}
 
 
@@ -50,7 +48,7 @@ class SlideHandler:
         return messages.job_of(delivery.body)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Analyse the slide. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
         request = messages.request_of(job)
         if request.share is not None:
             return await self._analyze_share(job, request, request.share, context)
@@ -112,15 +110,9 @@ class SlideHandler:
         return Outcome(succeeded=True, result=(await checkpoints.finish(kept, keep_parts=True)).result)
 
     async def _merge(self, job: Job, request: SlideRequest, context: Context) -> Outcome:
-        """Wait for the shares, and go on from what they saved."""
+        """Go on from what the shares saved, once they are there. Raises `NotYetError`."""
         place = SharePlace(self._results, job.key, request.shares)
-
-        def report(found: int) -> None:
-            context.report(_SHARES_END * found / request.shares, "shares", Units(done=found, total=request.shares))
-
-        # Of a slide that is done only what is there is of interest, to be removed.
-        policy = replace(self._sharing, patience_seconds=-1.0) if "finished" in context.claim.checkpoint else self._sharing
-        brought = await place.gather(policy, report)
+        brought = await gathered(place, request.shares, self._sharing, context)
         others = [(self._folders(each.job_key)(fence), parts) for each in brought for fence, parts in each.runs]
         found = await self.analyze_into(self._folders(job.key), job, context, others=others)
         for folder, _ in others:
@@ -138,6 +130,8 @@ class SlideHandler:
             analysis=request.analysis,
             output_uri=folder.location if self._shared_storage else "",
             mpp=request.mpp,
+            assumed_mpp=request.assumed_mpp,
+            apply_icc_profile=request.apply_icc_profile,
             tile_size=request.tile_size,
             priority=job.priority,
             artifacts=request.artifacts,

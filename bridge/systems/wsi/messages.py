@@ -12,7 +12,9 @@ from bridge.systems.locations import Location, absolute
 
 SYSTEM = "wsi"
 MOST_SHARES = 64
-_EXPECTED = '{"slide_uri": "/data/slide.svs"}, with analysis, mpp and tile_size where they are wanted'
+# The bounds here are the server's, so that what it would refuse is refused before it waits in a queue.
+MicrometresPerPixel = Annotated[float, Field(ge=0.05, le=100, allow_inf_nan=False)]
+_EXPECTED = '{"slide_uri": "/data/slide.svs"}, with analysis, mpp, tile_size and apply_icc_profile where they are wanted'
 
 
 class SlideRequest(BaseModel):
@@ -25,9 +27,13 @@ class SlideRequest(BaseModel):
     # Empty for the server's default.
     analysis: Annotated[str, Field(max_length=200)] = ""
     # Micrometres per pixel of level 0; overrides what the slide tells.
-    mpp: Annotated[float, Field(gt=0, le=1000, allow_inf_nan=False)] | None = None
+    mpp: MicrometresPerPixel | None = None
+    # The same for a slide that tells none; overrides nothing.
+    assumed_mpp: MicrometresPerPixel | None = None
+    # Whether colours are brought to sRGB by the slide's ICC profile.
+    apply_icc_profile: bool = False
     # Edge of the tiles in pixels; 0 for the analysis' own.
-    tile_size: Annotated[int, Field(ge=0, le=8192)] = 0
+    tile_size: Annotated[int, Field(ge=0, le=4096)] = 0
     # Names of the artifacts that are wanted; empty for all.
     artifacts: tuple[Annotated[str, Field(min_length=1, max_length=200)], ...] = ()
     # Into how many shares the slide is split, each a job of its own; this one merges them.

@@ -1,25 +1,29 @@
 """One slide as several jobs: a job for each share of its tiles, and the slide's own, which merges what they saved.
 
 Shares leave word at a place that all know by the slide's key. The slide's job is claimed like any other: so it is merged once, whoever
-waits for it, and its fence names the files that count. What a share did not bring is computed by the one that merges.
+waits for it, and its fence names the files that count. What a share did not bring is computed by the one that merges. While it waits it
+holds none of a bridge's places: shares that stand behind it in the queue need them.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import structlog
 
-from bridge.errors import BridgeError
+from bridge.errors import BridgeError, NotYetError
+from bridge.job import Units
 from bridge.results import ResultFolder, ResultStore
+from bridge.systems.port import Context
 
 _log = structlog.get_logger()
 # What is left of the place when the slide is done, for shares that come late.
 _DONE = "done"
+# How far the slide is when all shares are there.
+_SHARES_END = 0.9
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,8 +32,9 @@ class SharingPolicy:
 
     # Longest wait for the next share; what is missing then is computed.
     patience_seconds: float = 3600.0
-    # How often it is looked for word.
-    poll_seconds: float = 2.0
+    # It comes back after a tenth of the time that it has waited, within these bounds: queues count how often a message was received.
+    least_pause_seconds: float = 2.0
+    most_pause_seconds: float = 120.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,25 +63,11 @@ class SharePlace:
         """Whether the slide is done, and a share that comes late has nothing to do. Raises `TransientError`."""
         return await self._folder.read(_DONE) is not None
 
-    async def gather(self, policy: SharingPolicy, report: Callable[[int], None]) -> Sequence[Brought]:
-        """What all shares saved, or those that did in time, in their order. `report`: is told how many. Raises `TransientError`."""
-        found: dict[int, Brought] = {}
-        last = time.monotonic()
-        while True:
-            for index in [each for each in range(self._count) if each not in found]:
-                content = await self._folder.read(f"{index}.json")
-                if content is not None:
-                    said = json.loads(content)
-                    runs = tuple((int(fence), int(parts)) for fence, parts in said["runs"])
-                    found[index] = Brought(job_key=said["job_key"], runs=runs)
-                    last = time.monotonic()
-            report(len(found))
-            if len(found) == self._count or time.monotonic() - last > policy.patience_seconds:
-                break
-            await asyncio.sleep(policy.poll_seconds)
-        if len(found) < self._count:
-            _log.warning("shares_missing", found=len(found), count=self._count)
-        return [found[index] for index in sorted(found)]
+    async def found(self) -> Sequence[Brought]:
+        """What the shares saved that have left word, in their order. Raises `TransientError`."""
+        said = [json.loads(content) for index in range(self._count) if (content := await self._folder.read(f"{index}.json")) is not None]
+        runs = [tuple((int(fence), int(parts)) for fence, parts in each["runs"]) for each in said]
+        return [Brought(job_key=each["job_key"], runs=each_runs) for each, each_runs in zip(said, runs, strict=True)]
 
     async def close(self) -> None:
         """Leave word that the slide is done. What cannot be removed is in nobody's way."""
@@ -85,3 +76,26 @@ class SharePlace:
             await self._folder.write(_DONE, b"")
         except BridgeError as error:
             _log.warning("shares_left_behind", reason=str(error))
+
+
+async def gathered(place: SharePlace, count: int, policy: SharingPolicy, context: Context) -> Sequence[Brought]:
+    """What all shares saved, or those that did in time. Raises `NotYetError` while it is worth waiting; `TransientError`.
+
+    How long it has waited is kept in the job's checkpoint, so that its patience ends whoever claims it.
+    """
+    found, saved = await place.found(), context.claim.checkpoint
+    # A merge that has begun goes on with what there is.
+    if len(found) >= count or not saved.keys().isdisjoint({"runs", "finished"}):
+        return found
+    now = time.time()  # other bridges read it: no clock of one machine alone
+    waited = saved.get("waiting") or {"since": now, "found": -1, "last": now}
+    if len(found) > waited["found"]:
+        waited = {**waited, "found": len(found), "last": now}
+        context.report(_SHARES_END * len(found) / count, "shares", Units(done=len(found), total=count))
+        await context.checkpoint({**saved, "waiting": waited})
+    left = waited["last"] + policy.patience_seconds - now
+    if left <= 0:
+        _log.warning("shares_missing", found=len(found), count=count)
+        return found
+    pause = min(max((now - waited["since"]) / 10, policy.least_pause_seconds), policy.most_pause_seconds, left)
+    raise NotYetError(f"{len(found)} of the slide's {count} shares are there; it waits for the others", retry_after=pause)

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from typing import Any
 from urllib.parse import quote
 
 from bridge.errors import PermanentError
@@ -24,12 +26,17 @@ class RequestedSlideHandler:
     the `analysis.json` there. Copies of all lie at the platform's own place, `results/{tenant}/{upload}/analysis.json`, as the newest.
     """
 
-    def __init__(self, *, slides: SlideHandler, bucket: ResultStore, names: AnswerNames | None = None, analysis: str = "") -> None:
-        """`bucket`: opened at its root; the server must reach it under the same URL. `analysis`: empty for the server's default."""
+    def __init__(
+        self, *, slides: SlideHandler, bucket: ResultStore, names: AnswerNames | None = None, asked: Mapping[str, Any] | None = None
+    ) -> None:
+        """`bucket`: opened at its root; the server must reach it under the same URL.
+
+        `asked`: how all its slides are analysed, as fields of `SlideRequest`; nothing for the server's defaults.
+        """
         self._slides = slides
         self._bucket = bucket
         self._names = names or AnswerNames()
-        self._analysis = analysis
+        self._asked = dict(asked or {})
 
     @property
     def system(self) -> str:
@@ -50,7 +57,7 @@ class RequestedSlideHandler:
         if not await self._bucket.holds(request.s3key):
             raise _missing(request)
         place = f"results/{request.tenantid}/{request.uploadid}"
-        slide = {"slide_uri": f"{self._bucket.root}/{quote(request.s3key)}", "analysis": self._analysis}
+        slide = {**self._asked, "slide_uri": f"{self._bucket.root}/{quote(request.s3key)}"}
 
         def folder_of(fence: int) -> ResultFolder:
             return self._bucket.folder_at(f"{place}/{job.key}/{fence}")

@@ -48,13 +48,19 @@ def from_ome(description: str) -> tuple[float | None, float | None]:
     return values[0], values[1]
 
 
-def effective(facts: SlideFacts, requested: float | None) -> tuple[float, float]:
-    """Micrometres per pixel of level 0 along x and y. Raises `InvalidInput` for an absurd request, `InvalidSlide` when nobody tells."""
+def effective(facts: SlideFacts, requested: float | None, assumed: float | None = None) -> tuple[float, float]:
+    """Micrometres per pixel of level 0 along x and y. Raises `InvalidInput` for an absurd request, `InvalidSlide` when nobody tells.
+
+    `requested` comes before what the slide tells, `assumed` after it.
+    """
+    for name, given in (("mpp", requested), ("assumed_mpp", assumed)):
+        if given is not None and sane(given) is None:
+            raise InvalidInput(f"{name} is {given}; expected micrometres per pixel of level 0, {_LEAST_MPP:g} to {_MOST_MPP:g}.")
     if requested is not None:
-        if sane(requested) is None:
-            raise InvalidInput(f"mpp is {requested}; expected micrometres per pixel of level 0, {_LEAST_MPP:g} to {_MOST_MPP:g}.")
         return requested, requested
     if facts.mpp_x is None or facts.mpp_y is None:
+        if assumed is not None:
+            return assumed, assumed
         raise InvalidSlide(
             f"{facts.uri} does not tell its resolution (micrometres per pixel), and without it nothing on it has a size. "
             "Pass mpp in the request: about 0.25 for a 40× scan, 0.5 for 20×."

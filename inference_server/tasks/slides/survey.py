@@ -48,7 +48,7 @@ class Slide(Outline):
 def outline(reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits) -> Outline:
     """Lay the grid of an analysis. Raises `InvalidSlide`, `InvalidInput`."""
     facts = reader.facts
-    mpp = resolution.effective(facts, request.mpp)
+    mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
     resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
     regions = Regions(reader, cache_bytes=limits.cache_bytes, most_unreadable=limits.most_unreadable)
     return Outline(regions=regions, facts=facts, mpp=mpp, grid=choose_grid(facts, mpp, plan.mpp))

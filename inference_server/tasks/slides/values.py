@@ -129,6 +129,8 @@ class AnalysisRequest:
     output_uri: str = ""
     # Micrometres per pixel of level 0; None to take the slide's own.
     mpp: float | None = None
+    # What it is taken for where the slide tells none.
+    assumed_mpp: float | None = None
     # Edge of the tiles in pixels of the analysis; 0 for the analysis' own.
     tile_size: int = 0
     # Whether colours are brought to sRGB by the slide's ICC profile.

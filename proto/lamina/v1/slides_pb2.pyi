@@ -195,6 +195,7 @@ class AnalyzeSlideRequest(_message.Message):
     ARTIFACTS_FIELD_NUMBER: _builtins.int
     SHARE_FIELD_NUMBER: _builtins.int
     APPLY_ICC_PROFILE_FIELD_NUMBER: _builtins.int
+    ASSUMED_MPP_FIELD_NUMBER: _builtins.int
     slide_uri: _builtins.str
     """A path or URL under the server's allowed roots."""
     analysis: _builtins.str
@@ -215,6 +216,8 @@ class AnalyzeSlideRequest(_message.Message):
     """Whether to save, as parts, what has been found so far. They lie under output_uri, or are streamed as chunks when it is empty."""
     apply_icc_profile: _builtins.bool
     """Whether to bring colours to sRGB by the slide's ICC profile first; a slide without one is taken as sRGB."""
+    assumed_mpp: _builtins.float
+    """Micrometres per pixel of level 0 to assume of a slide that does not tell it. It overrides nothing."""
     @_builtins.property
     def resume(self) -> Global___SlideResume:
         """What an earlier run of the same request saved; the analysis goes on from there."""
@@ -244,13 +247,19 @@ class AnalyzeSlideRequest(_message.Message):
         artifacts: _abc.Iterable[_builtins.str] | None = ...,
         share: Global___SlideShare | None = ...,
         apply_icc_profile: _builtins.bool = ...,
+        assumed_mpp: _builtins.float | None = ...,
     ) -> None: ...
-    _HasFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "mpp", b"mpp", "resume", b"resume", "share", b"share"]  # noqa: Y015
+    _HasFieldArgType: _TypeAlias = _typing.Literal["_assumed_mpp", b"_assumed_mpp", "_mpp", b"_mpp", "assumed_mpp", b"assumed_mpp", "mpp", b"mpp", "resume", b"resume", "share", b"share"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["_mpp", b"_mpp", "analysis", b"analysis", "apply_icc_profile", b"apply_icc_profile", "artifacts", b"artifacts", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "share", b"share", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["_assumed_mpp", b"_assumed_mpp", "_mpp", b"_mpp", "analysis", b"analysis", "apply_icc_profile", b"apply_icc_profile", "artifacts", b"artifacts", "assumed_mpp", b"assumed_mpp", "checkpoints", b"checkpoints", "mpp", b"mpp", "output_uri", b"output_uri", "priority", b"priority", "request_id", b"request_id", "resume", b"resume", "share", b"share", "slide_uri", b"slide_uri", "tile_size", b"tile_size"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
+    _WhichOneofReturnType__assumed_mpp: _TypeAlias = _typing.Literal["assumed_mpp"]  # noqa: Y015
+    _WhichOneofArgType__assumed_mpp: _TypeAlias = _typing.Literal["_assumed_mpp", b"_assumed_mpp"]  # noqa: Y015
     _WhichOneofReturnType__mpp: _TypeAlias = _typing.Literal["mpp"]  # noqa: Y015
     _WhichOneofArgType__mpp: _TypeAlias = _typing.Literal["_mpp", b"_mpp"]  # noqa: Y015
+    @_typing.overload
+    def WhichOneof(self, oneof_group: _WhichOneofArgType__assumed_mpp) -> _WhichOneofReturnType__assumed_mpp | None: ...
+    @_typing.overload
     def WhichOneof(self, oneof_group: _WhichOneofArgType__mpp) -> _WhichOneofReturnType__mpp | None: ...
 
 Global___AnalyzeSlideRequest: _TypeAlias = AnalyzeSlideRequest  # noqa: Y015

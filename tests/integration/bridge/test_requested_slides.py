@@ -24,6 +24,7 @@ from tests.support.scripted_server import ScriptedServer, answer, scripted_serve
 
 JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
 UPLOAD = "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11"
+ASKED = {"analysis": "he_baseline", "assumed_mpp": 0.5, "apply_icc_profile": True}
 REPORT = b'{"schema": "played"}'
 
 
@@ -49,7 +50,7 @@ async def handler(server: ScriptedServer, tmp_path: Path) -> AsyncIterator[Reque
     bucket = ResultStore(str(tmp_path))
     async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client:
         slides = SlideHandler(client=client, results=bucket, shared_storage=False)
-        yield RequestedSlideHandler(slides=slides, bucket=bucket, analysis="he_baseline")
+        yield RequestedSlideHandler(slides=slides, bucket=bucket, asked=ASKED)
 
 
 def _job(handler: RequestedSlideHandler, s3_key: str = "wsi/a b.svs") -> Job:
@@ -68,7 +69,9 @@ async def test_every_try_has_a_place_of_its_own_and_the_answer_names_it(
     for key in [*keys, f"results/7/{UPLOAD}/analysis.json"]:
         assert REPORT == (tmp_path / key).read_bytes()
         assert b"rows" == (tmp_path / key).with_name("tiles.parquet").read_bytes()
-    assert (f"{tmp_path}/wsi/a%20b.svs", "he_baseline") == (server.requests[0].slide_uri, server.requests[0].analysis)
+    sent = server.requests[0]
+    assert (f"{tmp_path}/wsi/a%20b.svs", "he_baseline") == (sent.slide_uri, sent.analysis)
+    assert (0.5, True, False) == (sent.assumed_mpp, sent.apply_icc_profile, sent.HasField("mpp"))
 
 
 async def test_an_analysis_of_an_earlier_try_is_answered_with_that_trys_key(server: ScriptedServer, handler: RequestedSlideHandler) -> None:

@@ -12,25 +12,33 @@ import grpc.aio
 import pytest
 from lamina.v1 import slides_pb2_grpc
 
-from bridge.errors import PermanentError, PoisonError
+from bridge.errors import NotYetError, PermanentError, PoisonError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import RetryPolicy
 from bridge.job import Delivery, Job
+from bridge.ledger.port import State
 from bridge.results import ResultStore
+from bridge.settings import load
+from bridge.sources.local import LocalSource
+from bridge.steps import Observers
+from bridge.store import open_store
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.shares import SharingPolicy
+from bridge.worker import Desk, Worker, WorkPolicy
 from inference_server.service.slides import SlideServicer
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.values import Pixels
+from tests.support.colour_profiles import linear_profile
 from tests.support.direct_inference import DirectInference
 from tests.support.recorded_context import RecordedContext
 from tests.support.scripted_server import refuse, scripted_server
 from tests.support.slides import paint, write_svs
 from tests.support.tile_models import write_segmenter
 
-QUICK = SharingPolicy(patience_seconds=20.0, poll_seconds=0.02)
-IMPATIENT = SharingPolicy(patience_seconds=0.0, poll_seconds=0.02)
+QUICK = SharingPolicy(patience_seconds=20.0, least_pause_seconds=0.02, most_pause_seconds=0.1)
+IMPATIENT = SharingPolicy(patience_seconds=0.0)
 
 
 class Place:
@@ -44,14 +52,18 @@ class Place:
     def handler(self, sharing: SharingPolicy = QUICK, *, shared_storage: bool = True) -> SlideHandler:
         return SlideHandler(client=self.client, results=self.results, shared_storage=shared_storage, sharing=sharing)
 
-    def jobs(self, key: str, shares: int) -> list[Job]:
+    def jobs(self, key: str, shares: int, **more: Any) -> list[Job]:
         """Those of the shares, then the slide's own."""
-        asked: dict[str, Any] = {"slide_uri": str(self.folder / "slide.svs"), "analysis": "stains"}
-        bodies = [
+        bodies = self.messages(key, shares, **more)
+        return [self.handler().parse(Delivery(source="", queue="", message_id="", receipt="", body=body)) for body in bodies]
+
+    def messages(self, key: str, shares: int, **more: Any) -> list[bytes]:
+        """What asks for those jobs, in the same order."""
+        asked: dict[str, Any] = {"slide_uri": str(self.folder / "slide.svs"), "analysis": "stains", **more}
+        return [
             *messages.share_messages(key=key, shares=shares, **asked).values(),
             messages.request_message(key=key, shares=shares, **asked),
         ]
-        return [self.handler().parse(Delivery(source="", queue="", message_id="", receipt="", body=body)) for body in bodies]
 
     def files(self, key: str, fence: int = 1) -> dict[str, bytes]:
         """What an analysis wrote, but for the name of its job."""
@@ -61,12 +73,16 @@ class Place:
         return {name: content.replace(f'"{key}"'.encode(), b'"key"') for name, content in found.items()}
 
 
+def _picture() -> Pixels:
+    picture = paint(800, 600, tissue=(20, 20, 780, 580))
+    picture[100:400, 150:500] = (110, 60, 140)
+    return picture
+
+
 @pytest.fixture
 async def place(tmp_path: Path) -> AsyncIterator[Place]:
     write_segmenter(tmp_path / "models", mpp=0.5)
-    picture = paint(800, 600, tissue=(20, 20, 780, 580))
-    picture[100:400, 150:500] = (110, 60, 140)
-    write_svs(tmp_path / "slide.svs", picture)
+    write_svs(tmp_path / "slide.svs", _picture())
     storage = Storage(read_roots=(str(tmp_path),), write_roots=(str(tmp_path / "results"),))
     analyzer = SlideAnalyzer(inference=DirectInference(tmp_path / "models"), storage=storage, models=tmp_path / "models")
     server = grpc.aio.server()
@@ -88,17 +104,39 @@ async def whole(place: Place) -> dict[str, bytes]:
 async def test_shares_done_at_the_same_time_are_merged_into_the_files_of_the_whole(place: Place, shared_storage: bool) -> None:
     expected = await whole(place)
     handler = place.handler(shared_storage=shared_storage)
-    jobs = place.jobs("split", 3)
-    # The slide's own job comes first here, and waits.
-    outcomes = await asyncio.gather(*(handler.handle(job, RecordedContext()) for job in reversed(jobs)))
+    *shares, own = place.jobs("split", 3)
+    # The slide's own job comes first here, and is put back.
+    context = RecordedContext()
+    with pytest.raises(NotYetError, match="0 of the slide's 3 shares"):
+        await handler.handle(own, context)
+    done = await asyncio.gather(*(handler.handle(job, RecordedContext()) for job in shares))
+    outcomes = [await handler.handle(own, RecordedContext(fence=2, checkpoint=context.checkpoints[-1])), *done]
 
-    assert expected == place.files("split")
+    assert expected == place.files("split", 2)
     assert (
         outcomes[0].result["tiles_analyzed"] == outcomes[0].result["tiles_resumed"] == sum(o.result["tiles_analyzed"] for o in outcomes[1:])
     )
     # One event, of the slide's own job; and of the parts nothing is left.
     assert [["completed"], [], [], []] == [[event.type for event in outcome.events] for outcome in outcomes]
     assert [] == list((place.folder / "results").rglob("*.part"))
+
+
+@pytest.mark.parametrize("shares", [1, 2])
+async def test_profile_and_assumed_resolution_of_a_job_reach_the_report(place: Place, shares: int) -> None:
+    write_svs(place.folder / "slide.svs", _picture(), mpp=None, profile=linear_profile())
+    for job in place.jobs("managed", shares, apply_icc_profile=True, assumed_mpp=0.5):
+        await place.handler().handle(job, RecordedContext())
+    slide = json.loads(place.files("managed")["analysis.json"])["slide"]
+
+    assert (True, 0.5, "request") == (slide["icc_profile_applied"], slide["mpp_x"], slide["mpp_source"])
+
+
+async def test_the_resolution_that_a_slide_tells_comes_before_the_assumed(place: Place) -> None:
+    (job,) = place.jobs("told", 1, assumed_mpp=0.25)
+    await place.handler().handle(job, RecordedContext())
+    slide = json.loads(place.files("told")["analysis.json"])["slide"]
+
+    assert (False, 0.5, "slide") == (slide["icc_profile_applied"], slide["mpp_x"], slide["mpp_source"])
 
 
 async def test_messages_of_shares_have_the_same_keys_whenever_they_are_made(place: Place) -> None:
@@ -114,6 +152,68 @@ async def test_a_share_that_never_comes_is_computed_by_the_merging_job(place: Pl
 
     assert expected == place.files("split")
     assert share.result["tiles_analyzed"] == merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
+
+
+async def test_patience_is_kept_by_whoever_takes_the_merging_job_over(place: Place) -> None:
+    *_, own = place.jobs("split", 2)
+    policy = SharingPolicy(patience_seconds=0.3)
+    saved: dict[str, Any] = {}
+    pauses = []
+    for fence in (1, 2):
+        context = RecordedContext(fence=fence, checkpoint=saved)
+        with pytest.raises(NotYetError) as put_back:
+            await place.handler(policy).handle(own, context)
+        # Written once: nothing is new the second time.
+        saved = dict(context.checkpoints[-1]) if context.checkpoints else saved
+        assert bool(context.checkpoints) is (fence == 1)
+        pauses.append(put_back.value.retry_after)
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(0.25)
+    merged = await place.handler(policy).handle(own, RecordedContext(fence=3, checkpoint=saved))
+
+    assert 0.3 >= pauses[0] > pauses[1] > 0, "it comes back when its patience ends"
+    assert 0 == merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
+
+
+async def test_a_merge_that_has_begun_does_not_wait_again(place: Place) -> None:
+    first, _, own = place.jobs("split", 2)
+    await place.handler().handle(first, RecordedContext())
+    merged = await place.handler(SharingPolicy()).handle(own, RecordedContext(fence=2, checkpoint={"runs": [], "others": True}))
+
+    assert 0 < merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
+
+
+async def test_two_slides_with_shares_get_done_in_one_place_whatever_comes_first(place: Place) -> None:
+    expected = await whole(place)
+    async with open_store(load(database=str(place.folder / "bridge.db"))) as store:
+        for own in ("a", "b"):  # before their shares, as a queue without order may give them
+            await store.submit(place.messages(own, 2)[-1])
+        for share in (*place.messages("a", 2)[:-1], *place.messages("b", 2)[:-1]):
+            await store.submit(share)
+        desk = Desk(
+            name="only",
+            source=LocalSource(store.queue, lease_seconds=10),
+            ledger=store.ledger,
+            dead_letters=store.dead_letters,
+            handler=place.handler(),
+            observer=Observers(()),
+            policy=WorkPolicy(concurrency=1, poll_seconds=0.1),
+            committed=lambda: None,
+        )
+        stop = asyncio.Event()
+        running = asyncio.create_task(Worker(desk).run(stop, stop))
+        try:
+            async with asyncio.timeout(15):
+                while len(jobs := await store.jobs.list(state=State.SUCCEEDED)) < 6:
+                    await asyncio.sleep(0.05)
+        finally:
+            stop.set()
+            await running
+
+    for job in (job for job in jobs if job.key in {"a", "b"}):
+        assert job.result is not None
+        assert (0, job.result["tiles_resumed"]) == (job.attempts, job.result["tiles_analyzed"])
+        assert expected == place.files(job.key, job.fence)
 
 
 async def test_a_share_that_was_done_twice_counts_once(place: Place) -> None:

@@ -102,7 +102,7 @@ def _slide(facts: SlideFacts, mpp: tuple[float, float], request: AnalysisRequest
         "levels": len(facts.levels),
         "mpp_x": mpp[0],
         "mpp_y": mpp[1],
-        "mpp_source": "slide" if request.mpp is None else "request",
+        "mpp_source": "slide" if request.mpp is None and facts.mpp_x is not None else "request",
         "objective_power": facts.objective_power,
         "bounds_x": facts.bounds_x,
         "bounds_y": facts.bounds_y,

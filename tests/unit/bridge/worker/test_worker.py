@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, PoisonError, TransientError
+from bridge.errors import ConfigurationError, LeaseLostError, NotYetError, OverloadError, PermanentError, PoisonError, TransientError
 from bridge.job import Job, Outcome, Units, Write
 from bridge.ledger.port import JobRecord, State
 from bridge.steps import Step
@@ -152,6 +152,25 @@ async def test_an_overload_counts_no_attempt(office_of: Offices, error: Exceptio
 
     record = await record_of(office)
     assert (State.SUCCEEDED, 0) == (record.state, record.attempts)
+
+
+async def test_a_job_for_which_others_come_first_leaves_its_place_to_them(office_of: Offices) -> None:
+    ended: list[str] = []
+
+    async def work(job: Job, _context: Context) -> Outcome:
+        if job.key == "last" and len(ended) < 2:
+            raise NotYetError("others come first", retry_after=0.05)
+        ended.append(job.key)
+        return done(job)
+
+    office = office_of(work, concurrency=1, max_attempts=1)
+    for key in ("last", "first", "second"):
+        await office.ask(key)
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED, "last")
+
+    assert ["first", "second", "last"] == ended
+    assert (State.SUCCEEDED, 0) == ((record := await record_of(office, "last")).state, record.attempts)
 
 
 async def test_while_the_server_is_full_one_job_at_a_time_is_tried(office_of: Offices) -> None:
