@@ -271,6 +271,11 @@ def _place(uri: str) -> _Place:
         raise InvalidInput(f"{uri} is no URL; expected one such as s3://bucket/key.") from error
     if not parts.netloc or "@" in parts.netloc:
         raise InvalidInput(f"{uri} names no host or bucket, or a user; expected {parts.scheme}://bucket/key.")
+    if "?" in uri and parts.scheme in ("http", "https"):
+        raise InvalidInput(
+            f"{parts.scheme}://{parts.netloc}{parts.path} is named with a query, and signed URLs are not taken; "
+            "name it as s3://bucket/key, which the server reads with its own role."
+        )
     if "?" in uri or "#" in uri:
         raise InvalidInput(f"{uri} has a ? or #; in a name write them as %3F and %23.")
     names = tuple(unquote(parts.path.strip("/")).split("/")) if parts.path.strip("/") else ()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ import tifffile
 from numpy.typing import NDArray
 from PIL import Image
 
-from inference_server.errors import InvalidInput, InvalidSlide
+from inference_server.errors import InvalidInput, InvalidSlide, Unavailable
 from inference_server.storage import Storage
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import open_slide
@@ -199,6 +200,40 @@ async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> 
     assert (WIDTH, HEIGHT, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
     assert [2.0**number for number in range(kind.levels)] == [level.downsample for level in facts.levels]
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
+
+
+SPOILED = {
+    "tiff": lambda folder: write_svs(folder / "slide.svs", np.tile(PICTURE, (2, 2, 1)), tile=256, spoil=(3 * 8 + 5,)),
+    # Pictures as large as the reader's blocks, so that one of them is one tile.
+    "openslide": lambda folder: write_mrxs(folder / "slide.mrxs", EIGHT, images=8, first=0, spoil=[(5, 3)]),
+}
+EIGHT = np.ascontiguousarray(np.tile(PICTURE[:512, :512], (8, 8, 1)))
+
+
+@pytest.mark.parametrize("reader_name", SPOILED)
+async def test_one_damaged_tile_is_told_alone_however_many_are_read_at_once(reader_name: str, tmp_path: Path) -> None:
+    path = SPOILED[reader_name](tmp_path)
+    async with on_disk(path) as reader:
+        assert reader_name == reader.facts.reader
+        level = reader.facts.levels[0]
+        places = [(column, row) for row in range(level.rows) for column in range(level.columns)]
+        # Each of the six meets the damaged tile among sound ones, at another time.
+        turns = [places[start:] + places[:start] for start in range(0, len(places), -(-len(places) // 6))]
+        found = await asyncio.gather(*(reader.read_tiles(0, turn) for turn in turns))
+    assert 6 == len(found)
+    for turn, tiles in zip(turns, found, strict=True):
+        assert [(5, 3)] == [place for place, tile in zip(turn, tiles, strict=True) if tile is None]
+
+
+async def test_a_slide_may_be_closed_while_it_is_read(tmp_path: Path) -> None:
+    """As where an analysis is stopped: its threads read on. Few enough that closing waits for none of them."""
+    path = write_mrxs(tmp_path / "slide.mrxs", EIGHT, images=8, first=0)
+    async with on_disk(path) as reader:
+        places = [(column, row) for row in range(8) for column in range(8)]
+        reads = [asyncio.create_task(reader.read_tiles(0, places)) for _ in range(3)]
+        await asyncio.sleep(0.05)
+    for read in await asyncio.gather(*reads, return_exceptions=True):
+        assert isinstance(read, Unavailable) or len(places) == len(read)
 
 
 @pytest.mark.parametrize("scheme", ["gs", "az"])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import struct
+from collections.abc import Collection
 from pathlib import Path
 
 import numpy as np
@@ -40,8 +41,13 @@ IMAGE_FORMAT = JPEG
 """
 
 
-def write_mrxs(path: Path, pixels: Pixels, *, images: int = 4, first: int = 1, mpp: float = 0.5) -> Path:
-    """One level of images × images pictures, whose first rows and columns were not scanned."""
+def write_mrxs(
+    path: Path, pixels: Pixels, *, images: int = 4, first: int = 1, mpp: float = 0.5, spoil: Collection[tuple[int, int]] = ()
+) -> Path:
+    """One level of images × images pictures, whose first rows and columns were not scanned.
+
+    `spoil`: (column, row) of pictures that cannot be decoded.
+    """
     height, width = pixels.shape[0] // images, pixels.shape[1] // images
     folder = path.with_suffix("")
     folder.mkdir(parents=True)
@@ -53,6 +59,8 @@ def write_mrxs(path: Path, pixels: Pixels, *, images: int = 4, first: int = 1, m
         for column in range(first, images):
             part = np.ascontiguousarray(pixels[row * height : (row + 1) * height, column * width : (column + 1) * width])
             encoded = simplejpeg.encode_jpeg(part, quality=90, colorsubsampling="444")
+            if (column, row) in spoil:
+                encoded = b"\x00" * len(encoded)
             # Number of the picture, place, length and number of the file.
             entries += struct.pack("<4i", row * images + column, len(data), len(encoded), 0)
             data += encoded

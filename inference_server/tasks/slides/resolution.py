@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import re
 
 from inference_server.errors import InvalidInput, InvalidSlide
@@ -13,9 +14,9 @@ _MOST_MPP = 100.0
 _LEAST_MPP = 0.05
 # A slide may be enlarged so many times to the resolution of an analysis.
 _MOST_ENLARGEMENT = 4.0
-_OME_SIZE = re.compile(r'\bPhysicalSize([XY])="([0-9.eE+-]+)"')
-_OME_UNIT = re.compile(r'\bPhysicalSize([XY])Unit="([^"]+)"')
-_OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6}
+_OME_SIZE = re.compile(r"""\bPhysicalSize([XY])\s*=\s*["']([0-9.eE+-]+)["']""")
+_OME_UNIT = re.compile(r"""\bPhysicalSize([XY])Unit\s*=\s*["']([^"']+)["']""")
+_OME_MICROMETRES = {"µm": 1.0, "μm": 1.0, "um": 1.0, "nm": 1e-3, "mm": 1e3, "cm": 1e4, "m": 1e6, "in": 25400.0, "Å": 1e-4}
 
 
 def sane(mpp: float | None) -> float | None:
@@ -42,7 +43,7 @@ def from_aperio(description: str, key: str) -> float | None:
 
 def from_ome(description: str) -> tuple[float | None, float | None]:
     """From PhysicalSizeX and Y of the first image of OME-XML; micrometres unless the unit says otherwise."""
-    units = {axis: _OME_MICROMETRES.get(unit, 0.0) for axis, unit in reversed(_OME_UNIT.findall(description))}
+    units = {axis: _OME_MICROMETRES.get(html.unescape(unit), 0.0) for axis, unit in reversed(_OME_UNIT.findall(description))}
     sizes = {axis: _number(size) for axis, size in reversed(_OME_SIZE.findall(description))}
     values = [None if (size := sizes.get(axis)) is None else size * units.get(axis, 1.0) for axis in "XY"]
     return values[0], values[1]

@@ -231,7 +231,9 @@ async def compute(run: Run, journal: Journal | None, *, inference: Inference, ca
                 group.create_task(work())
     if journal:
         await journal.end()
-    run.slide.regions.judge()
+    if run.share.whole:
+        # Of a part of the slide too many may be damaged where of the whole there are few: who merges the shares judges.
+        run.slide.regions.judge()
     return ran
 
 

@@ -165,6 +165,13 @@ def test_a_url_that_can_be_read_in_two_ways_is_refused(uri: str) -> None:
         Storage(read_roots=(), write_roots=REMOTE).check_writable(uri)
 
 
+async def test_a_signed_url_is_refused_without_its_signature_being_told() -> None:
+    storage = Storage(read_roots=("https://host/slides",), write_roots=())
+    with pytest.raises(InvalidInput, match=r"signed URLs are not taken; name it as s3://bucket/key") as refused:
+        await storage.open("https://host/slides/a.svs?X-Amz-Signature=abcdef")
+    assert "abcdef" not in str(refused.value)
+
+
 async def test_a_local_root_allows_no_url_and_a_url_root_no_file(folder: Path) -> None:
     with pytest.raises(AccessDenied):
         await storage_of(folder).open("s3://bucket/a.svs")

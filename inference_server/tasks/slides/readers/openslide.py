@@ -11,7 +11,7 @@ import numpy as np
 import openslide
 from PIL import Image
 
-from inference_server.errors import InvalidSlide
+from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.tiff import ratio
@@ -27,9 +27,7 @@ class OpenSlideReader:
     def __init__(self, *, facts: SlideFacts, path: Path, slide: openslide.OpenSlide) -> None:
         """Use `open`."""
         self._facts = facts
-        self._path = path
-        self._slide = slide
-        self._lock = threading.Lock()
+        self._handles = _Handles(facts.uri, path, slide)
 
     @classmethod
     async def open(cls, uri: str, path: Path, limits: SlideLimits) -> OpenSlideReader:
@@ -65,26 +63,99 @@ class OpenSlideReader:
         return await asyncio.to_thread(lambda: [self._read(level, column, row) for column, row in places])
 
     async def close(self) -> None:
-        """Close the file."""
-        await asyncio.to_thread(self._slide.close)
+        """Close the file, as soon as no thread reads it any more."""
+        await asyncio.to_thread(self._handles.close)
 
     def _read(self, level: int, column: int, row: int) -> Pixels | None:
         stored = self._facts.levels[level]
         x, y = column * stored.tile_width, row * stored.tile_height
         origin = (round(x * stored.downsample_x), round(y * stored.downsample_y))
-        slide = self._slide
-        try:
-            return _on_white(slide.read_region(origin, level, (stored.tile_width, stored.tile_height)))
-        except (openslide.OpenSlideError, OSError):
-            self._open_again(slide)
-            return None
+        region = self._handles.read(origin, level, (stored.tile_width, stored.tile_height))
+        return None if region is None else _on_white(region)
 
-    def _open_again(self, broken: openslide.OpenSlide) -> None:
-        """After one error OpenSlide refuses everything."""
+
+class _Handle:
+    """One handle on the file, and how many threads are reading from it."""
+
+    def __init__(self, slide: openslide.OpenSlide) -> None:
+        self.slide = slide
+        self.users = 0
+
+
+class _Handles:
+    """Handles on one file, for many threads. After its first error a handle refuses everything, so it is replaced by a fresh one.
+
+    None is closed while a thread reads from it: OpenSlide would end the process.
+    """
+
+    def __init__(self, uri: str, path: Path, slide: openslide.OpenSlide) -> None:
+        self._uri = uri
+        self._path = path
+        self._lock = threading.Lock()
+        # What the next read uses; None until it is opened again.
+        self._current: _Handle | None = _Handle(slide)
+        self._closed = False
+
+    def read(self, origin: tuple[int, int], level: int, size: tuple[int, int]) -> Image.Image | None:
+        """A region, or None when it cannot be decoded; blocks. Raises `Unavailable` when the file can no longer be opened."""
+        handle = self._taken()
+        try:
+            return handle.slide.read_region(origin, level, size)
+        except (openslide.OpenSlideError, OSError):
+            self._retire(handle)
+        finally:
+            self._let_go(handle)
+        # The error may be that of another region: only a handle that nobody else uses tells of this one.
+        fresh = self._opened()
+        try:
+            region = fresh.slide.read_region(origin, level, size)
+        except (openslide.OpenSlideError, OSError):
+            fresh.slide.close()
+            return None
+        self._keep(fresh)
+        return region
+
+    def close(self) -> None:
+        """Open none any more, and close the last one when its readers have left."""
         with self._lock:
-            if self._slide is broken:
-                self._slide = openslide.OpenSlide(self._path)
-                broken.close()
+            self._closed = True
+            handle, self._current = self._current, None
+            if handle is not None and handle.users == 0:
+                handle.slide.close()
+
+    def _taken(self) -> _Handle:
+        with self._lock:
+            if self._current is None:
+                self._current = self._opened()
+            self._current.users += 1
+            return self._current
+
+    def _opened(self) -> _Handle:
+        if self._closed:
+            raise Unavailable(f"{self._uri} was closed while it was read; try again.")
+        try:
+            return _Handle(openslide.OpenSlide(self._path))
+        except (openslide.OpenSlideError, OSError) as error:
+            raise Unavailable(f"{self._uri} could not be opened again while it was read; try again.") from error
+
+    def _retire(self, handle: _Handle) -> None:
+        with self._lock:
+            if self._current is handle:
+                self._current = None
+
+    def _let_go(self, handle: _Handle) -> None:
+        with self._lock:
+            handle.users -= 1
+            if handle.users == 0 and self._current is not handle:
+                handle.slide.close()
+
+    def _keep(self, fresh: _Handle) -> None:
+        """Have the next reads use it, unless another thread was faster."""
+        with self._lock:
+            if self._current is None and not self._closed:
+                self._current = fresh
+                return
+        fresh.slide.close()
 
 
 def _on_white(region: Image.Image) -> Pixels:

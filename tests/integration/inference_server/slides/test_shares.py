@@ -10,7 +10,18 @@ import pytest
 
 from inference_server.errors import InvalidInput
 from inference_server.tasks.slides.values import Share
-from tests.integration.inference_server.slides.test_checkpoints import REQUESTS, Place, files, parts, result_of, streamed
+from tests.integration.inference_server.slides.test_checkpoints import (
+    HEIGHT,
+    NUCLEI,
+    REQUESTS,
+    WIDTH,
+    Place,
+    files,
+    parts,
+    result_of,
+    streamed,
+)
+from tests.support.slides import paint, write_jpeg_tiff
 
 
 @pytest.fixture
@@ -47,6 +58,25 @@ async def test_a_share_that_was_cut_off_is_gone_on_with(place: Place) -> None:
     _, out = await place.run("merged", resume_uris=parts(cut) + parts(rest) + parts(other), **asked)
 
     assert 0 < result_of(rest).tiles_resumed < result_of(rest).tiles_analyzed
+    assert files(expected) == files(out)
+
+
+async def test_damage_is_judged_by_the_whole_slide_and_not_by_a_share(place: Place) -> None:
+    picture = paint(WIDTH, HEIGHT, tissue=(20, 20, 1480, 1230), nuclei=NUCLEI, noise=2.0)
+    described = "Aperio Image Library v11|AppMag = 20|MPP = 0.5"
+    # Of 120 stored tiles 8 in the last rows: few of the slide, many of the last share.
+    place.slide = write_jpeg_tiff(
+        place.folder / "damaged.svs",
+        [picture, picture[::4, ::4]],
+        description=described,
+        rgb_components=True,
+        tile=128,
+        spoil=range(98, 106),
+    )
+    asked = REQUESTS["he_baseline"]
+    _, expected = await place.run("whole", **asked)
+    shares = [await place.run(f"share-{index}", share=Share(index=index, count=4), **asked) for index in range(4)]
+    _, out = await place.run("merged", resume_uris=sum((parts(events) for events, _ in shares), ()), **asked)
     assert files(expected) == files(out)
 
 

@@ -40,6 +40,20 @@ def test_ome_sizes_are_in_micrometres_unless_a_unit_says_otherwise() -> None:
     assert (None, None) == resolution.from_ome("<OME/>")
 
 
+@pytest.mark.parametrize(
+    ("told", "expected"),
+    [
+        ('PhysicalSizeX="0.5" PhysicalSizeXUnit="&#181;m"', 0.5),
+        ('PhysicalSizeX="0.5" PhysicalSizeXUnit="&#xB5;m"', 0.5),
+        ("PhysicalSizeX='0.5' PhysicalSizeXUnit='nm'", 0.0005),
+        ('PhysicalSizeX="0.00002" PhysicalSizeXUnit="in"', 0.508),
+        ('PhysicalSizeX="5000" PhysicalSizeXUnit="Å"', 0.5),
+    ],
+)
+def test_ome_sizes_are_read_however_xml_writes_them(told: str, expected: float) -> None:
+    assert pytest.approx(expected) == resolution.from_ome(f"<Pixels {told}/>")[0]
+
+
 def test_pixels_per_unit_become_micrometres_per_pixel() -> None:
     assert 0.5 == resolution.from_density(20000, 10000.0)
     assert None is resolution.from_density(0, 10000.0)
