@@ -192,3 +192,26 @@ def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Path) -> None:
     assert (target.values["min_capacity"], target.values["max_capacity"]) == (1, 3)
     (service,) = made.of("aws_ecs_service")
     assert service.values["desired_count"] == 1
+
+
+def test_a_worker_that_a_schedule_sends_to_rest_is_woken_by_a_message(tmp_path: Path) -> None:
+    made = apply(
+        "modules/ml_worker",
+        {**ML_WORKER, "worker_mode": "sqs", "enable_scheduled_scaling": True, "min_capacity": 4, "max_capacity": 3},
+        tmp_path,
+    )
+    night, morning = (
+        action.values["scalable_target_action"][0]
+        for name in ("night", "morning")
+        for action in made.of("aws_appautoscaling_scheduled_action", f"_{name}[0]")
+    )
+    assert [(one["min_capacity"], one["max_capacity"]) for one in (night, morning)] == [("0", "4"), ("4", "4")]
+    (wake,) = made.of("aws_appautoscaling_policy", ".wake[0]")
+    (zero,) = made.of("aws_cloudwatch_metric_alarm", ".waiting_at_zero[0]")
+    assert zero.values["alarm_actions"] == [wake.values["arn"]]
+    assert len(made.of("aws_scheduler_schedule")) == 1
+
+
+def test_rollups_alone_have_no_night(tmp_path: Path) -> None:
+    made = apply("modules/ml_worker", {**ML_WORKER, "enable_scheduled_scaling": True}, tmp_path)
+    assert made.of("aws_appautoscaling_scheduled_action") == []
