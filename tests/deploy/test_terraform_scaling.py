@@ -87,6 +87,13 @@ def test_no_server_goes_while_any_job_runs_where_that_is_asked_for(tmp_path: Pat
     assert asked_for(policy, 5, {f"{WORKING}/jobs": 0}) == 0
 
 
+@pytest.mark.parametrize(("example", "queue"), [("slide-worker", f"{WORKING}/WsiAnalysisWorker"), ("ocr-worker", "filot:ocr:queue/leased")])
+def test_gpu_servers_all_stay_while_any_job_runs(example: str, queue: str) -> None:
+    figures = {queue if queue.startswith(WORKING) else f"bridge_queue_messages/{queue}": 1.0}
+    assert wanted(example, "servers.module.scaling.aws_appautoscaling_policy.backlog", 3, figures) == 3
+    assert wanted(example, "servers.module.scaling.aws_appautoscaling_policy.backlog", 3, {}) == 0
+
+
 def test_both_lists_of_the_card_platform_count() -> None:
     waiting = {"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 30, "bridge_queue_messages/filot:ocr:queue/waiting": 30}
     assert wanted("ocr-worker", "servers.module.scaling.aws_appautoscaling_policy.backlog", 1, waiting) == 3
