@@ -1,6 +1,8 @@
 locals {
+  # Rollups alone leave the queue to others: more of them would not shorten it.
+  reads = var.worker_mode != "aggregation"
   # At night the fewest are none, except of rollups alone: nothing would wake them.
-  scheduled    = var.enable_scheduled_scaling && var.worker_mode != "aggregation"
+  scheduled    = var.enable_scheduled_scaling && local.reads
   may_rest     = local.min_capacity == 0 || local.scheduled
   max_capacity = max(local.min_capacity, var.max_capacity)
 
@@ -20,6 +22,7 @@ module "scaling" {
   service_name   = aws_ecs_service.ml_worker.name
   min_capacity   = local.min_capacity
   max_capacity   = local.max_capacity
+  follow_queues  = local.reads
   may_rest       = local.may_rest
   target_backlog = var.target_queue_depth
   waiting        = local.waiting
@@ -48,7 +51,7 @@ moved {
 
 moved {
   from = aws_appautoscaling_policy.ml_worker_scale_up
-  to   = module.scaling.aws_appautoscaling_policy.backlog
+  to   = module.scaling.aws_appautoscaling_policy.backlog[0]
 }
 
 resource "aws_appautoscaling_scheduled_action" "ml_worker_scale_down_night" {

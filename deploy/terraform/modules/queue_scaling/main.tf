@@ -18,7 +18,7 @@ locals {
   )
 
   queues = merge(local.waiting, local.working)
-  wakes  = var.min_capacity == 0 || var.may_rest
+  wakes  = var.follow_queues && (var.min_capacity == 0 || var.may_rest)
 
   # Of the service itself. Container Insights tells them once a minute.
   service = {
@@ -41,6 +41,8 @@ resource "aws_appautoscaling_target" "service" {
 
 # From one task on, and back to none.
 resource "aws_appautoscaling_policy" "backlog" {
+  count = var.follow_queues ? 1 : 0
+
   name               = "${var.name}-backlog"
   policy_type        = "TargetTrackingScaling"
   resource_id        = aws_appautoscaling_target.service.resource_id

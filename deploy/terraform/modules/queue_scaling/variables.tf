@@ -24,6 +24,12 @@ variable "may_rest" {
   default     = false
 }
 
+variable "follow_queues" {
+  description = "Whether the count follows what waits; false for a service that reads no queue, which has its bounds alone."
+  type        = bool
+  default     = true
+}
+
 variable "max_capacity" {
   description = "Most tasks."
   type        = number
