@@ -13,8 +13,20 @@ import pytest
 from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings
 from tests.support.loaded_settings import bridge_of, server_of
 from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
-from tests.support.terraform.stacks import ON_ECS, VARIABLES, stack
+from tests.support.terraform.stacks import ML_WORKER, ON_ECS, VARIABLES, stack
 
+_WORKER = {
+    "image": "registry/bridge",
+    "vpc_id": "vpc-1",
+    "subnet_ids": ["subnet-1"],
+    "database_secret": "arn:aws:ssm:eu-west-1:1:parameter/d",
+}
+# Those that have queues of SQS, by themselves: what they tell is seen.
+MODULES: dict[str, dict[str, Any]] = {
+    "ml_worker": dict(ML_WORKER),
+    "wsi_worker": {**_WORKER, "name": "slides", "bucket": "uploads", "inference_address": "servers:8001"},
+    "documents_worker": {**_WORKER, "name": "documents", "bucket": "scans", "inference_image": "registry/inference"},
+}
 SOURCES = {name: Path(__file__).parents[2] / name for name in ("bridge", "inference_server")}
 
 
@@ -158,6 +170,30 @@ def test_no_right_is_for_everything(example: str) -> None:
     for one in given:
         assert "*" not in one["Resource"], one
         assert not any(action == "*" or action.endswith(":*") for action in one["Action"]), one
+
+
+@pytest.mark.parametrize(
+    ("module", "dead", "queues"),
+    [
+        ("ml_worker", {"test-ml-worker-dlq"}, {"test-ml-worker"}),
+        (
+            "wsi_worker",
+            {f"{queue}_{ending}" for queue in ("WsiAnalysisWorker", "wsi-jobs-in") for ending in ("error", "skipped")},
+            {"WsiAnalysisWorker", "wsi-jobs-in"},
+        ),
+        ("documents_worker", {"documents_error", "documents_skipped"}, {"documents"}),
+    ],
+)
+def test_people_may_replay_dead_letters_and_tasks_may_not(module: str, dead: set[str], queues: set[str], tmp_path: Path) -> None:
+    made = apply(f"modules/{module}", MODULES[module], tmp_path)
+    letters, again = json.loads(made.outputs["operator_policy"])["Statement"]
+    assert {arn.rpartition(":")[2] for arn in letters["Resource"]} == dead
+    assert {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"} <= set(letters["Action"])
+    assert {arn.rpartition(":")[2] for arn in again["Resource"]} == queues
+    assert "sqs:SendMessage" in again["Action"]
+    for one in statements(made, ""):
+        if "sqs:ReceiveMessage" in one["Action"]:
+            assert not set(letters["Resource"]) & set(one["Resource"])
 
 
 def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> None:
