@@ -202,6 +202,11 @@ def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> N
     assert allowed(statements(made, ".execution[0]")) == {"ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents"}
 
 
+def test_dead_letters_of_the_lab_worker_are_not_counted_once_a_minute() -> None:
+    (alarm,) = stack("lab-worker").of("aws_cloudwatch_metric_alarm", ".dlq_messages")
+    assert (alarm.values["statistic"], alarm.values["threshold"]) == ("Maximum", 1)
+
+
 def test_the_lab_workers_queues_are_those_of_the_replaced_stack() -> None:
     made = stack("lab-worker")
     (queue,) = made.of("aws_sqs_queue", ".ml_worker")

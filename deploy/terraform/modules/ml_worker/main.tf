@@ -116,7 +116,7 @@ resource "aws_cloudwatch_metric_alarm" "dlq_messages" {
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = aws_sqs_queue.ml_worker_dlq.name }
-  statistic           = "Sum"
+  statistic           = "Maximum"
   comparison_operator = "GreaterThanThreshold"
   threshold           = 1
   period              = 300
