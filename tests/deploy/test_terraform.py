@@ -202,6 +202,23 @@ def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> N
     assert allowed(statements(made, ".execution[0]")) == {"ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents"}
 
 
+@pytest.mark.parametrize(
+    ("example", "queues"),
+    [
+        ("lab-worker", {"production-ml-worker", "production-ml-worker-dlq"}),
+        ("documents-worker", {"documents", "documents_error", "documents_skipped"}),
+    ],
+)
+def test_queues_of_jobs_and_of_dead_letters_are_reached_by_tls_alone(example: str, queues: set[str]) -> None:
+    refused = {
+        (one["Resource"].rpartition(":")[2], one["Condition"]["Bool"]["aws:SecureTransport"])
+        for policy in stack(example).of("aws_sqs_queue_policy")
+        for one in policy.json("policy")["Statement"]
+        if one["Effect"] == "Deny"
+    }
+    assert refused == {(queue, "false") for queue in queues}
+
+
 def test_dead_letters_of_the_lab_worker_are_not_counted_once_a_minute() -> None:
     (alarm,) = stack("lab-worker").of("aws_cloudwatch_metric_alarm", ".dlq_messages")
     assert (alarm.values["statistic"], alarm.values["threshold"]) == ("Maximum", 1)
