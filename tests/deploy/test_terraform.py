@@ -145,6 +145,8 @@ def test_the_bridge_starts_with_those_of_cloud_run() -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         loaded = bridge_of(plain, monkeypatch)
     assert loaded.pubsub_subscriptions == ("consensus-engine-jobs-sub",)
+    # As in deploy/cloudrun: Cloud Run kills after ten.
+    assert loaded.drain_seconds == 7
     assert loaded.database.startswith("cloudsql://consensus-worker%40project.iam@project:europe-west1:platform/")
 
 
