@@ -13,8 +13,20 @@ import pytest
 from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings
 from tests.support.loaded_settings import bridge_of, server_of
 from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
-from tests.support.terraform.stacks import ON_ECS, VARIABLES, stack
+from tests.support.terraform.stacks import ML_WORKER, ON_ECS, VARIABLES, stack
 
+_WORKER = {
+    "image": "registry/bridge",
+    "vpc_id": "vpc-1",
+    "subnet_ids": ["subnet-1"],
+    "database_secret": "arn:aws:ssm:eu-west-1:1:parameter/d",
+}
+# Those that have queues of SQS, by themselves: what they tell is seen.
+MODULES: dict[str, dict[str, Any]] = {
+    "ml_worker": dict(ML_WORKER),
+    "wsi_worker": {**_WORKER, "name": "slides", "bucket": "uploads", "inference_address": "servers:8001"},
+    "documents_worker": {**_WORKER, "name": "documents", "bucket": "scans", "inference_image": "registry/inference"},
+}
 SOURCES = {name: Path(__file__).parents[2] / name for name in ("bridge", "inference_server")}
 
 
@@ -133,6 +145,8 @@ def test_the_bridge_starts_with_those_of_cloud_run() -> None:
     with pytest.MonkeyPatch.context() as monkeypatch:
         loaded = bridge_of(plain, monkeypatch)
     assert loaded.pubsub_subscriptions == ("consensus-engine-jobs-sub",)
+    # As in deploy/cloudrun: Cloud Run kills after ten.
+    assert loaded.drain_seconds == 7
     assert loaded.database.startswith("cloudsql://consensus-worker%40project.iam@project:europe-west1:platform/")
 
 
@@ -160,10 +174,56 @@ def test_no_right_is_for_everything(example: str) -> None:
         assert not any(action == "*" or action.endswith(":*") for action in one["Action"]), one
 
 
+@pytest.mark.parametrize(
+    ("module", "dead", "queues"),
+    [
+        ("ml_worker", {"test-ml-worker-dlq"}, {"test-ml-worker"}),
+        (
+            "wsi_worker",
+            {f"{queue}_{ending}" for queue in ("WsiAnalysisWorker", "wsi-jobs-in") for ending in ("error", "skipped")},
+            {"WsiAnalysisWorker", "wsi-jobs-in"},
+        ),
+        ("documents_worker", {"documents_error", "documents_skipped"}, {"documents"}),
+    ],
+)
+def test_people_may_replay_dead_letters_and_tasks_may_not(module: str, dead: set[str], queues: set[str], tmp_path: Path) -> None:
+    made = apply(f"modules/{module}", MODULES[module], tmp_path)
+    letters, again = json.loads(made.outputs["operator_policy"])["Statement"]
+    assert {arn.rpartition(":")[2] for arn in letters["Resource"]} == dead
+    assert {"sqs:ReceiveMessage", "sqs:DeleteMessage", "sqs:ChangeMessageVisibility"} <= set(letters["Action"])
+    assert {arn.rpartition(":")[2] for arn in again["Resource"]} == queues
+    assert "sqs:SendMessage" in again["Action"]
+    for one in statements(made, ""):
+        if "sqs:ReceiveMessage" in one["Action"]:
+            assert not set(letters["Resource"]) & set(one["Resource"])
+
+
 def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> None:
     made = stack("lab-worker")
     assert {one.values["role"] for one in made.of("aws_iam_role_policy")} == {"task", "execution"}
     assert allowed(statements(made, ".execution[0]")) == {"ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents"}
+
+
+@pytest.mark.parametrize(
+    ("example", "queues"),
+    [
+        ("lab-worker", {"production-ml-worker", "production-ml-worker-dlq"}),
+        ("documents-worker", {"documents", "documents_error", "documents_skipped"}),
+    ],
+)
+def test_queues_of_jobs_and_of_dead_letters_are_reached_by_tls_alone(example: str, queues: set[str]) -> None:
+    refused = {
+        (one["Resource"].rpartition(":")[2], one["Condition"]["Bool"]["aws:SecureTransport"])
+        for policy in stack(example).of("aws_sqs_queue_policy")
+        for one in policy.json("policy")["Statement"]
+        if one["Effect"] == "Deny"
+    }
+    assert refused == {(queue, "false") for queue in queues}
+
+
+def test_dead_letters_of_the_lab_worker_are_not_counted_once_a_minute() -> None:
+    (alarm,) = stack("lab-worker").of("aws_cloudwatch_metric_alarm", ".dlq_messages")
+    assert (alarm.values["statistic"], alarm.values["threshold"]) == ("Maximum", 1)
 
 
 def test_the_lab_workers_queues_are_those_of_the_replaced_stack() -> None:

@@ -60,13 +60,13 @@ def alarm(example: str, ending: str, figures: dict[str, float]) -> bool:
     ],
 )
 def test_tasks_follow_what_waits_and_never_fall_below_those_that_work(tasks: int, figures: dict[str, float], expected: int) -> None:
-    assert wanted("lab-worker", "scaling.aws_appautoscaling_policy.backlog", tasks, figures) == expected
+    assert wanted("lab-worker", "scaling.aws_appautoscaling_policy.backlog[0]", tasks, figures) == expected
 
 
 def test_a_task_of_several_jobs_counts_as_working_for_each_of_its_share() -> None:
     figures = {f"{WAITING}/documents": 0, f"{WORKING}/documents": 9}
     # Four at once: nine jobs keep three tasks busy.
-    assert wanted("documents-worker", "backlog", 5, figures) == 3
+    assert wanted("documents-worker", "backlog[0]", 5, figures) == 3
 
 
 def test_no_server_goes_while_any_job_runs_where_that_is_asked_for(tmp_path: Path) -> None:
@@ -82,14 +82,21 @@ def test_no_server_goes_while_any_job_runs_where_that_is_asked_for(tmp_path: Pat
         "working": [{**queue, "name": WORKING}],
         "hold_while_working": True,
     }
-    (policy,) = apply("modules/queue_scaling", variables, tmp_path).of("aws_appautoscaling_policy", ".backlog")
+    (policy,) = apply("modules/queue_scaling", variables, tmp_path).of("aws_appautoscaling_policy", ".backlog[0]")
     assert asked_for(policy, 5, {f"{WORKING}/jobs": 1}) == 5
     assert asked_for(policy, 5, {f"{WORKING}/jobs": 0}) == 0
 
 
+@pytest.mark.parametrize(("example", "queue"), [("slide-worker", f"{WORKING}/WsiAnalysisWorker"), ("ocr-worker", "filot:ocr:queue/leased")])
+def test_gpu_servers_all_stay_while_any_job_runs(example: str, queue: str) -> None:
+    figures = {queue if queue.startswith(WORKING) else f"bridge_queue_messages/{queue}": 1.0}
+    assert wanted(example, "servers.module.scaling.aws_appautoscaling_policy.backlog[0]", 3, figures) == 3
+    assert wanted(example, "servers.module.scaling.aws_appautoscaling_policy.backlog[0]", 3, {}) == 0
+
+
 def test_both_lists_of_the_card_platform_count() -> None:
     waiting = {"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 30, "bridge_queue_messages/filot:ocr:queue/waiting": 30}
-    assert wanted("ocr-worker", "servers.module.scaling.aws_appautoscaling_policy.backlog", 1, waiting) == 3
+    assert wanted("ocr-worker", "servers.module.scaling.aws_appautoscaling_policy.backlog[0]", 1, waiting) == 3
 
 
 def test_a_document_that_waits_for_its_first_server_calls_for_one() -> None:
@@ -192,3 +199,28 @@ def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Path) -> None:
     assert (target.values["min_capacity"], target.values["max_capacity"]) == (1, 3)
     (service,) = made.of("aws_ecs_service")
     assert service.values["desired_count"] == 1
+    # Nor does it grow by a queue that it never reads.
+    assert made.of("aws_appautoscaling_policy") == []
+
+
+def test_a_worker_that_a_schedule_sends_to_rest_is_woken_by_a_message(tmp_path: Path) -> None:
+    made = apply(
+        "modules/ml_worker",
+        {**ML_WORKER, "worker_mode": "sqs", "enable_scheduled_scaling": True, "min_capacity": 4, "max_capacity": 3},
+        tmp_path,
+    )
+    night, morning = (
+        action.values["scalable_target_action"][0]
+        for name in ("night", "morning")
+        for action in made.of("aws_appautoscaling_scheduled_action", f"_{name}[0]")
+    )
+    assert [(one["min_capacity"], one["max_capacity"]) for one in (night, morning)] == [("0", "4"), ("4", "4")]
+    (wake,) = made.of("aws_appautoscaling_policy", ".wake[0]")
+    (zero,) = made.of("aws_cloudwatch_metric_alarm", ".waiting_at_zero[0]")
+    assert zero.values["alarm_actions"] == [wake.values["arn"]]
+    assert len(made.of("aws_scheduler_schedule")) == 1
+
+
+def test_rollups_alone_have_no_night(tmp_path: Path) -> None:
+    made = apply("modules/ml_worker", {**ML_WORKER, "enable_scheduled_scaling": True}, tmp_path)
+    assert made.of("aws_appautoscaling_scheduled_action") == []

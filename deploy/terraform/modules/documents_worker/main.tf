@@ -108,3 +108,10 @@ module "bridge" {
     environment = { INFERENCE_SERVICES = "documents", INFERENCE_READ_ROOTS = local.documents, INFERENCE_WRITE_ROOTS = local.results }
   }
 }
+
+module "operator" {
+  source = "../operator_rights"
+
+  dead_letter_arns = module.queue.neighbour_arns
+  queue_arns       = [module.queue.arn]
+}

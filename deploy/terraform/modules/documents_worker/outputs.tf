@@ -17,3 +17,8 @@ output "security_group_id" {
   description = "The tasks' security group, for the database to let in."
   value       = module.bridge.security_group_id
 }
+
+output "operator_policy" {
+  description = "What people need who list and replay dead letters, as JSON; no task has it."
+  value       = module.operator.policy
+}

@@ -123,9 +123,9 @@ variable "target_backlog" {
 }
 
 variable "hold_while_working" {
-  description = "Take no server away while any job runs. Otherwise one that goes drains for 100 s, and longer slides go on elsewhere from their checkpoint."
+  description = "Take no server away while any job runs, so that scale-in ends none. With false one that goes drains for 100 s, and longer slides go on elsewhere from their checkpoint: cheaper where some job always runs."
   type        = bool
-  default     = false
+  default     = true
 }
 
 variable "scale_out_cooldown" {

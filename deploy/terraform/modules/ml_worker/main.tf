@@ -79,6 +79,21 @@ resource "aws_sqs_queue_policy" "ml_worker" {
   })
 }
 
+resource "aws_sqs_queue_policy" "ml_worker_dlq" {
+  queue_url = aws_sqs_queue.ml_worker_dlq.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "OnlyByTLS"
+      Effect    = "Deny"
+      Principal = { AWS = "*" }
+      Action    = "sqs:*"
+      Resource  = aws_sqs_queue.ml_worker_dlq.arn
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }]
+  })
+}
+
 resource "aws_ssm_parameter" "queue_url" {
   #checkov:skip=CKV2_AWS_34:The address of a queue is no secret, and the platform reads it as a plain string.
   name  = "${var.ssm_parameter_prefix}/ml_worker/queue_url"
@@ -116,7 +131,7 @@ resource "aws_cloudwatch_metric_alarm" "dlq_messages" {
   namespace           = "AWS/SQS"
   metric_name         = "ApproximateNumberOfMessagesVisible"
   dimensions          = { QueueName = aws_sqs_queue.ml_worker_dlq.name }
-  statistic           = "Sum"
+  statistic           = "Maximum"
   comparison_operator = "GreaterThanThreshold"
   threshold           = 1
   period              = 300

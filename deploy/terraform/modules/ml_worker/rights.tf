@@ -75,3 +75,10 @@ resource "aws_iam_role_policy" "execution" {
   role   = element(split("/", var.execution_role_arn), length(split("/", var.execution_role_arn)) - 1)
   policy = jsonencode(local.execution_policy)
 }
+
+module "operator" {
+  source = "../operator_rights"
+
+  dead_letter_arns = [aws_sqs_queue.ml_worker_dlq.arn]
+  queue_arns       = [aws_sqs_queue.ml_worker.arn]
+}

@@ -1,4 +1,11 @@
 locals {
+  # Rollups alone leave the queue to others: more of them would not shorten it.
+  reads = var.worker_mode != "aggregation"
+  # At night the fewest are none, except of rollups alone: nothing would wake them.
+  scheduled    = var.enable_scheduled_scaling && local.reads
+  may_rest     = local.min_capacity == 0 || local.scheduled
+  max_capacity = max(local.min_capacity, var.max_capacity)
+
   queue = { QueueName = aws_sqs_queue.ml_worker.name }
   waiting = [{
     namespace  = "AWS/SQS"
@@ -14,7 +21,9 @@ module "scaling" {
   cluster_name   = aws_ecs_cluster.ml_worker.name
   service_name   = aws_ecs_service.ml_worker.name
   min_capacity   = local.min_capacity
-  max_capacity   = max(local.min_capacity, var.max_capacity)
+  max_capacity   = local.max_capacity
+  follow_queues  = local.reads
+  may_rest       = local.may_rest
   target_backlog = var.target_queue_depth
   waiting        = local.waiting
   working = [{
@@ -27,7 +36,7 @@ module "scaling" {
 # A worker that runs asks for messages, and so keeps the queue awake by itself.
 module "awake" {
   source = "../queue_awake"
-  count  = local.min_capacity == 0 ? 1 : 0
+  count  = local.may_rest ? 1 : 0
 
   name      = local.name
   queue_arn = aws_sqs_queue.ml_worker.arn
@@ -42,11 +51,11 @@ moved {
 
 moved {
   from = aws_appautoscaling_policy.ml_worker_scale_up
-  to   = module.scaling.aws_appautoscaling_policy.backlog
+  to   = module.scaling.aws_appautoscaling_policy.backlog[0]
 }
 
 resource "aws_appautoscaling_scheduled_action" "ml_worker_scale_down_night" {
-  count = var.enable_scheduled_scaling ? 1 : 0
+  count = local.scheduled ? 1 : 0
 
   name               = "${local.name}-scale-down-night"
   service_namespace  = "ecs"
@@ -56,12 +65,12 @@ resource "aws_appautoscaling_scheduled_action" "ml_worker_scale_down_night" {
 
   scalable_target_action {
     min_capacity = 0
-    max_capacity = var.max_capacity
+    max_capacity = local.max_capacity
   }
 }
 
 resource "aws_appautoscaling_scheduled_action" "ml_worker_scale_up_morning" {
-  count = var.enable_scheduled_scaling ? 1 : 0
+  count = local.scheduled ? 1 : 0
 
   name               = "${local.name}-scale-up-morning"
   service_namespace  = "ecs"
@@ -71,7 +80,7 @@ resource "aws_appautoscaling_scheduled_action" "ml_worker_scale_up_morning" {
 
   scalable_target_action {
     min_capacity = local.min_capacity
-    max_capacity = var.max_capacity
+    max_capacity = local.max_capacity
   }
 }
 

@@ -17,7 +17,7 @@ locals {
     {
       PUBSUB_PROJECT_ID    = var.project
       BRIDGE_HTTP          = "0.0.0.0:8080"
-      BRIDGE_DRAIN_SECONDS = "8"
+      BRIDGE_DRAIN_SECONDS = "7"
     },
     local.pull ? {
       BRIDGE_PUBSUB_SUBSCRIPTIONS = local.subscription

@@ -18,6 +18,8 @@ locals {
   )
 
   queues = merge(local.waiting, local.working)
+  wakes  = var.follow_queues && (var.min_capacity == 0 || var.may_rest)
+
   # Of the service itself. Container Insights tells them once a minute.
   service = {
     running = "RunningTaskCount"
@@ -39,6 +41,8 @@ resource "aws_appautoscaling_target" "service" {
 
 # From one task on, and back to none.
 resource "aws_appautoscaling_policy" "backlog" {
+  count = var.follow_queues ? 1 : 0
+
   name               = "${var.name}-backlog"
   policy_type        = "TargetTrackingScaling"
   resource_id        = aws_appautoscaling_target.service.resource_id
@@ -119,7 +123,7 @@ resource "aws_appautoscaling_policy" "backlog" {
 
 # Target tracking multiplies what there is, and so never leaves zero: the first task is this policy's.
 resource "aws_appautoscaling_policy" "wake" {
-  count = var.min_capacity == 0 ? 1 : 0
+  count = local.wakes ? 1 : 0
 
   name               = "${var.name}-wake"
   policy_type        = "StepScaling"
@@ -142,7 +146,7 @@ resource "aws_appautoscaling_policy" "wake" {
 
 # What others hold counts too: a bridge that runs takes messages off the queue at once, and keeps them until its server comes.
 resource "aws_cloudwatch_metric_alarm" "waiting_at_zero" {
-  count = var.min_capacity == 0 ? 1 : 0
+  count = local.wakes ? 1 : 0
 
   alarm_name          = "${var.name}-waiting-at-zero"
   alarm_description   = "There are messages and no task is wanted: starts the first one. Not for people."

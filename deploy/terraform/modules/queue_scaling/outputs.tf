@@ -1,6 +1,6 @@
 output "policy_arns" {
   description = "The scaling policies."
-  value       = concat([aws_appautoscaling_policy.backlog.arn], aws_appautoscaling_policy.wake[*].arn)
+  value       = concat(aws_appautoscaling_policy.backlog[*].arn, aws_appautoscaling_policy.wake[*].arn)
 }
 
 output "resource_id" {

@@ -18,6 +18,18 @@ variable "min_capacity" {
   type        = number
 }
 
+variable "may_rest" {
+  description = "Whether something else, such as a schedule, takes the fewest tasks to 0 for a time: the first message wakes the service then too."
+  type        = bool
+  default     = false
+}
+
+variable "follow_queues" {
+  description = "Whether the count follows what waits; false for a service that reads no queue, which has its bounds alone."
+  type        = bool
+  default     = true
+}
+
 variable "max_capacity" {
   description = "Most tasks."
   type        = number

@@ -15,6 +15,23 @@ resource "aws_sqs_queue" "neighbour" {
   sqs_managed_sse_enabled   = true
 }
 
+resource "aws_sqs_queue_policy" "neighbour" {
+  for_each = aws_sqs_queue.neighbour
+
+  queue_url = each.value.id
+  policy = jsonencode({
+    Version = "2012-10-17"
+    Statement = [{
+      Sid       = "OnlyByTLS"
+      Effect    = "Deny"
+      Principal = { AWS = "*" }
+      Action    = "sqs:*"
+      Resource  = each.value.arn
+      Condition = { Bool = { "aws:SecureTransport" = "false" } }
+    }]
+  })
+}
+
 resource "aws_sqs_queue" "jobs" {
   name                       = var.name
   message_retention_seconds  = local.kept_seconds

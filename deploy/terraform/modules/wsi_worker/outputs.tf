@@ -40,3 +40,8 @@ output "service_name" {
   description = "The bridges' service."
   value       = module.bridge.service_name
 }
+
+output "operator_policy" {
+  description = "What people need who list and replay dead letters, as JSON; no task has it."
+  value       = module.operator.policy
+}

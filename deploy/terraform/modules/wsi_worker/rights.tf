@@ -66,3 +66,10 @@ locals {
     Statement = concat(local.bucket_rights, local.key_rights)
   }
 }
+
+module "operator" {
+  source = "../operator_rights"
+
+  dead_letter_arns = flatten([for queue in local.queues : queue.neighbour_arns])
+  queue_arns       = [for queue in local.queues : queue.arn]
+}

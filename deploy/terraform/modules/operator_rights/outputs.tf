@@ -1,0 +1,4 @@
+output "policy" {
+  description = "The rights, as JSON."
+  value       = jsonencode(local.policy)
+}
