@@ -32,6 +32,8 @@ _REFERENCE_MEANS = (8.74108109, -0.12440419, 0.0444982)
 _REFERENCE_DEVIATIONS = (0.6135447, 0.10989545, 0.0286032)
 # Fewer stained pixels say nothing of the stains.
 _LEAST_PIXELS = 256
+# Between the two stains, in radians; those of the reference are 0.46 apart.
+_LEAST_ANGLE = 0.1
 
 _DENSITIES = -np.log((np.arange(256) + 1) / _LIGHT)
 
@@ -58,7 +60,9 @@ def _macenko(sample: Pixels) -> Normaliser | None:
     if stains is None:
         return None
     inverse = np.linalg.pinv(stains)
-    strengths = [np.percentile(_product(inverse[row], density), 100 - _PERCENTILE) for row in range(2)]
+    # Of all but glass, of which there may be much or little.
+    tissue = density[(density >= _LEAST_DENSITY).any(axis=1)]
+    strengths = [np.percentile(_product(inverse[row], tissue), 100 - _PERCENTILE) for row in range(2)]
     if min(strengths) <= 0:
         return None
     # From densities to densities: unmixed, each stain as strong as the reference's, mixed again.
@@ -83,9 +87,10 @@ def _stains(stained: NDArray[np.float64]) -> NDArray[np.float64] | None:
     angles = np.arctan2(_product(plane[:, 1], stained), _product(plane[:, 0], stained))
     extremes = np.percentile(angles, (_PERCENTILE, 100 - _PERCENTILE))
     first, second = (plane[:, 0] * np.cos(angle) + plane[:, 1] * np.sin(angle) for angle in extremes)
-    stains = np.stack((first, second) if first[0] > second[0] else (second, first), axis=1)
-    # One stain alone has no second direction.
-    return stains if np.linalg.cond(stains) < 1e3 else None
+    # One stain alone has no second direction: what is found then is noise and rounding.
+    if np.dot(first, second) > np.cos(_LEAST_ANGLE):
+        return None
+    return np.stack((first, second) if first[0] > second[0] else (second, first), axis=1)
 
 
 def _reinhard(sample: Pixels) -> Normaliser | None:

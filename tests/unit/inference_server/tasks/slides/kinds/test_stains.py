@@ -37,7 +37,7 @@ def test_macenko_turns_another_laboratorys_stains_into_the_references() -> None:
 
 
 @pytest.mark.parametrize("seed", range(3))
-def test_macenko_does_what_the_paper_says(seed: int) -> None:
+def test_macenko_does_what_the_paper_says_on_tissue(seed: int) -> None:
     picture = stained(OTHER, (1.2, 0.7), seed=seed)
     density = -np.log((picture.reshape(-1, 3).astype(np.float64) + 1) / 240)
     seen = density[(density >= 0.15).all(axis=1)]
@@ -47,7 +47,9 @@ def test_macenko_does_what_the_paper_says(seed: int) -> None:
     ends = [plane @ [np.cos(angle), np.sin(angle)] for angle in np.percentile(angles, (1, 99))]
     found = np.stack(sorted(ends, key=lambda vector: -vector[0]), axis=1)
     amounts = np.linalg.lstsq(found, density.T, rcond=None)[0]
-    amounts *= (np.array([1.9705, 1.0308]) / np.percentile(amounts, 99, axis=1))[:, None]
+    # Of all but glass: the paper's pictures have none.
+    strengths = np.percentile(amounts[:, (density >= 0.15).any(axis=1)], 99, axis=1)
+    amounts *= (np.array([1.9705, 1.0308]) / strengths)[:, None]
     expected = np.clip(240 * np.exp(-REFERENCE @ amounts), 0, 255).T.reshape(picture.shape)
 
     assert np.abs(expected - stains.normaliser(MACENKO, picture)(picture)).max() <= 0.6
@@ -55,7 +57,8 @@ def test_macenko_does_what_the_paper_says(seed: int) -> None:
 
 def test_macenko_leaves_the_references_own_colours() -> None:
     picture = stained(REFERENCE, (1.9705, 1.0308))
-    assert difference(stains.normaliser(MACENKO, picture)(picture), picture) < 3
+    # Its lightest pixels count as glass, so that it passes for a little darker than it is.
+    assert difference(stains.normaliser(MACENKO, picture)(picture), picture) < 4
 
 
 def test_reinhard_gives_the_references_means_and_deviations() -> None:
@@ -92,7 +95,17 @@ def test_a_pixel_comes_out_the_same_in_whatever_piece_it_lies(manifest: StainMan
     assert np.array_equal(whole, np.concatenate(pieces))
 
 
-def test_one_stain_alone_is_left_as_it_is() -> None:
+@pytest.mark.parametrize("noise", [0.0, 1.0])
+def test_one_stain_alone_is_left_as_it_is(noise: float) -> None:
     amounts = np.linspace(0.3, 2.0, 4096)[:, None]
-    picture = np.round(240 * np.exp(-amounts * REFERENCE[:, 1])).astype(np.uint8).reshape(64, 64, 3)
-    assert picture.shape == stains.normaliser(MACENKO, picture)(picture).shape
+    shades = 240 * np.exp(-amounts * REFERENCE[:, 0]) + np.random.default_rng(1).normal(0, noise, (4096, 3))
+    picture = np.round(shades).clip(0, 255).astype(np.uint8).reshape(64, 64, 3)
+    assert np.array_equal(picture, stains.normaliser(MACENKO, picture)(picture))
+
+
+def test_tissue_comes_out_the_same_however_little_of_the_tile_it_is() -> None:
+    tissue = stained(OTHER, (1.2, 0.7))
+    whole = stains.normaliser(MACENKO, tissue)(tissue)
+    tile = np.full((1024, 128, 3), 240, np.uint8)
+    tile[:128] = tissue
+    assert difference(stains.normaliser(MACENKO, tile)(tile)[:128], whole) < 2
