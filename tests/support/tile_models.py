@@ -72,7 +72,7 @@ def write_embedder(models: Path, name: str = "colours", **manifest: Any) -> Path
     return _write(models, name, nodes, constants, inputs=inputs, outputs={"vector": ["batch", 4]}, manifest=told)
 
 
-def write_head(models: Path, name: str = "judge", *, batched: bool = False, **manifest: Any) -> Path:
+def write_head(models: Path, name: str = "judge", *, batched: bool = False, tiles: int | str = "tiles", **manifest: Any) -> Path:
     """A head over `colours` that looks at tiles with little green, and calls a slide "pink" when those it looks at have less than 0.65."""
     rank = 3 if batched else 2
     lead = ["batch"] if batched else []
@@ -93,8 +93,8 @@ def write_head(models: Path, name: str = "judge", *, batched: bool = False, **ma
         name,
         nodes,
         constants,
-        inputs={"bag": [*lead, "tiles", 4]},
-        outputs={"logits": [*lead, 2] if batched else [1, 2], "weights": [*lead, "tiles", 1]},
+        inputs={"bag": [*lead, tiles, 4]},
+        outputs={"logits": [*lead, 2] if batched else [1, 2], "weights": [*lead, tiles, 1]},
         manifest={"kind": "mil", "embedder": "colours", "classes": ["pale", "pink"], "output": "logits", "attention": "weights"} | manifest,
     )
     if not batched:

@@ -12,7 +12,7 @@ from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, rectangle, sharpness_of, taken
+from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, output_of, rectangle, sharpness_of, taken
 from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -32,7 +32,7 @@ class TileClassifier(TileModel):
 
     def probabilities(self, outputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
         """Tiles × classes. Raises `ConfigurationError` when the output has another size."""
-        raw = outputs[self.output]
+        raw = output_of(outputs, self.output, self.model)
         values = np.asarray(raw, np.float64).reshape(raw.shape[0], -1)
         if values.shape[1] != len(self.manifest.classes):
             raise ConfigurationError(

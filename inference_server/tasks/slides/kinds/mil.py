@@ -17,7 +17,7 @@ from inference_server.scheduler.port import Caller, Inference, InferenceRequest,
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import activated, rectangle, taken, tensor_name
+from inference_server.tasks.slides.kinds.tile_model import activated, output_of, rectangle, taken, tensor_name
 from inference_server.tasks.slides.manifest import FILE, HeadManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -40,10 +40,10 @@ class AttentionHead:
         self._output = tensor_name(facts, manifest.output, "output")
         self._attention = tensor_name(facts, manifest.attention, "output") if manifest.attention else ""
         spec = next(each for each in facts.inputs if each.name == self._input)
-        if len(spec.shape) not in (2, 3) or spec.shape[-1] not in (-1, features):
+        if len(spec.shape) not in (2, 3) or spec.shape[-1] not in (-1, features) or spec.shape[-2] != -1:
             raise ConfigurationError(
                 f"{facts.name} takes {list(spec.shape)}, and {manifest.embedder} gives {features} numbers a tile; expected "
-                f"[tiles, {features}] or [1, tiles, {features}]."
+                f"[tiles, {features}] or [1, tiles, {features}], with any number of tiles (-1)."
             )
         if len(spec.shape) == 2 and facts.max_batch_size:
             raise ConfigurationError(
@@ -68,7 +68,7 @@ class AttentionHead:
 
     def probabilities(self, outputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
         """One for each class. Raises `ConfigurationError` when the output has another size."""
-        values = np.asarray(outputs[self._output], np.float64).reshape(-1)
+        values = np.asarray(output_of(outputs, self._output, self.facts.name), np.float64).reshape(-1)
         if len(values) != len(self.manifest.classes):
             raise ConfigurationError(
                 f"{self.facts.name} puts out {len(values)} values a slide, and {FILE} names {len(self.manifest.classes)} classes."
@@ -79,7 +79,8 @@ class AttentionHead:
         """One for each tile: those of the positive class where the head has some by class. Raises `ConfigurationError`."""
         if not self._attention:
             return None
-        raw, classes = np.asarray(outputs[self._attention], np.float64), len(self.manifest.classes)
+        raw = np.asarray(output_of(outputs, self._attention, self.facts.name), np.float64)
+        classes = len(self.manifest.classes)
         if raw.size == tiles:
             weights = raw.reshape(-1)
         elif raw.size == tiles * classes and raw.shape[-1] in (tiles, classes):

@@ -18,7 +18,7 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, LabelMap, Shape
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, sharpness_of, taken
+from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, output_of, sharpness_of, taken
 from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
 from inference_server.tasks.slides.outputs import polygons
 from inference_server.tasks.slides.survey import Slide
@@ -47,7 +47,7 @@ class TileSegmenter(TileModel):
 
         Raises `ConfigurationError` when the output has another size.
         """
-        raw = outputs[self.output]
+        raw = output_of(outputs, self.output, self.model)
         whole = self.edge + 2 * self._halo
         inner = slice(self._halo, self._halo + self.edge)
         if np.issubdtype(raw.dtype, np.integer):

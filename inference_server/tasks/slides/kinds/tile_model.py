@@ -88,6 +88,16 @@ def tensor_name(facts: ModelFacts, wanted: str, side: str) -> str:
     return wanted or names[0]
 
 
+def output_of(outputs: Mapping[str, Tensor], name: str, model: str) -> Tensor:
+    """What a model put out under a name. Raises `ConfigurationError` where a value is no number."""
+    values = outputs[name]
+    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+        raise ConfigurationError(
+            f"{model} puts out values of {name} that are no finite numbers. Export it again, and check its precision and its normalisation."
+        )
+    return values
+
+
 def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArray[np.floating]:
     """Values as probabilities, along the axis of the classes."""
     if activation == "softmax":

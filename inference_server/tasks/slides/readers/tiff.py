@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -55,6 +56,7 @@ class TiffReader:
     @classmethod
     def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits, ranges: Ranges) -> TiffReader:
         _refuse_other_formats(found.uri, directories)
+        _check_channels(found.uri, directories[0])
         pyramid = list(_pyramid(directories))
         for directory in pyramid:
             _check_bounds(found.uri, directory, limits)
@@ -154,6 +156,16 @@ def _check_bounds(uri: str, directory: Any, limits: SlideLimits) -> None:
             f"at most {limits.most_tile_pixels:,} px a tile "
             "are accepted. Export it with tiles of 256 × 256 or 512 × 512.",
             limit="tile_pixels" if tile_pixels > 0 else "",
+        )
+
+
+def _check_channels(uri: str, base: Any) -> None:
+    """Colours that OME keeps as separate images would be read as grey."""
+    pixels = (base.image_description or "").partition("<Pixels")[2].partition(">")[0]
+    told = re.search(r"""\bSizeC\s*=\s*["'](\d+)["']""", pixels)
+    if told and int(told[1]) > base.samples_per_pixel:
+        raise InvalidSlide(
+            f"{uri} keeps its {told[1]} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
         )
 
 

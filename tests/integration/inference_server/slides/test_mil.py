@@ -104,12 +104,14 @@ async def test_what_does_not_fit_together_is_told(analyses_with: Callable[..., A
     write_head(models, "over_a_classifier", embedder="pinkness")
     write_head(models, "over_nothing", embedder="nosuch")
     write_head(models, "too_many_classes", classes=["a", "b", "c"])
+    write_head(models, "a_hundred_tiles", tiles=100)
     (write_head(models, "in_batches") / "config.pbtxt").unlink()
     ran = analyses_with(models)
     for name, kind, message in (
         ("over_a_classifier", ConfigurationError, "needs pinkness to be a model of kind embedder"),
         ("over_nothing", NotFound, "no analysis is called nosuch"),
         ("too_many_classes", ConfigurationError, "puts out 2 values a slide, and slide.json names 3 classes"),
+        ("a_hundred_tiles", ConfigurationError, "with any number of tiles"),
         ("in_batches", ConfigurationError, "Put max_batch_size: 0 into its config.pbtxt"),
     ):
         with pytest.raises(kind, match=message):

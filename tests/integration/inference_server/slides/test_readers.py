@@ -100,6 +100,13 @@ async def test_aperio_headers_tell_resolution_and_magnification(tmp_path: Path, 
     assert ("aperio", 0.2525, 0.2525, 20.0) == (facts.vendor, facts.mpp_x, facts.mpp_y, facts.objective_power)
 
 
+async def test_channels_that_ome_keeps_apart_are_refused(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = tmp_path / "channels.ome.tif"
+    tifffile.imwrite(path, np.moveaxis(picture, -1, 0), tile=(256, 256), photometric="minisblack", metadata={"axes": "CYX"})
+    with pytest.raises(InvalidSlide, match="its 3 channels as separate images"):
+        await facts_of(path)
+
+
 async def test_ome_headers_tell_resolution_in_any_unit(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = tmp_path / "slide.ome.tif"
     metadata = {"axes": "YXS", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
