@@ -92,6 +92,11 @@ class _Classes(BaseModel):
         unknown = ({self.positive} - {""} | set(self.colors) | set(self.thresholds)) - set(self.classes)
         if unknown:
             raise ValueError(f"positive, colors and thresholds name {', '.join(sorted(unknown))}, which classes lacks")
+        if len(self.classes) == 1 and (self.activation == "softmax" or not self.thresholds):
+            raise ValueError(
+                "classes has one name, which would be taken always; give it a threshold, with the activation sigmoid or none, "
+                "or name a second class for the rest"
+            )
         return self
 
     @property
