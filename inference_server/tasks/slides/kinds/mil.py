@@ -50,6 +50,9 @@ class AttentionHead:
                 f"{facts.name} takes [tiles, features] and is served in batches, which would mix the tiles of several slides. "
                 "Put max_batch_size: 0 into its config.pbtxt."
             )
+        # Whether attention by class comes as tiles × classes, where the shape alone tells.
+        shapes = {each.name: each.shape for each in facts.outputs}
+        self._classes_last = bool(self._attention) and tuple(shapes[self._attention])[-1:] == (len(manifest.classes),)
         self._dtype = spec.dtype
         self._rank = len(spec.shape)
         # Of a model's bag, as float32 or as the model takes it.
@@ -84,7 +87,8 @@ class AttentionHead:
         if raw.size == tiles:
             weights = raw.reshape(-1)
         elif raw.size == tiles * classes and raw.shape[-1] in (tiles, classes):
-            by_class = raw.reshape(classes, tiles) if raw.shape[-1] == tiles else raw.reshape(tiles, classes).T
+            classes_first = raw.shape[-1] == tiles and not self._classes_last
+            by_class = raw.reshape(classes, tiles) if classes_first else raw.reshape(tiles, classes).T
             weights = by_class[self.manifest.heat_class]
         else:
             raise ConfigurationError(

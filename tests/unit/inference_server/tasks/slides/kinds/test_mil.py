@@ -1,0 +1,41 @@
+"""What a head's outputs mean."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from inference_server.engine.port import TensorSpec
+from inference_server.scheduler.port import ModelFacts
+from inference_server.tasks.slides.kinds.mil import AttentionHead
+from inference_server.tasks.slides.manifest import HeadManifest
+
+MANIFEST = HeadManifest(kind="mil", embedder="colours", classes=("pale", "pink"), output="logits", attention="weights")
+
+
+def head(attention: tuple[int, ...]) -> AttentionHead:
+    def spec(name: str, *shape: int) -> TensorSpec:
+        return TensorSpec(name=name, dtype=np.dtype(np.float32), shape=shape)
+
+    facts = ModelFacts(
+        name="judge",
+        version="1",
+        engine="onnxruntime:float32",
+        inputs=(spec("bag", -1, 4),),
+        outputs=(spec("logits", 1, 2), spec("weights", *attention)),
+        max_batch_size=0,
+        sha256="",
+        parameters={},
+    )
+    return AttentionHead(manifest=MANIFEST, facts=facts, features=4)
+
+
+@pytest.mark.parametrize("tiles", [2, 3])
+@pytest.mark.parametrize("classes_last", [True, False])
+def test_attention_by_class_is_that_of_the_positive_class_however_many_tiles_there_are(tiles: int, classes_last: bool) -> None:
+    pink = np.linspace(0.1, 0.9, tiles, dtype=np.float32)
+    by_class = np.stack([1 - pink, pink])
+    weights = by_class.T if classes_last else by_class
+    found = head((-1, 2) if classes_last else (2, -1)).attention({"weights": weights}, tiles)
+    assert found is not None
+    np.testing.assert_allclose(found, pink, rtol=1e-6)
