@@ -78,15 +78,20 @@ class ScriptedServer:
         self.deadlines.append(context.time_remaining())
         self.begun.set()
         behaviour = self.script.pop(0) if len(self.script) > 1 else self.script[0]
+        left = True
+        # Not by the cancellation in here alone: a caller may go while grpc sends a message, outside of this generator.
+        context.add_done_callback(lambda _: self.cancelled.set() if left else None)
         try:
             async for message in behaviour(request, context):
                 yield message
-        except asyncio.CancelledError:
-            self.cancelled.set()
+            left = False
+        except Exception:
+            left = False
             raise
 
     async def unary(self, request: Any, context: grpc.aio.ServicerContext) -> Any:
-        return await anext(self.stream(request, context))
+        [message] = [message async for message in self.stream(request, context)]
+        return message
 
 
 class _Slides(slides_pb2_grpc.SlideServiceServicer):

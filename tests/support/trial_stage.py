@@ -178,8 +178,8 @@ class Stage:
         return f"jobs {left}, {waiting} on the queue, {unsent} to be sent" if left or waiting or unsent else ""
 
     def _told(self) -> str:
-        logs = [log_lines(path)[-12:] for path in sorted(self.folder.glob("bridge-*.log"))]
-        return "\n\n".join("\n".join(map(str, log)) for log in logs)
+        logs = {path.name: path.read_text().splitlines()[-12:] for path in sorted(self.folder.glob("bridge-*.log"))}
+        return "\n\n".join("\n".join([f"{name}:", *lines]) for name, lines in logs.items())
 
 
 @asynccontextmanager
