@@ -14,6 +14,8 @@ from bridge.errors import ConfigurationError
 from bridge.job import Write
 
 _SQL = Path(__file__).parent / "sql"
+# What the platform writes when a person has had the last word; the statements have the same.
+_BY_PEOPLE = frozenset({"manually_approved", "manually_rejected", "escalation_cancelled"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +28,23 @@ class DocumentRecord:
     type: str
     # The key of its object, or a URL that ends in it.
     file_url: str | None
-    status: str
+    status: str | None
     verification_status: str | None
     buli2_ticket_id: str | None
 
+    @property
+    def is_completed(self) -> bool:
+        """Whether its worker, or another program, has ended it well."""
+        return self.status == "completed"
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a person has had the last word on it."""
+        return self.verification_status in _BY_PEOPLE
+
 
 class DocumentRecords:
-    """Reads the platform's table, and says how it is to be changed."""
+    """Reads the platform's table, and says how it is to be changed. No write touches what a person has decided, or another program has ended."""
 
     def __init__(self, database: Database) -> None:
         """Raises `ConfigurationError` for a database that cannot hold the platform's tables."""

@@ -78,7 +78,7 @@ class CardHandler:
         document = await self._records.find(job.request["documentId"])
         if document is None:
             raise PermanentError("Document not found")
-        if document.status == "completed":
+        if document.is_completed:
             return Outcome(succeeded=True, result={"documentId": document.id, "skipped": True})
         saved = dict(context.claim.checkpoint)
         if "text" not in saved:
@@ -179,8 +179,13 @@ class CardHandler:
         """Hand a case that needs a person over; where the service does not take it now, it is put where it is handed over from later."""
         if finding.score.decision != "needs_review":
             return None, ()
+        # Reading took its time: a person, or another program, may have been quicker.
+        document = await self._records.find(document.id) or document
         if ticket := saved.get("ticket") or document.buli2_ticket_id:
             return ticket, ()
+        if document.is_decided or document.is_completed:
+            _log.info("escalation_not_needed", status=document.status, verification=document.verification_status)
+            return None, ()
         case = {
             "documentId": document.id,
             "userId": document.user_id,
