@@ -8,7 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge.escalations import EscalationList
+from bridge.escalations.cases import EscalationList
+from bridge.escalations.handing_over import HandOver
 from bridge.inference.client import InferenceClient
 from bridge.records.documents import DocumentRecords
 from bridge.results import ResultStore
@@ -25,7 +26,8 @@ from bridge.transports.redis import open_redis
 if TYPE_CHECKING:
     from starlette.routing import Route
 
-_RETRY_LIST = "filot:buli2:retry_queue"
+# Where cases lie that could not be handed over.
+ESCALATIONS = "filot:buli2:retry_queue"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +39,8 @@ class CardPlatform:
     routes: Sequence[Route]
     # Of what lies in the queues, and how many documents are being read, what its clients get of `/metrics`.
     metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]]
+    # How many cases for people wait to be handed over, and how many were given up.
+    escalations: Callable[[], Awaitable[Mapping[str, int]]]
 
 
 @asynccontextmanager
@@ -50,8 +54,13 @@ async def open_card_platform(
     await records.check()
     reviews = ReviewService(cards.buli2_api_url, api_key=cards.buli2_api_key.get_secret_value())
     async with open_redis(settings) as redis:
-        escalations = EscalationList(
-            redis, reviews, key=_RETRY_LIST, keep_ticket=records.keep_ticket, interval=cards.bridge_escalation_seconds
+        escalations = EscalationList(redis, ESCALATIONS)
+        hand_over = HandOver(
+            escalations,
+            reviews,
+            is_decided=records.is_decided,
+            keep_ticket=records.keep_ticket,
+            interval=cards.bridge_escalation_seconds,
         )
         handler = CardHandler(
             client=client,
@@ -79,7 +88,9 @@ async def open_card_platform(
                 reviews_open=lambda: reviews.breaker.is_open,
             )
         )
-        yield CardPlatform(handler=handler, loop=escalations.run, routes=routes.routes(), metrics=routes.metrics)
+        yield CardPlatform(
+            handler=handler, loop=hand_over.run, routes=routes.routes(), metrics=routes.metrics, escalations=escalations.counts
+        )
 
 
 def bucket_of(cards: CardWorkerSettings) -> ResultStore:

@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from bridge.errors import BridgeError, OverloadError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import DocumentPage, DocumentSummary
 from bridge.job import Delivery, Event, Job, Outcome
@@ -200,7 +200,9 @@ class CardHandler:
         try:
             ticket = await self._reviews.submit(case)
         except BridgeError as error:
-            _log.warning("escalation_delayed", reason=str(error))
+            # What only a person can mend is said aloud.
+            tell = _log.error if isinstance(error, ConfigurationError | PermanentError) else _log.warning
+            tell("escalation_delayed", reason=str(error))
             return None, (self._escalations.later(case),)
         saved["ticket"] = ticket
         await context.checkpoint(saved)

@@ -97,7 +97,7 @@ class Office:
     def sql(self, statement: str, *values: Any) -> None:
         """What another program does meanwhile."""
         with psycopg.connect(self.database, autocommit=True) as connection:
-            connection.execute(statement, values)  # type: ignore[call-overload]
+            connection.execute(statement, values)
 
     def decide(self, document: str, verification: str) -> None:
         """What the platform writes when a person has decided."""
