@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge.escalations.cases import EscalationList
+from bridge.escalations.cases import ESCALATIONS, EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.inference.client import InferenceClient
 from bridge.records.documents import DocumentRecords
@@ -25,9 +25,6 @@ from bridge.transports.redis import open_redis
 
 if TYPE_CHECKING:
     from starlette.routing import Route
-
-# Where cases lie that could not be handed over.
-ESCALATIONS = "filot:buli2:retry_queue"
 
 
 @dataclass(frozen=True, kw_only=True)

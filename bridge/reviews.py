@@ -95,7 +95,7 @@ class ReviewService:
         except json.JSONDecodeError as error:
             raise TransientError("the review service's answer is no JSON") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise OverloadError(f"the review service gave no answer ({type(error).__name__})") from error
+            raise OverloadError(f"the review service gave no answer ({type(error).__name__})", retry_after=0.0) from error
         return content if isinstance(content, dict) else {}
 
 
@@ -116,4 +116,4 @@ def _refusal(error: urllib.error.HTTPError) -> BridgeError:
 
 
 def _seconds(told: str | None) -> float:
-    return min(float(told), _LONGEST_PAUSE) if told is not None and told.isascii() and told.isdigit() else 1.0
+    return min(float(told), _LONGEST_PAUSE) if told is not None and told.isascii() and told.isdigit() else 0.0

@@ -44,6 +44,8 @@ class Systems:
     routes: Sequence[Route] = ()
     # Of what lies in the queues, and how many jobs are worked on, what a platform's clients get of `/metrics`.
     metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]] | None = None
+    # How many cases for people wait to be handed over and were given up; None where there are no such cases.
+    escalations: Callable[[], Awaitable[Mapping[str, int]]] | None = None
     # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
     loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
     # How many inference servers there are of each standing; None where none is asked.
@@ -75,6 +77,7 @@ async def open_systems(settings: Settings, store: Store, tracer: Tracer | None =
             observers=[pipeline.handler.lifecycle],
             routes=[*pipeline.routes, *(beside.routes if beside else ())],
             metrics=beside.metrics if beside else None,
+            escalations=beside.escalations if beside else None,
             loops=beside.loops if beside else (),
             servers=beside.servers if beside else None,
         )
@@ -137,6 +140,7 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
             routes=card_platform.routes if card_platform else (),
             servers=client.standings,
             metrics=card_platform.metrics if card_platform else None,
+            escalations=card_platform.escalations if card_platform else None,
         )
 
 

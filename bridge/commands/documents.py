@@ -9,6 +9,7 @@ from uuid import UUID
 
 import typer
 
+from bridge.commands import escalations
 from bridge.commands.common import print_json
 from bridge.errors import PermanentError
 
@@ -19,6 +20,7 @@ Result = TypeVar("Result")
 _EXIT_SOME_LAY_THERE = 1
 
 commands = typer.Typer(help="The card platform's queue of documents.", no_args_is_help=True)
+commands.add_typer(escalations.commands, name="escalations")
 
 
 @commands.command()

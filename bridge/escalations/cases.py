@@ -16,6 +16,8 @@ from typing import Any
 from bridge.job import Event
 from bridge.redis.access import RedisAccess, Script
 
+# The platform's name for the list.
+ESCALATIONS = "filot:buli2:retry_queue"
 _LUA = Path(__file__).parents[1] / "redis" / "lua"
 # Longer than a call and its tries take, in ms.
 _TURN = 180_000
