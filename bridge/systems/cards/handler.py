@@ -27,6 +27,8 @@ from bridge.systems.port import Context
 
 _log = structlog.get_logger()
 _SERVER, _TESSERACT = "server", "tesseract"
+# Of an answer, what tells of a card's holder, or is told more shortly.
+_OF_PEOPLE = frozenset({"ocrText", "parsedResult", "fields", "reviewReasons"})
 
 
 class Escalations(Protocol):
@@ -93,7 +95,9 @@ class CardHandler:
         answer = self._answer(job, saved, finding, 1000 * (time.monotonic() - began))
         return Outcome(
             succeeded=True,
-            result={name: value for name, value in answer.items() if name != "ocrText"} | {"ticket": ticket},
+            # What was read lies in the platform's table, and nowhere for longer than it is needed.
+            result={name: value for name, value in answer.items() if name not in _OF_PEOPLE}
+            | {"reviewCodes": [reason.code for reason in finding.reasons], "ticket": ticket},
             events=(self._event("completed", answer), *events),
             writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
             fallback=_TESSERACT if saved["engine"] == _TESSERACT else "",

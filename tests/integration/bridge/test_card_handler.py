@@ -217,6 +217,15 @@ async def test_what_another_program_has_completed_meanwhile_is_left_as_it_is(off
     assert [] == office.reviews.asked
 
 
+async def test_what_was_read_is_published_and_not_kept_with_the_job(office: Office) -> None:
+    outcome = await office.work(office.add())
+
+    assert "BUDI SANTOSO" == published(outcome)["parsedResult"]["name"]
+    kept = json.dumps(outcome.result)
+    assert [] == [text for text in ("BUDI", "3273010203850001") if text in kept]
+    assert (90, "auto_approve", "auto_approved", None) == tuple(outcome.result[key] for key in ("score", "decision", "outcome", "ticket"))
+
+
 async def test_a_document_without_a_status_is_worked_on_and_may_fail(office: Office) -> None:
     done, broken = office.add(), office.add(file_url="gone.png")
     office.sql("UPDATE documents SET status = NULL")
