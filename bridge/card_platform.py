@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from bridge.escalations.cases import ESCALATIONS, EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.inference.client import InferenceClient
@@ -21,10 +23,13 @@ from bridge.store import Store
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.review import Gate
+from bridge.systems.cards.tesseract import Tesseract
 from bridge.transports.redis import open_redis
 
 if TYPE_CHECKING:
     from starlette.routing import Route
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +55,9 @@ async def open_card_platform(
     records = DocumentRecords(store.database)
     await records.check()
     reviews = ReviewService(cards.buli2_api_url, api_key=cards.buli2_api_key.get_secret_value())
+    tesseract = Tesseract(data=cards.tessdata_prefix)
+    if cards.ocr_gpu_autofallback and (lack := await tesseract.lack()):
+        _log.warning("no_fallback", reason=lack)
     async with open_redis(settings) as redis:
         escalations = EscalationList(redis, ESCALATIONS)
         hand_over = HandOver(
@@ -71,6 +79,7 @@ async def open_card_platform(
                 falls_back=cards.ocr_gpu_autofallback,
                 gate=Gate(cards.bridge_card_gate),
             ),
+            tesseract=tesseract,
         )
         gpu_queue, cpu_queue = (*settings.redis_queues, "", "")[:2]
         routes = CardRoutes(
@@ -79,6 +88,7 @@ async def open_card_platform(
                 gpu_queue=gpu_queue,
                 cpu_queue=cpu_queue,
                 gpu_enabled=cards.ocr_gpu_enabled,
+                has_gpu=cards.has_gpu,
                 falls_back=cards.ocr_gpu_autofallback,
                 server_ready=client.server_ready,
                 cases_waiting=escalations.waiting,

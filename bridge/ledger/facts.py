@@ -15,8 +15,8 @@ _IMPERSONAL: Mapping[str, frozenset[str]] = {
     system: frozenset(f"error reason skipped {names}".split())
     for system, names in {
         "cards": "documentId correlationId score decision outcome ticket reviewCodes engine fallbackReason gpuProcessed processingTimeMs",
-        "documents": "document_uri dpi pages text_mode formats media_type page_count pages_read failed_pages word_count mean_confidence models "
-        "duration_seconds location text_uri artifacts file_errors",
+        "documents": "document_uri dpi pages text_mode formats media_type page_count pages_read failed_pages word_count mean_confidence "
+        "models duration_seconds location text_uri artifacts file_errors",
         "labs": "top_k test_count statuses model catalogue location artifacts",
         "lab-jobs": "job_type priority document_id rows failed_rows",
         "consensus": "run_id run_type priority status decision overall_weighted_confidence usage",

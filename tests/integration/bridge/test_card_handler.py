@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import grpc
 import psycopg
 import pytest
 from lamina.v1 import documents_pb2
@@ -29,9 +30,10 @@ from bridge.store import Store, open_store
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.messages import CORRELATION
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.tesseract import Tesseract
 from tests.support.claimed_context import ClaimedContext
 from tests.support.local_http import Asked, LocalHttp, local_http
-from tests.support.scripted_server import Behaviour, ScriptedServer, answer, scripted_server
+from tests.support.scripted_server import Behaviour, ScriptedServer, answer, refuse, scripted_server
 
 CLEAR = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
 UNCLEAR = ("Nama : ANI",)
@@ -76,7 +78,7 @@ class Office:
     bucket: ResultStore
     escalations: KeptEscalations
 
-    def handler(self, **options: Any) -> CardHandler:
+    def handler(self, *, tesseract: Tesseract | None = None, **options: Any) -> CardHandler:
         return CardHandler(
             client=self.client,
             records=self.records,
@@ -84,6 +86,7 @@ class Office:
             reviews=ReviewService(self.reviews.url),
             escalations=self.escalations,
             options=CardOptions(**options),
+            tesseract=tesseract,
         )
 
     def add(self, status: str = "uploaded", **columns: Any) -> str:
@@ -224,6 +227,34 @@ async def test_what_was_read_is_published_and_not_kept_with_the_job(office: Offi
     kept = json.dumps(outcome.result)
     assert [] == [text for text in ("BUDI", "3273010203850001") if text in kept]
     assert (90, "auto_approve", "auto_approved", None) == tuple(outcome.result[key] for key in ("score", "decision", "outcome", "ticket"))
+
+
+async def test_what_neither_the_server_nor_tesseract_reads_fails_with_both_reasons(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
+    outcome = await office.work(office.add(), tesseract=Tesseract(program="no-such-program"))
+    error = published(outcome)["error"]
+    assert "the document is broken" in error
+    assert "nor was it read in the server's place: Tesseract is not on this machine" in error
+
+
+async def test_what_the_fallback_must_not_read_fails_with_the_servers_reason_alone(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
+    assert "Tesseract" not in published(await office.work(office.add(), falls_back=False))["error"]
+
+
+async def test_a_failure_tells_how_long_the_document_took(office: Office) -> None:
+    failed = await office.work(office.add(file_url="gone.png"))
+    assert 0 <= published(failed)["processingTimeMs"] < 60_000
+    assert not published(failed)["success"]
+
+    nowhere = await office.work(str(uuid4()))
+    assert ("Document not found", False) == (published(nowhere)["error"], "processingTimeMs" in published(nowhere))
+
+
+async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) -> None:
+    outcome = await office.work(office.add(), most_bytes=5)
+    assert "the object card.png has 6 bytes; at most 5 are read" == published(outcome)["error"]
+    assert [] == office.server.requests
 
 
 async def test_a_document_without_a_status_is_worked_on_and_may_fail(office: Office) -> None:
