@@ -91,6 +91,7 @@ ALERTS = (
     "LaminaBacklogHigh",
     "LaminaJobsSlow",
     "LaminaDeadLetters",
+    "LaminaEscalations",
     "LaminaNoHeartbeat",
     "LaminaRestarts",
     "LaminaGpuIdle",

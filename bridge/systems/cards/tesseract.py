@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 # What is asked of it: Indonesian and English, pages in any orientation, which is told by a language of its own.
 _ARGUMENTS = ("-", "-", "-l", "ind+eng", "--psm", "1")
-_LANGUAGES = ("ind", "eng", "osd")
+LANGUAGES = ("ind", "eng", "osd")
 # Of PDFs: what its makers recommend, and what keeps a page below 40 MB.
 _DPI = 300
 _MOST_PAGES = 20
@@ -50,7 +50,7 @@ class Tesseract:
                 told = (await process.communicate())[0].decode(errors="replace").splitlines()
         except TimeoutError:
             return f"Tesseract did not tell its languages within {self._seconds:g} s"
-        missing = [language for language in _LANGUAGES if language not in told]
+        missing = [language for language in LANGUAGES if language not in told]
         self._usable = not missing
         return (
             f"Tesseract lacks the language{'s' if len(missing) > 1 else ''} {', '.join(missing)}; install "
