@@ -107,7 +107,9 @@ def _told_by_bridge(address: str) -> dict[str, object] | None:
     host, _, port = address.rpartition(":")
     here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  (where it listens)
     try:
-        with urllib.request.urlopen(f"http://{here}:{port}/metrics?format=json", timeout=_BRIDGE_SECONDS) as reply:
+        # Never by a proxy: it is this machine's.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{here}:{port}/metrics?format=json", timeout=_BRIDGE_SECONDS) as reply:
             worker = json.load(reply)["metrics"]["gpuWorker"]
     except (OSError, ValueError, KeyError, TypeError):
         return None

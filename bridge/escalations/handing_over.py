@@ -73,11 +73,16 @@ class HandOver:
         if not case.document:
             _log.error("escalation_unreadable")
             await self._cases.bury(who, case, reason=case.reason)
-        elif await self._is_decided(case.document):
-            _log.info("escalation_not_needed", document=case.document)
-            await self._cases.finish(who, case)
-        else:
-            await self._submit(who, case)
+            return True
+        try:
+            if await self._is_decided(case.document):
+                _log.info("escalation_not_needed", document=case.document)
+                await self._cases.finish(who, case)
+                return True
+        except BridgeError:  # the database will be back
+            await self._cases.put_back(who, case)
+            raise
+        await self._submit(who, case)
         return True
 
     async def _submit(self, who: str, case: Escalation) -> None:

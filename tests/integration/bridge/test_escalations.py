@@ -14,7 +14,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bridge.breaker import Breaker
-from bridge.errors import ConfigurationError, OverloadError
+from bridge.errors import ConfigurationError, OverloadError, TransientError
 from bridge.escalations.cases import DEAD, WAITING, EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.redis.access import RedisAccess
@@ -45,6 +45,8 @@ class Desk:
     reviews: LocalHttp
     interval: float = 0.02
     decided: set[str] = field(default_factory=set)
+    # Documents that the database does not tell of.
+    unknown: set[str] = field(default_factory=set)
     tickets: dict[str, str] = field(default_factory=dict)
 
     def hand_over(self, url: str = "") -> HandOver:
@@ -76,6 +78,8 @@ class Desk:
                 await asyncio.sleep(0.01)
 
     async def _is_decided(self, document: str) -> bool:
+        if document in self.unknown:
+            raise TransientError("the database is out of reach")
         return document in self.decided
 
     async def _keep(self, document: str, ticket: str) -> None:
@@ -191,6 +195,18 @@ async def test_what_a_person_has_decided_meanwhile_is_not_asked_again(desk: Desk
     async with desk.running():
         await desk.until(waiting=0, dead=0, tickets=1)
     assert ["two"] == [json.loads(asked.body)["documentId"] for asked in desk.reviews.asked]
+
+
+async def test_while_the_database_is_out_of_reach_no_turn_is_kept_and_no_case_lost(desk: Desk) -> None:
+    desk.unknown = {"one"}
+    await desk.add("one", "two")
+    hand_over = desk.hand_over()
+    with pytest.raises(TransientError):
+        await hand_over.hand_over()
+    assert await hand_over.hand_over(), "the other's turn"
+    desk.unknown = set()
+    assert await hand_over.hand_over()
+    assert {"one", "two"} == set(desk.tickets)
 
 
 @pytest.mark.parametrize("value", [b"{}", b"\xff", b"[1]", b'{"payload": {"documentId": ""}}', b'{"payload": 3}'])
