@@ -44,10 +44,12 @@ def enqueue(ids: Annotated[list[str], typer.Argument(help="Documents, by their i
 @commands.command()
 def status() -> None:
     """Print how the worker and its queues stand, as JSON. The bridge at BRIDGE_HTTP is asked whether it runs."""
+    from bridge import logs
     from bridge.settings import load
     from bridge.settings_cards import load_card_worker
     from bridge.sources.redis_list import looks_apart
 
+    logs.configure("warning")
     cards, configured = load_card_worker(), load()
 
     async def work(source: RedisSource) -> dict[str, object]:

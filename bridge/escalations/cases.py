@@ -7,6 +7,7 @@ and once it is given up `diedAt` and `reason`.
 from __future__ import annotations
 
 import json
+import math
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,7 @@ def escalation_of(value: bytes, state: str) -> Escalation:
 def _read(value: bytes) -> dict[str, Any]:
     try:
         content = json.loads(value)
-    except ValueError:
+    except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
 
@@ -146,7 +147,7 @@ def _written(content: Mapping[str, Any]) -> bytes:
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) else None
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
 
 
 def _seconds(milliseconds: object) -> float | None:

@@ -415,9 +415,10 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     assert run.client.llen(GPU) == 3
 
 
-def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
+def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) -> None:
     address = free_address()
-    setup = run.setup(BRIDGE_HTTP=address)
+    # No languages lie there, where the machine has Tesseract at all.
+    setup = run.setup(BRIDGE_HTTP=address, TESSDATA_PREFIX=str(tmp_path))
     with setup.running():
         until = time.monotonic() + 30
         while True:
@@ -439,6 +440,8 @@ def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 
     assert (told["ok"], told["status"]) == (True, "ok")
+    [warning] = [line for line in (setup.folder / "bridge.log").read_text().splitlines() if "no_fallback" in line]
+    assert "tesseract-ocr-ind" in warning, "what is missing is said at the start"
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (True, True, 0)
     assert {
         *("isRunning", "isGPUAvailable", "isGPUEnabled", "activeJobsCount", "queueLength", "processingCount"),

@@ -209,7 +209,7 @@ async def test_while_the_database_is_out_of_reach_no_turn_is_kept_and_no_case_lo
     assert {"one", "two"} == set(desk.tickets)
 
 
-@pytest.mark.parametrize("value", [b"{}", b"\xff", b"[1]", b'{"payload": {"documentId": ""}}', b'{"payload": 3}'])
+@pytest.mark.parametrize("value", [b"{}", b"\xff", b"[1]", b'{"payload": {"documentId": ""}}', b'{"payload": 3}', b"[" * 100_000])
 async def test_what_is_no_case_is_put_aside_as_it_is(desk: Desk, value: bytes) -> None:
     await desk.redis.rpush(desk.key, value)
     await desk.add("good")
@@ -225,8 +225,9 @@ async def test_what_is_no_case_is_put_aside_as_it_is(desk: Desk, value: bytes) -
 async def test_cases_in_the_platforms_own_form_are_handed_over(desk: Desk) -> None:
     """As the platform's API puts them there."""
     await desk.redis.rpush(desk.key, json.dumps({"payload": {"documentId": "one", "reviewId": "r"}, "queuedAt": 1, "attempts": 4}))
+    await desk.redis.rpush(desk.key, b'{"payload": {"documentId": "two"}, "queuedAt": Infinity, "attempts": 1e999}')
     async with desk.running():
-        await desk.until(waiting=0, dead=0, tickets=1)
+        await desk.until(waiting=0, dead=0, tickets=2)
 
 
 async def test_no_case_is_handed_over_twice_by_two_programs(desk: Desk) -> None:
