@@ -47,9 +47,12 @@ class Tesseract:
             return "Tesseract is not on this machine; install tesseract-ocr and tesseract-ocr-ind"
         try:
             async with asyncio.timeout(self._seconds), self._started("--list-langs") as process:
-                told = (await process.communicate())[0].decode(errors="replace").splitlines()
+                # On either stream, by its version.
+                told = b"\n".join(await process.communicate()).decode(errors="replace").splitlines()
         except TimeoutError:
             return f"Tesseract did not tell its languages within {self._seconds:g} s"
+        except OSError as error:
+            return f"Tesseract cannot be started ({error.strerror}); install it anew"
         missing = [language for language in LANGUAGES if language not in told]
         self._usable = not missing
         return (

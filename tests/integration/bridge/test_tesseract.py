@@ -87,6 +87,16 @@ async def test_a_machine_without_it_is_told_so() -> None:
     assert "Tesseract is not on this machine" in await Tesseract(program="no-such-program").lack()
 
 
+async def test_a_program_that_is_none_or_hangs_is_told_and_stops_nobody(tmp_path: Path) -> None:
+    broken, hanging = tmp_path / "broken", tmp_path / "hanging"
+    broken.write_bytes(b"\x7fELF")
+    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    for path in (broken, hanging):
+        path.chmod(0o755)
+    assert "Tesseract cannot be started" in await Tesseract(program=str(broken)).lack()
+    assert "did not tell its languages within 0.3 s" in await Tesseract(program=str(hanging), seconds=0.3).lack()
+
+
 async def test_its_data_and_one_thread_are_all_that_it_is_told_of_our_surroundings(tmp_path: Path) -> None:
     tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="cat > /dev/null; env; echo $*"), data="/opt/tessdata")
     told = (await tesseract.read(b"a picture")).split("\n")
