@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import DocumentPage, DocumentSummary
 from bridge.job import Delivery, Event, Job, Outcome
@@ -141,7 +141,7 @@ class CardHandler:
             last = context.claim.attempts + 1 >= self._options.most_attempts or isinstance(error, PermanentError)
             if isinstance(error, TimeoutError):
                 error = TransientError(f"the document was not read within {self._options.read_seconds:g} s")
-            if isinstance(error, OverloadError) or not (last and self._options.falls_back):
+            if not (isinstance(error, TransientError | PermanentError) and last and self._options.falls_back and self._tesseract.found):
                 raise error
             return {**await self._by_tesseract(content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import shutil
+import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
@@ -39,11 +40,16 @@ class Tesseract:
         self._environment = {"OMP_THREAD_LIMIT": "1", **({"TESSDATA_PREFIX": data} if data else {})}
         self._usable = False
 
+    @property
+    def found(self) -> bool:
+        """Whether the machine has it, with its languages or without."""
+        return shutil.which(self._program) is not None
+
     async def lack(self) -> str:
         """What keeps it from reading, and how to mend that; empty when nothing does."""
         if self._usable:
             return ""
-        if shutil.which(self._program) is None:
+        if not self.found:
             return "Tesseract is not on this machine; install tesseract-ocr and tesseract-ocr-ind"
         try:
             async with asyncio.timeout(self._seconds), self._started("--list-langs") as process:
@@ -112,14 +118,18 @@ async def _drawn(content: bytes) -> AsyncIterator[bytes]:
 
 @asynccontextmanager
 async def _running(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Process]:
-    """A program that does not outlive its use."""
-    process = await asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=dict(environment))
+    """A program that does not outlive its use, nor does what it has started."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=dict(environment), start_new_session=True
+    )
     try:
         yield process
     finally:
+        cast("StreamWriter", process.stdin).close()
         if process.returncode is None:
-            process.kill()
-            await process.wait()
+            os.killpg(process.pid, signal.SIGKILL)
+        # Until its pipes are closed, too.
+        await process.communicate()
 
 
 def _line(errors: bytes) -> str:

@@ -17,7 +17,7 @@ from lamina.v1 import documents_pb2
 from psycopg.rows import dict_row
 
 from bridge.database.platforms import create_tables
-from bridge.errors import PermanentError
+from bridge.errors import OverloadError, PermanentError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import RetryPolicy
 from bridge.job import Delivery, Event, Job, Outcome
@@ -229,17 +229,26 @@ async def test_what_was_read_is_published_and_not_kept_with_the_job(office: Offi
     assert (90, "auto_approve", "auto_approved", None) == tuple(outcome.result[key] for key in ("score", "decision", "outcome", "ticket"))
 
 
-async def test_what_neither_the_server_nor_tesseract_reads_fails_with_both_reasons(office: Office) -> None:
+async def test_what_neither_the_server_nor_tesseract_reads_fails_with_both_reasons(office: Office, tmp_path: Path) -> None:
     office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
-    outcome = await office.work(office.add(), tesseract=Tesseract(program="no-such-program"))
-    error = published(outcome)["error"]
+    program = tmp_path / "tesseract"
+    program.write_text("#!/bin/sh\necho eng\n")
+    program.chmod(0o755)
+    error = published(await office.work(office.add(), tesseract=Tesseract(program=str(program))))["error"]
     assert "the document is broken" in error
-    assert "nor was it read in the server's place: Tesseract is not on this machine" in error
+    assert "nor was it read in the server's place: Tesseract lacks the languages ind, osd" in error
 
 
-async def test_what_the_fallback_must_not_read_fails_with_the_servers_reason_alone(office: Office) -> None:
+async def test_where_nothing_may_read_in_the_servers_place_its_reason_stands_alone(office: Office) -> None:
     office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
-    assert "Tesseract" not in published(await office.work(office.add(), falls_back=False))["error"]
+    for choice in ({"falls_back": False}, {"tesseract": Tesseract(program="no-such-program")}):
+        assert "Tesseract" not in published(await office.work(office.add(), **choice))["error"]
+
+
+async def test_a_server_that_does_not_know_us_is_no_reason_to_fall_back(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.UNAUTHENTICATED, "who are you?")]
+    with pytest.raises(OverloadError):
+        await office.work(office.add(), most_attempts=1)
 
 
 async def test_a_failure_tells_how_long_the_document_took(office: Office) -> None:

@@ -90,7 +90,7 @@ async def test_a_machine_without_it_is_told_so() -> None:
 async def test_a_program_that_is_none_or_hangs_is_told_and_stops_nobody(tmp_path: Path) -> None:
     broken, hanging = tmp_path / "broken", tmp_path / "hanging"
     broken.write_bytes(b"\x7fELF")
-    hanging.write_text("#!/bin/sh\nexec sleep 60\n")
+    hanging.write_text("#!/bin/sh\nsleep 60\n")
     for path in (broken, hanging):
         path.chmod(0o755)
     assert "Tesseract cannot be started" in await Tesseract(program=str(broken)).lack()
@@ -112,7 +112,7 @@ async def test_a_language_that_is_installed_meanwhile_is_found(tmp_path: Path) -
 
 
 async def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="exec sleep 60"), seconds=0.5)
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="sleep 60"), seconds=0.5)
     for content in (b"a picture", CARD):
         with pytest.raises(PermanentError, match=r"did not read the document within 0.5 s"):
             await tesseract.read(content)
