@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from bridge.errors import PermanentError
@@ -24,6 +25,8 @@ LANGUAGES = ("ind", "eng", "osd")
 _DPI = 300
 _MOST_PAGES = 20
 _MOST_PIXELS = 40_000_000
+# Of either program, in bytes; a page of that size takes some 300 MB.
+_MOST_MEMORY = 2 * 1024**3
 _PDF = b"%PDF-"
 # A PDF may begin somewhat later than its file.
 _HEAD_BYTES = 1024
@@ -122,6 +125,9 @@ async def _running(command: Sequence[str], environment: Mapping[str, str]) -> As
     process = await asyncio.create_subprocess_exec(
         *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=dict(environment), start_new_session=True
     )
+    # A small file may be a picture of any size. Where the system knows no such limit, its own stand.
+    with suppress(AttributeError, ProcessLookupError):
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
     try:
         yield process
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import shutil
 import subprocess
+import sys
 from pathlib import Path
 
 import pypdf
@@ -116,6 +117,13 @@ async def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     for content in (b"a picture", CARD):
         with pytest.raises(PermanentError, match=r"did not read the document within 0.5 s"):
             await tesseract.read(content)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another program's memory")
+async def test_a_picture_that_wants_all_memory_is_given_up(tmp_path: Path) -> None:
+    greedy = f"exec {sys.executable} -c 'bytearray(3 << 30)'"
+    with pytest.raises(PermanentError, match=r"(?s)Tesseract could not read the document: .*MemoryError"):
+        await Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=greedy)).read(b"a picture")
 
 
 async def test_what_the_program_says_is_why_it_failed(tmp_path: Path) -> None:
