@@ -182,7 +182,7 @@ def test_the_page_shows_a_configuration_that_prometheus_takes(tmp_path: Path) ->
     (tmp_path / "rules.yml").write_text(RULES.read_text(encoding="utf-8"))
     done = subprocess.run([promtool(), "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "13 rules found" in done.stdout
+    assert "14 rules found" in done.stdout
 
 
 def test_dashboards_have_names_of_their_own() -> None:
