@@ -57,6 +57,8 @@ module "servers" {
   working        = local.levels.leased
   insecure       = var.insecure
   alarm_actions  = var.alarm_actions
+
+  hold_while_working = var.hold_while_working
   access = var.access == null ? null : {
     certificate = var.access.certificate
     key         = var.access.key

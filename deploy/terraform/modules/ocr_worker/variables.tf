@@ -101,6 +101,12 @@ variable "target_backlog" {
   default     = 20
 }
 
+variable "hold_while_working" {
+  description = "Take no GPU away while any document is read. With false one that goes drains for 100 s, far longer than a card takes: cheaper where some document always is."
+  type        = bool
+  default     = true
+}
+
 variable "access" {
   description = "Secrets of the inference server, see gpu_inference, with ca and token for the bridge; null where insecure is set."
   type = object({
