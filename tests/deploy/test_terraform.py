@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings
 from tests.support.loaded_settings import bridge_of, server_of
+from tests.support.overlays import built
 from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
 from tests.support.terraform.stacks import ML_WORKER, ON_ECS, VARIABLES, stack
 
@@ -92,6 +93,27 @@ def test_gpu_nodes_for_kubernetes_start_at_none_and_take_only_what_wants_a_gpu(t
     assert nodes.values["scaling_config"] == [{"min_size": 0, "max_size": 4, "desired_size": 0}]
     assert nodes.values["taint"] == [{"key": "nvidia.com/gpu", "value": "true", "effect": "NO_SCHEDULE"}]
     assert nodes.values["ami_type"] == "AL2023_x86_64_NVIDIA"
+
+
+def test_the_cluster_autoscaler_knows_gpu_nodes_before_there_is_one(tmp_path: Path) -> None:
+    made = apply("modules/eks_gpu_nodes", {"cluster_name": "lamina", "subnet_ids": ["subnet-1"]}, tmp_path)
+    (nodes,) = made.of("aws_eks_node_group")
+    told = {}
+    for one in made.of("aws_autoscaling_group_tag"):
+        assert one.values["autoscaling_group_name"] == made.outputs["autoscaling_group_name"]
+        (tag,) = one.values["tag"]
+        told[tag["key"].removeprefix("k8s.io/cluster-autoscaler/node-template/")] = tag["value"]
+    labels = {name.removeprefix("label/"): value for name, value in told.items() if name.startswith("label/")}
+    assert labels == nodes.values["labels"]
+    # What servers tolerate and what they ask for, beside what a type of instance tells by itself.
+    pod = built("eks-gpu").named("Deployment", "lamina-inference")["spec"]["template"]["spec"]
+    (taint,) = nodes.values["taint"]
+    assert told[f"taint/{taint['key']}"] == f"{taint['value']}:NoSchedule"
+    assert taint["key"] in {one["key"] for one in pod["tolerations"]}
+    asked = {name for container in pod["containers"] for kind in container["resources"].values() for name in kind}
+    assert asked - {"cpu", "memory"} == {name.removeprefix("resources/") for name in told if name.startswith("resources/")}
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert set(nodes.values["instance_types"]) <= set(term["matchExpressions"][0]["values"])
 
 
 @pytest.mark.parametrize("example", ON_ECS)

@@ -1,0 +1,15 @@
+"""The alerts of deploy/monitoring, in the order of the runbook."""
+
+from __future__ import annotations
+
+ALERTS = (
+    "LaminaErrorRateHigh",
+    "LaminaErrorRateCritical",
+    "LaminaBacklogHigh",
+    "LaminaJobsSlow",
+    "LaminaDeadLetters",
+    "LaminaNoHeartbeat",
+    "LaminaRestarts",
+    "LaminaGpuIdle",
+    "LaminaFallbackShare",
+)
