@@ -298,7 +298,7 @@ def test_metrics_that_reach_cloudwatch_are_kept_by_the_programs(example: str) ->
     assert collectors
     for text in collectors:
         names = re.findall(r"\^(\w+?)(?:_total)?\$", text)
-        assert len(names) == 9
+        assert len(names) == 10
         assert [] == [name for name in names if f'"{name}"' not in kept]
 
 
@@ -324,9 +324,8 @@ def metrics_of(alarm: dict[str, Any]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("example", ON_ECS)
 def test_every_alert_has_its_alarm(example: str) -> None:
     names = " ".join(one.values["alarm_name"] for one in stack(example).of("aws_cloudwatch_metric_alarm"))
-    wanted = ["errors-warning", "errors-critical", "backlog", "slow", "given-up", "silent", "restarts", "fallbacks"]
+    wanted = ["errors-warning", "errors-critical", "backlog", "slow", "given-up", "dead-letters", "silent", "restarts", "fallbacks"]
     wanted += ["gpu-idle"] if example in {"slide-worker", "ocr-worker"} else []
-    wanted += [] if example == "ocr-worker" else ["dead-letters"]
     assert [] == [name for name in wanted if name not in names]
 
 

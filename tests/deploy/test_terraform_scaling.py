@@ -232,10 +232,27 @@ def test_a_gpu_idles_only_where_there_is_one_and_something_waits(figures: dict[s
     assert alarm("ocr-worker", "gpu-idle", figures) is expected
 
 
-def test_the_share_of_fallbacks_needs_requests() -> None:
-    assert not alarm("documents-worker", "fallbacks", {})
-    assert not alarm("documents-worker", "fallbacks", {"lamina_requests_total": 100.0, "lamina_fallbacks_total": 5.0})
-    assert alarm("documents-worker", "fallbacks", {"lamina_requests_total": 100.0, "lamina_fallbacks_total": 6.0})
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
+        ({}, False),
+        ({"lamina_requests_total": 100.0, "lamina_fallbacks_total": 5.0}, False),
+        ({"lamina_requests_total": 100.0, "lamina_fallbacks_total": 6.0}, True),
+        ({"lamina_requests_total": 19.0, "lamina_fallbacks_total": 19.0}, False),
+        ({"documents.JobsEnded": 100.0, "documents.JobsFallenBack": 5.0}, False),
+        ({"documents.JobsEnded": 100.0, "documents.JobsFallenBack": 6.0}, True),
+        ({"documents.JobsEnded": 19.0, "documents.JobsFallenBack": 19.0}, False),
+    ],
+)
+def test_the_share_of_fallbacks_needs_as_many_requests_or_jobs(figures: dict[str, float], expected: bool) -> None:
+    assert alarm("documents-worker", "fallbacks", figures) is expected
+
+
+@pytest.mark.parametrize("example", ["lab-worker", "ocr-worker"])
+def test_dead_letters_of_the_ledger_raise_an_alarm_that_stays_while_they_lie_there(example: str) -> None:
+    (letters,) = (one.values for one in stack(example).of("aws_cloudwatch_metric_alarm", ".ledger"))
+    assert (letters["metric_name"], letters["statistic"], letters["threshold"]) == ("bridge_dead_letters", "Maximum", 0)
+    assert letters["treat_missing_data"] == "ignore"
 
 
 def test_a_threshold_is_taken_and_one_that_is_not_there_is_told(tmp_path: Path) -> None:
