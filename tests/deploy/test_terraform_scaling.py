@@ -276,6 +276,14 @@ def test_a_worker_of_rollups_alone_never_goes_to_none(tmp_path: Path) -> None:
     assert made.of("aws_appautoscaling_policy") == []
 
 
+def test_a_worker_of_both_kinds_never_goes_to_none_by_itself_either(tmp_path: Path) -> None:
+    made = apply("modules/ml_worker", {**ML_WORKER, "worker_mode": "both"}, tmp_path)
+    (target,) = made.of("aws_appautoscaling_target")
+    assert target.values["min_capacity"] == 1
+    (policy,) = made.of("aws_appautoscaling_policy")
+    assert policy.values["policy_type"] == "TargetTrackingScaling"
+
+
 def test_a_worker_that_a_schedule_sends_to_rest_is_woken_by_a_message(tmp_path: Path) -> None:
     made = apply(
         "modules/ml_worker",

@@ -15,8 +15,8 @@ locals {
   }
   parameters = "arn:${local.part}:ssm:${var.aws_region}:${local.account}:parameter"
 
-  # Only the queue wakes a worker, and in mode aggregation nothing takes what lies there.
-  min_capacity = var.worker_mode == "aggregation" ? max(1, var.min_capacity) : var.min_capacity
+  # Only the queue wakes a worker, and nothing in it tells of rows that wait in the tables.
+  min_capacity = var.worker_mode == "sqs" ? var.min_capacity : max(1, var.min_capacity)
 
   tags = {
     Environment = var.environment

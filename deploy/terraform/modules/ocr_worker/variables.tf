@@ -81,6 +81,11 @@ variable "spot_percent" {
   description = "Percent of the instances that are Spot's."
   type        = number
   default     = 100
+
+  validation {
+    condition     = var.spot_percent >= 0 && var.spot_percent <= 100
+    error_message = "spot_percent: expected 0 to 100."
+  }
 }
 
 variable "min_capacity" {
