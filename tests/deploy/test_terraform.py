@@ -226,21 +226,18 @@ def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> N
     assert allowed(statements(made, ".execution[0]")) == {"ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents"}
 
 
-@pytest.mark.parametrize(
-    ("example", "queues"),
-    [
-        ("lab-worker", {"production-ml-worker", "production-ml-worker-dlq"}),
-        ("documents-worker", {"documents", "documents_error", "documents_skipped"}),
-    ],
-)
-def test_queues_of_jobs_and_of_dead_letters_are_reached_by_tls_alone(example: str, queues: set[str]) -> None:
+@pytest.mark.parametrize("example", ["lab-worker", "documents-worker", "slide-worker"])
+def test_every_queue_is_reached_by_tls_alone(example: str) -> None:
+    made = stack(example)
     refused = {
-        (one["Resource"].rpartition(":")[2], one["Condition"]["Bool"]["aws:SecureTransport"])
-        for policy in stack(example).of("aws_sqs_queue_policy")
+        (one["Resource"], one["Condition"]["Bool"]["aws:SecureTransport"])
+        for policy in made.of("aws_sqs_queue_policy")
         for one in policy.json("policy")["Statement"]
         if one["Effect"] == "Deny"
     }
-    assert refused == {(queue, "false") for queue in queues}
+    assert refused == {(queue.values["arn"], "false") for queue in made.of("aws_sqs_queue")}
+    # A second policy of one queue would take the first one's place.
+    assert len(made.of("aws_sqs_queue_policy")) == len(refused)
 
 
 def test_dead_letters_of_the_lab_worker_are_not_counted_once_a_minute() -> None:

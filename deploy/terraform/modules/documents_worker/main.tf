@@ -71,6 +71,12 @@ resource "aws_sqs_queue" "results" {
   sqs_managed_sse_enabled   = true
 }
 
+module "only_by_tls" {
+  source = "../only_by_tls"
+
+  queues = { results = { url = aws_sqs_queue.results.url, arn = aws_sqs_queue.results.arn } }
+}
+
 module "bridge" {
   source = "../bridge_service"
 

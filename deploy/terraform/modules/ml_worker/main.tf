@@ -79,19 +79,10 @@ resource "aws_sqs_queue_policy" "ml_worker" {
   })
 }
 
-resource "aws_sqs_queue_policy" "ml_worker_dlq" {
-  queue_url = aws_sqs_queue.ml_worker_dlq.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "OnlyByTLS"
-      Effect    = "Deny"
-      Principal = { AWS = "*" }
-      Action    = "sqs:*"
-      Resource  = aws_sqs_queue.ml_worker_dlq.arn
-      Condition = { Bool = { "aws:SecureTransport" = "false" } }
-    }]
-  })
+module "only_by_tls" {
+  source = "../only_by_tls"
+
+  queues = { dlq = { url = aws_sqs_queue.ml_worker_dlq.url, arn = aws_sqs_queue.ml_worker_dlq.arn } }
 }
 
 resource "aws_ssm_parameter" "queue_url" {
