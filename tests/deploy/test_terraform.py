@@ -179,6 +179,16 @@ def test_settings_of_the_service_on_cloud_run_are_read_by_the_bridge() -> None:
     assert unknown_settings(names) == []
 
 
+@pytest.mark.parametrize("module", ["ml_worker", "documents_worker"])
+def test_servers_in_a_bridges_task_take_settings_of_the_users(module: str, tmp_path: Path) -> None:
+    place = {"INFERENCE_OTLP_ENDPOINT": "http://collector.internal:4317"}
+    made = apply(f"modules/{module}", {**MODULES[module], "inference_environment": place}, tmp_path)
+    (definition,) = task_definitions(made).values()
+    (server,) = (one for one in definition["containerDefinitions"] if one["name"] == "inference")
+    assert place.items() <= settings_of(server).items()
+    assert "INFERENCE_SERVICES" in settings_of(server)
+
+
 @pytest.mark.parametrize("example", ON_ECS)
 def test_bridges_may_protect_their_tasks_and_renew_their_leases(example: str) -> None:
     made = stack(example)

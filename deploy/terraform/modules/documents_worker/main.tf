@@ -109,9 +109,12 @@ module "bridge" {
   )
 
   inference = {
-    image       = var.inference_image
-    memory      = var.memory - 1024
-    environment = { INFERENCE_SERVICES = "documents", INFERENCE_READ_ROOTS = local.documents, INFERENCE_WRITE_ROOTS = local.results }
+    image  = var.inference_image
+    memory = var.memory - 1024
+    environment = merge(
+      { INFERENCE_SERVICES = "documents", INFERENCE_READ_ROOTS = local.documents, INFERENCE_WRITE_ROOTS = local.results },
+      var.inference_environment,
+    )
   }
 }
 

@@ -125,3 +125,9 @@ variable "thresholds" {
   type        = map(number)
   default     = {}
 }
+
+variable "inference_environment" {
+  description = "More settings of the inference server in each task: INFERENCE_…"
+  type        = map(string)
+  default     = {}
+}

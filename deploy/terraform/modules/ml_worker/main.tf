@@ -190,7 +190,7 @@ module "containers" {
   )
   inference = var.inference_address != "" ? null : {
     image       = coalesce(var.inference_image, "${var.ecr_repository_url}/lamina-inference-cpu:${var.image_tag}")
-    environment = { INFERENCE_SERVICES = "labs" }
+    environment = merge({ INFERENCE_SERVICES = "labs" }, var.inference_environment)
     memory      = 2048
   }
 }

@@ -141,3 +141,9 @@ variable "thresholds" {
   type        = map(number)
   default     = {}
 }
+
+variable "inference_environment" {
+  description = "More settings of the inference servers: INFERENCE_…"
+  type        = map(string)
+  default     = {}
+}
