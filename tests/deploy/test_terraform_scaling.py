@@ -63,10 +63,10 @@ def scaled(folder: Path, **changes: Any) -> Resource:
     return policy
 
 
-def alarm(example: str, ending: str, figures: dict[str, float]) -> bool:
-    """Whether one moment counts for the alarm."""
+def alarm(example: str, ending: str, figures: dict[str, float], earlier: dict[str, float] | None = None) -> bool:
+    """Whether one moment counts for the alarm. `earlier`: what was told for the minutes before."""
     (found,) = [one.values for one in stack(example).of("aws_cloudwatch_metric_alarm") if one.values["alarm_name"].endswith(ending)]
-    value = worked_out(found["metric_query"], figures)
+    value = worked_out(found["metric_query"], figures, earlier)
     return value >= found["threshold"] if found["comparison_operator"].startswith("GreaterThanOrEqual") else value > found["threshold"]
 
 
@@ -200,6 +200,27 @@ def test_the_first_task_is_called_for_only_while_none_is_wanted(figures: dict[st
 )
 def test_silence_counts_only_while_there_is_something_to_do(figures: dict[str, float], expected: bool) -> None:
     assert alarm("documents-worker", "documents-silent", figures) is expected
+
+
+@pytest.mark.parametrize(
+    ("example", "ending", "earlier"),
+    [
+        ("documents-worker", "documents-waiting-at-zero", {f"{WAITING}/documents": 1}),
+        ("documents-worker", "documents-backlog", {f"{WAITING}/documents": 101}),
+        ("documents-worker", "documents-silent", {"RunningTaskCount": 1}),
+        ("ocr-worker", "gpu-idle", {"bridge_queue_messages/filot:ocr:queue/waiting": 3, "lamina_device_utilisation_ratio": 0.01}),
+    ],
+)
+def test_alarms_that_want_every_minute_take_one_that_is_not_told_yet_for_the_one_before(
+    example: str, ending: str, earlier: dict[str, float]
+) -> None:
+    assert alarm(example, ending, {}, earlier)
+    assert not alarm(example, ending, {})
+
+
+def test_a_sign_of_life_is_never_repeated() -> None:
+    before = {"RunningTaskCount": 1.0, "bridge_jobs_in_flight": 1.0}
+    assert alarm("documents-worker", "documents-silent", {"RunningTaskCount": 1.0}, before)
 
 
 @pytest.mark.parametrize(

@@ -32,8 +32,9 @@ locals {
   service_dimensions   = { ClusterName = var.cluster_name, ServiceName = var.service_name }
   inference_dimensions = { ClusterName = var.cluster_name, ServiceName = var.inference_service == "" ? var.service_name : var.inference_service }
 
+  # A minute that is not told yet is as the one before: were it none, an alarm that wants every minute would never rise.
   waiting     = { for index, metric in var.waiting : "w${index}" => metric }
-  waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(${id}, 0)"])
+  waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(FILL(${id}, REPEAT), 0)"])
   errors      = { warning = local.thresholds.error_percent_warning, critical = local.thresholds.error_percent_critical }
 }
 
@@ -306,7 +307,7 @@ resource "aws_cloudwatch_metric_alarm" "silent" {
   metric_query {
     id          = "silent"
     label       = "1 while there is something to do and nobody tells of it"
-    expression  = "IF((${local.waiting_sum} + FILL(running, 0)) > 0 AND FILL(told, 0) < 1, 1, 0)"
+    expression  = "IF((${local.waiting_sum} + FILL(FILL(running, REPEAT), 0)) > 0 AND FILL(told, 0) < 1, 1, 0)"
     return_data = true
   }
 }
