@@ -105,7 +105,7 @@ def test_a_task_of_several_jobs_counts_as_working_for_each_of_its_share() -> Non
 def test_policies_reckon_as_the_simulation_does(hold: bool, tmp_path: Path) -> None:
     metrics = metrics_of(scaled(tmp_path, target_backlog=4, concurrency=3, hold_while_working=hold))
     for waiting, working, desired in itertools.product((0, 1, 5, 40), (0, 1, 3, 7, 30), (0, 1, 2, 9)):
-        seen = Seen(waiting=waiting, working=working, running=0, desired=desired)
+        seen = Seen(waiting=waiting, working=working, desired=desired)
         figures = {f"{WAITING}/jobs": waiting, f"{WORKING}/jobs": working, "DesiredTaskCount": desired}
         simulated = backlog_of_a_task(seen, target=4, concurrency=3, hold_while_working=hold)
         assert worked_out(metrics, figures) == pytest.approx(simulated), seen
