@@ -14,8 +14,9 @@ from tests.support.terraform.stacks import ML_WORKER
 # Of each module: what is right, and what is not.
 WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
     "bridge_service": (
-        {"name": "tried", "vpc_id": "vpc-1", "image": "image", "environment": {}, "waiting": [], "working": [], "cpu": 512},
+        {"vpc_id": "vpc-1", "image": "image", "environment": {}, "waiting": [], "working": [], "cpu": 512},
         {
+            "name": "slides.worker",
             "subnet_ids": [],
             "memory": 5120,
             "secrets": {"BRIDGE_DATABASE": "postgresql://platform"},
@@ -25,8 +26,9 @@ WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         },
     ),
     "gpu_inference": (
-        {"name": "tried", "vpc_id": "vpc-1", "image": "image", "client_security_group_ids": {}, "waiting": [], "working": []},
+        {"vpc_id": "vpc-1", "image": "image", "client_security_group_ids": {}, "waiting": [], "working": []},
         {
+            "name": "ecs-slides",
             "subnet_ids": [],
             "access": {"certificate": "certificate.pem", "key": "key.pem", "tokens": "tokens"},
             "instance_types": [],
@@ -59,6 +61,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
             "worker_mode": "all",
         },
     ),
+    "sqs_queue": ({}, {"name": "jobs.fifo"}),
     "eks_gpu_nodes": ({"cluster_name": "lamina", "subnet_ids": ["subnet-1"]}, {"max_size": 0, "disk_gib": 8, "capacity_type": "CHEAP"}),
 }
 

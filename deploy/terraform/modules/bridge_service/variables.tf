@@ -1,6 +1,11 @@
 variable "name" {
   description = "The service, its roles, its log group and its alarms."
   type        = string
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,62}$", var.name))
+    error_message = "name: expected at most 63 letters, digits, dashes and low lines."
+  }
 }
 
 variable "vpc_id" {

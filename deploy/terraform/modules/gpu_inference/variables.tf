@@ -1,6 +1,11 @@
 variable "name" {
   description = "The cluster, the service, its roles and its alarms."
   type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name)) && !can(regex("^(aws|ecs|fargate)", var.name))
+    error_message = "name: expected at most 31 small letters, digits and dashes, which neither aws, ecs nor fargate begins: it is part of a name of DNS and of a capacity provider."
+  }
 }
 
 variable "vpc_id" {
