@@ -230,6 +230,15 @@ def test_people_may_replay_dead_letters_and_tasks_may_not(module: str, dead: set
             assert not set(letters["Resource"]) & set(one["Resource"])
 
 
+def test_the_bridge_may_use_a_customers_key_of_the_topics(tmp_path: Path) -> None:
+    key = "arn:aws:kms:eu-west-1:123456789012:key/topics"
+    made = apply("modules/wsi_worker", {**MODULES["wsi_worker"], "topic_kms_key": key}, tmp_path)
+    (found,) = (one for one in statements(made, ".work[0]") if one["Sid"] == "TopicKey")
+    assert (found["Resource"], found["Action"]) == ([key], ["kms:Decrypt", "kms:GenerateDataKey"])
+    assert {one.values["kms_master_key_id"] for one in made.of("aws_sns_topic")} == {key}
+    assert "TopicKey" not in {one.get("Sid") for one in statements(stack("slide-worker"), "")}
+
+
 def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> None:
     made = stack("lab-worker")
     assert {one.values["role"] for one in made.of("aws_iam_role_policy")} == {"task", "execution"}

@@ -48,6 +48,16 @@ WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
         },
         {"documents_prefix": "scans", "results_prefix": "", "memory": 2048},
     ),
+    "wsi_worker": (
+        {
+            "vpc_id": "vpc-1",
+            "subnet_ids": ["subnet-1"],
+            "bucket": "uploads",
+            "image": "image",
+            "database_secret": "arn:aws:secretsmanager:eu-west-1:1:secret:d",
+        },
+        {"topic_kms_key": "alias/topics", "inference_address": ""},
+    ),
     "ml_worker": (
         ML_WORKER,
         {
