@@ -165,7 +165,7 @@ def test_alerts_read_metrics_that_something_tells_and_name_their_section() -> No
     read = {each.sample.removesuffix("_bucket") for one in queries(made).values() for each in asked(one["query"])}
     assert read == told
     sections = {one.values["documentation"][0]["content"].rpartition("#")[2] for one in made.of("google_monitoring_alert_policy")}
-    # A GPU is not to be had there.
+    # A GPU is not to be had there, nor a worker that has cases for people.
     assert sections == {name.lower() for name in ALERTS} - {"laminagpuidle", "laminaescalations"}
 
 
