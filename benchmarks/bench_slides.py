@@ -30,7 +30,6 @@ from statistics import median
 from typing import TypeVar
 
 import grpc
-import numpy as np
 import simplejpeg
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 from large_slides import write_large_slide
@@ -57,6 +56,7 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.survey import Slide, outline, read_batch, scan_cells, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Progress, SlideLimits
+from tests.support.needed_bytes import needed_bytes
 from tests.support.range_server import RangeServer, range_server
 from tests.support.server_process import running_server
 
@@ -227,7 +227,7 @@ async def whole_slides(bench: Bench) -> None:
         whole = await analysed(bench, he_baseline.NAME, 256)
         sent = bench.server.sent().body_bytes - sent
         after = await apart(bench, slide, analysis, 200)
-        needed = needed_bytes(slide, plan)
+        needed = needed_bytes(bench.folder / BUCKET / "large.svs", slide, plan)
     reading, computing = (sum(pair) / 2 for pair in zip(before, after, strict=True))
     slower = min(reading, computing)
     bench.rows.add("he_baseline: reading alone; model alone", f"{reading:,.0f}; {computing:,.0f} tiles/s")
@@ -245,24 +245,6 @@ async def whole_slides(bench: Bench) -> None:
     bench.rows.add("he_baseline: seconds by stage", told)
     share = sent / needed
     bench.rows.add("bytes read over those of the tiles used", f"{share:.3f}", bar=f"{MOST_READ}", met=share <= MOST_READ)
-
-
-def needed_bytes(slide: Slide, plan: AnalysisPlan) -> int:
-    """Of the stored tiles below the tiles of an analysis and their halo, and of the level that shows where tissue is."""
-    reader = slide.regions.reader
-    assert isinstance(reader, TiffReader)
-    level, edge = slide.facts.levels[slide.grid.level], plan.tile_size + plan.halo
-    step_x, step_y = slide.grid.step_x * 1.0, slide.grid.step_y * 1.0
-    below = np.zeros((level.rows, level.columns), bool)
-    for tile in slide.tiles:
-        left, top = max(int((tile.x - plan.halo) * step_x), 0), max(int((tile.y - plan.halo) * step_y), 0)
-        right, bottom = int(-(-(tile.x + edge) * step_x // 1)), int(-(-(tile.y + edge) * step_y // 1))
-        below[top // level.tile_height : -(-bottom // level.tile_height), left // level.tile_width : -(-right // level.tile_width)] = True
-    scanned = max(
-        (index for index, each in enumerate(slide.facts.levels) if each.downsample <= slide.grid.scale_x * plan.cell * 1.001),
-        key=lambda index: slide.facts.levels[index].downsample,
-    )
-    return int(reader.stored(slide.grid.level).byte_counts.reshape(below.shape)[below].sum() + reader.stored(scanned).byte_counts.sum())
 
 
 async def classified(bench: Bench) -> None:

@@ -153,7 +153,9 @@ class SlideAnalyzer:
 
     async def _contents(self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran) -> artifacts.Contents:
         slide, plan = run.slide, run.analysis.plan
-        picture = slide.thumbnail or await thumbnails.read(slide.regions, slide.grid)
+        picture = slide.thumbnail
+        if picture is None and artifacts.OVERLAY in names:
+            picture = await thumbnails.read(slide.regions, slide.grid)
         # Nothing more is read, and what is to be written takes the room.
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
