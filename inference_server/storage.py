@@ -1,27 +1,33 @@
-"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP. Alone in importing obstore."""
+"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP. Alone in importing obstore.
+
+An object is read as `Storage.open` found it, or not at all: each answer of a store says of which state it is, and is compared.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import re
+import sys
+from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, PreconditionError
 from obstore.store import LocalStore, from_url
 
-from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Iterator, Sequence
 
     from obstore import Bytes as Buffer
-    from obstore import ObjectMeta
+    from obstore import GetOptions, GetResult, ObjectMeta
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
@@ -30,6 +36,10 @@ _LONGEST_NAME = 255
 _COPY_BYTES = 8 * 1024 * 1024
 # Bytes between two ranges that are read with them in one request: what writers leave for alignment.
 _MOST_GAP_BYTES = 512
+# Requests for the ranges of one read.
+_REQUESTS_AT_A_TIME = 16
+# How an entity tag begins that does not promise the same bytes; a condition on it is never met (RFC 9110, 8.8.3 and 13.1.1).
+_WEAK = "W/"
 # What the operating system says of a place that another try will not find any better.
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
@@ -46,9 +56,18 @@ class StoredObject:
     key: str
     # Where it lies when it is a file of this machine, else None.
     local_path: Path | None
-    size_bytes: int
-    # Changes whenever the content may have: entity tag and version, or the time of the last change.
-    revision: str
+    # What the store told of it when it was found.
+    meta: ObjectMeta
+
+    @property
+    def size_bytes(self) -> int:
+        """Its size."""
+        return self.meta["size"]
+
+    @property
+    def revision(self) -> str:
+        """Changes whenever the content may have: entity tag and version, or the time of the last change."""
+        return f"{self.meta['e_tag'] or self.meta['last_modified']} {self.meta['version'] or ''}".strip()
 
     @property
     def suffix(self) -> str:
@@ -86,46 +105,63 @@ class Storage:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
             raise Unavailable(f"storage did not answer for {uri} ({_reason(error)}); try again.") from error
-        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"], revision=_revision(meta))
+        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, meta=meta)
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
         """Read a whole object of at most `most_bytes`, the limit so named. Raises as `open` does, and `InvalidInput` when it is larger."""
         found = await self.open(uri, written=written)
         if found.size_bytes > most_bytes:
             raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.", limit=limit)
-        try:
-            return bytes(await (await obstore.get_async(found.store, found.key)).bytes_async())
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {uri} was read ({_reason(error)}); try again.") from error
+        with _translated(found, "read"):
+            return bytes(await (await _get(found)).bytes_async())
 
     async def read_range(self, found: StoredObject, start: int, length: int) -> bytes:
-        """Read `length` bytes from `start` of an object that `open` found. Raises `Unavailable`."""
-        try:
-            return bytes(await obstore.get_range_async(found.store, found.key, start=start, length=length))
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+        """Read `length` bytes from `start` of an object that `open` found. Raises `ContentChanged`, `Unavailable`."""
+        return bytes((await self.read_ranges(found, [start], [start + length]))[0])
 
-    async def read_ranges(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """Read several ranges of an object that `open` found, neighbours in one request, nothing between others. Raises `Unavailable`."""
-        try:
-            return await obstore.get_ranges_async(found.store, found.key, starts=starts, ends=ends, coalesce=_MOST_GAP_BYTES)
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+    async def read_ranges(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer | memoryview]:
+        """Read several ranges of an object that `open` found, neighbours in one request, nothing between others.
 
-    async def list_below(self, found: StoredObject, prefix: str, *, most: int) -> list[StoredObject]:
-        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`."""
+        Raises `ContentChanged`, `Unavailable`.
+        """
+        if found.local_path is None:
+            return await _read_joined(found, starts, ends)
+        try:
+            read = await obstore.get_ranges_async(found.store, found.key, starts=starts, ends=ends, coalesce=_MOST_GAP_BYTES)
+        except (BaseError, OSError) as error:
+            # A file that was cut short cannot be read, and that is not the disk's fault.
+            await self.check_unchanged(found)
+            raise _failed(found, "read", error) from error
+        # A look at the file costs less than opening it for each range.
+        await self.check_unchanged(found)
+        return read
+
+    async def check_unchanged(self, found: StoredObject) -> None:
+        """Raise `ContentChanged` unless an object is still as `open` found it; `Unavailable`."""
+        try:
+            meta = await obstore.head_async(found.store, found.key)
+        except (NotFoundError, FileNotFoundError) as error:
+            raise _changed(found) from error
+        except (BaseError, OSError) as error:
+            raise _failed(found, "looked at again", error) from error
+        _check_same(found, meta)
+
+    async def list_below(self, found: StoredObject, prefix: str, *, most: int, deep: bool = True) -> list[StoredObject]:
+        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`.
+
+        `deep`: those in folders below too, else all at once.
+        """
         beside = found.uri.removesuffix(found.key)
         listed: list[StoredObject] = []
         try:
-            async for metas in obstore.list(found.store, prefix):
+            async for metas in _listed(found.store, prefix, deep=deep):
                 listed += [
                     StoredObject(
-                        uri=f"{beside}{meta['path']}",
+                        uri=f"{beside}{meta['path']}" if found.local_path is None else f"/{meta['path']}",
                         store=found.store,
                         key=meta["path"],
-                        local_path=None,
-                        size_bytes=meta["size"],
-                        revision=_revision(meta),
+                        local_path=found.local_path and Path("/", meta["path"]),
+                        meta=meta,
                     )
                     for meta in metas
                 ]
@@ -143,14 +179,12 @@ class Storage:
         return listed
 
     async def download(self, found: StoredObject, path: Path) -> None:
-        """Copy an object that `open` found to a local file, piece by piece. Raises `Unavailable`."""
-        try:
-            stream = (await obstore.get_async(found.store, found.key)).stream(min_chunk_size=_COPY_BYTES)
+        """Copy an object that `open` found to a local file, piece by piece. Raises `ContentChanged`, `Unavailable`."""
+        with _translated(found, "copied"):
+            stream = (await _get(found)).stream(min_chunk_size=_COPY_BYTES)
             with path.open("wb") as file:
                 async for piece in stream:
                     await asyncio.to_thread(file.write, piece)
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was copied ({_reason(error)}); try again.") from error
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work. Of a remote store only the root is checked."""
@@ -191,8 +225,85 @@ class Storage:
         return _remote(uri, place, allow_http=self._allow_http)
 
 
-def _revision(meta: ObjectMeta) -> str:
-    return f"{meta['e_tag'] or meta['last_modified']} {meta['version'] or ''}".strip()
+async def _listed(store: ObjectStore, prefix: str, *, deep: bool) -> AsyncIterator[Sequence[ObjectMeta]]:
+    if not deep:
+        yield (await obstore.list_with_delimiter_async(store, prefix))["objects"]
+        return
+    async for metas in obstore.list(store, prefix):
+        yield metas
+
+
+async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetResult:
+    """The answer for an object, or a part of it, from a start to an end. Raises `ContentChanged` for another state of it."""
+    options: GetOptions = {} if span is None else {"range": span}
+    tag = found.meta["e_tag"]
+    if tag and not tag.startswith(_WEAK):
+        options["if_match"] = tag
+    answer = await obstore.get_async(found.store, found.key, options=options)
+    _check_same(found, answer.meta)
+    return answer
+
+
+async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
+    """Ranges of a remote object, each request on condition that it is still the same."""
+    spans = _spans(starts, ends)
+    turns = asyncio.Semaphore(_REQUESTS_AT_A_TIME)
+
+    async def one(span: tuple[int, int]) -> memoryview:
+        async with turns:
+            return memoryview(await (await _get(found, span)).bytes_async())
+
+    with _translated(found, "read"):
+        reading = [asyncio.ensure_future(one(span)) for span in spans]
+        try:
+            read = await asyncio.gather(*reading)
+        finally:
+            for each in reading:
+                each.cancel()
+    places = [bisect_right(spans, (start, sys.maxsize)) - 1 for start in starts]
+    return [read[place][start - spans[place][0] : end - spans[place][0]] for place, start, end in zip(places, starts, ends, strict=True)]
+
+
+def _spans(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
+    """Ranges in order, neighbours as one."""
+    spans: list[tuple[int, int]] = []
+    for start, end in sorted(zip(starts, ends, strict=True)):
+        if spans and start - spans[-1][1] <= _MOST_GAP_BYTES:
+            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
+        else:
+            spans.append((start, end))
+    return spans
+
+
+def _check_same(found: StoredObject, meta: ObjectMeta) -> None:
+    """Raise `ContentChanged` when a store tells of another state than the one that was found."""
+    tags = found.meta["e_tag"], meta["e_tag"]
+    # Only where there are no tags: lists and answers tell the time more and less exactly, and some stores give versions in one of them.
+    times = found.meta["last_modified"], meta["last_modified"]
+    told = tags if all(tags) else times
+    if found.size_bytes != meta["size"] or told[0] != told[1]:
+        raise _changed(found)
+
+
+def _changed(found: StoredObject) -> ContentChanged:
+    return ContentChanged(
+        f"{found.uri} was replaced or removed while it was read: it is no longer the file that was opened. "
+        "Ask again once it lies there whole; give a new slide or document a name of its own."
+    )
+
+
+@contextlib.contextmanager
+def _translated(found: StoredObject, verb: str) -> Iterator[None]:
+    try:
+        yield
+    except PreconditionError as error:
+        raise _changed(found) from error
+    except (BaseError, OSError) as error:
+        raise _failed(found, verb, error) from error
+
+
+def _failed(found: StoredObject, verb: str, error: Exception) -> Unavailable:
+    return Unavailable(f"storage failed while {found.uri} was {verb} ({_reason(error)}); try again.")
 
 
 def _reason(error: Exception) -> str:

@@ -13,7 +13,6 @@ from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.values import Level
 
-
 # Longest side of the picture below the overlay.
 _PICTURE = 2048
 
@@ -31,7 +30,7 @@ def needed_bytes(path: Path, slide: Slide, plan: AnalysisPlan, *, overlay: bool 
     if overlay and factor < plan.cell:
         needed[_coarsest(levels, grid.scale_x * factor)][:] = True
     with tifffile.TiffFile(path) as tiff:
-        pages = {(page.imagewidth, page.imagelength): page for page in tiff.pages}
+        pages = {(page.shape[1], page.shape[0]): page for page in tiff.pages}
         counts = [np.array(pages[level.width, level.height].databytecounts, np.int64) for level in levels]
     return sum(int(count[chosen.reshape(-1)].sum()) for count, chosen in zip(counts, needed, strict=True))
 

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage
+from inference_server.storage import Storage, StoredObject
 from inference_server.tasks.slides.findings import Points, Shape
 from inference_server.tasks.slides.values import SlideFacts
 
@@ -59,9 +59,8 @@ def fits(facts: SlideFacts) -> bool:
     return facts.vendor == _VENDOR
 
 
-async def header(storage: Storage, slide_uri: str) -> bytes:
-    """What stands before the pixels of a slide's file. Raises as `Storage.open` does."""
-    found = await storage.open(slide_uri)
+async def header(storage: Storage, found: StoredObject) -> bytes:
+    """What stands before the pixels of a slide's file. Raises as `Storage.read_range` does."""
     return await storage.read_range(found, 0, min(found.size_bytes, _HEADER_BYTES))
 
 

@@ -62,7 +62,7 @@ class Ranges:
 
     async def get_ranges_async(
         self, path: str, *, starts: Sequence[int], ends: Sequence[int] | None = None, lengths: Sequence[int] | None = None
-    ) -> Sequence[Buffer]:
+    ) -> Sequence[Buffer | memoryview]:
         """Bytes of tiles."""
         if ends is None:
             ends = [start + length for start, length in zip(starts, lengths or (), strict=True)]
