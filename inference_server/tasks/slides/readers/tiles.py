@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import async_tiff
 import numpy as np
@@ -19,9 +19,6 @@ from inference_server.storage import Storage, StoredObject
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import SHIFT
 from inference_server.tasks.slides.values import Level, Pixels
-
-if TYPE_CHECKING:
-    from obstore import Bytes as Buffer
 
 # Aperio's own numbers for JPEG 2000 of Y, Cb, Cr and of R, G, B, beside the registered one.
 _JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
@@ -53,7 +50,7 @@ class Ranges:
         self._storage = storage
         self._found = found
         self._headers = headers
-        # What the last read failed with; async-tiff does not pass it on.
+        # What a read failed with; async-tiff does not pass it on. Reads that go on at the same time must not take it away.
         self.failure: InferenceError | None = None
 
     async def get_range_async(self, path: str, *, start: int, end: int | None = None, length: int | None = None) -> bytes:
@@ -62,11 +59,10 @@ class Ranges:
 
     async def get_ranges_async(
         self, path: str, *, starts: Sequence[int], ends: Sequence[int] | None = None, lengths: Sequence[int] | None = None
-    ) -> Sequence[Buffer | memoryview]:
+    ) -> Sequence[memoryview]:
         """Bytes of tiles."""
         if ends is None:
             ends = [start + length for start, length in zip(starts, lengths or (), strict=True)]
-        self.failure = None
         try:
             return await self._storage.read_ranges(self._found, [start - SHIFT for start in starts], [end - SHIFT for end in ends])
         except InferenceError as error:
