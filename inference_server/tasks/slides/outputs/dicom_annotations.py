@@ -136,8 +136,7 @@ def _groups(shapes: Iterable[Shape | Points], scale: tuple[float, float]) -> dic
             group.starts.extend(range(first, first + 2 * len(shape.places), 2))
             group.coordinates.extend((shape.places * scale).reshape(-1).tolist())
             continue
-        single = len(shape.corners) == 1
-        group = groups.setdefault((shape.classification, single), _Group(colour=shape.colour))
+        group = groups.setdefault((shape.classification, False), _Group(colour=shape.colour))
         group.starts.append(len(group.coordinates) + 1)
         for x, y in shape.corners:
             group.coordinates.extend((x * scale[0], y * scale[1]))
