@@ -24,7 +24,8 @@ from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, NDPI
 from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
-_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, PhotometricInterpretation.BlackIsZero})
+_GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
+_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
 # Levels of one pyramid may differ in proportion by rounding only.
 _PROPORTION_TOLERANCE = 0.02

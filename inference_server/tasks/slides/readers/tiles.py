@@ -33,10 +33,12 @@ DECODED = _JPEG2000 | {
 }
 # What a panic in Rust is raised as: in a call, and in what is awaited.
 PANICS = frozenset({"PanicException", "RustPanic"})
-# SOI, then an Adobe APP14 marker that says "no colour transform": the three components are R, G, B.
+# SOI, then an Adobe APP14 marker with its colour transform: none for R, G, B, and 1 for Y, Cb, Cr.
 _SOI = b"\xff\xd8"
-_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
-_JFIF = b"\xff\xe0"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+_MEANINGS = {PhotometricInterpretation.RGB: _ADOBE + b"\x00", PhotometricInterpretation.YCbCr: _ADOBE + b"\x01"}
+# Markers that applications put before a picture, and comments: of what they say only the meaning of components changes pixels.
+_APPLICATIONS, _COMMENT = range(0xE0, 0xF0), 0xFE
 # A codestream of JPEG 2000, and a file that holds one.
 _BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
@@ -77,7 +79,7 @@ class StoredLevel:
     # async-tiff's.
     directory: Any
     compression: int
-    photometric: int
+    photometric: PhotometricInterpretation
     # JPEG tables that the level's tiles share, without SOI and EOI.
     tables: bytes
     # By row and column; 0 for a tile that was never scanned.
@@ -105,6 +107,8 @@ class StoredLevel:
         """The pixels of a tile that async-tiff fetched; None where its bytes are damaged. Blocks."""
         try:
             pixels = self._decode(tile, (shape.tile_height, shape.tile_width))
+            if self.photometric == PhotometricInterpretation.WhiteIsZero:
+                pixels = WHITE - pixels
         except (TypeError, AttributeError, MemoryError):  # ours, not the file's
             raise
         except Exception:  # damaged bytes; async-tiff's errors have no public class
@@ -124,16 +128,13 @@ class StoredLevel:
         return self._other(tile)
 
     def as_jpeg(self, tile: Any) -> bytes:
-        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components."""
+        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components as the TIFF says it."""
         data = memoryview(tile.compressed_bytes)
         start = len(_SOI)
-        marker = b""
-        if self.photometric == PhotometricInterpretation.RGB:
-            marker = _ADOBE_RGB
-            # A JFIF marker would say YCbCr, louder than Adobe's.
-            if data[start : start + 2] == _JFIF:
-                start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        return b"".join((_SOI, marker, self.tables, data[start:]))
+        # JFIF would say Y, Cb, Cr louder than Adobe, and a later Adobe marker something else than ours.
+        while data[start : start + 1] == b"\xff" and (data[start + 1] in _APPLICATIONS or data[start + 1] == _COMMENT):
+            start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        return b"".join((_SOI, _MEANINGS.get(self.photometric, b""), self.tables, data[start:]))
 
     def _jpeg2000(self, data: bytes, size: tuple[int, int]) -> Pixels:
         if not data.startswith((_CODESTREAM, _JP2)):
