@@ -38,7 +38,7 @@ _SOI = b"\xff\xd8"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 _MEANINGS = {PhotometricInterpretation.RGB: _ADOBE + b"\x00", PhotometricInterpretation.YCbCr: _ADOBE + b"\x01"}
 # Markers that applications put before a picture, and comments: of what they say only the meaning of components changes pixels.
-_APPLICATIONS, _COMMENT = range(0xE0, 0xF0), 0xFE
+_MARKER, _APPLICATIONS, _COMMENT = 0xFF, range(0xE0, 0xF0), 0xFE
 # A codestream of JPEG 2000, and a file that holds one.
 _BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
@@ -132,7 +132,7 @@ class StoredLevel:
         data = memoryview(tile.compressed_bytes)
         start = len(_SOI)
         # JFIF would say Y, Cb, Cr louder than Adobe, and a later Adobe marker something else than ours.
-        while data[start : start + 1] == b"\xff" and (data[start + 1] in _APPLICATIONS or data[start + 1] == _COMMENT):
+        while data[start] == _MARKER and (data[start + 1] in _APPLICATIONS or data[start + 1] == _COMMENT):
             start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
         return b"".join((_SOI, _MEANINGS.get(self.photometric, b""), self.tables, data[start:]))
 
