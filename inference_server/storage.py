@@ -124,7 +124,10 @@ class Storage:
         Raises `ContentChanged`, `Unavailable`.
         """
         if found.local_path is None:
-            return await _read_joined(found, starts, ends)
+            answers, read = await _read_joined(found, starts, ends)
+            if not all(_says_its_state(found, each.meta) for each in answers):
+                await self.check_unchanged(found)
+            return read
         try:
             read = await asyncio.to_thread(_read_local, found.local_path, starts, ends)
         except OSError as error:
@@ -252,14 +255,15 @@ def _read_local(path: Path, starts: Sequence[int], ends: Sequence[int]) -> list[
     return _parts(spans, read, starts, ends)
 
 
-async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
-    """Ranges of a remote object, each request on condition that it is still the same."""
+async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> tuple[list[GetResult], list[memoryview]]:
+    """Ranges of a remote object, each request on condition that it is still the same; and the answers to the requests."""
     spans = _spans(starts, ends)
     turns = asyncio.Semaphore(_REQUESTS_AT_A_TIME)
 
-    async def one(span: tuple[int, int]) -> Bytes:
+    async def one(span: tuple[int, int]) -> tuple[GetResult, Bytes]:
         async with turns:
-            return await (await _get(found, span)).bytes_async()
+            answer = await _get(found, span)
+            return answer, await answer.bytes_async()
 
     with _translated(found, "read"):
         reading = [asyncio.ensure_future(one(span)) for span in spans]
@@ -268,7 +272,7 @@ async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequenc
         finally:
             for each in reading:
                 each.cancel()
-    return _parts(spans, read, starts, ends)
+    return [answer for answer, _ in read], _parts(spans, [content for _, content in read], starts, ends)
 
 
 def _spans(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
@@ -291,12 +295,21 @@ def _parts(spans: Sequence[tuple[int, int]], read: Sequence[bytes | Bytes], star
 
 def _check_same(found: StoredObject, meta: ObjectMeta) -> None:
     """Raise `ContentChanged` when a store tells of another state than the one that was found."""
-    tags = found.meta["e_tag"], meta["e_tag"]
-    # Only where there are no tags: lists and answers tell the time more and less exactly, and some stores give versions in one of them.
-    times = found.meta["last_modified"], meta["last_modified"]
-    told = tags if all(tags) else times
-    if found.size_bytes != meta["size"] or told[0] != told[1]:
+    # Versions are not compared: stores give them in answers and not in lists.
+    differs = found.size_bytes != meta["size"]
+    if found.meta["e_tag"] and meta["e_tag"]:
+        differs |= found.meta["e_tag"] != meta["e_tag"]
+    elif _says_its_state(found, meta):
+        differs |= found.meta["last_modified"] != meta["last_modified"]
+    if differs:
         raise _changed(found)
+
+
+def _says_its_state(found: StoredObject, meta: ObjectMeta) -> bool:
+    """Whether what a store tells can be compared with what was found. Some web servers leave out of parts what they say of the whole."""
+    # obstore's word for no time is that at which Unix began.
+    times = found.meta["last_modified"].timestamp(), meta["last_modified"].timestamp()
+    return bool(found.meta["e_tag"] and meta["e_tag"]) or min(times) > 0
 
 
 def _changed(found: StoredObject) -> ContentChanged:

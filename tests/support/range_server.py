@@ -25,8 +25,9 @@ from xml.sax.saxutils import escape
 
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
 _CONDITION = re.compile(rb"\r\nif-match: ([^\r]+)\r\n", re.IGNORECASE)
-# What it tells of a file's state beside its size and time: the entity tag, one that promises nothing of bytes, or none.
-TAGS = {"strong": 'ETag: "{0}"\r\n', "weak": 'ETag: W/"{0}"\r\n', "none": ""}
+# What it tells of a file's state beside its size and time: the entity tag, one that promises nothing of bytes, none, or nothing at all
+# but where it is asked for the state alone.
+TAGS = {"strong": 'ETag: "{0}"\r\n', "weak": 'ETag: W/"{0}"\r\n', "none": "", "head": 'ETag: "{0}"\r\n'}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,6 +138,8 @@ class _Connection(asyncio.Protocol):
         size, wanted, condition = status.st_size, _RANGE.search(head), _CONDITION.search(head)
         tag = TAGS[self._tags].format(_tag(status))
         shared = f"{tag}Last-Modified: {formatdate(status.st_mtime, usegmt=True)}\r\nAccept-Ranges: bytes\r\n"
+        if self._tags == "head":
+            shared, condition = shared if method == "HEAD" else "", None
         # A weak tag meets no condition.
         if condition and (self._tags == "weak" or condition[1].decode("ascii") not in tag):
             self._write("412 Precondition Failed", b"")

@@ -103,7 +103,9 @@ def candidates(events: list[Any]) -> str:
     return result.report_json.partition('"nuclear_candidates"')[2].partition(",")[0]
 
 
-@pytest.mark.parametrize(("where", "tags"), [("disk", "strong"), ("s3", "strong"), ("http", "strong"), ("http", "weak"), ("http", "none")])
+@pytest.mark.parametrize(
+    ("where", "tags"), [("disk", "strong"), ("s3", "strong"), ("http", "strong"), ("http", "weak"), ("http", "none"), ("http", "head")]
+)
 async def test_a_slide_that_is_replaced_while_it_is_read_has_no_result_and_the_next_try_reads_the_new_one(
     tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, where: str, tags: str
 ) -> None:
