@@ -182,10 +182,13 @@ class Storage:
     async def download(self, found: StoredObject, path: Path) -> None:
         """Copy an object that `open` found to a local file, piece by piece. Raises `ContentChanged`, `Unavailable`."""
         with _translated(found, "copied"):
-            stream = (await _get(found)).stream(min_chunk_size=_COPY_BYTES)
+            answer = await _get(found)
+            stream = answer.stream(min_chunk_size=_COPY_BYTES)
             with path.open("wb") as file:
                 async for piece in stream:
                     await asyncio.to_thread(file.write, piece)
+        if not _says_its_state(found, answer.meta):
+            await self.check_unchanged(found)
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work. Of a remote store only the root is checked."""

@@ -35,8 +35,16 @@ async def files_of(storage: Storage, found: StoredObject, *, dicom: bool) -> tup
     parent = found.key.rpartition("/")[0]
     beside = await storage.list_below(found, f"{parent}/" if parent else "", most=most, deep=not local)
     others = [each for each in beside if each.key != found.key and each.key.rpartition("/")[0] == parent]
+    if not local:
+        return (found, *others)
     # A folder of this machine may hold other slides, which come and go.
-    return (found, *(await _of_series(storage, found, others) if dicom and local else others))
+    return (found, *await (_of_series if dicom else _named)(storage, found, others))
+
+
+async def _named(storage: Storage, found: StoredObject, others: list[StoredObject]) -> list[StoredObject]:
+    """Those that a file of text names."""
+    text = await storage.read_range(found, 0, min(_HEADER_BYTES, found.size_bytes))
+    return [each for each in others if Path(each.key).name.encode() in text]
 
 
 async def _of_series(storage: Storage, found: StoredObject, others: list[StoredObject]) -> list[StoredObject]:

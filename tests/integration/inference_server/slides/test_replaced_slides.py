@@ -189,6 +189,17 @@ async def test_only_the_files_of_its_own_series_make_a_slide_of_dicom_another(pl
         await place.run(str(path))
 
 
+async def test_the_files_of_a_slide_are_those_that_it_names(place: Place) -> None:
+    (place.folder / "slide.vms").write_text("[Virtual Microscope Specimen]\nImageFile=part.jpg\nMapFile=map.jpg\n")
+    for name in ("part.jpg", "map.jpg", "another.jpg"):
+        (place.folder / name).write_bytes(b"a picture")
+    found = await place.storage.open(str(place.folder / "slide.vms"))
+    files = await files_of(place.storage, found, dicom=False)
+    assert ["slide.vms", "map.jpg", "part.jpg"] == [
+        Path(each.uri).name for each in (files[0], *sorted(files[1:], key=lambda each: each.uri))
+    ]
+
+
 async def test_what_was_saved_of_a_slide_is_not_gone_on_with_when_any_of_its_files_is_another(place: Place) -> None:
     path = write_mrxs(place.folder / "slide a%41.mrxs", OLD)
     out = str(place.folder.parent / "out" / "saved")
