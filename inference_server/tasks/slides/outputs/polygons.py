@@ -60,7 +60,7 @@ def placed(ring: NDArray[np.int32], *, origin: tuple[float, float], scale: tuple
 
     `most`: the slide's width and height, at which cells that reach past its edge are cut.
     """
-    return tuple((min((x + origin[0]) * scale[0], most[0]), min((y + origin[1]) * scale[1], most[1])) for x, y in ring.tolist())
+    return tuple((x, y) for x, y in np.minimum((ring + origin) * scale, most).tolist())
 
 
 def _rings(region: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[NDArray[np.int32]]]:

@@ -150,6 +150,22 @@ async def test_other_ways_to_store_pixels_are_read_too(tmp_path: Path, picture: 
     np.testing.assert_array_equal(expected, await read(tmp_path / "slide.tif", 0, 0, WIDTH, HEIGHT))
 
 
+async def test_tiles_beyond_four_gibibytes_are_read(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture], bigtiff=True, tile=512)
+    expected = await read(path, 0, 0, WIDTH, HEIGHT)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages.first
+        places = [(5 << 30) + start for start in page.dataoffsets]
+        for start, place, count in zip(page.dataoffsets, places, page.databytecounts, strict=True):
+            tiff.filehandle.seek(start)
+            tile = tiff.filehandle.read(count)
+            # What lies between takes no room on the disk.
+            tiff.filehandle.seek(place)
+            tiff.filehandle.write(tile)
+        page.tags["TileOffsets"].overwrite(places)
+    np.testing.assert_array_equal(expected, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
 async def test_a_compression_that_no_reader_knows_is_no_damage(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     tifffile.imwrite(tmp_path / "slide.tif", picture, tile=(256, 256), photometric="rgb", compression="lzma")
     with pytest.raises(InvalidSlide, match=r"stored in a way that cannot be read \(Unsupported TIFF compression.* Convert it to a tiled"):
