@@ -39,6 +39,9 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 _MEANINGS = {PhotometricInterpretation.RGB: _ADOBE + b"\x00", PhotometricInterpretation.YCbCr: _ADOBE + b"\x01"}
 # Markers that applications put before a picture, and comments: of what they say only the meaning of components changes pixels.
 _MARKER, _APPLICATIONS, _COMMENT = 0xFF, range(0xE0, 0xF0), 0xFE
+# The fourth sample is an opacity by which the others were not multiplied (TIFF 6.0, ExtraSamples). What is not told is taken for one by
+# which they were, as libtiff and OpenSlide do.
+_STRAIGHT = 2
 # A codestream of JPEG 2000, and a file that holds one.
 _BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
@@ -154,9 +157,17 @@ class StoredLevel:
         if pixels.shape[-1] == 1:
             return np.repeat(pixels, 3, axis=-1)
         if pixels.shape[-1] == 4:
-            opacity = pixels[..., 3:].astype(np.uint16)
-            return ((pixels[..., :3] * opacity + WHITE * (255 - opacity) + 127) // 255).astype(np.uint8)
+            return _over_white(pixels, straight=_STRAIGHT in map(int, self.directory.extra_samples or ()))
         return np.ascontiguousarray(pixels)
+
+
+def _over_white(pixels: Pixels, *, straight: bool) -> Pixels:
+    """R, G, B on white of what has an opacity too. `straight`: colours do not have it in them yet."""
+    opacity = pixels[..., 3:].astype(np.uint16)
+    glass = WHITE - opacity
+    mixed = (pixels[..., :3] * opacity + WHITE * glass + 127) // 255 if straight else np.minimum(pixels[..., :3] + glass, WHITE)
+    white: Pixels = mixed.astype(np.uint8)
+    return white
 
 
 def is_subsampled(data: bytes) -> bool:

@@ -134,6 +134,18 @@ async def test_packed_tiles_are_what_was_written(
     np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
 
 
+@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
+async def test_opacity_is_taken_as_it_was_stored(tmp_path: Path, picture: NDArray[np.uint8], extra: str) -> None:
+    path, opacity = tmp_path / "slide.tif", np.broadcast_to(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, WIDTH))
+    colours = picture if extra == "unassalpha" else (picture * (opacity[..., None] / 255)).astype(np.uint8)
+    data = np.dstack([colours, opacity])
+    tifffile.imwrite(path, data, tile=(256, 256), photometric="rgb", extrasamples=[extra], compression="zlib")
+    peer = openslide.OpenSlide(path).read_region((0, 0), 0, (WIDTH, HEIGHT))
+    white = Image.alpha_composite(Image.new("RGBA", peer.size, (255, 255, 255, 255)), peer).convert("RGB")
+    # OpenSlide rounds twice.
+    assert np.abs(np.asarray(white).astype(int) - await read(path, 0, 0, WIDTH, HEIGHT)).max() <= 1
+
+
 @pytest.mark.parametrize("kind", ["grey", "white_is_zero", "opacity", "big_endian", "big_endian_bigtiff"])
 async def test_other_ways_to_store_pixels_are_read_too(tmp_path: Path, picture: NDArray[np.uint8], kind: str) -> None:
     grey, expected = np.ascontiguousarray(picture[..., 1]), picture
