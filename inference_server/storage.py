@@ -240,9 +240,9 @@ async def _listed(store: ObjectStore, prefix: str, *, deep: bool) -> AsyncIterat
 async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetResult:
     """The answer for an object, or a part of it, from a start to an end. Raises `ContentChanged` for another state of it."""
     options: GetOptions = {} if span is None else {"range": span}
-    tag = found.meta["e_tag"]
+    tag = found.meta["e_tag"] or ""
     if tag and not tag.startswith(_WEAK):
-        options["if_match"] = tag
+        options["if_match"] = f'"{_bare(tag)}"'
     answer = await obstore.get_async(found.store, found.key, options=options)
     _check_same(found, answer.meta)
     return answer
@@ -301,11 +301,16 @@ def _check_same(found: StoredObject, meta: ObjectMeta) -> None:
     # Versions are not compared: stores give them in answers and not in lists.
     differs = found.size_bytes != meta["size"]
     if found.meta["e_tag"] and meta["e_tag"]:
-        differs |= found.meta["e_tag"] != meta["e_tag"]
+        differs |= _bare(found.meta["e_tag"]) != _bare(meta["e_tag"])
     elif _says_its_state(found, meta):
         differs |= found.meta["last_modified"] != meta["last_modified"]
     if differs:
         raise _changed(found)
+
+
+def _bare(tag: str) -> str:
+    """An entity tag without what servers give in one answer and not in another: Azure's lists lack the quotes, parts may promise less."""
+    return tag.removeprefix(_WEAK).strip('"')
 
 
 def _says_its_state(found: StoredObject, meta: ObjectMeta) -> bool:

@@ -26,8 +26,8 @@ from xml.sax.saxutils import escape
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
 _CONDITION = re.compile(rb"\r\nif-match: ([^\r]+)\r\n", re.IGNORECASE)
 # What it tells of a file's state beside its size and time: the entity tag, one that promises nothing of bytes, none, or nothing at all
-# but where it is asked for the state alone.
-TAGS = {"strong": 'ETag: "{0}"\r\n', "weak": 'ETag: W/"{0}"\r\n', "none": "", "head": 'ETag: "{0}"\r\n'}
+# but where it is asked for the state alone; or as Azure does, whose lists have tags without quotes.
+TAGS = {"strong": 'ETag: "{0}"\r\n', "weak": 'ETag: W/"{0}"\r\n', "none": "", "head": 'ETag: "{0}"\r\n', "azure": 'ETag: "{0}"\r\n'}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -160,8 +160,9 @@ class _Connection(asyncio.Protocol):
     def _listed(self, bucket: str, prefix: str) -> bytes:
         root = self._folder / bucket
         found = [(str(file.relative_to(root)), file.stat()) for file in sorted(root.rglob("*")) if file.is_file()]
+        quote = "" if self._tags == "azure" else '"'
         entries = "".join(
-            f'<Contents><Key>{escape(key)}</Key><Size>{status.st_size}</Size><ETag>"{_tag(status)}"</ETag>'
+            f"<Contents><Key>{escape(key)}</Key><Size>{status.st_size}</Size><ETag>{quote}{_tag(status)}{quote}</ETag>"
             f"<LastModified>{datetime.fromtimestamp(status.st_mtime, UTC):%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
             "<StorageClass>STANDARD</StorageClass></Contents>"
             for key, status in found

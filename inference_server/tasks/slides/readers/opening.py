@@ -23,6 +23,8 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 # DICOM's mark comes last in the first 132 bytes.
 _DICOM = b"DICM"
 _HEAD_BYTES = 132
+# Files of one slide that are looked at again at a time.
+_CHECKED_AT_A_TIME = 8
 # Slides that are named by a file of text, or by any other that tells nothing.
 _BY_NAME = frozenset({".vms", ".vmu", ".czi"})
 _KNOWN = "TIFF (SVS, OME and generic pyramids), NDPI, MRXS, SCN, BIF, CZI, DICOM, or a PNG or JPEG"
@@ -69,10 +71,16 @@ async def open_slide(storage: Storage, uri: str, limits: SlideLimits, staging: S
 
 
 async def _check_unchanged(storage: Storage, files: Sequence[StoredObject]) -> None:
+    waiting = iter(files)
+
+    async def check() -> None:
+        for each in waiting:
+            await storage.check_unchanged(each)
+
     with first_failure():
         async with asyncio.TaskGroup() as group:
-            for each in files:
-                group.create_task(storage.check_unchanged(each))
+            for _ in range(_CHECKED_AT_A_TIME):
+                group.create_task(check())
 
 
 async def _head(storage: Storage, found: StoredObject) -> bytes:

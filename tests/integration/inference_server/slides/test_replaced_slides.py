@@ -177,6 +177,15 @@ async def test_a_slide_that_is_replaced_while_it_is_copied_is_not_read(place: Pl
     assert not list((place.folder.parent / "staging").rglob("*.dat"))
 
 
+@pytest.mark.parametrize("tags", ["strong", "azure"])
+async def test_a_slide_of_many_files_that_stays_as_it_is_is_copied_and_analysed(
+    tmp_path: Path, models: Path, monkeypatch: pytest.MonkeyPatch, tags: str
+) -> None:
+    with placed(tmp_path, models, monkeypatch, tags=tags) as place:
+        uri = place.uri("s3", write_mrxs(place.folder / "slide.mrxs", OLD))
+        assert isinstance((await place.run(uri))[-1], AnalysisResult)
+
+
 async def test_only_the_files_of_its_own_series_make_a_slide_of_dicom_another(place: Place) -> None:
     path = write_dicom(place.folder / "series", [OLD, OLD[::2, ::2].copy()])
     other = write_dicom(place.folder / "other", [NEW])
