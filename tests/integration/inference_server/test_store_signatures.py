@@ -12,6 +12,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
+import boto3
 import pytest
 from botocore.auth import S3SigV4Auth
 from botocore.awsrequest import AWSRequest
@@ -20,7 +21,9 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
+from inference_server.errors import ContentChanged
 from inference_server.storage import Storage
+from tests.support.ministack_server import Ministack
 
 CONTENT = bytes(range(200))
 Asked = tuple[str, list[tuple[str, str, dict[str, str]]]]
@@ -143,3 +146,27 @@ async def test_a_web_server_is_asked_without_any_token(asked: Asked, monkeypatch
     await read(f"{url}/bucket")
     check(requests)
     assert not any("authorization" in headers for _, _, headers in requests)
+
+
+async def test_an_object_of_s3_is_read_as_it_was_found_or_not_at_all(
+    ministack: Ministack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    for name, value in ministack.environment().items():
+        monkeypatch.setenv(name, value)
+    s3 = boto3.client("s3", endpoint_url=ministack.endpoint)
+    s3.create_bucket(Bucket="slides")
+    for name in ("a.bin", "b.bin"):
+        s3.put_object(Bucket="slides", Key=f"x/{name}", Body=CONTENT)
+    storage = Storage(read_roots=("s3://slides",), write_roots=(), allow_http=True)
+    found = await storage.open("s3://slides/x/a.bin")
+    # What a list says of an object is as good as what the object's own answers say.
+    listed = await storage.list_below(found, "x/", most=10)
+    for each in (found, *listed):
+        assert CONTENT[10:30] == await storage.read_range(each, 10, 20)
+        await storage.download(each, tmp_path / "copy")
+        await storage.check_unchanged(each)
+        assert CONTENT == (tmp_path / "copy").read_bytes()
+    s3.put_object(Bucket="slides", Key="x/a.bin", Body=CONTENT[::-1])
+    for reading in (storage.read_range(found, 10, 20), storage.check_unchanged(listed[0]), storage.download(listed[0], tmp_path / "copy")):
+        with pytest.raises(ContentChanged, match=r"a\.bin was replaced or removed"):
+            await reading
