@@ -123,29 +123,29 @@ class Storage:
 
         Raises `ContentChanged`, `Unavailable`.
         """
-        if found.local_path is None:
-            answers, read = await _read_joined(found, starts, ends)
-            if not all(_says_its_state(found, each.meta) for each in answers):
-                await self.check_unchanged(found)
-            return read
+        if found.local_path is not None:
+            return await asyncio.to_thread(self.read_ranges_here, found, starts, ends)
+        answers, read = await _read_joined(found, starts, ends)
+        if not all(_says_its_state(found, each.meta) for each in answers):
+            await self.check_unchanged(found)
+        return read
+
+    def read_ranges_here(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
+        """As `read_ranges`, of a file on disk; blocks: a thread that goes on with what it reads needs no other to read it."""
+        assert found.local_path is not None  # noqa: S101 - the caller asks for files on disk
         try:
-            read = await asyncio.to_thread(_read_local, found.local_path, starts, ends)
+            read = _read_local(found.local_path, starts, ends)
         except OSError as error:
             # A file that was cut short cannot be read, and that is not the disk's fault.
-            await self.check_unchanged(found)
+            _check_here(found)
             raise _failed(found, "read", error) from error
-        await self.check_unchanged(found)
+        _check_here(found)
         return read
 
     async def check_unchanged(self, found: StoredObject) -> None:
         """Raise `ContentChanged` unless an object is still as `open` found it; `Unavailable`."""
-        try:
-            meta = await obstore.head_async(found.store, found.key)
-        except (NotFoundError, FileNotFoundError) as error:
-            raise _changed(found) from error
-        except (BaseError, OSError) as error:
-            raise _failed(found, "looked at again", error) from error
-        _check_same(found, meta)
+        with _looking_again(found):
+            _check_same(found, await obstore.head_async(found.store, found.key))
 
     async def list_below(self, found: StoredObject, prefix: str, *, most: int, deep: bool = True) -> list[StoredObject]:
         """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`.
@@ -246,6 +246,22 @@ async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetR
     answer = await obstore.get_async(found.store, found.key, options=options)
     _check_same(found, answer.meta)
     return answer
+
+
+def _check_here(found: StoredObject) -> None:
+    """As `Storage.check_unchanged`; blocks."""
+    with _looking_again(found):
+        _check_same(found, obstore.head(found.store, found.key))
+
+
+@contextlib.contextmanager
+def _looking_again(found: StoredObject) -> Iterator[None]:
+    try:
+        yield
+    except (NotFoundError, FileNotFoundError) as error:
+        raise _changed(found) from error
+    except (BaseError, OSError) as error:
+        raise _failed(found, "looked at again", error) from error
 
 
 def _read_local(path: Path, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
