@@ -1,77 +1,38 @@
-"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP. Alone in importing obstore.
+"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP.
 
-An object is read as `Storage.open` found it, or not at all: each answer of a store says of which state it is, and is compared.
+With `stored` alone in importing obstore.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import os
-import re
-import sys
-from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, PreconditionError
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
-from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server import stored
+from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server.stored import StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Iterator, Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from obstore import Bytes, GetOptions, GetResult, ObjectMeta
+    from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
 # Bytes of the name of a file or folder; no file system takes more.
 _LONGEST_NAME = 255
-_COPY_BYTES = 8 * 1024 * 1024
-# Bytes between two ranges that are read with them in one request: what writers leave for alignment.
-_MOST_GAP_BYTES = 512
-# Requests for the ranges of one read.
-_REQUESTS_AT_A_TIME = 16
-# How an entity tag begins that does not promise the same bytes; a condition on it is never met (RFC 9110, 8.8.3 and 13.1.1).
-_WEAK = "W/"
 # What the operating system says of a place that another try will not find any better.
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """One file or object that may be read."""
-
-    # As the caller named it.
-    uri: str
-    # The store, and the key in it.
-    store: ObjectStore
-    key: str
-    # Where it lies when it is a file of this machine, else None.
-    local_path: Path | None
-    # What the store told of it when it was found.
-    meta: ObjectMeta
-
-    @property
-    def size_bytes(self) -> int:
-        """Its size."""
-        return self.meta["size"]
-
-    @property
-    def revision(self) -> str:
-        """Changes whenever the content may have: entity tag and version, or the time of the last change."""
-        return f"{self.meta['e_tag'] or self.meta['last_modified']} {self.meta['version'] or ''}".strip()
-
-    @property
-    def suffix(self) -> str:
-        """The file name's ending, in lower case, with its dot."""
-        return Path(self.key).suffix.lower()
 
 
 class Storage:
@@ -103,7 +64,7 @@ class Storage:
         except (BaseError, OSError) as error:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
-            raise Unavailable(f"storage did not answer for {uri} ({_reason(error)}); try again.") from error
+            raise Unavailable(f"storage did not answer for {uri} ({stored.reason(error)}); try again.") from error
         return StoredObject(uri=uri, store=store, key=key, local_path=local_path, meta=meta)
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
@@ -111,8 +72,7 @@ class Storage:
         found = await self.open(uri, written=written)
         if found.size_bytes > most_bytes:
             raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.", limit=limit)
-        with _translated(found, "read"):
-            return bytes(await (await _get(found)).bytes_async())
+        return await stored.read(found)
 
     async def read_range(self, found: StoredObject, start: int, length: int) -> bytes:
         """Read `length` bytes from `start` of an object that `open` found. Raises `ContentChanged`, `Unavailable`."""
@@ -123,29 +83,15 @@ class Storage:
 
         Raises `ContentChanged`, `Unavailable`.
         """
-        if found.local_path is not None:
-            return await asyncio.to_thread(self.read_ranges_here, found, starts, ends)
-        answers, read = await _read_joined(found, starts, ends)
-        if not all(_says_its_state(found, each.meta) for each in answers):
-            await self.check_unchanged(found)
-        return read
+        return await stored.read_ranges(found, starts, ends)
 
     def read_ranges_here(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
         """As `read_ranges`, of a file on disk; blocks: a thread that goes on with what it reads needs no other to read it."""
-        assert found.local_path is not None  # noqa: S101 - the caller asks for files on disk
-        try:
-            read = _read_local(found.local_path, starts, ends)
-        except OSError as error:
-            # A file that was cut short cannot be read, and that is not the disk's fault.
-            _check_here(found)
-            raise _failed(found, "read", error) from error
-        _check_here(found)
-        return read
+        return stored.read_ranges_here(found, starts, ends)
 
     async def check_unchanged(self, found: StoredObject) -> None:
         """Raise `ContentChanged` unless an object is still as `open` found it; `Unavailable`."""
-        with _looking_again(found):
-            _check_same(found, await obstore.head_async(found.store, found.key))
+        await stored.check_unchanged(found)
 
     async def list_below(self, found: StoredObject, prefix: str, *, most: int, deep: bool = True) -> list[StoredObject]:
         """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`.
@@ -176,19 +122,14 @@ class Storage:
                     f"{found.uri} consists of several files, and a web server does not tell which. Put them into S3, GCS or Azure, or on "
                     "disk."
                 ) from error
-            raise Unavailable(f"storage failed while the files beside {found.uri} were listed ({_reason(error)}); try again.") from error
+            raise Unavailable(
+                f"storage failed while the files beside {found.uri} were listed ({stored.reason(error)}); try again."
+            ) from error
         return listed
 
     async def download(self, found: StoredObject, path: Path) -> None:
         """Copy an object that `open` found to a local file, piece by piece. Raises `ContentChanged`, `Unavailable`."""
-        with _translated(found, "copied"):
-            answer = await _get(found)
-            stream = answer.stream(min_chunk_size=_COPY_BYTES)
-            with path.open("wb") as file:
-                async for piece in stream:
-                    await asyncio.to_thread(file.write, piece)
-        if not _says_its_state(found, answer.meta):
-            await self.check_unchanged(found)
+        await stored.download(found, path)
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work. Of a remote store only the root is checked."""
@@ -206,9 +147,9 @@ class Storage:
         except (PermissionDeniedError, PermissionError) as error:
             raise _unwritable(uri, errno.EACCES) from error
         except (BaseError, OSError) as error:
-            if local_path is not None and (number := _number(error)) in _FOR_GOOD:
+            if local_path is not None and (number := stored.number(error)) in _FOR_GOOD:
                 raise _unwritable(uri, number) from error
-            raise Unavailable(f"storage failed while {uri} was written ({_reason(error)}); try again.") from error
+            raise Unavailable(f"storage failed while {uri} was written ({stored.reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: tuple[str, ...], verb: str) -> tuple[ObjectStore, str, Path | None]:
         if not uri:
@@ -235,138 +176,6 @@ async def _listed(store: ObjectStore, prefix: str, *, deep: bool) -> AsyncIterat
         return
     async for metas in obstore.list(store, prefix):
         yield metas
-
-
-async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetResult:
-    """The answer for an object, or a part of it, from a start to an end. Raises `ContentChanged` for another state of it."""
-    options: GetOptions = {} if span is None else {"range": span}
-    tag = found.meta["e_tag"] or ""
-    if tag and not tag.startswith(_WEAK):
-        options["if_match"] = f'"{_bare(tag)}"'
-    answer = await obstore.get_async(found.store, found.key, options=options)
-    _check_same(found, answer.meta)
-    return answer
-
-
-def _check_here(found: StoredObject) -> None:
-    """As `Storage.check_unchanged`; blocks."""
-    with _looking_again(found):
-        _check_same(found, obstore.head(found.store, found.key))
-
-
-@contextlib.contextmanager
-def _looking_again(found: StoredObject) -> Iterator[None]:
-    try:
-        yield
-    except (NotFoundError, FileNotFoundError) as error:
-        raise _changed(found) from error
-    except (BaseError, OSError) as error:
-        raise _failed(found, "looked at again", error) from error
-
-
-def _read_local(path: Path, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
-    """Ranges of a file; blocks. Raises `OSError`, for ranges past its end too."""
-    spans = _spans(starts, ends)
-    with path.open("rb", buffering=0) as file:
-        read = [os.pread(file.fileno(), end - start, start) for start, end in spans]
-    if any(len(content) != end - start for content, (start, end) in zip(read, spans, strict=True)):
-        raise OSError("the file is shorter than it was")
-    return _parts(spans, read, starts, ends)
-
-
-async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> tuple[list[GetResult], list[memoryview]]:
-    """Ranges of a remote object, each request on condition that it is still the same; and the answers to the requests."""
-    spans = _spans(starts, ends)
-    turns = asyncio.Semaphore(_REQUESTS_AT_A_TIME)
-
-    async def one(span: tuple[int, int]) -> tuple[GetResult, Bytes]:
-        async with turns:
-            answer = await _get(found, span)
-            return answer, await answer.bytes_async()
-
-    with _translated(found, "read"):
-        reading = [asyncio.ensure_future(one(span)) for span in spans]
-        try:
-            read = await asyncio.gather(*reading)
-        finally:
-            for each in reading:
-                each.cancel()
-    return [answer for answer, _ in read], _parts(spans, [content for _, content in read], starts, ends)
-
-
-def _spans(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges in order, neighbours as one."""
-    spans: list[tuple[int, int]] = []
-    for start, end in sorted(zip(starts, ends, strict=True)):
-        if spans and start - spans[-1][1] <= _MOST_GAP_BYTES:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
-        else:
-            spans.append((start, end))
-    return spans
-
-
-def _parts(spans: Sequence[tuple[int, int]], read: Sequence[bytes | Bytes], starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
-    """The ranges that were asked for, cut from the spans that hold them."""
-    views = [memoryview(content) for content in read]
-    places = [bisect_right(spans, (start, sys.maxsize)) - 1 for start in starts]
-    return [views[place][start - spans[place][0] : end - spans[place][0]] for place, start, end in zip(places, starts, ends, strict=True)]
-
-
-def _check_same(found: StoredObject, meta: ObjectMeta) -> None:
-    """Raise `ContentChanged` when a store tells of another state than the one that was found."""
-    # Versions are not compared: stores give them in answers and not in lists.
-    differs = found.size_bytes != meta["size"]
-    if found.meta["e_tag"] and meta["e_tag"]:
-        differs |= _bare(found.meta["e_tag"]) != _bare(meta["e_tag"])
-    elif _says_its_state(found, meta):
-        differs |= found.meta["last_modified"] != meta["last_modified"]
-    if differs:
-        raise _changed(found)
-
-
-def _bare(tag: str) -> str:
-    """An entity tag without what servers give in one answer and not in another: Azure's lists lack the quotes, parts may promise less."""
-    return tag.removeprefix(_WEAK).strip('"')
-
-
-def _says_its_state(found: StoredObject, meta: ObjectMeta) -> bool:
-    """Whether what a store tells can be compared with what was found. Some web servers leave out of parts what they say of the whole."""
-    # obstore's word for no time is that at which Unix began.
-    times = found.meta["last_modified"].timestamp(), meta["last_modified"].timestamp()
-    return bool(found.meta["e_tag"] and meta["e_tag"]) or min(times) > 0
-
-
-def _changed(found: StoredObject) -> ContentChanged:
-    return ContentChanged(
-        f"{found.uri} was replaced or removed while it was read: it is no longer the file that was opened. "
-        "Ask again once it lies there whole; give a new slide or document a name of its own."
-    )
-
-
-@contextlib.contextmanager
-def _translated(found: StoredObject, verb: str) -> Iterator[None]:
-    try:
-        yield
-    except PreconditionError as error:
-        raise _changed(found) from error
-    except (BaseError, OSError) as error:
-        raise _failed(found, verb, error) from error
-
-
-def _failed(found: StoredObject, verb: str, error: Exception) -> Unavailable:
-    return Unavailable(f"storage failed while {found.uri} was {verb} ({_reason(error)}); try again.")
-
-
-def _reason(error: Exception) -> str:
-    """In the operating system's words where it was the one that failed; the rest of a store's text names places inside of it."""
-    number = _number(error)
-    return os.strerror(number) if number else type(error).__name__
-
-
-def _number(error: Exception) -> int:
-    """The operating system's number of an error; 0 where it was another's."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else getattr(error, "errno", None) or 0
 
 
 def _check_local_place(uri: str, path: Path) -> None:

@@ -14,7 +14,8 @@ import structlog
 from inference_server.allocator import return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure

@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 
 REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
 

@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.findings import Points, Shape
 from inference_server.tasks.slides.values import SlideFacts
 

@@ -6,7 +6,8 @@ import sys
 from pathlib import Path
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 
 # Most files of one slide that are copied.
 _MOST_FILES = 10_000

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.image import ImageReader

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 
 _PREFIX = "lamina-slides-"

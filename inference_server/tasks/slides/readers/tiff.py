@@ -16,7 +16,8 @@ import numpy as np
 from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, ResolutionUnit
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE

@@ -15,7 +15,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import InferenceError
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import SHIFT
 from inference_server.tasks.slides.values import Level, Pixels
