@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from inference_server.allocator import return_what_is_free
+from inference_server.allocator import Reuse, return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
@@ -57,6 +57,7 @@ class SlideAnalyzer:
         self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
         self._turns = Turns()
+        self._memory = Reuse()
         self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
 
     async def info(self, slide_uri: str) -> SlideFacts:
@@ -120,9 +121,9 @@ class SlideAnalyzer:
             run, journal = await (await self._runs(reader, request, prepared, emit)).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
-            ran = await compute(
-                run, journal, inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, turn=turn, emit=emit
-            )
+            calls = self._limits.calls_in_flight
+            with self._memory.reused():
+                ran = await compute(run, journal, inference=self._inference, caller=caller, calls_in_flight=calls, turn=turn, emit=emit)
             turn.end()
             if not request.share.whole:
                 return _result(run, ran, started)
