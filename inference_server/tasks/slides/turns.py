@@ -19,7 +19,8 @@ from inference_server.models.values import DEFAULT_LEVEL
 _SLIDES_AT_ONCE = 2
 # Calls that keep a model busy: one that runs, and one for when it ends. Beyond them a younger slide's calls wait.
 _BUSY_CALLS = 2
-# A slide that has called no model for so long keeps no other from being opened: its storage or its caller may have gone quiet.
+# An open slide that for so long has no call, neither under way nor waiting, keeps no other from being opened: its storage or its caller
+# may have gone quiet.
 _STALLED_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -54,8 +55,10 @@ class Turn:
         """`place`: priority and number; lower goes first."""
         self._line = line
         self.place = place
-        # When a call of it last began or ended, or it lined up.
-        self.moved_at = line.clock()
+        # Calls under way and waiting.
+        self.calls = 0
+        # When it was opened, or its last call ended; None before it is opened.
+        self.moved_at: float | None = None
 
     async def may_open(self) -> None:
         """Wait until the slide may be opened."""
@@ -82,7 +85,7 @@ class _Line:
         self.clock = clock
         # Those that have tiles left, opened or not.
         self.slides: list[Turn] = []
-        self._calls = 0
+        self._under_way = 0
         # Slides with a call that waits, once for each.
         self._waiting: list[Turn] = []
         # Those who wait, and what for.
@@ -101,18 +104,22 @@ class _Line:
     async def may_call(self, turn: Turn) -> None:
         """Wait until the slide is the first, or the model has too little to do, and begin a call."""
         self._waiting.append(turn)
+        turn.calls += 1
         try:
             while not self._is_next(turn):
                 await self._sleep(lambda: self._is_next(turn))
-            self._calls += 1
-            turn.moved_at = self.clock()
+            self._under_way += 1
+        except BaseException:
+            turn.calls -= 1
+            raise
         finally:
             self._waiting.remove(turn)
             self._wake()
 
     def ended(self, turn: Turn) -> None:
         """End a call."""
-        self._calls -= 1
+        self._under_way -= 1
+        turn.calls -= 1
         turn.moved_at = self.clock()
         self._wake()
 
@@ -125,10 +132,10 @@ class _Line:
     def _is_next(self, turn: Turn) -> bool:
         if all(turn.place <= other.place for other in self.slides):
             return True
-        return self._calls < _BUSY_CALLS and all(turn.place <= other.place for other in self._waiting)
+        return self._under_way < _BUSY_CALLS and all(turn.place <= other.place for other in self._waiting)
 
     def _has_stalled(self, turn: Turn) -> bool:
-        return self.clock() - turn.moved_at > _STALLED_SECONDS
+        return turn.calls == 0 and turn.moved_at is not None and self.clock() - turn.moved_at > _STALLED_SECONDS
 
     async def _sleep(self, ready: Callable[[], bool], *, seconds: float | None = None) -> None:
         """Sleep until a change makes it ready, or for some seconds."""

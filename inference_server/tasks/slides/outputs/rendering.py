@@ -74,8 +74,7 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     reach = reach_of(sigma)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
     kernel /= kernel.sum()
-    mean: NDArray[np.float64] = cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT)
-    return mean
+    return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT), np.float64)
 
 
 def _colours(heat: Heat, channels: int = 3) -> Pixels:

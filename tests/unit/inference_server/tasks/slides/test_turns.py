@@ -171,7 +171,7 @@ async def test_a_call_that_is_given_up_while_it_waits_lets_others_go() -> None:
         await later.end(1)
 
 
-async def test_a_slide_that_moves_no_more_keeps_no_other_from_being_opened() -> None:
+async def test_an_open_slide_without_calls_for_a_minute_keeps_no_other_from_being_opened() -> None:
     now = 0.0
     turns = Turns(clock=lambda: now)
     async with AsyncExitStack() as stack:
@@ -183,3 +183,23 @@ async def test_a_slide_that_moves_no_more_keeps_no_other_from_being_opened() -> 
         async with second.call():
             pass
         assert await has_come(waiting)
+
+
+async def test_slides_that_wait_long_for_their_turn_keep_it() -> None:
+    now = 0.0
+    turns = Turns(clock=lambda: now)
+    async with AsyncExitStack() as stack:
+        first = await opened(turns, stack)
+        older, younger = Caller(first), Caller(await opened(turns, stack))
+        await older.ask(2)
+        await younger.ask(1)
+        third, fourth = opening(turns, stack), opening(turns, stack)
+        await settled()
+        now = 600.0
+        await older.end(1)
+        await younger.end(1)
+        assert (False, False) == (await has_come(third), await has_come(fourth))
+        first.end()
+        assert (True, False) == (await has_come(third), await has_come(fourth))
+        await older.end(1)
+        fourth.cancel()
