@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from inference_server.allocator import return_what_is_free
+from inference_server.allocator import Reuse, return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
@@ -30,6 +30,7 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
 from inference_server.tasks.slides.survey import Slide, outline
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
+from inference_server.tasks.slides.turns import Turn, Turns
 from inference_server.tasks.slides.values import (
     AnalysisRequest,
     AnalysisResult,
@@ -56,6 +57,8 @@ class SlideAnalyzer:
         self._storage = storage
         self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
+        self._turns = Turns()
+        self._memory = Reuse()
         self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
 
     async def info(self, slide_uri: str) -> SlideFacts:
@@ -99,22 +102,30 @@ class SlideAnalyzer:
 
     async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
-        _check_share(request)
-        prepared = await self._analyses.prepare(request.analysis, request.tile_size)
-        names = artifacts.chosen(request.artifacts, prepared.plan)
-        if request.output_uri:
-            for name in names:
-                await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
-        await emit(Progress(stage="opening"))
+        with self._turns.take(request.analysis or he_baseline.NAME, priority=caller.priority) as turn:
+            _check_share(request)
+            prepared = await self._analyses.prepare(request.analysis, request.tile_size)
+            names = artifacts.chosen(request.artifacts, prepared.plan)
+            if request.output_uri:
+                for name in names:
+                    await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
+            await emit(Progress(stage="opening"))
+            await turn.may_open()
+            return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
+
+    async def _opened(
+        self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float
+    ) -> AnalysisResult:
         async with opened(self._storage, request.slide_uri, self._limits, self._staging) as slide:
             reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
             run, journal = await self._runs(slide.files, reader, request, prepared, emit).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
-            ran = await compute(
-                run, journal, inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, emit=emit
-            )
+            calls = self._limits.calls_in_flight
+            with self._memory.reused():
+                ran = await compute(run, journal, inference=self._inference, caller=caller, calls_in_flight=calls, turn=turn, emit=emit)
+            turn.end()
             if not request.share.whole:
                 await slide.check_unchanged(self._storage)
                 return _result(run, ran, started)

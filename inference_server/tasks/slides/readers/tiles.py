@@ -75,6 +75,19 @@ class Ranges:
             self.failure = error
             raise
 
+    @property
+    def on_disk(self) -> bool:
+        """Whether `read_here` can read the tiles."""
+        return self._found.local_path is not None
+
+    async def read(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
+        """Bytes between places of the file. Raises `Unavailable`."""
+        return await self._storage.read_ranges(self._found, starts, ends)
+
+    def read_here(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
+        """As `read`, of a file on disk; blocks."""
+        return self._storage.read_ranges_here(self._found, starts, ends)
+
 
 @dataclass(frozen=True, kw_only=True)
 class StoredLevel:
@@ -86,7 +99,8 @@ class StoredLevel:
     photometric: PhotometricInterpretation
     # JPEG tables that the level's tiles share, without SOI and EOI.
     tables: bytes
-    # By row and column; 0 for a tile that was never scanned.
+    # By row and column: where a tile begins in the file, and its length; 0 for one that was never scanned.
+    offsets: NDArray[np.int64]
     byte_counts: NDArray[np.int64]
 
     @staticmethod
@@ -97,18 +111,30 @@ class StoredLevel:
             compression=int(directory.compression),
             photometric=directory.photometric_interpretation,
             tables=bytes(directory.jpeg_tables or b"")[2:-2],
+            offsets=np.array(directory.tile_offsets, np.int64) - SHIFT,
             byte_counts=np.array(directory.tile_byte_counts, np.int64),
         )
+
+    @property
+    def is_pictures(self) -> bool:
+        """Whether each tile is a picture of its own, which is decoded from its bytes alone: then async-tiff need not fetch it."""
+        is_coded = self.compression == Compression.ModernJPEG or self.compression in _JPEG2000
+        return is_coded and self.directory.planar_configuration != PlanarConfiguration.Planar
+
+    def places(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
+        """Where tiles begin and end in the file, by their number in reading order."""
+        starts = self.offsets[list(indices)]
+        return starts.tolist(), (starts + self.byte_counts[list(indices)]).tolist()
 
     def first_jpeg2000(self) -> tuple[int, int] | None:
         """Start and length of the beginning of the first tile in JPEG 2000; None where there is none."""
         scanned = np.flatnonzero(self.byte_counts)
         if self.compression not in _JPEG2000 or not len(scanned):
             return None
-        return self.directory.tile_offsets[scanned[0]] - SHIFT, int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
+        return int(self.offsets[scanned[0]]), int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
 
     def decode(self, tile: Any, shape: Level) -> Pixels | None:
-        """The pixels of a tile that async-tiff fetched; None where its bytes are damaged. Blocks."""
+        """The pixels of a tile, from its bytes or as async-tiff fetched it; None where its bytes are damaged. Blocks."""
         try:
             pixels = self._decode(tile, (shape.tile_height, shape.tile_width))
             if self.photometric == PhotometricInterpretation.WhiteIsZero:
@@ -128,12 +154,12 @@ class StoredLevel:
             pixels: Pixels = simplejpeg.decode_jpeg(self.as_jpeg(tile), colorspace="RGB")
             return pixels
         if self.compression in _JPEG2000:
-            return self._jpeg2000(bytes(tile.compressed_bytes), size)
+            return self._jpeg2000(bytes(_bytes_of(tile)), size)
         return self._other(tile)
 
     def as_jpeg(self, tile: Any) -> bytes:
         """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components as the TIFF says it."""
-        data = memoryview(tile.compressed_bytes)
+        data = memoryview(_bytes_of(tile))
         start = len(_SOI)
         # JFIF would say Y, Cb, Cr louder than Adobe, and a later Adobe marker something else than ours.
         while data[start] == _MARKER and (data[start + 1] in _APPLICATIONS or data[start + 1] == _COMMENT):
@@ -160,6 +186,12 @@ class StoredLevel:
         if pixels.shape[-1] == 4:
             return _over_white(pixels, straight=_STRAIGHT in map(int, self.directory.extra_samples or ()))
         return np.ascontiguousarray(pixels)
+
+
+def _bytes_of(tile: Any) -> memoryview:
+    """Those of a tile as it is stored, however it was fetched."""
+    fetched: memoryview = getattr(tile, "compressed_bytes", tile)
+    return fetched
 
 
 def _over_white(pixels: Pixels, *, straight: bool) -> Pixels:
