@@ -36,6 +36,9 @@ class Grid:
     # Cells; the last ones may reach past the slide's edge.
     width: int
     height: int
+    # Level-0 pixels of the slide.
+    slide_width: int
+    slide_height: int
     # Level-0 pixels per cell.
     scale_x: float
     scale_y: float
@@ -75,13 +78,13 @@ async def read_cells(regions: Regions, grid: Grid, x: int, y: int, width: int, h
 
 async def read_all_cells(regions: Regions, grid: Grid, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:
     """Blocks of one size as `read_cells` gives them, corners × height × width × RGB, read together."""
+    if grid.step_x == grid.step_y == 1.0:
+        return await regions.read_all(grid.level, corners, width, height)
     across, down = [_edges(grid.step_x, x, width) for x, _ in corners], [_edges(grid.step_y, y, height) for _, y in corners]
     origins = [(columns.first, rows.first) for columns, rows in zip(across, down, strict=True)]
     # Blocks of areas with parts of pixels differ by a pixel.
     wide, high = max(each.end - each.first for each in across), max(each.end - each.first for each in down)
     pixels = await regions.read_all(grid.level, origins, wide, high)
-    if grid.step_x == grid.step_y == 1.0:
-        return pixels
     if grid.step_x.is_integer() and grid.step_y.is_integer():
         return await asyncio.to_thread(lambda: np.stack([_reduce(each, int(grid.step_x), int(grid.step_y)) for each in pixels]))
     return await asyncio.to_thread(
@@ -108,6 +111,8 @@ def _grid(facts: SlideFacts, level: int, scale: tuple[float, float], mpp: tuple[
         step_y=step_y,
         width=_cells(facts.width, scale[0]),
         height=_cells(facts.height, scale[1]),
+        slide_width=facts.width,
+        slide_height=facts.height,
         scale_x=scale[0],
         scale_y=scale[1],
         mpp_x=mpp[0] * scale[0],

@@ -21,6 +21,7 @@ from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.survey import Outline, Slide, fits, read_batch, scan_cells, survey
 from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Pixels, Progress, Share
 
 # Below the output, where parts lie.
@@ -199,8 +200,12 @@ def _take_up(run: Run, part: Part) -> None:
     run.done |= numbers
 
 
-async def compute(run: Run, journal: Journal | None, *, inference: Inference, caller: Caller, calls_in_flight: int, emit: Emit) -> Ran:
+async def compute(
+    run: Run, journal: Journal | None, *, inference: Inference, caller: Caller, calls_in_flight: int, turn: Turn, emit: Emit
+) -> Ran:
     """Run all tiles that are not done, several calls at once: while one is computed, others are read and taken up.
+
+    `turn`: the slide's among those that want the model; tiles are read before it comes.
 
     Raises `InvalidSlide`, and as `Inference.infer` and the journal do.
     """
@@ -214,9 +219,10 @@ async def compute(run: Run, journal: Journal | None, *, inference: Inference, ca
         for number, batch in todo:
             pixels = await read_batch(run.slide, plan, batch)
             inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
-            response = await inference.infer(
-                InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=caller)
-            )
+            async with turn.call():
+                response = await inference.infer(
+                    InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=caller)
+                )
             kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
             ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
             if journal:

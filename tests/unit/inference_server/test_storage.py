@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 
-from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound
+from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound
 from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 
 REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
 
@@ -41,6 +43,20 @@ async def test_a_file_under_a_root_is_read_however_it_is_named(folder: Path, spe
 
 async def test_a_link_that_stays_inside_is_followed(folder: Path) -> None:
     assert await storage_of(folder).read(str(folder / "root" / "inner.tif"), most_bytes=100) == b"inside"
+
+
+async def test_a_file_that_is_replaced_after_it_was_measured_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, path = storage_of(folder), folder / "root" / "slide.tif"
+    original = storage.open
+
+    async def replaced(uri: str, *, written: bool = False) -> StoredObject:
+        found = await original(uri, written=written)
+        path.write_bytes(b"far more than was measured")
+        return found
+
+    monkeypatch.setattr(storage, "open", replaced)
+    with pytest.raises(ContentChanged, match="was replaced or removed while it was read"):
+        await storage.read(str(path), most_bytes=10)
 
 
 async def test_a_plain_path_is_not_decoded(folder: Path) -> None:
@@ -219,3 +235,20 @@ async def test_a_file_over_the_limit_names_the_limit(folder: Path) -> None:
     with pytest.raises(InvalidInput) as caught:
         await storage_of(folder).read(str(folder / "root" / "slide.tif"), most_bytes=3, limit="document_bytes")
     assert caught.value.limit == "document_bytes"
+
+
+async def test_ranges_of_a_file_are_read_alike_with_and_without_another_thread(folder: Path) -> None:
+    storage = storage_of(folder)
+    found = await storage.open(str(folder / "root" / "slide.tif"))
+    starts, ends = [0, 2, 5], [3, 2, 6]
+    assert [b"ins", b"", b"e"] == storage.read_ranges_here(found, starts, ends)
+    assert [b"ins", b"e"] == [bytes(each) for each in await storage.read_ranges(found, [0, 5], [3, 6])]
+
+
+@pytest.mark.parametrize(("change", "reason"), [(os.unlink, "No such file"), (lambda path: os.truncate(path, 4), "shorter than it was")])
+async def test_a_file_that_vanishes_or_shrinks_while_it_is_read_is_told(folder: Path, change: Callable[[Path], None], reason: str) -> None:
+    storage = storage_of(folder)
+    found = await storage.open(str(folder / "root" / "slide.tif"))
+    change(folder / "root" / "slide.tif")
+    with pytest.raises(ContentChanged):
+        storage.read_ranges_here(found, [3], [6])

@@ -16,7 +16,7 @@ from inference_server.errors import InvalidInput
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import Summary
-from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak
+from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak, in_reading_order
 from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.tissue import Tissue
@@ -161,5 +161,5 @@ def _in_order(found: Sequence[Maxima]) -> Maxima:
     """The maxima of all tiles, in reading order on the slide."""
     x, y = (np.concatenate([getattr(each, name) for each in found] or [np.empty(0, np.int32)]) for name in ("x", "y"))
     response = np.concatenate([each.response for each in found] or [np.empty(0, np.float32)])
-    order = np.lexsort((x, y))
+    order = np.argsort(in_reading_order(x, y))
     return Maxima(x=x[order], y=y[order], response=response[order])

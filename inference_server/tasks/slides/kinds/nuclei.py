@@ -97,6 +97,11 @@ def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int) -> Nuclei:
     return Nuclei(found=found, coarse=is_coarse, least_response=least[0], least_coarse_response=least[1])
 
 
+def in_reading_order(x: NDArray[np.int32], y: NDArray[np.int32]) -> NDArray[np.int64]:
+    """A number for each place, to sort by: many times as fast as by two keys."""
+    return y.astype(np.int64) * 2**31 + x
+
+
 def _unmixing() -> NDArray[np.float64]:
     """RGB densities → haematoxylin and eosin, 3 × 2."""
     residual = np.cross(HAEMATOXYLIN, EOSIN)
@@ -128,7 +133,7 @@ def _block(maxima: Maxima, blocks: tuple[int, int]) -> tuple[NDArray[np.int32], 
 
 def _near(these: Maxima, those: Maxima) -> NDArray[np.bool_]:
     """Which of these have one of those close by: sought in squares of the reach, and the eight around each."""
-    key = those.y.astype(np.int64) // _SAME * 2**31 + those.x // _SAME
+    key = in_reading_order(those.x // _SAME, those.y // _SAME)
     order = np.argsort(key, kind="stable")
     key, x, y = key[order], those.x[order], those.y[order]
     near = np.zeros(len(these.x), np.bool_)
@@ -146,7 +151,8 @@ def _near(these: Maxima, those: Maxima) -> NDArray[np.bool_]:
 
 def _together(small: Maxima, large: Maxima) -> tuple[Maxima, NDArray[np.bool_]]:
     x, y = np.concatenate([small.x, large.x]), np.concatenate([small.y, large.y])
-    order = np.lexsort((x, y))
+    # Both are in order already, which is what a stable sort makes use of.
+    order = np.argsort(in_reading_order(x, y), kind="stable")
     response = np.concatenate([small.response, large.response])[order]
     coarse = np.arange(len(order)) >= len(small.x)
     return Maxima(x=x[order], y=y[order], response=response), coarse[order]

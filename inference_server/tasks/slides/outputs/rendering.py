@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import cv2
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
@@ -73,13 +74,7 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     reach = reach_of(sigma)
     kernel = np.exp(-0.5 * (np.arange(-reach, reach + 1) / max(sigma, 1e-6)) ** 2)
     kernel /= kernel.sum()
-    result = values
-    for axis in (0, 1):
-        width = [(0, 0), (0, 0)]
-        width[axis] = (reach, reach)
-        windows = np.lib.stride_tricks.sliding_window_view(np.pad(result, width), len(kernel), axis=axis)
-        result = np.ascontiguousarray(windows @ kernel)
-    return result
+    return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT), np.float64)
 
 
 def _colours(heat: Heat, channels: int = 3) -> Pixels:

@@ -136,13 +136,17 @@ class Regions:
             )
 
     def _evict(self) -> None:
-        for place in list(self._tiles):
-            if self._held_bytes <= self._cache_bytes:
-                return
-            if self._tiles[place].done():
-                del self._tiles[place]
+        spare, freed = self._held_bytes - self._cache_bytes, list[Place]()
+        for place, tile in self._tiles.items():
+            if spare <= 0:
+                break
+            if tile.done():
                 stored = self.facts.levels[place[0]]
-                self._held_bytes -= stored.tile_width * stored.tile_height * 3
+                spare -= stored.tile_width * stored.tile_height * 3
+                freed.append(place)
+        for place in freed:
+            del self._tiles[place]
+        self._held_bytes = spare + self._cache_bytes
 
 
 def _places(level: int, stored: Level, box: tuple[int, int, int, int]) -> list[Place]:

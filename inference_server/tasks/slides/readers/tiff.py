@@ -16,7 +16,8 @@ import numpy as np
 from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, ResolutionUnit
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
@@ -24,7 +25,8 @@ from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, NDPI
 from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
-_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, PhotometricInterpretation.BlackIsZero})
+_GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
+_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
 # Levels of one pyramid may differ in proportion by rounding only.
 _PROPORTION_TOLERANCE = 0.02
@@ -70,15 +72,17 @@ class TiffReader:
         return self._facts
 
     async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
-        """Fetch compressed tiles by coalesced range requests and decode them in a thread."""
+        """Fetch compressed tiles by coalesced range requests and decode them in a thread, which itself reads those that lie on disk."""
         stored, shape = self._levels[level], self._facts.levels[level]
         scanned = [place for place in places if stored.byte_counts[place[1] * shape.columns + place[0]] > 0]
-        fetched = dict(zip(scanned, await self.fetch(level, scanned), strict=True))
+        is_here = self._ranges.on_disk and stored.is_pictures
+        fetched = [] if is_here else await self.fetch(level, scanned)
 
         def decode() -> list[Pixels | None]:
+            tiles = dict(zip(scanned, self._ranges.read_here(*self._ends(level, scanned)) if is_here else fetched, strict=True))
             sparse = len(scanned) < len(places)
             white = np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8) if sparse else None
-            return [stored.decode(fetched[place], shape) if place in fetched else white for place in places]
+            return [stored.decode(tiles[place], shape) if place in tiles else white for place in places]
 
         return await asyncio.to_thread(decode)
 
@@ -89,13 +93,20 @@ class TiffReader:
             raise NotThisReader(f"{found.uri} is JPEG 2000 with planes of several sizes")
 
     async def fetch(self, level: int, places: Sequence[tuple[int, int]]) -> list[Any]:
-        """Tiles as they are stored, in async-tiff's wrapping. Raises `Unavailable`."""
+        """Tiles as they are stored: the bytes of pictures, others in async-tiff's wrapping. Raises `Unavailable`."""
         if not places:
             return []
+        stored = self._levels[level]
+        if stored.is_pictures:
+            return list(await self._ranges.read(*self._ends(level, places)))
         try:
-            return list(await self._levels[level].directory.fetch_tiles(list(places)))
+            return list(await stored.directory.fetch_tiles(list(places)))
         except Exception as error:  # async-tiff hides what its input raised
             raise self._ranges.failure or Unavailable(f"{self._facts.uri} could not be read; try again.") from error
+
+    def _ends(self, level: int, places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+        columns = self._facts.levels[level].columns
+        return self._levels[level].places([row * columns + column for column, row in places])
 
     def stored(self, level: int) -> StoredLevel:
         """How a level is stored."""

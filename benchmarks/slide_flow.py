@@ -1,0 +1,117 @@
+"""Several slides: how long no model call runs between them, and how much memory a server takes for one and for two at a time."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import grpc
+from lamina.v1 import slides_pb2, slides_pb2_grpc
+from large_slides import write_large_slide
+from slide_measures import BUCKET, LIMITS, Bench, analysed, timed
+
+from inference_server.models.builders import BUILDERS
+from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse, ModelFacts
+from inference_server.scheduler.registry import ServingModels
+from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.staging import Staging
+from inference_server.tasks.slides.values import AnalysisRequest
+from tests.support.server_process import running_server
+
+MOST_MEMORY, MOST_GROWTH = 1.2e9, 1.1
+
+
+@dataclass(kw_only=True)
+class Watched:
+    """Inference whose calls are written down."""
+
+    inner: ServingModels
+    # Begin and end of each call.
+    calls: list[tuple[float, float]] = field(default_factory=list)
+
+    def facts(self, model: str, version: str = "") -> ModelFacts:
+        """As the models tell them."""
+        return self.inner.facts(model, version)
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        """One call."""
+        begun = time.perf_counter()
+        try:
+            return await self.inner.infer(request)
+        finally:
+            self.calls.append((begun, time.perf_counter()))
+
+    def idle(self) -> list[float]:
+        """Seconds between calls in which none ran, the longest first."""
+        gaps, until = [], min(begun for begun, _ in self.calls)
+        for begun, ended in sorted(self.calls):
+            gaps.append(max(0.0, begun - until))
+            until = max(until, ended)
+        return sorted(gaps, reverse=True)
+
+
+async def several(bench: Bench) -> None:
+    """Slides one after the other and two at a time, as a bridge with so many places asks for them."""
+    async with open_slide(bench.storage, bench.uri, LIMITS, Staging(bench.storage, most_bytes=0)) as reader:
+        edge = max(reader.facts.width, reader.facts.height)
+    write_large_slide(bench.folder / BUCKET / "half.svs", edge=edge * 5 // 7)
+    await analysed(bench, he_baseline.NAME, 256)  # warm
+    for kind, slides in (("alike", ["large"] * 3), ("of two sizes", ["large", "half", "large", "half"])):
+        for at_a_time in (1, 2):
+            watched = Watched(inner=bench.models)
+            seconds = await in_a_row(bench, watched, slides, at_a_time)
+            idle = watched.idle()
+            measured = f"{seconds:.1f} s; no call for {idle[0]:.2f} s at the longest, {sum(idle):.2f} s in all"
+            bench.rows.add(f"{len(slides)} slides {kind}, {at_a_time} at a time", measured)
+
+
+async def in_a_row(bench: Bench, watched: Watched, slides: Sequence[str], at_a_time: int) -> float:
+    """Analyse slides in their order; returns the seconds that it took."""
+    analyzer = bench.analyzer(watched)
+
+    async def analyse(names: Sequence[str]) -> None:
+        for name in names:
+            place = bench.folder / "several" / name
+            request = AnalysisRequest(slide_uri=f"s3://{BUCKET}/{name}.svs", output_uri=str(place), tile_size=256)
+            async for _ in analyzer.analyze(request, Caller()):
+                pass
+
+    return (await timed(analyse, [[name] for name in slides], at_a_time=at_a_time)).seconds
+
+
+def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1) -> int:
+    """Of a server that analyses a slide, or so many of its kind at the same time, in bytes."""
+    roots = ("--services", "slides", "--read-roots", str(slide.resolve().parent), "--write-roots", str(folder))
+    models = folder / "he_baseline_alone"
+    if not models.exists():
+        models.mkdir()
+        BUILDERS[he_baseline.NAME](models)
+    with running_server(models, folder, *roots) as server, grpc.insecure_channel(server.grpc) as channel:
+        server.wait_for("model_ready", seconds=120)
+
+        def analyse(number: int) -> None:
+            request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide.resolve()), output_uri=str(folder / f"out{number}"))
+            for _ in slides_pb2_grpc.SlideServiceStub(channel).AnalyzeSlide(request, wait_for_ready=True):
+                pass
+
+        with ThreadPoolExecutor(at_a_time) as callers:
+            list(callers.map(analyse, range(at_a_time)))
+        status = Path(f"/proc/{server.process.pid}/status").read_text()
+    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+
+
+def memory(bench: Bench, edge: int) -> None:
+    """Peak memory for the slide, for two at the same time, and for a quarter of it."""
+    quarter = write_large_slide(bench.folder / BUCKET / "quarter.svs", edge=edge // 2)
+    small, large = (peak_memory(bench.folder, path) for path in (quarter, bench.path))
+    two = peak_memory(bench.folder, bench.path, at_a_time=2)
+    for what, bytes_held in (("peak memory of the server", large), ("the same with two slides at a time", two)):
+        bench.rows.add(what, f"{bytes_held / 1e6:,.0f} MB", bar=f"{MOST_MEMORY / 1e6:,.0f} MB", met=bytes_held <= MOST_MEMORY)
+    growth = large / small
+    bench.rows.add(
+        "one over a quarter of its area", f"{growth:.2f} ({small / 1e6:,.0f} MB)", bar=f"{MOST_GROWTH}", met=growth <= MOST_GROWTH
+    )

@@ -1,0 +1,152 @@
+"""Whose turn it is among slides that are analysed at the same time.
+
+The oldest slide's model calls go first. The next one is opened, surveyed and read ahead meanwhile, and its calls fill only what the
+oldest leaves of the model. When the oldest has its tiles done and is being written, the next goes on at once, with tiles that are
+decoded already. Those after them wait before they are opened, so that memory is bounded however many are asked for.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import time
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+
+from inference_server.models.values import DEFAULT_LEVEL
+
+# Slides that are open and have tiles left: the oldest, and the one that gets ready.
+_SLIDES_AT_ONCE = 2
+# Calls that keep a model busy: one that runs, and one for when it ends. Beyond them a younger slide's calls wait.
+_BUSY_CALLS = 2
+# An open slide that for so long has no call, neither under way nor waiting, keeps no other from being opened: its storage or its caller
+# may have gone quiet.
+_STALLED_SECONDS = 60.0
+_SECONDS_BETWEEN_LOOKS = 5.0
+
+
+class Turns:
+    """The slides of a server: a line for each analysis."""
+
+    def __init__(self, *, clock: Callable[[], float] = time.monotonic) -> None:
+        """`clock`: tells seconds."""
+        self._clock = clock
+        self._lines: dict[str, _Line] = {}
+        self._numbers = itertools.count()
+
+    @contextmanager
+    def take(self, analysis: str, *, priority: int) -> Iterator[Turn]:
+        """Line a slide up, until its tiles are done. `priority`: lower goes first, 0 for the usual one."""
+        line = self._lines.setdefault(analysis, _Line(self._clock))
+        turn = Turn(line, (priority or DEFAULT_LEVEL, next(self._numbers)))
+        line.slides.append(turn)
+        try:
+            yield turn
+        finally:
+            turn.end()
+            if not line.slides and self._lines.get(analysis) is line:
+                del self._lines[analysis]
+
+
+class Turn:
+    """One slide's place in its line."""
+
+    def __init__(self, line: _Line, place: tuple[int, int]) -> None:
+        """`place`: priority and number; lower goes first."""
+        self._line = line
+        self.place = place
+        # Calls under way and waiting.
+        self.calls = 0
+        # When it was opened, or its last call ended; None before it is opened.
+        self.moved_at: float | None = None
+
+    async def may_open(self) -> None:
+        """Wait until the slide may be opened."""
+        await self._line.may_open(self)
+
+    @asynccontextmanager
+    async def call(self) -> AsyncIterator[None]:
+        """Wait until the slide may call the model, and hold the call for as long as the block lasts."""
+        await self._line.may_call(self)
+        try:
+            yield
+        finally:
+            self._line.ended(self)
+
+    def end(self) -> None:
+        """Let the next slide go on: the tiles are done, or nobody wants them any more."""
+        self._line.leave(self)
+
+
+class _Line:
+    """The slides that want one analysis."""
+
+    def __init__(self, clock: Callable[[], float]) -> None:
+        self.clock = clock
+        # Those that have tiles left, opened or not.
+        self.slides: list[Turn] = []
+        self._under_way = 0
+        # Slides with a call that waits, once for each.
+        self._waiting: list[Turn] = []
+        # Those who wait, and what for.
+        self._sleepers: dict[asyncio.Future[None], Callable[[], bool]] = {}
+
+    async def may_open(self, turn: Turn) -> None:
+        """Wait until fewer than two slides that go before it have tiles left."""
+
+        def ready() -> bool:
+            return sum(other.place < turn.place and not self._has_stalled(other) for other in self.slides) < _SLIDES_AT_ONCE
+
+        while not ready():
+            await self._sleep(ready, seconds=_SECONDS_BETWEEN_LOOKS)
+        turn.moved_at = self.clock()
+
+    async def may_call(self, turn: Turn) -> None:
+        """Wait until the slide is the first, or the model has too little to do, and begin a call."""
+        self._waiting.append(turn)
+        turn.calls += 1
+        try:
+            while not self._is_next(turn):
+                await self._sleep(lambda: self._is_next(turn))
+            self._under_way += 1
+        except BaseException:
+            turn.calls -= 1
+            raise
+        finally:
+            self._waiting.remove(turn)
+            self._wake()
+
+    def ended(self, turn: Turn) -> None:
+        """End a call."""
+        self._under_way -= 1
+        turn.calls -= 1
+        turn.moved_at = self.clock()
+        self._wake()
+
+    def leave(self, turn: Turn) -> None:
+        """Take a slide out of the line, if it is in it."""
+        if turn in self.slides:
+            self.slides.remove(turn)
+            self._wake()
+
+    def _is_next(self, turn: Turn) -> bool:
+        if all(turn.place <= other.place for other in self.slides):
+            return True
+        return self._under_way < _BUSY_CALLS and all(turn.place <= other.place for other in self._waiting)
+
+    def _has_stalled(self, turn: Turn) -> bool:
+        return turn.calls == 0 and turn.moved_at is not None and self.clock() - turn.moved_at > _STALLED_SECONDS
+
+    async def _sleep(self, ready: Callable[[], bool], *, seconds: float | None = None) -> None:
+        """Sleep until a change makes it ready, or for some seconds."""
+        sleeper = asyncio.get_running_loop().create_future()
+        self._sleepers[sleeper] = ready
+        try:
+            await asyncio.wait((sleeper,), timeout=seconds)
+        finally:
+            del self._sleepers[sleeper]
+
+    def _wake(self) -> None:
+        for sleeper, ready in self._sleepers.items():
+            if not sleeper.done() and ready():
+                sleeper.set_result(None)

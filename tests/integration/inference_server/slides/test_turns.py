@@ -1,0 +1,136 @@
+"""Several slides at a time: the model never waits between them, memory is bounded, and one that fails harms no other."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import pytest
+
+from inference_server.errors import InvalidSlide
+from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
+from inference_server.storage import Storage
+from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.kinds import tile_model
+from inference_server.tasks.slides.values import AnalysisRequest, Progress
+from tests.support.direct_inference import DirectInference
+from tests.support.slides import paint, scattered, write_svs
+from tests.support.tile_models import write_classifier
+
+PICTURE = paint(640, 640, tissue=(0, 0, 640, 640), nuclei=scattered(60, within=(20, 20, 620, 620), apart=25), noise=2.0)
+CALL_SECONDS = 0.08
+# Most of the time in which the model may wait while there are tiles. Writing a slide takes longer.
+IDLE_CALLS, WRITE_SECONDS = 10, 0.25
+
+
+class OneAtATime(DirectInference):
+    """A model whose every call takes a while, and which tells when it was busy."""
+
+    def __init__(self, models: Path) -> None:
+        super().__init__(models)
+        self._engine = asyncio.Lock()
+        # Slide, begin and end.
+        self.calls: list[tuple[str, float, float]] = []
+
+    async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        async with self._engine:
+            begun = time.monotonic()
+            response, _ = await asyncio.gather(super().infer(request), asyncio.sleep(CALL_SECONDS))
+            self.calls.append((request.caller.client, begun, time.monotonic()))
+            return response
+
+    def longest_idle(self) -> float:
+        """Seconds between two calls."""
+        return max(begun - ended for (_, _, ended), (_, begun, _) in itertools.pairwise(self.calls))
+
+
+class SlowToWrite(Storage):
+    """Storage that takes a while for each file."""
+
+    async def write(self, uri: str, content: bytes | Path) -> None:
+        await asyncio.sleep(WRITE_SECONDS)
+        await super().write(uri, content)
+
+
+@dataclass(kw_only=True)
+class Server:
+    """Analyses slides of a folder."""
+
+    folder: Path
+    model: OneAtATime
+    analyzer: SlideAnalyzer
+    # Slide and stage, as they were told.
+    stages: list[tuple[str, str]] = field(default_factory=list)
+
+    async def analyse(self, slide: str) -> dict[str, bytes]:
+        """The files that are written."""
+        out = self.folder / "out" / f"{slide}-{len(self.stages)}"
+        request = AnalysisRequest(slide_uri=str(self.folder / slide), output_uri=str(out), analysis="pinkness")
+        async with contextlib.aclosing(self.analyzer.analyze(request, Caller(client=slide))) as events:
+            async for event in events:
+                if isinstance(event, Progress) and (slide, event.stage) not in self.stages:
+                    self.stages.append((slide, event.stage))
+        return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "analysis.json"}
+
+    async def analyse_all(self, slides: Sequence[str]) -> list[dict[str, bytes]]:
+        """All at once, the first a moment before the second, and so on."""
+        running = []
+        for slide in slides:
+            running.append(asyncio.create_task(self.analyse(slide)))
+            await asyncio.sleep(0)
+        return await asyncio.gather(*running)
+
+
+@pytest.fixture
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
+    write_classifier(tmp_path / "models", mpp=0.5)
+    # Eight tiles a call, thirteen calls a slide.
+    monkeypatch.setattr(tile_model, "_PIXELS_A_CALL", 8 * 64 * 64)
+    for name in ("first", "second", "third"):
+        write_svs(tmp_path / name, PICTURE)
+    model = OneAtATime(tmp_path / "models")
+    storage = SlowToWrite(read_roots=(str(tmp_path),), write_roots=(str(tmp_path / "out"),))
+    return Server(folder=tmp_path, model=model, analyzer=SlideAnalyzer(inference=model, storage=storage, models=tmp_path / "models"))
+
+
+@pytest.mark.parametrize("slides", [("first", "second"), ("first", "second", "third")])
+async def test_between_slides_of_equal_size_the_model_does_not_wait(server: Server, slides: tuple[str, ...]) -> None:
+    found = await server.analyse_all(slides)
+    assert server.model.longest_idle() < IDLE_CALLS * CALL_SECONDS
+    assert all(found[0] == each for each in found)
+    assert 4 <= len(found[0])
+    # Calls of the next slide go before the last of the oldest only where that has fewer than two under way: at its end.
+    names = [name for name, _, _ in server.model.calls]
+    for older, younger in itertools.pairwise(slides):
+        last = len(names) - names[::-1].index(older)
+        assert names[:last].count(younger) <= 2
+
+
+async def test_a_third_slide_is_not_opened_before_the_first_has_its_tiles_done(server: Server) -> None:
+    await server.analyse_all(["first", "second", "third"])
+    order = server.stages.index
+    assert order(("second", "tissue")) < order(("first", "writing")) < order(("third", "tissue"))
+
+
+async def test_a_next_slide_that_is_cancelled_or_fails_harms_no_other(server: Server) -> None:
+    (alone,) = await server.analyse_all(["first"])
+    data = bytearray((server.folder / "second").read_bytes())
+    # Every tile of it, and no directory.
+    data[8 : len(data) * 3 // 4] = bytes(len(data) * 3 // 4 - 8)
+    (server.folder / "damaged").write_bytes(data)
+    running = asyncio.create_task(server.analyse("first"))
+    await asyncio.sleep(0)
+    cancelled, damaged = asyncio.create_task(server.analyse("second")), asyncio.create_task(server.analyse("damaged"))
+    while ("second", "tiles") not in server.stages:
+        await asyncio.sleep(0.01)
+    cancelled.cancel()
+    with pytest.raises(InvalidSlide):
+        await damaged
+    assert alone == await running
+    # Nothing of them is left that others would wait for.
+    assert alone == await asyncio.wait_for(server.analyse("third"), 30)
