@@ -1,0 +1,46 @@
+"""Pages of cards as an engine reads them: lines, words, boxes. Each character is 10 pixels wide and 15 high."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from math import cos, radians, sin
+
+from bridge.inference.values import DocumentPage, Line, PageQuality, Word
+
+GOOD = PageQuality(sharpness=0.3, glare=0.0, text_height=30, contrast=0.8)
+Corners = tuple[tuple[float, float], ...]
+
+
+def page(
+    lines: Iterable[str | tuple[float, float, str]],
+    *,
+    quality: PageQuality | None = GOOD,
+    confidence: float = 0.99,
+    number: int = 1,
+    turned: float = 0,
+) -> DocumentPage:
+    """Lines in the order in which they are read: texts stand 20 pixels below one another, others where they say (x, y).
+
+    `turned`: the whole page, in degrees clockwise.
+    """
+    read = [
+        _line(*(line if isinstance(line, tuple) else (0.0, 20.0 * row, line)), confidence=confidence, turned=turned)
+        for row, line in enumerate(lines)
+    ]
+    text = "\n".join(line.text for line in read)
+    return DocumentPage(page_number=number, page_count=1, width=400, height=300, lines=tuple(read), text=text, error="", quality=quality)
+
+
+def box(left: float, top: float, width: float, turned: float = 0) -> Corners:
+    """The corners of what stands there."""
+    corners = ((left, top), (left + width, top), (left + width, top + 15), (left, top + 15))
+    across, along = sin(radians(turned)), cos(radians(turned))
+    return corners if not turned else tuple((x * along - y * across, x * across + y * along) for x, y in corners)
+
+
+def _line(left: float, top: float, text: str, *, confidence: float, turned: float) -> Line:
+    words, place = [], left
+    for word in text.split(" "):
+        words.append(Word(text=word, confidence=confidence, polygon=box(place, top, 10 * len(word), turned)))
+        place += 10 * (len(word) + 1)
+    return Line(text=text, confidence=confidence, polygon=box(left, top, 10 * len(text), turned), words=tuple(words))
