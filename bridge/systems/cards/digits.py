@@ -15,8 +15,10 @@ _LOOKALIKES = str.maketrans(_TAKEN_FOR, _MEANT)
 DIGIT_LIKE = rf"[0-9{re.escape(_TAKEN_FOR)}]"
 # Marks within a number, as printed or misread.
 _MARKS = r"[.,_'·-]"
-# What tells one word from the next: white space, or the marks between a label and its value.
-_TOKEN = re.compile(r"[^\s:;=()\[\]]+")
+_BETWEEN = re.compile(rf"(?:\s|{_MARKS}){{1,5}}")
+# A group of a number: digits, or a word of what is like digits, with one among it or only what noughts are taken for.
+_DIGITS = re.compile(r"\d+")
+_LIKE_DIGITS = re.compile(rf"(?<![^\W_])(?:(?={DIGIT_LIKE}*\d){DIGIT_LIKE}+|[OoQD0]{{2,}})(?![^\W_])")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +47,8 @@ def numbers_in(text: str, count: int) -> Iterator[Number]:
     """
     yield from _whole(text, count)
     yield from _misread(text, count)
-    yield from _grouped(text, count)
+    yield from _grouped(text, count, _DIGITS)
+    yield from _grouped(text, count, _LIKE_DIGITS)
 
 
 def is_number(text: str) -> bool:
@@ -79,44 +82,28 @@ def _misread(text: str, count: int) -> Iterator[Number]:
                 yield Number(digits=mended(read), start=kept[0], end=kept[-1] + 1)
 
 
-def _grouped(text: str, count: int) -> Iterator[Number]:
-    for run in _runs(text):
-        sizes = [len(_bare(token.group())) for token in run]
-        for first in range(len(run)):
-            # Between two groups may be a mark.
-            sums = list(accumulate(sizes[first : first + 2 * count]))
+def _grouped(text: str, count: int, group: re.Pattern[str]) -> Iterator[Number]:
+    for run in _runs(text, group):
+        sizes = [len(found.group()) for found in run]
+        for first in range(len(run) - 1):
+            sums = list(accumulate(sizes[first : first + count]))
             if count not in sums:
                 continue
             last = first + sums.index(count)
-            read = "".join(_bare(token.group()) for token in run[first : last + 1])
+            read = "".join(found.group() for found in run[first : last + 1])
             if last > first and _mostly_digits(read):
-                alone = sum(sizes) == count
-                yield Number(digits=mended(read), start=run[first].start(), end=run[last].end(), alone=alone)
+                yield Number(digits=mended(read), start=run[first].start(), end=run[last].end(), alone=sum(sizes) == count)
 
 
-def _runs(text: str) -> Iterator[Sequence[re.Match[str]]]:
-    """Neighbouring words that are groups of a number, or marks between such."""
+def _runs(text: str, group: re.Pattern[str]) -> Iterator[Sequence[re.Match[str]]]:
+    """Groups of digits with nothing but marks and spaces between."""
     run: list[re.Match[str]] = []
-    for token in _TOKEN.finditer(text):
-        apart = bool(run) and text[run[-1].end() : token.start()].strip() != ""
-        if apart or not _is_group(token.group()):
+    for found in group.finditer(text):
+        if run and not _BETWEEN.fullmatch(text, run[-1].end(), found.start()):
             yield run
             run = []
-        if _is_group(token.group()):
-            run.append(token)
+        run.append(found)
     yield run
-
-
-def _is_group(token: str) -> bool:
-    """Digits for the greater part, only what noughts are taken for, or only marks."""
-    bare = _bare(token)
-    if not re.fullmatch(rf"{DIGIT_LIKE}*", bare):
-        return False
-    return not bare or _mostly_digits(bare) or (len(bare) >= 3 and not bare.strip("OoQD0")) or (len(bare) >= 3 and bare[-1].isdigit())
-
-
-def _bare(token: str) -> str:
-    return re.sub(_MARKS, "", token)
 
 
 def _mostly_digits(read: str) -> bool:

@@ -119,7 +119,9 @@ def _unlabelled(layout: Layout, count: int) -> Iterator[tuple[Number, Passage]]:
         for number in numbers_in(passage.text, count):
             before = passage.text[: number.start]
             is_other = label_of(before) not in {"", "nik", "npwp"}
-            if number.alone and len(skeleton(before)) <= _MOST_LETTERS_BEFORE and not is_other:
+            # Cards of banks and telephones have their numbers in groups too.
+            is_like = " " not in passage.text[number.start : number.end] or count != _NIK_DIGITS or _is_sound(number.digits)
+            if number.alone and is_like and len(skeleton(before)) <= _MOST_LETTERS_BEFORE and not is_other:
                 yield number, passage.part(number.start, number.end)
 
 
@@ -176,4 +178,6 @@ def _without_numbers(passage: Passage) -> Passage:
 
 
 def _joined(rows: Sequence[Passage]) -> str:
-    return " ".join(" ".join(row.text for row in rows).split())
+    """The text of rows; a comma at the end of one is of the text, not around it."""
+    texts = [row.text + ("," if row.row.text[row.end :].startswith(",") else "") for row in rows[:-1]]
+    return " ".join(" ".join((*texts, *(row.text for row in rows[-1:]))).split())

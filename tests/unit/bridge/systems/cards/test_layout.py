@@ -164,6 +164,10 @@ def test_labels_that_were_joined_or_misread_are_told(text: str, told: Mapping[st
     assert told == ktp(text)
 
 
+def test_a_comma_at_the_end_of_a_row_is_kept_where_the_value_goes_on() -> None:
+    assert {"name": "H. AGUS SALIM, S.KOM", "religion": "ISLAM"} == ktp("Nama : H. AGUS SALIM,\nS.KOM\nJenis Kelamin\nAgama : ISLAM")
+
+
 def test_names_and_addresses_go_on_in_the_next_row() -> None:
     expected = {
         "name": "MUHAMMAD ABDURRAHMAN WICAKSONO",
