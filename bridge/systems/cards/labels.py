@@ -21,8 +21,8 @@ _COLON = re.compile(r"[\s.)\]]*[:;=]")
 # A label has no more words, and one that we do not know is no longer.
 _MOST_WORDS = 5
 _MOST_LETTERS = 32
-# From so many letters on a word is told by itself, though one is misread.
-_TELLING = 8
+# From so many letters on a word is told by itself, though one is misread, and of so many for each that is.
+_TELLING, _TELLING_FOR_EACH = 8, 5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -162,7 +162,9 @@ def _is_label(candidate: _Candidate) -> bool:
     if not candidate.opens:
         return candidate.words > 1 or candidate.is_titled or (name == "nik" and fit(name, text) is Fit.SURELY)
     if candidate.wrong:
-        return len(candidate.spelling) >= _TELLING or fit(name, text) is Fit.SURELY
+        # A word more would be too much: `JL. KELURAHAN` is no misread `Kelurahan`.
+        is_telling = len(candidate.spelling) >= max(_TELLING, _TELLING_FOR_EACH * candidate.wrong)
+        return is_telling or fit(name, text) is Fit.SURELY
     return not candidate.is_part_of_another
 
 

@@ -123,6 +123,7 @@ def test_what_stands_beyond_a_wide_gap_is_of_the_photograph() -> None:
     [
         ("Alamat : JL. PROVINSI NO 5", {"address": "JL. PROVINSI NO 5"}),
         ("Alamat : JL. KECAMATAN LAMA NO 5", {"address": "JL. KECAMATAN LAMA NO 5"}),
+        ("Alamat     JL. KELURAHAN LAMA NO 5", {"address": "JL. KELURAHAN LAMA NO 5"}),
         ("Alamat : DESA SUKA MAJU", {"address": "DESA SUKA MAJU"}),
         ("Nama : NIK ABDUL AZIZ", {"name": "NIK ABDUL AZIZ"}),
         ("Nama\nNIK ABDUL AZIZ", {"name": "NIK ABDUL AZIZ"}),
