@@ -64,7 +64,7 @@ def card_fields(kind: str, text: str) -> Mapping[str, str] | None:
 def _ktp(layout: Layout) -> Card:
     found = {
         "nik": _nik(layout),
-        "name": _name(layout),
+        "name": _name(layout.of("name")),
         "birthPlace": _birth_place(layout),
         "birthDate": _birth_date(layout),
         "address": _address(layout),
@@ -77,7 +77,8 @@ def _ktp(layout: Layout) -> Card:
 
 
 def _npwp(layout: Layout) -> Card:
-    fields = {"npwpNumber": _tax_number(layout), "name": _name(layout)}
+    # Most tax cards have the name below the number, without a label.
+    fields = {"npwpNumber": _tax_number(layout), "name": _name(layout.of("name")) or _name(layout.of("holder"))}
     return Card(fields={name: one for name, one in fields.items() if one})
 
 
@@ -130,8 +131,8 @@ def _is_sound(nik: str) -> bool:
     return bool(facts.province) and facts.birth is not None
 
 
-def _name(layout: Layout) -> Field | None:
-    for value in layout.of("name"):
+def _name(values: Sequence[Value]) -> Field | None:
+    for value in values:
         rows = [_without_numbers(row) for row in value.rows]
         text = _joined(rows)
         if text:

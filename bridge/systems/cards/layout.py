@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from bridge.systems.cards.columns import paired
-from bridge.systems.cards.fitting import Fit, fit, goes_on
+from bridge.systems.cards.fitting import Fit, fit, goes_on, is_holder
 from bridge.systems.cards.labels import Label, labels_in
 from bridge.systems.cards.rows import Box, Passage, Row
 
@@ -122,6 +122,8 @@ class _Reader:
         found = [(-1, self.last), *sorted((number, self.waiting[label]) for label, number in pairs.items())]
         for (start, name), (end, after) in pairwise([*found, (len(self.free), following)]):
             taken |= self.go_on(name, range(start + 1, end), after)
+        if self.last == "npwp" and self.free and not self.layout.of("name") and is_holder(self.free[0].text):
+            self.layout.add("holder", Value(whole=self.free[0], rows=(self.free[0],)))
         self.layout.loose += [passage for number, passage in enumerate(self.free) if number not in taken]
         self.wait_on([name for label, name in enumerate(self.waiting) if label not in pairs])
         self.free, self.last = [], ""
