@@ -17,6 +17,9 @@ _READ = tuple(re.compile(rf"(?<!\d){form.format('[0-9]')}(?!\d)") for form in (_
 _MISREAD = tuple(re.compile(rf"(?<![A-Za-z0-9]){form.format(DIGIT_LIKE)}(?![A-Za-z0-9])") for form in (_APART, _CLOSE))
 _NAMED = re.compile(rf"(?<!\d)(\d{{1,2}})[-/. ]*({'|'.join(_MONTHS)})[A-Z]*[-/. ]*(\d{{4}})(?!\d)", re.IGNORECASE)
 
+# Words up to the first number; a digit within a word is a misread letter.
+_PLACE = re.compile(r"[^\w(]*((?:(?!\d\d|(?<!\w)\d).)*)")
+
 
 @dataclass(frozen=True, kw_only=True)
 class ReadDate:
@@ -36,8 +39,8 @@ def date_in(text: str) -> ReadDate | None:
 
 
 def place_in(text: str) -> tuple[str, int, int]:
-    """The place with which a text begins, and where it stands; empty where there is none. Digits are no part of it."""
-    found = re.match(r"[^\w(]*([^\d]*)", text)
+    """The place with which a text begins, and where it stands; empty where there is none. Numbers are no part of it."""
+    found = _PLACE.match(text)
     place = found.group(1).rstrip(" ,.:;-/_|~(") if found else ""
     start = found.start(1) if found else 0
     return " ".join(place.split()), start, start + len(place)

@@ -13,12 +13,13 @@ from bridge.systems.cards.layout import Layout, Value, layout_of
 from bridge.systems.cards.lines import Polygon, ReadLine, lines_of_text
 from bridge.systems.cards.nik import nik_facts
 from bridge.systems.cards.rows import Passage, place_of, rows_of
-from bridge.systems.cards.spelling import skeleton, word_told
+from bridge.systems.cards.spelling import pieces_of, skeleton, word_told
 from bridge.systems.cards.vocabulary import WORDS
 
 _NIK_DIGITS, _NPWP_DIGITS = 16, 15
 # Before a number that has no label that we know there may be so many letters: `NO`, or what is left of `NIK`.
 _MOST_LETTERS_BEFORE = 4
+_NUMBER_WORDS = frozenset({skeleton(word) for word in ("NO", "NOMOR", "NOMER", "ID", "IDENTITAS")})
 _GENDERS = {"LAKI": "LAKI-LAKI", "PRIA": "LAKI-LAKI", "WANITA": "PEREMPUAN"}
 
 
@@ -118,12 +119,18 @@ def _unlabelled(layout: Layout, count: int) -> Iterator[tuple[Number, Passage]]:
     """Numbers of so many digits that stand behind no label, or behind what is left of one."""
     for passage in layout.loose:
         for number in numbers_in(passage.text, count):
-            before = passage.text[: number.start]
-            is_other = label_of(before) not in {"", "nik", "npwp"}
             # Cards of banks and telephones have their numbers in groups too.
             is_like = " " not in passage.text[number.start : number.end] or count != _NIK_DIGITS or _is_sound(number.digits)
-            if number.alone and is_like and len(skeleton(before)) <= _MOST_LETTERS_BEFORE and not is_other:
+            if number.alone and is_like and _may_go_before(passage.text[: number.start]):
                 yield number, passage.part(number.start, number.end)
+
+
+def _may_go_before(text: str) -> bool:
+    """Whether what stands before a number leaves open what it is: `NO`, what is left of `NIK`, or that word among others."""
+    words = [skeleton(piece.text) for piece in pieces_of(text)]
+    if any(map(label_of, words)) or label_of(text):
+        return "nik" in map(label_of, words) or label_of(text) in {"nik", "npwp"}
+    return len(skeleton(text)) <= _MOST_LETTERS_BEFORE or set(words) <= _NUMBER_WORDS
 
 
 def _is_sound(nik: str) -> bool:

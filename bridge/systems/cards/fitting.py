@@ -12,6 +12,7 @@ from bridge.systems.cards.vocabulary import HEADINGS, STREETS, WORDS
 
 _NUMBER = re.compile(rf"{DIGIT_LIKE}(?:[\s.,_-]{{0,3}}{DIGIT_LIKE}){{9,}}")
 _NEIGHBOURHOOD = re.compile(r"\W*\d{1,3}\W*\d{1,3}\W*")
+_HOUSE = re.compile(r"[A-Z]{1,2}[ ./-]?\d{1,3}")
 _FOR_LIFE = skeleton("SEUMUR HIDUP")
 
 
@@ -55,9 +56,9 @@ def goes_on(name: str, before: str, text: str, *, placed: bool) -> bool:
         return False
     if name == "name":
         return is_name(text)
-    # Without a place, a mark or two are more often dirt.
-    least = 1 if placed else 3
-    return name == "address" and sum(map(str.isalnum, text)) >= least and not _is_of_another_field(text)
+    # Without a place, a mark or two are more often dirt, but for `C5`.
+    is_some = placed or sum(map(str.isalnum, text)) >= 3 or bool(_HOUSE.fullmatch(text))
+    return name == "address" and is_some and not _is_of_another_field(text)
 
 
 def is_name(text: str) -> bool:

@@ -75,6 +75,12 @@ class _Candidate:
         return self.row.text[self.end : self.row.end_of_piece(self.end - 1)]
 
     @property
+    def holds_another(self) -> bool:
+        """Whether its last words alone are a label, as in `a. Nama`."""
+        starts = (piece.start for piece in self.pieces[self.first + 1 : self.last + 1])
+        return any(label_of(self.row.text[start : self.pieces[self.last].end]) for start in starts)
+
+    @property
     def is_before_another(self) -> bool:
         """Whether a label follows at once, as in the head of a table."""
         following = self.pieces[self.last + 1 : self.last + 2]
@@ -155,10 +161,12 @@ def _is_label(candidate: _Candidate) -> bool:
     name, text = candidate.name, candidate.behind
     if name == "nik" and text.strip(" :.-") and not re.match(r"\W*\w*\d", text) and not candidate.is_before_another:
         return False
+    if candidate.wrong and candidate.holds_another:
+        return False
     if candidate.colon:
         return candidate.wrong == 0 or len(candidate.spelling) > 4 or name == "name" or fit(name, text) is Fit.SURELY
     if candidate.spelling in _WEAK:
-        return candidate.opens and candidate.wrong == 0 and not text.strip()
+        return candidate.opens and candidate.wrong == 0 and (not text.strip() or fit(name, text) is Fit.SURELY)
     if not candidate.opens:
         return candidate.words > 1 or candidate.is_titled or (name == "nik" and fit(name, text) is Fit.SURELY)
     if candidate.wrong:

@@ -21,7 +21,8 @@ GAP_HEIGHTS = 1.5
 _MOST_SHIFT = 0.5
 _MOST_OVERLAP = 0.5
 # So many spaces part columns in a text without places.
-_WIDE_SPACE = re.compile(r"\t\s*| {3,}")
+_WIDE_SPACE = re.compile(r"\t\s*| {4,}")
+_TITLE = re.compile(r"\b\w{1,2}\.\w{1,3}$")
 # Around a value.
 _AROUND = " \t:;=|~_-.,*'\"<>»«+"
 
@@ -100,7 +101,9 @@ class Passage:
     def trimmed(self) -> Passage:
         """Without marks and spaces around."""
         start = len(self.text) - len(self.text.lstrip(_AROUND))
-        return self.part(start, max(start, len(self.text.rstrip(_AROUND))))
+        end = max(start, len(self.text.rstrip(_AROUND)))
+        # The last stop of `S.H.` is of the title.
+        return self.part(start, end + (self.text[end : end + 1] == "." and bool(_TITLE.search(self.text, start, end))))
 
     def pieces(self) -> tuple[Passage, ...]:
         """Those that wide gaps leave of it, without marks around."""

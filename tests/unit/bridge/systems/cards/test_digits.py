@@ -42,6 +42,10 @@ def told(kind: str, text: str) -> Mapping[str, str]:
         "Nomor Induk Kependudukan : {}",
         "NIK : {} 02-03-1985",
         "NIK\nBANDUNG\n{}",
+        "NIK/NIP : {}",
+        "NIK (16 digit) : {}",
+        "No. Identitas : {}",
+        "Nomor : {}",
         "NIK\n:\n: {}",
     ],
 )

@@ -155,6 +155,9 @@ def test_words_of_labels_within_values_are_no_labels(text: str, told: Mapping[st
         ("StatusPerkawinan KAWIN BerlakuHingga : SEUMUR HIDUP", {"maritalStatus": "KAWIN"}),
         ("Slatus Perkawlnan : KAWIN", {"maritalStatus": "KAWIN"}),
         ("Narna : BUDI SANTOSO", {"name": "BUDI SANTOSO"}),
+        ("a. Nama : BUDI SANTOSO", {"name": "BUDI SANTOSO"}),
+        ("Nama : BUDI SANTOSO, S.H.", {"name": "BUDI SANTOSO, S.H."}),
+        ("TTL BOGOR, 02-03-1985", {"birthPlace": "BOGOR", "birthDate": "02-03-1985"}),
         ("NamaBUDI SANTOSO", {"name": "BUDI SANTOSO"}),
         ("NAMA BUDI SANTOSO AGAMA : ISLAM", {"name": "BUDI SANTOSO", "religion": "ISLAM"}),
         ("Nama BUDI SANTOSO Agama ISLAM", {"name": "BUDI SANTOSO", "religion": "ISLAM"}),
@@ -179,6 +182,7 @@ def test_names_and_addresses_go_on_in_the_next_row() -> None:
     name, birth = ("Nama : MUHAMMAD ABDURRAHMAN", "WICAKSONO"), ("Tempat/Tgl Lahir : KABUPATEN BANDUNG BARAT,", "02-03-1985")
     address = ("Alamat : JL. RAYA MERDEKA NO. 10", "BLOK C PERUM ASRI C5")
     assert expected == ktp("\n".join((*name, *birth, *address, "RT/RW : 001/002")))
+    assert expected == ktp("\n".join((*name, *birth, address[0], "BLOK C PERUM ASRI", "C5", "RT/RW : 001/002")))
     wrapped: list[str | Placed] = [
         *(name[0], (70, 20, name[1]), (600, 20, "JAKARTA"), (0, 40, birth[0]), (190, 60, birth[1])),
         *((0, 80, address[0]), (90, 100, "BLOK C PERUM ASRI"), (90, 120, "C5"), (0, 140, "RT/RW : 001/002")),
@@ -220,6 +224,7 @@ def test_what_belongs_to_no_value_is_put_into_none(text: str, told: Mapping[str,
         ("BANDUNG, 02 Maret 1985", "BANDUNG", "02-03-1985"),
         ("KOTA BARU 5 02-03-1985", "KOTA BARU", "02-03-1985"),
         ("SOLO, 02-03-1985", "SOLO", "02-03-1985"),
+        ("S0LO, 02-03-1985", "S0LO", "02-03-1985"),
         ("BANDUNG", "BANDUNG", None),
         ("BANDUNG, 02-03", "BANDUNG", None),
         ("02-03-1985", None, "02-03-1985"),
