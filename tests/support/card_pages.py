@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from math import cos, radians, sin
 
 from bridge.inference.values import DocumentPage, Line, PageQuality, Word
@@ -18,29 +19,44 @@ def page(
     confidence: float = 0.99,
     number: int = 1,
     turned: float = 0,
+    fanned: float = 0,
 ) -> DocumentPage:
     """Lines in the order in which they are read: texts stand 20 pixels below one another, others where they say (x, y).
 
-    `turned`: the whole page, in degrees clockwise.
+    `turned`: the whole page, in degrees clockwise. `fanned`: how much steeper rows are with each pixel below the middle of a card, as in a
+    photograph from one side.
     """
     read = [
-        _line(*(line if isinstance(line, tuple) else (0.0, 20.0 * row, line)), confidence=confidence, turned=turned)
+        _line(
+            *(line if isinstance(line, tuple) else (0.0, 20.0 * row, line)), confidence=confidence, seen=_Seen(turned=turned, fanned=fanned)
+        )
         for row, line in enumerate(lines)
     ]
     text = "\n".join(line.text for line in read)
     return DocumentPage(page_number=number, page_count=1, width=400, height=300, lines=tuple(read), text=text, error="", quality=quality)
 
 
-def box(left: float, top: float, width: float, turned: float = 0) -> Corners:
+def box(left: float, top: float, width: float) -> Corners:
     """The corners of what stands there."""
-    corners = ((left, top), (left + width, top), (left + width, top + 15), (left, top + 15))
-    across, along = sin(radians(turned)), cos(radians(turned))
-    return corners if not turned else tuple((x * along - y * across, x * across + y * along) for x, y in corners)
+    return ((left, top), (left + width, top), (left + width, top + 15), (left, top + 15))
 
 
-def _line(left: float, top: float, text: str, *, confidence: float, turned: float) -> Line:
+@dataclass(frozen=True, kw_only=True)
+class _Seen:
+    """From where a page is looked at."""
+
+    turned: float
+    fanned: float
+
+    def box(self, left: float, top: float, width: float) -> Corners:
+        across, along = sin(radians(self.turned)), cos(radians(self.turned))
+        fan = [(x, y + x * (y - 130) * self.fanned) for x, y in box(left, top, width)]
+        return tuple((x * along - y * across, x * across + y * along) for x, y in fan)
+
+
+def _line(left: float, top: float, text: str, *, confidence: float, seen: _Seen) -> Line:
     words, place = [], left
     for word in text.split(" "):
-        words.append(Word(text=word, confidence=confidence, polygon=box(place, top, 10 * len(word), turned)))
+        words.append(Word(text=word, confidence=confidence, polygon=seen.box(place, top, 10 * len(word))))
         place += 10 * (len(word) + 1)
-    return Line(text=text, confidence=confidence, polygon=box(left, top, 10 * len(text), turned), words=tuple(words))
+    return Line(text=text, confidence=confidence, polygon=seen.box(left, top, 10 * len(text)), words=tuple(words))

@@ -20,6 +20,8 @@ GAP_HEIGHTS = 1.5
 # How far the middles of two lines of one row may be apart, and how far they may overlap along it, in heights of the lower one.
 _MOST_SHIFT = 0.5
 _MOST_OVERLAP = 0.5
+# A line of so many heights tells half of its slope by itself: corners are off by a pixel or two.
+_SUPPORT_HEIGHTS = 4.0
 # So many spaces part columns in a text without places.
 _WIDE_SPACE = re.compile(r"\t\s*| {4,}")
 _TITLE = re.compile(r"\b\w{1,2}\.\w{1,3}$")
@@ -40,6 +42,11 @@ class Box:
     def height(self) -> float:
         """Of the text."""
         return self.bottom - self.top
+
+    @property
+    def center(self) -> float:
+        """Along the text."""
+        return (self.left + self.right) / 2
 
     @property
     def middle(self) -> float:
@@ -144,7 +151,8 @@ def _rows_on(page: int, lines: Sequence[ReadLine]) -> list[Row]:
     along = _direction(word for line in lines for word in line.words)
     boxes = [[_box(word.polygon, along) for word in line.words] for line in lines]
     rows: list[list[int]] = [[number] for number in range(len(lines))]
-    for _, one, other in sorted(_neighbours(boxes)):
+    tilts = [_tilt([word.polygon for word in line.words], along) for line in lines]
+    for _, one, other in sorted(_neighbours(boxes, tilts)):
         left, right = (next(row for row in rows if number in row) for number in (one, other))
         if left is not right and all(_beside(boxes[a], boxes[b]) for a in left for b in right):
             left += right
@@ -179,15 +187,34 @@ def _box(polygon: Polygon, along: tuple[float, float]) -> Box:
     return Box(left=(x[0] + x[3]) / 2, right=(x[1] + x[2]) / 2, top=(y[0] + y[1]) / 2, bottom=(y[2] + y[3]) / 2)
 
 
-def _neighbours(boxes: Sequence[Sequence[Box]]) -> Iterable[tuple[float, int, int]]:
-    """Lines that may be of one row, with how far they are apart in height where they face each other."""
+def _tilt(polygons: Sequence[Polygon], along: tuple[float, float]) -> tuple[float, float]:
+    """How far a line comes along the text, and across it: a photograph from one side has rows that are not parallel."""
+    first, last = polygons[0], polygons[-1]
+    x, y = (sum(last[corner][axis] - first[3 - corner][axis] for corner in (1, 2)) / 2 for axis in (0, 1))
+    return along[0] * x + along[1] * y, along[0] * y - along[1] * x
+
+
+def _neighbours(boxes: Sequence[Sequence[Box]], tilts: Sequence[tuple[float, float]]) -> Iterable[tuple[float, int, int]]:
+    """Lines that may be of one row, with how far they are apart in height, going on as both of them do."""
     for one, other in combinations(range(len(boxes)), 2):
         left, right = sorted((one, other), key=lambda number: boxes[number][0].left)
         end, start = boxes[left][-1], boxes[right][0]
         height = min(end.height, start.height)
-        shift = abs(end.middle - start.middle)
+        # Each goes on as it comes, to halfway between the two: so do the ends of an arch.
+        halfway = (end.center + start.center) / 2
+        onwards = _slope(tilts[left], tilts[right], height) * (halfway - end.center)
+        backwards = _slope(tilts[right], tilts[left], height) * (halfway - start.center)
+        shift = abs(start.middle + backwards - end.middle - onwards)
         if height > 0 and shift < _MOST_SHIFT * height and _beside(boxes[left], boxes[right]):
             yield shift / height, left, right
+
+
+def _slope(own: tuple[float, float], other: tuple[float, float], height: float) -> float:
+    """Of a line: its own, but the shorter it is, the more that of both."""
+    length = own[0] + other[0]
+    both = (own[1] + other[1]) / length if length > 0 else 0.0
+    support = _SUPPORT_HEIGHTS * height
+    return (own[1] + support * both) / max(own[0] + support, 1.0)
 
 
 def _beside(one: Sequence[Box], other: Sequence[Box]) -> bool:

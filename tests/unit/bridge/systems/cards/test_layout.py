@@ -38,8 +38,8 @@ def ktp(text: str) -> Mapping[str, str]:
     return found
 
 
-def placed(*lines: str | Placed, turned: float = 0) -> Mapping[str, str]:
-    card = card_of("KTP", lines_of_pages([page(lines, turned=turned)]))
+def placed(*lines: str | Placed, turned: float = 0, fanned: float = 0) -> Mapping[str, str]:
+    card = card_of("KTP", lines_of_pages([page(lines, turned=turned, fanned=fanned)]))
     assert card is not None
     return card.values
 
@@ -53,6 +53,12 @@ def column(x: float, texts: tuple[str, ...], *, before: str = "") -> list[Placed
 def test_columns_that_were_read_one_after_the_other_are_paired_by_their_rows(before: str, turned: float) -> None:
     assert FIELDS == placed(*column(0, LABELS), *column(250, VALUES, before=before), *PHOTO, turned=turned)
     assert FIELDS == placed(*PHOTO, *column(250, VALUES, before=before), *column(0, LABELS), turned=turned)
+
+
+@pytest.mark.parametrize("fanned", [-5e-4, 3e-4, 8e-4])
+@pytest.mark.parametrize("turned", [0, 90])
+def test_rows_of_a_photograph_from_one_side_are_told_though_they_are_not_parallel(fanned: float, turned: float) -> None:
+    assert FIELDS == placed(*column(0, LABELS), *column(250, VALUES, before=": "), *PHOTO, fanned=fanned, turned=turned)
 
 
 @pytest.mark.parametrize("missing", range(len(LABELS)))
