@@ -13,7 +13,7 @@ from bridge.systems.cards.labels import Label, labels_in
 from bridge.systems.cards.rows import Box, Passage, Row
 
 # Fields that may run over several rows, and over how many more.
-_MORE_ROWS = {"name": 1, "birth": 1, "address": 3}
+_MORE_ROWS = {"name": 2, "birth": 1, "address": 3}
 # Labels that follow a name on some card: what stands between is of the name.
 _AFTER_NAMES = frozenset({"birth", "birthPlace", "birthDate", "gender", "address", "nik", "npwp"})
 # A second row begins below the first, in heights of the text, or left of it where the label stands.
