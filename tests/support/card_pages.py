@@ -7,8 +7,11 @@ from dataclasses import dataclass
 from math import cos, radians, sin
 
 from bridge.inference.values import DocumentPage, Line, PageQuality, Word
+from tests.support.pdf import Text
 
 GOOD = PageQuality(sharpness=0.3, glare=0.0, text_height=30, contrast=0.8)
+# Of a letter in Helvetica, of its size.
+_ADVANCE = 0.5
 Corners = tuple[tuple[float, float], ...]
 
 
@@ -36,9 +39,23 @@ def page(
     return DocumentPage(page_number=number, page_count=1, width=400, height=300, lines=tuple(read), text=text, error="", quality=quality)
 
 
-def box(left: float, top: float, width: float) -> Corners:
+def page_of_texts(texts: Iterable[Text]) -> DocumentPage:
+    """A composed page as one would read it who makes no mistakes, in the order of its texts."""
+    lines = []
+    for text in texts:
+        advance, top, words, place = _ADVANCE * text.size, text.y - text.size, [], text.x
+        for word in text.text.split(" "):
+            words.append(Word(text=word, confidence=0.99, polygon=box(place, top, advance * len(word), 1.2 * text.size)))
+            place += advance * (len(word) + 1)
+        whole = box(text.x, top, advance * len(text.text), 1.2 * text.size)
+        lines.append(Line(text=text.text, confidence=0.99, polygon=whole, words=tuple(words)))
+    text_of_all = "\n".join(line.text for line in lines)
+    return DocumentPage(page_number=1, page_count=1, width=400, height=300, lines=tuple(lines), text=text_of_all, error="", quality=GOOD)
+
+
+def box(left: float, top: float, width: float, height: float = 15) -> Corners:
     """The corners of what stands there."""
-    return ((left, top), (left + width, top), (left + width, top + 15), (left, top + 15))
+    return ((left, top), (left + width, top), (left + width, top + height), (left, top + height))
 
 
 @dataclass(frozen=True, kw_only=True)

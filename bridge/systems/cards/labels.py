@@ -17,6 +17,8 @@ from bridge.systems.cards.vocabulary import LABELS, WEAK
 # By skeleton: the label, and of how many words it is.
 _SPELLED = {skeleton(spelling): (name, len(list(pieces_of(spelling)))) for name, spellings in LABELS.items() for spelling in spellings}
 _WEAK = {skeleton(spelling) for spelling in WEAK}
+_NUMBERED = {skeleton(spelling) for spelling in ("NPWP 15", "NPWP 16")}
+_LEAST_DIGITS = 15
 _COLON = re.compile(r"[\s.)\]]*[:;=]")
 # A label has no more words, and one that we do not know is no longer.
 _MOST_WORDS = 5
@@ -162,6 +164,9 @@ def _is_label(candidate: _Candidate) -> bool:
     if name == "nik" and text.strip(" :.-") and not re.match(r"\W*\w*\d", text) and not candidate.is_before_another:
         return False
     if candidate.wrong and candidate.holds_another:
+        return False
+    # In `NPWP 16.123.456.7-890.000` the digits are of the number.
+    if candidate.spelling in _NUMBERED and not candidate.colon and sum(map(str.isdigit, text)) < _LEAST_DIGITS:
         return False
     if candidate.colon:
         return candidate.wrong == 0 or len(candidate.spelling) > 4 or name == "name" or fit(name, text) is Fit.SURELY

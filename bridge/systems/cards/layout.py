@@ -10,7 +10,7 @@ from itertools import pairwise
 from bridge.systems.cards.columns import paired
 from bridge.systems.cards.fitting import Fit, fit, goes_on, is_holder
 from bridge.systems.cards.labels import Label, labels_in
-from bridge.systems.cards.rows import Box, Passage, Row
+from bridge.systems.cards.rows import Passage, Row
 
 # Fields that may run over several rows, and over how many more.
 _MORE_ROWS = {"name": 2, "birth": 1, "address": 3}
@@ -69,6 +69,8 @@ def layout_of(rows: Iterable[Row]) -> Layout:
 
 @dataclass
 class _Reader:
+    """Reads rows from top to bottom."""
+
     layout: Layout = field(default_factory=Layout)
     # Labels that have no value yet, and what was found since that is behind none.
     waiting: list[str] = field(default_factory=list)
@@ -141,7 +143,7 @@ class _Reader:
         value = self.layout.values[name][-1]
         for number in numbers:
             passage = self.free[number]
-            below = _is_below(passage.box, value)
+            below = _is_below(passage, value)
             if below is False:
                 continue
             # Where a text without places ends, only a date tells that it belongs to what was before.
@@ -171,9 +173,11 @@ def _fits(name: str, passage: Passage) -> bool:
     return bool(name and text) and fit(name, text) is not Fit.NOT
 
 
-def _is_below(box: Box | None, value: Value) -> bool | None:
+def _is_below(passage: Passage, value: Value) -> bool | None:
     """Whether something stands where the next row of a value would; None where the engine tells no places."""
-    first, last = value.rows[0].box, value.rows[-1].box
+    if passage.row.page != value.rows[0].row.page:
+        return False
+    box, first, last = passage.box, value.rows[0].box, value.rows[-1].box
     if box is None or first is None or last is None:
         return None
     height = last.height

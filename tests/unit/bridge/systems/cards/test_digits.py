@@ -141,6 +141,17 @@ def test_another_number_is_no_tax_number(text: str) -> None:
     assert {} == told("NPWP", text.format(NIK))
 
 
+@pytest.mark.parametrize("number", ["16.123.456.7-890.000", "15.123.456.7-890.000", "16 123 456 7 890 000", "161234567890000"])
+def test_the_first_digits_of_a_tax_number_are_not_of_its_label(number: str) -> None:
+    expected = f"{number[:2]}.123.456.7-890.000"
+    assert (
+        {"npwpNumber": expected}
+        == told("NPWP", f"NPWP {number}")
+        == told("NPWP", f"NPWP : {number}")
+        == told("NPWP", f"NPWP 15 : {number}")
+    )
+
+
 def test_of_two_tax_numbers_the_one_of_15_digits_is_told() -> None:
     assert {"npwpNumber": NPWP, "name": "BUDI"} == told("NPWP", f"NPWP16 : {NIK}\nNPWP : {NPWP}\nNIK : {NIK}\nNama : BUDI")
 

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 
 import pytest
 
 from bridge.systems.cards.fields import card_fields, card_of
 from bridge.systems.cards.lines import lines_of_pages
-from tests.support.card_pages import page
+from tests.support.card_pages import page, page_of_texts
+from tests.support.composed_cards import identity_card, tax_card
 
 LABELS = (
     *("NIK", "Nama", "Tempat/Tgl Lahir", "Jenis Kelamin", "Alamat", "RT/RW", "Kel/Desa", "Kecamatan", "Agama", "Status Perkawinan"),
@@ -53,6 +55,15 @@ def column(x: float, texts: tuple[str, ...], *, before: str = "") -> list[Placed
 def test_columns_that_were_read_one_after_the_other_are_paired_by_their_rows(before: str, turned: float) -> None:
     assert FIELDS == placed(*column(0, LABELS), *column(250, VALUES, before=before), *PHOTO, turned=turned)
     assert FIELDS == placed(*PHOTO, *column(250, VALUES, before=before), *column(0, LABELS), turned=turned)
+
+
+@pytest.mark.parametrize("seed", range(30))
+def test_composed_cards_are_read_whole_in_whatever_order_their_texts_are_read(seed: int) -> None:
+    for kind, composed in (("KTP", identity_card(seed)), ("NPWP", tax_card(seed))):
+        shuffled = random.Random(seed).sample(composed.page.texts, len(composed.page.texts))
+        card = card_of(kind, lines_of_pages([page_of_texts(shuffled)]))
+        assert card is not None
+        assert composed.fields == card.values
 
 
 @pytest.mark.parametrize("fanned", [-5e-4, 3e-4, 8e-4])
