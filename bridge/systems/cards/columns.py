@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
-from bridge.systems.cards.fitting import Fit, fit, is_name
+from bridge.systems.cards.fitting import Fit, fit, goes_on, is_name
 
 # How much a value that surely fits weighs against one that may, and what one costs that nothing is found for.
 _WEIGHTS = {Fit.SURELY: 3.0, Fit.MAYBE: 1.5}
@@ -14,6 +14,8 @@ _LEFT_OUT = 0.25
 _MOST_AHEAD = 3
 # Where other things were read between labels and values, so many values must surely fit.
 _LEAST_SURE = 2
+# An address has so many rows beside its last.
+_MOST_ROWS = 3
 
 
 def paired(labels: Sequence[str], values: Sequence[str], *, late: bool) -> Mapping[int, int]:
@@ -37,6 +39,17 @@ def paired(labels: Sequence[str], values: Sequence[str], *, late: bool) -> Mappi
         found |= credible
         _chain(found, best.items().__contains__)
         _chain(found, partial(_may_fit, labels, values))
+        _begin(found, labels, values)
+
+
+def _begin(found: dict[int, int], labels: Sequence[str], values: Sequence[str]) -> None:
+    """Let an address that was found by what comes after it begin with its first row."""
+    for label, value in found.items():
+        for before in range(value - 1, max(-1, value - 1 - _MOST_ROWS), -1):
+            is_of_it = labels[label] == "address" and before not in found.values() and goes_on("address", "", values[before], placed=False)
+            if not is_of_it or _fit(labels[label], values[before]) is Fit.NOT:
+                break
+            found[label] = before
 
 
 def _chain(found: dict[int, int], may_be: Callable[[tuple[int, int]], bool]) -> None:

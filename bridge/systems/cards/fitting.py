@@ -43,6 +43,8 @@ def fit(name: str, text: str) -> Fit:
     if name in {"birth", "birthDate", "validity"} and date:
         # Cards have more dates than one; only the first stands behind a place.
         return Fit.SURELY if name == "birth" and _has_words(text) else Fit.MAYBE
+    if name == "address" and _HOUSE.fullmatch(text):
+        return Fit.MAYBE
     if name in {"name", "birth", "birthPlace", "address"}:
         return Fit.MAYBE if _has_words(text) else Fit.NOT
     return Fit.NOT if name in {"birthDate", "validity"} else Fit.MAYBE

@@ -68,6 +68,11 @@ class _Candidate:
         return _SPELLED[self.spelling][0]
 
     @property
+    def right(self) -> int:
+        """How much of it is as the vocabulary has it."""
+        return len(self.spelling) - 2 * self.wrong
+
+    @property
     def words(self) -> int:
         return _SPELLED[self.spelling][1]
 
@@ -78,9 +83,9 @@ class _Candidate:
 
     @property
     def holds_another(self) -> bool:
-        """Whether its last words alone are a label, as in `a. Nama`."""
-        starts = (piece.start for piece in self.pieces[self.first + 1 : self.last + 1])
-        return any(label_of(self.row.text[start : self.pieces[self.last].end]) for start in starts)
+        """Whether its last words alone are more of a label than all are, as in `a. Nama`, which is not `Agama`."""
+        ends = (skeleton(self.row.text[piece.start : self.pieces[self.last].end]) for piece in self.pieces[self.first + 1 : self.last + 1])
+        return any(end in _SPELLED and len(end) > self.right for end in ends)
 
     @property
     def is_before_another(self) -> bool:
@@ -124,13 +129,12 @@ def _opening(row: Row, pieces: Sequence[Piece]) -> set[int]:
 
 
 def _label_at(row: Row, pieces: Sequence[Piece], first: int, *, opens: bool) -> Label | None:
-    best: tuple[int, _Candidate] | None = None
+    best: _Candidate | None = None
     for candidate in _candidates(row, pieces, first, opens=opens):
-        right = len(candidate.spelling) - 2 * candidate.wrong
-        if (best is None or right > best[0]) and _is_label(candidate):
-            best = (right, candidate)
+        if (best is None or candidate.right > best.right) and _is_label(candidate):
+            best = candidate
     if best:
-        return Label(name=best[1].name, start=pieces[first].start, end=best[1].end)
+        return Label(name=best.name, start=pieces[first].start, end=best.end)
     return _unknown(row, pieces, first) if opens else None
 
 

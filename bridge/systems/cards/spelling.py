@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice, pairwise
 
 # Letters that are taken for one another, as one of them.
-_SAME = str.maketrans("1l|!0584", "iiiiosba")
+_SAME = str.maketrans("1l|!05847", "iiiiosbat")
 _WORD = re.compile(r"[\w|!]+")
 # Where no space was read: `JenisKelamin`, `LAKIGol`, `NIK3273…`, `1985Jenis`.
 _SEAM = re.compile(r"(?<=[a-z])(?=[A-Z])|(?<=[A-Z]{2})(?=[A-Z][a-z]{2})|(?<=[A-Za-z])(?=\d{4})|(?<=\d)(?=[A-Z][a-z]{2})")
