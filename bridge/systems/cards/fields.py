@@ -99,13 +99,13 @@ def _nik(layout: Layout) -> Field | None:
 
 
 def _tax_number(layout: Layout) -> Field | None:
-    """Of 15 digits wherever it stands, else of 16 behind its label."""
-    labelled = layout.of("npwp")
-    for found in (_behind(labelled, _NPWP_DIGITS), _unlabelled(layout, _NPWP_DIGITS)):
-        if number := next(found, None):
-            return _field(grouped_npwp(number[0].digits), number[1])
-    whole = next(_behind(labelled, _NIK_DIGITS), None)
-    return _field(whole[0].digits, whole[1]) if whole else None
+    """Of 15 digits wherever it stands, else of 16 behind its label; rather one that has no other digits beside it."""
+    short, long = (list(_behind(layout.of("npwp"), count)) for count in (_NPWP_DIGITS, _NIK_DIGITS))
+    alone = [[one for one in numbers if one[0].alone] for numbers in (short, long)]
+    number, passage = next(iter((*alone[0], *_unlabelled(layout, _NPWP_DIGITS), *alone[1], *short, *long)), (None, None))
+    if number is None or passage is None:
+        return None
+    return _field(grouped_npwp(number.digits) if len(number.digits) == _NPWP_DIGITS else number.digits, passage)
 
 
 def _behind(values: Sequence[Value], count: int) -> Iterator[tuple[Number, Passage]]:
