@@ -21,7 +21,9 @@ from bench_aggregation import measure as measure_rollups
 from process_tree import cpu_seconds
 
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import DocumentPage, LabTest, SlideResult
+from bridge.inference.documents import DocumentPage
+from bridge.inference.labs import LabTest
+from bridge.inference.slides import SlideResult
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_lab_report, write_slide
 from tests.support.postgres_server import postgres_server

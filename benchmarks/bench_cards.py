@@ -29,7 +29,7 @@ from rich.console import Console
 from rich.table import Table
 
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import DocumentPage
+from bridge.inference.documents import DocumentPage
 from bridge.systems.cards.fields import card_fields, card_of
 from bridge.systems.cards.lines import lines_of_pages
 from bridge.systems.cards.tesseract import Tesseract

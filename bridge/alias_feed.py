@@ -11,8 +11,9 @@ import structlog
 from bridge.errors import BridgeError, PermanentError
 from bridge.inference.client import InferenceClient
 from bridge.inference.credentials import ServerTrust
+from bridge.inference.labs import Alias
+from bridge.inference.policies import RetryPolicy
 from bridge.inference.replicas import Replica, replicas
-from bridge.inference.values import Alias, RetryPolicy
 from bridge.pauses import stopped
 from bridge.records.lab_reviews import LabReviews
 

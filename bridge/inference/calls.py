@@ -12,11 +12,11 @@ import structlog
 
 from bridge.errors import OverloadError, TransientError
 from bridge.inference.fleet import Fleet
+from bridge.inference.policies import RetryPolicy
 from bridge.inference.retries import attempts
 from bridge.inference.server import Metadata, Server
 from bridge.inference.spans import followed
 from bridge.inference.statuses import is_retried, translate
-from bridge.inference.values import RetryPolicy
 from bridge.tracing.port import Carrier, Tracer
 
 _log = structlog.get_logger()

@@ -12,22 +12,13 @@ from bridge.errors import TransientError
 from bridge.inference import convert
 from bridge.inference.calls import Calls
 from bridge.inference.credentials import ServerTrust, Token, channel_credentials
+from bridge.inference.documents import DocumentEvent, DocumentSummary
 from bridge.inference.fleet import Fleet
+from bridge.inference.labs import Alias, LabClassifications, LabTest
+from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
 from bridge.inference.replicas import replicas
 from bridge.inference.server import Metadata, Server
-from bridge.inference.values import (
-    Alias,
-    DocumentEvent,
-    DocumentSummary,
-    LabClassifications,
-    LabTest,
-    RetryPolicy,
-    SlideEvent,
-    SlideResult,
-    SlideResume,
-    Timeouts,
-    Watchfulness,
-)
+from bridge.inference.slides import SlideEvent, SlideResult, SlideResume
 from bridge.tracing.port import Carrier, NullTracer, Tracer
 
 _MESSAGE_BYTES = 256 * 1024 * 1024

@@ -7,29 +7,9 @@ import json
 from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 
 from bridge.errors import TransientError
-from bridge.inference.values import (
-    Alias,
-    Artifact,
-    ArtifactChunk,
-    DocumentChunk,
-    DocumentEvent,
-    DocumentPage,
-    DocumentSummary,
-    KeyField,
-    LabClassification,
-    LabClassifications,
-    LabReading,
-    LabTest,
-    Line,
-    LoincCandidate,
-    MatchStatus,
-    PageQuality,
-    SlideCheckpoint,
-    SlideEvent,
-    SlideProgress,
-    SlideResult,
-    Word,
-)
+from bridge.inference.documents import DocumentChunk, DocumentEvent, DocumentPage, DocumentSummary, KeyField, Line, PageQuality, Word
+from bridge.inference.labs import Alias, LabClassification, LabClassifications, LabReading, LabTest, LoincCandidate, MatchStatus
+from bridge.inference.slides import Artifact, ArtifactChunk, SlideCheckpoint, SlideEvent, SlideProgress, SlideResult
 
 _FLAGS = {
     labs_pb2.RESULT_FLAG_LOW: "low",

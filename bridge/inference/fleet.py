@@ -10,9 +10,9 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 import structlog
 
 from bridge.errors import BridgeError, OverloadError
+from bridge.inference.policies import Watchfulness
 from bridge.inference.replicas import Replica
 from bridge.inference.server import Metadata, Server, Standing
-from bridge.inference.values import Watchfulness
 from bridge.pauses import stopped
 
 _log = structlog.get_logger()

@@ -10,8 +10,8 @@ import stamina
 import structlog
 from stamina.instrumentation import RetryDetails, set_on_retry_hooks
 
+from bridge.inference.policies import RetryPolicy
 from bridge.inference.statuses import is_retried, retry_after
-from bridge.inference.values import RetryPolicy
 
 _log = structlog.get_logger()
 

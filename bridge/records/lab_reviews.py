@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import PermanentError
-from bridge.inference.values import Alias, LabClassification, LabTest, MatchStatus
+from bridge.inference.labs import Alias, LabClassification, LabTest, MatchStatus
 from bridge.job import Write
 from bridge.records.text import json_text
 

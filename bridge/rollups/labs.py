@@ -9,7 +9,7 @@ from typing import Any, Protocol
 
 from bridge.database.port import Database
 from bridge.errors import PermanentError
-from bridge.inference.values import LabClassification, LabClassifications, LabTest, MatchStatus
+from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
 from bridge.rollups.port import Rolled

@@ -11,7 +11,7 @@ from types import TracebackType
 from typing import Self
 
 from bridge.errors import TransientError
-from bridge.inference.values import Artifact, ArtifactChunk
+from bridge.inference.slides import Artifact, ArtifactChunk
 
 
 class ReceivedArtifacts:

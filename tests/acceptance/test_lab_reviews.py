@@ -15,7 +15,7 @@ import pytest
 
 from bridge.alias_feed import AliasFeed
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import Alias, LabTest, MatchStatus
+from bridge.inference.labs import Alias, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.settings import load
 from bridge.store import open_store

@@ -14,7 +14,8 @@ import pytest
 from bridge.errors import BridgeError, OverloadError
 from bridge.inference.client import InferenceClient
 from bridge.inference.credentials import ServerTrust
-from bridge.inference.values import LabTest, RetryPolicy, Timeouts, Watchfulness
+from bridge.inference.labs import LabTest
+from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
 from tests.support.certificates import Authority
 from tests.support.fuzzing import write_repository
 from tests.support.server_process import ServerProcess, running_server

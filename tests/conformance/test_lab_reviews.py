@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import pytest
 
 from bridge.errors import LeaseLostError, PermanentError
-from bridge.inference.values import Alias, LabClassification, LabTest, LoincCandidate, MatchStatus
+from bridge.inference.labs import Alias, LabClassification, LabTest, LoincCandidate, MatchStatus
 from bridge.job import Job, Outcome
 from bridge.ledger.port import Claim
 from bridge.records.lab_reviews import LabReviews, ReviewState

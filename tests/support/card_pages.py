@@ -6,7 +6,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from math import cos, radians, sin
 
-from bridge.inference.values import DocumentPage, Line, PageQuality, Word
+from bridge.inference.documents import DocumentPage, Line, PageQuality, Word
 from tests.support.pdf import Text
 
 GOOD = PageQuality(sharpness=0.3, glare=0.0, text_height=30, contrast=0.8)

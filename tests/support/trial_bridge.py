@@ -18,7 +18,7 @@ from bridge.app import START_PATIENCE_SECONDS, Bridge, local_transport, run_unti
 from bridge.envelopes import native
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import SlideProgress
+from bridge.inference.slides import SlideProgress
 from bridge.job import Delivery, Event, Job, Message, Outcome
 from bridge.served import Systems
 from bridge.settings import Settings, load

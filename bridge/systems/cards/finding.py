@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
 
-from bridge.inference.values import DocumentPage, PageQuality
+from bridge.inference.documents import DocumentPage, PageQuality
 from bridge.systems.cards.fields import Card, Field, card_of
 from bridge.systems.cards.lines import lines_of_pages, lines_of_text
 from bridge.systems.cards.review import Gate, Reason, reasons_of

@@ -14,7 +14,7 @@ import structlog
 
 from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import DocumentPage, DocumentSummary
+from bridge.inference.documents import DocumentPage, DocumentSummary
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore

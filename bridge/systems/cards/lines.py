@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bridge.inference.values import DocumentPage, Line, Word
+from bridge.inference.documents import DocumentPage, Line, Word
 
 # Corners (x, y) in pixels of the page, clockwise from the top left of the text.
 Polygon = tuple[tuple[float, float], ...]

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
-from bridge.inference.values import PageQuality
+from bridge.inference.documents import PageQuality
 from bridge.systems.cards.fields import Card
 from bridge.systems.cards.nik import NikFacts, nik_facts
 from bridge.systems.cards.provinces import province_code, same_province

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from itertools import combinations, groupby, pairwise
 from math import hypot
 
-from bridge.inference.values import Word
+from bridge.inference.documents import Word
 from bridge.systems.cards.lines import Polygon, ReadLine
 
 # Where words are parted by so many heights, something else begins: another column, or what is printed under the photograph.

@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import DocumentChunk, DocumentPage, DocumentSummary
+from bridge.inference.documents import DocumentChunk, DocumentPage, DocumentSummary
 from bridge.job import Delivery, Job, Outcome
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native

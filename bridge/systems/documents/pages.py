@@ -7,7 +7,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from typing import Any
 
-from bridge.inference.values import DocumentPage, Line, Word
+from bridge.inference.documents import DocumentPage, Line, Word
 from bridge.results import ResultFolder, ResultStore
 
 # A page as document.json has it.

@@ -5,7 +5,8 @@ from __future__ import annotations
 from types import TracebackType
 from typing import Any, Self
 
-from bridge.inference.values import Artifact, ArtifactChunk, DocumentChunk
+from bridge.inference.documents import DocumentChunk
+from bridge.inference.slides import Artifact, ArtifactChunk
 from bridge.results import ResultFolder
 from bridge.systems.received import ReceivedArtifacts
 

@@ -10,7 +10,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import LabClassification, LabClassifications, LabTest
+from bridge.inference.labs import LabClassification, LabClassifications, LabTest
 from bridge.job import Delivery, Job, Outcome
 from bridge.records.lab_reviews import LabReviews
 from bridge.results import ResultFolder, ResultStore

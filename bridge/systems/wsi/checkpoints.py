@@ -9,7 +9,7 @@ from typing import Any
 import structlog
 
 from bridge.errors import BridgeError
-from bridge.inference.values import SlideCheckpoint, SlideResume
+from bridge.inference.slides import SlideCheckpoint, SlideResume
 from bridge.results import ResultFolder
 from bridge.systems.port import Context
 from bridge.systems.received import ReceivedArtifacts

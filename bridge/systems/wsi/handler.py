@@ -10,7 +10,7 @@ import structlog
 
 from bridge.errors import PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import Artifact, ArtifactChunk, SlideCheckpoint, SlideProgress, SlideResult
+from bridge.inference.slides import Artifact, ArtifactChunk, SlideCheckpoint, SlideProgress, SlideResult
 from bridge.job import Delivery, Job, Outcome, Units
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native

@@ -19,7 +19,7 @@ from psycopg.rows import dict_row
 from bridge.database.platforms import create_tables
 from bridge.errors import OverloadError, PermanentError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import RetryPolicy
+from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.ledger.port import Claim
 from bridge.records.documents import DocumentRecords

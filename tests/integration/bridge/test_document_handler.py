@@ -13,7 +13,7 @@ from lamina.v1 import documents_pb2
 
 from bridge.errors import OverloadError, PermanentError, PoisonError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import RetryPolicy
+from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job
 from bridge.results import ResultStore
 from bridge.systems.documents.handler import DocumentHandler

@@ -14,16 +14,10 @@ from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import (
-    DocumentPage,
-    DocumentSummary,
-    LabTest,
-    MatchStatus,
-    RetryPolicy,
-    SlideProgress,
-    SlideResult,
-    Timeouts,
-)
+from bridge.inference.documents import DocumentPage, DocumentSummary
+from bridge.inference.labs import LabTest, MatchStatus
+from bridge.inference.policies import RetryPolicy, Timeouts
+from bridge.inference.slides import SlideProgress, SlideResult
 from tests.support.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
 
 TESTS = [LabTest(id="a", name="Hemoglobin", value="13.5", unit="g/dL")]

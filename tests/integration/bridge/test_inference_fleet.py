@@ -15,8 +15,10 @@ from lamina.v1 import labs_pb2, slides_pb2
 
 from bridge.errors import OverloadError, TransientError
 from bridge.inference.client import InferenceClient
+from bridge.inference.labs import LabTest
+from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
 from bridge.inference.replicas import replicas
-from bridge.inference.values import LabTest, RetryPolicy, SlideProgress, Timeouts, Watchfulness
+from bridge.inference.slides import SlideProgress
 from tests.support.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
 
 TESTS = [LabTest(id="a", name="Hemoglobin")]

@@ -13,7 +13,7 @@ from lamina.v1 import labs_pb2
 
 from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import RetryPolicy
+from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job
 from bridge.records.lab_reviews import LabReviews
 from bridge.results import ResultStore

@@ -12,7 +12,7 @@ import pytest
 from sqlalchemy import text
 
 from bridge.errors import OverloadError
-from bridge.inference.values import LabClassification, LabClassifications, LabReading, LabTest, LoincCandidate, MatchStatus
+from bridge.inference.labs import LabClassification, LabClassifications, LabReading, LabTest, LoincCandidate, MatchStatus
 from bridge.job import Delivery
 from bridge.rollups.labs import LabRollup, platform_code
 from bridge.rollups.passes import until_empty

@@ -14,7 +14,7 @@ from lamina.v1 import slides_pb2
 
 from bridge.errors import PermanentError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import RetryPolicy
+from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job
 from bridge.results import ResultStore
 from bridge.systems.wsi.handler import SlideHandler

@@ -15,7 +15,7 @@ from lamina.v1 import slides_pb2_grpc
 
 from bridge.errors import NotYetError, PermanentError, PoisonError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.values import RetryPolicy
+from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job, Write
 from bridge.ledger.port import State
 from bridge.results import ResultStore

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from bridge.inference.values import DocumentPage, PageQuality
+from bridge.inference.documents import DocumentPage, PageQuality
 from bridge.systems.cards.finding import Finding, finding_of, reading_of
 from bridge.systems.cards.review import Gate
 from tests.support.card_pages import box, page

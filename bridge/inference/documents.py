@@ -1,0 +1,112 @@
+"""What is read of a document: frozen values, never protobuf messages."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True, kw_only=True)
+class Word:
+    """One word of a line."""
+
+    text: str
+    # 0 to 1.
+    confidence: float
+    # Four corners (x, y) in pixels of the page, clockwise from the top left of the text.
+    polygon: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Line:
+    """One line of text."""
+
+    text: str
+    # 0 to 1.
+    confidence: float
+    # As a word's.
+    polygon: tuple[tuple[float, float], ...]
+    words: tuple[Word, ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class PageQuality:
+    """How good the picture of a page is."""
+
+    # Variance of the Laplacian of the lines, at one height and contrast; None without lines.
+    sharpness: float | None
+    # Share of the text's area that is burnt out, 0 to 1.
+    glare: float
+    # Median of the lines, in pixels.
+    text_height: float
+    # Between paper and ink, 0 to 1.
+    contrast: float
+
+
+@dataclass(frozen=True, kw_only=True)
+class KeyField:
+    """A label of a page, and its value."""
+
+    label: str
+    value: str
+    # 0 to 1.
+    confidence: float
+    # Of the value, as a word's.
+    polygon: tuple[tuple[float, float], ...]
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentPage:
+    """One page that was read."""
+
+    # From 1.
+    page_number: int
+    # Pages of the document in all; 0 when the server does not tell.
+    page_count: int
+    # Of the page image, in pixels.
+    width: int
+    height: int
+    # In reading order.
+    lines: tuple[Line, ...]
+    # In reading order, lines separated by line feeds.
+    text: str
+    # Why the page could not be read, or empty.
+    error: str
+    # Where the text was taken from: ocr or layer; empty when the server does not tell.
+    text_source: str = ""
+    # None where no picture was made, or the server does not tell.
+    quality: PageQuality | None = None
+    # What is told as `label: value`, in reading order.
+    fields: tuple[KeyField, ...] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentChunk:
+    """A piece of a file that the server makes of a document."""
+
+    # File name: document.hocr, document.pdf.
+    name: str
+    media_type: str
+    # Offset of the data in the file, in bytes.
+    offset: int
+    data: bytes
+    # Whether the file ends here.
+    last: bool
+    # Why it could not be written to its end; empty when it is whole.
+    error: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentSummary:
+    """What was read in all."""
+
+    page_count: int
+    failed_pages: int
+    media_type: str
+    # Of all words, 0 to 1.
+    mean_confidence: float
+    # As name:version@engine:precision.
+    models: tuple[str, ...]
+    duration_seconds: float
+
+
+DocumentEvent = DocumentPage | DocumentChunk | DocumentSummary
