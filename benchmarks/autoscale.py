@@ -27,14 +27,13 @@ import numpy as np
 from autoscale_chart import Panel, draw
 from autoscale_model import DAY, Fleet, Outcome, Policy, Simulation, arrivals_of, service_seconds
 from autoscale_policies import CloudRun, EcsTracking, Keda
+from autoscale_workers import MOST_WAIT, WORKERS, Worker
 from rich.console import Console
 from rich.table import Table
 
 ROOT = Path(__file__).parents[1]
 MEASURED = Path(__file__).with_name("autoscale_measured.toml")
 SHIPPED = ROOT / "deploy" / "scaling.toml"
-# The threshold of the alert, in seconds.
-MOST_WAIT = 300.0
 LOADS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 # So many jobs at least are simulated, over so many days at most.
 _JOBS, _DAYS = 400, 30
@@ -43,54 +42,6 @@ _SEED = 20261128
 _PEAK = 3
 # What is tried at rest, of the tasks that the busiest hour keeps busy.
 _SHARES_OF_PEAK = (0.125, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6)
-# Where nothing is kept at rest, a job may have to wait for a machine first.
-_MOST_WAIT_FROM_ZERO = 600.0
-
-
-@dataclass(frozen=True, kw_only=True)
-class Worker:
-    """One of the workers that we replace, as it runs on a platform."""
-
-    name: str
-    platform: str
-    # Units of a job, as in the measured rates, and how much jobs differ; or seconds of a job, where others do the work.
-    units: float
-    rate: str
-    spread: float
-    # Cores that a task has.
-    cores: float
-    # Of what a job had done when it was cut off, the share that counts: slides have checkpoints.
-    kept: float
-    # Where its policy stands in `scaling.toml`.
-    policy: tuple[str, str]
-    # Jobs at once of one task.
-    concurrency: int
-    # Jobs a day that the shipped capacity is meant for.
-    meant_for: int
-    gpu: bool = False
-    # Of the 95th percentile with that, in seconds.
-    bar: float = MOST_WAIT
-
-
-# A slide has 1,500 tiles of tissue (100 mm²), a list 20 tests, an upload 500 readings, a card one page; a run lasts 45 s, all others' work.
-_SLIDES = {"name": "slides", "units": 1500, "rate": "slides", "spread": 0.7, "kept": 0.95, "gpu": True, "concurrency": 4}
-_LABS = {"name": "labs", "units": 20, "rate": "labs", "spread": 0.5, "kept": 0.0}
-_ROLLUPS = {"name": "rollups", "units": 500, "rate": "rollups", "spread": 0.5, "kept": 0.0, "concurrency": 1}
-_CARDS = {"name": "cards", "units": 1, "rate": "documents", "spread": 0.3, "kept": 0.0, "gpu": True, "concurrency": 8}
-_RUNS = {"name": "consensus", "units": 45, "rate": "", "spread": 0.4, "kept": 0.5, "concurrency": 10}
-_SERVERS = ("keda", "components/inference-autoscaling")
-WORKERS = (
-    Worker(**_SLIDES, platform="ecs_gpu", cores=3, policy=("ecs", "gpu_inference"), meant_for=100, bar=_MOST_WAIT_FROM_ZERO),
-    Worker(**_SLIDES, platform="eks_gpu", cores=3, policy=_SERVERS, meant_for=1_000),
-    Worker(**_LABS, platform="fargate", cores=0.5, concurrency=1, policy=("ecs", "ml_worker"), meant_for=10_000, bar=_MOST_WAIT_FROM_ZERO),
-    Worker(**_LABS, platform="eks_gpu", cores=3, concurrency=4, policy=_SERVERS, gpu=True, meant_for=100_000),
-    Worker(**_ROLLUPS, platform="fargate", cores=0.5, policy=("ecs", "ml_worker"), meant_for=10_000),
-    Worker(**_ROLLUPS, platform="eks", cores=0.5, policy=("keda", "workers/rollups"), meant_for=100_000),
-    Worker(**_CARDS, platform="ecs_gpu", cores=3, policy=("ecs", "ocr_worker"), meant_for=10_000, bar=_MOST_WAIT_FROM_ZERO),
-    Worker(**_CARDS, platform="eks_gpu", cores=3, policy=_SERVERS, meant_for=10_000),
-    Worker(**_RUNS, platform="cloud_run", cores=2, policy=("ecs", "consensus_worker"), meant_for=1_000),
-    Worker(**_RUNS, platform="eks", cores=0.5, policy=("keda", "workers/consensus"), meant_for=10_000),
-)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,7 +117,7 @@ def row_of(worker: Worker, load: int, figures: Mapping[str, Any], shipped: Mappi
     """Choose the capacity for a load: as little at rest as keeps jobs from waiting long, and at most what the load needs."""
     numbers = shipped[worker.policy[0]][worker.policy[1]]
     least, most = (int(each) for each in capacity_of(numbers))
-    least = max(least, 1) if unasked(worker) else least
+    least = max(least, 1) if worker.unasked else least
     trial = Trial(worker, load, figures, shipped)
     outcome = as_shipped = trial.run(least, most)
     enough = max(most, 6 * trial.at_peak)
@@ -175,7 +126,7 @@ def row_of(worker: Worker, load: int, figures: Mapping[str, Any], shipped: Mappi
             break
         if at_rest >= least:
             least = at_rest
-            outcome = trial.run(least, least if unasked(worker) else enough)
+            outcome = trial.run(least, least if worker.unasked else enough)
     return Row(
         worker=worker,
         load=load,
@@ -189,11 +140,6 @@ def row_of(worker: Worker, load: int, figures: Mapping[str, Any], shipped: Mappi
 def slow(outcome: Outcome) -> bool:
     """Whether the bar is missed."""
     return bool(np.percentile(outcome.waits, 95) >= MOST_WAIT)
-
-
-def unasked(worker: Worker) -> bool:
-    """Whether there are always as many tasks as are set: Cloud Run asks no queue that is pulled from, nor ECS the platform's tables."""
-    return worker.platform == "cloud_run" or (worker.rate == "rollups" and worker.policy[0] == "ecs")
 
 
 def capacity_of(numbers: Mapping[str, Any]) -> tuple[int, int]:
@@ -239,7 +185,7 @@ class Trial:
         if place == "ocr_worker":
             # It is made of that module, with numbers of its own.
             numbers = {**self._shipped[kind]["gpu_inference"], **numbers}
-        if unasked(self._worker) and kind == "ecs":
+        if self._worker.unasked and kind == "ecs":
             least = most = max(least, 1)
         if kind == "keda":
             length = numbers["length"] / (self._worker.units if self._worker.rate == "rollups" else 1)
@@ -261,6 +207,7 @@ class Trial:
             concurrency=self._worker.concurrency,
             scale_in_cooldown=numbers.get("scale_in_cooldown", cooldowns["scale_in_cooldown"]),
             scale_out_cooldown=numbers.get("scale_out_cooldown", cooldowns["scale_out_cooldown"]),
+            hold_while_working=numbers.get("hold_while_working", False),
         )
 
 

@@ -44,8 +44,7 @@ class Seen:
 
     waiting: int
     working: int
-    # Tasks that take jobs, and tasks that are wanted.
-    running: int
+    # Tasks that are wanted, whether they take jobs yet or not.
     desired: int
 
 
@@ -201,7 +200,7 @@ class Simulation:
         self._push(now + delay + self._left[job], _Kind.DONE, number, job)
 
     def _tick(self, now: float) -> None:
-        seen = Seen(waiting=len(self._queue), working=self._working, running=self._running, desired=self._desired)
+        seen = Seen(waiting=len(self._queue), working=self._working, desired=self._desired)
         self._want(now, min(max(self._policy.wanted(now, seen), self._policy.minimum), self._policy.maximum))
         self._push(now + self._policy.tick_seconds, _Kind.TICK)
 

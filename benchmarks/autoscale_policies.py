@@ -16,6 +16,15 @@ _TOLERANCE, _MOST_NEW, _MOST_SHARE = 0.1, 4, 1.0
 _LOOK = 15.0
 
 
+def backlog_of_a_task(seen: Seen, *, target: float, concurrency: int, hold_while_working: bool) -> float:
+    """What target tracking compares with `target`. A test holds the metric math of deploy/terraform/modules/queue_scaling to this."""
+    if seen.desired < 1:
+        return target
+    tasks_of_jobs = math.inf if hold_while_working and seen.working else seen.working / concurrency
+    busy = min(tasks_of_jobs, seen.desired)
+    return max(seen.waiting, target * busy) / seen.desired
+
+
 @dataclass(kw_only=True)
 class EcsTracking:
     """Target tracking on the backlog of a task, and a step from zero to one."""
@@ -26,6 +35,8 @@ class EcsTracking:
     concurrency: int
     scale_in_cooldown: float
     scale_out_cooldown: float
+    # No task goes while any job runs.
+    hold_while_working: bool = False
     tick_seconds: float = _MINUTE
     _told: deque[float] = field(default_factory=lambda: deque(maxlen=_LOW + 1))
     _out_at: float = -math.inf
@@ -34,10 +45,10 @@ class EcsTracking:
 
     def wanted(self, now: float, seen: Seen) -> int:
         """Once a minute."""
-        tasks = max(seen.running, 1)
-        busy = self.target_backlog * min(seen.working / self.concurrency, tasks) / tasks
-        self._told.append(max(seen.waiting / tasks, busy))
-        waited, self._waited = self._waited, seen.waiting > 0
+        self._told.append(
+            backlog_of_a_task(seen, target=self.target_backlog, concurrency=self.concurrency, hold_while_working=self.hold_while_working)
+        )
+        waited, self._waited = self._waited, seen.waiting + seen.working > 0
         if seen.desired == 0:
             return int(waited)
         return self._tracked(now, seen.desired)

@@ -29,6 +29,8 @@ TILE = 256
 _PERIOD = 7
 _ISLANDS = 12
 _SHARE = 0.15
+# Longest side of the picture in which the densest tissue is sought.
+_SEARCHED = 128
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -72,13 +74,26 @@ def _painted(*, tissue: bool) -> NDArray[np.uint8]:
 
 
 def _picture(source: Path | None) -> NDArray[np.uint8]:
-    """Tissue, `_PERIOD` tiles along each side."""
-    if source:
-        side = _PERIOD * TILE
-        with openslide.OpenSlide(source) as slide:
-            region = np.asarray(slide.read_region((0, 0), 0, (side, side)).convert("RGB"))
-        return np.ascontiguousarray(region)
-    return _painted(tissue=True)
+    """Tissue, `_PERIOD` tiles along each side. A smaller source is mirrored until it fills them."""
+    if source is None:
+        return _painted(tissue=True)
+    side = _PERIOD * TILE
+    with openslide.OpenSlide(source) as slide:
+        width, height = (min(side, each) for each in slide.dimensions)
+        region = slide.read_region(_densest(slide, width, height), 0, (width, height))
+    # What was never scanned is glass.
+    picture = np.asarray(Image.alpha_composite(Image.new("RGBA", region.size, (255, 255, 255, 255)), region).convert("RGB"))
+    return np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), mode="symmetric")
+
+
+def _densest(slide: openslide.OpenSlide, width: int, height: int) -> tuple[int, int]:
+    """The corner of the darkest part of this size, in pixels of level 0: real slides begin with glass."""
+    small = 255 - np.asarray(slide.get_thumbnail((_SEARCHED, _SEARCHED)).convert("L")).astype(np.int64)
+    scale = slide.dimensions[0] / small.shape[1], slide.dimensions[1] / small.shape[0]
+    across, down = max(int(width / scale[0]), 1), max(int(height / scale[1]), 1)
+    sums = np.lib.stride_tricks.sliding_window_view(small, (down, across)).sum(axis=(2, 3))
+    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
+    return min(int(column * scale[0]), slide.dimensions[0] - width), min(int(row * scale[1]), slide.dimensions[1] - height)
 
 
 class _Drawing:
@@ -157,7 +172,7 @@ def main() -> None:
     parser.add_argument("--edge", type=int, default=EDGE)
     parser.add_argument("--mpp", type=float, default=0.25)
     parser.add_argument("--factor", type=int, choices=(2, 4), default=2)
-    parser.add_argument("--source", type=Path, help="slide of at least 1792 × 1792 px to cut the tissue from; painted by default")
+    parser.add_argument("--source", type=Path, help="slide to cut the tissue from; painted by default")
     given = parser.parse_args()
     write_large_slide(given.path, edge=given.edge, kind=given.kind, mpp=given.mpp, factor=given.factor, source=given.source)
     print(f"{given.path}: {given.path.stat().st_size / 2**20:,.0f} MiB")

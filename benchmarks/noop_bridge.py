@@ -42,7 +42,7 @@ async def main() -> None:
     settings = load()
     logs.configure(settings.log_level)
     async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:
-        await run_until_signalled(Bridge(settings, store, Systems(handlers=[NoopHandler()], probes={}), transport=transport))
+        await run_until_signalled(Bridge(settings, store, Systems(handlers=[NoopHandler()]), transport=transport))
 
 
 if __name__ == "__main__":

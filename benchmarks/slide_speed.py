@@ -8,16 +8,15 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-import numpy as np
 from shaped_models import SMALL_RESNET
-from slide_measures import LIMITS, Bench, Rate, analysed, mean_rate, timed
+from slide_measures import BUCKET, LIMITS, Bench, Rate, analysed, mean_rate, timed
 
 from inference_server.engine.port import Engine, Tensors
 from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
 from inference_server.tasks.slides.kinds import he_baseline
-from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.survey import Slide, read_batch
+from tests.support.needed_bytes import needed_bytes
 
 LEAST_OVER_SLOWER, LEAST_TILES, LEAST_CLASSIFIED, MOST_READ = 0.8, 500.0, 0.9, 1.1
 
@@ -101,7 +100,7 @@ async def whole_slides(bench: Bench) -> None:
         whole = await analysed(bench, he_baseline.NAME, 256)
         sent = bench.server.sent().body_bytes - sent
         halves = Halves.mean([before, await apart(bench, slide, analysis, 200, instances=instances)])
-        needed = needed_bytes(slide, plan)
+        needed = needed_bytes(bench.folder / BUCKET / "large.svs", slide, plan)
     for name, rate in (("reading", halves.reading), ("engine", halves.engine), ("model through the scheduler", halves.model)):
         bench.rows.add(f"he_baseline: {name} alone", f"{rate.per_second:,.0f} tiles/s, {rate.cpu_micros:,.0f} µs of processor time a tile")
     rate = whole.total.per_second
@@ -119,24 +118,6 @@ async def whole_slides(bench: Bench) -> None:
     bench.rows.add("he_baseline: seconds by stage", ", ".join(f"{name} {seconds:.1f}" for name, seconds in whole.stages.items() if name))
     share = sent / needed
     bench.rows.add("bytes read over those of the tiles used", f"{share:.3f}", bar=f"{MOST_READ}", met=share <= MOST_READ)
-
-
-def needed_bytes(slide: Slide, plan: AnalysisPlan) -> int:
-    """Of the stored tiles below the tiles of an analysis and their halo, and of the level that shows where tissue is."""
-    reader = slide.regions.reader
-    assert isinstance(reader, TiffReader)
-    level, edge = slide.facts.levels[slide.grid.level], plan.tile_size + plan.halo
-    step_x, step_y = slide.grid.step_x * 1.0, slide.grid.step_y * 1.0
-    below = np.zeros((level.rows, level.columns), bool)
-    for tile in slide.tiles:
-        left, top = max(int((tile.x - plan.halo) * step_x), 0), max(int((tile.y - plan.halo) * step_y), 0)
-        right, bottom = int(-(-(tile.x + edge) * step_x // 1)), int(-(-(tile.y + edge) * step_y // 1))
-        below[top // level.tile_height : -(-bottom // level.tile_height), left // level.tile_width : -(-right // level.tile_width)] = True
-    scanned = max(
-        (index for index, each in enumerate(slide.facts.levels) if each.downsample <= slide.grid.scale_x * plan.cell * 1.001),
-        key=lambda index: slide.facts.levels[index].downsample,
-    )
-    return int(reader.stored(slide.grid.level).byte_counts.reshape(below.shape)[below].sum() + reader.stored(scanned).byte_counts.sum())
 
 
 async def classified(bench: Bench) -> None:

@@ -145,6 +145,7 @@ class Bridge:
             outbox=self._store.outbox,
             dead_letters=self._store.dead_letters,
             levels=self._transport.levels,
+            escalations=self._systems.escalations,
             every_seconds=self._settings.metrics_seconds,
         )
         told = self._systems.metrics

@@ -8,7 +8,10 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from bridge.escalations import EscalationList
+import structlog
+
+from bridge.escalations.cases import ESCALATIONS, EscalationList
+from bridge.escalations.handing_over import HandOver
 from bridge.inference.client import InferenceClient
 from bridge.records.documents import DocumentRecords
 from bridge.results import ResultStore
@@ -20,12 +23,13 @@ from bridge.store import Store
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.review import Gate
+from bridge.systems.cards.tesseract import Tesseract
 from bridge.transports.redis import open_redis
 
 if TYPE_CHECKING:
     from starlette.routing import Route
 
-_RETRY_LIST = "filot:buli2:retry_queue"
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,6 +41,8 @@ class CardPlatform:
     routes: Sequence[Route]
     # Of what lies in the queues, and how many documents are being read, what its clients get of `/metrics`.
     metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]]
+    # How many cases for people wait to be handed over, and how many were given up.
+    escalations: Callable[[], Awaitable[Mapping[str, int]]]
 
 
 @asynccontextmanager
@@ -49,9 +55,17 @@ async def open_card_platform(
     records = DocumentRecords(store.database)
     await records.check()
     reviews = ReviewService(cards.buli2_api_url, api_key=cards.buli2_api_key.get_secret_value())
+    tesseract = Tesseract(data=cards.tessdata_prefix)
+    if cards.ocr_gpu_autofallback and (lack := await tesseract.lack()):
+        _log.warning("no_fallback", reason=lack)
     async with open_redis(settings) as redis:
-        escalations = EscalationList(
-            redis, reviews, key=_RETRY_LIST, keep_ticket=records.keep_ticket, interval=cards.bridge_escalation_seconds
+        escalations = EscalationList(redis, ESCALATIONS)
+        hand_over = HandOver(
+            escalations,
+            reviews,
+            is_decided=records.is_decided,
+            keep_ticket=records.keep_ticket,
+            interval=cards.bridge_escalation_seconds,
         )
         handler = CardHandler(
             client=client,
@@ -65,6 +79,7 @@ async def open_card_platform(
                 falls_back=cards.ocr_gpu_autofallback,
                 gate=Gate(cards.bridge_card_gate),
             ),
+            tesseract=tesseract,
         )
         gpu_queue, cpu_queue = (*settings.redis_queues, "", "")[:2]
         routes = CardRoutes(
@@ -73,13 +88,16 @@ async def open_card_platform(
                 gpu_queue=gpu_queue,
                 cpu_queue=cpu_queue,
                 gpu_enabled=cards.ocr_gpu_enabled,
+                has_gpu=cards.has_gpu,
                 falls_back=cards.ocr_gpu_autofallback,
                 server_ready=client.server_ready,
                 cases_waiting=escalations.waiting,
                 reviews_open=lambda: reviews.breaker.is_open,
             )
         )
-        yield CardPlatform(handler=handler, loop=escalations.run, routes=routes.routes(), metrics=routes.metrics)
+        yield CardPlatform(
+            handler=handler, loop=hand_over.run, routes=routes.routes(), metrics=routes.metrics, escalations=escalations.counts
+        )
 
 
 def bucket_of(cards: CardWorkerSettings) -> ResultStore:

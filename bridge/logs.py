@@ -83,7 +83,7 @@ class StepLog:
         quiet = taken.step in _QUIET or (taken.step is Step.HANDLED and taken.outcome == SUCCEEDED)
         if quiet and not self._tells_quiet:
             return
-        facts = {"job": taken.job_key, "system": taken.system, "outcome": taken.outcome}
+        facts = {"job": taken.job_key, "system": taken.system, "outcome": taken.outcome, "fallback": taken.fallback}
         known: dict[str, object] = {name: fact for name, fact in facts.items() if fact}
         if taken.step is Step.COMMITTED:
             known["job_ms"] = round(1000 * taken.since_receipt, 2)

@@ -23,6 +23,7 @@ Credentials = Callable[[], Awaitable[Mapping[str, Any]]]
 _SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
 _UNSAFE = re.compile(r"[^A-Za-z0-9._-]")
 _LONGEST_NAME = 120
+_PIECE_BYTES = 1024 * 1024
 
 
 class ResultStore:
@@ -51,10 +52,21 @@ class ResultStore:
         """The folder at a path below the root, such as results/1/two/3."""
         return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}")
 
-    async def read(self, key: str) -> bytes | None:
-        """The bytes of the object of that key; None when there is none. Raises `TransientError`, `PermanentError` as `holds` does."""
+    async def read(self, key: str, *, most_bytes: int) -> bytes | None:
+        """The bytes of the object of that key; None when there is none. Raises `TransientError`, `PermanentError` as `holds` does.
+
+        `most_bytes`: of a larger one nothing more is fetched than its head, and `PermanentError` is raised.
+        """
         try:
-            return bytes(await (await obstore.get_async(self._store, f"{self._prefix}{key}")).bytes_async())
+            found = await obstore.get_async(self._store, f"{self._prefix}{key}")
+            if found.meta["size"] > most_bytes:
+                raise PermanentError(f"the object {key} has {found.meta['size']} bytes; at most {most_bytes} are read")
+            content = bytearray()
+            async for piece in found.stream(min_chunk_size=_PIECE_BYTES):
+                content += piece
+                if len(content) > most_bytes:  # more than its head has told
+                    raise PermanentError(f"the object {key} has more than {most_bytes} bytes; no more are read")
+            return bytes(content)
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import http.client
 import json
 import random
 import time
@@ -14,12 +15,29 @@ from typing import Any
 import structlog
 
 from bridge.breaker import Breaker
-from bridge.errors import OverloadError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 
 _log = structlog.get_logger()
 _TRIES = 3
 _WAIT_SECONDS = 1.0
 _CALL_SECONDS = 30.0
+# Of what the service asks us to wait, so much is believed.
+_LONGEST_PAUSE = 600.0
+# What a service or its proxy answers for all cases alike.
+_DOWN = frozenset({408, 502, 503, 504})
+_KEY_REFUSED = frozenset({401, 403, 407})
+_NOT_THERE = frozenset({301, 302, 303, 307, 308, 404, 405})
+
+
+class _BusyError(OverloadError):
+    """The service asks for fewer calls: it is not asked again at once."""
+
+
+class _NoRedirects(urllib.request.HTTPRedirectHandler):
+    """A case that is sent on would arrive as a question without it, and would be taken for handed over."""
+
+    def redirect_request(self, *_: Any) -> None:
+        """None: the redirection is an error."""
 
 
 class ReviewService:
@@ -31,16 +49,30 @@ class ReviewService:
         self._api_key = api_key
         self.breaker = breaker or Breaker(name="the review service", failures=5, seconds=30.0)
         self._wait = wait_seconds
+        self._opener = urllib.request.build_opener(_NoRedirects())
 
     async def submit(self, case: Mapping[str, Any]) -> str:
-        """Hand a case over; returns the id of its ticket. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Hand a case over; returns the id of its ticket.
+
+        Raises `OverloadError` while the service is down or busy, or left alone; `TransientError` when it failed over the case;
+        `ConfigurationError` when it does not know us, or is another; `PermanentError` when it refuses the case.
+        """
+        failed: BridgeError | None = None
         for attempt in range(1, _TRIES + 1):
-            self.breaker.enter()
+            try:
+                self.breaker.enter()
+            except OverloadError as error:
+                # What the case itself came to says more than that it was enough.
+                raise failed or error from error
             try:
                 answer = await asyncio.to_thread(self._post, case)
-            except TransientError:
+            except (ConfigurationError, PermanentError):
+                self.breaker.succeeded()
+                raise
+            except (OverloadError, TransientError) as error:
+                failed = error
                 self.breaker.failed()
-                if attempt == _TRIES:
+                if attempt == _TRIES or isinstance(error, _BusyError):
                     raise
                 await asyncio.sleep(random.uniform(0.5, 1.0) * self._wait * 2 ** (attempt - 1))  # noqa: S311
                 continue
@@ -56,14 +88,32 @@ class ReviewService:
             f"{self._url}/internal/reviews", json.dumps(case, ensure_ascii=False).encode(), headers, method="POST"
         )
         try:
-            with urllib.request.urlopen(request, timeout=_CALL_SECONDS) as reply:  # noqa: S310
+            with self._opener.open(request, timeout=_CALL_SECONDS) as reply:
                 content = json.loads(reply.read() or b"{}")
         except urllib.error.HTTPError as error:
-            if error.code == 429:
-                raise OverloadError("the review service is busy (429)") from error
-            if error.code >= 500:
-                raise TransientError(f"the review service failed ({error.code})") from error
-            raise PermanentError(f"the review service refuses the case ({error.code}); check BULI2_API_URL and BULI2_API_KEY") from error
-        except (OSError, ValueError) as error:
-            raise TransientError(f"the review service gave no answer ({type(error).__name__})") from error
+            raise _refusal(error) from error
+        except json.JSONDecodeError as error:
+            raise TransientError("the review service's answer is no JSON") from error
+        except (OSError, ValueError, http.client.HTTPException) as error:
+            raise OverloadError(f"the review service gave no answer ({type(error).__name__})", retry_after=0.0) from error
         return content if isinstance(content, dict) else {}
+
+
+def _refusal(error: urllib.error.HTTPError) -> BridgeError:
+    """What an answer means that is no success."""
+    told = f"({error.code})"
+    if error.code == 429:
+        return _BusyError(f"the review service is busy {told}", retry_after=_seconds(error.headers.get("Retry-After")))
+    if error.code in _DOWN:
+        return OverloadError(f"the review service is down {told}", retry_after=_seconds(error.headers.get("Retry-After")))
+    if error.code >= 500:
+        return TransientError(f"the review service failed {told}")
+    if error.code in _KEY_REFUSED:
+        return ConfigurationError(f"the review service does not take our key {told}; set BULI2_API_KEY to one that it knows")
+    if error.code in _NOT_THERE:
+        return ConfigurationError(f"the review service has no /internal/reviews {told}; set BULI2_API_URL to its address, without a path")
+    return PermanentError(f"the review service refuses the case {told}")
+
+
+def _seconds(told: str | None) -> float:
+    return min(float(told), _LONGEST_PAUSE) if told is not None and told.isascii() and told.isdigit() else 0.0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from bridge.errors import OverloadError
 from bridge.settings import Settings
 from bridge.settings_cards import load_card_worker
-from bridge.settings_consensus import load_consensus
+from bridge.settings_consensus import ConsensusSettings, load_consensus
 from bridge.settings_labs import load_lab_worker
 from bridge.sources.port import QueueLevel
 from bridge.steps import Observer
@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     from bridge.aws.access import Aws
     from bridge.http.routes import Probe
+    from bridge.inference.client import InferenceClient
+    from bridge.results import ResultStore
     from bridge.systems.wsi.handler import SlideHandler
 
 
@@ -34,8 +36,8 @@ if TYPE_CHECKING:
 class Systems:
     """The systems that are served, and what they need to be reachable."""
 
-    handlers: Sequence[Handler]
-    probes: dict[str, Probe]
+    handlers: Sequence[Handler] = ()
+    probes: Mapping[str, Probe] = field(default_factory=dict)
     # Systems whose messages are not in our own envelope.
     recognisers: Sequence[Recogniser] = ()
     # Told of every step.
@@ -44,6 +46,8 @@ class Systems:
     routes: Sequence[Route] = ()
     # Of what lies in the queues, and how many jobs are worked on, what a platform's clients get of `/metrics`.
     metrics: Callable[[Sequence[QueueLevel] | None, int], Awaitable[Mapping[str, Any]]] | None = None
+    # How many cases for people wait to be handed over and were given up; None where there are no such cases.
+    escalations: Callable[[], Awaitable[Mapping[str, int]]] | None = None
     # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
     loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
     # How many inference servers there are of each standing; None where none is asked.
@@ -54,43 +58,38 @@ class Systems:
 async def open_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
     """Set up every system that is served. Raises `ConfigurationError`, `TransientError`."""
     consensus = load_consensus()
-    if not consensus.served:
-        async with open_inference_systems(settings, store, tracer) as systems:
-            yield systems
-        return
-    from bridge.consensus_pipeline import open_pipeline
-
     async with AsyncExitStack() as stack:
-        pipeline = await stack.enter_async_context(open_pipeline(consensus, store.database))
-        # The pipeline asks no inference server: one is looked for only where it is named.
-        beside = (
-            await stack.enter_async_context(open_inference_systems(settings, store, tracer))
-            if "inference" in settings.model_fields_set
-            else None
-        )
-        yield Systems(
-            handlers=beside.handlers if beside else (),
-            probes=beside.probes if beside else {},
-            recognisers=[*(beside.recognisers if beside else ()), pipeline.handler],
-            observers=[pipeline.handler.lifecycle],
-            routes=[*pipeline.routes, *(beside.routes if beside else ())],
-            metrics=beside.metrics if beside else None,
-            loops=beside.loops if beside else (),
-            servers=beside.servers if beside else None,
-        )
+        parts: list[Systems] = []
+        # The consensus pipeline asks no inference server: beside it one is looked for only where it is named.
+        if not consensus.served or "inference" in settings.model_fields_set:
+            parts += await stack.enter_async_context(_inference_systems(settings, store, tracer))
+        if consensus.served:
+            parts.append(await stack.enter_async_context(_consensus(consensus, store)))
+        yield _joined(parts)
+
+
+def _joined(parts: Sequence[Systems]) -> Systems:
+    """All of them as one. Of queues and servers, at most one of them tells."""
+    return Systems(
+        handlers=[handler for part in parts for handler in part.handlers],
+        probes={name: probe for part in parts for name, probe in part.probes.items()},
+        recognisers=[recogniser for part in parts for recogniser in part.recognisers],
+        observers=[observer for part in parts for observer in part.observers],
+        routes=[route for part in parts for route in part.routes],
+        metrics=next((part.metrics for part in parts if part.metrics), None),
+        escalations=next((part.escalations for part in parts if part.escalations), None),
+        loops=[loop for part in parts for loop in part.loops],
+        servers=next((part.servers for part in parts if part.servers), None),
+    )
 
 
 @asynccontextmanager
-async def open_inference_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
+async def _inference_systems(settings: Settings, store: Store, tracer: Tracer | None) -> AsyncIterator[Sequence[Systems]]:
     """Connect to the inference server and set up what it does the work of. Raises `ConfigurationError`."""
     # Only a bridge that runs needs gRPC and object storage, which take long to import.
-    from bridge.alias_feed import AliasFeed
     from bridge.inference.client import InferenceClient
     from bridge.inference.retries import log_retries
-    from bridge.records.lab_reviews import LabReviews
     from bridge.results import ResultStore
-    from bridge.systems.documents.handler import DocumentHandler
-    from bridge.systems.labs.handler import LabHandler
     from bridge.systems.wsi.handler import SlideHandler
 
     log_retries()
@@ -98,57 +97,84 @@ async def open_inference_systems(settings: Settings, store: Store, tracer: Trace
     async with AsyncExitStack() as stack:
         aws = await stack.enter_async_context(open_aws(settings))
         client = await stack.enter_async_context(InferenceClient(settings.inference, trust=server_trust(settings), tracer=tracer))
-
-        async def inference_ready() -> None:
-            if not await client.server_ready():
-                raise OverloadError(f"the inference server at {settings.inference} is not ready, or does not answer; jobs wait for it")
-
-        labs = load_lab_worker()
-        platform = None
-        if labs.served:
-            from bridge.lab_platform import open_lab_platform
-
-            platform = await open_lab_platform(labs, store.database, client, aws)
-        cards, card_platform = load_card_worker(), None
-        if cards.served:
-            from bridge.card_platform import open_card_platform
-
-            card_platform = await stack.enter_async_context(open_card_platform(cards, settings, store, client))
-        reviews = LabReviews(store.database)
-        feed = AliasFeed(reviews, settings.inference, trust=server_trust(settings), every_seconds=settings.lab_alias_seconds)
         slides = SlideHandler(client=client, results=results, shared_storage=settings.results_shared)
+        yield [
+            _own_systems(settings, store, client, slides, results),
+            _slide_platform(settings, slides, aws),
+            await _lab_platform(store, client, aws),
+            await stack.enter_async_context(_card_platform(settings, store, client)),
+        ]
+
+
+def _own_systems(settings: Settings, store: Store, client: InferenceClient, slides: SlideHandler, results: ResultStore) -> Systems:
+    """Those whose messages are in our own envelope."""
+    from bridge.alias_feed import AliasFeed
+    from bridge.records.lab_reviews import LabReviews
+    from bridge.systems.documents.handler import DocumentHandler
+    from bridge.systems.labs.handler import LabHandler
+
+    async def inference_ready() -> None:
+        if not await client.server_ready():
+            raise OverloadError(f"the inference server at {settings.inference} is not ready, or does not answer; jobs wait for it")
+
+    reviews = LabReviews(store.database)
+    feed = AliasFeed(reviews, settings.inference, trust=server_trust(settings), every_seconds=settings.lab_alias_seconds)
+    return Systems(
+        handlers=[
+            slides,
+            DocumentHandler(client=client, results=results, read_roots=settings.read_roots),
+            LabHandler(client=client, results=results, reviews=reviews),
+        ],
+        probes={"inference": inference_ready},
+        loops=[feed.run] if settings.lab_alias_seconds else [],
+        servers=client.standings,
+    )
+
+
+async def _lab_platform(store: Store, client: InferenceClient, aws: Aws) -> Systems:
+    labs = load_lab_worker()
+    if not labs.served:
+        return Systems()
+    from bridge.lab_platform import open_lab_platform
+
+    platform = await open_lab_platform(labs, store.database, client, aws)
+    return Systems(recognisers=[platform.handler], loops=[platform.loop] if platform.loop else [])
+
+
+@asynccontextmanager
+async def _card_platform(settings: Settings, store: Store, client: InferenceClient) -> AsyncIterator[Systems]:
+    cards = load_card_worker()
+    if not cards.served:
+        yield Systems()
+        return
+    from bridge.card_platform import open_card_platform
+
+    async with open_card_platform(cards, settings, store, client) as platform:
         yield Systems(
-            handlers=[
-                slides,
-                DocumentHandler(client=client, results=results, read_roots=settings.read_roots),
-                LabHandler(client=client, results=results, reviews=reviews),
-            ],
-            probes={"inference": inference_ready},
-            recognisers=[
-                *_platform_systems(settings, slides, aws),
-                *([platform.handler] if platform else []),
-                *([card_platform.handler] if card_platform else []),
-            ],
-            loops=[
-                *([feed.run] if settings.lab_alias_seconds else []),
-                *([platform.loop] if platform and platform.loop else []),
-                *([card_platform.loop] if card_platform else []),
-            ],
-            routes=card_platform.routes if card_platform else (),
-            servers=client.standings,
-            metrics=card_platform.metrics if card_platform else None,
+            recognisers=[platform.handler],
+            loops=[platform.loop],
+            routes=platform.routes,
+            metrics=platform.metrics,
+            escalations=platform.escalations,
         )
 
 
-def _platform_systems(settings: Settings, slides: SlideHandler, aws: Aws) -> Sequence[Recogniser]:
-    """The systems of the platforms that are set."""
+@asynccontextmanager
+async def _consensus(settings: ConsensusSettings, store: Store) -> AsyncIterator[Systems]:
+    from bridge.consensus_pipeline import open_pipeline
+
+    async with open_pipeline(settings, store.database) as pipeline:
+        yield Systems(recognisers=[pipeline.handler], observers=[pipeline.handler.lifecycle], routes=pipeline.routes)
+
+
+def _slide_platform(settings: Settings, slides: SlideHandler, aws: Aws) -> Systems:
     from bridge.results import ResultStore
     from bridge.systems.wsi.requests import AnswerNames
     from bridge.systems.wsi.worker import RequestedSlideHandler
     from bridge.transports.aws import object_options, wsi_source
 
     if not settings.wsi_bucket:
-        return ()
+        return Systems()
     bucket = ResultStore(
         f"s3://{settings.wsi_bucket}",
         allow_http=settings.aws_endpoint.startswith("http://"),
@@ -157,4 +183,4 @@ def _platform_systems(settings: Settings, slides: SlideHandler, aws: Aws) -> Seq
     )
     names = AnswerNames(source=wsi_source(settings))
     asked = {"analysis": settings.wsi_analysis, "assumed_mpp": settings.wsi_mpp, "apply_icc_profile": settings.wsi_icc}
-    return (RequestedSlideHandler(slides=slides, bucket=bucket, names=names, asked=asked),)
+    return Systems(recognisers=[RequestedSlideHandler(slides=slides, bucket=bucket, names=names, asked=asked)])

@@ -14,6 +14,8 @@ from bridge.errors import ConfigurationError
 
 _PREFIX = "filot:ocr:gpu"
 _CPU = "filot:ocr"
+# Of both lists, so that a document that lies in both is one job.
+_SHARED_KEYS = {"correlation": f"{_PREFIX}:correlation", "locks": f"{_PREFIX}:lock:"}
 
 
 def _on(value: object) -> object:
@@ -31,8 +33,12 @@ class CardWorkerSettings(BaseSettings):
 
     # Whether a GPU is to be there; the inference server knows what it has.
     ocr_gpu_enabled: Annotated[bool, BeforeValidator(_on)] = False
+    # `none` or `void`: the container has no GPU, whatever the former says.
+    nvidia_visible_devices: str = ""
     # Whether the last try may be read by Tesseract.
     ocr_gpu_autofallback: Annotated[bool, BeforeValidator(_not_off)] = True
+    # The folder of Tesseract's languages, which are to have ind, eng and osd; empty for its own.
+    tessdata_prefix: str = ""
     # Failed tries after which a document is given up.
     ocr_gpu_max_retries: Annotated[int, Field(ge=1)] = 3
     # Milliseconds after which a document that a worker has left in its hands is read again.
@@ -57,6 +63,11 @@ class CardWorkerSettings(BaseSettings):
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
 
     @property
+    def has_gpu(self) -> bool:
+        """Whether a GPU is to be there, and the container is not kept from it."""
+        return self.ocr_gpu_enabled and self.nvidia_visible_devices.strip().lower() not in {"none", "void"}
+
+    @property
     def served(self) -> bool:
         """Whether this bridge serves the card platform."""
         return bool(self.cf_r2_bucket_name)
@@ -68,10 +79,11 @@ def load_card_worker() -> CardWorkerSettings:
         settings = CardWorkerSettings()
     except ValidationError as error:
         raise ConfigurationError("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors())) from error
-    if settings.served and not settings.ocr_gpu_enabled and not settings.ocr_gpu_autofallback:
-        raise ConfigurationError(
-            "OCR_GPU_ENABLED is off, and so is OCR_GPU_AUTOFALLBACK: nothing may read documents; set one of them to true"
-        )
+    if settings.served and not settings.has_gpu and not settings.ocr_gpu_autofallback:
+        why = "OCR_GPU_ENABLED is off"
+        if settings.ocr_gpu_enabled:
+            why = f"NVIDIA_VISIBLE_DEVICES is {settings.nvidia_visible_devices}: there is no GPU (unset it where another machine has it)"
+        raise ConfigurationError(f"{why}, and OCR_GPU_AUTOFALLBACK is off: nothing may read documents; set one of them to true")
     if settings.served and not settings.cf_r2_endpoint:
         raise ConfigurationError("CF_R2_ENDPOINT is not set; set it to the address of the store that CF_R2_BUCKET_NAME lies in")
     return settings
@@ -86,7 +98,7 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
         "redis_url": _redis_url(environment),
         # The GPU's list first, then the CPU's: one server reads both.
         "redis_queues": f"{queue},{_CPU}:queue",
-        "redis_keys": json.dumps({queue: _gpu_keys(environment), f"{_CPU}:queue": _cpu_keys()}),
+        "redis_keys": json.dumps({queue: _gpu_keys(environment), f"{_CPU}:queue": {**_cpu_keys(), "twin": queue}}),
         "redis_adopt_seconds": str(_milliseconds(environment, "OCR_GPU_STUCK_TIMEOUT", 300_000)),
         "results_queue": environment.get("OCR_GPU_PUBLISH_CHANNEL") or f"{_PREFIX}:results",
         "concurrency": environment.get("OCR_GPU_CONCURRENCY") or "2",
@@ -103,8 +115,8 @@ def _gpu_keys(environment: Mapping[str, str]) -> Mapping[str, str]:
         "processing": environment.get("OCR_GPU_PROCESSING_KEY") or f"{_PREFIX}:processing",
         "deliveries": environment.get("OCR_GPU_ATTEMPTS_KEY") or f"{_PREFIX}:attempts",
         "started": f"{_PREFIX}:processing:timestamps",
-        "correlation": f"{_PREFIX}:correlation",
-        "locks": f"{_PREFIX}:lock:",
+        "twin": f"{_CPU}:queue",
+        **_SHARED_KEYS,
     }
 
 
@@ -113,7 +125,7 @@ def _cpu_keys() -> Mapping[str, str]:
         "processing": f"{_CPU}:processing",
         "deliveries": f"{_CPU}:attempts",
         "delayed": f"{_CPU}:delayed",
-        "correlation": f"{_CPU}:correlation",
+        **_SHARED_KEYS,
     }
 
 
@@ -121,11 +133,10 @@ def _redis_url(environment: Mapping[str, str]) -> str:
     url = environment.get("REDIS_URL") or "redis://localhost:6379"
     password = environment.get("REDIS_PASSWORD", "")
     parts = urlsplit(url)
-    return (
-        url
-        if parts.password or not password
-        else parts._replace(netloc=f":{quote(password, safe='')}@{parts.netloc.rpartition('@')[2]}").geturl()
-    )
+    if parts.password or not password:
+        return url
+    login, _, host = parts.netloc.rpartition("@")
+    return parts._replace(netloc=f"{login.removesuffix(':')}:{quote(password, safe='')}@{host}").geturl()
 
 
 def _milliseconds(environment: Mapping[str, str], name: str, default: float) -> float:

@@ -320,6 +320,8 @@ case $command in
     update
     ;;
   all)
+    # What is not set is told before anything is built.
+    render >/dev/null
     build
     push
     register

@@ -18,7 +18,7 @@ from inference_server.errors import ConfigurationError
 from inference_server.logs import LogLevels, configure_logging
 from inference_server.model_serving import serving_models
 from inference_server.scheduler.registry import ServingModels
-from inference_server.scheduler.tracing import Tracer
+from inference_server.scheduler.spans import Tracer
 from inference_server.served import degraded, lab_classifier, left_out, task_services
 from inference_server.service.connection_metrics import ConnectionMetrics
 from inference_server.service.control import Control

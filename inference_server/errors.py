@@ -16,6 +16,7 @@
     ├── MessageTooLarge         a message is over the limit
     ├── Overloaded              a bound in requests or bytes is reached; `retry_after` in seconds
     ├── DeadlineExceeded        the caller's deadline passed before the work was done
+    ├── ContentChanged          a file was replaced while it was read; begin again
     ├── Unavailable             the server is draining, or storage does not answer; try again
     ├── ModelFailed             a model could not be loaded, or its run failed
     │   ├── DeviceFailed        a GPU is lost, out of memory, or has no engine for the model yet
@@ -111,6 +112,10 @@ class DeadlineExceeded(InferenceError):
         """`begun`: whether it passed while a model ran, rather than in a queue."""
         super().__init__(message)
         self.begun = begun
+
+
+class ContentChanged(InferenceError):
+    """A file was replaced or removed while it was read; the same request may succeed once it lies there whole."""
 
 
 class Unavailable(InferenceError):

@@ -1,11 +1,13 @@
-"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP. Alone in importing obstore."""
+"""Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP.
+
+With `stored` alone in importing obstore.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import errno
 import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,45 +17,22 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
 from obstore.store import LocalStore, from_url
 
+from inference_server import stored
 from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server.stored import StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import AsyncIterator, Sequence
 
-    from obstore import Bytes as Buffer
     from obstore import ObjectMeta
     from obstore.store import ObjectStore
 
 _REMOTE_SCHEMES = frozenset({"s3", "gs", "gcs", "az", "azure", "abfs", "http", "https"})
 # Bytes of the name of a file or folder; no file system takes more.
 _LONGEST_NAME = 255
-_COPY_BYTES = 8 * 1024 * 1024
-# Bytes between two ranges that are read with them in one request: what writers leave for alignment.
-_MOST_GAP_BYTES = 512
 # What the operating system says of a place that another try will not find any better.
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
-
-
-@dataclass(frozen=True, kw_only=True)
-class StoredObject:
-    """One file or object that may be read."""
-
-    # As the caller named it.
-    uri: str
-    # The store, and the key in it.
-    store: ObjectStore
-    key: str
-    # Where it lies when it is a file of this machine, else None.
-    local_path: Path | None
-    size_bytes: int
-    # Changes whenever the content may have: entity tag and version, or the time of the last change.
-    revision: str
-
-    @property
-    def suffix(self) -> str:
-        """The file name's ending, in lower case, with its dot."""
-        return Path(self.key).suffix.lower()
 
 
 class Storage:
@@ -85,59 +64,51 @@ class Storage:
         except (BaseError, OSError) as error:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
-            raise Unavailable(f"storage did not answer for {uri} ({_reason(error)}); try again.") from error
-        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, size_bytes=meta["size"], revision=_revision(meta))
+            raise Unavailable(f"storage did not answer for {uri} ({stored.reason(error)}); try again.") from error
+        return StoredObject(uri=uri, store=store, key=key, local_path=local_path, meta=meta)
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
         """Read a whole object of at most `most_bytes`, the limit so named. Raises as `open` does, and `InvalidInput` when it is larger."""
         found = await self.open(uri, written=written)
         if found.size_bytes > most_bytes:
             raise InvalidInput(f"{uri} has {found.size_bytes} bytes; at most {most_bytes} are accepted. Send a smaller file.", limit=limit)
-        try:
-            return bytes(await (await obstore.get_async(found.store, found.key)).bytes_async())
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {uri} was read ({_reason(error)}); try again.") from error
+        return await stored.read(found)
 
     async def read_range(self, found: StoredObject, start: int, length: int) -> bytes:
-        """Read `length` bytes from `start` of an object that `open` found. Raises `Unavailable`."""
-        try:
-            return bytes(await obstore.get_range_async(found.store, found.key, start=start, length=length))
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+        """Read `length` bytes from `start` of an object that `open` found. Raises `ContentChanged`, `Unavailable`."""
+        return bytes((await self.read_ranges(found, [start], [start + length]))[0])
 
-    async def read_ranges(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
-        """Read several ranges of an object that `open` found, neighbours in one request, nothing between others. Raises `Unavailable`."""
-        try:
-            return await obstore.get_ranges_async(found.store, found.key, starts=starts, ends=ends, coalesce=_MOST_GAP_BYTES)
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
+    async def read_ranges(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
+        """Read several ranges of an object that `open` found, neighbours in one request, nothing between others.
 
-    def read_ranges_here(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> list[bytes]:
+        Raises `ContentChanged`, `Unavailable`.
+        """
+        return await stored.read_ranges(found, starts, ends)
+
+    def read_ranges_here(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
         """As `read_ranges`, of a file on disk; blocks: a thread that goes on with what it reads needs no other to read it."""
-        assert found.local_path is not None  # noqa: S101 - the caller asks for files on disk
-        try:
-            with found.local_path.open("rb", buffering=0) as file:
-                read = [os.pread(file.fileno(), end - start, start) for start, end in zip(starts, ends, strict=True)]
-        except OSError as error:
-            raise Unavailable(f"storage failed while {found.uri} was read ({_reason(error)}); try again.") from error
-        if any(len(each) < end - start for each, start, end in zip(read, starts, ends, strict=True)):
-            raise Unavailable(f"storage failed while {found.uri} was read (it is shorter than it was); try again.")
-        return read
+        return stored.read_ranges_here(found, starts, ends)
 
-    async def list_below(self, found: StoredObject, prefix: str, *, most: int) -> list[StoredObject]:
-        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`."""
+    async def check_unchanged(self, found: StoredObject) -> None:
+        """Raise `ContentChanged` unless an object is still as `open` found it; `Unavailable`."""
+        await stored.check_unchanged(found)
+
+    async def list_below(self, found: StoredObject, prefix: str, *, most: int, deep: bool = True) -> list[StoredObject]:
+        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`.
+
+        `deep`: those in folders below too, else all at once.
+        """
         beside = found.uri.removesuffix(found.key)
         listed: list[StoredObject] = []
         try:
-            async for metas in obstore.list(found.store, prefix):
+            async for metas in _listed(found.store, prefix, deep=deep):
                 listed += [
                     StoredObject(
-                        uri=f"{beside}{meta['path']}",
+                        uri=f"{beside}{meta['path']}" if found.local_path is None else f"/{meta['path']}",
                         store=found.store,
                         key=meta["path"],
-                        local_path=None,
-                        size_bytes=meta["size"],
-                        revision=_revision(meta),
+                        local_path=found.local_path and Path("/", meta["path"]),
+                        meta=meta,
                     )
                     for meta in metas
                 ]
@@ -151,18 +122,14 @@ class Storage:
                     f"{found.uri} consists of several files, and a web server does not tell which. Put them into S3, GCS or Azure, or on "
                     "disk."
                 ) from error
-            raise Unavailable(f"storage failed while the files beside {found.uri} were listed ({_reason(error)}); try again.") from error
+            raise Unavailable(
+                f"storage failed while the files beside {found.uri} were listed ({stored.reason(error)}); try again."
+            ) from error
         return listed
 
     async def download(self, found: StoredObject, path: Path) -> None:
-        """Copy an object that `open` found to a local file, piece by piece. Raises `Unavailable`."""
-        try:
-            stream = (await obstore.get_async(found.store, found.key)).stream(min_chunk_size=_COPY_BYTES)
-            with path.open("wb") as file:
-                async for piece in stream:
-                    await asyncio.to_thread(file.write, piece)
-        except (BaseError, OSError) as error:
-            raise Unavailable(f"storage failed while {found.uri} was copied ({_reason(error)}); try again.") from error
+        """Copy an object that `open` found to a local file, piece by piece. Raises `ContentChanged`, `Unavailable`."""
+        await stored.download(found, path)
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work. Of a remote store only the root is checked."""
@@ -180,9 +147,9 @@ class Storage:
         except (PermissionDeniedError, PermissionError) as error:
             raise _unwritable(uri, errno.EACCES) from error
         except (BaseError, OSError) as error:
-            if local_path is not None and (number := _number(error)) in _FOR_GOOD:
+            if local_path is not None and (number := stored.number(error)) in _FOR_GOOD:
                 raise _unwritable(uri, number) from error
-            raise Unavailable(f"storage failed while {uri} was written ({_reason(error)}); try again.") from error
+            raise Unavailable(f"storage failed while {uri} was written ({stored.reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: tuple[str, ...], verb: str) -> tuple[ObjectStore, str, Path | None]:
         if not uri:
@@ -203,20 +170,12 @@ class Storage:
         return _remote(uri, place, allow_http=self._allow_http)
 
 
-def _revision(meta: ObjectMeta) -> str:
-    return f"{meta['e_tag'] or meta['last_modified']} {meta['version'] or ''}".strip()
-
-
-def _reason(error: Exception) -> str:
-    """In the operating system's words where it was the one that failed; the rest of a store's text names places inside of it."""
-    number = _number(error)
-    return os.strerror(number) if number else type(error).__name__
-
-
-def _number(error: Exception) -> int:
-    """The operating system's number of an error; 0 where it was another's."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else getattr(error, "errno", None) or 0
+async def _listed(store: ObjectStore, prefix: str, *, deep: bool) -> AsyncIterator[Sequence[ObjectMeta]]:
+    if not deep:
+        yield (await obstore.list_with_delimiter_async(store, prefix))["objects"]
+        return
+    async for metas in obstore.list(store, prefix):
+        yield metas
 
 
 def _check_local_place(uri: str, path: Path) -> None:

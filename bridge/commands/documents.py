@@ -9,16 +9,21 @@ from uuid import UUID
 
 import typer
 
+from bridge.commands import escalations
 from bridge.commands.common import print_json
 from bridge.errors import PermanentError
 
 if TYPE_CHECKING:
+    from bridge.settings import Settings
+    from bridge.settings_cards import CardWorkerSettings
     from bridge.sources.redis_list import RedisSource
 
 Result = TypeVar("Result")
 _EXIT_SOME_LAY_THERE = 1
+_BRIDGE_SECONDS = 5.0
 
 commands = typer.Typer(help="The card platform's queue of documents.", no_args_is_help=True)
+commands.add_typer(escalations.commands, name="escalations")
 
 
 @commands.command()
@@ -38,20 +43,28 @@ def enqueue(ids: Annotated[list[str], typer.Argument(help="Documents, by their i
 
 @commands.command()
 def status() -> None:
-    """Print how the queues stand, as JSON."""
+    """Print how the worker and its queues stand, as JSON. The bridge at BRIDGE_HTTP is asked whether it runs."""
+    from bridge import logs
+    from bridge.settings import load
     from bridge.settings_cards import load_card_worker
+    from bridge.sources.redis_list import looks_apart
 
-    cards = load_card_worker()
+    logs.configure("warning")
+    cards, configured = load_card_worker(), load()
 
     async def work(source: RedisSource) -> dict[str, object]:
         levels = await source.levels()
+        # The first list is the GPU's: what the platform counts. The others stand below.
+        gpu = levels[0]
         return {
+            **await _worker(configured, cards),
             "isGPUEnabled": cards.ocr_gpu_enabled,
             "autoFallbackEnabled": cards.ocr_gpu_autofallback,
             "maxRetries": cards.ocr_gpu_max_retries,
             "stuckJobTimeoutMs": cards.ocr_gpu_stuck_timeout,
-            "queueLength": sum(level.waiting for level in levels),
-            "processingCount": sum(level.leased for level in levels),
+            "reaperIntervalMs": round(1000 * looks_apart(configured.redis_adopt_seconds)),
+            "queueLength": gpu.waiting,
+            "processingCount": gpu.leased,
             "queues": {
                 level.queue: {
                     "waiting": level.waiting,
@@ -77,6 +90,40 @@ def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them
         typer.echo(f"{document} {'is stuck' if dry_run else 'is queued again'}")
     if not found:
         typer.echo("no document is stuck")
+
+
+async def _worker(settings: Settings, cards: CardWorkerSettings) -> dict[str, object]:
+    """What the bridge at BRIDGE_HTTP tells of itself; of one that does not answer, what is known without it."""
+    facts = await asyncio.to_thread(_told_by_bridge, settings.http)
+    if facts is not None:
+        return {name: facts.get(name) for name in ("isRunning", "isGPUAvailable", "activeJobsCount")}
+    # Null where there is nothing to ask.
+    running, jobs = (False, 0) if settings.http else (None, None)
+    return {"isRunning": running, "isGPUAvailable": cards.has_gpu and await _server_ready(settings), "activeJobsCount": jobs}
+
+
+def _told_by_bridge(address: str) -> dict[str, object] | None:
+    import json
+    import urllib.request
+
+    host, _, port = address.rpartition(":")
+    here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  (where it listens)
+    try:
+        # Never by a proxy: it is this machine's.
+        opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+        with opener.open(f"http://{here}:{port}/metrics?format=json", timeout=_BRIDGE_SECONDS) as reply:
+            worker = json.load(reply)["metrics"]["gpuWorker"]
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
+    return worker if isinstance(worker, dict) else None
+
+
+async def _server_ready(settings: Settings) -> bool:
+    from bridge.inference.client import InferenceClient
+    from bridge.surroundings import server_trust
+
+    async with InferenceClient(settings.inference, trust=server_trust(settings)) as client:
+        return await client.server_ready()
 
 
 def _document(text: str) -> str:

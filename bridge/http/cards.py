@@ -27,6 +27,8 @@ class CardFacts:
     gpu_queue: str
     cpu_queue: str
     gpu_enabled: bool
+    # Whether a GPU is to be there, and the container is not kept from it.
+    has_gpu: bool
     falls_back: bool
     # Whether the inference server takes requests.
     server_ready: Callable[[], Awaitable[bool]]
@@ -66,7 +68,7 @@ class CardRoutes:
                 "queues": queues,
                 "gpuWorker": {
                     "isRunning": True,
-                    "isGPUAvailable": await facts.server_ready(),
+                    "isGPUAvailable": facts.has_gpu and await facts.server_ready(),
                     "isGPUEnabled": facts.gpu_enabled,
                     "activeJobsCount": in_flight,
                     "autoFallbackEnabled": facts.falls_back,

@@ -131,6 +131,9 @@ class Metrics:
         self._dead = Gauge(
             "bridge_queue_dead_messages", "Messages that a queue has moved to its dead-letter queue.", labels, registry=registry
         )
+        self._cases = Gauge(
+            "bridge_escalations", "Cases for people that wait to be handed over, and that were given up.", ["state"], registry=registry
+        )
         self._letters = Gauge("bridge_dead_letters", "Messages that ended without a result and were not replayed.", registry=registry)
         self._reachable = Gauge("bridge_queue_reachable", "Whether the queues tell what they hold.", ["source"], registry=registry)
         self._unsent = Gauge("bridge_outbox_messages", "Messages that are committed and not yet sent.", registry=registry)
@@ -153,10 +156,17 @@ class Metrics:
         elif taken.step is Step.HANDLED:
             self._tries.labels(taken.system, _CLASSES.get(taken.outcome, "unforeseen"), taken.outcome).inc()
 
-    def render(self, backlog: Backlog, levels: Sequence[QueueLevel] | None, *, dead_letters: int) -> bytes:
+    def render(
+        self,
+        backlog: Backlog,
+        levels: Sequence[QueueLevel] | None,
+        *,
+        dead_letters: int,
+        escalations: Mapping[str, int] | None = None,
+    ) -> bytes:
         """All figures in the text format. `levels`: of the queues that jobs come from; None while they do not tell.
 
-        `dead_letters`: of the ledger, that nobody has replayed.
+        `dead_letters`: of the ledger, that nobody has replayed. `escalations`: cases for people, by state; None where nobody tells.
         """
         self._reachable.labels(self._source).set(levels is not None)
         self._waiting.clear()
@@ -169,6 +179,9 @@ class Metrics:
             self._oldest.labels(self._source, level.queue).set(level.oldest_seconds)
             if not math.isnan(level.dead):
                 self._dead.labels(self._source, level.queue).set(level.dead)
+        self._cases.clear()
+        for state, count in (escalations or {}).items():
+            self._cases.labels(state).set(count)
         self._letters.set(dead_letters)
         self._unsent.set(backlog.depth)
         self._lag.set(backlog.oldest_age)

@@ -15,7 +15,7 @@ from bridge.errors import BridgeError
 from bridge.http.events import JobEvents
 from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
-from bridge.ledger.facts import job_facts
+from bridge.ledger.facts import impersonal_facts
 from bridge.ledger.port import Jobs
 from bridge.sources.port import QueueLevel
 from bridge.vitals import Vitals
@@ -92,11 +92,11 @@ class Routes:
     async def _job(self, request: Request) -> Response:
         key = request.path_params["key"]
         record = await self._jobs.find(key)
-        return _unknown(key) if record is None else JSONResponse(job_facts(record))
+        return _unknown(key) if record is None else JSONResponse(impersonal_facts(record))
 
     async def _job_events(self, request: Request) -> Response:
         key = request.path_params["key"]
-        return await self._events.respond(request, lambda: self._jobs.find(key), job_facts) or _unknown(key)
+        return await self._events.respond(request, lambda: self._jobs.find(key), impersonal_facts) or _unknown(key)
 
 
 def _wants_json(request: Request) -> bool:

@@ -10,11 +10,35 @@ from bridge.ledger.port import JobRecord
 
 # Parts of a request that are shown to nobody.
 _SECRETS = frozenset({"password"})
+# Of systems whose requests and results tell of people: what of them may be shown to those who have only asked.
+_IMPERSONAL: Mapping[str, frozenset[str]] = {
+    system: frozenset(f"error reason skipped {names}".split())
+    for system, names in {
+        "cards": "documentId correlationId score decision outcome ticket reviewCodes engine fallbackReason gpuProcessed processingTimeMs",
+        "documents": "document_uri dpi pages text_mode formats media_type page_count pages_read failed_pages word_count mean_confidence "
+        "models duration_seconds location text_uri artifacts file_errors",
+        "labs": "top_k test_count statuses model catalogue location artifacts",
+        "lab-jobs": "job_type priority document_id rows failed_rows",
+        "consensus": "run_id run_type priority status decision overall_weighted_confidence usage",
+    }.items()
+}
 
 
 def job_facts(record: JobRecord) -> dict[str, Any]:
-    """What a job's row says, as JSON values, without its secrets."""
+    """What a job's row says, as JSON values, without its secrets: for those who may read the ledger."""
     return {**asdict(record), "state": record.state.value, "request": without_secrets(record.request)}
+
+
+def impersonal_facts(record: JobRecord) -> dict[str, Any]:
+    """What a job's row says, but for what tells of people: texts that were read, values, names.
+
+    For those whom nobody has asked who they are.
+    """
+    facts, shown = job_facts(record), _IMPERSONAL.get(record.system)
+    if shown is None:
+        return facts
+    parts = {part: {name: value for name, value in (facts[part] or {}).items() if name in shown} for part in ("request", "result")}
+    return {**facts, "request": parts["request"], "result": None if record.result is None else parts["result"]}
 
 
 def stage_of(record: JobRecord) -> str:

@@ -8,12 +8,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
+from uuid import UUID
 
 from bridge.database.port import Database
 from bridge.errors import ConfigurationError
 from bridge.job import Write
 
 _SQL = Path(__file__).parent / "sql"
+# What the platform writes when a person has had the last word; the statements have the same.
+_BY_PEOPLE = frozenset({"manually_approved", "manually_rejected", "escalation_cancelled"})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +29,26 @@ class DocumentRecord:
     type: str
     # The key of its object, or a URL that ends in it.
     file_url: str | None
-    status: str
+    status: str | None
     verification_status: str | None
     buli2_ticket_id: str | None
 
+    @property
+    def is_completed(self) -> bool:
+        """Whether its worker, or another program, has ended it well."""
+        return self.status == "completed"
+
+    @property
+    def is_decided(self) -> bool:
+        """Whether a person has had the last word on it."""
+        return self.verification_status in _BY_PEOPLE
+
 
 class DocumentRecords:
-    """Reads the platform's table, and says how it is to be changed."""
+    """Reads the platform's table, and says how it is to be changed.
+
+    No write touches what a person has decided, or another program has ended.
+    """
 
     def __init__(self, database: Database) -> None:
         """Raises `ConfigurationError` for a database that cannot hold the platform's tables."""
@@ -53,8 +69,15 @@ class DocumentRecords:
         row = (await self._database.look(self._sql["find"], {"id": document_id})).first
         return None if row is None else DocumentRecord(**row)
 
+    async def is_decided(self, document_id: str) -> bool:
+        """Whether a person has had the last word on a document; not on one that is not in the table."""
+        record = await self.find(document_id) if _is_id(document_id) else None
+        return record is not None and record.is_decided
+
     async def keep_ticket(self, document_id: str, ticket: str) -> None:
-        """Keep the ticket of a case that was handed over later."""
+        """Keep the ticket of a case that was handed over later; nothing for one that is of no document of the table."""
+        if not _is_id(document_id):
+            return
         await self._database.change(self._sql["ticket"], {"id": document_id, "ticket": ticket})
 
     def processing(self, document_id: str) -> Write:
@@ -80,3 +103,11 @@ class DocumentRecords:
     def _write(self, statement: str, **values: Any) -> Write:
         told = {name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}
         return Write(statement=self._sql[statement].text, values=told)
+
+
+def _is_id(text: str) -> bool:
+    try:
+        UUID(text)
+    except ValueError:
+        return False
+    return True

@@ -107,6 +107,12 @@ class RedisAccess:
         async with _translated("llen"):
             return int(await self._client.llen(key))
 
+    async def items(self, key: str, *, limit: int) -> Sequence[bytes]:
+        """The first items of a list. Raises as `run` does."""
+        async with _translated("lrange"):
+            found: list[bytes] = await self._client.lrange(key, 0, limit - 1)  # type: ignore[assignment]  # nothing is decoded
+            return found
+
     async def wait_for_item(self, key: str, *, seconds: float) -> bool:
         """Return true as soon as a list has an item, false when the time is over. Raises as `run` does."""
         if self._wakes:

@@ -60,6 +60,8 @@ class ListKeys:
     correlation: str = ""
     # What the names of locks begin with that other programs on the same list set and look for; empty for none.
     locks: str = ""
+    # Another LIST of the same `locks` and `correlation`, where an equal item asks for the same: it goes when ours is taken; empty for none.
+    twin: str = ""
 
     @classmethod
     def of(cls, queue: str, **others: str) -> ListKeys:
@@ -183,7 +185,7 @@ class RedisSource:
     async def _look_around(self, limit: int) -> list[Delivery]:
         """What lies in the first list that has anything. Expired leases and due delays are brought back first."""
         now = asyncio.get_running_loop().time()
-        adopting = self._adopt_seconds > 0 and now - self._last_adoption >= self._adopt_seconds / 10
+        adopting = self._adopt_seconds > 0 and now - self._last_adoption >= looks_apart(self._adopt_seconds)
         if adopting:
             self._last_adoption = now
         for queue in self._turns.order():
@@ -239,6 +241,11 @@ class RedisSource:
 
     async def _run(self, script: str, keys: ListKeys, *arguments: bytes | str | int) -> Any:
         return await self._access.run(self._scripts[script], keys.in_order, *arguments)
+
+
+def looks_apart(adopt_seconds: float) -> float:
+    """How often items are looked for that another program took, in seconds."""
+    return adopt_seconds / 10
 
 
 def _item_and_receipt(receipt: str) -> tuple[bytes, str]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
-from inference_server.scheduler.tracing import Span
+from inference_server.scheduler.spans import Span
 
 
 @dataclass(frozen=True, kw_only=True)

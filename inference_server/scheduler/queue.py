@@ -10,7 +10,7 @@ from types import MappingProxyType
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.models.values import Batching
-from inference_server.scheduler.tracing import Span
+from inference_server.scheduler.spans import Span
 from inference_server.scheduler.turns import Turns
 
 Bucket = Hashable

@@ -10,7 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from inference_server.errors import InvalidInput, NotEnabled, NotOffered
-from inference_server.scheduler.tracing import TraceParent
+from inference_server.scheduler.spans import TraceParent
 
 _LEVEL, _RATE, _COUNT, _MODE = "trace_level", "trace_rate", "trace_count", "trace_mode"
 _KNOWN = (_LEVEL, _RATE, _COUNT)

@@ -17,7 +17,7 @@ import grpc
 import grpc.aio
 
 from inference_server.errors import InferenceError
-from inference_server.scheduler.tracing import Attributes, Span, Tracer
+from inference_server.scheduler.spans import Attributes, Span, Tracer
 from inference_server.service.errors import status_of
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.handlers import Intercept, Serve

@@ -49,12 +49,16 @@ CARD = (
     "Alamat : JL MERDEKA 10",
     "Agama : ISLAM",
 )
+PHOTO = (("BANDUNG", 4), ("05-12-2012", 5))
 UNCLEAR = ("Nama : ANI",)
 
 
 def card(lines: Sequence[str]) -> bytes:
-    page = tuple(Text(text=line, x=15, y=30 + 24 * number) for number, line in enumerate(lines))
-    return image_file(images_of(pdf((page,), size=(320, 200)))[0], "PNG")
+    """Labels and values in a column of their own, and beside them what stands under a photograph."""
+    places = [(label, line.split(" : ")[label], number) for number, line in enumerate(lines) for label in (0, 1)]
+    page = [Text(text=text if not column else f": {text}", x=15 + 105 * column, y=30 + 24 * row) for column, text, row in places]
+    page += [Text(text=text, x=290, y=30 + 24 * row) for text, row in PHOTO if row < len(lines)]
+    return image_file(images_of(pdf((page,), size=(370, 200)))[0], "PNG")
 
 
 @dataclass
@@ -198,6 +202,14 @@ def published(run: Run) -> Iterator[list[dict[str, Any]]]:
         thread.join(5)
 
 
+def until_empty(run: Run, key: str) -> bool:
+    """Whether a list gets empty soon: a case leaves it once its ticket is kept."""
+    until = time.monotonic() + 20
+    while run.client.llen(key) and time.monotonic() < until:
+        time.sleep(0.1)
+    return not run.client.llen(key)
+
+
 def ended(documents: Mapping[str, Mapping[str, Any]]) -> bool:
     return all(row["status"] in {"completed", "failed"} for row in documents.values())
 
@@ -222,8 +234,15 @@ def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
         90,
         "auto_approve",
     )
-    assert row["result_json"]["nik"] == "3273010203850001"
-    assert row["result_json"]["name"] == "BUDI SANTOSO"
+    assert row["result_json"] == {
+        "nik": "3273010203850001",
+        "name": "BUDI SANTOSO",
+        "birthPlace": "BANDUNG",
+        "birthDate": "02-03-1985",
+        "address": "JL MERDEKA 10",
+        "gender": "LAKI-LAKI",
+        "religion": "ISLAM",
+    }
     assert "BANDUNG" in row["ocr_text"]
     assert row["processed_at"] is not None
     assert run.documents()[by_url]["status"] == "completed"
@@ -294,7 +313,7 @@ def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_do
     assert (cases[0]["documentType"], cases[0]["parsedData"], cases[0]["aiScore"]) == ("KTP", {"name": "ANI"}, 60)
     assert [reason.split(":")[0] for reason in cases[0]["reasons"]] == ["NIK_MISSING", "NAME_MISSING", "LOW_SCORE"]
     assert cases[0]["correlationId"].startswith(f"esc-{first}-")
-    assert run.client.llen("filot:buli2:retry_queue") == 0
+    assert until_empty(run, "filot:buli2:retry_queue")
     assert "secret-key" not in (setup.folder / "bridge.log").read_text()
     assert "Nama" not in (setup.folder / "bridge.log").read_text(), "logs tell nothing of a case"
 
@@ -321,6 +340,26 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run) ->
     assert (run.client.llen(GPU), run.client.scard("filot:ocr:gpu:processing")) == (0, 0)
 
 
+def test_a_document_that_lies_in_both_lists_is_done_once_by_two_bridges(run: Run) -> None:
+    documents = [run.add("user/KTP_clear.png") for _ in range(6)]
+    broken = run.add("user/broken.png")
+    # The platform's API puts documents into the CPU's list, others the same into the GPU's.
+    run.client.rpush(GPU, *documents, broken)
+    run.client.rpush(CPU, broken, *reversed(documents))
+    with published(run) as results, run.setup("one").running(), run.setup("two").running():
+        run.wait_until(ended)
+        until = time.monotonic() + 20
+        while (run.client.llen(GPU) or run.client.llen(CPU) or len(results) < 7) and time.monotonic() < until:
+            time.sleep(0.1)
+        time.sleep(1.5)  # what waited for a lock would come now
+
+    assert Counter([*documents, broken]) == Counter(result["documentId"] for result in results)
+    jobs = run.on(lambda store: rows(store, "SELECT state, count(*) AS count FROM lamina.jobs GROUP BY state ORDER BY state"))
+    assert [("failed", 1), ("succeeded", 6)] == [tuple(row.values()) for row in jobs]
+    left = [key.decode() for key in run.client.keys("filot:*")]
+    assert [key for key in left if not key.startswith("filot:ocr:gpu:results:")] == []
+
+
 def test_a_document_that_the_old_worker_holds_is_left_to_it_and_one_that_it_lost_is_done(run: Run) -> None:
     held, lost, done = run.add("user/KTP_clear.png"), run.add("user/KTP_clear.png", status="processing"), run.add(None, status="completed")
     run.client.set(f"filot:ocr:gpu:lock:{held}", "somebody", ex=600)
@@ -337,7 +376,10 @@ def test_a_document_that_the_old_worker_holds_is_left_to_it_and_one_that_it_lost
 def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Path) -> None:
     # Stands in Tesseract's place on the PATH, since not every machine has it: the same arguments, standard input, standard output.
     program = tmp_path / "tesseract"
-    program.write_text('#!/bin/sh\n[ "$*" = "- - -l ind+eng --psm 1" ] && cat > /dev/null && echo "NIK : 3273010203850001"\n')
+    program.write_text(
+        '#!/bin/sh\n[ "$1" = --list-langs ] && printf "ind\\neng\\nosd\\n" && exit 0\n'
+        '[ "$*" = "- - -l ind+eng --psm 1" ] && cat > /dev/null && echo "NIK : 3273010203850001"\n'
+    )
     program.chmod(0o755)
     document = run.add("user/broken.png")
     address = free_address()
@@ -365,6 +407,18 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     assert again.returncode == 1
     stands = json.loads(setup.call("documents", "status"))
     assert (stands["queueLength"], stands["queues"][GPU]["waiting"], stands["isGPUEnabled"]) == (2, 2, True)
+    assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"], stands["reaperIntervalMs"]) == (
+        None,
+        True,
+        None,
+        30_000,
+    )
+    run.client.rpush(CPU, first)
+    assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
+    run.client.delete(CPU)
+    nobody = run.setup(BRIDGE_HTTP=free_address(), NVIDIA_VISIBLE_DEVICES="none")
+    stands = json.loads(nobody.call("documents", "status"))
+    assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (False, False, 0)
     run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
     assert "is stuck" in setup.call("documents", "reap", "--dry-run")
     assert "is queued again" in setup.call("documents", "reap")
@@ -372,9 +426,11 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     assert run.client.llen(GPU) == 3
 
 
-def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
+def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) -> None:
     address = free_address()
-    with run.setup(BRIDGE_HTTP=address).running():
+    # No languages lie there, where the machine has Tesseract at all.
+    setup = run.setup(BRIDGE_HTTP=address, TESSDATA_PREFIX=str(tmp_path))
+    with setup.running():
         until = time.monotonic() + 30
         while True:
             try:
@@ -390,8 +446,18 @@ def test_health_is_told_as_the_task_definition_asks(run: Run) -> None:
         asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
         with urllib.request.urlopen(asked, timeout=5) as answer:
             as_json = json.load(answer)
+        stands = json.loads(setup.call("documents", "status"))
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+            assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 
     assert (told["ok"], told["status"]) == (True, "ok")
+    [warning] = [line for line in (setup.folder / "bridge.log").read_text().splitlines() if "no_fallback" in line]
+    assert "tesseract-ocr-ind" in warning, "what is missing is said at the start"
+    assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (True, True, 0)
+    assert {
+        *("isRunning", "isGPUAvailable", "isGPUEnabled", "activeJobsCount", "queueLength", "processingCount"),
+        *("autoFallbackEnabled", "maxRetries", "stuckJobTimeoutMs", "reaperIntervalMs"),
+    } <= stands.keys()
     assert {"uptime", "timestamp", "environment", "ocrEngine"} <= told.keys()
     assert f'bridge_queue_messages{{queue="{GPU}",source="redis",state="waiting"}}' in metrics
     assert as_json["ok"] is True

@@ -140,8 +140,9 @@ def test_register_sends_a_definition_that_ecs_takes_with_everything_put_in(progr
     ]
 
 
-def test_register_names_what_is_not_set(programs: Recorded) -> None:
-    done = deploy(programs, "register", "--worker", "wsi")
+@pytest.mark.parametrize("command", ["register", "deploy", "all"])
+def test_what_is_not_set_is_named_before_anything_is_done(programs: Recorded, command: str) -> None:
+    done = deploy(programs, command, "--worker", "wsi")
     assert done.returncode == 1
     assert "wsi-bridge.json needs INFERENCE_ADDRESS WSI_BUCKET; set them in the environment" in done.stderr
     assert programs.calls() == []

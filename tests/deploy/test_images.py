@@ -10,13 +10,14 @@ from pathlib import Path
 
 import pytest
 
+from bridge.systems.cards.tesseract import LANGUAGES
 from scripts.sbom import bill_of_materials
 from scripts.try_image import instructions, try_image
 from tests.support.deploy_tools import deploy_python
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted(ROOT.glob("Dockerfile.*"))
-LOCKS = ("bridge", "bridge-all", "cpu", "gpu")
+LOCKS = ("bridge", "bridge-all", "bridge-cards", "cpu", "gpu")
 
 
 def _steps(name: str) -> list[tuple[str, str]]:
@@ -53,6 +54,23 @@ def test_the_gpus_image_is_made_as_the_cpus_is() -> None:
         return re.sub(r"ARG BASE=\S+", "ARG BASE", re.sub(r"[ \t]+", " ", text)).splitlines()
 
     assert plain("cpu") == plain("gpu")
+
+
+@pytest.mark.parametrize(("fallback", "installs"), [("none", False), ("tesseract", True)])
+def test_an_image_of_the_bridge_has_tesseract_with_its_languages_where_that_is_asked_for(fallback: str, installs: bool) -> None:
+    stages: dict[str, list[str]] = {}
+    for kind, rest in _steps("bridge"):
+        if kind == "FROM":
+            base, _, name = rest.partition(" AS ")
+            stages[name or "image"] = list(stages.get(base.replace("${FALLBACK}", fallback), []))
+        elif stages:
+            stages[[*stages][-1]].append(rest)
+    steps = " ".join(stages["image"])
+    wanted = {"tesseract-ocr", *(f"tesseract-ocr-{language}" for language in LANGUAGES)}
+    assert installs == (wanted <= set(steps.split()))
+    assert installs == ("apt-get" in steps)
+    drawing = (ROOT / "requirements" / "bridge-cards.txt").read_text(encoding="utf-8")
+    assert "\npypdfium2==" in drawing, "which draws PDFs for it"
 
 
 @pytest.mark.parametrize("dockerfile", DOCKERFILES, ids=lambda path: path.suffix[1:])
@@ -103,8 +121,8 @@ def test_bills_of_materials_fit_the_schema() -> None:
     wrong = json.loads(json.dumps(bills[0]))
     wrong["components"][0]["hashes"][0]["content"] = "no hash"
     complaints = deploy_python(Path(__file__).with_name("bills.py"), [*bills, wrong])
-    assert ["", "", "", ""] == complaints[:4]
-    assert "no hash" in complaints[4]
+    assert [""] * len(LOCKS) == complaints[:-1]
+    assert "no hash" in complaints[-1]
 
 
 def test_a_lock_without_hashes_gives_no_bill(tmp_path: Path) -> None:

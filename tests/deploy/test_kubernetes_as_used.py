@@ -83,4 +83,4 @@ def test_the_policy_for_traces_that_the_page_shows_opens_the_collectors_port_to_
     policy = manifests.named("NetworkPolicy", "traces")
     assert policy["spec"]["podSelector"] == manifests.named("NetworkPolicy", "figures")["spec"]["podSelector"]
     [rule] = policy["spec"]["egress"]
-    assert [(port["protocol"], port["port"]) for port in rule["ports"]] == [("TCP", 4317), ("TCP", 4318)]
+    assert [(port["protocol"], port["port"]) for port in rule["ports"]] == [("TCP", 4317)]

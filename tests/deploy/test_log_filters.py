@@ -2,39 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import re
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-import structlog
 
-from bridge import logs
-from bridge.steps import Step, StepTaken
+from tests.support.step_lines import written
 from tests.support.terraform.stacks import stack
-
-STEPS = {
-    "a job with a result": StepTaken(
-        step=Step.COMMITTED, job_key="1", system="documents", seconds=0.5, outcome="succeeded", since_receipt=2.5
-    ),
-    "a job that failed": StepTaken(
-        step=Step.COMMITTED, job_key="2", system="documents", seconds=0.5, outcome="failed", since_receipt=400.0
-    ),
-    "a message that cannot be read": StepTaken(step=Step.BURIED, job_key="", system="", seconds=0.1),
-    "a job that begins": StepTaken(step=Step.CLAIMED, job_key="3", system="documents", seconds=0.1),
-}
 
 
 @pytest.fixture
-def lines(capsys: pytest.CaptureFixture[str]) -> Iterator[dict[str, dict[str, Any]]]:
-    """What the bridge writes of each step."""
-    logs.configure("info")
-    log = logs.StepLog()
-    for taken in STEPS.values():
-        log.on_step(taken)
-    yield dict(zip(STEPS, map(json.loads, capsys.readouterr().err.splitlines()), strict=True))
-    structlog.reset_defaults()
+def lines(capsys: pytest.CaptureFixture[str]) -> dict[str, dict[str, Any]]:
+    return written(capsys)
 
 
 def fits(pattern: str, line: dict[str, Any]) -> bool:
@@ -48,10 +27,11 @@ def fits(pattern: str, line: dict[str, Any]) -> bool:
 @pytest.mark.parametrize(
     ("counted", "expected"),
     [
-        ("JobsEnded", ["a job with a result", "a job that failed"]),
+        ("JobsEnded", ["a job with a result", "a job that another program did", "a job that failed"]),
         ("JobsFailed", ["a job that failed"]),
+        ("JobsFallenBack", ["a job that another program did"]),
         ("MessagesUnreadable", ["a message that cannot be read"]),
-        ("JobMilliseconds", ["a job with a result", "a job that failed"]),
+        ("JobMilliseconds", ["a job with a result", "a job that another program did", "a job that failed"]),
     ],
 )
 def test_each_filter_finds_its_lines_and_no_others(lines: dict[str, dict[str, Any]], counted: str, expected: list[str]) -> None:

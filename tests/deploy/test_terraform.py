@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings
 from tests.support.loaded_settings import bridge_of, server_of
+from tests.support.overlays import built
 from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
 from tests.support.terraform.stacks import ML_WORKER, ON_ECS, VARIABLES, stack
 
@@ -94,6 +95,27 @@ def test_gpu_nodes_for_kubernetes_start_at_none_and_take_only_what_wants_a_gpu(t
     assert nodes.values["ami_type"] == "AL2023_x86_64_NVIDIA"
 
 
+def test_the_cluster_autoscaler_knows_gpu_nodes_before_there_is_one(tmp_path: Path) -> None:
+    made = apply("modules/eks_gpu_nodes", {"cluster_name": "lamina", "subnet_ids": ["subnet-1"]}, tmp_path)
+    (nodes,) = made.of("aws_eks_node_group")
+    told = {}
+    for one in made.of("aws_autoscaling_group_tag"):
+        assert one.values["autoscaling_group_name"] == made.outputs["autoscaling_group_name"]
+        (tag,) = one.values["tag"]
+        told[tag["key"].removeprefix("k8s.io/cluster-autoscaler/node-template/")] = tag["value"]
+    labels = {name.removeprefix("label/"): value for name, value in told.items() if name.startswith("label/")}
+    assert labels == nodes.values["labels"]
+    # What servers tolerate and what they ask for, beside what a type of instance tells by itself.
+    pod = built("eks-gpu").named("Deployment", "lamina-inference")["spec"]["template"]["spec"]
+    (taint,) = nodes.values["taint"]
+    assert told[f"taint/{taint['key']}"] == f"{taint['value']}:NoSchedule"
+    assert taint["key"] in {one["key"] for one in pod["tolerations"]}
+    asked = {name for container in pod["containers"] for kind in container["resources"].values() for name in kind}
+    assert asked - {"cpu", "memory"} == {name.removeprefix("resources/") for name in told if name.startswith("resources/")}
+    (term,) = pod["affinity"]["nodeAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]["nodeSelectorTerms"]
+    assert set(nodes.values["instance_types"]) <= set(term["matchExpressions"][0]["values"])
+
+
 @pytest.mark.parametrize("example", ON_ECS)
 def test_task_definitions_are_such_as_ecs_takes(example: str) -> None:
     found = task_definitions(stack(example))
@@ -157,6 +179,16 @@ def test_settings_of_the_service_on_cloud_run_are_read_by_the_bridge() -> None:
     assert unknown_settings(names) == []
 
 
+@pytest.mark.parametrize("module", ["ml_worker", "documents_worker"])
+def test_servers_in_a_bridges_task_take_settings_of_the_users(module: str, tmp_path: Path) -> None:
+    place = {"INFERENCE_OTLP_ENDPOINT": "http://collector.internal:4317"}
+    made = apply(f"modules/{module}", {**MODULES[module], "inference_environment": place}, tmp_path)
+    (definition,) = task_definitions(made).values()
+    (server,) = (one for one in definition["containerDefinitions"] if one["name"] == "inference")
+    assert place.items() <= settings_of(server).items()
+    assert "INFERENCE_SERVICES" in settings_of(server)
+
+
 @pytest.mark.parametrize("example", ON_ECS)
 def test_bridges_may_protect_their_tasks_and_renew_their_leases(example: str) -> None:
     made = stack(example)
@@ -198,27 +230,33 @@ def test_people_may_replay_dead_letters_and_tasks_may_not(module: str, dead: set
             assert not set(letters["Resource"]) & set(one["Resource"])
 
 
+def test_the_bridge_may_use_a_customers_key_of_the_topics(tmp_path: Path) -> None:
+    key = "arn:aws:kms:eu-west-1:123456789012:key/topics"
+    made = apply("modules/wsi_worker", {**MODULES["wsi_worker"], "topic_kms_key": key}, tmp_path)
+    (found,) = (one for one in statements(made, ".work[0]") if one["Sid"] == "TopicKey")
+    assert (found["Resource"], found["Action"]) == ([key], ["kms:Decrypt", "kms:GenerateDataKey"])
+    assert {one.values["kms_master_key_id"] for one in made.of("aws_sns_topic")} == {key}
+    assert "TopicKey" not in {one.get("Sid") for one in statements(stack("slide-worker"), "")}
+
+
 def test_the_lab_workers_rights_are_written_into_the_roles_that_are_given() -> None:
     made = stack("lab-worker")
     assert {one.values["role"] for one in made.of("aws_iam_role_policy")} == {"task", "execution"}
     assert allowed(statements(made, ".execution[0]")) == {"ssm:GetParameters", "logs:CreateLogStream", "logs:PutLogEvents"}
 
 
-@pytest.mark.parametrize(
-    ("example", "queues"),
-    [
-        ("lab-worker", {"production-ml-worker", "production-ml-worker-dlq"}),
-        ("documents-worker", {"documents", "documents_error", "documents_skipped"}),
-    ],
-)
-def test_queues_of_jobs_and_of_dead_letters_are_reached_by_tls_alone(example: str, queues: set[str]) -> None:
+@pytest.mark.parametrize("example", ["lab-worker", "documents-worker", "slide-worker"])
+def test_every_queue_is_reached_by_tls_alone(example: str) -> None:
+    made = stack(example)
     refused = {
-        (one["Resource"].rpartition(":")[2], one["Condition"]["Bool"]["aws:SecureTransport"])
-        for policy in stack(example).of("aws_sqs_queue_policy")
+        (one["Resource"], one["Condition"]["Bool"]["aws:SecureTransport"])
+        for policy in made.of("aws_sqs_queue_policy")
         for one in policy.json("policy")["Statement"]
         if one["Effect"] == "Deny"
     }
-    assert refused == {(queue, "false") for queue in queues}
+    assert refused == {(queue.values["arn"], "false") for queue in made.of("aws_sqs_queue")}
+    # A second policy of one queue would take the first one's place.
+    assert len(made.of("aws_sqs_queue_policy")) == len(refused)
 
 
 def test_dead_letters_of_the_lab_worker_are_not_counted_once_a_minute() -> None:
@@ -276,7 +314,7 @@ def test_metrics_that_reach_cloudwatch_are_kept_by_the_programs(example: str) ->
     assert collectors
     for text in collectors:
         names = re.findall(r"\^(\w+?)(?:_total)?\$", text)
-        assert len(names) == 9
+        assert len(names) == 10
         assert [] == [name for name in names if f'"{name}"' not in kept]
 
 
@@ -302,9 +340,8 @@ def metrics_of(alarm: dict[str, Any]) -> list[tuple[str, str]]:
 @pytest.mark.parametrize("example", ON_ECS)
 def test_every_alert_has_its_alarm(example: str) -> None:
     names = " ".join(one.values["alarm_name"] for one in stack(example).of("aws_cloudwatch_metric_alarm"))
-    wanted = ["errors-warning", "errors-critical", "backlog", "slow", "given-up", "silent", "restarts", "fallbacks"]
+    wanted = ["errors-warning", "errors-critical", "backlog", "slow", "given-up", "dead-letters", "silent", "restarts", "fallbacks"]
     wanted += ["gpu-idle"] if example in {"slide-worker", "ocr-worker"} else []
-    wanted += [] if example == "ocr-worker" else ["dead-letters"]
     assert [] == [name for name in wanted if name not in names]
 
 

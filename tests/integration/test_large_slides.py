@@ -14,8 +14,23 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
+from tests.support.slides import paint, write_svs
 
 EDGE = 4200
+
+
+@pytest.mark.parametrize("size", [(900, 700), (60, 2500), (2600, 2000)])
+async def test_tissue_is_cut_from_a_source_of_any_size(tmp_path: Path, size: tuple[int, int]) -> None:
+    width, height = size
+    # Glass, but for its last two thirds.
+    picture = paint(width, height, tissue=(width // 3, height // 3, width, height))
+    source = write_svs(tmp_path / "source.svs", picture)
+    peer = openslide.OpenSlide(write_large_slide(tmp_path / "large.svs", edge=EDGE, source=source))
+    whole = np.asarray(peer.read_region((0, 0), 0, (EDGE, EDGE)).convert("RGB"))
+    # JPEG rings where glass begins; black it is nowhere.
+    assert whole.min() >= picture.min() - 40
+    # Islands are of tissue, for the most part.
+    assert 0.05 < (whole.min(axis=2) < 200).mean() < 0.2
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -26,7 +26,7 @@ async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[
     settings = load(**trial_settings(folder, http=address, **changes))
     stop = asyncio.Event()
     async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)) as transport:
-        systems = Systems(handlers=[TrialHandler()], probes={}, servers=lambda: {"serving": 1, "away": 0})
+        systems = Systems(handlers=[TrialHandler()], probes={}, servers=lambda: {"serving": 1, "away": 0}, escalations=_escalations)
         bridge = Bridge(settings, store, systems, transport=transport)
         running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
         try:
@@ -35,6 +35,10 @@ async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[
         finally:
             stop.set()
             await asyncio.wait_for(running, 30)
+
+
+async def _escalations() -> dict[str, int]:
+    return {"waiting": 3, "dead": 1}
 
 
 async def figures_of(address: str) -> str:

@@ -16,13 +16,18 @@ import sys
 import urllib.request
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
+from datetime import UTC, datetime
+from email.utils import formatdate
 from pathlib import Path
 from typing import cast
 from urllib.parse import parse_qs, unquote, urlsplit
 from xml.sax.saxutils import escape
 
 _RANGE = re.compile(rb"\r\nrange: bytes=(\d+)-(\d+)\r\n", re.IGNORECASE)
-_MODIFIED = "Wed, 01 Jan 2025 00:00:00 GMT"
+_CONDITION = re.compile(rb"\r\nif-match: ([^\r]+)\r\n", re.IGNORECASE)
+# What it tells of a file's state beside its size and time: the entity tag, one that promises nothing of bytes, none, or nothing at all
+# but where it is asked for the state alone; or as Azure does, whose lists have tags without quotes.
+TAGS = {"strong": 'ETag: "{0}"\r\n', "weak": 'ETag: W/"{0}"\r\n', "none": "", "head": 'ETag: "{0}"\r\n', "azure": 'ETag: "{0}"\r\n'}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -74,9 +79,10 @@ class RangeServer:
 
 
 @contextlib.contextmanager
-def range_server(folder: Path) -> Iterator[RangeServer]:
-    """Serve the files below a folder until the block ends."""
-    process = subprocess.Popen([sys.executable, "-m", "tests.support.range_server", str(folder)], stdout=subprocess.PIPE, text=True)
+def range_server(folder: Path, *, tags: str = "strong") -> Iterator[RangeServer]:
+    """Serve the files below a folder until the block ends. `tags`: one of `TAGS`."""
+    command = [sys.executable, "-m", "tests.support.range_server", str(folder), tags]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
     try:
         assert process.stdout
         yield RangeServer(url=f"http://127.0.0.1:{int(process.stdout.readline())}")
@@ -90,8 +96,9 @@ class _Connection(asyncio.Protocol):
 
     sent_requests = sent_bytes = 0
 
-    def __init__(self, folder: Path, files: dict[str, int]) -> None:
+    def __init__(self, folder: Path, files: dict[str, int], tags: str) -> None:
         self._folder = folder
+        self._tags = tags
         self._files = files
         self._received = b""
         self._transport: asyncio.Transport | None = None
@@ -119,17 +126,24 @@ class _Connection(asyncio.Protocol):
         elif "list-type" in (query := parse_qs(parts.query)):
             self._write("200 OK", self._listed(path.strip("/"), query.get("prefix", [""])[0]))
         else:
-            self._file(method, path, _RANGE.search(head))
+            self._file(method, path, head)
 
-    def _file(self, method: str, path: str, wanted: re.Match[bytes] | None) -> None:
+    def _file(self, method: str, path: str, head: bytes) -> None:
         try:
             descriptor = self._descriptor(path)
         except OSError:
             self._write("404 Not Found", b"")
             return
-        size = os.fstat(descriptor).st_size
-        shared = f'ETag: "{size:x}"\r\nLast-Modified: {_MODIFIED}\r\nAccept-Ranges: bytes\r\n'
-        if method == "HEAD":
+        status = os.fstat(descriptor)
+        size, wanted, condition = status.st_size, _RANGE.search(head), _CONDITION.search(head)
+        tag = TAGS[self._tags].format(_tag(status))
+        shared = f"{tag}Last-Modified: {formatdate(status.st_mtime, usegmt=True)}\r\nAccept-Ranges: bytes\r\n"
+        if self._tags == "head":
+            shared, condition = shared if method == "HEAD" else "", None
+        # A weak tag meets no condition.
+        if condition and (self._tags == "weak" or condition[1].decode("ascii") not in tag):
+            self._write("412 Precondition Failed", b"")
+        elif method == "HEAD":
             self._write("200 OK", b"", shared, length=size)
         elif wanted:
             start, last = int(wanted[1]), min(int(wanted[2]), size - 1)
@@ -145,11 +159,13 @@ class _Connection(asyncio.Protocol):
 
     def _listed(self, bucket: str, prefix: str) -> bytes:
         root = self._folder / bucket
-        found = [(str(file.relative_to(root)), file.stat().st_size) for file in sorted(root.rglob("*")) if file.is_file()]
+        found = [(str(file.relative_to(root)), file.stat()) for file in sorted(root.rglob("*")) if file.is_file()]
+        quote = "" if self._tags == "azure" else '"'
         entries = "".join(
-            f'<Contents><Key>{escape(key)}</Key><Size>{size}</Size><ETag>"{size:x}"</ETag>'
-            "<LastModified>2025-01-01T00:00:00.000Z</LastModified><StorageClass>STANDARD</StorageClass></Contents>"
-            for key, size in found
+            f"<Contents><Key>{escape(key)}</Key><Size>{status.st_size}</Size><ETag>{quote}{_tag(status)}{quote}</ETag>"
+            f"<LastModified>{datetime.fromtimestamp(status.st_mtime, UTC):%Y-%m-%dT%H:%M:%S.000Z}</LastModified>"
+            "<StorageClass>STANDARD</StorageClass></Contents>"
+            for key, status in found
             if key.startswith(prefix)
         )
         return f"<ListBucketResult><IsTruncated>false</IsTruncated><Prefix>{escape(prefix)}</Prefix>{entries}</ListBucketResult>".encode()
@@ -164,9 +180,13 @@ class _Connection(asyncio.Protocol):
             _Connection.sent_bytes += len(body)
 
 
-async def _serve(folder: Path) -> None:
+def _tag(status: os.stat_result) -> str:
+    return f"{status.st_mtime_ns:x}-{status.st_size:x}"
+
+
+async def _serve(folder: Path, tags: str) -> None:
     files: dict[str, int] = {}
-    server = await asyncio.get_running_loop().create_server(lambda: _Connection(folder, files), "127.0.0.1", 0)
+    server = await asyncio.get_running_loop().create_server(lambda: _Connection(folder, files, tags), "127.0.0.1", 0)
     print(server.sockets[0].getsockname()[1], flush=True)
     await server.serve_forever()
 
@@ -174,4 +194,4 @@ async def _serve(folder: Path) -> None:
 if __name__ == "__main__":
     import uvloop
 
-    uvloop.run(_serve(Path(sys.argv[1])))
+    uvloop.run(_serve(Path(sys.argv[1]), sys.argv[2]))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
+import pyarrow
 import simplejpeg
 from numpy.typing import NDArray
 from PIL import Image
@@ -90,6 +91,7 @@ def write_jpeg_tiff(
     rgb_components: bool = False,
     shared_tables: bool = True,
     quality: int = 90,
+    subsampling: str = "444",
     bigtiff: bool = False,
     resolution: tuple[float, float] | None = None,
     spoil: Sequence[int] = (),
@@ -101,7 +103,9 @@ def write_jpeg_tiff(
     """
     directories = []
     for number, pixels in enumerate(levels):
-        tiles = [jpeg_tile(each, rgb_components=rgb_components, quality=quality) for each in tiles_of(pixels, tile)]
+        tiles = [
+            jpeg_tile(each, rgb_components=rgb_components, quality=quality, subsampling=subsampling) for each in tiles_of(pixels, tile)
+        ]
         tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=7, photometric=2 if rgb_components else 6)
         if shared_tables:
             tags.append(tables_tag(tiles[0]))
@@ -138,10 +142,21 @@ def _jpeg2000(picture: Image.Image, *, lossless: bool) -> bytes:
     return file.getvalue()
 
 
-def write_lzw_tiff(path: Path, pixels: Pixels, *, tile: int = 256) -> Path:
-    """A tiled LZW TIFF."""
-    tags = level_tags(pixels.shape[1], pixels.shape[0], number=0, tile=tile, compression=5, photometric=2)
-    return write_tiff(path, [(tags, [_lzw(each.tobytes()) for each in tiles_of(pixels, tile)])], big=False)
+def write_lzw_tiff(path: Path, pixels: Pixels, *, tile: int = 256, predictor: bool = False) -> Path:
+    """A tiled LZW TIFF; with a `predictor` differences of neighbours are stored."""
+    return _write_packed(path, pixels, tile, 5, predictor, _lzw)
+
+
+def write_zstd_tiff(path: Path, pixels: Pixels, *, tile: int = 256, predictor: bool = False) -> Path:
+    """A tiled Zstandard TIFF."""
+    return _write_packed(path, pixels, tile, 50000, predictor, lambda each: pyarrow.compress(each.tobytes(), "zstd", asbytes=True))
+
+
+def _write_packed(path: Path, pixels: Pixels, tile: int, compression: int, predictor: bool, pack: Callable[[Pixels], bytes]) -> Path:
+    tags = level_tags(pixels.shape[1], pixels.shape[0], number=0, tile=tile, compression=compression, photometric=2)
+    tags += [(317, _SHORT, [2])] if predictor else []
+    stored = ((np.diff(each, axis=1, prepend=np.uint8(0)) if predictor else each) for each in tiles_of(pixels, tile))
+    return write_tiff(path, [(tags, [pack(each) for each in stored])], big=False)
 
 
 def level_tags(width: int, height: int, *, number: int, tile: int, compression: int, photometric: int) -> list[Tag]:
@@ -162,13 +177,13 @@ def tables_tag(tile: bytes) -> Tag:
     return (347, _BYTES, b"\xff\xd8" + jpeg_tables(tile) + b"\xff\xd9")
 
 
-def _lzw(data: bytes) -> bytes:
-    """Valid LZW that compresses nothing: literals only, and the table is cleared before codes grow beyond 9 bits."""
-    codes: list[int] = []
-    for start in range(0, len(data), 250):
-        codes += [256, *data[start : start + 250]]
-    bits = np.unpackbits(np.array([*codes, 257], ">u2").view(np.uint8).reshape(-1, 2), axis=1)[:, 7:]
-    return np.packbits(bits.reshape(-1)).tobytes()
+def _lzw(pixels: Pixels) -> bytes:
+    """As libtiff packs them, codes of up to 12 bits and all."""
+    file = io.BytesIO()
+    Image.fromarray(pixels).save(file, "TIFF", compression="tiff_lzw", strip_size=2 * pixels.nbytes)
+    with Image.open(file) as picture:
+        (start,), (length,) = picture.tag_v2[273], picture.tag_v2[279]  # type: ignore[attr-defined]
+    return file.getvalue()[start : start + length]
 
 
 def write_svs(path: Path, pixels: Pixels, *, mpp: float | None = 0.5, **options: object) -> Path:
@@ -236,12 +251,12 @@ def tiles_of(pixels: Pixels, edge: int) -> Iterator[Pixels]:
             yield np.ascontiguousarray(padded[y : y + edge, x : x + edge])
 
 
-def jpeg_tile(pixels: Pixels, *, rgb_components: bool, quality: int) -> bytes:
-    """A JPEG without subsampling, of Y, Cb, Cr or of R, G, B as they are."""
+def jpeg_tile(pixels: Pixels, *, rgb_components: bool, quality: int, subsampling: str = "444") -> bytes:
+    """A JPEG of Y, Cb, Cr, or without subsampling of R, G, B as they are."""
     if rgb_components:
         planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
         return bytes(simplejpeg.encode_jpeg_yuv_planes(*planes, quality=quality))
-    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling="444"))
+    return bytes(simplejpeg.encode_jpeg(pixels, quality=quality, colorsubsampling=subsampling))
 
 
 def _segments(data: bytes) -> Iterator[tuple[int, bytes]]:

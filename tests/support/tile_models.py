@@ -13,17 +13,20 @@ from onnx import TensorProto, helper, numpy_helper
 _CHANNELS = 32
 
 
-def write_classifier(models: Path, name: str = "pinkness", *, layout: str = "NCHW", work: int = 0, **manifest: Any) -> Path:
+def write_classifier(
+    models: Path, name: str = "pinkness", *, layout: str = "NCHW", work: int = 0, single: bool = False, **manifest: Any
+) -> Path:
     """A model of two classes, pale ("glass") and pink ("tissue"), told by the mean of green: its logits are ±40 · (0.65 - green).
 
-    `work`: convolutions that it computes beside, for nothing, so that a slide takes its time; NCHW only.
+    `single`: it puts out one logit, that of "tissue", with the same probability. `work`: convolutions that it computes beside, for
+    nothing, so that a slide takes its time; NCHW only.
     """
     axes = [2, 3] if layout == "NCHW" else [1, 2]
     shape: list[Any] = ["batch", 3, "height", "width"] if layout == "NCHW" else ["batch", "height", "width", 3]
     constants = {
         "axes": np.array(axes, np.int64),
-        "weights": np.array([[0, 0], [40, -40], [0, 0]], np.float32),
-        "bias": np.array([-26, 26], np.float32),
+        "weights": np.array([[0], [-80], [0]] if single else [[0, 0], [40, -40], [0, 0]], np.float32),
+        "bias": np.array([52] if single else [-26, 26], np.float32),
     }
     nodes = [
         helper.make_node("ReduceMean", ["image", "axes"], ["means"], keepdims=0),
@@ -32,7 +35,7 @@ def write_classifier(models: Path, name: str = "pinkness", *, layout: str = "NCH
         *_idle_work(work, constants),
     ]
     told = {"mpp": 1.0, "tile_size": 64, "classes": ["glass", "tissue"], "layout": layout} | manifest
-    return _write(models, name, nodes, constants, inputs={"image": shape}, outputs={"logits": ["batch", 2]}, manifest=told)
+    return _write(models, name, nodes, constants, inputs={"image": shape}, outputs={"logits": ["batch", 1 if single else 2]}, manifest=told)
 
 
 def _idle_work(count: int, constants: dict[str, np.ndarray[Any, Any]]) -> list[onnx.NodeProto]:
@@ -102,8 +105,11 @@ def write_head(models: Path, name: str = "judge", *, batched: bool = False, tile
     return folder
 
 
-def write_segmenter(models: Path, name: str = "stains", *, reach: int = 2, **manifest: Any) -> Path:
-    """A model of three classes by the mean of red and of green within `reach` px: glass, then pink, then dark."""
+def write_segmenter(models: Path, name: str = "stains", *, reach: int = 2, stride: int = 1, **manifest: Any) -> Path:
+    """A model of three classes by the mean of red and of green within `reach` px: glass, then pink, then dark.
+
+    `stride`: of which pixels it puts out, every second, third and so on.
+    """
     size = 2 * reach + 1
     kernel = np.zeros((2, 3, size, size), np.float32)
     kernel[0, 0], kernel[1, 1] = 1 / size**2, 1 / size**2
@@ -112,7 +118,7 @@ def write_segmenter(models: Path, name: str = "stains", *, reach: int = 2, **man
     bias = np.array([-32, 0, 40 * (0.55 + 0.5)], np.float32)
     nodes = [
         helper.make_node("Conv", ["image", "kernel"], ["means"], pads=[reach] * 4),
-        helper.make_node("Conv", ["means", "mix", "bias"], ["logits"]),
+        helper.make_node("Conv", ["means", "mix", "bias"], ["logits"], strides=[stride] * 2),
     ]
     shape = ["batch", 3, "height", "width"]
     told = {"kind": "segmenter", "mpp": 1.0, "tile_size": 64, "overlap": 8, "classes": ["glass", "pink", "dark"], "background": "glass"}
@@ -122,7 +128,7 @@ def write_segmenter(models: Path, name: str = "stains", *, reach: int = 2, **man
         nodes,
         {"kernel": kernel, "mix": mix, "bias": bias},
         inputs={"image": shape},
-        outputs={"logits": shape},
+        outputs={"logits": ["batch", 3, "rows", "columns"]},
         manifest=told | manifest,
     )
 

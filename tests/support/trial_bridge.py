@@ -207,4 +207,4 @@ async def _client(trial: Trial, settings: Settings) -> AsyncIterator[InferenceCl
 
 def trial_systems(client: InferenceClient | None = None) -> Systems:
     """The trial system alone."""
-    return Systems(handlers=[TrialHandler(client)], probes={})
+    return Systems(handlers=[TrialHandler(client)])

@@ -1,11 +1,11 @@
 -- Takes items off the list and into the set of items in work, each under a lease.
 -- KEYS: 1 queue (LIST) 2 processing (SET) 3 leases (ZSET, score: end in ms) 4 delayed (ZSET, score: due in ms) 5 deliveries (HASH, count)
 --       6 started (HASH, ms) 7 holders (HASH, receipt) 8 bodies (HASH) 9 attributes (HASH, JSON) 10 correlation (HASH) or empty
---       11 what locks begin with, or empty
+--       11 what locks begin with, or empty 12 another list (LIST) where equal items ask for the same, or empty
 -- ARGV: 1 most items 2 lease in ms 3 receipt of all that are taken, then ids for items that have none
 -- Returns for each: item, body, attributes, deliveries so far.
 local queue, processing, leases, delayed, deliveries = KEYS[1], KEYS[2], KEYS[3], KEYS[4], KEYS[5]
-local started, holders, bodies, attributes, correlation, locks = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11]
+local started, holders, bodies, attributes, correlation, locks, twin = KEYS[6], KEYS[7], KEYS[8], KEYS[9], KEYS[10], KEYS[11], KEYS[12]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local most, lease, receipt = tonumber(ARGV[1]), tonumber(ARGV[2]), ARGV[3]
@@ -43,6 +43,9 @@ while #taken < most do
       if locks ~= '' then
         redis.call('SET', locks .. item, id, 'PX', lease)
       end
+    end
+    if twin ~= '' then
+      redis.call('LREM', twin, 0, item)
     end
     taken[#taken + 1] = { item, body or item, told, count }
   end

@@ -3,38 +3,24 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
-from bridge.systems.cards.digits import DIGIT_LIKE, digits_of, grouped_npwp, mended, npwp_in
+from bridge.systems.cards.birth import date_in, place_in
+from bridge.systems.cards.digits import Number, grouped_npwp, is_number, numbers_in
+from bridge.systems.cards.labels import label_of
+from bridge.systems.cards.layout import Layout, Value, layout_of
 from bridge.systems.cards.lines import Polygon, ReadLine, lines_of_text
+from bridge.systems.cards.nik import nik_facts
+from bridge.systems.cards.rows import Passage, place_of, rows_of
+from bridge.systems.cards.spelling import pieces_of, skeleton, word_told
+from bridge.systems.cards.vocabulary import WORDS
 
-# In the order of the card; each value ends where the next label begins, or the line.
-_LABELS = {
-    "province": r"PROVINSI",
-    "nik": r"\bN[I1l|]K(?![A-Z])",
-    "name": r"\bNama(?:\s+Lengkap)?",
-    "birth": r"Tempat\s*[/.]?\s*Tgl\.?\s*Lahir|Tempat\s+Tanggal\s+Lahir",
-    "gender": r"Jenis\s+Kelamin",
-    "blood": r"Gol\.?\s*Darah",
-    "address": r"\bAlamat",
-    "rt": r"RT\s*/\s*RW",
-    "village": r"Kel\s*/\s*Desa|Kelurahan",
-    "district": r"Kecamatan",
-    "religion": r"\bAgama",
-    "maritalStatus": r"Status\s+Perkawinan",
-    "work": r"Pekerjaan",
-    "nationality": r"Kewarganegaraan",
-    "validity": r"Berlaku\s+Hingga",
-    "npwp": r"\bNPWP(?:\s*16)?(?!\w)",
-    "kpp": r"\bKPP\b|KANTOR\s+PELAYANAN",
-}
-_ANY_LABEL = re.compile("|".join(f"(?P<{name}>{pattern})" for name, pattern in _LABELS.items()), re.IGNORECASE)
-# Those whose value may stand on a line of its own below the label.
-_BELOW = frozenset({"nik", "name", "birth", "gender", "address", "religion", "maritalStatus", "npwp"})
-_AROUND = " :.-\t"
-_NIK_DIGITS = 16
-_DATE = re.compile(rf"(?<!\w)({DIGIT_LIKE}{{1,2}})\s*[-/. ]\s*({DIGIT_LIKE}{{1,2}})\s*[-/. ]\s*({DIGIT_LIKE}{{4}})(?!\w)")
+_NIK_DIGITS, _NPWP_DIGITS = 16, 15
+# Before a number that has no label that we know there may be so many letters: `NO`, or what is left of `NIK`.
+_MOST_LETTERS_BEFORE = 4
+_NUMBER_WORDS = frozenset({skeleton(word) for word in ("NO", "NOMOR", "NOMER", "ID", "IDENTITAS")})
+_GENDERS = {"LAKI": "LAKI-LAKI", "PRIA": "LAKI-LAKI", "WANITA": "PEREMPUAN"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,28 +50,10 @@ class Card:
         return {name: found.value for name, found in self.fields.items()}
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Part:
-    """A part of a line: what stands behind a label."""
-
-    line: ReadLine
-    start: int
-    end: int
-
-    @property
-    def text(self) -> str:
-        return self.line.text[self.start : self.end]
-
-    def field(self, value: str, start: int = 0, end: int | None = None) -> Field:
-        """A value that was read from the part, or from a part of it."""
-        confidence, polygon = self.line.part(self.start + start, self.end if end is None else self.start + end)
-        return Field(value=value, confidence=confidence, page=self.line.page, polygon=polygon)
-
-
 def card_of(kind: str, lines: Sequence[ReadLine]) -> Card | None:
     """What stands on a KTP or an NPWP; None for another kind of document."""
     reader = {"KTP": _ktp, "NPWP": _npwp}.get(kind.upper())
-    return reader(lines) if reader else None
+    return reader(layout_of(rows_of(lines))) if reader else None
 
 
 def card_fields(kind: str, text: str) -> Mapping[str, str] | None:
@@ -94,82 +62,130 @@ def card_fields(kind: str, text: str) -> Mapping[str, str] | None:
     return None if card is None else card.values
 
 
-def _ktp(lines: Sequence[ReadLine]) -> Card:
-    parts = _parts(lines)
+def _ktp(layout: Layout) -> Card:
     found = {
-        "nik": _number(parts.get("nik"), lines, _NIK_DIGITS),
-        "name": _plain(parts.get("name")),
-        **_birth(parts.get("birth")),
-        "address": _plain(parts.get("address")),
-        "gender": _gender(parts.get("gender")),
-        "religion": _plain(parts.get("religion")),
-        "maritalStatus": _plain(parts.get("maritalStatus")),
+        "nik": _nik(layout),
+        "name": _name(layout.of("name")),
+        "birthPlace": _birth_place(layout),
+        "birthDate": _birth_date(layout),
+        "address": _address(layout),
+        "gender": _one_of("gender", layout),
+        "religion": _one_of("religion", layout),
+        "maritalStatus": _one_of("maritalStatus", layout),
     }
-    province = _plain(parts.get("province"))
-    return Card(fields={name: one for name, one in found.items() if one}, province=province.value if province else "")
+    province = next((value.rows[0].text for value in layout.of("province")), "")
+    return Card(fields={name: one for name, one in found.items() if one}, province=province)
 
 
-def _npwp(lines: Sequence[ReadLine]) -> Card:
-    parts = _parts(lines)
-    whole = [_Part(line=line, start=0, end=len(line.text)) for line in lines]
-    number = next((part.field(grouped_npwp(found[0]), *found[1:]) for part in whole if (found := npwp_in(part.text))), None)
-    fields = {"npwpNumber": number or _number(parts.get("npwp"), (), _NIK_DIGITS), "name": _plain(parts.get("name"))}
+def _npwp(layout: Layout) -> Card:
+    # Most tax cards have the name below the number, without a label.
+    fields = {"npwpNumber": _tax_number(layout), "name": _name(layout.of("name")) or _name(layout.of("holder"))}
     return Card(fields={name: one for name, one in fields.items() if one})
 
 
-def _parts(lines: Sequence[ReadLine]) -> Mapping[str, _Part]:
-    """What stands behind each label, or below it; of a label that comes twice, the first value."""
-    found: dict[str, _Part] = {}
-    labels = [list(_ANY_LABEL.finditer(line.text)) for line in lines]
-    for number, (line, matches) in enumerate(zip(lines, labels, strict=True)):
-        ends = [*(match.start() for match in matches[1:]), len(line.text)]
-        for match, end in zip(matches, ends, strict=False):
-            name = str(match.lastgroup)
-            part = _trimmed(line, match.end(), end)
-            below = lines[number + 1] if number + 1 < len(lines) and not labels[number + 1] else None
-            if not part.text and match is matches[-1] and name in _BELOW and below is not None:
-                part = _trimmed(below, 0, len(below.text))
-            if part.text:
-                found.setdefault(name, part)
-    return found
+def _field(value: str, *passages: Passage) -> Field:
+    confidence, polygon = place_of(passages)
+    return Field(value=value, confidence=confidence, page=passages[0].row.page, polygon=polygon)
 
 
-def _trimmed(line: ReadLine, start: int, end: int) -> _Part:
-    text = line.text[start:end]
-    start += len(text) - len(text.lstrip(_AROUND))
-    return _Part(line=line, start=start, end=max(start, start + len(text.strip(_AROUND))))
+def _nik(layout: Layout) -> Field | None:
+    """Behind its label, else what stands on the card without one; rather one that a person may have."""
+    for found in (_behind(layout.of("nik"), _NIK_DIGITS), _unlabelled(layout, _NIK_DIGITS)):
+        numbers = list(found)
+        if numbers:
+            number, passage = next((one for one in numbers if _is_sound(one[0].digits)), numbers[0])
+            return _field(number.digits, passage)
+    return None
 
 
-def _plain(part: _Part | None) -> Field | None:
-    return part.field(" ".join(part.text.split())) if part and part.text else None
-
-
-def _number(part: _Part | None, lines: Sequence[ReadLine], count: int) -> Field | None:
-    """A number of so many digits: behind its label, else the first on the card."""
-    candidates = [part] if part else []
-    candidates += [_Part(line=line, start=0, end=len(line.text)) for line in lines]
-    return next((one.field(found) for one in candidates if (found := digits_of(one.text, count))), None)
-
-
-def _birth(part: _Part | None) -> Mapping[str, Field | None]:
-    """The place and the date, which stand behind one label."""
-    if part is None:
-        return {}
-    date = _DATE.search(part.text)
-    place = part.text[: date.start()] if date else part.text
-    named = place.strip(" ,.")
-    told = part.field(" ".join(named.split()), 0, max(len(place.rstrip(" ,.")), 1)) if named else None
-    if date is None:
-        return {"birthPlace": told}
-    day, month, year = map(mended, date.groups())
-    return {"birthPlace": told, "birthDate": part.field(f"{int(day):02d}-{int(month):02d}-{year}", *date.span())}
-
-
-def _gender(part: _Part | None) -> Field | None:
-    """One of the two words that the card has, where it can be told; else as it was read."""
-    told = _plain(part)
-    if part is None or told is None:
+def _tax_number(layout: Layout) -> Field | None:
+    """Of 15 digits wherever it stands, else of 16 behind its label; rather one that has no other digits beside it."""
+    short, long = (list(_behind(layout.of("npwp"), count)) for count in (_NPWP_DIGITS, _NIK_DIGITS))
+    alone = [[one for one in numbers if one[0].alone] for numbers in (short, long)]
+    number, passage = next(iter((*alone[0], *_unlabelled(layout, _NPWP_DIGITS), *alone[1], *short, *long)), (None, None))
+    if number is None or passage is None:
         return None
-    letters = re.sub(r"[^A-Z]", "", mended(told.value.upper(), to_letters=True))
-    known = "LAKI-LAKI" if letters.startswith("LAK") else "PEREMPUAN" if letters.startswith("PEREM") else ""
-    return part.field(known) if known else told
+    return _field(grouped_npwp(number.digits) if len(number.digits) == _NPWP_DIGITS else number.digits, passage)
+
+
+def _behind(values: Sequence[Value], count: int) -> Iterator[tuple[Number, Passage]]:
+    """Numbers of so many digits behind a label."""
+    for value in values:
+        for number in numbers_in(value.whole.text, count):
+            yield number, value.whole.part(number.start, number.end)
+
+
+def _unlabelled(layout: Layout, count: int) -> Iterator[tuple[Number, Passage]]:
+    """Numbers of so many digits that stand behind no label, or behind what is left of one."""
+    for passage in layout.loose:
+        for number in numbers_in(passage.text, count):
+            # Cards of banks and telephones have their numbers in groups too.
+            is_like = " " not in passage.text[number.start : number.end] or count != _NIK_DIGITS or _is_sound(number.digits)
+            if number.alone and is_like and _may_go_before(passage.text[: number.start]):
+                yield number, passage.part(number.start, number.end)
+
+
+def _may_go_before(text: str) -> bool:
+    """Whether what stands before a number leaves open what it is: `NO`, what is left of `NIK`, or that word among others."""
+    words = [skeleton(piece.text) for piece in pieces_of(text)]
+    if any(map(label_of, words)) or label_of(text):
+        return "nik" in map(label_of, words) or label_of(text) in {"nik", "npwp"}
+    return len(skeleton(text)) <= _MOST_LETTERS_BEFORE or set(words) <= _NUMBER_WORDS
+
+
+def _is_sound(nik: str) -> bool:
+    facts = nik_facts(nik)
+    return bool(facts.province) and facts.birth is not None
+
+
+def _name(values: Sequence[Value]) -> Field | None:
+    for value in values:
+        rows = [_without_numbers(row) for row in value.rows]
+        text = _joined(rows)
+        if text:
+            return _field(text, *rows)
+    return None
+
+
+def _address(layout: Layout) -> Field | None:
+    value = next(iter(layout.of("address")), None)
+    return _field(_joined(value.rows), *value.rows) if value else None
+
+
+def _birth_place(layout: Layout) -> Field | None:
+    for value in (*layout.of("birth"), *layout.of("birthPlace")):
+        date = date_in(value.rows[0].text)
+        place, start, end = place_in(value.rows[0].text[: date.start] if date else value.rows[0].text)
+        if place:
+            return _field(place, value.rows[0].part(start, end))
+    return None
+
+
+def _birth_date(layout: Layout) -> Field | None:
+    for value in (*layout.of("birth"), *layout.of("birthDate")):
+        # Beyond a wide gap only where there is none before.
+        for passage in (*value.rows, value.whole):
+            if found := date_in(passage.text):
+                return _field(found.value, passage.part(found.start, found.end))
+    return None
+
+
+def _one_of(name: str, layout: Layout) -> Field | None:
+    """One of the words that a field may have."""
+    for value in layout.of(name):
+        if told := word_told(value.rows[0].text, WORDS[name]):
+            word, start, end = told
+            return _field(_GENDERS.get(word, word) if name == "gender" else word, value.rows[0].part(start, end))
+    return None
+
+
+def _without_numbers(passage: Passage) -> Passage:
+    """A name up to the first number: digits are no part of it."""
+    number = next((word for word in re.finditer(r"\S+", passage.text) if is_number(word.group())), None)
+    return passage.part(0, number.start()).trimmed() if number else passage
+
+
+def _joined(rows: Sequence[Passage]) -> str:
+    """The text of rows; a comma at the end of one is of the text, not around it."""
+    texts = [row.text + ("," if row.row.text[row.end :].startswith(",") else "") for row in rows[:-1]]
+    return " ".join(" ".join((*texts, *(row.text for row in rows[-1:]))).split())

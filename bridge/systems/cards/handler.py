@@ -12,7 +12,7 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from bridge.errors import BridgeError, OverloadError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import DocumentPage, DocumentSummary
 from bridge.job import Delivery, Event, Job, Outcome
@@ -27,6 +27,9 @@ from bridge.systems.port import Context
 
 _log = structlog.get_logger()
 _SERVER, _TESSERACT = "server", "tesseract"
+_MOST_FAILURES = 1000
+# Of an answer, what tells of a card's holder, or is told more shortly.
+_OF_PEOPLE = frozenset({"ocrText", "parsedResult", "fields", "reviewReasons"})
 
 
 class Escalations(Protocol):
@@ -58,6 +61,7 @@ class CardHandler:
         self._escalations = escalations
         self._options = options
         self._tesseract = tesseract or Tesseract()
+        self._failures = _Failures()
 
     @property
     def system(self) -> str:
@@ -78,7 +82,33 @@ class CardHandler:
         document = await self._records.find(job.request["documentId"])
         if document is None:
             raise PermanentError("Document not found")
-        if document.status == "completed":
+        try:
+            return await self._work_on(document, job, context, began)
+        except Exception:
+            self._failures.note(job.key, began)
+            raise
+
+    def failure(self, job: Job, reason: str) -> Outcome:
+        """The outcome of a document that is given up."""
+        request = job.request
+        answer = {
+            "success": False,
+            "documentId": request["documentId"],
+            messages.CORRELATION: request[messages.CORRELATION],
+            "error": reason,
+            "gpuProcessed": False,
+            **self._failures.told(job.key),
+        }
+        write = self._records.failed(request["documentId"], error=reason)
+        return Outcome(
+            succeeded=False,
+            result={"error": "the document could not be read", "reason": reason},
+            events=(self._event("failed", answer),),
+            writes=(write,),
+        )
+
+    async def _work_on(self, document: DocumentRecord, job: Job, context: Context, began: float) -> Outcome:
+        if document.is_completed:
             return Outcome(succeeded=True, result={"documentId": document.id, "skipped": True})
         saved = dict(context.claim.checkpoint)
         if "text" not in saved:
@@ -90,31 +120,15 @@ class CardHandler:
         write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=finding.card.values)
         await context.checkpoint(saved, [write])
         ticket, events = await self._escalate(document, finding, job, context, saved)
-        answer = self._answer(job, saved, finding, 1000 * (time.monotonic() - began))
+        answer = self._answer(job, saved, finding, _milliseconds(began))
         return Outcome(
             succeeded=True,
-            result={name: value for name, value in answer.items() if name != "ocrText"} | {"ticket": ticket},
+            # What was read lies in the platform's table: who asks for the job is told none of it.
+            result={name: value for name, value in answer.items() if name not in _OF_PEOPLE}
+            | {"reviewCodes": [reason.code for reason in finding.reasons], "ticket": ticket},
             events=(self._event("completed", answer), *events),
             writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
             fallback=_TESSERACT if saved["engine"] == _TESSERACT else "",
-        )
-
-    def failure(self, job: Job, reason: str) -> Outcome:
-        """The outcome of a document that is given up."""
-        request = job.request
-        answer = {
-            "success": False,
-            "documentId": request["documentId"],
-            messages.CORRELATION: request[messages.CORRELATION],
-            "error": reason,
-            "gpuProcessed": False,
-        }
-        write = self._records.failed(request["documentId"], error=reason)
-        return Outcome(
-            succeeded=False,
-            result={"error": "the document could not be read", "reason": reason},
-            events=(self._event("failed", answer),),
-            writes=(write,),
         )
 
     async def _read(self, document: DocumentRecord, job: Job, context: Context) -> dict[str, Any]:
@@ -125,13 +139,20 @@ class CardHandler:
                 return await self._by_server(document.type, content, job, context)
         except (BridgeError, TimeoutError) as error:
             last = context.claim.attempts + 1 >= self._options.most_attempts or isinstance(error, PermanentError)
-            if isinstance(error, OverloadError) or not (last and self._options.falls_back and self._tesseract.found):
-                if isinstance(error, TimeoutError):
-                    raise TransientError(f"the document was not read within {self._options.read_seconds:g} s") from error
-                raise
-            reason = str(error) or "not read in time"
-            _log.warning("fell_back", to=_TESSERACT, reason=reason)
-            return {"text": await self._tesseract.read(content), "engine": _TESSERACT, "fell_back_for": reason}
+            if isinstance(error, TimeoutError):
+                error = TransientError(f"the document was not read within {self._options.read_seconds:g} s")
+            if not (isinstance(error, TransientError | PermanentError) and last and self._options.falls_back and self._tesseract.found):
+                raise error
+            return {**await self._by_tesseract(content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
+
+    async def _by_tesseract(self, content: bytes, failed: BridgeError) -> dict[str, Any]:
+        """The text, read in the server's place. Raises `PermanentError` with what either came to."""
+        try:
+            text = await self._tesseract.read(content)
+        except PermanentError as error:
+            raise PermanentError(f"{failed}; nor was it read in the server's place: {error}") from error
+        _log.warning("fell_back", to=_TESSERACT, reason=str(failed))
+        return {"text": text}
 
     async def _by_server(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
         pages: dict[int, DocumentPage] = {}
@@ -160,11 +181,9 @@ class CardHandler:
         if not document.file_url:
             raise PermanentError("Document has no file URL")
         key = unquote(urlsplit(document.file_url).path.lstrip("/")) if document.file_url.startswith("http") else document.file_url
-        content = await self._bucket.read(key)
+        content = await self._bucket.read(key, most_bytes=self._options.most_bytes)
         if content is None:
             raise PermanentError(f"the object {key} is not in the bucket")
-        if len(content) > self._options.most_bytes:
-            raise PermanentError(f"the object {key} has {len(content)} bytes; at most {self._options.most_bytes} are read")
         return content
 
     def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
@@ -179,8 +198,13 @@ class CardHandler:
         """Hand a case that needs a person over; where the service does not take it now, it is put where it is handed over from later."""
         if finding.score.decision != "needs_review":
             return None, ()
+        # Reading took its time: a person, or another program, may have been quicker.
+        document = await self._records.find(document.id) or document
         if ticket := saved.get("ticket") or document.buli2_ticket_id:
             return ticket, ()
+        if document.is_decided or document.is_completed:
+            _log.info("escalation_not_needed", status=document.status, verification=document.verification_status)
+            return None, ()
         case = {
             "documentId": document.id,
             "userId": document.user_id,
@@ -195,13 +219,15 @@ class CardHandler:
         try:
             ticket = await self._reviews.submit(case)
         except BridgeError as error:
-            _log.warning("escalation_delayed", reason=str(error))
+            # What only a person can mend is said aloud.
+            tell = _log.error if isinstance(error, ConfigurationError | PermanentError) else _log.warning
+            tell("escalation_delayed", reason=str(error))
             return None, (self._escalations.later(case),)
         saved["ticket"] = ticket
         await context.checkpoint(saved)
         return ticket, ()
 
-    def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: float) -> dict[str, Any]:
+    def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: int) -> dict[str, Any]:
         """The platform's result; beside it which engine read the document, where the fields stand, and why a person is to look."""
         fell_back = {"fallbackReason": saved["fell_back_for"]} if "fell_back_for" in saved else {}
         return {
@@ -214,7 +240,7 @@ class CardHandler:
             "decision": finding.score.decision,
             "outcome": finding.score.outcome,
             "gpuProcessed": saved["engine"] == _SERVER,
-            "processingTimeMs": round(milliseconds),
+            "processingTimeMs": milliseconds,
             "engine": saved["engine"],
             **fell_back,
             **finding.told(),
@@ -223,6 +249,27 @@ class CardHandler:
     def _event(self, kind: str, answer: Mapping[str, Any]) -> Event:
         body = json.dumps(answer, ensure_ascii=False).encode()
         return Event(type=kind, destination=f"redis:{self._options.channel}", body=body, attributes={"system": messages.SYSTEM})
+
+
+class _Failures:
+    """How long tries took that have just failed: whoever gives the job up asks right after, if at all."""
+
+    def __init__(self) -> None:
+        self._took: dict[str, int] = {}
+
+    def note(self, job_key: str, began: float) -> None:
+        self._took[job_key] = _milliseconds(began)
+        while len(self._took) > _MOST_FAILURES:
+            del self._took[next(iter(self._took))]
+
+    def told(self, job_key: str) -> dict[str, int]:
+        """For a result; empty where no try was made, or none got as far as its document."""
+        took = self._took.pop(job_key, None)
+        return {} if took is None else {"processingTimeMs": took}
+
+
+def _milliseconds(began: float) -> int:
+    return round(1000 * (time.monotonic() - began))
 
 
 def _moment() -> str:

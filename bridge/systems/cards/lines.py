@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import unicodedata
+from collections.abc import Iterable
 from dataclasses import dataclass
 
-from bridge.inference.values import DocumentPage, Word
+from bridge.inference.values import DocumentPage, Line, Word
 
 # Corners (x, y) in pixels of the page, clockwise from the top left of the text.
 Polygon = tuple[tuple[float, float], ...]
+# No row of a card is longer; what is beyond is not looked at.
+_MOST_CHARACTERS = 1000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -21,31 +24,42 @@ class ReadLine:
     # Joined by single spaces they are the text; none where the engine tells no places.
     words: tuple[Word, ...] = ()
 
-    def part(self, start: int, end: int) -> tuple[float | None, Polygon]:
-        """The confidence and the polygon of the words that a part of the text touches."""
-        touched, place = [], 0
-        for word in self.words:
-            if place < end and place + len(word.text) > start:
-                touched.append(word)
-            place += len(word.text) + 1
-        if not touched:
-            return None, ()
-        length = sum(len(word.text) for word in touched)
-        confidence = sum(word.confidence * len(word.text) for word in touched) / length
-        first, last = touched[0].polygon, touched[-1].polygon
-        return round(confidence, 4), (first[0], last[1], last[2], first[3])
-
 
 def lines_of_pages(pages: Iterable[DocumentPage]) -> list[ReadLine]:
     """The lines of pages, in reading order."""
-    return [_line(page.page_number, line.text, line.words) for page in pages for line in page.lines]
+    return [_line(page.page_number, line) for page in pages for line in page.lines]
 
 
 def lines_of_text(text: str) -> list[ReadLine]:
     """The lines of a text without places."""
-    return [ReadLine(text=line) for line in text.splitlines()]
+    return [ReadLine(text=plain(line[:_MOST_CHARACTERS])) for line in text.splitlines()]
 
 
-def _line(page: int, text: str, words: Sequence[Word]) -> ReadLine:
-    places_fit = " ".join(word.text for word in words) == text
-    return ReadLine(text=text, page=page, words=tuple(words) if places_fit else ())
+def plain(text: str) -> str:
+    """A text as long, with the digits of any script, full-width letters, dashes and spaces as a keyboard has them."""
+    return text if text.isascii() else "".join(map(_plain_character, text))
+
+
+def _plain_character(character: str) -> str:
+    digit = unicodedata.decimal(character, None)
+    if digit is not None:
+        return str(digit)
+    kind = unicodedata.category(character)
+    if kind in {"Pd", "Zs"}:
+        return "-" if kind == "Pd" else " "
+    if character == "\N{MINUS SIGN}":
+        return "-"
+    # Full-width forms alone: what else has a compatible form may be a letter of a name.
+    return unicodedata.normalize("NFKC", character) if unicodedata.east_asian_width(character) == "F" else character
+
+
+def _line(page: int, line: Line) -> ReadLine:
+    words = [word for word in line.words if word.text.split()]
+    if "".join("".join(word.text for word in words).split()) != "".join(line.text.split()):
+        words = [Word(text=line.text, confidence=line.confidence, polygon=line.polygon)]
+    if not all(len(word.polygon) == 4 for word in words):
+        return ReadLine(text=plain(line.text[:_MOST_CHARACTERS]), page=page)
+    # A word has a character at least, and a space behind it.
+    words = words[: _MOST_CHARACTERS // 2]
+    told = tuple(Word(text=plain(word.text), confidence=word.confidence, polygon=word.polygon) for word in words)
+    return ReadLine(text=" ".join(word.text for word in told), page=page, words=told)

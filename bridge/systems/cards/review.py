@@ -15,6 +15,7 @@ from enum import StrEnum
 from bridge.inference.values import PageQuality
 from bridge.systems.cards.fields import Card
 from bridge.systems.cards.nik import NikFacts, nik_facts
+from bridge.systems.cards.provinces import province_code, same_province
 from bridge.systems.cards.scoring import ENOUGH, Score
 
 LEAST_SHARPNESS = 0.02
@@ -89,7 +90,7 @@ def _identity(card: Card) -> Iterator[Reason]:
 def _contradictions(card: Card, facts: NikFacts) -> Iterator[Reason]:
     if not facts.province:
         yield Reason(code="NIK_REGION", message="the NIK begins with the code of no province and district")
-    elif card.province and not _same_province(card.province, facts.province):
+    elif (printed := province_code(card.province)) and not same_province(printed, facts.province):
         yield Reason(
             code="NIK_PROVINCE", message="the NIK was given in another province than the card; people may have moved", stopped_by=Gate.OFF
         )
@@ -117,12 +118,6 @@ def _tax(card: Card) -> Iterator[Reason]:
 def _date(text: str) -> tuple[int, int, int] | None:
     found = re.fullmatch(r"(\d{2})-(\d{2})-\d{2}(\d{2})", text)
     return (int(found[1]), int(found[2]), int(found[3])) if found else None
-
-
-def _same_province(printed: str, known: str) -> bool:
-    """Whether they are the same but for the words that some cards leave out, and for marks."""
-    left, right = (set(re.findall(r"[A-Z]+", name.upper())) - {"DKI", "DI", "DAERAH", "ISTIMEWA", "KEPULAUAN"} for name in (printed, known))
-    return left == right
 
 
 def _luhn(digits: str) -> bool:

@@ -3,50 +3,140 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import resource
 import shutil
+import signal
+import sys
+from asyncio.subprocess import PIPE, Process
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, cast
 
 from bridge.errors import PermanentError
 
-# What is asked of it: Indonesian and English, pages in any orientation.
-# It would else take every core, and nothing of ours is its business.
-_ENVIRONMENT = {"OMP_THREAD_LIMIT": "1"}
+if TYPE_CHECKING:
+    from asyncio import StreamReader, StreamWriter
+
+# What is asked of it: Indonesian and English, pages in any orientation, which is told by a language of its own.
 _ARGUMENTS = ("-", "-", "-l", "ind+eng", "--psm", "1")
+LANGUAGES = ("ind", "eng", "osd")
+# Of PDFs: what its makers recommend, and what keeps a page below 40 MB.
+_DPI = 300
+_MOST_PAGES = 20
+_MOST_PIXELS = 40_000_000
+# Of either program, in bytes; a page of that size takes some 300 MB.
+_MOST_MEMORY = 2 * 1024**3
+_PDF = b"%PDF-"
+# A PDF may begin somewhat later than its file.
+_HEAD_BYTES = 1024
 
 
 class Tesseract:
-    """Reads one image at a time in one thread, within a time."""
+    """Reads one document at a time in one thread, within a time; of PDFs it is given pictures of their pages."""
 
-    def __init__(self, *, program: str = "tesseract", seconds: float = 120.0) -> None:
+    def __init__(self, *, program: str = "tesseract", seconds: float = 120.0, data: str = "") -> None:
+        """`seconds`: of a document. `data`: the folder of its languages (TESSDATA_PREFIX); empty for its own."""
         self._program = program
         self._seconds = seconds
+        # It would else take every core, and nothing else of ours is its business.
+        self._environment = {"OMP_THREAD_LIMIT": "1", **({"TESSDATA_PREFIX": data} if data else {})}
+        self._usable = False
 
     @property
     def found(self) -> bool:
-        """Whether the machine has it."""
+        """Whether the machine has it, with its languages or without."""
         return shutil.which(self._program) is not None
 
-    async def read(self, content: bytes) -> str:
-        """The text of an image. Raises `PermanentError`."""
-        program = shutil.which(self._program)
-        if program is None:
-            raise PermanentError("Tesseract is not on this machine")
-        process = await asyncio.create_subprocess_exec(
-            program,
-            *_ARGUMENTS,
-            stdin=asyncio.subprocess.PIPE,
-            stdout=asyncio.subprocess.PIPE,
-            stderr=asyncio.subprocess.PIPE,
-            env=dict(_ENVIRONMENT),
+    async def lack(self) -> str:
+        """What keeps it from reading, and how to mend that; empty when nothing does."""
+        if self._usable:
+            return ""
+        if not self.found:
+            return "Tesseract is not on this machine; install tesseract-ocr and tesseract-ocr-ind"
+        try:
+            async with asyncio.timeout(self._seconds), self._started("--list-langs") as process:
+                # On either stream, by its version.
+                told = b"\n".join(await process.communicate()).decode(errors="replace").splitlines()
+        except TimeoutError:
+            return f"Tesseract did not tell its languages within {self._seconds:g} s"
+        except OSError as error:
+            return f"Tesseract cannot be started ({error.strerror}); install it anew"
+        missing = [language for language in LANGUAGES if language not in told]
+        self._usable = not missing
+        return (
+            f"Tesseract lacks the language{'s' if len(missing) > 1 else ''} {', '.join(missing)}; install "
+            f"{' '.join(f'tesseract-ocr-{language}' for language in missing)}, or set TESSDATA_PREFIX to the folder that has them"
+            if missing
+            else ""
         )
+
+    async def read(self, content: bytes) -> str:
+        """The text of an image, or of the pages of a PDF, a line feed between them. Raises `PermanentError`."""
+        if lack := await self.lack():
+            raise PermanentError(lack)
         try:
             async with asyncio.timeout(self._seconds):
-                text, errors = await process.communicate(content)
+                if _PDF not in content[:_HEAD_BYTES]:
+                    return await self._read_picture(content)
+                return "\n".join([await self._read_picture(picture) async for picture in _drawn(content)])
         except TimeoutError as error:
             raise PermanentError(f"Tesseract did not read the document within {self._seconds:g} s") from error
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
+
+    async def _read_picture(self, content: bytes) -> str:
+        async with self._started(*_ARGUMENTS) as process:
+            text, errors = await process.communicate(content)
         if process.returncode:
-            raise PermanentError(f"Tesseract could not read the document: {errors.decode(errors='replace').strip()[:200]}")
+            raise PermanentError(f"Tesseract could not read the document: {_line(errors)}")
         return text.decode(errors="replace")
+
+    @asynccontextmanager
+    async def _started(self, *arguments: str) -> AsyncIterator[Process]:
+        program = shutil.which(self._program) or self._program
+        async with _running([program, *arguments], self._environment) as process:
+            yield process
+
+
+async def _drawn(content: bytes) -> AsyncIterator[bytes]:
+    """The pages of a PDF as pictures, each as soon as it is drawn. Raises `PermanentError`."""
+    command = [sys.executable, "-m", f"{__package__}.drawing", str(_DPI), str(_MOST_PAGES), str(_MOST_PIXELS)]
+    async with _running(command, {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
+        given = cast("StreamWriter", process.stdin)
+        pictures, errors = cast("StreamReader", process.stdout), cast("StreamReader", process.stderr)
+        try:
+            # Read to its end before anything is written.
+            given.write(content)
+            await given.drain()
+            given.close()
+            while head := await pictures.readline():
+                size = await pictures.readline()
+                width, height = map(int, size.split())
+                depth = await pictures.readline()
+                yield head + size + depth + await pictures.readexactly(width * height)
+        except (ConnectionError, asyncio.IncompleteReadError, ValueError):
+            pass  # its exit status tells why
+        if await process.wait():
+            raise PermanentError(f"the pages could not be drawn for Tesseract: {_line(await errors.read())}")
+
+
+@asynccontextmanager
+async def _running(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Process]:
+    """A program that does not outlive its use, nor does what it has started."""
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=dict(environment), start_new_session=True
+    )
+    # A small file may be a picture of any size. Where the system knows no such limit, its own stand.
+    with suppress(AttributeError, ProcessLookupError):
+        resource.prlimit(process.pid, resource.RLIMIT_AS, (_MOST_MEMORY, _MOST_MEMORY))
+    try:
+        yield process
+    finally:
+        cast("StreamWriter", process.stdin).close()
+        if process.returncode is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        # Until its pipes are closed, too.
+        await process.communicate()
+
+
+def _line(errors: bytes) -> str:
+    return errors.decode(errors="replace").strip()[-200:] or "the program ended without a word"

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from bridge.envelopes import native
 from bridge.job import Job
@@ -16,12 +16,22 @@ from bridge.systems.locations import Location, absolute
 
 SYSTEM = "documents"
 _EXPECTED = (
-    '{"document_uri": "/data/report.pdf"}, with dpi, pages (from 1), password, text_mode (ocr, layer, auto) and '
+    '{"document_uri": "/data/report.pdf"}, with dpi (36 to 600), pages (from 1), password, text_mode (ocr, layer, auto) and '
     "formats (hocr, alto, pdf, tsv) where they are wanted"
 )
 
 TextMode = Literal["", "ocr", "layer", "auto"]
 Format = Literal["hocr", "alto", "pdf", "tsv"]
+# What the server renders pages at.
+_LOWEST_DPI, _HIGHEST_DPI = 36, 600
+
+
+def _dpi(value: int) -> int:
+    if value and not _LOWEST_DPI <= value <= _HIGHEST_DPI:
+        raise ValueError(f"{value} is none that pages are rendered at: {_LOWEST_DPI} to {_HIGHEST_DPI}, or 0 for the server's own")
+    return value
+
+
 PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
@@ -33,7 +43,7 @@ class DocumentRequest(BaseModel):
     # A file that the bridge may read, or a URL under the server's allowed roots.
     document_uri: Location
     # Dots per inch at which PDF pages are rendered; 0 for the server's own.
-    dpi: Annotated[int, Field(ge=0, le=1200)] = 0
+    dpi: Annotated[int, AfterValidator(_dpi)] = 0
     # Pages to read, from 1; empty for all.
     pages: tuple[PageNumber, ...] = ()
     # Of an encrypted PDF. It lies in the queue and the ledger for as long as the job does.

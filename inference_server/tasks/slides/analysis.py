@@ -15,6 +15,7 @@ from inference_server.allocator import Reuse, return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
@@ -23,7 +24,7 @@ from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, report, thumbnails
 from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
-from inference_server.tasks.slides.readers.opening import open_slide
+from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slide, opened
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
@@ -61,15 +62,15 @@ class SlideAnalyzer:
         self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
 
     async def info(self, slide_uri: str) -> SlideFacts:
-        """What a slide is, from its headers. Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `Unavailable`."""
+        """What a slide is, from its headers. Raises as `opened` does."""
         async with open_slide(self._storage, slide_uri, self._limits, self._staging) as reader:
             return reader.facts
 
     def analyze(self, request: AnalysisRequest, caller: Caller) -> AsyncGenerator[Event]:
         """Run one analysis: progress and checkpoints, then chunks when there is no output_uri, then the result.
 
-        Closing the iterator stops the work at once. Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`, `Unavailable`
-        and what `Inference.infer` raises.
+        Closing the iterator stops the work at once. Raises `NotFound`, `AccessDenied`, `InvalidInput`, `InvalidSlide`,
+        `ContentChanged`, `Unavailable` and what `Inference.infer` raises.
         """
         return EventStream[Event]().run(lambda emit: self._run(request, caller, emit))
 
@@ -115,10 +116,10 @@ class SlideAnalyzer:
     async def _opened(
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float
     ) -> AnalysisResult:
-        async with open_slide(self._storage, request.slide_uri, self._limits, self._staging) as opened:
-            reader = with_managed_colours(opened) if request.apply_icc_profile else opened
+        async with opened(self._storage, request.slide_uri, self._limits, self._staging) as slide:
+            reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
-            run, journal = await (await self._runs(reader, request, prepared, emit)).begin()
+            run, journal = await self._runs(slide.files, reader, request, prepared, emit).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
             calls = self._limits.calls_in_flight
@@ -126,17 +127,18 @@ class SlideAnalyzer:
                 ran = await compute(run, journal, inference=self._inference, caller=caller, calls_in_flight=calls, turn=turn, emit=emit)
             turn.end()
             if not request.share.whole:
+                await slide.check_unchanged(self._storage)
                 return _result(run, ran, started)
             if isinstance(run.analysis, Concluding):
                 await run.analysis.conclude(self._inference, caller)
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
-            return await self._deliver(request, names, run, ran, emit, started)
+            return await self._deliver(request, names, slide, run, ran, emit, started)
 
-    async def _runs(self, reader: SlideReader, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
+    def _runs(self, files: Sequence[StoredObject], reader: SlideReader, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
         plan = prepared.plan
         outlined = outline(reader, request, plan, self._limits)
         fingerprint = checkpoints.fingerprint(
-            slide=await self._storage.open(request.slide_uri),
+            slide=files,
             plan=plan,
             mpp=outlined.mpp,
             model=self._inference.facts(plan.model),
@@ -153,18 +155,24 @@ class SlideAnalyzer:
         )
 
     async def _deliver(
-        self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran, emit: Emit, started: float
+        self, request: AnalysisRequest, names: Sequence[str], source: OpenedSlide, run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
-        contents = await self._contents(request, names, run, ran)
+        contents = await self._contents(request, names, source, run, ran)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
             folder = Path(name)
             await asyncio.to_thread(artifacts.make, folder, contents, names)
+            # As late as can be: what is delivered is of one state of the slide.
+            await source.check_unchanged(self._storage)
             delivered = await artifacts.deliver(folder, names, storage=self._storage, output_uri=request.output_uri, stream=emit)
         return replace(_result(run, ran, started), report_json=contents.report, artifacts=delivered)
 
-    async def _contents(self, request: AnalysisRequest, names: Sequence[str], run: Run, ran: Ran) -> artifacts.Contents:
+    async def _contents(
+        self, request: AnalysisRequest, names: Sequence[str], source: OpenedSlide, run: Run, ran: Ran
+    ) -> artifacts.Contents:
         slide, plan = run.slide, run.analysis.plan
-        picture = slide.thumbnail or await thumbnails.read(slide.regions, slide.grid)
+        picture = slide.thumbnail
+        if picture is None and artifacts.OVERLAY in names:
+            picture = await thumbnails.read(slide.regions, slide.grid)
         # Nothing more is read, and what is to be written takes the room.
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
@@ -179,7 +187,7 @@ class SlideAnalyzer:
             rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
-            dicom_header=await dicom_annotations.header(self._storage, request.slide_uri) if dicom_annotations.FILE in names else b"",
+            dicom_header=await dicom_annotations.header(self._storage, source.files[0]) if dicom_annotations.FILE in names else b"",
             wanted=request.artifacts,
         )
 

@@ -21,7 +21,7 @@ from safetensors.numpy import load, save
 
 from inference_server.engine.port import Tensors
 from inference_server.scheduler.port import ModelFacts
-from inference_server.storage import StoredObject
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.values import Pixels, Place
@@ -62,12 +62,12 @@ class Part:
 
 
 def fingerprint(
-    *, slide: StoredObject, plan: AnalysisPlan, mpp: tuple[float, float], model: ModelFacts, settings: Mapping[str, object]
+    *, slide: Sequence[StoredObject], plan: AnalysisPlan, mpp: tuple[float, float], model: ModelFacts, settings: Mapping[str, object]
 ) -> bytes:
-    """Names all that the result depends on. `settings`: how the model is used, beside the plan."""
+    """Names all that the result depends on. `slide`: its files as they were opened; `settings`: how the model is used, beside the plan."""
     told = {
         "format": _FORMAT,
-        "slide": [slide.uri, slide.size_bytes, slide.revision],
+        "slide": sorted([each.uri, each.size_bytes, each.revision] for each in slide),
         "plan": asdict(plan),
         "mpp": mpp,
         "model": [model.name, model.version, model.sha256, model.engine],

@@ -68,9 +68,9 @@ class Heat:
 
 @dataclass(frozen=True, kw_only=True)
 class Shape:
-    """One feature for QuPath, in level-0 pixels of the slide's corner."""
+    """One polygon for QuPath, in level-0 pixels of the slide's corner."""
 
-    # One point (x, y), or the corners of a polygon.
+    # Of the polygon, three at least.
     corners: Corners
     classification: str
     # Red, green, blue, 0 to 255.
@@ -83,7 +83,7 @@ class Shape:
 
 @dataclass(frozen=True, kw_only=True)
 class Points:
-    """Many features of one point each: as as many shapes of the same class, which would take ten times as long to make."""
+    """Many features of one point each, and of the same class."""
 
     # Count × (x, y) in level-0 pixels of the slide's corner.
     places: NDArray[np.float64]

@@ -36,6 +36,9 @@ class Grid:
     # Cells; the last ones may reach past the slide's edge.
     width: int
     height: int
+    # Level-0 pixels of the slide.
+    slide_width: int
+    slide_height: int
     # Level-0 pixels per cell.
     scale_x: float
     scale_y: float
@@ -108,6 +111,8 @@ def _grid(facts: SlideFacts, level: int, scale: tuple[float, float], mpp: tuple[
         step_y=step_y,
         width=_cells(facts.width, scale[0]),
         height=_cells(facts.height, scale[1]),
+        slide_width=facts.width,
+        slide_height=facts.height,
         scale_x=scale[0],
         scale_y=scale[1],
         mpp_x=mpp[0] * scale[0],

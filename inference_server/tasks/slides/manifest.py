@@ -71,7 +71,7 @@ class TileManifest(Manifest):
         return self.tile_size - self.overlap
 
 
-class _Classes(BaseModel):
+class Classes(BaseModel):
     """What the values of an output mean."""
 
     # Names of the classes, in the order of the output.
@@ -86,7 +86,7 @@ class _Classes(BaseModel):
     colors: dict[str, tuple[int, int, int]] = {}
 
     @model_validator(mode="after")
-    def _names_agree(self) -> _Classes:
+    def _names_agree(self) -> Classes:
         if len(set(self.classes)) < len(self.classes):
             raise ValueError("classes has the same name twice")
         unknown = ({self.positive} - {""} | set(self.colors) | set(self.thresholds)) - set(self.classes)
@@ -105,7 +105,7 @@ class _Classes(BaseModel):
         return self.classes.index(self.positive) if self.positive else len(self.classes) - 1
 
 
-class TileClassifierManifest(TileManifest, _Classes):
+class TileClassifierManifest(TileManifest, Classes):
     """A network that gives each tile a class."""
 
     kind: Literal["classifier"] = "classifier"
@@ -121,7 +121,7 @@ class EmbedderManifest(TileManifest):
     precision: Literal["float32", "float16"] = "float32"
 
 
-class HeadManifest(Manifest, _Classes):
+class HeadManifest(Manifest, Classes):
     """A network that judges a slide by the vectors of its tiles."""
 
     kind: Literal["mil"]
@@ -137,7 +137,7 @@ class HeadManifest(Manifest, _Classes):
     most_tiles: Annotated[int, Field(ge=1, le=1_000_000)] = 100_000
 
 
-class SegmenterManifest(TileManifest, _Classes):
+class SegmenterManifest(TileManifest, Classes):
     """A network that gives each pixel a class."""
 
     kind: Literal["segmenter"]

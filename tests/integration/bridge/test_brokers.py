@@ -31,7 +31,7 @@ async def _running(folder: Path, **settings: Any) -> AsyncIterator[Store]:
     given = load(**trial_settings(folder, **settings))
     stop = asyncio.Event()
     async with open_store(given) as store, open_transport(given, local=local_transport(given, store)) as transport:
-        bridge = Bridge(given, store, Systems(handlers=[TrialHandler()], probes={}), transport=transport)
+        bridge = Bridge(given, store, Systems(handlers=[TrialHandler()]), transport=transport)
         running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
         try:
             yield store

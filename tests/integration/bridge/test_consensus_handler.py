@@ -15,7 +15,6 @@ from starlette.testclient import TestClient
 
 from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, TransientError
 from bridge.http.runs import RunRoutes
-from bridge.job import Units
 from bridge.ledger.port import Claim
 from bridge.llm.responses import CallPolicy, ResponsesModel
 from bridge.records.consensus import ConsensusRecords, NewRun, RunRecord
@@ -23,26 +22,13 @@ from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.systems.consensus.handler import ConsensusHandler
 from bridge.systems.consensus.options import ModelChoice, RunOptions
+from tests.support.claimed_context import ClaimedContext
 from tests.support.consensus_runs import confidence, consensus_store, decision, job_of, new_run, statuses
 from tests.support.language_model import KEY, Call, FakeLanguageModel, Fault, fake_language_model
 
 CHOICE = ModelChoice(model="gpt-5.1", temperature=0.7)
 OPTIONS = RunOptions(expand=CHOICE, review=ModelChoice(model="gpt-5.1", temperature=0.2), aggregate=CHOICE)
 PERSONAS = ["architect", "critic", "optimist", "security_guardian", "user_advocate"]
-
-
-@dataclass
-class ClaimedContext:
-    """What the worker gives a handler, on the real ledger."""
-
-    store: Store
-    claim: Claim
-
-    async def checkpoint(self, saved: Mapping[str, Any], writes: Any = ()) -> None:
-        await self.store.ledger.checkpoint(self.claim, saved, writes)
-
-    def report(self, progress: float, stage: str, units: Units | None = None) -> None:
-        return
 
 
 @dataclass

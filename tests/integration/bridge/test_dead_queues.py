@@ -234,7 +234,7 @@ async def test_a_failed_job_whose_replay_is_killed_and_done_again_is_done_once(a
             [found] = await _browsed(place)
             await place.replay(found)
         assert (0, 3) == (await depth_of(aws, errors), await depth_of(aws, queue))
-        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes={}), transport=transport)
+        bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()]), transport=transport)
         await asyncio.wait_for(bridge.run(asyncio.Event(), asyncio.Event(), until_idle=True), 60)
         done = await store.jobs.find("one")
 

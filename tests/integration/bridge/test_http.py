@@ -20,6 +20,8 @@ from bridge.errors import ConfigurationError, OverloadError, TransientError
 from bridge.http.events import JobEvents
 from bridge.http.routes import Routes
 from bridge.http.server import HttpServer
+from bridge.job import Job, Outcome
+from bridge.ledger.port import Claim
 from bridge.served import Systems
 from bridge.settings import load
 from bridge.sources.local import LocalSource
@@ -154,6 +156,26 @@ async def test_a_job_is_shown_without_its_secrets(tmp_path: Path) -> None:
 
     assert (200, "a-job", "succeeded", {"shown": 1}) == (status, told["key"], told["state"], told["request"])
     assert told["result"]["fence"] == 1
+
+
+async def test_what_was_read_of_people_is_not_told_to_whom_nobody_has_asked_who_they_are(tmp_path: Path) -> None:
+    result = {
+        "score": 90,
+        "decision": "auto_approve",
+        "parsedResult": {"name": "BUDI SANTOSO"},
+        "fields": {"nik": {"value": "BUDI SANTOSO"}},
+    }
+    async with _running(tmp_path) as (address, store):
+        job = Job(key="a-card", system="cards", request={"documentId": "d", "tests": ["BUDI SANTOSO"]})
+        claim = await store.ledger.claim(job, worker="tester", lease_seconds=60)
+        assert isinstance(claim, Claim)
+        await store.ledger.finish(claim, Outcome(succeeded=True, result=result))
+
+        status, told = _parsed(await _get(address, "/jobs/a-card"))
+        _, events = await _get(address, "/jobs/a-card/events")
+
+    assert (200, {"score": 90, "decision": "auto_approve"}, {"documentId": "d"}) == (status, told["result"], told["request"])
+    assert ("auto_approve" in events, "BUDI" in events) == (True, False)
 
 
 async def test_a_job_that_is_not_there_is_told(tmp_path: Path) -> None:

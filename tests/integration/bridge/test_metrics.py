@@ -104,6 +104,7 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
         assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 3
     assert 0 == _value(scraped, "bridge_fenced_writes_total", system="trial")
     assert 2 == _value(scraped, "bridge_dead_letters"), "the bad job's message, and what cannot be read"
+    assert (3, 1) == tuple(_value(scraped, "bridge_escalations", state=each) for each in ("waiting", "dead"))
     assert 0 <= _value(scraped, "bridge_silence_seconds") < 30
     assert 0 <= time.time() - _value(scraped, "process_start_time_seconds") < 3600
     assert (0, 0) == (_value(scraped, "bridge_outbox_messages"), _value(scraped, "bridge_outbox_oldest_seconds"))

@@ -122,6 +122,50 @@ async def test_equal_items_are_worked_on_one_after_the_other(redis: RedisServer,
         assert (b"same", 1) == (second.body, second.receive_count)
 
 
+async def test_an_item_that_lies_in_two_lists_is_worked_on_once_by_two_programs(redis: RedisServer, client: Redis, queue: str) -> None:
+    first, second = f"{queue}:first", f"{queue}:second"
+    shared = {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}
+    keys = [ListKeys.of(first, twin=second, **shared), ListKeys.of(second, twin=first, **shared)]
+    items = [str(number) for number in range(20)]
+    await client.rpush(first, *items)
+    await client.rpush(second, *reversed(items), "alone")
+    access = RedisAccess(redis.url)
+    programs = [RedisSource(access, order, lease_seconds=5) for order in (keys, keys[::-1])]
+    done: list[str] = []
+
+    async def work(program: RedisSource) -> None:
+        while found := await program.receive(limit=3, wait_seconds=0.3):
+            for delivery in found:
+                await asyncio.sleep(0.01)
+                done.append(delivery.body.decode())
+                await program.acknowledge(delivery)
+
+    await asyncio.gather(*map(work, programs))
+    assert sorted([*items, "alone"]) == sorted(done)
+    assert [] == await client.keys(f"{queue}*"), "nothing is left behind"
+    await access.close()
+
+
+async def test_what_is_asked_for_in_another_list_while_it_is_worked_on_waits_until_that_has_ended(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    """It may be another file by then."""
+    first, second = f"{queue}:first", f"{queue}:second"
+    shared = {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}
+    keys = [ListKeys.of(first, twin=second, **shared), ListKeys.of(second, twin=first, **shared)]
+    access = RedisAccess(redis.url)
+    source = RedisSource(access, keys, lease_seconds=5)
+    await client.rpush(first, "one")
+    [begun] = await source.receive(limit=1, wait_seconds=1)
+    await client.rpush(second, "one")
+    assert not await source.receive(limit=1, wait_seconds=0.3)
+    await source.acknowledge(begun)
+    [again] = await source.receive(limit=1, wait_seconds=3)
+    assert (second, b"one") == (again.queue, again.body)
+    assert begun.attributes["correlationId"] != again.attributes["correlationId"]
+    await access.close()
+
+
 @pytest.mark.parametrize(("adopt_seconds", "expected"), [(0.4, [b"left"]), (0.0, [])])
 async def test_what_another_program_left_in_work_is_adopted_if_wanted(
     redis: RedisServer, client: Redis, queue: str, adopt_seconds: float, expected: list[bytes]

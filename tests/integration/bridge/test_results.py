@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import pytest
 
-from bridge.errors import ConfigurationError, TransientError
+from bridge.errors import ConfigurationError, PermanentError, TransientError
 from bridge.results import ResultStore
+
+LARGE = 300_000_000
 
 
 async def test_a_file_lies_under_its_kind_job_and_fence(tmp_path: Path) -> None:
@@ -65,3 +71,52 @@ async def test_a_folder_that_cannot_be_written_is_transient(tmp_path: Path) -> N
     (tmp_path / "results/labs").write_text("a file where a folder was expected")
     with pytest.raises(TransientError, match="could not be written"):
         await store.folder("labs", "job-1", 1).write("labs.json", b"{}")
+
+
+@contextmanager
+def endless_object(*, told: int) -> Iterator[tuple[str, list[int]]]:
+    """A store whose objects have so many bytes by their heads, and never end; its address, and how much it got rid of."""
+    sent = [0]
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self) -> None:
+            self.send_response(200)
+            self.send_header("Content-Length", str(told))
+            self.send_header("Last-Modified", "Sat, 28 Nov 2026 00:00:00 GMT")
+            self.end_headers()
+            try:
+                while sent[0] < told:
+                    sent[0] += self.wfile.write(b"x" * 100_000)
+            except OSError:
+                self.close_connection = True
+
+        def log_message(self, *arguments: object) -> None:
+            return
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
+    thread.start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}", sent
+    finally:
+        server.shutdown()
+        server.server_close()
+        thread.join(10)
+
+
+async def test_of_an_object_that_is_too_large_no_more_than_its_head_is_fetched() -> None:
+    with endless_object(told=LARGE) as (address, sent):
+        with pytest.raises(PermanentError, match=f"the object card has {LARGE} bytes; at most 1000000 are read"):
+            await ResultStore(address).read("card", most_bytes=1_000_000)
+        assert sent[0] < LARGE / 10, "what the network held"
+
+
+async def test_an_object_of_the_largest_size_is_read_and_one_that_is_missing_is_none(tmp_path: Path) -> None:
+    (tmp_path / "card").write_bytes(b"x" * 3_000_000)
+    store = ResultStore(str(tmp_path))
+    assert b"x" * 3_000_000 == await store.read("card", most_bytes=3_000_000)
+    assert await store.read("nothing", most_bytes=1) is None
+    with pytest.raises(PermanentError, match="has 3000000 bytes"):
+        await store.read("card", most_bytes=2_999_999)

@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import grpc.aio
+import numpy as np
 import pytest
 from lamina.v1 import slides_pb2_grpc
 
-from bridge.errors import NotYetError, PermanentError, PoisonError
+from bridge.errors import NotYetError, PermanentError, PoisonError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.values import RetryPolicy
-from bridge.job import Delivery, Job
+from bridge.job import Delivery, Job, Write
 from bridge.ledger.port import State
 from bridge.results import ResultStore
 from bridge.settings import load
@@ -265,6 +266,41 @@ async def test_the_merging_job_is_gone_on_with_by_another_worker(place: Place) -
 
     assert expected == place.files("split", 2)
     assert outcome.result["tiles_analyzed"] == again.result["tiles_analyzed"]
+
+
+class Replacing(RecordedContext):
+    """Replaces the slide as soon as something of it is saved."""
+
+    def __init__(self, slide: Path) -> None:
+        super().__init__()
+        self._slide = slide
+
+    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+        await super().checkpoint(saved, writes)
+        write_svs(self._slide, np.ascontiguousarray(_picture()[::-1]))
+
+
+async def test_a_slide_that_is_replaced_is_analysed_again_from_the_start(place: Place) -> None:
+    (job,) = place.jobs("replaced", 1)
+    context = Replacing(place.folder / "slide.svs")
+    with pytest.raises(TransientError, match="was replaced or removed while it was read"):
+        await place.handler().handle(job, context)
+    assert context.checkpoints[-1]["runs"]
+    again = await place.handler().handle(job, RecordedContext(fence=2, checkpoint=context.checkpoints[-1]))
+
+    assert "another state of the slide" in again.result["started_over"]
+    assert await whole(place) == place.files("replaced", 2)
+
+
+async def test_shares_of_a_slide_that_was_replaced_before_they_are_merged_do_not_count(place: Place) -> None:
+    *shares, own = place.jobs("split", 2)
+    for share in shares:
+        await place.handler().handle(share, RecordedContext())
+    write_svs(place.folder / "slide.svs", np.ascontiguousarray(_picture()[::-1]))
+    merged = await place.handler().handle(own, RecordedContext())
+
+    assert (0, True) == (merged.result["tiles_resumed"], "another state" in merged.result["started_over"])
+    assert await whole(place) == place.files("split")
 
 
 @pytest.mark.parametrize("asked", [{"shares": 65}, {"shares": 0}, {"shares": 2, "share": 2, "merged_by": "a"}, {"shares": 2, "share": 0}])

@@ -49,7 +49,7 @@ async def _running(folder: Path, *, trial: bool = False, **changes: Any) -> Asyn
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings))
         store = await stack.enter_async_context(open_store(settings))
-        trials = Systems(handlers=[TrialHandler()], probes={})
+        trials = Systems(handlers=[TrialHandler()])
         systems = trials if trial else await stack.enter_async_context(open_systems(settings, store, tracer))
         transport = await stack.enter_async_context(open_transport(settings, local=local_transport(settings, store)))
         running = asyncio.create_task(Bridge(settings, store, systems, transport=transport, tracer=tracer).run(stop, asyncio.Event()))

@@ -52,7 +52,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
     settings = load(**trial_settings(tmp_path, http=address, wsi_bucket="bucket"))
     stop = asyncio.Event()
     async with open_store(settings) as store:
-        running = asyncio.create_task(Bridge(settings, store, Systems(handlers=[PlayedAnalysis()], probes={})).run(stop, asyncio.Event()))
+        running = asyncio.create_task(Bridge(settings, store, Systems(handlers=[PlayedAnalysis()])).run(stop, asyncio.Event()))
         await asyncio.sleep(0.2)
         yield address
         stop.set()

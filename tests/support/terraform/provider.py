@@ -33,6 +33,13 @@ _TOLD = {
     "number": "987654321",
     "insecure_value": "ami-0123456789abcdef0",
 }
+# What is told in lists of objects: their type, and a value.
+_STRUCTURES = {
+    "aws_eks_node_group.resources": [
+        b'["list",["object",{"autoscaling_groups":["list",["object",{"name":"string"}]]}]]',
+        [{"autoscaling_groups": [{"name": "eks-nodes-0123"}]}],
+    ]
+}
 
 
 class Provider(services.ProviderServicer):  # type: ignore[misc,name-defined]
@@ -138,7 +145,7 @@ def _made(kind: str, value: Any, schema: Mapping[str, Any]) -> Any:
 def _told(kind: str, name: str, form: Any, content: Mapping[str, Any]) -> Any:
     if form == "dynamic":
         # With its own type beside it.
-        return [b'"string"', ""]
+        return _STRUCTURES.get(f"{kind}.{name}", [b'"string"', ""])
     if form != "string":
         return {"number": 0, "bool": False}.get(form) if isinstance(form, str) else ({} if form[0] == "map" else [])
     called = next((content[key] for key in ("name", "name_prefix", "family", "account_id") if isinstance(content.get(key), str)), kind)

@@ -120,3 +120,19 @@ def test_days_have_the_jobs_that_were_asked_for_and_more_of_them_by_day() -> Non
 
 def test_service_times_have_their_mean() -> None:
     assert pytest.approx(30.0, rel=0.02) == service_seconds(200_000, mean=30.0, spread=0.7, seed=6).mean()
+
+
+def test_ecs_asks_once_for_what_is_starting() -> None:
+    # 20 wait, 5 a task: 4 tasks, although none of them has started when the policy looks again.
+    burst = [1000.0 + 0.01 * number for number in range(20)]
+    slow_to_start = fleet(start_seconds=1200.0)
+    outcome = run(burst, 10.0, slow_to_start, ecs(minimum=1, maximum=100, scale_out_cooldown=180))
+    assert 4 == outcome.most_tasks
+
+
+def test_ecs_keeps_all_tasks_while_any_job_runs_where_that_is_asked_for() -> None:
+    arrivals = [1000.0 + 0.01 * number for number in range(50)] + [3000.0 + 300 * number for number in range(40)]
+    held = run(arrivals, 290.0, fleet(protected=False), ecs(hold_while_working=True))
+    let_go = run(arrivals, 290.0, fleet(protected=False), ecs())
+    assert 0 == held.cut_off
+    assert held.task_hours > 2 * let_go.task_hours

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import tomllib
 from pathlib import Path
@@ -21,8 +22,8 @@ def module_numbers(folder: Path) -> dict[str, float]:
     text = "\n".join(file.read_text(encoding="utf-8") for file in sorted(folder.glob("*.tf")))
     handed = {name: float(number) for name, number in re.findall(r"^\s+(\w+)\s*=\s*([\d.]+)\s*$", text, re.MULTILINE)}
     variables = re.findall(r'variable "(\w+)" \{(.*?)^\}', text, re.MULTILINE | re.DOTALL)
-    defaults = {name: re.search(r"^\s+default\s*=\s*([\d.]+)\s*$", body, re.MULTILINE) for name, body in variables}
-    return {**handed, **{name: float(found[1]) for name, found in defaults.items() if found}}
+    defaults = {name: re.search(r"^\s+default\s*=\s*([\d.]+|true|false)\s*$", body, re.MULTILINE) for name, body in variables}
+    return {**handed, **{name: float(json.loads(found[1])) for name, found in defaults.items() if found}}
 
 
 def scaled_object_numbers(file: Path) -> dict[str, float]:

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
+from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound
 from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 
 REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
 
@@ -42,6 +43,20 @@ async def test_a_file_under_a_root_is_read_however_it_is_named(folder: Path, spe
 
 async def test_a_link_that_stays_inside_is_followed(folder: Path) -> None:
     assert await storage_of(folder).read(str(folder / "root" / "inner.tif"), most_bytes=100) == b"inside"
+
+
+async def test_a_file_that_is_replaced_after_it_was_measured_is_not_read(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    storage, path = storage_of(folder), folder / "root" / "slide.tif"
+    original = storage.open
+
+    async def replaced(uri: str, *, written: bool = False) -> StoredObject:
+        found = await original(uri, written=written)
+        path.write_bytes(b"far more than was measured")
+        return found
+
+    monkeypatch.setattr(storage, "open", replaced)
+    with pytest.raises(ContentChanged, match="was replaced or removed while it was read"):
+        await storage.read(str(path), most_bytes=10)
 
 
 async def test_a_plain_path_is_not_decoded(folder: Path) -> None:
@@ -235,5 +250,5 @@ async def test_a_file_that_vanishes_or_shrinks_while_it_is_read_is_told(folder: 
     storage = storage_of(folder)
     found = await storage.open(str(folder / "root" / "slide.tif"))
     change(folder / "root" / "slide.tif")
-    with pytest.raises(Unavailable, match=f"slide.tif was read .*{reason}"):
+    with pytest.raises(ContentChanged):
         storage.read_ranges_here(found, [3], [6])

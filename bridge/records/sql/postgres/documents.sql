@@ -4,23 +4,39 @@ SELECT CAST(id AS text) AS id, CAST(user_id AS text) AS user_id, type, file_url,
 FROM documents WHERE id = CAST(:id AS uuid);
 
 -- name: processing
--- A worker has begun.
-UPDATE documents SET status = 'processing' WHERE id = CAST(:id AS uuid) AND status <> 'completed';
+-- A worker has begun. Here and below: what has been completed meanwhile, by whomever, is left as it is, and so is what a person has decided.
+UPDATE documents SET status = 'processing' WHERE id = CAST(:id AS uuid) AND status IS DISTINCT FROM 'completed';
 
 -- name: read
 -- What was read.
-UPDATE documents SET verification_status = 'ocr_completed', ocr_text = :text WHERE id = CAST(:id AS uuid);
+UPDATE documents
+SET ocr_text = :text,
+    verification_status = CASE
+        WHEN verification_status IN ('manually_approved', 'manually_rejected', 'escalation_cancelled') THEN verification_status
+        ELSE 'ocr_completed'
+    END
+WHERE id = CAST(:id AS uuid) AND status IS DISTINCT FROM 'completed';
 
 -- name: evaluated
 -- What it comes to.
 UPDATE documents
-SET verification_status = 'ai_evaluated', ai_score = CAST(:score AS integer), ai_decision = :decision, result_json = CAST(:fields AS jsonb)
-WHERE id = CAST(:id AS uuid);
+SET ai_score = CAST(:score AS integer), ai_decision = :decision, result_json = CAST(:fields AS jsonb),
+    verification_status = CASE
+        WHEN verification_status IN ('manually_approved', 'manually_rejected', 'escalation_cancelled') THEN verification_status
+        ELSE 'ai_evaluated'
+    END
+WHERE id = CAST(:id AS uuid) AND status IS DISTINCT FROM 'completed';
 
 -- name: completed
--- The end of a document that was read.
+-- The end of a document that was read. A ticket is kept in any case: a reviewer may be quicker than this.
 UPDATE documents
-SET status = 'completed', verification_status = :outcome, processed_at = now(), buli2_ticket_id = coalesce(CAST(:ticket AS text), buli2_ticket_id)
+SET status = 'completed', buli2_ticket_id = coalesce(CAST(:ticket AS text), buli2_ticket_id),
+    processed_at = CASE WHEN status = 'completed' THEN coalesce(processed_at, now()) ELSE now() END,
+    verification_status = CASE
+        WHEN verification_status IN ('manually_approved', 'manually_rejected', 'escalation_cancelled') THEN verification_status
+        WHEN status = 'completed' THEN verification_status
+        ELSE :outcome
+    END
 WHERE id = CAST(:id AS uuid);
 
 -- name: ticket
@@ -28,10 +44,15 @@ WHERE id = CAST(:id AS uuid);
 UPDATE documents SET buli2_ticket_id = :ticket WHERE id = CAST(:id AS uuid);
 
 -- name: failed
--- The end of a document that is given up.
+-- The end of a document that is given up. What a person has decided on stays readable.
 UPDATE documents
-SET status = 'failed', result_json = jsonb_build_object('error', CAST(:error AS text), 'failedAt', CAST(:moment AS text), 'maxRetriesExceeded', true)
-WHERE id = CAST(:id AS uuid) AND status <> 'completed';
+SET status = 'failed',
+    result_json = CASE
+        WHEN result_json IS NOT NULL AND verification_status IN ('manually_approved', 'manually_rejected', 'escalation_cancelled')
+        THEN result_json
+        ELSE jsonb_build_object('error', CAST(:error AS text), 'failedAt', CAST(:moment AS text), 'maxRetriesExceeded', true)
+    END
+WHERE id = CAST(:id AS uuid) AND status IS DISTINCT FROM 'completed';
 
 -- name: tables
 -- Which of the platform's tables are missing.

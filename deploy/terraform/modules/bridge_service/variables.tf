@@ -1,6 +1,11 @@
 variable "name" {
   description = "The service, its roles, its log group and its alarms."
   type        = string
+
+  validation {
+    condition     = can(regex("^[A-Za-z][A-Za-z0-9_-]{0,62}$", var.name))
+    error_message = "name: expected at most 63 letters, digits, dashes and low lines."
+  }
 }
 
 variable "vpc_id" {
@@ -11,6 +16,11 @@ variable "vpc_id" {
 variable "subnet_ids" {
   description = "The subnets of the tasks."
   type        = list(string)
+
+  validation {
+    condition     = length(var.subnet_ids) > 0
+    error_message = "subnet_ids: expected at least one subnet, best one in each of two zones."
+  }
 }
 
 variable "assign_public_ip" {
@@ -49,6 +59,18 @@ variable "memory" {
   description = "MiB of a task."
   type        = number
   default     = 512
+
+  validation {
+    condition = (
+      var.cpu == 256 ? contains([512, 1024, 2048], var.memory) : try(
+        var.memory % 1024 == 0
+        && var.memory >= { "512" = 1024, "1024" = 2048, "2048" = 4096, "4096" = 8192, "8192" = 16384, "16384" = 32768 }[tostring(var.cpu)]
+        && var.memory <= { "512" = 4096, "1024" = 8192, "2048" = 16384, "4096" = 30720, "8192" = 61440, "16384" = 122880 }[tostring(var.cpu)],
+        false
+      )
+    )
+    error_message = "memory: Fargate has no task of ${var.memory} MiB with a cpu of ${var.cpu}; expected 2 to 8 times as many MiB in whole GiB, such as cpu 512 with memory 1024 to 4096, or cpu 256 with 512."
+  }
 }
 
 variable "image" {
@@ -65,12 +87,22 @@ variable "secrets" {
   description = "Settings that are secret, by the ARN of their parameter of SSM or secret of Secrets Manager."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for arn in values(var.secrets) : can(regex("^arn:[^:]+:(ssm|secretsmanager):", arn))])
+    error_message = "secrets: expected ARNs of parameters of SSM or secrets of Secrets Manager; ${join(", ", sort([for name, arn in var.secrets : name if !can(regex("^arn:[^:]+:(ssm|secretsmanager):", arn))]))} have none."
+  }
 }
 
 variable "files" {
   description = "Files in /run/lamina whose content is secret, by the same."
   type        = map(string)
   default     = {}
+
+  validation {
+    condition     = alltrue([for arn in values(var.files) : can(regex("^arn:[^:]+:(ssm|secretsmanager):", arn))])
+    error_message = "files: expected ARNs of parameters of SSM or secrets of Secrets Manager, by the names of the files."
+  }
 }
 
 variable "kms_key_arns" {
@@ -123,6 +155,11 @@ variable "concurrency" {
   description = "Jobs at once of one task: BRIDGE_CONCURRENCY."
   type        = number
   default     = 2
+
+  validation {
+    condition     = var.concurrency >= 1
+    error_message = "concurrency: expected at least 1 job at once."
+  }
 }
 
 variable "waiting" {

@@ -3,6 +3,7 @@
 locals {
   by_service = [
     "bridge_jobs_in_flight",
+    "bridge_dead_letters",
     "bridge_outbox_oldest_seconds",
     "bridge_queue_reachable",
     "lamina_requests_total",

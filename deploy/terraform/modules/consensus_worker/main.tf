@@ -22,6 +22,7 @@ module "worker" {
   max_delivery_attempts = var.max_delivery_attempts
   network               = var.network
   notification_channels = var.notification_channels
+  thresholds            = var.thresholds
 
   secrets = merge(
     { OPENAI_API_KEY = var.openai_key_secret },

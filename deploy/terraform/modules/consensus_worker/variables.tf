@@ -109,3 +109,9 @@ variable "notification_channels" {
   type        = list(string)
   default     = []
 }
+
+variable "thresholds" {
+  description = "When the alerts rise; see the module pubsub_cloudrun."
+  type        = map(number)
+  default     = {}
+}

@@ -71,6 +71,12 @@ resource "aws_sqs_queue" "results" {
   sqs_managed_sse_enabled   = true
 }
 
+module "only_by_tls" {
+  source = "../only_by_tls"
+
+  queues = { results = { url = aws_sqs_queue.results.url, arn = aws_sqs_queue.results.arn } }
+}
+
 module "bridge" {
   source = "../bridge_service"
 
@@ -103,9 +109,12 @@ module "bridge" {
   )
 
   inference = {
-    image       = var.inference_image
-    memory      = var.memory - 1024
-    environment = { INFERENCE_SERVICES = "documents", INFERENCE_READ_ROOTS = local.documents, INFERENCE_WRITE_ROOTS = local.results }
+    image  = var.inference_image
+    memory = var.memory - 1024
+    environment = merge(
+      { INFERENCE_SERVICES = "documents", INFERENCE_READ_ROOTS = local.documents, INFERENCE_WRITE_ROOTS = local.results },
+      var.inference_environment,
+    )
   }
 }
 

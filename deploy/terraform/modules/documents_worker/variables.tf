@@ -34,12 +34,22 @@ variable "documents_prefix" {
   description = "Where the documents lie in it, with a / at the end."
   type        = string
   default     = "documents/"
+
+  validation {
+    condition     = endswith(var.documents_prefix, "/")
+    error_message = "documents_prefix: expected a / at the end, such as documents/: rights and reading are for what lies under it."
+  }
 }
 
 variable "results_prefix" {
   description = "Where the results go, with a / at the end."
   type        = string
   default     = "results/"
+
+  validation {
+    condition     = endswith(var.results_prefix, "/")
+    error_message = "results_prefix: expected a / at the end, such as results/."
+  }
 }
 
 variable "image" {
@@ -67,6 +77,11 @@ variable "memory" {
   description = "MiB of a task; all but 1024 are the server's."
   type        = number
   default     = 5120
+
+  validation {
+    condition     = var.memory >= 4096
+    error_message = "memory: expected at least 4096 MiB, of which 1024 are not the server's."
+  }
 }
 
 variable "min_capacity" {
@@ -108,5 +123,11 @@ variable "alarm_actions" {
 variable "thresholds" {
   description = "When the alarms rise; see the module worker_alarms."
   type        = map(number)
+  default     = {}
+}
+
+variable "inference_environment" {
+  description = "More settings of the inference server in each task: INFERENCE_…"
+  type        = map(string)
   default     = {}
 }

@@ -3,6 +3,17 @@ data "aws_partition" "current" {}
 
 locals {
   labels = { "lamina.dev/gpu" = "true", "nvidia.com/gpu.present" = "true" }
+  taint  = { key = "nvidia.com/gpu", value = "true" }
+  # What a node will be like: the cluster autoscaler reads it off the autoscaling group while there is no node to look at. Of disk too,
+  # which servers ask for: without it no node would be thought large enough.
+  template = merge(
+    { for label, value in local.labels : "label/${label}" => value },
+    {
+      "taint/${local.taint.key}"    = "${local.taint.value}:NoSchedule"
+      "resources/nvidia.com/gpu"    = "1"
+      "resources/ephemeral-storage" = "${var.disk_gib}Gi"
+    },
+  )
   policies = [
     "AmazonEKSWorkerNodePolicy",
     "AmazonEKS_CNI_Policy",
@@ -79,8 +90,8 @@ resource "aws_eks_node_group" "gpu" {
   }
 
   taint {
-    key    = "nvidia.com/gpu"
-    value  = "true"
+    key    = local.taint.key
+    value  = local.taint.value
     effect = "NO_SCHEDULE"
   }
 
@@ -88,16 +99,22 @@ resource "aws_eks_node_group" "gpu" {
     max_unavailable = 1
   }
 
-  # The cluster autoscaler reads these while there is no node to look at.
-  tags = merge(
-    { for label, value in local.labels : "k8s.io/cluster-autoscaler/node-template/label/${label}" => value },
-    { "k8s.io/cluster-autoscaler/node-template/taint/nvidia.com/gpu" = "true:NoSchedule" },
-    { "k8s.io/cluster-autoscaler/node-template/resources/nvidia.com/gpu" = "1" },
-  )
-
   lifecycle {
     ignore_changes = [scaling_config[0].desired_size]
   }
 
   depends_on = [aws_iam_role_policy_attachment.node]
+}
+
+# A node group's own tags do not reach the group of autoscaling that EKS makes for it.
+resource "aws_autoscaling_group_tag" "template" {
+  for_each = local.template
+
+  autoscaling_group_name = aws_eks_node_group.gpu.resources[0].autoscaling_groups[0].name
+
+  tag {
+    key                 = "k8s.io/cluster-autoscaler/node-template/${each.key}"
+    value               = each.value
+    propagate_at_launch = false
+  }
 }

@@ -12,3 +12,8 @@ output "labels" {
   description = "The nodes' labels, for selectors."
   value       = local.labels
 }
+
+output "autoscaling_group_name" {
+  description = "The group of autoscaling that EKS made for it."
+  value       = aws_eks_node_group.gpu.resources[0].autoscaling_groups[0].name
+}

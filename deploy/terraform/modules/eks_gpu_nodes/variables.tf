@@ -41,12 +41,22 @@ variable "max_size" {
   description = "Most nodes."
   type        = number
   default     = 4
+
+  validation {
+    condition     = var.max_size >= 1 && var.max_size >= var.min_size
+    error_message = "max_size: expected at least 1, and at least min_size (${var.min_size})."
+  }
 }
 
 variable "disk_gib" {
-  description = "Disk of a node."
+  description = "Disk of a node, in GiB: image, engines, staged slides."
   type        = number
   default     = 100
+
+  validation {
+    condition     = var.disk_gib >= 40
+    error_message = "disk_gib: expected at least 40; the server's image alone takes half of that."
+  }
 }
 
 variable "kubernetes_version" {

@@ -193,11 +193,11 @@ resource "aws_cloudwatch_metric_alarm" "idle" {
       period      = 60
     }
   }
-  # Without a server there is no figure, and no GPU that idles.
+  # Without a server there is no figure, and no GPU that idles. A minute that is not told yet is as the one before.
   metric_query {
     id          = "idle"
     label       = "1 while messages wait and the GPUs idle"
-    expression  = "IF((${join(" + ", [for index, metric in var.waiting : "FILL(w${index}, 0)"])}) > 0 AND FILL(busy, 1) < ${var.idle_ratio}, 1, 0)"
+    expression  = "IF((${join(" + ", [for index, metric in var.waiting : "FILL(FILL(w${index}, REPEAT), 0)"])}) > 0 AND FILL(FILL(busy, REPEAT), 1) < ${var.idle_ratio}, 1, 0)"
     return_data = true
   }
 }

@@ -1,6 +1,11 @@
 variable "name" {
   description = "The cluster, the service, its roles and its alarms."
   type        = string
+
+  validation {
+    condition     = can(regex("^[a-z][a-z0-9-]{0,30}$", var.name)) && !can(regex("^(aws|ecs|fargate)", var.name))
+    error_message = "name: expected at most 31 small letters, digits and dashes, which neither aws, ecs nor fargate begins: it is part of a name of DNS and of a capacity provider."
+  }
 }
 
 variable "vpc_id" {
@@ -11,6 +16,11 @@ variable "vpc_id" {
 variable "subnet_ids" {
   description = "Their subnets, with NAT or VPC endpoints."
   type        = list(string)
+
+  validation {
+    condition     = length(var.subnet_ids) > 0
+    error_message = "subnet_ids: expected at least one subnet, best one in each of two zones."
+  }
 }
 
 variable "image" {
@@ -38,6 +48,11 @@ variable "access" {
     tokens      = string
   })
   default = null
+
+  validation {
+    condition     = alltrue([for arn in try(values(var.access), []) : can(regex("^arn:[^:]+:(ssm|secretsmanager):", arn))])
+    error_message = "access: expected ARNs of parameters of SSM or secrets of Secrets Manager."
+  }
 }
 
 variable "insecure" {
@@ -66,6 +81,11 @@ variable "instance_types" {
   description = "Instances with one NVIDIA GPU, the preferred first; all of them with at least 4 cores and 16 GiB."
   type        = list(string)
   default     = ["g4dn.xlarge", "g5.xlarge", "g6.xlarge"]
+
+  validation {
+    condition     = length(var.instance_types) > 0
+    error_message = "instance_types: expected at least one type with an NVIDIA GPU, such as [\"g5.xlarge\"]."
+  }
 }
 
 variable "on_demand_base" {
@@ -78,6 +98,11 @@ variable "spot_percent" {
   description = "Percent of the other instances that are Spot's."
   type        = number
   default     = 100
+
+  validation {
+    condition     = var.spot_percent >= 0 && var.spot_percent <= 100
+    error_message = "spot_percent: expected 0 to 100."
+  }
 }
 
 variable "disk_gib" {
@@ -164,6 +189,11 @@ variable "idle_ratio" {
   description = "A GPU that computes less than this share of the time is idle."
   type        = number
   default     = 0.05
+
+  validation {
+    condition     = var.idle_ratio > 0 && var.idle_ratio < 1
+    error_message = "idle_ratio: expected a share between 0 and 1, such as 0.05."
+  }
 }
 
 variable "most_exits" {

@@ -15,8 +15,8 @@ locals {
   }
   parameters = "arn:${local.part}:ssm:${var.aws_region}:${local.account}:parameter"
 
-  # Only the queue wakes a worker, and in mode aggregation nothing takes what lies there.
-  min_capacity = var.worker_mode == "aggregation" ? max(1, var.min_capacity) : var.min_capacity
+  # Only the queue wakes a worker, and nothing in it tells of rows that wait in the tables.
+  min_capacity = var.worker_mode == "sqs" ? var.min_capacity : max(1, var.min_capacity)
 
   tags = {
     Environment = var.environment
@@ -79,19 +79,10 @@ resource "aws_sqs_queue_policy" "ml_worker" {
   })
 }
 
-resource "aws_sqs_queue_policy" "ml_worker_dlq" {
-  queue_url = aws_sqs_queue.ml_worker_dlq.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "OnlyByTLS"
-      Effect    = "Deny"
-      Principal = { AWS = "*" }
-      Action    = "sqs:*"
-      Resource  = aws_sqs_queue.ml_worker_dlq.arn
-      Condition = { Bool = { "aws:SecureTransport" = "false" } }
-    }]
-  })
+module "only_by_tls" {
+  source = "../only_by_tls"
+
+  queues = { dlq = { url = aws_sqs_queue.ml_worker_dlq.url, arn = aws_sqs_queue.ml_worker_dlq.arn } }
 }
 
 resource "aws_ssm_parameter" "queue_url" {
@@ -199,7 +190,7 @@ module "containers" {
   )
   inference = var.inference_address != "" ? null : {
     image       = coalesce(var.inference_image, "${var.ecr_repository_url}/lamina-inference-cpu:${var.image_tag}")
-    environment = { INFERENCE_SERVICES = "labs" }
+    environment = merge({ INFERENCE_SERVICES = "labs" }, var.inference_environment)
     memory      = 2048
   }
 }

@@ -36,6 +36,12 @@ variable "settings" {
   default     = {}
 }
 
+variable "inference_environment" {
+  description = "More settings of the inference server in each task: INFERENCE_…"
+  type        = map(string)
+  default     = {}
+}
+
 variable "assign_public_ip" {
   description = "Whether tasks get public addresses, which they need in subnets with neither NAT nor VPC endpoints."
   type        = bool

@@ -25,7 +25,9 @@ module "scaling" {
   follow_queues  = local.reads
   may_rest       = local.may_rest
   target_backlog = var.target_queue_depth
-  waiting        = local.waiting
+  # As the stack that is replaced has it.
+  scale_out_cooldown = 60
+  waiting            = local.waiting
   working = [{
     namespace  = "AWS/SQS"
     name       = "ApproximateNumberOfMessagesNotVisible"

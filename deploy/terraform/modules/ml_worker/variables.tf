@@ -19,6 +19,11 @@ variable "vpc_id" {
 variable "private_subnet_ids" {
   description = "The subnets of the tasks."
   type        = list(string)
+
+  validation {
+    condition     = length(var.private_subnet_ids) > 0
+    error_message = "private_subnet_ids: expected at least one subnet."
+  }
 }
 
 variable "ecr_repository_url" {
@@ -35,16 +40,31 @@ variable "image_tag" {
 variable "execution_role_arn" {
   description = "The role that starts tasks: pulls images, writes logs, reads the secrets of {ssm_parameter_prefix}."
   type        = string
+
+  validation {
+    condition     = can(regex("^arn:[^:]+:iam::[0-9]{12}:role/.+$", var.execution_role_arn))
+    error_message = "execution_role_arn: expected the ARN of the role that starts tasks, such as arn:aws:iam::123456789012:role/name."
+  }
 }
 
 variable "task_role_arn" {
   description = "The role of the worker; the module gives it the rights that it needs, and no others."
   type        = string
+
+  validation {
+    condition     = can(regex("^arn:[^:]+:iam::[0-9]{12}:role/.+$", var.task_role_arn))
+    error_message = "task_role_arn: expected the ARN of the role of the worker, such as arn:aws:iam::123456789012:role/name."
+  }
 }
 
 variable "api_role_arn" {
   description = "The role of the web service that sends jobs."
   type        = string
+
+  validation {
+    condition     = can(regex("^arn:[^:]+:iam::[0-9]{12}:role/.+$", var.api_role_arn))
+    error_message = "api_role_arn: expected the ARN of the role of the web service, such as arn:aws:iam::123456789012:role/name."
+  }
 }
 
 variable "db_host" {
@@ -56,6 +76,11 @@ variable "db_port" {
   description = "Its port."
   type        = number
   default     = 5432
+
+  validation {
+    condition     = var.db_port >= 1 && var.db_port <= 65535
+    error_message = "db_port: expected a port, 1 to 65535."
+  }
 }
 
 variable "db_name" {
@@ -67,10 +92,15 @@ variable "ssm_parameter_prefix" {
   description = "Begins the names of parameters: {prefix}/db/user and {prefix}/db/password are read, {prefix}/ml_worker/… are written."
   type        = string
   default     = "/zivohealth/production"
+
+  validation {
+    condition     = can(regex("^/[^/].*[^/]$", var.ssm_parameter_prefix))
+    error_message = "ssm_parameter_prefix: expected a path such as /zivohealth/production, without a / at its end."
+  }
 }
 
 variable "min_capacity" {
-  description = "Fewest tasks. In mode aggregation nothing wakes a worker, so that at least one runs."
+  description = "Fewest tasks. Nothing wakes a worker for rows that wait in the tables, so that in the modes aggregation and both at least one runs."
   type        = number
   default     = 0
 }

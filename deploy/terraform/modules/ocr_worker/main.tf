@@ -46,7 +46,7 @@ module "servers" {
   vpc_id         = var.vpc_id
   subnet_ids     = var.subnet_ids
   image          = var.inference_image
-  environment    = { INFERENCE_SERVICES = "documents" }
+  environment    = merge({ INFERENCE_SERVICES = "documents" }, var.inference_environment)
   instance_types = var.instance_types
   spot_percent   = var.spot_percent
   min_capacity   = var.min_capacity
@@ -57,6 +57,8 @@ module "servers" {
   working        = local.levels.leased
   insecure       = var.insecure
   alarm_actions  = var.alarm_actions
+
+  hold_while_working = var.hold_while_working
   access = var.access == null ? null : {
     certificate = var.access.certificate
     key         = var.access.key

@@ -81,6 +81,11 @@ variable "spot_percent" {
   description = "Percent of the instances that are Spot's."
   type        = number
   default     = 100
+
+  validation {
+    condition     = var.spot_percent >= 0 && var.spot_percent <= 100
+    error_message = "spot_percent: expected 0 to 100."
+  }
 }
 
 variable "min_capacity" {
@@ -99,6 +104,12 @@ variable "target_backlog" {
   description = "Documents that may wait for each GPU."
   type        = number
   default     = 20
+}
+
+variable "hold_while_working" {
+  description = "Take no GPU away while any document is read. With false one that goes drains for 100 s, far longer than a card takes: cheaper where some document always is."
+  type        = bool
+  default     = true
 }
 
 variable "access" {
@@ -128,5 +139,11 @@ variable "alarm_actions" {
 variable "thresholds" {
   description = "When the alarms rise; see the module worker_alarms."
   type        = map(number)
+  default     = {}
+}
+
+variable "inference_environment" {
+  description = "More settings of the inference servers: INFERENCE_…"
+  type        = map(string)
   default     = {}
 }

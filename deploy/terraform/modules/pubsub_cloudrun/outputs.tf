@@ -22,3 +22,8 @@ output "service_account" {
   description = "The bridge's own account, for databases and buckets to let in."
   value       = google_service_account.bridge.email
 }
+
+output "alerts" {
+  description = "The alert policies, by what they are about."
+  value       = { for name, alert in google_monitoring_alert_policy.alert : name => alert.name }
+}

@@ -62,6 +62,11 @@ variable "ack_deadline_seconds" {
   description = "How long a message is leased before the bridge renews that."
   type        = number
   default     = 600
+
+  validation {
+    condition     = var.ack_deadline_seconds >= 10 && var.ack_deadline_seconds <= 600
+    error_message = "ack_deadline_seconds: expected 10 to 600, as Pub/Sub allows."
+  }
 }
 
 variable "delivery" {
@@ -96,6 +101,11 @@ variable "cloud_sql_instance" {
   description = "project:region:instance that the worker may connect to; empty for none."
   type        = string
   default     = ""
+
+  validation {
+    condition     = var.cloud_sql_instance == "" || length(split(":", var.cloud_sql_instance)) == 3
+    error_message = "cloud_sql_instance: expected project:region:instance, as `gcloud sql instances describe` tells it in connectionName."
+  }
 }
 
 variable "min_instances" {
@@ -108,6 +118,11 @@ variable "max_instances" {
   description = "Most instances."
   type        = number
   default     = 3
+
+  validation {
+    condition     = var.max_instances >= 1 && var.max_instances >= var.min_instances
+    error_message = "max_instances: expected at least 1, and at least min_instances (${var.min_instances})."
+  }
 }
 
 variable "cpu" {
@@ -131,10 +146,18 @@ variable "network" {
   default = null
 }
 
-variable "backlog" {
-  description = "Messages that may wait for 10 minutes before the alert."
-  type        = number
-  default     = 100
+variable "thresholds" {
+  description = "When the alerts rise; those that are left out are as in alerts.tf."
+  type        = map(number)
+  default     = {}
+
+  validation {
+    condition = length(setsubtract(keys(var.thresholds), [
+      "error_percent_warning", "error_percent_critical", "error_least_jobs", "backlog", "oldest_seconds", "p95_seconds", "silent_minutes",
+      "restarts", "fallback_percent", "fallback_least",
+    ])) == 0
+    error_message = "thresholds: expected error_percent_warning, error_percent_critical, error_least_jobs, backlog, oldest_seconds, p95_seconds, silent_minutes, restarts, fallback_percent, fallback_least."
+  }
 }
 
 variable "notification_channels" {

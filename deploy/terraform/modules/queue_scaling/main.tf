@@ -2,13 +2,15 @@
 #
 #   tasks = max(tasks that work, waiting / target_backlog), between min_capacity and max_capacity
 #
-# Queues that are left alone stop telling what they hold, and a service of no tasks tells no count: whatever is missing is zero.
+# A minute that is not told yet is as the one before; queues that are left alone stop telling what they hold, and a service of no tasks
+# may tell no count: what was not told at all is zero.
 locals {
   waiting = { for index, metric in var.waiting : "w${index}" => metric }
   working = { for index, metric in var.working : "b${index}" => metric }
 
-  waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(${id}, 0)"])
-  working_sum = join(" + ", [for id in keys(local.working) : "FILL(${id}, 0)"])
+  told        = { for id in concat(keys(local.waiting), keys(local.working), ["desired"]) : id => "FILL(FILL(${id}, REPEAT), 0)" }
+  waiting_sum = join(" + ", [for id in keys(local.waiting) : local.told[id]])
+  working_sum = join(" + ", [for id in keys(local.working) : local.told[id]])
 
   # Tasks that have a job, at the least; or all of them while there is any, where a job cannot be seen to be one task's.
   busy_tasks = (
@@ -20,11 +22,8 @@ locals {
   queues = merge(local.waiting, local.working)
   wakes  = var.follow_queues && (var.min_capacity == 0 || var.may_rest)
 
-  # Of the service itself. Container Insights tells them once a minute.
-  service = {
-    running = "RunningTaskCount"
-    desired = "DesiredTaskCount"
-  }
+  # Of the service itself: the tasks that are wanted, whether they run yet or not. Container Insights tells them once a minute.
+  desired = "DesiredTaskCount"
   service_dimensions = {
     ClusterName = var.cluster_name
     ServiceName = var.service_name
@@ -77,13 +76,13 @@ resource "aws_appautoscaling_policy" "backlog" {
         }
       }
       metrics {
-        id          = "running"
+        id          = "desired"
         return_data = false
         metric_stat {
           stat = "Maximum"
           metric {
             namespace   = "ECS/ContainerInsights"
-            metric_name = local.service.running
+            metric_name = local.desired
             dynamic "dimensions" {
               for_each = local.service_dimensions
               content {
@@ -94,27 +93,29 @@ resource "aws_appautoscaling_policy" "backlog" {
           }
         }
       }
-      # A service of no tasks divides by one.
+      # Target tracking multiplies the tasks that are wanted, so that these are what is divided by: by those that run already, tasks that
+      # are still starting would be asked for once more. Nothing is divided by zero.
       metrics {
         id          = "tasks"
-        expression  = "FILL(running, 0) + (FILL(running, 0) < 1)"
+        expression  = local.told["desired"]
         return_data = false
       }
       metrics {
         id          = "backlog"
-        expression  = "(${local.waiting_sum}) / tasks"
+        expression  = "(${local.waiting_sum}) / (tasks + (tasks < 1))"
         return_data = false
       }
       # The share of tasks that work, on the scale of the target: all of them working asks for exactly as many.
       metrics {
         id          = "busy"
-        expression  = "${var.target_backlog} * ${local.busy_tasks} / tasks"
+        expression  = "${var.target_backlog} * ${local.busy_tasks} / (tasks + (tasks < 1))"
         return_data = false
       }
+      # While nobody tells of tasks the target itself: as many stay as there are.
       metrics {
         id          = "wanted"
         label       = "Backlog of a task"
-        expression  = "IF(backlog > busy, backlog, busy)"
+        expression  = "IF(tasks < 1, ${var.target_backlog}, IF(backlog > busy, backlog, busy))"
         return_data = true
       }
     }
@@ -132,8 +133,9 @@ resource "aws_appautoscaling_policy" "wake" {
   service_namespace  = aws_appautoscaling_target.service.service_namespace
 
   step_scaling_policy_configuration {
-    adjustment_type = "ExactCapacity"
-    # Longer than the counts of tasks take to tell of the first, so that this never takes back what the other policy added.
+    # One more, and not exactly one: where the counts of tasks fail to come this must never take tasks away.
+    adjustment_type = "ChangeInCapacity"
+    # Longer than the counts take to tell of the first.
     cooldown                = 300
     metric_aggregation_type = "Maximum"
 
@@ -175,7 +177,7 @@ resource "aws_cloudwatch_metric_alarm" "waiting_at_zero" {
     return_data = false
     metric {
       namespace   = "ECS/ContainerInsights"
-      metric_name = local.service.desired
+      metric_name = local.desired
       dimensions  = local.service_dimensions
       stat        = "Maximum"
       period      = 60
@@ -184,7 +186,7 @@ resource "aws_cloudwatch_metric_alarm" "waiting_at_zero" {
   metric_query {
     id          = "waiting"
     label       = "Messages while no task is wanted"
-    expression  = "IF(FILL(desired, 0) < 1, ${local.waiting_sum} + ${local.working_sum}, 0)"
+    expression  = "IF(${local.told["desired"]} < 1, ${local.waiting_sum} + ${local.working_sum}, 0)"
     return_data = true
   }
 }

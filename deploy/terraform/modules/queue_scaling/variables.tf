@@ -16,6 +16,11 @@ variable "service_name" {
 variable "min_capacity" {
   description = "Fewest tasks; 0 lets the service go while nothing waits."
   type        = number
+
+  validation {
+    condition     = var.min_capacity >= 0 && floor(var.min_capacity) == var.min_capacity
+    error_message = "min_capacity: expected a whole number from 0 on."
+  }
 }
 
 variable "may_rest" {
@@ -33,17 +38,32 @@ variable "follow_queues" {
 variable "max_capacity" {
   description = "Most tasks."
   type        = number
+
+  validation {
+    condition     = var.max_capacity >= 1 && var.max_capacity >= var.min_capacity
+    error_message = "max_capacity: expected at least 1, and at least min_capacity (${var.min_capacity})."
+  }
 }
 
 variable "target_backlog" {
   description = "Messages that may wait for each task; more of them add tasks."
   type        = number
+
+  validation {
+    condition     = var.target_backlog > 0
+    error_message = "target_backlog: expected more than 0, such as 4: what waits is divided by it."
+  }
 }
 
 variable "concurrency" {
   description = "Jobs that one task works on at once."
   type        = number
   default     = 1
+
+  validation {
+    condition     = var.concurrency >= 1
+    error_message = "concurrency: expected at least 1, the jobs that a task works on at once."
+  }
 }
 
 variable "waiting" {
@@ -76,10 +96,20 @@ variable "scale_in_cooldown" {
   description = "Seconds between two steps down."
   type        = number
   default     = 300
+
+  validation {
+    condition     = var.scale_in_cooldown >= 0
+    error_message = "scale_in_cooldown: expected seconds, from 0 on."
+  }
 }
 
 variable "scale_out_cooldown" {
-  description = "Seconds between two steps up."
+  description = "Seconds between two steps up: longer than CloudWatch takes to tell of the tasks that the first one asked for, or they are asked for once more."
   type        = number
-  default     = 60
+  default     = 180
+
+  validation {
+    condition     = var.scale_out_cooldown >= 0
+    error_message = "scale_out_cooldown: expected seconds, from 0 on."
+  }
 }

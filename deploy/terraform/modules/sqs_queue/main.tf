@@ -15,21 +15,10 @@ resource "aws_sqs_queue" "neighbour" {
   sqs_managed_sse_enabled   = true
 }
 
-resource "aws_sqs_queue_policy" "neighbour" {
-  for_each = aws_sqs_queue.neighbour
+module "only_by_tls" {
+  source = "../only_by_tls"
 
-  queue_url = each.value.id
-  policy = jsonencode({
-    Version = "2012-10-17"
-    Statement = [{
-      Sid       = "OnlyByTLS"
-      Effect    = "Deny"
-      Principal = { AWS = "*" }
-      Action    = "sqs:*"
-      Resource  = each.value.arn
-      Condition = { Bool = { "aws:SecureTransport" = "false" } }
-    }]
-  })
+  queues = { for key, queue in aws_sqs_queue.neighbour : key => { url = queue.url, arn = queue.arn } }
 }
 
 resource "aws_sqs_queue" "jobs" {

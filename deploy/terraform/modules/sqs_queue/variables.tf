@@ -1,6 +1,11 @@
 variable "name" {
   description = "The queue; beside it lie {name}_error and {name}_skipped."
   type        = string
+
+  validation {
+    condition     = can(regex("^[A-Za-z0-9_-]{1,72}$", var.name))
+    error_message = "name: expected at most 72 letters, digits, dashes and low lines, as {name}_skipped is a queue too. Queues that keep an order (.fifo) are not made."
+  }
 }
 
 variable "topic_arns" {

@@ -14,8 +14,10 @@ locals {
     silent_minutes = 5
     # Tasks that ended by themselves, within 10 minutes.
     restarts = 3
-    # Percent of the model requests that the CPU answered in a GPU's place, within 15 minutes.
+    # Percent of the model requests that the CPU answered in a GPU's place, or of the jobs that another program did in the server's,
+    # within 15 minutes, and how many there must have been.
     fallback_percent = 5
+    fallback_least   = 20
   }, var.thresholds)
 
   namespace = "Lamina"
@@ -25,63 +27,15 @@ locals {
     failed = "${var.name}.JobsFailed"
     took   = "${var.name}.JobMilliseconds"
     poison = "${var.name}.MessagesUnreadable"
+    spared = "${var.name}.JobsFallenBack"
   }
   service_dimensions   = { ClusterName = var.cluster_name, ServiceName = var.service_name }
   inference_dimensions = { ClusterName = var.cluster_name, ServiceName = var.inference_service == "" ? var.service_name : var.inference_service }
 
+  # A minute that is not told yet is as the one before: were it none, an alarm that wants every minute would never rise.
   waiting     = { for index, metric in var.waiting : "w${index}" => metric }
-  waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(${id}, 0)"])
+  waiting_sum = join(" + ", [for id in keys(local.waiting) : "FILL(FILL(${id}, REPEAT), 0)"])
   errors      = { warning = local.thresholds.error_percent_warning, critical = local.thresholds.error_percent_critical }
-}
-
-# The bridge writes one JSON line for each step; that of the commit has the job's time and outcome.
-resource "aws_cloudwatch_log_metric_filter" "ended" {
-  name           = local.jobs.ended
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.ended
-    value     = "1"
-  }
-}
-
-resource "aws_cloudwatch_log_metric_filter" "failed" {
-  name           = local.jobs.failed
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" && $.outcome = \"failed\" }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.failed
-    value     = "1"
-  }
-}
-
-resource "aws_cloudwatch_log_metric_filter" "poison" {
-  name           = local.jobs.poison
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"buried\" }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.poison
-    value     = "1"
-  }
-}
-
-resource "aws_cloudwatch_log_metric_filter" "took" {
-  name           = local.jobs.took
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" && $.job_ms = * }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.took
-    value     = "$.job_ms"
-    unit      = "Milliseconds"
-  }
 }
 
 resource "aws_cloudwatch_metric_alarm" "errors" {
@@ -204,6 +158,24 @@ resource "aws_cloudwatch_metric_alarm" "given_up" {
   }
 }
 
+# That one told of the newest; this one stays until all are replayed or dropped.
+resource "aws_cloudwatch_metric_alarm" "ledger" {
+  alarm_name          = "${var.name}-dead-letters"
+  alarm_description   = "Jobs or messages without a result lie in the ledger's dead letters. Figures: /metrics."
+  namespace           = local.namespace
+  metric_name         = "bridge_dead_letters"
+  dimensions          = local.service_dimensions
+  statistic           = "Maximum"
+  period              = 60
+  comparison_operator = "GreaterThanThreshold"
+  threshold           = 0
+  evaluation_periods  = 1
+  # A service of no tasks tells nothing, and its dead letters lie there still.
+  treat_missing_data = "ignore"
+  alarm_actions      = var.alarm_actions
+  ok_actions         = var.alarm_actions
+}
+
 resource "aws_cloudwatch_metric_alarm" "dead_letters" {
   for_each = toset(var.dead_letter_queues)
 
@@ -273,7 +245,7 @@ resource "aws_cloudwatch_metric_alarm" "silent" {
   metric_query {
     id          = "silent"
     label       = "1 while there is something to do and nobody tells of it"
-    expression  = "IF((${local.waiting_sum} + FILL(running, 0)) > 0 AND FILL(told, 0) < 1, 1, 0)"
+    expression  = "IF((${local.waiting_sum} + FILL(FILL(running, REPEAT), 0)) > 0 AND FILL(told, 0) < 1, 1, 0)"
     return_data = true
   }
 }
@@ -290,7 +262,7 @@ module "exits" {
 
 resource "aws_cloudwatch_metric_alarm" "fallbacks" {
   alarm_name          = "${var.name}-fallbacks"
-  alarm_description   = "The CPU answered more than ${local.thresholds.fallback_percent} % of the model requests in a GPU's place. Figures: /metrics."
+  alarm_description   = "The CPU answered more than ${local.thresholds.fallback_percent} % of the model requests in a GPU's place, or another program did so many of the jobs in the inference server's. Figures: /metrics, the bridge's log."
   comparison_operator = "GreaterThanThreshold"
   threshold           = local.thresholds.fallback_percent
   evaluation_periods  = 1
@@ -299,23 +271,36 @@ resource "aws_cloudwatch_metric_alarm" "fallbacks" {
   ok_actions          = var.alarm_actions
 
   dynamic "metric_query" {
-    for_each = { requests = "lamina_requests_total", fallbacks = "lamina_fallbacks_total" }
+    for_each = {
+      requests  = { name = "lamina_requests_total", dimensions = local.inference_dimensions }
+      fallbacks = { name = "lamina_fallbacks_total", dimensions = local.inference_dimensions }
+      ended     = { name = local.jobs.ended, dimensions = {} }
+      spared    = { name = local.jobs.spared, dimensions = {} }
+    }
     content {
       id          = metric_query.key
       return_data = false
       metric {
         namespace   = local.namespace
-        metric_name = metric_query.value
-        dimensions  = local.inference_dimensions
+        metric_name = metric_query.value.name
+        dimensions  = metric_query.value.dimensions
         stat        = "Sum"
         period      = 900
       }
     }
   }
+  dynamic "metric_query" {
+    for_each = { of_requests = { part = "fallbacks", all = "requests" }, of_jobs = { part = "spared", all = "ended" } }
+    content {
+      id          = metric_query.key
+      expression  = "IF(FILL(${metric_query.value.all}, 0) >= ${local.thresholds.fallback_least}, 100 * FILL(${metric_query.value.part}, 0) / (FILL(${metric_query.value.all}, 0) + (FILL(${metric_query.value.all}, 0) < 1)), 0)"
+      return_data = false
+    }
+  }
   metric_query {
     id          = "percent"
-    label       = "Requests that fell back to the CPU, percent"
-    expression  = "100 * FILL(fallbacks, 0) / (FILL(requests, 0) + (FILL(requests, 0) < 1))"
+    label       = "Requests or jobs that fell back, percent"
+    expression  = "IF(of_requests > of_jobs, of_requests, of_jobs)"
     return_data = true
   }
 }

@@ -6,6 +6,7 @@ output "alarm_arns" {
     [
       aws_cloudwatch_metric_alarm.backlog.arn,
       aws_cloudwatch_metric_alarm.given_up.arn,
+      aws_cloudwatch_metric_alarm.ledger.arn,
       aws_cloudwatch_metric_alarm.slow.arn,
       aws_cloudwatch_metric_alarm.silent.arn,
       module.exits.alarm_arn,

@@ -59,8 +59,8 @@ variable "thresholds" {
   validation {
     condition = length(setsubtract(keys(var.thresholds), [
       "error_percent_warning", "error_percent_critical", "error_least_jobs", "backlog", "p95_seconds", "silent_minutes", "restarts",
-      "fallback_percent",
+      "fallback_percent", "fallback_least",
     ])) == 0
-    error_message = "thresholds: expected error_percent_warning, error_percent_critical, error_least_jobs, backlog, p95_seconds, silent_minutes, restarts, fallback_percent."
+    error_message = "thresholds: expected error_percent_warning, error_percent_critical, error_least_jobs, backlog, p95_seconds, silent_minutes, restarts, fallback_percent, fallback_least."
   }
 }

@@ -53,6 +53,12 @@ resource "aws_sqs_queue" "answers" {
   sqs_managed_sse_enabled   = true
 }
 
+module "only_by_tls" {
+  source = "../only_by_tls"
+
+  queues = { for key, queue in aws_sqs_queue.answers : key => { url = queue.url, arn = queue.arn } }
+}
+
 module "bridge" {
   source = "../bridge_service"
 

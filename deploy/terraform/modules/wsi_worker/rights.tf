@@ -7,6 +7,14 @@ locals {
     Resource = [var.bucket_kms_key_arn]
   }]
 
+  # AWS' own key lets in whoever may publish; a customer's does not.
+  topic_key_rights = startswith(var.topic_kms_key, "alias/aws/") ? [] : [{
+    Sid      = "TopicKey"
+    Effect   = "Allow"
+    Action   = ["kms:Decrypt", "kms:GenerateDataKey"]
+    Resource = [var.topic_kms_key]
+  }]
+
   # Slides are read; results are written, read again and tidied up.
   bucket_rights = [
     {
@@ -33,7 +41,7 @@ locals {
 
   bridge_policy = {
     Version = "2012-10-17"
-    Statement = concat(local.bucket_rights, local.key_rights, [
+    Statement = concat(local.bucket_rights, local.key_rights, local.topic_key_rights, [
       {
         Sid    = "Requests"
         Effect = "Allow"

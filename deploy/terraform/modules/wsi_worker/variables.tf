@@ -50,9 +50,14 @@ variable "create_topics" {
 }
 
 variable "topic_kms_key" {
-  description = "The key that topics made here are encrypted with."
+  description = "The key that the topics are encrypted with: AWS' own, or the ARN of the customer's, which the bridge may then use."
   type        = string
   default     = "alias/aws/sns"
+
+  validation {
+    condition     = var.topic_kms_key == "alias/aws/sns" || can(regex("^arn:[^:]+:kms:[^:]+:[0-9]{12}:key/.+$", var.topic_kms_key))
+    error_message = "topic_kms_key: expected alias/aws/sns, or the ARN of a key such as arn:aws:kms:eu-west-1:123456789012:key/…; rights are for keys, not for aliases."
+  }
 }
 
 variable "image" {

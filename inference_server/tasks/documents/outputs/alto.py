@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 
-from inference_server.tasks.documents.outputs.markup import attribute, comment
+from inference_server.tasks.documents.outputs.markup import MarkupWriter, attribute, comment
 from inference_server.tasks.documents.outputs.places import angle_of, box_around, box_of
-from inference_server.tasks.documents.values import DocumentSummary, Line, PageResult, Quad, Word
+from inference_server.tasks.documents.values import Line, PageResult, Quad, Word
 
 _HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 <alto xmlns="http://www.loc.gov/standards/alto/ns-v4#" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance"
@@ -23,23 +23,9 @@ _HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 _LEVEL_DEGREES = 0.05
 
 
-class AltoWriter:
+def alto_writer() -> MarkupWriter:
     """A page is one print space. Its lines come in reading order, in one block for each run of lines that are turned alike."""
-
-    def __init__(self) -> None:
-        self._pages = 0
-
-    def page(self, page: PageResult) -> Iterable[bytes]:
-        """One `Page`."""
-        self._pages += 1
-        return [(_HEAD if self._pages == 1 else "").encode(), "".join(_page(page)).encode()]
-
-    def end(self, summary: DocumentSummary) -> Iterable[bytes]:
-        """The end of the layout."""
-        return [b"" if self._pages else _HEAD.encode(), b"</Layout>\n</alto>\n"]
-
-    def close(self) -> None:
-        """Nothing is held."""
+    return MarkupWriter(head=_HEAD, page=_page, end="</Layout>\n</alto>\n")
 
 
 def _page(page: PageResult) -> Iterator[str]:

@@ -7,8 +7,8 @@ import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.outputs.alto import AltoWriter
-from inference_server.tasks.documents.outputs.hocr import HocrWriter
+from inference_server.tasks.documents.outputs.alto import alto_writer
+from inference_server.tasks.documents.outputs.hocr import hocr_writer
 from inference_server.tasks.documents.outputs.plain import TextWriter
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat, Writer
 from inference_server.tasks.documents.outputs.searchable import searchable_writer
@@ -30,8 +30,8 @@ _MEDIA_TYPES: Mapping[OutputFormat, str] = {
 _WRITERS: Mapping[OutputFormat, Callable[[Original], Writer]] = {
     OutputFormat.JSON: lambda original: JsonWriter(),
     OutputFormat.TEXT: lambda original: TextWriter(),
-    OutputFormat.HOCR: lambda original: HocrWriter(),
-    OutputFormat.ALTO: lambda original: AltoWriter(),
+    OutputFormat.HOCR: lambda original: hocr_writer(),
+    OutputFormat.ALTO: lambda original: alto_writer(),
     OutputFormat.TSV: lambda original: TsvWriter(),
     OutputFormat.SEARCHABLE_PDF: searchable_writer,
 }

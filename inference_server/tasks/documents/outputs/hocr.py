@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 
 import numpy as np
 
-from inference_server.tasks.documents.outputs.markup import attribute, text
+from inference_server.tasks.documents.outputs.markup import MarkupWriter, attribute, text
 from inference_server.tasks.documents.outputs.places import angle_of, box_around, box_of
-from inference_server.tasks.documents.values import DocumentSummary, Line, PageResult, Quad
+from inference_server.tasks.documents.values import Line, PageResult, Quad
 
 _HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 <!DOCTYPE html>
@@ -26,23 +26,9 @@ _HEAD = """<?xml version="1.0" encoding="UTF-8"?>
 _LEVEL_DEGREES = 45
 
 
-class HocrWriter:
+def hocr_writer() -> MarkupWriter:
     """A page is one area of one paragraph: lines come in reading order."""
-
-    def __init__(self) -> None:
-        self._pages = 0
-
-    def page(self, page: PageResult) -> Iterable[bytes]:
-        """One `ocr_page`."""
-        self._pages += 1
-        return [(_HEAD if self._pages == 1 else "").encode(), "".join(_page(page)).encode()]
-
-    def end(self, summary: DocumentSummary) -> Iterable[bytes]:
-        """The end of the body."""
-        return [b"" if self._pages else _HEAD.encode(), b"</body>\n</html>\n"]
-
-    def close(self) -> None:
-        """Nothing is held."""
+    return MarkupWriter(head=_HEAD, page=_page, end="</body>\n</html>\n")
 
 
 def _page(page: PageResult) -> Iterator[str]:

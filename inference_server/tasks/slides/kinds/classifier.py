@@ -8,11 +8,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
-from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, output_of, rectangle, sharpness_of, taken
+from inference_server.tasks.slides.kinds.tile_model import (
+    TileModel,
+    class_probabilities,
+    colour_of,
+    output_of,
+    rectangle,
+    sharpness_of,
+    taken,
+)
 from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -34,11 +41,7 @@ class TileClassifier(TileModel):
         """Tiles × classes. Raises `ConfigurationError` when the output has another size."""
         raw = output_of(outputs, self.output, self.model)
         values = np.asarray(raw, np.float64).reshape(raw.shape[0], -1)
-        if values.shape[1] != len(self.manifest.classes):
-            raise ConfigurationError(
-                f"{self.model} puts out {values.shape[1]} values a tile, and {FILE} names {len(self.manifest.classes)} classes."
-            )
-        return np.asarray(activated(values, self.manifest.activation, 1), np.float64)
+        return np.asarray(class_probabilities(values, self.manifest, axis=1, model=self.model, unit="tile"), np.float64)
 
     def taken(self, probabilities: NDArray[np.float64]) -> NDArray[np.int64]:
         """The class of each tile; -1 where none reaches its threshold."""

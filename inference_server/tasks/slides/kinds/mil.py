@@ -17,7 +17,7 @@ from inference_server.scheduler.port import Caller, Inference, InferenceRequest,
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import activated, output_of, rectangle, taken, tensor_name
+from inference_server.tasks.slides.kinds.tile_model import activated, class_probabilities, output_of, rectangle, taken, tensor_name
 from inference_server.tasks.slides.manifest import FILE, HeadManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -72,11 +72,7 @@ class AttentionHead:
     def probabilities(self, outputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
         """One for each class. Raises `ConfigurationError` when the output has another size."""
         values = np.asarray(output_of(outputs, self._output, self.facts.name), np.float64).reshape(-1)
-        if len(values) != len(self.manifest.classes):
-            raise ConfigurationError(
-                f"{self.facts.name} puts out {len(values)} values a slide, and {FILE} names {len(self.manifest.classes)} classes."
-            )
-        return np.asarray(activated(values, self.manifest.activation, 0), np.float64)
+        return np.asarray(class_probabilities(values, self.manifest, axis=0, model=self.facts.name, unit="slide"), np.float64)
 
     def attention(self, outputs: Mapping[str, Tensor], tiles: int) -> NDArray[np.float64] | None:
         """One for each tile: those of the positive class where the head has some by class. Raises `ConfigurationError`."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 from numpy.typing import NDArray
@@ -18,7 +19,7 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, LabelMap, Shape
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, colour_of, output_of, sharpness_of, taken
+from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, colour_of, output_of, sharpness_of, taken
 from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
 from inference_server.tasks.slides.outputs import polygons
 from inference_server.tasks.slides.survey import Slide
@@ -56,11 +57,7 @@ class TileSegmenter(TileModel):
         channels_last = self.manifest.layout == "NHWC"
         values = np.moveaxis(raw, -1, 1) if channels_last and raw.ndim == 4 else raw
         values = self._of_size(values, (values.shape[1], whole, whole))[:, :, inner, inner]
-        probabilities = self._two_of_one(activated(values.astype(np.float32), self.manifest.activation, 1))
-        if probabilities.shape[1] != len(self.manifest.classes):
-            raise ConfigurationError(
-                f"{self.model} puts out {probabilities.shape[1]} values a pixel, and {FILE} names {len(self.manifest.classes)} classes."
-            )
+        probabilities = class_probabilities(values.astype(np.float32), self.manifest, axis=1, model=self.model, unit="pixel")
         return (taken(probabilities, self.manifest.classes, self.manifest.thresholds, 1) + 1).astype(np.uint8)
 
     def _of_size(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
@@ -76,11 +73,6 @@ class TileSegmenter(TileModel):
         if chosen.size and not 0 <= int(chosen.min()) <= int(chosen.max()) < classes:
             raise ConfigurationError(f"{self.model} puts out classes up to {int(chosen.max())}, and {FILE} names {classes} classes.")
         return (chosen + 1).astype(np.uint8)
-
-    def _two_of_one(self, values: NDArray[np.floating]) -> NDArray[np.floating]:
-        """A single probability is that of the second of two classes."""
-        one = values.shape[1] == 1 and len(self.manifest.classes) == 2 and self.manifest.activation != "softmax"
-        return np.concatenate([1 - values, values], axis=1) if one else values
 
 
 class SlideSegmentation:
@@ -236,14 +228,19 @@ class SlideSegmentation:
                 top, left = (row - first[0]) * edge, (column - first[1]) * edge
                 raster[top : top + small.shape[0], left : left + small.shape[1]] = small
         scale = self._scale(factor)
-        origin = float(first[1] * edge), float(first[0] * edge)
+        placed = partial(
+            polygons.placed,
+            origin=(float(first[1] * edge), float(first[0] * edge)),
+            scale=scale,
+            most=(self._grid.slide_width, self._grid.slide_height),
+        )
         cell_um2 = self._grid.cell_mm2 * 1e6 * (manifest.output_stride * factor) ** 2
         for index, name in enumerate(manifest.classes):
             if name != manifest.background:
                 for outline in polygons.outlines(raster == index + 1, least_cells=manifest.least_area_um2 / cell_um2):
                     yield Shape(
-                        corners=polygons.placed(outline.shell, origin, scale),
-                        holes=tuple(polygons.placed(hole, origin, scale) for hole in outline.holes),
+                        corners=placed(outline.shell),
+                        holes=tuple(placed(hole) for hole in outline.holes),
                         classification=name,
                         colour=colour_of(name, manifest.classes, manifest.colors),
                         measurements={"Area µm²": round(outline.cells * cell_um2, 2)},

@@ -30,6 +30,8 @@ _RGB_TO_LMS = np.array(((0.3811, 0.5783, 0.0402), (0.1967, 0.7244, 0.0782), (0.0
 _LMS_TO_LAB = np.diag(1 / np.sqrt((3.0, 6.0, 2.0))) @ np.array(((1.0, 1.0, 1.0), (1.0, 1.0, -2.0), (1.0, -1.0, 0.0)))
 _REFERENCE_MEANS = (8.74108109, -0.12440419, 0.0444982)
 _REFERENCE_DEVIATIONS = (0.6135447, 0.10989545, 0.0286032)
+# Most of a cone's light, far beyond that of white, 5.5.
+_MOST_LOGARITHM = 30.0
 # Fewer stained pixels say nothing of the stains.
 _LEAST_PIXELS = 256
 # Between the two stains, in radians; those of the reference are 0.46 apart.
@@ -112,7 +114,8 @@ def _reinhard(sample: Pixels) -> Normaliser | None:
             for channel, mean, gain, reference in zip(_lab(pixels, np.float32), means, gains, _REFERENCE_MEANS, strict=True)
         ]
         lab: NDArray[np.float32] = np.stack(moved, axis=-1).astype(np.float32)
-        lms = np.stack([np.exp(_product(row, lab)) for row in to_lms], axis=-1)
+        # Of a sample of nearly one colour the others lie far beyond what light can be, and beyond what numbers can.
+        lms = np.stack([np.exp(np.clip(_product(row, lab), -_MOST_LOGARITHM, _MOST_LOGARITHM)) for row in to_lms], axis=-1)
         return _bytes([_product(row, lms) for row in to_rgb])
 
     return normalise

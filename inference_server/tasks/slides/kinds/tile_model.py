@@ -14,7 +14,7 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Corners
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.stains import Normaliser, normaliser
-from inference_server.tasks.slides.manifest import FILE, TileManifest
+from inference_server.tasks.slides.manifest import FILE, Classes, TileManifest
 from inference_server.tasks.slides.values import Pixels
 
 # About the cell of the tissue mask, in µm.
@@ -98,6 +98,21 @@ def output_of(outputs: Mapping[str, Tensor], name: str, model: str) -> Tensor:
     return values
 
 
+def class_probabilities(values: NDArray[np.floating], manifest: Classes, *, axis: int, model: str, unit: str) -> NDArray[np.floating]:
+    """What a network puts out as a probability for each class, along their axis. A single value is that of the second of two classes.
+
+    `model` and the `unit` that it judges are named in errors. Raises `ConfigurationError` for another number of values than of classes.
+    """
+    probabilities = activated(values, manifest.activation, axis)
+    count, classes = values.shape[axis], len(manifest.classes)
+    if count == 1 and classes == 2 and manifest.activation != "softmax":
+        return np.concatenate([1 - probabilities, probabilities], axis=axis)
+    if count != classes:
+        single = " A single value of two classes needs the activation sigmoid or none." if (count, classes) == (1, 2) else ""
+        raise ConfigurationError(f"{model} puts out {count} values a {unit}, and {FILE} names {classes} classes.{single}")
+    return probabilities
+
+
 def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArray[np.floating]:
     """Values as probabilities, along the axis of the classes."""
     if activation == "softmax":
@@ -125,8 +140,8 @@ def colour_of(name: str, classes: Sequence[str], colors: Mapping[str, tuple[int,
 def rectangle(row: int, column: int, size: int, grid: Grid) -> Corners:
     """A tile's corners in level-0 pixels, cut at the slide's edge."""
     left, top = column * size * grid.scale_x, row * size * grid.scale_y
-    right = min((column + 1) * size, grid.width) * grid.scale_x
-    bottom = min((row + 1) * size, grid.height) * grid.scale_y
+    right = min((column + 1) * size * grid.scale_x, grid.slide_width)
+    bottom = min((row + 1) * size * grid.scale_y, grid.slide_height)
     return (left, top), (right, top), (right, bottom), (left, bottom)
 
 

@@ -27,7 +27,8 @@ class Contents:
     """What the files of an analysis are made from."""
 
     findings: Findings
-    picture: Thumbnail
+    # Below the overlay; None where none is made.
+    picture: Thumbnail | None
     # analysis.json whole.
     report: str
     rows: table.TileRows
@@ -66,7 +67,8 @@ def _write_heatmap(path: Path, contents: Contents) -> None:
 
 def _write_overlay(path: Path, contents: Contents) -> None:
     picture, findings = contents.picture, contents.findings
-    path.write_bytes(rendering.overlay(picture.pixels, picture.scale, picture.mpp, findings.heat, findings.points))
+    if picture is not None:
+        path.write_bytes(rendering.overlay(picture.pixels, picture.scale, picture.mpp, findings.heat, findings.points))
 
 
 def _write_pyramid(path: Path, contents: Contents) -> None:
@@ -103,12 +105,13 @@ def _write_annotations(path: Path, contents: Contents) -> None:
 
 
 _REPORT = "analysis.json"
+OVERLAY = "overlay.png"
 # In the order in which they are told; the first is always made.
 _FILES = {
     _REPORT: _File(media_type="application/json", write=_write_report),
     "heatmap.png": _File(media_type="image/png", write=_write_heatmap),
     "heatmap.ome.tiff": _File(media_type=ome_tiff.MEDIA_TYPE, write=_write_pyramid),
-    "overlay.png": _File(media_type="image/png", write=_write_overlay),
+    OVERLAY: _File(media_type="image/png", write=_write_overlay),
     "detections.geojson.gz": _File(media_type=geojson.MEDIA_TYPE, write=_write_features),
     table.FILE: _File(media_type=table.MEDIA_TYPE, write=_write_table),
     table.VECTORS_FILE: _File(media_type=table.MEDIA_TYPE, write=_write_vectors),

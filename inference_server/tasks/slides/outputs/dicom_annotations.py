@@ -19,6 +19,7 @@ import numpy as np
 
 from inference_server.errors import InvalidSlide
 from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.findings import Points, Shape
 from inference_server.tasks.slides.values import SlideFacts
 
@@ -59,9 +60,8 @@ def fits(facts: SlideFacts) -> bool:
     return facts.vendor == _VENDOR
 
 
-async def header(storage: Storage, slide_uri: str) -> bytes:
-    """What stands before the pixels of a slide's file. Raises as `Storage.open` does."""
-    found = await storage.open(slide_uri)
+async def header(storage: Storage, found: StoredObject) -> bytes:
+    """What stands before the pixels of a slide's file. Raises as `Storage.read_range` does."""
     return await storage.read_range(found, 0, min(found.size_bytes, _HEADER_BYTES))
 
 
@@ -137,8 +137,7 @@ def _groups(shapes: Iterable[Shape | Points], scale: tuple[float, float]) -> dic
             group.starts.extend(range(first, first + 2 * len(shape.places), 2))
             group.coordinates.extend((shape.places * scale).reshape(-1).tolist())
             continue
-        single = len(shape.corners) == 1
-        group = groups.setdefault((shape.classification, single), _Group(colour=shape.colour))
+        group = groups.setdefault((shape.classification, False), _Group(colour=shape.colour))
         group.starts.append(len(group.coordinates) + 1)
         for x, y in shape.corners:
             group.coordinates.extend((x * scale[0], y * scale[1]))

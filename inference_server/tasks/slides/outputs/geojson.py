@@ -64,7 +64,7 @@ def _portions(shapes: Iterable[Shape | Points], offset: tuple[float, float]) -> 
 
 
 def _points(number: int, points: Points, offset: tuple[float, float]) -> list[str]:
-    """What `_feature` gives for each, put together by hand: a slide has millions, and most of each is the same."""
+    """What JSON's encoder would give for each, put together by hand: a slide has millions, and most of each is the same."""
     x, y = (_numbers(_rounded(points.places[:, axis] - offset[axis])) for axis in (0, 1))
     ids = (f"{each:012x}" for each in range(number, number + len(points.places)))
     form = (
@@ -92,16 +92,13 @@ def _escaped(value: object) -> str:
 
 
 def _feature(number: int, shape: Shape, offset: tuple[float, float]) -> str:
-    corners, *holes = ([[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in ring] for ring in (shape.corners, *shape.holes))
-    single = len(corners) == 1
+    rings = ([[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in ring] for ring in (shape.corners, *shape.holes))
     feature = {
         "type": "Feature",
         "id": str(UUID(int=_ID_BASE + number)),
-        "geometry": {"type": "Point", "coordinates": corners[0]}
-        if single
-        else {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in (corners, *holes)]},
+        "geometry": {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in rings]},
         "properties": {
-            "objectType": "detection" if single else "annotation",
+            "objectType": "annotation",
             "classification": {"name": shape.classification, "color": list(shape.colour)},
             "measurements": dict(shape.measurements),
         },

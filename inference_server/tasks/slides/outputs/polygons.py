@@ -55,9 +55,12 @@ def outlines(mask: NDArray[np.bool_], *, least_cells: float) -> Iterator[Outline
             yield Outline(shell=shell + corner, holes=tuple(hole + corner for hole in holes), cells=cells)
 
 
-def placed(ring: NDArray[np.int32], origin: tuple[float, float], scale: tuple[float, float]) -> Corners:
-    """A ring in level-0 pixels. `origin`: the mask's corner in cells; `scale`: level-0 pixels per cell along x and y."""
-    return tuple(((x + origin[0]) * scale[0], (y + origin[1]) * scale[1]) for x, y in ring.tolist())
+def placed(ring: NDArray[np.int32], *, origin: tuple[float, float], scale: tuple[float, float], most: tuple[float, float]) -> Corners:
+    """A ring in level-0 pixels. `origin`: the mask's corner in cells; `scale`: level-0 pixels per cell along x and y.
+
+    `most`: the slide's width and height, at which cells that reach past its edge are cut.
+    """
+    return tuple((x, y) for x, y in np.minimum((ring + origin) * scale, most).tolist())
 
 
 def _rings(region: NDArray[np.bool_]) -> tuple[NDArray[np.int32], list[NDArray[np.int32]]]:

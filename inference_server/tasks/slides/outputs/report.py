@@ -111,13 +111,16 @@ def _slide(facts: SlideFacts, mpp: tuple[float, float], request: AnalysisRequest
 
 
 def _place(facts: SlideFacts, level: int, column: int, row: int) -> dict[str, Json]:
+    """A stored tile: which one it is, and the rectangle that it covers, cut at the slide's edge."""
     stored = facts.levels[level]
+    x, y = round(column * stored.tile_width * stored.downsample_x), round(row * stored.tile_height * stored.downsample_y)
+    width, height = round(stored.tile_width * stored.downsample_x), round(stored.tile_height * stored.downsample_y)
     return {
         "level": level,
         "column": column,
         "row": row,
-        "x": round(column * stored.tile_width * stored.downsample_x),
-        "y": round(row * stored.tile_height * stored.downsample_y),
-        "width": round(stored.tile_width * stored.downsample_x),
-        "height": round(stored.tile_height * stored.downsample_y),
+        "x": x,
+        "y": y,
+        "width": min(width, facts.width - x),
+        "height": min(height, facts.height - y),
     }

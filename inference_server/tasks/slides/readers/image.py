@@ -14,6 +14,7 @@ from PIL import Image
 
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides.readers.port import CONVERT
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
@@ -98,10 +99,8 @@ def _check(uri: str, image: Image.Image, most_pixels: int, limit: str) -> None:
 
 
 def _too_large(uri: str, size: str, most_pixels: int) -> str:
-    return (
-        f"{uri} is an image without tiles and has {size}px: such an image must be decoded whole, and at most {most_pixels:,} px are. "
-        "Convert it to a tiled pyramid: vips tiffsave in.tif out.tif --tile --pyramid --bigtiff --compression jpeg"
-    )
+    limit = f"such an image must be decoded whole, and at most {most_pixels:,} px are"
+    return f"{uri} is an image without tiles and has {size}px: {limit}. {CONVERT}"
 
 
 def _on_white(image: Image.Image) -> Pixels:

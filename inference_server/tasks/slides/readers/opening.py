@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
+from dataclasses import dataclass
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
+from inference_server.tasks.slides.events import first_failure
+from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.image import ImageReader
 from inference_server.tasks.slides.readers.openslide import OpenSlideReader
 from inference_server.tasks.slides.readers.port import NotThisReader, SlideReader
@@ -19,27 +24,85 @@ _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 # DICOM's mark comes last in the first 132 bytes.
 _DICOM = b"DICM"
 _HEAD_BYTES = 132
+# Files of one slide that are looked at again at a time.
+_CHECKED_AT_A_TIME = 8
 # Slides that are named by a file of text, or by any other that tells nothing.
 _BY_NAME = frozenset({".vms", ".vmu", ".czi"})
 _KNOWN = "TIFF (SVS, OME and generic pyramids), NDPI, MRXS, SCN, BIF, CZI, DICOM, or a PNG or JPEG"
 
 
+@dataclass(frozen=True, kw_only=True)
+class OpenedSlide:
+    """A slide that is open, and the state in which its files were found."""
+
+    reader: SlideReader
+    # The one that names it, then the others that it consists of.
+    files: tuple[StoredObject, ...]
+
+    async def check_unchanged(self, storage: Storage) -> None:
+        """Raise `ContentChanged` unless all files are as they were when it was opened; `Unavailable`."""
+        await _check_unchanged(storage, self.files)
+
+
+@contextlib.asynccontextmanager
+async def opened(storage: Storage, uri: str, limits: SlideLimits, staging: Staging) -> AsyncIterator[OpenedSlide]:
+    """Open a slide for as long as the block lasts.
+
+    Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `ContentChanged`, `Unavailable`. What seems damaged in the block, and was replaced
+    meanwhile, is told as `ContentChanged`.
+    """
+    files: tuple[StoredObject, ...] = (await storage.open(uri),)
+    try:
+        head = await _head(storage, files[0])
+        files = await _all_files(storage, files[0], head)
+        async with contextlib.AsyncExitStack() as stack:
+            reader = await _open(storage, files, head, limits, staging, stack)
+            stack.push_async_callback(reader.close)
+            yield OpenedSlide(reader=reader, files=files)
+    except InvalidSlide:
+        await _check_unchanged(storage, files)
+        raise
+
+
 @contextlib.asynccontextmanager
 async def open_slide(storage: Storage, uri: str, limits: SlideLimits, staging: Staging) -> AsyncIterator[SlideReader]:
-    """Open a slide for as long as the block lasts. Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `Unavailable`."""
-    found = await storage.open(uri)
+    """The reader of a slide that is `opened`."""
+    async with opened(storage, uri, limits, staging) as slide:
+        yield slide.reader
+
+
+async def _check_unchanged(storage: Storage, files: Sequence[StoredObject]) -> None:
+    waiting = iter(files)
+
+    async def check() -> None:
+        for each in waiting:
+            await storage.check_unchanged(each)
+
+    with first_failure():
+        async with asyncio.TaskGroup() as group:
+            for _ in range(_CHECKED_AT_A_TIME):
+                group.create_task(check())
+
+
+async def _head(storage: Storage, found: StoredObject) -> bytes:
     if found.size_bytes == 0:
-        raise InvalidSlide(f"{uri} is empty (0 bytes). Upload it again.")
-    head = await storage.read_range(found, 0, min(_HEAD_BYTES, found.size_bytes))
-    async with contextlib.AsyncExitStack() as stack:
-        reader = await _open(storage, found, head, limits, staging, stack)
-        stack.push_async_callback(reader.close)
-        yield reader
+        raise InvalidSlide(f"{found.uri} is empty (0 bytes). Upload it again.")
+    return await storage.read_range(found, 0, min(_HEAD_BYTES, found.size_bytes))
+
+
+async def _all_files(storage: Storage, found: StoredObject, head: bytes) -> tuple[StoredObject, ...]:
+    return (found,) if head.startswith(_TIFF) else await files_of(storage, found, dicom=head.endswith(_DICOM))
 
 
 async def _open(
-    storage: Storage, found: StoredObject, head: bytes, limits: SlideLimits, staging: Staging, stack: contextlib.AsyncExitStack
+    storage: Storage,
+    files: tuple[StoredObject, ...],
+    head: bytes,
+    limits: SlideLimits,
+    staging: Staging,
+    stack: contextlib.AsyncExitStack,
 ) -> SlideReader:
+    found = files[0]
     if head.startswith(_TIFF):
         try:
             return await TiffReader.open(storage, found, head, limits)
@@ -51,7 +114,7 @@ async def _open(
     if found.local_path is None and not is_picture and not is_dicom and found.suffix not in _BY_NAME:
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.")
     # OpenSlide and Pillow read no URLs.
-    path = await stack.enter_async_context(staging.copied(found, dicom=is_dicom))
+    path = await stack.enter_async_context(staging.copied(files))
     try:
         return await OpenSlideReader.open(found.uri, path, limits)
     except NotThisReader as error:

@@ -13,12 +13,14 @@ from PIL import Image
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.tasks.slides import resolution
-from inference_server.tasks.slides.readers.port import NotThisReader
+from inference_server.tasks.slides.readers.port import CONVERT, NotThisReader
 from inference_server.tasks.slides.readers.tiff import ratio
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
 # Read at once where the file does not say how it is stored, or is stored in small tiles.
 _BLOCK = 512
+# How OpenSlide begins to say that a sound file is not for it.
+_UNSUPPORTED = "Unsupported"
 
 
 class OpenSlideReader:
@@ -42,6 +44,8 @@ class OpenSlideReader:
             slide = openslide.OpenSlide(path)
             facts = _facts(uri, slide)
         except (openslide.OpenSlideError, OSError, ValueError) as error:
+            if _UNSUPPORTED in str(error):
+                raise InvalidSlide(f"{uri} is stored in a way that cannot be read ({_reason(error, path)}). {CONVERT}") from error
             raise InvalidSlide(
                 f"{uri} cannot be opened: it is truncated or damaged ({_reason(error, path)}). Copy or upload it again, whole."
             ) from error

@@ -8,6 +8,9 @@ from typing import Protocol
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.values import Pixels, SlideFacts
 
+# How to mend what no reader takes.
+CONVERT = "Convert it to a tiled pyramid: vips tiffsave in.tif out.tif --tile --pyramid --bigtiff --compression jpeg"
+
 
 class SlideReader(Protocol):
     """One open slide, read tile by tile as it is stored."""

@@ -9,20 +9,19 @@ import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 
 _PREFIX = "lamina-slides-"
 _LOCK = "in-use"
 # Files of one slide that are copied at a time.
 _AT_A_TIME = 8
-# Most files of one slide.
-_MOST_FILES = 10_000
 
 _Key = tuple[tuple[str, int, str], ...]
 
@@ -52,16 +51,16 @@ class Staging:
         self._changed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
-    async def copied(self, found: StoredObject, *, dicom: bool = False) -> AsyncIterator[Path]:
-        """Where a slide lies on this machine for as long as the block lasts, with the other files that it consists of.
+    async def copied(self, files: Sequence[StoredObject]) -> AsyncIterator[Path]:
+        """Where a slide of these files lies on this machine for as long as the block lasts; the first names it.
 
-        `dicom`: the files beside it belong to it. Waits while readers of other slides need the room. Raises `InvalidSlide` for a slide
-        that is larger than all room, and `Unavailable`.
+        Waits while readers of other slides need the room. Raises `InvalidSlide` for a slide that is larger than all room,
+        `ContentChanged`, and `Unavailable`.
         """
+        found = files[0]
         if found.local_path is not None:
             yield found.local_path
             return
-        files = [found, *await self._others(found, dicom=dicom)]
         copy = await self._copy(files)
         try:
             await asyncio.shield(copy.copying)
@@ -69,20 +68,7 @@ class Staging:
         finally:
             await self._let_go(copy)
 
-    async def _others(self, found: StoredObject, *, dicom: bool) -> list[StoredObject]:
-        """The files that a slide consists of beside the one that names it."""
-        if found.suffix == ".mrxs":
-            others = await self._storage.list_below(found, f"{found.key.removesuffix(Path(found.key).suffix)}/", most=_MOST_FILES)
-            if not others:
-                raise InvalidSlide(f"{found.uri} lacks its folder of data, {Path(found.key).stem}/ beside it. Upload it too.")
-            return others
-        if dicom or found.suffix in (".vms", ".vmu"):
-            parent = found.key.rpartition("/")[0]
-            beside = await self._storage.list_below(found, f"{parent}/" if parent else "", most=_MOST_FILES)
-            return [each for each in beside if each.key != found.key and each.key.rpartition("/")[0] == parent]
-        return []
-
-    async def _copy(self, files: list[StoredObject]) -> _Copy:
+    async def _copy(self, files: Sequence[StoredObject]) -> _Copy:
         """The copy of a slide, taken into use."""
         key = tuple((each.uri, each.size_bytes, each.revision) for each in files)
         size = sum(each.size_bytes for each in files)
@@ -130,7 +116,7 @@ class Staging:
                     await self._remove(key)
             self._changed.notify_all()
 
-    async def _download(self, files: list[StoredObject], folder: Path) -> None:
+    async def _download(self, files: Sequence[StoredObject], folder: Path) -> None:
         turns = asyncio.Semaphore(_AT_A_TIME)
         top = files[0].key.rpartition("/")[0]
 

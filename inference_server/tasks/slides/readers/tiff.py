@@ -16,7 +16,8 @@ import numpy as np
 from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, ResolutionUnit
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
@@ -24,7 +25,8 @@ from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, NDPI
 from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
-_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, PhotometricInterpretation.BlackIsZero})
+_GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
+_COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
 # Levels of one pyramid may differ in proportion by rounding only.
 _PROPORTION_TOLERANCE = 0.02

@@ -15,7 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers.port import NotThisReader
 
 # Added to the places of tiles; beyond what any file has.

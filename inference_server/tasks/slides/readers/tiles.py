@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import async_tiff
 import numpy as np
@@ -15,13 +15,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import InferenceError
-from inference_server.storage import Storage, StoredObject
+from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import SHIFT
 from inference_server.tasks.slides.values import Level, Pixels
-
-if TYPE_CHECKING:
-    from obstore import Bytes as Buffer
 
 # Aperio's own numbers for JPEG 2000 of Y, Cb, Cr and of R, G, B, beside the registered one.
 _JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
@@ -36,10 +34,15 @@ DECODED = _JPEG2000 | {
 }
 # What a panic in Rust is raised as: in a call, and in what is awaited.
 PANICS = frozenset({"PanicException", "RustPanic"})
-# SOI, then an Adobe APP14 marker that says "no colour transform": the three components are R, G, B.
+# SOI, then an Adobe APP14 marker with its colour transform: none for R, G, B, and 1 for Y, Cb, Cr.
 _SOI = b"\xff\xd8"
-_ADOBE_RGB = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00\x00"
-_JFIF = b"\xff\xe0"
+_ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
+_MEANINGS = {PhotometricInterpretation.RGB: _ADOBE + b"\x00", PhotometricInterpretation.YCbCr: _ADOBE + b"\x01"}
+# Markers that applications put before a picture, and comments: of what they say only the meaning of components changes pixels.
+_MARKER, _APPLICATIONS, _COMMENT = 0xFF, range(0xE0, 0xF0), 0xFE
+# The fourth sample is an opacity by which the others were not multiplied (TIFF 6.0, ExtraSamples). What is not told is taken for one by
+# which they were, as libtiff and OpenSlide do.
+_STRAIGHT = 2
 # A codestream of JPEG 2000, and a file that holds one.
 _BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
@@ -53,7 +56,7 @@ class Ranges:
         self._storage = storage
         self._found = found
         self._headers = headers
-        # What the last read failed with; async-tiff does not pass it on.
+        # What a read failed with; async-tiff does not pass it on. Reads that go on at the same time must not take it away.
         self.failure: InferenceError | None = None
 
     async def get_range_async(self, path: str, *, start: int, end: int | None = None, length: int | None = None) -> bytes:
@@ -62,11 +65,10 @@ class Ranges:
 
     async def get_ranges_async(
         self, path: str, *, starts: Sequence[int], ends: Sequence[int] | None = None, lengths: Sequence[int] | None = None
-    ) -> Sequence[Buffer]:
+    ) -> Sequence[memoryview]:
         """Bytes of tiles."""
         if ends is None:
             ends = [start + length for start, length in zip(starts, lengths or (), strict=True)]
-        self.failure = None
         try:
             return await self._storage.read_ranges(self._found, [start - SHIFT for start in starts], [end - SHIFT for end in ends])
         except InferenceError as error:
@@ -78,11 +80,11 @@ class Ranges:
         """Whether `read_here` can read the tiles."""
         return self._found.local_path is not None
 
-    async def read(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[Buffer]:
+    async def read(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
         """Bytes between places of the file. Raises `Unavailable`."""
         return await self._storage.read_ranges(self._found, starts, ends)
 
-    def read_here(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[bytes]:
+    def read_here(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
         """As `read`, of a file on disk; blocks."""
         return self._storage.read_ranges_here(self._found, starts, ends)
 
@@ -94,7 +96,7 @@ class StoredLevel:
     # async-tiff's.
     directory: Any
     compression: int
-    photometric: int
+    photometric: PhotometricInterpretation
     # JPEG tables that the level's tiles share, without SOI and EOI.
     tables: bytes
     # By row and column: where a tile begins in the file, and its length; 0 for one that was never scanned.
@@ -135,6 +137,8 @@ class StoredLevel:
         """The pixels of a tile, from its bytes or as async-tiff fetched it; None where its bytes are damaged. Blocks."""
         try:
             pixels = self._decode(tile, (shape.tile_height, shape.tile_width))
+            if self.photometric == PhotometricInterpretation.WhiteIsZero:
+                pixels = WHITE - pixels
         except (TypeError, AttributeError, MemoryError):  # ours, not the file's
             raise
         except Exception:  # damaged bytes; async-tiff's errors have no public class
@@ -154,16 +158,13 @@ class StoredLevel:
         return self._other(tile)
 
     def as_jpeg(self, tile: Any) -> bytes:
-        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components."""
+        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components as the TIFF says it."""
         data = memoryview(_bytes_of(tile))
         start = len(_SOI)
-        marker = b""
-        if self.photometric == PhotometricInterpretation.RGB:
-            marker = _ADOBE_RGB
-            # A JFIF marker would say YCbCr, louder than Adobe's.
-            if data[start : start + 2] == _JFIF:
-                start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        return b"".join((_SOI, marker, self.tables, data[start:]))
+        # JFIF would say Y, Cb, Cr louder than Adobe, and a later Adobe marker something else than ours.
+        while data[start] == _MARKER and (data[start + 1] in _APPLICATIONS or data[start + 1] == _COMMENT):
+            start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
+        return b"".join((_SOI, _MEANINGS.get(self.photometric, b""), self.tables, data[start:]))
 
     def _jpeg2000(self, data: bytes, size: tuple[int, int]) -> Pixels:
         if not data.startswith((_CODESTREAM, _JP2)):
@@ -183,15 +184,23 @@ class StoredLevel:
         if pixels.shape[-1] == 1:
             return np.repeat(pixels, 3, axis=-1)
         if pixels.shape[-1] == 4:
-            opacity = pixels[..., 3:].astype(np.uint16)
-            return ((pixels[..., :3] * opacity + WHITE * (255 - opacity) + 127) // 255).astype(np.uint8)
+            return _over_white(pixels, straight=_STRAIGHT in map(int, self.directory.extra_samples or ()))
         return np.ascontiguousarray(pixels)
 
 
-def _bytes_of(tile: Any) -> Buffer:
+def _bytes_of(tile: Any) -> memoryview:
     """Those of a tile as it is stored, however it was fetched."""
-    fetched: Buffer = getattr(tile, "compressed_bytes", tile)
+    fetched: memoryview = getattr(tile, "compressed_bytes", tile)
     return fetched
+
+
+def _over_white(pixels: Pixels, *, straight: bool) -> Pixels:
+    """R, G, B on white of what has an opacity too. `straight`: colours do not have it in them yet."""
+    opacity = pixels[..., 3:].astype(np.uint16)
+    glass = WHITE - opacity
+    mixed = (pixels[..., :3] * opacity + WHITE * glass + 127) // 255 if straight else np.minimum(pixels[..., :3] + glass, WHITE)
+    white: Pixels = mixed.astype(np.uint8)
+    return white
 
 
 def is_subsampled(data: bytes) -> bool:

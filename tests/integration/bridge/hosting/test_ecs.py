@@ -47,7 +47,7 @@ async def _bridge(folder: Path, **settings: Any) -> AsyncIterator[Store]:
     given = load(**trial_settings(folder, **settings))
     stop = asyncio.Event()
     async with open_store(given) as store:
-        running = asyncio.create_task(Bridge(given, store, Systems(handlers=[TrialHandler()], probes={})).run(stop, asyncio.Event()))
+        running = asyncio.create_task(Bridge(given, store, Systems(handlers=[TrialHandler()])).run(stop, asyncio.Event()))
         try:
             yield store
         finally:

@@ -104,7 +104,7 @@ async def test_a_service_that_does_not_answer_is_asked_again() -> None:
 
 async def _run(folder: Path, service: LocalHttp, store: Store) -> asyncio.Task[None]:
     settings = load(**trial_settings(folder, spot_watch="interruption", spot_metadata=service.url, drain_seconds=60.0))
-    bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()], probes={}))
+    bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()]))
     return asyncio.create_task(bridge.run(asyncio.Event(), asyncio.Event()))
 
 
@@ -167,7 +167,7 @@ async def test_without_the_setting_nobody_asks_for_metadata(tmp_path: Path, stor
     with local_http(Metadata()) as service:
         settings = load(**trial_settings(tmp_path, spot_metadata=service.url))
         stop = asyncio.Event()
-        running = asyncio.create_task(Bridge(settings, store, Systems(handlers=[TrialHandler()], probes={})).run(stop, asyncio.Event()))
+        running = asyncio.create_task(Bridge(settings, store, Systems(handlers=[TrialHandler()])).run(stop, asyncio.Event()))
         await asyncio.sleep(0.2)
         stop.set()
         await asyncio.wait_for(running, 30)

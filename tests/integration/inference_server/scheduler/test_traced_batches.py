@@ -15,7 +15,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from inference_server.errors import DeviceFailed, ModelFailed, Overloaded
 from inference_server.scheduler.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
-from inference_server.scheduler.tracing import Span
+from inference_server.scheduler.spans import Span
 from inference_server.telemetry import OpenTelemetryTracer
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector

@@ -67,6 +67,24 @@ async def test_the_heatmap_shows_the_positive_class(analyses_with: Callable[...,
     assert colours[edge // 2, edge // 2] < colours[-edge // 2, edge // 2]
 
 
+async def test_one_logit_is_that_of_the_second_of_two_classes(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    slide = write_svs(tmp_path / "slide.svs", picture)
+    found = []
+    for name, options in (("one", {"single": True, "activation": "sigmoid"}), ("two", {})):
+        write_classifier(tmp_path / name, **options)
+        found.append((await analyses_with(tmp_path / name).run(slide, analysis="pinkness")).report["measures"])
+    assert found[0]["classes"][0]["area_mm2"] > 0 < found[0]["classes"][1]["area_mm2"]
+    assert found[1] == found[0]
+
+
+async def test_one_logit_cannot_be_one_of_softmax(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    write_classifier(tmp_path / "models", single=True)
+    with pytest.raises(ConfigurationError, match=r"puts out 1 values a tile.* needs the activation sigmoid or none"):
+        await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+
+
 async def test_tiles_that_a_client_sends_are_classified(
     analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
 ) -> None:

@@ -20,6 +20,7 @@ from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, No
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides import analysis, runs, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, ClientTile, Progress
+from tests.support.mirax_slides import write_mrxs
 from tests.support.slides import paint, scattered, write_svs
 
 WIDTH, HEIGHT = 1300, 900
@@ -183,11 +184,13 @@ async def test_progress_is_repeated_while_nothing_else_is_told(analyses: Any, sl
 
 
 async def test_damaged_tiles_are_left_out_counted_and_listed(analyses: Any, tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    found = await analyses.run(write_svs(tmp_path / "damaged.svs", picture, tile=64, spoil=(100, 101)))
+    found = await analyses.run(write_svs(tmp_path / "damaged.svs", picture, tile=64, spoil=(100, -(-WIDTH // 64) - 1)))
     assert (2, 2) == (found.result.tiles_skipped, found.report["tiles"]["unreadable"])
     row, column = divmod(100, -(-WIDTH // 64))
     expected = {"level": 0, "column": column, "row": row, "x": column * 64, "y": row * 64, "width": 64, "height": 64}
-    assert expected == found.report["unreadable"][0]
+    assert expected in found.report["unreadable"]
+    # That at the edge ends where the slide does.
+    assert WIDTH == max(each["x"] + each["width"] for each in found.report["unreadable"])
 
 
 async def test_a_slide_without_resolution_asks_for_it(analyses: Any, tmp_path: Path, picture: NDArray[np.uint8]) -> None:
@@ -243,14 +246,16 @@ async def test_leaving_the_stream_ends_the_work(analyses: Any, slide: Path) -> N
     assert 4 >= calls
 
 
-async def test_coordinates_begin_at_the_bounds_of_the_scan(tmp_path: Path) -> None:
-    from inference_server.tasks.slides.findings import Shape
-    from inference_server.tasks.slides.outputs import geojson
-
-    shapes = [Shape(corners=((110.5, 220.25),), classification="a", colour=(1, 2, 3), measurements={})]
-    assert 1 == geojson.write(tmp_path / "d.geojson.gz", iter(shapes), offset=(100.0, 200.0))
-    whole = json.loads(gzip.decompress((tmp_path / "d.geojson.gz").read_bytes()))
-    assert [10.5, 20.25] == whole["features"][0]["geometry"]["coordinates"]
+async def test_coordinates_begin_at_the_bounds_of_the_scan(analyses: Any, tmp_path: Path) -> None:
+    # The first of four rows and columns of pictures was not scanned.
+    bounds, size = np.array((256, 192)), (1024, 768)
+    nuclei = np.array(scattered(60, within=(300, 240, 1000, 740), apart=30))
+    slide = write_mrxs(tmp_path / "slide.mrxs", paint(*size, tissue=(256, 192, *size), nuclei=nuclei.tolist()), first=1)
+    found = await analyses.run(slide)
+    assert bounds.tolist() == [found.report["slide"][name] for name in ("bounds_x", "bounds_y")]
+    distances = np.hypot(*(found.points[:, None] + bounds - nuclei).T)
+    assert len(nuclei) == len(found.points)
+    assert (distances.min(axis=1) < 4).all()
 
 
 async def test_a_grey_image_without_tiles_is_read_too(analyses: Any, tmp_path: Path, picture: NDArray[np.uint8]) -> None:

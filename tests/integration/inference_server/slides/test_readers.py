@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,19 @@ from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideFacts, SlideLimits
-from tests.support.slides import paint, scattered, write_huge_striped_tiff, write_jpeg_tiff, write_svs
+from tests.support.slides import (
+    jpeg_tile,
+    level_tags,
+    paint,
+    scattered,
+    tiles_of,
+    write_huge_striped_tiff,
+    write_jpeg_tiff,
+    write_lzw_tiff,
+    write_svs,
+    write_tiff,
+    write_zstd_tiff,
+)
 
 WIDTH, HEIGHT = 1000, 700
 LIMITS = SlideLimits()
@@ -70,6 +83,105 @@ async def test_jpeg_tiles_equal_openslide_on_random_regions(
             x, y = int(random.integers(0, WIDTH // scale - 90)), int(random.integers(0, HEIGHT // scale - 70))
             expected = np.asarray(peer.read_region((x * scale, y * scale), level, (90, 70)).convert("RGB"))
             np.testing.assert_array_equal(expected, await regions.read(level, x, y, 90, 70))
+
+
+@pytest.mark.parametrize("subsampling", ["444", "422", "420"])
+async def test_jpeg_tiles_of_fewer_colours_than_pixels_equal_openslide(
+    tmp_path: Path, picture: NDArray[np.uint8], subsampling: str
+) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture], subsampling=subsampling, resolution=(20000, 20000))
+    await check_against_openslide(path)
+
+
+JFIF = b"\xff\xe0\x00\x10JFIF\x00\x01\x01\x00\x00\x01\x00\x01\x00\x00"
+ADOBE_RGB, ADOBE_YCC = (b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00" + bytes([transform]) for transform in (0, 1))
+COMMENT = b"\xff\xfe\x00\x06made"
+
+
+@pytest.mark.parametrize("rgb_components", [True, False], ids=["rgb", "ycbcr"])
+@pytest.mark.parametrize(
+    "markers",
+    [b"", JFIF, ADOBE_RGB, ADOBE_YCC, JFIF + ADOBE_YCC, ADOBE_RGB + JFIF, COMMENT + JFIF + ADOBE_RGB],
+    ids=["none", "jfif", "adobe_rgb", "adobe_ycc", "jfif_adobe_ycc", "adobe_rgb_jfif", "comment_jfif_adobe_rgb"],
+)
+async def test_what_a_tiles_components_are_is_told_by_the_file_and_not_by_the_tile(
+    tmp_path: Path, picture: NDArray[np.uint8], rgb_components: bool, markers: bytes
+) -> None:
+    def tile(pixels: NDArray[np.uint8]) -> bytes:
+        whole = jpeg_tile(pixels, rgb_components=rgb_components, quality=90)
+        length = 2 + int.from_bytes(whole[4:6], "big") if whole[2:4] == JFIF[:2] else 0
+        return whole[:2] + markers + whole[2 + length :]
+
+    tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2 if rgb_components else 6)
+    await check_against_openslide(write_tiff(tmp_path / "slide.tif", [(tags, map(tile, tiles_of(picture, 256)))], big=False))
+
+
+async def check_against_openslide(path: Path) -> None:
+    expected = np.asarray(openslide.OpenSlide(path).read_region((0, 0), 0, (WIDTH, HEIGHT)).convert("RGB"))
+    async with open_at(path) as reader:
+        assert "tiff" == reader.facts.reader
+        regions = Regions(reader, cache_bytes=1 << 24, most_unreadable=0.0)
+        np.testing.assert_array_equal(expected, await regions.read(0, 0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("predictor", [False, True])
+@pytest.mark.parametrize("write", [write_lzw_tiff, write_zstd_tiff])
+async def test_packed_tiles_are_what_was_written(
+    tmp_path: Path, picture: NDArray[np.uint8], write: Callable[..., Path], predictor: bool
+) -> None:
+    path = write(tmp_path / "slide.tif", picture, predictor=predictor)
+    assert "tiff" == (await facts_of(path)).reader
+    np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])
+async def test_opacity_is_taken_as_it_was_stored(tmp_path: Path, picture: NDArray[np.uint8], extra: str) -> None:
+    path, opacity = tmp_path / "slide.tif", np.broadcast_to(np.linspace(0, 255, WIDTH).astype(np.uint8), (HEIGHT, WIDTH))
+    colours = picture if extra == "unassalpha" else (picture * (opacity[..., None] / 255)).astype(np.uint8)
+    data = np.dstack([colours, opacity])
+    tifffile.imwrite(path, data, tile=(256, 256), photometric="rgb", extrasamples=[extra], compression="zlib")
+    peer = openslide.OpenSlide(path).read_region((0, 0), 0, (WIDTH, HEIGHT))
+    white = Image.alpha_composite(Image.new("RGBA", peer.size, (255, 255, 255, 255)), peer).convert("RGB")
+    # OpenSlide rounds twice.
+    assert np.abs(np.asarray(white).astype(int) - await read(path, 0, 0, WIDTH, HEIGHT)).max() <= 1
+
+
+@pytest.mark.parametrize("kind", ["grey", "white_is_zero", "opacity", "big_endian", "big_endian_bigtiff"])
+async def test_other_ways_to_store_pixels_are_read_too(tmp_path: Path, picture: NDArray[np.uint8], kind: str) -> None:
+    grey, expected = np.ascontiguousarray(picture[..., 1]), picture
+    data, options = {
+        "grey": (grey, {"photometric": "minisblack"}),
+        "white_is_zero": (255 - grey, {"photometric": "miniswhite"}),
+        "opacity": (np.dstack([picture, np.full_like(grey, 255)]), {"photometric": "rgb", "extrasamples": ["unassalpha"]}),
+        "big_endian": (picture, {"photometric": "rgb", "byteorder": ">"}),
+        "big_endian_bigtiff": (picture, {"photometric": "rgb", "byteorder": ">", "bigtiff": True}),
+    }[kind]
+    if data.ndim == 2:
+        expected = np.repeat(grey[..., None], 3, axis=2)
+    tifffile.imwrite(tmp_path / "slide.tif", data, tile=(256, 256), compression="zlib", **options)
+    np.testing.assert_array_equal(expected, await read(tmp_path / "slide.tif", 0, 0, WIDTH, HEIGHT))
+
+
+async def test_tiles_beyond_four_gibibytes_are_read(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture], bigtiff=True, tile=512)
+    expected = await read(path, 0, 0, WIDTH, HEIGHT)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        page = tiff.pages.first
+        places = [(5 << 30) + start for start in page.dataoffsets]
+        for start, place, count in zip(page.dataoffsets, places, page.databytecounts, strict=True):
+            tiff.filehandle.seek(start)
+            tile = tiff.filehandle.read(count)
+            # What lies between takes no room on the disk.
+            tiff.filehandle.seek(place)
+            tiff.filehandle.write(tile)
+        page.tags["TileOffsets"].overwrite(places)
+    np.testing.assert_array_equal(expected, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+async def test_a_compression_that_no_reader_knows_is_no_damage(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    tifffile.imwrite(tmp_path / "slide.tif", picture, tile=(256, 256), photometric="rgb", compression="lzma")
+    with pytest.raises(InvalidSlide, match=r"stored in a way that cannot be read \(Unsupported TIFF compression.* Convert it to a tiled"):
+        await facts_of(tmp_path / "slide.tif")
 
 
 @pytest.mark.parametrize("bigtiff", [False, True])

@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
-import tifffile
 
 from inference_server.errors import Unavailable
 from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
+from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.readers.tiff import TiffReader
-from inference_server.tasks.slides.values import AnalysisRequest, Pixels, Place, SlideLimits
+from inference_server.tasks.slides.survey import outline, scan_cells, survey
+from inference_server.tasks.slides.values import AnalysisRequest, SlideLimits
 from tests.support.direct_inference import DirectInference
+from tests.support.needed_bytes import needed_bytes
 from tests.support.range_server import RangeServer, range_server
 from tests.support.slides import paint, scattered, write_jpeg_tiff, write_svs
 
@@ -45,39 +46,40 @@ def corner(seed: int | None) -> np.ndarray:
     return paint(edge, edge, tissue=tissue, nuclei=scattered(300, within=tissue, apart=20, seed=seed), noise=5)
 
 
-def recorded(monkeypatch: pytest.MonkeyPatch) -> list[Place]:
-    """The stored tiles that are asked for from now on."""
-    read: list[Place] = []
-    original = TiffReader.read_tiles
-
-    async def read_tiles(self: TiffReader, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
-        read.extend((level, *place) for place in places)
-        return await original(self, level, places)
-
-    monkeypatch.setattr(TiffReader, "read_tiles", read_tiles)
-    return read
-
-
-async def test_an_analysis_reads_its_tiles_and_next_to_nothing_else(
-    store: tuple[RangeServer, Path], models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def sent_over_needed(
+    store: tuple[RangeServer, Path], models: Path, *, columns: int, artifacts: tuple[str, ...] = ()
+) -> tuple[float, int]:
+    """Bytes that an analysis fetched over those that it needs, and its requests. `columns`: of decoded tiles that stay."""
     server, path = store
-    storage = Storage(read_roots=(server.url,), write_roots=(), allow_http=True)
-    # Decoded tiles of two columns stay, a tenth of the slide.
-    limits = SlideLimits(cache_bytes=2 * (EDGE // 240) * 6 * 240 * 240 * 3)
+    storage = Storage(read_roots=(server.url, str(path.parent)), write_roots=(), allow_http=True)
+    limits = SlideLimits(cache_bytes=columns * (EDGE // 240) * 6 * 240 * 240 * 3)
     analyzer = SlideAnalyzer(inference=DirectInference(models), storage=storage, models=models, limits=limits)
     before = server.sent()
-    read = recorded(monkeypatch)
-    async for _ in analyzer.analyze(AnalysisRequest(slide_uri=f"{server.url}/slide.svs", tile_size=256), Caller()):
+    async for _ in analyzer.analyze(AnalysisRequest(slide_uri=f"{server.url}/slide.svs", tile_size=256, artifacts=artifacts), Caller()):
         pass
-    after = server.sent()
-    with tifffile.TiffFile(path) as tiff:
-        counts = [np.array(page.databytecounts).reshape(-1, -(-page.imagewidth // 240)) for page in tiff.pages]
-    used = sum(int(counts[level][row, column]) for level, column, row in set(read))
-    assert len(read) > 100
-    assert used <= after.body_bytes - before.body_bytes <= 1.1 * used
+    after, plan = server.sent(), he_baseline.plan_of(256)
+    async with open_slide(storage, str(path), limits, Staging(storage, most_bytes=0)) as reader:
+        outlined = outline(reader, AnalysisRequest(slide_uri=str(path)), plan, limits)
+        slide = await survey(outlined, plan, await scan_cells(outlined, plan), call_share=1.0)
+    assert len(slide.tiles) > 50
+    return (after.body_bytes - before.body_bytes) / needed_bytes(path, slide, plan, overlay=not artifacts), after.requests - before.requests
+
+
+async def test_an_analysis_reads_the_tiles_that_it_needs_and_next_to_nothing_else(store: tuple[RangeServer, Path], models: Path) -> None:
+    share, requests = await sent_over_needed(store, models, columns=2)
+    assert 1 <= share <= 1.1
     # Neighbours in a row come together.
-    assert after.requests - before.requests < len(read)
+    assert requests < 100
+
+
+async def test_no_picture_is_read_where_no_overlay_is_wanted(store: tuple[RangeServer, Path], models: Path) -> None:
+    share, _ = await sent_over_needed(store, models, columns=2, artifacts=("heatmap.png",))
+    assert 1 <= share <= 1.1
+
+
+async def test_tiles_that_are_read_twice_are_seen_in_what_was_read(store: tuple[RangeServer, Path], models: Path) -> None:
+    share, _ = await sent_over_needed(store, models, columns=0)
+    assert share > 1.1
 
 
 async def test_opening_a_slide_reads_its_directory_wherever_it_lies(store: tuple[RangeServer, Path]) -> None:

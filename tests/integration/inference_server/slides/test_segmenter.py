@@ -115,7 +115,17 @@ async def test_coordinates_and_sizes_are_those_of_level_0(
     assert [pytest.approx((300, 300), abs=3), pytest.approx((620, 400), abs=3)] == centres
 
 
+@pytest.mark.parametrize("stride", [2, 4])
 async def test_an_output_smaller_than_its_tile_is_stitched_too(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], stride: int
+) -> None:
+    found = await run(analyses_with, tmp_path, picture, stride=stride, output_stride=stride, least_tissue=0.0)
+    mask = tifffile.imread(found.folder / "mask.ome.tiff")
+    assert (-(-HEIGHT // stride), -(-WIDTH // stride)) == mask.shape
+    assert np.array_equal(expected_mask(picture)[::stride, ::stride][mask > 0], mask[mask > 0])
+
+
+async def test_an_output_of_another_size_than_told_is_refused(
     analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
 ) -> None:
     with pytest.raises(ConfigurationError, match=r"puts out \[3, 64, 64\] a tile; \[3, 32, 32\] were expected"):

@@ -11,6 +11,7 @@ import pytest
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
+from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.staging import Staging
 from tests.support.range_server import RangeServer, range_server
 
@@ -55,7 +56,8 @@ class Desk:
 
     @contextlib.asynccontextmanager
     async def open(self, name: str) -> AsyncIterator[Path]:
-        async with self.staging.copied(await self._storage.open(f"s3://slides/{name}")) as path:
+        found = await self._storage.open(f"s3://slides/{name}")
+        async with self.staging.copied(await files_of(self._storage, found, dicom=False)) as path:
             yield path
 
     def on_disk(self) -> set[str]:
@@ -143,7 +145,7 @@ async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp
         server.forget()
 
         async def opened() -> int:
-            async with staging.copied(found) as path:
+            async with staging.copied([found]) as path:
                 return path.stat().st_size
 
         for failed in await asyncio.gather(opened(), opened(), return_exceptions=True):

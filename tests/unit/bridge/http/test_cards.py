@@ -34,7 +34,7 @@ class Ledger:
         return 0
 
 
-def card_routes(*, cases: int | None = 11, ready: bool = True, reviews_open: bool = False) -> CardRoutes:
+def card_routes(*, cases: int | None = 11, ready: bool = True, has_gpu: bool = True, reviews_open: bool = False) -> CardRoutes:
     async def cases_waiting() -> int:
         if cases is None:
             raise TransientError("Redis is out of reach")
@@ -49,6 +49,7 @@ def card_routes(*, cases: int | None = 11, ready: bool = True, reviews_open: boo
             gpu_queue=GPU,
             cpu_queue=CPU,
             gpu_enabled=True,
+            has_gpu=has_gpu,
             falls_back=False,
             server_ready=server_ready,
             cases_waiting=cases_waiting,
@@ -125,6 +126,11 @@ def test_what_is_out_of_reach_is_null_and_told() -> None:
 def test_a_server_that_is_not_ready_and_an_open_breaker_are_told() -> None:
     metrics = told(ready=False, reviews_open=True)["metrics"]
     assert (False, "OPEN") == (metrics["gpuWorker"]["isGPUAvailable"], metrics["circuitBreaker"]["buli2"])
+
+
+def test_a_gpu_that_the_container_is_kept_from_is_not_available() -> None:
+    worker = told(has_gpu=False)["metrics"]["gpuWorker"]
+    assert (False, True) == (worker["isGPUAvailable"], worker["isGPUEnabled"])
 
 
 def test_health_has_the_platforms_keys() -> None:

@@ -69,7 +69,10 @@ def test_a_lab_list_that_is_no_list_says_so(text: str, reason: str) -> None:
         (wsi, {"slide_uri": "/a", "tile_size": 4097}, "tile_size: input should be less than or equal to 4096"),
         (documents, {}, "document_uri: field required"),
         (documents, {"document_uri": "/a", "pages": [0]}, r"pages\.0: input should be greater than or equal to 1"),
-        (documents, {"document_uri": "/a", "dpi": 100_000}, "dpi: input should be less than or equal to 1200"),
+        *(
+            (documents, {"document_uri": "/a", "dpi": dpi}, "pages are rendered at: 36 to 600, or 0 for the server's own")
+            for dpi in (100_000, 601, 35, 1, -1)
+        ),
         (labs, {}, "tests: field required"),
         (labs, {"tests": []}, "tests: 0 items; at least 1 expected"),
         (labs, {"tests": [{"name": "Ureum"}] * 10_001}, "tests: 10001 items; at most 10000 expected"),

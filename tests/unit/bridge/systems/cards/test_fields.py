@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from bridge.systems.cards.fields import card_fields
 from bridge.systems.cards.scoring import score_of
@@ -22,6 +26,7 @@ Status Perkawinan : KAWIN
 Pekerjaan : KARYAWAN SWASTA
 Kewarganegaraan : WNI
 Berlaku Hingga : SEUMUR HIDUP"""
+TAX = "09.254.294.3-407.000"
 NPWP = """DIREKTORAT JENDERAL PAJAK
 NPWP : 09.254.294.3-407.000
 Nama : BUDI SANTOSO
@@ -50,6 +55,14 @@ def test_a_number_without_points_is_grouped_and_one_of_16_digits_is_kept() -> No
     assert card_fields("NPWP", "NPWP : 3273010203850001")["npwpNumber"] == "3273010203850001"  # type: ignore[index]
 
 
+def test_a_tax_card_without_a_label_has_the_name_below_its_number() -> None:
+    card = f"DIREKTORAT JENDERAL PAJAK\nNPWP : {TAX}\nBUDI SANTOSO\nNIK : 3273010203850001\nJL. MERDEKA 5\nKOTA BANDUNG"
+    assert card_fields("NPWP", card) == {"npwpNumber": TAX, "name": "BUDI SANTOSO"}
+    assert card_fields("NPWP", f"NPWP : {TAX}\nJL. MERDEKA 5\nBANDUNG") == {"npwpNumber": TAX}
+    assert card_fields("NPWP", f"NPWP : {TAX}\nKANTOR WILAYAH\nNama : SITI") == {"npwpNumber": TAX, "name": "SITI"}
+    assert card_fields("NPWP", f"NPWP : {TAX}\nDIREKTORAT JENDERAL PAJAK") == {"npwpNumber": TAX}
+
+
 @pytest.mark.parametrize("read", ["NIK : 32730I02O385000l", "NIK: 3273 0102 0385 0001", "NlK\n3273010203850001"])
 def test_digits_that_were_taken_for_letters_are_mended(read: str) -> None:
     found = card_fields("KTP", read)
@@ -67,6 +80,30 @@ def test_letters_are_mended_in_digits_only() -> None:
 def test_only_what_is_found_is_told_and_other_documents_are_not_read() -> None:
     assert card_fields("KTP", "nothing here") == {}
     assert card_fields("PASSPORT", KTP) is None
+
+
+SCRAPS = st.one_of(
+    st.sampled_from(
+        (*KTP.splitlines(), *NPWP.splitlines(), *(line.split(":")[0] for line in KTP.splitlines()), ":", "05-12-2012", "BANDUNG")
+    ),
+    st.text("NIKkamatlOo0123456789:.-/ |A", max_size=30),
+    st.text(max_size=12),
+)
+
+
+@settings(max_examples=150, deadline=None, derandomize=True)
+@given(st.lists(SCRAPS, max_size=20), st.sampled_from((" ", "\n", "    ")))
+def test_whatever_is_read_no_value_is_of_another_kind(scraps: list[str], between: str) -> None:
+    text = between.join(scraps)
+    for kind in ("KTP", "NPWP"):
+        told = card_fields(kind, text)
+        assert told is not None
+        assert re.fullmatch(r"(\d{16})?", told.get("nik", ""))
+        assert re.fullmatch(r"(\d{16}|\d\d\.\d{3}\.\d{3}\.\d-\d{3}\.\d{3})?", told.get("npwpNumber", ""))
+        assert re.fullmatch(r"(\d\d-\d\d-\d{4})?", told.get("birthDate", ""))
+        assert told.get("gender", "LAKI-LAKI") in {"LAKI-LAKI", "PEREMPUAN"}
+        assert not re.search(r"\d{3}", told.get("name", "") + told.get("birthPlace", ""))
+        assert all(told.values())
 
 
 @pytest.mark.parametrize(

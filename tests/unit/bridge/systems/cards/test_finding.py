@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
 from typing import Any
 
 import pytest
 
-from bridge.inference.values import DocumentPage, Line, PageQuality, Word
+from bridge.inference.values import DocumentPage, PageQuality
 from bridge.systems.cards.finding import Finding, finding_of, reading_of
 from bridge.systems.cards.review import Gate
+from tests.support.card_pages import box, page
 
 KTP = (
     "PROVINSI JAWA BARAT",
@@ -22,24 +22,6 @@ KTP = (
     "Agama : ISLAM",
     "Status Perkawinan : KAWIN",
 )
-GOOD = PageQuality(sharpness=0.3, glare=0.0, text_height=30, contrast=0.8)
-
-
-def page(lines: Iterable[str], *, quality: PageQuality | None = GOOD, confidence: float = 0.99, number: int = 1) -> DocumentPage:
-    """Each character is 10 pixels wide; lines are 20 apart."""
-    read = []
-    for row, text in enumerate(lines):
-        words, left = [], 0
-        for word in text.split(" "):
-            words.append(Word(text=word, confidence=confidence, polygon=box(left, 20 * row, 10 * len(word))))
-            left += 10 * (len(word) + 1)
-        read.append(Line(text=text, confidence=confidence, polygon=box(0, 20 * row, left - 10), words=tuple(words)))
-    text = "\n".join(line.text for line in read)
-    return DocumentPage(page_number=number, page_count=1, width=400, height=300, lines=tuple(read), text=text, error="", quality=quality)
-
-
-def box(left: float, top: float, width: float) -> tuple[tuple[float, float], ...]:
-    return ((left, top), (left + width, top), (left + width, top + 15), (left, top + 15))
 
 
 def found(*pages: DocumentPage, kind: str = "KTP", gate: Gate = Gate.ALL) -> Finding:
@@ -127,8 +109,39 @@ def test_29_february_is_a_birth_date_of_leap_years_in_either_century() -> None:
 def test_a_nik_of_another_province_is_worth_knowing_and_no_fault() -> None:
     finding = found(changed("JAWA BARAT", "BALI"))
     assert (["NIK_PROVINCE"], "auto_approve") == (codes(finding), finding.score.decision)
-    assert [] == codes(found(page(["PROVINSI DKI JAKARTA", "NIK : 3171010203850001", "Nama : BUDI SANTOSO"])))
-    assert [] == codes(found(page(["PROVINSI DI YOGYAKARTA", "NIK : 3471010203850001", "Nama : BUDI SANTOSO"])))
+
+
+@pytest.mark.parametrize(
+    ("head", "code"),
+    [
+        ("PROVINSI DKI JAKARTA", "31"),
+        ("PROVINSI DKI", "31"),
+        ("PROVINSI D.K.I. JAKARTA", "31"),
+        ("PROVINSI DAERAH KHUSUS IBUKOTA JAKARTA", "31"),
+        ("PROVINSI DAERAH KHUSUS JAKARTA", "31"),
+        ("PROVINSI JABAR", "32"),
+        ("PROV1NSI JAWA BARAI", "32"),
+        ("PROVINSIJAWABARAT", "32"),
+        ("PROPINSI DI YOGYAKARTA", "34"),
+        ("PROVINSI D.I. YOGYAKARTA", "34"),
+        ("PROVINSI DIY", "34"),
+        ("PROVINSI DAERAH ISTIMEWA YOGYAKARTA", "34"),
+        ("PROVINSI KEP. RIAU", "21"),
+        ("PROVINSI BANGKA BELITUNG", "19"),
+        ("PROVINSI PAPUA TENGAH", "94"),
+        ("PROVINSI PAPUA BARAT DAYA", "96"),
+        ("PROVINSI JAWA TENGAH KOTA SEMARANG", "33"),
+    ],
+)
+def test_a_province_is_known_by_each_of_its_names(head: str, code: str) -> None:
+    assert [] == codes(found(page([head, f"NIK : {code}71010203850001", "Nama : BUDI SANTOSO"])))
+    elsewhere = found(page([head, "NIK : 5171010203850001", "Nama : BUDI SANTOSO"]))
+    assert (["NIK_PROVINCE"], "auto_approve") == (codes(elsewhere), elsewhere.score.decision)
+
+
+def test_a_number_of_a_province_that_was_parted_since_is_no_other_province() -> None:
+    for head, code in (("PAPUA SELATAN", "91"), ("PAPUA BARAT DAYA", "92"), ("KALIMANTAN UTARA", "64")):
+        assert [] == codes(found(page([f"PROVINSI {head}", f"NIK : {code}71010203850001", "Nama : BUDI SANTOSO"])))
 
 
 @pytest.mark.parametrize(
@@ -185,6 +198,17 @@ def test_tax_numbers_of_15_and_16_digits_are_checked(number: str, value: str, ex
     finding = found(page([f"NPWP : {number}", "Nama : BUDI SANTOSO"]), kind="NPWP")
     assert (value, expected) == (finding.card.values["npwpNumber"], codes(finding))
     assert box(70, 0, 10 * len(number)) == finding.told()["fields"]["npwpNumber"]["polygon"]
+
+
+def test_a_value_of_two_rows_has_the_place_and_the_confidence_of_both() -> None:
+    finding = found(page(["Nama : MUHAMMAD ABDUL", (70, 20, "WICAKSONO"), "Tempat/Tgl Lahir : SOLO, 02-03-1985"]))
+    told = finding.told()["fields"]["name"]
+    assert {"value": "MUHAMMAD ABDUL WICAKSONO", "confidence": 0.99, "page": 1, "polygon": ((70, 0), (210, 0), (210, 35), (70, 35))} == told
+
+
+def test_a_number_of_16_digits_that_no_one_has_is_told_with_a_reason() -> None:
+    lost = found(page(["NO 9973013502850001", "Nama : BUDI SANTOSO"]))
+    assert ("9973013502850001", ["NIK_REGION", "NIK_DATE"]) == (lost.card.values["nik"], codes(lost))
 
 
 def test_fields_of_a_second_page_tell_it() -> None:

@@ -20,7 +20,8 @@ PINK = (215, 150, 190)
 
 async def tissue_of(cells: NDArray[np.uint8]) -> Tissue:
     height, width, _ = cells.shape
-    grid = Grid(level=0, step_x=1, step_y=1, width=width, height=height, scale_x=1, scale_y=1, mpp_x=8, mpp_y=8)
+    size = {"width": width, "height": height, "slide_width": width, "slide_height": height}
+    grid = Grid(level=0, step_x=1, step_y=1, scale_x=1, scale_y=1, mpp_x=8, mpp_y=8, **size)
     return await find_tissue(facts_of("", cells, (8, 8)), grid, cells)
 
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree
 
 import pytest
 
-from inference_server.tasks.documents.outputs.alto import AltoWriter
+from inference_server.tasks.documents.outputs.alto import alto_writer
 from tests.support.read_pages import line, page, written
 
 NAMESPACE = "{http://www.loc.gov/standards/alto/ns-v4#}"
@@ -51,7 +51,7 @@ def all_of(root: ElementTree.Element, name: str) -> list[ElementTree.Element]:
 
 
 def test_lines_and_words_have_places_and_confidences() -> None:
-    root = parsed(written(AltoWriter(), [page(line(["Nama:", '"Siti"']), line(["Umur"], y=60))]))
+    root = parsed(written(alto_writer(), [page(line(["Nama:", '"Siti"']), line(["Umur"], y=60))]))
     assert ["pixel"] == [element.text for element in all_of(root, "MeasurementUnit")]
     strings = all_of(root, "String")
     assert ["Nama:", '"Siti"', "Umur"] == [element.get("CONTENT") for element in strings]
@@ -64,17 +64,17 @@ def test_lines_and_words_have_places_and_confidences() -> None:
 
 @pytest.mark.parametrize(("degrees", "told"), [(0, None), (90, "-90.0"), (-90, "90.0"), (3, "-3.0")])
 def test_a_turned_block_tells_its_angle_counter_clockwise(degrees: float, told: str | None) -> None:
-    root = parsed(written(AltoWriter(), [page(line(["turned"], x=150, y=150, degrees=degrees))]))
+    root = parsed(written(alto_writer(), [page(line(["turned"], x=150, y=150, degrees=degrees))]))
     assert [told] == [element.get("ROTATION") for element in all_of(root, "TextBlock")]
 
 
 def test_lines_that_are_turned_unlike_are_blocks_of_their_own() -> None:
     lines = [line(["one"]), line(["two"], y=60), line(["side"], x=390, y=10, degrees=90), line(["three"], y=90)]
-    root = parsed(written(AltoWriter(), [page(*lines)]))
+    root = parsed(written(alto_writer(), [page(*lines)]))
     assert [2, 1, 1] == [len(all_of(element, "TextLine")) for element in all_of(root, "TextBlock")]
 
 
 def test_a_page_that_could_not_be_read_keeps_its_place() -> None:
-    content = written(AltoWriter(), [page(error="page 1 -- is <broken>"), page(line(["two"]), number=2)])
+    content = written(alto_writer(), [page(error="page 1 -- is <broken>"), page(line(["two"]), number=2)])
     assert ["1", "2"] == [element.get("PHYSICAL_IMG_NR") for element in all_of(parsed(content), "Page")]
     assert b"<!-- page 1 - - is &lt;broken&gt; -->" in content

@@ -72,6 +72,18 @@ def test_reinhard_gives_the_references_means_and_deviations() -> None:
     assert pytest.approx([0.6135447, 0.10989545, 0.0286032], rel=0.15) == lab.std(axis=1)
 
 
+@pytest.mark.parametrize("noise", [1e-9, 0.5, 1.0])
+def test_a_sample_of_nearly_one_colour_gives_colours_and_no_overflow(noise: float) -> None:
+    random = np.random.default_rng(1)
+    sample = np.clip(np.round(np.array((180, 90, 150)) + random.normal(0, noise, (4000, 3))), 0, 255).astype(np.uint8)
+    sample[0] += np.array((9, 3, 1), np.uint8)
+    pixels = random.integers(0, 256, (500, 3), np.uint8)
+    with np.errstate(over="raise", invalid="raise"):
+        normalise = stains.normaliser(REINHARD, sample)
+        assert normalise is not None
+        assert pixels.shape == normalise(pixels).shape
+
+
 @pytest.mark.parametrize("manifest", [MACENKO, REINHARD])
 @pytest.mark.parametrize("grey", [255, 236])
 def test_glass_says_nothing_of_stains_and_stays(manifest: StainManifest, grey: int) -> None:

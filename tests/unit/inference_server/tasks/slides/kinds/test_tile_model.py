@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from inference_server.errors import ConfigurationError
-from inference_server.tasks.slides.kinds.tile_model import output_of
+from inference_server.tasks.slides.kinds.tile_model import class_probabilities, output_of
+from inference_server.tasks.slides.manifest import Classes
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
@@ -18,3 +19,17 @@ def test_an_output_that_is_no_number_is_the_models_fault_and_names_it(value: flo
 def test_sound_outputs_are_taken_as_they_are() -> None:
     for values in (np.array([[0.5, 2.0]], np.float16), np.array([[1, 2]], np.int64)):
         assert values is output_of({"logits": values}, "logits", "tumour")
+
+
+@pytest.mark.parametrize("axis", [0, 1])
+def test_one_value_is_that_of_the_second_of_two_classes_along_any_axis(axis: int) -> None:
+    two = Classes(classes=("glass", "tumour"), activation="sigmoid")
+    values = np.moveaxis(np.array([[0.0, 40.0, -40.0]]), 0, axis)
+    found = np.moveaxis(class_probabilities(values, two, axis=axis, model="m", unit="pixel"), axis, 0)
+    np.testing.assert_allclose([[0.5, 0, 1], [0.5, 1, 0]], found, atol=1e-9)
+
+
+def test_other_numbers_of_values_than_of_classes_are_refused() -> None:
+    three = Classes(classes=("a", "b", "c"))
+    with pytest.raises(ConfigurationError, match=r"m puts out 2 values a pixel, and slide\.json names 3 classes"):
+        class_probabilities(np.zeros((4, 2)), three, axis=1, model="m", unit="pixel")

@@ -9,10 +9,11 @@ from uuid import UUID
 
 import numpy as np
 
-from inference_server.tasks.slides.findings import Points, Shape
+from inference_server.tasks.slides.findings import Points
 from inference_server.tasks.slides.outputs import geojson
 
-PLACES = [(0.0, 0.0), (1.005, 123456.789), (99999.99, 1e-7), (7, 8)]
+# With random ones, more than are written at a time.
+PLACES = [(0.0, 0.0), (1.005, 123456.789), (99999.99, 1e-7), (7.0, 8.0), *np.random.default_rng(1).uniform(0, 1e5, (10_000, 2)).tolist()]
 NAME = 'Kern "hell", größer als 5 %'
 
 
@@ -40,16 +41,3 @@ def test_points_are_what_the_json_encoder_would_write(tmp_path: Path) -> None:
     ]
     expected = json.dumps({"type": "FeatureCollection", "features": features}, separators=(",", ":"), ensure_ascii=False) + "\n"
     assert expected == gzip.decompress((tmp_path / "points.geojson.gz").read_bytes()).decode()
-
-
-def test_points_together_are_what_they_are_one_by_one(tmp_path: Path) -> None:
-    places = np.random.default_rng(1).uniform(0, 1e5, (10_000, 2))
-    strengths = np.linspace(0, 1, len(places))
-    together = Points(places=places, classification=NAME, colour=(1, 2, 3), measurements={"a": strengths})
-    alone = [
-        Shape(corners=((x, y),), classification=NAME, colour=(1, 2, 3), measurements={"a": strength})
-        for (x, y), strength in zip(places.tolist(), strengths.tolist(), strict=True)
-    ]
-    for name, shapes in (("together", [together]), ("alone", alone)):
-        assert len(places) == geojson.write(tmp_path / name, shapes, offset=(0.1, 0.2))
-    assert gzip.decompress((tmp_path / "alone").read_bytes()) == gzip.decompress((tmp_path / "together").read_bytes())

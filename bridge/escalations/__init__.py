@@ -1,0 +1,1 @@
+"""Cases for people that could not be handed over at once."""

@@ -1,0 +1,159 @@
+"""The list of Redis that cases for people lie in until they are handed over, and the list of those that were given up.
+
+A case is a JSON object, as the platform writes it: `{payload, queuedAt, attempts}`. Ours may have `notBefore` beside it, in ms since 1970,
+and once it is given up `diedAt` and `reason`.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from bridge.job import Event
+from bridge.redis.access import RedisAccess, Script
+
+# The platform's name for the list.
+ESCALATIONS = "filot:buli2:retry_queue"
+_LUA = Path(__file__).parents[1] / "redis" / "lua"
+# Longer than a call and its tries take, in ms.
+_TURN = 180_000
+WAITING, DEAD = "waiting", "dead"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Escalation:
+    """A case that lies in one of the lists."""
+
+    # As it lies there.
+    value: bytes
+    # WAITING or DEAD.
+    state: str
+    # Its document; empty where the case cannot be read.
+    document: str
+    # Failed tries that count.
+    attempts: int
+    # In seconds since 1970: since when it waits, and since when it is dead; None where nobody said.
+    queued_at: float | None
+    died_at: float | None
+    # Why it was given up; empty for one that waits.
+    reason: str
+
+    @property
+    def content(self) -> dict[str, Any]:
+        """The whole case; empty where it cannot be read."""
+        return _read(self.value)
+
+
+class EscalationList:
+    """Both lists. A case is in one of them at any moment; whoever has the turn hands the first one over."""
+
+    def __init__(self, access: RedisAccess, key: str) -> None:
+        """`key`: of the list; the dead lie in `key:dead`."""
+        self._access = access
+        self._key = key
+        self._dead = f"{key}:dead"
+        self._turn = f"{key}:turn"
+        self._head, self._settle, self._move = (Script(_LUA / f"{name}.lua") for name in ("head", "settle", "move"))
+
+    def later(self, case: Mapping[str, Any]) -> Event:
+        """The message that puts a case into the list, in the platform's form."""
+        body = _written({"payload": case, "queuedAt": _now(), "attempts": 0})
+        return Event(type="escalation", destination=f"redis-list:{self._key}", body=body)
+
+    async def waiting(self) -> int:
+        """How many cases wait. Raises `TransientError`, `ConfigurationError`."""
+        return await self._access.length(self._key)
+
+    async def counts(self) -> Mapping[str, int]:
+        """How many cases wait, and how many were given up. Raises as `waiting` does."""
+        return {WAITING: await self.waiting(), DEAD: await self._access.length(self._dead)}
+
+    async def list(self, state: str, *, limit: int) -> Sequence[Escalation]:
+        """The oldest of them. Raises as `waiting` does."""
+        found = await self._access.items(self._dead if state == DEAD else self._key, limit=limit)
+        return [escalation_of(value, state) for value in found]
+
+    async def replay(self, dead: Escalation) -> bool:
+        """Let a dead case wait again, with all its attempts; false when another program was quicker. Raises as `waiting` does."""
+        left = {name: value for name, value in dead.content.items() if name not in {"diedAt", "reason", "notBefore"}}
+        again = _written({**left, "attempts": 0}) if dead.document else dead.value
+        return bool(await self._access.run(self._move, [self._dead, self._key], dead.value, again))
+
+    async def drop(self, dead: Escalation) -> bool:
+        """Take a dead case away for good; false when it is gone. Raises as `waiting` does."""
+        return bool(await self._access.run(self._move, [self._dead, self._key], dead.value, ""))
+
+    async def take(self, who: str) -> Escalation | None:
+        """The first case that is due, for whoever has the turn; None when there is none, or another program's turn is not over.
+
+        It stays in the list. Raises as `waiting` does.
+        """
+        value = await self._access.run(self._head, [self._key, self._turn], who, _TURN)
+        return None if value is None else escalation_of(value, WAITING)
+
+    async def finish(self, who: str, case: Escalation) -> None:
+        """Take a case off the list, and end the turn."""
+        await self._settled(who, case, b"")
+
+    async def put_back(self, who: str, case: Escalation) -> None:
+        """Put a case as it is behind the others, so that it holds up none, and end the turn."""
+        await self._settled(who, case, case.value)
+
+    async def postpone(self, who: str, case: Escalation, *, seconds: float) -> None:
+        """Count a failed try, and put the case behind the others until so many seconds have passed."""
+        later = {"attempts": case.attempts + 1, "notBefore": _now() + round(1000 * seconds)}
+        await self._settled(who, case, _written({**case.content, **later}))
+
+    async def bury(self, who: str, case: Escalation, *, reason: str) -> None:
+        """Give a case up: it lies among the dead until a person has looked at it."""
+        died = {"attempts": case.attempts + 1, "diedAt": _now(), "reason": reason}
+        await self._settled(who, case, _written({**case.content, **died}) if case.document else case.value, self._dead)
+
+    async def _settled(self, who: str, case: Escalation, then: bytes, where: str = "") -> None:
+        await self._access.run(self._settle, [self._key, self._turn, where or self._key], who, case.value, then)
+
+
+def escalation_of(value: bytes, state: str) -> Escalation:
+    """A case as it lies in a list, however it is broken."""
+    content = _read(value)
+    payload = content.get("payload")
+    document = payload.get("documentId") if isinstance(payload, dict) else None
+    return Escalation(
+        value=value,
+        state=state,
+        document=str(document or ""),
+        attempts=int(_number(content.get("attempts")) or 0),
+        queued_at=_seconds(content.get("queuedAt")),
+        died_at=_seconds(content.get("diedAt")),
+        reason=str(content.get("reason") or "") if document else "it cannot be read: it is no case with a payload and a documentId",
+    )
+
+
+def _read(value: bytes) -> dict[str, Any]:
+    try:
+        content = json.loads(value)
+    except (ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}
+
+
+def _written(content: Mapping[str, Any]) -> bytes:
+    return json.dumps(content, ensure_ascii=False).encode()
+
+
+def _number(value: object) -> float | None:
+    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+
+
+def _seconds(milliseconds: object) -> float | None:
+    found = _number(milliseconds)
+    return None if found is None else found / 1000
+
+
+def _now() -> int:
+    return round(time.time() * 1000)

@@ -1,0 +1,105 @@
+"""Hands over what waits, one program at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from secrets import token_hex
+
+import structlog
+
+from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError
+from bridge.escalations.cases import Escalation, EscalationList
+from bridge.pauses import stopped
+from bridge.reviews import ReviewService
+
+_log = structlog.get_logger()
+# After so many failures of its own a case is given up. A service that is down, busy or does not know us is no failure of a case.
+_MOST_ATTEMPTS = 5
+# A case's second try waits one interval; each next one waits so many times as long.
+_GROWTH = 4.0
+# Intervals between two looks while the service refuses us: only a person can mend that.
+_REFUSED = 10
+
+
+class HandOver:
+    """The loop that empties the list. A case leaves it once it has its ticket, or once it is not wanted any more."""
+
+    def __init__(
+        self,
+        cases: EscalationList,
+        reviews: ReviewService,
+        *,
+        is_decided: Callable[[str], Awaitable[bool]],
+        keep_ticket: Callable[[str, str], Awaitable[None]],
+        interval: float = 30.0,
+    ) -> None:
+        """`is_decided`: whether a person has had the last word on a document. `keep_ticket`: takes a document's id and its ticket.
+
+        `interval`: seconds between two looks.
+        """
+        self._cases = cases
+        self._reviews = reviews
+        self._is_decided = is_decided
+        self._keep_ticket = keep_ticket
+        self._interval = interval
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hand cases over until `stop`."""
+        while not stop.is_set():
+            pause = self._interval
+            try:
+                while not stop.is_set() and await self.hand_over():
+                    pass
+            except ConfigurationError as error:
+                pause *= _REFUSED
+                _log.error("escalations_refused", reason=str(error), kept=True, next_try_in=pause)
+            except OverloadError as error:
+                pause = max(pause, error.retry_after)
+                _log.warning("escalations_delayed", reason=str(error), next_try_in=pause)
+            except BridgeError as error:
+                _log.warning("escalations_delayed", reason=str(error), next_try_in=pause)
+            await stopped(stop, pause)
+
+    async def hand_over(self) -> bool:
+        """Hand the first case over that is due; false when there is none, or another program has its turn.
+
+        Raises `OverloadError` while the service is down or busy, and `ConfigurationError` when it does not know us: the case waits on then.
+        """
+        who = token_hex(8)
+        case = await self._cases.take(who)
+        if case is None:
+            return False
+        if not case.document:
+            _log.error("escalation_unreadable")
+            await self._cases.bury(who, case, reason=case.reason)
+            return True
+        try:
+            if await self._is_decided(case.document):
+                _log.info("escalation_not_needed", document=case.document)
+                await self._cases.finish(who, case)
+                return True
+        except BridgeError:  # the database will be back
+            await self._cases.put_back(who, case)
+            raise
+        await self._submit(who, case)
+        return True
+
+    async def _submit(self, who: str, case: Escalation) -> None:
+        try:
+            ticket = await self._reviews.submit(case.content["payload"])
+        except (OverloadError, ConfigurationError):
+            await self._cases.put_back(who, case)
+            raise
+        except BridgeError as error:
+            reason, attempts = str(error), case.attempts + 1
+            if attempts >= _MOST_ATTEMPTS or isinstance(error, PermanentError):
+                _log.error("escalation_given_up", document=case.document, attempts=attempts, reason=reason)
+                await self._cases.bury(who, case, reason=reason)
+                return
+            pause = self._interval * _GROWTH ** (attempts - 1)
+            _log.warning("escalation_failed", document=case.document, attempts=attempts, reason=reason, next_try_in=pause)
+            await self._cases.postpone(who, case, seconds=pause)
+            return
+        await self._keep_ticket(case.document, ticket)
+        await self._cases.finish(who, case)

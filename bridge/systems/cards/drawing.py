@@ -1,0 +1,66 @@
+"""Draws the pages of a PDF for a program that reads pictures alone.
+
+Usage: python -m bridge.systems.cards.drawing DPI PAGES PIXELS. Takes the PDF from standard input, and writes each page as a binary PGM
+(grey, 8 bits) to standard output. Exit status 1 with a line on standard error for a document that cannot be drawn.
+
+A process of its own: pdfium is not thread-safe, and a broken file may end it.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Iterator
+from math import sqrt
+from typing import Any
+
+_POINTS_AN_INCH = 72
+# pdfium's error of a document that wants a password.
+_NEEDS_PASSWORD = 4
+
+
+class CannotDrawError(Exception):
+    """Why a document cannot be drawn, for people."""
+
+
+def drawn(content: bytes, *, dpi: int, most_pages: int, most_pixels: int) -> Iterator[bytes]:
+    """Each page as a PGM, one at a time. A page that would have more pixels is drawn at the `dpi` that fits. Raises `CannotDrawError`."""
+    try:
+        import pypdfium2
+    except ImportError as error:
+        raise CannotDrawError("it is a PDF, and pypdfium2, which draws its pages, is not installed; pip install 'lamina[pdf]'") from error
+    try:
+        with pypdfium2.PdfDocument(content) as document:
+            if len(document) > most_pages:
+                raise CannotDrawError(f"the PDF has {len(document)} pages; at most {most_pages} are read")
+            document.init_forms()
+            for number in range(len(document)):
+                yield _page(document[number], dpi, most_pixels)
+    except pypdfium2.PdfiumError as error:
+        encrypted = getattr(error, "err_code", None) == _NEEDS_PASSWORD
+        raise CannotDrawError("the PDF is encrypted" if encrypted else "the PDF is broken") from error
+
+
+def _page(page: Any, dpi: int, most_pixels: int) -> bytes:
+    width, height = page.get_size()
+    scale = min(dpi / _POINTS_AN_INCH, sqrt(most_pixels / max(width * height, 1.0)))
+    bitmap = page.render(scale=scale, grayscale=True, may_draw_forms=True)
+    rows = memoryview(bitmap.buffer).cast("B")
+    picture = b"".join(rows[start : start + bitmap.width] for start in range(0, bitmap.stride * bitmap.height, bitmap.stride))
+    return b"P5\n%d %d\n255\n" % (bitmap.width, bitmap.height) + picture
+
+
+def main() -> int:
+    """Draw what standard input holds; returns the exit status."""
+    dpi, most_pages, most_pixels = map(int, sys.argv[1:])
+    try:
+        for picture in drawn(sys.stdin.buffer.read(), dpi=dpi, most_pages=most_pages, most_pixels=most_pixels):
+            sys.stdout.buffer.write(picture)
+            sys.stdout.buffer.flush()
+    except CannotDrawError as error:
+        sys.stderr.write(f"{error}\n")
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

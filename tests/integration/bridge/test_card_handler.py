@@ -1,0 +1,275 @@
+"""The card platform's handler on a real PostgreSQL, a real gRPC server and a real HTTP server in the review service's place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+import grpc
+import psycopg
+import pytest
+from lamina.v1 import documents_pb2
+from psycopg.rows import dict_row
+
+from bridge.database.platforms import create_tables
+from bridge.errors import OverloadError, PermanentError
+from bridge.inference.client import InferenceClient
+from bridge.inference.values import RetryPolicy
+from bridge.job import Delivery, Event, Job, Outcome
+from bridge.ledger.port import Claim
+from bridge.records.documents import DocumentRecords
+from bridge.results import ResultStore
+from bridge.reviews import ReviewService
+from bridge.settings import load
+from bridge.store import Store, open_store
+from bridge.systems.cards.handler import CardHandler
+from bridge.systems.cards.messages import CORRELATION
+from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.tesseract import Tesseract
+from tests.support.claimed_context import ClaimedContext
+from tests.support.local_http import Asked, LocalHttp, local_http
+from tests.support.scripted_server import Behaviour, ScriptedServer, answer, refuse, scripted_server
+
+CLEAR = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
+UNCLEAR = ("Nama : ANI",)
+BY_PEOPLE = ("manually_approved", "manually_rejected", "escalation_cancelled")
+
+
+def read_as(*lines: str) -> Behaviour:
+    """The server reads these lines."""
+    corners = [documents_pb2.Point(x=x, y=y) for x, y in ((1, 2), (30, 2), (30, 12), (1, 12))]
+    found = [
+        documents_pb2.TextLine(
+            text=line, confidence=0.9, polygon=corners, words=[documents_pb2.Word(text=line, confidence=0.9, polygon=corners)]
+        )
+        for line in lines
+    ]
+    page = documents_pb2.DocumentPage(page_number=1, page_count=1, width=100, height=200, lines=found, text="\n".join(lines))
+    summary = documents_pb2.DocumentSummary(page_count=1, media_type="image/png", models=["rec:1@onnxruntime:float32"])
+    return answer(documents_pb2.RecognizeDocumentResponse(page=page), documents_pb2.RecognizeDocumentResponse(summary=summary))
+
+
+@dataclass
+class KeptEscalations:
+    """Keeps what could not be handed over."""
+
+    cases: list[Mapping[str, Any]] = field(default_factory=list)
+
+    def later(self, case: Mapping[str, Any]) -> Event:
+        self.cases.append(case)
+        return Event(type="escalation", destination="redis-list:later", body=b"{}")
+
+
+@dataclass
+class Office:
+    """The handler and all that it works with."""
+
+    database: str
+    store: Store
+    records: DocumentRecords
+    client: InferenceClient
+    server: ScriptedServer
+    reviews: LocalHttp
+    bucket: ResultStore
+    escalations: KeptEscalations
+
+    def handler(self, *, tesseract: Tesseract | None = None, **options: Any) -> CardHandler:
+        return CardHandler(
+            client=self.client,
+            records=self.records,
+            bucket=self.bucket,
+            reviews=ReviewService(self.reviews.url),
+            escalations=self.escalations,
+            options=CardOptions(**options),
+            tesseract=tesseract,
+        )
+
+    def add(self, status: str = "uploaded", **columns: Any) -> str:
+        """A document's row; returns its id."""
+        document = str(uuid4())
+        values = {"id": document, "user_id": str(uuid4()), "type": "KTP", "file_url": "card.png", "status": status, **columns}
+        names = ", ".join(values)
+        self.sql(f"INSERT INTO documents ({names}) VALUES ({', '.join(['%s'] * len(values))})", *values.values())
+        return document
+
+    def sql(self, statement: str, *values: Any) -> None:
+        """What another program does meanwhile."""
+        with psycopg.connect(self.database, autocommit=True) as connection:
+            connection.execute(statement, values)
+
+    def decide(self, document: str, verification: str) -> None:
+        """What the platform writes when a person has decided."""
+        self.sql("UPDATE documents SET verification_status = %s WHERE id = %s", verification, document)
+
+    def row(self, document: str) -> dict[str, Any]:
+        with psycopg.connect(self.database, row_factory=dict_row) as connection:
+            found = connection.execute("SELECT * FROM documents WHERE id = %s", [document]).fetchone()
+        assert found is not None
+        return found
+
+    def job(self, document: str) -> Job:
+        delivery = Delivery(
+            source="redis", queue="q", message_id=document, receipt="1", body=document.encode(), attributes={CORRELATION: "asked-once"}
+        )
+        return self.handler().parse(delivery)
+
+    async def work(self, document: str, **options: Any) -> Outcome:
+        """Work on a document as the worker does, to its end."""
+        job, handler = self.job(document), self.handler(**options)
+        claim = await self.store.ledger.claim(job, worker="tester", lease_seconds=60)
+        assert isinstance(claim, Claim)
+        try:
+            outcome = await handler.handle(job, ClaimedContext(self.store, claim))
+        except PermanentError as error:
+            outcome = handler.failure(job, str(error))
+        await self.store.ledger.finish(claim, outcome)
+        return outcome
+
+
+@pytest.fixture
+def reviews() -> Iterator[LocalHttp]:
+    with local_http(lambda asked: (200, b'{"taskId": "task-1"}')) as running:
+        yield running
+
+
+@pytest.fixture
+async def office(new_postgres_database: Callable[[], str], tmp_path: Path, reviews: LocalHttp) -> AsyncIterator[Office]:
+    database = new_postgres_database()
+    bucket = ResultStore(str(tmp_path / "bucket"))
+    (tmp_path / "bucket" / "card.png").write_bytes(b"a card")
+    async with (
+        open_store(load(database=database)) as store,
+        scripted_server() as server,
+        InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client,
+    ):
+        await create_tables(store.database, "documents")
+        server.script = [read_as(*CLEAR)]
+        yield Office(database, store, DocumentRecords(store.database), client, server, reviews, bucket, KeptEscalations())
+
+
+def published(outcome: Outcome) -> dict[str, Any]:
+    return json.loads(outcome.events[0].body)  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize("decision", BY_PEOPLE)
+async def test_what_a_person_decides_while_a_document_is_read_stays(office: Office, decision: str) -> None:
+    document = office.add()
+
+    async def decide_meanwhile(request: Any, context: Any) -> AsyncIterator[Any]:
+        await asyncio.to_thread(office.decide, document, decision)
+        async for message in read_as(*UNCLEAR)(request, context):
+            yield message
+
+    office.server.script = [decide_meanwhile]
+    await office.work(document)
+
+    row = office.row(document)
+    assert ("completed", decision) == (row["status"], row["verification_status"])
+    assert (60, {"name": "ANI"}) == (row["ai_score"], row["result_json"]), "what was read is kept beside it"
+    assert [] == office.reviews.asked, "nobody needs to decide once more"
+
+
+@pytest.mark.parametrize("decision", BY_PEOPLE)
+async def test_what_a_person_decides_before_the_document_ends_stays(office: Office, decision: str) -> None:
+    """A reviewer who is quicker than the write that ends the document."""
+    document = office.add()
+    office.server.script = [read_as(*UNCLEAR)]
+
+    def decided(asked: Asked) -> tuple[int, bytes]:
+        office.decide(document, decision)
+        return 200, b'{"taskId": "task-1"}'
+
+    office.reviews.answering = decided
+    await office.work(document)
+
+    row = office.row(document)
+    assert ("completed", decision, "task-1") == (row["status"], row["verification_status"], row["buli2_ticket_id"])
+
+
+async def test_what_a_person_decides_outlives_a_failure(office: Office) -> None:
+    document = office.add()
+    office.sql("UPDATE documents SET result_json = '{\"name\": \"ANI\"}', file_url = 'gone.png' WHERE id = %s", document)
+    office.decide(document, "manually_approved")
+    outcome = await office.work(document)
+
+    row = office.row(document)
+    assert not outcome.succeeded
+    assert ("failed", "manually_approved", {"name": "ANI"}) == (row["status"], row["verification_status"], row["result_json"])
+
+
+async def test_what_another_program_has_completed_meanwhile_is_left_as_it_is(office: Office) -> None:
+    """The old worker beside us, which had the document before its row said so."""
+    document = office.add()
+
+    async def complete_meanwhile(request: Any, context: Any) -> AsyncIterator[Any]:
+        done = "UPDATE documents SET status = 'completed', verification_status = 'auto_approved', ai_score = 90 WHERE id = %s"
+        await asyncio.to_thread(office.sql, done, document)
+        async for message in read_as(*UNCLEAR)(request, context):
+            yield message
+
+    office.server.script = [complete_meanwhile]
+    await office.work(document)
+
+    row = office.row(document)
+    assert ("completed", "auto_approved", 90) == (row["status"], row["verification_status"], row["ai_score"])
+    assert [] == office.reviews.asked
+
+
+async def test_what_was_read_is_published_and_not_kept_with_the_job(office: Office) -> None:
+    outcome = await office.work(office.add())
+
+    assert "BUDI SANTOSO" == published(outcome)["parsedResult"]["name"]
+    kept = json.dumps(outcome.result)
+    assert [] == [text for text in ("BUDI", "3273010203850001") if text in kept]
+    assert (90, "auto_approve", "auto_approved", None) == tuple(outcome.result[key] for key in ("score", "decision", "outcome", "ticket"))
+
+
+async def test_what_neither_the_server_nor_tesseract_reads_fails_with_both_reasons(office: Office, tmp_path: Path) -> None:
+    office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
+    program = tmp_path / "tesseract"
+    program.write_text("#!/bin/sh\necho eng\n")
+    program.chmod(0o755)
+    error = published(await office.work(office.add(), tesseract=Tesseract(program=str(program))))["error"]
+    assert "the document is broken" in error
+    assert "nor was it read in the server's place: Tesseract lacks the languages ind, osd" in error
+
+
+async def test_where_nothing_may_read_in_the_servers_place_its_reason_stands_alone(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
+    for choice in ({"falls_back": False}, {"tesseract": Tesseract(program="no-such-program")}):
+        assert "Tesseract" not in published(await office.work(office.add(), **choice))["error"]
+
+
+async def test_a_server_that_does_not_know_us_is_no_reason_to_fall_back(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.UNAUTHENTICATED, "who are you?")]
+    with pytest.raises(OverloadError):
+        await office.work(office.add(), most_attempts=1)
+
+
+async def test_a_failure_tells_how_long_the_document_took(office: Office) -> None:
+    failed = await office.work(office.add(file_url="gone.png"))
+    assert 0 <= published(failed)["processingTimeMs"] < 60_000
+    assert not published(failed)["success"]
+
+    nowhere = await office.work(str(uuid4()))
+    assert ("Document not found", False) == (published(nowhere)["error"], "processingTimeMs" in published(nowhere))
+
+
+async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) -> None:
+    outcome = await office.work(office.add(), most_bytes=5)
+    assert "the object card.png has 6 bytes; at most 5 are read" == published(outcome)["error"]
+    assert [] == office.server.requests
+
+
+async def test_a_document_without_a_status_is_worked_on_and_may_fail(office: Office) -> None:
+    done, broken = office.add(), office.add(file_url="gone.png")
+    office.sql("UPDATE documents SET status = NULL")
+    await office.work(done)
+    await office.work(broken)
+
+    assert ("completed", "failed") == (office.row(done)["status"], office.row(broken)["status"])

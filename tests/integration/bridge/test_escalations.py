@@ -1,0 +1,237 @@
+"""Cases for people that wait in a list of a real Redis, and a real HTTP server in the review service's place."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import uuid4
+
+import pytest
+from redis.asyncio import Redis
+from structlog.testing import capture_logs
+
+from bridge.breaker import Breaker
+from bridge.errors import ConfigurationError, OverloadError, TransientError
+from bridge.escalations.cases import DEAD, WAITING, EscalationList
+from bridge.escalations.handing_over import HandOver
+from bridge.redis.access import RedisAccess
+from bridge.reviews import ReviewService
+from tests.support.local_http import Answering, Asked, LocalHttp, local_http
+from tests.support.ports import free_port
+from tests.support.redis_server import RedisServer
+
+TICKET = 200, b'{"taskId": "task-1"}'
+
+
+def answering(status: int, *, only: str = "") -> Answering:
+    """This status for all cases, or for one document's alone."""
+
+    def answer(asked: Asked) -> tuple[int, bytes]:
+        return (status, b"{}") if not only or json.loads(asked.body)["documentId"] == only else TICKET
+
+    return answer
+
+
+@dataclass
+class Desk:
+    """The list, the loop, and what became of the cases."""
+
+    redis: Redis
+    key: str
+    cases: EscalationList
+    reviews: LocalHttp
+    interval: float = 0.02
+    decided: set[str] = field(default_factory=set)
+    # Documents that the database does not tell of.
+    unknown: set[str] = field(default_factory=set)
+    tickets: dict[str, str] = field(default_factory=dict)
+
+    def hand_over(self, url: str = "") -> HandOver:
+        breaker = Breaker(name="the review service", failures=5, seconds=0.05)
+        service = ReviewService(url or self.reviews.url, api_key="key", breaker=breaker, wait_seconds=0.001)
+        return HandOver(self.cases, service, is_decided=self._is_decided, keep_ticket=self._keep, interval=self.interval)
+
+    async def add(self, *documents: str) -> None:
+        for document in documents:
+            await self.redis.rpush(self.key, self.cases.later({"documentId": document, "parsedData": {"name": "ANI"}}).body)
+
+    async def attempts(self) -> dict[str, int]:
+        return {case.document: case.attempts for case in await self.cases.list(WAITING, limit=100)}
+
+    @asynccontextmanager
+    async def running(self, url: str = "") -> AsyncIterator[None]:
+        """The loop runs meanwhile."""
+        stop = asyncio.Event()
+        loop = asyncio.create_task(self.hand_over(url).run(stop))
+        try:
+            yield
+        finally:
+            stop.set()
+            await asyncio.wait_for(loop, 10)
+
+    async def until(self, **counts: int) -> None:
+        async with asyncio.timeout(20):
+            while (found := {**await self.cases.counts(), "tickets": len(self.tickets)}) != {**found, **counts}:
+                await asyncio.sleep(0.01)
+
+    async def _is_decided(self, document: str) -> bool:
+        if document in self.unknown:
+            raise TransientError("the database is out of reach")
+        return document in self.decided
+
+    async def _keep(self, document: str, ticket: str) -> None:
+        self.tickets[document] = ticket
+
+
+@pytest.fixture
+def reviews() -> Iterator[LocalHttp]:
+    with local_http(lambda _: TICKET) as running:
+        yield running
+
+
+@pytest.fixture
+async def desk(redis: RedisServer, reviews: LocalHttp) -> AsyncIterator[Desk]:
+    access, client = RedisAccess(redis.url), Redis.from_url(redis.url)
+    key = f"trial:{uuid4()}"
+    yield Desk(redis=client, key=key, cases=EscalationList(access, key), reviews=reviews)
+    await client.aclose()
+    await access.close()
+
+
+@pytest.mark.parametrize("status", [429, 502, 503, 504])
+async def test_an_outage_of_the_service_costs_no_case_an_attempt_however_long_it_lasts(desk: Desk, status: int) -> None:
+    desk.reviews.answering = answering(status)
+    await desk.add("one", "two")
+    if status == 429:  # it asks for a second
+        desk.interval = 0.01
+    async with desk.running():
+        while len(desk.reviews.asked) < (2 if status == 429 else 30):
+            await asyncio.sleep(0.01)
+        assert {"one": 0, "two": 0} == await desk.attempts()
+        desk.reviews.answering = lambda _: TICKET
+        await desk.until(waiting=0, dead=0, tickets=2)
+
+
+async def test_a_service_that_is_out_of_reach_costs_no_attempt(desk: Desk) -> None:
+    await desk.add("one")
+    hand_over = desk.hand_over(f"http://127.0.0.1:{free_port()}")
+    for _ in range(12):
+        with pytest.raises(OverloadError):
+            await hand_over.hand_over()
+    assert ({"waiting": 1, "dead": 0}, {"one": 0}) == (await desk.cases.counts(), await desk.attempts())
+
+
+@pytest.mark.parametrize(("status", "variable"), [(401, "BULI2_API_KEY"), (403, "BULI2_API_KEY"), (404, "BULI2_API_URL")])
+async def test_a_service_that_does_not_know_us_is_told_of_aloud_and_costs_no_case_anything(desk: Desk, status: int, variable: str) -> None:
+    desk.reviews.answering = answering(status)
+    await desk.add("one")
+    with capture_logs() as told:
+        async with desk.running():
+            while not told:
+                await asyncio.sleep(0.01)
+            assert {"one": 0} == await desk.attempts()
+            desk.reviews.answering = lambda _: TICKET
+            await desk.until(waiting=0, dead=0, tickets=1)
+    first = told[0]
+    assert ("error", "escalations_refused", True) == (first["log_level"], first["event"], variable in first["reason"])
+    assert first["next_try_in"] == pytest.approx(10 * desk.interval), "only a person can mend it"
+
+
+async def test_a_redirection_is_no_ticket(desk: Desk) -> None:
+    desk.reviews.answering = lambda asked: (301, b"", {"Location": "/login"}) if asked.method == "POST" else TICKET
+    await desk.add("one")
+    with pytest.raises(ConfigurationError, match="BULI2_API_URL"):
+        await desk.hand_over().hand_over()
+    assert ({"one": 0}, {}) == (await desk.attempts(), desk.tickets)
+
+
+async def test_a_case_that_the_service_refuses_is_given_up_with_the_reason_and_can_be_replayed(desk: Desk) -> None:
+    desk.reviews.answering = answering(400)
+    await desk.add("one")
+    assert await desk.hand_over().hand_over()
+
+    [dead] = await desk.cases.list(DEAD, limit=10)
+    assert ("one", 1, "the review service refuses the case (400)") == (dead.document, dead.attempts, dead.reason)
+    assert dead.died_at is not None
+    assert {"waiting": 0, "dead": 1} == await desk.cases.counts()
+
+    assert (True, False) == (await desk.cases.replay(dead), await desk.cases.replay(dead)), "it is there once"
+    desk.reviews.answering = lambda _: TICKET
+    assert await desk.hand_over().hand_over()
+    assert ({"one": "task-1"}, {"waiting": 0, "dead": 0}) == (desk.tickets, await desk.cases.counts())
+    assert {"documentId": "one", "parsedData": {"name": "ANI"}} == json.loads(desk.reviews.asked[-1].body), "as it was"
+
+
+async def test_a_case_that_the_service_fails_over_holds_up_no_other_and_is_given_up_in_the_end(desk: Desk) -> None:
+    desk.reviews.answering = answering(500, only="bad")
+    desk.interval = 0.005
+    await desk.add("bad", "good")
+    async with desk.running():
+        await desk.until(tickets=1, waiting=1)
+        assert {"bad"} == set(await desk.attempts()), "it is not given up yet"
+        await desk.until(dead=1, waiting=0)
+    [dead] = await desk.cases.list(DEAD, limit=10)
+    assert ("bad", 5) == (dead.document, dead.attempts)
+
+
+async def test_tries_of_a_case_that_fails_are_further_and_further_apart(desk: Desk) -> None:
+    desk.reviews.answering = answering(500)
+    desk.interval = 100
+    await desk.add("bad")
+    hand_over = desk.hand_over()
+    assert await hand_over.hand_over()
+    assert not await hand_over.hand_over(), "it is not due"
+    [case] = await desk.cases.list(WAITING, limit=1)
+    assert 1 == case.attempts
+    assert 95_000 < case.content["notBefore"] - case.content["queuedAt"] < 110_000
+
+
+async def test_what_a_person_has_decided_meanwhile_is_not_asked_again(desk: Desk) -> None:
+    desk.decided = {"one"}
+    await desk.add("one", "two")
+    async with desk.running():
+        await desk.until(waiting=0, dead=0, tickets=1)
+    assert ["two"] == [json.loads(asked.body)["documentId"] for asked in desk.reviews.asked]
+
+
+async def test_while_the_database_is_out_of_reach_no_turn_is_kept_and_no_case_lost(desk: Desk) -> None:
+    desk.unknown = {"one"}
+    await desk.add("one", "two")
+    hand_over = desk.hand_over()
+    with pytest.raises(TransientError):
+        await hand_over.hand_over()
+    assert await hand_over.hand_over(), "the other's turn"
+    desk.unknown = set()
+    assert await hand_over.hand_over()
+    assert {"one", "two"} == set(desk.tickets)
+
+
+@pytest.mark.parametrize("value", [b"{}", b"\xff", b"[1]", b'{"payload": {"documentId": ""}}', b'{"payload": 3}', b"[" * 100_000])
+async def test_what_is_no_case_is_put_aside_as_it_is(desk: Desk, value: bytes) -> None:
+    await desk.redis.rpush(desk.key, value)
+    await desk.add("good")
+    async with desk.running():
+        await desk.until(waiting=0, dead=1, tickets=1)
+    [dead] = await desk.cases.list(DEAD, limit=10)
+    assert (value, "") == (dead.value, dead.document)
+    assert "cannot be read" in dead.reason
+    assert await desk.cases.drop(dead)
+    assert {"waiting": 0, "dead": 0} == await desk.cases.counts()
+
+
+async def test_cases_in_the_platforms_own_form_are_handed_over(desk: Desk) -> None:
+    """As the platform's API puts them there."""
+    await desk.redis.rpush(desk.key, json.dumps({"payload": {"documentId": "one", "reviewId": "r"}, "queuedAt": 1, "attempts": 4}))
+    await desk.redis.rpush(desk.key, b'{"payload": {"documentId": "two"}, "queuedAt": Infinity, "attempts": 1e999}')
+    async with desk.running():
+        await desk.until(waiting=0, dead=0, tickets=2)
+
+
+async def test_no_case_is_handed_over_twice_by_two_programs(desk: Desk) -> None:
+    await desk.add(*(str(number) for number in range(20)))
+    async with desk.running(), desk.running():
+        await desk.until(waiting=0, tickets=20)
+    assert 20 == len(desk.reviews.asked)

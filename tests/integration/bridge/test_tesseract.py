@@ -1,0 +1,171 @@
+"""Tesseract as the last resort: the real program where the machine has it, and one that stands in its place where it has not."""
+
+from __future__ import annotations
+
+import io
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pypdf
+import pytest
+
+from bridge.errors import PermanentError
+from bridge.systems.cards.drawing import drawn
+from bridge.systems.cards.tesseract import Tesseract
+from tests.support.pdf import Text, pdf
+from tests.support.printed_pages import image_file, images_of
+
+needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="Tesseract is not on this machine")
+LINES = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
+
+
+def page(*lines: str) -> list[Text]:
+    return [Text(text=line, x=40, y=60 + 40 * number, size=20) for number, line in enumerate(lines)]
+
+
+def encrypted(content: bytes) -> bytes:
+    writer, out = pypdf.PdfWriter(clone_from=io.BytesIO(content)), io.BytesIO()
+    writer.encrypt("secret")
+    writer.write(out)
+    return out.getvalue()
+
+
+CARD = pdf([page(*LINES)])
+
+
+def languages(folder: Path, *names: str) -> str:
+    """A folder of these languages, made of the machine's own English."""
+    told = subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True, check=True)
+    own = Path((told.stdout or told.stderr).split('"')[1])
+    folder.mkdir()
+    for name in names:
+        (folder / f"{name}.traineddata").symlink_to(own / ("osd.traineddata" if name == "osd" else "eng.traineddata"))
+    return str(folder)
+
+
+def program(folder: Path, *told: str, reads: str = "cat > /dev/null; echo read") -> str:
+    """Stands in Tesseract's place, and tells these languages."""
+    path = folder / "tesseract"
+    listed = "; ".join(f"echo {name}" for name in ("List of available languages:", *told))
+    path.write_text(f'#!/bin/sh\n[ "$1" = --list-langs ] && {{ {listed}; exit 0; }}\n{reads}\n')
+    path.chmod(0o755)
+    return str(path)
+
+
+@needs_tesseract
+async def test_a_card_is_read_from_a_picture_and_from_the_pages_of_a_pdf(tmp_path: Path) -> None:
+    tesseract = Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd"))
+    assert "" == await tesseract.lack()
+    for text in (
+        await tesseract.read(image_file(images_of(CARD)[0], "PNG")),
+        await tesseract.read(pdf([page(LINES[0]), page(LINES[1])])),
+    ):
+        assert all(part in text for part in ("3273010203850001", "BUDI SANTOSO"))
+        assert text.index("3273010203850001") < text.index("BUDI SANTOSO")
+
+
+@needs_tesseract
+@pytest.mark.parametrize(
+    ("there", "lack"),
+    [
+        (("eng", "osd"), "Tesseract lacks the language ind; install tesseract-ocr-ind, or set TESSDATA_PREFIX"),
+        (("ind", "eng"), "Tesseract lacks the language osd;"),
+        (("osd",), "Tesseract lacks the languages ind, eng; install tesseract-ocr-ind tesseract-ocr-eng,"),
+    ],
+)
+async def test_a_language_that_is_missing_is_named_and_nothing_is_read_without_it(
+    tmp_path: Path, there: tuple[str, ...], lack: str
+) -> None:
+    tesseract = Tesseract(data=languages(tmp_path / "data", *there))
+    assert (await tesseract.lack()).startswith(lack)
+    with pytest.raises(PermanentError, match=lack):
+        await tesseract.read(CARD)
+
+
+async def test_a_machine_without_it_is_told_so() -> None:
+    assert "Tesseract is not on this machine" in await Tesseract(program="no-such-program").lack()
+
+
+async def test_a_program_that_is_none_or_hangs_is_told_and_stops_nobody(tmp_path: Path) -> None:
+    broken, hanging = tmp_path / "broken", tmp_path / "hanging"
+    broken.write_bytes(b"\x7fELF")
+    hanging.write_text("#!/bin/sh\nsleep 60\n")
+    for path in (broken, hanging):
+        path.chmod(0o755)
+    assert "Tesseract cannot be started" in await Tesseract(program=str(broken)).lack()
+    assert "did not tell its languages within 0.3 s" in await Tesseract(program=str(hanging), seconds=0.3).lack()
+
+
+async def test_its_data_and_one_thread_are_all_that_it_is_told_of_our_surroundings(tmp_path: Path) -> None:
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="cat > /dev/null; env; echo $*"), data="/opt/tessdata")
+    told = (await tesseract.read(b"a picture")).split("\n")
+    assert {"OMP_THREAD_LIMIT=1", "TESSDATA_PREFIX=/opt/tessdata", "- - -l ind+eng --psm 1"} <= set(told)
+    assert [] == [line for line in told if line.startswith(("HOME=", "PATH=/root", "VIRTUAL_ENV="))]
+
+
+async def test_a_language_that_is_installed_meanwhile_is_found(tmp_path: Path) -> None:
+    tesseract = Tesseract(program=program(tmp_path, "eng", "osd"))
+    assert "lacks the language ind" in await tesseract.lack()
+    program(tmp_path, "ind", "eng", "osd")
+    assert ("", "read\n") == (await tesseract.lack(), await tesseract.read(b"a picture"))
+
+
+async def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="sleep 60"), seconds=0.5)
+    for content in (b"a picture", CARD):
+        with pytest.raises(PermanentError, match=r"did not read the document within 0.5 s"):
+            await tesseract.read(content)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another program's memory")
+async def test_a_picture_that_wants_all_memory_is_given_up(tmp_path: Path) -> None:
+    greedy = f"exec {sys.executable} -c 'bytearray(3 << 30)'"
+    with pytest.raises(PermanentError, match=r"(?s)Tesseract could not read the document: .*MemoryError"):
+        await Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=greedy)).read(b"a picture")
+
+
+async def test_what_the_program_says_is_why_it_failed(tmp_path: Path) -> None:
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="cat > /dev/null; echo no such thing >&2; exit 1"))
+    with pytest.raises(PermanentError, match="Tesseract could not read the document: no such thing"):
+        await tesseract.read(b"a picture")
+
+
+@pytest.mark.parametrize(
+    ("content", "reason"),
+    [
+        (encrypted(CARD), "the PDF is encrypted"),
+        (CARD[: len(CARD) // 3], "the PDF is broken"),
+        (pdf([page("one")] * 21), "the PDF has 21 pages; at most 20 are read"),
+    ],
+)
+async def test_pdfs_that_cannot_be_drawn_are_told_apart(tmp_path: Path, content: bytes, reason: str) -> None:
+    with pytest.raises(PermanentError, match=f"could not be drawn for Tesseract: {reason}"):
+        await Tesseract(program=program(tmp_path, "ind", "eng", "osd")).read(content)
+
+
+async def test_without_the_library_that_draws_a_pdf_is_refused_by_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "pypdfium2.py").write_text("raise ImportError")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    with pytest.raises(
+        PermanentError, match=r"it is a PDF, and pypdfium2, which draws its pages, is not installed; pip install 'lamina\[pdf\]'"
+    ):
+        await Tesseract(program=program(tmp_path, "ind", "eng", "osd")).read(CARD)
+
+
+async def test_each_page_is_given_to_the_program(tmp_path: Path) -> None:
+    text = await Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="head -c 2; cat > /dev/null")).read(
+        pdf([page("a"), page("b")])
+    )
+    assert "P5\nP5" == text
+
+
+def test_a_page_is_drawn_grey_and_at_the_resolution_that_fits() -> None:
+    [whole] = drawn(CARD, dpi=300, most_pages=1, most_pixels=40_000_000)
+    assert whole.startswith(b"P5\n2480 3509\n255\n")
+    assert len(b"P5\n2480 3509\n255\n") + 2480 * 3509 == len(whole)
+    assert {0, 255} <= set(whole[-2480 * 3509 :])
+    [small] = drawn(CARD, dpi=300, most_pages=1, most_pixels=100_000)
+    width, height = map(int, small.split(b"\n")[1].split())
+    assert 95_000 < width * height < 102_000

@@ -1,0 +1,58 @@
+"""What is shown of a job to those whom nobody has asked who they are."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+
+from bridge.ledger.facts import impersonal_facts, job_facts
+from bridge.ledger.port import JobRecord, State
+
+PERSONAL = "BUDI SANTOSO 3273010203850001"
+
+
+def record(system: str, request: dict[str, Any], result: dict[str, Any] | None) -> JobRecord:
+    return JobRecord(
+        key="one",
+        system=system,
+        state=State.SUCCEEDED,
+        fence=1,
+        attempts=0,
+        request=request,
+        result=result,
+        last_error="",
+        progress=1.0,
+        stage="",
+        created_at=0.0,
+        started_at=1.0,
+        finished_at=2.0,
+    )
+
+
+CARD = {"documentId": "d", "score": 90, "decision": "auto_approve", "outcome": "auto_approved", "ticket": "t"}
+DOCUMENT = {"page_count": 2, "word_count": 7, "artifacts": [{"name": "document.json", "uri": "s3://bucket/document.json"}]}
+
+
+@pytest.mark.parametrize(
+    ("system", "request_", "result", "shown"),
+    [
+        ("cards", {"documentId": "d"}, {**CARD, "parsedResult": {"name": PERSONAL}, "fields": {"nik": {"value": PERSONAL}}}, CARD),
+        ("documents", {"document_uri": "a.pdf"}, {**DOCUMENT, "first_lines": [PERSONAL]}, DOCUMENT),
+        ("labs", {"tests": [{"name": "Hb", "value": PERSONAL}]}, {"test_count": 1, "tests": [{"value": PERSONAL}]}, {"test_count": 1}),
+        ("lab-jobs", {"job_type": "loinc_mapping", "test_name": PERSONAL}, {"rows": 3, "test_name": PERSONAL}, {"rows": 3}),
+        ("consensus", {"run_id": "r", "edit_notes": PERSONAL}, {"status": "completed", "draft": PERSONAL}, {"status": "completed"}),
+    ],
+)
+def test_what_tells_of_people_is_left_out(system: str, request_: dict[str, Any], result: dict[str, Any], shown: dict[str, Any]) -> None:
+    facts = impersonal_facts(record(system, request_, result))
+    assert shown == facts["result"]
+    assert PERSONAL not in json.dumps(facts)
+    assert PERSONAL in json.dumps(job_facts(record(system, request_, result))), "those who may read the ledger are told all"
+
+
+def test_other_systems_and_jobs_without_a_result_are_shown_whole() -> None:
+    slide = record("wsi", {"slide_uri": "a.svs"}, {"summary": {"tissue_share": 0.5}})
+    assert job_facts(slide) == impersonal_facts(slide)
+    assert impersonal_facts(record("cards", {}, None))["result"] is None
