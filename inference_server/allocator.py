@@ -10,8 +10,8 @@ from collections.abc import Iterator
 # Of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE_BYTES = 2**20
-# Blocks up to so large are kept while much is read, and at most so much that lies free: the first is glibc's own most.
-_KEPT_BLOCK_BYTES, _KEPT_BYTES = 2**25, 2**27
+# While much is read, blocks up to so large are kept, the pixels of a call among them, and so much that lies free in each of glibc's arenas.
+_KEPT_BLOCK_BYTES, _KEPT_BYTES = 2**22, 2**25
 
 
 def return_what_is_freed() -> None:

@@ -15,7 +15,7 @@ from inference_server.tasks.slides.outputs import thumbnails
 from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.tiling import Tile, tissue_tiles
+from inference_server.tasks.slides.tiling import Tile, pixels_to_keep, tissue_tiles
 from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
 from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits
 
@@ -50,8 +50,10 @@ def outline(reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, l
     facts = reader.facts
     mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
     resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
-    regions = Regions(reader, cache_bytes=limits.cache_bytes, most_unreadable=limits.most_unreadable)
-    return Outline(regions=regions, facts=facts, mpp=mpp, grid=choose_grid(facts, mpp, plan.mpp))
+    grid = choose_grid(facts, mpp, plan.mpp)
+    cache_bytes = min(limits.cache_bytes, 3 * pixels_to_keep(facts.levels[grid.level], (grid.step_x, grid.step_y)))
+    regions = Regions(reader, cache_bytes=cache_bytes, most_unreadable=limits.most_unreadable)
+    return Outline(regions=regions, facts=facts, mpp=mpp, grid=grid)
 
 
 async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.slides.values import Level
+
 # Tiles are visited in stripes so high, in columns so wide within each, in pixels. Neighbours then find the stored tiles that they share
 # still in the cache, whatever the slide's width: stored tiles are read twice only where two stripes meet.
 _STRIPE, _COLUMN = 8192, 1024
@@ -23,6 +25,14 @@ class Tile:
     size: int
     # Share of the tile that is tissue.
     tissue: float
+
+
+def pixels_to_keep(stored: Level, step: tuple[float, float]) -> int:
+    """Pixels of a level to keep, so that stored tiles are read once in a stripe: those of a column, and half as many for what is under way.
+
+    `step`: pixels of the level per pixel of the analysis.
+    """
+    return int((_STRIPE * step[1] + 2 * stored.tile_height) * (_COLUMN * step[0] + 2 * stored.tile_width) * 1.5)
 
 
 def tissue_tiles(mask: NDArray[np.bool_], *, cell: int, size: int, least: float) -> list[Tile]:

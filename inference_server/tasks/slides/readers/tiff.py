@@ -196,6 +196,8 @@ def _check_whole(found: StoredObject, directory: Any) -> None:
     offsets, counts = directory.tile_offsets or [], directory.tile_byte_counts or []
     across, down = directory.tile_count
     needed = across * down * (directory.samples_per_pixel if directory.planar_configuration == PlanarConfiguration.Planar else 1)
+    if min(offsets, default=SHIFT) < SHIFT:  # a place so large that the shift went past 64 bits
+        raise InvalidSlide(f"{found.uri} is damaged: it has a tile that lies far past its end. Copy or upload it again, whole.")
     end = max((offset - SHIFT + count for offset, count in zip(offsets, counts, strict=False)), default=0)
     if len(offsets) < needed or len(counts) < needed or end > found.size_bytes:
         raise InvalidSlide(

@@ -306,6 +306,17 @@ async def test_a_tag_that_claims_more_than_the_file_has_does_not_take_the_memory
         await facts_of(path)
 
 
+async def test_a_tile_that_lies_past_any_file_is_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture], bigtiff=True, resolution=(20000, 20000))
+    with tifffile.TiffFile(path) as tiff:
+        places = tiff.pages[0].tags["TileOffsets"].valueoffset
+    content = bytearray(path.read_bytes())
+    content[places : places + 8] = (2**64 - 100).to_bytes(8, "little")
+    path.write_bytes(content)
+    with pytest.raises(InvalidSlide, match="a tile that lies far past its end"):
+        await facts_of(path)
+
+
 async def test_directories_in_a_circle_are_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture)
     content = bytearray(path.read_bytes())
