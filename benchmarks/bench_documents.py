@@ -247,7 +247,7 @@ def memory_row(server: ServerProcess, pages: Sequence[bytes], count: int) -> Row
     asyncio.run(read_by_callers(server.grpc, many[count // 10 :]))
     growth = (last := memory_bytes(server.process.pid)) / first
     return Row(
-        what=f"memory at first {start / 2**20:.0f} MiB, after {count // 10} pages {first / 2**20:.0f} MiB, after {count} {last / 2**20:.0f} MiB",
+        what=f"MiB at first: {start / 2**20:.0f}; after {count // 10} pages {first / 2**20:.0f}, after {count} {last / 2**20:.0f}",
         figure=f"{growth:.3f}",
         bar=f"at most {MOST_GROWTH}",
         is_met=growth <= MOST_GROWTH,
