@@ -40,7 +40,7 @@ from rich.table import Table
 
 from inference_server.models.builders import BUILDERS
 from inference_server.tasks.documents.evaluation import PageFigures, page_figures
-from tests.support.composed_pages import ComposedPage, columns, form, lab_report, receipt
+from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, columns, form, lab_report, paired_form, receipt
 from tests.support.server_process import ServerProcess, running_server
 from tests.support.worn_pages import Wear, scanned
 
@@ -73,6 +73,15 @@ KINDS = (
     Kind(name="turned by 180°", compose=lab_report, wear=Wear(dpi=150, quarter_turns=2), most_errors=0.05),
     Kind(name="askew by 3°", compose=columns, wear=Wear(dpi=150, skew_degrees=3), most_errors=0.05),
     Kind(name="askew by 14°", compose=lab_report, wear=Wear(dpi=150, skew_degrees=-14), most_errors=0.05),
+    Kind(name="curved by 2 %", compose=lab_report, wear=Wear(dpi=150, curve=0.02), most_errors=0.05),
+    Kind(name="seen from the side", compose=lab_report, wear=Wear(dpi=150, aside=0.1), most_errors=0.05),
+    Kind(name="pairs in two columns", compose=lambda seed: paired_form(seed, PAIRED_STYLES[0]), wear=Wear(dpi=150), most_errors=0.02),
+    Kind(
+        name="the same by 90°",
+        compose=lambda seed: paired_form(seed, PAIRED_STYLES[1]),
+        wear=Wear(dpi=150, quarter_turns=1),
+        most_errors=0.05,
+    ),
 )
 PARTS = ("accuracy", "speed", "memory")
 # What speed is measured on.

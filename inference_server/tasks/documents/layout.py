@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.bend import Slopes, bend_of
 from inference_server.tasks.documents.key_fields import tells_pair
 from inference_server.tasks.documents.values import Line, Quad, Word
 
@@ -26,6 +27,8 @@ _PARTED = 0.6
 _BULLET_HEIGHTS = 3.0
 # A fragment that is this much higher than wide runs upwards and belongs to no row.
 _UPRIGHT_RATIO = 1.5
+# The slope of a fragment that is so many heights long tells how a page is bent.
+_TELLING_HEIGHTS = 2.5
 # Below this a page counts as straight, in radians.
 _STRAIGHT = 0.001
 
@@ -72,7 +75,7 @@ def reading_order(fragments: Sequence[Fragment]) -> tuple[Line, ...]:
     angle = _page_angle(fragments)
     boxes = [_straight_box(fragment, angle) for fragment in fragments]
     height = float(np.median([min(box.height, box.width) for box in boxes]))
-    return tuple(_line(row, angle) for row in _rows_in_order(boxes, height))
+    return tuple(_line(row, angle) for row in _rows_in_order(_level_boxes(boxes, angle, height), height))
 
 
 def _page_angle(fragments: Sequence[Fragment]) -> float:
@@ -95,6 +98,19 @@ def _straight_box(fragment: Fragment, angle: float) -> _Box:
     left, right = float(points[[0, 3], 0].mean()), float(points[[1, 2], 0].mean())
     top, bottom = float(points[[0, 1], 1].mean()), float(points[[2, 3], 1].mean())
     return _Box(left=left, right=max(right, left + 1), top=top, bottom=max(bottom, top + 1), fragment=fragment)
+
+
+def _level_boxes(boxes: Sequence[_Box], angle: float, height: float) -> Sequence[_Box]:
+    """The boxes where they would lie if the page were flat."""
+    edges = np.array([_turned(box.fragment.quad, -angle) for box in boxes])
+    along = (edges[:, 1] + edges[:, 2] - edges[:, 0] - edges[:, 3]) / 2
+    x, y = np.array([((box.left + box.right) / 2, box.middle) for box in boxes]).T
+    tells = (along[:, 0] >= _TELLING_HEIGHTS * height) & (np.abs(along[:, 1]) < np.tan(np.pi / 6) * along[:, 0])
+    slopes = along[tells, 1] / along[tells, 0]
+    bend = bend_of(Slopes(x=x[tells], y=y[tells], slope=slopes, length=along[tells, 0]), height)
+    if bend is None:
+        return boxes
+    return [replace(box, top=box.top - drop, bottom=box.bottom - drop) for box, drop in zip(boxes, bend.drop(x, y).tolist(), strict=True)]
 
 
 def _rows_in_order(boxes: Sequence[_Box], height: float) -> list[list[_Box]]:

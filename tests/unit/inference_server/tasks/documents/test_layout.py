@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import pypdfium2
 import pytest
@@ -139,6 +141,23 @@ def test_columns_of_lists_are_read_one_after_the_other() -> None:
 def test_a_page_that_is_askew_is_read_like_a_straight_one(degrees: float) -> None:
     fragments = column("left", 50, 100, 12) + column("right", 400, 100, 12)
     assert texts(fragments) == texts(turned(fragments, degrees))
+
+
+def warped(fragments: list[Fragment], drop: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[Fragment]:
+    """Fragments moved down, each corner by what `drop` says of its place."""
+    quads = [item.quad + np.stack([np.zeros(4), drop(item.quad[:, 0], item.quad[:, 1])], axis=1) for item in fragments]
+    return [Fragment(quad=quad.astype(np.float32), words=item.words) for item, quad in zip(fragments, quads, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [lambda x, y: 25 * np.sin(np.pi * x / 1000), lambda x, y: (y - 300) / 300 * 0.06 * x],
+    ids=["curved", "seen from the side"],
+)
+def test_rows_of_a_bent_page_are_read_across(drop: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    rows = [("Hemoglobin", "13.5", "g/dL", "12 - 16 usual"), ("Leukosit", "7.2", "10^3/uL", "4 - 10 usual")] * 8
+    cells = [fragment(cell, 50 + 250 * place, 40 + 32 * number) for number, row in enumerate(rows) for place, cell in enumerate(row)]
+    assert [" ".join(row) for row in rows] == texts(warped(cells, drop))
 
 
 def test_close_lines_are_not_joined() -> None:
