@@ -21,7 +21,7 @@ class Measurement:
 
     # As engine:precision.
     candidate: str
-    # Median of the warm runs in seconds; infinity when it could not be loaded or run.
+    # Median of the warm runs in seconds, without waits for a core; infinity when it could not be loaded or run.
     seconds: float
     # Deviation from the reference; infinity when it could not be loaded or run.
     error: float

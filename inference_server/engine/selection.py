@@ -19,6 +19,7 @@ from inference_server.engine.port import Engine, Tensors, TensorSpec
 from inference_server.engine.profiles import Profile, likely_profile
 from inference_server.engine.ranged import RangedEngine
 from inference_server.engine.runtimes import Runtimes
+from inference_server.engine.stopwatch import quiet_seconds
 from inference_server.errors import ConfigurationError, ModelFailed
 
 AUTO = "auto"
@@ -258,12 +259,11 @@ def _pinned(candidate: str, pin: str) -> bool:
 
 
 def _median_seconds(engine: Engine, sample: Tensors) -> float:
-    """Median of the warm runs: the first ones set up memory and kernels, and one may be disturbed by other work."""
+    """Median of the warm runs, other work on the machine left out: the first ones set up memory and kernels."""
     for _ in range(_WARM_UP_RUNS - 1):
         engine.run(sample)
     seconds: list[float] = []
-    while len(seconds) < _TIMED_RUNS and (len(seconds) < _FEWEST_RUNS or sum(seconds) < _TIMING_SECONDS):
-        start = time.perf_counter()
-        engine.run(sample)
-        seconds.append(time.perf_counter() - start)
+    start = time.monotonic()
+    while len(seconds) < _TIMED_RUNS and (len(seconds) < _FEWEST_RUNS or time.monotonic() - start < _TIMING_SECONDS):
+        seconds.append(quiet_seconds(lambda: engine.run(sample)))
     return statistics.median(seconds)

@@ -34,7 +34,7 @@ _PROSE = (
     "The committee agreed that the results should be reported each quarter together with the method by which they were obtained. "
     "Each office keeps a copy of the form for two years and returns the original to the address that is printed at the foot. "
     "Further samples will be collected from all stations along the river in order to compare them with those of the year before. "
-    "It was noted that the price of paper had risen by a tenth since the last order and that two suppliers had closed. "
+    "It was noted that the price of paper had risen by a tenth since the last order and that two suppliers had closed"
 )
 _FIELDS = (
     ("Date", "March 14, 1994"),
@@ -60,6 +60,30 @@ _FIELDS = (
     ("Completion", "06/30/94"),
     ("Total Cost", "$12,750.00"),
 )
+# Labels and values of much the same length, so that either column of them looks as full as running text.
+_PATIENT_FIELDS = (
+    ("Nama Lengkap", "Siti Rahayu Lestari"),
+    ("Tempat Lahir", "Bandung, Jawa Barat"),
+    ("Tanggal Lahir", "17 Agustus 1985"),
+    ("Jenis Kelamin", "Perempuan"),
+    ("Golongan Darah", "O Rhesus Positif"),
+    ("Alamat", "Jl. Merdeka No. 45"),
+    ("RT/RW", "007/008"),
+    ("Kelurahan", "Sukamaju Selatan"),
+    ("Kecamatan", "Cibeunying Kidul"),
+    ("Agama", "Islam"),
+    ("Status", "Belum Kawin"),
+    ("Pekerjaan", "Karyawan Swasta"),
+    ("Kewarganegaraan", "WNI"),
+    ("Berlaku Hingga", "Seumur Hidup"),
+    ("No. Rekam Medis", "00-48-19-77"),
+    ("Dokter Pengirim", "dr. Ratna Sari"),
+    ("Ruang Perawatan", "Melati Lantai 3"),
+    ("Tanggal Masuk", "12 Maret 2024"),
+    ("Penjamin", "BPJS Kesehatan"),
+    ("No. Telepon", "0812 5550 1434"),
+)
+PAIRED_STYLES = ("one piece", "behind the label", "colons in a column", "values in a column", "results")
 _GOODS = (
     "TEH BOTOL 350ML",
     "ROTI TAWAR",
@@ -151,6 +175,35 @@ def form(seed: int) -> ComposedPage:
         builder.rules.append((45, top + 5, 520, top + 5))
         top += 18
     return builder.page()
+
+
+def paired_form(seed: int, style: str, rows: int = 16) -> ComposedPage:
+    """A form of pairs in two columns over the whole page, each row belonging together. `style`: one of `PAIRED_STYLES`."""
+    draw = random.Random(seed)
+    builder = _Builder(draw.choice(tuple(_LETTER)), draw.choice((8.0, 9.0, 10.0)))
+    builder.row(50, ((180, draw.choice(("FORMULIR PENDAFTARAN PASIEN", "DATA PEMOHON", "HASIL PEMERIKSAAN"))),), 14)
+    pairs = draw.sample(_PATIENT_FIELDS, len(_PATIENT_FIELDS)) * 2
+    for number in range(rows):
+        halves = [
+            _paired_cells(builder, style, 50 + 260 * side, *(_result(draw) if style == "results" else pairs.pop())) for side in range(2)
+        ]
+        builder.row(90 + 20 * number, [cell for half in halves for cell in half])
+    return builder.page()
+
+
+def _paired_cells(builder: _Builder, style: str, x: float, label: str, value: str) -> list[tuple[float, str]]:
+    if style == "one piece":
+        return [(x, f"{label}: {value}")]
+    if style == "behind the label":
+        return [(x, f"{label}:"), (x + 6 + builder.width(f"{label}:"), value)]
+    if style == "colons in a column":
+        return [(x, label), (x + 96, f": {value}")]
+    return [(x, label), (x + 110, value)]
+
+
+def _result(draw: random.Random) -> tuple[str, str]:
+    name, unit, _ = draw.choice(_INDONESIAN_TESTS)
+    return name, f"{draw.uniform(0.5, 300):.1f} {unit}"
 
 
 def receipt(seed: int) -> ComposedPage:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 from dataclasses import dataclass
 
+import cv2
 import numpy as np
 import pypdfium2
 from PIL import Image, ImageDraw, ImageFilter
@@ -22,6 +23,10 @@ class Wear:
     quarter_turns: int = 0
     # Clockwise.
     skew_degrees: float = 0.0
+    # How far the page rises in its middle, as a book's does, as a share of its height.
+    curve: float = 0.0
+    # How much shorter its right edge is, as a photograph from the left shows it, as a share of its height.
+    aside: float = 0.0
     # Standard deviation of the blur, in pixels.
     blur: float = 0.0
     # Standard deviation of the noise, in grey levels of 255.
@@ -43,6 +48,8 @@ def scanned(page: ComposedPage, wear: Wear, seed: int = 0) -> Image.Image:
         draw.line([scale * place for place in rule], fill=60, width=max(1, round(scale / 2)))
     if wear.skew_degrees:
         image = image.rotate(-wear.skew_degrees, expand=True, fillcolor=255, resample=Image.Resampling.BICUBIC)
+    if wear.curve or wear.aside:
+        image = _photographed(image, wear)
     if wear.blur:
         image = image.filter(ImageFilter.GaussianBlur(wear.blur))
     if wear.noise:
@@ -56,3 +63,15 @@ def scanned(page: ComposedPage, wear: Wear, seed: int = 0) -> Image.Image:
         image.save(out, "JPEG", quality=wear.jpeg)
         image = Image.open(io.BytesIO(out.getvalue()))
     return image.convert("RGB")
+
+
+def _photographed(image: Image.Image, wear: Wear) -> Image.Image:
+    """Curved, then seen from the side."""
+    width, height = image.size
+    x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
+    risen = y + height * wear.curve * (np.sin(np.pi * x / width).astype(np.float32) - 0.5)
+    curved = cv2.remap(np.asarray(image), x, risen, cv2.INTER_LINEAR, borderValue=(255, 255, 255))
+    seen = np.array([(0, 0), (width, height * wear.aside), (width, height * (1 - wear.aside)), (0, height)], np.float32)
+    flat = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)
+    turned = cv2.warpPerspective(curved, cv2.getPerspectiveTransform(flat, seen), (width, height), borderValue=(255, 255, 255))
+    return Image.fromarray(turned)

@@ -23,6 +23,12 @@ def key_fields(lines: Iterable[Line]) -> tuple[KeyField, ...]:
     return tuple(field for line in lines for field in _fields(line))
 
 
+def tells_pair(words: Sequence[Word]) -> bool:
+    """Whether a row of words has a label, a colon, and a value."""
+    parts = [part.text for word in words for part in _parts(word)]
+    return any(text.endswith(":") for text in parts[:-1])
+
+
 def _fields(line: Line) -> Iterator[KeyField]:
     words = [part for word in line.words for part in _parts(word)]
     colons = [index for index, word in enumerate(words) if word.text.endswith(":")]

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.bend import Slopes, bend_of
+from inference_server.tasks.documents.key_fields import tells_pair
 from inference_server.tasks.documents.values import Line, Quad, Word
 
 # A gutter between columns is at least this wide, in usual text heights.
@@ -16,8 +19,16 @@ _GUTTER_HEIGHTS = 0.8
 _COLUMN_LINES = 3
 _COLUMN_FULL = 0.7
 _COLUMN_HEIGHTS = 8.0
+# Rows on both sides of a gutter belong together where so many of them stand at one height, and tell pairs of labels and values: so many
+# have a colon, or so many a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
+_ALIGNED = 0.7
+_LABELLED = 0.4
+_PARTED = 0.6
+_BULLET_HEIGHTS = 3.0
 # A fragment that is this much higher than wide runs upwards and belongs to no row.
 _UPRIGHT_RATIO = 1.5
+# The slope of a fragment that is so many heights long tells how a page is bent.
+_TELLING_HEIGHTS = 2.5
 # Below this a page counts as straight, in radians.
 _STRAIGHT = 0.001
 
@@ -64,7 +75,7 @@ def reading_order(fragments: Sequence[Fragment]) -> tuple[Line, ...]:
     angle = _page_angle(fragments)
     boxes = [_straight_box(fragment, angle) for fragment in fragments]
     height = float(np.median([min(box.height, box.width) for box in boxes]))
-    return tuple(_line(row, angle) for row in _rows_in_order(boxes, height))
+    return tuple(_line(row, angle) for row in _rows_in_order(_level_boxes(boxes, angle, height), height))
 
 
 def _page_angle(fragments: Sequence[Fragment]) -> float:
@@ -87,6 +98,19 @@ def _straight_box(fragment: Fragment, angle: float) -> _Box:
     left, right = float(points[[0, 3], 0].mean()), float(points[[1, 2], 0].mean())
     top, bottom = float(points[[0, 1], 1].mean()), float(points[[2, 3], 1].mean())
     return _Box(left=left, right=max(right, left + 1), top=top, bottom=max(bottom, top + 1), fragment=fragment)
+
+
+def _level_boxes(boxes: Sequence[_Box], angle: float, height: float) -> Sequence[_Box]:
+    """The boxes where they would lie if the page were flat."""
+    edges = np.array([_turned(box.fragment.quad, -angle) for box in boxes])
+    along = (edges[:, 1] + edges[:, 2] - edges[:, 0] - edges[:, 3]) / 2
+    x, y = np.array([((box.left + box.right) / 2, box.middle) for box in boxes]).T
+    tells = (along[:, 0] >= _TELLING_HEIGHTS * height) & (np.abs(along[:, 1]) < np.tan(np.pi / 6) * along[:, 0])
+    slopes = along[tells, 1] / along[tells, 0]
+    bend = bend_of(Slopes(x=x[tells], y=y[tells], slope=slopes, length=along[tells, 0]), height)
+    if bend is None:
+        return boxes
+    return [replace(box, top=box.top - drop, bottom=box.bottom - drop) for box, drop in zip(boxes, bend.drop(x, y).tolist(), strict=True)]
 
 
 def _rows_in_order(boxes: Sequence[_Box], height: float) -> list[list[_Box]]:
@@ -118,17 +142,56 @@ def _run_in_order(run: Sequence[Sequence[_Box]], gutters: Sequence[_Span], heigh
         middle = (start + end) / 2
         left = [box for box in boxes if box.right <= middle]
         right = [box for box in boxes if box.left >= middle]
-        if left and right and _is_running_text(left, height) and _is_running_text(right, height):
+        if left and right and _are_columns(left, right, height):
             return _rows_in_order(left, height) + _rows_in_order(right, height)
     return [row for band in run for row in _rows(band)]
+
+
+def _are_columns(left: Sequence[_Box], right: Sequence[_Box], height: float) -> bool:
+    """Whether both are running text; as full as that are forms whose pairs of labels and values stand in two columns."""
+    if not _is_running_text(left, height) or not _is_running_text(right, height):
+        return False
+    lefts, rights = _rows(left), _rows(right)
+    if not _are_aligned(lefts, rights):
+        return True
+    parted_by_colon = _share(lefts, _ends_label) >= _LABELLED or _share(rights, _begins_value) >= _LABELLED
+    return not parted_by_colon and not (_tells_pairs(lefts, height) and _tells_pairs(rights, height))
 
 
 def _is_running_text(boxes: Sequence[_Box], height: float) -> bool:
     rows = _rows(boxes)
     width = max(box.right for box in boxes) - min(box.left for box in boxes)
     # The cells of a table leave most of a row free, wherever they stand in it.
-    full = np.mean([sum(box.width for box in row) >= _COLUMN_FULL * width for row in rows])
-    return len(rows) >= _COLUMN_LINES and width >= _COLUMN_HEIGHTS * height and bool(full >= 0.5)
+    full = _share(rows, lambda row: sum(box.width for box in row) >= _COLUMN_FULL * width)
+    return len(rows) >= _COLUMN_LINES and width >= _COLUMN_HEIGHTS * height and full >= 0.5
+
+
+def _are_aligned(lefts: Sequence[Sequence[_Box]], rights: Sequence[Sequence[_Box]]) -> bool:
+    """Whether most rows of the side that has fewer stand at the height of one on the other side."""
+    fewer, more = sorted((lefts, rights), key=len)
+    return _share(fewer, lambda row: any(_is_level(row[0], other[0]) for other in more)) >= _ALIGNED
+
+
+def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float) -> bool:
+    """Whether rows are labels and values: by their colons, or as two columns of which the first is no running text."""
+    if _share(rows, lambda row: tells_pair(_words(row))) >= _LABELLED:
+        return True
+    parted = [row for row in rows if any(b.left - a.right >= _GUTTER_HEIGHTS * height for a, b in pairwise(row))]
+    firsts = [row[0] for row in parted]
+    is_parted = len(parted) >= _PARTED * len(rows) and max(box.width for box in firsts) >= _BULLET_HEIGHTS * height
+    return is_parted and not _is_running_text(firsts, height)
+
+
+def _ends_label(row: Sequence[_Box]) -> bool:
+    return row[-1].fragment.words[-1].text.endswith(":")
+
+
+def _begins_value(row: Sequence[_Box]) -> bool:
+    return row[0].fragment.words[0].text.startswith(":")
+
+
+def _share(rows: Sequence[Sequence[_Box]], is_so: Callable[[Sequence[_Box]], bool]) -> float:
+    return float(np.mean([is_so(row) for row in rows]))
 
 
 def _bands(boxes: Iterable[_Box]) -> list[list[_Box]]:
@@ -167,7 +230,11 @@ def _share_row(row: Sequence[_Box], box: _Box) -> bool:
     # Two boxes one above the other are two rows, however close.
     if overlap > 0.3 * min(nearest.width, box.width):
         return False
-    return abs(nearest.middle - box.middle) < 0.35 * min(nearest.height, box.height)
+    return _is_level(nearest, box)
+
+
+def _is_level(first: _Box, second: _Box) -> bool:
+    return abs(first.middle - second.middle) < 0.35 * min(first.height, second.height)
 
 
 def _is_upright(box: _Box) -> bool:
@@ -194,7 +261,7 @@ def _wide(spans: Iterable[_Span], height: float) -> list[_Span]:
 
 
 def _line(row: Sequence[_Box], angle: float) -> Line:
-    words = tuple(word for box in row for word in box.fragment.words)
+    words = _words(row)
     letters = [len(word.text) for word in words]
     return Line(
         text=" ".join(word.text for word in words),
@@ -202,6 +269,10 @@ def _line(row: Sequence[_Box], angle: float) -> Line:
         polygon=row[0].fragment.quad if len(row) == 1 else _enclosing([box.fragment.quad for box in row], angle),
         words=words,
     )
+
+
+def _words(row: Sequence[_Box]) -> tuple[Word, ...]:
+    return tuple(word for box in row for word in box.fragment.words)
 
 
 def _enclosing(quads: Sequence[Quad], angle: float) -> Quad:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-from collections import defaultdict
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -18,7 +17,7 @@ from inference_server.tasks.documents.recognition import (
     Crop,
     Piece,
     RecognitionSettings,
-    bucket_width,
+    batches_of,
     crops_of,
     decode,
     pieces_of,
@@ -69,11 +68,8 @@ class LineReader:
             return []
         candidates = await asyncio.to_thread(_candidates, page, quads, self._settings)
         pieces = [piece for candidate in candidates for piece in candidate.pieces]
-        buckets: dict[int, list[Piece]] = defaultdict(list)
-        for piece in pieces:
-            buckets[bucket_width(piece.width, self._settings)].append(piece)
         rows = max(1, builtin_facts(self._inference, self._recognizer).max_batch_size)
-        batches = [(width, some) for width, bucket in sorted(buckets.items()) for some in _chunks(bucket, rows)]
+        batches = batches_of(pieces, rows, self._settings)
         answers = await _gather(self._batch(width, some, caller, used) for width, some in batches)
         read = {
             id(piece): found for (_, some), answer in zip(batches, answers, strict=True) for piece, found in zip(some, answer, strict=True)
@@ -147,10 +143,6 @@ def _read_characters(path: Path) -> tuple[str, ...]:
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(f"{path} cannot be read ({type(error).__name__}); expected one character a line in UTF-8.") from error
     return ("", *lines, " ")
-
-
-def _chunks(pieces: Sequence[Piece], rows: int) -> list[Sequence[Piece]]:
-    return [pieces[start : start + rows] for start in range(0, len(pieces), rows)]
 
 
 async def _gather(work: Iterable[Coroutine[None, None, list[list[Character]]]]) -> list[list[list[Character]]]:

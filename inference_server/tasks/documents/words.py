@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import math
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
+from statistics import fmean, median
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,7 +51,7 @@ def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
     columns = np.asarray(ink.any(axis=0))
     height = ink_height(ink)
     gaps = [_gap(columns, before.x, after.x) for before, after in itertools.pairwise(visible)]
-    usual = max(float(np.median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
+    usual = max(float(median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
     ]
@@ -65,7 +67,7 @@ def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
 def _word(characters: Sequence[Character], crop: Crop, left: float, right: float) -> Word:
     return Word(
         text="".join(character.text for character in characters),
-        confidence=float(np.mean([character.confidence for character in characters])),
+        confidence=fmean(character.confidence for character in characters),
         polygon=crop.quad(left, max(right, left + 1)),
     )
 
@@ -97,7 +99,7 @@ def _is_spaceless(letter: str) -> bool:
 
 
 def _gap(columns: NDArray[np.bool_], left: float, right: float) -> _Gap:
-    start, end = widest_gap(columns, max(0, int(left)), min(len(columns), int(np.ceil(right))))
+    start, end = widest_gap(columns, max(0, int(left)), min(len(columns), math.ceil(right)))
     return _Gap(start=start, end=end)
 
 

@@ -76,6 +76,18 @@ async def test_two_columns_are_read_one_after_the_other(reader: DocumentReader) 
     assert columns[0] + columns[1] == [line.text for line in page.lines]
 
 
+@pytest.mark.parametrize("quarters", [0, 1])
+async def test_pairs_in_two_columns_are_read_across(reader: DocumentReader, quarters: int) -> None:
+    halves = [
+        ["Nama: Siti Rahayu Lestari", "Umur: 45 tahun, 2 bulan", "Kota: Bandung, Jawa Barat"],
+        ["No. Lab: 48213-A/2024", "Dokter: dr. Ratna Sari", "Ruang: Melati Lantai 3"],
+    ]
+    texts = [Text(text=pair, x=15 + 175 * place, y=50 + 22 * row) for place, half in enumerate(halves) for row, pair in enumerate(half)]
+    image = images_of(pdf([texts], size=(340, 200)))[0].rotate(90 * quarters, expand=True)
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(image, "PNG")))
+    assert [f"{left} {right}" for left, right in zip(*halves, strict=True)] == [line.text for line in page.lines]
+
+
 async def test_every_frame_of_a_tiff_is_read(reader: DocumentReader) -> None:
     pages, summary = await read(reader, DocumentRequest(content=tiff_file(images_of(lab_report_pdf()))))
     assert (list(LAB_REPORT_TEXT), "image/tiff") == ([page.text for page in pages], summary.media_type)

@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
+import pypdfium2
 import pytest
 
 from inference_server.tasks.documents.layout import Fragment, reading_order
+from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.values import Word
+from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, columns, paired_form
+from tests.support.pdf import pdf
 
 
 def fragment(text: str, left: float, top: float, width: float = 0, height: float = 20, confidence: float = 1.0) -> Fragment:
@@ -93,10 +99,65 @@ def test_rows_of_a_table_are_read_across() -> None:
     assert [" ".join(row) for row in rows] == texts(cells)
 
 
+def composed_text(page: ComposedPage) -> str:
+    """What is read in order of a page as it was composed: nothing is recognised."""
+    document = pypdfium2.PdfDocument(pdf([page.texts], size=page.size))
+    layer = read_layer(document[0], *(round(2 * side) for side in page.size))
+    document.close()
+    return "\n".join(line.text for line in layer.lines)
+
+
+@pytest.mark.parametrize("style", PAIRED_STYLES)
+def test_rows_of_a_form_whose_pairs_stand_in_two_columns_are_read_across(style: str) -> None:
+    pages = [paired_form(seed, style) for seed in range(8)]
+    assert [page.truth for page in pages] == [composed_text(page) for page in pages]
+
+
+@pytest.mark.parametrize("count", [2, 3])
+def test_composed_columns_of_running_text_are_read_one_after_the_other(count: int) -> None:
+    pages = [columns(seed, count) for seed in range(4)]
+    assert [page.truth for page in pages] == [composed_text(page) for page in pages]
+
+
+def test_labels_are_read_with_their_values_although_both_columns_are_full() -> None:
+    labels = [fragment(f"Label of row {index}:", 50, 100 + 30 * index, 180) for index in range(6)]
+    values = [fragment(f"value of row {index}", 260, 100 + 30 * index, 180) for index in range(6)]
+    assert [f"Label of row {index}: value of row {index}" for index in range(6)] == texts(labels + values)
+
+
+def test_pairs_whose_rows_stand_at_other_heights_are_read_column_by_column() -> None:
+    left, right = column("label: left", 50, 100), column("label: right", 400, 113)
+    assert [f"label: {name} {index}" for name in ("left", "right") for index in range(6)] == texts(left + right)
+
+
+def test_columns_of_lists_are_read_one_after_the_other() -> None:
+    points = [fragment("-", left, 100 + 30 * index, 10) for left in (50, 400) for index in range(6)]
+    assert [f"- {name} {index}" for name in ("left", "right") for index in range(6)] == texts(
+        [*points, *column("left", 90, 100, width=260), *column("right", 440, 100, width=260)]
+    )
+
+
 @pytest.mark.parametrize("degrees", [-15, -3, 3, 15])
 def test_a_page_that_is_askew_is_read_like_a_straight_one(degrees: float) -> None:
     fragments = column("left", 50, 100, 12) + column("right", 400, 100, 12)
     assert texts(fragments) == texts(turned(fragments, degrees))
+
+
+def warped(fragments: list[Fragment], drop: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> list[Fragment]:
+    """Fragments moved down, each corner by what `drop` says of its place."""
+    quads = [item.quad + np.stack([np.zeros(4), drop(item.quad[:, 0], item.quad[:, 1])], axis=1) for item in fragments]
+    return [Fragment(quad=quad.astype(np.float32), words=item.words) for item, quad in zip(fragments, quads, strict=True)]
+
+
+@pytest.mark.parametrize(
+    "drop",
+    [lambda x, y: 25 * np.sin(np.pi * x / 1000), lambda x, y: (y - 300) / 300 * 0.06 * x],
+    ids=["curved", "seen from the side"],
+)
+def test_rows_of_a_bent_page_are_read_across(drop: Callable[[np.ndarray, np.ndarray], np.ndarray]) -> None:
+    rows = [("Hemoglobin", "13.5", "g/dL", "12 - 16 usual"), ("Leukosit", "7.2", "10^3/uL", "4 - 10 usual")] * 8
+    cells = [fragment(cell, 50 + 250 * place, 40 + 32 * number) for number, row in enumerate(rows) for place, cell in enumerate(row)]
+    assert [" ".join(row) for row in rows] == texts(warped(cells, drop))
 
 
 def test_close_lines_are_not_joined() -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
 from inference_server.tasks.documents.recognition import (
+    Piece,
     RecognitionSettings,
+    batches_of,
     bucket_width,
     crops_of,
     decode,
@@ -70,6 +75,42 @@ def test_an_upright_quad_is_read_in_both_directions_and_a_short_one_also_as_a_le
 @pytest.mark.parametrize(("width", "bucket"), [(1, 96), (96, 96), (97, 128), (320, 320), (321, 384), (641, 704)])
 def test_widths_fall_into_buckets(width: int, bucket: int) -> None:
     assert bucket == bucket_width(width, SETTINGS)
+
+
+def batched(widths: Sequence[int], rows: int = 8) -> list[tuple[int, list[int]]]:
+    pieces = [Piece(offset=0, image=np.zeros((48, width, 3), np.uint8)) for width in widths]
+    return [(width, [piece.width for piece in batch]) for width, batch in batches_of(pieces, rows, SETTINGS)]
+
+
+@pytest.mark.parametrize(
+    ("why", "widths", "batches"),
+    [
+        ("nothing", [], []),
+        ("of one width", [90, 96, 91], [(96, [90, 91, 96])]),
+        ("a few columns are padded to save a run", [500, 130, 96, 460], [(160, [96, 130]), (512, [460, 500])]),
+        ("many would have to be", [100] * 3 + [300], [(128, [100] * 3), (320, [300])]),
+        ("no more than the model takes", [96] * 10, [(96, [96] * 2), (96, [96] * 8)]),
+    ],
+)
+def test_lines_are_padded_where_that_costs_less_than_a_run(why: str, widths: list[int], batches: list[tuple[int, list[int]]]) -> None:
+    assert batches == batched(widths), why
+
+
+def test_batches_cost_the_least_that_is_possible() -> None:
+    draw = np.random.default_rng(3)
+    for _ in range(20):
+        widths = draw.integers(40, 600, 7).tolist()
+        cut_in_all_ways = [[*itertools.accumulate(sizes)] for sizes in sums_to(7, 3)]
+        least = min(cost([sorted(widths)[start:end] for start, end in itertools.pairwise([0, *cuts])]) for cuts in cut_in_all_ways)
+        assert least == cost([some for _, some in batched(widths, rows=3)])
+
+
+def sums_to(total: int, most: int) -> list[list[int]]:
+    return [[first, *rest] for first in range(1, min(total, most) + 1) for rest in sums_to(total - first, most)] if total else [[]]
+
+
+def cost(batches: Sequence[Sequence[int]]) -> int:
+    return sum(len(batch) * bucket_width(max(batch), SETTINGS) + SETTINGS.columns_a_run for batch in batches)
 
 
 def test_lines_are_padded_with_nothing() -> None:
