@@ -5,11 +5,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.labs.entries import Entry
+from inference_server.tasks.labs.lists import Lists
 from inference_server.tasks.labs.normalise import ParsedTest
 from inference_server.tasks.labs.units import fold_unit
 from inference_server.tasks.labs.vocabulary import SYSTEMS, USUAL_SYSTEMS
@@ -87,8 +89,7 @@ class EntryTable:
     def __init__(self, entries: Sequence[Entry], entry_group: NDArray[np.int32]) -> None:
         """`entry_group`: the group of each entry, as `Names` has it."""
         self.group = entry_group
-        self._order = np.argsort(entry_group, kind="stable").astype(np.int32)
-        self._starts = np.searchsorted(entry_group[self._order], np.arange(int(entry_group.max(initial=-1)) + 2))
+        self._members = Lists.by_key(entry_group, int(entry_group.max(initial=-1)) + 1)
         self._property, self._properties = _codes(entry.property for entry in entries)
         self._system, self._systems = _codes(entry.system.lower() for entry in entries)
         self._scale, self._scales = _codes(entry.scale for entry in entries)
@@ -100,11 +101,9 @@ class EntryTable:
         self._bearers = _bearers(entries)
         self._of_axis = lru_cache(maxsize=4096)(self._axis_values)
 
-    def members(self, groups: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Every entry of the groups."""
-        if not len(groups):
-            return np.empty(0, np.int32)
-        return np.concatenate([self._order[self._starts[group] : self._starts[group + 1]] for group in groups])
+    def members(self, groups: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.integer[Any]]]:
+        """Every entry of the groups, one group after another, and how many each has."""
+        return self._members.of(groups)
 
     def features(self, test: ParsedTest, unit: str, entries: NDArray[np.int32], name: Features, own: Features, exact: Features) -> Features:
         """One row for each entry, one column for each of `Weights`. `name`, `own`, `exact`: what the retrieval found of each entry."""
