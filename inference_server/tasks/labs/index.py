@@ -65,7 +65,7 @@ class CosineIndex:
 
     def scores(self, bag: Mapping[str, float]) -> Scores:
         """Cosine with every text. `bag`: features and their strength, 0 to 1."""
-        return self.summed([(self.shares(bag), 1.0)]).astype(np.float32)
+        return self.summed([(self.shares(bag), 1.0)])
 
     def shares(self, bag: Mapping[str, float], *, unknown: int = 0) -> Shares:
         """What a bag has in common with texts. `unknown`: features that no text has."""
@@ -82,14 +82,15 @@ class CosineIndex:
             worths.append(self._worths[start:end] if strength == 1 else self._worths[start:end] * np.float32(strength))
         return Shares(texts=texts, worths=worths, scale=1 / max(square, 1e-9) ** 0.5)
 
-    def summed(self, parts: Sequence[tuple[Shares, float]]) -> NDArray[np.float64]:
+    def summed(self, parts: Sequence[tuple[Shares, float]]) -> Scores:
         """Weighted sum of cosines with the same texts, of each text; each part comes with its weight."""
+        sums = np.zeros(self._count, np.float32)
         texts = [each for shares, _ in parts for each in shares.texts]
-        if not texts:
-            return np.zeros(self._count)
-        worths = [np.concatenate(shares.worths) * np.float32(weight * shares.scale) for shares, weight in parts if shares.worths]
-        # One pass over all postings: adding them feature by feature takes three times as long.
-        return np.bincount(np.concatenate(texts), np.concatenate(worths), self._count)
+        if texts:
+            worths = [np.concatenate(shares.worths) * np.float32(weight * shares.scale) for shares, weight in parts if shares.worths]
+            # One pass over all postings: adding them feature by feature takes three times as long.
+            np.add.at(sums, np.concatenate(texts), np.concatenate(worths))
+        return sums
 
 
 class NameIndex:
@@ -105,7 +106,7 @@ class NameIndex:
         self._characters = np.array([_characters(word) for word in self._vocabulary], np.uint64)
         self.nearest_words = lru_cache(maxsize=20_000)(self._nearest_words)
 
-    def likeness(self, text: str, word_share: float) -> NDArray[np.float64]:
+    def likeness(self, text: str, word_share: float) -> Scores:
         """Weighted mean of the cosine by words and the cosine by letters."""
         bag: dict[str, float] = {}
         unknown = 0

@@ -137,14 +137,9 @@ class Retriever:
 
     def _lexical(self, query: Query) -> Scores:
         index = self._catalogue.index
-        best = None
+        lexical = np.zeros(len(index.position), np.float32)
         for reading, strength in query.readings.items():
-            likeness = index.likeness(reading, self._settings.word_share)
-            if strength != 1:
-                likeness *= strength
-            best = likeness if best is None else np.maximum(best, likeness, out=best)
-        lexical = np.zeros(len(index.position), np.float32) if best is None else best.astype(np.float32)
-        for reading, strength in query.readings.items():
+            np.maximum(lexical, np.float32(strength) * index.likeness(reading, self._settings.word_share), out=lexical)
             place = index.position.get(reading)
             if place is not None:
                 lexical[place] = max(lexical[place], strength)
