@@ -124,7 +124,7 @@ def shares_of(scores: Features) -> Features:
 
 
 def judged(columns: Features, shares: Features, groups: NDArray[np.int32], order: NDArray[np.int64]) -> Features:
-    """`JUDGED` of one query. `shares`: of each candidate; `groups`: their components; `order`: places of the best, at least of the first."""
+    """`JUDGED` of one query. `shares`: of each candidate; `groups`: their components; `order`: places of the best, of one at least."""
     first = int(order[0])
     share = min(max(float(shares[first]), 1e-6), 1 - 1e-6)
     follower = float(shares[order[1]]) if len(order) > 1 else 0.0

@@ -16,7 +16,7 @@ from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.ranker import Ranker, judged, read_ranker, shares_of
 from inference_server.tasks.labs.rerank import EntryTable, Features, Weights
 from inference_server.tasks.labs.retrieve import Query, Retrieved
-from inference_server.tasks.labs.signals import FACTS, Signals
+from inference_server.tasks.labs.signals import HAS_METHOD, Signals
 
 _log = structlog.get_logger()
 _AXES = len(Weights().vector())
@@ -67,7 +67,10 @@ class LearnedRanking:
         columns = np.split(lists.rows, ends)
         listed = [_listed(scores, count) for scores in np.split(self._ranker.scores(lists.rows), ends)]
         inputs = np.stack(
-            [judged(rows, shares, self._table.group[some], order) for rows, some, (order, shares) in zip(columns, entries, listed, strict=True)]
+            [
+                judged(rows, shares, self._table.group[some], order)
+                for rows, some, (order, shares) in zip(columns, entries, listed, strict=True)
+            ]
         )
         exact = self._ranker.exact.shares(inputs) * [self._doubt(some[order[0]]) for some, (order, _) in zip(entries, listed, strict=True)]
         known = self._ranker.known.shares(inputs)
@@ -86,7 +89,7 @@ class LearnedRanking:
     def _doubt(self, first: int) -> float:
         if not self._signals.has_twin[first]:
             return 1.0
-        return _DOUBT_OF_METHOD if self._signals.facts[first, FACTS.index("has a method")] else _DOUBT_WITHOUT
+        return _DOUBT_OF_METHOD if self._signals.facts[first, HAS_METHOD] else _DOUBT_WITHOUT
 
 
 def _listed(scores: Features, count: int) -> tuple[NDArray[np.int64], Features]:
@@ -97,7 +100,7 @@ def _listed(scores: Features, count: int) -> tuple[NDArray[np.int64], Features]:
 def _confidences(shares: Features, exact: float, known: float) -> Features:
     """Of the best: what the first does not take is the others' by their shares, and none looks surer than the first."""
     rest = max(float(1 - shares[0]), 1e-6)
-    confidences = np.minimum(shares / rest * known * (1 - exact), exact)
+    confidences: Features = np.minimum(shares / rest * known * (1 - exact), exact)
     confidences[0] = exact
     return confidences
 

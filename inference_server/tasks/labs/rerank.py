@@ -107,7 +107,11 @@ class EntryTable:
         return self._members.of(groups)
 
     def features(
-        self, tests: Sequence[tuple[ParsedTest, str]], counts: NDArray[np.int64], entries: NDArray[np.int32], found: tuple[Features, ...]
+        self,
+        tests: Sequence[tuple[ParsedTest, str]],
+        counts: NDArray[np.integer[Any]],
+        entries: NDArray[np.int32],
+        found: tuple[Features, ...],
     ) -> Features:
         """One row for each entry, one column for each of `Weights`.
 
@@ -142,7 +146,7 @@ class EntryTable:
             rows[:, number] = values
         return rows
 
-    def _listed(self, units: Sequence[str], counts: NDArray[np.int64], entries: NDArray[np.int32]) -> Features:
+    def _listed(self, units: Sequence[str], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]) -> Features:
         listed = np.zeros(len(entries), np.float32)
         for unit, end, count in zip(units, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
             bearers = self._bearers.get(fold_unit(unit))

@@ -19,8 +19,8 @@ _MOST_READINGS = 10
 # How far a part of the name stands for the whole.
 _PART = 0.97
 _SHORTEST_PART = 2
-# Share of the best likeness that a name must have to be looked at closely: the last; the others, where enough names have them, save time.
-_NEARER = (0.8, 0.6, 0.4)
+# Share of the best likeness that a name must have to be looked at closely, and one that spares time where enough names have it.
+_LOOKED_AT, _NEAR = 0.4, 0.7
 # A lexical likeness that is 1 but for rounding.
 _EQUAL = 0.999
 
@@ -164,11 +164,10 @@ class Retriever:
 def _highest(scores: Scores, count: int) -> NDArray[np.int64]:
     """Places of so many of the highest scores, at most; in no order. Far below the best none matters."""
     best = scores.max(initial=0)
-    for share in _NEARER:
-        # Few stand near the best, and few are soon sorted.
-        near = np.flatnonzero(scores >= share * best)
-        if len(near) >= count:
-            break
+    # Few stand near the best, and few are soon sorted.
+    near = np.flatnonzero(scores >= _NEAR * best)
+    if len(near) < count:
+        near = np.flatnonzero(scores >= _LOOKED_AT * best)
     return near[np.argpartition(-scores[near], count - 1)[:count]] if len(near) > count else near
 
 

@@ -67,7 +67,8 @@ PAIRED = (
 )
 COLUMNS = (*(field.name for field in fields(Weights)), *PAIRED, "prior", *FACTS)
 PRIOR = COLUMNS.index("prior")
-HAS_METHOD = COLUMNS.index("has a method")
+# Among the facts.
+HAS_METHOD = FACTS.index("has a method")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -147,7 +148,7 @@ class Signals:
             self.ranked[entries],
         )
 
-    def _likeliest(self, axes: Features, counts: NDArray[np.int64]) -> list[NDArray[np.int64]]:
+    def _likeliest(self, axes: Features, counts: NDArray[np.integer[Any]]) -> list[NDArray[np.int64]]:
         """Of each test, the places of the rows that the hand-set weights like best: the rest is not worth a closer look."""
         return [_best(scores) for scores in np.split(axes @ self._weights, np.cumsum(counts)[:-1])]
 
@@ -169,12 +170,14 @@ class _WordBags:
         self._weight = np.log1p(len(texts) / np.maximum(frequency, 1)).astype(np.float32)
         self._unknown = math.log1p(len(texts))
 
-    def covered(self, told: Sequence[Iterable[str]], counts: NDArray[np.int64], entries: NDArray[np.int32]) -> Features:
+    def covered(self, told: Sequence[Iterable[str]], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]) -> Features:
         """Share of each entry's words, by weight, that are told. `told`: by each test; `counts`: how many of the entries are its."""
         shared, whole = self._shared(told, counts, entries)
         return np.asarray(shared / np.maximum(whole, 1e-6), np.float32)
 
-    def covering(self, readings: Sequence[Iterable[frozenset[str]]], counts: NDArray[np.int64], entries: NDArray[np.int32]) -> Features:
+    def covering(
+        self, readings: Sequence[Iterable[frozenset[str]]], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]
+    ) -> Features:
         """Share of the told words, by weight, that each entry has; of the reading of its test that it covers best."""
         read = [(test, told) for test, some in enumerate(readings) for told in some if told]
         tests = np.array([test for test, _ in read], np.int64)
@@ -187,7 +190,9 @@ class _WordBags:
     def _weigh(self, told: Iterable[str]) -> float:
         return sum(float(self._weight[self._numbers[word]]) if word in self._numbers else self._unknown for word in told)
 
-    def _shared(self, told: Sequence[Iterable[str]], counts: NDArray[np.int64], entries: NDArray[np.int32]) -> tuple[Features, Features]:
+    def _shared(
+        self, told: Sequence[Iterable[str]], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]
+    ) -> tuple[Features, Features]:
         """Of each entry the weight of its words that its test tells, and of all its words."""
         words, lengths = self._bags.of(entries)
         weights, starts = self._weight[words], np.cumsum(lengths) - lengths

@@ -72,6 +72,12 @@ def match(catalogue: Catalogue, aliases: AliasMemory, test: PrintedTest, top: in
     return matched(matcher, [matcher.read(test)], top)[0]
 
 
+def ranking_matcher(catalogue: Catalogue, aliases: AliasMemory) -> Matcher:
+    """With the ranker that is shipped."""
+    ranking, _ = best_ranking(catalogue, NO_FILE)
+    return Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32), None, ranking)
+
+
 def matched(matcher: Matcher, queries: Sequence[Query], top: int = 5) -> list[Match]:
     vectors = np.zeros((len(queries), 4), np.float32)
     return matcher.match(queries, vectors, matcher.likeness(vectors), top)
@@ -114,7 +120,7 @@ def test_tests_that_are_matched_at_once_get_what_each_gets_alone(catalogue: Cata
         PrintedTest(name="zat ajaib"),
         PrintedTest(name="Cholestrol LDL", unit="mmol/L", specimen="Serum"),
     ]
-    matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32), None, best_ranking(catalogue, NO_FILE)[0])
+    matcher = ranking_matcher(catalogue, aliases)
     queries = [matcher.read(test) for test in printed]
     together, alone = matched(matcher, queries), [matched(matcher, [query])[0] for query in queries]
     assert [each.status for each in alone] == [each.status for each in together]
@@ -125,9 +131,7 @@ def test_tests_that_are_matched_at_once_get_what_each_gets_alone(catalogue: Cata
 
 
 def test_no_test_at_all_has_no_match_at_all(catalogue: Catalogue, aliases: AliasMemory) -> None:
-    ranking, _ = best_ranking(catalogue, NO_FILE)
-    matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32), None, ranking)
-    assert [] == matched(matcher, [])
+    assert [] == matched(ranking_matcher(catalogue, aliases), [])
 
 
 @pytest.mark.parametrize("name", ["asdf qwer", "Invoice total", "paracetamol 500 mg", "Tanggal lahir", "???"])
