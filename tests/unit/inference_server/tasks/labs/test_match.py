@@ -183,6 +183,16 @@ def test_a_reviewed_name_is_recognised_in_another_spelling_or_order(catalogue: C
 
 
 @pytest.mark.parametrize(
+    ("printed", "code"), [("GLUCOSA EN SANGRE", "2345-7"), ("Sangre, glucosa", "2345-7"), ("Linfocitos absolutos", "26474-7")]
+)
+def test_names_of_another_language_come_from_a_file_of_names(catalogue: Catalogue, tmp_path: Path, printed: str, code: str) -> None:
+    lines = ['{"name": "Glucosa en sangre", "code": "2345-7"}', '{"name": "Linfocitos absolutos", "code": "26474-7", "unit": ""}']
+    (tmp_path / "names.jsonl").write_text("\n".join(lines))
+    found = match(catalogue, AliasMemory(tmp_path / "names.jsonl"), PrintedTest(name=printed))
+    assert (Status.MATCHED, code) == (found.status, found.candidates[0].entry.code)
+
+
+@pytest.mark.parametrize(
     ("reviewed", "printed"),
     [("Vitamin B12 serum", "Vitamin B6 serum"), ("SGOT", "SGPT"), ("Glucose lymphocytes", "Glucose cholesterol")],
 )
