@@ -10,7 +10,7 @@ _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
 _LARGE_BYTES = 2**20
 # What each thread may keep free for its next blocks: work that takes and frees some MB again and again, such as the matching of lab
 # tests, else has the kernel hand out and clear the same pages each time, a fifth of its processor time.
-_KEPT_BYTES = 4 * 2**20
+_KEPT_BYTES = 2 * 2**20
 
 
 def return_what_is_freed() -> None:

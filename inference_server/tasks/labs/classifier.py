@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -95,7 +96,9 @@ class LabClassifier:
         self._ready: _Ready | None = None
         self._starting = asyncio.Lock()
         self._remembering = asyncio.Lock()
-        self._turn = asyncio.Lock()
+        # One thread each, for what threads keep of their memory adds up. Idle ones end with the process.
+        self._turns = ThreadPoolExecutor(1, "labs-turn")
+        self._products = ThreadPoolExecutor(1, "labs-likeness")
         self._ahead = asyncio.Semaphore(_PREPARED)
         # Embedded meanings of the reviewed names.
         self._reviewed: dict[str, Vectors] = {}
@@ -130,7 +133,7 @@ class LabClassifier:
             some = slice(start, start + AT_ONCE)
             # The product of vectors does not need the interpreter: it runs beside the turn of another request.
             async with self._ahead:
-                likeness = await asyncio.to_thread(ready.matcher.likeness, vectors[some])
+                likeness = await asyncio.get_running_loop().run_in_executor(self._products, ready.matcher.likeness, vectors[some])
                 found += await self._in_turn(partial(_classified, ready, queries[some], vectors[some], likeness, wanted, locale))
         return Classified(tests=tuple(found), model=f"{facts.name}:{facts.version}", catalogue=ready.catalogue.version)
 
@@ -181,12 +184,11 @@ class LabClassifier:
         return vectors, f"{facts.name}:{facts.version}"
 
     async def _in_turn(self, work: Callable[[], _Done]) -> _Done:
-        """Work on a few tests in a thread, in turns with other requests.
+        """Work on a few tests in turns with other requests.
 
-        One thread at a time: it holds the interpreter's lock nearly always, and two of them wait for each other at each array.
+        In one thread: it holds the interpreter's lock nearly always, and two of them wait for each other at each array.
         """
-        async with self._turn:
-            return await asyncio.to_thread(work)
+        return await asyncio.get_running_loop().run_in_executor(self._turns, work)
 
     async def _prepared(self) -> _Ready:
         """What a request needs. A damaged catalogue or a missing model is no fault of the caller's, who may try again once it is mended."""
