@@ -5,7 +5,9 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Callable, Collection, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TypeVar
 
@@ -33,6 +35,8 @@ _Done = TypeVar("_Done")
 _log = structlog.get_logger()
 # Reviewed names are embedded behind every client.
 _CALLER = Caller(client="reviewed names", priority=1_000)
+# Parts of requests whose likeness with every name is held: the one that has its turn, and the next. Each takes 3 MB at 23,000 names.
+_PREPARED = 2
 _DEFAULT_CANDIDATES = 5
 _DEFAULT_HITS = 10
 ALIASES = "aliases.jsonl"
@@ -92,7 +96,10 @@ class LabClassifier:
         self._ready: _Ready | None = None
         self._starting = asyncio.Lock()
         self._remembering = asyncio.Lock()
-        self._turn = asyncio.Lock()
+        # One thread each, for what threads keep of their memory adds up. Idle ones end with the process.
+        self._turns = ThreadPoolExecutor(1, "labs-turn")
+        self._products = ThreadPoolExecutor(1, "labs-likeness")
+        self._ahead = asyncio.Semaphore(_PREPARED)
         # Embedded meanings of the reviewed names.
         self._reviewed: dict[str, Vectors] = {}
         self._absence = "the catalogue of lab tests is loading"
@@ -118,9 +125,16 @@ class LabClassifier:
         check_locale(locale)
         wanted = self._limits.candidates(top, _DEFAULT_CANDIDATES)
         ready = await self._prepared()
-        queries = await self._in_turns(len(tests), lambda some: [ready.matcher.read(test) for test in tests[some]])
+        parts = [tests[start : start + AT_ONCE] for start in range(0, len(tests), AT_ONCE)]
+        queries = [query for part in parts for query in await self._in_turn(partial(_read, ready, part))]
         vectors, facts = await ready.meanings.embed([query.meaning for query in queries], caller)
-        found = await self._in_turns(len(queries), lambda some: _classified(ready, queries[some], vectors[some], wanted, locale))
+        found: list[Classification] = []
+        for start in range(0, len(queries), AT_ONCE):
+            some = slice(start, start + AT_ONCE)
+            # The product of vectors does not need the interpreter: it runs beside the turn of another request.
+            async with self._ahead:
+                likeness = await asyncio.get_running_loop().run_in_executor(self._products, ready.matcher.likeness, vectors[some])
+                found += await self._in_turn(partial(_classified, ready, queries[some], vectors[some], likeness, wanted, locale))
         return Classified(tests=tuple(found), model=f"{facts.name}:{facts.version}", catalogue=ready.catalogue.version)
 
     async def search(self, query: str, *, limit: int = 0, caller: Caller) -> tuple[Candidate, ...]:
@@ -169,16 +183,12 @@ class LabClassifier:
         vectors, facts = await self._embedder.embed(texts, model=model or self._model, caller=caller)
         return vectors, f"{facts.name}:{facts.version}"
 
-    async def _in_turns(self, count: int, work: Callable[[slice], Sequence[_Done]]) -> list[_Done]:
-        """Work on so many tests in a thread, a few at a time, in turns with other requests.
+    async def _in_turn(self, work: Callable[[], _Done]) -> _Done:
+        """Work on a few tests in turns with other requests.
 
-        One thread at a time: it holds the interpreter's lock nearly always, and two of them wait for each other at each array.
+        In one thread: it holds the interpreter's lock nearly always, and two of them wait for each other at each array.
         """
-        done: list[_Done] = []
-        for start in range(0, count, AT_ONCE):
-            async with self._turn:
-                done += await asyncio.to_thread(work, slice(start, start + AT_ONCE))
-        return done
+        return await asyncio.get_running_loop().run_in_executor(self._turns, work)
 
     async def _prepared(self) -> _Ready:
         """What a request needs. A damaged catalogue or a missing model is no fault of the caller's, who may try again once it is mended."""
@@ -247,9 +257,15 @@ class LabClassifier:
         return self._aliases
 
 
-def _classified(ready: _Ready, queries: Sequence[Query], vectors: Vectors, top: int, locale: str) -> list[Classification]:
+def _read(ready: _Ready, tests: Sequence[PrintedTest]) -> list[Query]:
+    return [ready.matcher.read(test) for test in tests]
+
+
+def _classified(
+    ready: _Ready, queries: Sequence[Query], vectors: Vectors, likeness: Vectors, top: int, locale: str
+) -> list[Classification]:
     found = []
-    for query, match in zip(queries, ready.matcher.match(queries, vectors, top), strict=True):
+    for query, match in zip(queries, ready.matcher.match(queries, vectors, likeness, top), strict=True):
         category, confidence = ready.categoriser.categorise(query, match)
         believed = match.candidates[0].entry if match.status is Status.MATCHED else None
         code, component = (believed.code, believed.component) if believed else ("", "")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import enum
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -14,12 +14,12 @@ from inference_server.tasks.labs.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.ranking import HandRanking, Ranking
+from inference_server.tasks.labs.ranking import HandRanking, Ranked, Ranking
 from inference_server.tasks.labs.recall import Recall, Recalled
 from inference_server.tasks.labs.rerank import Features, column
 from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
 
-# Queries whose likeness with every name is held at once.
+# Queries that are matched at once, and whose likeness with every name is held.
 AT_ONCE = 32
 # Candidates that reviewed names are weighed against.
 _COMPARED = 10
@@ -28,6 +28,8 @@ _TOLD_LEXICAL = 0.5
 _TOLD_MEANING = 0.6
 # A closest code that is at least as likely is told of a test without a match.
 _WORTH_TELLING = 0.05
+_AXES = ("own_exact", "specimen", "property", "collection", "challenge", "method")
+_OWN_EXACT, _SPECIMEN, _PROPERTY, _COLLECTION, _CHALLENGE, _METHOD = map(column, _AXES)
 
 
 class Status(enum.Enum):
@@ -107,17 +109,20 @@ class Matcher:
         queries = [self.read(PrintedTest(name=alias.name, unit=alias.unit, specimen=alias.specimen)) for alias in aliases]
         self._recall = Recall(aliases, queries, vectors, self._catalogue.index.words.features)
 
-    def match(self, queries: Sequence[Query], vectors: Vectors, top: int) -> list[Match]:
-        """Match each query. `vectors`: the embedded meanings of the queries; `top`: candidates wanted."""
-        matches = []
-        for start in range(0, len(queries), AT_ONCE):
-            rows = vectors[start : start + AT_ONCE]
-            some = zip(queries[start : start + AT_ONCE], rows, self._retriever.meanings(rows), strict=True)
-            matches += [self._match(query, row, self._retriever.retrieve(query, meaning), top) for query, row, meaning in some]
-        return matches
+    def likeness(self, vectors: Vectors) -> Features:
+        """What `match` needs of the embedded meanings of queries, at most `AT_ONCE` of them. Leaves the interpreter to others."""
+        return self._retriever.meanings(vectors)
 
-    def _match(self, query: Query, vector: NDArray[np.float32], found: Retrieved, top: int) -> Match:
-        ranked, known = self._ranked(query, found, max(top, _COMPARED if len(self._recall) else 2))
+    def match(self, queries: Sequence[Query], vectors: Vectors, likeness: Features, top: int) -> list[Match]:
+        """Match each query. `vectors`: their embedded meanings, a row each; `likeness`: of these; `top`: candidates wanted."""
+        found = [self._retriever.retrieve(query, row) for query, row in zip(queries, likeness, strict=True)]
+        ranked = self._ranked(queries, found, max(top, _COMPARED if len(self._recall) else 2))
+        return [
+            self._match(query, vector, candidates, known, top)
+            for query, vector, (candidates, known) in zip(queries, vectors, ranked, strict=True)
+        ]
+
+    def _match(self, query: Query, vector: NDArray[np.float32], ranked: list[Candidate], known: float, top: int) -> Match:
         votes, nearest = self._votes(query, vector)
         alias = self._aliases.find(query.test.name, query.test.unit, query.test.specimen)
         if alias is not None and self._may_mean(query, alias):
@@ -162,20 +167,27 @@ class Matcher:
             explanation=f"The name {how} the reviewed name {alias.name!r} of {entry.long_common_name}.",
         )
 
-    def _ranked(self, query: Query, found: Retrieved, count: int) -> tuple[list[Candidate], float]:
-        """Candidates, best first, and the probability that the component is known."""
-        if not len(found.entries):
-            return [], 0.0
-        ranked = self._ranking.rank(query, found, count)
-        candidates = [
-            Candidate(
-                entry=self._catalogue.entries[found.entries[place]],
-                score=float(confidence),
-                reasons=_reasons(axes, float(found.lexical[place]), float(found.meaning[place])),
-            )
-            for place, confidence, axes in zip(ranked.order, ranked.confidences, ranked.axes, strict=True)
+    def _ranked(self, queries: Sequence[Query], found: Sequence[Retrieved], count: int) -> Iterator[tuple[list[Candidate], float]]:
+        """Of each query its candidates, best first, and the probability that the component is known."""
+        some = [place for place, each in enumerate(found) if len(each.entries)]
+        ranked = self._ranking.rank([queries[place] for place in some], [found[place] for place in some], count)
+        by_place = dict(zip(some, ranked, strict=True))
+        for place, each in enumerate(found):
+            yield (self._candidates(each, by_place[place]), by_place[place].known) if place in by_place else ([], 0.0)
+
+    def _candidates(self, found: Retrieved, ranked: Ranked) -> list[Candidate]:
+        columns = zip(
+            found.entries[ranked.order].tolist(),
+            ranked.confidences.tolist(),
+            ranked.axes.tolist(),
+            found.lexical[ranked.order].tolist(),
+            found.meaning[ranked.order].tolist(),
+            strict=True,
+        )
+        return [
+            Candidate(entry=self._catalogue.entries[entry], score=confidence, reasons=_reasons(axes, lexical, meaning))
+            for entry, confidence, axes, lexical, meaning in columns
         ]
-        return candidates, ranked.known
 
     def _may_mean(self, query: Query, alias: Alias) -> bool:
         """A reviewed name gives way to a specimen or unit that its code cannot have, unless it was reviewed for that very one.
@@ -186,11 +198,11 @@ class Matcher:
         same_specimen = bool(alias.specimen) and spelling(alias.specimen) == spelling(query.test.specimen)
         if not code or (alias.specimen and not same_specimen and not query.parsed.specimens):
             return False
+        one, zero = np.ones(1, np.int64), np.zeros(1, np.float32)
         place: NDArray[np.int32] = np.array([self._catalogue.by_code[code]], np.int32)
-        zero = np.zeros(1, np.float32)
-        features = self._catalogue.table.features(query.parsed, query.test.unit, place, zero, zero, zero)[0]
-        wrong_unit = features[column("property")] < 0 and not alias.unit
-        wrong_specimen = features[column("specimen")] < 0 and not same_specimen
+        features = self._catalogue.table.features([(query.parsed, query.test.unit)], one, place, (zero, zero, zero))[0]
+        wrong_unit = features[_PROPERTY] < 0 and not alias.unit
+        wrong_specimen = features[_SPECIMEN] < 0 and not same_specimen
         return not (wrong_specimen or wrong_unit)
 
     def _judge(self, query: Query, ranked: list[Candidate], top: int, known: float) -> Match:
@@ -211,14 +223,14 @@ class Matcher:
         return Match(status=Status.NEEDS_REVIEW, candidates=candidates, explanation=f"{sentence}{doubt}.")
 
 
-def _reasons(features: Features, lexical: float, meaning: float) -> tuple[str, ...]:
-    told = {
-        "lexical": lexical >= _TOLD_LEXICAL,
-        "embedding": meaning >= _TOLD_MEANING,
-        "specimen": features[column("specimen")] > 0,
-        "unit": features[column("property")] > 0,
-        "timing": max(features[column("collection")], features[column("challenge")]) > 0,
-        "method": features[column("method")] > 0,
-    }
-    exact = ("exact name",) if features[column("own_exact")] > 0 else ()
-    return exact + tuple(reason for reason, holds in told.items() if holds)
+def _reasons(features: Sequence[float], lexical: float, meaning: float) -> tuple[str, ...]:
+    told = (
+        ("exact name", features[_OWN_EXACT] > 0),
+        ("lexical", lexical >= _TOLD_LEXICAL),
+        ("embedding", meaning >= _TOLD_MEANING),
+        ("specimen", features[_SPECIMEN] > 0),
+        ("unit", features[_PROPERTY] > 0),
+        ("timing", features[_COLLECTION] > 0 or features[_CHALLENGE] > 0),
+        ("method", features[_METHOD] > 0),
+    )
+    return tuple([reason for reason, holds in told if holds])

@@ -15,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.labs.entries import Entry
+from inference_server.tasks.labs.lists import Lists
 from inference_server.tasks.labs.normalise import fold, split_axes
 
 # A text that names more groups than this is no name: "Chemistry", "Level".
@@ -41,8 +42,9 @@ class Names:
     pair_weight: NDArray[np.float32]
     # For each entry its group.
     entry_group: NDArray[np.int32]
-    # For each text the entries that bear it as their own name.
-    owners: dict[int, tuple[int, ...]]
+    # For each text its pairs, and the entries that bear it as their own name.
+    pairs: Lists
+    owners: Lists
 
     @property
     def group_count(self) -> int:
@@ -74,15 +76,17 @@ def build_names(entries: Sequence[Entry]) -> Names:
     position = {text: number for number, text in enumerate(dict.fromkeys(text for text, _ in kept))}
     analytes = [split_axes(text)[1] or text for text in position]
     meanings = {text: number for number, text in enumerate(dict.fromkeys(analytes))}
+    pair_text = np.array([position[text] for text, _ in kept], np.int32)
     return Names(
         texts=tuple(position),
         meanings=tuple(meanings),
         text_meaning=np.array([meanings[text] for text in analytes], np.int32),
-        pair_text=np.array([position[text] for text, _ in kept], np.int32),
+        pair_text=pair_text,
         pair_group=np.array([group for _, group in kept], np.int32),
         pair_weight=np.array(list(kept.values()), np.float32),
         entry_group=entry_group,
-        owners={position[text]: tuple(sorted(numbers)) for text, numbers in owners.items() if text in position},
+        pairs=Lists.by_key(pair_text, len(position)),
+        owners=Lists.of_each(sorted(owners.get(text, ())) for text in position),
     )
 
 

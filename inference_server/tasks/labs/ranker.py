@@ -6,6 +6,7 @@ Trained by `training`; read from one JSON file, which also says what it was trai
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -122,13 +123,14 @@ def shares_of(scores: Features) -> Features:
     return np.asarray(odds / max(float(odds.sum()), 1e-9), np.float32)
 
 
-def judged(columns: Features, shares: Features, groups: NDArray[np.int32], first: int, second: int | None) -> Features:
-    """`JUDGED` of one query. `shares`: of each candidate; `groups`: their components; `first`, `second`: places of the two best."""
-    share = float(np.clip(shares[first], 1e-6, 1 - 1e-6))
-    follower = float(shares[second]) if second is not None else 0.0
-    told = columns[first, _TOLD].tolist()
+def judged(columns: Features, shares: Features, groups: NDArray[np.int32], order: NDArray[np.int64]) -> Features:
+    """`JUDGED` of one query. `shares`: of each candidate; `groups`: their components; `order`: places of the best, of one at least."""
+    first = int(order[0])
+    share = min(max(float(shares[first]), 1e-6), 1 - 1e-6)
+    follower = float(shares[order[1]]) if len(order) > 1 else 0.0
+    lead = math.log(share / max(follower, 1e-6))
     return np.array(
-        [np.log(share / (1 - share)), np.log(share / max(follower, 1e-6)), float(shares[groups == groups[first]].sum()), *told], np.float32
+        [math.log(share / (1 - share)), lead, float(shares[groups == groups[first]].sum()), *columns[first, _TOLD].tolist()], np.float32
     )
 
 

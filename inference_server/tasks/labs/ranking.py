@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
@@ -42,8 +43,8 @@ class Ranked:
 class Ranking(Protocol):
     """Orders what was found."""
 
-    def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
-        """The best `count` of the entries found, of which there is at least one."""
+    def rank(self, queries: Sequence[Query], found: Sequence[Retrieved], count: int) -> list[Ranked]:
+        """The best `count` of the entries found for each query, of which there is at least one for each."""
         ...
 
 
@@ -56,27 +57,52 @@ class LearnedRanking:
         self._signals = Signals(catalogue.entries, catalogue.table)
         self._prior = ranker.prior.log_odds(self._signals.facts)
 
-    def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
+    def rank(self, queries: Sequence[Query], found: Sequence[Retrieved], count: int) -> list[Ranked]:
         """As `Ranking` says."""
-        kept, columns = self._signals.columns(query, found, self._prior)
-        scores = self._ranker.scores(columns)
-        order = np.argsort(-scores, kind="stable")[: max(count, 2)]
-        shares = shares_of(scores)
-        second = int(order[1]) if len(order) > 1 else None
-        inputs = judged(columns, shares, self._table.group[found.entries[kept]], int(order[0]), second)
-        exact, known = float(self._ranker.exact.shares(inputs)), float(self._ranker.known.shares(inputs))
-        exact *= self._doubt(int(found.entries[kept[order[0]]]), bool(columns[order[0], HAS_METHOD]))
-        # What the first does not take is the others' by their shares, and none looks surer than the first.
-        rest = max(float(1 - shares[order[0]]), 1e-6)
-        confidences = np.minimum(shares[order] / rest * known * (1 - exact), exact)
-        confidences[0] = exact
-        order = order[:count]
-        return Ranked(order=kept[order], confidences=confidences[:count], known=known, axes=columns[order, :_AXES])
+        if not queries:
+            return []
+        lists = self._signals.columns(queries, found, self._prior)
+        ends = np.cumsum([len(kept) for kept in lists.kept])[:-1]
+        entries = [each.entries[kept] for each, kept in zip(found, lists.kept, strict=True)]
+        columns = np.split(lists.rows, ends)
+        listed = [_listed(scores, count) for scores in np.split(self._ranker.scores(lists.rows), ends)]
+        inputs = np.stack(
+            [
+                judged(rows, shares, self._table.group[some], order)
+                for rows, some, (order, shares) in zip(columns, entries, listed, strict=True)
+            ]
+        )
+        exact = self._ranker.exact.shares(inputs) * [self._doubt(some[order[0]]) for some, (order, _) in zip(entries, listed, strict=True)]
+        known = self._ranker.known.shares(inputs)
+        return [
+            Ranked(
+                order=kept[order[:count]],
+                confidences=_confidences(shares[order], first, known_here)[:count],
+                known=known_here,
+                axes=rows[order[:count], :_AXES],
+            )
+            for kept, rows, (order, shares), first, known_here in zip(
+                lists.kept, columns, listed, exact.tolist(), known.tolist(), strict=True
+            )
+        ]
 
-    def _doubt(self, first: int, has_method: bool) -> float:
+    def _doubt(self, first: int) -> float:
         if not self._signals.has_twin[first]:
             return 1.0
-        return _DOUBT_OF_METHOD if has_method else _DOUBT_WITHOUT
+        return _DOUBT_OF_METHOD if self._signals.facts[first, HAS_METHOD] else _DOUBT_WITHOUT
+
+
+def _listed(scores: Features, count: int) -> tuple[NDArray[np.int64], Features]:
+    """Places of the best, of at least two where there are so many, and the share of each row."""
+    return np.argsort(-scores, kind="stable")[: max(count, 2)], shares_of(scores)
+
+
+def _confidences(shares: Features, exact: float, known: float) -> Features:
+    """Of the best: what the first does not take is the others' by their shares, and none looks surer than the first."""
+    rest = max(float(1 - shares[0]), 1e-6)
+    confidences: Features = np.minimum(shares / rest * known * (1 - exact), exact)
+    confidences[0] = exact
+    return confidences
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,9 +126,13 @@ class HandRanking:
         self._settings = settings or HandSettings()
         self._weights = self._settings.weights.vector()
 
-    def rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
+    def rank(self, queries: Sequence[Query], found: Sequence[Retrieved], count: int) -> list[Ranked]:
         """As `Ranking` says."""
-        axes = self._table.features(query.parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
+        return [self._rank(query, each, count) for query, each in zip(queries, found, strict=True)]
+
+    def _rank(self, query: Query, found: Retrieved, count: int) -> Ranked:
+        by_name = (found.name, found.own, found.exact)
+        axes = self._table.features([(query.parsed, query.test.unit)], np.array([len(found.entries)]), found.entries, by_name)
         scores = axes @ self._weights
         order = np.argsort(-scores, kind="stable")[: max(count, 2)]
         odds = np.exp(scores[order] - scores[order[0]])

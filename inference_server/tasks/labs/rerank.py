@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.labs.entries import Entry
+from inference_server.tasks.labs.lists import Lists
 from inference_server.tasks.labs.normalise import ParsedTest
 from inference_server.tasks.labs.units import fold_unit
 from inference_server.tasks.labs.vocabulary import SYSTEMS, USUAL_SYSTEMS
 
 Features = NDArray[np.float32]
+_Told = TypeVar("_Told", bound=Hashable)
 _RARE_SYSTEM = 0.1
 # How usual a property is for a number without a unit.
 _USUAL_PROPERTIES = {
@@ -87,8 +90,7 @@ class EntryTable:
     def __init__(self, entries: Sequence[Entry], entry_group: NDArray[np.int32]) -> None:
         """`entry_group`: the group of each entry, as `Names` has it."""
         self.group = entry_group
-        self._order = np.argsort(entry_group, kind="stable").astype(np.int32)
-        self._starts = np.searchsorted(entry_group[self._order], np.arange(int(entry_group.max(initial=-1)) + 2))
+        self._members = Lists.by_key(entry_group, int(entry_group.max(initial=-1)) + 1)
         self._property, self._properties = _codes(entry.property for entry in entries)
         self._system, self._systems = _codes(entry.system.lower() for entry in entries)
         self._scale, self._scales = _codes(entry.scale for entry in entries)
@@ -100,35 +102,42 @@ class EntryTable:
         self._bearers = _bearers(entries)
         self._of_axis = lru_cache(maxsize=4096)(self._axis_values)
 
-    def members(self, groups: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Every entry of the groups."""
-        if not len(groups):
-            return np.empty(0, np.int32)
-        return np.concatenate([self._order[self._starts[group] : self._starts[group + 1]] for group in groups])
+    def members(self, groups: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.integer[Any]]]:
+        """Every entry of the groups, one group after another, and how many each has."""
+        return self._members.of(groups)
 
-    def features(self, test: ParsedTest, unit: str, entries: NDArray[np.int32], name: Features, own: Features, exact: Features) -> Features:
-        """One row for each entry, one column for each of `Weights`. `name`, `own`, `exact`: what the retrieval found of each entry."""
-        specimen = self._of_axis("specimen", test.specimens)[self._system[entries]]
-        told = np.zeros(len(entries), np.float32) if not test.specimens else specimen
-        usual = np.zeros(len(entries), np.float32) if test.specimens else specimen
-        known = self._of_axis("property", test.properties)[self._property[entries]]
-        hinted = self._of_axis("property", test.hinted)[self._property[entries]]
-        guessed = self._of_axis("usual property", frozenset())[self._property[entries]]
-        listed = self._listed(unit, entries)
+    def features(
+        self,
+        tests: Sequence[tuple[ParsedTest, str]],
+        counts: NDArray[np.integer[Any]],
+        entries: NDArray[np.int32],
+        found: tuple[Features, ...],
+    ) -> Features:
+        """One row for each entry, one column for each of `Weights`.
+
+        `tests`: each with its unit; `counts`: of the entries, so many are looked at for each test, in its order; `found`: what the
+        retrieval found of each entry by its name, by its own names, and whether one of these is equal.
+        """
+        of, parsed = np.repeat(np.arange(len(tests)), counts), [test for test, _ in tests]
+
+        def fit(axis: str, told: list[frozenset[str]], codes: NDArray[np.int32]) -> Features:
+            return looked_up(lambda some: self._of_axis(axis, some), told, of, codes[entries])
+
+        specimen = fit("specimen", [test.specimens for test in parsed], self._system)
+        is_told = np.array([bool(test.specimens) for test in parsed])[of]
+        is_guessed = np.array([not (test.properties or test.hinted) for test in parsed])[of]
         columns = [
-            name,
-            own,
-            exact,
-            told,
-            usual,
-            known,
-            hinted,
-            np.zeros_like(known) if test.properties or test.hinted else guessed,
-            listed,
-            self._of_axis("scale", frozenset({test.scale} - {""}))[self._scale[entries]],
-            self._of_axis("collection", test.timings)[self._time[entries]],
-            self._of_axis("challenge", test.timings)[self._challenge[entries]],
-            self._of_axis("method", test.methods)[self._method[entries]],
+            *found,
+            np.where(is_told, specimen, 0),
+            np.where(is_told, 0, specimen),
+            fit("property", [test.properties for test in parsed], self._property),
+            fit("property", [test.hinted for test in parsed], self._property),
+            np.where(is_guessed, fit("usual property", [frozenset()] * len(parsed), self._property), 0),
+            self._listed([unit for _, unit in tests], counts, entries),
+            fit("scale", [frozenset({test.scale} - {""}) for test in parsed], self._scale),
+            fit("collection", [test.timings for test in parsed], self._time),
+            fit("challenge", [test.timings for test in parsed], self._challenge),
+            fit("method", [test.methods for test in parsed], self._method),
             self._common[entries],
             self._panel[entries],
         ]
@@ -137,9 +146,14 @@ class EntryTable:
             rows[:, number] = values
         return rows
 
-    def _listed(self, unit: str, entries: NDArray[np.int32]) -> Features:
-        bearers = self._bearers.get(fold_unit(unit))
-        return np.zeros(len(entries), np.float32) if bearers is None else np.isin(entries, bearers).astype(np.float32)
+    def _listed(self, units: Sequence[str], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]) -> Features:
+        listed = np.zeros(len(entries), np.float32)
+        for unit, end, count in zip(units, np.cumsum(counts).tolist(), counts.tolist(), strict=True):
+            bearers = self._bearers.get(fold_unit(unit))
+            if bearers is not None:
+                some = entries[end - count : end]
+                listed[end - count : end] = bearers.take(np.searchsorted(bearers, some), mode="clip") == some
+        return listed
 
     def _axis_values(self, axis: str, told: frozenset[str]) -> Features:
         """What each value of an axis is worth, given what the test tells."""
@@ -154,6 +168,16 @@ class EntryTable:
         }
         names, fit = values[axis]
         return np.array([fit(name, told) for name in names], np.float32)
+
+
+def looked_up(
+    values: Callable[[_Told], Features], told: Sequence[_Told], of: NDArray[np.int64], codes: NDArray[np.integer[Any]]
+) -> Features:
+    """What `values` of its test's `told` has at each code. `of`: the test of each code."""
+    numbers: dict[_Told, int] = {}
+    rows = np.array([numbers.setdefault(each, len(numbers)) for each in told], np.int64)
+    tables = [values(each) for each in numbers]
+    return tables[0][codes] if len(tables) == 1 else np.asarray(np.stack(tables)[rows[of], codes])
 
 
 def _codes(values: Iterable[str]) -> tuple[NDArray[np.int32], list[str]]:

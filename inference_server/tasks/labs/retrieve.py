@@ -19,8 +19,8 @@ _MOST_READINGS = 10
 # How far a part of the name stands for the whole.
 _PART = 0.97
 _SHORTEST_PART = 2
-# Share of the best likeness that a name must have to be looked at closely.
-_NEAR = 0.4
+# Share of the best likeness that a name must have to be looked at closely, and one that spares time where enough names have it.
+_LOOKED_AT, _NEAR = 0.4, 0.7
 # A lexical likeness that is 1 but for rounding.
 _EQUAL = 0.999
 
@@ -107,60 +107,68 @@ class Retriever:
         )
 
     def meanings(self, vectors: Vectors) -> Scores:
-        """Likeness by embedding of queries (rows) with every meaning of the catalogue's names (columns)."""
-        return np.asarray(vectors @ self._vectors.T, np.float32)
+        """Likeness by embedding, 0 to 1, of queries (rows) with every name of the catalogue (columns). Leaves the interpreter to others."""
+        likeness = np.asarray(vectors @ self._vectors.T, np.float32)
+        return np.maximum(likeness, 0, out=likeness).take(self._catalogue.names.text_meaning, axis=1)
 
     def retrieve(self, query: Query, meaning: Scores, *, hidden: Collection[str] = ()) -> Retrieved:
         """The entries with the likeliest names. `meaning`: the query's row of `meanings`; `hidden`: folded names that are not looked at."""
-        names, share = self._catalogue.names, self._settings.embedding_share
-        index = self._catalogue.index
+        names, share = self._catalogue.names, np.float32(self._settings.embedding_share)
+        position = self._catalogue.index.position
         lexical = self._lexical(query)
-        meaning = np.maximum(meaning.take(names.text_meaning), 0)
-        exact = [index.position[text] for text in query.whole if text in index.position and text not in hidden]
-        unseen = [index.position[text] for text in hidden if text in index.position]
+        exact = [position[text] for text in query.whole if text in position and text not in hidden]
+        unseen = [position[text] for text in hidden if text in position]
         if unseen:
+            meaning = meaning.copy()
             lexical[unseen] = meaning[unseen] = 0
-        combined = (1 - share) * lexical + share * meaning
+        combined = lexical * (1 - share) + meaning * share
         combined[np.flatnonzero(lexical >= _EQUAL)] = 1.0
         chosen = self._chosen(combined, meaning)
-        picked = np.flatnonzero(chosen[names.pair_text])
-        groups, texts, weights = names.pair_group[picked], names.pair_text[picked], names.pair_weight[picked]
-        of_group = np.zeros((3, names.group_count), np.float32)
-        for row, scores in enumerate((combined[texts] * weights, lexical[texts], meaning[texts])):
-            np.maximum.at(of_group[row], groups, scores)
-        entries = self._catalogue.table.members(np.unique(groups))
-        own, owned_exactly = self._own(np.flatnonzero(chosen), combined, exact, entries)
-        name, by_letters, by_meaning = of_group[:, names.entry_group[entries]]
+        pairs, _ = names.pairs.of(chosen)
+        pairs = pairs[np.argsort(names.pair_group[pairs], kind="stable")]
+        groups, texts = names.pair_group[pairs], names.pair_text[pairs]
+        firsts = np.flatnonzero(np.diff(groups, prepend=-1))
+        scores = np.stack((combined[texts] * names.pair_weight[pairs], lexical[texts], meaning[texts]))
+        entries, sizes = self._catalogue.table.members(groups[firsts])
+        of_group = np.maximum.reduceat(scores, firsts, axis=1) if len(firsts) else scores
+        name, by_letters, by_meaning = np.repeat(of_group, sizes, axis=1)
+        own, owned_exactly = self._own(chosen, combined, exact, entries)
         return Retrieved(entries=entries, name=name, own=own, exact=owned_exactly, lexical=by_letters, meaning=by_meaning)
 
     def _lexical(self, query: Query) -> Scores:
         index = self._catalogue.index
         lexical = np.zeros(len(index.position), np.float32)
         for reading, strength in query.readings.items():
-            np.maximum(lexical, strength * index.likeness(reading, self._settings.word_share), out=lexical)
+            np.maximum(lexical, np.float32(strength) * index.likeness(reading, self._settings.word_share), out=lexical)
             place = index.position.get(reading)
             if place is not None:
                 lexical[place] = max(lexical[place], strength)
         return lexical
 
-    def _chosen(self, combined: Scores, meaning: Scores) -> NDArray[np.bool_]:
+    def _chosen(self, combined: Scores, meaning: Scores) -> NDArray[np.int64]:
+        """Places of the names that are looked at closely, rising."""
         chosen = np.zeros(len(combined), bool)
         for scores in (combined, meaning):
-            # Far below the best none matters, and the rest is soon sorted.
-            near = np.flatnonzero(scores >= _NEAR * scores.max(initial=0))
-            if len(near) > self._settings.retrieved:
-                near = near[np.argpartition(-scores[near], self._settings.retrieved - 1)[: self._settings.retrieved]]
-            chosen[near] = True
-        return chosen
+            chosen[_highest(scores, self._settings.retrieved)] = True
+        return np.flatnonzero(chosen)
 
     def _own(self, chosen: NDArray[np.int64], combined: Scores, exact: list[int], entries: NDArray[np.int32]) -> tuple[Scores, Scores]:
+        owners = self._catalogue.names.owners
         own = np.zeros((2, len(self._catalogue.entries)), np.float32)
-        for text in chosen.tolist():
-            for owner in self._catalogue.names.owners.get(text, ()):
-                own[0, owner] = max(own[0, owner], combined[text])
-        for text in exact:
-            own[1, list(self._catalogue.names.owners.get(text, ()))] = 1.0
+        bearers, counts = owners.of(chosen)
+        np.maximum.at(own[0], bearers, np.repeat(combined[chosen], counts))
+        own[1, owners.of(np.array(exact, np.int64))[0]] = 1.0
         return own[0, entries], own[1, entries]
+
+
+def _highest(scores: Scores, count: int) -> NDArray[np.int64]:
+    """Places of so many of the highest scores, at most; in no order. Far below the best none matters."""
+    best = scores.max(initial=0)
+    # Few stand near the best, and few are soon sorted.
+    near = np.flatnonzero(scores >= _NEAR * best)
+    if len(near) < count:
+        near = np.flatnonzero(scores >= _LOOKED_AT * best)
+    return near[np.argpartition(-scores[near], count - 1)[:count]] if len(near) > count else near
 
 
 def _completed(parsed: ParsedTest, meant: list[str]) -> ParsedTest:

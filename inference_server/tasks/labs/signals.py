@@ -5,17 +5,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from collections.abc import Iterable, Sequence
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from functools import lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.headings import heading_fit
+from inference_server.tasks.labs.lists import Lists
 from inference_server.tasks.labs.names import base_component
 from inference_server.tasks.labs.normalise import fold
-from inference_server.tasks.labs.rerank import EntryTable, Features, Weights
+from inference_server.tasks.labs.rerank import EntryTable, Features, Weights, looked_up
 from inference_server.tasks.labs.retrieve import Query, Retrieved
 
 _PROPERTIES = ("MCnc", "SCnc", "ACnc", "CCnc", "NCnc", "NFr", "PrThr", "Titr")
@@ -65,7 +67,18 @@ PAIRED = (
 )
 COLUMNS = (*(field.name for field in fields(Weights)), *PAIRED, "prior", *FACTS)
 PRIOR = COLUMNS.index("prior")
-HAS_METHOD = COLUMNS.index("has a method")
+# Among the facts.
+HAS_METHOD = FACTS.index("has a method")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Shortlists:
+    """The entries that are looked at closely, of several queries."""
+
+    # Of each query, their places among those found, the likeliest by hand-set weights first.
+    kept: list[NDArray[np.int64]]
+    # Of each a row with `COLUMNS`, one query after another.
+    rows: Features
 
 
 class Signals:
@@ -87,42 +100,57 @@ class Signals:
         self._whole = _WordBags([_whole_text(entry) for entry in entries])
         self._heading = lru_cache(maxsize=1024)(self._heading_values)
 
-    def columns(self, query: Query, found: Retrieved, prior: Features) -> tuple[NDArray[np.int64], Features]:
-        """Places of the likeliest entries found; of each a row with `COLUMNS`. `prior`: of each entry of the catalogue, as log odds."""
-        parsed = query.parsed
-        axes = self._table.features(parsed, query.test.unit, found.entries, found.name, found.own, found.exact)
-        kept = self._likeliest(axes)
-        entries, count = found.entries[kept], axes.shape[1]
-        told = {word for reading in query.readings for word in reading.split()}
-        paired = (
-            found.lexical[kept],
-            found.meaning[kept],
-            found.name[kept] - found.name.max(initial=0),
-            found.own[kept] - found.own.max(initial=0),
-            self._component.covered(told, entries),
-            self._whole.covering(query.told, entries),
-            self._heading(query.test.heading)[self._kind_of[entries]],
-            float(bool(parsed.specimens)),
-            float(bool(parsed.properties)),
-            float(bool(query.test.value)),
-            min(len(parsed.text.split()), _MOST_WORDS) / _MOST_WORDS,
-            self.ranked[entries],
-            prior[entries] / 5,
-        )
-        rows = np.empty((len(kept), len(COLUMNS)), np.float32)
-        rows[:, :count] = axes[kept]
-        for number, values in enumerate(paired, count):
+    def columns(self, queries: Sequence[Query], found: Sequence[Retrieved], prior: Features) -> Shortlists:
+        """The likeliest entries of those found for each query. `prior`: of each entry of the catalogue, as log odds."""
+        counts = np.array([len(each.entries) for each in found], np.int64)
+        tests = [(query.parsed, query.test.unit) for query in queries]
+        name, own = _joined(found, "name"), _joined(found, "own")
+        axes = self._table.features(tests, counts, _joined(found, "entries"), (name, own, _joined(found, "exact")))
+        kept = self._likeliest(axes, counts)
+        lengths = np.array([len(each) for each in kept], np.int64)
+        flat = np.concatenate([*kept, np.zeros(0, np.int64)]) + np.repeat(np.cumsum(counts) - counts, lengths)
+        rows = np.empty((len(flat), len(COLUMNS)), np.float32)
+        rows[:, : axes.shape[1]] = axes[flat]
+        entries = _joined(found, "entries")[flat]
+        for number, values in enumerate(self._paired(queries, found, flat, entries, lengths), axes.shape[1]):
             rows[:, number] = values
-        rows[:, count + len(paired) :] = self.facts[entries]
-        return kept, rows
+        rows[:, PRIOR] = prior[entries] / 5
+        rows[:, PRIOR + 1 :] = self.facts[entries]
+        return Shortlists(kept=kept, rows=rows)
 
-    def _likeliest(self, axes: Features) -> NDArray[np.int64]:
-        """Places of the rows that the hand-set weights like best: the rest is not worth a closer look."""
-        scores = axes @ self._weights
-        if len(scores) > MOST_RANKED:
-            kept = np.argpartition(-scores, MOST_RANKED - 1)[:MOST_RANKED]
-            return np.asarray(kept[np.argsort(-scores[kept], kind="stable")], np.int64)
-        return np.asarray(np.argsort(-scores, kind="stable"), np.int64)
+    def _paired(
+        self,
+        queries: Sequence[Query],
+        found: Sequence[Retrieved],
+        flat: NDArray[np.int64],
+        entries: NDArray[np.int32],
+        lengths: NDArray[np.int64],
+    ) -> tuple[Features, ...]:
+        """The columns `PAIRED`. `flat`: the places kept, among all that were found; `lengths`: how many are kept of each query."""
+        of = np.repeat(np.arange(len(queries)), lengths)
+
+        def of_query(values: Sequence[float]) -> Features:
+            return np.array(values, np.float32)[of]
+
+        told = [{word for reading in query.readings for word in reading.split()} for query in queries]
+        return (
+            _joined(found, "lexical")[flat],
+            _joined(found, "meaning")[flat],
+            _joined(found, "name")[flat] - of_query([each.name.max(initial=0) for each in found]),
+            _joined(found, "own")[flat] - of_query([each.own.max(initial=0) for each in found]),
+            self._component.covered(told, lengths, entries),
+            self._whole.covering([query.told for query in queries], lengths, entries),
+            looked_up(self._heading, [query.test.heading for query in queries], of, self._kind_of[entries]),
+            of_query([bool(query.parsed.specimens) for query in queries]),
+            of_query([bool(query.parsed.properties) for query in queries]),
+            of_query([bool(query.test.value) for query in queries]),
+            of_query([min(len(query.parsed.text.split()), _MOST_WORDS) / _MOST_WORDS for query in queries]),
+            self.ranked[entries],
+        )
+
+    def _likeliest(self, axes: Features, counts: NDArray[np.integer[Any]]) -> list[NDArray[np.int64]]:
+        """Of each test, the places of the rows that the hand-set weights like best: the rest is not worth a closer look."""
+        return [_best(scores) for scores in np.split(axes @ self._weights, np.cumsum(counts)[:-1])]
 
     def _heading_values(self, heading: str) -> Features:
         return np.array([heading_fit(heading, *kind) for kind in self._kinds], np.float32)
@@ -135,45 +163,57 @@ class _WordBags:
         numbers: dict[str, int] = {}
         # A blank text gets a word of its own, for every entry needs one.
         bags = [sorted({numbers.setdefault(word, len(numbers)) for word in text.split() or ("",)}) for text in texts]
+        words = np.array([word for bag in bags for word in bag], np.int32)
         self._numbers = numbers
-        self._lengths = np.array([len(bag) for bag in bags], np.int32)
-        self._starts = np.concatenate(([0], np.cumsum(self._lengths)))[:-1].astype(np.int32)
-        self._words = np.array([word for bag in bags for word in bag], np.int32)
-        frequency = np.bincount(self._words, minlength=max(len(numbers), 1))
+        self._bags = Lists(words, np.array([len(bag) for bag in bags], np.int64))
+        frequency = np.bincount(words, minlength=max(len(numbers), 1))
         self._weight = np.log1p(len(texts) / np.maximum(frequency, 1)).astype(np.float32)
         self._unknown = math.log1p(len(texts))
 
-    def covered(self, told: Iterable[str], entries: NDArray[np.int32]) -> Features:
-        """Share of each entry's words, by weight, that are told."""
-        words, starts, weights = self._of(entries)
-        whole = np.add.reduceat(weights, starts) if len(starts) else weights
-        return np.asarray(self._shared(told, words, starts, weights) / np.maximum(whole, 1e-6), np.float32)
+    def covered(self, told: Sequence[Iterable[str]], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]) -> Features:
+        """Share of each entry's words, by weight, that are told. `told`: by each test; `counts`: how many of the entries are its."""
+        shared, whole = self._shared(told, counts, entries)
+        return np.asarray(shared / np.maximum(whole, 1e-6), np.float32)
 
-    def covering(self, readings: Iterable[frozenset[str]], entries: NDArray[np.int32]) -> Features:
-        """Share of the told words, by weight, that each entry has; of the reading that it covers best."""
+    def covering(
+        self, readings: Sequence[Iterable[frozenset[str]]], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]
+    ) -> Features:
+        """Share of the told words, by weight, that each entry has; of the reading of its test that it covers best."""
+        read = [(test, told) for test, some in enumerate(readings) for told in some if told]
+        tests = np.array([test for test, _ in read], np.int64)
+        places, lengths = Lists(np.arange(len(entries), dtype=np.int32), counts).of(tests)
+        shared, _ = self._shared([told for _, told in read], lengths, entries[places])
         best = np.zeros(len(entries), np.float32)
-        words, starts, weights = self._of(entries)
-        for told in readings:
-            weight = sum(self._weight[self._numbers[word]] if word in self._numbers else self._unknown for word in told)
-            if weight:
-                np.maximum(best, self._shared(told, words, starts, weights) / np.float32(weight), out=best)
+        np.maximum.at(best, places, shared / np.repeat(np.array([self._weigh(told) for _, told in read], np.float32), lengths))
         return best
 
-    def _of(self, entries: NDArray[np.int32]) -> tuple[NDArray[np.int32], NDArray[np.int64], Features]:
-        """Words of the entries one after another, where each entry's begin, and their weights."""
-        lengths = self._lengths[entries]
-        ends = np.cumsum(lengths)
-        starts = ends - lengths
-        places = np.repeat(self._starts[entries] - starts, lengths) + np.arange(ends[-1] if len(ends) else 0)
-        words = self._words[places]
-        return words, starts, self._weight[words]
+    def _weigh(self, told: Iterable[str]) -> float:
+        return sum(float(self._weight[self._numbers[word]]) if word in self._numbers else self._unknown for word in told)
 
-    def _shared(self, told: Iterable[str], words: NDArray[np.int32], starts: NDArray[np.int64], weights: Features) -> Features:
-        hit = np.zeros(len(words), bool)
-        for word in told:
-            if word in self._numbers:
-                hit |= words == self._numbers[word]
-        return np.asarray(np.add.reduceat(np.where(hit, weights, 0), starts) if len(starts) else weights, np.float32)
+    def _shared(
+        self, told: Sequence[Iterable[str]], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]
+    ) -> tuple[Features, Features]:
+        """Of each entry the weight of its words that its test tells, and of all its words."""
+        words, lengths = self._bags.of(entries)
+        weights, starts = self._weight[words], np.cumsum(lengths) - lengths
+        said = np.zeros((len(told), len(self._weight)), bool)
+        for row, some in enumerate(told):
+            said[row, [self._numbers[word] for word in some if word in self._numbers]] = True
+        hit = said[np.repeat(np.repeat(np.arange(len(told)), counts), lengths), words]
+        if not len(starts):
+            return weights, weights
+        return np.add.reduceat(np.where(hit, weights, np.float32(0)), starts), np.add.reduceat(weights, starts)
+
+
+def _joined(found: Sequence[Retrieved], field: str) -> NDArray[Any]:
+    return np.concatenate([getattr(each, field) for each in found])
+
+
+def _best(scores: Features) -> NDArray[np.int64]:
+    if len(scores) > MOST_RANKED:
+        kept = np.argpartition(-scores, MOST_RANKED - 1)[:MOST_RANKED]
+        return np.asarray(kept[np.argsort(-scores[kept], kind="stable")], np.int64)
+    return np.asarray(np.argsort(-scores, kind="stable"), np.int64)
 
 
 def _whole_text(entry: Entry) -> str:

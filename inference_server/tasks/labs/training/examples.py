@@ -152,7 +152,8 @@ def _example(
 ) -> Example:
     entry = catalogue.entries[wanted.entry]
     found = retriever.retrieve(query, meaning, hidden=wanted.hidden)
-    kept, columns = signals.columns(query, found, common)
+    lists = signals.columns([query], [found], common)
+    kept, columns = lists.kept[0], lists.rows
     places = np.flatnonzero((found.entries[kept] == wanted.entry) & (not wanted.absent))
     component = fold(base_component(entry.component))
     return Example(

@@ -163,8 +163,8 @@ class _Judged:
 def _judged(ranker: Ranker, example: Example) -> _Judged:
     scores = ranker.scores(example.columns)
     order = np.argsort(-scores, kind="stable")
-    first, second = int(order[0]), int(order[1]) if len(order) > 1 else None
-    inputs = judged(example.columns, shares_of(scores), example.groups, first, second)
+    first = int(order[0])
+    inputs = judged(example.columns, shares_of(scores), example.groups, order)
     is_known = example.right >= 0 and example.groups[first] == example.groups[example.right]
     return _Judged(inputs=inputs, is_exact=first == example.right, is_known=bool(is_known))
 

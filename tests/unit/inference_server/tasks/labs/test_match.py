@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,10 @@ from inference_server.tasks.labs.categorise import CATEGORIES, Categoriser
 from inference_server.tasks.labs.entries import Entry, write_entries
 from inference_server.tasks.labs.match import Match, Matcher, Status
 from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.ranking import best_ranking
+from inference_server.tasks.labs.retrieve import Query
 
+NO_FILE = Path("no ranker of its own")
 DIABETES, URINE, LIPIDS = "Diabetes Panel", "Urine & Stool Tests", "Lipid Profile"
 
 
@@ -65,7 +69,18 @@ def aliases(tmp_path: Path) -> AliasMemory:
 def match(catalogue: Catalogue, aliases: AliasMemory, test: PrintedTest, top: int = 5) -> Match:
     matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32))
     matcher.remember(aliases)
-    return matcher.match([matcher.read(test)], np.zeros((1, 4), np.float32), top)[0]
+    return matched(matcher, [matcher.read(test)], top)[0]
+
+
+def ranking_matcher(catalogue: Catalogue, aliases: AliasMemory) -> Matcher:
+    """With the ranker that is shipped."""
+    ranking, _ = best_ranking(catalogue, NO_FILE)
+    return Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32), None, ranking)
+
+
+def matched(matcher: Matcher, queries: Sequence[Query], top: int = 5) -> list[Match]:
+    vectors = np.zeros((len(queries), 4), np.float32)
+    return matcher.match(queries, vectors, matcher.likeness(vectors), top)
 
 
 @pytest.mark.parametrize(
@@ -93,6 +108,30 @@ def match(catalogue: Catalogue, aliases: AliasMemory, test: PrintedTest, top: in
 )
 def test_the_code_that_is_meant_comes_first(catalogue: Catalogue, aliases: AliasMemory, code: str, printed: dict[str, str]) -> None:
     assert code == match(catalogue, aliases, PrintedTest(**printed)).candidates[0].entry.code
+
+
+def test_tests_that_are_matched_at_once_get_what_each_gets_alone(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    aliases.upsert([Alias(name="Zat ajaib", code="30350-3")])
+    printed = [
+        PrintedTest(name="Glucose", unit="mg/dL"),
+        PrintedTest(name="???"),
+        PrintedTest(name="Glukosa urin", value="Negatif", heading="Urinalisa"),
+        PrintedTest(name="LYM PHOCYTES", unit="%"),
+        PrintedTest(name="zat ajaib"),
+        PrintedTest(name="Cholestrol LDL", unit="mmol/L", specimen="Serum"),
+    ]
+    matcher = ranking_matcher(catalogue, aliases)
+    queries = [matcher.read(test) for test in printed]
+    together, alone = matched(matcher, queries), [matched(matcher, [query])[0] for query in queries]
+    assert [each.status for each in alone] == [each.status for each in together]
+    for one, other in zip(alone, together, strict=True):
+        assert [each.entry.code for each in one.candidates] == [each.entry.code for each in other.candidates]
+        assert [each.reasons for each in one.candidates] == [each.reasons for each in other.candidates]
+        assert [each.score for each in one.candidates] == pytest.approx([each.score for each in other.candidates], abs=1e-5)
+
+
+def test_no_test_at_all_has_no_match_at_all(catalogue: Catalogue, aliases: AliasMemory) -> None:
+    assert [] == matched(ranking_matcher(catalogue, aliases), [])
 
 
 @pytest.mark.parametrize("name", ["asdf qwer", "Invoice total", "paracetamol 500 mg", "Tanggal lahir", "???"])
@@ -141,6 +180,16 @@ def test_a_reviewed_name_is_recognised_in_another_spelling_or_order(catalogue: C
     aliases.upsert([Alias(name="Kolesterol LDL direk", code="99004-2")])
     found = match(catalogue, aliases, PrintedTest(name=printed))
     assert ("99004-2", ("alias",)) == (found.candidates[0].entry.code, found.candidates[0].reasons)
+
+
+@pytest.mark.parametrize(
+    ("printed", "code"), [("GLUCOSA EN SANGRE", "2345-7"), ("Sangre, glucosa", "2345-7"), ("Linfocitos absolutos", "26474-7")]
+)
+def test_names_of_another_language_come_from_a_file_of_names(catalogue: Catalogue, tmp_path: Path, printed: str, code: str) -> None:
+    lines = ['{"name": "Glucosa en sangre", "code": "2345-7"}', '{"name": "Linfocitos absolutos", "code": "26474-7", "unit": ""}']
+    (tmp_path / "names.jsonl").write_text("\n".join(lines))
+    found = match(catalogue, AliasMemory(tmp_path / "names.jsonl"), PrintedTest(name=printed))
+    assert (Status.MATCHED, code) == (found.status, found.candidates[0].entry.code)
 
 
 @pytest.mark.parametrize(
@@ -209,6 +258,6 @@ def test_what_a_person_said_of_a_specimen_holds_though_the_code_has_another(cata
 def test_each_test_has_a_category(catalogue: Catalogue, aliases: AliasMemory, printed: dict[str, str], category: str) -> None:
     matcher = Matcher(catalogue, aliases, np.zeros((len(catalogue.names.meanings), 4), np.float32))
     query = matcher.read(PrintedTest(**printed))
-    found = matcher.match([query], np.zeros((1, 4), np.float32), 5)[0]
+    found = matched(matcher, [query])[0]
     given, confidence = Categoriser(catalogue.entries).categorise(query, found)
     assert (category, True, True) == (given, given in CATEGORIES, 0 < confidence <= 1)
