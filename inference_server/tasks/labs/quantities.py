@@ -1,4 +1,7 @@
-"""Units as UCUM writes them, and results from one unit to another: by prefixes, and between mass and moles by the molar mass."""
+"""Units as UCUM writes them, and results from one unit to another: by prefixes, and between mass and moles by the molar mass.
+
+The common units are worked out here, quickly; all others by `ucum.py`.
+"""
 
 from __future__ import annotations
 
@@ -9,6 +12,7 @@ from functools import cache, lru_cache
 from pathlib import Path
 
 from inference_server.tasks.labs.names import base_component
+from inference_server.tasks.labs.ucum import in_unit, is_unit
 from inference_server.tasks.labs.units import fold_unit
 
 _DATA = Path(__file__).parent / "data"
@@ -24,22 +28,41 @@ _SPELLINGS = {
     "sec": "s", "secs": "s", "second": "s", "seconds": "s", "detik": "s", "menit": "min", "day": "d", "hari": "d",
     "u": "U", "mu": "mU", "uu": "uU", "ku": "kU", "fl": "fL", "pl": "pL", "meq": "meq", "persen": "%", "sel": "{cells}", "cells": "{cells}",
     "cell": "{cells}", "copies": "{copies}", "kopi": "{copies}", "titer": "{titer}", "titre": "{titer}", "index": "{index}",
-    "ratio": "{ratio}", "rasio": "{ratio}", "inr": "{INR}", "mmhg": "mm[Hg]", "mosm": "mosm", "1p73m2": "{1.73_m2}", "1.73m2": "{1.73_m2}",
+    "ratio": "{ratio}", "rasio": "{ratio}", "inr": "{INR}", "mmhg": "mm[Hg]",
+    "ct": "{Ct}", "°c": "Cel", "°f": "[degF]", "mosm": "mosm", "1p73m2": "{1.73_m2}", "1.73m2": "{1.73_m2}",
 }  # fmt: skip
 _POWER = re.compile(r"x?10[*^e]?(\d+)")
 _MEASURED = re.compile(r"([kdcmunpf]?)(g|mol|L|U|\[IU\]|eq)")
+_COUNTED_HOURS = re.compile(r"\(\d+\.h\)")
+_BRACKET = re.compile(r"[\[{(]")
 _COUNTED = re.compile(r"10\*(\d+)")
+
+
+_SPELT = frozenset(_SPELLINGS.values())
 
 
 @lru_cache(maxsize=4096)
 def ucum(unit: str) -> str:
     """A printed unit as UCUM writes it; empty when there is none, as printed where it is not known."""
+    printed = unit.strip().replace("µ", "u").replace("μ", "u")
     folded = fold_unit(unit)
-    if not folded:
-        return ""
+    if not folded.strip("/"):
+        return unit.strip()
     if folded in ("g%", "gr%", "gm%"):
         return "g/dL"
-    return "mg/dL" if folded == "mg%" else "/".join(map(_part, folded.split("/")))
+    if folded == "mg%":
+        return "mg/dL"
+    parts = [_part(part) for part in folded.split("/")]
+    mended = "/".join(parts)
+    # Brackets are folded away, and say what is measured: mm[Hg] is no length.
+    if _BRACKET.search(printed) and is_unit(printed):
+        return printed
+    if all(part in _SPELT or _COUNTED_HOURS.fullmatch(part) or _scale(part) is not None for part in parts):
+        return mended
+    # Pa is no picoyear, but some print everything in capitals, and ML/MIN are no megalitres.
+    as_printed_first = mended.lower() == printed.lower() and not printed.isupper()
+    candidates = (printed, mended) if as_printed_first else (mended, printed)
+    return next((candidate for candidate in candidates if is_unit(candidate)), unit.strip())
 
 
 def _part(text: str) -> str:
@@ -53,11 +76,13 @@ def _part(text: str) -> str:
 def converted(number: float, unit: str, wanted: str, component: str = "") -> float | None:
     """A number of one UCUM unit in another; None when they measure different things. `component`: LOINC's, for mass and moles."""
     given, asked = _dimension(unit), _dimension(wanted)
-    if given is None or asked is None or given[2] != asked[2]:
+    mass = molar_masses().get(base_component(component))
+    if given is None or asked is None:
+        return in_unit(number, unit, wanted, grams_per_mole=mass)
+    if given[2] != asked[2]:
         return None
     factor = given[0] / asked[0]
     if given[1] != asked[1]:
-        mass = molar_masses().get(base_component(component))
         if mass is None or {given[1], asked[1]} != {"g", "mol"}:
             return None
         factor *= 1 / mass if given[1] == "g" else mass
