@@ -85,6 +85,11 @@ module "only_by_tls" {
   queues = { dlq = { url = aws_sqs_queue.ml_worker_dlq.url, arn = aws_sqs_queue.ml_worker_dlq.arn } }
 }
 
+moved {
+  from = aws_sqs_queue_policy.ml_worker_dlq
+  to   = module.only_by_tls.aws_sqs_queue_policy.queue["dlq"]
+}
+
 resource "aws_ssm_parameter" "queue_url" {
   #checkov:skip=CKV2_AWS_34:The address of a queue is no secret, and the platform reads it as a plain string.
   name  = "${var.ssm_parameter_prefix}/ml_worker/queue_url"

@@ -21,6 +21,11 @@ module "only_by_tls" {
   queues = { for key, queue in aws_sqs_queue.neighbour : key => { url = queue.url, arn = queue.arn } }
 }
 
+moved {
+  from = aws_sqs_queue_policy.neighbour
+  to   = module.only_by_tls.aws_sqs_queue_policy.queue
+}
+
 resource "aws_sqs_queue" "jobs" {
   name                       = var.name
   message_retention_seconds  = local.kept_seconds
