@@ -19,7 +19,7 @@ from inference_server.engine.port import Engine, Tensors, TensorSpec
 from inference_server.engine.profiles import Profile, likely_profile
 from inference_server.engine.ranged import RangedEngine
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.stopwatch import quiet_seconds
+from inference_server.engine.stopwatch import quiet_seconds, wall_seconds
 from inference_server.errors import ConfigurationError, ModelFailed
 
 AUTO = "auto"
@@ -221,9 +221,20 @@ class EngineSelector:
         try:
             engine = reference if again else self.load_instance(model, candidate)
             error = deviation(engine.run(sample), expected)
-            return Measurement(candidate=candidate, seconds=_median_seconds(engine, sample), error=error)
+            return Measurement(candidate=candidate, seconds=self._median_seconds(engine, sample), error=error)
         except ModelFailed as failure:
             return Measurement(candidate=candidate, seconds=math.inf, error=math.inf, failure=str(failure))
+
+    def _median_seconds(self, engine: Engine, sample: Tensors) -> float:
+        """Median of the warm runs, other work on the machine left out: the first ones set up memory and kernels."""
+        clock = quiet_seconds if self.device == "cpu" else wall_seconds
+        for _ in range(_WARM_UP_RUNS - 1):
+            engine.run(sample)
+        seconds: list[float] = []
+        start = time.monotonic()
+        while len(seconds) < _TIMED_RUNS and (len(seconds) < _FEWEST_RUNS or time.monotonic() - start < _TIMING_SECONDS):
+            seconds.append(clock(lambda: engine.run(sample)))
+        return statistics.median(seconds)
 
     def _fastest(self, measurements: tuple[Measurement, ...], pin: str, model: ModelFile) -> str:
         candidates = [measured for measured in measurements if pin == AUTO or _pinned(measured.candidate, pin)]
@@ -256,14 +267,3 @@ class EngineSelector:
 
 def _pinned(candidate: str, pin: str) -> bool:
     return candidate == pin or candidate.partition(":")[0] == pin
-
-
-def _median_seconds(engine: Engine, sample: Tensors) -> float:
-    """Median of the warm runs, other work on the machine left out: the first ones set up memory and kernels."""
-    for _ in range(_WARM_UP_RUNS - 1):
-        engine.run(sample)
-    seconds: list[float] = []
-    start = time.monotonic()
-    while len(seconds) < _TIMED_RUNS and (len(seconds) < _FEWEST_RUNS or time.monotonic() - start < _TIMING_SECONDS):
-        seconds.append(quiet_seconds(lambda: engine.run(sample)))
-    return statistics.median(seconds)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 
 from inference_server.engine.devices import usable_cores
@@ -12,30 +13,55 @@ from inference_server.engine.devices import usable_cores
 _TASKS = Path("/proc/self/task")
 
 
+@dataclass(frozen=True, kw_only=True)
+class ThreadTimes:
+    """Of one thread since it began, in nanoseconds."""
+
+    ran: int
+    # For a core, while it could have run.
+    waited: int
+
+
+def wall_seconds(work: Callable[[], object]) -> float:
+    """Seconds that `work` took: right for what waits for a device most of the time, of which no clock of threads tells."""
+    begun = time.perf_counter()
+    work()
+    return time.perf_counter() - begun
+
+
 def quiet_seconds(work: Callable[[], object]) -> float:
     """Seconds that `work` would take on a quiet machine; where the system does not tell, those that it took."""
-    waited, used, begun = waited_seconds(), time.process_time(), time.perf_counter()
-    work()
-    seconds, used = time.perf_counter() - begun, time.process_time() - used
-    return without_waiting(seconds, waited=waited_seconds() - waited, used=used, cores=usable_cores())
+    before, used = thread_times(), time.process_time()
+    seconds = wall_seconds(work)
+    used = time.process_time() - used
+    return without_waiting(seconds, waited=longest_wait(before, thread_times()), used=used, cores=usable_cores())
 
 
 def without_waiting(seconds: float, *, waited: float, used: float, cores: int) -> float:
-    """Seconds without what threads waited for a core.
+    """Seconds without what was waited for a core, but never less than the processor time shared by all cores.
 
-    `waited`: of all threads together, `used`: their processor time. Waits of threads that compute side by side overlap, so that taking
-    them all off may be too much; but nothing takes less than its processor time shared by all cores.
+    `waited`: by the thread that waited longest, as threads that compute side by side wait at the same time or for each other.
+    `used`: processor time of all.
     """
     return min(seconds, max(seconds - waited, used / cores))
 
 
-def waited_seconds(*, tasks: Path = _TASKS) -> float:
-    """Seconds that this process' threads have waited for a core, all together; 0 where the system does not tell."""
-    return sum(map(_waited_nanoseconds, tasks.glob("*/schedstat"))) / 1e9
+def longest_wait(before: Mapping[str, ThreadTimes], after: Mapping[str, ThreadTimes]) -> float:
+    """Seconds that one thread waited for a core at most, of those that ran meanwhile."""
+    none = ThreadTimes(ran=0, waited=0)
+    waits = (now.waited - then.waited for name, now in after.items() if now.ran > (then := before.get(name, none)).ran)
+    return max(waits, default=0) / 1e9
 
 
-def _waited_nanoseconds(path: Path) -> int:
+def thread_times(*, tasks: Path = _TASKS) -> dict[str, ThreadTimes]:
+    """Of this process' threads, by their ids; empty where the system does not tell."""
+    read = {path.parent.name: _read(path) for path in tasks.glob("*/schedstat")}
+    return {name: times for name, times in read.items() if times is not None}
+
+
+def _read(path: Path) -> ThreadTimes | None:
     try:
-        return int(path.read_text().split()[1])
-    except (OSError, ValueError, IndexError):  # the thread has ended
-        return 0
+        ran, waited = path.read_text().split()[:2]
+        return ThreadTimes(ran=int(ran), waited=int(waited))
+    except (OSError, ValueError):  # the thread has ended
+        return None

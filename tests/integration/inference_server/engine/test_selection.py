@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -11,12 +12,14 @@ from typing import Any
 import numpy as np
 import pytest
 
+from inference_server.engine import stopwatch
 from inference_server.engine.agreement import deviation
 from inference_server.engine.measurements import Measurement, MeasurementCache
 from inference_server.engine.port import Engine, Tensors
 from inference_server.engine.runtimes import Runtimes, discover
 from inference_server.engine.sample import representative
 from inference_server.engine.selection import EngineSelector, ModelFile, label
+from inference_server.engine.stopwatch import ThreadTimes
 from inference_server.errors import ConfigurationError, ModelFailed
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader
@@ -47,6 +50,18 @@ def chosen(selector: EngineSelector, model: ModelFile, **options: Any) -> str:
 def test_the_fastest_that_agrees_is_kept(model: ModelFile) -> None:
     loaders = (ReferenceLoader("slow", seconds=0.03), ReferenceLoader("fast", seconds=0.001), ReferenceLoader("medium", seconds=0.01))
     assert "fast:float32" == chosen(selector(*loaders), model)
+
+
+def test_on_a_gpu_the_time_on_the_wall_counts_however_long_other_threads_wait(model: ModelFile, monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = ({"other": ThreadTimes(ran=number, waited=number * 10**9)} for number in itertools.count())
+    monkeypatch.setattr(stopwatch, "thread_times", lambda: next(readings))
+    runtimes = Runtimes(
+        device="cuda:0", reference=REFERENCE, candidates=(ReferenceLoader("device", seconds=0.01),), machine={"cpu": "test"}
+    )
+
+    [measured] = EngineSelector(runtimes).select(model).measurements
+
+    assert measured.seconds >= 0.01
 
 
 def test_one_that_disagrees_is_dropped_however_fast(model: ModelFile) -> None:
