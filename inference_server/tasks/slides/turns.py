@@ -2,7 +2,8 @@
 
 The oldest slide's model calls go first. The next one is opened, surveyed and read ahead meanwhile, and its calls fill only what the
 oldest leaves of the model. When the oldest has its tiles done and is being written, the next goes on at once, with tiles that are
-decoded already. Those after them wait before they are opened, so that memory is bounded however many are asked for.
+decoded already. Those after them wait before they are opened. A slide that is being written holds memory too, and keeps its place among
+those that are open until it is delivered: memory is bounded however many are asked for, and however slow the store or the caller is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,9 @@ from inference_server.models.values import DEFAULT_LEVEL
 
 # Slides that are open and have tiles left: the oldest, and the one that gets ready.
 _SLIDES_AT_ONCE = 2
+# Slides that are open and not delivered: those two, and one that is being written beside them. Each holds memory for as long as it is
+# open: findings, maps and files while it is written.
+_OPEN_AT_ONCE = 3
 # Calls that keep a model busy: one that runs, and one for when it ends. Beyond them a younger slide's calls wait.
 _BUSY_CALLS = 2
 # An open slide that for so long has no call, neither under way nor waiting, keeps no other from being opened: its storage or its caller
@@ -36,14 +40,14 @@ class Turns:
 
     @contextmanager
     def take(self, analysis: str, *, priority: int) -> Iterator[Turn]:
-        """Line a slide up, until its tiles are done. `priority`: lower goes first, 0 for the usual one."""
+        """Line a slide up, and hold its place until it is delivered. `priority`: lower goes first, 0 for the usual one."""
         line = self._lines.setdefault(analysis, _Line(self._clock))
         turn = Turn(line, (priority or DEFAULT_LEVEL, next(self._numbers)))
         line.slides.append(turn)
         try:
             yield turn
         finally:
-            turn.end()
+            line.leave(turn)
             if not line.slides and self._lines.get(analysis) is line:
                 del self._lines[analysis]
 
@@ -59,6 +63,8 @@ class Turn:
         self.calls = 0
         # When it was opened, or its last call ended; None before it is opened.
         self.moved_at: float | None = None
+        # Whether there may be tiles left.
+        self.has_tiles = True
 
     async def may_open(self) -> None:
         """Wait until the slide may be opened."""
@@ -74,8 +80,8 @@ class Turn:
             self._line.ended(self)
 
     def end(self) -> None:
-        """Let the next slide go on: the tiles are done, or nobody wants them any more."""
-        self._line.leave(self)
+        """Let the next slide go on: the tiles are done. The place among the open ones is kept."""
+        self._line.end(self)
 
 
 class _Line:
@@ -83,7 +89,7 @@ class _Line:
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self.clock = clock
-        # Those that have tiles left, opened or not.
+        # Those that are not delivered, opened or not.
         self.slides: list[Turn] = []
         self._under_way = 0
         # Slides with a call that waits, once for each.
@@ -92,10 +98,14 @@ class _Line:
         self._sleepers: dict[asyncio.Future[None], Callable[[], bool]] = {}
 
     async def may_open(self, turn: Turn) -> None:
-        """Wait until fewer than two slides that go before it have tiles left."""
+        """Wait until fewer than two slides that go before it have tiles left, and fewer than three are open."""
 
         def ready() -> bool:
-            return sum(other.place < turn.place and not self._has_stalled(other) for other in self.slides) < _SLIDES_AT_ONCE
+            ahead = [other for other in self.slides if other.place < turn.place]
+            going = sum(other.has_tiles and not self._has_stalled(other) for other in ahead)
+            # Places that are free belong to those ahead that wait for one, too.
+            taken = sum(other.moved_at is not None or other in ahead for other in self.slides)
+            return going < _SLIDES_AT_ONCE and taken < _OPEN_AT_ONCE
 
         while not ready():
             await self._sleep(ready, seconds=_SECONDS_BETWEEN_LOOKS)
@@ -123,14 +133,18 @@ class _Line:
         turn.moved_at = self.clock()
         self._wake()
 
+    def end(self, turn: Turn) -> None:
+        """Let others have the calls of a slide."""
+        turn.has_tiles = False
+        self._wake()
+
     def leave(self, turn: Turn) -> None:
-        """Take a slide out of the line, if it is in it."""
-        if turn in self.slides:
-            self.slides.remove(turn)
-            self._wake()
+        """Take a slide out of the line."""
+        self.slides.remove(turn)
+        self._wake()
 
     def _is_next(self, turn: Turn) -> bool:
-        if all(turn.place <= other.place for other in self.slides):
+        if all(turn.place <= other.place for other in self.slides if other.has_tiles):
             return True
         return self._under_way < _BUSY_CALLS and all(turn.place <= other.place for other in self._waiting)
 

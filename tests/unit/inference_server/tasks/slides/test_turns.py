@@ -203,3 +203,34 @@ async def test_slides_that_wait_long_for_their_turn_keep_it() -> None:
         assert (True, False) == (await has_come(third), await has_come(fourth))
         await older.end(1)
         fourth.cancel()
+
+
+async def test_slides_that_are_being_written_are_bounded_too() -> None:
+    async with AsyncExitStack() as stack:
+        turns = Turns()
+        slides = [AsyncExitStack() for _ in range(6)]
+        for own in slides:
+            stack.push_async_exit(own)
+        opening_all = [opening(turns, own) for own in slides]
+        for own, waiting, after in zip(slides, opening_all, opening_all[3:], strict=False):
+            await settled()
+            for task in opening_all:
+                if task.done():
+                    task.result().end()
+            assert not await has_come(after)
+            assert waiting.done()
+            await own.aclose()
+            assert await has_come(after)
+        await asyncio.gather(*opening_all)
+
+
+async def test_a_place_that_is_given_back_goes_to_the_one_who_asked_first() -> None:
+    async with AsyncExitStack() as stack:
+        turns, delivered = Turns(), AsyncExitStack()
+        for own in (delivered, stack, stack):
+            (await opened(turns, own)).end()
+        fourth, fifth = opening(turns, stack), opening(turns, stack)
+        assert (False, False) == (await has_come(fourth), await has_come(fifth))
+        await delivered.aclose()
+        assert (True, False) == (await has_come(fourth), await has_come(fifth))
+        fifth.cancel()
