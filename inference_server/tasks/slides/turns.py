@@ -21,10 +21,13 @@ _SLIDES_AT_ONCE = 2
 # Slides that are open and not delivered: those two, and one that is being written beside them. Each holds memory for as long as it is
 # open: findings, maps and files while it is written.
 _OPEN_AT_ONCE = 3
+# The same, those that have stalled and those that are less urgent counted too: there is one place more for a slide that must not wait for
+# them, and no other, so that nothing makes memory unbounded.
+_MOST_OPEN = 4
 # Calls that keep a model busy: one that runs, and one for when it ends. Beyond them a younger slide's calls wait.
 _BUSY_CALLS = 2
-# An open slide that for so long has no call, neither under way nor waiting, keeps no other from being opened: its storage or its caller
-# may have gone quiet.
+# An open slide that for so long was neither read nor copied, and has no call, neither under way nor waiting, keeps no other from being
+# opened while there is room: its storage or its caller may have gone quiet.
 _STALLED_SECONDS = 60.0
 _SECONDS_BETWEEN_LOOKS = 5.0
 
@@ -61,10 +64,15 @@ class Turn:
         self.place = place
         # Calls under way and waiting.
         self.calls = 0
-        # When it was opened, or its last call ended; None before it is opened.
+        # When it was opened, some of it was last read or copied, or its last call ended; None before it is opened.
         self.moved_at: float | None = None
         # Whether there may be tiles left.
         self.has_tiles = True
+
+    @property
+    def urgency(self) -> int:
+        """The priority; lower goes first."""
+        return self.place[0]
 
     async def may_open(self) -> None:
         """Wait until the slide may be opened."""
@@ -78,6 +86,11 @@ class Turn:
             yield
         finally:
             self._line.ended(self)
+
+    def moved(self) -> None:
+        """Tell that it has not stalled: some of it was read or copied."""
+        if self.moved_at is not None:
+            self.moved_at = self._line.clock()
 
     def end(self) -> None:
         """Let the next slide go on: the tiles are done. The place among the open ones is kept."""
@@ -98,14 +111,14 @@ class _Line:
         self._sleepers: dict[asyncio.Future[None], Callable[[], bool]] = {}
 
     async def may_open(self, turn: Turn) -> None:
-        """Wait until fewer than two slides that go before it have tiles left, and fewer than three are open."""
+        """Wait until fewer than two slides that go before it have tiles left, and there is a place among those that are open."""
 
         def ready() -> bool:
-            ahead = [other for other in self.slides if other.place < turn.place]
-            going = sum(other.has_tiles and not self._has_stalled(other) for other in ahead)
-            # Places that are free belong to those ahead that wait for one, too.
-            taken = sum(other.moved_at is not None or other in ahead for other in self.slides)
-            return going < _SLIDES_AT_ONCE and taken < _OPEN_AT_ONCE
+            # Places that are free belong to those that go before it and wait for one, too.
+            taken = [other for other in self.slides if other.place < turn.place or other.moved_at is not None]
+            going = [other for other in taken if other.urgency <= turn.urgency and not self._has_stalled(other)]
+            ahead = sum(other.place < turn.place and other.has_tiles for other in going)
+            return ahead < _SLIDES_AT_ONCE and len(going) < _OPEN_AT_ONCE and len(taken) < _MOST_OPEN
 
         while not ready():
             await self._sleep(ready, seconds=_SECONDS_BETWEEN_LOOKS)
@@ -130,12 +143,13 @@ class _Line:
         """End a call."""
         self._under_way -= 1
         turn.calls -= 1
-        turn.moved_at = self.clock()
+        turn.moved()
         self._wake()
 
     def end(self, turn: Turn) -> None:
         """Let others have the calls of a slide."""
         turn.has_tiles = False
+        turn.moved()
         self._wake()
 
     def leave(self, turn: Turn) -> None:

@@ -134,6 +134,21 @@ async def test_who_goes_away_while_it_is_copied_leaves_nothing(storage: Storage,
         assert SIZE == path.stat().st_size
 
 
+async def test_all_who_wait_for_a_copy_are_told_that_it_moves(storage: Storage, tmp_path: Path) -> None:
+    staging, found = Staging(storage, most_bytes=300 * SIZE, folder=tmp_path), await storage.open("s3://slides/large.ndpi")
+    told: list[str] = []
+
+    async def copied(name: str) -> None:
+        async with staging.copied([found], moved=lambda: told.append(name)):
+            pass
+
+    await asyncio.gather(copied("first"), copied("second"))
+    assert told.count("first") == told.count("second") >= 3
+    before = len(told)
+    await copied("third")
+    assert before == len(told)
+
+
 async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp_path: Path) -> None:
     folder = tmp_path / "store"
     place(folder / "d.ndpi", 4)

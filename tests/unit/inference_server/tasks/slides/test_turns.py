@@ -234,3 +234,61 @@ async def test_a_place_that_is_given_back_goes_to_the_one_who_asked_first() -> N
         await delivered.aclose()
         assert (True, False) == (await has_come(fourth), await has_come(fifth))
         fifth.cancel()
+
+
+async def test_no_more_than_four_slides_are_open_whatever_their_priority() -> None:
+    async with AsyncExitStack() as stack:
+        turns = Turns()
+        each_more_urgent = []
+        for priority in range(9, 1, -1):
+            each_more_urgent.append(opening(turns, stack, priority=priority))
+            await settled()
+        assert [True] * 4 + [False] * 4 == [task.done() for task in each_more_urgent]
+        for task in each_more_urgent[4:]:
+            task.cancel()
+
+
+async def test_an_urgent_slide_does_not_wait_for_others_to_be_written() -> None:
+    async with AsyncExitStack() as stack:
+        turns = Turns()
+        for _ in range(3):
+            (await opened(turns, stack)).end()
+        usual = opening(turns, stack)
+        await settled()
+        urgent = opening(turns, stack, priority=1)
+        assert (False, True) == (await has_come(usual), await has_come(urgent))
+        usual.cancel()
+
+
+async def test_no_more_than_four_slides_are_open_however_long_they_have_stalled() -> None:
+    now = 0.0
+    turns = Turns(clock=lambda: now)
+    async with AsyncExitStack() as stack:
+        waiting = [opening(turns, stack) for _ in range(7)]
+        for minute, are_open in enumerate((2, 4, 4, 4)):
+            now = minute * 61.0
+            # Those who wait look again when there is a change, and now and then.
+            async with (await waiting[1]).call():
+                pass
+            await settled()
+            assert are_open >= sum(task.done() for task in waiting)
+        assert 4 == sum(task.done() for task in waiting)
+        for task in waiting[4:]:
+            task.cancel()
+
+
+async def test_a_slide_that_is_read_has_not_stalled() -> None:
+    now = 0.0
+    turns = Turns(clock=lambda: now)
+    async with AsyncExitStack() as stack:
+        slides = [await opened(turns, stack) for _ in range(2)]
+        third = opening(turns, stack)
+        for minute in range(1, 5):
+            now = minute * 40.0
+            for slide in slides:
+                slide.moved()
+            assert not await has_come(third)
+        now = 500.0
+        async with slides[0].call():
+            pass
+        assert await has_come(third)
