@@ -275,6 +275,7 @@ class _Loading:
             max_batch_size=completed.max_batch_size,
             sha256=self._sha256,
             parameters=self._configuration.parameters,
+            instances=len(placed),
         )
         return LoadedModel(
             facts=facts,

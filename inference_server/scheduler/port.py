@@ -70,6 +70,8 @@ class ModelFacts:
     sha256: str
     # Free-form `parameters` of config.pbtxt.
     parameters: Mapping[str, str]
+    # Runs that go on at the same time; of an ensemble those of all its steps.
+    instances: int = 1
 
 
 class Inference(Protocol):

@@ -109,7 +109,7 @@ class SlideAnalyzer:
                 for name in names:
                     await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
             await emit(Progress(stage="opening"))
-            await turn.may_open()
+            await turn.may_open(self._inference.facts(prepared.plan.model))
             return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
 
     async def _opened(

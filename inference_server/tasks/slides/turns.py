@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
 from inference_server.models.values import DEFAULT_LEVEL
+from inference_server.scheduler.port import ModelFacts
 
 # Slides that are open and have tiles left: the oldest, and the one that gets ready.
 _SLIDES_AT_ONCE = 2
@@ -24,8 +25,9 @@ _OPEN_AT_ONCE = 3
 # The same, those that have stalled and those that are less urgent counted too: there is one place more for a slide that must not wait for
 # them, and no other, so that nothing makes memory unbounded.
 _MOST_OPEN = 4
-# Calls that keep a model busy: one that runs, and one for when it ends. Beyond them a younger slide's calls wait.
-_BUSY_CALLS = 2
+# Calls that keep a model busy beside those that run on its instances: one for when one of them ends. Beyond it a younger slide's calls
+# wait.
+_CALLS_AT_HAND = 1
 # An open slide that for so long was neither read nor copied, and has no call, neither under way nor waiting, keeps no other from being
 # opened while there is room: its storage or its caller may have gone quiet.
 _STALLED_SECONDS = 60.0
@@ -74,8 +76,9 @@ class Turn:
         """The priority; lower goes first."""
         return self.place[0]
 
-    async def may_open(self) -> None:
-        """Wait until the slide may be opened."""
+    async def may_open(self, model: ModelFacts) -> None:
+        """Wait until the slide may be opened. `model`: the one that it will call."""
+        self._line.busy_calls = model.instances + _CALLS_AT_HAND
         await self._line.may_open(self)
 
     @asynccontextmanager
@@ -105,6 +108,8 @@ class _Line:
         # Those that are not delivered, opened or not.
         self.slides: list[Turn] = []
         self._under_way = 0
+        # Calls that keep the model busy, as far as it is known.
+        self.busy_calls = 1 + _CALLS_AT_HAND
         # Slides with a call that waits, once for each.
         self._waiting: list[Turn] = []
         # Those who wait, and what for.
@@ -160,7 +165,7 @@ class _Line:
     def _is_next(self, turn: Turn) -> bool:
         if all(turn.place <= other.place for other in self.slides if other.has_tiles):
             return True
-        return self._under_way < _BUSY_CALLS and all(turn.place <= other.place for other in self._waiting)
+        return self._under_way < self.busy_calls and all(turn.place <= other.place for other in self._waiting)
 
     def _has_stalled(self, turn: Turn) -> bool:
         return turn.calls == 0 and turn.moved_at is not None and self.clock() - turn.moved_at > _STALLED_SECONDS

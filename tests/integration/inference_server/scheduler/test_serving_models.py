@@ -180,6 +180,7 @@ async def test_clients_of_one_priority_take_turns(tmp_path: Path, engine: Refere
 async def test_several_instances_run_at_a_time(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"{ALONE} instance_group {{ count: 3 }}")
     async with serving(tmp_path, selector(engine)) as models:
+        assert 3 == models.facts("double").instances
         slow_from_now(engine, 0.3)
         start = time.monotonic()
         await asyncio.gather(*(ask(models) for _ in range(3)))

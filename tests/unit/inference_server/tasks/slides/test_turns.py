@@ -5,7 +5,25 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.turns import Turn, Turns
+
+
+def model(*, instances: int = 1) -> ModelFacts:
+    return ModelFacts(
+        name="net",
+        version="1",
+        engine="onnxruntime:float32",
+        inputs=(),
+        outputs=(),
+        max_batch_size=8,
+        sha256="",
+        parameters={},
+        instances=instances,
+    )
+
+
+MODEL = model()
 
 
 async def settled() -> None:
@@ -19,14 +37,16 @@ async def has_come(waiting: asyncio.Task[object]) -> bool:
     return waiting.done()
 
 
-def opening(turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0) -> asyncio.Task[Turn]:
-    return asyncio.create_task(opened(turns, stack, analysis=analysis, priority=priority))
+def opening(
+    turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0, facts: ModelFacts = MODEL
+) -> asyncio.Task[Turn]:
+    return asyncio.create_task(opened(turns, stack, analysis=analysis, priority=priority, facts=facts))
 
 
-async def opened(turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0) -> Turn:
+async def opened(turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0, facts: ModelFacts = MODEL) -> Turn:
     async with AsyncExitStack() as own:
         turn = own.enter_context(turns.take(analysis, priority=priority))
-        await turn.may_open()
+        await turn.may_open(facts)
         stack.push_async_exit(own.pop_all())
         return turn
 
@@ -73,6 +93,19 @@ async def test_the_oldest_slide_calls_as_often_as_it_wants_and_the_next_one_only
         await older.end(2)
         await younger.end(3)
         await younger.end(3)
+
+
+async def test_a_model_of_more_instances_has_one_call_more_than_they_are_while_the_first_slide_makes_none() -> None:
+    async with AsyncExitStack() as stack:
+        turns, facts = Turns(), model(instances=4)
+        # It is copied or surveyed.
+        await opened(turns, stack, priority=1, facts=facts)
+        other = Caller(await opened(turns, stack, facts=facts))
+        await other.ask(6)
+        assert 5 == other.begun
+        await other.end(1)
+        assert 6 == other.begun
+        await other.end(5)
 
 
 async def test_the_next_slide_goes_on_at_once_when_the_oldest_has_its_tiles_done() -> None:
