@@ -14,7 +14,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 
-from inference_server.models.values import DEFAULT_LEVEL
+from inference_server.models.values import Batching
 from inference_server.scheduler.port import ModelFacts
 
 # Slides that are open and have tiles left: the oldest, and the one that gets ready.
@@ -45,9 +45,9 @@ class Turns:
 
     @contextmanager
     def take(self, analysis: str, *, priority: int) -> Iterator[Turn]:
-        """Line a slide up, and hold its place until it is delivered. `priority`: lower goes first, 0 for the usual one."""
+        """Line a slide up, and hold its place until it is delivered. `priority`: as the caller named it, see `Caller`."""
         line = self._lines.setdefault(analysis, _Line(self._clock))
-        turn = Turn(line, (priority or DEFAULT_LEVEL, next(self._numbers)))
+        turn = Turn(line, priority=priority, number=next(self._numbers))
         line.slides.append(turn)
         try:
             yield turn
@@ -60,10 +60,11 @@ class Turns:
 class Turn:
     """One slide's place in its line."""
 
-    def __init__(self, line: _Line, place: tuple[int, int]) -> None:
-        """`place`: priority and number; lower goes first."""
+    def __init__(self, line: _Line, *, priority: int, number: int) -> None:
+        """`number`: of those of one priority the lower goes first."""
         self._line = line
-        self.place = place
+        self._priority = priority
+        self._number = number
         # Calls under way and waiting.
         self.calls = 0
         # When it was opened, some of it was last read or copied, or its last call ended; None before it is opened.
@@ -72,13 +73,18 @@ class Turn:
         self.has_tiles = True
 
     @property
-    def urgency(self) -> int:
-        """The priority; lower goes first."""
-        return self.place[0]
+    def place(self) -> tuple[int, int]:
+        """Lower goes first."""
+        return self.level, self._number
+
+    @property
+    def level(self) -> int:
+        """The priority that the model's scheduler gives its calls; lower goes first."""
+        return self._line.batching.level(self._priority)
 
     async def may_open(self, model: ModelFacts) -> None:
         """Wait until the slide may be opened. `model`: the one that it will call."""
-        self._line.busy_calls = model.instances + _CALLS_AT_HAND
+        self._line.calls(model)
         await self._line.may_open(self)
 
     @asynccontextmanager
@@ -108,12 +114,17 @@ class _Line:
         # Those that are not delivered, opened or not.
         self.slides: list[Turn] = []
         self._under_way = 0
-        # Calls that keep the model busy, as far as it is known.
-        self.busy_calls = 1 + _CALLS_AT_HAND
+        # Of the model, from when the first slide is ready to be opened.
+        self.batching = Batching()
+        self._instances = 1
         # Slides with a call that waits, once for each.
         self._waiting: list[Turn] = []
         # Those who wait, and what for.
         self._sleepers: dict[asyncio.Future[None], Callable[[], bool]] = {}
+
+    def calls(self, model: ModelFacts) -> None:
+        """Go by what is known of the model that is called."""
+        self.batching, self._instances = model.batching, model.instances
 
     async def may_open(self, turn: Turn) -> None:
         """Wait until fewer than two slides that go before it have tiles left, and there is a place among those that are open."""
@@ -121,7 +132,7 @@ class _Line:
         def ready() -> bool:
             # Places that are free belong to those that go before it and wait for one, too.
             taken = [other for other in self.slides if other.place < turn.place or other.moved_at is not None]
-            going = [other for other in taken if other.urgency <= turn.urgency and not self._has_stalled(other)]
+            going = [other for other in taken if other.level <= turn.level and not self._has_stalled(other)]
             ahead = sum(other.place < turn.place and other.has_tiles for other in going)
             return ahead < _SLIDES_AT_ONCE and len(going) < _OPEN_AT_ONCE and len(taken) < _MOST_OPEN
 
@@ -165,7 +176,7 @@ class _Line:
     def _is_next(self, turn: Turn) -> bool:
         if all(turn.place <= other.place for other in self.slides if other.has_tiles):
             return True
-        return self._under_way < self.busy_calls and all(turn.place <= other.place for other in self._waiting)
+        return self._under_way < self._instances + _CALLS_AT_HAND and all(turn.place <= other.place for other in self._waiting)
 
     def _has_stalled(self, turn: Turn) -> bool:
         return turn.calls == 0 and turn.moved_at is not None and self.clock() - turn.moved_at > _STALLED_SECONDS

@@ -161,6 +161,7 @@ async def test_urgent_requests_go_first_and_zero_means_the_default(tmp_path: Pat
         first = ask(models, value=0)
         await asyncio.sleep(0.01)
         asked = [(3, 3), (2, 0), (2.5, 9), (1, 1)]
+        assert [3, 2, 2, 1] == [models.facts("double").batching.level(priority) for _, priority in asked]
         await asyncio.gather(first, *(ask(models, value=value, priority=priority) for value, priority in asked))
     assert values(engine.runs) == [[0.0], [1.0], [2.0], [2.5], [3.0]]
 

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
+from inference_server.models.values import Batching
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.turns import Turn, Turns
 
 
-def model(*, instances: int = 1) -> ModelFacts:
+def model(*, instances: int = 1, batching: Batching | None = None) -> ModelFacts:
     return ModelFacts(
         name="net",
         version="1",
@@ -20,6 +23,7 @@ def model(*, instances: int = 1) -> ModelFacts:
         sha256="",
         parameters={},
         instances=instances,
+        batching=batching or Batching(),
     )
 
 
@@ -149,6 +153,20 @@ async def test_an_urgent_slide_waits_for_no_other_and_goes_first() -> None:
         assert 3 == usual.begun
         await usual.end(1)
         await urgent.end(1)
+
+
+@pytest.mark.parametrize("usual", [0, 2, 4])
+async def test_priorities_are_those_of_the_model(usual: int) -> None:
+    async with AsyncExitStack() as stack:
+        turns, facts = Turns(), model(batching=Batching(levels=3, default_level=2))
+        idle = Caller(await opened(turns, stack, priority=3, facts=facts))
+        first = Caller(await opened(turns, stack, priority=usual, facts=facts))
+        await idle.ask(3)
+        await first.ask(3)
+        assert (2, 3) == (idle.begun, first.begun)
+        await first.end(3)
+        await idle.end(3)
+        await idle.end(3)
 
 
 async def test_slides_of_other_analyses_wait_for_nothing() -> None:
