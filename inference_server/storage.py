@@ -22,7 +22,7 @@ from inference_server.errors import AccessDenied, InferenceError, InvalidInput, 
 from inference_server.stored import StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from obstore import ObjectMeta
     from obstore.store import ObjectStore
@@ -127,9 +127,9 @@ class Storage:
             ) from error
         return listed
 
-    async def download(self, found: StoredObject, path: Path) -> None:
-        """Copy an object that `open` found to a local file, piece by piece. Raises `ContentChanged`, `Unavailable`."""
-        await stored.download(found, path)
+    async def download(self, found: StoredObject, path: Path, *, moved: Callable[[], None] = lambda: None) -> None:
+        """Copy an object that `open` found to a local file; see `stored.download`. Raises `ContentChanged`, `Unavailable`."""
+        await stored.download(found, path, moved=moved)
 
     def check_writable(self, uri_prefix: str) -> None:
         """Raise `AccessDenied` or `InvalidInput` now, rather than after an hour of work. Of a remote store only the root is checked."""

@@ -21,7 +21,7 @@ from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from inference_server.errors import ContentChanged, Unavailable
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from obstore import Bytes, GetOptions, GetResult, ObjectMeta
     from obstore.store import ObjectStore
@@ -94,14 +94,15 @@ def read_ranges_here(found: StoredObject, starts: Sequence[int], ends: Sequence[
     return read
 
 
-async def download(found: StoredObject, path: Path) -> None:
-    """Copy it to a local file, piece by piece. Raises `ContentChanged`, `Unavailable`."""
+async def download(found: StoredObject, path: Path, *, moved: Callable[[], None] = lambda: None) -> None:
+    """Copy it to a local file, piece by piece; `moved` is called after each. Raises `ContentChanged`, `Unavailable`."""
     with _translated(found, "copied"):
         answer = await _get(found)
         stream = answer.stream(min_chunk_size=_COPY_BYTES)
         with path.open("wb") as file:
             async for piece in stream:
                 await asyncio.to_thread(file.write, piece)
+                moved()
     if not _says_its_state(found, answer.meta):
         await check_unchanged(found)
 

@@ -155,6 +155,7 @@ def checked_facts(folder: ModelFolder, version: str, facts_of: Callable[[str, st
     inputs, outputs = _specs(configuration.inputs, most), _specs(configuration.outputs, most)
     tensors = {spec.name: spec for spec in inputs}
     digest = hashlib.sha256(configuration.message.SerializeToString(deterministic=True))
+    instances = 0
     for step in configuration.steps:
         try:
             facts = facts_of(step.model, step.version)
@@ -166,6 +167,7 @@ def checked_facts(folder: ModelFolder, version: str, facts_of: Callable[[str, st
             )
         tensors |= _connected(folder.name, step, facts, tensors)
         digest.update(facts.sha256.encode())
+        instances += facts.instances
     for spec in outputs:
         _check_fit(f"ensemble {folder.name}: the output {spec.name}", spec, tensors[spec.name])
     return ModelFacts(
@@ -177,6 +179,7 @@ def checked_facts(folder: ModelFolder, version: str, facts_of: Callable[[str, st
         max_batch_size=most,
         sha256=digest.hexdigest(),
         parameters={},
+        instances=instances,
     )
 
 

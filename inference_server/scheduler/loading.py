@@ -21,7 +21,7 @@ from inference_server.engine.selection import AUTO, PLAN_SUFFIX, EngineSelector,
 from inference_server.errors import ConfigurationError, DeviceFailed, InvalidTensor, ModelFailed
 from inference_server.models.completion import Completed, complete
 from inference_server.models.repository import ModelFolder, VersionFile
-from inference_server.models.values import Batching, ConfigMessage, Configuration, Warmup
+from inference_server.models.values import ConfigMessage, Configuration, Warmup
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import SpareEngine
 from inference_server.scheduler.memory import Holdings, MemoryBudget
@@ -42,7 +42,6 @@ class LoadedModel:
     facts: ModelFacts
     # The complete configuration.
     config: ConfigMessage
-    batching: Batching
     # One for each instance.
     placed: tuple[PlacedEngine, ...]
     # What it takes of the memory for models, until it is released.
@@ -275,11 +274,12 @@ class _Loading:
             max_batch_size=completed.max_batch_size,
             sha256=self._sha256,
             parameters=self._configuration.parameters,
+            instances=len(placed),
+            batching=self._configuration.batching,
         )
         return LoadedModel(
             facts=facts,
             config=completed.message,
-            batching=self._configuration.batching,
             placed=tuple(placed),
             memory=memory,
             labels=self._folder.labels,

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.models.values import Batching
 from inference_server.scheduler.spans import Span
 
 
@@ -70,6 +71,10 @@ class ModelFacts:
     sha256: str
     # Free-form `parameters` of config.pbtxt.
     parameters: Mapping[str, str]
+    # Runs that go on at the same time; of an ensemble those of all its steps.
+    instances: int = 1
+    # How its requests become batches, and which of them go first.
+    batching: Batching = field(default_factory=Batching)
 
 
 class Inference(Protocol):

@@ -10,7 +10,6 @@ from functools import partial
 import structlog
 
 from inference_server.errors import DeadlineExceeded, InferenceError, Overloaded, Unavailable
-from inference_server.models.values import Batching
 from inference_server.scheduler.admission import Admission
 from inference_server.scheduler.batcher import Batcher
 from inference_server.scheduler.executor import Instance, Ran
@@ -51,11 +50,11 @@ class ServedModel:
         self.config = loaded.config
         self.labels = loaded.labels
         self.statistics = Statistics(model=facts.name, version=facts.version)
-        self._batching: Batching = loaded.batching
+        self._batching = facts.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
-        self._line = WaitingLine(loaded.batching, weights=options.client_weights)
+        self._line = WaitingLine(facts.batching, weights=options.client_weights)
         metrics.waiting.set_function(self._line.__len__)
-        self._batcher = Batcher(loaded.batching, max_batch_size=facts.max_batch_size)
+        self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
         self._admission = admission
         self._metrics = metrics

@@ -25,10 +25,9 @@ from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, 
 from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slide, opened
-from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
-from inference_server.tasks.slides.survey import Slide, outline
+from inference_server.tasks.slides.survey import Outline, Slide, outline
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
 from inference_server.tasks.slides.turns import Turn, Turns
 from inference_server.tasks.slides.values import (
@@ -110,16 +109,17 @@ class SlideAnalyzer:
                 for name in names:
                     await asyncio.to_thread(self._storage.check_writable, artifacts.place(request.output_uri, name))
             await emit(Progress(stage="opening"))
-            await turn.may_open()
+            await turn.may_open(self._inference.facts(prepared.plan.model))
             return await self._opened(request, prepared, names, caller, emit, turn=turn, started=started)
 
     async def _opened(
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float
     ) -> AnalysisResult:
-        async with opened(self._storage, request.slide_uri, self._limits, self._staging) as slide:
+        async with opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved) as slide:
             reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
-            run, journal = await self._runs(slide.files, reader, request, prepared, emit).begin()
+            outlined = outline(reader, request, prepared.plan, self._limits, moved=turn.moved)
+            run, journal = await self._runs(slide.files, outlined, request, prepared, emit).begin()
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
             calls = self._limits.calls_in_flight
@@ -134,9 +134,8 @@ class SlideAnalyzer:
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
             return await self._deliver(request, names, slide, run, ran, emit, started)
 
-    def _runs(self, files: Sequence[StoredObject], reader: SlideReader, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
+    def _runs(self, files: Sequence[StoredObject], outlined: Outline, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
         plan = prepared.plan
-        outlined = outline(reader, request, plan, self._limits)
         fingerprint = checkpoints.fingerprint(
             slide=files,
             plan=plan,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -45,14 +45,16 @@ class Slide(Outline):
     batches: Sequence[tuple[Tile, ...]]
 
 
-def outline(reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits) -> Outline:
-    """Lay the grid of an analysis. Raises `InvalidSlide`, `InvalidInput`."""
+def outline(
+    reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits, *, moved: Callable[[], None] = lambda: None
+) -> Outline:
+    """Lay the grid of an analysis. `moved`: called whenever some of the slide is read. Raises `InvalidSlide`, `InvalidInput`."""
     facts = reader.facts
     mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
     resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
     grid = choose_grid(facts, mpp, plan.mpp)
     cache_bytes = min(limits.cache_bytes, 3 * pixels_to_keep(facts.levels[grid.level], (grid.step_x, grid.step_y)))
-    regions = Regions(reader, cache_bytes=cache_bytes, most_unreadable=limits.most_unreadable)
+    regions = Regions(reader, cache_bytes=cache_bytes, most_unreadable=limits.most_unreadable, moved=moved)
     return Outline(regions=regions, facts=facts, mpp=mpp, grid=grid)
 
 

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
 
 from inference_server.errors import InvalidSlide
 from inference_server.storage import Storage
@@ -45,8 +47,10 @@ class OpenedSlide:
 
 
 @contextlib.asynccontextmanager
-async def opened(storage: Storage, uri: str, limits: SlideLimits, staging: Staging) -> AsyncIterator[OpenedSlide]:
-    """Open a slide for as long as the block lasts.
+async def opened(
+    storage: Storage, uri: str, limits: SlideLimits, staging: Staging, *, moved: Callable[[], None] = lambda: None
+) -> AsyncIterator[OpenedSlide]:
+    """Open a slide for as long as the block lasts. `moved`: called whenever some of it has been copied.
 
     Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `ContentChanged`, `Unavailable`. What seems damaged in the block, and was replaced
     meanwhile, is told as `ContentChanged`.
@@ -56,7 +60,8 @@ async def opened(storage: Storage, uri: str, limits: SlideLimits, staging: Stagi
         head = await _head(storage, files[0])
         files = await _all_files(storage, files[0], head)
         async with contextlib.AsyncExitStack() as stack:
-            reader = await _open(storage, files, head, limits, staging, stack)
+            copied = partial(staging.copied, moved=moved)
+            reader = await _open(storage, files, head, limits, copied, stack)
             stack.push_async_callback(reader.close)
             yield OpenedSlide(reader=reader, files=files)
     except InvalidSlide:
@@ -99,7 +104,7 @@ async def _open(
     files: tuple[StoredObject, ...],
     head: bytes,
     limits: SlideLimits,
-    staging: Staging,
+    copied: Callable[[Sequence[StoredObject]], contextlib.AbstractAsyncContextManager[Path]],
     stack: contextlib.AsyncExitStack,
 ) -> SlideReader:
     found = files[0]
@@ -114,7 +119,7 @@ async def _open(
     if found.local_path is None and not is_picture and not is_dicom and found.suffix not in _BY_NAME:
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.")
     # OpenSlide and Pillow read no URLs.
-    path = await stack.enter_async_context(staging.copied(files))
+    path = await stack.enter_async_context(copied(files))
     try:
         return await OpenSlideReader.open(found.uri, path, limits)
     except NotThisReader as error:

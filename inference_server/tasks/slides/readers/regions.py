@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -30,11 +30,12 @@ class News:
 class Regions:
     """Reads any rectangle of any level, and remembers which stored tiles could not be decoded."""
 
-    def __init__(self, reader: SlideReader, *, cache_bytes: int, most_unreadable: float) -> None:
-        """`most_unreadable`: share of the stored tiles read beyond which `InvalidSlide` is raised."""
+    def __init__(self, reader: SlideReader, *, cache_bytes: int, most_unreadable: float, moved: Callable[[], None] = lambda: None) -> None:
+        """`most_unreadable`: share of the stored tiles read beyond which `InvalidSlide` is raised; `moved`: called when some are read."""
         self._reader = reader
         self._cache_bytes = cache_bytes
         self._most_unreadable = most_unreadable
+        self._moved = moved
         self._tiles: OrderedDict[Place, asyncio.Future[Pixels | None]] = OrderedDict()
         self._held_bytes = 0
         self._read: dict[int, set[Place]] = {}
@@ -94,6 +95,7 @@ class Regions:
                 # Whoever waits for these tiles fails with the same analysis.
                 future.cancel()
             raise
+        self._moved()
         for place, tile in zip(missing, tiles, strict=True):
             futures[place].set_result(tile)
             if tile is None:

@@ -9,7 +9,7 @@ import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,6 +35,8 @@ class _Copy:
     copying: asyncio.Task[None]
     # Readers that have it open, or wait for it.
     users: int = 0
+    # What those who wait want called whenever some of it has come.
+    watchers: list[Callable[[], None]]
 
 
 class Staging:
@@ -51,21 +53,23 @@ class Staging:
         self._changed = asyncio.Condition()
 
     @contextlib.asynccontextmanager
-    async def copied(self, files: Sequence[StoredObject]) -> AsyncIterator[Path]:
+    async def copied(self, files: Sequence[StoredObject], *, moved: Callable[[], None] = lambda: None) -> AsyncIterator[Path]:
         """Where a slide of these files lies on this machine for as long as the block lasts; the first names it.
 
-        Waits while readers of other slides need the room. Raises `InvalidSlide` for a slide that is larger than all room,
-        `ContentChanged`, and `Unavailable`.
+        `moved`: called whenever some of it has been copied. Waits while readers of other slides need the room. Raises `InvalidSlide` for
+        a slide that is larger than all room, `ContentChanged`, and `Unavailable`.
         """
         found = files[0]
         if found.local_path is not None:
             yield found.local_path
             return
         copy = await self._copy(files)
+        copy.watchers.append(moved)
         try:
             await asyncio.shield(copy.copying)
             yield copy.folder / Path(found.key).name
         finally:
+            copy.watchers.remove(moved)
             await self._let_go(copy)
 
     async def _copy(self, files: Sequence[StoredObject]) -> _Copy:
@@ -83,8 +87,9 @@ class Staging:
                 await self._changed.wait()
             if key not in self._copies:
                 folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=await asyncio.to_thread(self._own_folder)))
-                copying = asyncio.create_task(self._download(files, folder))
-                self._copies[key] = _Copy(folder=folder, size_bytes=size, copying=copying)
+                watchers: list[Callable[[], None]] = []
+                copying = asyncio.create_task(self._download(files, folder, watchers))
+                self._copies[key] = _Copy(folder=folder, size_bytes=size, copying=copying, watchers=watchers)
                 self._held_bytes += size
             copy = self._copies[key]
             self._copies.move_to_end(key)
@@ -116,9 +121,13 @@ class Staging:
                     await self._remove(key)
             self._changed.notify_all()
 
-    async def _download(self, files: Sequence[StoredObject], folder: Path) -> None:
+    async def _download(self, files: Sequence[StoredObject], folder: Path, watchers: Sequence[Callable[[], None]]) -> None:
         turns = asyncio.Semaphore(_AT_A_TIME)
         top = files[0].key.rpartition("/")[0]
+
+        def moved() -> None:
+            for watcher in watchers:
+                watcher()
 
         async def one(found: StoredObject) -> None:
             path = folder / found.key.removeprefix(top).lstrip("/")
@@ -127,7 +136,7 @@ class Staging:
                     await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
                 except OSError as error:
                     raise Unavailable(f"{found.uri} cannot be copied to local disk ({error.strerror}); try again.") from error
-                await self._storage.download(found, path)
+                await self._storage.download(found, path, moved=moved)
 
         with first_failure():
             async with asyncio.TaskGroup() as group:

@@ -55,6 +55,8 @@ async def test_a_graph_needs_no_file_and_answers_like_one_model(repository: Path
         wanted = InferenceRequest(model="an_ensemble", inputs={"x": np.ones((1, 4), np.float32)}, outputs=("half",))
         assert {"half"} == set((await models.infer(wanted)).outputs)
         assert ["x"] == [spec.name for spec in models.facts("an_ensemble").inputs]
+        # Of all its steps, which run at the same time for several requests.
+        assert 3 == models.facts("an_ensemble").instances
         assert "ensemble" == models.config("an_ensemble").platform
         (statistics,) = models.statistics("an_ensemble")
         assert (3, 2) == (statistics.inference_count, statistics.success.count)

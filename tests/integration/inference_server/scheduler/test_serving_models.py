@@ -161,6 +161,7 @@ async def test_urgent_requests_go_first_and_zero_means_the_default(tmp_path: Pat
         first = ask(models, value=0)
         await asyncio.sleep(0.01)
         asked = [(3, 3), (2, 0), (2.5, 9), (1, 1)]
+        assert [3, 2, 2, 1] == [models.facts("double").batching.level(priority) for _, priority in asked]
         await asyncio.gather(first, *(ask(models, value=value, priority=priority) for value, priority in asked))
     assert values(engine.runs) == [[0.0], [1.0], [2.0], [2.5], [3.0]]
 
@@ -180,6 +181,7 @@ async def test_clients_of_one_priority_take_turns(tmp_path: Path, engine: Refere
 async def test_several_instances_run_at_a_time(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"{ALONE} instance_group {{ count: 3 }}")
     async with serving(tmp_path, selector(engine)) as models:
+        assert 3 == models.facts("double").instances
         slow_from_now(engine, 0.3)
         start = time.monotonic()
         await asyncio.gather(*(ask(models) for _ in range(3)))

@@ -12,7 +12,9 @@ import pytest
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
 from inference_server.tasks.slides.readers.files import files_of
+from inference_server.tasks.slides.readers.opening import opened
 from inference_server.tasks.slides.readers.staging import Staging
+from inference_server.tasks.slides.values import SlideLimits
 from tests.support.range_server import RangeServer, range_server
 
 SIZE = 300_000
@@ -23,6 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
     folder = tmp_path_factory.mktemp("store")
     for number, name in enumerate("abc"):
         place(folder / f"slides/{name}.ndpi", number)
+    place(folder / "slides/odd.czi", 6)
     place(folder / "slides/x.mrxs", 7)
     for number, name in enumerate(("Slidedat.ini", "Index.dat", "deep/Data0000.dat")):
         place(folder / "slides/x" / name, number)
@@ -132,6 +135,29 @@ async def test_who_goes_away_while_it_is_copied_leaves_nothing(storage: Storage,
     assert set() == desk.on_disk()
     async with desk.open("a.ndpi") as path:
         assert SIZE == path.stat().st_size
+
+
+async def test_all_who_wait_for_a_copy_are_told_that_it_moves(storage: Storage, tmp_path: Path) -> None:
+    staging, found = Staging(storage, most_bytes=300 * SIZE, folder=tmp_path), await storage.open("s3://slides/large.ndpi")
+    told: list[str] = []
+
+    async def copied(name: str) -> None:
+        async with staging.copied([found], moved=lambda: told.append(name)):
+            pass
+
+    await asyncio.gather(copied("first"), copied("second"))
+    assert told.count("first") == told.count("second") >= 3
+    before = len(told)
+    await copied("third")
+    assert before == len(told)
+
+
+async def test_who_opens_a_slide_is_told_that_its_copy_moves(storage: Storage, tmp_path: Path) -> None:
+    staging, told = Staging(storage, most_bytes=10 * SIZE, folder=tmp_path), list[str]()
+    with pytest.raises(InvalidSlide):
+        async with opened(storage, "s3://slides/odd.czi", SlideLimits(), staging, moved=lambda: told.append("copied")):
+            pass
+    assert ["copied"] == told
 
 
 async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp_path: Path) -> None:

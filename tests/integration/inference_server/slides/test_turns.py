@@ -17,6 +17,7 @@ from inference_server.scheduler.port import Caller, InferenceRequest, InferenceR
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds import tile_model
+from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import AnalysisRequest, Progress
 from tests.support.direct_inference import DirectInference
 from tests.support.slides import paint, scattered, write_svs
@@ -115,6 +116,15 @@ async def test_a_third_slide_is_not_opened_before_the_first_has_its_tiles_done(s
     await server.analyse_all(["first", "second", "third"])
     order = server.stages.index
     assert order(("second", "tissue")) < order(("first", "writing")) < order(("third", "tissue"))
+
+
+async def test_surveying_and_reading_a_slide_tell_that_it_moves(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    moved: list[str] = []
+    monkeypatch.setattr(Turn, "moved", lambda _: moved.append(server.stages[-1][1]))
+    await server.analyse("first")
+    assert 1 <= moved.count("tissue")
+    # Reads of tiles beside the ends of calls.
+    assert len(server.model.calls) < moved.count("tiles")
 
 
 async def test_a_next_slide_that_is_cancelled_or_fails_harms_no_other(server: Server) -> None:

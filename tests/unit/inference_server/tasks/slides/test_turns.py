@@ -5,7 +5,29 @@ from __future__ import annotations
 import asyncio
 from contextlib import AsyncExitStack
 
+import pytest
+
+from inference_server.models.values import Batching
+from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.turns import Turn, Turns
+
+
+def model(*, instances: int = 1, batching: Batching | None = None) -> ModelFacts:
+    return ModelFacts(
+        name="net",
+        version="1",
+        engine="onnxruntime:float32",
+        inputs=(),
+        outputs=(),
+        max_batch_size=8,
+        sha256="",
+        parameters={},
+        instances=instances,
+        batching=batching or Batching(),
+    )
+
+
+MODEL = model()
 
 
 async def settled() -> None:
@@ -19,14 +41,16 @@ async def has_come(waiting: asyncio.Task[object]) -> bool:
     return waiting.done()
 
 
-def opening(turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0) -> asyncio.Task[Turn]:
-    return asyncio.create_task(opened(turns, stack, analysis=analysis, priority=priority))
+def opening(
+    turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0, facts: ModelFacts = MODEL
+) -> asyncio.Task[Turn]:
+    return asyncio.create_task(opened(turns, stack, analysis=analysis, priority=priority, facts=facts))
 
 
-async def opened(turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0) -> Turn:
+async def opened(turns: Turns, stack: AsyncExitStack, *, analysis: str = "net", priority: int = 0, facts: ModelFacts = MODEL) -> Turn:
     async with AsyncExitStack() as own:
         turn = own.enter_context(turns.take(analysis, priority=priority))
-        await turn.may_open()
+        await turn.may_open(facts)
         stack.push_async_exit(own.pop_all())
         return turn
 
@@ -75,6 +99,19 @@ async def test_the_oldest_slide_calls_as_often_as_it_wants_and_the_next_one_only
         await younger.end(3)
 
 
+async def test_a_model_of_more_instances_has_one_call_more_than_they_are_while_the_first_slide_makes_none() -> None:
+    async with AsyncExitStack() as stack:
+        turns, facts = Turns(), model(instances=4)
+        # It is copied or surveyed.
+        await opened(turns, stack, priority=1, facts=facts)
+        other = Caller(await opened(turns, stack, facts=facts))
+        await other.ask(6)
+        assert 5 == other.begun
+        await other.end(1)
+        assert 6 == other.begun
+        await other.end(5)
+
+
 async def test_the_next_slide_goes_on_at_once_when_the_oldest_has_its_tiles_done() -> None:
     async with AsyncExitStack() as stack:
         turns = Turns()
@@ -116,6 +153,20 @@ async def test_an_urgent_slide_waits_for_no_other_and_goes_first() -> None:
         assert 3 == usual.begun
         await usual.end(1)
         await urgent.end(1)
+
+
+@pytest.mark.parametrize("usual", [0, 2, 4])
+async def test_priorities_are_those_of_the_model(usual: int) -> None:
+    async with AsyncExitStack() as stack:
+        turns, facts = Turns(), model(batching=Batching(levels=3, default_level=2))
+        idle = Caller(await opened(turns, stack, priority=3, facts=facts))
+        first = Caller(await opened(turns, stack, priority=usual, facts=facts))
+        await idle.ask(3)
+        await first.ask(3)
+        assert (2, 3) == (idle.begun, first.begun)
+        await first.end(3)
+        await idle.end(3)
+        await idle.end(3)
 
 
 async def test_slides_of_other_analyses_wait_for_nothing() -> None:
@@ -203,3 +254,92 @@ async def test_slides_that_wait_long_for_their_turn_keep_it() -> None:
         assert (True, False) == (await has_come(third), await has_come(fourth))
         await older.end(1)
         fourth.cancel()
+
+
+async def test_slides_that_are_being_written_are_bounded_too() -> None:
+    async with AsyncExitStack() as stack:
+        turns = Turns()
+        slides = [AsyncExitStack() for _ in range(6)]
+        for own in slides:
+            stack.push_async_exit(own)
+        opening_all = [opening(turns, own) for own in slides]
+        for own, waiting, after in zip(slides, opening_all, opening_all[3:], strict=False):
+            await settled()
+            for task in opening_all:
+                if task.done():
+                    task.result().end()
+            assert not await has_come(after)
+            assert waiting.done()
+            await own.aclose()
+            assert await has_come(after)
+        await asyncio.gather(*opening_all)
+
+
+async def test_a_place_that_is_given_back_goes_to_the_one_who_asked_first() -> None:
+    async with AsyncExitStack() as stack:
+        turns, delivered = Turns(), AsyncExitStack()
+        for own in (delivered, stack, stack):
+            (await opened(turns, own)).end()
+        fourth, fifth = opening(turns, stack), opening(turns, stack)
+        assert (False, False) == (await has_come(fourth), await has_come(fifth))
+        await delivered.aclose()
+        assert (True, False) == (await has_come(fourth), await has_come(fifth))
+        fifth.cancel()
+
+
+async def test_no_more_than_four_slides_are_open_whatever_their_priority() -> None:
+    async with AsyncExitStack() as stack:
+        turns = Turns()
+        each_more_urgent = []
+        for priority in range(9, 1, -1):
+            each_more_urgent.append(opening(turns, stack, priority=priority))
+            await settled()
+        assert [True] * 4 + [False] * 4 == [task.done() for task in each_more_urgent]
+        for task in each_more_urgent[4:]:
+            task.cancel()
+
+
+async def test_an_urgent_slide_does_not_wait_for_others_to_be_written() -> None:
+    async with AsyncExitStack() as stack:
+        turns = Turns()
+        for _ in range(3):
+            (await opened(turns, stack)).end()
+        usual = opening(turns, stack)
+        await settled()
+        urgent = opening(turns, stack, priority=1)
+        assert (False, True) == (await has_come(usual), await has_come(urgent))
+        usual.cancel()
+
+
+async def test_no_more_than_four_slides_are_open_however_long_they_have_stalled() -> None:
+    now = 0.0
+    turns = Turns(clock=lambda: now)
+    async with AsyncExitStack() as stack:
+        waiting = [opening(turns, stack) for _ in range(7)]
+        for minute, are_open in enumerate((2, 4, 4, 4)):
+            now = minute * 61.0
+            # Those who wait look again when there is a change, and now and then.
+            async with (await waiting[1]).call():
+                pass
+            await settled()
+            assert are_open >= sum(task.done() for task in waiting)
+        assert 4 == sum(task.done() for task in waiting)
+        for task in waiting[4:]:
+            task.cancel()
+
+
+async def test_a_slide_that_is_read_has_not_stalled() -> None:
+    now = 0.0
+    turns = Turns(clock=lambda: now)
+    async with AsyncExitStack() as stack:
+        slides = [await opened(turns, stack) for _ in range(2)]
+        third = opening(turns, stack)
+        for minute in range(1, 5):
+            now = minute * 40.0
+            for slide in slides:
+                slide.moved()
+            assert not await has_come(third)
+        now = 500.0
+        async with slides[0].call():
+            pass
+        assert await has_come(third)
