@@ -118,7 +118,7 @@ class CardHandler:
             await context.checkpoint(saved, [self._records.processing(document.id)])
             saved |= await self._read(document, job, context)
             await context.checkpoint(saved, [self._records.read(document.id, saved["text"])])
-        finding = self._evaluated(document, saved)
+        finding = await self._evaluated(document, saved)
         score = finding.score
         write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=finding.card.values)
         await context.checkpoint(saved, [write])
@@ -177,7 +177,7 @@ class CardHandler:
             raise PermanentError(failed[0])
         ordered = [pages[number] for number in sorted(pages)]
         text = "\n".join(page.text for page in ordered)
-        kept = reading_of(kind, ordered)
+        kept = await asyncio.to_thread(reading_of, kind, ordered)
         return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
 
     async def _content(self, document: DocumentRecord) -> bytes:
@@ -189,8 +189,8 @@ class CardHandler:
             raise PermanentError(f"the object {key} is not in the bucket")
         return content
 
-    def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
-        finding = finding_of(document.type, saved, gate=self._options.gate)
+    async def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
+        finding = await asyncio.to_thread(finding_of, document.type, saved, gate=self._options.gate)
         if finding is None:
             raise PermanentError(f"Unknown document type: {document.type}")
         return finding

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,6 +28,7 @@ from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.settings import load
 from bridge.store import Store, open_store
+from bridge.systems.cards.finding import finding_of, reading_of
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.messages import CORRELATION
 from bridge.systems.cards.options import CardOptions
@@ -249,6 +251,24 @@ async def test_a_result_tells_which_models_read_the_document_and_whether_a_gpu_d
     assert (None if by_gpu else "the inference server read it, or a part of it, on its CPU") == told.get("fallbackReason")
     assert (models, by_gpu) == (outcome.result["models"], outcome.result["gpuProcessed"])
     assert "fallbackReason" not in published(await office.work(office.add())), "where no GPU is to be there, none was missing"
+
+
+async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which renews leases and answers others meanwhile."""
+    threads: list[threading.Thread] = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def working(*given: Any, **choices: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*given, **choices)
+
+        return working
+
+    for work in (reading_of, finding_of):
+        monkeypatch.setattr(f"bridge.systems.cards.handler.{work.__name__}", noted(work))
+    assert (await office.work(office.add())).succeeded
+    assert 2 == len(threads)
+    assert threading.current_thread() not in threads
 
 
 async def test_what_tesseract_read_goes_to_a_person_as_nothing_measured_it(office: Office, tmp_path: Path) -> None:
