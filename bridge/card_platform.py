@@ -77,6 +77,7 @@ async def open_card_platform(
                 channel=cards.ocr_gpu_publish_channel,
                 most_attempts=settings.max_attempts,
                 falls_back=cards.ocr_gpu_autofallback,
+                has_gpu=cards.has_gpu,
                 gate=Gate(cards.bridge_card_gate),
             ),
             tesseract=tesseract,

@@ -14,7 +14,8 @@ _SECRETS = frozenset({"password"})
 _IMPERSONAL: Mapping[str, frozenset[str]] = {
     system: frozenset(f"error reason skipped {names}".split())
     for system, names in {
-        "cards": "documentId correlationId score decision outcome ticket reviewCodes engine fallbackReason gpuProcessed processingTimeMs",
+        "cards": "documentId correlationId score decision outcome ticket reviewCodes engine models fallbackReason gpuProcessed "
+        "processingTimeMs",
         "documents": "document_uri dpi pages text_mode formats media_type page_count pages_read failed_pages word_count mean_confidence "
         "models duration_seconds location text_uri artifacts file_errors",
         "labs": "top_k test_count statuses model catalogue location artifacts",

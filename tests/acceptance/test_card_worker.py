@@ -251,9 +251,11 @@ def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
         True,
         "11111111-1111-4111-8111-111111111111",
         90,
-        True,
+        False,
         "server",
     )
+    assert result["models"], "which tell that it was a CPU"
+    assert all(model.split("@")[1].split(":")[0] in {"onnxruntime", "openvino"} for model in result["models"])
     assert result["parsedResult"] == row["result_json"]
     nik = result["fields"]["nik"]
     assert (nik["value"], nik["page"], len(nik["polygon"]), nik["confidence"] > 0.9) == (row["result_json"]["nik"], 1, 4, True)
@@ -396,6 +398,7 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
     [result] = results
     assert (result["engine"], result["gpuProcessed"], result["parsedResult"]["nik"]) == ("tesseract", False, "3273010203850001")
     assert result["fallbackReason"]
+    assert "NOT_MEASURED" in {reason["code"] for reason in result["reviewReasons"]}
 
 
 def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) -> None:

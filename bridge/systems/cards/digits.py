@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
 
+# Of a tax number, but for those of 16 digits that are a person's NIK, or one of 15 behind a nought.
+NPWP_DIGITS = 15
 # What digits are often taken for, and as what.
 _TAKEN_FOR = "OoQDUIil|!LZz?SsBbGgqAT"
 _MEANT = "00000111111227558669947"

@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from bridge.systems.cards.birth import date_in, place_in
-from bridge.systems.cards.digits import Number, grouped_npwp, is_number, numbers_in
+from bridge.systems.cards.digits import NPWP_DIGITS, Number, grouped_npwp, is_number, numbers_in
 from bridge.systems.cards.labels import label_of
 from bridge.systems.cards.layout import Layout, Value, layout_of
 from bridge.systems.cards.lines import Polygon, ReadLine, lines_of_text
@@ -16,7 +16,7 @@ from bridge.systems.cards.rows import Passage, place_of, rows_of
 from bridge.systems.cards.spelling import pieces_of, skeleton, word_told
 from bridge.systems.cards.vocabulary import WORDS
 
-_NIK_DIGITS, _NPWP_DIGITS = 16, 15
+_NIK_DIGITS = 16
 # Before a number that has no label that we know there may be so many letters: `NO`, or what is left of `NIK`.
 _MOST_LETTERS_BEFORE = 4
 _NUMBER_WORDS = frozenset({skeleton(word) for word in ("NO", "NOMOR", "NOMER", "ID", "IDENTITAS")})
@@ -100,12 +100,12 @@ def _nik(layout: Layout) -> Field | None:
 
 def _tax_number(layout: Layout) -> Field | None:
     """Of 15 digits wherever it stands, else of 16 behind its label; rather one that has no other digits beside it."""
-    short, long = (list(_behind(layout.of("npwp"), count)) for count in (_NPWP_DIGITS, _NIK_DIGITS))
+    short, long = (list(_behind(layout.of("npwp"), count)) for count in (NPWP_DIGITS, _NIK_DIGITS))
     alone = [[one for one in numbers if one[0].alone] for numbers in (short, long)]
-    number, passage = next(iter((*alone[0], *_unlabelled(layout, _NPWP_DIGITS), *alone[1], *short, *long)), (None, None))
+    number, passage = next(iter((*alone[0], *_unlabelled(layout, NPWP_DIGITS), *alone[1], *short, *long)), (None, None))
     if number is None or passage is None:
         return None
-    return _field(grouped_npwp(number.digits) if len(number.digits) == _NPWP_DIGITS else number.digits, passage)
+    return _field(grouped_npwp(number.digits) if len(number.digits) == NPWP_DIGITS else number.digits, passage)
 
 
 def _behind(values: Sequence[Value], count: int) -> Iterator[tuple[Number, Passage]]:

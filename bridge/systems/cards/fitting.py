@@ -8,7 +8,7 @@ from enum import IntEnum
 from bridge.systems.cards.birth import date_in
 from bridge.systems.cards.digits import DIGIT_LIKE, is_number
 from bridge.systems.cards.spelling import distance, skeleton, word_told
-from bridge.systems.cards.vocabulary import HEADINGS, STREETS, WORDS
+from bridge.systems.cards.vocabulary import COMPANIES, HEADINGS, STREETS, WORDS
 
 _NUMBER = re.compile(rf"{DIGIT_LIKE}(?:[\s.,_-]{{0,3}}{DIGIT_LIKE}){{9,}}")
 _NEIGHBOURHOOD = re.compile(r"\W*\d{1,3}\W*\d{1,3}\W*")
@@ -70,8 +70,8 @@ def is_name(text: str) -> bool:
 
 
 def is_holder(text: str) -> bool:
-    """Whether the row below the number of a tax card, which has no label, is its holder's name."""
-    return is_name(text) and text.isupper() and not re.search(HEADINGS, text)
+    """Whether what stands behind or below the number of a tax card, and has no label, is its holder's name."""
+    return is_name(text) and text.isupper() and (re.match(COMPANIES, text) is not None or not re.search(HEADINGS, text))
 
 
 def _is_of_another_field(text: str) -> bool:

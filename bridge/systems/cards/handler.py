@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -27,6 +28,8 @@ from bridge.systems.port import Context
 
 _log = structlog.get_logger()
 _SERVER, _TESSERACT = "server", "tesseract"
+# Of the inference server's engines, as they are named in name:version@engine:precision.
+_ON_GPU = re.compile(r"@[^:]*(tensorrt|cuda)")
 _MOST_FAILURES = 1000
 # Of an answer, what tells of a card's holder, or is told more shortly.
 _OF_PEOPLE = frozenset({"ocrText", "parsedResult", "fields", "reviewReasons"})
@@ -115,7 +118,7 @@ class CardHandler:
             await context.checkpoint(saved, [self._records.processing(document.id)])
             saved |= await self._read(document, job, context)
             await context.checkpoint(saved, [self._records.read(document.id, saved["text"])])
-        finding = self._evaluated(document, saved)
+        finding = await self._evaluated(document, saved)
         score = finding.score
         write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=finding.card.values)
         await context.checkpoint(saved, [write])
@@ -174,7 +177,7 @@ class CardHandler:
             raise PermanentError(failed[0])
         ordered = [pages[number] for number in sorted(pages)]
         text = "\n".join(page.text for page in ordered)
-        kept = reading_of(kind, ordered)
+        kept = await asyncio.to_thread(reading_of, kind, ordered)
         return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
 
     async def _content(self, document: DocumentRecord) -> bytes:
@@ -186,8 +189,8 @@ class CardHandler:
             raise PermanentError(f"the object {key} is not in the bucket")
         return content
 
-    def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
-        finding = finding_of(document.type, saved, gate=self._options.gate)
+    async def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
+        finding = await asyncio.to_thread(finding_of, document.type, saved, gate=self._options.gate)
         if finding is None:
             raise PermanentError(f"Unknown document type: {document.type}")
         return finding
@@ -229,7 +232,10 @@ class CardHandler:
 
     def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: int) -> dict[str, Any]:
         """The platform's result; beside it which engine read the document, where the fields stand, and why a person is to look."""
-        fell_back = {"fallbackReason": saved["fell_back_for"]} if "fell_back_for" in saved else {}
+        models = saved.get("models", [])
+        by_gpu = saved["engine"] == _SERVER and all(map(_ON_GPU.search, models))
+        missed = "the inference server read it, or a part of it, on its CPU" if self._options.has_gpu and not by_gpu else ""
+        fell_back = saved.get("fell_back_for", missed)
         return {
             "success": True,
             "documentId": job.request["documentId"],
@@ -239,10 +245,11 @@ class CardHandler:
             "score": finding.score.points,
             "decision": finding.score.decision,
             "outcome": finding.score.outcome,
-            "gpuProcessed": saved["engine"] == _SERVER,
+            "gpuProcessed": by_gpu,
             "processingTimeMs": milliseconds,
             "engine": saved["engine"],
-            **fell_back,
+            "models": models,
+            **({"fallbackReason": fell_back} if fell_back else {}),
             **finding.told(),
         }
 

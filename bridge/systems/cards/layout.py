@@ -8,6 +8,7 @@ from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
 from bridge.systems.cards.columns import paired
+from bridge.systems.cards.digits import NPWP_DIGITS, numbers_in
 from bridge.systems.cards.fitting import Fit, fit, goes_on, is_holder
 from bridge.systems.cards.labels import Label, labels_in
 from bridge.systems.cards.rows import Passage, Row
@@ -111,6 +112,8 @@ class _Reader:
             self.layout.add(label.name, Value(whole=passage, rows=pieces[:1]))
             self.layout.loose += pieces[1:]
             self.last = label.name
+            if label.name == "npwp":
+                self.hold(list(_parted(pieces[0]))[1:])
         else:
             self.waiting = [*self.waiting, label.name][-_MOST_LABELS:]
             self.free += pieces
@@ -124,11 +127,19 @@ class _Reader:
         found = [(-1, self.last), *sorted((number, self.waiting[label]) for label, number in pairs.items())]
         for (start, name), (end, after) in pairwise([*found, (len(self.free), following)]):
             taken |= self.go_on(name, range(start + 1, end), after)
-        if self.last == "npwp" and self.free and not self.layout.of("name") and is_holder(self.free[0].text):
-            self.layout.add("holder", Value(whole=self.free[0], rows=(self.free[0],)))
+        numbers = [number for label, number in pairs.items() if self.waiting[label] == "npwp"]
+        numbers += [number for number, passage in enumerate(self.free) if number not in taken and _is_tax_number(passage.text)]
+        below = [*([0] if self.last == "npwp" else ()), *(number + 1 for number in numbers)]
+        self.hold(self.free[number] for number in below if number < len(self.free) and number not in taken)
         self.layout.loose += [passage for number, passage in enumerate(self.free) if number not in taken]
         self.wait_on([name for label, name in enumerate(self.waiting) if label not in pairs])
         self.free, self.last = [], ""
+
+    def hold(self, passages: Iterable[Passage]) -> None:
+        """Keep the holder of a tax card, whose name may stand behind its number, or below it, without a label."""
+        for passage in passages:
+            if not self.layout.of("name") and is_holder(passage.text):
+                self.layout.add("holder", Value(whole=passage, rows=(passage,)))
 
     def wait_on(self, waiting: Sequence[str]) -> None:
         """What is read now comes between labels and their values: a column of them may still follow, a single one does not."""
@@ -162,6 +173,10 @@ def _parted(passage: Passage) -> Iterator[Passage]:
     if found:
         yield passage.part(0, found.end()).trimmed()
     yield passage.part(found.end() if found else 0, len(passage.text)).trimmed()
+
+
+def _is_tax_number(text: str) -> bool:
+    return any(number.alone and (number.start, number.end) == (0, len(text)) for number in numbers_in(text, NPWP_DIGITS))
 
 
 def _fits(name: str, passage: Passage) -> bool:

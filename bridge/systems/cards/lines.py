@@ -5,6 +5,7 @@ from __future__ import annotations
 import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import islice
 
 from bridge.inference.documents import DocumentPage, Line, Word
 
@@ -12,6 +13,8 @@ from bridge.inference.documents import DocumentPage, Line, Word
 Polygon = tuple[tuple[float, float], ...]
 # No row of a card is longer; what is beyond is not looked at.
 _MOST_CHARACTERS = 1000
+# Nor has a page of a card more lines, or a document more pages with one.
+_MOST_LINES, _MOST_PAGES = 300, 4
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,13 +29,14 @@ class ReadLine:
 
 
 def lines_of_pages(pages: Iterable[DocumentPage]) -> list[ReadLine]:
-    """The lines of pages, in reading order."""
-    return [_line(page.page_number, line) for page in pages for line in page.lines]
+    """The first lines of the first pages, in reading order."""
+    return [_line(page.page_number, line) for page in islice(pages, _MOST_PAGES) for line in page.lines[:_MOST_LINES]]
 
 
 def lines_of_text(text: str) -> list[ReadLine]:
-    """The lines of a text without places."""
-    return [ReadLine(text=plain(line[:_MOST_CHARACTERS])) for line in text.splitlines()]
+    """The first lines of a text without places, as many as of pages; empty ones are none."""
+    lines = (line for line in text.splitlines() if line.strip())
+    return [ReadLine(text=plain(line[:_MOST_CHARACTERS])) for line in islice(lines, _MOST_LINES * _MOST_PAGES)]
 
 
 def plain(text: str) -> str:

@@ -16,6 +16,8 @@ class CardOptions:
     # Tries after which a document is given up, the last of which may fall back to another engine.
     most_attempts: int = 3
     falls_back: bool = True
+    # Whether a GPU is to read: what it did not is told.
+    has_gpu: bool = False
     # What sends a card to a person however it scores.
     gate: Gate = Gate.PICTURES
     # Of reading one document by the server, in seconds.

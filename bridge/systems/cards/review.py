@@ -8,7 +8,7 @@ A line of a KTP takes about 3 % of the area of its text; a burnt spot of 2 % hid
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -30,7 +30,7 @@ class Gate(StrEnum):
     """What sends a card to a person however it scores."""
 
     OFF = "off"
-    # A picture that is blurred, or in which light is reflected.
+    # A picture that is blurred, in which light is reflected, or of which neither is known.
     PICTURES = "pictures"
     # That, and a card that contradicts itself or was hardly readable.
     ALL = "all"
@@ -50,7 +50,7 @@ class Reason:
         return self.stopped_by is not Gate.OFF and gate in {self.stopped_by, Gate.ALL}
 
 
-def reasons_of(kind: str, card: Card, score: Score, qualities: Iterable[PageQuality]) -> tuple[Reason, ...]:
+def reasons_of(kind: str, card: Card, score: Score, qualities: Collection[PageQuality]) -> tuple[Reason, ...]:
     """All reasons, in the order in which a person would look: the picture, what was read, what does not fit together."""
     found = [*_picture(qualities), *_confidence(card)]
     found += _identity(card) if kind.upper() == "KTP" else _tax(card)
@@ -59,7 +59,10 @@ def reasons_of(kind: str, card: Card, score: Score, qualities: Iterable[PageQual
     return tuple(found)
 
 
-def _picture(qualities: Iterable[PageQuality]) -> Iterator[Reason]:
+def _picture(qualities: Collection[PageQuality]) -> Iterator[Reason]:
+    if not qualities:
+        message = "nothing measured the picture: it may be blurred, or its fields hardly readable"
+        yield Reason(code="NOT_MEASURED", message=message, stopped_by=Gate.PICTURES)
     pages = [quality for quality in qualities if quality.sharpness is not None]
     if any(quality.sharpness < LEAST_SHARPNESS for quality in pages if quality.sharpness is not None):
         yield Reason(code="BLURRED", message="the picture is blurred; take it again, held still and in focus", stopped_by=Gate.PICTURES)

@@ -9,8 +9,8 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from bridge.errors import PermanentError
@@ -79,9 +79,12 @@ class Tesseract:
             async with asyncio.timeout(self._seconds):
                 if _PDF not in content[:_HEAD_BYTES]:
                     return await self._read_picture(content)
-                return "\n".join([await self._read_picture(picture) async for picture in _drawn(content)])
+                async with aclosing(_drawn(content)) as pictures:
+                    return "\n".join([await self._read_picture(picture) async for picture in pictures])
         except TimeoutError as error:
             raise PermanentError(f"Tesseract did not read the document within {self._seconds:g} s") from error
+        except OSError as error:
+            raise PermanentError(f"Tesseract could not be started for the document ({error.strerror})") from error
 
     async def _read_picture(self, content: bytes) -> str:
         async with self._started(*_ARGUMENTS) as process:
@@ -97,7 +100,7 @@ class Tesseract:
             yield process
 
 
-async def _drawn(content: bytes) -> AsyncIterator[bytes]:
+async def _drawn(content: bytes) -> AsyncGenerator[bytes, None]:
     """The pages of a PDF as pictures, each as soon as it is drawn. Raises `PermanentError`."""
     command = [sys.executable, "-m", f"{__package__}.drawing", str(_DPI), str(_MOST_PAGES), str(_MOST_PIXELS)]
     async with _running(command, {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
@@ -133,7 +136,9 @@ async def _running(command: Sequence[str], environment: Mapping[str, str]) -> As
     finally:
         cast("StreamWriter", process.stdin).close()
         if process.returncode is None:
-            os.killpg(process.pid, signal.SIGKILL)
+            # It may have ended by itself, and the loop was not told yet.
+            with suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
         # Until its pipes are closed, too.
         await process.communicate()
 

@@ -64,3 +64,5 @@ WORDS = {
 STREETS = r"(?:JL|JLN|JALAN|GG|GANG|PERUM\w*|KOMP\w*|BLOK|DUSUN|DSN|LINGK\w*|KAMPUNG|KP|RT|RW|DESA|KEL|KEC|NO)\b"
 # What is printed on tax cards beside their fields.
 HEADINGS = r"\b(?:KEMENTERIAN|REPUBLIK|DIREKTORAT|JENDERAL|PAJAK|KANTOR|PELAYANAN|KPP|KARTU|NOMOR|NPWP|NIK|KOTA|KABUPATEN|KAB|PROVINSI)\b"
+# What begins the name of a company, which may have any of those words.
+COMPANIES = r"(?:P\.?T|C\.?V|U\.?D|YAYASAN)\b"

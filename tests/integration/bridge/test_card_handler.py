@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -27,9 +28,11 @@ from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.settings import load
 from bridge.store import Store, open_store
+from bridge.systems.cards.finding import finding_of, reading_of
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.messages import CORRELATION
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.review import Gate
 from bridge.systems.cards.tesseract import Tesseract
 from tests.support.claimed_context import ClaimedContext
 from tests.support.local_http import Asked, LocalHttp, local_http
@@ -40,8 +43,8 @@ UNCLEAR = ("Nama : ANI",)
 BY_PEOPLE = ("manually_approved", "manually_rejected", "escalation_cancelled")
 
 
-def read_as(*lines: str) -> Behaviour:
-    """The server reads these lines."""
+def read_as(*lines: str, models: Sequence[str] = ("rec:1@onnxruntime:float32",)) -> Behaviour:
+    """The server reads these lines, with these models."""
     corners = [documents_pb2.Point(x=x, y=y) for x, y in ((1, 2), (30, 2), (30, 12), (1, 12))]
     found = [
         documents_pb2.TextLine(
@@ -50,7 +53,8 @@ def read_as(*lines: str) -> Behaviour:
         for line in lines
     ]
     page = documents_pb2.DocumentPage(page_number=1, page_count=1, width=100, height=200, lines=found, text="\n".join(lines))
-    summary = documents_pb2.DocumentSummary(page_count=1, media_type="image/png", models=["rec:1@onnxruntime:float32"])
+    page.quality.CopyFrom(documents_pb2.PageQuality(sharpness=0.3, text_height=30, contrast=0.8))
+    summary = documents_pb2.DocumentSummary(page_count=1, media_type="image/png", models=models)
     return answer(documents_pb2.RecognizeDocumentResponse(page=page), documents_pb2.RecognizeDocumentResponse(summary=summary))
 
 
@@ -227,6 +231,58 @@ async def test_what_was_read_is_published_and_not_kept_with_the_job(office: Offi
     kept = json.dumps(outcome.result)
     assert [] == [text for text in ("BUDI", "3273010203850001") if text in kept]
     assert (90, "auto_approve", "auto_approved", None) == tuple(outcome.result[key] for key in ("score", "decision", "outcome", "ticket"))
+
+
+@pytest.mark.parametrize(
+    ("models", "by_gpu"),
+    [
+        (["det:1@tensorrt:float16", "rec:1@onnxruntime-cuda:float32"], True),
+        (["det:1@tensorrt:float16", "rec:1@onnxruntime:float32"], False),
+        (["det:1@openvino:float32", "rec:1@onnxruntime:float32"], False),
+        # A text that the document holds: no model tells where it was read.
+        ([], True),
+    ],
+)
+async def test_a_result_tells_which_models_read_the_document_and_whether_a_gpu_did(office: Office, models: list[str], by_gpu: bool) -> None:
+    office.server.script = [read_as(*CLEAR, models=models)] * 2
+    outcome = await office.work(office.add(), has_gpu=True)
+    told = published(outcome)
+    assert (models, "server", by_gpu) == (told["models"], told["engine"], told["gpuProcessed"])
+    assert (None if by_gpu else "the inference server read it, or a part of it, on its CPU") == told.get("fallbackReason")
+    assert (models, by_gpu) == (outcome.result["models"], outcome.result["gpuProcessed"])
+    assert "fallbackReason" not in published(await office.work(office.add())), "where no GPU is to be there, none was missing"
+
+
+async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Which renews leases and answers others meanwhile."""
+    threads: list[threading.Thread] = []
+
+    def noted(work: Callable[..., Any]) -> Callable[..., Any]:
+        def working(*given: Any, **choices: Any) -> Any:
+            threads.append(threading.current_thread())
+            return work(*given, **choices)
+
+        return working
+
+    for work in (reading_of, finding_of):
+        monkeypatch.setattr(f"bridge.systems.cards.handler.{work.__name__}", noted(work))
+    assert (await office.work(office.add())).succeeded
+    assert 2 == len(threads)
+    assert threading.current_thread() not in threads
+
+
+async def test_what_tesseract_read_goes_to_a_person_as_nothing_measured_it(office: Office, tmp_path: Path) -> None:
+    program = tmp_path / "tesseract"
+    lines = "\\n".join(CLEAR)
+    listed = 'printf "ind\\neng\\nosd\\n"'
+    program.write_text(f'#!/bin/sh\n[ "$1" = --list-langs ] && {listed} && exit 0\ncat > /dev/null; printf "{lines}\\n"\n')
+    program.chmod(0o755)
+    for gate, decision in ((Gate.PICTURES, "needs_review"), (Gate.OFF, "auto_approve")):
+        office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
+        told = published(await office.work(office.add(), tesseract=Tesseract(program=str(program)), gate=gate))
+        assert (90, decision, [], False) == (told["score"], told["decision"], told["models"], told["gpuProcessed"])
+        assert ["NOT_MEASURED"] == [reason["code"] for reason in told["reviewReasons"]]
+        assert "the document is broken" in told["fallbackReason"]
 
 
 async def test_what_neither_the_server_nor_tesseract_reads_fails_with_both_reasons(office: Office, tmp_path: Path) -> None:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
+import os
 import shutil
 import subprocess
 import sys
+import time
+from asyncio.subprocess import Process
 from pathlib import Path
+from typing import Any
 
 import pypdf
 import pytest
@@ -52,6 +57,15 @@ def program(folder: Path, *told: str, reads: str = "cat > /dev/null; echo read")
     path.write_text(f'#!/bin/sh\n[ "$1" = --list-langs ] && {{ {listed}; exit 0; }}\n{reads}\n')
     path.chmod(0o755)
     return str(path)
+
+
+def is_there(number: int) -> bool:
+    """Whether there is a process of that number."""
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    return True
 
 
 @needs_tesseract
@@ -113,10 +127,56 @@ async def test_a_language_that_is_installed_meanwhile_is_found(tmp_path: Path) -
 
 
 async def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="sleep 60"), seconds=0.5)
+    started = tmp_path / "started"
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=f"echo $$ >> {started}; sleep 60"), seconds=0.5)
+    began = time.monotonic()
     for content in (b"a picture", CARD):
         with pytest.raises(PermanentError, match=r"did not read the document within 0.5 s"):
             await tesseract.read(content)
+    assert time.monotonic() - began < 5, "what it has started holds its pipes, and is ended too"
+    numbers = [int(line) for line in started.read_text().split()]
+    assert numbers
+    assert not any(map(is_there, numbers))
+
+
+async def test_nothing_is_drawn_any_more_for_a_document_that_was_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    started, start = [], asyncio.create_subprocess_exec
+
+    async def noted(*command: str, **choices: Any) -> Process:
+        started.append(await start(*command, **choices))
+        return started[-1]
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="exit 3"))
+    with pytest.raises(PermanentError, match="could not read the document") as failed:
+        await tesseract.read(pdf([page("one")] * 10))
+    assert (3, []) == (len(started), [process for process in started if process.returncode is None]), failed
+
+
+async def test_a_program_that_cannot_be_started_any_more_is_a_reason_as_any_other(tmp_path: Path) -> None:
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd"))
+    assert "" == await tesseract.lack()
+    (tmp_path / "tesseract").write_bytes(b"\x7fELF")
+    with pytest.raises(PermanentError, match=r"Tesseract could not be started for the document \(Exec format error\)"):
+        await tesseract.read(b"a picture")
+
+
+async def test_a_program_that_has_just_ended_by_itself_hides_no_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="exit 0"))
+    assert "" == await tesseract.lack()
+
+    async def busy(process: Process, given: bytes | None = None) -> None:
+        """Until it is gone: the loop is not told so meanwhile."""
+        monkeypatch.undo()
+        for _ in range(300):
+            if not is_there(process.pid):
+                break
+            time.sleep(0.01)  # noqa: ASYNC251
+        raise TimeoutError
+
+    monkeypatch.setattr(Process, "communicate", busy)
+    with pytest.raises(PermanentError, match="did not read the document within"):
+        await tesseract.read(b"a picture")
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another program's memory")

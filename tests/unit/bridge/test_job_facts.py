@@ -31,7 +31,14 @@ def record(system: str, request: dict[str, Any], result: dict[str, Any] | None) 
     )
 
 
-CARD = {"documentId": "d", "score": 90, "decision": "auto_approve", "outcome": "auto_approved", "ticket": "t"}
+CARD = {
+    "documentId": "d",
+    "score": 90,
+    "decision": "auto_approve",
+    "outcome": "auto_approved",
+    "ticket": "t",
+    "models": ["rec:1@tensorrt:float16"],
+}
 DOCUMENT = {"page_count": 2, "word_count": 7, "artifacts": [{"name": "document.json", "uri": "s3://bucket/document.json"}]}
 
 

@@ -63,6 +63,36 @@ def test_a_tax_card_without_a_label_has_the_name_below_its_number() -> None:
     assert card_fields("NPWP", f"NPWP : {TAX}\nDIREKTORAT JENDERAL PAJAK") == {"npwpNumber": TAX}
 
 
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        (f"KEMENKEU\nnpwp\n{TAX}\nBUDI SANTOSO\nJL MERDEKA 1", "BUDI SANTOSO"),
+        (f"NPWP\n{TAX} BUDI SANTOSO\nJL MERDEKA 1", "BUDI SANTOSO"),
+        (f"NPWP : {TAX} BUDI SANTOSO\nJL MERDEKA 1", "BUDI SANTOSO"),
+        (f"NPWP : {TAX} BUDI SANTOSO Alamat : JL MERDEKA 1", "BUDI SANTOSO"),
+        (f"{TAX}\nBUDI SANTOSO", "BUDI SANTOSO"),
+        (f"DIREKTORAT JENDERAL PAJAK\n{TAX} BUDI SANTOSO\nJL MERDEKA 1", "BUDI SANTOSO"),
+        (f"NPWP : {TAX}\nCV KOTA BARU MANDIRI", "CV KOTA BARU MANDIRI"),
+        (f"NPWP : {TAX}\nPT. KANTOR PELAYANAN ABADI\nJL MERDEKA 1", "PT. KANTOR PELAYANAN ABADI"),
+        (f"NPWP\n{TAX}\nYAYASAN PAJAK NUSANTARA", "YAYASAN PAJAK NUSANTARA"),
+        (f"NPWP\nNama\n{TAX}\nSITI AMINAH\nBANDUNG", "SITI AMINAH"),
+        (f"NPWP : {TAX} BUDI SANTOSO\nNama : SITI AMINAH", "SITI AMINAH"),
+        (f"npwp\n{TAX}\nJL MERDEKA 1\nBUDI SANTOSO", None),
+        (f"npwp\n{TAX}\nKOTA BANDUNG", None),
+        (f"NPWP\nAlamat\n{TAX}\nTAMAN SARI INDAH", None),
+        (f"NPWP : {TAX} DIREKTORAT JENDERAL PAJAK", None),
+        (f"{TAX}\nKPP PRATAMA BANDUNG", None),
+        (f"NPWP : {TAX}\nKOTA CV", None),
+        ("081234567890\nBUDI SANTOSO", None),
+    ],
+)
+def test_the_holder_stands_behind_or_below_the_number_wherever_that_is(text: str, name: str | None) -> None:
+    told = card_fields("NPWP", text)
+    assert told is not None
+    assert name == told.get("name")
+    assert told.get("npwpNumber") == (TAX if TAX in text else None)
+
+
 @pytest.mark.parametrize("read", ["NIK : 32730I02O385000l", "NIK: 3273 0102 0385 0001", "NlK\n3273010203850001"])
 def test_digits_that_were_taken_for_letters_are_mended(read: str) -> None:
     found = card_fields("KTP", read)

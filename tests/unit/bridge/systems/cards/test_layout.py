@@ -265,3 +265,17 @@ def test_letters_and_digits_of_any_width_and_script_are_read() -> None:
 
 def test_a_long_document_that_is_no_card_costs_little() -> None:
     assert {} == ktp("\n".join(["l1I0 " * 2000, "Nama : " * 2000, "- " * 9000, *["NIK", "Alamat"] * 100, *["1l" * 400] * 20]))
+
+
+@pytest.mark.parametrize(("words_before", "pages_before"), [(299, 0), (300, 0), (0, 3), (0, 4)])
+def test_no_more_than_300_lines_of_4_pages_are_looked_at(words_before: int, pages_before: int) -> None:
+    pages = [page(["kata"], number=number) for number in range(1, pages_before + 1)]
+    pages.append(page([*["kata"] * words_before, "NIK : 3273010203850001"], number=pages_before + 1))
+    card = card_of("KTP", lines_of_pages(pages))
+    assert card is not None
+    assert ({} if words_before == 300 or pages_before == 4 else {"nik": "3273010203850001"}) == card.values
+
+
+def test_of_a_text_without_pages_as_much_is_looked_at() -> None:
+    for before, told in ((1199, {"nik": "3273010203850001"}), (1200, {})):
+        assert told == ktp("\n".join(["kata", "", *["kata"] * (before - 1), "NIK : 3273010203850001"])), "empty lines are none"
