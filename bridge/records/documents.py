@@ -69,10 +69,10 @@ class DocumentRecords:
         row = (await self._database.look(self._sql["find"], {"id": document_id})).first
         return None if row is None else DocumentRecord(**row)
 
-    async def is_decided(self, document_id: str) -> bool:
-        """Whether a person has had the last word on a document; not on one that is not in the table."""
+    async def is_with_people(self, document_id: str) -> bool:
+        """Whether a person has had the last word on a document, or its case has a ticket; not of one that is not in the table."""
         record = await self.find(document_id) if _is_id(document_id) else None
-        return record is not None and record.is_decided
+        return record is not None and (record.is_decided or bool(record.buli2_ticket_id))
 
     async def keep_ticket(self, document_id: str, ticket: str) -> None:
         """Keep the ticket of a case that was handed over later; nothing for one that is of no document of the table."""
