@@ -290,4 +290,4 @@ async def test_a_case_that_has_its_ticket_or_is_decided_needs_nobody_more(office
 
 
 async def test_a_document_that_nobody_knows_is_with_nobody(office: Office) -> None:
-    assert [False, False] == [await office.records.is_with_people(document) for document in (str(uuid4()), "no id")]
+    assert [False] * 3 == [await office.records.is_with_people(document) for document in (str(uuid4()), "no id", f"urn:uuid:{uuid4()}")]

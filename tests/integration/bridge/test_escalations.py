@@ -90,7 +90,7 @@ class Desk:
             raise TransientError("the database is out of reach")
         if document in self.unforeseen:
             raise ZeroDivisionError("ANI")
-        return document in self.decided
+        return document in self.decided or document in self.tickets
 
     async def _keep(self, document: str, ticket: str) -> None:
         if self.full:
@@ -270,6 +270,7 @@ async def test_odd_cases_are_handed_over_or_given_up_as_others_are(desk: Desk, v
     sent = json.loads(desk.reviews.asked[0].body)
     assert json.loads(value)["payload"] == sent, "as it was"
 
+    desk.tickets.clear()
     desk.reviews.answering = answering(500)
     await desk.redis.rpush(desk.key, value)
     async with desk.running():
@@ -317,6 +318,20 @@ async def test_a_ticket_that_the_database_did_not_take_is_kept_later_and_the_cas
     assert await hand_over.hand_over()
     assert ({"waiting": 0, "dead": 0}, {"one": "task-1", "two": "task-1"}) == (await desk.cases.counts(), desk.tickets)
     assert ["one", "two"] == [json.loads(asked.body)["documentId"] for asked in desk.reviews.asked], "each once"
+
+
+async def test_a_case_that_could_not_be_taken_off_the_list_is_not_handed_over_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object) -> None:
+        raise TransientError("Redis is away")
+
+    await desk.add("one")
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.cases, "finish", away)
+        with pytest.raises(TransientError):
+            await desk.hand_over().hand_over()
+    await desk.redis.delete(f"{desk.key}:turn")  # it runs out
+    assert await desk.hand_over().hand_over()
+    assert ({"waiting": 0, "dead": 0}, 1) == (await desk.cases.counts(), len(desk.reviews.asked))
 
 
 @pytest.mark.parametrize("status", [429, 408, 502, 503, 504])
