@@ -63,7 +63,7 @@ async def open_card_platform(
         hand_over = HandOver(
             escalations,
             reviews,
-            is_decided=records.is_decided,
+            is_with_people=records.is_with_people,
             keep_ticket=records.keep_ticket,
             interval=cards.bridge_escalation_seconds,
         )

@@ -10,6 +10,7 @@ import time
 import urllib.error
 import urllib.request
 from collections.abc import Mapping
+from email.utils import parsedate_to_datetime
 from typing import Any
 
 import structlog
@@ -29,8 +30,8 @@ _KEY_REFUSED = frozenset({401, 403, 407})
 _NOT_THERE = frozenset({301, 302, 303, 307, 308, 404, 405})
 
 
-class _BusyError(OverloadError):
-    """The service asks for fewer calls: it is not asked again at once."""
+class _LaterError(OverloadError):
+    """The service asks for fewer calls, or says when it is back: it is not asked again at once."""
 
 
 class _NoRedirects(urllib.request.HTTPRedirectHandler):
@@ -49,6 +50,8 @@ class ReviewService:
         self._api_key = api_key
         self.breaker = breaker or Breaker(name="the review service", failures=5, seconds=30.0)
         self._wait = wait_seconds
+        # By the monotonic clock: when the service wants to be asked again.
+        self._not_before = 0.0
         self._opener = urllib.request.build_opener(_NoRedirects())
 
     async def submit(self, case: Mapping[str, Any]) -> str:
@@ -60,7 +63,7 @@ class ReviewService:
         failed: BridgeError | None = None
         for attempt in range(1, _TRIES + 1):
             try:
-                self.breaker.enter()
+                self._enter()
             except OverloadError as error:
                 # What the case itself came to says more than that it was enough.
                 raise failed or error from error
@@ -72,7 +75,10 @@ class ReviewService:
             except (OverloadError, TransientError) as error:
                 failed = error
                 self.breaker.failed()
-                if attempt == _TRIES or isinstance(error, _BusyError):
+                if isinstance(error, _LaterError):
+                    self._not_before = max(self._not_before, time.monotonic() + error.retry_after)
+                    raise
+                if attempt == _TRIES:
                     raise
                 await asyncio.sleep(random.uniform(0.5, 1.0) * self._wait * 2 ** (attempt - 1))  # noqa: S311
                 continue
@@ -80,12 +86,18 @@ class ReviewService:
             return str(answer.get("taskId") or answer.get("ticketId") or f"BULI2-{time.time_ns() // 1_000_000}")
         raise AssertionError("the last try returns or raises")
 
+    def _enter(self) -> None:
+        left = self._not_before - time.monotonic()
+        if left > 0:
+            raise OverloadError(f"the review service asked to be left alone for {left:.0f} s more", retry_after=left)
+        self.breaker.enter()
+
     def _post(self, case: Mapping[str, Any]) -> Mapping[str, Any]:
         headers = {"Content-Type": "application/json"}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
         request = urllib.request.Request(  # noqa: S310  (the settings name it)
-            f"{self._url}/internal/reviews", json.dumps(case, ensure_ascii=False).encode(), headers, method="POST"
+            f"{self._url}/internal/reviews", json.dumps(case).encode(), headers, method="POST"
         )
         try:
             with self._opener.open(request, timeout=_CALL_SECONDS) as reply:
@@ -102,10 +114,10 @@ class ReviewService:
 def _refusal(error: urllib.error.HTTPError) -> BridgeError:
     """What an answer means that is no success."""
     told = f"({error.code})"
-    if error.code == 429:
-        return _BusyError(f"the review service is busy {told}", retry_after=_seconds(error.headers.get("Retry-After")))
-    if error.code in _DOWN:
-        return OverloadError(f"the review service is down {told}", retry_after=_seconds(error.headers.get("Retry-After")))
+    if error.code == 429 or error.code in _DOWN:
+        pause = _seconds(error.headers.get("Retry-After"))
+        kind = _LaterError if pause or error.code == 429 else OverloadError
+        return kind(f"the review service is {'busy' if error.code == 429 else 'down'} {told}", retry_after=pause)
     if error.code >= 500:
         return TransientError(f"the review service failed {told}")
     if error.code in _KEY_REFUSED:
@@ -116,4 +128,11 @@ def _refusal(error: urllib.error.HTTPError) -> BridgeError:
 
 
 def _seconds(told: str | None) -> float:
-    return min(float(told), _LONGEST_PAUSE) if told is not None and told.isascii() and told.isdigit() else 0.0
+    """What `Retry-After` asks for, as seconds or as a date; 0 where it asks for nothing."""
+    if not told:
+        return 0.0
+    try:
+        found = float(told) if told.isascii() and told.isdigit() else parsedate_to_datetime(told).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
+        return 0.0
+    return min(max(found, 0.0), _LONGEST_PAUSE)

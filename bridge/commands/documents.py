@@ -57,7 +57,7 @@ def status() -> None:
         # The first list is the GPU's: what the platform counts. The others stand below.
         gpu = levels[0]
         return {
-            **await _worker(configured, cards),
+            **await worker_facts(configured, cards),
             "isGPUEnabled": cards.ocr_gpu_enabled,
             "autoFallbackEnabled": cards.ocr_gpu_autofallback,
             "maxRetries": cards.ocr_gpu_max_retries,
@@ -92,8 +92,8 @@ def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them
         typer.echo("no document is stuck")
 
 
-async def _worker(settings: Settings, cards: CardWorkerSettings) -> dict[str, object]:
-    """What the bridge at BRIDGE_HTTP tells of itself; of one that does not answer, what is known without it."""
+async def worker_facts(settings: Settings, cards: CardWorkerSettings) -> dict[str, object]:
+    """What the bridge at BRIDGE_HTTP tells of itself, null where it cannot now; of one that does not answer, what is known without it."""
     facts = await asyncio.to_thread(_told_by_bridge, settings.http)
     if facts is not None:
         return {name: facts.get(name) for name in ("isRunning", "isGPUAvailable", "activeJobsCount")}
@@ -104,7 +104,9 @@ async def _worker(settings: Settings, cards: CardWorkerSettings) -> dict[str, ob
 
 def _told_by_bridge(address: str) -> dict[str, object] | None:
     import json
+    import urllib.error
     import urllib.request
+    from http.client import HTTPException
 
     host, _, port = address.rpartition(":")
     here = {"0.0.0.0": "127.0.0.1", "[::]": "[::1]"}.get(host, host)  # noqa: S104  (where it listens)
@@ -113,7 +115,9 @@ def _told_by_bridge(address: str) -> dict[str, object] | None:
         opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
         with opener.open(f"http://{here}:{port}/metrics?format=json", timeout=_BRIDGE_SECONDS) as reply:
             worker = json.load(reply)["metrics"]["gpuWorker"]
-    except (OSError, ValueError, KeyError, TypeError):
+    except urllib.error.HTTPError:  # it runs, and cannot tell more now
+        return {"isRunning": True}
+    except (OSError, ValueError, KeyError, TypeError, HTTPException):
         return None
     return worker if isinstance(worker, dict) else None
 

@@ -1,7 +1,7 @@
 """The list of Redis that cases for people lie in until they are handed over, and the list of those that were given up.
 
 A case is a JSON object, as the platform writes it: `{payload, queuedAt, attempts}`. Ours may have `notBefore` beside it, in ms since 1970,
-and once it is given up `diedAt` and `reason`.
+`ticket` once it was handed over and its ticket is not kept yet, and once it is given up `diedAt` and `reason`.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ import json
 import math
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +24,8 @@ _LUA = Path(__file__).parents[1] / "redis" / "lua"
 # Longer than a call and its tries take, in ms.
 _TURN = 180_000
 WAITING, DEAD = "waiting", "dead"
+# What comes after it, in seconds since 1970, is no moment: the year 9999.
+_LAST_MOMENT = 253_370_764_800
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -33,20 +36,19 @@ class Escalation:
     value: bytes
     # WAITING or DEAD.
     state: str
+    # All of it; empty where it cannot be read.
+    content: Mapping[str, Any]
     # Its document; empty where the case cannot be read.
     document: str
     # Failed tries that count.
     attempts: int
-    # In seconds since 1970: since when it waits, and since when it is dead; None where nobody said.
+    # In seconds since 1970: since when it waits, and since when it is dead; None where nobody said, or no moment.
     queued_at: float | None
     died_at: float | None
     # Why it was given up; empty for one that waits.
     reason: str
-
-    @property
-    def content(self) -> dict[str, Any]:
-        """The whole case; empty where it cannot be read."""
-        return _read(self.value)
+    # Of a case that was handed over, but whose ticket is not kept yet; else empty.
+    ticket: str
 
 
 class EscalationList:
@@ -100,9 +102,9 @@ class EscalationList:
         """Take a case off the list, and end the turn."""
         await self._settled(who, case, b"")
 
-    async def put_back(self, who: str, case: Escalation) -> None:
-        """Put a case as it is behind the others, so that it holds up none, and end the turn."""
-        await self._settled(who, case, case.value)
+    async def put_back(self, who: str, case: Escalation, *, ticket: str = "") -> None:
+        """Put a case behind the others, so that it holds up none, and end the turn: as it is, or with its ticket to be kept."""
+        await self._settled(who, case, _written({**case.content, "ticket": ticket}) if ticket else case.value)
 
     async def postpone(self, who: str, case: Escalation, *, seconds: float) -> None:
         """Count a failed try, and put the case behind the others until so many seconds have passed."""
@@ -112,7 +114,11 @@ class EscalationList:
     async def bury(self, who: str, case: Escalation, *, reason: str) -> None:
         """Give a case up: it lies among the dead until a person has looked at it."""
         died = {"attempts": case.attempts + 1, "diedAt": _now(), "reason": reason}
-        await self._settled(who, case, _written({**case.content, **died}) if case.document else case.value, self._dead)
+        body = case.value
+        if case.document:
+            with suppress(RecursionError):  # so deep that it could just be read
+                body = _written({**case.content, **died})
+        await self._settled(who, case, body, self._dead)
 
     async def _settled(self, who: str, case: Escalation, then: bytes, where: str = "") -> None:
         await self._access.run(self._settle, [self._key, self._turn, where or self._key], who, case.value, then)
@@ -122,15 +128,19 @@ def escalation_of(value: bytes, state: str) -> Escalation:
     """A case as it lies in a list, however it is broken."""
     content = _read(value)
     payload = content.get("payload")
-    document = payload.get("documentId") if isinstance(payload, dict) else None
+    told = str(payload.get("documentId") or "") if isinstance(payload, dict) else ""
+    # Half a character in it: no document has such an id, and nothing can show it.
+    document = told if told == _shown(told) else ""
     return Escalation(
         value=value,
         state=state,
-        document=str(document or ""),
-        attempts=int(_number(content.get("attempts")) or 0),
+        content=content,
+        document=document,
+        attempts=max(0, int(_number(content.get("attempts")) or 0)),
         queued_at=_seconds(content.get("queuedAt")),
         died_at=_seconds(content.get("diedAt")),
-        reason=str(content.get("reason") or "") if document else "it cannot be read: it is no case with a payload and a documentId",
+        reason=_shown(str(content.get("reason") or "")) if document else "it cannot be read: it is no case with a payload and a documentId",
+        ticket=_shown(str(content.get("ticket") or "")),
     )
 
 
@@ -143,16 +153,26 @@ def _read(value: bytes) -> dict[str, Any]:
 
 
 def _written(content: Mapping[str, Any]) -> bytes:
-    return json.dumps(content, ensure_ascii=False).encode()
+    # In ASCII: JSON may hold halves of characters, which UTF-8 has no bytes for.
+    return json.dumps(content).encode()
+
+
+def _shown(text: str) -> str:
+    return text.encode(errors="replace").decode()
 
 
 def _number(value: object) -> float | None:
-    return float(value) if isinstance(value, int | float) and math.isfinite(value) else None
+    if not isinstance(value, int | float):
+        return None
+    try:
+        return float(value) if math.isfinite(value) else None
+    except OverflowError:
+        return None
 
 
 def _seconds(milliseconds: object) -> float | None:
     found = _number(milliseconds)
-    return None if found is None else found / 1000
+    return found / 1000 if found is not None and 0 <= found / 1000 < _LAST_MOMENT else None
 
 
 def _now() -> int:

@@ -30,17 +30,17 @@ class HandOver:
         cases: EscalationList,
         reviews: ReviewService,
         *,
-        is_decided: Callable[[str], Awaitable[bool]],
+        is_with_people: Callable[[str], Awaitable[bool]],
         keep_ticket: Callable[[str, str], Awaitable[None]],
         interval: float = 30.0,
     ) -> None:
-        """`is_decided`: whether a person has had the last word on a document. `keep_ticket`: takes a document's id and its ticket.
+        """`is_with_people`: whether a person has had the last word on a document, or its case has a ticket already.
 
-        `interval`: seconds between two looks.
+        `keep_ticket`: takes a document's id and its ticket. `interval`: seconds between two looks.
         """
         self._cases = cases
         self._reviews = reviews
-        self._is_decided = is_decided
+        self._is_with_people = is_with_people
         self._keep_ticket = keep_ticket
         self._interval = interval
 
@@ -75,15 +75,29 @@ class HandOver:
             await self._cases.bury(who, case, reason=case.reason)
             return True
         try:
-            if await self._is_decided(case.document):
-                _log.info("escalation_not_needed", document=case.document)
-                await self._cases.finish(who, case)
-                return True
+            await self._work_on(who, case)
+        except BridgeError:
+            raise
+        except Exception as error:  # one odd case must not end the program, again after each start
+            told = type(error).__name__
+            _log.error("escalation_broken", document=case.document, error=told)
+            await self._cases.bury(who, case, reason=f"it could not be handed over ({told})")
+        return True
+
+    async def _work_on(self, who: str, case: Escalation) -> None:
+        if case.ticket:
+            await self._keep(who, case, case.ticket)
+            return
+        try:
+            is_with_people = await self._is_with_people(case.document)
         except BridgeError:  # the database will be back
             await self._cases.put_back(who, case)
             raise
+        if is_with_people:
+            _log.info("escalation_not_needed", document=case.document)
+            await self._cases.finish(who, case)
+            return
         await self._submit(who, case)
-        return True
 
     async def _submit(self, who: str, case: Escalation) -> None:
         try:
@@ -101,5 +115,12 @@ class HandOver:
             _log.warning("escalation_failed", document=case.document, attempts=attempts, reason=reason, next_try_in=pause)
             await self._cases.postpone(who, case, seconds=pause)
             return
-        await self._keep_ticket(case.document, ticket)
+        await self._keep(who, case, ticket)
+
+    async def _keep(self, who: str, case: Escalation, ticket: str) -> None:
+        try:
+            await self._keep_ticket(case.document, ticket)
+        except BridgeError:  # with its ticket, so that it is not handed over again
+            await self._cases.put_back(who, case, ticket=ticket)
+            raise
         await self._cases.finish(who, case)

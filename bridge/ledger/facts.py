@@ -10,8 +10,10 @@ from bridge.ledger.port import JobRecord
 
 # Parts of a request that are shown to nobody.
 _SECRETS = frozenset({"password"})
-# Of systems whose requests and results tell of people: what of them may be shown to those who have only asked.
-_IMPERSONAL: Mapping[str, frozenset[str]] = {
+# Systems whose requests and results tell nothing of people.
+SHOWN_WHOLE = frozenset({"wsi", "wsi-requests"})
+# Of systems whose requests and results tell of people: what of them may be shown to those who have only asked. Of any other, nothing.
+SHOWN_IN_PART: Mapping[str, frozenset[str]] = {
     system: frozenset(f"error reason skipped {names}".split())
     for system, names in {
         "cards": "documentId correlationId score decision outcome ticket reviewCodes engine models fallbackReason gpuProcessed "
@@ -35,9 +37,10 @@ def impersonal_facts(record: JobRecord) -> dict[str, Any]:
 
     For those whom nobody has asked who they are.
     """
-    facts, shown = job_facts(record), _IMPERSONAL.get(record.system)
-    if shown is None:
+    facts = job_facts(record)
+    if record.system in SHOWN_WHOLE:
         return facts
+    shown = SHOWN_IN_PART.get(record.system, frozenset())
     parts = {part: {name: value for name, value in (facts[part] or {}).items() if name in shown} for part in ("request", "result")}
     return {**facts, "request": parts["request"], "result": None if record.result is None else parts["result"]}
 

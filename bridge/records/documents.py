@@ -69,16 +69,16 @@ class DocumentRecords:
         row = (await self._database.look(self._sql["find"], {"id": document_id})).first
         return None if row is None else DocumentRecord(**row)
 
-    async def is_decided(self, document_id: str) -> bool:
-        """Whether a person has had the last word on a document; not on one that is not in the table."""
-        record = await self.find(document_id) if _is_id(document_id) else None
-        return record is not None and record.is_decided
+    async def is_with_people(self, document_id: str) -> bool:
+        """Whether a person has had the last word on a document, or its case has a ticket; not of one that is not in the table."""
+        known = _id_of(document_id)
+        record = await self.find(known) if known else None
+        return record is not None and (record.is_decided or bool(record.buli2_ticket_id))
 
     async def keep_ticket(self, document_id: str, ticket: str) -> None:
         """Keep the ticket of a case that was handed over later; nothing for one that is of no document of the table."""
-        if not _is_id(document_id):
-            return
-        await self._database.change(self._sql["ticket"], {"id": document_id, "ticket": ticket})
+        if known := _id_of(document_id):
+            await self._database.change(self._sql["ticket"], {"id": known, "ticket": ticket})
 
     def processing(self, document_id: str) -> Write:
         """A worker has begun."""
@@ -105,9 +105,9 @@ class DocumentRecords:
         return Write(statement=self._sql[statement].text, values=told)
 
 
-def _is_id(text: str) -> bool:
+def _id_of(text: str) -> str | None:
+    """As PostgreSQL reads it: Python takes more for one, such as `urn:uuid:…`."""
     try:
-        UUID(text)
+        return str(UUID(text))
     except ValueError:
-        return False
-    return True
+        return None

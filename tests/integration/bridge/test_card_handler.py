@@ -329,3 +329,21 @@ async def test_a_document_without_a_status_is_worked_on_and_may_fail(office: Off
     await office.work(broken)
 
     assert ("completed", "failed") == (office.row(done)["status"], office.row(broken)["status"])
+
+
+@pytest.mark.parametrize(
+    ("columns", "expected"),
+    [
+        ({}, False),
+        ({"buli2_ticket_id": "task-1"}, True),
+        ({"buli2_ticket_id": ""}, False),
+        ({"verification_status": "pending_review"}, False),
+        *(({"verification_status": decision}, True) for decision in BY_PEOPLE),
+    ],
+)
+async def test_a_case_that_has_its_ticket_or_is_decided_needs_nobody_more(office: Office, columns: dict[str, str], expected: bool) -> None:
+    assert expected is await office.records.is_with_people(office.add("completed", **columns))
+
+
+async def test_a_document_that_nobody_knows_is_with_nobody(office: Office) -> None:
+    assert [False] * 3 == [await office.records.is_with_people(document) for document in (str(uuid4()), "no id", f"urn:uuid:{uuid4()}")]

@@ -32,9 +32,8 @@ def lists(server: RedisServer) -> Iterator[redis_client.Redis]:
 
 
 def case(document: str, **more: object) -> str:
-    return json.dumps(
-        {"payload": {"documentId": document, "parsedData": {"name": "ANI"}}, "queuedAt": 1_700_000_000_000, "attempts": 5, **more}
-    )
+    payload = {"documentId": document, "parsedData": {"name": "ANI"}}
+    return json.dumps({"payload": payload, "queuedAt": 1_700_000_000_000, "attempts": 5} | more)
 
 
 def called(server: RedisServer, *words: str) -> Result:
@@ -63,6 +62,21 @@ def test_cases_are_listed_without_what_they_say_of_a_person(server: RedisServer,
     assert "refused" in table
     assert "ANI" not in told.stdout + table
     assert ["waits"] == [one["document"] for one in json.loads(called(server, "list", "--state", "waiting", "--json").stdout)]
+
+
+def test_odd_cases_are_listed_and_dropped_as_others_are(server: RedisServer, lists: redis_client.Redis) -> None:
+    lists.delete(WAITING, DEAD)
+    odd = ["caf\ud83d", "later", "never"]
+    huge, late = int("9" * 400), 10**20
+    lists.rpush(DEAD, case(odd[0]), case(odd[1], diedAt=late, reason="caf\ud83d"), case(odd[2], diedAt=huge, attempts=huge, queuedAt=huge))
+    found = json.loads(called(server, "list", "--json").stdout)
+    assert [("", 5), ("later", 5), ("never", 0)] == [(one["document"], one["attempts"]) for one in found]
+    assert ([None] * 3, "caf?") == ([one["died_at"] for one in found], found[1]["reason"])
+    table = called(server, "list")
+    assert (0, None) == (table.exit_code, table.exception)
+    assert "never" in table.stdout
+    assert 3 == called(server, "drop", "--all").stdout.count("is gone")
+    assert [] == documents(lists, DEAD)
 
 
 def test_dead_cases_wait_again_with_all_their_tries(server: RedisServer, lists: redis_client.Redis) -> None:

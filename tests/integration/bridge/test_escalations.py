@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
+from email.utils import formatdate
 from uuid import uuid4
 
 import pytest
@@ -24,6 +26,8 @@ from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
 TICKET = 200, b'{"taskId": "task-1"}'
+# A whole number that no float holds.
+HUGE = b"9" * 400
 
 
 def answering(status: int, *, only: str = "") -> Answering:
@@ -48,11 +52,15 @@ class Desk:
     # Documents that the database does not tell of.
     unknown: set[str] = field(default_factory=set)
     tickets: dict[str, str] = field(default_factory=dict)
+    # Documents that a program's fault stands behind.
+    unforeseen: set[str] = field(default_factory=set)
+    # Whether the database takes no tickets.
+    full: bool = False
 
     def hand_over(self, url: str = "") -> HandOver:
         breaker = Breaker(name="the review service", failures=5, seconds=0.05)
         service = ReviewService(url or self.reviews.url, api_key="key", breaker=breaker, wait_seconds=0.001)
-        return HandOver(self.cases, service, is_decided=self._is_decided, keep_ticket=self._keep, interval=self.interval)
+        return HandOver(self.cases, service, is_with_people=self._is_with_people, keep_ticket=self._keep, interval=self.interval)
 
     async def add(self, *documents: str) -> None:
         for document in documents:
@@ -77,12 +85,16 @@ class Desk:
             while (found := {**await self.cases.counts(), "tickets": len(self.tickets)}) != {**found, **counts}:
                 await asyncio.sleep(0.01)
 
-    async def _is_decided(self, document: str) -> bool:
+    async def _is_with_people(self, document: str) -> bool:
         if document in self.unknown:
             raise TransientError("the database is out of reach")
-        return document in self.decided
+        if document in self.unforeseen:
+            raise ZeroDivisionError("ANI")
+        return document in self.decided or document in self.tickets
 
     async def _keep(self, document: str, ticket: str) -> None:
+        if self.full:
+            raise TransientError("the database takes nothing")
         self.tickets[document] = ticket
 
 
@@ -209,7 +221,19 @@ async def test_while_the_database_is_out_of_reach_no_turn_is_kept_and_no_case_lo
     assert {"one", "two"} == set(desk.tickets)
 
 
-@pytest.mark.parametrize("value", [b"{}", b"\xff", b"[1]", b'{"payload": {"documentId": ""}}', b'{"payload": 3}', b"[" * 100_000])
+@pytest.mark.parametrize(
+    "value",
+    [
+        b"{}",
+        b"\xff",
+        b"[1]",
+        b'{"payload": {"documentId": ""}}',
+        b'{"payload": 3}',
+        b"[" * 100_000,
+        b'{"payload": {"documentId": "caf\\ud83d"}}',
+        b'{"attempts": %b, "queuedAt": %b}' % (HUGE, HUGE),
+    ],
+)
 async def test_what_is_no_case_is_put_aside_as_it_is(desk: Desk, value: bytes) -> None:
     await desk.redis.rpush(desk.key, value)
     await desk.add("good")
@@ -228,6 +252,115 @@ async def test_cases_in_the_platforms_own_form_are_handed_over(desk: Desk) -> No
     await desk.redis.rpush(desk.key, b'{"payload": {"documentId": "two"}, "queuedAt": Infinity, "attempts": 1e999}')
     async with desk.running():
         await desk.until(waiting=0, dead=0, tickets=2)
+
+
+@pytest.mark.parametrize(
+    "value",
+    [
+        b'{"payload": {"documentId": "odd", "ocrText": "caf\\ud83d"}, "queuedAt": 1, "attempts": 0}',
+        b'{"payload": {"documentId": "odd"}, "queuedAt": 1, "attempts": %b}' % HUGE,
+        b'{"payload": {"documentId": "odd"}, "queuedAt": %b, "attempts": -%b}' % (HUGE, HUGE),
+    ],
+)
+async def test_odd_cases_are_handed_over_or_given_up_as_others_are(desk: Desk, value: bytes) -> None:
+    desk.interval = 0.005
+    await desk.redis.rpush(desk.key, value)
+    async with desk.running():
+        await desk.until(waiting=0, dead=0, tickets=1)
+    sent = json.loads(desk.reviews.asked[0].body)
+    assert json.loads(value)["payload"] == sent, "as it was"
+
+    desk.tickets.clear()
+    desk.reviews.answering = answering(500)
+    await desk.redis.rpush(desk.key, value)
+    async with desk.running():
+        await desk.until(waiting=0, dead=1)
+    [dead] = await desk.cases.list(DEAD, limit=10)
+    assert ("odd", 5, sent) == (dead.document, dead.attempts, dead.content["payload"])
+
+
+async def test_a_case_that_fails_as_nobody_foresaw_ends_no_loop_and_is_put_aside(desk: Desk) -> None:
+    desk.unforeseen = {"odd"}
+    await desk.add("odd", "good")
+    with capture_logs() as told:
+        async with desk.running():
+            await desk.until(waiting=0, dead=1, tickets=1)
+    [dead] = await desk.cases.list(DEAD, limit=10)
+    assert ("odd", "it could not be handed over (ZeroDivisionError)") == (dead.document, dead.reason)
+    assert {"documentId": "odd", "parsedData": {"name": "ANI"}} == dead.content["payload"]
+    [broken] = [each for each in told if each["event"] == "escalation_broken"]
+    assert ("error", "odd", "ZeroDivisionError") == (broken["log_level"], broken["document"], broken["error"])
+    assert "ANI" not in str(told)
+
+
+async def test_a_case_that_is_too_deep_to_be_written_is_put_aside_as_it_is(desk: Desk) -> None:
+    await desk.add("deep")
+    case = await desk.cases.take("tester")
+    assert case is not None
+    deep: list[object] = []
+    for _ in range(20_000):
+        deep = [deep]
+    await desk.cases.bury("tester", replace(case, content={**case.content, "deep": deep}), reason="")
+    [dead] = await desk.cases.list(DEAD, limit=10)
+    assert (case.value, "deep") == (dead.value, dead.document)
+
+
+async def test_a_ticket_that_the_database_did_not_take_is_kept_later_and_the_case_is_not_handed_over_again(desk: Desk) -> None:
+    desk.full = True
+    await desk.add("one", "two")
+    hand_over = desk.hand_over()
+    for _ in range(2):
+        with pytest.raises(TransientError):
+            await hand_over.hand_over()
+    assert ({"one": 0, "two": 0}, {}) == (await desk.attempts(), desk.tickets)
+    desk.full = False
+    assert await hand_over.hand_over()
+    assert await hand_over.hand_over()
+    assert ({"waiting": 0, "dead": 0}, {"one": "task-1", "two": "task-1"}) == (await desk.cases.counts(), desk.tickets)
+    assert ["one", "two"] == [json.loads(asked.body)["documentId"] for asked in desk.reviews.asked], "each once"
+
+
+async def test_a_case_that_could_not_be_taken_off_the_list_is_not_handed_over_again(desk: Desk, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def away(*_: object) -> None:
+        raise TransientError("Redis is away")
+
+    await desk.add("one")
+    with monkeypatch.context() as patched:
+        patched.setattr(desk.cases, "finish", away)
+        with pytest.raises(TransientError):
+            await desk.hand_over().hand_over()
+    await desk.redis.delete(f"{desk.key}:turn")  # it runs out
+    assert await desk.hand_over().hand_over()
+    assert ({"waiting": 0, "dead": 0}, 1) == (await desk.cases.counts(), len(desk.reviews.asked))
+
+
+@pytest.mark.parametrize("status", [429, 408, 502, 503, 504])
+async def test_a_service_that_says_when_to_come_again_is_not_asked_before(desk: Desk, status: int) -> None:
+    desk.reviews.answering = lambda _: (status, b"{}", {"Retry-After": "1"})
+    service = ReviewService(desk.reviews.url, wait_seconds=0.001)
+    for _ in range(3):
+        with pytest.raises(OverloadError) as told:
+            await service.submit({"documentId": "one"})
+        assert 0 < told.value.retry_after <= 1
+    assert 1 == len(desk.reviews.asked), "once, and then left alone"
+    desk.reviews.answering = lambda _: TICKET
+    await asyncio.sleep(told.value.retry_after)
+    assert "task-1" == await service.submit({"documentId": "one"})
+
+
+async def test_when_to_come_again_may_be_told_as_a_date(desk: Desk) -> None:
+    desk.reviews.answering = lambda _: (503, b"{}", {"Retry-After": formatdate(time.time() + 100, usegmt=True)})
+    with pytest.raises(OverloadError) as told:
+        await ReviewService(desk.reviews.url, wait_seconds=0.001).submit({"documentId": "one"})
+    assert 90 < told.value.retry_after <= 100
+
+
+@pytest.mark.parametrize("told", ["", "soon", "-5", "Sun, 99 Nov 2026", "Sun, 29 Nov 1970 00:00:00 GMT"])
+async def test_a_service_that_says_nothing_of_when_is_tried_again_at_once(desk: Desk, told: str) -> None:
+    desk.reviews.answering = lambda _: (503, b"{}", {"Retry-After": told})
+    with pytest.raises(OverloadError):
+        await ReviewService(desk.reviews.url, wait_seconds=0.001).submit({"documentId": "one"})
+    assert 3 == len(desk.reviews.asked)
 
 
 async def test_no_case_is_handed_over_twice_by_two_programs(desk: Desk) -> None:

@@ -149,13 +149,23 @@ async def test_a_bridge_that_drains_is_live_but_not_ready(tmp_path: Path) -> Non
 
 async def test_a_job_is_shown_without_its_secrets(tmp_path: Path) -> None:
     async with _running(tmp_path) as (address, store):
-        await store.submit(message("a-job", password="hidden", shown=1))
-        await _until_ended(store, "a-job")
+        job = Job(key="a-slide", system="wsi", request={"password": "hidden", "shown": 1})
+        claim = await store.ledger.claim(job, worker="tester", lease_seconds=60)
+        assert isinstance(claim, Claim)
+        await store.ledger.finish(claim, Outcome(succeeded=True, result={"cells": 7}))
 
         status, told = _parsed(await _get(address, "/jobs/a-"))
 
-    assert (200, "a-job", "succeeded", {"shown": 1}) == (status, told["key"], told["state"], told["request"])
-    assert told["result"]["fence"] == 1
+    assert (200, "a-slide", "succeeded", {"shown": 1}) == (status, told["key"], told["state"], told["request"])
+    assert {"cells": 7} == told["result"]
+
+
+async def test_of_a_job_of_an_unknown_system_only_its_state_is_told(tmp_path: Path) -> None:
+    async with _running(tmp_path) as (address, store):
+        await store.submit(message("a-job", text="BUDI SANTOSO"))
+        await _until_ended(store, "a-job")
+        status, told = _parsed(await _get(address, "/jobs/a-job"))
+    assert (200, "succeeded", {}, {}) == (status, told["state"], told["request"], told["result"])
 
 
 async def test_what_was_read_of_people_is_not_told_to_whom_nobody_has_asked_who_they_are(tmp_path: Path) -> None:

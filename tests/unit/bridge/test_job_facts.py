@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import json
+from importlib import import_module
+from pkgutil import walk_packages
 from typing import Any
 
 import pytest
 
-from bridge.ledger.facts import impersonal_facts, job_facts
+import bridge.systems
+from bridge.ledger.facts import SHOWN_IN_PART, SHOWN_WHOLE, impersonal_facts, job_facts
 from bridge.ledger.port import JobRecord, State
+from bridge.systems.wsi import messages as slides
+from bridge.systems.wsi import requests as slide_requests
 
 PERSONAL = "BUDI SANTOSO 3273010203850001"
 
@@ -59,7 +64,25 @@ def test_what_tells_of_people_is_left_out(system: str, request_: dict[str, Any],
     assert PERSONAL in json.dumps(job_facts(record(system, request_, result))), "those who may read the ledger are told all"
 
 
-def test_other_systems_and_jobs_without_a_result_are_shown_whole() -> None:
-    slide = record("wsi", {"slide_uri": "a.svs"}, {"summary": {"tissue_share": 0.5}})
+@pytest.mark.parametrize("system", [slides.SYSTEM, slide_requests.SYSTEM])
+def test_slides_are_shown_whole(system: str) -> None:
+    slide = record(system, {"slide_uri": "a.svs"}, {"summary": {"tissue_share": 0.5}})
     assert job_facts(slide) == impersonal_facts(slide)
+
+
+def test_of_a_system_that_nobody_has_looked_at_nothing_is_shown() -> None:
+    facts = impersonal_facts(record("new", {"note": PERSONAL}, {"error": PERSONAL, "text": PERSONAL}))
+    assert ({}, {}) == (facts["request"], facts["result"])
+    assert "succeeded" == facts["state"]
+
+
+def test_jobs_without_a_result_have_none() -> None:
     assert impersonal_facts(record("cards", {}, None))["result"] is None
+
+
+def test_somebody_has_looked_at_every_system_that_is_served() -> None:
+    modules = (import_module(found.name) for found in walk_packages(bridge.systems.__path__, "bridge.systems."))
+    served = {module.SYSTEM for module in modules if hasattr(module, "SYSTEM")}
+    assert {slides.SYSTEM, "cards", "consensus"} < served, "the search finds them"
+    assert served == SHOWN_WHOLE | SHOWN_IN_PART.keys()
+    assert not SHOWN_WHOLE & SHOWN_IN_PART.keys()
