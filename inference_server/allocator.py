@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import ctypes
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator
 
 # Of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
@@ -13,8 +14,11 @@ _LARGE_BYTES = 2**20
 # What each thread may always keep free for its next blocks: work that takes and frees some MB again and again, such as the matching of
 # lab tests, else has the kernel hand out and clear the same pages each time, a fifth of its processor time.
 _SPARE_BYTES = 2 * 2**20
-# While much is read, blocks up to so large are kept, the pixels of a call among them, and so much that lies free in each of glibc's arenas.
-_KEPT_BLOCK_BYTES, _KEPT_BYTES = 2**22, 2**25
+# While much is read, blocks up to so large are kept, the pixels of a call among them, and so much that lies free at the end of each of
+# glibc's arenas, of which every thread may have one: less of each where there are many threads, so much of all.
+_KEPT_BLOCK_BYTES, _KEPT_BYTES, _KEPT_TOGETHER_BYTES = 2**22, 2**25, 2**28
+# Of asyncio's pool, as `concurrent.futures` counts them, and the one of the loop.
+_THREADS = min(32, (os.cpu_count() or 1) + 4) + 1
 
 
 def return_what_is_freed() -> None:
@@ -32,21 +36,26 @@ class Reuse:
     Each fresh page costs a fault and is cleared: of the pixels of a slide's tiles, a fifth of the time that their reading takes.
     """
 
-    def __init__(self) -> None:
-        """Of one process there is one."""
+    def __init__(self, *, threads: int = _THREADS) -> None:
+        """Of one process there is one. `threads`: that take and free large blocks."""
         self._workers = 0
+        self._most_bytes = min(_KEPT_BYTES, _KEPT_TOGETHER_BYTES // threads)
 
-    @contextlib.contextmanager
-    def reused(self) -> Iterator[None]:
-        """Keep large blocks as long as the block lasts; `return_what_is_free` after it gives back what the last one leaves."""
+    @contextlib.asynccontextmanager
+    async def reused(self) -> AsyncIterator[None]:
+        """Keep large blocks as long as the block lasts. What the last one leaves is given back, however it leaves.
+
+        An arena's end, at most what was kept of it, goes with the next larger block that its thread frees.
+        """
         self._workers += 1
-        _keep(block_bytes=_KEPT_BLOCK_BYTES, most_bytes=_KEPT_BYTES)
+        _keep(block_bytes=_KEPT_BLOCK_BYTES, most_bytes=self._most_bytes)
         try:
             yield
         finally:
             self._workers -= 1
             if not self._workers:
                 return_what_is_freed()
+                await asyncio.to_thread(return_what_is_free)
 
 
 def _keep(*, block_bytes: int, most_bytes: int) -> None:

@@ -6,6 +6,7 @@ With `stored` alone in importing obstore.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 from dataclasses import dataclass
@@ -22,7 +23,7 @@ from inference_server.errors import AccessDenied, InferenceError, InvalidInput, 
 from inference_server.stored import StoredObject
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable, Sequence
+    from collections.abc import Callable, Sequence
 
     from obstore import ObjectMeta
     from obstore.store import ObjectStore
@@ -93,25 +94,22 @@ class Storage:
         """Raise `ContentChanged` unless an object is still as `open` found it; `Unavailable`."""
         await stored.check_unchanged(found)
 
-    async def list_below(self, found: StoredObject, prefix: str, *, most: int, deep: bool = True) -> list[StoredObject]:
-        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`.
+    async def list_beside(self, found: StoredObject) -> list[StoredObject]:
+        """The other files in the folder of one of this machine that `open` found. Raises `Unavailable`.
 
-        `deep`: those in folders below too, else all at once.
+        Those that cannot be looked at are left out: links in a circle, and what goes meanwhile.
         """
-        beside = found.uri.removesuffix(found.key)
+        try:
+            return await asyncio.to_thread(_files_beside, found)
+        except OSError as error:
+            raise _unlisted(found, error) from error
+
+    async def list_below(self, found: StoredObject, prefix: str, *, most: int) -> list[StoredObject]:
+        """Objects in the store of one that `open` found, whose keys begin with a prefix. Raises `InvalidInput`, `Unavailable`."""
         listed: list[StoredObject] = []
         try:
-            async for metas in _listed(found.store, prefix, deep=deep):
-                listed += [
-                    StoredObject(
-                        uri=f"{beside}{meta['path']}" if found.local_path is None else f"/{meta['path']}",
-                        store=found.store,
-                        key=meta["path"],
-                        local_path=found.local_path and Path("/", meta["path"]),
-                        meta=meta,
-                    )
-                    for meta in metas
-                ]
+            async for metas in obstore.list(found.store, prefix):
+                listed += [_beside(found, meta) for meta in metas]
                 if len(listed) > most:
                     raise InvalidInput(
                         f"{found.uri} stands beside more than {most:,} files; put the files of each slide into a folder of their own."
@@ -122,9 +120,7 @@ class Storage:
                     f"{found.uri} consists of several files, and a web server does not tell which. Put them into S3, GCS or Azure, or on "
                     "disk."
                 ) from error
-            raise Unavailable(
-                f"storage failed while the files beside {found.uri} were listed ({stored.reason(error)}); try again."
-            ) from error
+            raise _unlisted(found, error) from error
         return listed
 
     async def download(self, found: StoredObject, path: Path, *, moved: Callable[[], None] = lambda: None) -> None:
@@ -170,12 +166,29 @@ class Storage:
         return _remote(uri, place, allow_http=self._allow_http)
 
 
-async def _listed(store: ObjectStore, prefix: str, *, deep: bool) -> AsyncIterator[Sequence[ObjectMeta]]:
-    if not deep:
-        yield (await obstore.list_with_delimiter_async(store, prefix))["objects"]
-        return
-    async for metas in obstore.list(store, prefix):
-        yield metas
+def _beside(found: StoredObject, meta: ObjectMeta) -> StoredObject:
+    """Another object of the same store."""
+    key = meta["path"]
+    if found.local_path is None:
+        return StoredObject(uri=f"{found.uri.removesuffix(found.key)}{key}", store=found.store, key=key, local_path=None, meta=meta)
+    return StoredObject(uri=f"/{key}", store=found.store, key=key, local_path=Path("/", key), meta=meta)
+
+
+def _files_beside(found: StoredObject) -> list[StoredObject]:
+    """As `Storage.list_beside`; blocks. Raises `OSError` where the folder cannot be listed."""
+    assert found.local_path is not None  # noqa: S101 - the caller asks for files on disk
+    files: list[StoredObject] = []
+    with os.scandir(found.local_path.parent) as entries:
+        for entry in entries:
+            # A name that is no text, or that no store takes, is a ValueError.
+            with contextlib.suppress(BaseError, OSError, ValueError):
+                if entry.path != str(found.local_path) and entry.is_file():
+                    files.append(_beside(found, obstore.head(found.store, entry.path.lstrip("/"))))
+    return files
+
+
+def _unlisted(found: StoredObject, error: Exception) -> Unavailable:
+    return Unavailable(f"storage failed while the files beside {found.uri} were listed ({stored.reason(error)}); try again.")
 
 
 def _check_local_place(uri: str, path: Path) -> None:

@@ -10,7 +10,9 @@ import tifffile
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import AnalysisPlan
+from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.survey import Slide
+from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.values import Level
 
 # Longest side of the picture below the overlay.
@@ -24,7 +26,7 @@ def needed_bytes(path: Path, slide: Slide, plan: AnalysisPlan, *, overlay: bool 
     """
     levels, grid = slide.facts.levels, slide.grid
     needed = [np.zeros((level.rows, level.columns), bool) for level in levels]
-    needed[grid.level] |= _below(levels[grid.level], slide, plan)
+    needed[grid.level] |= tiles_below(levels[grid.level], grid, slide.tiles, plan)
     needed[_coarsest(levels, grid.scale_x * plan.cell)][:] = True
     factor = -(-max(grid.width, grid.height) // _PICTURE)
     if overlay and factor < plan.cell:
@@ -40,11 +42,11 @@ def _coarsest(levels: Sequence[Level], most: float) -> int:
     return max((index for index, each in enumerate(levels) if each.downsample <= most * 1.001), key=lambda index: levels[index].downsample)
 
 
-def _below(level: Level, slide: Slide, plan: AnalysisPlan) -> NDArray[np.bool_]:
-    """Which stored tiles of the level that is read lie below the analysis, by row and column."""
-    step_x, step_y, edge = slide.grid.step_x, slide.grid.step_y, plan.tile_size + plan.halo
+def tiles_below(level: Level, grid: Grid, tiles: Sequence[Tile], plan: AnalysisPlan) -> NDArray[np.bool_]:
+    """Which stored tiles of the level that is read lie below tiles of an analysis and their halo, by row and column."""
+    step_x, step_y, edge = grid.step_x, grid.step_y, plan.tile_size + plan.halo
     below = np.zeros((level.rows, level.columns), bool)
-    for tile in slide.tiles:
+    for tile in tiles:
         left, top = max(int((tile.x - plan.halo) * step_x), 0), max(int((tile.y - plan.halo) * step_y), 0)
         right, bottom = int(-(-(tile.x + edge) * step_x // 1)), int(-(-(tile.y + edge) * step_y // 1))
         below[top // level.tile_height : -(-bottom // level.tile_height), left // level.tile_width : -(-right // level.tile_width)] = True

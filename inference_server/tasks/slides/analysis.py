@@ -123,7 +123,7 @@ class SlideAnalyzer:
             if run.refused:
                 _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
             calls = self._limits.calls_in_flight
-            with self._memory.reused():
+            async with self._memory.reused():
                 ran = await compute(run, journal, inference=self._inference, caller=caller, calls_in_flight=calls, turn=turn, emit=emit)
             turn.end()
             if not request.share.whole:

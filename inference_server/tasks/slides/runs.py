@@ -230,16 +230,23 @@ async def compute(
             if progress := meter.advance(len(batch)):
                 await emit(progress)
 
-    await emit(meter.now())
-    with first_failure():
-        async with asyncio.TaskGroup() as group:
-            for _ in range(calls_in_flight):
-                group.create_task(work())
-    if journal:
-        await journal.end()
-    if run.share.whole:
+    finished = False
+    try:
+        await emit(meter.now())
+        with first_failure():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(calls_in_flight):
+                    group.create_task(work())
+        if journal:
+            await journal.end()
         # Of a part of the slide too many may be damaged where of the whole there are few: who merges the shares judges.
-        run.slide.regions.judge()
+        if run.share.whole:
+            run.slide.regions.judge()
+            finished = True
+    finally:
+        # Of a whole slide a picture may be made from what is held; else nothing more is read, and the memory is given back.
+        if not finished:
+            run.slide.regions.forget()
     return ran
 
 

@@ -15,7 +15,7 @@ from inference_server.tasks.slides.outputs import thumbnails
 from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.tiling import Tile, pixels_to_keep, tissue_tiles
+from inference_server.tasks.slides.tiling import Tile, bytes_to_keep, tissue_tiles
 from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
 from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits
 
@@ -53,8 +53,9 @@ def outline(
     mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
     resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
     grid = choose_grid(facts, mpp, plan.mpp)
-    cache_bytes = min(limits.cache_bytes, 3 * pixels_to_keep(facts.levels[grid.level], (grid.step_x, grid.step_y)))
-    regions = Regions(reader, cache_bytes=cache_bytes, most_unreadable=limits.most_unreadable, moved=moved)
+    step = grid.step_x, grid.step_y
+    kept = bytes_to_keep(facts.levels[grid.level], step, size=plan.tile_size, halo=plan.halo, most=limits.cache_bytes)
+    regions = Regions(reader, cache_bytes=kept, most_unreadable=limits.most_unreadable, moved=moved)
     return Outline(regions=regions, facts=facts, mpp=mpp, grid=grid)
 
 

@@ -13,6 +13,9 @@ from inference_server.tasks.slides.values import Level
 # Tiles are visited in stripes so high, in columns so wide within each, in pixels. Neighbours then find the stored tiles that they share
 # still in the cache, whatever the slide's width: stored tiles are read twice only where two stripes meet.
 _STRIPE, _COLUMN = 8192, 1024
+# Edge from which tiles are large, in pixels that are read: their columns do not fit into what usual ones may take, and what is kept of
+# them grows as what each call takes does.
+_LARGE = 2048
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -27,12 +30,14 @@ class Tile:
     tissue: float
 
 
-def pixels_to_keep(stored: Level, step: tuple[float, float]) -> int:
-    """Pixels of a level to keep, so that stored tiles are read once in a stripe: those of a column, and half as many for what is under way.
+def bytes_to_keep(stored: Level, step: tuple[float, float], *, size: int, halo: int, most: int) -> int:
+    """Bytes of a level to keep, so that stored tiles are read once in a stripe: those of a column, and half as many for what is under way.
 
-    `step`: pixels of the level per pixel of the analysis.
+    `step`: pixels of the level per pixel of the analysis; `size`, `halo`: of a tile, in pixels of the analysis; `most`: of usual tiles.
     """
-    return int((_STRIPE * step[1] + 2 * stored.tile_height) * (_COLUMN * step[0] + 2 * stored.tile_width) * 1.5)
+    edge, high, wide = size + 2 * halo, max(_STRIPE, size) + 2 * halo, max(_COLUMN, size) + 2 * halo
+    column = (high * step[1] + 2 * stored.tile_height) * (wide * step[0] + 2 * stored.tile_width) * 3
+    return int(min(column * 1.5, most * max(edge * step[0] * edge * step[1] / _LARGE**2, 1)))
 
 
 def tissue_tiles(mask: NDArray[np.bool_], *, cell: int, size: int, least: float) -> list[Tile]:

@@ -26,7 +26,8 @@ class SlideLimits:
     most_tile_pixels: int = 4096 * 4096
     # Most pixels of all tiles of one AnalyzeTiles request.
     most_request_pixels: int = 64 * 1024 * 1024
-    # Most bytes of decoded tiles kept for their neighbours, per analysis.
+    # Most bytes of decoded tiles kept for their neighbours, per analysis. Of tiles that take more than 2,048 × 2,048 px of the slide each,
+    # as many times more.
     cache_bytes: int = 128 * 1024 * 1024
     # Bytes of remote slides that may lie on local disk for OpenSlide.
     most_staged_bytes: int = 20 * 1024**3

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, r
 PAGES = 512
 # A process of its own: what others have freed before would serve for blocks of ours.
 _PROGRAM = f"""
-import json, resource
+import asyncio, json, resource
 import numpy as np
 from inference_server.allocator import Reuse, return_what_is_freed
 
@@ -25,22 +25,60 @@ def faults():
         np.ones({PAGES} * resource.getpagesize(), np.uint8)
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
 
-return_what_is_freed()
-memory = Reuse()
-told = [faults()]
-with memory.reused():
-    with memory.reused():
+def pages():
+    return int(open("/proc/self/statm").read().split()[1])
+
+def free_between():
+    "Frees much that lies below a block that is in use, which it returns."
+    blocks = [np.ones(64 * resource.getpagesize(), np.uint8) for _ in range(8 * {PAGES} // 64)]
+    return np.ones(32 * resource.getpagesize(), np.uint8)
+
+async def main():
+    return_what_is_freed()
+    memory = Reuse(threads=4)
+    told = [faults()]
+    async with memory.reused():
+        async with memory.reused():
+            told.append(faults())
         told.append(faults())
     told.append(faults())
-told.append(faults())
-print(json.dumps(told))
+    async with Reuse(threads=1000).reused():
+        told.append(faults())
+    before = pages()
+    try:
+        async with memory.reused():
+            async with memory.reused():
+                kept = free_between()
+            told.append(pages() - before)
+            raise ValueError
+    except ValueError:
+        told.append(pages() - before)
+    print(json.dumps(told))
+
+asyncio.run(main())
 """
 
 
-def test_large_blocks_are_kept_for_the_next_ones_as_long_as_anybody_wants_it() -> None:
+@pytest.fixture(scope="module")
+def told() -> list[int]:
     done = subprocess.run([sys.executable, "-c", _PROGRAM], capture_output=True, text=True, check=True)
-    before, wanted_twice, wanted_once, after = json.loads(done.stdout)
+    return list(json.loads(done.stdout))
+
+
+def test_large_blocks_are_kept_for_the_next_ones_as_long_as_anybody_wants_it(told: list[int]) -> None:
+    before, wanted_twice, wanted_once, after, *_ = told
 
     assert before >= 10 * PAGES
     assert max(wanted_twice, wanted_once) < PAGES
     assert after >= 10 * PAGES
+
+
+def test_many_threads_keep_no_more_together_than_few(told: list[int]) -> None:
+    assert told[4] >= 5 * PAGES
+
+
+def test_what_was_kept_is_given_back_when_the_last_one_fails(told: list[int]) -> None:
+    *_, kept, left = told
+
+    assert kept >= 6 * PAGES
+    assert left < PAGES

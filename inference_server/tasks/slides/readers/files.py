@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import sys
 from pathlib import Path
 
-from inference_server.errors import InvalidSlide
+from inference_server.errors import ContentChanged, InvalidSlide
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
+from inference_server.tasks.slides.events import first_failure
 
 # Most files of one slide that are copied.
 _MOST_FILES = 10_000
@@ -17,10 +19,12 @@ _FILES_BESIDE = frozenset({".vms", ".vmu"})
 _SERIES = b"\x20\x00\x0e\x00UI"
 # It stands before what is long.
 _HEADER_BYTES = 64 * 1024
+# Files whose series are looked up at a time.
+_AT_A_TIME = 8
 
 
 async def files_of(storage: Storage, found: StoredObject, *, dicom: bool) -> tuple[StoredObject, ...]:
-    """The file that names a slide, then its others. `dicom`: those beside it belong to it.
+    """The file that names a slide, then its others. `dicom`: those beside it of the same series belong to it.
 
     Raises `InvalidSlide` for one that lacks its folder, `InvalidInput` where a store cannot tell, `ContentChanged`, `Unavailable`.
     """
@@ -33,13 +37,18 @@ async def files_of(storage: Storage, found: StoredObject, *, dicom: bool) -> tup
         return (found, *others)
     if not dicom and found.suffix not in _FILES_BESIDE:
         return (found,)
-    parent = found.key.rpartition("/")[0]
-    beside = await storage.list_below(found, f"{parent}/" if parent else "", most=most, deep=not local)
-    others = [each for each in beside if each.key != found.key and each.key.rpartition("/")[0] == parent]
-    if not local:
-        return (found, *others)
+    others = await (storage.list_beside(found) if local else _beside(storage, found))
+    if dicom:
+        return (found, *await _of_series(storage, found, others))
     # A folder of this machine may hold other slides, which come and go.
-    return (found, *await (_of_series if dicom else _named)(storage, found, others))
+    return (found, *(await _named(storage, found, others) if local else others))
+
+
+async def _beside(storage: Storage, found: StoredObject) -> list[StoredObject]:
+    """Objects of a store that lie in the same folder."""
+    parent = found.key.rpartition("/")[0]
+    below = await storage.list_below(found, f"{parent}/" if parent else "", most=_MOST_FILES)
+    return [each for each in below if each.key != found.key and each.key.rpartition("/")[0] == parent]
 
 
 async def _named(storage: Storage, found: StoredObject, others: list[StoredObject]) -> list[StoredObject]:
@@ -49,14 +58,43 @@ async def _named(storage: Storage, found: StoredObject, others: list[StoredObjec
 
 
 async def _of_series(storage: Storage, found: StoredObject, others: list[StoredObject]) -> list[StoredObject]:
-    series = await _series(storage, found)
-    return [each for each in others if await _series(storage, each) == series] if series else others
+    """Those of a file's DICOM series; all where it tells none."""
+    series = _series_in(await storage.read_range(found, 0, min(_HEADER_BYTES, found.size_bytes)))
+    if not series:
+        return others
+    turns = asyncio.Semaphore(_AT_A_TIME)
+
+    async def is_ours(other: StoredObject) -> bool:
+        async with turns:
+            try:
+                return _series_in(await _head(storage, other)) == series
+            except ContentChanged:
+                # Whose it is shows when it is looked at again: until then it may be ours.
+                return True
+
+    with first_failure():
+        async with asyncio.TaskGroup() as group:
+            asked = [group.create_task(is_ours(other)) for other in others]
+    return [other for other, answer in zip(others, asked, strict=True) if answer.result()]
 
 
-async def _series(storage: Storage, found: StoredObject) -> bytes:
-    """The UID of a file's series; empty where none is found."""
-    if not found.size_bytes:
+async def _head(storage: Storage, other: StoredObject) -> bytes:
+    """How a file begins; empty for one of this machine that cannot be read."""
+    if other.local_path is not None:
+        return await asyncio.to_thread(_head_here, other.local_path)
+    return await storage.read_range(other, 0, min(_HEADER_BYTES, other.size_bytes)) if other.size_bytes else b""
+
+
+def _head_here(path: Path) -> bytes:
+    """In whatever state it is: others in the folder may be written, go, or not be ours to read; blocks."""
+    try:
+        with path.open("rb") as file:
+            return file.read(_HEADER_BYTES)
+    except OSError:
         return b""
-    head = await storage.read_range(found, 0, min(_HEADER_BYTES, found.size_bytes))
+
+
+def _series_in(head: bytes) -> bytes:
+    """The UID of a file's series; empty where none is found."""
     _, mark, rest = head.partition(_SERIES)
     return rest[2 : 2 + int.from_bytes(rest[:2], "little")] if mark else b""

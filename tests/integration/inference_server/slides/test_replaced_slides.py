@@ -199,6 +199,56 @@ async def test_only_the_files_of_its_own_series_make_a_slide_of_dicom_another(pl
         await place.run(str(path))
 
 
+async def names_of(place: Place, path: Path) -> set[str]:
+    found = await place.storage.open(str(path))
+    return {Path(each.uri).name for each in await files_of(place.storage, found, dicom=True)}
+
+
+@pytest.mark.parametrize("meddle", [lambda path: path.write_bytes(path.read_bytes() + b"more"), Path.unlink], ids=["grows", "goes"])
+async def test_a_file_beside_a_slide_that_is_no_part_of_it_may_grow_or_go(
+    place: Place, monkeypatch: pytest.MonkeyPatch, meddle: Callable[[Path], object]
+) -> None:
+    path = write_dicom(place.folder / "series", [OLD, OLD[::2, ::2].copy()])
+    beside = path.parent / "another.dcm"
+    beside.write_bytes(write_dicom(place.folder / "other", [NEW]).read_bytes())
+    original = place.storage.list_beside
+
+    async def list_beside(found: StoredObject) -> list[StoredObject]:
+        listed = await original(found)
+        assert "another.dcm" in {Path(each.key).name for each in listed}
+        meddle(beside)
+        return listed
+
+    monkeypatch.setattr(place.storage, "list_beside", list_beside)
+    assert {"level0.dcm", "level1.dcm"} == await names_of(place, path)
+
+
+async def test_a_file_of_a_slide_that_grows_is_one_of_it_and_has_changed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_dicom(place.folder / "series", [OLD, OLD[::2, ::2].copy()])
+    level = path.parent / "level1.dcm"
+    original = place.storage.list_beside
+
+    async def list_beside(found: StoredObject) -> list[StoredObject]:
+        listed = await original(found)
+        level.write_bytes(level.read_bytes() + b"more")
+        return listed
+
+    monkeypatch.setattr(place.storage, "list_beside", list_beside)
+    with pytest.raises(ContentChanged, match=r"level1\.dcm"):
+        await place.run(str(path))
+
+
+async def test_what_nobody_can_read_beside_a_slide_is_left_out(place: Place) -> None:
+    path = write_dicom(place.folder / "series", [OLD])
+    (path.parent / "circle.dcm").symlink_to("circle.dcm")
+    (path.parent / "nowhere.dcm").symlink_to("gone.dcm")
+    os.mkfifo(path.parent / "pipe.dcm")
+    # Reading it fails, of whoever reads: its first pages belong to no process.
+    (path.parent / "memory.dcm").symlink_to("/proc/self/mem")
+    (path.parent / os.fsdecode(b"\xff.dcm")).write_bytes(path.read_bytes())
+    assert {"level0.dcm"} == await asyncio.wait_for(names_of(place, path), 20)
+
+
 async def test_the_files_of_a_slide_are_those_that_it_names(place: Place) -> None:
     (place.folder / "slide.vms").write_text("[Virtual Microscope Specimen]\nImageFile=part.jpg\nMapFile=map.jpg\n")
     for name in ("part.jpg", "map.jpg", "another.jpg"):
@@ -219,6 +269,17 @@ async def test_what_was_saved_of_a_slide_is_not_gone_on_with_when_any_of_its_fil
     data = path.with_suffix("") / "Data0000.dat"
     place.replace(data, data.read_bytes())
     assert "another state of the slide" in (await place.run(str(path), resume_uris=saved))[-1].resume_refused
+
+
+async def test_what_was_saved_of_a_slide_is_gone_on_with_when_a_file_of_another_comes_beside_it(place: Place) -> None:
+    path = write_dicom(place.folder / "series", [OLD, OLD[::2, ::2].copy()])
+    uri, out = place.uri("s3", path), str(place.folder.parent / "out" / "saved")
+    saved = tuple(event.uri for event in await place.run(uri, output_uri=out) if isinstance(event, Checkpoint))
+    (path.parent / "another.dcm").write_bytes(write_dicom(place.folder / "other", [NEW]).read_bytes())
+    (path.parent / "notes.txt").write_text("")
+    place.server.forget()
+    resumed = await place.run(uri, resume_uris=saved)
+    assert ("", True) == (resumed[-1].resume_refused, resumed[-1].tiles_resumed > 0)
 
 
 async def test_many_ranges_of_an_object_come_in_their_order(place: Place) -> None:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import weakref
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from inference_server import allocator
 from inference_server.errors import InvalidInput
-from inference_server.tasks.slides.values import Share
+from inference_server.tasks.slides.readers.tiff import TiffReader
+from inference_server.tasks.slides.values import Pixels, Share
 from tests.integration.inference_server.slides.test_checkpoints import (
     HEIGHT,
     NUCLEI,
@@ -115,3 +119,24 @@ async def test_more_shares_than_tiles_leave_some_empty(place: Place) -> None:
 async def test_a_share_that_makes_no_sense_is_refused(place: Place, asked: Any, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         await place.run("refused", **asked)
+
+
+@pytest.mark.parametrize("end", [{}, {"until": 0.3}], ids=["done", "cut off"])
+async def test_nothing_that_was_read_for_a_share_is_held_when_its_memory_is_given_back(
+    place: Place, monkeypatch: pytest.MonkeyPatch, end: dict[str, float]
+) -> None:
+    tiles: list[weakref.ref[Pixels]] = []
+    held: list[int] = []
+    original = TiffReader.read_tiles
+
+    async def read_tiles(self: TiffReader, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+        read = await original(self, level, places)
+        tiles.extend(weakref.ref(tile) for tile in read if tile is not None)
+        return read
+
+    monkeypatch.setattr(TiffReader, "read_tiles", read_tiles)
+    monkeypatch.setattr(allocator, "return_what_is_free", lambda: held.append(sum(each() is not None for each in tiles)))
+    await place.run("share", share=Share(index=0, count=2), **end, **REQUESTS["stains"])
+
+    assert len(tiles) > 50
+    assert [0] == held
