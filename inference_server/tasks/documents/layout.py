@@ -19,11 +19,16 @@ _GUTTER_HEIGHTS = 0.8
 _COLUMN_LINES = 3
 _COLUMN_FULL = 0.7
 _COLUMN_HEIGHTS = 8.0
-# Rows on both sides of a gutter belong together where so many of them stand at one height, and tell pairs of labels and values: so many
-# have a colon, or so many a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
+# Rows on both sides of a gutter belong together where so many of them stand at one height, and tell pairs of labels and values: by their
+# colons, or so many by a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
 _ALIGNED = 0.7
-_LABELLED = 0.4
 _PARTED = 0.6
+# Running text may have colons too, but fills its column, while pairs end where they end. So many rows with a colon are pairs: of those that
+# end before so much of the column, or of all, if some of them end there.
+_LABELLED = 0.4
+_ALL_LABELLED = 0.8
+_SOME_SHORT = 0.1
+_SHORT = 0.85
 _BULLET_HEIGHTS = 3.0
 # A fragment that is this much higher than wide runs upwards and belongs to no row.
 _UPRIGHT_RATIO = 1.5
@@ -154,7 +159,7 @@ def _are_columns(left: Sequence[_Box], right: Sequence[_Box], height: float) -> 
     lefts, rights = _rows(left), _rows(right)
     if not _are_aligned(lefts, rights):
         return True
-    parted_by_colon = _share(lefts, _ends_label) >= _LABELLED or _share(rights, _begins_value) >= _LABELLED
+    parted_by_colon = _are_labelled(lefts, _ends_label) or _share(rights, _begins_value) >= _LABELLED
     return not parted_by_colon and not (_tells_pairs(lefts, height) and _tells_pairs(rights, height))
 
 
@@ -174,12 +179,19 @@ def _are_aligned(lefts: Sequence[Sequence[_Box]], rights: Sequence[Sequence[_Box
 
 def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float) -> bool:
     """Whether rows are labels and values: by their colons, or as two columns of which the first is no running text."""
-    if _share(rows, lambda row: tells_pair(_words(row))) >= _LABELLED:
+    if _are_labelled(rows, lambda row: tells_pair(_words(row)), least_short=_SOME_SHORT):
         return True
     parted = [row for row in rows if any(b.left - a.right >= _GUTTER_HEIGHTS * height for a, b in pairwise(row))]
     firsts = [row[0] for row in parted]
     is_parted = len(parted) >= _PARTED * len(rows) and max(box.width for box in firsts) >= _BULLET_HEIGHTS * height
     return is_parted and not _is_running_text(firsts, height)
+
+
+def _are_labelled(rows: Sequence[Sequence[_Box]], is_labelled: Callable[[Sequence[_Box]], bool], least_short: float = 0.0) -> bool:
+    """Whether rows with a colon are those of a form: many that end early, or nearly all, of which at least so many end early."""
+    left, right = min(row[0].left for row in rows), max(row[-1].right for row in rows)
+    short = _share(rows, lambda row: is_labelled(row) and row[-1].right < left + _SHORT * (right - left))
+    return short >= _LABELLED or (short >= least_short and _share(rows, is_labelled) >= _ALL_LABELLED)
 
 
 def _ends_label(row: Sequence[_Box]) -> bool:

@@ -125,6 +125,38 @@ def test_labels_are_read_with_their_values_although_both_columns_are_full() -> N
     assert [f"Label of row {index}: value of row {index}" for index in range(6)] == texts(labels + values)
 
 
+GLOSSARY = "Term {0}: its definition on one full line"
+DIALOGUE = ("ANNA: she says {0} and goes on", "and on until line {0} is full")
+COLONS_AT_ENDS = ("what {0} leads to is this:", "which is told in the line {0}")
+# Of running text that wraps: the second line of an entry is as long as what is left.
+WRAPPED = ("Term {0}: a definition that begins here", "goes on in {0}")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "widths"),
+    [
+        ((GLOSSARY,), (GLOSSARY,), (300,)),
+        (DIALOGUE, DIALOGUE, (300,)),
+        (COLONS_AT_ENDS, ("running text {0} beside it",), (300,)),
+        (WRAPPED, WRAPPED, (300, 120, 280, 290, 270, 180, 240, 260)),
+    ],
+    ids=["glossary", "dialogue", "colons at the left column's ends", "entries of two lines"],
+)
+def test_running_text_with_colons_is_read_column_by_column(left: tuple[str, ...], right: tuple[str, ...], widths: tuple[int, ...]) -> None:
+    lines = [
+        (lines[index % len(lines)].format(f"{name}{index}"), x, 100 + 30 * index, widths[index % len(widths)])
+        for name, lines, x in (("left", left, 50), ("right", right, 420))
+        for index in range(16)
+    ]
+    assert [line[0] for line in lines] == texts([fragment(*line) for line in lines])
+
+
+def test_a_form_of_which_half_the_rows_have_labels_is_read_across_where_they_end_early() -> None:
+    rows = [(f"Label {index}: value", 225) if index % 2 else (f"which goes on in row {index}", 300) for index in range(8)]
+    halves = [fragment(text, x, 100 + 30 * index, width) for index, (text, width) in enumerate(rows) for x in (50, 420)]
+    assert [f"{text} {text}" for text, _ in rows] == texts(halves)
+
+
 def test_pairs_whose_rows_stand_at_other_heights_are_read_column_by_column() -> None:
     left, right = column("label: left", 50, 100), column("label: right", 400, 113)
     assert [f"label: {name} {index}" for name in ("left", "right") for index in range(6)] == texts(left + right)
