@@ -23,12 +23,12 @@ _COLUMN_HEIGHTS = 8.0
 # colons, or so many by a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
 _ALIGNED = 0.7
 _PARTED = 0.6
-# Running text may have colons too, but fills its column, while pairs end where they end. So many rows with a colon are pairs: of those that
-# end before so much of the column, or of all, if some of them end there.
+# Running text may have colons too, but fills its column; pairs end where they end. So many colons tell pairs: in rows that end before so
+# much of their column, or in rows of any length, where so many on either side end there.
 _LABELLED = 0.4
+_SHORT = 0.85
 _ALL_LABELLED = 0.8
 _SOME_SHORT = 0.1
-_SHORT = 0.85
 _BULLET_HEIGHTS = 3.0
 # A fragment that is this much higher than wide runs upwards and belongs to no row.
 _UPRIGHT_RATIO = 1.5
@@ -159,8 +159,12 @@ def _are_columns(left: Sequence[_Box], right: Sequence[_Box], height: float) -> 
     lefts, rights = _rows(left), _rows(right)
     if not _are_aligned(lefts, rights):
         return True
-    parted_by_colon = _are_labelled(lefts, _ends_label) or _share(rights, _begins_value) >= _LABELLED
-    return not parted_by_colon and not (_tells_pairs(lefts, height) and _tells_pairs(rights, height))
+    parted_by_colon = (
+        _are_labelled(lefts, lambda row: _words(row)[-1].text.endswith(":"))
+        or _share(rights, lambda row: _words(row)[0].text.startswith(":")) >= _LABELLED
+    )
+    are_uneven = any(len(_short(rows)) >= _SOME_SHORT * len(rows) for rows in (lefts, rights))
+    return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
 
 
 def _is_running_text(boxes: Sequence[_Box], height: float) -> bool:
@@ -177,9 +181,9 @@ def _are_aligned(lefts: Sequence[Sequence[_Box]], rights: Sequence[Sequence[_Box
     return _share(fewer, lambda row: any(_is_level(row[0], other[0]) for other in more)) >= _ALIGNED
 
 
-def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float) -> bool:
+def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float, are_uneven: bool) -> bool:
     """Whether rows are labels and values: by their colons, or as two columns of which the first is no running text."""
-    if _are_labelled(rows, lambda row: tells_pair(_words(row)), least_short=_SOME_SHORT):
+    if _are_labelled(rows, lambda row: tells_pair(_words(row)), are_uneven):
         return True
     parted = [row for row in rows if any(b.left - a.right >= _GUTTER_HEIGHTS * height for a, b in pairwise(row))]
     firsts = [row[0] for row in parted]
@@ -187,19 +191,16 @@ def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float) -> bool:
     return is_parted and not _is_running_text(firsts, height)
 
 
-def _are_labelled(rows: Sequence[Sequence[_Box]], is_labelled: Callable[[Sequence[_Box]], bool], least_short: float = 0.0) -> bool:
-    """Whether rows with a colon are those of a form: many that end early, or nearly all, of which at least so many end early."""
+def _are_labelled(rows: Sequence[Sequence[_Box]], is_labelled: Callable[[Sequence[_Box]], bool], may_be_full: bool = True) -> bool:
+    """Whether many rows that end early have a colon, or, where rows may be full, nearly all do."""
+    early = sum(map(is_labelled, _short(rows)))
+    return early >= _LABELLED * len(rows) or (may_be_full and _share(rows, is_labelled) >= _ALL_LABELLED)
+
+
+def _short(rows: Sequence[Sequence[_Box]]) -> list[Sequence[_Box]]:
+    """The rows that end well before their column does."""
     left, right = min(row[0].left for row in rows), max(row[-1].right for row in rows)
-    short = _share(rows, lambda row: is_labelled(row) and row[-1].right < left + _SHORT * (right - left))
-    return short >= _LABELLED or (short >= least_short and _share(rows, is_labelled) >= _ALL_LABELLED)
-
-
-def _ends_label(row: Sequence[_Box]) -> bool:
-    return row[-1].fragment.words[-1].text.endswith(":")
-
-
-def _begins_value(row: Sequence[_Box]) -> bool:
-    return row[0].fragment.words[0].text.startswith(":")
+    return [row for row in rows if row[-1].right < left + _SHORT * (right - left)]
 
 
 def _share(rows: Sequence[Sequence[_Box]], is_so: Callable[[Sequence[_Box]], bool]) -> float:
