@@ -24,11 +24,12 @@ _COLUMN_HEIGHTS = 8.0
 _ALIGNED = 0.7
 _PARTED = 0.6
 # Running text may have colons too, but fills its column; pairs end where they end. So many colons tell pairs: in rows that end before so
-# much of their column, or in rows of any length, where so many on either side end there.
+# much of their column, or in rows of any length, unless nearly all on both sides end behind so much of it.
 _LABELLED = 0.4
 _SHORT = 0.85
 _ALL_LABELLED = 0.8
-_SOME_SHORT = 0.1
+_FULL = 0.95
+_ALL_FULL = 0.9
 _BULLET_HEIGHTS = 3.0
 # A fragment that is this much higher than wide runs upwards and belongs to no row.
 _UPRIGHT_RATIO = 1.5
@@ -163,7 +164,7 @@ def _are_columns(left: Sequence[_Box], right: Sequence[_Box], height: float) -> 
         _are_labelled(lefts, lambda row: _words(row)[-1].text.endswith(":"))
         or _share(rights, lambda row: _words(row)[0].text.startswith(":")) >= _LABELLED
     )
-    are_uneven = any(len(_short(rows)) >= _SOME_SHORT * len(rows) for rows in (lefts, rights))
+    are_uneven = any(len(_ending_before(_FULL, rows)) > (1 - _ALL_FULL) * len(rows) for rows in (lefts, rights))
     return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
 
 
@@ -193,14 +194,14 @@ def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float, are_uneven: bool
 
 def _are_labelled(rows: Sequence[Sequence[_Box]], is_labelled: Callable[[Sequence[_Box]], bool], may_be_full: bool = True) -> bool:
     """Whether many rows that end early have a colon, or, where rows may be full, nearly all do."""
-    early = sum(map(is_labelled, _short(rows)))
+    early = sum(map(is_labelled, _ending_before(_SHORT, rows)))
     return early >= _LABELLED * len(rows) or (may_be_full and _share(rows, is_labelled) >= _ALL_LABELLED)
 
 
-def _short(rows: Sequence[Sequence[_Box]]) -> list[Sequence[_Box]]:
-    """The rows that end well before their column does."""
+def _ending_before(share: float, rows: Sequence[Sequence[_Box]]) -> list[Sequence[_Box]]:
+    """The rows that end before so much of their column's width."""
     left, right = min(row[0].left for row in rows), max(row[-1].right for row in rows)
-    return [row for row in rows if row[-1].right < left + _SHORT * (right - left)]
+    return [row for row in rows if row[-1].right < left + share * (right - left)]
 
 
 def _share(rows: Sequence[Sequence[_Box]], is_so: Callable[[Sequence[_Box]], bool]) -> float:
