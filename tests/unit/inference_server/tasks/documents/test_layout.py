@@ -157,6 +157,12 @@ def test_a_form_of_which_half_the_rows_have_labels_is_read_across_where_they_end
     assert [f"{text} {text}" for text, _ in rows] == texts(halves)
 
 
+def test_a_form_of_which_one_side_is_full_is_read_across() -> None:
+    halves = [fragment(f"Label {index}: value", x, 100 + 30 * index, width) for index in range(6) for x, width in ((50, 300), (420, 300))]
+    halves[-1] = fragment("Label 5: value", 420, 250, 250)
+    assert [f"Label {index}: value Label {index}: value" for index in range(6)] == texts(halves)
+
+
 def test_pairs_whose_rows_stand_at_other_heights_are_read_column_by_column() -> None:
     left, right = column("label: left", 50, 100), column("label: right", 400, 113)
     assert [f"label: {name} {index}" for name in ("left", "right") for index in range(6)] == texts(left + right)
