@@ -19,11 +19,17 @@ _GUTTER_HEIGHTS = 0.8
 _COLUMN_LINES = 3
 _COLUMN_FULL = 0.7
 _COLUMN_HEIGHTS = 8.0
-# Rows on both sides of a gutter belong together where so many of them stand at one height, and tell pairs of labels and values: so many
-# have a colon, or so many a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
+# Rows on both sides of a gutter belong together where so many of them stand at one height, and tell pairs of labels and values: by their
+# colons, or so many by a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
 _ALIGNED = 0.7
-_LABELLED = 0.4
 _PARTED = 0.6
+# Running text may have colons too, but fills its column; pairs end where they end. So many colons tell pairs: in rows that end before so
+# much of their column, or in rows of any length, unless nearly all on both sides end behind so much of it.
+_LABELLED = 0.4
+_SHORT = 0.85
+_ALL_LABELLED = 0.8
+_FULL = 0.95
+_ALL_FULL = 0.9
 _BULLET_HEIGHTS = 3.0
 # A fragment that is this much higher than wide runs upwards and belongs to no row.
 _UPRIGHT_RATIO = 1.5
@@ -154,8 +160,12 @@ def _are_columns(left: Sequence[_Box], right: Sequence[_Box], height: float) -> 
     lefts, rights = _rows(left), _rows(right)
     if not _are_aligned(lefts, rights):
         return True
-    parted_by_colon = _share(lefts, _ends_label) >= _LABELLED or _share(rights, _begins_value) >= _LABELLED
-    return not parted_by_colon and not (_tells_pairs(lefts, height) and _tells_pairs(rights, height))
+    parted_by_colon = (
+        _are_labelled(lefts, lambda row: _words(row)[-1].text.endswith(":"))
+        or _share(rights, lambda row: _words(row)[0].text.startswith(":")) >= _LABELLED
+    )
+    are_uneven = any(len(_ending_before(_FULL, rows)) > (1 - _ALL_FULL) * len(rows) for rows in (lefts, rights))
+    return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
 
 
 def _is_running_text(boxes: Sequence[_Box], height: float) -> bool:
@@ -172,9 +182,9 @@ def _are_aligned(lefts: Sequence[Sequence[_Box]], rights: Sequence[Sequence[_Box
     return _share(fewer, lambda row: any(_is_level(row[0], other[0]) for other in more)) >= _ALIGNED
 
 
-def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float) -> bool:
+def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float, are_uneven: bool) -> bool:
     """Whether rows are labels and values: by their colons, or as two columns of which the first is no running text."""
-    if _share(rows, lambda row: tells_pair(_words(row))) >= _LABELLED:
+    if _are_labelled(rows, lambda row: tells_pair(_words(row)), are_uneven):
         return True
     parted = [row for row in rows if any(b.left - a.right >= _GUTTER_HEIGHTS * height for a, b in pairwise(row))]
     firsts = [row[0] for row in parted]
@@ -182,12 +192,16 @@ def _tells_pairs(rows: Sequence[Sequence[_Box]], height: float) -> bool:
     return is_parted and not _is_running_text(firsts, height)
 
 
-def _ends_label(row: Sequence[_Box]) -> bool:
-    return row[-1].fragment.words[-1].text.endswith(":")
+def _are_labelled(rows: Sequence[Sequence[_Box]], is_labelled: Callable[[Sequence[_Box]], bool], may_be_full: bool = True) -> bool:
+    """Whether many rows that end early have a colon, or, where rows may be full, nearly all do."""
+    early = sum(map(is_labelled, _ending_before(_SHORT, rows)))
+    return early >= _LABELLED * len(rows) or (may_be_full and _share(rows, is_labelled) >= _ALL_LABELLED)
 
 
-def _begins_value(row: Sequence[_Box]) -> bool:
-    return row[0].fragment.words[0].text.startswith(":")
+def _ending_before(share: float, rows: Sequence[Sequence[_Box]]) -> list[Sequence[_Box]]:
+    """The rows that end before so much of their column's width."""
+    left, right = min(row[0].left for row in rows), max(row[-1].right for row in rows)
+    return [row for row in rows if row[-1].right < left + share * (right - left)]
 
 
 def _share(rows: Sequence[Sequence[_Box]], is_so: Callable[[Sequence[_Box]], bool]) -> float:

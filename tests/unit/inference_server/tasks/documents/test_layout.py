@@ -109,7 +109,7 @@ def composed_text(page: ComposedPage) -> str:
 
 @pytest.mark.parametrize("style", PAIRED_STYLES)
 def test_rows_of_a_form_whose_pairs_stand_in_two_columns_are_read_across(style: str) -> None:
-    pages = [paired_form(seed, style) for seed in range(8)]
+    pages = [paired_form(seed, style, rows) for seed in range(8) for rows in (5, 16)]
     assert [page.truth for page in pages] == [composed_text(page) for page in pages]
 
 
@@ -123,6 +123,44 @@ def test_labels_are_read_with_their_values_although_both_columns_are_full() -> N
     labels = [fragment(f"Label of row {index}:", 50, 100 + 30 * index, 180) for index in range(6)]
     values = [fragment(f"value of row {index}", 260, 100 + 30 * index, 180) for index in range(6)]
     assert [f"Label of row {index}: value of row {index}" for index in range(6)] == texts(labels + values)
+
+
+GLOSSARY = "Term {0}: its definition on one full line"
+DIALOGUE = ("ANNA: she says {0} and goes on", "and on until line {0} is full")
+COLONS_AT_ENDS = ("what {0} leads to is this:", "which is told in the line {0}")
+# Of running text that wraps: the second line of an entry is as long as what is left.
+WRAPPED = ("Term {0}: a definition that begins here", "goes on in {0}")
+
+
+@pytest.mark.parametrize(
+    ("left", "right", "widths"),
+    [
+        ((GLOSSARY,), (GLOSSARY,), (300,)),
+        (DIALOGUE, DIALOGUE, (300,)),
+        (COLONS_AT_ENDS, ("running text {0} beside it",), (300,)),
+        (WRAPPED, WRAPPED, (290, 120, 280, 300, 270, 180, 240, 260)),
+    ],
+    ids=["glossary", "dialogue", "colons at the left column's ends", "entries of two lines"],
+)
+def test_running_text_with_colons_is_read_column_by_column(left: tuple[str, ...], right: tuple[str, ...], widths: tuple[int, ...]) -> None:
+    lines = [
+        (lines[index % len(lines)].format(f"{name}{index}"), x, 100 + 30 * index, widths[index % len(widths)])
+        for name, lines, x in (("left", left, 50), ("right", right, 420))
+        for index in range(16)
+    ]
+    assert [line[0] for line in lines] == texts([fragment(*line) for line in lines])
+
+
+def test_a_form_of_which_half_the_rows_have_labels_is_read_across_where_they_end_early() -> None:
+    rows = [(f"Label {index}: value", 225) if index % 2 else (f"which goes on in row {index}", 300) for index in range(8)]
+    halves = [fragment(text, x, 100 + 30 * index, width) for index, (text, width) in enumerate(rows) for x in (50, 420)]
+    assert [f"{text} {text}" for text, _ in rows] == texts(halves)
+
+
+def test_a_form_of_which_one_side_is_full_is_read_across() -> None:
+    halves = [fragment(f"Label {index}: value", x, 100 + 30 * index, width) for index in range(6) for x, width in ((50, 300), (420, 300))]
+    halves[-1] = fragment("Label 5: value", 420, 250, 250)
+    assert [f"Label {index}: value Label {index}: value" for index in range(6)] == texts(halves)
 
 
 def test_pairs_whose_rows_stand_at_other_heights_are_read_column_by_column() -> None:
