@@ -12,10 +12,11 @@ import numpy as np
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
-from inference_server.tasks.documents.layout import Fragment, reading_order
+from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
+from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Line, Page, Quad
 from inference_server.tasks.documents.words import words_of
 

@@ -14,8 +14,9 @@ from numpy.typing import NDArray
 from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.layout import Fragment, reading_order
+from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.pdf.library import Affine, points_to_pixels
+from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Quad, TextLayer, Word
 
 # Fewer characters are a page number or a stamp on a scan.

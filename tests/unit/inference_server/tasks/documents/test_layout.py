@@ -8,8 +8,9 @@ import numpy as np
 import pypdfium2
 import pytest
 
-from inference_server.tasks.documents.layout import Fragment, reading_order
+from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.pdf.layer import read_layer
+from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Word
 from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, columns, paired_form
 from tests.support.pdf import pdf

@@ -1,0 +1,83 @@
+"""Columns of running text, told from forms whose labels and values stand in two columns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from inference_server.tasks.documents.key_fields import tells_pair
+from inference_server.tasks.documents.rows import GUTTER_HEIGHTS, Box, is_level, rows_of, words_of
+
+# Columns of running text: this many lines at least, most of them this full, and so wide in text heights. Cells of a table are none of it.
+_COLUMN_LINES = 3
+_COLUMN_FULL = 0.7
+_COLUMN_HEIGHTS = 8.0
+# Rows on both sides of a gutter belong together where so many of them stand at one height, and tell pairs of labels and values: by their
+# colons, or so many by a gap that parts a label from its value. Narrower fragments before a gap are bullets and numbers of lists.
+_ALIGNED = 0.7
+_PARTED = 0.6
+# Running text may have colons too, but fills its column; pairs end where they end. So many colons tell pairs: in rows that end before so
+# much of their column, or in rows of any length, unless nearly all on both sides end behind so much of it.
+_LABELLED = 0.4
+_SHORT = 0.85
+_ALL_LABELLED = 0.8
+_FULL = 0.95
+_ALL_FULL = 0.9
+_BULLET_HEIGHTS = 3.0
+
+
+def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> bool:
+    """Whether both are running text; as full as that are forms whose pairs of labels and values stand in two columns."""
+    lefts, rights = rows_of(left), rows_of(right)
+    if not _is_running_text(lefts, height) or not _is_running_text(rights, height):
+        return False
+    if not _are_aligned(lefts, rights):
+        return True
+    parted_by_colon = (
+        _are_labelled(lefts, lambda row: words_of(row)[-1].text.endswith(":"))
+        or _share(rights, lambda row: words_of(row)[0].text.startswith(":")) >= _LABELLED
+    )
+    are_uneven = any(len(_ending_before(_FULL, rows)) > (1 - _ALL_FULL) * len(rows) for rows in (lefts, rights))
+    return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
+
+
+def _is_running_text(rows: Sequence[Sequence[Box]], height: float) -> bool:
+    boxes = [box for row in rows for box in row]
+    width = max(box.right for box in boxes) - min(box.left for box in boxes)
+    # The cells of a table leave most of a row free, wherever they stand in it.
+    full = _share(rows, lambda row: sum(box.width for box in row) >= _COLUMN_FULL * width)
+    return len(rows) >= _COLUMN_LINES and width >= _COLUMN_HEIGHTS * height and full >= 0.5
+
+
+def _are_aligned(lefts: Sequence[Sequence[Box]], rights: Sequence[Sequence[Box]]) -> bool:
+    """Whether most rows of the side that has fewer stand at the height of one on the other side."""
+    fewer, more = sorted((lefts, rights), key=len)
+    return _share(fewer, lambda row: any(is_level(row[0], other[0]) for other in more)) >= _ALIGNED
+
+
+def _tells_pairs(rows: Sequence[Sequence[Box]], height: float, are_uneven: bool) -> bool:
+    """Whether rows are labels and values: by their colons, or as two columns of which the first is no running text."""
+    if _are_labelled(rows, lambda row: tells_pair(words_of(row)), are_uneven):
+        return True
+    parted = [row for row in rows if any(b.left - a.right >= GUTTER_HEIGHTS * height for a, b in pairwise(row))]
+    firsts = [row[0] for row in parted]
+    is_parted = len(parted) >= _PARTED * len(rows) and max(box.width for box in firsts) >= _BULLET_HEIGHTS * height
+    return is_parted and not _is_running_text(rows_of(firsts), height)
+
+
+def _are_labelled(rows: Sequence[Sequence[Box]], is_labelled: Callable[[Sequence[Box]], bool], may_be_full: bool = True) -> bool:
+    """Whether many rows that end early have a colon, or, where rows may be full, nearly all do."""
+    early = sum(map(is_labelled, _ending_before(_SHORT, rows)))
+    return early >= _LABELLED * len(rows) or (may_be_full and _share(rows, is_labelled) >= _ALL_LABELLED)
+
+
+def _ending_before(share: float, rows: Sequence[Sequence[Box]]) -> list[Sequence[Box]]:
+    """The rows that end before so much of their column's width."""
+    left, right = min(row[0].left for row in rows), max(row[-1].right for row in rows)
+    return [row for row in rows if row[-1].right < left + share * (right - left)]
+
+
+def _share(rows: Sequence[Sequence[Box]], is_so: Callable[[Sequence[Box]], bool]) -> float:
+    return float(np.mean([is_so(row) for row in rows]))
