@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
-from enum import StrEnum
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from bridge.commands.common import AsJson, Limit, print_json
 from bridge.errors import PermanentError
+from bridge.escalations import State
 
 if TYPE_CHECKING:
     from bridge.escalations.cases import Escalation, EscalationList
@@ -20,13 +20,6 @@ Result = TypeVar("Result")
 _ALL = 1_000_000
 
 commands = typer.Typer(help="Cases for people that the review service has not taken yet, or that were given up.", no_args_is_help=True)
-
-
-class State(StrEnum):
-    """Where a case lies."""
-
-    WAITING = "waiting"
-    DEAD = "dead"
 
 
 Documents = Annotated[list[str] | None, typer.Argument(help="Dead cases, by their documents' ids.", metavar="ID…")]

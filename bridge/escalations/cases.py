@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from bridge.escalations import State
 from bridge.job import Event
 from bridge.redis.access import RedisAccess, Script
 
@@ -23,7 +24,6 @@ ESCALATIONS = "filot:buli2:retry_queue"
 _LUA = Path(__file__).parents[1] / "redis" / "lua"
 # Longer than a call and its tries take, in ms.
 _TURN = 180_000
-WAITING, DEAD = "waiting", "dead"
 # What comes after it, in seconds since 1970, is no moment: the year 9999.
 _LAST_MOMENT = 253_370_764_800
 
@@ -34,8 +34,7 @@ class Escalation:
 
     # As it lies there.
     value: bytes
-    # WAITING or DEAD.
-    state: str
+    state: State
     # All of it; empty where it cannot be read.
     content: Mapping[str, Any]
     # Its document; empty where the case cannot be read.
@@ -73,11 +72,11 @@ class EscalationList:
 
     async def counts(self) -> Mapping[str, int]:
         """How many cases wait, and how many were given up. Raises as `waiting` does."""
-        return {WAITING: await self.waiting(), DEAD: await self._access.length(self._dead)}
+        return {State.WAITING: await self.waiting(), State.DEAD: await self._access.length(self._dead)}
 
-    async def list(self, state: str, *, limit: int) -> Sequence[Escalation]:
+    async def list(self, state: State, *, limit: int) -> Sequence[Escalation]:
         """The oldest of them. Raises as `waiting` does."""
-        found = await self._access.items(self._dead if state == DEAD else self._key, limit=limit)
+        found = await self._access.items(self._dead if state is State.DEAD else self._key, limit=limit)
         return [escalation_of(value, state) for value in found]
 
     async def replay(self, dead: Escalation) -> bool:
@@ -96,7 +95,7 @@ class EscalationList:
         It stays in the list. Raises as `waiting` does.
         """
         value = await self._access.run(self._head, [self._key, self._turn], who, _TURN)
-        return None if value is None else escalation_of(value, WAITING)
+        return None if value is None else escalation_of(value, State.WAITING)
 
     async def finish(self, who: str, case: Escalation) -> None:
         """Take a case off the list, and end the turn."""
@@ -124,7 +123,7 @@ class EscalationList:
         await self._access.run(self._settle, [self._key, self._turn, where or self._key], who, case.value, then)
 
 
-def escalation_of(value: bytes, state: str) -> Escalation:
+def escalation_of(value: bytes, state: State) -> Escalation:
     """A case as it lies in a list, however it is broken."""
     content = _read(value)
     payload = content.get("payload")

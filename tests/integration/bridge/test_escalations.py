@@ -17,7 +17,8 @@ from structlog.testing import capture_logs
 
 from bridge.breaker import Breaker
 from bridge.errors import ConfigurationError, OverloadError, TransientError
-from bridge.escalations.cases import DEAD, WAITING, EscalationList
+from bridge.escalations import State
+from bridge.escalations.cases import EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.redis.access import RedisAccess
 from bridge.reviews import ReviewService
@@ -67,7 +68,7 @@ class Desk:
             await self.redis.rpush(self.key, self.cases.later({"documentId": document, "parsedData": {"name": "ANI"}}).body)
 
     async def attempts(self) -> dict[str, int]:
-        return {case.document: case.attempts for case in await self.cases.list(WAITING, limit=100)}
+        return {case.document: case.attempts for case in await self.cases.list(State.WAITING, limit=100)}
 
     @asynccontextmanager
     async def running(self, url: str = "") -> AsyncIterator[None]:
@@ -165,7 +166,7 @@ async def test_a_case_that_the_service_refuses_is_given_up_with_the_reason_and_c
     await desk.add("one")
     assert await desk.hand_over().hand_over()
 
-    [dead] = await desk.cases.list(DEAD, limit=10)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("one", 1, "the review service refuses the case (400)") == (dead.document, dead.attempts, dead.reason)
     assert dead.died_at is not None
     assert {"waiting": 0, "dead": 1} == await desk.cases.counts()
@@ -185,7 +186,7 @@ async def test_a_case_that_the_service_fails_over_holds_up_no_other_and_is_given
         await desk.until(tickets=1, waiting=1)
         assert {"bad"} == set(await desk.attempts()), "it is not given up yet"
         await desk.until(dead=1, waiting=0)
-    [dead] = await desk.cases.list(DEAD, limit=10)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("bad", 5) == (dead.document, dead.attempts)
 
 
@@ -196,7 +197,7 @@ async def test_tries_of_a_case_that_fails_are_further_and_further_apart(desk: De
     hand_over = desk.hand_over()
     assert await hand_over.hand_over()
     assert not await hand_over.hand_over(), "it is not due"
-    [case] = await desk.cases.list(WAITING, limit=1)
+    [case] = await desk.cases.list(State.WAITING, limit=1)
     assert 1 == case.attempts
     assert 95_000 < case.content["notBefore"] - case.content["queuedAt"] < 110_000
 
@@ -239,7 +240,7 @@ async def test_what_is_no_case_is_put_aside_as_it_is(desk: Desk, value: bytes) -
     await desk.add("good")
     async with desk.running():
         await desk.until(waiting=0, dead=1, tickets=1)
-    [dead] = await desk.cases.list(DEAD, limit=10)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert (value, "") == (dead.value, dead.document)
     assert "cannot be read" in dead.reason
     assert await desk.cases.drop(dead)
@@ -275,7 +276,7 @@ async def test_odd_cases_are_handed_over_or_given_up_as_others_are(desk: Desk, v
     await desk.redis.rpush(desk.key, value)
     async with desk.running():
         await desk.until(waiting=0, dead=1)
-    [dead] = await desk.cases.list(DEAD, limit=10)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("odd", 5, sent) == (dead.document, dead.attempts, dead.content["payload"])
 
 
@@ -285,7 +286,7 @@ async def test_a_case_that_fails_as_nobody_foresaw_ends_no_loop_and_is_put_aside
     with capture_logs() as told:
         async with desk.running():
             await desk.until(waiting=0, dead=1, tickets=1)
-    [dead] = await desk.cases.list(DEAD, limit=10)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("odd", "it could not be handed over (ZeroDivisionError)") == (dead.document, dead.reason)
     assert {"documentId": "odd", "parsedData": {"name": "ANI"}} == dead.content["payload"]
     [broken] = [each for each in told if each["event"] == "escalation_broken"]
@@ -301,7 +302,7 @@ async def test_a_case_that_is_too_deep_to_be_written_is_put_aside_as_it_is(desk:
     for _ in range(20_000):
         deep = [deep]
     await desk.cases.bury("tester", replace(case, content={**case.content, "deep": deep}), reason="")
-    [dead] = await desk.cases.list(DEAD, limit=10)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert (case.value, "deep") == (dead.value, dead.document)
 
 
