@@ -1,61 +1,50 @@
 # The bridge writes one JSON line for each step; that of the commit has the job's time and outcome.
-resource "aws_cloudwatch_log_metric_filter" "ended" {
-  name           = local.jobs.ended
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.ended
-    value     = "1"
+locals {
+  filters = {
+    ended  = { pattern = "{ $.step = \"committed\" }", value = "1", unit = null }
+    failed = { pattern = "{ $.step = \"committed\" && $.outcome = \"failed\" }", value = "1", unit = null }
+    poison = { pattern = "{ $.step = \"buried\" }", value = "1", unit = null }
+    spared = { pattern = "{ $.step = \"committed\" && $.fallback = * }", value = "1", unit = null }
+    took   = { pattern = "{ $.step = \"committed\" && $.job_ms = * }", value = "$.job_ms", unit = "Milliseconds" }
   }
 }
 
-resource "aws_cloudwatch_log_metric_filter" "failed" {
-  name           = local.jobs.failed
+resource "aws_cloudwatch_log_metric_filter" "jobs" {
+  for_each = local.filters
+
+  name           = local.jobs[each.key]
   log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" && $.outcome = \"failed\" }"
+  pattern        = each.value.pattern
 
   metric_transformation {
     namespace = local.namespace
-    name      = local.jobs.failed
-    value     = "1"
+    name      = local.jobs[each.key]
+    value     = each.value.value
+    unit      = each.value.unit
   }
 }
 
-resource "aws_cloudwatch_log_metric_filter" "poison" {
-  name           = local.jobs.poison
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"buried\" }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.poison
-    value     = "1"
-  }
+moved {
+  from = aws_cloudwatch_log_metric_filter.ended
+  to   = aws_cloudwatch_log_metric_filter.jobs["ended"]
 }
 
-resource "aws_cloudwatch_log_metric_filter" "spared" {
-  name           = local.jobs.spared
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" && $.fallback = * }"
-
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.spared
-    value     = "1"
-  }
+moved {
+  from = aws_cloudwatch_log_metric_filter.failed
+  to   = aws_cloudwatch_log_metric_filter.jobs["failed"]
 }
 
-resource "aws_cloudwatch_log_metric_filter" "took" {
-  name           = local.jobs.took
-  log_group_name = var.log_group_name
-  pattern        = "{ $.step = \"committed\" && $.job_ms = * }"
+moved {
+  from = aws_cloudwatch_log_metric_filter.poison
+  to   = aws_cloudwatch_log_metric_filter.jobs["poison"]
+}
 
-  metric_transformation {
-    namespace = local.namespace
-    name      = local.jobs.took
-    value     = "$.job_ms"
-    unit      = "Milliseconds"
-  }
+moved {
+  from = aws_cloudwatch_log_metric_filter.spared
+  to   = aws_cloudwatch_log_metric_filter.jobs["spared"]
+}
+
+moved {
+  from = aws_cloudwatch_log_metric_filter.took
+  to   = aws_cloudwatch_log_metric_filter.jobs["took"]
 }
