@@ -18,13 +18,13 @@ import io
 import logging
 import shutil
 import sys
-import tempfile
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
+from document_server import document_server
 from rich.console import Console
 from rich.table import Table
 
@@ -33,9 +33,7 @@ from bridge.inference.documents import DocumentPage
 from bridge.systems.cards.fields import card_fields, card_of
 from bridge.systems.cards.lines import lines_of_pages
 from bridge.systems.cards.tesseract import Tesseract
-from inference_server.models.builders import BUILDERS
 from tests.support.composed_cards import ComposedCard, identity_card, tax_card
-from tests.support.server_process import running_server
 from tests.support.worn_pages import Wear, scanned
 
 LEAST_RIGHT, MOST_WRONG = 0.97, 0.02
@@ -76,14 +74,8 @@ def main() -> int:
     logging.disable(logging.WARNING)
     pictures = [_picture(document, wear, seed) for document in _CARDS for wear in _WEARS for seed in range(options.of_a_kind)]
     read = asyncio.run(_by_tesseract(pictures)) if shutil.which("tesseract") else []
-    with tempfile.TemporaryDirectory() as name:
-        models = Path(name) / "models"
-        models.mkdir()
-        for model in ("ppocrv6_small_det", "ppocrv6_small_rec"):
-            BUILDERS[model](models)
-        with running_server(models, Path(name), "--services", "documents") as server:
-            server.wait_for("ready", seconds=120)
-            found = asyncio.run(_by_server(server.grpc, pictures))
+    with document_server() as server:
+        found = asyncio.run(_by_server(server.grpc, pictures))
     return int(not _shown(pictures, found, read) and options.check)
 
 

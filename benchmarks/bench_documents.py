@@ -25,7 +25,6 @@ import logging
 import os
 import statistics
 import sys
-import tempfile
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -33,15 +32,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parents[1]))
 
 from document_readers import CALLERS, Programs, Times, measured, read_by_callers
+from document_server import document_server
 from process_tree import memory_bytes
 from rapidocr import RapidOCR
 from rich.console import Console
 from rich.table import Table
 
-from inference_server.models.builders import BUILDERS
 from inference_server.tasks.documents.evaluation import PageFigures, page_figures
 from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, columns, form, lab_report, paired_form, receipt
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.server_process import ServerProcess
 from tests.support.worn_pages import Wear, scanned
 
 LEAST_OVER_RAPIDOCR, LEAST_OVER_TESSERACT = 4.0, 1.0
@@ -122,17 +121,9 @@ def main() -> int:
     parts = set(options.parts.split(","))
     if parts - set(PARTS):
         parser.error(f"--parts has {', '.join(sorted(parts - set(PARTS)))}; expected some of {', '.join(PARTS)}")
-    with tempfile.TemporaryDirectory() as name:
-        models = Path(name) / "models"
-        models.mkdir()
-        for model in ("ppocrv6_small_det", "ppocrv6_small_rec"):
-            BUILDERS[model](models)
-        with running_server(models, Path(name), "--services", "documents") as server:
-            server.wait_for("ready", seconds=120)
-            print(
-                "engines:", ", ".join(f"{entry['model']} {entry['engine']}" for entry in server.events() if entry["event"] == "model_ready")
-            )
-            rows = measured_rows(server, parts, options)
+    with document_server() as server:
+        print("engines:", ", ".join(f"{entry['model']} {entry['engine']}" for entry in server.events() if entry["event"] == "model_ready"))
+        rows = measured_rows(server, parts, options)
     return int(options.check and not all(row.is_met for row in rows))
 
 
