@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Iterator, Sequence
+from functools import lru_cache
 from pathlib import Path
 from uuid import UUID
 
@@ -99,6 +100,7 @@ def _polygon(number: int, shape: Shape, offset: tuple[float, float]) -> str:
     return f',{{"type":"Feature","id":"{UUID(int=_ID_BASE + number)}","geometry":{_compact(geometry)},{properties}'
 
 
+@lru_cache(maxsize=256)
 def _properties(kind: str, classification: str, colour: tuple[int, int, int]) -> str:
     """Up to their measurements."""
     told = _compact({"name": classification, "color": list(colour)})
