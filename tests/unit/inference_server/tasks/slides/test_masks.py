@@ -20,5 +20,5 @@ def test_spans_hold_all_that_is_set_once_and_little_else(width: int, share: floa
     assert (covered[mask.any(axis=0)] == 1).all()
     assert covered.max() <= 1
     # Of columns far from what is set there is none.
-    near = np.convolve(mask.any(axis=0), np.ones(127), "same") > 0
-    assert not (covered.astype(bool) & ~near).any()
+    set_columns = np.flatnonzero(mask.any(axis=0))
+    assert all(np.abs(set_columns - column).min() < 64 for column in np.flatnonzero(covered))
