@@ -101,8 +101,8 @@ class HeBaseline:
         """Take maxima by their place on the slide, and means by cell."""
         for name, found in self._maxima.items():
             found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
-        for index, tile in enumerate(tiles):
-            self._cells.put(tile.y // tile.size, tile.x // tile.size, {name: kept[name][index] for name in _CELL_OUTPUTS})
+        rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
+        self._cells.put(rows, columns, {name: kept[name].astype(np.float32, copy=False) for name in _CELL_OUTPUTS})
 
     def findings(self) -> Findings:
         """Sum up over tissue."""
