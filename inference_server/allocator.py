@@ -14,8 +14,8 @@ _LARGE_BYTES = 2**20
 # What each thread may always keep free for its next blocks: work that takes and frees some MB again and again, such as the matching of
 # lab tests, else has the kernel hand out and clear the same pages each time, a fifth of its processor time.
 _SPARE_BYTES = 2 * 2**20
-# While much is read, blocks up to so large are kept, the pixels of a call among them, and so much that lies free at the end of each of
-# glibc's arenas, of which every thread may have one: less of each where there are many threads, so much of all.
+# While a slide is analysed, blocks up to so large are kept, the pixels of a call among them, and so much that lies free at the end of
+# each of glibc's arenas, of which every thread may have one: less of each where there are many threads, so much of all.
 _KEPT_BLOCK_BYTES, _KEPT_BYTES, _KEPT_TOGETHER_BYTES = 2**22, 2**25, 2**28
 # Of asyncio's pool, as `concurrent.futures` counts them, and the one of the loop.
 _THREADS = min(32, (os.cpu_count() or 1) + 4) + 1
@@ -33,7 +33,8 @@ def return_what_is_freed() -> None:
 class Reuse:
     """Has glibc keep what is freed while somebody works who soon wants as much again.
 
-    Each fresh page costs a fault and is cleared: of the pixels of a slide's tiles, a fifth of the time that their reading takes.
+    Each fresh page costs a fault and is cleared: of the pixels of a slide's tiles, a fifth of the time that their reading takes; of the
+    arrays that a slide is surveyed and written with, half of that.
     """
 
     def __init__(self, *, threads: int = _THREADS) -> None:

@@ -147,6 +147,11 @@ class Whole:
         """Tiles a second while tiles are analysed."""
         return self.total.tiles / self.stages["tiles"]
 
+    @property
+    def told_stages(self) -> str:
+        """Seconds by stage, to be read."""
+        return ", ".join(f"{name} {seconds:.1f}" for name, seconds in self.stages.items() if name)
+
 
 async def analysed(bench: Bench, analysis: str, tile_size: int) -> Whole:
     """Run it."""

@@ -114,7 +114,7 @@ async def whole_slides(bench: Bench) -> None:
     bench.rows.add("  end to end over that; while tiles are analysed", f"{rate / halves.bound:.2f}; {whole.while_tiles / halves.bound:.2f}")
     told = f"{rate:,.0f} tiles/s, {whole.total.cpu_micros:,.0f} µs of processor time a tile"
     bench.rows.add("he_baseline: end to end", told, bar=f"{LEAST_TILES:.0f} tiles/s", met=rate >= LEAST_TILES)
-    bench.rows.add("he_baseline: seconds by stage", ", ".join(f"{name} {seconds:.1f}" for name, seconds in whole.stages.items() if name))
+    bench.rows.add("he_baseline: seconds by stage", whole.told_stages)
     share = sent / needed
     bench.rows.add("bytes read over those of the tiles used", f"{share:.3f}", bar=f"{MOST_READ}", met=share <= MOST_READ)
 
@@ -132,3 +132,4 @@ async def classified(bench: Bench) -> None:
     measured = f"{share:.2f} ({whole.total.per_second:,.0f} of {alone:,.0f} tiles/s)"
     bench.rows.add("ResNet-18's shape: end to end over its engine", measured, bar=f"{LEAST_CLASSIFIED}", met=share >= LEAST_CLASSIFIED)
     bench.rows.add("  while tiles are analysed; most that is possible", f"{whole.while_tiles / alone:.2f}; {halves.bound / alone:.2f}")
+    bench.rows.add("  seconds by stage", whole.told_stages)

@@ -119,11 +119,16 @@ class SlideAnalyzer:
             reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
             outlined = outline(reader, request, prepared.plan, self._limits, moved=turn.moved)
-            run, journal = await self._runs(slide.files, outlined, request, prepared, emit).begin()
-            if run.refused:
-                _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
+            runs = self._runs(slide.files, outlined, request, prepared, emit)
             calls = self._limits.calls_in_flight
             async with self._memory.reused():
+                with first_failure():
+                    async with asyncio.TaskGroup() as group:
+                        # The first slide that writes takes long to load what it needs, while the survey leaves a core idle.
+                        group.create_task(asyncio.to_thread(artifacts.load, names if request.share.whole else ()))
+                        run, journal = await runs.begin()
+                if run.refused:
+                    _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
                 ran = await compute(run, journal, inference=self._inference, caller=caller, calls_in_flight=calls, turn=turn, emit=emit)
             turn.end()
             if not request.share.whole:
@@ -156,10 +161,11 @@ class SlideAnalyzer:
     async def _deliver(
         self, request: AnalysisRequest, names: Sequence[str], source: OpenedSlide, run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
-        contents = await self._contents(request, names, source, run, ran)
         with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
             folder = Path(name)
-            await asyncio.to_thread(artifacts.make, folder, contents, names)
+            async with self._memory.reused():
+                contents = await self._contents(request, names, source, run, ran)
+                await asyncio.to_thread(artifacts.make, folder, contents, names)
             # As late as can be: what is delivered is of one state of the slide.
             await source.check_unchanged(self._storage)
             delivered = await artifacts.deliver(folder, names, storage=self._storage, output_uri=request.output_uri, stream=emit)
@@ -175,10 +181,7 @@ class SlideAnalyzer:
         # Nothing more is read, and what is to be written takes the room.
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
-        with first_failure():
-            async with asyncio.TaskGroup() as group:
-                group.create_task(asyncio.to_thread(artifacts.load, names))
-                findings = await asyncio.to_thread(run.analysis.findings)
+        findings = await asyncio.to_thread(run.analysis.findings)
         return artifacts.Contents(
             findings=findings,
             picture=picture,

@@ -15,6 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from dataclasses import asdict, dataclass
 
 import numpy as np
+from isal import isal_zlib
 from numpy.typing import NDArray
 from safetensors import SafetensorError
 from safetensors.numpy import load, save
@@ -87,7 +88,8 @@ def pack(part: Part) -> bytes:
     }
     if part.cells is not None:
         tensors["cells"] = np.ascontiguousarray(part.cells)
-    return zlib.compress(save(tensors), level=1)
+    # A sixth of the time that zlib takes.
+    return isal_zlib.compress(save(tensors), 1)
 
 
 def unpack(content: bytes) -> Part:

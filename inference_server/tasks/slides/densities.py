@@ -72,6 +72,13 @@ class CellDensities:
             red, green, blue = cv2.split(cv2.LUT(self._colours(rows), self._table))
             yield rows, Densities(red=np.asarray(red), green=np.asarray(green), blue=np.asarray(blue))
 
+    def where(self, mask: NDArray[np.bool_]) -> Iterator[Densities]:
+        """Of some cells in reading order, stripe by stripe: of few far faster than of all."""
+        for rows in stripes(len(self._cells)):
+            colours = self._colours(rows)[mask[rows]]
+            red, green, blue = (self._table[colours[:, channel], 0, channel] for channel in range(3))
+            yield Densities(red=red, green=green, blue=blue)
+
     def _colours(self, rows: slice) -> Pixels:
         """Mean colours of the part of each cell that lies on the slide: past its edge there is white."""
         colours, down, across = self._cells[rows], self._rows[rows], self._columns

@@ -11,11 +11,21 @@ from numpy.typing import NDArray
 Mask = NDArray[np.bool_]
 # Rows of cells that are worked on at once: of what grows with a slide's area, next to nothing is held beside the result.
 _STRIPE_ROWS = 128
+# Where something is set, so many columns are worked on at least.
+_SPAN_COLUMNS = 64
 
 
 def stripes(rows: int) -> Iterator[slice]:
     """All rows, from the first to the last, some at a time."""
     return (slice(start, min(start + _STRIPE_ROWS, rows)) for start in range(0, rows, _STRIPE_ROWS))
+
+
+def spans(mask: Mask) -> Iterator[slice]:
+    """Columns of a stripe of cells that hold all that is set, and few others: most of a slide is glass."""
+    width = mask.shape[1]
+    found = np.logical_or.reduceat(mask.any(axis=0), np.arange(0, width, _SPAN_COLUMNS))
+    edges = np.flatnonzero(np.diff(found, prepend=False, append=False)).tolist()
+    return (slice(first * _SPAN_COLUMNS, min(end * _SPAN_COLUMNS, width)) for first, end in zip(edges[::2], edges[1::2], strict=True))
 
 
 def majority(mask: Mask, edge: int) -> Mask:

@@ -73,8 +73,13 @@ def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:
 async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_share: float) -> Slide:
     """Find the tissue; the cells are not held. `call_share`: most tiles of one call as a share of all; a call has at least one."""
     facts, grid = outlined.facts, outlined.grid
-    tissue = await find_tissue(facts, coarser(facts, grid, plan.cell), cells)
-    tiles = tissue_tiles(tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue)
+    tissue, thumbnail = await asyncio.gather(
+        find_tissue(facts, coarser(facts, grid, plan.cell), cells), asyncio.to_thread(thumbnails.from_cells, grid, cells, plan.cell)
+    )
+    tiles, colours = await asyncio.gather(
+        asyncio.to_thread(tissue_tiles, tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue),
+        asyncio.to_thread(lambda: cells[tissue.mask]),
+    )
     size = max(min(plan.batch, int(call_share * len(tiles))), 1)
     return Slide(
         regions=outlined.regions,
@@ -82,8 +87,8 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         mpp=outlined.mpp,
         grid=grid,
         tissue=tissue,
-        colours=cells[tissue.mask],
-        thumbnail=await asyncio.to_thread(thumbnails.from_cells, grid, cells, plan.cell),
+        colours=colours,
+        thumbnail=thumbnail,
         tiles=tiles,
         batches=[tuple(tiles[start : start + size]) for start in range(0, len(tiles), size)],
     )

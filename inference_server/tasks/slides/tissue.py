@@ -103,7 +103,7 @@ def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
     rows, columns = _coverage(facts.height, grid.scale_y, grid.height), _coverage(facts.width, grid.scale_x, grid.width)
     density = CellDensities(cells, rows=rows, columns=columns)
     seen = _see(density)
-    sure = majority(_denser(density, seen.stained, seen.threshold), _MAJORITY)
+    sure = majority(seen.sure, _MAJORITY)
     pen = pen_marks(seen.inked, seen.faintly_inked)
     mask = grown(sure, majority(seen.pale, _MAJORITY))
     mask &= ~pen
@@ -114,8 +114,8 @@ def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
 class _Seen:
     """What the colour of each cell tells."""
 
-    # The colour of stains, if it is dense enough, and that of pale tissue.
-    stained: Mask
+    # The colour of stains, and dense enough; and the colour of pale tissue.
+    sure: Mask
     pale: Mask
     inked: Mask
     faintly_inked: Mask
@@ -124,18 +124,21 @@ class _Seen:
 
 def _see(density: CellDensities) -> _Seen:
     stained, pale, inked, faintly_inked = (np.zeros(density.shape, np.bool_) for _ in range(4))
-    counts = np.zeros(_BINS, np.int64)
+    counts, means = np.zeros(_BINS, np.int64), [np.empty(0, np.float32)]
     for rows, every in density.stripes():
         mean = every.mean
         counts += _histogram(mean)
         dense = mean > _CLEAR
         some = every.where(dense)
-        coloured = _coloured(some)
-        stained[rows][dense] = coloured & (some.spread > LEAST_COLOUR)
-        pale[rows][dense] = coloured & (some.spread > _PALE_COLOUR) & (some.green > _PALE_GREEN * some.densest)
+        coloured, spread = _coloured(some), some.spread
+        stained[rows][dense] = of_stains = coloured & (spread > LEAST_COLOUR)
+        means.append(mean[dense][of_stains])
+        pale[rows][dense] = coloured & (spread > _PALE_COLOUR) & (some.green > _PALE_GREEN * some.densest)
         inked[rows][dense], faintly_inked[rows][dense] = ink(some)
     threshold = float(np.clip(_otsu(counts), LEAST_THRESHOLD, MOST_THRESHOLD))
-    return _Seen(stained=stained, pale=pale, inked=inked, faintly_inked=faintly_inked, threshold=threshold)
+    # Which of the stained ones are dense enough is known when all have been seen.
+    stained[stained] = np.concatenate(means) > threshold
+    return _Seen(sure=stained, pale=pale, inked=inked, faintly_inked=faintly_inked, threshold=threshold)
 
 
 def _coloured(density: Densities) -> Mask:
@@ -143,14 +146,6 @@ def _coloured(density: Densities) -> Mask:
     mean = density.mean
     glue = (mean < _GLUE_DENSITY) & (density.blue > _GLUE_RATIO * density.green)
     return (density.spread > _LEAST_SPREAD * mean) & ~glue
-
-
-def _denser(density: CellDensities, stained: Mask, threshold: float) -> Mask:
-    """Of the cells that are stained those denser than the threshold."""
-    found = np.zeros_like(stained)
-    for rows, every in density.stripes():
-        found[rows][stained[rows]] = every.where(stained[rows]).mean > threshold
-    return found
 
 
 def _histogram(values: NDArray[np.float32]) -> NDArray[np.int64]:

@@ -27,14 +27,20 @@ class TissueValues:
         """All of one name."""
         return self._values[name]
 
-    def put(self, row: int, column: int, values: Mapping[str, NDArray[np.float32]]) -> None:
-        """Take up the cells of a tile by its row and column among the tiles; what lies past the slide's edge is left out."""
+    def put(self, rows: Sequence[int], columns: Sequence[int], values: Mapping[str, NDArray[np.float32]]) -> None:
+        """Take up the cells of some tiles by their row and column among the tiles; what lies past the slide's edge is left out.
+
+        `values`: tiles × cells × cells.
+        """
         size = self._per_tile
-        window = self._mask[row * size : (row + 1) * size, column * size : (column + 1) * size]
-        first = self._starts[row * size : row * size + len(window), column]
-        place = (first[:, None] + (np.cumsum(window, axis=1, dtype=np.int32) - 1))[window]
+        tissue, first = np.zeros((len(rows), size, size), np.bool_), np.zeros((len(rows), size, 1), np.int32)
+        for index, (row, column) in enumerate(zip(rows, columns, strict=True)):
+            window = self._mask[row * size : (row + 1) * size, column * size : (column + 1) * size]
+            tissue[index, : window.shape[0], : window.shape[1]] = window
+            first[index, : len(window), 0] = self._starts[row * size : row * size + len(window), column]
+        place = (first + (np.cumsum(tissue, axis=2, dtype=np.int32) - 1))[tissue]
         for name, cells in values.items():
-            self._values[name][place] = cells[: window.shape[0], : window.shape[1]][window]
+            self._values[name][place] = cells[tissue]
 
     def around(self, name: str, rows: slice, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """Values, and 1 where tissue is, of all cells of some rows and of `reach` more on each side; 0 elsewhere."""

@@ -21,12 +21,15 @@ from inference_server.tasks.slides.kinds.tile_model import (
     taken,
 )
 from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
+from inference_server.tasks.slides.outputs.number_text import rounded
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
 from inference_server.tasks.slides.values import Pixels
 
 # Where no class reaches its threshold.
 UNCLASSIFIED = "unclassified"
+# Tiles whose features are made at once.
+_PORTION = 256
 
 
 class TileClassifier(TileModel):
@@ -135,14 +138,17 @@ class SlideClassification:
 
     def _shapes(self) -> Iterator[Shape]:
         manifest, size = self._classifier.manifest, self._plan.tile_size
-        for row, column in np.argwhere(np.isfinite(self._probabilities[..., 0])).tolist():
-            values = self._probabilities[row, column]
-            chosen = int(self._classifier.taken(values[None])[0])
-            if chosen < 0:
-                continue
-            yield Shape(
-                corners=rectangle(row, column, size, self._grid),
-                classification=manifest.classes[chosen],
-                colour=colour_of(manifest.classes[chosen], manifest.classes, manifest.colors),
-                measurements={f"p({each})": round(float(value), 6) for each, value in zip(manifest.classes, values, strict=True)},
-            )
+        names = [f"p({name})" for name in manifest.classes]
+        places = np.argwhere(np.isfinite(self._probabilities[..., 0]))
+        for start in range(0, len(places), _PORTION):
+            some = places[start : start + _PORTION]
+            values = self._probabilities[tuple(some.T)]
+            told, likeliest = rounded(values, 6).tolist(), self._classifier.taken(values).tolist()
+            for (row, column), chosen, probabilities in zip(some.tolist(), likeliest, told, strict=True):
+                if chosen >= 0:
+                    yield Shape(
+                        corners=rectangle(row, column, size, self._grid),
+                        classification=manifest.classes[chosen],
+                        colour=colour_of(manifest.classes[chosen], manifest.classes, manifest.colors),
+                        measurements=dict(zip(names, probabilities, strict=True)),
+                    )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -87,20 +88,21 @@ class HeBaseline:
         """Means by cell as they are; maxima of each scale as a list: `counts` by tile, and each one's `place` in its tile and `score`."""
         kept = {name: outputs[name] for name in _CELL_OUTPUTS}
         for name in SCALES:
-            maxima = outputs[name].reshape(len(tiles), -1)
-            # Of truth values far faster than of floats.
-            number, place = np.nonzero(maxima != 0)
+            maxima = outputs[name].reshape(-1)
+            # Of truth values in one row far faster than of floats, or in several rows.
+            found = np.flatnonzero(maxima != 0)
+            number, place = np.divmod(found, len(maxima) // len(tiles))
             kept[f"{name}.counts"] = np.bincount(number, minlength=len(tiles)).astype(np.int32)
             kept[f"{name}.place"] = place.astype(np.int32)
-            kept[f"{name}.score"] = maxima[number, place].astype(np.float32)
+            kept[f"{name}.score"] = maxima[found].astype(np.float32)
         return kept
 
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take maxima by their place on the slide, and means by cell."""
         for name, found in self._maxima.items():
             found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
-        for index, tile in enumerate(tiles):
-            self._cells.put(tile.y // tile.size, tile.x // tile.size, {name: kept[name][index] for name in _CELL_OUTPUTS})
+        rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
+        self._cells.put(rows, columns, {name: kept[name].astype(np.float32, copy=False) for name in _CELL_OUTPUTS})
 
     def findings(self) -> Findings:
         """Sum up over tissue."""
@@ -108,17 +110,21 @@ class HeBaseline:
         summary = Summary(
             tissue=self._tissue, values=self._cells, nuclei=nuclei, leak=self._leak, cell=CELL, per_tile=self._plan.tile_size // CELL
         )
+        # Its processor time is in code that lets another thread go on.
+        with ThreadPoolExecutor(1) as beside:
+            heat = beside.submit(summary.heat)
+            measures, figures = summary.measures(), summary.figures()
         points = np.stack([nuclei.found.x * self._grid.scale_x, nuclei.found.y * self._grid.scale_y], axis=1)
         return Findings(
-            measures=summary.measures(),
+            measures=measures,
             notes=(
                 "Nuclear candidates are blobs of haematoxylin density that a filter found, without learned weights. Nobody verified them.",
                 "Measurements for research; not for diagnosis.",
             ),
-            heat=summary.heat(),
+            heat=heat.result(),
             points=points,
             shapes=lambda: _features(points, nuclei),
-            figures=summary.figures(),
+            figures=figures,
         )
 
     def _on_tissue(self, maxima: Maxima) -> Maxima:

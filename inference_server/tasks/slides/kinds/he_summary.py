@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Column, Heat, Json
 from inference_server.tasks.slides.kinds.nuclei import Nuclei
-from inference_server.tasks.slides.masks import stripes
+from inference_server.tasks.slides.masks import spans, stripes
 from inference_server.tasks.slides.outputs.rendering import reach_of, smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
@@ -84,26 +84,34 @@ class Summary:
         values = np.full(tissue.mask.shape, np.nan, np.float32)
         found = [np.empty(0)]
         for rows in stripes(len(values)):
-            mask = tissue.mask[rows]
-            if mask.any():
-                # With the rows whose cells reach into these.
-                around = slice(max(rows.start - reach_of(sigma), 0), rows.stop + reach_of(sigma))
-                coverage = tissue.rows[around, None] * tissue.columns
-                area = smoothed(tissue.mask[around] * coverage * cells.cell_mm2, sigma)
-                counts = smoothed(self._counts[around].astype(np.float64), sigma)
-                inner = slice(rows.start - around.start, rows.stop - around.start)
-                found.append(counts[inner][mask] / area[inner][mask])
-                values[rows][mask] = found[-1]
+            for columns in spans(tissue.mask[rows]):
+                found.append(self._candidates_per_mm2(rows, columns, sigma))
+                values[rows, columns][tissue.mask[rows, columns]] = found[-1]
         every = np.concatenate(found)
         top = float(np.percentile(every, 99)) if len(every) else 0.0
         return Heat(values=values, scale=(cells.scale_x, cells.scale_y), top=max(top, _LEAST_TOP))
 
+    def _candidates_per_mm2(self, rows: slice, columns: slice, sigma: float) -> NDArray[np.float64]:
+        """Around each tissue cell of some rows and columns; σ in cells."""
+        tissue, reach = self.tissue, reach_of(sigma)
+        # With the cells that reach into these.
+        down, across = (slice(max(each.start - reach, 0), each.stop + reach) for each in (rows, columns))
+        coverage = tissue.rows[down, None] * tissue.columns[across]
+        area = smoothed(tissue.mask[down, across] * coverage * tissue.grid.cell_mm2, sigma)
+        counts = smoothed(self._counts[down, across].astype(np.float64), sigma)
+        inner = np.s_[rows.start - down.start : rows.stop - down.start, columns.start - across.start : columns.stop - across.start]
+        mask = tissue.mask[rows, columns]
+        candidates: NDArray[np.float64] = counts[inner][mask] / area[inner][mask]
+        return candidates
+
     @cached_property
     def _counts(self) -> NDArray[np.uint8]:
         """Candidates of each cell, which has room for 64."""
-        counts = np.zeros(self.tissue.mask.shape, np.uint8)
-        np.add.at(counts, (self.nuclei.found.y // self.cell, self.nuclei.found.x // self.cell), np.uint8(1))
-        return counts
+        found, (rows, columns) = self.nuclei.found, self.tissue.mask.shape
+        counts = np.zeros(rows * columns, np.uint8)
+        # Of places in one row many times as fast as of rows and columns.
+        np.add.at(counts, (found.y // self.cell).astype(np.int64) * columns + found.x // self.cell, np.uint8(1))
+        return counts.reshape(rows, columns)
 
     @cached_property
     def _weights(self) -> NDArray[np.float64]:
@@ -119,8 +127,12 @@ class Summary:
         for rows in stripes(len(self.tissue.mask)):
             mask = self.tissue.mask[rows]
             if mask.any():
-                sums, tissue = (_window_sum(plane) for plane in self.values.around("sharpness", rows, reach))
-                found.append(sums[mask] / tissue[mask])
+                means = np.empty(mask.shape)
+                planes = self.values.around("sharpness", rows, reach)
+                for columns in spans(mask):
+                    sums, tissue = (_window_sum(plane[:, columns.start : columns.stop + 2 * reach]) for plane in planes)
+                    means[:, columns] = sums / np.maximum(tissue, 1)
+                found.append(means[mask])
         return np.concatenate(found)
 
     @cached_property

@@ -118,10 +118,11 @@ def _least_response(response: NDArray[np.float32]) -> float:
 
 def _strength(maxima: Maxima, blocks: tuple[int, int]) -> NDArray[np.float64]:
     """Mean response around each block, weighted by itself; 0 where there is none."""
-    total, squares = np.zeros(blocks), np.zeros(blocks)
-    place, values = _block(maxima, blocks), maxima.response.astype(np.float64)
-    np.add.at(total, place, values)
-    np.add.at(squares, place, values**2)
+    rows, columns = _block(maxima, blocks)
+    place, values = rows.astype(np.int64) * blocks[1] + columns, maxima.response.astype(np.float64)
+    # Of no values there are whole numbers.
+    sums = (np.bincount(place, each, blocks[0] * blocks[1]).astype(np.float64, copy=False) for each in (values, values**2))
+    total, squares = (each.reshape(blocks) for each in sums)
     weight = smoothed(total, _SIGMA_BLOCKS)
     strength: NDArray[np.float64] = np.divide(smoothed(squares, _SIGMA_BLOCKS), weight, out=np.zeros(blocks), where=weight > 0)
     return strength

@@ -118,8 +118,8 @@ _FILES = {
     ome_tiff.MASK_FILE: _File(media_type=ome_tiff.MEDIA_TYPE, write=_write_mask),
     dicom_annotations.FILE: _File(media_type=dicom_annotations.MEDIA_TYPE, write=_write_annotations),
 }
-# Begun before the others.
-_LONG = frozenset({"detections.geojson.gz", ome_tiff.MASK_FILE, table.VECTORS_FILE})
+# Begun before the others, the longest first, so that both writers are done at the same time.
+_LONG = ("detections.geojson.gz", ome_tiff.MASK_FILE, table.VECTORS_FILE, "heatmap.png", OVERLAY)
 _WRITERS = 2
 # Made by those analyses only that name them.
 _EXTRAS = frozenset({table.VECTORS_FILE, ome_tiff.MASK_FILE})
@@ -159,8 +159,7 @@ def load(names: Sequence[str]) -> None:
 
 def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
     """Write files of an analysis into a folder, two at a time; blocks."""
-    # Those that take longest first.
-    ordered = sorted(names, key=lambda name: name not in _LONG)
+    ordered = [*(name for name in _LONG if name in names), *(name for name in names if name not in _LONG)]
     with ThreadPoolExecutor(_WRITERS) as writers:
         for written in [writers.submit(_FILES[name].write, folder / name, contents) for name in ordered]:
             written.result()

@@ -71,7 +71,9 @@ def write(path: Path, rows: TileRows, findings: Findings, *, about: Mapping[str,
         return pyarrow.table(arrays)
 
     schema = portion(()).schema.with_metadata({"lamina.schema": SCHEMA, **{f"lamina.{name}": value for name, value in about.items()}})
-    with parquet.ParquetWriter(path, schema, compression="zstd") as writer:
+    # Of numbers next to none repeat.
+    named = [field.name for field in schema if pyarrow.types.is_string(field.type)]
+    with parquet.ParquetWriter(path, schema, compression="zstd", use_dictionary=named) as writer:
         for start in range(0, len(rows.tiles), _ROWS):
             writer.write_table(portion(rows.tiles[start : start + _ROWS]).cast(schema))
 
