@@ -30,7 +30,7 @@ from tests.support.hamamatsu_slides import write_ndpi, write_vms
 from tests.support.mirax_slides import write_mrxs
 from tests.support.range_server import RangeServer, range_server
 from tests.support.slides import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
-from tests.support.vendor_tiffs import halves, write_argos, write_bif, write_philips, write_scn, write_trestle
+from tests.support.vendor_tiffs import write_argos, write_bif, write_philips, write_scn, write_trestle
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 1000, 700

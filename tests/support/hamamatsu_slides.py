@@ -30,9 +30,7 @@ def write_ndpi(
 
     `start`: where pictures begin in the file, which may lie beyond what a TIFF reaches. `smallest_whole`: the last level has no markers.
     """
-    pictures = [
-        _jpeg(pixels, 0 if smallest_whole and 0 < number == len(levels) - 1 else interval) for number, pixels in enumerate(levels)
-    ]
+    pictures = [_jpeg(pixels, 0 if smallest_whole and 0 < number == len(levels) - 1 else interval) for number, pixels in enumerate(levels)]
     with path.open("wb") as file:
         file.write(b"II*\x00" + bytes(8))
         file.seek(max(start, file.tell()))

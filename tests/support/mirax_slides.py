@@ -67,7 +67,7 @@ def write_mrxs(
 ) -> Path:
     """images × images pictures, whose first rows and columns were not scanned; with a macro image and a label.
 
-    `levels`: of which each joins 2 × 2 pictures of the one before; `overlap`: pixels that neighbours share; `spoil`: (column, row) of pictures
+    `levels`: each joins 2 × 2 pictures of the one before; `overlap`: pixels that neighbours share; `spoil`: (column, row) of pictures
     that cannot be decoded.
     """
     height, width = ((side - overlap) // images + overlap for side in pixels.shape[:2])
@@ -117,9 +117,7 @@ def _slidedat(*, images: int, width: int, height: int, levels: int, overlap: int
     sections = "\n".join(f"HIER_0_VAL_{level}_SECTION = LEVEL_{level}" for level in range(levels))
     told = _SLIDEDAT.format(version=_VERSION, id=_ID, across=images, levels=levels, sections=sections)
     return told + "".join(
-        _LEVEL.format(
-            level=level, joined=int(level > 0), overlap=overlap / 2**level, mpp=mpp * 2**level, width=width, height=height
-        )
+        _LEVEL.format(level=level, joined=int(level > 0), overlap=overlap / 2**level, mpp=mpp * 2**level, width=width, height=height)
         for level in range(levels)
     )
 

@@ -212,7 +212,7 @@ def write_huge_striped_tiff(path: Path, *, edge: int = 60_000) -> Path:
 
 
 def write_tiff(path: Path, directories: Iterable[tuple[list[Tag], Iterable[bytes]]], *, big: bool) -> Path:
-    """A TIFF of these directories, each with its tiles before it; tiles are written as they come. Without tags of tiles, they are strips."""
+    """A TIFF of these directories, each with its tiles before it; tiles are written as they come. Without tags of tiles they are strips."""
     word, offset_type = ("Q", _LONG8) if big else ("I", _LONG)
     with path.open("wb") as file:
         file.write(b"II" + (struct.pack("<HHHQ", 43, 8, 0, 0) if big else struct.pack("<HI", 42, 0)))

@@ -38,9 +38,7 @@ def write_scn(path: Path, pixels: Pixels, regions: Sequence[Box], *, levels: int
     for left, top, right, bottom in regions:
         pyramid = halves(pixels[top:bottom, left:right], levels)
         images.append(_scn_image((left, top, right, bottom), nanometres, list(enumerate(pyramid, len(directories)))))
-        directories += [
-            _level(each, tile=tile, more=_density(10_000 / (mpp * 2**number))) for number, each in enumerate(pyramid)
-        ]
+        directories += [_level(each, tile=tile, more=_density(10_000 / (mpp * 2**number))) for number, each in enumerate(pyramid)]
     told = (
         '<?xml version="1.0"?><scn xmlns="http://www.leica-microsystems.com/scn/2010/10/01"><collection name="slide" '
         f'sizeX="{width * nanometres}" sizeY="{height * nanometres}"><barcode>bm9uZQ==</barcode>{"".join(images)}</collection></scn>'
@@ -155,9 +153,9 @@ def _bif_areas(areas: Sequence[Box], advance: int, overlap: int, tile: int, down
             upwards = rows - 1 - row
             return upwards * columns + (columns - 1 - column if upwards % 2 else column) + 1
 
-        joints = [
-            ("RIGHT", numbered(column, row), numbered(column + 1, row)) for row in range(rows) for column in range(columns - 1)
-        ] + [("UP", numbered(column, row), numbered(column, row - 1)) for row in range(1, rows) for column in range(columns)]
+        joints = [("RIGHT", numbered(column, row), numbered(column + 1, row)) for row in range(rows) for column in range(columns - 1)] + [
+            ("UP", numbered(column, row), numbered(column, row - 1)) for row in range(1, rows) for column in range(columns)
+        ]
         joined = "".join(
             f'<TileJointInfo FlagJoined="1" Confidence="98" Direction="{direction}" Tile1="{one}" Tile2="{other}" '
             f'OverlapX="{overlap if direction == "RIGHT" else 0}" OverlapY="{overlap if direction == "UP" else 0}"/>'

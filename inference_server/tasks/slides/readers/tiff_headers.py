@@ -34,7 +34,9 @@ _TILE_OFFSETS, _SUB_DIRECTORIES = 324, 330
 # A mark of NDPI, which is no BigTIFF and yet has places of eight bytes: four of them would be wrong in a file of more than 4 GiB.
 _NDPI_FORMAT = 65420
 # What is handed over: what these readers ask for, or async-tiff needs for the tiles. Scanners keep megabytes in tags of their own.
-_KEPT = frozenset({254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, ICC_PROFILE, XMP, ARGOS_METADATA, *_RESOLUTIONS, *_NEEDED})
+_KEPT = frozenset(
+    {254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, ICC_PROFILE, XMP, ARGOS_METADATA, *_RESOLUTIONS, *_NEEDED}
+)
 _TEXT, _SHORT, _RATIO, _LONG8 = 2, 3, 5, 16
 # Bytes of a value of each type.
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
