@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,7 +10,11 @@ import numpy as np
 
 from inference_server.engine.port import Tensor
 from inference_server.scheduler.port import Inference, InferenceRequest, InferenceResponse
+from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan
+
+# Parts that are called at a time: what they hold together is what this is about.
+_AT_A_TIME = 2
 
 
 async def infer(inference: Inference, request: InferenceRequest, plan: AnalysisPlan) -> InferenceResponse:
@@ -21,8 +26,15 @@ async def infer(inference: Inference, request: InferenceRequest, plan: AnalysisP
     if not most or core <= most:
         return await inference.infer(request)
     starts = range(0, core, most)
-    rows = [[await inference.infer(_part(request, plan, (y, x))) for x in starts] for y in starts]
-    answers = [answer for row in rows for answer in row]
+    corners = [(top, left) for top in starts for left in starts]
+    answers: list[InferenceResponse] = []
+    for first in range(0, len(corners), _AT_A_TIME):
+        with first_failure():
+            async with asyncio.TaskGroup() as group:
+                some = corners[first : first + _AT_A_TIME]
+                asked = [group.create_task(_infer(inference, _part(request, plan, corner))) for corner in some]
+        answers += [task.result() for task in asked]
+    rows = [answers[first : first + len(starts)] for first in range(0, len(answers), len(starts))]
     return replace(
         answers[0],
         outputs={name: _joined([[answer.outputs[name] for answer in row] for row in rows]) for name in answers[0].outputs},
@@ -30,6 +42,10 @@ async def infer(inference: Inference, request: InferenceRequest, plan: AnalysisP
         compute_seconds=sum(answer.compute_seconds for answer in answers),
         fallback=next((answer.fallback for answer in answers if answer.fallback), ""),
     )
+
+
+async def _infer(inference: Inference, request: InferenceRequest) -> InferenceResponse:
+    return await inference.infer(request)
 
 
 def _part(request: InferenceRequest, plan: AnalysisPlan, corner: tuple[int, int]) -> InferenceRequest:

@@ -6,6 +6,7 @@ import contextlib
 import gzip
 import json
 import shutil
+import struct
 from collections.abc import Callable
 from pathlib import Path
 
@@ -61,11 +62,11 @@ def peers_level(path: Path, level: int) -> Pixels:
     return np.asarray(Image.alpha_composite(Image.new("RGBA", region.size, (255, 255, 255, 255)), region).convert("RGB"))
 
 
-@pytest.mark.parametrize("width", [1537, 1539, 1543])
+@pytest.mark.parametrize(("width", "height"), [(1700, 790), (1875, 1006)])
 async def test_blocks_of_a_level_that_is_no_whole_part_of_the_first_meet_without_a_seam(
-    tmp_path: Path, picture: Pixels, width: int
+    tmp_path: Path, picture: Pixels, width: int, height: int
 ) -> None:
-    path = write_scn(tmp_path / "slide.scn", picture, [(128, 64, 128 + width, 961)], levels=2)
+    path = write_scn(tmp_path / "slide.scn", picture[:height, :width], [(128, 64, 1329, height)], levels=2)
     assert not openslide.OpenSlide(path).level_downsamples[1].is_integer()
     np.testing.assert_array_equal(peers_level(path, 1), await whole_level(path, 1))
 
@@ -82,7 +83,12 @@ async def test_small_levels_keep_the_factor_that_the_file_tells(tmp_path: Path, 
 async def test_an_ndpi_beyond_four_gibibytes_is_read_as_a_near_one(tmp_path: Path, picture: Pixels) -> None:
     levels = [picture, np.ascontiguousarray(picture[::4, ::4])]
     near, far = (write_ndpi(tmp_path / f"{start}.ndpi", levels, start=start) for start in (0, 5 << 30))
-    assert far.stat().st_size > 5 << 30
+    with far.open("r+b") as file:
+        # Where a TIFF would look for the first directory lies something else: one tag, of more values than the file has bytes.
+        place = int.from_bytes(file.read(12)[4:], "little")
+        assert place > 5 << 30
+        file.seek(place & 0xFFFFFFFF)
+        file.write(struct.pack("<HHHII", 1, 256, 5, 0xFFFFFFFF, 0))
     for level in (0, 1, 2):
         np.testing.assert_array_equal(await whole_level(near, level), await whole_level(far, level))
 
