@@ -6,8 +6,8 @@
   the engine without anything else. Bar: 0.8, and 500 tiles/s. Each half alone has all the cores, which both share in the whole: of what
   they compute, at most 1 / (1/reading + 1/engine) is possible together. That is told beside.
 - A classifier of ResNet-18's shape over its engine alone. Bar: 0.9.
-- Peak memory of a server that analyses the slide, two at the same time, and one of a quarter of its area. Bars: 1.2 GB, and 10 % of each
-  other.
+- Peak memory of a server that analyses the slide, two and four at the same time, with tiles of several sizes, and one of a quarter of its
+  area. Bars: 1.2 GB, and 10 % of each other.
 - Slides one after the other and two at a time: how long no model call runs between them. No bar.
 - Bytes that were read over those of the tiles that an analysis needs. Bar: 1.1.
 

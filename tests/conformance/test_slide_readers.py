@@ -7,6 +7,7 @@ import contextlib
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -25,9 +26,11 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from tests.support.colour_profiles import linear_profile
 from tests.support.dicom_slides import write_dicom
+from tests.support.hamamatsu_slides import write_ndpi, write_vms
 from tests.support.mirax_slides import write_mrxs
 from tests.support.range_server import RangeServer, range_server
 from tests.support.slides import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
+from tests.support.vendor_tiffs import write_argos, write_bif, write_philips, write_scn, write_trestle
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 1000, 700
@@ -35,27 +38,36 @@ REGIONS = 200
 BUCKET = "slides"
 
 
-def picture() -> Pixels:
+def picture(width: int, height: int) -> Pixels:
     tissue = (100, 80, 900, 650)
-    return paint(WIDTH, HEIGHT, tissue=tissue, nuclei=scattered(200, within=tissue, apart=14), noise=6)
+    return paint(width, height, tissue=tissue, nuclei=scattered(200, within=tissue, apart=14), noise=6)
 
 
-PICTURE = picture()
+PICTURE = picture(WIDTH, HEIGHT)
 HALF = np.ascontiguousarray(PICTURE[::2, ::2])
+# Of whole blocks of JPEG, intervals and tiles, as scanners make them.
+EVEN = picture(1024, 704)
 
 
 @dataclass(frozen=True, kw_only=True)
 class Kind:
     """One kind of file."""
 
-    # Writes a slide of `PICTURE` into a folder.
+    # Writes a slide of `PICTURE` or `EVEN` into a folder.
     write: Callable[[Path], Path]
     reader: str
+    # As OpenSlide names it; empty where it is one of those that are read in place, or that it does not read.
+    vendor: str = ""
+    size: tuple[int, int] = (WIDTH, HEIGHT)
     levels: int = 1
     # Micrometres per pixel that the file tells.
     mpp: float | None = 0.5
     # Where what was scanned begins.
     bounds: tuple[int, int] = (0, 0)
+    # Pictures beside the slide's own.
+    others: tuple[str, ...] = ()
+    # Whether it consists of several files.
+    several: bool = False
     # Whether OpenSlide reads it too; else it holds `PICTURE` without loss.
     peer: bool = True
     # Writes it with an ICC profile.
@@ -83,6 +95,16 @@ def tiled(folder: Path, **options: object) -> Path:
 def png(folder: Path, profile: bytes = b"") -> Path:
     Image.fromarray(PICTURE).save(folder / "slide.png", icc_profile=profile, compress_level=1)
     return folder / "slide.png"
+
+
+def strided(step: int) -> Pixels:
+    return np.ascontiguousarray(EVEN[::step, ::step])
+
+
+def vendors(vendor: str, write: Callable[[Path], Path], **told: Any) -> Kind:
+    """A kind that OpenSlide reads from disk."""
+    others = ("label", "macro") if vendor == "mirax" else ()
+    return Kind(**{"write": write, "reader": "openslide", "vendor": vendor, "size": (1024, 704), "others": others, **told})
 
 
 KINDS = {
@@ -113,9 +135,55 @@ KINDS = {
         write=lambda folder: write_dicom(folder / "series", [PICTURE, HALF]),
         with_profile=lambda folder, profile: write_dicom(folder / "series", [PICTURE, HALF], profile=profile),
         reader="openslide",
+        vendor="dicom",
         levels=2,
+        several=True,
     ),
-    "mrxs": Kind(write=lambda folder: write_mrxs(folder / "slide.mrxs", PICTURE), reader="openslide", bounds=(250, 175)),
+    "mrxs": vendors("mirax", lambda folder: write_mrxs(folder / "slide.mrxs", EVEN, levels=3), levels=3, bounds=(256, 176), several=True),
+    "mrxs_overlapping": vendors(
+        "mirax",
+        lambda folder: write_mrxs(folder / "slide.mrxs", EVEN, levels=3, overlap=8),
+        levels=3,
+        bounds=(254, 174),
+        several=True,
+    ),
+    "ndpi": vendors(
+        "hamamatsu", lambda folder: write_ndpi(folder / "slide.ndpi", [EVEN, strided(4), strided(16)]), levels=7, others=("macro",)
+    ),
+    "vms": vendors(
+        "hamamatsu", lambda folder: write_vms(folder / "slide.vms", EVEN, interval=16), levels=7, others=("macro",), several=True
+    ),
+    "scn": vendors(
+        "leica",
+        lambda folder: write_scn(folder / "slide.scn", EVEN, [(96, 80, 480, 640), (512, 160, 992, 480)]),
+        levels=3,
+        bounds=(96, 80),
+        others=("macro",),
+    ),
+    "philips": vendors(
+        "philips",
+        lambda folder: write_philips(folder / "slide.tiff", EVEN, unscanned=[(0, 0), (1, 0), (0, 1), (1, 1), (7, 5), (4, 2)]),
+        levels=3,
+        others=("label", "macro"),
+    ),
+    "bif": vendors(
+        "ventana",
+        lambda folder: write_bif(folder / "slide.bif", EVEN, [(0, 0, 4, 3), (4, 3, 8, 5)]),
+        size=(996, 624),
+        levels=2,
+        others=("macro",),
+        with_profile=lambda folder, profile: write_bif(folder / "slide.bif", EVEN, [(0, 0, 8, 5)], profile=profile),
+    ),
+    # On a level of half the size, tiles begin between pixels.
+    "bif_oddly_overlapping": vendors(
+        "ventana",
+        lambda folder: write_bif(folder / "slide.bif", EVEN, [(0, 0, 4, 3), (4, 3, 8, 5)], overlap=3),
+        size=(1003, 628),
+        levels=2,
+        others=("macro",),
+    ),
+    "trestle": vendors("trestle", lambda folder: write_trestle(folder / "slide.tif", EVEN), levels=2, others=("macro",)),
+    "argos": vendors("argos", lambda folder: write_argos(folder / "slide.avs", [EVEN[::-1], EVEN, EVEN[::-1]]), levels=2),
     "png": Kind(write=png, with_profile=png, reader="image", mpp=None, peer=False),
 }
 
@@ -154,12 +222,12 @@ def regions_of(reader: SlideReader) -> Regions:
     return Regions(reader, cache_bytes=1 << 25, most_unreadable=0.1)
 
 
-def random_regions(levels: int) -> Iterator[tuple[int, int, int]]:
+def random_regions(size: tuple[int, int], levels: int) -> Iterator[tuple[int, int, int]]:
     """Level and corner; some lie partly past an edge."""
     random = np.random.default_rng(0)
     for _ in range(REGIONS):
         level = int(random.integers(0, levels))
-        yield level, int(random.integers(-60, WIDTH >> level)), int(random.integers(-50, HEIGHT >> level))
+        yield level, int(random.integers(-60, size[0] >> level)), int(random.integers(-50, size[1] >> level))
 
 
 def expected_region(peer: openslide.OpenSlide | None, level: int, x: int, y: int, width: int, height: int) -> Pixels:
@@ -168,7 +236,11 @@ def expected_region(peer: openslide.OpenSlide | None, level: int, x: int, y: int
         return white[y + 100 : y + 100 + height, x + 100 : x + 100 + width]
     region = peer.read_region((x << level, y << level), level, (width, height))
     white_ground = Image.new("RGBA", region.size, (255, 255, 255, 255))
-    return np.asarray(Image.alpha_composite(white_ground, region).convert("RGB"))
+    expected = np.array(Image.alpha_composite(white_ground, region).convert("RGB"))
+    # Pictures that lie between pixels reach a part of one past the edge, where ours are white.
+    level_width, level_height = peer.level_dimensions[level]
+    expected[max(level_height - y, 0) :], expected[:, max(level_width - x, 0) :] = 255, 255
+    return expected
 
 
 async def test_regions_equal_openslides_pixel_by_pixel(kind: Kind, path: Path) -> None:
@@ -178,7 +250,7 @@ async def test_regions_equal_openslides_pixel_by_pixel(kind: Kind, path: Path) -
     async with on_disk(path) as reader:
         assert (kind.reader, kind.levels) == (reader.facts.reader, len(reader.facts.levels))
         regions = regions_of(reader)
-        for level, x, y in random_regions(common):
+        for level, x, y in random_regions(kind.size, common):
             np.testing.assert_array_equal(expected_region(peer, level, x, y, 90, 70), await regions.read(level, x, y, 90, 70))
 
 
@@ -197,9 +269,20 @@ async def test_what_lies_past_the_edge_is_white(path: Path) -> None:
 async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> None:
     async with on_disk(path) as reader:
         facts = reader.facts
-    assert (WIDTH, HEIGHT, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
+    assert (*kind.size, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
     assert [2.0**number for number in range(kind.levels)] == [level.downsample for level in facts.levels]
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
+
+
+@pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.vendor])
+async def test_openslide_itself_knows_the_vendors_format(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    path = kind.write(tmp_path)
+    with openslide.OpenSlide(path) as peer:
+        assert set(kind.others) == set(peer.associated_images)
+    async with on_disk(path) as reader:
+        assert kind.vendor == openslide.OpenSlide.detect_format(path) == reader.facts.vendor
+        assert 20.0 == (reader.facts.objective_power or 20.0)
 
 
 SPOILED = {
@@ -257,7 +340,7 @@ async def test_a_slide_in_an_object_store_reads_as_on_disk(
     root = f"s3://{BUCKET}" if scheme == "s3" else f"{store.url}/{BUCKET}"
     folder = next(parent for parent in path.parents if parent.name == BUCKET)
     uri = f"{root}/{path.relative_to(folder)}"
-    if scheme == "http" and kind.reader == "openslide":
+    if scheme == "http" and kind.several:
         with pytest.raises(InvalidInput, match="consists of several files, and a web server does not tell which"):
             async with opened(uri, root, allow_http=True):
                 pass

@@ -212,7 +212,7 @@ def write_huge_striped_tiff(path: Path, *, edge: int = 60_000) -> Path:
 
 
 def write_tiff(path: Path, directories: Iterable[tuple[list[Tag], Iterable[bytes]]], *, big: bool) -> Path:
-    """A TIFF of these directories, each with its tiles before it; tiles are written as they come."""
+    """A TIFF of these directories, each with its tiles before it; tiles are written as they come. Without tags of tiles they are strips."""
     word, offset_type = ("Q", _LONG8) if big else ("I", _LONG)
     with path.open("wb") as file:
         file.write(b"II" + (struct.pack("<HHHQ", 43, 8, 0, 0) if big else struct.pack("<HI", 42, 0)))
@@ -222,7 +222,8 @@ def write_tiff(path: Path, directories: Iterable[tuple[list[Tag], Iterable[bytes
             for tile in tiles:
                 offsets.append(file.tell())
                 counts.append(file.write(tile))
-            values = sorted([*tags, (324, offset_type, offsets), (325, _LONG, counts)])
+            places, lengths = (324, 325) if any(tag[0] == 322 for tag in tags) else (273, 279)
+            values = sorted([*tags, (places, offset_type, offsets), (lengths, _LONG, counts)])
             entries = b""
             for number, kind, content in values:
                 data = content if isinstance(content, bytes) else struct.pack(f"<{len(content)}{_CODES[kind]}", *content)

@@ -1,4 +1,4 @@
-"""Several slides: how long no model call runs between them, and how much memory a server takes for one and for two at a time."""
+"""Several slides: how long no model call runs between them, and how much memory a server takes for one, two and four at a time."""
 
 from __future__ import annotations
 
@@ -83,8 +83,8 @@ async def in_a_row(bench: Bench, watched: Watched, slides: Sequence[str], at_a_t
     return (await timed(analyse, [[name] for name in slides], at_a_time=at_a_time)).seconds
 
 
-def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1) -> int:
-    """Of a server that analyses a slide, or so many of its kind at the same time, in bytes."""
+def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1, tile_size: int = 0) -> int:
+    """Of a server that analyses a slide, or so many of its kind at the same time, in bytes. `tile_size`: 0 for the analysis' own."""
     roots = ("--services", "slides", "--read-roots", str(slide.resolve().parent), "--write-roots", str(folder))
     models = folder / "he_baseline_alone"
     if not models.exists():
@@ -94,7 +94,8 @@ def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1) -> int:
         server.wait_for("model_ready", seconds=120)
 
         def analyse(number: int) -> None:
-            request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide.resolve()), output_uri=str(folder / f"out{number}"))
+            place = str(folder / f"out{number}")
+            request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide.resolve()), output_uri=place, tile_size=tile_size)
             for _ in slides_pb2_grpc.SlideServiceStub(channel).AnalyzeSlide(request, wait_for_ready=True):
                 pass
 
@@ -105,11 +106,16 @@ def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1) -> int:
 
 
 def memory(bench: Bench, edge: int) -> None:
-    """Peak memory for the slide, for two at the same time, and for a quarter of it."""
+    """Peak memory for the slide, for several at the same time, with tiles of every size, and for a quarter of it."""
     quarter = write_large_slide(bench.folder / BUCKET / "quarter.svs", edge=edge // 2)
     small, large = (peak_memory(bench.folder, path) for path in (quarter, bench.path))
-    two = peak_memory(bench.folder, bench.path, at_a_time=2)
-    for what, bytes_held in (("peak memory of the server", large), ("the same with two slides at a time", two)):
+    held = {"peak memory of the server": large}
+    for at_a_time, tile_size in ((2, 0), (4, 0), (4, 256), (4, 2048)):
+        tiles = f", tiles of {tile_size:,} px" if tile_size else ""
+        held[f"the same with {at_a_time} slides at a time{tiles}"] = peak_memory(
+            bench.folder, bench.path, at_a_time=at_a_time, tile_size=tile_size
+        )
+    for what, bytes_held in held.items():
         bench.rows.add(what, f"{bytes_held / 1e6:,.0f} MB", bar=f"{MOST_MEMORY / 1e6:,.0f} MB", met=bytes_held <= MOST_MEMORY)
     growth = large / small
     bench.rows.add(

@@ -6,6 +6,7 @@ import asyncio
 import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
 
@@ -18,6 +19,8 @@ from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analyses import Analyses, Prepared
+from inference_server.tasks.slides.budget import CacheBudget, CallBudget
+from inference_server.tasks.slides.checkpoints import Journal
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.kinds import he_baseline
@@ -26,7 +29,7 @@ from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slide, opened
 from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.runs import Emit, Event, Ran, Run, Runs, compute
+from inference_server.tasks.slides.runs import Emit, Event, Flow, Ran, Run, Runs, compute
 from inference_server.tasks.slides.survey import Outline, Slide, outline
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
 from inference_server.tasks.slides.turns import Turn, Turns
@@ -58,6 +61,8 @@ class SlideAnalyzer:
         self._limits = limits or SlideLimits()
         self._turns = Turns()
         self._memory = Reuse()
+        self._caches = CacheBudget(self._limits.most_cache_bytes)
+        self._calls = CallBudget(self._limits.most_pixels_in_flight)
         self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
 
     async def info(self, slide_uri: str) -> SlideFacts:
@@ -115,21 +120,19 @@ class SlideAnalyzer:
     async def _opened(
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float
     ) -> AnalysisResult:
-        async with opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved) as slide:
+        async with AsyncExitStack() as stack:
+            slide = await stack.enter_async_context(opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved))
             reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
-            outlined = outline(reader, request, prepared.plan, self._limits, moved=turn.moved)
+            outlined = outline(reader, request, prepared.plan, self._limits, moved=turn.moved, caches=self._caches)
+            stack.callback(outlined.regions.forget)
             runs = self._runs(slide.files, outlined, request, prepared, emit)
-            calls = self._limits.calls_in_flight
+            flow = Flow(
+                inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, budget=self._calls, turn=turn
+            )
             async with self._memory.reused():
-                with first_failure():
-                    async with asyncio.TaskGroup() as group:
-                        # The first slide that writes takes long to load what it needs, while the survey leaves a core idle.
-                        group.create_task(asyncio.to_thread(artifacts.load, names if request.share.whole else ()))
-                        run, journal = await runs.begin()
-                if run.refused:
-                    _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
-                ran = await compute(run, journal, inference=self._inference, caller=caller, calls_in_flight=calls, turn=turn, emit=emit)
+                run, journal = await _begun(runs, request, names)
+                ran = await compute(run, journal, flow, emit=emit)
             turn.end()
             if not request.share.whole:
                 await slide.check_unchanged(self._storage)
@@ -192,6 +195,17 @@ class SlideAnalyzer:
             dicom_header=await dicom_annotations.header(self._storage, source.files[0]) if dicom_annotations.FILE in names else b"",
             wanted=request.artifacts,
         )
+
+
+async def _begun(runs: Runs, request: AnalysisRequest, names: Sequence[str]) -> tuple[Run, Journal | None]:
+    """Survey the slide, and meanwhile load what writes: the first slide takes long to, and the survey leaves a core idle."""
+    with first_failure():
+        async with asyncio.TaskGroup() as group:
+            group.create_task(asyncio.to_thread(artifacts.load, names if request.share.whole else ()))
+            run, journal = await runs.begin()
+    if run.refused:
+        _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
+    return run, journal
 
 
 def _check_share(request: AnalysisRequest) -> None:

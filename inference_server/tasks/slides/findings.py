@@ -45,6 +45,9 @@ class AnalysisPlan:
     learned_weights: bool
     # The analysis as it is asked for; empty when it has the model's name.
     analysis: str = ""
+    # Edge of a core beyond which the model is called for parts of a tile, each with its halo; 0 where it must see a tile whole. Only for
+    # models of pixels that see no further than the halo: parts then give what the whole would.
+    most_edge: int = 0
     # Names of artifacts that it has beside those of all.
     extras: tuple[str, ...] = ()
 

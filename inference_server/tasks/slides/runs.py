@@ -12,14 +12,15 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import AccessDenied, InvalidInput, NotFound
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.storage import Storage
-from inference_server.tasks.slides import checkpoints
+from inference_server.tasks.slides import checkpoints, large_tiles
+from inference_server.tasks.slides.budget import CallBudget
 from inference_server.tasks.slides.checkpoints import Journal, NotResumable, Part
 from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
 from inference_server.tasks.slides.outputs import artifacts
 from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.readers.regions import News
-from inference_server.tasks.slides.survey import Outline, Slide, fits, read_batch, scan_cells, survey
+from inference_server.tasks.slides.survey import Outline, Slide, fits, pixels_under_way, read_batch, scan_cells, survey
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Pixels, Progress, Share
@@ -200,42 +201,56 @@ def _take_up(run: Run, part: Part) -> None:
     run.done |= numbers
 
 
-async def compute(
-    run: Run, journal: Journal | None, *, inference: Inference, caller: Caller, calls_in_flight: int, turn: Turn, emit: Emit
-) -> Ran:
-    """Run all tiles that are not done, several calls at once: while one is computed, others are read and taken up.
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """What calls of a model go through."""
 
-    `turn`: the slide's among those that want the model; tiles are read before it comes.
+    inference: Inference
+    caller: Caller
+    # At most, of this run.
+    calls_in_flight: int
+    # Of what the calls of all slides hold.
+    budget: CallBudget
+    # The slide's among those that want the model; tiles are read before it comes.
+    turn: Turn
+
+
+async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) -> Ran:
+    """Run all tiles that are not done, several calls at once: while one is computed, others are read and taken up.
 
     Raises `InvalidSlide`, and as `Inference.infer` and the journal do.
     """
     plan = run.analysis.plan
     meter = ProgressMeter(total=run.tiles_total, done=run.tiles_resumed)
     todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
-    ran = Ran.unseen(inference, plan.model)
+    ran = Ran.unseen(flow.inference, plan.model)
 
     async def work() -> None:
-        nonlocal ran
         for number, batch in todo:
-            pixels = await read_batch(run.slide, plan, batch)
-            inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
-            async with turn.call():
-                response = await inference.infer(
-                    InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=caller)
-                )
-            kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
-            ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
+            async with flow.budget.taken(pixels_under_way(run.slide, plan, batch)):
+                kept = await one(batch)
             if journal:
                 await journal.add(number, len(batch), kept)
             if progress := meter.advance(len(batch)):
                 await emit(progress)
+
+    async def one(batch: Sequence[Tile]) -> Tensors:
+        nonlocal ran
+        pixels = await read_batch(run.slide, plan, batch)
+        inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
+        request = InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
+        async with flow.turn.call():
+            response = await large_tiles.infer(flow.inference, request, plan)
+        kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
+        ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
+        return kept
 
     finished = False
     try:
         await emit(meter.now())
         with first_failure():
             async with asyncio.TaskGroup() as group:
-                for _ in range(calls_in_flight):
+                for _ in range(flow.calls_in_flight):
                     group.create_task(work())
         if journal:
             await journal.end()

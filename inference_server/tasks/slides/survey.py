@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides.budget import CacheBudget
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
 from inference_server.tasks.slides.outputs import thumbnails
@@ -46,16 +47,26 @@ class Slide(Outline):
 
 
 def outline(
-    reader: SlideReader, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits, *, moved: Callable[[], None] = lambda: None
+    reader: SlideReader,
+    request: AnalysisRequest,
+    plan: AnalysisPlan,
+    limits: SlideLimits,
+    *,
+    moved: Callable[[], None] = lambda: None,
+    caches: CacheBudget | None = None,
 ) -> Outline:
-    """Lay the grid of an analysis. `moved`: called whenever some of the slide is read. Raises `InvalidSlide`, `InvalidInput`."""
+    """Lay the grid of an analysis. Raises `InvalidSlide`, `InvalidInput`.
+
+    `moved`: called whenever some of the slide is read; `caches`: of the slides that are read at the same time.
+    """
     facts = reader.facts
     mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
     resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
     grid = choose_grid(facts, mpp, plan.mpp)
     step = grid.step_x, grid.step_y
     kept = bytes_to_keep(facts.levels[grid.level], step, size=plan.tile_size, halo=plan.halo, most=limits.cache_bytes)
-    regions = Regions(reader, cache_bytes=kept, most_unreadable=limits.most_unreadable, moved=moved)
+    share = (caches or CacheBudget(limits.most_cache_bytes)).taken(kept)
+    regions = Regions(reader, cache_bytes=share.bytes, most_unreadable=limits.most_unreadable, moved=moved, forgotten=share.end)
     return Outline(regions=regions, facts=facts, mpp=mpp, grid=grid)
 
 
@@ -92,6 +103,12 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         tiles=tiles,
         batches=[tuple(tiles[start : start + size]) for start in range(0, len(tiles), size)],
     )
+
+
+def pixels_under_way(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> int:
+    """What a call of these tiles holds, counted as pixels of its grid; those of the level count beyond four for each of them."""
+    grid = slide.grid
+    return int(len(batch) * (plan.tile_size + 2 * plan.halo) ** 2 * max(grid.step_x * grid.step_y / 4, 1))
 
 
 async def read_batch(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> Pixels:

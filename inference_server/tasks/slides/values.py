@@ -27,12 +27,15 @@ class SlideLimits:
     # Most pixels of all tiles of one AnalyzeTiles request.
     most_request_pixels: int = 64 * 1024 * 1024
     # Most bytes of decoded tiles kept for their neighbours, per analysis. Of tiles that take more than 2,048 × 2,048 px of the slide each,
-    # as many times more.
+    # as many times more, as far as there are such of all analyses together.
     cache_bytes: int = 128 * 1024 * 1024
+    most_cache_bytes: int = 192 * 1024 * 1024
     # Bytes of remote slides that may lie on local disk for OpenSlide.
     most_staged_bytes: int = 20 * 1024**3
     # Model calls in flight, per analysis.
     calls_in_flight: int = 4
+    # Pixels of tiles in flight, of all analyses together; one call with more goes alone.
+    most_pixels_in_flight: int = 10 * 1024 * 1024
     # Share of unreadable stored tiles beyond which a slide fails.
     most_unreadable: float = 0.1
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 import sys
 from pathlib import Path
 
@@ -15,6 +16,11 @@ from inference_server.tasks.slides.events import first_failure
 _MOST_FILES = 10_000
 _FOLDER_BESIDE = ".mrxs"
 _FILES_BESIDE = frozenset({".vms", ".vmu"})
+# The file in the folder of an MRXS that tells its others, and the lines of it and of VMS that name what must be there: of VMS pictures of
+# the middle plane of focus, the map and the macro image.
+_SLIDEDAT = "Slidedat.ini"
+_NAMES_IN_FOLDER = re.compile(rb"^(?:INDEXFILE|FILE_\d+)\s*=\s*(.+?)\s*$", re.MULTILINE)
+_NAMES_BESIDE = re.compile(rb"^(?:ImageFile(?:\(0\)|\(0,\d+,\d+\)|\(\d+,\d+\))?|MapFile|MacroImage)\s*=\s*(.+?)\s*$", re.MULTILINE)
 # Where the number of a DICOM series (0020,000E) begins, in explicit little endian, as images of slides are stored.
 _SERIES = b"\x20\x00\x0e\x00UI"
 # It stands before what is long.
@@ -26,22 +32,29 @@ _AT_A_TIME = 8
 async def files_of(storage: Storage, found: StoredObject, *, dicom: bool) -> tuple[StoredObject, ...]:
     """The file that names a slide, then its others. `dicom`: those beside it of the same series belong to it.
 
-    Raises `InvalidSlide` for one that lacks its folder, `InvalidInput` where a store cannot tell, `ContentChanged`, `Unavailable`.
+    Raises `InvalidSlide` for one that lacks its folder or a file of it, `InvalidInput` where a store cannot tell, `ContentChanged`,
+    `Unavailable`.
     """
     local = found.local_path is not None
     most = sys.maxsize if local else _MOST_FILES
     if found.suffix == _FOLDER_BESIDE:
-        others = await storage.list_below(found, f"{found.key.removesuffix(Path(found.key).suffix)}/", most=most)
-        if not others and not local:
+        folder = f"{found.key.removesuffix(Path(found.key).suffix)}/"
+        others = await storage.list_below(found, folder, most=most)
+        if not others:
             raise InvalidSlide(f"{found.uri} lacks its folder of data, {Path(found.key).stem}/ beside it. Upload it too.")
+        slidedat = [each for each in others if each.key == folder + _SLIDEDAT]
+        needed = _NAMES_IN_FOLDER.findall(await _text(storage, slidedat[0])) if slidedat else [_SLIDEDAT.encode()]
+        _check_there(found, f"{Path(found.key).stem}/", needed, others)
         return (found, *others)
     if not dicom and found.suffix not in _FILES_BESIDE:
         return (found,)
     others = await (storage.list_beside(found) if local else _beside(storage, found))
     if dicom:
         return (found, *await _of_series(storage, found, others))
+    text = await _text(storage, found)
+    _check_there(found, "", _NAMES_BESIDE.findall(text), others)
     # A folder of this machine may hold other slides, which come and go.
-    return (found, *(await _named(storage, found, others) if local else others))
+    return (found, *([each for each in others if Path(each.key).name.encode() in text] if local else others))
 
 
 async def _beside(storage: Storage, found: StoredObject) -> list[StoredObject]:
@@ -51,10 +64,19 @@ async def _beside(storage: Storage, found: StoredObject) -> list[StoredObject]:
     return [each for each in below if each.key != found.key and each.key.rpartition("/")[0] == parent]
 
 
-async def _named(storage: Storage, found: StoredObject, others: list[StoredObject]) -> list[StoredObject]:
-    """Those that a file of text names."""
-    text = await storage.read_range(found, 0, min(_HEADER_BYTES, found.size_bytes))
-    return [each for each in others if Path(each.key).name.encode() in text]
+async def _text(storage: Storage, found: StoredObject) -> bytes:
+    """A file that names others, as far as it is one of text."""
+    return await storage.read_range(found, 0, min(_HEADER_BYTES, found.size_bytes)) if found.size_bytes else b""
+
+
+def _check_there(found: StoredObject, folder: str, names: list[bytes], others: list[StoredObject]) -> None:
+    """Raise `InvalidSlide` for the first that is missing. `folder`: where they lie, seen from the file that names the slide."""
+    there = {Path(each.key).name.encode() for each in others}
+    if missing := [name for name in names if name not in there]:
+        name = missing[0].decode("utf-8", "replace")
+        raise InvalidSlide(
+            f"{found.uri} lacks {folder}{name}, which belongs to it ({len(missing)} of its files are missing). Upload it too."
+        )
 
 
 async def _of_series(storage: Storage, found: StoredObject, others: list[StoredObject]) -> list[StoredObject]:

@@ -28,8 +28,12 @@ _DICOM = b"DICM"
 _HEAD_BYTES = 132
 # Files of one slide that are looked at again at a time.
 _CHECKED_AT_A_TIME = 8
-# Slides that are named by a file of text, or by any other that tells nothing.
-_BY_NAME = frozenset({".vms", ".vmu", ".czi"})
+# Of CZI, and of Sakura's databases.
+_OTHERS = (b"ZISRAWFILE", b"SQLite format 3\x00")
+# Slides that are named by a file of text.
+_BY_NAME = frozenset({".vms", ".vmu"})
+# What begins as a picture and is none.
+_MIRAX = ".mrxs"
 _KNOWN = "TIFF (SVS, OME and generic pyramids), NDPI, MRXS, SCN, BIF, CZI, DICOM, or a PNG or JPEG"
 
 
@@ -115,8 +119,9 @@ async def _open(
             reason = str(error)
     else:
         reason = f"{found.uri} is no slide: it begins with {head[:8]!r}, and {_KNOWN} was expected"
-    is_dicom, is_picture = head.endswith(_DICOM), head.startswith((*_TIFF, *_PICTURES))
-    if found.local_path is None and not is_picture and not is_dicom and found.suffix not in _BY_NAME:
+    is_picture = head.startswith((*_TIFF, *_PICTURES)) and found.suffix != _MIRAX
+    is_other = head.endswith(_DICOM) or head.startswith(_OTHERS) or found.suffix in (*_BY_NAME, _MIRAX)
+    if found.local_path is None and not is_picture and not is_other:
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.")
     # OpenSlide and Pillow read no URLs.
     path = await stack.enter_async_context(copied(files))
@@ -125,4 +130,6 @@ async def _open(
     except NotThisReader as error:
         if is_picture:
             return await ImageReader.open(found.uri, path, limits)
+        if found.suffix == _MIRAX:
+            reason = f"{found.uri} is not taken for a MIRAX slide, whose name ends in {_MIRAX} and whose folder has the same name"
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.") from error

@@ -1,8 +1,9 @@
-"""Whatever OpenSlide reads, from local disk: NDPI, MRXS, SCN, BIF, Philips, CZI, DICOM. Alone in importing openslide."""
+"""Whatever OpenSlide reads, from local disk: NDPI, MRXS, SCN, BIF, Philips, CZI, DICOM and more. Alone in importing openslide."""
 
 from __future__ import annotations
 
 import asyncio
+import math
 import threading
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -21,6 +22,8 @@ from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, Slid
 _BLOCK = 512
 # How OpenSlide begins to say that a sound file is not for it.
 _UNSUPPORTED = "Unsupported"
+# Whose places OpenSlide cuts to whole pixels of a level; of others it moves pictures by parts of one.
+_CUTS_PLACES = "leica"
 
 
 class OpenSlideReader:
@@ -29,6 +32,9 @@ class OpenSlideReader:
     def __init__(self, *, facts: SlideFacts, path: Path, slide: openslide.OpenSlide) -> None:
         """Use `open`."""
         self._facts = facts
+        # By which it divides places on level 0, whatever was meant.
+        self._divisors = slide.level_downsamples
+        self._whole = math.ceil if facts.vendor == _CUTS_PLACES else round
         self._handles = _Handles(facts.uri, path, slide)
 
     @classmethod
@@ -72,8 +78,8 @@ class OpenSlideReader:
 
     def _read(self, level: int, column: int, row: int) -> Pixels | None:
         stored = self._facts.levels[level]
-        x, y = column * stored.tile_width, row * stored.tile_height
-        origin = (round(x * stored.downsample_x), round(y * stored.downsample_y))
+        divisor = self._divisors[level]
+        origin = (self._whole(column * stored.tile_width * divisor), self._whole(row * stored.tile_height * divisor))
         region = self._handles.read(origin, level, (stored.tile_width, stored.tile_height))
         return None if region is None else _on_white(region)
 
@@ -182,12 +188,12 @@ def _facts(uri: str, slide: openslide.OpenSlide) -> SlideFacts:
         Level(
             width=level_width,
             height=level_height,
-            downsample_x=ratio(width, level_width),
-            downsample_y=ratio(height, level_height),
+            downsample_x=_meant(divisor, width, level_width),
+            downsample_y=_meant(divisor, height, level_height),
             tile_width=_block(properties, index, "width"),
             tile_height=_block(properties, index, "height"),
         )
-        for index, (level_width, level_height) in enumerate(slide.level_dimensions)
+        for index, ((level_width, level_height), divisor) in enumerate(zip(slide.level_dimensions, slide.level_downsamples, strict=True))
     )
     return SlideFacts(
         uri=uri,
@@ -203,6 +209,11 @@ def _facts(uri: str, slide: openslide.OpenSlide) -> SlideFacts:
     )
 
 
+def _meant(told: float, whole: int, part: int) -> float:
+    """Level-0 pixels per pixel: a whole number that the file tells, where the sizes fit it; small levels fit several."""
+    return told if told.is_integer() and abs(whole / told - part) < 1 else ratio(whole, part)
+
+
 def _block(properties: Mapping[str, str], level: int, side: str) -> int:
     stored = int(properties.get(f"openslide.level[{level}].tile-{side}", _BLOCK))
     return max(_BLOCK // stored, 1) * stored if 16 <= stored <= 2 * _BLOCK else _BLOCK
@@ -216,4 +227,4 @@ def _number(properties: Mapping[str, str], name: str) -> float | None:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    return str(error).replace(str(path), path.name)
+    return str(error).replace(f"{path.parent}/", "")

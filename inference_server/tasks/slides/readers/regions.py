@@ -30,12 +30,24 @@ class News:
 class Regions:
     """Reads any rectangle of any level, and remembers which stored tiles could not be decoded."""
 
-    def __init__(self, reader: SlideReader, *, cache_bytes: int, most_unreadable: float, moved: Callable[[], None] = lambda: None) -> None:
-        """`most_unreadable`: share of the stored tiles read beyond which `InvalidSlide` is raised; `moved`: called when some are read."""
+    def __init__(
+        self,
+        reader: SlideReader,
+        *,
+        cache_bytes: int,
+        most_unreadable: float,
+        moved: Callable[[], None] = lambda: None,
+        forgotten: Callable[[], None] = lambda: None,
+    ) -> None:
+        """`most_unreadable`: share of the stored tiles read beyond which `InvalidSlide` is raised.
+
+        `moved`: called when some are read; `forgotten`: when none are held any more.
+        """
         self._reader = reader
         self._cache_bytes = cache_bytes
         self._most_unreadable = most_unreadable
         self._moved = moved
+        self._forgotten = forgotten
         self._tiles: OrderedDict[Place, asyncio.Future[Pixels | None]] = OrderedDict()
         self._held_bytes = 0
         self._read: dict[int, set[Place]] = {}
@@ -124,10 +136,10 @@ class Regions:
             self._judge(level, len(self._read[level]))
 
     def forget(self) -> None:
-        """Hold no tiles any more; those that are read again are fetched again."""
-        kept, self._cache_bytes = self._cache_bytes, 0
+        """Hold no tiles from now on; those that are read again are fetched again."""
+        self._cache_bytes = 0
         self._evict()
-        self._cache_bytes = kept
+        self._forgotten()
 
     def _judge(self, level: int, tiles: int) -> None:
         bad = sum(1 for place in self.unreadable if place[0] == level)

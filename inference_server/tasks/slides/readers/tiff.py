@@ -21,7 +21,7 @@ from inference_server.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, NDPI_FORMAT, SHIFT, XMP, read_headers
+from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
 from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
@@ -134,17 +134,16 @@ def _pyramid(directories: list[Any]) -> Iterator[Any]:
 def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
     base = directories[0]
     software, description = (base.software or ""), (base.image_description or "")
-    if NDPI_FORMAT in base.other_tags:
-        raise NotThisReader(f"{uri} is a Hamamatsu NDPI")
-    if software.startswith(("Philips", "MedScan")) or "<scn" in description[:2000] or "level=0" in description or "iScan" in _xmp(base):
+    told_apart = software.startswith(("Philips", "MedScan")) or "<scn" in description[:2000] or "level=0" in description
+    if told_apart or "iScan" in _text(base, XMP) or "Argos.Scan.Metadata" in _text(base, ARGOS_METADATA):
         raise NotThisReader(f"{uri} is a vendor's TIFF with a layout of its own")
     if base.tile_width is None or base.tile_height is None:
         raise NotThisReader(f"{uri} is a TIFF without tiles")
 
 
-def _xmp(directory: Any) -> str:
-    value = directory.other_tags.get(XMP, "")
-    return bytes(value[:4000]).decode("latin-1") if isinstance(value, (list, bytes)) else str(value)[:4000]
+def _text(directory: Any, tag: int) -> str:
+    value = directory.other_tags.get(tag, "")
+    return bytes(value).decode("latin-1") if isinstance(value, (list, bytes)) else str(value)
 
 
 def _profile(directory: Any) -> bytes:

@@ -22,7 +22,7 @@ from inference_server.tasks.slides.readers.port import NotThisReader
 # Added to the places of tiles; beyond what any file has.
 SHIFT = 1 << 48
 ICC_PROFILE = 34675
-NDPI_FORMAT, XMP = 65420, 700
+XMP, ARGOS_METADATA = 700, 65000
 # Width, height, bits per sample, photometric interpretation, samples per pixel. TIFF lets the last three be missing.
 _NEEDED = frozenset({256, 257, 258, 262, 277})
 _RESOLUTIONS = (282, 283)
@@ -31,8 +31,12 @@ _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 # Of maps: async-tiff takes apart what is in it.
 _GEO_KEYS = 34735
 _TILE_OFFSETS, _SUB_DIRECTORIES = 324, 330
+# A mark of NDPI, which is no BigTIFF and yet has places of eight bytes: four of them would be wrong in a file of more than 4 GiB.
+_NDPI_FORMAT = 65420
 # What is handed over: what these readers ask for, or async-tiff needs for the tiles. Scanners keep megabytes in tags of their own.
-_KEPT = frozenset({254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, NDPI_FORMAT, XMP, ICC_PROFILE, *_RESOLUTIONS, *_NEEDED})
+_KEPT = frozenset(
+    {254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, ICC_PROFILE, XMP, ARGOS_METADATA, *_RESOLUTIONS, *_NEEDED}
+)
 _TEXT, _SHORT, _RATIO, _LONG8 = 2, 3, 5, 16
 # Bytes of a value of each type.
 _WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -97,6 +101,9 @@ async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> by
     if len(head) < layout.first + layout.offset.size:
         raise _damaged(found.uri, "header is cut short")
     (place,) = layout.offset.unpack_from(head, layout.first)
+    (far,) = struct.unpack_from(f"{order}Q", head.ljust(layout.first + 8, b"\x00"), layout.first)
+    if place < far < found.size_bytes:
+        await _check_far(storage, found, layout, far)
     directories, seen = [], set[int]()
     while place:
         entries, place = await _walked(storage, found, layout, place, seen)
@@ -106,6 +113,15 @@ async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> by
                 lower, _ = await _walked(storage, found, layout, where, seen)
                 directories.append(await _values(storage, found, layout, lower))
     return _written(order, directories)
+
+
+async def _check_far(storage: Storage, found: StoredObject, layout: _Layout, place: int) -> None:
+    """Raise `NotThisReader` where a directory of an NDPI lies at a place of eight bytes, of which a TIFF would take four."""
+    stored = await _read(storage, found, place, _CHUNK_BYTES)
+    size, first = layout.entry.size, layout.count.size
+    count = min(layout.count.unpack_from(stored)[0], (len(stored) - first) // size) if len(stored) >= first else 0
+    if any(tag == _NDPI_FORMAT for tag, *_ in layout.entry.iter_unpack(stored[first : first + count * size])):
+        raise _ndpi(found.uri)
 
 
 async def _walked(storage: Storage, found: StoredObject, layout: _Layout, place: int, seen: set[int]) -> tuple[list[_Entry], int]:
@@ -187,6 +203,8 @@ def _check(found: StoredObject, layout: _Layout, entries: Sequence[_Entry]) -> N
         tags.add(entry.tag)
         if entry.count * _WIDTHS.get(entry.kind, 1) > found.size_bytes:
             raise _damaged(found.uri, "directory points past its end")
+        if entry.tag == _NDPI_FORMAT:
+            raise _ndpi(found.uri)
         if _is_odd(layout, entry):
             raise NotThisReader(f"{found.uri} is a TIFF whose tag {entry.tag} is stored in a way that TIFF does not know")
     if missing := sorted(_NEEDED - tags):
@@ -202,6 +220,10 @@ def _is_odd(layout: _Layout, entry: _Entry) -> bool:
     if tag == _PHOTOMETRIC:
         return (kind, count) != (_SHORT, 1) or struct.unpack_from(f"{layout.order}H", value)[0] not in _KNOWN_PHOTOMETRICS
     return kind == _TEXT and 0 < count <= len(value) and (value[count - 1] != 0 or not value[:count].isascii())
+
+
+def _ndpi(uri: str) -> NotThisReader:
+    return NotThisReader(f"{uri} is a Hamamatsu NDPI")
 
 
 def _damaged(uri: str, what: str) -> InvalidSlide:

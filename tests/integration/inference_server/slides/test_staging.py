@@ -25,7 +25,7 @@ def store(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RangeServer]:
     folder = tmp_path_factory.mktemp("store")
     for number, name in enumerate("abc"):
         place(folder / f"slides/{name}.ndpi", number)
-    place(folder / "slides/odd.czi", 6)
+    (folder / "slides/odd.czi").write_bytes(b"ZISRAWFILE" + bytes(SIZE))
     place(folder / "slides/x.mrxs", 7)
     for number, name in enumerate(("Slidedat.ini", "Index.dat", "deep/Data0000.dat")):
         place(folder / "slides/x" / name, number)
