@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +56,9 @@ class OpenVinoLoader:
             if precision == "bfloat16":
                 # The plugin keeps the file's weights beside its own: in half the bytes they still have more digits than bfloat16.
                 compress_model_transformation(model)
-            return OpenVinoEngine(self._core.compile_model(model, _DEVICE, settings), precision=precision)
+            # The plugin merges tensors that are alike, and may name an output by what it equals: only the file's names count.
+            outputs = [output.get_any_name() for output in model.outputs]
+            return OpenVinoEngine(self._core.compile_model(model, _DEVICE, settings), outputs, precision=precision)
         except RuntimeError as error:
             raise ModelFailed(f"openvino cannot load {path.name}: {_reason(error).replace(str(path), path.name)}") from error
 
@@ -64,11 +66,12 @@ class OpenVinoLoader:
 class OpenVinoEngine:
     """A compiled model with one infer request."""
 
-    def __init__(self, compiled: Any, *, precision: str) -> None:
+    def __init__(self, compiled: Any, outputs: Sequence[str], *, precision: str) -> None:
+        """`outputs`: their names in the file, in its order."""
         self.name = "openvino"
         self.precision = precision
-        self.inputs = tuple(map(_spec, compiled.inputs))
-        self.outputs = tuple(map(_spec, compiled.outputs))
+        self.inputs = tuple(_spec(port, port.get_any_name()) for port in compiled.inputs)
+        self.outputs = tuple(map(_spec, compiled.outputs, outputs))
         self._positions = {output.name: position for position, output in enumerate(self.outputs)}
         # One infer request: an engine is called from one thread at a time.
         self._request = compiled.create_infer_request()
@@ -98,14 +101,14 @@ def _options(precision: str, threads: int) -> dict[str, Any]:
     }
 
 
-def _spec(port: Any) -> TensorSpec:
+def _spec(port: Any, name: str) -> TensorSpec:
     element = port.get_element_type()
     if element == openvino.Type.string:
-        raise ModelFailed(f"openvino does not serve tensors of strings, such as {port.get_any_name()}")
+        raise ModelFailed(f"openvino does not serve tensors of strings, such as {name}")
     if element == openvino.Type.bf16:
-        raise ModelFailed(f"openvino does not serve tensors of bfloat16, such as {port.get_any_name()}")
+        raise ModelFailed(f"openvino does not serve tensors of bfloat16, such as {name}")
     shape = tuple(size.get_length() if size.is_static else -1 for size in port.get_partial_shape())
-    return TensorSpec(name=port.get_any_name(), dtype=np.dtype(element.to_dtype()), shape=shape)
+    return TensorSpec(name=name, dtype=np.dtype(element.to_dtype()), shape=shape)
 
 
 def _reason(error: Exception) -> str:

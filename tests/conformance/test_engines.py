@@ -76,6 +76,13 @@ def test_it_computes_only_the_outputs_that_are_named(loaded: Loaded, double: Pat
     assert {"negative"} == set(loader.load(double, precision).run({"x": np.ones((1, 4), np.float32)}, ("negative",)))
 
 
+def test_an_output_that_equals_another_tensor_keeps_its_name(loaded: Loaded, tmp_path: Path) -> None:
+    loader, precision = loaded
+    engine = loader.load(onnx_models.write_model(tmp_path, "renamed", onnx_models.renamed()), precision)
+    assert ["total"] == [output.name for output in engine.outputs]
+    np.testing.assert_array_equal(np.full((1, 4), 2, np.float32), engine.run({"x": np.ones((1, 4), np.float32)})["total"])
+
+
 def test_it_agrees_with_numpy_within_two_percent(loaded: Loaded, tmp_path: Path) -> None:
     loader, precision = loaded
     path = onnx_models.write_model(tmp_path, "products", onnx_models.products(4, side=64))

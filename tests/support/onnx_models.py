@@ -28,6 +28,12 @@ def double() -> onnx.ModelProto:
     return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("doubled", FLOAT, ["n", 4]), _value("negative", FLOAT, ["n", 4])])
 
 
+def renamed() -> onnx.ModelProto:
+    """`total` = 2 x by way of `added`, as exporters put an Identity before an output; x is float32 [n, 4]."""
+    nodes = [helper.make_node("Add", ["x", "x"], ["added"]), helper.make_node("Identity", ["added"], ["total"])]
+    return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("total", FLOAT, ["n", 4])])
+
+
 def widths() -> onnx.ModelProto:
     """`doubled` = 2 x; x is float32 [n, width]."""
     return _model(
