@@ -184,7 +184,9 @@ class _Graph:
         """RGB uint8 [batch, rows, columns, 3] → haematoxylin and eosin in whole steps of 1/256 OD, below 0 too; puts both densities out."""
         planes = self._add("Transpose", [tiles], perm=[3, 0, 1, 2])
         # Each channel in one piece. Not by `Split`: ONNX Runtime would take it before the `Transpose`, at twice the time.
-        channels = [self._add("Gather", [planes, self._constant(f"channel_{each}", np.array([each], np.int64))], axis=0) for each in range(3)]
+        channels = [
+            self._add("Gather", [planes, self._constant(f"channel_{each}", np.array([each], np.int64))], axis=0) for each in range(3)
+        ]
         shape = self._plane_shape(tiles)
         self._green = self._add("Reshape", [channels[1], shape])
         # In one row: `GatherElements` looks a value up in a fifth of the time that `Gather` takes, and wants tables of its indices' rank.
