@@ -1,7 +1,8 @@
 """How fast is a slide of 100,000 × 100,000 px read from an object store and analysed, and in how much memory?
 
 - Raw tiles from a local S3, a server that keeps up. Bar: 10,000/s.
-- Tiles read from disk and decoded over simplejpeg alone on the same bytes, both in two threads, in turns. Bar: 0.9.
+- Tiles read from disk and decoded, as many batches at a time as in an analysis, over simplejpeg alone on the same bytes, in turns.
+  Bar: 0.9.
 - `he_baseline` on tiles of 256 px, the whole from S3, over the slower of its halves alone in the same run: reading without a model, and
   the engine without anything else. Bar: 0.8, and 500 tiles/s. Each half alone has all the cores, which both share in the whole: of what
   they compute, at most 1 / (1/reading + 1/engine) is possible together. That is told beside.

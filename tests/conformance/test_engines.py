@@ -76,6 +76,14 @@ def test_it_computes_only_the_outputs_that_are_named(loaded: Loaded, double: Pat
     assert {"negative"} == set(loader.load(double, precision).run({"x": np.ones((1, 4), np.float32)}, ("negative",)))
 
 
+def test_outputs_have_the_names_of_the_file_whatever_passes_them_on(loaded: Loaded, tmp_path: Path) -> None:
+    loader, precision = loaded
+    engine = loader.load(onnx_models.write_model(tmp_path, "passed_on", onnx_models.passed_on()), precision)
+    doubled = engine.run({"x": np.ones((2, 4), np.float32)})
+    assert ["y", "z"] == sorted(output.name for output in engine.outputs) == sorted(doubled)
+    assert all((tensor == 2).all() for tensor in doubled.values())
+
+
 def test_it_agrees_with_numpy_within_two_percent(loaded: Loaded, tmp_path: Path) -> None:
     loader, precision = loaded
     path = onnx_models.write_model(tmp_path, "products", onnx_models.products(4, side=64))

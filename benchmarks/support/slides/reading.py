@@ -50,7 +50,10 @@ def decoded_alone(tiles: Sequence[bytes], threads: ThreadPoolExecutor) -> Rate:
 
 
 async def decoded_tiles(bench: Bench) -> None:
-    """Tiles read from disk, where no server wants the cores, and decoded; over simplejpeg alone, in turns."""
+    """Tiles read from disk, where no server wants the cores, and decoded; over simplejpeg alone, in turns.
+
+    As many batches are under way as in an analysis; simplejpeg has a thread a core, which never waits for a batch.
+    """
     disk = Storage(read_roots=(str(bench.path.parent),), write_roots=())
     ours, alone = [], []
     async with (
@@ -62,9 +65,9 @@ async def decoded_tiles(bench: Bench) -> None:
         places = [(tile.x // 256, tile.y // 256) for tile in slide.tiles[:1024]]
         batches = [places[start : start + _BATCH] for start in range(0, len(places), _BATCH)]
         whole = [reader.stored(level).as_jpeg(tile) for tile in await reader.fetch(level, places)]
-        with ThreadPoolExecutor(2) as threads:
+        with ThreadPoolExecutor(len(bench.cores)) as threads:
             for _ in range(ROUNDS):
-                ours.append(await timed(lambda batch: reader.read_tiles(level, batch), batches, at_a_time=2))
+                ours.append(await timed(lambda batch: reader.read_tiles(level, batch), batches, at_a_time=LIMITS.calls_in_flight))
                 alone.append(decoded_alone(whole, threads))
     share = median(mine.per_second / other.per_second for mine, other in zip(ours, alone, strict=True))
     of_cpu = median(other.cpu_micros / mine.cpu_micros for mine, other in zip(ours, alone, strict=True))

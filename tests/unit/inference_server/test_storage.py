@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from obstore.store import LocalStore
 
 from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound
 from inference_server.storage import Storage
@@ -243,6 +245,22 @@ async def test_ranges_of_a_file_are_read_alike_with_and_without_another_thread(f
     starts, ends = [0, 2, 5], [3, 2, 6]
     assert [b"ins", b"", b"e"] == storage.read_ranges_here(found, starts, ends)
     assert [b"ins", b"e"] == [bytes(each) for each in await storage.read_ranges(found, [0, 5], [3, 6])]
+
+
+async def test_a_file_that_is_as_it_was_found_is_read_without_asking_the_store_again(folder: Path) -> None:
+    found = await storage_of(folder).open(str(folder / "root" / "slide.tif"))
+    nowhere = replace(found, store=LocalStore(prefix=str(folder / "root-evil")))
+    assert [b"ins"] == storage_of(folder).read_ranges_here(nowhere, [0], [3])
+
+
+async def test_a_file_that_another_of_the_same_size_and_time_replaces_is_told(folder: Path) -> None:
+    storage, path, other = storage_of(folder), folder / "root" / "slide.tif", folder / "root" / "other.tif"
+    found = await storage.open(str(path))
+    other.write_bytes(b"others")
+    os.utime(other, ns=(path.stat().st_mtime_ns,) * 2)
+    other.rename(path)
+    with pytest.raises(ContentChanged):
+        storage.read_ranges_here(found, [0], [3])
 
 
 @pytest.mark.parametrize(("change", "reason"), [(os.unlink, "No such file"), (lambda path: os.truncate(path, 4), "shorter than it was")])

@@ -13,6 +13,7 @@ from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Corners
 from inference_server.tasks.slides.grid import Grid
+from inference_server.tasks.slides.kinds.levels import Levels
 from inference_server.tasks.slides.kinds.stains import Normaliser, normaliser
 from inference_server.tasks.slides.manifest import FILE, Classes, TileManifest
 from inference_server.tasks.slides.values import Pixels
@@ -33,7 +34,10 @@ class TileModel:
         self.model = facts.name
         self.output = tensor_name(facts, manifest.output, "output")
         self._input = tensor_name(facts, manifest.input, "input")
-        self._dtype = next(spec.dtype for spec in facts.inputs if spec.name == self._input)
+        dtype = next(spec.dtype for spec in facts.inputs if spec.name == self._input)
+        if dtype.hasobject:
+            raise ConfigurationError(f"{facts.name} takes text as {self._input}; a model of tiles takes numbers.")
+        self._levels = None if dtype == np.uint8 else Levels(manifest, dtype)
         self._limit = facts.max_batch_size or 1
 
     def plan(self, tile_size: int = 0, *, analysis: str = "", extras: tuple[str, ...] = (), step: int = 1) -> AnalysisPlan:
@@ -63,14 +67,10 @@ class TileModel:
         if normalise is not None:
             # Each by itself, so that a tile's pixels do not depend on its batch.
             tiles = np.stack([normalise(tile) for tile in tiles])
-        values: Tensor = tiles
-        if self._dtype != np.uint8:
-            manifest = self.manifest
-            scaled = tiles.astype(np.float32) * np.float32(manifest.scale)
-            values = ((scaled - np.array(manifest.mean, np.float32)) / np.array(manifest.std, np.float32)).astype(self._dtype)
-        if self.manifest.layout == "NCHW":
-            values = np.ascontiguousarray(np.moveaxis(values, -1, 1))
-        return {self._input: values}
+        planes = self.manifest.layout == "NCHW"
+        if self._levels is not None:
+            return {self._input: self._levels.of(tiles, planes=planes)}
+        return {self._input: np.ascontiguousarray(np.moveaxis(tiles, -1, 1)) if planes else tiles}
 
     def normaliser(self, sample: Pixels) -> Normaliser | None:
         """How colours are brought to the reference's, estimated from a sample where the manifest says so; None to leave them."""

@@ -2,12 +2,36 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pytest
 
+from inference_server.engine.port import TensorSpec
 from inference_server.errors import ConfigurationError
-from inference_server.tasks.slides.kinds.tile_model import class_probabilities, output_of
-from inference_server.tasks.slides.manifest import Classes
+from inference_server.scheduler.port import ModelFacts
+from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, output_of
+from inference_server.tasks.slides.manifest import Classes, TileClassifierManifest
+
+
+def model_of(dtype: type, layout: Literal["NCHW", "NHWC"] = "NCHW") -> TileModel:
+    """A model that takes tiles of a type."""
+    image, logits = (TensorSpec(name=name, dtype=np.dtype(kind), shape=(-1,)) for name, kind in (("image", dtype), ("logits", np.float32)))
+    facts = ModelFacts(
+        name="tumour", version="1", engine="", inputs=(image,), outputs=(logits,), max_batch_size=8, sha256="", parameters={}
+    )
+    return TileModel(manifest=TileClassifierManifest(mpp=1.0, tile_size=64, classes=("glass", "tumour"), layout=layout), facts=facts)
+
+
+def test_a_model_of_bytes_takes_the_pixels_as_they_are() -> None:
+    tiles = np.arange(2 * 4 * 5 * 3, dtype=np.uint8).reshape(2, 4, 5, 3)
+    assert tiles is model_of(np.uint8, layout="NHWC").inputs(tiles)["image"]
+    np.testing.assert_array_equal(np.moveaxis(tiles, -1, 1), model_of(np.uint8, layout="NCHW").inputs(tiles)["image"])
+
+
+def test_a_model_that_takes_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="tumour takes text as image; a model of tiles takes numbers"):
+        model_of(object)
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -1,0 +1,30 @@
+"""A level looked up is the level normalised, to the last bit, in every type and layout."""
+
+from __future__ import annotations
+
+import ml_dtypes
+import numpy as np
+import pytest
+
+from inference_server.tasks.slides.kinds.levels import Levels
+from inference_server.tasks.slides.manifest import TileClassifierManifest
+
+MANIFEST = TileClassifierManifest(
+    mpp=0.5, tile_size=224, classes=("glass", "tissue"), mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)
+)
+# Every level in every channel, each with others beside it.
+TILES = np.random.default_rng(1).permuted(np.tile(np.arange(256, dtype=np.uint8), 12)).reshape(2, 16, 32, 3)
+
+
+@pytest.mark.parametrize("planes", [True, False])
+@pytest.mark.parametrize("dtype", [np.float32, np.float16, ml_dtypes.bfloat16, np.float64, np.int32, np.int8])
+def test_levels_are_normalised_as_the_manifest_says(dtype: type, *, planes: bool) -> None:
+    scaled = TILES.astype(np.float32) * np.float32(MANIFEST.scale)
+    expected = ((scaled - np.array(MANIFEST.mean, np.float32)) / np.array(MANIFEST.std, np.float32)).astype(dtype)
+    actual = Levels(MANIFEST, np.dtype(dtype)).of(TILES, planes=planes)
+    assert (np.dtype(dtype), True) == (actual.dtype, actual.flags.c_contiguous)
+    np.testing.assert_array_equal(np.moveaxis(expected, -1, 1) if planes else expected, actual)
+
+
+def test_no_tiles_are_no_values() -> None:
+    assert (0, 3, 8, 8) == Levels(MANIFEST, np.dtype(np.float32)).of(np.empty((0, 8, 8, 3), np.uint8), planes=True).shape
