@@ -27,6 +27,9 @@ _MOST_SIDE = 30_000
 _CUT_SPACE = 8
 # A long line is cut in this last share of its piece.
 _CUT_WITHIN = 0.4
+# From this confidence on a character is not doubted; below it, what is at least so likely is told beside it.
+SURE = 0.99
+_LEAST_LIKELY = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +80,8 @@ class Character:
     x: float
     # How likely a space stands between it and the next, 0 to 1.
     space_after: float = 0.0
+    # What it may be instead, and how likely: letters and digits of ASCII, and the empty text for nothing. None where it is sure.
+    others: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -197,6 +202,18 @@ def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: 
             confidence=min(1.0, float(confidences[start:end].max())),
             x=(start + end) / 2 * step_width,
             space_after=float(spaces[end:next_start].max(initial=0.0)),
+            others=_others(likelihood[start:end], characters) if confidences[start:end].max() < SURE else (),
         )
         for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)
     ]
+
+
+def _others(likelihood: NDArray[np.float32], characters: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """What else may stand where a character was read, over its steps [steps, classes]."""
+    likely = likelihood.max(axis=0)
+    read = int(likelihood[0].argmax())
+    # Nothing stands there only if there is nothing at each of the steps.
+    nothing = float(likelihood[:, 0].min())
+    found = [(characters[index], float(likely[index])) for index in np.flatnonzero(likely >= _LEAST_LIKELY).tolist() if index != read]
+    others = [(text, share) for text, share in found if len(text) == 1 and text.isascii() and text.isalnum()]
+    return (*others, *((("", nothing),) if nothing >= _LEAST_LIKELY else ()))

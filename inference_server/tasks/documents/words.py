@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import math
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from statistics import fmean, median
 
@@ -41,8 +41,13 @@ class _Gap:
         return self.end - self.start
 
 
-def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
-    """Group characters into words, left to right; each word's polygon lies within the crop's quad."""
+def words_of(
+    characters: Sequence[Character], crop: Crop, mended: Callable[[Sequence[Character]], Sequence[Character]] = lambda word: word
+) -> list[Word]:
+    """Group characters into words, left to right; each word's polygon lies within the crop's quad.
+
+    `mended`: gives the characters that stand where those of a word were read.
+    """
     ink = ink_of(crop.image)
     visible = [character for character in characters if not character.text.isspace()]
     if not visible:
@@ -60,7 +65,7 @@ def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
     for start, end in zip(starts, ends, strict=True):
         left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(_word(visible[start:end], crop, left, right))
+        words.append(_word(mended(visible[start:end]), crop, left, right))
     return words
 
 

@@ -1,0 +1,177 @@
+"""Letters that were misread within words: what the recogniser also thought of, and how usual words are, tell what stands there.
+
+A word that no list has is either strange or misread. It is taken for a known word when the recogniser thought of each of its letters, and
+when the odds say so: how likely these are beside those that were read, times how usual the word is, over how likely a strange word of that
+length is (Kernighan, Church and Gale, "A spelling correction program based on a noisy channel model", COLING 1990).
+"""
+
+from __future__ import annotations
+
+import itertools
+import math
+import re
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from inference_server.errors import ConfigurationError
+from inference_server.tasks.documents.recognition import SURE, Character
+
+# What is read instead may be so much less likely than what was read, for all letters of a word; natural logarithm.
+_LEAST_RATIO = -5.0
+# At least this share of words is strange on any page, and the logarithm by which each of their letters makes them less likely.
+_LEAST_STRANGE = 0.05
+_STRANGE_LETTER = -2.0
+# Shorter words are names of units and abbreviations as often as not; two letters are mended only in words that are as long as the second.
+_SHORTEST, _SHORTEST_OF_TWO = 3, 6
+# A word may have so many digits for letters, and a number of so many characters so many letters for digits.
+_LETTERS_OF_WORD = 0.6
+_NUMBER_LENGTH, _LETTERS_OF_NUMBER = 4, 0.25
+# Fewer words do not tell how strange a page's are.
+_TELLING_WORDS = 20
+_TOKEN = re.compile(r"[^\W_]+")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Lexicon:
+    """Words that are known."""
+
+    # By word in lower case: the logarithm of its share of all words.
+    likelihood: Mapping[str, float]
+
+    @classmethod
+    def read(cls, path: Path) -> Lexicon:
+        """A file of a word and its count a line; without the file no word is known. Raises `ConfigurationError` where it is damaged."""
+        try:
+            lines = path.read_text("utf-8").splitlines()
+        except FileNotFoundError:
+            return cls(likelihood={})
+        except (OSError, UnicodeDecodeError) as error:
+            raise ConfigurationError(
+                f"{path} cannot be read ({type(error).__name__}); expected UTF-8, a word and its count a line."
+            ) from error
+        counts: dict[str, int] = {}
+        for number, line in enumerate(lines, 1):
+            word, _, count = line.rpartition(" ")
+            if not (word.isalpha() and count.isdecimal() and int(count)):
+                raise ConfigurationError(
+                    f"{path}, line {number}: is {line[:40]!r}; expected a word of letters, a space and a count from 1 on."
+                )
+            counts[word.lower()] = int(count)
+        total = math.log(sum(counts.values())) if counts else 0.0
+        return cls(likelihood={word: math.log(count) - total for word, count in counts.items()})
+
+
+class Speller:
+    """Mends the words of one page."""
+
+    def __init__(self, lexicon: Lexicon, lines: Iterable[Sequence[Character]]) -> None:
+        """`lines`: all of the page, which tell how many of its words are strange, such as those of a language that the lexicon lacks."""
+        self._likelihood = lexicon.likelihood
+        words = [token for line in lines for token, characters in _tokens(line) if _is_sure_word(token, characters)]
+        strange = sum(word.lower() not in self._likelihood for word in words)
+        self._strange = math.log(max(_LEAST_STRANGE, strange / len(words) if len(words) >= _TELLING_WORDS else 0.0))
+
+    def mended(self, characters: Sequence[Character]) -> list[Character]:
+        """The characters of a word, in their order, letters replaced or left out where that is what stands there."""
+        mended: list[Character] = []
+        for token, some in _tokens(characters):
+            mended += self._mended_token(token, some)
+        return mended
+
+    def _mended_token(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
+        letters = sum(map(str.isalpha, token))
+        if not token.isascii() or not letters or not any(character.others for character in characters):
+            return characters
+        if len(token) >= _NUMBER_LENGTH and letters <= max(1, _LETTERS_OF_NUMBER * len(token)):
+            return _mended_number(characters)
+        if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token) or token.lower() in self._likelihood:
+            return characters
+        return self._likeliest(token, characters)
+
+    def _likeliest(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
+        """The known word that most likely stands there, or what was read."""
+        letters = list(token.lower())
+        best, best_odds = None, self._strange + _STRANGE_LETTER * len(token)
+        for changes in _changes(characters):
+            ratio = sum(change.ratio for change in changes)
+            if ratio < _LEAST_RATIO:
+                continue
+            spelled = letters.copy()
+            for change in changes:
+                spelled[change.index] = change.text.lower()
+            likelihood = self._likelihood.get("".join(spelled), -math.inf)
+            if ratio + likelihood > best_odds and sum(map(bool, spelled)) >= _SHORTEST:
+                best, best_odds = changes, ratio + likelihood
+        if best is None:
+            return characters
+        upper = sum(map(str.isupper, token)) * 2 > sum(map(str.isalpha, token))
+        by_index = {change.index: change for change in best}
+        return [
+            character if index not in by_index else _changed(character, by_index[index], upper or (not index and character.text.isupper()))
+            for index, character in enumerate(characters)
+            if index not in by_index or by_index[index].text
+        ]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Change:
+    """Another character at one place, or none."""
+
+    index: int
+    text: str
+    # The logarithm of how likely it is beside what was read.
+    ratio: float
+    likelihood: float
+
+
+def _tokens(characters: Sequence[Character]) -> Iterator[tuple[str, Sequence[Character]]]:
+    """Runs of letters and digits, and what stands between them, with their characters."""
+    # What the recogniser answers for one step may be several characters of text.
+    starts = list(itertools.accumulate((len(character.text) for character in characters), initial=0))
+    text = "".join(character.text for character in characters)
+    at = {start: index for index, start in enumerate(starts)}
+    done = 0
+    for match in _TOKEN.finditer(text):
+        first, last = at.get(match.start()), at.get(match.end())
+        if first is None or last is None or last - first != len(match.group()):
+            continue
+        if first > done:
+            yield "", characters[done:first]
+        yield match.group(), characters[first:last]
+        done = last
+    if done < len(characters):
+        yield "", characters[done:]
+
+
+def _is_sure_word(token: str, characters: Sequence[Character]) -> bool:
+    return len(token) >= _SHORTEST and token.isalpha() and all(character.confidence >= SURE for character in characters)
+
+
+def _changes(characters: Sequence[Character]) -> Iterator[tuple[_Change, ...]]:
+    """One change, and in longer words two at different places."""
+    single = [
+        _Change(index=index, text=text, ratio=math.log(likelihood / max(character.confidence, 1e-6)), likelihood=likelihood)
+        for index, character in enumerate(characters)
+        for text, likelihood in character.others
+    ]
+    yield from ((change,) for change in single)
+    if len(characters) >= _SHORTEST_OF_TWO:
+        yield from ((first, second) for first, second in itertools.combinations(single, 2) if first.index != second.index)
+
+
+def _changed(character: Character, change: _Change, is_upper: bool) -> Character:
+    text = change.text.upper() if is_upper else change.text.lower()
+    return replace(character, text=text, confidence=change.likelihood, others=())
+
+
+def _mended_number(characters: Sequence[Character]) -> list[Character]:
+    """Letters between two digits become the digit that the recogniser thought of."""
+    mended = list(characters)
+    for index in range(1, len(characters) - 1):
+        character = characters[index]
+        digits = [(likelihood, text) for text, likelihood in character.others if text.isdecimal()]
+        if digits and character.text.isalpha() and mended[index - 1].text.isdecimal() and characters[index + 1].text.isdecimal():
+            likelihood, digit = max(digits)
+            mended[index] = replace(character, text=digit, confidence=likelihood, others=())
+    return mended
