@@ -119,12 +119,18 @@ def _crop(page: Page, quad: Quad) -> Crop:
     corners = quad.astype(np.float32)
     sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = max(1, round(float(max(sides[0], sides[2])))), max(1, round(float(max(sides[1], sides[3]))))
+    if height < LINE_HEIGHT:
+        # Small letters are enlarged in the same step: a second one would blur them.
+        width, height = max(1, round(width * LINE_HEIGHT / height)), LINE_HEIGHT
+        interpolation = cv2.INTER_LINEAR
+    else:
+        interpolation = cv2.INTER_CUBIC
     around, offset = _around(page, corners)
     square = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     to_crop = cv2.getPerspectiveTransform(corners - offset, square)
-    cut = cv2.warpPerspective(around, to_crop, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    cut = cv2.warpPerspective(around, to_crop, (width, height), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
     line_width = max(1, round(width * LINE_HEIGHT / height))
-    image = cv2.resize(cut, (line_width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    image = cut if height == LINE_HEIGHT else cv2.resize(cut, (line_width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
     unscale = np.diag([width / line_width, height / LINE_HEIGHT, 1.0])
     shift = np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]], np.float64)
     return Crop(image=np.asarray(image, np.uint8), to_page=np.asarray(shift @ np.linalg.inv(to_crop) @ unscale, np.float64))

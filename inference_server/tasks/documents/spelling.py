@@ -24,6 +24,8 @@ _LEAST_STRANGE = 0.05
 _STRANGE_LETTER = -2.0
 # Shorter words are names of units and abbreviations as often as not; two letters are mended only in words that are as long as the second.
 _SHORTEST, _SHORTEST_OF_TWO = 3, 6
+# Words that were read as one are so long, and the logarithm of their odds is more than this: compounds are made of known words too.
+_SHORTEST_OF_ROW, _ODDS_OF_ROW = 6, 6.0
 # A word may have so many digits for letters, and a number of so many characters so many letters for digits.
 _LETTERS_OF_WORD = 0.6
 _NUMBER_LENGTH, _LETTERS_OF_NUMBER = 4, 0.25
@@ -73,11 +75,37 @@ class Speller:
         self._strange = math.log(max(_LEAST_STRANGE, strange / len(words) if len(words) >= _TELLING_WORDS else 0.0))
 
     def mended(self, characters: Sequence[Character]) -> list[Character]:
-        """The characters of a word, in their order, letters replaced or left out where that is what stands there."""
+        """The characters of a word, in their order, its letters replaced or left out where that is what stands there."""
         mended: list[Character] = []
         for token, some in _tokens(characters):
             mended += self._mended_token(token, some)
         return mended
+
+    def parted(self, characters: Sequence[Character], may_part: Sequence[bool]) -> list[int]:
+        """Behind which characters of a word, counted from 1, another begins; empty where it is no row of known words.
+
+        `may_part`: for each character whether a space may follow it.
+        """
+        breaks: list[int] = []
+        done = 0
+        for token, some in _tokens(characters):
+            if len(token) >= _SHORTEST_OF_ROW and token.isascii() and token.isalpha() and token.lower() not in self._likelihood:
+                allowed = may_part[done : done + len(some)]
+                breaks += [done + index for index in self._row_of_words(token.lower(), allowed)]
+            done += len(some)
+        return breaks
+
+    def _row_of_words(self, token: str, may_part: Sequence[bool]) -> Sequence[int]:
+        """Where the likeliest row of known words that makes up a token is parted."""
+        # By its end: how likely the likeliest row up to there is, and where its words end.
+        rows: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
+        for end in [index for index in range(_SHORTEST, len(token) + 1) if index == len(token) or may_part[index - 1]]:
+            words = [(start, self._likelihood.get(token[start:end])) for start in rows if end - start >= _SHORTEST]
+            ways = [(rows[start][0] + likelihood, (*rows[start][1], end)) for start, likelihood in words if likelihood is not None]
+            if ways:
+                rows[end] = max(ways)
+        likelihood, ends = rows.get(len(token), (-math.inf, ()))
+        return ends[:-1] if likelihood > self._strange + _STRANGE_LETTER * len(token) + _ODDS_OF_ROW else ()
 
     def _mended_token(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
         letters = sum(map(str.isalpha, token))

@@ -109,7 +109,7 @@ def _lines(turn: Turn, found: Sequence[ReadQuad], lexicon: Lexicon) -> tuple[Lin
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
-    fragments = [Fragment(quad=quad.quad, words=tuple(words_of(quad.characters, quad.crop, speller.mended))) for quad in sure]
+    fragments = [Fragment(quad=quad.quad, words=tuple(words_of(quad.characters, quad.crop, speller))) for quad in sure]
     lines = reading_order([fragment for fragment in fragments if fragment.words])
     return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
 
