@@ -25,6 +25,8 @@ _LETTER_RATIO = 3.0
 _MOST_SIDE = 30_000
 # A space is put where a long line was cut, if this many columns there have no ink.
 _CUT_SPACE = 8
+# A line that rises or falls by at most this share of its length is level.
+_LEVEL = 0.05
 # A long line is cut in this last share of its piece.
 _CUT_WITHIN = 0.4
 # From this confidence on a character is not doubted; below it, what is at least so likely is told beside it.
@@ -119,12 +121,12 @@ def _crop(page: Page, quad: Quad) -> Crop:
     corners = quad.astype(np.float32)
     sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = max(1, round(float(max(sides[0], sides[2])))), max(1, round(float(max(sides[1], sides[3]))))
+    # On level lines that are enlarged, cubic interpolation would overshoot beside each stroke; along a slope linear one would blur them.
+    is_level = float(np.abs(corners[1] - corners[0]).min()) <= _LEVEL * width
+    interpolation = cv2.INTER_LINEAR if is_level and height < LINE_HEIGHT else cv2.INTER_CUBIC
     if height < LINE_HEIGHT:
-        # Small letters are enlarged in the same step: a second one would blur them.
+        # Small letters are enlarged in the same step: a second one would blur them again.
         width, height = max(1, round(width * LINE_HEIGHT / height)), LINE_HEIGHT
-        interpolation = cv2.INTER_LINEAR
-    else:
-        interpolation = cv2.INTER_CUBIC
     around, offset = _around(page, corners)
     square = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     to_crop = cv2.getPerspectiveTransform(corners - offset, square)

@@ -1,7 +1,7 @@
 """Letters that were misread within words: what the recogniser also thought of, and how usual words are, tell what stands there.
 
-A word that no list has is either strange or misread. It is taken for a known word when the recogniser thought of each of its letters, and
-when the odds say so: how likely these are beside those that were read, times how usual the word is, over how likely a strange word of that
+A word that no list has is either strange or misread. It is taken for a known word when the recogniser thought of each of its letters and
+the odds say so: how likely these are beside those that were read, times how usual the word is, over how likely a strange word of that
 length is (Kernighan, Church and Gale, "A spelling correction program based on a noisy channel model", COLING 1990).
 """
 
@@ -18,19 +18,21 @@ from inference_server.errors import ConfigurationError
 from inference_server.tasks.documents.recognition import SURE, Character
 
 # What is read instead may be so much less likely than what was read, for all letters of a word; natural logarithm.
-_LEAST_RATIO = -5.0
+_LEAST_RATIO = -6.0
 # At least this share of words is strange on any page, and the logarithm by which each of their letters makes them less likely.
 _LEAST_STRANGE = 0.05
 _STRANGE_LETTER = -2.0
-# Shorter words are names of units and abbreviations as often as not; two letters are mended only in words that are as long as the second.
-_SHORTEST, _SHORTEST_OF_TWO = 3, 6
-# Words that were read as one are so long, and the logarithm of their odds is more than this: compounds are made of known words too.
-_SHORTEST_OF_ROW, _ODDS_OF_ROW = 6, 6.0
-# A word may have so many digits for letters, and a number of so many characters so many letters for digits.
-_LETTERS_OF_WORD = 0.6
+# Nothing shorter is a word; two letters are mended only in words that are as long as the second.
+_SHORTEST, _SHORTEST_OF_TWO = 2, 6
+# Words that were read as one are so long, each of them so, and the logarithm of their odds is higher: compounds are made of words too.
+_SHORTEST_OF_ROW, _SHORTEST_IN_ROW, _ODDS_OF_ROW = 6, 3, 6.0
+# A known word is taken for another where the logarithm of the odds is more than this.
+_ODDS_OF_KNOWN = 4.0
+# So much of a word is letters, the rest digits that were read for letters, and a number of so many characters so many letters for digits.
+_LETTERS_OF_WORD = 0.5
 _NUMBER_LENGTH, _LETTERS_OF_NUMBER = 4, 0.25
-# Fewer words do not tell how strange a page's are.
-_TELLING_WORDS = 20
+# Fewer words, and shorter ones, do not tell how strange a page's are.
+_TELLING_WORDS, _TELLING_LETTERS = 20, 3
 _TOKEN = re.compile(r"[^\W_]+")
 
 
@@ -99,8 +101,8 @@ class Speller:
         """Where the likeliest row of known words that makes up a token is parted."""
         # By its end: how likely the likeliest row up to there is, and where its words end.
         rows: dict[int, tuple[float, tuple[int, ...]]] = {0: (0.0, ())}
-        for end in [index for index in range(_SHORTEST, len(token) + 1) if index == len(token) or may_part[index - 1]]:
-            words = [(start, self._likelihood.get(token[start:end])) for start in rows if end - start >= _SHORTEST]
+        for end in [index for index in range(_SHORTEST_IN_ROW, len(token) + 1) if index == len(token) or may_part[index - 1]]:
+            words = [(start, self._likelihood.get(token[start:end])) for start in rows if end - start >= _SHORTEST_IN_ROW]
             ways = [(rows[start][0] + likelihood, (*rows[start][1], end)) for start, likelihood in words if likelihood is not None]
             if ways:
                 rows[end] = max(ways)
@@ -113,21 +115,22 @@ class Speller:
             return characters
         if len(token) >= _NUMBER_LENGTH and letters <= max(1, _LETTERS_OF_NUMBER * len(token)):
             return _mended_number(characters)
-        if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token) or token.lower() in self._likelihood:
+        if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token):
             return characters
         return self._likeliest(token, characters)
 
     def _likeliest(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
         """The known word that most likely stands there, or what was read."""
         letters = list(token.lower())
-        best, best_odds = None, self._strange + _STRANGE_LETTER * len(token)
+        known = self._likelihood.get(token.lower())
+        best, best_odds = None, self._strange + _STRANGE_LETTER * len(token) if known is None else known + _ODDS_OF_KNOWN
         for changes in _changes(characters):
             ratio = sum(change.ratio for change in changes)
             if ratio < _LEAST_RATIO:
                 continue
             spelled = letters.copy()
             for change in changes:
-                spelled[change.index] = change.text.lower()
+                spelled[change.index] = change.text
             likelihood = self._likelihood.get("".join(spelled), -math.inf)
             if ratio + likelihood > best_odds and sum(map(bool, spelled)) >= _SHORTEST:
                 best, best_odds = changes, ratio + likelihood
@@ -147,6 +150,7 @@ class _Change:
     """Another character at one place, or none."""
 
     index: int
+    # In lower case.
     text: str
     # The logarithm of how likely it is beside what was read.
     ratio: float
@@ -173,7 +177,7 @@ def _tokens(characters: Sequence[Character]) -> Iterator[tuple[str, Sequence[Cha
 
 
 def _is_sure_word(token: str, characters: Sequence[Character]) -> bool:
-    return len(token) >= _SHORTEST and token.isalpha() and all(character.confidence >= SURE for character in characters)
+    return len(token) >= _TELLING_LETTERS and token.isalpha() and all(character.confidence >= SURE for character in characters)
 
 
 def _changes(characters: Sequence[Character]) -> Iterator[tuple[_Change, ...]]:
@@ -181,15 +185,23 @@ def _changes(characters: Sequence[Character]) -> Iterator[tuple[_Change, ...]]:
     single = [
         _Change(index=index, text=text, ratio=math.log(likelihood / max(character.confidence, 1e-6)), likelihood=likelihood)
         for index, character in enumerate(characters)
-        for text, likelihood in character.others
+        for text, likelihood in _in_lower_case(character.others).items()
     ]
     yield from ((change,) for change in single)
     if len(characters) >= _SHORTEST_OF_TWO:
         yield from ((first, second) for first, second in itertools.combinations(single, 2) if first.index != second.index)
 
 
+def _in_lower_case(others: Sequence[tuple[str, float]]) -> dict[str, float]:
+    """What else may stand there, and how likely in either case."""
+    likelihood: dict[str, float] = {}
+    for text, share in others:
+        likelihood[text.lower()] = likelihood.get(text.lower(), 0.0) + share
+    return likelihood
+
+
 def _changed(character: Character, change: _Change, is_upper: bool) -> Character:
-    text = change.text.upper() if is_upper else change.text.lower()
+    text = change.text.upper() if is_upper else change.text
     return replace(character, text=text, confidence=change.likelihood, others=())
 
 

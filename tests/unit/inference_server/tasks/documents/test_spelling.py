@@ -61,8 +61,8 @@ def test_a_letter_that_is_none_is_left_out(lexicon: Lexicon) -> None:
     assert "Item" == mended(lexicon, "Itemn", {"n": ("", 0.4)})
 
 
-def test_a_known_word_stays_though_another_is_more_usual(lexicon: Lexicon) -> None:
-    assert "teat" == mended(lexicon, "teat")
+def test_a_known_word_stays_though_another_is_more_usual_unless_the_odds_are_high(lexicon: Lexicon) -> None:
+    assert ("teat", "test") == (mended(lexicon, "teat"), mended(lexicon, "teat", {"a": ("s", 0.4)}))
 
 
 def test_a_letter_that_is_sure_stays(lexicon: Lexicon) -> None:
