@@ -79,9 +79,19 @@ class Speller:
     def mended(self, characters: Sequence[Character]) -> list[Character]:
         """The characters of a word, in their order, its letters replaced or left out where that is what stands there."""
         mended: list[Character] = []
-        for token, some in _tokens(characters):
-            mended += self._mended_token(token, some)
+        for token, some in _tokens(characters, with_marks=True):
+            whole = self._mended_token(token, some)
+            mended += whole if whole is not some else [each for part in _tokens(some) for each in self._mended_token(*part)]
         return mended
+
+    def is_one(self, before: Sequence[Character], after: Sequence[Character]) -> bool:
+        """Whether a space parts a known word in two, of which one is none."""
+        first, second = ([token for token, _ in _tokens(characters)] for characters in (before, after))
+        if not (first and second and first[-1].isalpha() and second[0].isalpha()):
+            return False
+        parts = (first[-1].lower(), second[0].lower())
+        is_long = len("".join(parts)) >= _SHORTEST_OF_ROW and min(map(len, parts)) >= _SHORTEST
+        return is_long and "".join(parts) in self._likelihood and not all(part in self._likelihood for part in parts)
 
     def parted(self, characters: Sequence[Character], may_part: Sequence[bool]) -> list[int]:
         """Behind which characters of a word, counted from 1, another begins; empty where it is no row of known words.
@@ -111,7 +121,8 @@ class Speller:
 
     def _mended_token(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
         letters = sum(map(str.isalpha, token))
-        if not token.isascii() or not letters or not any(character.others for character in characters):
+        is_foreign = any(not character.text.isascii() and not character.others for character in characters)
+        if is_foreign or not letters or not any(character.others for character in characters):
             return characters
         if len(token) >= _NUMBER_LENGTH and letters <= max(1, _LETTERS_OF_NUMBER * len(token)):
             return _mended_number(characters)
@@ -157,11 +168,15 @@ class _Change:
     likelihood: float
 
 
-def _tokens(characters: Sequence[Character]) -> Iterator[tuple[str, Sequence[Character]]]:
-    """Runs of letters and digits, and what stands between them, with their characters."""
+def _tokens(characters: Sequence[Character], *, with_marks: bool = False) -> Iterator[tuple[str, Sequence[Character]]]:
+    """Runs of letters and digits, and what stands between them, with their characters.
+
+    `with_marks`: a mark that may be a letter is a digit in a run, so that no word is known with it.
+    """
+    texts = ["0" if with_marks and _may_be_letter(character) else character.text for character in characters]
     # What the recogniser answers for one step may be several characters of text.
-    starts = list(itertools.accumulate((len(character.text) for character in characters), initial=0))
-    text = "".join(character.text for character in characters)
+    starts = list(itertools.accumulate(map(len, texts), initial=0))
+    text = "".join(texts)
     at = {start: index for index, start in enumerate(starts)}
     done = 0
     for match in _TOKEN.finditer(text):
@@ -174,6 +189,10 @@ def _tokens(characters: Sequence[Character]) -> Iterator[tuple[str, Sequence[Cha
         done = last
     if done < len(characters):
         yield "", characters[done:]
+
+
+def _may_be_letter(character: Character) -> bool:
+    return not character.text.isalnum() and any(text.isalpha() for text, _ in character.others)
 
 
 def _is_sure_word(token: str, characters: Sequence[Character]) -> bool:

@@ -69,6 +69,11 @@ def test_a_letter_that_is_sure_stays(lexicon: Lexicon) -> None:
     assert "annuai" == mended(lexicon, "annuai", {})
 
 
+def test_an_accent_that_is_doubted_is_none(lexicon: Lexicon) -> None:
+    doubts = {"é": ("e", 0.2)}
+    assert ("the", "thé") == (mended(lexicon, "thé", doubts), mended(lexicon, "thé", {}))
+
+
 @pytest.mark.parametrize("read", ["IgM", "xi", "kavai", "i2c", "Ätest"])
 def test_strange_words_units_and_other_scripts_stay(lexicon: Lexicon, read: str) -> None:
     assert read == mended(lexicon, read)
@@ -106,3 +111,23 @@ def test_a_damaged_list_is_told_by_its_line(tmp_path: Path, line: str) -> None:
     (tmp_path / "words.txt").write_text(f"the 3\n{line}\n", "utf-8")
     with pytest.raises(ConfigurationError, match=r"words\.txt, line 2: .*expected a word of letters, a space and a count"):
         Lexicon.read(tmp_path / "words.txt")
+
+
+def test_a_mark_within_a_word_is_mended_to_its_letter_and_parts_words_where_it_is_none(lexicon: Lexicon) -> None:
+    doubts = {"-": ("u", 0.2)} | DOUBTS
+    assert ("question", "annual-question") == (mended(lexicon, "q-estion", doubts), mended(lexicon, "annuai-queation", doubts))
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "is_one"),
+    [
+        ("quest", "ion", True),
+        ("the quest", "ion.", True),
+        ("from", "item", False),
+        ("annual", "test", False),
+        ("an", "al", False),
+        ("4", "2", False),
+    ],
+)
+def test_a_space_within_a_known_word_is_none(lexicon: Lexicon, before: str, after: str, is_one: bool) -> None:
+    assert is_one == Speller(lexicon, []).is_one(characters_of(before), characters_of(after))
