@@ -171,9 +171,13 @@ class _Change:
 def _tokens(characters: Sequence[Character], *, with_marks: bool = False) -> Iterator[tuple[str, Sequence[Character]]]:
     """Runs of letters and digits, and what stands between them, with their characters.
 
-    `with_marks`: a mark that may be a letter is a digit in a run, so that no word is known with it.
+    `with_marks`: a mark between two of them that may be a letter is a digit in a run, so that no word is known with it.
     """
-    texts = ["0" if with_marks and _may_be_letter(character) else character.text for character in characters]
+    texts = [character.text for character in characters]
+    if with_marks:
+        for index in range(1, len(characters) - 1):
+            if _may_be_letter(characters[index]) and characters[index - 1].text.isalnum() and characters[index + 1].text.isalnum():
+                texts[index] = "0"
     # What the recogniser answers for one step may be several characters of text.
     starts = list(itertools.accumulate(map(len, texts), initial=0))
     text = "".join(texts)
@@ -205,6 +209,8 @@ def _changes(characters: Sequence[Character]) -> Iterator[tuple[_Change, ...]]:
         _Change(index=index, text=text, ratio=math.log(likelihood / max(character.confidence, 1e-6)), likelihood=likelihood)
         for index, character in enumerate(characters)
         for text, likelihood in _in_lower_case(character.others).items()
+        # A mark is a letter that lost ink, or a mark.
+        if text or character.text.isalnum()
     ]
     yield from ((change,) for change in single)
     if len(characters) >= _SHORTEST_OF_TWO:

@@ -118,6 +118,11 @@ def test_a_mark_within_a_word_is_mended_to_its_letter_and_parts_words_where_it_i
     assert ("question", "annual-question") == (mended(lexicon, "q-estion", doubts), mended(lexicon, "annuai-queation", doubts))
 
 
+def test_marks_around_words_stay(lexicon: Lexicon) -> None:
+    doubts = {":": ("", 0.3), ".": ("s", 0.3)}
+    assert ("From:", "item.", "(item)") == tuple(mended(lexicon, read, doubts) for read in ("From:", "item.", "(item)"))
+
+
 @pytest.mark.parametrize(
     ("before", "after", "is_one"),
     [
