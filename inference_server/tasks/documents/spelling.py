@@ -24,6 +24,8 @@ _LEAST_STRANGE = 0.05
 _STRANGE_LETTER = -2.0
 # Nothing shorter is a word; two letters are mended only in words that are as long as the second.
 _SHORTEST, _SHORTEST_OF_TWO = 2, 6
+# Of so many likeliest letters two are tried together: in words that are hardly legible there are hundreds.
+_MOST_OF_TWO = 16
 # Words that were read as one are so long, each of them so, and the logarithm of their odds is higher: compounds are made of words too.
 _SHORTEST_OF_ROW, _SHORTEST_IN_ROW, _ODDS_OF_ROW = 6, 3, 6.0
 # A known word is taken for another where the logarithm of the odds is more than this.
@@ -214,7 +216,8 @@ def _changes(characters: Sequence[Character]) -> Iterator[tuple[_Change, ...]]:
     ]
     yield from ((change,) for change in single)
     if len(characters) >= _SHORTEST_OF_TWO:
-        yield from ((first, second) for first, second in itertools.combinations(single, 2) if first.index != second.index)
+        likely = sorted(single, key=lambda change: -change.ratio)[:_MOST_OF_TWO]
+        yield from ((first, second) for first, second in itertools.combinations(likely, 2) if first.index != second.index)
 
 
 def _in_lower_case(others: Sequence[tuple[str, float]]) -> dict[str, float]:
