@@ -188,7 +188,9 @@ async def test_a_page_that_cannot_be_read_leaves_the_others_unharmed(inference: 
 
 async def test_a_page_that_takes_too_long_is_told_and_leaves_the_others(inference: DirectInference, text_models: Path) -> None:
     """The first page waits for a model for longer than a page may take."""
-    slow = DocumentReader(_SlowFirst(inference), NOWHERE, text_models, limits=Limits(most_page_seconds=3.0), detection=SMALL)
+    # One page at a time, so that the first is the first to ask for a model.
+    limits = Limits(most_page_seconds=3.0)
+    slow = DocumentReader(_SlowFirst(inference), NOWHERE, text_models, limits=limits, detection=SMALL, pages_ahead=1)
     blank = Image.new("RGB", (300, 100), "white")
     pages, summary = await read(slow, DocumentRequest(content=tiff_file([blank, blank])))
     assert ["page 1 was not read within 3 s. Try it alone, or raise INFERENCE_MAX_PAGE_SECONDS.", ""] == [page.error for page in pages]
