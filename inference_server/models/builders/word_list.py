@@ -37,7 +37,7 @@ def word_list() -> str:
     counts |= dict.fromkeys(_PRINTED.split(), _PRINTED_COUNT) | _STREET
     for line in _lines(*_ENGLISH):
         word, _, count = line.partition(" ")
-        # Two words of the list have apostrophes, which end a word here.
+        # An apostrophe ends a word here.
         if word.isalpha():
             counts[word] = max(int(count), counts.get(word, 0))
     return "".join(f"{word} {count}\n" for word, count in sorted(counts.items()))

@@ -130,13 +130,13 @@ class Speller:
             return _mended_number(characters)
         if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token):
             return characters
-        return self._likeliest(token, characters)
+        return self._likeliest(characters)
 
-    def _likeliest(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
+    def _likeliest(self, characters: Sequence[Character]) -> Sequence[Character]:
         """The known word that most likely stands there, or what was read."""
-        letters = list(token.lower())
-        known = self._likelihood.get(token.lower())
-        best, best_odds = None, self._strange + _STRANGE_LETTER * len(token) if known is None else known + _ODDS_OF_KNOWN
+        letters = [character.text.lower() for character in characters]
+        known = self._likelihood.get("".join(letters))
+        best, best_odds = None, self._strange + _STRANGE_LETTER * len(letters) if known is None else known + _ODDS_OF_KNOWN
         for changes in _changes(characters):
             ratio = sum(change.ratio for change in changes)
             if ratio < _LEAST_RATIO:
@@ -149,13 +149,7 @@ class Speller:
                 best, best_odds = changes, ratio + likelihood
         if best is None:
             return characters
-        upper = sum(map(str.isupper, token)) * 2 > sum(map(str.isalpha, token))
-        by_index = {change.index: change for change in best}
-        return [
-            character if index not in by_index else _changed(character, by_index[index], upper or (not index and character.text.isupper()))
-            for index, character in enumerate(characters)
-            if index not in by_index or by_index[index].text
-        ]
+        return _changed(characters, {change.index: change for change in best})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -228,9 +222,19 @@ def _in_lower_case(others: Sequence[tuple[str, float]]) -> dict[str, float]:
     return likelihood
 
 
-def _changed(character: Character, change: _Change, is_upper: bool) -> Character:
-    text = change.text.upper() if is_upper else change.text
-    return replace(character, text=text, confidence=change.likelihood, others=())
+def _changed(characters: Sequence[Character], changes: Mapping[int, _Change]) -> list[Character]:
+    """The characters with changes made, in the case of their word."""
+    text = "".join(character.text for character in characters)
+    is_upper = sum(map(str.isupper, text)) * 2 > sum(map(str.isalpha, text))
+    changed: list[Character] = []
+    for index, character in enumerate(characters):
+        if index not in changes:
+            changed.append(character)
+        elif new := changes[index].text:
+            begins_upper = index == 0 and character.text.isupper()
+            new = new.upper() if is_upper or begins_upper else new
+            changed.append(replace(character, text=new, confidence=changes[index].likelihood, others=()))
+    return changed
 
 
 def _mended_number(characters: Sequence[Character]) -> list[Character]:
