@@ -33,13 +33,15 @@ class Wear:
     noise: float = 0.0
     # Black and white only, as a fax.
     is_fax: bool = False
+    # Resolution at which an archive scanned it, black and white with specks and broken strokes, before it was shrunk to `dpi`; 0 for none.
+    archive_dpi: int = 0
     # Quality of JPEG; 0 for none.
     jpeg: int = 0
 
 
 def scanned(page: ComposedPage, wear: Wear, seed: int = 0) -> Image.Image:
     """The page as a grey picture, in RGB."""
-    scale = wear.dpi / 72
+    scale = (wear.archive_dpi or wear.dpi) / 72
     document = pypdfium2.PdfDocument(pdf([page.texts], size=page.size))
     image = document[0].render(scale=scale).to_pil().convert("L")
     document.close()
@@ -57,12 +59,34 @@ def scanned(page: ComposedPage, wear: Wear, seed: int = 0) -> Image.Image:
         image = Image.fromarray((np.asarray(image, np.float32) + noise).clip(0, 255).astype(np.uint8))
     if wear.is_fax:
         image = image.point(lambda level: 255 if level > 150 else 0)
+    if wear.archive_dpi:
+        image = _archived(image, wear, seed)
     image = image.rotate(-90 * wear.quarter_turns, expand=True)
     if wear.jpeg:
         out = io.BytesIO()
         image.save(out, "JPEG", quality=wear.jpeg)
         image = Image.open(io.BytesIO(out.getvalue()))
     return image.convert("RGB")
+
+
+def _archived(image: Image.Image, wear: Wear, seed: int) -> Image.Image:
+    """Copied in black and white by an uneven threshold, with specks in clouds, then shrunk, which makes it grey again."""
+    draw = np.random.default_rng(seed)
+    height, width = image.height, image.width
+
+    def grain(sigma: float) -> np.ndarray:
+        fine = cv2.GaussianBlur(draw.normal(0, 1, (height, width)).astype(np.float32), (0, 0), sigma)
+        return fine / fine.std()
+
+    def clouds(size: int) -> np.ndarray:
+        coarse = draw.normal(0, 1, (height // size + 2, width // size + 2)).astype(np.float32)
+        return cv2.resize(coarse, (width, height), interpolation=cv2.INTER_CUBIC)
+
+    blurred = cv2.GaussianBlur(np.asarray(image, np.float32), (0, 0), wear.archive_dpi / 340)
+    is_paper = blurred > draw.uniform(115, 165) + 18 * clouds(60) + 28 * grain(0.8)
+    is_paper &= grain(0.7) < 3.45 - 0.35 * clouds(200)
+    size = (round(width * wear.dpi / wear.archive_dpi), round(height * wear.dpi / wear.archive_dpi))
+    return Image.fromarray(cv2.resize(np.where(is_paper, 255, 0).astype(np.uint8), size, interpolation=cv2.INTER_AREA))
 
 
 def _photographed(image: Image.Image, wear: Wear) -> Image.Image:

@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from inference_server.errors import ConfigurationError
+from inference_server.models.builders.word_list import WORDS, word_list
 
 DETECTOR = "ppocrv6_small_det"
 RECOGNIZER = "ppocrv6_small_rec"
@@ -28,7 +29,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 CHARACTERS = "characters.txt"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 3
+_REVISION = 4
 _SAMPLE_CELLS = ("Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L")
 
 
@@ -125,7 +126,9 @@ def _wheel_file(name: str) -> Path:
 
 def _is_up_to_date(target: Path, source: _Source, fingerprint: str) -> bool:
     config = target / "config.pbtxt"
-    wanted = [config, target / "1" / "model.onnx"] + ([target / "1" / CHARACTERS] if source.name == RECOGNIZER else [])
+    wanted = [config, target / "1" / "model.onnx"]
+    if source.name == RECOGNIZER:
+        wanted += [target / "1" / CHARACTERS, target / WORDS]
     return all(path.is_file() for path in wanted) and fingerprint in config.read_text("utf-8")
 
 
@@ -139,6 +142,7 @@ def _write(folder: Path, source: _Source, content: bytes, fingerprint: str) -> N
     (version / "model.onnx").write_bytes(content)
     if source.name == RECOGNIZER:
         (version / CHARACTERS).write_text(_characters(model, source.file), "utf-8", newline="\n")
+        (folder / WORDS).write_text(word_list(), "utf-8", newline="\n")
     sample = source.sample()
     (folder / "warmup").mkdir()
     (folder / "warmup" / "x").write_bytes(sample.astype("<f4").tobytes())

@@ -1,7 +1,8 @@
-"""Columns of running text, told from forms whose labels and values stand in two columns."""
+"""Columns of running text and of lists, told from forms whose labels and values stand in two columns."""
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
@@ -26,11 +27,24 @@ _ALL_LABELLED = 0.8
 _FULL = 0.95
 _ALL_FULL = 0.9
 _BULLET_HEIGHTS = 3.0
+# A list that goes on in the next column: so many entries on each side, of which one in so many may be out of order, as where it is misread.
+_LIST_ENTRIES = 5
+_IN_ORDER = 6
+# So many of its first words differ.
+_DIFFERENT = 0.7
+# Further rows begin more than so many text heights behind the column's left edge.
+_INDENT_HEIGHTS = 0.5
+_NUMBERED = re.compile(r"(\d{1,4})[.):]?")
 
 
 def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> bool:
-    """Whether both are running text; as full as that are forms whose pairs of labels and values stand in two columns."""
+    """Whether both are running text, or a list goes on from one to the other.
+
+    As full as running text are forms whose pairs of labels and values stand in two columns.
+    """
     lefts, rights = rows_of(left), rows_of(right)
+    if _is_list(_entries(lefts, height), _entries(rights, height)):
+        return True
     if not _is_running_text(lefts, height) or not _is_running_text(rights, height):
         return False
     if not _are_aligned(lefts, rights):
@@ -41,6 +55,38 @@ def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> boo
     )
     are_uneven = any(len(_ending_before(_FULL, rows)) > (1 - _ALL_FULL) * len(rows) for rows in (lefts, rights))
     return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
+
+
+def _entries(rows: Sequence[Sequence[Box]], height: float) -> list[str]:
+    """The first words of the rows that begin at the left edge."""
+    edge = min(row[0].left for row in rows)
+    return [words_of(row)[0].text.casefold() for row in rows if row[0].left <= edge + _INDENT_HEIGHTS * height]
+
+
+def _is_list(first: Sequence[str], second: Sequence[str]) -> bool:
+    """Whether entries are numbered or in the order of the alphabet down the first column and on down the second, as in a glossary."""
+    return min(len(first), len(second)) >= _LIST_ENTRIES and (_are_numbered(first, second) or _are_alphabetical(first, second))
+
+
+def _are_numbered(first: Sequence[str], second: Sequence[str]) -> bool:
+    numbers = [int(match.group(1)) for match in map(_NUMBERED.fullmatch, (*first, *second)) if match]
+    if len(numbers) < len(first) + len(second):
+        return False
+    return numbers[len(first)] == numbers[len(first) - 1] + 1 and _mostly([after == before + 1 for before, after in pairwise(numbers)])
+
+
+def _are_alphabetical(first: Sequence[str], second: Sequence[str]) -> bool:
+    words, others = (["".join(filter(str.isalpha, entry)) for entry in entries] for entries in (first, second))
+    # Without letters there is no such order, and words that are all the same are in any.
+    if not all((*words, *others)) or len({*words, *others}) < _DIFFERENT * len((*words, *others)):
+        return False
+    # One that is misread, or printed out of order, may stand at the columns' ends too.
+    goes_on = max(words[-2:]) <= min(others[:2])
+    return goes_on and all(_mostly([before <= after for before, after in pairwise(side)]) for side in (words, others))
+
+
+def _mostly(are_so: Sequence[bool]) -> bool:
+    return are_so.count(False) <= (len(are_so) + 1) // _IN_ORDER
 
 
 def _is_running_text(rows: Sequence[Sequence[Box]], height: float) -> bool:

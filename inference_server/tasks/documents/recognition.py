@@ -25,8 +25,13 @@ _LETTER_RATIO = 3.0
 _MOST_SIDE = 30_000
 # A space is put where a long line was cut, if this many columns there have no ink.
 _CUT_SPACE = 8
+# A line that rises or falls by at most this share of its length is level.
+_LEVEL = 0.05
 # A long line is cut in this last share of its piece.
 _CUT_WITHIN = 0.4
+# From this confidence on a character is not doubted; below it, what is at least so likely is told beside it.
+SURE = 0.99
+_LEAST_LIKELY = 0.002
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,6 +82,8 @@ class Character:
     x: float
     # How likely a space stands between it and the next, 0 to 1.
     space_after: float = 0.0
+    # What it may be instead, and how likely: letters and digits of ASCII, and the empty text for nothing. None where it is sure.
+    others: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -114,12 +121,18 @@ def _crop(page: Page, quad: Quad) -> Crop:
     corners = quad.astype(np.float32)
     sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
     width, height = max(1, round(float(max(sides[0], sides[2])))), max(1, round(float(max(sides[1], sides[3]))))
+    # On level lines that are enlarged, cubic interpolation would overshoot beside each stroke; along a slope linear one would blur them.
+    is_level = float(np.abs(corners[1] - corners[0]).min()) <= _LEVEL * width
+    interpolation = cv2.INTER_LINEAR if is_level and height < LINE_HEIGHT else cv2.INTER_CUBIC
+    if height < LINE_HEIGHT:
+        # Small letters are enlarged in the same step: a second one would blur them again.
+        width, height = max(1, round(width * LINE_HEIGHT / height)), LINE_HEIGHT
     around, offset = _around(page, corners)
     square = np.array([[0, 0], [width, 0], [width, height], [0, height]], np.float32)
     to_crop = cv2.getPerspectiveTransform(corners - offset, square)
-    cut = cv2.warpPerspective(around, to_crop, (width, height), flags=cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    cut = cv2.warpPerspective(around, to_crop, (width, height), flags=interpolation, borderMode=cv2.BORDER_REPLICATE)
     line_width = max(1, round(width * LINE_HEIGHT / height))
-    image = cv2.resize(cut, (line_width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    image = cut if height == LINE_HEIGHT else cv2.resize(cut, (line_width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
     unscale = np.diag([width / line_width, height / LINE_HEIGHT, 1.0])
     shift = np.array([[1, 0, offset[0]], [0, 1, offset[1]], [0, 0, 1]], np.float64)
     return Crop(image=np.asarray(image, np.uint8), to_page=np.asarray(shift @ np.linalg.inv(to_crop) @ unscale, np.float64))
@@ -197,6 +210,18 @@ def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: 
             confidence=min(1.0, float(confidences[start:end].max())),
             x=(start + end) / 2 * step_width,
             space_after=float(spaces[end:next_start].max(initial=0.0)),
+            others=_others(likelihood[start:end], characters) if confidences[start:end].max() < SURE else (),
         )
         for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)
     ]
+
+
+def _others(likelihood: NDArray[np.float32], characters: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """What else may stand where a character was read, over its steps [steps, classes]."""
+    likely = likelihood.max(axis=0)
+    read = int(likelihood[0].argmax())
+    # Nothing stands there only if there is nothing at each of the steps.
+    nothing = float(likelihood[:, 0].min())
+    found = [(characters[index], float(likely[index])) for index in np.flatnonzero(likely >= _LEAST_LIKELY).tolist() if index != read]
+    others = [(text, share) for text, share in found if len(text) == 1 and text.isascii() and text.isalnum()]
+    return (*others, *((("", nothing),) if nothing >= _LEAST_LIKELY else ()))

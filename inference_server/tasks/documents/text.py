@@ -17,6 +17,7 @@ from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.rows import Fragment
+from inference_server.tasks.documents.spelling import Lexicon, Speller
 from inference_server.tasks.documents.values import Line, Page, Quad
 from inference_server.tasks.documents.words import words_of
 
@@ -25,6 +26,8 @@ _LEAST_CONFIDENCE = 0.5
 # Lines that tell which way up a page is, and their length in heights beyond which they tell no more.
 _TRIAL_LINES = 6
 _TRIAL_RATIO = 10.0
+# Beside the versions of the recogniser: the words that are known, by which misread letters are mended.
+WORDS = "words.txt"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,13 +60,14 @@ class TextReader:
         self._detector = models.detector
         self._detection = detection
         self._lines = LineReader(inference, models.models, models.recognizer, recognition)
+        self._lexicon = Lexicon.read(models.models / models.recognizer / WORDS)
 
     async def read(self, page: Page, caller: Caller) -> Reading:
         """The lines of a page, in reading order. Raises what `Inference.infer` raises, and `ConfigurationError`."""
         used: dict[str, None] = {}
         quads = await self._detect(page, caller, used)
         turn, found = await self._recognize(page, quads, caller, used)
-        lines = await asyncio.to_thread(_lines, turn, found)
+        lines = await asyncio.to_thread(_lines, turn, found, self._lexicon)
         return Reading(lines=lines, rotation_degrees=turn.degrees, models=tuple(used))
 
     async def _detect(self, page: Page, caller: Caller, used: dict[str, None]) -> list[Quad]:
@@ -101,13 +105,11 @@ def _trials(found: Sequence[ReadQuad]) -> list[Trial]:
     return [Trial(characters=len(quad.characters), confidence=quad.confidence) for quad in found]
 
 
-def _lines(turn: Turn, found: Sequence[ReadQuad]) -> tuple[Line, ...]:
+def _lines(turn: Turn, found: Sequence[ReadQuad], lexicon: Lexicon) -> tuple[Line, ...]:
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
-    fragments = [
-        Fragment(quad=quad.quad, words=tuple(words_of(quad.characters, quad.crop)))
-        for quad in found
-        if quad.confidence >= _LEAST_CONFIDENCE
-    ]
+    sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
+    speller = Speller(lexicon, [quad.characters for quad in sure])
+    fragments = [Fragment(quad=quad.quad, words=tuple(words_of(quad.characters, quad.crop, speller))) for quad in sure]
     lines = reading_order([fragment for fragment in fragments if fragment.words])
     return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
 

@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import ink_height, ink_of, widest_gap
 from inference_server.tasks.documents.recognition import Character, Crop
+from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Word
 
 # A gap without ink is a space that the recogniser missed when it is this wide, as a share of the height of the line's ink...
@@ -23,6 +24,9 @@ _SPACE_BY_USUAL = 3.0
 # Where the recogniser thought of a space, though not first, with this likelihood, a gap is one when it is so many times the usual.
 _SPACE_LIKELY = 0.15
 _SPACE_BY_USUAL_LIKELY = 1.3
+# Where known words would be parted, a space needs less: so many times the usual gap, or this likelihood.
+_SPACE_BY_USUAL_KNOWN = 1.25
+_SPACE_THOUGHT_OF = 0.01
 # Nothing is put after the first or before the second: in fonts of one width they stand far from their word.
 _OPENING, _CLOSING = frozenset("([{<«\"'-/@#$"), frozenset(".,;:!?)]}>»\"'-/%")
 # Scripts that are written without spaces.
@@ -41,8 +45,8 @@ class _Gap:
         return self.end - self.start
 
 
-def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
-    """Group characters into words, left to right; each word's polygon lies within the crop's quad."""
+def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> list[Word]:
+    """Group characters into words, left to right; each word's polygon lies within the crop's quad. `speller`: of the page."""
     ink = ink_of(crop.image)
     visible = [character for character in characters if not character.text.isspace()]
     if not visible:
@@ -55,13 +59,33 @@ def words_of(characters: Sequence[Character], crop: Crop) -> list[Word]:
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
     ]
+    may_part = [
+        gap.width >= _SPACE_BY_USUAL_KNOWN * usual or visible[index].space_after >= _SPACE_THOUGHT_OF for index, gap in enumerate(gaps)
+    ]
+    breaks = [index for index in breaks if gaps[index].width >= height or not _is_within_word(visible, breaks, index, speller)]
+    breaks = sorted({*breaks, *_breaks_by_words(visible, breaks, may_part, speller)})
     starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
     words = []
     for start, end in zip(starts, ends, strict=True):
         left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(_word(visible[start:end], crop, left, right))
+        words.append(_word(speller.mended(visible[start:end]), crop, left, right))
     return words
+
+
+def _is_within_word(visible: Sequence[Character], breaks: Sequence[int], index: int, speller: Speller) -> bool:
+    """Whether a break parts a word that is one: where a letter lost its ink, or most of it."""
+    place = breaks.index(index)
+    start, end = breaks[place - 1] if place else -1, (*breaks, len(visible) - 1)[place + 1]
+    return speller.is_one(visible[start + 1 : index + 1], visible[index + 1 : end + 1])
+
+
+def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_part: Sequence[bool], speller: Speller) -> list[int]:
+    """Where words that were read as one are parted, as positions of the characters before."""
+    found: list[int] = []
+    for start, end in itertools.pairwise((-1, *breaks, len(visible) - 1)):
+        found += [start + index for index in speller.parted(visible[start + 1 : end + 1], [*may_part, False][start + 1 : end + 1])]
+    return found
 
 
 def _word(characters: Sequence[Character], crop: Crop, left: float, right: float) -> Word:

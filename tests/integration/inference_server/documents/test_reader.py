@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import shutil
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,12 +15,15 @@ from inference_server.errors import AccessDenied, ConfigurationError, InvalidDoc
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
+from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
+from tests.support.composed_pages import ComposedPage
 from tests.support.direct_inference import DirectInference, RecordedInference
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
+from tests.support.worn_pages import Wear, scanned
 
 NOWHERE = Storage(read_roots=(), write_roots=())
 # Takes small pages as they are, for tests in which nothing is to be read.
@@ -130,6 +134,20 @@ async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> 
     assert LAB_REPORT_TEXT[0] == page.text
 
 
+async def test_misread_letters_of_a_worn_page_are_mended_by_the_words_beside_the_recogniser(
+    reader: DocumentReader, inference: RecordedInference, text_models: Path, tmp_path: Path
+) -> None:
+    rows = ("Annual forecast of quantity", "Previous original purchase", "Telephone required response", "Employee received description") * 2
+    texts = tuple(Text(text=row, x=15, y=30 + 20 * index, size=8, font="Courier") for index, row in enumerate(rows))
+    page = ComposedPage(texts=texts, truth="\n".join(rows), size=SIZE)
+    content = image_file(scanned(page, Wear(dpi=98, archive_dpi=200), 3), "PNG")
+    without = tmp_path / "without"
+    shutil.copytree(text_models, without, ignore=shutil.ignore_patterns("words.txt"))
+    (mended,), _ = await read(reader, DocumentRequest(content=content))
+    (as_read,), _ = await read(DocumentReader(inference, NOWHERE, without), DocumentRequest(content=content))
+    assert bag_f1(page.truth, mended.text) > bag_f1(page.truth, as_read.text) + 0.05
+
+
 async def test_text_that_runs_down_the_page_is_read(reader: DocumentReader) -> None:
     page_image = Image.new("RGB", (400, 600), "white")
     strip = images_of(pdf([[Text(text="CONFIDENTIAL", x=10, y=20, size=14)]], size=(150, 30)))[0]
@@ -170,7 +188,9 @@ async def test_a_page_that_cannot_be_read_leaves_the_others_unharmed(inference: 
 
 async def test_a_page_that_takes_too_long_is_told_and_leaves_the_others(inference: DirectInference, text_models: Path) -> None:
     """The first page waits for a model for longer than a page may take."""
-    slow = DocumentReader(_SlowFirst(inference), NOWHERE, text_models, limits=Limits(most_page_seconds=3.0), detection=SMALL)
+    # One page at a time, so that the first is the first to ask for a model.
+    limits = Limits(most_page_seconds=3.0)
+    slow = DocumentReader(_SlowFirst(inference), NOWHERE, text_models, limits=limits, detection=SMALL, pages_ahead=1)
     blank = Image.new("RGB", (300, 100), "white")
     pages, summary = await read(slow, DocumentRequest(content=tiff_file([blank, blank])))
     assert ["page 1 was not read within 3 s. Try it alone, or raise INFERENCE_MAX_PAGE_SECONDS.", ""] == [page.error for page in pages]

@@ -176,6 +176,46 @@ def test_columns_of_lists_are_read_one_after_the_other() -> None:
     )
 
 
+def ragged(entries: list[str], rows: int) -> list[Fragment]:
+    """Entries down the first column and on down the second, each as long as its text."""
+    return [fragment(entry, 50 + 400 * (index // rows), 100 + 30 * (index % rows)) for index, entry in enumerate(entries)]
+
+
+GLOSSARY_TERMS = ("Anaemia", "Biopsy", "Cyst", "Dyspnoea", "Embolus", "Fibrosis", "Gout", "Hernia", "Ileus", "Jaundice", "Lesion", "Oedema")
+
+
+@pytest.mark.parametrize(
+    "entries",
+    [
+        [f"{term}: {'what it means, told at length '[: 5 + 7 * index % 25].strip()}" for index, term in enumerate(GLOSSARY_TERMS)],
+        [f"{term} {index * 7}" for index, term in enumerate(GLOSSARY_TERMS)],
+        [f"{index + 1}. {term}" for index, term in enumerate(reversed(GLOSSARY_TERMS))],
+        # One is misread: B as H.
+        [term.replace("Biopsy", "Hiopsy") for term in GLOSSARY_TERMS],
+    ],
+    ids=["glossary", "index", "numbered", "misread"],
+)
+def test_a_list_of_short_entries_that_goes_on_in_the_next_column_is_read_down(entries: list[str]) -> None:
+    assert entries == texts(ragged(entries, 6))
+
+
+@pytest.mark.parametrize(
+    "rows",
+    [
+        # Labels that happen to be in the alphabet's order beside values, and pairs whose labels go on across.
+        [(term, f"value {index}") for index, term in enumerate(GLOSSARY_TERMS)],
+        [(f"{left}: 1", f"{right}: 2") for left, right in zip(GLOSSARY_TERMS[::2], GLOSSARY_TERMS[1::2], strict=True)],
+        [(f"{index}.", f"{index}. of 9") for index in range(1, 9)],
+        [(f"{2 * index}. left", f"{2 * index + 1}. right") for index in range(8)],
+        [("Nama: Siti", "Umur: 45"), ("Kota: Bandung", "Agama: Islam"), ("Status: Kawin", "Ruang: 3")] * 2,
+    ],
+    ids=["table", "pairs in order across", "numbers twice", "numbered across", "form"],
+)
+def test_rows_that_only_look_like_lists_are_read_across(rows: list[tuple[str, str]]) -> None:
+    cells = [fragment(cell, 50 + 400 * place, 100 + 30 * index) for index, row in enumerate(rows) for place, cell in enumerate(row)]
+    assert [" ".join(row) for row in rows] == texts(cells)
+
+
 @pytest.mark.parametrize("degrees", [-15, -3, 3, 15])
 def test_a_page_that_is_askew_is_read_like_a_straight_one(degrees: float) -> None:
     fragments = column("left", 50, 100, 12) + column("right", 400, 100, 12)

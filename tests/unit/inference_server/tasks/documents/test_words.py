@@ -6,9 +6,12 @@ import numpy as np
 import pytest
 
 from inference_server.tasks.documents.recognition import Character, Crop
+from inference_server.tasks.documents.spelling import Lexicon, Speller
 from inference_server.tasks.documents.words import words_of
 
 PITCH = 24
+# Knows no word.
+SPELLER = Speller(Lexicon(likelihood={}), [])
 
 
 def crop_of(text: str, pitch: int = PITCH) -> Crop:
@@ -25,46 +28,48 @@ def characters_of(text: str, pitch: int = PITCH) -> list[Character]:
 
 
 def test_words_end_where_the_ink_ends() -> None:
-    words = words_of(characters_of("ab cde"), crop_of("ab cde"))
+    words = words_of(characters_of("ab cde"), crop_of("ab cde"), SPELLER)
     assert ["ab", "cde"] == [word.text for word in words]
     assert [(4, 44), (76, 140)] == [(word.polygon[0][0], word.polygon[1][0]) for word in words]
     assert [(0, 48)] * 2 == [(word.polygon[0][1], word.polygon[2][1]) for word in words]
 
 
 def test_a_word_has_the_mean_confidence_of_its_characters() -> None:
-    words = words_of(characters_of("ab cde"), crop_of("ab cde"))
+    words = words_of(characters_of("ab cde"), crop_of("ab cde"), SPELLER)
     assert [0.505, 0.54] == pytest.approx([word.confidence for word in words])
 
 
 def test_a_space_that_was_missed_is_found_by_its_width() -> None:
     read = [character for character in characters_of("abc def") if character.text != " "]
-    assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"))]
+    assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"), SPELLER)]
 
 
 @pytest.mark.parametrize(("drawn", "read"), [("ab .", "ab."), ("( ab", "(ab"), ("10 %", "10%")])
 def test_no_space_is_put_before_closing_and_after_opening_marks(drawn: str, read: str) -> None:
     characters = [character for character in characters_of(drawn) if character.text != " "]
-    assert [read] == [word.text for word in words_of(characters, crop_of(drawn))]
+    assert [read] == [word.text for word in words_of(characters, crop_of(drawn), SPELLER)]
 
 
 def test_scripts_without_spaces_get_none() -> None:
     characters = [character for character in characters_of("血 糖 値") if character.text != " "]
-    assert ["血糖値"] == [word.text for word in words_of(characters, crop_of("血 糖 値"))]
+    assert ["血糖値"] == [word.text for word in words_of(characters, crop_of("血 糖 値"), SPELLER)]
 
 
 def test_evenly_spaced_letters_stay_one_word() -> None:
     characters = [Character(text=letter, confidence=1, x=(2 * index + 0.5) * PITCH) for index, letter in enumerate("TOTAL")]
-    assert ["TOTAL"] == [word.text for word in words_of(characters, crop_of("T O T A L"))]
+    assert ["TOTAL"] == [word.text for word in words_of(characters, crop_of("T O T A L"), SPELLER)]
 
 
 def test_white_text_on_black_is_parted_as_well() -> None:
     crop = crop_of("ab cde")
     inverted = Crop(image=255 - crop.image, to_page=crop.to_page)
-    assert [(4, 44), (76, 140)] == [(word.polygon[0][0], word.polygon[1][0]) for word in words_of(characters_of("ab cde"), inverted)]
+    assert [(4, 44), (76, 140)] == [
+        (word.polygon[0][0], word.polygon[1][0]) for word in words_of(characters_of("ab cde"), inverted, SPELLER)
+    ]
 
 
 def test_only_spaces_are_no_words() -> None:
-    assert [] == words_of(characters_of("  "), crop_of("  "))
+    assert [] == words_of(characters_of("  "), crop_of("  "), SPELLER)
 
 
 @pytest.mark.parametrize(
@@ -86,4 +91,33 @@ def test_a_space_that_was_thought_of_is_one_where_the_gap_is_wider_than_usual(
         Character(text=letter, confidence=1, x=(index + 0.5) * PITCH + extra * (index >= 3), space_after=likely if index == 2 else 0.0)
         for index, letter in enumerate(letters)
     ]
-    assert expected == [word.text for word in words_of(characters, Crop(image=image, to_page=np.eye(3)))]
+    assert expected == [word.text for word in words_of(characters, Crop(image=image, to_page=np.eye(3)), SPELLER)]
+
+
+def tight_line(text: str, space: int) -> tuple[list[Character], Crop]:
+    """Letters 16 pixels wide and 4 apart, words `space` pixels apart; what is read of it, without spaces."""
+    image, x, read = np.full((48, 24 * len(text), 3), 255, np.uint8), 8, []
+    for letter in text:
+        if letter == " ":
+            x += space - 4
+            continue
+        image[12:36, x : x + 16] = 0
+        read.append(Character(text=letter, confidence=1.0, x=x + 8.0))
+        x += 20
+    return read, Crop(image=image[:, :x], to_page=np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("printed", "space", "words"),
+    [
+        ("annual report", 6, ["annual", "report"]),
+        # No wider than any gap between letters: a compound, not two words.
+        ("annual report", 4, ["annualreport"]),
+        # Not all of it is known, and what is known as a whole stays whole.
+        ("annual xqzt", 6, ["annualxqzt"]),
+        ("air port", 6, ["airport"]),
+    ],
+)
+def test_known_words_are_parted_where_a_narrow_gap_parts_them(printed: str, space: int, words: list[str]) -> None:
+    speller = Speller(Lexicon(likelihood={"annual": -8.0, "report": -8.0, "air": -8.0, "port": -8.0, "airport": -9.0}), [])
+    assert words == [word.text for word in words_of(*tight_line(printed, space), speller)]
