@@ -1,7 +1,8 @@
 """How long do jobs wait, and what do they cost, from 10 to 1,000,000 a day, on workers that the platforms start and stop?
 
 Each of the five workers runs through the policies of `deploy/scaling.toml`, as ECS, Cloud Run and KEDA follow them: days with two peaks
-and with bursts, tasks that take their time to start, machines of Spot that are taken away. Service times: `autoscale_measured.toml`.
+and with bursts, tasks that take their time to start, machines of Spot that are taken away. Service times:
+`support/autoscaling/measured.toml`.
 
 For each load the least capacity at rest is chosen with which jobs do not wait long. Bars: at each load the 95th percentile of the waits is
 then below the 5 minutes of the alert `LaminaJobsSlow`. With the capacity that the modules ship it is so from 100 jobs a day up to what they
@@ -21,18 +22,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import numpy as np
-from autoscale_chart import Panel, draw
-from autoscale_model import DAY, Fleet, Outcome, Policy, Simulation, arrivals_of, service_seconds
-from autoscale_policies import CloudRun, EcsTracking, Keda
-from autoscale_workers import MOST_WAIT, WORKERS, Worker
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.autoscaling.chart import Panel, draw
+from benchmarks.support.autoscaling.model import DAY, Fleet, Outcome, Policy, Simulation, arrivals_of, service_seconds
+from benchmarks.support.autoscaling.policies import CloudRun, EcsTracking, Keda
+from benchmarks.support.autoscaling.workers import MOST_WAIT, WORKERS, Worker
+
 ROOT = Path(__file__).parents[1]
-MEASURED = Path(__file__).with_name("autoscale_measured.toml")
+MEASURED = Path(__file__).parent / "support" / "autoscaling" / "measured.toml"
 SHIPPED = ROOT / "deploy" / "scaling.toml"
 LOADS = (10, 100, 1_000, 10_000, 100_000, 1_000_000)
 # So many jobs at least are simulated, over so many days at most.
@@ -92,7 +92,7 @@ def main() -> int:
 
 def keep_measured() -> None:
     """Measure, and put the figures in place of the old ones; what is assumed stays."""
-    from autoscale_measure import measure
+    from benchmarks.support.autoscaling.measure import measure
 
     found = measure()
     kept = MEASURED.read_text(encoding="utf-8").partition("# Assumed")

@@ -26,9 +26,9 @@ from pathlib import Path
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
-from shaped_models import RESNET, VIT
-from shaped_models import build as build_shaped
 
+from benchmarks.support.shaped_models import RESNET, VIT
+from benchmarks.support.shaped_models import build as build_shaped
 from inference_server.compilation import Wanted, compile_models
 from inference_server.engine import devices
 from inference_server.engine.gpu_monitor import GpuMonitor

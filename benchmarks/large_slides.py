@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import argparse
 import functools
-import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -20,7 +19,6 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from tests.support.slides import Tag, described, jpeg_tile, level_tags, paint, scattered, tables_tag, without_tables, write_tiff
 
 EDGE = 100_000

@@ -29,6 +29,8 @@ from bridge.transports.redis import open_redis
 if TYPE_CHECKING:
     from starlette.routing import Route
 
+    from bridge.http.cards import CardFacts
+
 _log = structlog.get_logger()
 
 
@@ -50,7 +52,7 @@ async def open_card_platform(
     cards: CardWorkerSettings, settings: Settings, store: Store, client: InferenceClient
 ) -> AsyncIterator[CardPlatform]:
     """Set it up, its table checked. Raises `ConfigurationError`, `TransientError`."""
-    from bridge.http.cards import CardFacts, CardRoutes
+    from bridge.http.cards import CardRoutes
 
     records = DocumentRecords(store.database)
     await records.check()
@@ -73,32 +75,42 @@ async def open_card_platform(
             bucket=bucket_of(cards),
             reviews=reviews,
             escalations=escalations,
-            options=CardOptions(
-                channel=cards.ocr_gpu_publish_channel,
-                most_attempts=settings.max_attempts,
-                falls_back=cards.ocr_gpu_autofallback,
-                has_gpu=cards.has_gpu,
-                gate=Gate(cards.bridge_card_gate),
-            ),
+            options=_options(cards, settings),
             tesseract=tesseract,
         )
-        gpu_queue, cpu_queue = (*settings.redis_queues, "", "")[:2]
-        routes = CardRoutes(
-            CardFacts(
-                environment=cards.node_env,
-                gpu_queue=gpu_queue,
-                cpu_queue=cpu_queue,
-                gpu_enabled=cards.ocr_gpu_enabled,
-                has_gpu=cards.has_gpu,
-                falls_back=cards.ocr_gpu_autofallback,
-                server_ready=client.server_ready,
-                cases_waiting=escalations.waiting,
-                reviews_open=lambda: reviews.breaker.is_open,
-            )
-        )
+        routes = CardRoutes(_facts(cards, settings, client, escalations, reviews))
         yield CardPlatform(
             handler=handler, loop=hand_over.run, routes=routes.routes(), metrics=routes.metrics, escalations=escalations.counts
         )
+
+
+def _options(cards: CardWorkerSettings, settings: Settings) -> CardOptions:
+    return CardOptions(
+        channel=cards.ocr_gpu_publish_channel,
+        most_attempts=settings.max_attempts,
+        falls_back=cards.ocr_gpu_autofallback,
+        has_gpu=cards.has_gpu,
+        gate=Gate(cards.bridge_card_gate),
+    )
+
+
+def _facts(
+    cards: CardWorkerSettings, settings: Settings, client: InferenceClient, escalations: EscalationList, reviews: ReviewService
+) -> CardFacts:
+    from bridge.http.cards import CardFacts
+
+    gpu_queue, cpu_queue = (*settings.redis_queues, "", "")[:2]
+    return CardFacts(
+        environment=cards.node_env,
+        gpu_queue=gpu_queue,
+        cpu_queue=cpu_queue,
+        gpu_enabled=cards.ocr_gpu_enabled,
+        has_gpu=cards.has_gpu,
+        falls_back=cards.ocr_gpu_autofallback,
+        server_ready=client.server_ready,
+        cases_waiting=escalations.waiting,
+        reviews_open=lambda: reviews.breaker.is_open,
+    )
 
 
 def bucket_of(cards: CardWorkerSettings) -> ResultStore:

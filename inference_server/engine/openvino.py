@@ -53,10 +53,13 @@ class OpenVinoLoader:
         try:
             settings = _options(precision, threads or self._threads) | dict(options or {})
             model = self._core.read_model(path)
+            # Compiled, a tensor has the names of all that pass it on unchanged, in any order; as it is read, the file's own name alone.
+            inputs, outputs = tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs))
             if precision == "bfloat16":
                 # The plugin keeps the file's weights beside its own: in half the bytes they still have more digits than bfloat16.
                 compress_model_transformation(model)
-            return OpenVinoEngine(self._core.compile_model(model, _DEVICE, settings), precision=precision)
+            compiled = self._core.compile_model(model, _DEVICE, settings)
+            return OpenVinoEngine(compiled, inputs, outputs, precision=precision)
         except RuntimeError as error:
             raise ModelFailed(f"openvino cannot load {path.name}: {_reason(error).replace(str(path), path.name)}") from error
 
@@ -64,12 +67,12 @@ class OpenVinoLoader:
 class OpenVinoEngine:
     """A compiled model with one infer request."""
 
-    def __init__(self, compiled: Any, *, precision: str) -> None:
+    def __init__(self, compiled: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, precision: str) -> None:
         self.name = "openvino"
         self.precision = precision
-        self.inputs = tuple(map(_spec, compiled.inputs))
-        self.outputs = tuple(map(_spec, compiled.outputs))
-        self._positions = {output.name: position for position, output in enumerate(self.outputs)}
+        self.inputs = inputs
+        self.outputs = outputs
+        self._positions = {output.name: position for position, output in enumerate(outputs)}
         # One infer request: an engine is called from one thread at a time.
         self._request = compiled.create_infer_request()
 

@@ -4,20 +4,16 @@ from __future__ import annotations
 
 import itertools
 import math
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from benchmarks.support.autoscaling.model import Seen
+from benchmarks.support.autoscaling.policies import backlog_of_a_task
 from tests.support.metric_math import worked_out
 from tests.support.terraform.runs import Resource, apply
 from tests.support.terraform.stacks import ML_WORKER, VARIABLES, stack
-
-sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
-
-from autoscale_model import Seen
-from autoscale_policies import backlog_of_a_task
 
 WAITING, WORKING = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
 

@@ -28,6 +28,13 @@ def double() -> onnx.ModelProto:
     return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("doubled", FLOAT, ["n", 4]), _value("negative", FLOAT, ["n", 4])])
 
 
+def passed_on() -> onnx.ModelProto:
+    """`y` = 2 x, which nodes that change nothing pass on, and `z`, the same; x is float32 [n, 4]."""
+    nodes = [helper.make_node("Add", ["x", "x"], ["double"])]
+    nodes += [helper.make_node("Identity", ["double"], [name]) for name in ("y", "z")]
+    return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("y", FLOAT, ["n", 4]), _value("z", FLOAT, ["n", 4])])
+
+
 def widths() -> onnx.ModelProto:
     """`doubled` = 2 x; x is float32 [n, width]."""
     return _model(

@@ -2,16 +2,11 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
 import numpy as np
 import pytest
 
-sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
-
-from autoscale_model import DAY, Fleet, Outcome, Simulation, arrivals_of, service_seconds
-from autoscale_policies import CloudRun, EcsTracking, Keda
+from benchmarks.support.autoscaling.model import DAY, Fleet, Outcome, Simulation, arrivals_of, service_seconds
+from benchmarks.support.autoscaling.policies import CloudRun, EcsTracking, Keda
 
 
 def fleet(**changes: object) -> Fleet:

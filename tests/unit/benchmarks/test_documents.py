@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import sys
-from pathlib import Path
-
-sys.path.append(str(Path(__file__).parents[3] / "benchmarks"))
-
-from bench_documents import speed_rows
-from document_readers import Programs, Times
+from benchmarks.documents import speed_rows
+from benchmarks.support.documents.readers import Programs, Times
 
 
 def times(seconds: float) -> Times:

@@ -184,6 +184,15 @@ def test_the_engines_of_this_machine_agree_and_one_is_kept(tmp_path: Path) -> No
     assert all(measured.error < 0.02 for measured in selection.measurements)
 
 
+def test_engines_tell_outputs_by_the_names_of_the_file_whatever_passes_them_on(tmp_path: Path) -> None:
+    path = onnx_models.write_model(tmp_path, "passed_on", onnx_models.passed_on())
+    for loader in discover().candidates:
+        engine = loader.load(path, loader.precisions[0])
+        doubled = engine.run({"x": np.ones((2, 4), np.float32)})
+        assert ["y", "z"] == sorted(output.name for output in engine.outputs) == sorted(doubled), loader.name
+        assert all((tensor == 2).all() for tensor in doubled.values()), loader.name
+
+
 def test_a_run_that_is_slow_is_timed_three_times_only(model: ModelFile) -> None:
     slow = ReferenceLoader("slow", seconds=0.4)
     start = time.monotonic()

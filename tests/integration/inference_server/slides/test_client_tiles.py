@@ -62,7 +62,7 @@ async def test_png_gives_what_raw_pixels_give(analyses: Any) -> None:
     assert (png.points, png.scores) == (pixels.points, pixels.scores)
 
 
-# Fields as laboratories and scanners make them; benchmarks/bench_nuclei.py has more of them, with their bars.
+# Fields as laboratories and scanners make them; benchmarks/nuclei.py has more of them, with their bars.
 LOOKS = {
     "usual": Look(),
     "reddish and pale": Look(stain="reddish", haematoxylin=0.5, eosin=0.6),

@@ -11,7 +11,7 @@
 The peers run as fast as they can: Dramatiq with 32 threads (with its default of 8 it is slower, with 64 not faster), which has 64 messages
 in hand as the bridge has with 64 slots; Celery with its pool of processes, one job at a time in each, without gossip, mingle and heartbeat.
 
-Run: python benchmarks/bench_bridge.py [--check] [--jobs 4000] [--rounds 5] [--slots 64] [--threads 32] [--parts rate,latency,idle]
+Run: python benchmarks/jobs.py [--check] [--jobs 4000] [--rounds 5] [--slots 64] [--threads 32] [--parts rate,latency,idle]
 """
 
 from __future__ import annotations
@@ -26,13 +26,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from idle_bridge import Idle, make_queues, measure_idle
-from job_latency import through_postgres, through_redis
-from job_queues import Celery, Dramatiq, JobSystem, Place, PostgresBridge, RedisBridge, seconds_for, working
-from peer_environments import PeerMissing
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.jobs.idle_bridge import Idle, make_queues, measure_idle
+from benchmarks.support.jobs.latency import through_postgres, through_redis
+from benchmarks.support.jobs.queues import Celery, Dramatiq, JobSystem, Place, PostgresBridge, RedisBridge, seconds_for, working
+from benchmarks.support.peers.environments import PeerMissing
 from tests.support.ministack_server import running_ministack
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.redis_server import redis_server

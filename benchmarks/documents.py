@@ -13,7 +13,7 @@ The programs read by turns, a few pages each, and the medians of the turns are c
 
 The pages are rendered and worn (`tests/support/composed_pages.py`, `worn_pages.py`).
 
-Run: python benchmarks/bench_documents.py [--check] [--parts accuracy,speed,memory] [--pages 2000] [--rounds 3] [--without-tesseract]
+Run: python benchmarks/documents.py [--check] [--parts accuracy,speed,memory] [--pages 2000] [--rounds 3] [--without-tesseract]
 """
 
 from __future__ import annotations
@@ -27,17 +27,14 @@ import statistics
 import sys
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from document_readers import CALLERS, Programs, Times, measured, read_by_callers
-from document_server import document_server
-from process_tree import memory_bytes
 from rapidocr import RapidOCR
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.documents.readers import CALLERS, Programs, Times, measured, read_by_callers
+from benchmarks.support.documents.server import document_server
+from benchmarks.support.process_tree import memory_bytes
 from inference_server.tasks.documents.evaluation import PageFigures, page_figures
 from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, columns, form, lab_report, paired_form, receipt
 from tests.support.server_process import ServerProcess

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import os
-import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import asynccontextmanager
@@ -13,10 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from shaped_models import SMALL_RESNET, build
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
+from benchmarks.support.shaped_models import SMALL_RESNET, build
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller, Inference

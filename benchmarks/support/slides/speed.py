@@ -8,9 +8,8 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 
-from shaped_models import SMALL_RESNET
-from slide_measures import BUCKET, LIMITS, Bench, Rate, analysed, mean_rate, timed
-
+from benchmarks.support.shaped_models import SMALL_RESNET
+from benchmarks.support.slides.measures import BUCKET, LIMITS, Bench, Rate, analysed, mean_rate, timed
 from inference_server.engine.port import Engine, Tensors
 from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis

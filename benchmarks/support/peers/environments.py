@@ -7,7 +7,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-_ROOT = Path(__file__).parents[1]
+_ROOT = Path(__file__).parents[3]
+# What a peer runs, in its own environment: workers of queues and slides, and models of model servers.
+WORKERS = Path(__file__).with_name("workers")
+MODELS = Path(__file__).with_name("models")
 _CACHE = _ROOT / ".cache" / "peers"
 
 

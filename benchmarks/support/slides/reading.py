@@ -8,8 +8,8 @@ from concurrent.futures import ThreadPoolExecutor
 from statistics import median
 
 import simplejpeg
-from slide_measures import LIMITS, ROUNDS, Bench, Rate, mean_rate, timed
 
+from benchmarks.support.slides.measures import LIMITS, ROUNDS, Bench, Rate, mean_rate, timed
 from inference_server.storage import Storage
 from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide

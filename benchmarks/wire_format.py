@@ -1,6 +1,6 @@
 """What reading and writing the elements of a tensor costs beside protobuf, and with it: message → arrays → message.
 
-Prints a table and the ratio of the two, measured in turns in one run. Usage: python benchmarks/bench_wire_format.py [--check]
+Prints a table and the ratio of the two, measured in turns in one run. Usage: python benchmarks/wire_format.py [--check]
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A million readings of 100 users over 30 days, in the platform's tables on a Post
 and rolled up into hours, days, weeks and months. Bar: 60 s. Then one user adds 100 readings of one day, twice: with the million
 in the tables, and in a database with 10,000. Bar: the first takes at most 3 times as long as the second.
 
-Run: python benchmarks/bench_aggregation.py [--check] [--rows 1000000]
+Run: python benchmarks/aggregation.py [--check] [--rows 1000000]
 """
 
 from __future__ import annotations

@@ -12,9 +12,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from child_environment import child_environment
-from process_tree import cpu_seconds, memory_bytes
-
+from benchmarks.support.child_environment import child_environment
+from benchmarks.support.process_tree import cpu_seconds, memory_bytes
 from tests.support.ministack_server import Ministack
 
 _RECEIVE = b"AmazonSQS.ReceiveMessage"

@@ -10,7 +10,8 @@ from typing import Any
 import grpc
 import numpy as np
 from inference import grpc_service_pb2 as wire
-from light_callers import call_over_and_over
+
+from benchmarks.support.serving.light_callers import call_over_and_over
 
 TRIVIAL = "trivial"
 MINILM = "all_minilm_l6_v2"

@@ -4,7 +4,7 @@
 - Tiles that are computed again after a crash, as a share of all. Bar: 0.05.
 - The whole time of both runs over that of one without a crash, and the bytes of the parts by tile.
 
-Run: python benchmarks/bench_checkpoints.py [--check] [--rounds 5] [--size 6144]
+Run: python benchmarks/checkpoints.py [--check] [--rounds 5] [--size 6144]
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint
-
-sys.path.insert(0, str(Path(__file__).parents[1]))
 from scripts.demo_inputs import write_slide
 
 MOST_COST = 1.1

@@ -6,7 +6,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-_BYTECODE = Path(__file__).parents[1] / ".cache" / "bytecode"
+_BYTECODE = Path(__file__).parents[2] / ".cache" / "bytecode"
 _NOT_PASSED_ON = "PYTHONDONTWRITEBYTECODE"
 
 

@@ -6,7 +6,7 @@
 - Agreement with two peers on the same fields, as the band of their F1 over fields, and each one's own F1. No bar: the peers err too.
 - A field without nuclei: candidates a field.
 
-Run: python benchmarks/bench_nuclei.py [--check] [--fields 4]
+Run: python benchmarks/nuclei.py [--check] [--fields 4]
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
-from peer_environments import PeerMissing, environment
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
@@ -34,7 +33,7 @@ from skimage.measure import regionprops
 from skimage.morphology import disk, erosion, reconstruction
 from skimage.segmentation import watershed
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.builders import BUILDERS, he_baseline
@@ -135,7 +134,7 @@ def histomicstk(fields: Sequence[Field], folder: Path) -> list[Points]:
     python = environment("histomicstk")
     given, told = folder / "fields.npz", folder / "centres.npz"
     np.savez(given, **{str(number): each.pixels for number, each in enumerate(fields)})
-    worker = Path(__file__).parent / "peer_workers" / "histomicstk_nuclei.py"
+    worker = WORKERS / "histomicstk_nuclei.py"
     done = subprocess.run([python, worker, given, told], capture_output=True, text=True, timeout=600)
     if done.returncode:
         raise PeerMissing(f"HistomicsTK failed: {done.stderr.strip()[-300:]}")

@@ -14,8 +14,9 @@ from dataclasses import dataclass, field
 
 import grpc.aio
 from lamina.v1 import documents_pb2, documents_pb2_grpc
-from process_tree import cpu_seconds
 from rapidocr import RapidOCR
+
+from benchmarks.support.process_tree import cpu_seconds
 
 CALLERS = 4
 # How often a turn of ours and of Tesseract's reads its pages, so that they keep all cores busy to the end.

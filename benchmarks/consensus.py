@@ -5,7 +5,7 @@ process, and a language model that takes a fixed time for each answer. A run wai
 side by side. What is left of the time from the publishing of the message to the end of the run is told, one run at a time. Bar: a
 median of 60 ms. Then 50 runs at once: runs per second, and the processor time of the bridge for each.
 
-Run: python benchmarks/bench_consensus.py [--check] [--runs 30] [--answer-ms 100]
+Run: python benchmarks/consensus.py [--check] [--runs 30] [--answer-ms 100]
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from statistics import median, quantiles
 
-from process_tree import cpu_seconds
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.process_tree import cpu_seconds
 from bridge.records.consensus import ConsensusRecords, NewRun
 from bridge.systems.consensus import messages
 from tests.support.bridge_process import BridgeSetup

@@ -16,16 +16,15 @@ from typing import Protocol
 
 import psycopg
 import redis
-from child_environment import child_environment
-from noop_bridge import SYSTEM
-from peer_environments import PeerMissing, environment
 
+from benchmarks.support.child_environment import child_environment
+from benchmarks.support.jobs.noop_bridge import SYSTEM
+from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
 from bridge.envelopes import native
 from bridge.job import Job
 from tests.support.postgres_server import PostgresServer, migrated_template
 from tests.support.redis_server import RedisServer
 
-_SOURCES = Path(__file__).parent / "peer_workers"
 _STAGE = 1  # the database of Redis that the workers do not look at
 _STOP_SECONDS = 20
 _DEADLINE_SECONDS = 120.0
@@ -260,11 +259,11 @@ def _peers(place: Place, command: Sequence[str]) -> Workers:
 
 
 def _peer_variables(place: Place, broker: str) -> Mapping[str, str]:
-    return {"PEER_DATABASE": place.database, "PEER_BROKER": broker, "PYTHONPATH": str(_SOURCES)}
+    return {"PEER_DATABASE": place.database, "PEER_BROKER": broker, "PYTHONPATH": str(WORKERS)}
 
 
 def _send_by_peer(peer: str, place: Place, prefix: str, count: int, *, keys: Sequence[str]) -> None:
-    command = [str(environment(peer)), str(_SOURCES / f"{peer}_worker.py"), prefix, str(count)]
+    command = [str(environment(peer)), str(WORKERS / f"{peer}_worker.py"), prefix, str(count)]
     variables = child_environment(_peer_variables(place, _stage(place)))
     done = subprocess.run(command, env=variables, capture_output=True, text=True, timeout=_DEADLINE_SECONDS)
     if done.returncode:

@@ -17,9 +17,8 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
 
-from bench_aggregation import measure as measure_rollups
-from process_tree import cpu_seconds
-
+from benchmarks.aggregation import measure as measure_rollups
+from benchmarks.support.process_tree import cpu_seconds
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage
 from bridge.inference.labs import LabTest
@@ -37,7 +36,7 @@ _SERVED = {"slides": "he_baseline", "documents": "ppocr", "labs": "all_minilm"}
 
 
 def measure() -> dict[str, Any]:
-    """The figures, as `autoscale_measured.toml` has them. Takes two minutes."""
+    """The figures, as `measured.toml` has them. Takes two minutes."""
     found: dict[str, Any] = {
         "machine": _machine(),
         "day": f"{datetime.now(UTC):%Y-%m-%d}",

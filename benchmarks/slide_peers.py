@@ -7,7 +7,7 @@ of its own under `.cache/peers`; its `PatchPredictor` runs with and without load
 - Our tiles a second over TIAToolbox's. Bar: 3.
 - Mean difference of a tile's probabilities. Bar: 0.01.
 
-Run: python benchmarks/bench_slide_peers.py [--check] [--rounds 2] [--edge 4096]
+Run: python benchmarks/slide_peers.py [--check] [--rounds 2] [--edge 4096]
 """
 
 from __future__ import annotations
@@ -28,11 +28,10 @@ import grpc
 import numpy as np
 import pyarrow.parquet as pq
 from lamina.v1 import slides_pb2, slides_pb2_grpc
-from peer_environments import PeerMissing, environment
 from rich.console import Console
 from rich.table import Table
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
 from tests.support.server_process import running_server
 from tests.support.slides import paint, scattered, write_svs
 
@@ -41,7 +40,7 @@ MOST_DIFFERENCE = 0.01
 TILE, MPP, BATCH, PIECE = 224, 0.5, 32, 512
 CLASSES = ("a", "b", "c", "d")
 _CORES = 2
-_WORKER = Path(__file__).parent / "peer_workers" / "tiatoolbox_classifier.py"
+_WORKER = WORKERS / "tiatoolbox_classifier.py"
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -21,11 +21,11 @@ from pathlib import Path
 
 import onnx
 from onnx import TensorProto, helper
-from peer_environments import PeerMissing, environment
-from process_tree import cpu_seconds
-from serving_load import MINILM, TRIVIAL, wait_for_models
 
-_SOURCES = Path(__file__).parent / "peer_models"
+from benchmarks.support.peers.environments import MODELS, PeerMissing, environment
+from benchmarks.support.process_tree import cpu_seconds
+from benchmarks.support.serving.load import MINILM, TRIVIAL, wait_for_models
+
 _MOST_ROWS = 64
 # For a server to end what it does at its start; and the processor time in half a second of one that has.
 _START_SECONDS = 120.0
@@ -111,7 +111,7 @@ def _lamina(models: Path, folder: Path, engine: str = "onnxruntime:float32") -> 
 
 def _mlserver(models: Path, folder: Path) -> _Command:
     python = environment("mlserver")
-    shutil.copy(_SOURCES / "mlserver_models.py", folder)
+    shutil.copy(MODELS / "mlserver_models.py", folder)
     port, http, metrics = (int(_free_address().rpartition(":")[2]) for _ in range(3))
     own = folder / "models"
     trivial = {"name": TRIVIAL, "implementation": "mlserver_models.Trivial"}
@@ -145,7 +145,7 @@ def _triton(models: Path, folder: Path) -> _Command:
     shapes[MINILM] = ({"input_ids": "TYPE_INT64", "attention_mask": "TYPE_INT64"}, {"sentence_embedding": "TYPE_FP32"}, 384)
     for (name, (inputs, outputs, width)), source in zip(shapes.items(), ("triton_trivial.py", "triton_minilm.py"), strict=True):
         (own / name / "1").mkdir(parents=True)
-        shutil.copy(_SOURCES / source, own / name / "1" / "model.py")
+        shutil.copy(MODELS / source, own / name / "1" / "model.py")
         (own / name / "config.pbtxt").write_text(_triton_config(name, inputs, outputs, width))
     os.link(models / MINILM / "1" / "model.onnx", own / MINILM / "1" / "model.onnx")
     port = int(_free_address().rpartition(":")[2])

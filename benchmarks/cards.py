@@ -7,7 +7,7 @@
 The cards are composed, rendered and worn (`tests/support/composed_cards.py`, `worn_pages.py`), read by an inference server through the
 bridge's own client, and parsed as its worker does.
 
-Run: python benchmarks/bench_cards.py [--check] [--of-a-kind 6]
+Run: python benchmarks/cards.py [--check] [--of-a-kind 6]
 """
 
 from __future__ import annotations
@@ -20,14 +20,11 @@ import shutil
 import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
-from document_server import document_server
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.documents.server import document_server
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage
 from bridge.systems.cards.fields import card_fields, card_of

@@ -6,7 +6,7 @@
 
 Without `--table` the catalogue is made up: 33,000 codes with invented components beside the built-in ones.
 
-Run: python benchmarks/bench_labs.py [--check] [--table Loinc.csv] [--tests 4000]
+Run: python benchmarks/labs.py [--check] [--table Loinc.csv] [--tests 4000]
 """
 
 from __future__ import annotations
@@ -23,14 +23,12 @@ import tempfile
 import time
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
-
 import grpc.aio
 from lamina.v1 import labs_pb2, labs_pb2_grpc
-from process_tree import cpu_seconds, memory_bytes
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.process_tree import cpu_seconds, memory_bytes
 from inference_server.models.builders import BUILDERS
 from inference_server.tasks.labs.catalogue import load_catalogue
 from inference_server.tasks.labs.training.printed import Printer

@@ -11,7 +11,7 @@
 - Slides one after the other and two at a time: how long no model call runs between them. No bar.
 - Bytes that were read over those of the tiles that an analysis needs. Bar: 1.1.
 
-Run: python benchmarks/bench_slides.py [--check] [--parts raw,decode,he_baseline,classifier,several,memory] [--slide FILE] [--edge 100000]
+Run: python benchmarks/slides.py [--check] [--parts raw,decode,he_baseline,classifier,several,memory] [--slide FILE] [--edge 100000]
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ import tempfile
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 
-from large_slides import write_large_slide
 from prometheus_client import CollectorRegistry
 from rich.console import Console
 from rich.table import Table
-from slide_flow import memory, several
-from slide_measures import BUCKET, Bench, Rows, make_models
-from slide_reading import decoded_tiles, raw_tiles
-from slide_speed import classified, whole_slides
 
+from benchmarks.large_slides import write_large_slide
+from benchmarks.support.slides.flow import memory, several
+from benchmarks.support.slides.measures import BUCKET, Bench, Rows, make_models
+from benchmarks.support.slides.reading import decoded_tiles, raw_tiles
+from benchmarks.support.slides.speed import classified, whole_slides
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.repository import ModelRepository

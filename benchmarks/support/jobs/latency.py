@@ -8,7 +8,8 @@ from collections.abc import Callable, Sequence
 
 import psycopg
 import redis
-from job_queues import Place, message
+
+from benchmarks.support.jobs.queues import Place, message
 
 _DEADLINE_SECONDS = 30.0
 # Between two jobs: long enough that each finds an idle bridge, and never in step with its polls.

@@ -7,7 +7,7 @@ over its requests. Of each server the round counts in which a request cost least
 Bars, in the geometric mean over the numbers of callers: 64 bytes cost at most 0.35 of MLServer's and 1.2 of Triton's, 1 MiB at most
 0.9 of Triton's.
 
-Run: python benchmarks/bench_peers.py [--check] [--seconds 1] [--rounds 5] [--servers lamina,mlserver,triton]
+Run: python benchmarks/serving_peers.py [--check] [--seconds 1] [--rounds 5] [--servers lamina,mlserver,triton]
 """
 
 from __future__ import annotations
@@ -24,13 +24,13 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 
-from peer_environments import PeerMissing
-from peers import Server, running, write_repository
-from process_tree import cpu_seconds
 from rich.console import Console
 from rich.table import Table
-from serving_load import MINILM, drive, text_request, trivial_request
 
+from benchmarks.support.peers.environments import PeerMissing
+from benchmarks.support.process_tree import cpu_seconds
+from benchmarks.support.serving.load import MINILM, drive, text_request, trivial_request
+from benchmarks.support.serving.servers import Server, running, write_repository
 from inference_server.models.builders import BUILDERS
 
 OWN = "lamina"

@@ -10,9 +10,9 @@ from pathlib import Path
 
 import grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
-from large_slides import write_large_slide
-from slide_measures import BUCKET, LIMITS, Bench, analysed, timed
 
+from benchmarks.large_slides import write_large_slide
+from benchmarks.support.slides.measures import BUCKET, LIMITS, Bench, analysed, timed
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse, ModelFacts
 from inference_server.scheduler.registry import ServingModels

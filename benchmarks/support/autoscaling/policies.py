@@ -6,7 +6,7 @@ import math
 from collections import deque
 from dataclasses import dataclass, field
 
-from autoscale_model import Seen
+from benchmarks.support.autoscaling.model import Seen
 
 # CloudWatch tells of a minute in the next one. Target tracking acts after 3 minutes above its target, or 15 below nine tenths of it.
 _MINUTE = 60.0

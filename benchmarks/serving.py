@@ -7,7 +7,7 @@
 - ServerLive while the model computes for 64 callers. Bar: 50 ms.
 - Memory after so many small requests, less that after a tenth of them. Bar: 8 MiB.
 
-Run: python benchmarks/bench_serving.py [--check] [--seconds 4] [--memory-requests 200000]
+Run: python benchmarks/serving.py [--check] [--seconds 4] [--memory-requests 200000]
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ import grpc
 import grpc.aio
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
-from peers import Server, running, write_repository
-from process_tree import memory_bytes
 from rich.console import Console
 from rich.table import Table
-from serving_load import MINILM, drive, text_request, text_tensors, trivial_request
 
+from benchmarks.support.process_tree import memory_bytes
+from benchmarks.support.serving.load import MINILM, drive, text_request, text_tensors, trivial_request
+from benchmarks.support.serving.servers import Server, running, write_repository
 from inference_server.engine.port import Engine
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
