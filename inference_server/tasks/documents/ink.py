@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -55,14 +57,21 @@ def ink_height(ink: NDArray[np.bool_]) -> int:
     return int(rows[-1] - rows[0] + 1) if len(rows) else len(ink)
 
 
-def widest_gap(columns: NDArray[np.bool_], first: int, last: int) -> tuple[int, int]:
-    """The widest run of columns without ink between two x, as its first x and the x after it; empty, in the middle, where there is none."""
-    # Called for each two characters of a page: `np.r_` and `np.diff` alone would take longer than all of this.
-    blank = np.zeros(max(0, last - first) + 2, np.bool_)
-    np.logical_not(columns[first:last], out=blank[1:-1])
-    edges = np.flatnonzero(blank[1:] != blank[:-1])
-    if not len(edges):
-        return (first + last) // 2, (first + last) // 2
-    starts, ends = edges[::2], edges[1::2]
-    widest = int(np.argmax(ends - starts))
-    return first + int(starts[widest]), first + int(ends[widest])
+class Gaps:
+    """The runs of columns without ink of a line, found once: they are asked for between each two of its characters."""
+
+    def __init__(self, columns: NDArray[np.bool_]) -> None:
+        """`columns`: which of them have ink."""
+        blank = np.zeros(len(columns) + 2, np.bool_)
+        np.logical_not(columns, out=blank[1:-1])
+        edges = np.flatnonzero(blank[1:] != blank[:-1]).tolist()
+        self._starts, self._ends = edges[::2], edges[1::2]
+
+    def widest(self, first: int, last: int) -> tuple[int, int]:
+        """The widest of them between two x, as its first x and the x after it; empty, in the middle, where there is none."""
+        found = ((first + last) // 2,) * 2
+        for index in range(bisect_right(self._ends, first), bisect_left(self._starts, last)):
+            start, end = max(first, self._starts[index]), min(last, self._ends[index])
+            if end - start > found[1] - found[0]:
+                found = start, end
+        return found
