@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import letter_height
-from inference_server.tasks.documents.margins import written_area
+from inference_server.tasks.documents.margins import Area, written_area
 from inference_server.tasks.documents.values import Page, Quad
 
 # What is left of a quad at the page's edge is no text below this, in pixels of the network's input.
@@ -66,8 +66,9 @@ class DetectorInput:
 def detector_input(page: Page, settings: DetectionSettings) -> DetectorInput:
     """Take the part of a page that is not blank, scale, pad and normalise it."""
     height, width = page.shape[:2]
-    factor = _scale_factor(page, settings)
-    area = written_area(np.asarray(cv2.cvtColor(page, cv2.COLOR_RGB2GRAY), np.uint8))
+    gray = np.asarray(cv2.cvtColor(page, cv2.COLOR_RGB2GRAY), np.uint8)
+    area = written_area(gray)
+    factor = _scale_factor(gray, area, settings)
     left, right, inner_width = _window(area.left, area.right, width, factor, settings)
     top, bottom, inner_height = _window(area.top, area.bottom, height, factor, settings)
     part = page[top:bottom, left:right]
@@ -123,12 +124,12 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
     return np.asarray(cv2.boxPoints((center, size, angle)), np.float32)
 
 
-def _scale_factor(page: Page, settings: DetectionSettings) -> float:
-    short_side, long_side = float(min(page.shape[:2])), float(max(page.shape[:2]))
+def _scale_factor(gray: NDArray[np.uint8], area: Area, settings: DetectionSettings) -> float:
+    short_side, long_side = float(min(gray.shape)), float(max(gray.shape))
     least = settings.least_short_side / short_side
     # A strip, such as one line, is not enlarged beyond what its text needs.
     most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_long_side / long_side, settings.most_enlargement)
-    if most <= least or (height := letter_height(page)) is None:
+    if most <= least or (height := letter_height(gray, area)) is None:
         return most
     return min(most, max(least, settings.letter_height / height))
 

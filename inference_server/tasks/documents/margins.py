@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.spots import spots_of
+
 # Looked at on a page of this shorter side: noise is averaged away there, and strokes of letters are not.
 _SIDE = 400
 # A spot has something on it where light and dark differ by so many levels of 255 between neighbours, and so many times what is usual on
@@ -46,9 +48,8 @@ def written_area(gray: NDArray[np.uint8]) -> Area:
     marks = (contrast > max(_LEAST_CONTRAST, _NOISE_TIMES * noise)).astype(np.uint8)
     for edge in (marks[:_EDGE], marks[-_EDGE:], marks[:, :_EDGE], marks[:, -_EDGE:]):
         edge[:] = 0
-    _, _, spots, _ = cv2.connectedComponentsWithStats(marks, connectivity=8)
-    # The first is all that has no marks.
-    spots = spots[1:][spots[1:, cv2.CC_STAT_AREA] >= _SPECK]
+    spots = spots_of(marks)
+    spots = spots[spots[:, 4] >= _SPECK]
     if noise > _MOST_NOISE or not len(spots):
         return Area(left=0, top=0, right=width, bottom=height)
     lefts, tops, widths, heights = spots[:, :4].T
