@@ -21,7 +21,8 @@ class Measurement:
 
     # As engine:precision.
     candidate: str
-    # Median of the warm runs in seconds, without waits for a core; infinity when it could not be loaded or run.
+    # Of a warm run, without waits for a core, at the pace that the machine had for the first candidate; infinity when it could not be
+    # loaded or run.
     seconds: float
     # Deviation from the reference; infinity when it could not be loaded or run.
     error: float

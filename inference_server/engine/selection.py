@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import math
-import statistics
-import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import structlog
 
-from inference_server.engine.agreement import DEFAULT_TOLERANCE, deviation
+from inference_server.engine.agreement import DEFAULT_TOLERANCE
 from inference_server.engine.ahead import NATIVE, Built
+from inference_server.engine.contest import Contest
 from inference_server.engine.measurements import Measurement, MeasurementCache
 from inference_server.engine.plans import Recipe
 from inference_server.engine.port import Engine, Tensors, TensorSpec
@@ -26,11 +25,10 @@ AUTO = "auto"
 # How the files of plans are named that owners built, and what they compute in: nobody else knows.
 PLAN_SUFFIX, PLAN_PRECISION = ".plan", "plan"
 EngineOptions = Mapping[str, Mapping[str, str]]
-_WARM_UP_RUNS = 2
-_TIMED_RUNS = 7
-# Timing of one candidate ends after this many seconds, given at least three runs.
-_TIMING_SECONDS = 0.5
-_FEWEST_RUNS = 3
+# Candidates whose times differ by no more than this share are as fast as each other.
+_EQUAL = 0.03
+# Raised when candidates are measured in another way: what was kept of the old one is measured again.
+_METHOD = 2
 _log = structlog.get_logger(__name__)
 
 
@@ -214,27 +212,20 @@ class EngineSelector:
                 raise
             _log.warning("engines_not_compared", file=model.path.name, reason=str(error), hint="give the model a model_warmup")
             return ()
-        return tuple(self._measure(model, candidate, reference, sample, expected) for candidate in ready)
+        contest = Contest(
+            sample,
+            expected,
+            clock=quiet_seconds if self.device == "cpu" else wall_seconds,
+            may_lead=lambda measured: not self.refusal(measured, model.tolerance),
+            apart=self.device != "cpu",
+        )
+        # The reference is a candidate itself, or in the way of two others.
+        loaded = {label(reference): reference} if self._runtimes.reference in self._runtimes.candidates else {}
+        del reference
+        return tuple(contest.measure(each, partial(self._taken, loaded, model, each)) for each in ready)
 
-    def _measure(self, model: ModelFile, candidate: str, reference: Engine, sample: Tensors, expected: Tensors) -> Measurement:
-        again = candidate == label(reference) and self._runtimes.reference in self._runtimes.candidates
-        try:
-            engine = reference if again else self.load_instance(model, candidate)
-            error = deviation(engine.run(sample), expected)
-            return Measurement(candidate=candidate, seconds=self._median_seconds(engine, sample), error=error)
-        except ModelFailed as failure:
-            return Measurement(candidate=candidate, seconds=math.inf, error=math.inf, failure=str(failure))
-
-    def _median_seconds(self, engine: Engine, sample: Tensors) -> float:
-        """Median of the warm runs, other work on the machine left out: the first ones set up memory and kernels."""
-        clock = quiet_seconds if self.device == "cpu" else wall_seconds
-        for _ in range(_WARM_UP_RUNS - 1):
-            engine.run(sample)
-        seconds: list[float] = []
-        start = time.monotonic()
-        while len(seconds) < _TIMED_RUNS and (len(seconds) < _FEWEST_RUNS or time.monotonic() - start < _TIMING_SECONDS):
-            seconds.append(clock(lambda: engine.run(sample)))
-        return statistics.median(seconds)
+    def _taken(self, loaded: dict[str, Engine], model: ModelFile, candidate: str) -> Engine:
+        return loaded.pop(candidate, None) or self.load_instance(model, candidate)
 
     def _fastest(self, measurements: tuple[Measurement, ...], pin: str, model: ModelFile) -> str:
         candidates = [measured for measured in measurements if pin == AUTO or _pinned(measured.candidate, pin)]
@@ -242,7 +233,9 @@ class EngineSelector:
         if not agreeing:
             reasons = "; ".join(f"{measured.candidate}: {self.refusal(measured, model.tolerance)}" for measured in candidates)
             raise ModelFailed(f"no engine can serve the model: {reasons or 'none was measured'}")
-        return min(agreeing, key=lambda measured: measured.seconds).candidate
+        least = min(measured.seconds for measured in agreeing)
+        # Of equals the first, so that each start chooses the same.
+        return next(measured.candidate for measured in agreeing if measured.seconds <= least * (1 + _EQUAL))
 
     def refusal(self, measured: Measurement, tolerance: float | None = None) -> str:
         """Why a candidate may not serve; empty when it may. `tolerance`: the model's own, None for the selector's."""
@@ -260,6 +253,7 @@ class EngineSelector:
         versions = {label: self._loaders[label.partition(":")[0]].version for label in self._labels()}
         machine = dict(self._runtimes.machine) | {"model_threads": str(model.threads)}
         key: dict[str, object] = {"model": model.digest, "machine": machine, "versions": versions, "sample": model.sample_key}
+        key["method"] = _METHOD
         built = sorted(recipe.key for candidate in ready if (recipe := self._recipe(model, candidate)))
         key |= {"built": built} if built else {}
         return key | ({"options": {name: dict(options) for name, options in model.options.items()}} if model.options else {})

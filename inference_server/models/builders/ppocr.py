@@ -21,6 +21,7 @@ from google.protobuf.message import DecodeError
 from numpy.typing import NDArray
 
 from inference_server.errors import ConfigurationError
+from inference_server.models.builders.detector_graph import made_cheaper
 from inference_server.models.builders.word_list import WORDS, word_list
 
 DETECTOR = "ppocrv6_small_det"
@@ -49,6 +50,8 @@ class _Source:
     profiles: tuple[str, ...]
     # One sample [3, H, W] on which engines are warmed up and compared.
     sample: Callable[[], NDArray[np.float32]]
+    # Makes the model that is written of the one that the wheel has.
+    rewritten: Callable[[onnx.ModelProto], onnx.ModelProto] = lambda model: model
 
 
 def build_detector(models: Path) -> Path:
@@ -71,6 +74,7 @@ def build_detector(models: Path) -> Path:
                 "x=1x3x64x64:1x3x1472x2048:1x3x1472x4096",
             ),
             sample=_sample_page,
+            rewritten=made_cheaper,
         ),
     )
 
@@ -139,7 +143,7 @@ def _write(folder: Path, source: _Source, content: bytes, fingerprint: str) -> N
         raise ConfigurationError(f"{source.file} of the package rapidocr is not a whole ONNX model. Install the package again.") from error
     version = folder / "1"
     version.mkdir()
-    (version / "model.onnx").write_bytes(content)
+    onnx.save_model(source.rewritten(model), version / "model.onnx")
     if source.name == RECOGNIZER:
         (version / CHARACTERS).write_text(_characters(model, source.file), "utf-8", newline="\n")
         (folder / WORDS).write_text(word_list(), "utf-8", newline="\n")

@@ -6,6 +6,7 @@ a line of text; each connected core is boxed and grown back.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -14,6 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import letter_height
+from inference_server.tasks.documents.margins import Area, written_area
 from inference_server.tasks.documents.values import Page, Quad
 
 # What is left of a quad at the page's edge is no text below this, in pixels of the network's input.
@@ -34,6 +36,10 @@ class DetectionSettings:
     letter_height: float = 8.0
     # Sides of the network's input are multiples of this, so that pages of nearly one size share a batch. A multiple of 32.
     side_step: int = 64
+    # Blank margins are cut off, except so much around the text, in pixels of the input; sides that were cut are multiples of the second.
+    # A size that OpenVINO meets for the first time costs it a quarter more, and 3.4 MB from then on: there are to be few.
+    blank_margin: int = 32
+    cut_step: int = 128
     # A pixel is core from this likelihood on.
     pixel_threshold: float = 0.3
     # A core is text when its mean likelihood is at least this.
@@ -51,25 +57,33 @@ class DetectorInput:
     tensor: NDArray[np.float32]
     # Page pixels for each pixel of the input, along x and along y.
     scale: tuple[float, float]
-    # Height and width of the page within the input; the rest is padding.
+    # Height and width of the page's part within the input; the rest is padding.
     extent: tuple[int, int]
+    # x and y on the page, in its pixels, where that part begins.
+    origin: tuple[int, int] = (0, 0)
 
 
 def detector_input(page: Page, settings: DetectionSettings) -> DetectorInput:
-    """Scale, pad and normalise a page."""
+    """Take the part of a page that is not blank, scale, pad and normalise it."""
     height, width = page.shape[:2]
-    factor = _scale_factor(page, settings)
-    inner_height, inner_width = max(1, round(height * factor)), max(1, round(width * factor))
-    resized = page
-    if (inner_height, inner_width) != (height, width):
+    gray = np.asarray(cv2.cvtColor(page, cv2.COLOR_RGB2GRAY), np.uint8)
+    area = written_area(gray)
+    factor = _scale_factor(gray, area, settings)
+    left, right, inner_width = _window(area.left, area.right, width, factor, settings)
+    top, bottom, inner_height = _window(area.top, area.bottom, height, factor, settings)
+    part = page[top:bottom, left:right]
+    if (inner_height, inner_width) != part.shape[:2]:
         interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
-        resized = np.asarray(cv2.resize(page, (inner_width, inner_height), interpolation=interpolation), np.uint8)
+        part = np.asarray(cv2.resize(part, (inner_width, inner_height), interpolation=interpolation), np.uint8)
     outer_height, outer_width = (_round_up(side, settings.side_step) for side in (inner_height, inner_width))
     # The page goes on as it ends: any other padding would draw an edge.
-    padded = cv2.copyMakeBorder(resized, 0, outer_height - inner_height, 0, outer_width - inner_width, cv2.BORDER_REPLICATE)
+    padded = cv2.copyMakeBorder(part, 0, outer_height - inner_height, 0, outer_width - inner_width, cv2.BORDER_REPLICATE)
     tensor = cv2.dnn.blobFromImage(padded, scalefactor=1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
     return DetectorInput(
-        tensor=np.asarray(tensor, np.float32), scale=(width / inner_width, height / inner_height), extent=(inner_height, inner_width)
+        tensor=np.asarray(tensor, np.float32),
+        scale=((right - left) / inner_width, (bottom - top) / inner_height),
+        extent=(inner_height, inner_width),
+        origin=(left, top),
     )
 
 
@@ -80,6 +94,7 @@ def text_quads(likelihood: NDArray[np.float32], source: DetectorInput, settings:
     core = cv2.dilate((likelihood > settings.pixel_threshold).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(core, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     limit = np.array([inner_width - 1, inner_height - 1], np.float32)
+    scale, origin = np.array(source.scale, np.float32), np.array(source.origin, np.float32)
     quads = []
     for contour in contours[: settings.most_boxes]:
         center, size, angle = cv2.minAreaRect(contour)
@@ -93,7 +108,7 @@ def text_quads(likelihood: NDArray[np.float32], source: DetectorInput, settings:
         quad = clockwise(_corners(center, grown, angle)).clip(0, limit)
         if cv2.contourArea(quad) < _LEAST_AREA:
             continue
-        quads.append((quad * np.array(source.scale, np.float32)).astype(np.float32))
+        quads.append((quad * scale + origin).astype(np.float32))
     return quads
 
 
@@ -109,14 +124,25 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
     return np.asarray(cv2.boxPoints((center, size, angle)), np.float32)
 
 
-def _scale_factor(page: Page, settings: DetectionSettings) -> float:
-    short_side, long_side = float(min(page.shape[:2])), float(max(page.shape[:2]))
+def _scale_factor(gray: NDArray[np.uint8], area: Area, settings: DetectionSettings) -> float:
+    short_side, long_side = float(min(gray.shape)), float(max(gray.shape))
     least = settings.least_short_side / short_side
     # A strip, such as one line, is not enlarged beyond what its text needs.
     most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_long_side / long_side, settings.most_enlargement)
-    if most <= least or (height := letter_height(page)) is None:
+    if most <= least or (height := letter_height(gray, area)) is None:
         return most
     return min(most, max(least, settings.letter_height / height))
+
+
+def _window(first: int, last: int, side: int, factor: float, settings: DetectionSettings) -> tuple[int, int, int]:
+    """What to take along one side of a page, around what lies from `first` to `last`: from, to, and its length in pixels of the input."""
+    whole = max(1, round(side * factor))
+    length = _round_up(math.ceil((last - first) * factor) + 2 * settings.blank_margin, settings.cut_step)
+    if length >= whole:
+        return 0, side, whole
+    taken = min(side, round(length / factor))
+    start = min(max(0, (first + last - taken) // 2), side - taken)
+    return start, start + taken, length
 
 
 def _mean_inside(likelihood: NDArray[np.float32], corners: NDArray[np.float32]) -> float:

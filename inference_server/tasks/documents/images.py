@@ -8,7 +8,7 @@ from contextlib import suppress
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageFile, ImageOps
+from PIL import ExifTags, Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.TiffImagePlugin import TiffImageFile
@@ -95,14 +95,16 @@ def open_image(content: bytes, media_type: str) -> ImageFile.ImageFile:
 
 def upright_rgb(image: Image.Image) -> Page:
     """The pixels, turned as EXIF says, on white paper. Raises what Pillow raises on damaged files."""
-    upright: Image.Image = ImageOps.exif_transpose(image)
+    image.load()
+    # Pillow copies what it need not change: some milliseconds of a large page.
+    upright: Image.Image = image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
         upright = _eight_bits(upright)
     if upright.has_transparency_data:
         # Transparent paper is white, whatever colour is written under it.
         paper = Image.new("RGBA", upright.size, "white")
         upright = Image.alpha_composite(paper, upright.convert("RGBA"))
-    return np.asarray(upright.convert("RGB"))
+    return np.asarray(upright if upright.mode == "RGB" else upright.convert("RGB"))
 
 
 def _eight_bits(image: Image.Image) -> Image.Image:

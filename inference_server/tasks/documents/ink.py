@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from bisect import bisect_left, bisect_right
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.values import Page
+from inference_server.tasks.documents.margins import Area
+from inference_server.tasks.documents.spots import spots_of
 
 # The share of rows at the top and at the bottom of a line that shows neighbouring lines and rules.
 _MARGIN = 1 / 8
@@ -33,17 +36,16 @@ def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return ink
 
 
-def letter_height(page: Page) -> float | None:
-    """How high the small letters of a page are, in its pixels; None where too few are told apart."""
-    scale = max(1.0, min(page.shape[:2]) / _MEASURED_SIDE)
-    gray = cv2.cvtColor(page, cv2.COLOR_RGB2GRAY)
+def letter_height(gray: NDArray[np.uint8], area: Area) -> float | None:
+    """How high the small letters of a grey page [H, W] are, in its pixels; None where too few are told apart. `area`: where they are."""
+    scale = max(1.0, min(gray.shape) / _MEASURED_SIDE)
     if scale > 1:
-        gray = cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA)
+        gray = np.asarray(cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA), np.uint8)
     _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     if dark.mean() > 0.5:
         dark = 1 - dark
-    _, _, spots, _ = cv2.connectedComponentsWithStats(dark, connectivity=8)
-    widths, heights = spots[1:, cv2.CC_STAT_WIDTH], spots[1:, cv2.CC_STAT_HEIGHT]
+    left, top, right, bottom = (round(side / scale) for side in (area.left, area.top, area.right, area.bottom))
+    _, _, widths, heights, _ = spots_of(np.asarray(dark[top:bottom, left:right], np.uint8)).T
     least, most = _LETTER_HEIGHTS
     letters = heights[(heights >= least) & (heights <= most) & (widths >= 2) & (widths <= _LETTER_RATIO * heights)]
     return float(np.quantile(letters, _SMALL_SHARE)) * scale if len(letters) >= _LEAST_LETTERS else None
@@ -55,14 +57,21 @@ def ink_height(ink: NDArray[np.bool_]) -> int:
     return int(rows[-1] - rows[0] + 1) if len(rows) else len(ink)
 
 
-def widest_gap(columns: NDArray[np.bool_], first: int, last: int) -> tuple[int, int]:
-    """The widest run of columns without ink between two x, as its first x and the x after it; empty, in the middle, where there is none."""
-    # Called for each two characters of a page: `np.r_` and `np.diff` alone would take longer than all of this.
-    blank = np.zeros(max(0, last - first) + 2, np.bool_)
-    np.logical_not(columns[first:last], out=blank[1:-1])
-    edges = np.flatnonzero(blank[1:] != blank[:-1])
-    if not len(edges):
-        return (first + last) // 2, (first + last) // 2
-    starts, ends = edges[::2], edges[1::2]
-    widest = int(np.argmax(ends - starts))
-    return first + int(starts[widest]), first + int(ends[widest])
+class Gaps:
+    """The runs of columns without ink of a line, found once: they are asked for between each two of its characters."""
+
+    def __init__(self, columns: NDArray[np.bool_]) -> None:
+        """`columns`: which of them have ink."""
+        blank = np.zeros(len(columns) + 2, np.bool_)
+        np.logical_not(columns, out=blank[1:-1])
+        edges = np.flatnonzero(blank[1:] != blank[:-1]).tolist()
+        self._starts, self._ends = edges[::2], edges[1::2]
+
+    def widest(self, first: int, last: int) -> tuple[int, int]:
+        """The widest of them between two x, as its first x and the x after it; empty, in the middle, where there is none."""
+        found = ((first + last) // 2,) * 2
+        for index in range(bisect_right(self._ends, first), bisect_left(self._starts, last)):
+            start, end = max(first, self._starts[index]), min(last, self._ends[index])
+            if end - start > found[1] - found[0]:
+                found = start, end
+        return found

@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.spots import spots_of
 from inference_server.tasks.documents.values import Line, Page, PageQuality, Quad
 
 # Lines are compared at one height and contrast: the variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
@@ -89,7 +90,6 @@ def _glare(page: Page, quads: Sequence[Quad]) -> float:
     if not inside.any() or np.median(darkest[inside]) >= _WHITE_PAPER:
         return 0.0
     burnt = ((darkest >= _BURNT) & inside).astype(np.uint8)
-    _, _, statistics, _ = cv2.connectedComponentsWithStats(burnt, connectivity=8)
-    spots = statistics[1:, cv2.CC_STAT_AREA]
+    spots = spots_of(burnt)[:, 4]
     total = int(inside.sum())
     return float(spots[spots >= _LEAST_SPOT * total].sum() / total)

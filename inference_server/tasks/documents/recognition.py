@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.ink import ink_of, widest_gap
+from inference_server.tasks.documents.ink import Gaps, ink_of
 from inference_server.tasks.documents.values import Page, Quad
 
 # What the network was trained on; it takes no other height.
@@ -150,10 +150,10 @@ def _around(page: Page, corners: Quad) -> tuple[Page, NDArray[np.float32]]:
 def pieces_of(crop: Crop, settings: RecognitionSettings) -> list[Piece]:
     """A crop in pieces of at most `most_width`, cut where the widest gap without ink is."""
     pieces, offset, after_space = [], 0, False
-    columns = np.asarray(ink_of(crop.image).any(axis=0)) if crop.width > settings.most_width else None
-    while columns is not None and crop.width - offset > settings.most_width:
+    gaps = Gaps(np.asarray(ink_of(crop.image).any(axis=0))) if crop.width > settings.most_width else None
+    while gaps is not None and crop.width - offset > settings.most_width:
         first, last = offset + int(settings.most_width * (1 - _CUT_WITHIN)), offset + settings.most_width
-        gap_start, gap_end = widest_gap(columns, first, last)
+        gap_start, gap_end = gaps.widest(first, last)
         cut = (gap_start + gap_end) // 2
         pieces.append(Piece(offset=offset, image=crop.image[:, offset:cut], after_space=after_space))
         offset, after_space = cut, gap_end - gap_start >= _CUT_SPACE

@@ -12,7 +12,7 @@ from statistics import fmean, median
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.ink import ink_height, ink_of, widest_gap
+from inference_server.tasks.documents.ink import Gaps, ink_height, ink_of
 from inference_server.tasks.documents.recognition import Character, Crop
 from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Word
@@ -54,7 +54,8 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     spaced = _spaced_after(characters)
     columns = np.asarray(ink.any(axis=0))
     height = ink_height(ink)
-    gaps = [_gap(columns, before.x, after.x) for before, after in itertools.pairwise(visible)]
+    runs = Gaps(columns)
+    gaps = [_gap(runs, before.x, after.x, crop.width) for before, after in itertools.pairwise(visible)]
     usual = max(float(median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
@@ -122,8 +123,8 @@ def _is_spaceless(letter: str) -> bool:
     return not letter.isascii() and unicodedata.name(letter, "").startswith(_SPACELESS)
 
 
-def _gap(columns: NDArray[np.bool_], left: float, right: float) -> _Gap:
-    start, end = widest_gap(columns, max(0, int(left)), min(len(columns), math.ceil(right)))
+def _gap(runs: Gaps, left: float, right: float, width: int) -> _Gap:
+    start, end = runs.widest(max(0, int(left)), min(width, math.ceil(right)))
     return _Gap(start=start, end=end)
 
 

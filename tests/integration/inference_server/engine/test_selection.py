@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import itertools
 import json
+import math
 import time
+import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -22,7 +25,8 @@ from inference_server.engine.selection import EngineSelector, ModelFile, label
 from inference_server.engine.stopwatch import ThreadTimes
 from inference_server.errors import ConfigurationError, ModelFailed
 from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader
+from tests.support.reference_engine import ReferenceLoader, gpu_selector
+from tests.support.reference_engine import selector as reference_selector
 
 
 def _sample(engine: Engine) -> Tensors:
@@ -181,11 +185,122 @@ def test_the_engines_of_this_machine_agree_and_one_is_kept(tmp_path: Path) -> No
 
 
 def test_a_run_that_is_slow_is_timed_three_times_only(model: ModelFile) -> None:
-    slow = ReferenceLoader("slow", seconds=0.2)
+    slow = ReferenceLoader("slow", seconds=0.4)
     start = time.monotonic()
     selector(slow).select(model)
     assert 5 == len(slow.runs)
-    assert time.monotonic() - start < 2.0
+    assert time.monotonic() - start < 4.0
+
+
+class Disturbed(ReferenceLoader):
+    """Sleeps longer in the runs and at the times that `disturbance` tells, given the number of the run: seconds."""
+
+    def __init__(self, name: str, disturbance: Callable[[int], float], *, seconds: float) -> None:
+        super().__init__(name)
+        self._disturbance = disturbance
+        self._own = seconds
+
+    @property
+    def seconds(self) -> float:
+        return self._own + self._disturbance(len(self.runs))
+
+    @seconds.setter
+    def seconds(self, seconds: float) -> None:
+        """The base sets it; ours are told by the runs."""
+
+
+class Hiccup:
+    """A machine that holds up whatever runs, from the moment on that it is asked first, for a while."""
+
+    def __init__(self, *, lasts: float, longer: float) -> None:
+        self._lasts = lasts
+        self._longer = longer
+        self.begun = math.inf
+
+    def begin(self, run: int) -> float:
+        self.begun = min(self.begun, time.monotonic())
+        return self.now(run)
+
+    def now(self, run: int) -> float:
+        return self._longer if self.begun <= time.monotonic() < self.begun + self._lasts else 0.0
+
+
+def test_a_machine_that_is_held_up_while_the_fastest_is_measured_chooses_it_all_the_same(model: ModelFile) -> None:
+    hiccup = Hiccup(lasts=0.4, longer=0.03)
+    reference, fast = Disturbed("exact", hiccup.now, seconds=0.02), Disturbed("fast", hiccup.begin, seconds=0.01)
+    assert "fast:float32" == label(reference_selector(reference, fast).select(model).engine)
+
+
+def test_a_machine_that_has_become_slower_chooses_as_before(model: ModelFile) -> None:
+    slow_down = Hiccup(lasts=math.inf, longer=0.02)
+    loaders = (
+        Disturbed("exact", slow_down.now, seconds=0.02),
+        Disturbed("first", slow_down.now, seconds=0.012),
+        Disturbed("second", slow_down.begin, seconds=0.004),
+    )
+    assert "second:float32" == label(reference_selector(*loaders).select(model).engine)
+
+
+@pytest.mark.parametrize(("other", "expected"), [(0.01, "other"), (0.03, "exact")])
+def test_runs_that_are_held_up_do_not_count_while_two_are_not(model: ModelFile, other: float, expected: str) -> None:
+    faster = min(other, 0.02)
+
+    def holds_up(seconds: float) -> Callable[[int], float]:
+        return lambda run: 0.04 if seconds == faster and 2 < run <= 7 else 0.0
+
+    loaders = (Disturbed("exact", holds_up(0.02), seconds=0.02), Disturbed("other", holds_up(other), seconds=other))
+    assert f"{expected}:float32" == label(reference_selector(*loaders).select(model).engine)
+
+
+def test_candidates_that_are_as_fast_as_each_other_are_timed_longer(model: ModelFile) -> None:
+    equal, slower = ReferenceLoader("equal", seconds=0.02), ReferenceLoader("slower", seconds=0.06)
+    selector(equal, slower).select(model)
+    assert len(equal.runs) > len(slower.runs)
+
+
+@pytest.mark.parametrize(("seconds", "expected"), [(0.0098, "exact"), (0.009, "other")])
+def test_of_equals_the_first_is_chosen(model: ModelFile, tmp_path: Path, seconds: float, expected: str) -> None:
+    folder = tmp_path / "cache"
+    selector(ReferenceLoader("other"), cache=MeasurementCache(folder)).select(model)
+    (file,) = folder.iterdir()
+    content = json.loads(file.read_text())
+    content["measurements"][0]["seconds"], content["measurements"][1]["seconds"] = 0.01, seconds
+    file.write_text(json.dumps(content))
+    assert f"{expected}:float32" == chosen(selector(ReferenceLoader("other"), cache=MeasurementCache(folder)), model)
+
+
+class Small(ReferenceLoader):
+    """On a device that holds so many engines: one more cannot be loaded."""
+
+    alive: weakref.WeakSet[Any]
+
+    def load(self, path: Path, precision: str, *, threads: int = 0, options: Any = None) -> Any:
+        if len(self.alive) >= self.holds:
+            raise ModelFailed("out of memory")
+        engine = super().load(path, precision)
+        self.alive.add(engine)
+        return engine
+
+    def __init__(self, name: str, alive: weakref.WeakSet[Any], *, holds: int, seconds: float) -> None:
+        super().__init__(name, seconds=seconds)
+        self.alive = alive
+        self.holds = holds
+
+
+@pytest.mark.parametrize("holds", [1, 2])
+def test_a_device_that_holds_two_engines_or_one_compares_all(model: ModelFile, holds: int) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    loaders = [Small(name, alive, holds=holds, seconds=seconds) for name, seconds in (("a", 0.01), ("b", 0.03), ("c", 0.002), ("d", 0.02))]
+    selection = gpu_selector(REFERENCE, *loaders).select(model)
+    assert "c:float32" == label(selection.engine)
+    assert [""] * 4 == [measured.failure for measured in selection.measurements]
+
+
+def test_of_a_processors_engines_two_are_loaded_at_once(model: ModelFile) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    loaders = [Small(name, alive, holds=2, seconds=seconds) for name, seconds in (("a", 0.01), ("b", 0.03), ("c", 0.002), ("d", 0.02))]
+    selection = reference_selector(*loaders).select(model)
+    assert ("c:float32", [""] * 4) == (label(selection.engine), [measured.failure for measured in selection.measurements])
 
 
 def test_a_device_that_is_not_there_is_refused() -> None:

@@ -46,11 +46,33 @@ def page_of_letters(height: int, count: int = 300) -> np.ndarray:
 )
 def test_a_page_is_scaled_down_as_far_as_its_letters_allow(height: int, short_side: int) -> None:
     for page in (page_of_letters(height), 255 - page_of_letters(height)):
-        assert short_side == pytest.approx(detector_input(page, SETTINGS).extent[1], rel=0.12)
+        assert 1500 / short_side == pytest.approx(detector_input(page, SETTINGS).scale[0], rel=0.12)
 
 
 def test_a_page_with_few_letters_keeps_its_size() -> None:
-    assert 1440 == detector_input(page_of_letters(40, count=10), SETTINGS).extent[1]
+    assert (1500 / 1440,) * 2 == pytest.approx(detector_input(page_of_letters(40, count=10), SETTINGS).scale, rel=0.01)
+
+
+@pytest.mark.parametrize(("left", "top"), [(40, 30), (900, 1500), (400, 800)])
+def test_of_a_page_with_blank_margins_what_is_written_is_taken_and_its_places_are_those_of_the_page(left: int, top: int) -> None:
+    page = np.full((2000, 1500, 3), 255, np.uint8)
+    page[top : top + 200, left : left + 300] = page_of_letters(40)[20:220, 20:320]
+    source = detector_input(page, DetectionSettings(least_short_side=1000))
+    assert max(source.tensor.shape[2:]) <= 512
+    rows, columns = np.nonzero(source.tensor[0, 0] < 0)
+    x, y = (np.array([columns.min(), rows.min()]) * source.scale + source.origin).tolist()
+    assert (left, top) == pytest.approx((x, y), abs=3)
+
+
+def test_quads_of_a_cut_page_are_in_pixels_of_the_page() -> None:
+    page = np.full((768, 1500, 3), 255, np.uint8)
+    page[300:340, 1200:1300] = 0
+    source = detector_input(page, SETTINGS)
+    height, width = source.extent
+    assert (0, 1500) != (source.origin[0], width)
+    x, y = 1250 - source.origin[0], 320 - source.origin[1]
+    (quad,) = text_quads(likelihood_of([((x, y), (60, 16), 0)])[:height, :width], source, SETTINGS)
+    assert (1250, 320) == pytest.approx(tuple(quad.mean(axis=0)), abs=2)
 
 
 def test_small_print_counts_beside_large_letters() -> None:

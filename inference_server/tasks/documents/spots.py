@@ -1,0 +1,24 @@
+"""Spots of a picture: connected pixels, with their bounds and sizes."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+from numpy.typing import NDArray
+
+# OpenCV numbers spots anew in each run of pixels that joins no other; numbers of 16 bits hold so many.
+_MOST_SHORT = 65_535
+
+
+def spots_of(marked: NDArray[np.uint8]) -> NDArray[np.int32]:
+    """Of each spot of pixels that are not 0, connected by sides or corners: left, top, width, height and pixels [N, 5].
+
+    `marked`: [H, W]. Numbers of 16 bits are a third of the work of longer ones, and do wherever no more runs begin.
+    """
+    if not marked.size:
+        return np.empty((0, 5), np.int32)
+    begun = np.count_nonzero(marked[:, 1:] > marked[:, :-1]) + np.count_nonzero(marked[:, 0])
+    numbers = cv2.CV_16U if begun < _MOST_SHORT else cv2.CV_32S
+    _, _, spots, _ = cv2.connectedComponentsWithStats(marked, connectivity=8, ltype=numbers)
+    # The first is all that is not marked.
+    return np.asarray(spots[1:], np.int32)
