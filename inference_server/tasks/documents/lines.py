@@ -9,9 +9,9 @@ from pathlib import Path
 
 import numpy as np
 
-from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
+from inference_server.tasks.documents.alphabet import Alphabet, read_alphabet
 from inference_server.tasks.documents.recognition import (
     Character,
     Crop,
@@ -23,6 +23,7 @@ from inference_server.tasks.documents.recognition import (
     pieces_of,
     recognizer_input,
 )
+from inference_server.tasks.documents.steps import answered, steps_of
 from inference_server.tasks.documents.values import Page, Quad
 
 
@@ -56,8 +57,8 @@ class LineReader:
         self._models = models
         self._recognizer = recognizer
         self._settings = settings
-        # By version of the recogniser.
-        self._characters: dict[str, tuple[str, ...]] = {}
+        # By version of the recogniser, and the last sizes of what it answers.
+        self._alphabets: dict[tuple[object, ...], Alphabet] = {}
 
     async def read(self, page: Page, quads: Sequence[Quad], caller: Caller, used: dict[str, None]) -> list[ReadQuad]:
         """Read each quad, in their order, in the surest way; those that cannot be cut out are left out.
@@ -83,21 +84,16 @@ class LineReader:
             InferenceRequest(model=self._recognizer, inputs={facts.inputs[0].name: tensor}, caller=caller)
         )
         used[told(response)] = None
-        likelihood = np.asarray(response.outputs[facts.outputs[0].name])
-        characters = await self._characters_of(response.version, likelihood.shape[-1])
-        return await asyncio.to_thread(lambda: [decode(row, characters, width) for row in likelihood])
+        alphabet = await self._alphabet_of(response)
+        return await asyncio.to_thread(lambda: decode(steps_of(response.outputs, alphabet.rare_weights), alphabet.characters, width))
 
-    async def _characters_of(self, version: str, classes: int) -> tuple[str, ...]:
-        if version not in self._characters:
-            path = self._models / self._recognizer / version / "characters.txt"
-            characters = await asyncio.to_thread(_read_characters, path)
-            if len(characters) != classes:
-                raise ConfigurationError(
-                    f"{path} has {len(characters) - 2} characters; the model has {classes} classes, of which 2 are blank and space. "
-                    "Run `inference-server models build`."
-                )
-            self._characters[version] = characters
-        return self._characters[version]
+    async def _alphabet_of(self, response: InferenceResponse) -> Alphabet:
+        # A model that was built anew may answer otherwise.
+        key = (response.version, *(output.shape[2:] for output in response.outputs.values()))
+        if key not in self._alphabets:
+            folder = self._models / self._recognizer / response.version
+            self._alphabets[key] = await asyncio.to_thread(read_alphabet, folder, *answered(response.outputs))
+        return self._alphabets[key]
 
 
 def told(response: InferenceResponse) -> str:
@@ -132,17 +128,6 @@ def _joined(pieces: Sequence[Piece], read: Mapping[int, list[Character]]) -> lis
             characters.append(Character(text=" ", confidence=1.0, x=piece.offset))
         characters += [replace(character, x=character.x + piece.offset) for character in read[id(piece)]]
     return characters
-
-
-def _read_characters(path: Path) -> tuple[str, ...]:
-    try:
-        # Only line feeds end a line here: other separators are characters of the list.
-        lines = path.read_bytes().decode("utf-8").removesuffix("\n").split("\n")
-    except FileNotFoundError as error:
-        raise ConfigurationError(f"{path} is missing: the recogniser's characters. Run `inference-server models build`.") from error
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"{path} cannot be read ({type(error).__name__}); expected one character a line in UTF-8.") from error
-    return ("", *lines, " ")
 
 
 async def _gather(work: Iterable[Coroutine[None, None, list[list[Character]]]]) -> list[list[list[Character]]]:

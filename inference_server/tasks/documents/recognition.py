@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import Gaps, ink_of
+from inference_server.tasks.documents.steps import LineSteps, Steps
 from inference_server.tasks.documents.values import Page, Quad
 
 # What the network was trained on; it takes no other height.
@@ -193,12 +194,13 @@ def recognizer_input(images: Sequence[NDArray[np.uint8]], width: int) -> NDArray
     return batch
 
 
-def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: int) -> list[Character]:
-    """The characters in the answer [steps, classes] for one line that was padded to `width`. `characters`: by class, the blank first."""
-    classes = likelihood.argmax(axis=1)
-    confidences = likelihood[np.arange(len(classes)), classes]
-    spaces = likelihood[:, -1]
-    step_width = width / len(classes)
+def decode(steps: Steps, characters: tuple[str, ...], width: int) -> list[list[Character]]:
+    """The characters of each line of some that were padded to `width`. `characters`: by class, the blank first."""
+    return [_decoded(line, characters, width / len(line.classes)) for line in steps.by_line()]
+
+
+def _decoded(line: LineSteps, characters: tuple[str, ...], step_width: float) -> list[Character]:
+    classes = line.classes
     starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
     ends = np.r_[starts[1:], len(classes)]
     seen = classes[starts] != 0
@@ -207,21 +209,22 @@ def decode(likelihood: NDArray[np.float32], characters: tuple[str, ...], width: 
     return [
         Character(
             text=characters[classes[start]],
-            confidence=min(1.0, float(confidences[start:end].max())),
+            confidence=(confidence := min(1.0, float(line.confidences[start:end].max()))),
             x=(start + end) / 2 * step_width,
-            space_after=float(spaces[end:next_start].max(initial=0.0)),
-            others=_others(likelihood[start:end], characters) if confidences[start:end].max() < SURE else (),
+            space_after=float(line.spaces[end:next_start].max(initial=0.0)),
+            others=_others(line, start, end, characters) if confidence < SURE else (),
         )
         for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)
     ]
 
 
-def _others(likelihood: NDArray[np.float32], characters: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
-    """What else may stand where a character was read, over its steps [steps, classes]."""
-    likely = likelihood.max(axis=0)
-    read = int(likelihood[0].argmax())
+def _others(line: LineSteps, start: int, end: int, characters: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+    """What else may stand where a character was read, over its steps."""
+    common = line.common(start, end)
+    likely = common.max(axis=0)
+    read = line.classes[start]
     # Nothing stands there only if there is nothing at each of the steps.
-    nothing = float(likelihood[:, 0].min())
+    nothing = float(common[:, 0].min())
     found = [(characters[index], float(likely[index])) for index in np.flatnonzero(likely >= _LEAST_LIKELY).tolist() if index != read]
     others = [(text, share) for text, share in found if len(text) == 1 and text.isascii() and text.isalnum()]
     return (*others, *((("", nothing),) if nothing >= _LEAST_LIKELY else ()))

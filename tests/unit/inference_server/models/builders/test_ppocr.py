@@ -2,11 +2,27 @@
 
 from __future__ import annotations
 
+from importlib.resources import files
 from pathlib import Path
 
+import numpy as np
 import onnxruntime
 
 from inference_server.models.builders.ppocr import build_detector, build_recognizer
+from inference_server.tasks.documents.alphabet import read_alphabet
+from inference_server.tasks.documents.steps import answered, steps_of
+
+
+def wheel_file(name: str) -> Path:
+    return Path(str(files("rapidocr") / "models" / name))
+
+
+def wheel_characters() -> list[str]:
+    return str(session_of(wheel_file("PP-OCRv6_rec_small.onnx")).get_modelmeta().custom_metadata_map["character"]).split("\n")
+
+
+def session_of(path: Path) -> onnxruntime.InferenceSession:
+    return onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
 
 
 def contents(folder: Path) -> dict[str, bytes]:
@@ -17,16 +33,41 @@ def test_both_models_are_written_in_the_repository_layout(tmp_path: Path) -> Non
     detector, recognizer = build_detector(tmp_path), build_recognizer(tmp_path)
     assert [tmp_path / "ppocrv6_small_det", tmp_path / "ppocrv6_small_rec"] == [detector, recognizer]
     assert {"1/model.onnx", "config.pbtxt", "warmup/x"} == set(contents(detector))
-    assert {"1/model.onnx", "1/characters.txt", "words.txt", "config.pbtxt", "warmup/x"} == set(contents(recognizer))
+    beside = {"1/characters.txt", "1/rare_characters.txt", "1/rare_weights.npy", "words.txt"}
+    assert {"1/model.onnx", "config.pbtxt", "warmup/x"} | beside == set(contents(recognizer))
     assert {detector.name, recognizer.name} == {path.name for path in tmp_path.iterdir()}
 
 
+def characters_in(path: Path) -> list[str]:
+    return path.read_bytes().decode().removesuffix("\n").split("\n")
+
+
 def test_the_characters_are_those_of_the_model_without_blank_and_space(tmp_path: Path) -> None:
-    recognizer = build_recognizer(tmp_path)
-    characters = (recognizer / "1" / "characters.txt").read_bytes().decode().removesuffix("\n").split("\n")
-    session = onnxruntime.InferenceSession(recognizer / "1" / "model.onnx", providers=["CPUExecutionProvider"])
-    assert session.get_outputs()[0].shape[-1] == len(characters) + 2
-    assert {"A", "z", "0", "µ", "%", "/", "^", "±", "≤"} <= set(characters)
+    version = build_recognizer(tmp_path) / "1"
+    common, rare = characters_in(version / "characters.txt"), characters_in(version / "rare_characters.txt")
+    session = onnxruntime.InferenceSession(version / "model.onnx", providers=["CPUExecutionProvider"])
+    classes = {output.name: output.shape[-1] for output in session.get_outputs()}
+    assert classes["common"] == len(common) + 2
+    assert {"A", "z", "0", "µ", "%", "/", "^", "±"} <= set(common)
+    assert {"≤", "血", "ア"} <= set(rare)
+    assert (len(rare), classes["features"] + 1) == np.load(version / "rare_weights.npy").shape
+    assert 18_708 == len({*common, *rare}) == len(common) + len(rare)
+
+
+def test_the_recogniser_tells_what_the_one_of_the_wheel_does(tmp_path: Path) -> None:
+    folder = build_recognizer(tmp_path)
+    line = np.frombuffer((folder / "warmup" / "x").read_bytes(), np.float32).reshape(1, 3, 48, -1)
+    noise = np.random.default_rng(0).uniform(-1, 1, line.shape).astype(np.float32)
+    for x in (line, noise):
+        (whole,) = session_of(wheel_file("PP-OCRv6_rec_small.onnx")).run(None, {"x": x})
+        names = [output.name for output in session_of(folder / "1" / "model.onnx").get_outputs()]
+        answer = dict(zip(names, session_of(folder / "1" / "model.onnx").run(None, {"x": x}), strict=True))
+        expected, found = steps_of({"likelihood": whole}, None), steps_of(answer, np.load(folder / "1" / "rare_weights.npy"))
+        alphabet = read_alphabet(folder / "1", *answered(answer))
+        everything = ("", *wheel_characters(), " ")
+        assert [everything[index] for index in expected.classes[0]] == [alphabet.characters[index] for index in found.classes[0]]
+        np.testing.assert_allclose(expected.confidences, found.confidences, atol=0.03)
+        np.testing.assert_allclose(expected.spaces, found.spaces, atol=0.03)
 
 
 def test_the_words_are_english_and_indonesian_with_their_counts(tmp_path: Path) -> None:
@@ -42,7 +83,7 @@ def test_a_second_build_writes_nothing_and_a_damaged_folder_is_mended(tmp_path: 
     stamp = (recognizer / "config.pbtxt").stat().st_mtime_ns
     build_recognizer(tmp_path)
     assert stamp == (recognizer / "config.pbtxt").stat().st_mtime_ns
-    for file in ("1/characters.txt", "words.txt"):
+    for file in ("1/characters.txt", "1/rare_characters.txt", "1/rare_weights.npy", "words.txt"):
         (recognizer / file).unlink()
         build_recognizer(tmp_path)
         assert before == contents(recognizer)

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from inference_server.tasks.documents.recognition import (
+    Character,
     Piece,
     RecognitionSettings,
     batches_of,
@@ -18,6 +19,7 @@ from inference_server.tasks.documents.recognition import (
     pieces_of,
     recognizer_input,
 )
+from inference_server.tasks.documents.steps import likeliest
 
 SETTINGS = RecognitionSettings()
 CHARACTERS = ("", "a", "b", "c", " ")
@@ -31,6 +33,12 @@ def likelihood(classes: list[int], confidence: float = 0.9) -> np.ndarray:
     answer = np.zeros((len(classes), len(CHARACTERS)), np.float32)
     answer[np.arange(len(classes)), classes] = confidence
     return answer
+
+
+def read(likelihood: np.ndarray, characters: tuple[str, ...], width: int) -> list[Character]:
+    """What stands in one line."""
+    (line,) = decode(likeliest(likelihood[None]), characters, width)
+    return line
 
 
 def test_a_crop_has_a_height_of_48_and_keeps_its_proportions() -> None:
@@ -138,14 +146,14 @@ def test_a_short_line_is_one_piece() -> None:
 
 
 def test_repeated_classes_count_once_and_blanks_part_equal_characters() -> None:
-    found = decode(likelihood([0, 1, 1, 0, 1, 2, 0, 4, 3]), CHARACTERS, 90)
+    found = read(likelihood([0, 1, 1, 0, 1, 2, 0, 4, 3]), CHARACTERS, 90)
     assert "aab c" == "".join(character.text for character in found)
     assert [20, 45, 55, 75, 85] == [character.x for character in found]
     assert [0.9] * 5 == pytest.approx([character.confidence for character in found])
 
 
 def test_nothing_but_blanks_is_no_text() -> None:
-    assert [] == decode(likelihood([0, 0, 0]), CHARACTERS, 30)
+    assert [] == read(likelihood([0, 0, 0]), CHARACTERS, 30)
 
 
 def test_a_space_that_was_not_the_likeliest_is_told_with_the_character_before_it() -> None:
@@ -153,7 +161,7 @@ def test_a_space_that_was_not_the_likeliest_is_told_with_the_character_before_it
     likelihood[[0, 1, 3, 4], [1, 0, 2, 0]] = 0.9
     likelihood[[1, 2], 3] = (0.05, 0.4)
     likelihood[2, 0] = 0.6
-    first, last = decode(likelihood, ("", "a", "b", " "), 40)
+    first, last = read(likelihood, ("", "a", "b", " "), 40)
     assert [0.4, 0.0] == pytest.approx([first.space_after, last.space_after])
 
 
@@ -161,6 +169,6 @@ def test_what_a_doubtful_character_may_be_instead_is_told_with_it() -> None:
     likelihood = np.zeros((3, 6), np.float32)
     likelihood[0, [0, 1, 2, 3, 4]] = (0.05, 0.6, 0.3, 0.04, 0.001)
     likelihood[2, 2] = 0.995
-    first, last = decode(likelihood, ("", "a", "b", "-", "c", " "), 30)
+    first, last = read(likelihood, ("", "a", "b", "-", "c", " "), 30)
     assert [("b", pytest.approx(0.3)), ("", pytest.approx(0.05))] == list(first.others)
     assert () == last.others
