@@ -56,7 +56,7 @@ class OpenVinoLoader:
             if precision == "bfloat16":
                 # The plugin keeps the file's weights beside its own: in half the bytes they still have more digits than bfloat16.
                 compress_model_transformation(model)
-            return OpenVinoEngine(self._core.compile_model(model, _DEVICE, settings), precision=precision)
+            return OpenVinoEngine(self._core.compile_model(model, _DEVICE, settings), model, precision=precision)
         except RuntimeError as error:
             raise ModelFailed(f"openvino cannot load {path.name}: {_reason(error).replace(str(path), path.name)}") from error
 
@@ -64,11 +64,12 @@ class OpenVinoLoader:
 class OpenVinoEngine:
     """A compiled model with one infer request."""
 
-    def __init__(self, compiled: Any, *, precision: str) -> None:
+    def __init__(self, compiled: Any, model: Any, *, precision: str) -> None:
+        """`model`: what was compiled. It tells the names: once compiled, an output that hands another tensor on may go by that one's."""
         self.name = "openvino"
         self.precision = precision
-        self.inputs = tuple(map(_spec, compiled.inputs))
-        self.outputs = tuple(map(_spec, compiled.outputs))
+        self.inputs = tuple(map(_spec, compiled.inputs, model.inputs))
+        self.outputs = tuple(map(_spec, compiled.outputs, model.outputs))
         self._positions = {output.name: position for position, output in enumerate(self.outputs)}
         # One infer request: an engine is called from one thread at a time.
         self._request = compiled.create_infer_request()
@@ -98,14 +99,15 @@ def _options(precision: str, threads: int) -> dict[str, Any]:
     }
 
 
-def _spec(port: Any) -> TensorSpec:
-    element = port.get_element_type()
+def _spec(port: Any, named: Any) -> TensorSpec:
+    """Of a port of what was compiled, by the name that the model gives it."""
+    element, name = port.get_element_type(), named.get_any_name()
     if element == openvino.Type.string:
-        raise ModelFailed(f"openvino does not serve tensors of strings, such as {port.get_any_name()}")
+        raise ModelFailed(f"openvino does not serve tensors of strings, such as {name}")
     if element == openvino.Type.bf16:
-        raise ModelFailed(f"openvino does not serve tensors of bfloat16, such as {port.get_any_name()}")
+        raise ModelFailed(f"openvino does not serve tensors of bfloat16, such as {name}")
     shape = tuple(size.get_length() if size.is_static else -1 for size in port.get_partial_shape())
-    return TensorSpec(name=port.get_any_name(), dtype=np.dtype(element.to_dtype()), shape=shape)
+    return TensorSpec(name=name, dtype=np.dtype(element.to_dtype()), shape=shape)
 
 
 def _reason(error: Exception) -> str:

@@ -76,6 +76,14 @@ def test_it_computes_only_the_outputs_that_are_named(loaded: Loaded, double: Pat
     assert {"negative"} == set(loader.load(double, precision).run({"x": np.ones((1, 4), np.float32)}, ("negative",)))
 
 
+def test_an_output_that_hands_another_tensor_on_keeps_its_name(loaded: Loaded, tmp_path: Path) -> None:
+    """Else the engine would be refused, for its outputs are not the reference's."""
+    loader, precision = loaded
+    engine = loader.load(onnx_models.write_model(tmp_path, "handed_on", onnx_models.handed_on()), precision)
+    assert ("logits",) == tuple(output.name for output in engine.outputs)
+    np.testing.assert_array_equal(np.full((2, 4), 2, np.float32), engine.run({"x": np.ones((2, 4), np.float32)})["logits"])
+
+
 def test_it_agrees_with_numpy_within_two_percent(loaded: Loaded, tmp_path: Path) -> None:
     loader, precision = loaded
     path = onnx_models.write_model(tmp_path, "products", onnx_models.products(4, side=64))

@@ -28,6 +28,12 @@ def double() -> onnx.ModelProto:
     return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("doubled", FLOAT, ["n", 4]), _value("negative", FLOAT, ["n", 4])])
 
 
+def handed_on() -> onnx.ModelProto:
+    """`logits` = 2 x, handed on from a tensor of another name, as many exporters write it; x is float32 [n, 4]."""
+    nodes = [helper.make_node("Add", ["x", "x"], ["hidden"]), helper.make_node("Identity", ["hidden"], ["logits"])]
+    return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("logits", FLOAT, ["n", 4])])
+
+
 def widths() -> onnx.ModelProto:
     """`doubled` = 2 x; x is float32 [n, width]."""
     return _model(
