@@ -11,7 +11,7 @@ from functools import cache
 import numpy as np
 from numpy.typing import NDArray
 
-# ASCII with gaps: any shape, and at last the width of a field.
+# UTF-8 with gaps: any shape, and at last the width of a field.
 Text = NDArray[np.uint8]
 # Digits that are looked up at once.
 _GROUP = 4
