@@ -2,7 +2,7 @@
 
 ResNets (He et al. 2015, arXiv:1512.03385) with their normalisations folded into the convolutions; ViT-L/16 (Dosovitskiy et al. 2020,
 arXiv:2010.11929), its 300 million weights stored in half precision and computed in single. All: `image` [N, 3, 224, 224] float32 →
-`logits` [N, 1000] float32.
+`logits` [N, classes] float32.
 """
 
 from __future__ import annotations
@@ -15,10 +15,12 @@ from onnx import TensorProto, helper, numpy_helper
 
 RESNET, SMALL_RESNET, VIT = "resnet50_shaped", "resnet18_shaped", "vit_l_shaped"
 _OPSET, _IR_VERSION = 17, 8
-_CLASSES, _SIDE = 1000, 224
+# As many as ImageNet has; the smaller one is for slides, and tells nine kinds of tissue, as NCT-CRC-HE (Kather et al. 2019) does.
+CLASSES = {RESNET: 1000, SMALL_RESNET: 9, VIT: 1000}
+_SIDE = 224
 _CONFIG = """max_batch_size: {rows}
 input {{ name: "image" data_type: TYPE_FP32 dims: [ 3, 224, 224 ] }}
-output {{ name: "logits" data_type: TYPE_FP32 dims: 1000 }}
+output {{ name: "logits" data_type: TYPE_FP32 dims: {classes} }}
 instance_group {{ count: 2 }}
 parameters {{ key: "lamina.tolerance" value {{ string_value: "0.05" }} }}
 """
@@ -28,17 +30,18 @@ def build(models: Path, name: str, *, layers: int = 24, rows: int = 32) -> Path:
     """Write a model of the repository; returns its folder. `layers`: of ViT."""
     folder = models / name
     (folder / "1").mkdir(parents=True, exist_ok=True)
-    graph = _Graph()
+    graph = _Graph(CLASSES[name])
     outputs = _vit(graph, layers) if name == VIT else _resnet(graph, deep=name == RESNET)
     onnx.save(graph.model(name, outputs), folder / "1" / "model.onnx")
-    (folder / "config.pbtxt").write_text(_CONFIG.format(rows=rows))
+    (folder / "config.pbtxt").write_text(_CONFIG.format(rows=rows, classes=CLASSES[name]))
     return folder
 
 
 class _Graph:
     """Nodes and weights, named by their numbers."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
+        self.classes = classes
         self._nodes: list[onnx.NodeProto] = []
         self._weights: list[onnx.TensorProto] = []
         self._random = np.random.default_rng(0)
@@ -65,7 +68,7 @@ class _Graph:
         """The whole."""
         self._nodes.append(helper.make_node("Identity", [logits], ["logits"]))
         image = helper.make_tensor_value_info("image", TensorProto.FLOAT, ["n", 3, _SIDE, _SIDE])
-        output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", _CLASSES])
+        output = helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["n", self.classes])
         graph = helper.make_graph(self._nodes, name, [image], [output], self._weights)
         return helper.make_model(graph, opset_imports=[helper.make_opsetid("", _OPSET)], ir_version=_IR_VERSION)
 
@@ -80,7 +83,9 @@ def _resnet(graph: _Graph, *, deep: bool) -> str:
             x = (_bottleneck if deep else _basic)(graph, x, channels, width, stride=2 if stage and not block else 1)
             channels = 4 * width if deep else width
     x = graph.node("Flatten", graph.node("GlobalAveragePool", x), axis=1)
-    return graph.node("Gemm", x, graph.random(channels, _CLASSES, scale=channels**-0.5), graph.constant(np.zeros(_CLASSES, np.float32)))
+    return graph.node(
+        "Gemm", x, graph.random(channels, graph.classes, scale=channels**-0.5), graph.constant(np.zeros(graph.classes, np.float32))
+    )
 
 
 def _bottleneck(graph: _Graph, x: str, channels: int, width: int, *, stride: int) -> str:
@@ -120,7 +125,7 @@ def _vit(graph: _Graph, layers: int, *, width: int = 1024, heads: int = 16, patc
         x = graph.node("Add", x, _attention(graph, _normalised(graph, x, width), width, heads))
         x = graph.node("Add", x, _feed_forward(graph, _normalised(graph, x, width), width))
     x = graph.node("Gather", _normalised(graph, x, width), graph.constant(np.array(0, np.int64)), axis=1)
-    return graph.node("MatMul", x, graph.random(width, _CLASSES, scale=width**-0.5, half=True))
+    return graph.node("MatMul", x, graph.random(width, graph.classes, scale=width**-0.5, half=True))
 
 
 def _normalised(graph: _Graph, x: str, width: int) -> str:

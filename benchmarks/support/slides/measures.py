@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
-from benchmarks.support.shaped_models import SMALL_RESNET, build
+from benchmarks.support.shaped_models import CLASSES, SMALL_RESNET, build
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller, Inference
@@ -176,5 +176,5 @@ def make_models(folder: Path) -> None:
     folder.mkdir()
     BUILDERS[he_baseline.NAME](folder)
     place = build(folder, SMALL_RESNET)
-    told = {"mpp": 0.5, "tile_size": 224, "classes": [f"class {number}" for number in range(1000)]}
+    told = {"mpp": 0.5, "tile_size": 224, "classes": [f"class {number}" for number in range(CLASSES[SMALL_RESNET])]}
     (place / "slide.json").write_text(json.dumps(told))
