@@ -7,6 +7,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.budget import CacheBudget
@@ -91,6 +92,7 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         asyncio.to_thread(tissue_tiles, tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue),
         asyncio.to_thread(lambda: cells[tissue.mask]),
     )
+    outlined.regions.expect(grid.level, await asyncio.to_thread(boxes_of, tiles, grid, plan.halo))
     size = max(min(plan.batch, int(call_share * len(tiles))), 1)
     return Slide(
         regions=outlined.regions,
@@ -109,6 +111,15 @@ def pixels_under_way(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) ->
     """What a call of these tiles holds, counted as pixels of its grid; those of the level count beyond four for each of them."""
     grid = slide.grid
     return int(len(batch) * (plan.tile_size + 2 * plan.halo) ** 2 * max(grid.step_x * grid.step_y / 4, 1))
+
+
+def boxes_of(tiles: Sequence[Tile], grid: Grid, halo: int) -> NDArray[np.int64]:
+    """Left, top, right and bottom of tiles with their halo in pixels of the level that is read, [count, 4]."""
+    corners = np.array([(tile.x - halo, tile.y - halo) for tile in tiles], np.int64).reshape(-1, 2)
+    edge, step = tiles[0].size + 2 * halo if tiles else 0, np.array([grid.step_x, grid.step_y])
+    # Tiles that are read together are as wide as the widest of them: where pixels are parted, by one.
+    spare = step % 1 > 0
+    return np.concatenate([np.floor(corners * step), np.ceil((corners + edge) * step) + spare], axis=1).astype(np.int64)
 
 
 async def read_batch(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> Pixels:

@@ -11,7 +11,8 @@ from numpy.typing import NDArray
 from inference_server.tasks.slides.values import Level
 
 # Tiles are visited in stripes so high, in columns so wide within each, in pixels. Neighbours then find the stored tiles that they share
-# still in the cache, whatever the slide's width: stored tiles are read twice only where two stripes meet.
+# still in the cache, whatever the slide's width: stored tiles are read twice only where two stripes meet, and there only where more tissue
+# lies side by side than the cache holds.
 _STRIPE, _COLUMN = 8192, 1024
 # Edge from which tiles are large, in pixels that are read: their columns do not fit into what usual ones may take, and what is kept of
 # them grows as what each call takes does.

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.readers.port import SlideReader
@@ -50,6 +52,8 @@ class Regions:
         self._forgotten = forgotten
         self._tiles: OrderedDict[Place, asyncio.Future[Pixels | None]] = OrderedDict()
         self._held_bytes = 0
+        # By level, row and column: how many regions that were announced are still to be read from a stored tile.
+        self._awaited: dict[int, NDArray[np.int32]] = {}
         self._read: dict[int, set[Place]] = {}
         self._untold: list[Place] = []
         self.unreadable: set[Place] = set()
@@ -83,7 +87,34 @@ class Regions:
         below = [_places(level, stored, (x, y, x + width, y + height)) for x, y in corners]
         places = list(dict.fromkeys(place for each in below for place in each))
         tiles = dict(zip(places, await self._fetch(stored, places), strict=True))
+        self._arrived(level, below)
         return await asyncio.to_thread(_pasted, stored, corners, (height, width), below, tiles)
+
+    def expect(self, level: int, boxes: NDArray[np.int64]) -> None:
+        """Announce regions, so that stored tiles which none of them needs any more make room first.
+
+        `boxes`: each one's left, top, right and bottom in pixels of the level, [count, 4]. They cost nothing but room when they never come.
+        """
+        stored = self.facts.levels[level]
+        sizes = np.array([stored.tile_width, stored.tile_height])
+        most = np.array([stored.columns, stored.rows])
+        first = np.clip(boxes[:, :2] // sizes, 0, most)
+        last = np.clip(-(-boxes[:, 2:] // sizes), first, most)
+        # What begins and ends in each row and column; summed up it is what lies there.
+        steps = np.zeros((stored.rows + 1, stored.columns + 1), np.int32)
+        for rows, columns, sign in ((first, first, 1), (first, last, -1), (last, first, -1), (last, last, 1)):
+            np.add.at(steps, (rows[:, 1], columns[:, 0]), sign)
+        self._awaited[level] = np.cumsum(np.cumsum(steps, axis=0, dtype=np.int32), axis=1, dtype=np.int32)[:-1, :-1]
+
+    def _arrived(self, level: int, below: Sequence[Sequence[Place]]) -> None:
+        """Count regions that were read from stored tiles, and put those to be evicted first that no other awaits."""
+        awaited = self._awaited.get(level)
+        if awaited is None:
+            return
+        for place in itertools.chain.from_iterable(below):
+            left = awaited[place[2], place[1]] = awaited[place[2], place[1]] - 1
+            if left == 0 and place in self._tiles:
+                self._tiles.move_to_end(place, last=False)
 
     async def _fetch(self, stored: Level, places: list[Place]) -> list[Pixels | None]:
         missing = [place for place in places if place not in self._tiles]
