@@ -16,6 +16,7 @@ FILE = "slide.json"
 
 _Factor = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
+_Level = Annotated[int, Field(ge=0, le=255)]
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Kind = TypeVar("_Kind", bound="Manifest")
 
@@ -83,7 +84,7 @@ class Classes(BaseModel):
     # What turns the output into probabilities; none where the network does it itself.
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     # Colour of each class in overlays and in QuPath, 0 to 255.
-    colors: dict[str, tuple[int, int, int]] = {}
+    colors: dict[str, tuple[_Level, _Level, _Level]] = {}
 
     @model_validator(mode="after")
     def _names_agree(self) -> Classes:

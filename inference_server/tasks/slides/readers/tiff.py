@@ -13,7 +13,7 @@ from typing import Any
 
 import async_tiff
 import numpy as np
-from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, ResolutionUnit
+from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
@@ -22,7 +22,7 @@ from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
-from inference_server.tasks.slides.readers.tiles import DECODED, PANICS, Ranges, StoredLevel, is_subsampled
+from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
 
 _GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
@@ -189,6 +189,12 @@ def _check_decodable(uri: str, directory: Any) -> None:
         )
     if directory.compression not in DECODED:
         raise NotThisReader(f"{uri} is compressed by method {int(directory.compression)}")
+    is_coded = directory.compression in CODED
+    if directory.photometric_interpretation == PhotometricInterpretation.YCbCr and not is_coded:
+        raise NotThisReader(f"{uri} has brightness and colour apart, and neither JPEG nor JPEG 2000 that tells how")
+    is_predicted = directory.predictor not in (None, Predictor.Unknown)
+    if directory.planar_configuration == PlanarConfiguration.Planar and (is_coded or is_predicted):
+        raise NotThisReader(f"{uri} keeps its colours apart, each compressed in a way that only colours together are read in")
 
 
 def _check_whole(found: StoredObject, directory: Any) -> None:
@@ -233,7 +239,8 @@ def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:
 
 
 def _resolution(base: Any, description: str, *, aperio: bool) -> tuple[float | None, float | None]:
-    unit = _UNIT_MICROMETRES.get(base.resolution_unit)
+    # TIFF 6.0: inches, where no unit is told.
+    unit = _UNIT_MICROMETRES.get(base.resolution_unit or ResolutionUnit.Inch)
     tagged = resolution.sane_pair(resolution.from_density(base.x_resolution, unit), resolution.from_density(base.y_resolution, unit))
     if aperio:
         # As OpenSlide does: Aperio's resolution tags hold no scanner resolution.

@@ -24,6 +24,8 @@ from inference_server.tasks.slides.values import Level, Pixels
 # Aperio's own numbers for JPEG 2000 of Y, Cb, Cr and of R, G, B, beside the registered one.
 _JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
 _JPEG2000 = frozenset({_JPEG2000_YCBCR, _JPEG2000_RGB, int(Compression.JPEG2k)})
+# Pictures of their own, with their own meaning of colours.
+CODED = _JPEG2000 | {Compression.ModernJPEG}
 DECODED = _JPEG2000 | {
     Compression.Uncompressed,
     Compression.LZW,

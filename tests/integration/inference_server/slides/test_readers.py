@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import openslide
@@ -132,6 +133,38 @@ async def test_packed_tiles_are_what_was_written(
     path = write(tmp_path / "slide.tif", picture, predictor=predictor)
     assert "tiff" == (await facts_of(path)).reader
     np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize(
+    "written",
+    [
+        {"photometric": "rgb", "planarconfig": "separate", "compression": "deflate", "predictor": True},
+        {"photometric": "ycbcr", "subsampling": (1, 1), "compression": "deflate"},
+        {"photometric": "ycbcr", "subsampling": (1, 1)},
+    ],
+    ids=["colours apart by differences", "brightness and colour, deflated", "brightness and colour, as they are"],
+)
+async def test_colours_that_only_openslide_reads_right_are_left_to_it(
+    tmp_path: Path, picture: NDArray[np.uint8], written: dict[str, Any]
+) -> None:
+    path = tmp_path / "slide.tif"
+    pixels = np.moveaxis(picture, -1, 0) if "planarconfig" in written else picture
+    tifffile.imwrite(path, pixels, tile=(128, 128), resolution=(20000, 20000), resolutionunit="CENTIMETER", **written)
+    expected = np.asarray(openslide.OpenSlide(path).read_region((0, 0), 0, (WIDTH, HEIGHT)).convert("RGB"))
+    assert "openslide" == (await facts_of(path)).reader
+    np.testing.assert_array_equal(expected, await read(path, 0, 0, WIDTH, HEIGHT))
+
+
+async def test_resolution_without_a_unit_is_by_the_inch(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(128, 128), photometric="rgb", resolution=(50800, 50800), resolutionunit="CENTIMETER")
+    with tifffile.TiffFile(path) as file:
+        place = file.pages.first.tags["ResolutionUnit"].offset
+    content = bytearray(path.read_bytes())
+    # Another tag in its place, which nobody reads.
+    content[place : place + 2] = (297).to_bytes(2, "little")
+    path.write_bytes(content)
+    assert (0.5, 0.5) == ((facts := await facts_of(path)).mpp_x, facts.mpp_y)
 
 
 @pytest.mark.parametrize("extra", ["unassalpha", "assocalpha", "unspecified"])

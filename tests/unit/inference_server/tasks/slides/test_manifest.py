@@ -57,6 +57,7 @@ def test_each_key_is_documented_with_the_kinds_that_have_it() -> None:
         ),
         ({"kind": "mil", "classes": ["a", "b"]}, "embedder: Field required"),
         ({"kind": "mil", "embedder": "e", "classes": ["a", "c"], "thresholds": {"b": 0.5}}, "thresholds name b"),
+        ({"kind": "mil", "embedder": "e", "classes": ["a", "c"], "colors": {"a": [300, 0, 12]}}, "less than or equal to 255"),
         ({"mpp": 1, "tile_size": 64, "classes": ["a"]}, "classes has one name, which would be taken always"),
         ({"mpp": 1, "tile_size": 64, "classes": ["a"], "activation": "sigmoid"}, "give it a threshold"),
         ({"mpp": 1, "tile_size": 64, "classes": ["a", "b"], "stain": {"method": "vahadane"}}, "stain.method"),
