@@ -110,7 +110,7 @@ def memory(bench: Bench, edge: int) -> None:
     quarter = write_large_slide(bench.folder / BUCKET / "quarter.svs", edge=edge // 2)
     small, large = (peak_memory(bench.folder, path) for path in (quarter, bench.path))
     held = {"peak memory of the server": large}
-    for at_a_time, tile_size in ((2, 0), (4, 0), (4, 256), (4, 2048)):
+    for at_a_time, tile_size in ((2, 0), (4, 0), (4, 64), (4, 256), (4, 2048)):
         tiles = f", tiles of {tile_size:,} px" if tile_size else ""
         held[f"the same with {at_a_time} slides at a time{tiles}"] = peak_memory(
             bench.folder, bench.path, at_a_time=at_a_time, tile_size=tile_size

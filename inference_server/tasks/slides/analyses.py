@@ -11,7 +11,7 @@ from typing import Protocol
 import numpy as np
 
 from inference_server.errors import InvalidInput
-from inference_server.scheduler.port import Inference
+from inference_server.scheduler.port import Inference, ModelFacts
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.slides import manifest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
@@ -66,8 +66,7 @@ class Analyses:
         """
         name = analysis or he_baseline.NAME
         if name == he_baseline.NAME:
-            builtin_facts(self._inference, name)
-            return _he_baseline(tile_size)
+            return _he_baseline(tile_size, builtin_facts(self._inference, name))
         return await asyncio.to_thread(self._prepared, name, tile_size)
 
     async def classifier(self, name: str) -> TileClassifier:
@@ -103,8 +102,8 @@ class Analyses:
         return _of(embedder, plan, tiles, lambda **run: SlideJudgement(head=head, embedder=embedder, **run))
 
 
-def _he_baseline(tile_size: int) -> Prepared:
-    plan = he_baseline.plan_of(tile_size)
+def _he_baseline(tile_size: int, facts: ModelFacts) -> Prepared:
+    plan = he_baseline.plan_of(tile_size, most_rows=facts.max_batch_size)
 
     async def begin(slide: Slide) -> TileAnalysis:
         return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.colours)

@@ -53,8 +53,11 @@ PLAN = AnalysisPlan(
 )
 
 
-def plan_of(tile_size: int) -> AnalysisPlan:
-    """The plan for tiles of a size, 0 for 512. Results do not depend on it. Raises `InvalidInput`."""
+def plan_of(tile_size: int, *, most_rows: int) -> AnalysisPlan:
+    """The plan for tiles of a size, 0 for 512. Results do not depend on it. Raises `InvalidInput`.
+
+    `most_rows`: tiles that the served model takes in one call; 0 where it tells no bound.
+    """
     if tile_size == 0:
         return PLAN
     if not _SMALLEST_TILE <= tile_size <= _LARGEST_TILE or tile_size % CELL:
@@ -62,7 +65,7 @@ def plan_of(tile_size: int) -> AnalysisPlan:
             f"tile_size is {tile_size}; he_baseline takes multiples of {CELL} from {_SMALLEST_TILE} to {_LARGEST_TILE} px, or 0 for 512."
         )
     batch = _PIXELS_A_CALL // tile_size**2 if tile_size < PLAN.tile_size else 1
-    return dataclasses.replace(PLAN, tile_size=tile_size, batch=batch)
+    return dataclasses.replace(PLAN, tile_size=tile_size, batch=min(batch, most_rows or batch))
 
 
 class HeBaseline:

@@ -26,7 +26,7 @@ class Watched(DirectInference):
 
 @pytest.mark.parametrize("tile_size", [512, 528, 1008])
 async def test_parts_of_a_tile_give_what_the_whole_does(models: Path, tile_size: int) -> None:
-    plan = he_baseline.plan_of(tile_size)
+    plan = he_baseline.plan_of(tile_size, most_rows=8)
     edge = tile_size + 2 * plan.halo
     tissue = (20, 20, edge - 20, edge - 20)
     tiles = paint(edge, edge, tissue=tissue, nuclei=scattered(100, within=tissue, apart=15), noise=4)[None]

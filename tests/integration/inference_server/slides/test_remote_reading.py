@@ -57,7 +57,7 @@ async def sent_over_needed(
     before = server.sent()
     async for _ in analyzer.analyze(AnalysisRequest(slide_uri=f"{server.url}/slide.svs", tile_size=256, artifacts=artifacts), Caller()):
         pass
-    after, plan = server.sent(), he_baseline.plan_of(256)
+    after, plan = server.sent(), he_baseline.plan_of(256, most_rows=8)
     async with open_slide(storage, str(path), limits, Staging(storage, most_bytes=0)) as reader:
         outlined = outline(reader, AnalysisRequest(slide_uri=str(path)), plan, limits)
         slide = await survey(outlined, plan, await scan_cells(outlined, plan), call_share=1.0)

@@ -10,7 +10,7 @@ import pytest
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 from tests.support.running_application import running_application
-from tests.support.slides import paint, write_svs
+from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 COMMON = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
@@ -48,3 +48,22 @@ async def test_every_kind_is_served_with_its_files(folder: Path) -> None:
             result = [event async for event in stub.AnalyzeSlide(request)][-1].result
             assert analysis == json.loads(result.report_json)["analysis"] == result.analysis
             assert files == {each.name for each in result.artifacts} == {path.name for path in out.iterdir()}
+
+
+@pytest.mark.parametrize("tile_size", [64, 128, 2048])
+async def test_tiles_of_every_size_that_is_taken_are_served(tmp_path: Path, models: Path, tile_size: int) -> None:
+    """Smaller ones than the model takes together in one call, and larger ones than it is given whole."""
+    tissue = (50, 50, 1150, 850)
+    slide = write_svs(tmp_path / "slide.svs", paint(1200, 900, tissue=tissue, nuclei=scattered(150, within=tissue, apart=30)))
+    roots = {"read_roots": str(tmp_path), "write_roots": str(tmp_path / "out")}
+    async with (
+        running_application(models, tmp_path, **roots) as application,
+        grpc.aio.insecure_channel(application.grpc.address) as channel,
+    ):
+        stub = slides_pb2_grpc.SlideServiceStub(channel)
+        counts = []
+        for size in (tile_size, 512):
+            request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(slide), tile_size=size)
+            result = [event async for event in stub.AnalyzeSlide(request)][-1].result
+            counts.append(json.loads(result.report_json)["measures"]["nuclear_candidates"])
+    assert counts[0] == counts[1] > 100
