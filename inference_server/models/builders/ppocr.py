@@ -33,7 +33,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS = "characters.txt", "rare_characters.txt", "rare_weights.npy"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 5
+_REVISION = 6
 _SAMPLE_CELLS = ("Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L")
 
 
