@@ -9,6 +9,7 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,6 +18,7 @@ from inference_server.scheduler.port import Caller, InferenceRequest, InferenceR
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds import tile_model
+from inference_server.tasks.slides.runs import Runs
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import AnalysisRequest, Progress
 from tests.support.direct_inference import DirectInference
@@ -119,12 +121,22 @@ async def test_a_third_slide_is_not_opened_before_the_first_has_its_tiles_done(s
 
 
 async def test_surveying_and_reading_a_slide_tell_that_it_moves(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
-    moved: list[str] = []
-    monkeypatch.setattr(Turn, "moved", lambda _: moved.append(server.stages[-1][1]))
+    moved: list[Turn] = []
+    surveyed: list[int] = []
+    begin = Runs.begin
+
+    async def watched(runs: Runs) -> Any:
+        begun = await begin(runs)
+        surveyed.append(len(moved))
+        return begun
+
+    monkeypatch.setattr(Turn, "moved", lambda turn: moved.append(turn))
+    monkeypatch.setattr(Runs, "begin", watched)
     await server.analyse("first")
-    assert 1 <= moved.count("tissue")
+    (survey,) = surveyed
+    assert survey >= 1
     # Reads of tiles beside the ends of calls.
-    assert len(server.model.calls) < moved.count("tiles")
+    assert len(moved) - survey > len(server.model.calls)
 
 
 async def test_a_next_slide_that_is_cancelled_or_fails_harms_no_other(server: Server) -> None:
