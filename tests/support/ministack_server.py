@@ -18,6 +18,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.child_processes import wait_or_kill
 from tests.support.ports import free_port
 
 _ROOT = Path(__file__).parents[2]
@@ -59,11 +60,7 @@ def running_ministack(folder: Path) -> Iterator[Ministack]:
         yield Ministack(endpoint=f"http://127.0.0.1:{port}")
     finally:
         process.terminate()
-        try:
-            process.wait(5)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait(10)
+        wait_or_kill(process, seconds=5)
 
 
 def _installed() -> str:

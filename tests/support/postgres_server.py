@@ -24,6 +24,7 @@ import psycopg
 
 from bridge.database.engine import open_database
 from bridge.database.migrate import migrate
+from tests.support.child_processes import wait_or_kill
 from tests.support.ports import free_port
 
 # PostgreSQL refuses to run as root.
@@ -106,11 +107,7 @@ def postgres_server(**settings: str) -> Iterator[PostgresServer]:
         finally:
             process.send_signal(signal.SIGCONT)
             process.send_signal(signal.SIGQUIT)  # at once: its files are thrown away
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            wait_or_kill(process, seconds=10)
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from benchmarks.support.child_environment import child_environment
 from benchmarks.support.process_tree import cpu_seconds, memory_bytes
+from tests.support.child_processes import wait_or_kill
 from tests.support.ministack_server import Ministack
 
 _RECEIVE = b"AmazonSQS.ReceiveMessage"
@@ -115,11 +116,7 @@ def running_bridge(folder: Path, emulator: Ministack, database: str, *, endpoint
         yield process
     finally:
         process.terminate()
-        try:
-            process.wait(20)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_or_kill(process, seconds=20)
 
 
 def _program(*arguments: str) -> list[str]:

@@ -22,6 +22,7 @@ from benchmarks.support.jobs.noop_bridge import SYSTEM
 from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
 from bridge.envelopes import native
 from bridge.job import Job
+from tests.support.child_processes import wait_or_kill
 from tests.support.postgres_server import PostgresServer, migrated_template
 from tests.support.redis_server import RedisServer
 
@@ -91,11 +92,7 @@ def working(system: JobSystem, place: Place, processes: int) -> Iterator[None]:
         for process in started:
             process.terminate()
         for process in started:
-            try:
-                process.wait(_STOP_SECONDS)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
+            wait_or_kill(process, seconds=_STOP_SECONDS)
 
 
 def seconds_for(system: JobSystem, place: Place, prefix: str, count: int) -> float:

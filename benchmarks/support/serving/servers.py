@@ -25,6 +25,7 @@ from onnx import TensorProto, helper
 from benchmarks.support.peers.environments import MODELS, PeerMissing, environment
 from benchmarks.support.process_tree import cpu_seconds
 from benchmarks.support.serving.load import MINILM, TRIVIAL, wait_for_models
+from tests.support.child_processes import wait_or_kill
 
 _MOST_ROWS = 64
 # For a server to end what it does at its start; and the processor time in half a second of one that has.
@@ -83,11 +84,7 @@ def running(name: str, models: Path, folder: Path) -> Iterator[Server]:
         yield Server(name=name, address=command.address, pid=process.pid)
     finally:
         process.terminate()
-        try:
-            process.wait(30)
-        except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+        wait_or_kill(process, seconds=30)
 
 
 def _wait_until_quiet(pid: int) -> None:

@@ -24,13 +24,12 @@ from numpy.typing import NDArray
 from inference_server.errors import ConfigurationError
 from inference_server.models.builders.detector_graph import made_cheaper
 from inference_server.models.builders.recognizer_head import split_recognizer
-from inference_server.models.builders.word_list import WORDS, word_list
+from inference_server.models.builders.word_list import word_list
+from inference_server.models.recognizer_files import CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS, WORDS
 
 DETECTOR = "ppocrv6_small_det"
 RECOGNIZER = "ppocrv6_small_rec"
-# Beside the recogniser's model.onnx: one character a line, in the order of the classes that it answers, without the blank, which is the
-# first, and the space, the last; the characters that it answers nothing of; and what makes their logits of its features.
-CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS = "characters.txt", "rare_characters.txt", "rare_weights.npy"
+_RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
 _REVISION = 6
@@ -54,6 +53,10 @@ class _Source:
     profiles: tuple[str, ...]
     # One sample [3, H, W] on which engines are warmed up and compared.
     sample: Callable[[], NDArray[np.float32]]
+    # Makes what is served of the wheel's model, and writes what lies beside it into the model's folder.
+    serve: Callable[[Path, onnx.ModelProto], onnx.ModelProto]
+    # What it writes there.
+    beside: tuple[str, ...] = ()
 
 
 def build_detector(models: Path) -> Path:
@@ -76,6 +79,7 @@ def build_detector(models: Path) -> Path:
                 "x=1x3x64x64:1x3x1472x2048:1x3x1472x4096",
             ),
             sample=_sample_page,
+            serve=lambda _, model: made_cheaper(model),
         ),
     )
 
@@ -88,12 +92,14 @@ def build_recognizer(models: Path) -> Path:
         models,
         _Source(
             name=RECOGNIZER,
-            file="PP-OCRv6_rec_small.onnx",
+            file=_RECOGNIZER_FILE,
             max_batch_size=8,
             tolerance="0.05",
             input_dims="3, 48, -1",
             profiles=tuple(f"x=1x3x48x32:8x3x48x{width}:8x3x48x{width}" for width in (320, 640, 1280)),
             sample=_sample_line,
+            serve=_serve_recognizer,
+            beside=(WORDS, *(f"1/{name}" for name in (CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS))),
         ),
     )
 
@@ -130,10 +136,8 @@ def _wheel_file(name: str) -> Path:
 
 def _is_up_to_date(target: Path, source: _Source, fingerprint: str) -> bool:
     config = target / "config.pbtxt"
-    wanted = [config, target / "1" / "model.onnx"]
-    if source.name == RECOGNIZER:
-        wanted += [target / WORDS, *(target / "1" / name for name in (CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS))]
-    return all(path.is_file() for path in wanted) and fingerprint in config.read_text("utf-8")
+    wanted = ("config.pbtxt", "1/model.onnx", *source.beside)
+    return all((target / name).is_file() for name in wanted) and fingerprint in config.read_text("utf-8")
 
 
 def _write(folder: Path, source: _Source, content: bytes, fingerprint: str) -> None:
@@ -141,36 +145,31 @@ def _write(folder: Path, source: _Source, content: bytes, fingerprint: str) -> N
         model = onnx.load_model_from_string(content)
     except DecodeError as error:
         raise ConfigurationError(f"{source.file} of the package rapidocr is not a whole ONNX model. Install the package again.") from error
-    version = folder / "1"
-    version.mkdir()
-    if source.name == RECOGNIZER:
-        served = _write_characters(version, model, source.file)
-        (folder / WORDS).write_text(word_list(), "utf-8", newline="\n")
-    else:
-        served = made_cheaper(model)
-    onnx.save_model(served, version / "model.onnx")
+    (folder / "1").mkdir()
+    served = source.serve(folder, model)
+    onnx.save_model(served, folder / "1" / "model.onnx")
     sample = source.sample()
     (folder / "warmup").mkdir()
     (folder / "warmup" / "x").write_bytes(sample.astype("<f4").tobytes())
     (folder / "config.pbtxt").write_text(_config_text(source, served, sample.shape, fingerprint), "utf-8")
 
 
-def _write_characters(version: Path, model: onnx.ModelProto, file: str) -> onnx.ModelProto:
-    """Write what lies beside the recogniser, and answer it as it is served."""
-    split = split_recognizer(model, _characters(model, file), file)
+def _serve_recognizer(folder: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    split = split_recognizer(model, _characters(model), _RECOGNIZER_FILE)
     for name, characters in ((CHARACTERS, split.common), (RARE_CHARACTERS, split.rare)):
-        (version / name).write_text("".join(f"{character}\n" for character in characters), "utf-8", newline="\n")
-    np.save(version / RARE_WEIGHTS, split.rare_weights)
+        (folder / "1" / name).write_text("".join(f"{character}\n" for character in characters), "utf-8", newline="\n")
+    np.save(folder / "1" / RARE_WEIGHTS, split.rare_weights)
+    (folder / WORDS).write_text(word_list(), "utf-8", newline="\n")
     return split.model
 
 
-def _characters(model: onnx.ModelProto, file: str) -> list[str]:
+def _characters(model: onnx.ModelProto) -> list[str]:
     characters = next((entry.value for entry in model.metadata_props if entry.key == "character"), "").split("\n")
     classes = model.graph.output[0].type.tensor_type.shape.dim[-1].dim_value
     # The model also has the blank of CTC, first, and the space, last.
     if len(characters) + 2 != classes:
         raise ConfigurationError(
-            f"{file} of the package rapidocr has {classes} classes and names {len(characters)} characters; expected 2 fewer. "
+            f"{_RECOGNIZER_FILE} of the package rapidocr has {classes} classes and names {len(characters)} characters; expected 2 fewer. "
             "Install rapidocr 3.10 or newer, below 4."
         )
     return characters

@@ -10,9 +10,6 @@ from pathlib import Path
 
 from inference_server.errors import ConfigurationError
 
-# Beside the versions of the recogniser: a word and how often it is met, a line, in lower case.
-WORDS = "words.txt"
-
 _ENGLISH = ("symspellpy", "frequency_dictionary_en_82_765.txt")
 _INDONESIAN = ("Sastrawi", "Stemmer/data/kata-dasar.txt")
 # Roots have no counts: each is as usual as the ten thousandth or so of the English words.

@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ConfigurationError
+from inference_server.models.recognizer_files import CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS
 
 _Read = TypeVar("_Read")
 _REMEDY = "Run `inference-server models build`."
@@ -34,16 +35,16 @@ def read_alphabet(folder: Path, classes: int, features: int | None) -> Alphabet:
 
     Raises `ConfigurationError` where a file is missing, damaged, or another model's.
     """
-    common = ("", *_characters(folder / "characters.txt"), " ")
+    common = ("", *_characters(folder / CHARACTERS), " ")
     if len(common) != classes:
         raise ConfigurationError(
-            f"{folder / 'characters.txt'} has {len(common) - 2} characters; the model has {classes} classes, "
+            f"{folder / CHARACTERS} has {len(common) - 2} characters; the model has {classes} classes, "
             f"of which 2 are blank and space. {_REMEDY}"
         )
     if features is None:
         return Alphabet(characters=common, common=classes)
-    rare = _characters(folder / "rare_characters.txt")
-    path = folder / "rare_weights.npy"
+    rare = _characters(folder / RARE_CHARACTERS)
+    path = folder / RARE_WEIGHTS
     # Latin text needs few of them: the file is read as they are needed.
     weights = _read(path, lambda: np.asarray(np.load(path, mmap_mode="r", allow_pickle=False)), "an array of numpy")
     if weights.dtype != np.float32 or weights.shape != (len(rare), features + 1):

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import Gaps, ink_of
-from inference_server.tasks.documents.steps import LineSteps, Steps
+from inference_server.tasks.documents.steps import Steps
 from inference_server.tasks.documents.values import Page, Quad
 
 # What the network was trained on; it takes no other height.
@@ -199,7 +199,7 @@ def decode(steps: Steps, characters: tuple[str, ...], width: int) -> list[list[C
     return [_decoded(line, characters, width / len(line.classes)) for line in steps.by_line()]
 
 
-def _decoded(line: LineSteps, characters: tuple[str, ...], step_width: float) -> list[Character]:
+def _decoded(line: Steps, characters: tuple[str, ...], step_width: float) -> list[Character]:
     classes = line.classes
     starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
     ends = np.r_[starts[1:], len(classes)]
@@ -218,7 +218,7 @@ def _decoded(line: LineSteps, characters: tuple[str, ...], step_width: float) ->
     ]
 
 
-def _others(line: LineSteps, start: int, end: int, characters: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
+def _others(line: Steps, start: int, end: int, characters: tuple[str, ...]) -> tuple[tuple[str, float], ...]:
     """What else may stand where a character was read, over its steps."""
     common = line.common(start, end)
     likely = common.max(axis=0)

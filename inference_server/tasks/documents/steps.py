@@ -26,39 +26,27 @@ Floats = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)
-class LineSteps:
-    """What stands at each step along one line, padding included."""
+class Steps:
+    """What stands at each step, padding included: of one line [T], or of some of one width [N, T]."""
 
-    # The likeliest class; 0 is the blank. [T]
+    # The likeliest class; 0 is the blank.
     classes: NDArray[np.int64]
-    # Its likelihood, 0 to 1. [T]
+    # Its likelihood, 0 to 1.
     confidences: Floats
-    # How likely a space is, 0 to 1. [T]
+    # How likely a space is, 0 to 1.
     spaces: Floats
-    # Of the common classes [T, classes], and what makes likelihoods of it [T].
+    # Of the common classes [..., T, classes], and what makes likelihoods of it [..., T].
     weights: Floats
     scales: Floats
+
+    def by_line(self) -> Iterator[Steps]:
+        """Each of some lines."""
+        for line in range(len(self.classes)):
+            yield Steps(**{name: array[line] for name, array in vars(self).items()})
 
     def common(self, start: int, end: int) -> Floats:
-        """How likely each common class is at some steps, 0 to 1: [steps, classes]."""
+        """How likely each common class is at some steps of one line, 0 to 1: [steps, classes]."""
         return self.weights[start:end] * self.scales[start:end, None]
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """What stands at each step of some lines: as `LineSteps`, with a dimension [N] before the others."""
-
-    classes: NDArray[np.int64]
-    confidences: Floats
-    spaces: Floats
-    weights: Floats
-    scales: Floats
-
-    def by_line(self) -> Iterator[LineSteps]:
-        """Each line's."""
-        arrays = (self.classes, self.confidences, self.spaces, self.weights, self.scales)
-        for classes, confidences, spaces, weights, scales in zip(*arrays, strict=True):
-            yield LineSteps(classes=classes, confidences=confidences, spaces=spaces, weights=weights, scales=scales)
 
 
 def answered(outputs: Tensors) -> tuple[int, int | None]:

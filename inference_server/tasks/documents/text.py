@@ -9,6 +9,7 @@ from pathlib import Path
 
 import numpy as np
 
+from inference_server.models.recognizer_files import WORDS
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
@@ -26,8 +27,6 @@ _LEAST_CONFIDENCE = 0.5
 # Lines that tell which way up a page is, and their length in heights beyond which they tell no more.
 _TRIAL_LINES = 6
 _TRIAL_RATIO = 10.0
-# Beside the versions of the recogniser: the words that are known, by which misread letters are mended.
-WORDS = "words.txt"
 
 
 @dataclass(frozen=True, kw_only=True)

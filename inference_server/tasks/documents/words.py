@@ -63,7 +63,13 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     may_part = [
         gap.width >= _SPACE_BY_USUAL_KNOWN * usual or visible[index].space_after >= _SPACE_THOUGHT_OF for index, gap in enumerate(gaps)
     ]
-    breaks = [index for index in breaks if gaps[index].width >= height or not _is_within_word(visible, breaks, index, speller)]
+    # A narrow one may part a word that is one: where a letter lost its ink, or most of it.
+    around = zip((-1, *breaks), breaks, (*breaks[1:], len(visible) - 1), strict=False)
+    breaks = [
+        index
+        for start, index, end in around
+        if gaps[index].width >= height or not speller.is_one(visible[start + 1 : index + 1], visible[index + 1 : end + 1])
+    ]
     breaks = sorted({*breaks, *_breaks_by_words(visible, breaks, may_part, speller)})
     starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
     words = []
@@ -72,13 +78,6 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
         words.append(_word(speller.mended(visible[start:end]), crop, left, right))
     return words
-
-
-def _is_within_word(visible: Sequence[Character], breaks: Sequence[int], index: int, speller: Speller) -> bool:
-    """Whether a break parts a word that is one: where a letter lost its ink, or most of it."""
-    place = breaks.index(index)
-    start, end = breaks[place - 1] if place else -1, (*breaks, len(visible) - 1)[place + 1]
-    return speller.is_one(visible[start + 1 : index + 1], visible[index + 1 : end + 1])
 
 
 def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_part: Sequence[bool], speller: Speller) -> list[int]:

@@ -32,7 +32,7 @@ async def infer(inference: Inference, request: InferenceRequest, plan: AnalysisP
         with first_failure():
             async with asyncio.TaskGroup() as group:
                 some = corners[first : first + _AT_A_TIME]
-                asked = [group.create_task(_infer(inference, _part(request, plan, corner))) for corner in some]
+                asked = [group.create_task(inference.infer(_part(request, plan, corner))) for corner in some]
         answers += [task.result() for task in asked]
     rows = [answers[first : first + len(starts)] for first in range(0, len(answers), len(starts))]
     return replace(
@@ -42,10 +42,6 @@ async def infer(inference: Inference, request: InferenceRequest, plan: AnalysisP
         compute_seconds=sum(answer.compute_seconds for answer in answers),
         fallback=next((answer.fallback for answer in answers if answer.fallback), ""),
     )
-
-
-async def _infer(inference: Inference, request: InferenceRequest) -> InferenceResponse:
-    return await inference.infer(request)
 
 
 def _part(request: InferenceRequest, plan: AnalysisPlan, corner: tuple[int, int]) -> InferenceRequest:

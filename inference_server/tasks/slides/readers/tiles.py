@@ -26,10 +26,9 @@ _JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
 _JPEG2000 = frozenset({_JPEG2000_YCBCR, _JPEG2000_RGB, int(Compression.JPEG2k)})
 # Pictures of their own, with their own meaning of colours.
 CODED = _JPEG2000 | {Compression.ModernJPEG}
-DECODED = _JPEG2000 | {
+DECODED = CODED | {
     Compression.Uncompressed,
     Compression.LZW,
-    Compression.ModernJPEG,
     Compression.Deflate,
     Compression.OldDeflate,
     Compression.ZSTD,
