@@ -18,7 +18,8 @@ from PIL import Image
 
 from tests.support.broken_frames import sessions, throw
 from tests.support.built_models import built_models
-from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, resident_bytes, write_repository
+from tests.support.child_processes import resident_bytes
+from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
 from tests.support.server_process import ServerProcess
 
 _CALLS_A_ROUND = 500

@@ -1,8 +1,9 @@
-"""Programs that tests and benchmarks start, and their end."""
+"""Programs that tests and benchmarks start: what they hold in memory, and their end."""
 
 from __future__ import annotations
 
 import subprocess
+from pathlib import Path
 from typing import Any
 
 
@@ -13,3 +14,18 @@ def wait_or_kill(process: subprocess.Popen[Any], *, seconds: float) -> None:
     except subprocess.TimeoutExpired:
         process.kill()
         process.wait()
+
+
+def resident_bytes(pid: int) -> int:
+    """What a process holds in memory."""
+    return _status_bytes(pid, "VmRSS")
+
+
+def peak_bytes(pid: int) -> int:
+    """The most that it held at any time."""
+    return _status_bytes(pid, "VmHWM")
+
+
+def _status_bytes(pid: int, name: str) -> int:
+    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))

@@ -283,9 +283,3 @@ class Target:
             if number >= most:
                 break
         stream.cancel()
-
-
-def resident_bytes(pid: int) -> int:
-    """What a process holds in memory."""
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) * 1024 for line in lines if line.startswith("VmRSS:"))

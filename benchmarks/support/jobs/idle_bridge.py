@@ -14,7 +14,7 @@ from pathlib import Path
 
 from benchmarks.support.child_environment import child_environment
 from benchmarks.support.process_tree import cpu_seconds, memory_bytes
-from tests.support.child_processes import wait_or_kill
+from tests.support.child_processes import resident_bytes, wait_or_kill
 from tests.support.ministack_server import Ministack
 
 _RECEIVE = b"AmazonSQS.ReceiveMessage"
@@ -92,7 +92,7 @@ def measure_idle(folder: Path, emulator: Ministack, database: str) -> Idle:
             return Idle(
                 processor_seconds=processor_seconds,
                 seconds=watch.received_at - started,
-                resident_bytes=_resident_bytes(process.pid),
+                resident_bytes=resident_bytes(process.pid),
                 proportional_bytes=memory_bytes(process.pid),
             )
     finally:
@@ -126,8 +126,3 @@ def _program(*arguments: str) -> list[str]:
 def _variables(emulator: Ministack, database: str, endpoint: str) -> dict[str, str]:
     own = {"BRIDGE_DATABASE": database, "BRIDGE_SQS_QUEUES": "jobs", "BRIDGE_AWS_ENDPOINT": endpoint, "BRIDGE_HTTP": "127.0.0.1:0"}
     return child_environment({**emulator.environment(), **own})
-
-
-def _resident_bytes(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(1024 * int(line.split()[1]) for line in lines if line.startswith("VmRSS:"))

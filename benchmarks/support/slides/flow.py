@@ -20,6 +20,7 @@ from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import AnalysisRequest
+from tests.support.child_processes import peak_bytes
 from tests.support.server_process import running_server
 
 MOST_MEMORY, MOST_GROWTH = 1.2e9, 1.1
@@ -101,8 +102,7 @@ def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1, tile_size: int
 
         with ThreadPoolExecutor(at_a_time) as callers:
             list(callers.map(analyse, range(at_a_time)))
-        status = Path(f"/proc/{server.process.pid}/status").read_text()
-    return 1024 * next(int(line.split()[1]) for line in status.splitlines() if line.startswith("VmHWM:"))
+        return peak_bytes(server.process.pid)
 
 
 def memory(bench: Bench, edge: int) -> None:

@@ -14,8 +14,8 @@ from inference_server.tasks.slides.events import first_failure
 
 # Most files of one slide that are copied.
 _MOST_FILES = 10_000
-_FOLDER_BESIDE = ".mrxs"
-_FILES_BESIDE = frozenset({".vms", ".vmu"})
+# How a slide's name ends whose files lie in a folder beside it, and those of slides that are named by a file of text.
+MIRAX, NAMED_BY_TEXT = ".mrxs", frozenset({".vms", ".vmu"})
 # The file in the folder of an MRXS that tells its others, and the lines of it and of VMS that name what must be there: of VMS pictures of
 # the middle plane of focus, the map and the macro image.
 _SLIDEDAT = "Slidedat.ini"
@@ -37,7 +37,7 @@ async def files_of(storage: Storage, found: StoredObject, *, dicom: bool) -> tup
     """
     local = found.local_path is not None
     most = sys.maxsize if local else _MOST_FILES
-    if found.suffix == _FOLDER_BESIDE:
+    if found.suffix == MIRAX:
         folder = f"{found.key.removesuffix(Path(found.key).suffix)}/"
         others = await storage.list_below(found, folder, most=most)
         if not others:
@@ -46,7 +46,7 @@ async def files_of(storage: Storage, found: StoredObject, *, dicom: bool) -> tup
         needed = _NAMES_IN_FOLDER.findall(await _text(storage, slidedat[0])) if slidedat else [_SLIDEDAT.encode()]
         _check_there(found, f"{Path(found.key).stem}/", needed, others)
         return (found, *others)
-    if not dicom and found.suffix not in _FILES_BESIDE:
+    if not dicom and found.suffix not in NAMED_BY_TEXT:
         return (found,)
     others = await (storage.list_beside(found) if local else _beside(storage, found))
     if dicom:

@@ -13,7 +13,7 @@ from inference_server.errors import InvalidSlide
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
-from inference_server.tasks.slides.readers.files import files_of
+from inference_server.tasks.slides.readers.files import MIRAX, NAMED_BY_TEXT, files_of
 from inference_server.tasks.slides.readers.image import ImageReader
 from inference_server.tasks.slides.readers.openslide import OpenSlideReader
 from inference_server.tasks.slides.readers.port import NotThisReader, SlideReader
@@ -30,10 +30,6 @@ _HEAD_BYTES = 132
 _CHECKED_AT_A_TIME = 8
 # Of CZI, and of Sakura's databases.
 _OTHERS = (b"ZISRAWFILE", b"SQLite format 3\x00")
-# Slides that are named by a file of text.
-_BY_NAME = frozenset({".vms", ".vmu"})
-# What begins as a picture and is none.
-_MIRAX = ".mrxs"
 _KNOWN = "TIFF (SVS, OME and generic pyramids), NDPI, MRXS, SCN, BIF, CZI, DICOM, or a PNG or JPEG"
 
 
@@ -119,8 +115,9 @@ async def _open(
             reason = str(error)
     else:
         reason = f"{found.uri} is no slide: it begins with {head[:8]!r}, and {_KNOWN} was expected"
-    is_picture = head.startswith((*_TIFF, *_PICTURES)) and found.suffix != _MIRAX
-    is_other = head.endswith(_DICOM) or head.startswith(_OTHERS) or found.suffix in (*_BY_NAME, _MIRAX)
+    # The file that names a MIRAX slide begins as a picture, and is none.
+    is_picture = head.startswith((*_TIFF, *_PICTURES)) and found.suffix != MIRAX
+    is_other = head.endswith(_DICOM) or head.startswith(_OTHERS) or found.suffix in (*NAMED_BY_TEXT, MIRAX)
     if found.local_path is None and not is_picture and not is_other:
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.")
     # OpenSlide and Pillow read no URLs.
@@ -130,6 +127,6 @@ async def _open(
     except NotThisReader as error:
         if is_picture:
             return await ImageReader.open(found.uri, path, limits)
-        if found.suffix == _MIRAX:
-            reason = f"{found.uri} is not taken for a MIRAX slide, whose name ends in {_MIRAX} and whose folder has the same name"
+        if found.suffix == MIRAX:
+            reason = f"{found.uri} is not taken for a MIRAX slide, whose name ends in {MIRAX} and whose folder has the same name"
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.") from error
