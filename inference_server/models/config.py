@@ -23,6 +23,7 @@ from inference_server.models.support import unsupported
 from inference_server.models.values import (
     DEFAULT_LEVEL,
     LEVELS,
+    RUN_BYTES,
     THREADS,
     TOLERANCE,
     WARMUP_SHAPE,
@@ -236,6 +237,8 @@ def _parameters(name: str, message: ConfigMessage) -> dict[str, str]:
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected sizes such as 3,640,640")
         if key == TOLERANCE and not re.fullmatch(r"\d+(\.\d+)?", value):
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected a share such as 0.05")
-        if key == THREADS and not value.isdigit():
+        if key in (THREADS, RUN_BYTES) and not value.isdigit():
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected a number")
+        if key == RUN_BYTES and not message.max_batch_size:
+            raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key}, which bounds batches, and no max_batch_size of 1 or more")
     return parameters

@@ -25,6 +25,8 @@ ENGINE = "lamina.engine"
 WARMUP_SHAPE = "lamina.warmup_shape."
 # Largest deviation from the float32 reference that the owner allows an engine, such as 0.05.
 TOLERANCE = "lamina.tolerance"
+# Most bytes of the inputs of one execution on the CPU, such as 350000: a batch with more is run in portions of its rows.
+RUN_BYTES = "lamina.run_bytes"
 # Ranges of shapes that TensorRT builds an engine for: INPUT=MIN:OPT:MAX, with a comma between inputs.
 PROFILE = "lamina.tensorrt_profile."
 # Triton's name for the threads of one run of ONNX Runtime.
@@ -186,6 +188,11 @@ class Configuration:
     def threads(self) -> int:
         """Computing threads of one run, as ONNX Runtime's parameter in Triton says; 0 for the server's choice."""
         return int(self.parameters.get(THREADS, "0"))
+
+    @property
+    def run_bytes(self) -> int:
+        """Most bytes of the inputs of one execution on the CPU, as `lamina.run_bytes` says; 0 for no bound."""
+        return int(self.parameters.get(RUN_BYTES, "0"))
 
     @property
     def warmup_shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -15,6 +15,7 @@ from inference_server.engine.agreement import DEFAULT_TOLERANCE, deviation
 from inference_server.engine.devices import usable_cores
 from inference_server.engine.plans import Recipe
 from inference_server.engine.port import Engine, Tensors, TensorSpec
+from inference_server.engine.portions import in_portions
 from inference_server.engine.profiles import most_rows
 from inference_server.engine.sample import representative
 from inference_server.engine.selection import AUTO, PLAN_SUFFIX, EngineSelector, ModelFile, Selection, label
@@ -158,6 +159,8 @@ class _Loading:
             _log.warning("model_falls_back_to_cpu", model=self._folder.name, device=device, reason=str(error))
             cause = error.cause if isinstance(error, DeviceFailed) else "engine_not_built"
             return PlacedEngine(engine=selector.load_reference(self._file.path), device="cpu", rate=place.rate, fallback=cause)
+        if device == "cpu":
+            engine = in_portions(engine, self._configuration.run_bytes)
         return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
 
     def _check_plan(self, engine: Engine, completed: Completed) -> None:

@@ -54,6 +54,13 @@ def ranked() -> onnx.ModelProto:
     return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("share", FLOAT, ["n", 4])])
 
 
+def total() -> onnx.ModelProto:
+    """`total` = sum of x over its first dimension, [1, 4]; x is float32 [n, 4]."""
+    axes = numpy_helper.from_array(np.array([0], np.int64), "axes")
+    nodes = [helper.make_node("ReduceSum", ["x", "axes"], ["total"])]
+    return _model(nodes, [_value("x", FLOAT, ["n", 4])], [_value("total", FLOAT, [1, 4])], [axes])
+
+
 def lookup() -> onnx.ModelProto:
     """`value` = ten times the index; index is int64 [n], 0 to 3, and anything else makes ONNX Runtime's run fail."""
     table = numpy_helper.from_array(np.array([0, 10, 20, 30], np.int64), "table")

@@ -11,6 +11,8 @@ from dataclasses import dataclass
 from benchmarks.support.shaped_models import SMALL_RESNET
 from benchmarks.support.slides.measures import BUCKET, LIMITS, Bench, Rate, analysed, mean_rate, timed
 from inference_server.engine.port import Engine, Tensors
+from inference_server.engine.portions import in_portions
+from inference_server.models.values import RUN_BYTES
 from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
 from inference_server.tasks.slides.kinds import he_baseline
@@ -72,8 +74,11 @@ async def apart(bench: Bench, slide: Slide, analysis: TileAnalysis, most: int, *
 def _engine_alone(bench: Bench, plan: AnalysisPlan, inputs: Tensors, batches: int, instances: int) -> Rate:
     """Instances of the engine that serves, each in a thread, on one batch again and again."""
     file = bench.folder / "models" / plan.model / "1" / "model.onnx"
-    label = bench.models.facts(plan.model).engine
-    engines = [bench.selector.load(file, label, threads=len(bench.cores) // instances) for _ in range(instances)]
+    facts = bench.models.facts(plan.model)
+    run_bytes = int(facts.parameters.get(RUN_BYTES, "0"))
+    engines = [
+        in_portions(bench.selector.load(file, facts.engine, threads=len(bench.cores) // instances), run_bytes) for _ in range(instances)
+    ]
     rows = len(next(iter(inputs.values())))
 
     def run(engine: Engine) -> None:

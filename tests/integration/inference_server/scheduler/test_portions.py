@@ -1,0 +1,44 @@
+"""A batch that is more than an execution may take at once is run in portions, and nobody but the engine sees it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.portions import in_portions
+from inference_server.errors import ModelFailed
+from inference_server.scheduler.port import Caller, InferenceRequest
+from tests.support import onnx_models
+from tests.support.reference_engine import ReferenceLoader, selector
+from tests.support.serving import serving
+
+# A row of x has 16 bytes.
+CONFIG = """
+    max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] } dynamic_batching { }
+    parameters { key: "lamina.run_bytes" value { string_value: "%d" } }
+"""
+
+
+@pytest.mark.parametrize(("run_bytes", "expected"), [(47, [2, 2, 1]), (1, [1] * 5), (80, [5]), (0, [5])])
+async def test_a_batch_is_run_in_portions_that_stay_within_the_bytes_of_its_configuration(
+    tmp_path: Path, run_bytes: int, expected: list[int]
+) -> None:
+    engine = ReferenceLoader()
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=CONFIG % run_bytes)
+    x = np.arange(20, dtype=np.float32).reshape(5, 4)
+    async with serving(tmp_path, selector(engine)) as models:
+        engine.runs.clear()
+        answer = await models.infer(InferenceRequest(model="double", inputs={"x": x}, outputs=("negative", "doubled"), caller=Caller()))
+    assert expected == [len(run["x"]) for run in engine.runs]
+    np.testing.assert_array_equal(2 * x, answer.outputs["doubled"])
+    np.testing.assert_array_equal(-x, answer.outputs["negative"])
+
+
+def test_an_output_that_has_not_a_row_for_each_row_is_told(tmp_path: Path) -> None:
+    file = onnx_models.write_model(tmp_path, "total", onnx_models.total())
+    engine = in_portions(OnnxRuntimeLoader(threads=1).load(file, "float32"), 32)
+    with pytest.raises(ModelFailed, match=r"output total has the shape \[1, 4\] for a portion of 2 rows"):
+        engine.run({"x": np.ones((4, 4), np.float32)})
