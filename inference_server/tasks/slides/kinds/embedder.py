@@ -60,7 +60,7 @@ class SlideEmbedding:
         self._plan = plan
         self._normalise = normalise
         tissue = slide.tissue
-        self.tissue = tissue.areas(plan.tile_size // plan.cell)
+        self.tissue = tissue.areas(slide.grid, plan.tile_size)
         # The number of each tile among all, by row and column.
         self._numbers = np.full(self.tissue.shape, -1, np.int64)
         self._numbers[places_of(slide.tiles)] = np.arange(len(slide.tiles))

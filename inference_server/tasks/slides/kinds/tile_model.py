@@ -20,6 +20,7 @@ from inference_server.tasks.slides.values import Pixels
 
 # About the cell of the tissue mask, in µm.
 _CELL_MICROMETRES = 8.0
+_MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
 # Okabe and Ito's colours, which readers without colour vision can tell apart.
 _COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66), (110, 110, 110))
@@ -156,6 +157,5 @@ def _sharpness(tile: Pixels) -> float:
 
 
 def _cell(manifest: TileManifest, step: int) -> int:
-    """The divisor of a tile's centre that comes nearest to 8 µm."""
-    divisors = [size for size in range(step, manifest.core + 1, step) if manifest.core % size == 0]
-    return min(divisors, key=lambda size: abs(size * manifest.mpp - _CELL_MICROMETRES))
+    """`step` doubled as often as brings it nearest to 8 µm: levels of a pyramid have whole blocks of that."""
+    return min((step << doubled for doubled in range(_MOST_DOUBLINGS)), key=lambda size: abs(size * manifest.mpp - _CELL_MICROMETRES))
