@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -97,6 +98,16 @@ def output_of(outputs: Mapping[str, Tensor], name: str, model: str) -> Tensor:
             f"{model} puts out values of {name} that are no finite numbers. Export it again, and check its precision and its normalisation."
         )
     return values
+
+
+def as_numbers_of(dtype: np.dtype[Any], values: Tensor, *, source: str, way_out: str) -> NDArray[np.floating]:
+    """Finite values in a type that must hold them. `source`, `way_out`: for errors. Raises `ConfigurationError` where one is too large."""
+    with np.errstate(over="ignore"):
+        cast: NDArray[np.floating] = values.astype(dtype)
+    if not np.isfinite(cast).all():
+        largest = float(values.reshape(-1)[np.abs(values).argmax()])
+        raise ConfigurationError(f"{source} puts out {largest:g}, and {dtype.name} holds ±{np.finfo(dtype).max:g} at most. {way_out}")
+    return cast
 
 
 def class_probabilities(values: NDArray[np.floating], manifest: Classes, *, axis: int, model: str, unit: str) -> NDArray[np.floating]:
