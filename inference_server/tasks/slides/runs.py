@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import itertools
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from inference_server.engine.port import Tensor, Tensors
@@ -228,9 +229,11 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
     async def work() -> None:
         for number, batch in todo:
             async with flow.budget.taken(pixels_under_way(run.slide, plan, batch)):
-                kept = await one(batch)
-            if journal:
-                await journal.add(number, len(batch), kept)
+                with meter.working():
+                    kept = await one(batch)
+            with meter.working():
+                if journal:
+                    await journal.add(number, len(batch), kept)
             if progress := meter.advance(len(batch)):
                 await emit(progress)
 
@@ -239,7 +242,9 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
         pixels = await read_batch(run.slide, plan, batch)
         inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
         request = InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
-        async with flow.turn.call():
+        async with AsyncExitStack() as call:
+            with meter.waiting():
+                await call.enter_async_context(flow.turn.call())
             response = await large_tiles.infer(flow.inference, request, plan)
         kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
         ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
