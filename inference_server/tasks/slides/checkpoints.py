@@ -180,16 +180,22 @@ def _joined(kept: Sequence[Tensors]) -> Tensors:
     return {name: np.concatenate([each[name] for each in kept]) for name in kept[0]} if kept else {}
 
 
-async def recall(contents: AsyncIterator[bytes], fingerprint: bytes) -> AsyncIterator[Part]:
-    """The parts of earlier runs, one at a time; the first has the cells. Raises `NotResumable`."""
-    first = True
-    async for content in contents:
-        part = await asyncio.to_thread(unpack, content)
+async def recall(read: Callable[[int], Awaitable[bytes]], count: int, fingerprint: bytes) -> AsyncIterator[Part]:
+    """So many parts of earlier runs, one at a time, the first with the cells. `read`: the bytes of a number. Raises `NotResumable`.
+
+    Those that come before all cells wait, and are read again: together they may hold more than memory does.
+    """
+    surveyed, early = False, list[int]()
+    for number in range(count):
+        part = await asyncio.to_thread(unpack, await read(number))
         if part.fingerprint != fingerprint:
             raise NotResumable("it was saved for another state of the slide, the request, the model or its engine")
-        if first and part.cells is None:
-            raise NotResumable("its first part is missing")
-        first = False
-        yield part
-    if first:
-        raise NotResumable("it has no parts")
+        surveyed = surveyed or part.cells is not None
+        if surveyed:
+            yield part
+        else:
+            early.append(number)
+    if not surveyed:
+        raise NotResumable("its first part is missing, which holds the survey")
+    for number in early:
+        yield await asyncio.to_thread(unpack, await read(number))

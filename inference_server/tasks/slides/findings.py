@@ -35,7 +35,7 @@ class AnalysisPlan:
     # Edge of a tile's core, and pixels read beyond each side of it.
     tile_size: int
     halo: int
-    # Edge of a cell of the tissue mask, in pixels; divides tile_size.
+    # Edge of a cell of the tissue mask, in pixels.
     cell: int
     # A tile is analysed when more than this share of it is tissue.
     least_tissue: float

@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 
 from inference_server.engine.port import Tensor, Tensors
@@ -131,7 +132,10 @@ class Runs:
     async def _resumed(self) -> Run:
         run: Run | None = None
         news: list[News] = []
-        async for part in checkpoints.recall(self._contents(), self._fingerprint):
+        parts = len(self._request.resume_parts) + len(self._request.resume_uris)
+        if parts > checkpoints.MOST_PARTS:
+            raise NotResumable(f"it has more than {checkpoints.MOST_PARTS} parts")
+        async for part in checkpoints.recall(self._content, parts, self._fingerprint):
             if part.cells is not None and run is None:
                 if not fits(part.cells, self._outlined, self._plan):
                     raise NotResumable("its survey is of another size than the slide")
@@ -139,22 +143,22 @@ class Runs:
             if run is not None:
                 await asyncio.to_thread(_take_up, run, part)
             news.append(News(read=part.read, unreadable=part.unreadable))
-        if run is None:
-            raise NotResumable("its first part is missing")
+        assert run is not None  # noqa: S101 - the first part has cells
         for each in news:
             run.slide.regions.recall(each)
         return run
 
-    async def _contents(self) -> AsyncIterator[bytes]:
-        if len(self._request.resume_parts) + len(self._request.resume_uris) > checkpoints.MOST_PARTS:
-            raise NotResumable(f"it has more than {checkpoints.MOST_PARTS} parts")
-        for content in self._request.resume_parts:
-            yield content
-        for uri in self._request.resume_uris:
-            try:
-                yield await self._storage.read(uri, most_bytes=checkpoints.MOST_PART_BYTES, written=True)
-            except (NotFound, AccessDenied, InvalidInput) as error:
-                raise NotResumable(str(error)) from error
+    async def _content(self, number: int) -> bytes:
+        """Of a part."""
+        sent = self._request.resume_parts
+        if number < len(sent):
+            return sent[number]
+        try:
+            return await self._storage.read(
+                self._request.resume_uris[number - len(sent)], most_bytes=checkpoints.MOST_PART_BYTES, written=True
+            )
+        except (NotFound, AccessDenied, InvalidInput) as error:
+            raise NotResumable(str(error)) from error
 
     def _journal(self, run: Run, *, resumed: bool) -> Journal | None:
         if not self._request.checkpoints:
@@ -188,12 +192,16 @@ class Runs:
 
 
 def _take_up(run: Run, part: Part) -> None:
-    """Have the analysis collect what a part holds. Raises `NotResumable`."""
-    if not part.batches:
-        return
+    """Have the analysis collect what a part holds. Raises `NotResumable`.
+
+    Of batches that two runs have done, as of a share that came late and of whoever computed it in its place, one is taken; others of the
+    same part are computed again, because what was kept of them cannot be told apart.
+    """
     numbers = set(part.batches)
-    if len(numbers) < len(part.batches) or numbers & run.done or not numbers <= set(range(len(run.slide.batches))):
-        raise NotResumable("its parts do not fit together")
+    if not numbers or numbers & run.done:
+        return
+    if len(numbers) < len(part.batches) or not numbers <= set(range(len(run.slide.batches))):
+        raise NotResumable("its parts do not fit the slide")
     try:
         run.analysis.collect([tile for number in part.batches for tile in run.slide.batches[number]], part.kept)
     except (KeyError, IndexError, ValueError, TypeError) as error:
@@ -228,9 +236,11 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
     async def work() -> None:
         for number, batch in todo:
             async with flow.budget.taken(pixels_under_way(run.slide, plan, batch)):
-                kept = await one(batch)
-            if journal:
-                await journal.add(number, len(batch), kept)
+                with meter.working():
+                    kept = await one(batch)
+            with meter.working():
+                if journal:
+                    await journal.add(number, len(batch), kept)
             if progress := meter.advance(len(batch)):
                 await emit(progress)
 
@@ -239,7 +249,9 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
         pixels = await read_batch(run.slide, plan, batch)
         inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
         request = InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
-        async with flow.turn.call():
+        async with AsyncExitStack() as call:
+            with meter.waiting():
+                await call.enter_async_context(flow.turn.call())
             response = await large_tiles.infer(flow.inference, request, plan)
         kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
         ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)

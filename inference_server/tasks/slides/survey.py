@@ -89,7 +89,9 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         find_tissue(facts, coarser(facts, grid, plan.cell), cells), asyncio.to_thread(thumbnails.from_cells, grid, cells, plan.cell)
     )
     tiles, colours = await asyncio.gather(
-        asyncio.to_thread(tissue_tiles, tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue),
+        asyncio.to_thread(
+            tissue_tiles, tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue, most=(grid.height, grid.width)
+        ),
         asyncio.to_thread(lambda: cells[tissue.mask]),
     )
     outlined.regions.expect(grid.level, await asyncio.to_thread(boxes_of, tiles, grid, plan.halo))

@@ -74,9 +74,15 @@ class Tissue:
         """Share of the slide that is tissue."""
         return self._cells(self.mask) / float(self.rows.sum() * self.columns.sum())
 
-    def areas(self, per_tile: int) -> NDArray[np.float64]:
-        """Tissue of each tile in mm², by row and column of the tile; `per_tile`: cells along its edge."""
-        return cell_sums(self.mask, per_tile, rows=self.rows, columns=self.columns) * self.grid.cell_mm2
+    def areas(self, grid: Grid, size: int) -> NDArray[np.float64]:
+        """Tissue of each tile in mm², by row and column of the tile. `grid`: of the analysis; `size`: edge of a tile in its pixels."""
+        covered = grid.slide_height / grid.scale_y, grid.slide_width / grid.scale_x
+        pixels = cell_sums(self.mask, cell=self.cell_of(grid), size=size, most=(grid.height, grid.width), covered=covered)
+        return pixels * grid.cell_mm2
+
+    def cell_of(self, grid: Grid) -> int:
+        """Edge of a cell, in pixels of the analysis' grid."""
+        return round(self.grid.scale_x / grid.scale_x)
 
     def _cells(self, mask: Mask) -> float:
         """Whole cells that some of them make up on the slide."""

@@ -143,7 +143,7 @@ class AnalysisRequest:
     request_id: str = ""
     # Whether parts are saved, from which another run may go on.
     checkpoints: bool = False
-    # What earlier runs saved, in order: places below the output roots, or the parts themselves.
+    # What earlier runs saved, in any order: places below the output roots, or the parts themselves.
     resume_uris: Sequence[str] = ()
     resume_parts: Sequence[bytes] = ()
     # Names of the artifacts that are made; empty for all that the analysis has.

@@ -62,7 +62,7 @@ class SlideClassification:
         self._normalise = normalise
         tissue = slide.tissue
         # Tissue of each tile, in mm².
-        self._tissue = tissue.areas(plan.tile_size // plan.cell)
+        self._tissue = tissue.areas(slide.grid, plan.tile_size)
         # Rows × columns × classes; NaN where there was no tile.
         self._probabilities = np.full((*self._tissue.shape, len(classifier.manifest.classes)), np.nan)
         self._sharpness = np.full(self._tissue.shape, np.nan, np.float32)

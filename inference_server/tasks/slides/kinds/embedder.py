@@ -13,7 +13,7 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape, Vectors
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, output_of, rectangle, sharpness_of
+from inference_server.tasks.slides.kinds.tile_model import TileModel, as_numbers_of, output_of, rectangle, sharpness_of
 from inference_server.tasks.slides.manifest import FILE, EmbedderManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -41,12 +41,12 @@ class TileEmbedder(TileModel):
         self.dtype: np.dtype[np.floating] = np.dtype(manifest.precision)
 
     def vectors(self, outputs: Mapping[str, Tensor]) -> NDArray[np.floating]:
-        """Tiles × features. Raises `ConfigurationError` when the output has another size."""
+        """Tiles × features. Raises `ConfigurationError` when the output has another size, or a value is beyond the precision."""
         raw = output_of(outputs, self.output, self.model)
         values = raw.reshape(raw.shape[0], -1)
         if values.shape[1] != self.features:
             raise ConfigurationError(f"{self.model} puts out {values.shape[1]} values a tile; {self.features} were expected of it.")
-        return values.astype(self.dtype)
+        return as_numbers_of(self.dtype, values, source=self.model, way_out=f"Say precision float32 in {self.model}/{FILE}.")
 
 
 class SlideEmbedding:
@@ -60,7 +60,7 @@ class SlideEmbedding:
         self._plan = plan
         self._normalise = normalise
         tissue = slide.tissue
-        self.tissue = tissue.areas(plan.tile_size // plan.cell)
+        self.tissue = tissue.areas(slide.grid, plan.tile_size)
         # The number of each tile among all, by row and column.
         self._numbers = np.full(self.tissue.shape, -1, np.int64)
         self._numbers[places_of(slide.tiles)] = np.arange(len(slide.tiles))

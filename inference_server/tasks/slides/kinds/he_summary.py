@@ -69,7 +69,7 @@ class Summary:
             "mean_haematoxylin_od": _shares(self._by_tile(self.values["haematoxylin"]), tissue),
             "mean_eosin_od": _shares(self._by_tile(self.values["eosin"]), tissue),
         }
-        candidates = cell_sums(self._counts, self.per_tile).astype(np.int32)
+        candidates = cell_sums(self._counts, cell=1, size=self.per_tile).astype(np.int32)
 
         def figures(tiles: Sequence[Tile]) -> Mapping[str, Column]:
             rows, columns = places_of(tiles)

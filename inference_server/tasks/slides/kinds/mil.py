@@ -17,7 +17,15 @@ from inference_server.scheduler.port import Caller, Inference, InferenceRequest,
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, Shape
 from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import activated, class_probabilities, output_of, rectangle, taken, tensor_name
+from inference_server.tasks.slides.kinds.tile_model import (
+    activated,
+    as_numbers_of,
+    class_probabilities,
+    output_of,
+    rectangle,
+    taken,
+    tensor_name,
+)
 from inference_server.tasks.slides.manifest import FILE, HeadManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -40,6 +48,8 @@ class AttentionHead:
         self._output = tensor_name(facts, manifest.output, "output")
         self._attention = tensor_name(facts, manifest.attention, "output") if manifest.attention else ""
         spec = next(each for each in facts.inputs if each.name == self._input)
+        if not np.issubdtype(spec.dtype, np.floating):
+            raise ConfigurationError(f"{facts.name} takes {self._input} of the type {spec.dtype.name}; a head takes vectors of floats.")
         if len(spec.shape) not in (2, 3) or spec.shape[-1] not in (-1, features) or spec.shape[-2] != -1:
             raise ConfigurationError(
                 f"{facts.name} takes {list(spec.shape)}, and {manifest.embedder} gives {features} numbers a tile; expected "
@@ -59,8 +69,10 @@ class AttentionHead:
         self.most_tiles = max(min(manifest.most_tiles, _MOST_BAG_BYTES // (features * self._dtype.itemsize)), 1)
 
     def request(self, vectors: NDArray[np.floating], caller: Caller) -> InferenceRequest:
-        """The call that judges a bag, tiles × features."""
-        values: Tensor = vectors.astype(self._dtype)
+        """The call that judges a bag, tiles × features. Raises `ConfigurationError` where a value is beyond what the model takes."""
+        values = as_numbers_of(
+            self._dtype, vectors, source=self.manifest.embedder, way_out=f"Export {self.facts.name} so that it takes float32."
+        )
         return InferenceRequest(
             model=self.facts.name,
             version=self.facts.version,

@@ -6,6 +6,7 @@ sees around a pixel, the mask is the same however the slide is cut.
 
 from __future__ import annotations
 
+import threading
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from functools import partial
@@ -23,7 +24,7 @@ from inference_server.tasks.slides.kinds.tile_model import TileModel, class_prob
 from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
 from inference_server.tasks.slides.outputs import polygons
 from inference_server.tasks.slides.survey import Slide
-from inference_server.tasks.slides.tiling import Tile, places_of
+from inference_server.tasks.slides.tiling import Tile, cell_lines, places_of
 from inference_server.tasks.slides.values import Pixels
 
 # Masks of a few classes shrink to a hundredth; more effort gains little.
@@ -94,8 +95,10 @@ class SlideSegmentation:
         # Pixels of each tile by class, those of none first.
         self._counts = np.zeros((rows, columns, len(segmenter.manifest.classes) + 1), np.int32)
         self._sharpness = np.full((rows, columns), np.nan, np.float32)
-        # Pixels of the positive class by cell of the tissue mask; NaN where nothing was analysed.
-        self._heat = np.full(slide.tissue.mask.shape, np.nan, np.float32)
+        # Pixels of the positive class by cell of the tissue mask; a cell is so many pixels of the output, and may lie in several tiles.
+        self._cell = plan.cell // stride
+        self._heat: NDArray[np.float32] = np.zeros(slide.tissue.mask.shape, np.float32)
+        self._heating = threading.Lock()
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -134,7 +137,7 @@ class SlideSegmentation:
             measures=self._measures(),
             notes=(f"Classes are those of {FILE} beside the model, pixel by pixel, of tiles that have tissue.",),
             heat=Heat(
-                values=np.where(self._tissue.mask | (self._heat > 0), self._heat, np.float32(np.nan)),
+                values=self._shares(),
                 scale=(self._tissue.grid.scale_x, self._tissue.grid.scale_y),
                 top=1.0,
             ),
@@ -168,13 +171,27 @@ class SlideSegmentation:
         return labels[: self._size[1] - row * edge, : self._size[0] - column * edge]
 
     def _take_heat(self, labels: Labels, row: int, column: int) -> None:
-        cell = self._plan.cell // self._segmenter.manifest.output_stride
-        per_tile = self._segmenter.edge // cell
-        window = self._heat[row * per_tile : (row + 1) * per_tile, column * per_tile : (column + 1) * per_tile]
-        padded = np.zeros((per_tile * cell, per_tile * cell), np.uint8)
-        padded[: labels.shape[0], : labels.shape[1]] = labels == self._segmenter.manifest.heat_class + 1
-        shares = padded.reshape(per_tile, cell, per_tile, cell).mean(axis=(1, 3), dtype=np.float32)
-        window[...] = shares[: window.shape[0], : window.shape[1]]
+        """Count pixels of the positive class in the cells that a tile lies on."""
+        sums: NDArray[np.int64] = (labels == self._segmenter.manifest.heat_class + 1).astype(np.int64)
+        corner = [place * self._segmenter.edge for place in (row, column)]
+        # Rows, then columns as rows.
+        for begin in corner:
+            sums = np.add.reduceat(sums, [0, *range(self._cell - begin % self._cell, len(sums), self._cell)], axis=0).T
+        top, left = (begin // self._cell for begin in corner)
+        with self._heating:
+            window = self._heat[top : top + sums.shape[0], left : left + sums.shape[1]]
+            window += sums[: window.shape[0], : window.shape[1]]
+
+    def _shares(self) -> NDArray[np.float32]:
+        """Of the pixels of each cell that were analysed, those of the positive class; NaN where there is nothing to show."""
+        shares = np.full(self._heat.shape, np.nan, np.float32)
+        rows, columns = self._heat.shape
+        analysed = cell_lines(
+            self._numbers >= 0, cell=self._segmenter.edge, size=self._cell, most=(rows * self._cell, columns * self._cell)
+        )
+        for share, positive, seen, tissue in zip(shares, self._heat, analysed, self._tissue.mask, strict=True):
+            np.divide(positive, seen, out=share, where=(seen > 0) & (tissue | (positive > 0)), casting="same_kind")
+        return shares
 
     def _measures(self) -> dict[str, Json]:
         manifest = self._segmenter.manifest

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import cv2
 import numpy as np
@@ -20,6 +21,7 @@ from inference_server.tasks.slides.values import Pixels
 
 # About the cell of the tissue mask, in µm.
 _CELL_MICROMETRES = 8.0
+_MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
 # Okabe and Ito's colours, which readers without colour vision can tell apart.
 _COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66), (110, 110, 110))
@@ -98,6 +100,16 @@ def output_of(outputs: Mapping[str, Tensor], name: str, model: str) -> Tensor:
     return values
 
 
+def as_numbers_of(dtype: np.dtype[Any], values: Tensor, *, source: str, way_out: str) -> NDArray[np.floating]:
+    """Finite values in a type that must hold them. `source`, `way_out`: for errors. Raises `ConfigurationError` where one is too large."""
+    with np.errstate(over="ignore"):
+        cast: NDArray[np.floating] = values.astype(dtype)
+    if not np.isfinite(cast).all():
+        largest = float(values.reshape(-1)[np.abs(values).argmax()])
+        raise ConfigurationError(f"{source} puts out {largest:g}, and {dtype.name} holds ±{np.finfo(dtype).max:g} at most. {way_out}")
+    return cast
+
+
 def class_probabilities(values: NDArray[np.floating], manifest: Classes, *, axis: int, model: str, unit: str) -> NDArray[np.floating]:
     """What a network puts out as a probability for each class, along their axis. A single value is that of the second of two classes.
 
@@ -156,6 +168,5 @@ def _sharpness(tile: Pixels) -> float:
 
 
 def _cell(manifest: TileManifest, step: int) -> int:
-    """The divisor of a tile's centre that comes nearest to 8 µm."""
-    divisors = [size for size in range(step, manifest.core + 1, step) if manifest.core % size == 0]
-    return min(divisors, key=lambda size: abs(size * manifest.mpp - _CELL_MICROMETRES))
+    """`step` doubled as often as brings it nearest to 8 µm: levels of a pyramid have whole blocks of that."""
+    return min((step << doubled for doubled in range(_MOST_DOUBLINGS)), key=lambda size: abs(size * manifest.mpp - _CELL_MICROMETRES))

@@ -50,8 +50,9 @@ class TileRows:
         """Of each whole tile."""
         if not tiles:
             return np.empty(0, np.float32)
-        per_tile = round(tiles[0].size * self.grid.scale_x / self.tissue.grid.scale_x)
-        return (cell_sums(mask, per_tile)[places_of(tiles)] / per_tile**2).astype(np.float32)
+        cell, size = self.tissue.cell_of(self.grid), tiles[0].size
+        pixels = cell_sums(mask, cell=cell, size=size, most=(self.grid.height, self.grid.width))
+        return (pixels[places_of(tiles)] / size**2).astype(np.float32)
 
 
 def load() -> None:

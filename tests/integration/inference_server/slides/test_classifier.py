@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 from PIL import Image
+from pyarrow import parquet
 
 from inference_server.errors import ConfigurationError, InvalidInput, NotFound
 from tests.support.slides import paint, write_svs
@@ -56,6 +57,21 @@ async def test_features_are_rectangles_of_their_class(
     )
     assert pytest.approx(1.0) == sum(first["properties"]["measurements"].values())
     assert 4 * 6 == len(found.features)
+
+
+@pytest.mark.parametrize("asked", [{"tile_size": 67}, {"tile_size": 66, "overlap": 2}, {"tile_size": 1000}])
+async def test_tiles_of_any_size_share_the_tissue_among_them(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], asked: dict[str, int]
+) -> None:
+    write_classifier(tmp_path / "models", least_tissue=0.0, **asked)
+    found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")
+    tiles, core = parquet.read_table(found.folder / "tiles.parquet"), asked["tile_size"] - asked.get("overlap", 0)
+    # Cells of 8 µm, and none of the tiles begins past the slide's edge.
+    assert 8.0 == found.report["tissue"]["cell_um"]
+    assert min(*tiles["width"].to_pylist(), *tiles["height"].to_pylist()) > 0
+    area = found.report["tissue"]["area_mm2"]
+    assert pytest.approx(area, abs=2e-6) == found.report["measures"]["classified_tissue_mm2"]
+    assert pytest.approx(area, rel=0.02) == sum(tiles["tissue"].to_pylist()) * core**2 * 1e-6
 
 
 async def test_the_heatmap_shows_the_positive_class(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:

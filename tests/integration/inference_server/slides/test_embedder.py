@@ -81,3 +81,18 @@ async def test_vectors_of_another_length_than_the_manifests_are_refused(analyses
     write_embedder(tmp_path / "models", features=5)
     with pytest.raises(ConfigurationError, match="colours puts out 4 values a tile; 5 were expected"):
         await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", PICTURE), analysis="colours")
+
+
+@pytest.mark.parametrize("value", [200_000, -1e6])
+async def test_a_value_beyond_float16_is_refused_and_the_way_out_told(
+    analyses_with: Callable[..., Any], tmp_path: Path, value: float
+) -> None:
+    slide = write_svs(tmp_path / "slide.svs", PICTURE)
+    # The vector's first numbers are about so much.
+    write_embedder(tmp_path / "half", precision="float16", scale=abs(value) / 255, std=[1, 1, 1], mean=[0, 0, 2 * max(-value, 0)])
+    with pytest.raises(
+        ConfigurationError, match=r"colours puts out -?[0-9.e+]+, and float16 holds ±65504 at most. Say precision float32 in"
+    ):
+        await analyses_with(tmp_path / "half").run(slide, analysis="colours")
+    write_embedder(tmp_path / "single", scale=abs(value) / 255)
+    assert (await analyses_with(tmp_path / "single").run(slide, analysis="colours")).report["measures"]["mean_norm"] > 65_504

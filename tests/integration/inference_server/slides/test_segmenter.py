@@ -73,6 +73,25 @@ async def test_tiles_without_overlap_have_seams_which_shows_that_overlap_does_so
     assert not np.array_equal(expected_mask(picture)[mask > 0], mask[mask > 0])
 
 
+@pytest.mark.parametrize(
+    "options", [{}, {"tile_size": 75}, {"tile_size": 16, "overlap": 0}, {"tile_size": 82, "stride": 2, "output_stride": 2}]
+)
+async def test_the_heat_of_a_cell_is_its_share_of_the_masks_pixels_however_tiles_lie_on_it(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], options: dict[str, int]
+) -> None:
+    found = await run(analyses_with, tmp_path, picture, **options)
+    mask = tifffile.imread(found.folder / "mask.ome.tiff")
+    edge, stride = 8 // options.get("stride", 1), options.get("stride", 1)
+    padded = np.pad(mask, [(0, -side % edge) for side in mask.shape])
+    dark, seen = ((each.reshape(len(padded) // edge, edge, -1, edge)).sum(axis=(1, 3)) for each in (padded == 3, padded > 0))
+    heat = tifffile.imread(found.folder / "heatmap.ome.tiff")
+    # What an analysed tile has past the slide's edge counts as seen too.
+    inner = np.s_[: HEIGHT // stride // edge, : WIDTH // stride // edge]
+    shown = np.isfinite(heat[inner])
+    assert shown.sum() > 0.8 * (seen[inner] == edge**2).sum()
+    assert (dark[inner] / np.maximum(seen[inner], 1))[shown].astype(np.float32).tolist() == heat[inner][shown].tolist()
+
+
 async def test_areas_are_those_of_the_masks_pixels(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     found = await run(analyses_with, tmp_path, picture)
     mask = tifffile.imread(found.folder / "mask.ome.tiff")

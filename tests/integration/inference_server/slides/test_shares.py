@@ -53,6 +53,47 @@ async def test_what_shares_found_is_merged_into_the_bytes_of_the_whole(place: Pl
         assert [] == [path for path in folder.iterdir() if path.is_file()]
 
 
+@pytest.mark.parametrize("streaming", [False, True])
+@pytest.mark.parametrize("analysis", sorted(REQUESTS))
+async def test_parts_may_come_in_any_order_also_those_of_one_share(place: Place, analysis: str, streaming: bool) -> None:
+    asked = {**REQUESTS[analysis], **({"output_uri": ""} if streaming else {})}
+    whole, _ = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.5, share=Share(index=0, count=2), **asked)
+    taken: Any = streamed if streaming else parts
+    named = "resume_parts" if streaming else "resume_uris"
+    rest, _ = await place.run("rest", share=Share(index=0, count=2), **asked, **{named: taken(cut)[::-1]})
+    other, _ = await place.run("other", share=Share(index=1, count=2), **asked)
+    saved = [*taken(cut), *taken(rest), *taken(other)]
+    # No survey first.
+    shuffled = saved[::-1] if streaming else [*saved[1:], saved[0]]
+    merged, _ = await place.run("merged", **asked, **{named: shuffled})
+
+    assert len(saved) > 5
+    assert ("", "") == (result_of(rest).resume_refused, result_of(merged).resume_refused)
+    assert result_of(whole).tiles_analyzed == result_of(merged).tiles_resumed
+    assert [each.sha256 for each in result_of(whole).artifacts] == [each.sha256 for each in result_of(merged).artifacts]
+
+
+@pytest.mark.parametrize("analysis", ["he_baseline", "colours"])
+async def test_a_share_that_comes_when_some_of_it_was_computed_in_its_place_is_taken_up_once(place: Place, analysis: str) -> None:
+    asked = REQUESTS[analysis]
+    whole, expected = await place.run("whole", **asked)
+    first, _ = await place.run("first", share=Share(index=0, count=2), **asked)
+    begun, _ = await place.run("begun", until=0.8, resume_uris=parts(first), **asked)
+    late, _ = await place.run("late", share=Share(index=1, count=2), **asked)
+    total = result_of(whole).tiles_analyzed
+    for name, saved, least in (
+        ("late first", parts(first) + parts(late) + parts(begun) + parts(first)[:2], 1.0),
+        # What is left of a part that holds some twice is computed again.
+        ("begun first", parts(first) + parts(begun) + parts(late), 0.8),
+    ):
+        merged, out = await place.run(name, resume_uris=saved, **asked)
+        assert files(expected) == files(out)
+        assert "" == result_of(merged).resume_refused
+        assert least * total <= result_of(merged).tiles_resumed <= total
+        assert total == result_of(merged).tiles_resumed + place.calls[-1]
+
+
 async def test_a_share_that_was_cut_off_is_gone_on_with(place: Place) -> None:
     asked = REQUESTS["stains"]
     _, expected = await place.run("whole", **asked)

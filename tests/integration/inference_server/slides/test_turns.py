@@ -69,6 +69,8 @@ class Server:
     analyzer: SlideAnalyzer
     # Slide and stage, as they were told.
     stages: list[tuple[str, str]] = field(default_factory=list)
+    # The last that was told of each slide's tiles.
+    tiles: dict[str, Progress] = field(default_factory=dict)
 
     async def analyse(self, slide: str) -> dict[str, bytes]:
         """The files that are written."""
@@ -78,6 +80,8 @@ class Server:
             async for event in events:
                 if isinstance(event, Progress) and (slide, event.stage) not in self.stages:
                     self.stages.append((slide, event.stage))
+                if isinstance(event, Progress) and event.stage == "tiles":
+                    self.tiles[slide] = event
         return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "analysis.json"}
 
     async def analyse_all(self, slides: Sequence[str]) -> list[dict[str, bytes]]:
@@ -118,6 +122,14 @@ async def test_a_third_slide_is_not_opened_before_the_first_has_its_tiles_done(s
     await server.analyse_all(["first", "second", "third"])
     order = server.stages.index
     assert order(("second", "tissue")) < order(("first", "writing")) < order(("third", "tissue"))
+
+
+async def test_time_in_which_a_slide_waits_for_another_does_not_count_into_its_rate(server: Server) -> None:
+    await server.analyse_all(["first", "second"])
+    first, second = server.tiles["first"], server.tiles["second"]
+    assert (first.tiles_total, first.tiles_total) == (second.tiles_total, second.tiles_done)
+    # It waits for as long as it works.
+    assert second.tiles_per_second > 0.75 * first.tiles_per_second
 
 
 async def test_surveying_and_reading_a_slide_tell_that_it_moves(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:

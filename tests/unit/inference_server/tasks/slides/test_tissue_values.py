@@ -47,12 +47,21 @@ def test_a_slide_without_tissue_has_no_values() -> None:
     assert 0 == len(TissueValues(np.zeros(SHAPE, bool), ("plane",), 16)["plane"])
 
 
-def test_cells_are_summed_by_tile_with_the_weights_of_their_rows_and_columns() -> None:
-    rows, columns = np.ones(SHAPE[0]), np.ones(SHAPE[1])
-    rows[-1], columns[-1] = 0.25, 0.5
-    weighted = np.pad(MASK * rows[:, None] * columns, ((0, 3), (0, 5)))
-    expected = weighted.reshape(19, 16, 7, 16).sum(axis=(1, 3))
-    assert expected.tolist() == cell_sums(MASK, 16, rows=rows, columns=columns).tolist()
+@pytest.mark.parametrize("size", [64, 227, 254, 331, 16, 5])
+def test_cells_are_summed_by_tile_as_their_pixels_are_however_tiles_lie_on_them(size: int) -> None:
+    cell, most, covered = 16, (16 * SHAPE[0] - 9, 16 * SHAPE[1] - 3), (16 * SHAPE[0] - 12, 16 * SHAPE[1] - 8)
+    pixels = np.repeat(np.repeat(MASK, cell, axis=0), cell, axis=1).astype(np.int64)
+    # Where tiles begin beyond the grid there are none, and of what lies beyond the slide nothing counts.
+    kept = [-(-side // size) * size for side in most]
+    whole = np.pad(pixels, [(0, max(edge - side, 0)) for edge, side in zip(kept, pixels.shape, strict=True)])[: kept[0], : kept[1]]
+    on_slide = whole.copy()
+    on_slide[covered[0] :], on_slide[:, covered[1] :] = 0, 0
+    for expected, found in (
+        (whole, cell_sums(MASK, cell=cell, size=size, most=most)),
+        (on_slide, cell_sums(MASK, cell=cell, size=size, most=most, covered=covered)),
+    ):
+        by_tile = expected.reshape(kept[0] // size, size, kept[1] // size, size).sum(axis=(1, 3))
+        assert by_tile.tolist() == found.tolist()
 
 
 @pytest.mark.parametrize("count", [1, 2, 7, 10, 1000])

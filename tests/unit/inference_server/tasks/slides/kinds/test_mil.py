@@ -6,22 +6,23 @@ import numpy as np
 import pytest
 
 from inference_server.engine.port import TensorSpec
-from inference_server.scheduler.port import ModelFacts
+from inference_server.errors import ConfigurationError
+from inference_server.scheduler.port import Caller, ModelFacts
 from inference_server.tasks.slides.kinds.mil import AttentionHead
 from inference_server.tasks.slides.manifest import HeadManifest
 
 MANIFEST = HeadManifest(kind="mil", embedder="colours", classes=("pale", "pink"), output="logits", attention="weights")
 
 
-def head(attention: tuple[int, ...]) -> AttentionHead:
-    def spec(name: str, *shape: int) -> TensorSpec:
-        return TensorSpec(name=name, dtype=np.dtype(np.float32), shape=shape)
+def head(attention: tuple[int, ...], *, takes: type[np.generic] = np.float32) -> AttentionHead:
+    def spec(name: str, *shape: int, dtype: type[np.generic] = np.float32) -> TensorSpec:
+        return TensorSpec(name=name, dtype=np.dtype(dtype), shape=shape)
 
     facts = ModelFacts(
         name="judge",
         version="1",
         engine="onnxruntime:float32",
-        inputs=(spec("bag", -1, 4),),
+        inputs=(spec("bag", -1, 4, dtype=takes),),
         outputs=(spec("logits", 1, 2), spec("weights", *attention)),
         max_batch_size=0,
         sha256="",
@@ -39,3 +40,15 @@ def test_attention_by_class_is_that_of_the_positive_class_however_many_tiles_the
     found = head((-1, 2) if classes_last else (2, -1)).attention({"weights": weights}, tiles)
     assert found is not None
     np.testing.assert_allclose(found, pink, rtol=1e-6)
+
+
+def test_vectors_beyond_what_a_head_takes_are_refused() -> None:
+    vectors = np.array([[1, 2, 3, 4], [5, 6, -7e4, 8]], np.float32)
+    assert np.float16 == head((-1,), takes=np.float16).request(vectors / 2, Caller()).inputs["bag"].dtype
+    with pytest.raises(ConfigurationError, match=r"colours puts out -70000, and float16 holds ±65504 at most. Export judge so that it"):
+        head((-1,), takes=np.float16).request(vectors, Caller())
+
+
+def test_a_head_that_takes_whole_numbers_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="judge takes bag of the type int64; a head takes vectors of floats"):
+        head((-1,), takes=np.int64)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import pytest
@@ -14,13 +14,26 @@ from inference_server.tasks.slides.kinds.tile_model import TileModel, class_prob
 from inference_server.tasks.slides.manifest import Classes, TileClassifierManifest
 
 
-def model_of(dtype: type, layout: Literal["NCHW", "NHWC"] = "NCHW") -> TileModel:
+def model_of(dtype: type, layout: Literal["NCHW", "NHWC"] = "NCHW", **manifest: Any) -> TileModel:
     """A model that takes tiles of a type."""
     image, logits = (TensorSpec(name=name, dtype=np.dtype(kind), shape=(-1,)) for name, kind in (("image", dtype), ("logits", np.float32)))
     facts = ModelFacts(
         name="tumour", version="1", engine="", inputs=(image,), outputs=(logits,), max_batch_size=8, sha256="", parameters={}
     )
-    return TileModel(manifest=TileClassifierManifest(mpp=1.0, tile_size=64, classes=("glass", "tumour"), layout=layout), facts=facts)
+    told: dict[str, Any] = {"mpp": 1.0, "tile_size": 64, "classes": ("glass", "tumour"), "layout": layout} | manifest
+    return TileModel(manifest=TileClassifierManifest(**told), facts=facts)
+
+
+@pytest.mark.parametrize(("size", "overlap"), [(224, 0), (227, 0), (331, 0), (256, 2), (512, 0), (16, 0), (4093, 0)])
+@pytest.mark.parametrize("mpp", [0.25, 0.46, 0.5, 1.0, 4.0])
+def test_a_cell_of_the_tissue_mask_is_about_8_micrometres_whatever_the_tile(size: int, overlap: int, mpp: float) -> None:
+    cell = model_of(np.uint8, mpp=mpp, tile_size=size, overlap=overlap).plan().cell
+    assert 5.3 <= cell * mpp <= 10.7
+
+
+@pytest.mark.parametrize("step", [1, 3, 4, 7])
+def test_a_cell_of_the_tissue_mask_holds_whole_pixels_of_a_coarser_output(step: int) -> None:
+    assert (0, True) == ((cell := model_of(np.uint8, mpp=0.5).plan(step=step).cell) % step, 5 <= cell * 0.5 <= 10.7)
 
 
 def test_a_model_of_bytes_takes_the_pixels_as_they_are() -> None:
