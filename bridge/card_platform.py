@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
+from bridge.errors import ConfigurationError
 from bridge.escalations.cases import ESCALATIONS, EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.inference.client import InferenceClient
@@ -114,7 +115,11 @@ def _facts(
 
 
 def bucket_of(cards: CardWorkerSettings) -> ResultStore:
-    """Where the documents' objects lie."""
+    """Where the documents' objects lie. Raises `ConfigurationError`."""
+    missing = [name for name in ("cf_r2_access_key_id", "cf_r2_secret_access_key") if not getattr(cards, name).get_secret_value()]
+    if missing:
+        names = " and ".join(map(str.upper, missing))
+        raise ConfigurationError(f"{names}: not set; set the keys of the store that CF_R2_BUCKET_NAME lies in")
     options = {
         "region": cards.cf_r2_region,
         "endpoint": cards.cf_r2_endpoint,

@@ -145,6 +145,10 @@ class Settings(BaseSettings):
     redis_tls_ca: Path | None = None
     # Items that another program took off a list and left in its set are done again after so long; 0 leaves them alone.
     redis_adopt_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    # How often such items are looked for; 0 for a tenth of that.
+    redis_look_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
+    # How long locks last that other programs look for, unless they are renewed or their items given back; at least as long as leases.
+    redis_lock_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 0.0
     # Where a result is stored beside being published, and for how long.
     redis_result_key: str = "{channel}:{job_key}:{type}"
     redis_result_keep_seconds: Seconds = 7 * 24 * 3600.0

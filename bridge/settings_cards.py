@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
@@ -18,12 +19,13 @@ _CPU = "filot:ocr"
 _SHARED_KEYS = {"correlation": f"{_PREFIX}:correlation", "locks": f"{_PREFIX}:lock:"}
 
 
+# To the letter, as the worker reads them.
 def _on(value: object) -> object:
-    return value.strip().lower() in {"true", "1"} if isinstance(value, str) else value
+    return value in {"true", "1"} if isinstance(value, str) else value
 
 
 def _not_off(value: object) -> object:
-    return value.strip().lower() != "false" if isinstance(value, str) else value
+    return value != "false" if isinstance(value, str) else value
 
 
 class CardWorkerSettings(BaseSettings):
@@ -93,21 +95,30 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     """What the worker's variables say about settings of ours, by their names. `environment`: names in upper case."""
     if not environment.get("CF_R2_BUCKET_NAME"):
         return {}
-    queue = environment.get("OCR_GPU_QUEUE_KEY") or f"{_PREFIX}:queue"
+    lists = _lists(environment)
     found = {
         "redis_url": _redis_url(environment),
-        # The GPU's list first, then the CPU's: one server reads both.
-        "redis_queues": f"{queue},{_CPU}:queue",
-        "redis_keys": json.dumps({queue: _gpu_keys(environment), f"{_CPU}:queue": {**_cpu_keys(), "twin": queue}}),
-        "redis_adopt_seconds": str(_milliseconds(environment, "OCR_GPU_STUCK_TIMEOUT", 300_000)),
+        "redis_queues": ",".join(lists),
+        "redis_keys": json.dumps(lists),
+        "redis_adopt_seconds": str(_number(environment, "OCR_GPU_STUCK_TIMEOUT", 300_000) / 1000),
+        "redis_look_seconds": str(_number(environment, "OCR_GPU_REAPER_INTERVAL", 60_000) / 1000),
+        "redis_lock_seconds": str(_number(environment, "OCR_GPU_LOCK_TTL", 600)),
         "results_queue": environment.get("OCR_GPU_PUBLISH_CHANNEL") or f"{_PREFIX}:results",
-        "concurrency": environment.get("OCR_GPU_CONCURRENCY") or "2",
-        "max_attempts": environment.get("OCR_GPU_MAX_RETRIES") or "3",
-        "poll_seconds": str(_milliseconds(environment, "OCR_GPU_POLL_INTERVAL", 1000)),
+        "concurrency": str(_count(environment, "OCR_GPU_CONCURRENCY", 2)),
+        "max_attempts": str(_count(environment, "OCR_GPU_MAX_RETRIES", 3)),
+        "poll_seconds": str(_number(environment, "OCR_GPU_POLL_INTERVAL", 1000) / 1000),
     }
     if environment.get("DATABASE_URL"):
         found["database"] = environment["DATABASE_URL"]
     return found
+
+
+def _lists(environment: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
+    """The GPU's list first, then the CPU's, and their keys: one server reads both. The GPU's may be the CPU's, which the API fills."""
+    gpu, cpu = environment.get("OCR_GPU_QUEUE_KEY") or f"{_PREFIX}:queue", f"{_CPU}:queue"
+    if gpu == cpu:
+        return {cpu: {**_cpu_keys(), **_gpu_keys(environment)}}
+    return {gpu: {**_gpu_keys(environment), "twin": cpu}, cpu: {**_cpu_keys(), "twin": gpu}}
 
 
 def _gpu_keys(environment: Mapping[str, str]) -> Mapping[str, str]:
@@ -115,7 +126,6 @@ def _gpu_keys(environment: Mapping[str, str]) -> Mapping[str, str]:
         "processing": environment.get("OCR_GPU_PROCESSING_KEY") or f"{_PREFIX}:processing",
         "deliveries": environment.get("OCR_GPU_ATTEMPTS_KEY") or f"{_PREFIX}:attempts",
         "started": f"{_PREFIX}:processing:timestamps",
-        "twin": f"{_CPU}:queue",
         **_SHARED_KEYS,
     }
 
@@ -139,11 +149,22 @@ def _redis_url(environment: Mapping[str, str]) -> str:
     return parts._replace(netloc=f"{login.removesuffix(':')}:{quote(password, safe='')}@{host}").geturl()
 
 
-def _milliseconds(environment: Mapping[str, str], name: str, default: float) -> float:
+def _number(environment: Mapping[str, str], name: str, default: float) -> float:
+    told = environment.get(name) or str(default)
     try:
-        return float(environment.get(name) or default) / 1000
-    except ValueError as error:
-        raise ConfigurationError(f"{name}: {environment[name]!r} is no number of milliseconds; the default is {default:g}") from error
+        found = float(told)
+    except ValueError:
+        found = math.nan
+    if not 0 < found < math.inf:
+        raise ConfigurationError(f"{name}: {told!r} is no number above 0; set it right, or unset it for the default ({default:g})")
+    return found
+
+
+def _count(environment: Mapping[str, str], name: str, default: int) -> int:
+    found = _number(environment, name, default)
+    if found != int(found):
+        raise ConfigurationError(f"{name}: {environment[name]!r} is no whole number; set it right, or unset it for the default ({default})")
+    return int(found)
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:

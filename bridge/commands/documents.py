@@ -47,7 +47,6 @@ def status() -> None:
     from bridge import logs
     from bridge.settings import load
     from bridge.settings_cards import load_card_worker
-    from bridge.sources.redis_list import looks_apart
 
     logs.configure("warning")
     cards, configured = load_card_worker(), load()
@@ -62,7 +61,7 @@ def status() -> None:
             "autoFallbackEnabled": cards.ocr_gpu_autofallback,
             "maxRetries": cards.ocr_gpu_max_retries,
             "stuckJobTimeoutMs": cards.ocr_gpu_stuck_timeout,
-            "reaperIntervalMs": round(1000 * looks_apart(configured.redis_adopt_seconds)),
+            "reaperIntervalMs": round(1000 * source.look_seconds),
             "queueLength": gpu.waiting,
             "processingCount": gpu.leased,
             "queues": {

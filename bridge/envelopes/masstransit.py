@@ -13,6 +13,7 @@ from datetime import UTC, datetime
 from typing import Any
 from uuid import UUID, uuid5
 
+from bridge.envelopes import sns
 from bridge.errors import PoisonError
 
 CONTENT_TYPE = "application/vnd.masstransit+json"
@@ -200,15 +201,8 @@ def skipped_attributes() -> dict[str, str]:
 
 def _unwrapped(body: bytes) -> dict[str, Any]:
     """The envelope with names in lower case, out of what SNS may have wrapped around it."""
-    content = _object(body)
-    if "topicarn" in content and isinstance(content.get("message"), str):
-        content = _object(content["message"].encode())
-    return content
-
-
-def _object(body: bytes) -> dict[str, Any]:
     try:
-        content = json.loads(body.removeprefix(b"\xef\xbb\xbf"))
+        content = json.loads(sns.unwrapped(body))
     except (ValueError, RecursionError) as error:
         raise PoisonError(f"the message is not JSON ({error}); expected {_EXPECTED}.") from error
     if not isinstance(content, dict):

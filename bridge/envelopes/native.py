@@ -6,8 +6,9 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, Field, StringConstraints, ValidationError
 
+from bridge.envelopes.message import Message
 from bridge.errors import PoisonError
 from bridge.job import Job
 
@@ -17,10 +18,8 @@ _MOST_PROBLEMS = 3
 RequestModel = TypeVar("RequestModel", bound=BaseModel)
 
 
-class NativeEnvelope(BaseModel):
+class NativeEnvelope(Message):
     """What every message of ours says beside its request."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     # The system that the job is for: wsi, documents, labs.
     system: Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, max_length=64)]

@@ -8,8 +8,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Annotated
 
-from pydantic import AliasChoices, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AliasChoices, Field, ValidationError
 
+from bridge.envelopes.message import Message
 from bridge.errors import PoisonError
 
 _EXPECTED = '{"message": {"data": "base64…", "messageId": "…", "attributes": {…}}, "subscription": "projects/…/subscriptions/…"}'
@@ -29,9 +30,7 @@ class Pushed:
     ordering_key: str
 
 
-class _Message(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class _Message(Message):
     # Both spellings come: https://cloud.google.com/pubsub/docs/push#receive_push
     message_id: Name = Field(validation_alias=AliasChoices("messageId", "message_id"))
     data: str = ""
@@ -39,9 +38,7 @@ class _Message(BaseModel):
     ordering_key: str = Field(default="", validation_alias=AliasChoices("orderingKey", "ordering_key"))
 
 
-class _Push(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
+class _Push(Message):
     message: _Message
     subscription: Name
 

@@ -79,9 +79,11 @@ class RedisAccess:
             if parts.scheme in {"redis+sentinel", "rediss+sentinel"}:
                 self._client = self._through_sentinels(parts, options)
             else:
+                if parts.scheme != "unix" and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
+                    raise ValueError(f"{parts.path.strip('/')!r} is no number of a database")
                 self._client = Redis.from_url(url, **options)
         except (ValueError, TypeError) as error:
-            raise ConfigurationError(f"BRIDGE_REDIS_URL: {error}; expected {_EXPECTED}") from error
+            raise ConfigurationError(f"BRIDGE_REDIS_URL (or REDIS_URL): {error}; expected {_EXPECTED}") from error
 
     async def close(self) -> None:
         """Close every connection."""
@@ -155,9 +157,10 @@ class RedisAccess:
 class Script:
     """A script in Lua. The server runs it as one step."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, *, before: Path | None = None) -> None:
+        """`before`: a script that runs first, as a part of this one."""
         self.name = path.stem
-        self.text = path.read_text(encoding="utf-8")
+        self.text = "".join(part.read_text(encoding="utf-8") for part in (before, path) if part)
 
 
 def _host_and_port(address: str) -> tuple[str, int]:
@@ -176,7 +179,7 @@ async def _translated(called: str) -> AsyncIterator[None]:
 def _our(error: Exception, called: str) -> BridgeError:
     text = f"Redis, {called}: {error}"
     if isinstance(error, _NO_ENTRY):
-        return ConfigurationError(f"{text}; put the right user and password into BRIDGE_REDIS_URL")
+        return ConfigurationError(f"{text}; put the right user and password into BRIDGE_REDIS_URL (or REDIS_URL, REDIS_PASSWORD)")
     if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):
         return ConfigurationError(f"{text}; a key of the queue is used for something else: set BRIDGE_REDIS_QUEUES to another name")
     if isinstance(error, _PASSING) or not isinstance(error, ResponseError) or str(error).startswith(_PASSING_WORDS):

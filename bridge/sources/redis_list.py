@@ -24,6 +24,7 @@ from bridge.sources.turns import Turns
 
 _log = structlog.get_logger()
 _LUA = Path(__file__).parent / "lua"
+_KINDS = _LUA / "before" / "kinds.lua"
 # How often expired leases and due delays are looked for at most, in seconds.
 _REAP_SECONDS = 0.02
 # How often an empty queue is looked at, in seconds, though a new item wakes us: often while there is traffic, seldom after a while without.
@@ -86,11 +87,15 @@ class RedisSource:
         lease_seconds: float,
         urgent_in_a_row: int = 8,
         adopt_seconds: float = 0.0,
+        look_seconds: float = 0.0,
+        lock_seconds: float = 0.0,
         name: str = "redis",
     ) -> None:
         """`queues`: the most urgent first. `urgent_in_a_row`: after so many items of one, the next gets its turn.
 
         `adopt_seconds`: how long items that another program took, under no lease of ours, are left to it; 0 for ever.
+        `look_seconds`: how often such items are looked for; 0 for a tenth of that. `lock_seconds`: how long locks last, unless they are
+        renewed or their items given back; at least as long as leases.
         """
         if not queues:
             raise ConfigurationError("BRIDGE_REDIS_QUEUES names no list; name at least one, such as jobs")
@@ -99,8 +104,10 @@ class RedisSource:
         self._turns = Turns([keys.queue for keys in queues], in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
         self._adopt_seconds = adopt_seconds
+        self._look_seconds = look_seconds or adopt_seconds / 10
+        self._lock_seconds = lock_seconds
         self._name = name
-        self._scripts = {path.stem: Script(path) for path in _LUA.glob("*.lua")}
+        self._scripts = {path.stem: Script(path, before=_KINDS) for path in _LUA.glob("*.lua")}
         self._last_delivery = self._last_adoption = float("-inf")
         # The item that was last seen at the head of each list, and since when, in ms by the server's clock.
         self._heads: dict[str, tuple[bytes | None, int]] = {}
@@ -114,6 +121,11 @@ class RedisSource:
     def name(self) -> str:
         """As configured."""
         return self._name
+
+    @property
+    def look_seconds(self) -> float:
+        """How often items are looked for that another program took; 0 for never."""
+        return self._look_seconds if self._adopt_seconds else 0.0
 
     async def close(self) -> None:
         """Wait until what abandoned claims have brought is given back."""
@@ -169,7 +181,7 @@ class RedisSource:
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the lease. Raises `LeaseLostError` when the receipt is stale."""
-        if not await self._with_receipt("renew", delivery, _milliseconds(lease_seconds)):
+        if not await self._with_receipt("renew", delivery, _milliseconds(lease_seconds), self._lock(lease_seconds)):
             raise LeaseLostError(f"the item {delivery.message_id} was delivered again, or is gone")
 
     async def acknowledge(self, delivery: Delivery) -> None:
@@ -185,7 +197,7 @@ class RedisSource:
     async def _look_around(self, limit: int) -> list[Delivery]:
         """What lies in the first list that has anything. Expired leases and due delays are brought back first."""
         now = asyncio.get_running_loop().time()
-        adopting = self._adopt_seconds > 0 and now - self._last_adoption >= looks_apart(self._adopt_seconds)
+        adopting = self._adopt_seconds > 0 and now - self._last_adoption >= self._look_seconds
         if adopting:
             self._last_adoption = now
         for queue in self._turns.order():
@@ -203,7 +215,9 @@ class RedisSource:
         """One script. When we are cancelled meanwhile, what it brings is given back: the script itself cannot be taken back."""
         receipt = token_hex(16)
         correlations = [str(uuid4()) for _ in range(limit)] if keys.correlation else []
-        claim = asyncio.ensure_future(self._run("claim", keys, limit, _milliseconds(self._lease_seconds), receipt, *correlations))
+        claim = asyncio.ensure_future(
+            self._run("claim", keys, limit, _milliseconds(self._lease_seconds), self._lock(self._lease_seconds), receipt, *correlations)
+        )
         try:
             taken = await asyncio.shield(claim)
         except asyncio.CancelledError:
@@ -239,13 +253,11 @@ class RedisSource:
         arguments = [part for receipt in receipts for part in _item_and_receipt(receipt)]
         return [bool(answer) for answer in await self._run("acknowledge", keys, *arguments)]
 
+    def _lock(self, lease_seconds: float) -> int:
+        return _milliseconds(max(self._lock_seconds, lease_seconds))
+
     async def _run(self, script: str, keys: ListKeys, *arguments: bytes | str | int) -> Any:
         return await self._access.run(self._scripts[script], keys.in_order, *arguments)
-
-
-def looks_apart(adopt_seconds: float) -> float:
-    """How often items are looked for that another program took, in seconds."""
-    return adopt_seconds / 10
 
 
 def _item_and_receipt(receipt: str) -> tuple[bytes, str]:

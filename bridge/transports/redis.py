@@ -55,6 +55,8 @@ async def redis_source(settings: Settings, access: RedisAccess) -> AsyncIterator
         lease_seconds=settings.lease_seconds,
         urgent_in_a_row=settings.redis_urgent_in_a_row,
         adopt_seconds=settings.redis_adopt_seconds,
+        look_seconds=settings.redis_look_seconds,
+        lock_seconds=settings.redis_lock_seconds,
     )
     try:
         yield source

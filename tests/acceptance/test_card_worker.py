@@ -414,7 +414,7 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
         None,
         True,
         None,
-        30_000,
+        60_000,
     )
     run.client.rpush(CPU, first)
     assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"

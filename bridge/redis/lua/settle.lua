@@ -4,6 +4,8 @@
 if redis.call('GET', KEYS[2]) ~= ARGV[1] then
   return 0
 end
+-- First what may fail: nothing is undone.
+redis.call('LLEN', KEYS[3])
 redis.call('LREM', KEYS[1], 1, ARGV[2])
 if ARGV[3] ~= '' then
   redis.call('RPUSH', KEYS[3], ARGV[3])

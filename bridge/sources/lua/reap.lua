@@ -15,8 +15,12 @@ if foreign > 0 then
   end
 end
 
--- The oldest ends up at the head.
 local expired = redis.call('ZRANGEBYSCORE', leases, '-inf', now, 'LIMIT', 0, 100)
+local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
+if #expired + #due > 0 then
+  check_kinds()
+end
+-- The oldest ends up at the head.
 for index = #expired, 1, -1 do
   local item = expired[index]
   redis.call('ZREM', leases, item)
@@ -32,7 +36,6 @@ for index = #expired, 1, -1 do
   end
 end
 
-local due = redis.call('ZRANGEBYSCORE', delayed, '-inf', now, 'LIMIT', 0, 100)
 for index = #due, 1, -1 do
   redis.call('ZREM', delayed, due[index])
   redis.call('LPUSH', queue, due[index])

@@ -3,6 +3,7 @@ local item, delay = ARGV[1], tonumber(ARGV[3])
 if redis.call('HGET', KEYS[7], item) ~= ARGV[2] then
   return 0
 end
+check_kinds()
 redis.call('SREM', KEYS[2], item)
 redis.call('ZREM', KEYS[3], item)
 redis.call('HDEL', KEYS[6], item)

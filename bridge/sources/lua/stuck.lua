@@ -4,10 +4,11 @@ local queue, processing, leases, started, holders = KEYS[1], KEYS[2], KEYS[3], K
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
 local found = {}
+check_kinds()
 for _, item in ipairs(redis.call('SMEMBERS', processing)) do
   local lease = tonumber(redis.call('ZSCORE', leases, item) or '0')
   local held = redis.call('HEXISTS', holders, item) == 1 and lease > now
-  local begun = tonumber(redis.call('HGET', started, item) or '0')
+  local begun = tonumber(redis.call('HGET', started, item) or '0') or 0
   if not held and now - begun > tonumber(ARGV[1]) then
     found[#found + 1] = item
     if ARGV[2] ~= '1' then

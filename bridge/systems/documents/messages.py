@@ -8,9 +8,10 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, Field
 
 from bridge.envelopes import native
+from bridge.envelopes.message import Message
 from bridge.job import Job
 from bridge.systems.locations import Location, absolute
 
@@ -35,10 +36,8 @@ def _dpi(value: int) -> int:
 PageNumber = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
-class DocumentRequest(BaseModel):
+class DocumentRequest(Message):
     """Asks for one document to be read."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     # A file that the bridge may read, or a URL under the server's allowed roots.
     document_uri: Location

@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Annotated, Any
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from bridge.envelopes import native
+from bridge.envelopes.message import Message
 from bridge.errors import PoisonError
 from bridge.job import Job
 
@@ -18,7 +19,7 @@ _EXPECTED = '{"tests": [{"name": "Hemoglobin", "value": "13.5", "unit": "g/dL"}]
 
 def _as_text(value: object) -> object:
     # Values come as numbers as often as as text.
-    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else "" if value is None else value
+    return str(value) if isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 # What LabService takes of a name, a value or any other text of a test.
@@ -27,10 +28,8 @@ _MOST_CHARACTERS = 300
 Text = Annotated[str, BeforeValidator(_as_text), StringConstraints(strip_whitespace=True, max_length=_MOST_CHARACTERS)]
 
 
-class LabTestRequest(BaseModel):
+class LabTestRequest(Message):
     """One test as a laboratory printed it."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     # Names the test to its sender; empty for its place in the list, from 1.
     id: Text = ""
@@ -41,10 +40,8 @@ class LabTestRequest(BaseModel):
     reference_range: Text = ""
 
 
-class LabRequest(BaseModel):
+class LabRequest(Message):
     """Asks for categories and codes of tests."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     tests: Annotated[tuple[LabTestRequest, ...], Field(min_length=1, max_length=10_000)]
     # Candidates for each test; 0 for the server's own number.

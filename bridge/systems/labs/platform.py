@@ -6,9 +6,10 @@ import json
 from collections.abc import Mapping
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, StringConstraints
+from pydantic import BeforeValidator, StringConstraints
 
 from bridge.envelopes import native
+from bridge.envelopes.message import Message
 from bridge.errors import PoisonError
 from bridge.job import Delivery, Job
 
@@ -18,13 +19,11 @@ _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
 def _priority(value: object) -> object:
-    return "normal" if value in {None, ""} else value
+    return "normal" if value == "" else value
 
 
-class PlatformJob(BaseModel):
+class PlatformJob(Message):
     """What every job says."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     job_type: str
     priority: Annotated[Literal["high", "normal", "low"], BeforeValidator(_priority)] = "normal"
@@ -77,7 +76,8 @@ def job_of(delivery: Delivery) -> Job:
     content = _object(delivery.body)
     if content is None:
         raise PoisonError(f"the message is not a JSON object; expected {_EXPECTED}.")
-    request = _checked({**_told_by(delivery.attributes), **content})
+    said = {name: value for name, value in content.items() if value is not None}
+    request = _checked({**_told_by(delivery.attributes), **said})
     key = f"{SYSTEM}/{delivery.message_id}"
     return Job(key=key, system=SYSTEM, request=request.model_dump(mode="json"), priority=_PRIORITIES[request.priority])
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, Field, model_validator
+from pydantic import Field, model_validator
 
 from bridge.envelopes import native
+from bridge.envelopes.message import Message
 from bridge.job import Job
 from bridge.systems.locations import Location, absolute
 
@@ -17,10 +18,8 @@ MicrometresPerPixel = Annotated[float, Field(ge=0.05, le=100, allow_inf_nan=Fals
 _EXPECTED = '{"slide_uri": "/data/slide.svs"}, with analysis, mpp, tile_size and apply_icc_profile where they are wanted'
 
 
-class SlideRequest(BaseModel):
+class SlideRequest(Message):
     """Asks for one analysis of one slide."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     # A path or URL under the server's allowed roots.
     slide_uri: Location

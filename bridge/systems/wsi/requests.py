@@ -11,9 +11,10 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+from pydantic import Field, StringConstraints
 
-from bridge.envelopes import masstransit, native, tracing
+from bridge.envelopes import masstransit, native, sns, tracing
+from bridge.envelopes.message import Message
 from bridge.errors import PoisonError
 from bridge.job import Delivery, Event, Job
 
@@ -31,10 +32,8 @@ _LONGEST_ERROR = 512
 BY_EVENT, BY_QUEUE, BY_LEDGER = "event", "queue", "ledger"
 
 
-class AnalysisRequest(BaseModel):
+class AnalysisRequest(Message):
     """Asks for the analysis of one uploaded slide."""
-
-    model_config = ConfigDict(frozen=True, extra="ignore")
 
     jobid: UUID
     uploadid: UUID
@@ -79,7 +78,7 @@ def job_of(delivery: Delivery) -> Job:
     """The job that a message asks for. Raises `PoisonError`."""
     plain = _plain(delivery.body)
     if plain is not None:
-        return _job({**plain, "answer": BY_QUEUE})
+        return _unenveloped_job(plain, answer=BY_QUEUE)
     if not masstransit.is_enveloped(delivery.body, delivery.attributes):
         return _job(native.read(delivery.body).request)
     envelope = masstransit.read(delivery.body)
@@ -96,7 +95,7 @@ def request_of(job: Job) -> AnalysisRequest:
 
 def posted_job(content: Mapping[str, Any]) -> Job:
     """The job that a call over HTTP asks for; its answer stays in the ledger. Raises `PoisonError`."""
-    return _job({**{name.lower(): value for name, value in content.items()}, "answer": BY_LEDGER, "conversation": "", "message": ""})
+    return _unenveloped_job({name.lower(): value for name, value in content.items()}, answer=BY_LEDGER)
 
 
 def completed(job: Job, result_key: str, names: AnswerNames) -> tuple[Event, ...]:
@@ -138,6 +137,10 @@ def _answers(job: Job, kind: str, name: str, topic: str, facts: Mapping[str, Any
     return ()
 
 
+def _unenveloped_job(content: Mapping[str, Any], *, answer: str) -> Job:
+    return _job({**content, "answer": answer, "conversation": "", "message": ""})
+
+
 def _job(content: Mapping[str, Any]) -> Job:
     request = native.check_request(AnalysisRequest, content, expected=_EXPECTED)
     return Job(key=str(request.jobid), system=SYSTEM, request=request.model_dump(mode="json"))
@@ -145,7 +148,7 @@ def _job(content: Mapping[str, Any]) -> Job:
 
 def _plain(body: bytes) -> dict[str, Any] | None:
     try:
-        content = json.loads(body)
+        content = json.loads(sns.unwrapped(body))
     except (ValueError, RecursionError):
         return None
     if not isinstance(content, dict):

@@ -369,3 +369,21 @@ async def test_no_case_is_handed_over_twice_by_two_programs(desk: Desk) -> None:
     async with desk.running(), desk.running():
         await desk.until(waiting=0, tickets=20)
     assert 20 == len(desk.reviews.asked)
+
+
+async def test_a_case_is_not_lost_where_the_list_of_the_dead_is_something_else(desk: Desk) -> None:
+    desk.reviews.answering = answering(400)
+    await desk.add("one")
+    await desk.redis.set(f"{desk.key}:dead", "text")
+    with pytest.raises(ConfigurationError):
+        await desk.hand_over().hand_over()
+    assert {"one": 0} == await desk.attempts()
+
+    await desk.redis.delete(f"{desk.key}:dead")
+    await desk.redis.rpush(f"{desk.key}:dead", "{}")
+    [dead] = await desk.cases.list(State.DEAD, limit=1)
+    await desk.redis.rename(desk.key, f"{desk.key}:aside")
+    await desk.redis.set(desk.key, "text")
+    with pytest.raises(ConfigurationError):
+        await desk.cases.replay(dead)
+    assert [dead] == list(await desk.cases.list(State.DEAD, limit=1))

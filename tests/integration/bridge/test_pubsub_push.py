@@ -72,6 +72,13 @@ async def test_a_push_is_kept_before_it_is_confirmed_and_once(push: Push, store:
     assert {"kind": "test", "OrderingKey": "a"} == kept.attributes
 
 
+async def test_a_push_may_say_null_where_it_says_nothing(push: Push, store: Store) -> None:
+    assert 204 == (await push(_envelope(attributes=None, orderingKey=None)))[0]
+
+    [kept] = await store.queue.peek()
+    assert {} == kept.attributes
+
+
 @pytest.mark.parametrize(
     ("claims", "status", "told"),
     [

@@ -166,6 +166,104 @@ async def test_what_is_asked_for_in_another_list_while_it_is_worked_on_waits_unt
     await access.close()
 
 
+KINDS = ["processing", "leases", "delayed", "deliveries", "started", "holders", "bodies", "attributes", "correlation"]
+
+
+def _with_locks(queue: str) -> ListKeys:
+    return ListKeys.of(queue, locks=f"{queue}:lock:", correlation=f"{queue}:correlation")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+async def test_a_key_of_another_kind_costs_no_item(redis: RedisServer, client: Redis, queue: str, kind: str) -> None:
+    """Whatever script comes across it: it is told, and the item comes once it is mended, once."""
+    access = RedisAccess(redis.url)
+    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS)
+    await client.rpush(queue, "one")
+    await client.set(f"{queue}:{kind}", "text")
+    with pytest.raises(ConfigurationError, match="used for something else"):
+        await source.receive(limit=1, wait_seconds=0)
+    await client.delete(f"{queue}:{kind}")
+    [held] = await source.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)
+
+    await client.set(f"{queue}:{kind}", "text")
+    with pytest.raises(ConfigurationError, match="used for something else"):
+        await source.release(held, delay_seconds=0.1)
+    with pytest.raises(ConfigurationError, match="used for something else"):
+        await source.requeue_stuck(seconds=0)
+    await client.delete(f"{queue}:{kind}")
+    if kind not in {"processing", "leases"}:  # else it is gone with what the test has deleted
+        [again] = await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 3)
+        await source.acknowledge(again)
+    assert not await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 1.5)
+    await access.close()
+
+
+async def test_a_count_or_a_moment_that_is_none_holds_nothing_up(redis: RedisServer, client: Redis, queue: str) -> None:
+    """As another program wrote it."""
+    await client.rpush(queue, "one", "two")
+    await client.hset(f"{queue}:deliveries", "one", "1.5")
+    await client.sadd(f"{queue}:processing", "three")
+    await client.hset(f"{queue}:started", "three", "2026-11-29T07:00:00Z")
+    async with _source(redis.url, queue) as source:
+        assert [("one", 1), ("two", 1)] == [(one.message_id, one.receive_count) for one in await source.receive(limit=2, wait_seconds=1)]
+        assert ["three"] == await source.requeue_stuck(seconds=300)
+
+
+async def test_what_another_program_ended_and_was_asked_for_again_comes_at_once(redis: RedisServer, client: Redis, queue: str) -> None:
+    await client.sadd(f"{queue}:processing", "one")
+    async with _source(redis.url, queue, adopt_seconds=60) as source:
+        assert not await source.receive(limit=1, wait_seconds=0), "seen, and left to that program for a minute"
+        await client.srem(f"{queue}:processing", "one")
+        await client.rpush(queue, "one")
+
+        assert ["one"] == [delivery.message_id for delivery in await source.receive(limit=1, wait_seconds=1)]
+
+
+async def test_what_another_program_takes_for_stuck_while_we_work_on_it_is_not_begun_again(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    await client.rpush(queue, "one")
+    async with _source(redis.url, queue) as source:
+        [held] = await source.receive(limit=1, wait_seconds=1)
+        await client.srem(f"{queue}:processing", "one")
+        await client.rpush(queue, "one")
+
+        assert not await source.receive(limit=1, wait_seconds=LEASE_SECONDS / 3)
+        await source.renew(held, lease_seconds=LEASE_SECONDS)
+
+
+async def test_asking_again_leaves_the_id_of_what_is_worked_on_in_the_other_list(redis: RedisServer, client: Redis, queue: str) -> None:
+    """A try that follows goes on with the same job."""
+    first, second = f"{queue}:first", f"{queue}:second"
+    shared = {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}
+    access = RedisAccess(redis.url)
+    keys = [ListKeys.of(first, twin=second, **shared), ListKeys.of(second, twin=first, **shared)]
+    source = RedisSource(access, keys, lease_seconds=LEASE_SECONDS)
+    await client.rpush(second, "one")
+    [begun] = await source.receive(limit=1, wait_seconds=1)
+    assert await source.enqueue("one", queue=first)
+
+    assert begun.attributes["correlationId"].encode() == await client.hget(f"{queue}:correlation", "one")
+    await access.close()
+
+
+async def test_a_lock_lasts_as_long_as_it_is_told_to_and_no_longer_than_its_item(redis: RedisServer, client: Redis, queue: str) -> None:
+    access = RedisAccess(redis.url)
+    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS, lock_seconds=600)
+    await client.rpush(queue, "one")
+    [held] = await source.receive(limit=1, wait_seconds=1)
+    assert 590 < await client.ttl(f"{queue}:lock:one") <= 600
+    await client.expire(f"{queue}:lock:one", 5)
+    await source.renew(held, lease_seconds=LEASE_SECONDS)
+    assert 590 < await client.ttl(f"{queue}:lock:one") <= 600
+
+    [again] = await source.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)
+    assert 2 == again.receive_count, "a lock whose holder has died holds nothing up"
+    await source.acknowledge(again)
+    assert not await client.exists(f"{queue}:lock:one")
+    await access.close()
+
+
 @pytest.mark.parametrize(("adopt_seconds", "expected"), [(0.4, [b"left"]), (0.0, [])])
 async def test_what_another_program_left_in_work_is_adopted_if_wanted(
     redis: RedisServer, client: Redis, queue: str, adopt_seconds: float, expected: list[bytes]
@@ -294,9 +392,11 @@ async def test_a_key_of_another_kind_names_the_variable(redis: RedisServer, clie
             await source.receive(limit=1, wait_seconds=0)
 
 
-@pytest.mark.parametrize("url", ["localhost:6379", "http://localhost", "redis+sentinel://localhost:26379", "redis+sentinel://h:x/main"])
+@pytest.mark.parametrize(
+    "url", ["localhost:6379", "http://localhost", "redis+sentinel://localhost:26379", "redis+sentinel://h:x/main", "redis://h:6379/one"]
+)
 def test_a_wrong_url_tells_what_was_expected(url: str) -> None:
-    with pytest.raises(ConfigurationError, match=r"BRIDGE_REDIS_URL.*redis://\[user:password@\]host:port"):
+    with pytest.raises(ConfigurationError, match=r"BRIDGE_REDIS_URL.*REDIS_URL.*redis://\[user:password@\]host:port"):
         RedisAccess(url)
 
 

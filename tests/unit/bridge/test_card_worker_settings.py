@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
 
 import pytest
 
+from bridge.card_platform import bucket_of
 from bridge.errors import ConfigurationError
 from bridge.settings import load
 from bridge.settings_cards import load_card_worker
@@ -15,7 +17,8 @@ STORE = {"CF_R2_BUCKET_NAME": "documents", "CF_R2_ENDPOINT": "https://account.r2
 
 @pytest.fixture(autouse=True)
 def nothing_set(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("BRIDGE_REDIS_URL", "REDIS_URL", "REDIS_PASSWORD", "NVIDIA_VISIBLE_DEVICES", "OCR_GPU_ENABLED", "OCR_GPU_AUTOFALLBACK"):
+    names = [name for name in os.environ if name.upper().startswith("OCR_GPU_")]
+    for name in (*names, "BRIDGE_REDIS_URL", "REDIS_URL", "REDIS_PASSWORD", "NVIDIA_VISIBLE_DEVICES"):
         monkeypatch.delenv(name, raising=False)
 
 
@@ -73,3 +76,70 @@ def test_both_lists_share_locks_and_ids(monkeypatch: pytest.MonkeyPatch) -> None
     assert (gpu["locks"], gpu["correlation"]) == (cpu["locks"], cpu["correlation"])
     assert ("filot:ocr:queue", "own:queue") == (gpu["twin"], cpu["twin"])
     assert "filot:ocr:gpu:lock:" in json.dumps(gpu), "as the old worker names them"
+
+
+def test_a_gpu_list_that_is_the_cpus_is_one_list_with_the_gpus_keys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As where somebody has pointed the worker to the list that the API fills."""
+    given(monkeypatch, OCR_GPU_QUEUE_KEY="filot:ocr:queue", OCR_GPU_PROCESSING_KEY="own:processing")
+    settings = load()
+    assert ("filot:ocr:queue",) == settings.redis_queues
+    keys = settings.redis_keys["filot:ocr:queue"]
+    assert ("own:processing", "filot:ocr:delayed", None) == (keys["processing"], keys["delayed"], keys.get("twin"))
+
+
+def test_unset_variables_are_the_old_workers_defaults(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch)
+    settings = load()
+    assert (2, 3, 1.0) == (settings.concurrency, settings.max_attempts, settings.poll_seconds)
+    assert (300.0, 60.0, 600.0) == (settings.redis_adopt_seconds, settings.redis_look_seconds, settings.redis_lock_seconds)
+
+
+def test_variables_of_time_and_number_are_read_in_their_own_units(monkeypatch: pytest.MonkeyPatch) -> None:
+    times = {
+        "OCR_GPU_POLL_INTERVAL": "500",
+        "OCR_GPU_STUCK_TIMEOUT": "90000",
+        "OCR_GPU_REAPER_INTERVAL": "15000",
+        "OCR_GPU_LOCK_TTL": "120",
+    }
+    given(monkeypatch, OCR_GPU_CONCURRENCY="4", OCR_GPU_MAX_RETRIES="5", **times)
+    settings = load()
+    assert (4, 5, 0.5) == (settings.concurrency, settings.max_attempts, settings.poll_seconds)
+    assert (90.0, 15.0, 120.0) == (settings.redis_adopt_seconds, settings.redis_look_seconds, settings.redis_lock_seconds)
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *((name, value) for name in ("OCR_GPU_CONCURRENCY", "OCR_GPU_MAX_RETRIES") for value in ("two", "0", "-1", "1.5", "inf")),
+        *(
+            (name, value)
+            for name in ("OCR_GPU_POLL_INTERVAL", "OCR_GPU_STUCK_TIMEOUT", "OCR_GPU_REAPER_INTERVAL", "OCR_GPU_LOCK_TTL")
+            for value in ("1s", "0", "nan", "inf")
+        ),
+    ],
+)
+def test_a_value_that_is_wrong_names_the_variable_that_was_set(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given(monkeypatch, **{name: value})
+    with pytest.raises(ConfigurationError, match=f"^{name}: .*the default"):
+        load()
+
+
+@pytest.mark.parametrize(("told", "falls_back"), [("false", False), ("False", True), ("0", True), ("no", True), ("", True), ("true", True)])
+def test_only_false_itself_turns_the_fallback_off(monkeypatch: pytest.MonkeyPatch, told: str, falls_back: bool) -> None:
+    given(monkeypatch, OCR_GPU_ENABLED="true", OCR_GPU_AUTOFALLBACK=told)
+    assert falls_back is load_card_worker().ocr_gpu_autofallback
+
+
+@pytest.mark.parametrize(("told", "enabled"), [("true", True), ("1", True), ("TRUE", False), ("yes", False), ("", False)])
+def test_true_or_1_turns_the_gpu_on(monkeypatch: pytest.MonkeyPatch, told: str, enabled: bool) -> None:
+    given(monkeypatch, OCR_GPU_ENABLED=told)
+    assert enabled is load_card_worker().ocr_gpu_enabled
+
+
+@pytest.mark.parametrize("given_one", ["CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY", ""])
+def test_a_store_without_keys_is_refused_before_a_document_is_read(monkeypatch: pytest.MonkeyPatch, given_one: str) -> None:
+    names = {"CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY"}
+    given(monkeypatch, **{name: "x" if name == given_one else "" for name in names})
+    with pytest.raises(ConfigurationError) as refused:
+        bucket_of(load_card_worker())
+    assert names - {given_one} == {name for name in names if name in str(refused.value)}

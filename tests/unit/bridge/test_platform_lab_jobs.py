@@ -35,6 +35,16 @@ def test_a_pass_names_its_user_even_where_only_the_attributes_do(job_type: str) 
     assert (request.job_type, request.user_id, request.priority) == (job_type, 7, "low")
 
 
+def test_null_in_the_body_is_as_good_as_left_out() -> None:
+    delivery = _delivery({"job_type": None, "user_id": None, "priority": None}, {"JobType": "process_pending_labs", "UserId": "7"})
+    request = platform.request_of(platform.job_of(delivery))
+    assert isinstance(request, platform.PendingPass)
+    assert (request.user_id, request.priority) == (7, "normal")
+
+    listed = platform.job_of(_delivery({"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": None}))
+    assert listed.request["tests"] == []
+
+
 def test_a_name_to_map_needs_no_user() -> None:
     request = platform.request_of(platform.job_of(_delivery({"job_type": "loinc_mapping", "test_name": " Hemoglobin "})))
     assert isinstance(request, platform.LoincMapping)

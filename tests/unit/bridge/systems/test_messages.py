@@ -36,6 +36,21 @@ def test_a_lab_message_becomes_a_job_with_its_values_as_text() -> None:
     assert job.request == {"tests": [{"name": "Hemoglobin", "value": "13.5"}]}
 
 
+@pytest.mark.parametrize(
+    ("system", "needed", "optional"),
+    [
+        (wsi, {"slide_uri": "/a"}, ("analysis", "mpp", "apply_icc_profile", "tile_size", "artifacts", "shares", "share", "merged_by")),
+        (documents, {"document_uri": "/a"}, ("dpi", "pages", "password", "text_mode", "formats")),
+        (labs, {"tests": [{"name": "Ureum"}]}, ("top_k",)),
+    ],
+)
+def test_null_is_as_good_as_left_out(system: ModuleType, needed: dict[str, Any], optional: tuple[str, ...]) -> None:
+    head = {"system": system.SYSTEM, "key": "job-1"}
+    nulls = {**head, "reply_queue": None, "priority": None, "request": {**needed, **dict.fromkeys(optional)}}
+
+    assert system.job_of(json.dumps({**head, "request": needed}).encode()) == system.job_of(json.dumps(nulls).encode())
+
+
 @pytest.mark.parametrize("tests", ['[{"name": "Ureum"}]', b'{"tests": [{"name": "Ureum"}], "patient": 1}'])
 def test_a_lab_list_may_be_bare_or_under_its_key(tests: str | bytes) -> None:
     assert labs.tests_from_json(tests) == [{"name": "Ureum"}]

@@ -41,6 +41,31 @@ def test_two_deliveries_of_a_request_are_one_job_however_its_id_is_written() -> 
     assert JOB == requests.job_of(enveloped()).key == requests.job_of(shouted).key
 
 
+def wrapped(content: Any) -> Delivery:
+    return delivery({"Type": "Notification", "TopicArn": "arn:aws:sns:eu-west-1:1:t", "MessageId": "n", "Message": json.dumps(content)})
+
+
+def test_a_request_without_a_user_is_one() -> None:
+    nobody = {**EVENT, "requestedByUserId": None}
+
+    for message in (enveloped(nobody), delivery(nobody), delivery(native.write(requests.posted_job(nobody)))):
+        assert JOB == requests.job_of(message).key
+
+
+def test_a_plain_request_that_sns_wrapped_is_answered_as_any_plain_one() -> None:
+    job = requests.job_of(wrapped(EVENT))
+
+    assert requests.is_request(wrapped(EVENT))
+    assert requests.job_of(delivery(EVENT)) == job
+    assert "sqs:wsi-jobs-out" == requests.completed(job, "key", AnswerNames())[0].destination
+
+
+def test_what_a_plain_request_says_beside_its_fields_is_of_no_account() -> None:
+    assert requests.job_of(delivery(EVENT)) == requests.job_of(
+        delivery({**EVENT, "conversation": 5, "message": "x" * 300, "answer": "event"})
+    )
+
+
 def test_requests_of_the_platform_are_told_from_those_of_others() -> None:
     assert requests.is_request(enveloped())
     assert requests.is_request(delivery(EVENT))
@@ -48,6 +73,7 @@ def test_requests_of_the_platform_are_told_from_those_of_others() -> None:
     assert requests.is_request(delivery(b"broken", **{"content-type": masstransit.CONTENT_TYPE}))
     assert not requests.is_request(delivery({"system": "wsi", "key": "k", "request": {"slide_uri": "a"}}))
     assert not requests.is_request(delivery(b"broken"))
+    assert not requests.is_request(wrapped("broken"))
 
 
 def test_only_a_sound_message_of_another_type_is_somebody_elses() -> None:
