@@ -106,7 +106,7 @@ def _he_baseline(tile_size: int, facts: ModelFacts) -> Prepared:
     plan = he_baseline.plan_of(tile_size, most_rows=facts.max_batch_size)
 
     async def begin(slide: Slide) -> TileAnalysis:
-        return he_baseline.HeBaseline(plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.colours)
+        return await asyncio.to_thread(he_baseline.HeBaseline, plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.colours)
 
     return Prepared(plan=plan, settings={}, begin=begin)
 

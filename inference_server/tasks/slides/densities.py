@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.masks import stripes
+from inference_server.tasks.slides.masks import by_stripes
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.values import Pixels
 
@@ -20,6 +21,7 @@ _DEFAULT_WHITE = 245.0
 _WHITE_PERCENT = 90
 
 Plane = NDArray[np.float32]
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,18 +68,24 @@ class CellDensities:
         """Rows and columns."""
         return self._cells.shape[0], self._cells.shape[1]
 
-    def stripes(self) -> Iterator[tuple[slice, Densities]]:
-        """Rows, and their densities, from the first to the last."""
-        for rows in stripes(len(self._cells)):
-            red, green, blue = cv2.split(cv2.LUT(self._colours(rows), self._table))
-            yield rows, Densities(red=np.asarray(red), green=np.asarray(green), blue=np.asarray(blue))
+    def by_stripes(self, work: Callable[[slice, Densities], T]) -> list[T]:
+        """What a work makes of some rows and their densities, from the first to the last."""
 
-    def where(self, mask: NDArray[np.bool_]) -> Iterator[Densities]:
-        """Of some cells in reading order, stripe by stripe: of few far faster than of all."""
-        for rows in stripes(len(self._cells)):
+        def made(rows: slice) -> T:
+            red, green, blue = cv2.split(cv2.LUT(self._colours(rows), self._table))
+            return work(rows, Densities(red=np.asarray(red), green=np.asarray(green), blue=np.asarray(blue)))
+
+        return by_stripes(len(self._cells), made)
+
+    def where(self, mask: NDArray[np.bool_], work: Callable[[Densities], T]) -> list[T]:
+        """What a work makes of some cells in reading order, stripe by stripe: of few far faster than of all."""
+
+        def made(rows: slice) -> T:
             colours = self._colours(rows)[mask[rows]]
             red, green, blue = (self._table[colours[:, channel], 0, channel] for channel in range(3))
-            yield Densities(red=red, green=green, blue=blue)
+            return work(Densities(red=red, green=green, blue=blue))
+
+        return by_stripes(len(self._cells), made)
 
     def _colours(self, rows: slice) -> Pixels:
         """Mean colours of the part of each cell that lies on the slide: past its edge there is white."""
@@ -90,13 +98,15 @@ class CellDensities:
 
     def _white(self) -> NDArray[np.float64]:
         """By channel."""
-        counts = np.zeros((3, WHITE + 1), np.int64)
-        for rows in stripes(len(self._cells)):
-            colours = self._colours(rows)
-            glass = cv2.inRange(colours, np.full(3, _GLASS), np.full(3, WHITE))
-            for channel in range(3):
-                counts[channel] += cv2.calcHist([colours], [channel], glass, [WHITE + 1], [0, WHITE + 1]).reshape(-1).astype(np.int64)
+        counts: NDArray[np.int64] = np.sum(by_stripes(len(self._cells), self._glass), axis=0)
         return np.array([percentile(each, _WHITE_PERCENT) for each in counts]) if counts.any() else np.full(3, _DEFAULT_WHITE)
+
+    def _glass(self, rows: slice) -> NDArray[np.int64]:
+        """How many cells of glass have each level of a channel, [channel, level]."""
+        colours = self._colours(rows)
+        glass = cv2.inRange(colours, np.full(3, _GLASS), np.full(3, WHITE))
+        found = [cv2.calcHist([colours], [channel], glass, [WHITE + 1], [0, WHITE + 1]).reshape(-1) for channel in range(3)]
+        return np.array(found).astype(np.int64)
 
 
 def percentile(counts: NDArray[np.int64], percent: float) -> float:

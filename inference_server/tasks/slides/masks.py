@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import TypeVar
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 Mask = NDArray[np.bool_]
+T = TypeVar("T")
 # Rows of cells that are worked on at once: of what grows with a slide's area, next to nothing is held beside the result.
 _STRIPE_ROWS = 128
+# Stripes that are worked on at a time.
+_THREADS = 2
 # Where something is set, so many columns are worked on at least.
 _SPAN_COLUMNS = 64
 
@@ -18,6 +23,12 @@ _SPAN_COLUMNS = 64
 def stripes(rows: int) -> Iterator[slice]:
     """All rows, from the first to the last, some at a time."""
     return (slice(start, min(start + _STRIPE_ROWS, rows)) for start in range(0, rows, _STRIPE_ROWS))
+
+
+def by_stripes(rows: int, work: Callable[[slice], T]) -> list[T]:
+    """What a work makes of each stripe, in their order; several at a time, for work in code that lets another thread go on."""
+    with ThreadPoolExecutor(_THREADS) as threads:
+        return list(threads.map(work, stripes(rows)))
 
 
 def spans(mask: Mask) -> Iterator[slice]:

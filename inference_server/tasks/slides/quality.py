@@ -53,7 +53,7 @@ def folds(density: CellDensities, tissue: Mask) -> Mask:
     """Cells of tissue that lie in more than one layer."""
     if not tissue.any():
         return tissue
-    means = np.concatenate([each.mean for each in density.where(tissue)])
+    means = np.concatenate(density.where(tissue, lambda each: each.mean))
     dense = np.zeros_like(tissue)
     dense[tissue] = means > max(FOLD_RATIO * float(np.median(means)), FOLD_DENSITY)
     folded = majority(dense, _FOLD_MAJORITY)

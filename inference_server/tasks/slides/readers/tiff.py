@@ -14,6 +14,7 @@ from typing import Any
 import async_tiff
 import numpy as np
 from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit
+from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
@@ -63,8 +64,9 @@ class TiffReader:
         for directory in pyramid:
             _check_bounds(found.uri, directory, limits)
             _check_decodable(found.uri, directory)
-            _check_whole(found, directory)
-        return cls(facts=_facts(found.uri, pyramid), levels=[StoredLevel.of(directory) for directory in pyramid], ranges=ranges)
+        places = [_whole_places(found, directory) for directory in pyramid]
+        levels = [StoredLevel.of(directory, *each) for directory, each in zip(pyramid, places, strict=True)]
+        return cls(facts=_facts(found.uri, pyramid), levels=levels, ranges=ranges)
 
     @property
     def facts(self) -> SlideFacts:
@@ -197,18 +199,23 @@ def _check_decodable(uri: str, directory: Any) -> None:
         raise NotThisReader(f"{uri} keeps its colours apart, each compressed in a way that only colours together are read in")
 
 
-def _check_whole(found: StoredObject, directory: Any) -> None:
-    offsets, counts = directory.tile_offsets or [], directory.tile_byte_counts or []
+def _whole_places(found: StoredObject, directory: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Where tiles begin in the file, and their lengths. Raises `InvalidSlide` where one is missing or reaches past the file's end."""
+    offsets, counts = (np.array(each or [], np.uint64) for each in (directory.tile_offsets, directory.tile_byte_counts))
     across, down = directory.tile_count
     needed = across * down * (directory.samples_per_pixel if directory.planar_configuration == PlanarConfiguration.Planar else 1)
-    if min(offsets, default=SHIFT) < SHIFT:  # a place so large that the shift went past 64 bits
+    if offsets.min(initial=SHIFT) < SHIFT:  # a place so large that the shift went past 64 bits
         raise InvalidSlide(f"{found.uri} is damaged: it has a tile that lies far past its end. Copy or upload it again, whole.")
-    end = max((offset - SHIFT + count for offset, count in zip(offsets, counts, strict=False)), default=0)
-    if len(offsets) < needed or len(counts) < needed or end > found.size_bytes:
+    size, told = found.size_bytes, min(len(offsets), len(counts))
+    starts, counts = offsets[:told] - np.uint64(SHIFT), counts[:told]
+    # Each by itself first: sums of what is larger may go past 64 bits.
+    is_within = max(starts.max(initial=0), counts.max(initial=0)) <= size and (starts + counts).max(initial=0) <= size
+    if told < needed or not is_within:
+        end = max((start + count for start, count in zip(starts.tolist(), counts.tolist(), strict=True)), default=0)
         raise InvalidSlide(
-            f"{found.uri} is truncated: it has {found.size_bytes:,} bytes, and its {needed} tiles end at {end:,}. "
-            "Copy or upload it again, whole."
+            f"{found.uri} is truncated: it has {size:,} bytes, and its {needed} tiles end at {end:,}. Copy or upload it again, whole."
         )
+    return starts.astype(np.int64), counts.astype(np.int64)
 
 
 def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:

@@ -105,15 +105,15 @@ class StoredLevel:
     byte_counts: NDArray[np.int64]
 
     @staticmethod
-    def of(directory: Any) -> StoredLevel:
-        """What a directory says."""
+    def of(directory: Any, offsets: NDArray[np.int64], byte_counts: NDArray[np.int64]) -> StoredLevel:
+        """What a directory says, and where its tiles lie."""
         return StoredLevel(
             directory=directory,
             compression=int(directory.compression),
             photometric=directory.photometric_interpretation,
             tables=bytes(directory.jpeg_tables or b"")[2:-2],
-            offsets=np.array(directory.tile_offsets, np.int64) - SHIFT,
-            byte_counts=np.array(directory.tile_byte_counts, np.int64),
+            offsets=offsets,
+            byte_counts=byte_counts,
         )
 
     @property
