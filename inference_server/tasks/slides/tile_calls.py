@@ -78,7 +78,7 @@ async def _classify(
     stacked = np.stack(pixels)
     inputs = await asyncio.to_thread(lambda: classifier.inputs(stacked, classifier.normaliser(stacked)))
     response = await _infer_all(inference, classifier.model, inputs, (classifier.output,), caller)
-    probabilities = classifier.probabilities(response.outputs).tolist()
+    probabilities = classifier.probabilities(response.outputs, len(tiles)).tolist()
     found = [
         TileFindings(id=tile.id, scores=dict(zip(classifier.manifest.classes, values, strict=True)))
         for tile, values in zip(tiles, probabilities, strict=True)

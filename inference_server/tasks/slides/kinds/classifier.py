@@ -15,7 +15,6 @@ from inference_server.tasks.slides.kinds.tile_model import (
     TileModel,
     class_probabilities,
     colour_of,
-    output_of,
     rectangle,
     sharpness_of,
     taken,
@@ -40,9 +39,9 @@ class TileClassifier(TileModel):
         super().__init__(manifest=manifest, facts=facts)
         self.manifest: TileClassifierManifest = manifest
 
-    def probabilities(self, outputs: Mapping[str, Tensor]) -> NDArray[np.float64]:
-        """Tiles × classes. Raises `ConfigurationError` when the output has another size."""
-        raw = output_of(outputs, self.output, self.model)
+    def probabilities(self, outputs: Mapping[str, Tensor], tiles: int) -> NDArray[np.float64]:
+        """Of so many tiles, tiles × classes. Raises `ConfigurationError` when the output has another size."""
+        raw = self.values(outputs, tiles)
         values = np.asarray(raw, np.float64).reshape(raw.shape[0], -1)
         return np.asarray(class_probabilities(values, self.manifest, axis=1, model=self.model, unit="tile"), np.float64)
 
@@ -79,7 +78,7 @@ class SlideClassification:
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
         """The `probabilities` and the `sharpness` of each tile."""
         return {
-            "probabilities": self._classifier.probabilities(outputs),
+            "probabilities": self._classifier.probabilities(outputs, len(tiles)),
             "sharpness": sharpness_of(tiles),
         }
 

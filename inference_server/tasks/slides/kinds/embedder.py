@@ -13,7 +13,7 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape, Vectors
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, as_numbers_of, output_of, rectangle, sharpness_of
+from inference_server.tasks.slides.kinds.tile_model import TileModel, as_numbers_of, rectangle, sharpness_of
 from inference_server.tasks.slides.manifest import FILE, EmbedderManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -40,9 +40,12 @@ class TileEmbedder(TileModel):
         self.features = manifest.features or told
         self.dtype: np.dtype[np.floating] = np.dtype(manifest.precision)
 
-    def vectors(self, outputs: Mapping[str, Tensor]) -> NDArray[np.floating]:
-        """Tiles × features. Raises `ConfigurationError` when the output has another size, or a value is beyond the precision."""
-        raw = output_of(outputs, self.output, self.model)
+    def vectors(self, outputs: Mapping[str, Tensor], tiles: int) -> NDArray[np.floating]:
+        """Of so many tiles, tiles × features.
+
+        Raises `ConfigurationError` when the output has another size, or a value is beyond the precision.
+        """
+        raw = self.values(outputs, tiles)
         values = raw.reshape(raw.shape[0], -1)
         if values.shape[1] != self.features:
             raise ConfigurationError(f"{self.model} puts out {values.shape[1]} values a tile; {self.features} were expected of it.")
@@ -78,7 +81,7 @@ class SlideEmbedding:
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
         """The `vectors` and the `sharpness` of each tile."""
-        return {"vectors": self.embedder.vectors(outputs), "sharpness": sharpness_of(tiles)}
+        return {"vectors": self.embedder.vectors(outputs, len(tiles)), "sharpness": sharpness_of(tiles)}
 
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Put the vectors to the others."""

@@ -7,7 +7,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor
-from inference_server.tasks.slides.manifest import TileManifest
+from inference_server.errors import ConfigurationError
+from inference_server.tasks.slides.manifest import FILE, TileManifest
 from inference_server.tasks.slides.values import Pixels
 
 # Types of as many bytes that OpenCV's look-up copies, whatever they mean to us.
@@ -17,10 +18,17 @@ _COPIED = {1: np.uint8, 2: np.uint16, 4: np.int32, 8: np.float64}
 class Levels:
     """The values of all levels, as a manifest scales and normalises them."""
 
-    def __init__(self, manifest: TileManifest, dtype: np.dtype[np.generic]) -> None:
-        """`dtype`: of the network's input."""
+    def __init__(self, manifest: TileManifest, dtype: np.dtype[np.generic], *, model: str) -> None:
+        """`dtype`: of the network's input; `model`: named in errors. Raises `ConfigurationError` where it cannot hold the values."""
         scaled = np.arange(256, dtype=np.float32)[:, None] * np.float32(manifest.scale)
-        values = ((scaled - np.array(manifest.mean, np.float32)) / np.array(manifest.std, np.float32)).astype(dtype)
+        with np.errstate(over="ignore", invalid="ignore"):
+            exact = (scaled - np.array(manifest.mean, np.float32)) / np.array(manifest.std, np.float32)
+            values = exact.astype(dtype)
+        if not (values == exact if np.issubdtype(dtype, np.integer) else np.isfinite(values)).all():
+            raise ConfigurationError(
+                f"{model} takes {dtype.name}, which does not hold pixels as scale, mean and std of its {FILE} make them: "
+                f"{exact.min():g} to {exact.max():g}. A network of whole numbers needs a scale of 1; or export it so that it takes float32."
+            )
         self._dtype = dtype
         self._copied = np.dtype(_COPIED[dtype.itemsize])
         # [level, 1, channel], and the same by channel.

@@ -33,6 +33,8 @@ from inference_server.tasks.slides.values import Pixels
 
 CLASSIFICATION = "High attention"
 _COLOUR = (213, 94, 0)
+# Kinds of types: text, signed and unsigned numbers, truth values.
+_NO_FLOATS = "OUSiub"
 # Bytes of the vectors of one bag, which a head takes whole.
 _MOST_BAG_BYTES = 256 * 1024 * 1024
 
@@ -48,7 +50,7 @@ class AttentionHead:
         self._output = tensor_name(facts, manifest.output, "output")
         self._attention = tensor_name(facts, manifest.attention, "output") if manifest.attention else ""
         spec = next(each for each in facts.inputs if each.name == self._input)
-        if not np.issubdtype(spec.dtype, np.floating):
+        if spec.dtype.kind in _NO_FLOATS:
             raise ConfigurationError(f"{facts.name} takes {self._input} of the type {spec.dtype.name}; a head takes vectors of floats.")
         if len(spec.shape) not in (2, 3) or spec.shape[-1] not in (-1, features) or spec.shape[-2] != -1:
             raise ConfigurationError(

@@ -20,7 +20,7 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, LabelMap, Shape
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, colour_of, output_of, sharpness_of, taken
+from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, colour_of, sharpness_of, taken
 from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
 from inference_server.tasks.slides.outputs import polygons
 from inference_server.tasks.slides.survey import Slide
@@ -44,12 +44,12 @@ class TileSegmenter(TileModel):
         self.edge = manifest.core // manifest.output_stride
         self._halo = manifest.overlap // 2 // manifest.output_stride
 
-    def labels(self, outputs: Mapping[str, Tensor]) -> Labels:
-        """Tiles × rows × columns of the tiles' centres: 0 where no class reaches its threshold, then the classes from 1.
+    def labels(self, outputs: Mapping[str, Tensor], tiles: int) -> Labels:
+        """Of so many tiles, tiles × rows × columns of the tiles' centres: 0 where no class reaches its threshold, then the classes from 1.
 
         Raises `ConfigurationError` when the output has another size.
         """
-        raw = output_of(outputs, self.output, self.model)
+        raw = self.values(outputs, tiles)
         whole = self.edge + 2 * self._halo
         inner = slice(self._halo, self._halo + self.edge)
         if np.issubdtype(raw.dtype, np.integer):
@@ -111,7 +111,7 @@ class SlideSegmentation:
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
         """The mask of each tile's centre, packed: `sizes` by tile and the bytes of all; and the `sharpness`."""
-        packed = [zlib.compress(labels.tobytes(), _LEVEL) for labels in self._segmenter.labels(outputs)]
+        packed = [zlib.compress(labels.tobytes(), _LEVEL) for labels in self._segmenter.labels(outputs, len(tiles))]
         return {
             "sizes": np.array([len(each) for each in packed], np.int32),
             "masks": np.frombuffer(b"".join(packed), np.uint8),

@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import cv2
+import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.engine.port import Tensor, Tensors
+from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Corners
@@ -23,6 +24,8 @@ from inference_server.tasks.slides.values import Pixels
 _CELL_MICROMETRES = 8.0
 _MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
+# What probabilities of networks of 16 bits may be beyond 0 and 1.
+_ROUNDING = 0.01
 # Okabe and Ito's colours, which readers without colour vision can tell apart.
 _COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66), (110, 110, 110))
 
@@ -36,10 +39,9 @@ class TileModel:
         self.model = facts.name
         self.output = tensor_name(facts, manifest.output, "output")
         self._input = tensor_name(facts, manifest.input, "input")
-        dtype = next(spec.dtype for spec in facts.inputs if spec.name == self._input)
-        if dtype.hasobject:
-            raise ConfigurationError(f"{facts.name} takes text as {self._input}; a model of tiles takes numbers.")
-        self._levels = None if dtype == np.uint8 else Levels(manifest, dtype)
+        spec = next(spec for spec in facts.inputs if spec.name == self._input)
+        _check_input(spec, manifest, facts.name)
+        self._levels = None if spec.dtype == np.uint8 else Levels(manifest, spec.dtype, model=facts.name)
         self._limit = facts.max_batch_size or 1
 
     def plan(self, tile_size: int = 0, *, analysis: str = "", extras: tuple[str, ...] = (), step: int = 1) -> AnalysisPlan:
@@ -74,10 +76,33 @@ class TileModel:
             return {self._input: self._levels.of(tiles, planes=planes)}
         return {self._input: np.ascontiguousarray(np.moveaxis(tiles, -1, 1)) if planes else tiles}
 
+    def values(self, outputs: Mapping[str, Tensor], tiles: int) -> Tensor:
+        """What the network put out of so many tiles, as `output_of` gives it. Raises `ConfigurationError` for another number of them."""
+        values = output_of(outputs, self.output, self.model)
+        if values.shape[:1] != (tiles,):
+            raise ConfigurationError(
+                f"{self.model} puts out {self.output} of the shape {list(values.shape)} for {tiles} tiles; "
+                "expected them along the first dimension. Export it with that dimension."
+            )
+        return values
+
     def normaliser(self, sample: Pixels) -> Normaliser | None:
         """How colours are brought to the reference's, estimated from a sample where the manifest says so; None to leave them."""
         stain = self.manifest.stain
         return None if stain is None else normaliser(stain, sample if stain.estimate == "slide" else None)
+
+
+def _check_input(spec: TensorSpec, manifest: TileManifest, model: str) -> None:
+    """Raise `ConfigurationError` where a network takes other tiles than its manifest tells of."""
+    if spec.dtype.hasobject:
+        raise ConfigurationError(f"{model} takes text as {spec.name}; a model of tiles takes numbers.")
+    edge, known = manifest.tile_size, list(spec.shape)
+    expected = [1, 3, edge, edge] if manifest.layout == "NCHW" else [1, edge, edge, 3]
+    if len(known) != 4 or any(size not in (-1, wanted) for size, wanted in zip(known, expected, strict=True)):
+        raise ConfigurationError(
+            f"{model} takes {spec.name} of the shape {known}, and its {FILE} says {expected}, where the first is any number (-1) or 1. "
+            "Say tile_size and layout as the network has them, or export it for any number of tiles."
+        )
 
 
 def tensor_name(facts: ModelFacts, wanted: str, side: str) -> str:
@@ -93,7 +118,9 @@ def tensor_name(facts: ModelFacts, wanted: str, side: str) -> str:
 def output_of(outputs: Mapping[str, Tensor], name: str, model: str) -> Tensor:
     """What a model put out under a name. Raises `ConfigurationError` where a value is no number."""
     values = outputs[name]
-    if np.issubdtype(values.dtype, np.floating) and not np.isfinite(values).all():
+    if values.dtype.hasobject:
+        raise ConfigurationError(f"{model} puts out text as {name}; numbers were expected.")
+    if not np.isfinite(values).all():
         raise ConfigurationError(
             f"{model} puts out values of {name} that are no finite numbers. Export it again, and check its precision and its normalisation."
         )
@@ -105,8 +132,8 @@ def as_numbers_of(dtype: np.dtype[Any], values: Tensor, *, source: str, way_out:
     with np.errstate(over="ignore"):
         cast: NDArray[np.floating] = values.astype(dtype)
     if not np.isfinite(cast).all():
-        largest = float(values.reshape(-1)[np.abs(values).argmax()])
-        raise ConfigurationError(f"{source} puts out {largest:g}, and {dtype.name} holds ±{np.finfo(dtype).max:g} at most. {way_out}")
+        largest, most = float(values.reshape(-1)[np.abs(values).argmax()]), float(ml_dtypes.finfo(dtype).max)  # type: ignore[no-untyped-call]
+        raise ConfigurationError(f"{source} puts out {largest:g}, and {dtype.name} holds ±{most:g} at most. {way_out}")
     return cast
 
 
@@ -116,6 +143,12 @@ def class_probabilities(values: NDArray[np.floating], manifest: Classes, *, axis
     `model` and the `unit` that it judges are named in errors. Raises `ConfigurationError` for another number of values than of classes.
     """
     probabilities = activated(values, manifest.activation, axis)
+    least, most = (float(edge) for edge in (probabilities.min(initial=0), probabilities.max(initial=0)))
+    if least < -_ROUNDING or most > 1 + _ROUNDING:
+        raise ConfigurationError(
+            f"{model} puts out {least if least < 0 else most:g} as a probability. "
+            f"Say the activation that it needs in {FILE}: softmax or sigmoid instead of none."
+        )
     count, classes = values.shape[axis], len(manifest.classes)
     if count == 1 and classes == 2 and manifest.activation != "softmax":
         return np.concatenate([1 - probabilities, probabilities], axis=axis)

@@ -53,7 +53,7 @@ def render(
         "measures": findings.measures,
         "tiles": {"analyzed": run.tiles_analyzed, "unreadable": len(run.unreadable)},
         "unreadable": [_place(facts, *place) for place in run.unreadable[:_MOST_LISTED]],
-        "notes": list(findings.notes),
+        "notes": [*findings.notes, *_left_out(run, plan, tissue)],
     }
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -66,6 +66,14 @@ def _model(run: RunFacts, plan: AnalysisPlan) -> dict[str, Json]:
         "sha256": run.sha256,
         "learned_weights": plan.learned_weights,
     }
+
+
+def _left_out(run: RunFacts, plan: AnalysisPlan, tissue: Tissue) -> list[str]:
+    """Why there is tissue and nothing was found."""
+    if run.tiles_analyzed or not tissue.area_mm2:
+        return []
+    edge = plan.tile_size * plan.mpp
+    return [f"No tile of {edge:g} µm has more than {plan.least_tissue:.0%} of tissue (least_tissue), so that none was analysed."]
 
 
 def _grid(grid: Grid, plan: AnalysisPlan) -> dict[str, Json]:

@@ -74,6 +74,18 @@ async def test_tiles_of_any_size_share_the_tissue_among_them(
     assert pytest.approx(area, rel=0.02) == sum(tiles["tissue"].to_pylist()) * core**2 * 1e-6
 
 
+async def test_where_no_tile_has_enough_tissue_the_report_says_so(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    write_classifier(tmp_path / "models", tile_size=2048, least_tissue=0.25)
+    ran, slide = analyses_with(tmp_path / "models"), write_svs(tmp_path / "slide.svs", picture)
+    note = "No tile of 2048 µm has more than 25% of tissue (least_tissue), so that none was analysed."
+    assert note in (await ran.run(slide, analysis="pinkness")).report["notes"]
+    # A blank slide has nothing to be left out.
+    blank = write_svs(tmp_path / "blank.svs", paint(600, 400, tissue=None))
+    assert note not in (await ran.run(blank, analysis="pinkness")).report["notes"]
+
+
 async def test_the_heatmap_shows_the_positive_class(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     write_classifier(tmp_path / "models", positive="glass")
     found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")

@@ -62,6 +62,7 @@ def test_each_key_is_documented_with_the_kinds_that_have_it() -> None:
         ({"mpp": 1, "tile_size": 64, "classes": ["a"], "activation": "sigmoid"}, "give it a threshold"),
         ({"mpp": 1, "tile_size": 64, "classes": ["a", "b"], "stain": {"method": "vahadane"}}, "stain.method"),
         ("not json", "Invalid JSON"),
+        ("[" * 100_000, "Invalid JSON"),
         ("[]", "the whole: Input should be an object"),
     ],
 )
@@ -69,3 +70,7 @@ def test_what_is_wrong_is_told_with_its_key(tmp_path: Path, told: Any, message: 
     with pytest.raises(ConfigurationError) as caught:
         read(tmp_path, told)
     assert message in str(caught.value)
+
+
+def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    assert isinstance(read(tmp_path, "\ufeff" + json.dumps({"kind": "embedder", "mpp": 1, "tile_size": 64})), EmbedderManifest)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Literal
 
+import ml_dtypes
 import numpy as np
 import pytest
 
@@ -14,9 +15,10 @@ from inference_server.tasks.slides.kinds.tile_model import TileModel, class_prob
 from inference_server.tasks.slides.manifest import Classes, TileClassifierManifest
 
 
-def model_of(dtype: type, layout: Literal["NCHW", "NHWC"] = "NCHW", **manifest: Any) -> TileModel:
+def model_of(dtype: type, layout: Literal["NCHW", "NHWC"] = "NCHW", shape: tuple[int, ...] = (), **manifest: Any) -> TileModel:
     """A model that takes tiles of a type."""
-    image, logits = (TensorSpec(name=name, dtype=np.dtype(kind), shape=(-1,)) for name, kind in (("image", dtype), ("logits", np.float32)))
+    image = TensorSpec(name="image", dtype=np.dtype(dtype), shape=shape or ((-1, 3, -1, -1) if layout == "NCHW" else (-1, -1, -1, 3)))
+    logits = TensorSpec(name="logits", dtype=np.dtype(np.float32), shape=(-1, 2))
     facts = ModelFacts(
         name="tumour", version="1", engine="", inputs=(image,), outputs=(logits,), max_batch_size=8, sha256="", parameters={}
     )
@@ -70,3 +72,36 @@ def test_other_numbers_of_values_than_of_classes_are_refused() -> None:
     three = Classes(classes=("a", "b", "c"))
     with pytest.raises(ConfigurationError, match=r"m puts out 2 values a pixel, and slide\.json names 3 classes"):
         class_probabilities(np.zeros((4, 2)), three, axis=1, model="m", unit="pixel")
+
+
+@pytest.mark.parametrize("shape", [(1, 3, 64, 64), (-1, -1, -1, -1), (-1, 3, 64, -1)])
+def test_a_model_of_the_manifests_tiles_is_taken(shape: tuple[int, ...]) -> None:
+    assert "logits" == model_of(np.float32, shape=shape).output
+
+
+@pytest.mark.parametrize("shape", [(4, 3, 64, 64), (-1, 3, 32, 32), (-1, 64, 64, 3), (-1, 4, -1, -1), (-1, 3, -1), (-1,)])
+def test_a_model_of_other_tiles_than_the_manifests_is_refused_before_it_is_asked(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigurationError, match=r"tumour takes image of the shape .* and its slide\.json says \[1, 3, 64, 64\]"):
+        model_of(np.float32, shape=shape)
+
+
+@pytest.mark.parametrize("shape", [(), (2,), (3, 2), (1, 2, 2)])
+def test_an_output_without_a_row_for_each_tile_is_refused(shape: tuple[int, ...]) -> None:
+    with pytest.raises(ConfigurationError, match=r"tumour puts out logits of the shape .* for 2 tiles|for 4 tiles"):
+        model_of(np.float32).values({"logits": np.zeros(shape, np.float32)}, 4 if shape == (2,) else 2)
+
+
+@pytest.mark.parametrize("values", [[[-0.2, 1.2]], [[0.1, 26.0]]])
+def test_what_is_no_probability_is_refused_and_the_activation_asked_for(values: list[list[float]]) -> None:
+    none = Classes(classes=("glass", "tumour"), activation="none")
+    with pytest.raises(ConfigurationError, match=r"m puts out -?[0-9.]+ as a probability. Say the activation"):
+        class_probabilities(np.array(values), none, axis=1, model="m", unit="tile")
+    # What rounding may do to sound ones.
+    assert (1, 2) == class_probabilities(np.array([[-1e-3, 1.004]]), none, axis=1, model="m", unit="tile").shape
+
+
+def test_numbers_of_16_bits_are_looked_at_too_and_text_is_refused() -> None:
+    with pytest.raises(ConfigurationError, match="no finite numbers"):
+        output_of({"logits": np.array([np.nan], ml_dtypes.bfloat16)}, "logits", "tumour")
+    with pytest.raises(ConfigurationError, match="tumour puts out text as logits"):
+        output_of({"logits": np.array(["a"], object)}, "logits", "tumour")
