@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 from pathlib import Path
 from typing import Annotated, Literal, TypeVar
@@ -187,7 +188,7 @@ def read(models: Path, name: str) -> Manifest:
             f"no analysis is called {name}; there are: {', '.join(known)}. To add one, put {FILE} beside an ONNX model in the repository."
         )
     try:
-        content = (models / name / FILE).read_bytes()
+        content = (models / name / FILE).read_bytes().removeprefix(codecs.BOM_UTF8)
         return _kind(name, content).model_validate_json(content)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(str(part) for part in each['loc']) or 'the whole'}: {each['msg']}" for each in error.errors())
