@@ -1,4 +1,6 @@
-"""One file or object of a store, read in the state in which it was found, or not at all. With `storage` alone in importing obstore.
+"""One file or object of a store, read in the state in which it was found, or not at all.
+
+With `storage` and `web_store` alone in importing obstore.
 
 Each answer of a store says of which state it is, and is compared; a file on disk is looked at after each read.
 """
@@ -9,26 +11,26 @@ import asyncio
 import contextlib
 import os
 import re
-import sys
-from bisect import bisect_right
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 import obstore
 from obstore.exceptions import BaseError, NotFoundError, PreconditionError
+from obstore.store import LocalStore
 
 from inference_server.errors import ContentChanged, Unavailable
+from inference_server.spans import cut, joined
+from inference_server.web import WebFailure
+from inference_server.web_store import WebAnswer, WebStore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from obstore import Bytes, GetOptions, GetResult, ObjectMeta
     from obstore.store import ObjectStore
 
 _COPY_BYTES = 8 * 1024 * 1024
-# Bytes between two ranges that are read with them in one request: what writers leave for alignment.
-_MOST_GAP_BYTES = 512
 # Requests for the ranges of one read.
 _REQUESTS_AT_A_TIME = 16
 # How an entity tag begins that does not promise the same bytes; a condition on it is never met (RFC 9110, 8.8.3 and 13.1.1).
@@ -41,8 +43,8 @@ class StoredObject:
 
     # As the caller named it.
     uri: str
-    # The store, and the key in it.
-    store: ObjectStore
+    # The store, and the key in it; a web server's file is a store of its own.
+    store: ObjectStore | WebStore
     key: str
     # Where it lies when it is a file of this machine, else None.
     local_path: Path | None
@@ -60,6 +62,16 @@ class StoredObject:
         return f"{self.meta['e_tag'] or self.meta['last_modified']} {self.meta['version'] or ''}".strip()
 
     @property
+    def comes_incut(self) -> bool:
+        """Whether ranges of it can be read; of what some web servers have, only its first bytes can, and all of it."""
+        return not isinstance(self.store, WebStore) or self.store.sends_parts
+
+    @property
+    def comes_in_parts(self) -> bool:
+        """Whether ranges of it can be read; of what some web servers have, only its first bytes can, and all of it."""
+        return not isinstance(self.store, WebStore) or self.store.sends_parts
+
+    @property
     def suffix(self) -> str:
         """The file name's ending, in lower case, with its dot."""
         return Path(self.key).suffix.lower()
@@ -75,8 +87,8 @@ async def read_ranges(found: StoredObject, starts: Sequence[int], ends: Sequence
     """Several ranges, neighbours in one request, nothing between others. Raises `ContentChanged`, `Unavailable`."""
     if found.local_path is not None:
         return await asyncio.to_thread(read_ranges_here, found, starts, ends)
-    answers, read = await _read_joined(found, starts, ends)
-    if not all(_says_its_state(found, each.meta) for each in answers):
+    metas, read = await _read_joined(found, starts, ends)
+    if not all(_says_its_state(found, meta) for meta in metas):
         await check_unchanged(found)
     return read
 
@@ -96,39 +108,82 @@ def read_ranges_here(found: StoredObject, starts: Sequence[int], ends: Sequence[
 
 async def download(found: StoredObject, path: Path, *, moved: Callable[[], None] = lambda: None) -> None:
     """Copy it to a local file, piece by piece; `moved` is called after each. Raises `ContentChanged`, `Unavailable`."""
-    with _translated(found, "copied"):
-        answer = await _get(found)
-        stream = answer.stream(min_chunk_size=_COPY_BYTES)
-        with path.open("wb") as file:
-            async for piece in stream:
+    with _translated(found, "copied"), path.open("wb") as file:
+        async with contextlib.aclosing(_in_pieces(found)) as pieces:
+            async for piece in pieces:
                 await asyncio.to_thread(file.write, piece)
                 moved()
-    if not _says_its_state(found, answer.meta):
-        await check_unchanged(found)
+
+
+async def copy_of(found: StoredObject, path: Path) -> StoredObject:
+    """What `download` has put on this machine, under the name of what it is a copy of. Raises `Unavailable`."""
+    store, key = LocalStore(prefix="/"), str(path).lstrip("/")
+    with _translated(found, "copied"):
+        return StoredObject(uri=found.uri, store=store, key=key, local_path=path, meta=await obstore.head_async(store, key))
+
+
+async def head(store: ObjectStore | WebStore, key: str) -> ObjectMeta:
+    """What a store tells of an object. Raises obstore's errors, `WebFailure`, and what `WebStore` does."""
+    return await (store.head() if isinstance(store, WebStore) else obstore.head_async(store, key))
 
 
 async def check_unchanged(found: StoredObject) -> None:
     """Raise `ContentChanged` unless it is still as it was found; `Unavailable`."""
     with _looking_again(found):
-        _check_same(found, await obstore.head_async(found.store, found.key))
+        _check_same(found, await head(found.store, found.key))
 
 
-async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetResult:
+async def _get(found: StoredObject, span: tuple[int, int] | None = None) -> GetResult | WebAnswer:
     """The answer for an object, or a part of it, from a start to an end. Raises `ContentChanged` for another state of it."""
-    options: GetOptions = {} if span is None else {"range": span}
-    tag = found.meta["e_tag"] or ""
-    if tag and not tag.startswith(_WEAK):
-        options["if_match"] = f'"{_bare(tag)}"'
-    answer = await obstore.get_async(found.store, found.key, options=options)
+    if not isinstance(found.store, WebStore):
+        return await _get_object(found, found.store, {} if span is None else {"range": span})
+    answer = await found.store.get(span, condition=_condition(found), size_bytes=found.size_bytes)
     _check_same(found, answer.meta)
     return answer
+
+
+async def _get_object(found: StoredObject, store: ObjectStore, options: GetOptions) -> GetResult:
+    if condition := _condition(found):
+        options["if_match"] = condition
+    answer = await obstore.get_async(store, found.key, options=options)
+    _check_same(found, answer.meta)
+    return answer
+
+
+async def _in_pieces(found: StoredObject) -> AsyncGenerator[bytes | Bytes]:
+    """All of an object, and at the end a look at whether it is still the same, unless the store said so with each piece."""
+    metas: list[ObjectMeta] = []
+    if not isinstance(found.store, WebStore):
+        result = await _get_object(found, found.store, {})
+        metas.append(result.meta)
+        async for chunk in result.stream(min_chunk_size=_COPY_BYTES):
+            yield chunk
+    elif found.comes_in_parts:
+        for start in range(0, found.size_bytes, _COPY_BYTES):
+            answer = await _get(found, (start, min(start + _COPY_BYTES, found.size_bytes)))
+            metas.append(answer.meta)
+            yield await answer.bytes_async()
+    else:
+        async with found.store.whole(condition=_condition(found), size_bytes=found.size_bytes) as (meta, pieces):
+            _check_same(found, meta)
+            metas.append(meta)
+            async for piece in pieces:
+                yield piece
+    if not all(_says_its_state(found, meta) for meta in metas):
+        await check_unchanged(found)
+
+
+def _condition(found: StoredObject) -> str:
+    """The entity tag that it must have, where that can be asked for."""
+    tag = found.meta["e_tag"] or ""
+    return f'"{_bare(tag)}"' if tag and not tag.startswith(_WEAK) else ""
 
 
 def _check_here(found: StoredObject) -> None:
     """As `check_unchanged`, of a file on disk; blocks."""
     if not _is_surely_same(found):
         with _looking_again(found):
-            _check_same(found, obstore.head(found.store, found.key))
+            _check_same(found, obstore.head(cast("ObjectStore", found.store), found.key))
 
 
 def _is_surely_same(found: StoredObject) -> bool:
@@ -150,29 +205,29 @@ def _looking_again(found: StoredObject) -> Iterator[None]:
         yield
     except (NotFoundError, FileNotFoundError) as error:
         raise _changed(found) from error
-    except (BaseError, OSError) as error:
+    except (BaseError, OSError, WebFailure) as error:
         raise _failed(found, "looked at again", error) from error
 
 
 def _read_local(path: Path, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
     """Ranges of a file; blocks. Raises `OSError`, for ranges past its end too."""
-    spans = _spans(starts, ends)
+    spans = joined(starts, ends)
     with path.open("rb", buffering=0) as file:
         read = [os.pread(file.fileno(), end - start, start) for start, end in spans]
     if any(len(content) != end - start for content, (start, end) in zip(read, spans, strict=True)):
         raise OSError("the file is shorter than it was")
-    return _parts(spans, read, starts, ends)
+    return cut(spans, read, starts, ends)
 
 
-async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> tuple[list[GetResult], list[memoryview]]:
-    """Ranges of a remote object, each request on condition that it is still the same; and the answers to the requests."""
-    spans = _spans(starts, ends)
+async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> tuple[list[ObjectMeta], list[memoryview]]:
+    """What a store tells of a remote object with each request, on condition that it is still the same; and ranges of it."""
+    spans = joined(starts, ends)
     turns = asyncio.Semaphore(_REQUESTS_AT_A_TIME)
 
-    async def one(span: tuple[int, int]) -> tuple[GetResult, Bytes]:
+    async def one(span: tuple[int, int]) -> tuple[ObjectMeta, bytes | Bytes]:
         async with turns:
             answer = await _get(found, span)
-            return answer, await answer.bytes_async()
+            return answer.meta, await answer.bytes_async()
 
     with _translated(found, "read"):
         reading = [asyncio.ensure_future(one(span)) for span in spans]
@@ -181,25 +236,7 @@ async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequenc
         finally:
             for each in reading:
                 each.cancel()
-    return [answer for answer, _ in read], _parts(spans, [content for _, content in read], starts, ends)
-
-
-def _spans(starts: Sequence[int], ends: Sequence[int]) -> list[tuple[int, int]]:
-    """Ranges in order, neighbours as one."""
-    spans: list[tuple[int, int]] = []
-    for start, end in sorted(zip(starts, ends, strict=True)):
-        if spans and start - spans[-1][1] <= _MOST_GAP_BYTES:
-            spans[-1] = (spans[-1][0], max(end, spans[-1][1]))
-        else:
-            spans.append((start, end))
-    return spans
-
-
-def _parts(spans: Sequence[tuple[int, int]], read: Sequence[bytes | Bytes], starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
-    """The ranges that were asked for, cut from the spans that hold them."""
-    views = [memoryview(content) for content in read]
-    places = [bisect_right(spans, (start, sys.maxsize)) - 1 for start in starts]
-    return [views[place][start - spans[place][0] : end - spans[place][0]] for place, start, end in zip(places, starts, ends, strict=True)]
+    return [meta for meta, _ in read], cut(spans, [content for _, content in read], starts, ends)
 
 
 def _check_same(found: StoredObject, meta: ObjectMeta) -> None:
@@ -239,7 +276,7 @@ def _translated(found: StoredObject, verb: str) -> Iterator[None]:
         yield
     except PreconditionError as error:
         raise _changed(found) from error
-    except (BaseError, OSError) as error:
+    except (BaseError, OSError, WebFailure) as error:
         raise _failed(found, verb, error) from error
 
 
@@ -249,6 +286,8 @@ def _failed(found: StoredObject, verb: str, error: Exception) -> Unavailable:
 
 def reason(error: Exception) -> str:
     """In the operating system's words where it was the one that failed; the rest of a store's text names places inside of it."""
+    if isinstance(error, WebFailure):
+        return str(error)
     found = number(error)
     return os.strerror(found) if found else type(error).__name__
 

@@ -60,7 +60,7 @@ class Token:
         self._path = trust.token_file
         self._looked = time.monotonic()
         self._signature = _signature(self._path) if self._path else None
-        self._token = _checked(_read(self._path).decode(errors="replace"), str(self._path)) if self._path else trust.token
+        self._token = _checked(_read(self._path).decode("utf-8-sig", errors="replace"), str(self._path)) if self._path else trust.token
         if self._token and not self._path:
             self._token = _checked(self._token, "BRIDGE_INFERENCE_TOKEN")
 
@@ -76,7 +76,7 @@ class Token:
         if signature is None or signature == self._signature:
             return
         try:
-            self._token = _checked(_read(path).decode(errors="replace"), str(path))
+            self._token = _checked(_read(path).decode("utf-8-sig", errors="replace"), str(path))
         except ConfigurationError:
             # Half written, or taken away: the old one stays, and the server has the last word.
             return

@@ -75,7 +75,7 @@ def read_configuration(folder: Path) -> Configuration:
     path = folder / FILENAME
     message = ConfigMessage()
     try:
-        text_format.Parse(path.read_text(encoding="utf-8"), message)
+        text_format.Parse(path.read_text(encoding="utf-8-sig"), message)
     except FileNotFoundError:
         return _configuration(folder, ConfigMessage())
     except (OSError, UnicodeDecodeError) as error:

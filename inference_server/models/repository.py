@@ -111,7 +111,7 @@ def _labels(folder: Path, output: model_config_pb2.ModelOutput) -> tuple[str, ..
     if Path(file).name != file:
         raise ConfigurationError(f"model {folder.name} has label_filename {file} for {output.name}; expected a file name in its folder")
     try:
-        return tuple((folder / file).read_text(encoding="utf-8").splitlines())
+        return tuple((folder / file).read_text(encoding="utf-8-sig").splitlines())
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"model {folder.name}: the labels of {output.name}, {file}, cannot be read ({type(error).__name__})"

@@ -63,7 +63,7 @@ def read_tokens(path: Path) -> Tokens:
     try:
         if path.stat().st_size > _MOST_BYTES:
             raise ConfigurationError(f"{path} is larger than {_MOST_BYTES} bytes; expected one short line for each token.")
-        text = path.read_text(encoding="utf-8")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
             f"{path} cannot be read ({type(error).__name__}); expected a text file that the server may read."

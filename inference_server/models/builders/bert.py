@@ -110,7 +110,7 @@ def _read_weights(path: Path) -> dict[str, Array]:
 
 def _read_json(path: Path) -> dict[str, Any] | None:
     try:
-        content = json.loads(path.read_text("utf-8"))
+        content = json.loads(path.read_text("utf-8-sig"))
     except FileNotFoundError:
         return None
     except (OSError, ValueError) as error:

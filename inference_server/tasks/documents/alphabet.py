@@ -57,7 +57,7 @@ def read_alphabet(folder: Path, classes: int, features: int | None) -> Alphabet:
 
 def _characters(path: Path) -> tuple[str, ...]:
     # Only line feeds end a line here: other separators are characters of the list.
-    text = _read(path, lambda: path.read_bytes().decode("utf-8"), "one character a line in UTF-8")
+    text = _read(path, lambda: path.read_bytes().decode("utf-8-sig"), "one character a line in UTF-8")
     return tuple(text.removesuffix("\n").split("\n"))
 
 

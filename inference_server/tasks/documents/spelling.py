@@ -49,7 +49,7 @@ class Lexicon:
     def read(cls, path: Path) -> Lexicon:
         """A file of a word and its count a line; without the file no word is known. Raises `ConfigurationError` where it is damaged."""
         try:
-            lines = path.read_text("utf-8").splitlines()
+            lines = path.read_text("utf-8-sig").splitlines()
         except FileNotFoundError:
             return cls(likelihood={})
         except (OSError, UnicodeDecodeError) as error:

@@ -99,7 +99,7 @@ class AliasMemory:
 def _read(path: Path) -> tuple[list[Alias], list[str]]:
     """The aliases, and the lines that are none."""
     try:
-        lines = path.read_text("utf-8").splitlines()
+        lines = path.read_text("utf-8-sig").splitlines()
     except FileNotFoundError:
         return [], []
     aliases, unreadable = [], []

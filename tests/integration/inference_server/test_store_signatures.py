@@ -43,7 +43,12 @@ class _Answering(BaseHTTPRequestHandler):
         self.send_response(206 if last else 200)
         if last:
             self.send_header("Content-Range", f"bytes {start}-{last}/{len(CONTENT)}")
-        for name, value in (("ETag", '"1"'), ("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT"), ("Content-Length", str(len(body)))):
+        for name, value in (
+            ("Accept-Ranges", "bytes"),
+            ("ETag", '"1"'),
+            ("Last-Modified", "Wed, 01 Jan 2025 00:00:00 GMT"),
+            ("Content-Length", str(len(body))),
+        ):
             self.send_header(name, value)
         self.end_headers()
         if self.command == "GET":

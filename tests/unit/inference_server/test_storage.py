@@ -190,6 +190,55 @@ async def test_a_signed_url_is_refused_without_its_signature_being_told() -> Non
     assert "abcdef" not in str(refused.value)
 
 
+SECRETS = [
+    "https://user:abcdef@host/slides/a.svs",
+    "http://user:abcdef@host:x/slides/a.svs",
+    "ftp://user:abcdef@host/slides/a.svs",
+    "file://user:abcdef@host/slides/a.svs",
+    "s3://slides/a.svs?X-Amz-Signature=abcdef",
+    "s3://slides/a.svs#abcdef",
+    "ftp://host/slides/a.svs?X-Amz-Signature=abcdef",
+    "https://[broken/slides/a.svs?X-Amz-Signature=abcdef",
+    "HTTPS://host/slides/a.svs?X-Amz-Signature=abcdef",
+]
+
+
+@pytest.mark.parametrize("uri", SECRETS)
+async def test_what_may_be_secret_in_a_url_is_not_told(uri: str) -> None:
+    storage = Storage(read_roots=("https://host/slides", "s3://slides"), write_roots=("https://host/slides", "s3://slides"))
+    for refusing in (lambda: storage.open(uri), lambda: storage.write(uri, b"")):
+        with pytest.raises(InvalidInput) as refused:
+            await refusing()
+        assert "abcdef" not in str(refused.value)
+
+
+ALIKE = [
+    ("https://Host.example:443/data", "https://host.example/data/a.svs"),
+    ("https://host.example/data", "HTTPS://HOST.example:443/data/a.svs"),
+    ("http://host.example:80/data", "http://host.example:/data/a.svs"),
+    ("http://[::1]:80/data", "http://[::1]/data/a.svs"),
+    ("https://bücher.example/data", "https://xn--bcher-kva.example/data/a.svs"),
+]
+
+
+@pytest.mark.parametrize(("root", "uri"), ALIKE)
+def test_a_web_server_is_the_same_however_its_host_and_port_are_spelled(root: str, uri: str) -> None:
+    Storage(read_roots=(), write_roots=(root,)).check_writable(uri)
+
+
+@pytest.mark.parametrize(
+    ("root", "uri"),
+    [
+        ("http://host.example:443/data", "https://host.example/data/a.svs"),
+        ("https://host.example/data", "https://host.example:80/data/a.svs"),
+        ("http://[::1]:8080/data", "http://[::2]:8080/data/a.svs"),
+    ],
+)
+def test_another_port_or_address_is_another_server(root: str, uri: str) -> None:
+    with pytest.raises(AccessDenied):
+        Storage(read_roots=(), write_roots=(root,)).check_writable(uri)
+
+
 async def test_a_local_root_allows_no_url_and_a_url_root_no_file(folder: Path) -> None:
     with pytest.raises(AccessDenied):
         await storage_of(folder).open("s3://bucket/a.svs")

@@ -110,7 +110,8 @@ async def _open(
     found = files[0]
     if head.startswith(_TIFF):
         try:
-            return await TiffReader.open(storage, found, head, limits)
+            readable = found if found.comes_in_parts else await storage.copy_of(found, await stack.enter_async_context(copied(files)))
+            return await TiffReader.open(storage, readable, head, limits)
         except NotThisReader as error:
             reason = str(error)
     else:

@@ -39,6 +39,12 @@ def test_a_changed_file_of_the_token_is_read_again(tmp_path: Path, monkeypatch: 
     assert token.metadata() == (("authorization", "Bearer second-of-ours"),)
 
 
+def test_a_byte_order_mark_is_no_part_of_a_token(tmp_path: Path) -> None:
+    path = tmp_path / "token"
+    path.write_text("secret-of-ours\n", "utf-8-sig")
+    assert Token(ServerTrust(token_file=path)).metadata() == (("authorization", "Bearer secret-of-ours"),)
+
+
 @pytest.mark.parametrize("text", ["", " \n", "two words", "übung", "a\x00b"])
 def test_what_is_no_token_is_told_without_showing_it(tmp_path: Path, text: str) -> None:
     path = tmp_path / "token"
