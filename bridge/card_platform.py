@@ -126,4 +126,5 @@ def bucket_of(cards: CardWorkerSettings) -> ResultStore:
         "access_key_id": cards.cf_r2_access_key_id.get_secret_value(),
         "secret_access_key": cards.cf_r2_secret_access_key.get_secret_value(),
     }
-    return ResultStore(f"s3://{cards.cf_r2_bucket_name}", allow_http=cards.cf_r2_endpoint.startswith("http://"), s3=options)
+    names = "CF_R2_ENDPOINT, CF_R2_BUCKET_NAME, CF_R2_ACCESS_KEY_ID and CF_R2_SECRET_ACCESS_KEY"
+    return ResultStore(f"s3://{cards.cf_r2_bucket_name}", allow_http=cards.cf_r2_endpoint.startswith("http://"), s3=options, set_by=names)

@@ -13,7 +13,8 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from bridge.errors import ConfigurationError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from bridge.store_faults import NO_BUCKET, code_of, kind_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -30,13 +31,21 @@ class ResultStore:
     """Hands out one folder for each job and fence, so that what a stale worker writes never counts."""
 
     def __init__(
-        self, root: str, *, allow_http: bool = False, s3: Mapping[str, str] | None = None, s3_credentials: Credentials | None = None
+        self,
+        root: str,
+        *,
+        allow_http: bool = False,
+        s3: Mapping[str, str] | None = None,
+        s3_credentials: Credentials | None = None,
+        set_by: str = "BRIDGE_RESULTS",
     ) -> None:
         """`root`: a folder, made when missing, or a URL prefix. `allow_http`: talk to S3 endpoints without TLS, such as a local MinIO.
 
         `s3`: region, endpoint, access_key_id and secret_access_key, where the usual AWS variables are not to be asked.
-        `s3_credentials`: tells the keys of the moment, where they are lent for a while, such as a role's. Raises `ConfigurationError`.
+        `s3_credentials`: tells the keys of the moment, where they are lent for a while, such as a role's. `set_by`: the settings that
+        name it, for people. Raises `ConfigurationError`.
         """
+        self._set_by = set_by
         self._root, self._store, self._prefix = _opened(root, allow_http=allow_http, s3=s3 or {}, s3_credentials=s3_credentials)
 
     @property
@@ -53,9 +62,11 @@ class ResultStore:
         return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}")
 
     async def read(self, key: str, *, most_bytes: int) -> bytes | None:
-        """The bytes of the object of that key; None when there is none. Raises `TransientError`, `PermanentError` as `holds` does.
+        """The bytes of the object of that key; None when there is none.
 
-        `most_bytes`: of a larger one nothing more is fetched than its head, and `PermanentError` is raised.
+        `most_bytes`: of a larger one nothing more is fetched than its head, and `PermanentError` is raised. Raises it too for a key that
+        none can have, `OverloadError` while the store is down or out of reach, `ConfigurationError` when it does not know our keys or has
+        no such bucket, and `TransientError` for what else may go better next time.
         """
         try:
             found = await obstore.get_async(self._store, f"{self._prefix}{key}")
@@ -67,12 +78,19 @@ class ResultStore:
                 if len(content) > most_bytes:  # more than its head has told
                     raise PermanentError(f"the object {key} has more than {most_bytes} bytes; no more are read")
             return bytes(content)
-        except (NotFoundError, FileNotFoundError):
+        except (NotFoundError, FileNotFoundError) as error:
+            if code_of(error) == NO_BUCKET:
+                raise self._failed(key, error) from error
             return None
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._root}/{key} could not be read: {str(error).splitlines()[0]}") from error
+            raise self._failed(key, error) from error
         except ValueError as error:
             raise PermanentError(f"no object can have the key {key!r}") from error
+
+    def _failed(self, key: str, error: Exception) -> BridgeError:
+        kind = kind_of(error)
+        told = f"{self._root}/{key} could not be read: {str(error).splitlines()[0]}"
+        return kind(f"{told}; set {self._set_by} right") if kind is ConfigurationError else kind(told)
 
     async def holds(self, key: str) -> bool:
         """Whether there is an object of that key. Raises `TransientError`, and `PermanentError` for a key that none can have."""

@@ -19,6 +19,8 @@ from bridge.breaker import Breaker
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 
 _log = structlog.get_logger()
+# What the platform's column holds.
+_LONGEST_TICKET = 255
 _TRIES = 3
 _WAIT_SECONDS = 1.0
 _CALL_SECONDS = 30.0
@@ -83,7 +85,8 @@ class ReviewService:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * self._wait * 2 ** (attempt - 1))  # noqa: S311
                 continue
             self.breaker.succeeded()
-            return str(answer.get("taskId") or answer.get("ticketId") or f"BULI2-{time.time_ns() // 1_000_000}")
+            ticket = str(answer.get("taskId") or answer.get("ticketId") or f"BULI2-{time.time_ns() // 1_000_000}")
+            return ticket[:_LONGEST_TICKET]
         raise AssertionError("the last try returns or raises")
 
     def _enter(self) -> None:

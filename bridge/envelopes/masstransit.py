@@ -9,12 +9,13 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid5
 
 from bridge.envelopes import sns
 from bridge.errors import PoisonError
+from bridge.moments import moment_text
 
 CONTENT_TYPE = "application/vnd.masstransit+json"
 _URN = "urn:message:"
@@ -114,7 +115,7 @@ def write(envelope: SentEnvelope, *, sent_at: datetime | None = None) -> bytes:
         "messageType": [envelope.type],
         "message": dict(envelope.event),
         "expirationTime": None,
-        "sentTime": _moment(sent_at),
+        "sentTime": moment_text(sent_at),
         "headers": dict(envelope.headers),
         "host": _host(),
     }
@@ -127,7 +128,7 @@ def fault(request: ReceivedEnvelope, *, message_id: str, source: str, destinatio
     event = {
         "faultId": message_id,
         "faultedMessageId": _guid(request.message_id),
-        "timestamp": _moment(None),
+        "timestamp": moment_text(),
         "exceptions": [{"exceptionType": "Lamina.PoisonError", "message": reason[:_LONGEST_REASON]}],
         "host": _host(),
         "faultMessageTypes": list(types),
@@ -163,7 +164,7 @@ def error_attributes(reason: str, *, queue: str, error: str = "Lamina.PoisonErro
         "MT-Reason": "fault",
         "MT-Fault-ExceptionType": error,
         "MT-Fault-Message": _one_line(reason),
-        "MT-Fault-Timestamp": _moment(None),
+        "MT-Fault-Timestamp": moment_text(),
         "MT-Fault-InputAddress": queue,
     }
 
@@ -224,10 +225,6 @@ def _guid(value: str) -> str | None:
         return str(UUID(value))
     except ValueError:
         return None
-
-
-def _moment(moment: datetime | None) -> str:
-    return (moment or datetime.now(tz=UTC)).astimezone(UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
 def _one_line(text: str) -> str:

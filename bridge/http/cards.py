@@ -6,7 +6,6 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 from starlette.requests import Request
@@ -14,6 +13,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from bridge.errors import BridgeError
+from bridge.moments import moment_text
 from bridge.sources.port import QueueLevel
 
 
@@ -84,7 +84,7 @@ class CardRoutes:
 
     def _running(self) -> dict[str, Any]:
         return {
-            "timestamp": datetime.now(tz=UTC).isoformat(),
+            "timestamp": moment_text(),
             "uptime": round(time.monotonic() - self._began, 3),
             "environment": self._facts.environment,
         }

@@ -17,6 +17,7 @@ from bridge.envelopes import native
 from bridge.errors import PoisonError
 from bridge.http.events import JobEvents
 from bridge.ledger.port import JobRecord, Jobs, State
+from bridge.moments import moment_text
 from bridge.systems.wsi import requests
 from bridge.tracing.context import TRACEPARENT, TRACESTATE, carrier
 
@@ -133,7 +134,7 @@ def _reason(record: JobRecord) -> str:
 
 
 def _moment(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, tz=UTC).isoformat(timespec="milliseconds").replace("+00:00", "Z")
+    return None if seconds is None else moment_text(datetime.fromtimestamp(seconds, tz=UTC))
 
 
 def _unknown(key: str) -> Response:

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 from uuid import UUID
@@ -13,6 +11,8 @@ from uuid import UUID
 from bridge.database.port import Database
 from bridge.errors import ConfigurationError
 from bridge.job import Write
+from bridge.moments import moment_text
+from bridge.records.text import json_text
 
 _SQL = Path(__file__).parent / "sql"
 # What the platform writes when a person has had the last word; the statements have the same.
@@ -90,7 +90,7 @@ class DocumentRecords:
 
     def evaluated(self, document_id: str, *, score: int, decision: str, fields: Mapping[str, Any]) -> Write:
         """What it comes to."""
-        return self._write("evaluated", id=document_id, score=score, decision=decision, fields=json.dumps(fields, ensure_ascii=False))
+        return self._write("evaluated", id=document_id, score=score, decision=decision, fields=json_text(fields))
 
     def completed(self, document_id: str, *, outcome: str, ticket: str | None) -> Write:
         """The end of a document that was read."""
@@ -98,7 +98,7 @@ class DocumentRecords:
 
     def failed(self, document_id: str, *, error: str) -> Write:
         """The end of a document that is given up."""
-        return self._write("failed", id=document_id, error=error, moment=datetime.now(tz=UTC).isoformat())
+        return self._write("failed", id=document_id, error=error, moment=moment_text())
 
     def _write(self, statement: str, **values: Any) -> Write:
         told = {name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}

@@ -295,6 +295,27 @@ def test_what_cannot_be_read_fails_with_its_reason_and_is_published_once(run: Ru
     assert any("expected the id of a document" in row["reason"] for row in letters)
 
 
+def test_documents_wait_while_their_store_does_not_know_us(run: Run) -> None:
+    document = run.add("user/KTP_clear.png")
+    mistaken = run.setup("mistaken", CF_R2_BUCKET_NAME="filot-documnets")
+    with published(run) as results:
+        with mistaken.running():
+            run.client.rpush(GPU, document)
+            log = mistaken.folder / "bridge.log"
+            until = time.monotonic() + 30
+            while log.read_text().count("work_failed") < 3:
+                assert time.monotonic() < until
+                time.sleep(0.1)
+        assert ("processing", []) == (run.documents()[document]["status"], results)
+        assert "set CF_R2_ENDPOINT, CF_R2_BUCKET_NAME" in log.read_text()
+        with run.setup("mended").running():
+            run.wait_until(ended)
+
+    assert "completed" == run.documents()[document]["status"]
+    [job] = run.on(lambda store: rows(store, "SELECT state, attempts FROM lamina.jobs"))
+    assert ("succeeded", 0) == tuple(job.values())
+
+
 def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_down(run: Run) -> None:
     first = run.add("user/KTP_unclear.png")
     setup = run.setup()

@@ -13,10 +13,11 @@ from urllib.parse import unquote, urlsplit
 
 import structlog
 
-from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage, DocumentSummary
 from bridge.job import Delivery, Event, Job, Outcome
+from bridge.moments import moment_text
 from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore
 from bridge.reviews import ReviewService
@@ -82,9 +83,7 @@ class CardHandler:
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Read, parse and score the document. Raises `TransientError`, `OverloadError`, `PermanentError`."""
         began = time.monotonic()
-        document = await self._records.find(job.request["documentId"])
-        if document is None:
-            raise PermanentError("Document not found")
+        document = await self._row(job.request["documentId"])
         try:
             return await self._work_on(document, job, context, began)
         except Exception:
@@ -119,6 +118,8 @@ class CardHandler:
             saved |= await self._read(document, job, context)
             await context.checkpoint(saved, [self._records.read(document.id, saved["text"])])
         finding = await self._evaluated(document, saved)
+        # Reading took its time: a person, or another program, may have been quicker, or its owner has removed it.
+        document = await self._row(document.id)
         score = finding.score
         write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=finding.card.values)
         await context.checkpoint(saved, [write])
@@ -180,6 +181,16 @@ class CardHandler:
         kept = await asyncio.to_thread(reading_of, kind, ordered)
         return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
 
+    async def _row(self, document_id: str) -> DocumentRecord:
+        try:
+            document = await self._records.find(document_id)
+        except TransientError as error:
+            # The work has not failed: it costs no attempt.
+            raise OverloadError(str(error)) from error
+        if document is None:
+            raise PermanentError("Document not found")
+        return document
+
     async def _content(self, document: DocumentRecord) -> bytes:
         if not document.file_url:
             raise PermanentError("Document has no file URL")
@@ -187,6 +198,8 @@ class CardHandler:
         content = await self._bucket.read(key, most_bytes=self._options.most_bytes)
         if content is None:
             raise PermanentError(f"the object {key} is not in the bucket")
+        if not content:
+            raise PermanentError(f"the object {key} is empty")
         return content
 
     async def _evaluated(self, document: DocumentRecord, saved: Mapping[str, Any]) -> Finding:
@@ -201,8 +214,6 @@ class CardHandler:
         """Hand a case that needs a person over; where the service does not take it now, it is put where it is handed over from later."""
         if finding.score.decision != "needs_review":
             return None, ()
-        # Reading took its time: a person, or another program, may have been quicker.
-        document = await self._records.find(document.id) or document
         if ticket := saved.get("ticket") or document.buli2_ticket_id:
             return ticket, ()
         if document.is_decided or document.is_completed:
@@ -217,7 +228,7 @@ class CardHandler:
             "reasons": [f"{reason.code}: {reason.message}" for reason in finding.reasons],
             # The same each time that the case is handed over.
             "correlationId": f"esc-{document.id}-{job.request[messages.CORRELATION]}",
-            "metadata": {"submittedAt": _moment()},
+            "metadata": {"submittedAt": moment_text()},
         }
         try:
             ticket = await self._reviews.submit(case)
@@ -277,7 +288,3 @@ class _Failures:
 
 def _milliseconds(began: float) -> int:
     return round(1000 * (time.monotonic() - began))
-
-
-def _moment() -> str:
-    return time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime())

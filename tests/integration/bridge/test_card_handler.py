@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import threading
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 from uuid import uuid4
 
 import grpc
@@ -35,6 +38,7 @@ from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.review import Gate
 from bridge.systems.cards.tesseract import Tesseract
 from tests.support.claimed_context import ClaimedContext
+from tests.support.fault_proxy import FaultProxy
 from tests.support.local_http import Asked, LocalHttp, local_http
 from tests.support.scripted_server import Behaviour, ScriptedServer, answer, refuse, scripted_server
 
@@ -110,6 +114,10 @@ class Office:
         """What the platform writes when a person has decided."""
         self.sql("UPDATE documents SET verification_status = %s WHERE id = %s", verification, document)
 
+    def remove(self, document: str) -> None:
+        """What its owner does."""
+        self.sql("DELETE FROM documents WHERE id = %s", document)
+
     def row(self, document: str) -> dict[str, Any]:
         with psycopg.connect(self.database, row_factory=dict_row) as connection:
             found = connection.execute("SELECT * FROM documents WHERE id = %s", [document]).fetchone()
@@ -147,7 +155,8 @@ async def office(new_postgres_database: Callable[[], str], tmp_path: Path, revie
     bucket = ResultStore(str(tmp_path / "bucket"))
     (tmp_path / "bucket" / "card.png").write_bytes(b"a card")
     async with (
-        open_store(load(database=database)) as store,
+        # Far from UTC, as a server may be.
+        open_store(load(database=f"{database}?options=-c%20TimeZone%3DAsia/Jakarta")) as store,
         scripted_server() as server,
         InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client,
     ):
@@ -347,3 +356,76 @@ async def test_a_case_that_has_its_ticket_or_is_decided_needs_nobody_more(office
 
 async def test_a_document_that_nobody_knows_is_with_nobody(office: Office) -> None:
     assert [False] * 3 == [await office.records.is_with_people(document) for document in (str(uuid4()), "no id", f"urn:uuid:{uuid4()}")]
+
+
+async def test_moments_are_written_as_the_platform_reads_them(office: Office) -> None:
+    """In UTC without a zone, and as JavaScript's toISOString."""
+    done, broken = office.add(), office.add(file_url="gone.png")
+    before = datetime.now(tz=UTC).replace(tzinfo=None)
+    await office.work(done)
+    await office.work(broken)
+    after = datetime.now(tz=UTC).replace(tzinfo=None)
+
+    assert before <= office.row(done)["processed_at"] <= after
+    failed_at = office.row(broken)["result_json"]["failedAt"]
+    assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}Z", failed_at)
+    assert before - timedelta(seconds=1) <= datetime.fromisoformat(failed_at).replace(tzinfo=None) <= after
+    assert {"error", "failedAt", "maxRetriesExceeded"} == office.row(broken)["result_json"].keys()
+
+
+@pytest.mark.parametrize("lines", [CLEAR, UNCLEAR], ids=["clear", "for people"])
+async def test_a_document_that_is_removed_while_it_is_read_is_told_to_nobody(office: Office, lines: Sequence[str]) -> None:
+    document = office.add()
+
+    async def remove_meanwhile(request: Any, context: Any) -> AsyncIterator[Any]:
+        await asyncio.to_thread(office.remove, document)
+        async for message in read_as(*lines)(request, context):
+            yield message
+
+    office.server.script = [remove_meanwhile]
+    told = published(await office.work(document))
+
+    assert (False, "Document not found") == (told["success"], told["error"])
+    assert "ocrText" not in told
+    assert [] == office.reviews.asked
+
+
+async def test_characters_that_the_table_does_not_take_cost_no_document(office: Office) -> None:
+    document = office.add()
+    office.server.script = [read_as("NIK : 3273010203850001", "Nama : BUDI\x00SANTOSO")]
+    outcome = await office.work(document)
+
+    assert outcome.succeeded
+    row = office.row(document)
+    assert ("completed", "NIK : 3273010203850001\nNama : BUDI\ufffdSANTOSO") == (row["status"], row["ocr_text"])
+    assert "BUDI\ufffdSANTOSO" == row["result_json"]["name"]
+
+
+async def test_an_empty_document_fails_before_anything_reads_it(office: Office, tmp_path: Path) -> None:
+    (tmp_path / "bucket" / "empty.png").touch()
+    document = office.add(file_url="empty.png")
+    outcome = await office.work(document)
+
+    assert "the object empty.png is empty" == published(outcome)["error"]
+    assert [] == office.server.requests
+    assert "failed" == office.row(document)["status"]
+
+
+async def test_a_ticket_is_cut_to_what_the_table_holds(office: Office) -> None:
+    office.reviews.answering = lambda _: (200, json.dumps({"taskId": "t" * 300}).encode())
+    office.server.script = [read_as(*UNCLEAR)]
+    document = office.add()
+    await office.work(document)
+
+    assert ("completed", "t" * 255) == (office.row(document)["status"], office.row(document)["buli2_ticket_id"])
+
+
+async def test_a_table_out_of_reach_is_no_failure_of_the_document(office: Office) -> None:
+    parts = urlsplit(office.database)
+    async with FaultProxy(parts.port or 5432) as proxy:
+        address = parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
+        async with open_store(load(database=address)) as store:
+            office.records = DocumentRecords(store.database)
+            proxy.refuse()
+            with pytest.raises(OverloadError):
+                await office.work(office.add())

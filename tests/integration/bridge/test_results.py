@@ -10,8 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bridge.errors import ConfigurationError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.results import ResultStore
+from tests.support.local_http import local_http
+from tests.support.ports import free_port
 
 LARGE = 300_000_000
 
@@ -120,3 +122,43 @@ async def test_an_object_of_the_largest_size_is_read_and_one_that_is_missing_is_
     assert await store.read("nothing", most_bytes=1) is None
     with pytest.raises(PermanentError, match="has 3000000 bytes"):
         await store.read("card", most_bytes=2_999_999)
+
+
+def s3_at(endpoint: str) -> ResultStore:
+    keys = {"region": "auto", "endpoint": endpoint, "access_key_id": "key", "secret_access_key": "secret"}
+    return ResultStore("s3://cards", allow_http=True, s3=keys, set_by="CARD_BUCKET")
+
+
+@pytest.mark.parametrize(
+    ("status", "code", "kind"),
+    [
+        (401, "Unauthorized", ConfigurationError),
+        (403, "InvalidAccessKeyId", ConfigurationError),
+        (403, "SignatureDoesNotMatch", ConfigurationError),
+        (403, "RequestTimeTooSkewed", ConfigurationError),
+        (400, "ExpiredToken", ConfigurationError),
+        (404, "NoSuchBucket", ConfigurationError),
+        # Of this object perhaps, or of one that is not there.
+        (403, "AccessDenied", TransientError),
+        (500, "InternalError", TransientError),
+        (503, "SlowDown", OverloadError),
+    ],
+)
+async def test_what_a_store_answers_about_all_objects_is_not_laid_upon_one(status: int, code: str, kind: type[BridgeError]) -> None:
+    answer = f"<Error><Code>{code}</Code></Error>".encode()
+    with local_http(lambda _: (status, answer)) as store, pytest.raises(BridgeError, match=r"cards/one\.png could not be read") as raised:
+        await s3_at(store.url).read("one.png", most_bytes=100)
+
+    assert kind is type(raised.value)
+    assert ("CARD_BUCKET" in str(raised.value)) is (kind is ConfigurationError)
+    assert "secret" not in str(raised.value)
+
+
+async def test_an_object_that_the_bucket_has_not_is_none() -> None:
+    with local_http(lambda _: (404, b"<Error><Code>NoSuchKey</Code></Error>")) as store:
+        assert await s3_at(store.url).read("one.png", most_bytes=100) is None
+
+
+async def test_a_store_that_is_out_of_reach_is_no_failure_of_the_object() -> None:
+    with pytest.raises(OverloadError):
+        await s3_at(f"http://127.0.0.1:{free_port()}").read("one.png", most_bytes=100)

@@ -28,10 +28,11 @@ SET ai_score = CAST(:score AS integer), ai_decision = :decision, result_json = C
 WHERE id = CAST(:id AS uuid) AND status IS DISTINCT FROM 'completed';
 
 -- name: completed
--- The end of a document that was read. A ticket is kept in any case: a reviewer may be quicker than this.
+-- The end of a document that was read. A ticket is kept in any case: a reviewer may be quicker than this. The platform's moments have no
+-- zone, and are UTC's.
 UPDATE documents
 SET status = 'completed', buli2_ticket_id = coalesce(CAST(:ticket AS text), buli2_ticket_id),
-    processed_at = CASE WHEN status = 'completed' THEN coalesce(processed_at, now()) ELSE now() END,
+    processed_at = CASE WHEN status = 'completed' THEN coalesce(processed_at, now() AT TIME ZONE 'UTC') ELSE now() AT TIME ZONE 'UTC' END,
     verification_status = CASE
         WHEN verification_status IN ('manually_approved', 'manually_rejected', 'escalation_cancelled') THEN verification_status
         WHEN status = 'completed' THEN verification_status

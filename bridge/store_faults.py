@@ -1,0 +1,45 @@
+"""What the errors of an object store mean. Its library tells a status and an answer in its errors' texts alone."""
+
+from __future__ import annotations
+
+import re
+
+from bridge.errors import BridgeError, ConfigurationError, OverloadError, TransientError
+
+NO_BUCKET = "NoSuchBucket"
+_STATUS = re.compile(r"status code: (\d{3})")
+_CODE = re.compile(r"<Code>(\w+)</Code>")
+# Of all objects alike, until the settings are mended: the keys, their clock, the bucket. `AccessDenied` is not among them, as it may be of
+# one object, or of none where listing is denied.
+_OURS = frozenset(
+    {
+        NO_BUCKET,
+        "InvalidAccessKeyId",
+        "SignatureDoesNotMatch",
+        "ExpiredToken",
+        "InvalidToken",
+        "TokenRefreshRequired",
+        "RequestTimeTooSkewed",
+    }
+)
+_NOT_SIGNED_IN = 401
+_DOWN = frozenset({408, 429, 502, 503, 504})
+_NO_ANSWER = "HTTP error"
+_WRONG_REGION = "incorrectly configured region"
+
+
+def code_of(error: Exception) -> str:
+    """S3's word for what is wrong; empty where it says none."""
+    found = _CODE.search(str(error))
+    return found[1] if found else ""
+
+
+def kind_of(error: Exception) -> type[BridgeError]:
+    """Our class for an error of a call that was tried often enough."""
+    text = str(error)
+    status = int(found[1]) if (found := _STATUS.search(text)) else 0
+    if code_of(error) in _OURS or status == _NOT_SIGNED_IN or _WRONG_REGION in text:
+        return ConfigurationError
+    if status in _DOWN or (not status and _NO_ANSWER in text):
+        return OverloadError
+    return TransientError
