@@ -272,7 +272,7 @@ def _target(parts: SplitResult) -> str:
 
 
 def _port(parts: SplitResult) -> int:
-    return parts.port or WEB_PORTS[parts.scheme]
+    return WEB_PORTS[parts.scheme] if parts.port is None else parts.port
 
 
 def _proxy(parts: SplitResult) -> SplitResult | None:

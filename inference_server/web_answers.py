@@ -59,4 +59,11 @@ def meta(uri: str, size: int, *replies: Reply) -> ObjectMeta:
         changed = parsedate_to_datetime(told.get("last-modified", ""))
     except (OverflowError, ValueError):
         changed = _NO_TIME
-    return {"path": uri, "last_modified": changed, "size": size, "e_tag": told.get("etag"), "version": None}
+    # Where no zone is told it is UTC.
+    return {
+        "path": uri,
+        "last_modified": changed.replace(tzinfo=changed.tzinfo or UTC),
+        "size": size,
+        "e_tag": told.get("etag"),
+        "version": None,
+    }

@@ -204,7 +204,24 @@ def without_state(asked: Asked, answer: Answer) -> None:
         answer.headers.pop("Last-Modified", None)
 
 
-KEEPING_TO_LESS = [without_head, without_length_of_head, with_empty_head, with_unknown_total, in_chunks, without_state]
+def with_odd_state(asked: Asked, answer: Answer) -> None:
+    answer.headers |= {"ETag": '"é"', "Last-Modified": "Mon, 01 Jan 0001 00:00:00 -0000"}
+
+
+def with_no_date(asked: Asked, answer: Answer) -> None:
+    answer.headers |= {"ETag": "", "Last-Modified": "yesterday"}
+
+
+KEEPING_TO_LESS = [
+    with_odd_state,
+    with_no_date,
+    without_head,
+    without_length_of_head,
+    with_empty_head,
+    with_unknown_total,
+    in_chunks,
+    without_state,
+]
 
 
 @pytest.mark.parametrize("meddle", KEEPING_TO_LESS)
