@@ -176,7 +176,7 @@ async def _in_pieces(found: StoredObject) -> AsyncGenerator[bytes | Bytes]:
 def _condition(found: StoredObject) -> str:
     """The entity tag that it must have, where that can be asked for."""
     tag = found.meta["e_tag"] or ""
-    return f'"{_bare(tag)}"' if tag and not tag.startswith(_WEAK) else ""
+    return f'"{_bare(tag)}"' if tag.isascii() and tag and not tag.startswith(_WEAK) else ""
 
 
 def _check_here(found: StoredObject) -> None:

@@ -34,6 +34,8 @@ _IDLE_SECONDS = 4.0
 _KEPT_OF_A_SERVER = 16
 _READ_BYTES = 256 * 1024
 _SENT_BYTES = 1024 * 1024
+# Of an answer that nobody reads, for the sake of the connection.
+_SKIPPED_BYTES, _SKIPPING_SECONDS = 16 * 1024, 0.5
 # What stands for itself in a URL, escapes included, and a % that is none.
 _SAFE = "%:@!$&'()*+,;=~-._"
 _LONE_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
@@ -92,10 +94,11 @@ class Connections:
             connection, reply = await self._ask(parts, request, kept)
         try:
             yield reply
+            is_done = await connection.is_done()
         except BaseException:
             connection.abort()
             raise
-        if connection.is_done() and len(kept) < _KEPT_OF_A_SERVER:
+        if is_done and len(kept) < _KEPT_OF_A_SERVER:
             connection.rest(kept)
         else:
             connection.abort()
@@ -122,7 +125,7 @@ class Connections:
         at = proxy or parts
         async with asyncio.timeout(CONNECT_SECONDS):
             tls = self._tls if at.scheme == "https" else None
-            streams = await asyncio.open_connection(at.hostname, _port(at), ssl=tls, limit=4 * _READ_BYTES)
+            streams = await asyncio.open_connection(at.hostname, _port(at), ssl=tls, limit=_READ_BYTES)
             connection = _Connection(*streams, proxy=proxy if parts.scheme == "http" else None)
             try:
                 return await connection.through(proxy, parts, self._tls) if proxy and parts.scheme == "https" else connection
@@ -196,11 +199,14 @@ class _Connection:
         async with asyncio.timeout(SILENT_SECONDS):
             await self._writer.drain()
 
-    def is_done(self) -> bool:
-        """Whether the answer has come whole, what nobody read of it too, and the server takes more requests."""
-        with contextlib.suppress(h11.RemoteProtocolError):
-            while self._http.their_state is h11.SEND_BODY and self._http.next_event() is not h11.NEED_DATA:
-                pass
+    async def is_done(self) -> bool:
+        """Whether the answer has come whole, a short rest that nobody read of it too, and the server takes more requests."""
+        skipped = 0
+        with contextlib.suppress(OSError, h11.RemoteProtocolError):
+            async with asyncio.timeout(_SKIPPING_SECONDS):
+                while self._http.their_state is h11.SEND_BODY and skipped < _SKIPPED_BYTES:
+                    event = await self.next_event()
+                    skipped += len(event.data) if isinstance(event, h11.Data) else 0
         return self._http.our_state is h11.DONE and self._http.their_state is h11.DONE
 
     def rest(self, kept: list[_Connection]) -> None:
@@ -266,7 +272,7 @@ def _target(parts: SplitResult) -> str:
 
 
 def _port(parts: SplitResult) -> int:
-    return parts.port or WEB_PORTS[parts.scheme]
+    return WEB_PORTS[parts.scheme] if parts.port is None else parts.port
 
 
 def _proxy(parts: SplitResult) -> SplitResult | None:

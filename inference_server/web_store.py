@@ -7,17 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass
-from datetime import UTC, datetime
-from email.utils import parsedate_to_datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urldefrag, urljoin, urlsplit
 
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError
 
+from inference_server import web_answers as answers
 from inference_server.errors import AccessDenied, InvalidInput
 from inference_server.places import Roots, web_host
 from inference_server.web import Connections, Reply, WebFailure, WebRequest
@@ -39,9 +38,6 @@ _ANSWER_SECONDS = 30.0
 _LEAST_BYTES_A_SECOND = 64 * 1024
 # As much of a file's start is read of servers that send whole files alone.
 _START_BYTES = 64 * 1024
-_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(?:(\d{1,18})|\*)")
-# obstore's word for no time.
-_NO_TIME = datetime.fromtimestamp(0, UTC)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,12 +77,15 @@ class WebStore:
     @contextlib.asynccontextmanager
     async def whole(self, *, condition: str, size_bytes: int) -> AsyncIterator[tuple[ObjectMeta, AsyncIterator[bytes]]]:
         """What the server tells of the file, and all of it, piece by piece as it comes; as `get`."""
-        async with _limited(size_bytes), self._asked("GET", _headers(None, condition)) as reply:
-            self._check(reply, 200)
-            size = _length(reply) if "content-length" in reply.headers else size_bytes
+        async with contextlib.AsyncExitStack() as stack:
+            # What is awaited between pieces is others' to limit.
+            async with _limited():
+                reply = await stack.enter_async_context(self._asked("GET", answers.asking_for(None, condition)))
+            self._check_content(reply, 200)
+            size = answers.length(reply) if "content-length" in reply.headers else size_bytes
             if size != size_bytes:
                 raise PreconditionError("of another size")
-            yield _meta(self.uri, size, reply), self._exactly(reply, size)
+            yield answers.meta(self.uri, size, reply), self._exactly(reply, size)
 
     async def put(self, content: bytes | Path) -> None:
         """Write the file, in the place of what was there, and the folders that it lacks where the server speaks WebDAV; as `head`."""
@@ -117,33 +116,26 @@ class WebStore:
         """By HEAD, and by asking for a byte where that does not tell enough."""
         async with self._asked("HEAD", {}) as reply:
             head = reply
-        told = [head] if head.status == 200 and not _is_encoded(head) else []
-        size = _length(head) if told else 0
+        told = [head] if head.status == 200 and not answers.is_encoded(head) else []
+        size = answers.length(head) if told else 0
         if size and head.headers.get("accept-ranges", "").strip().lower() == "bytes":
             self.sends_parts = True
-            return _meta(self.uri, size, head)
-        async with self._asked("GET", _headers((0, 1), "")) as reply:
-            self._check(reply, 200, 206, 416)
-            size = self._whole_size(reply) or size
-            if reply.status != 416 and not size and not _says_empty(reply):
+            return answers.meta(self.uri, size, head)
+        async with self._asked("GET", answers.asking_for((0, 1), "")) as reply:
+            self._check_content(reply, 200, 206, 416)
+            size = answers.whole_size(reply) or size
+            if not size and not answers.says_empty(reply):
                 raise InvalidInput(f"the web server of {self.uri} does not tell how large it is; have it send Content-Length.")
             self.sends_parts = reply.status == 206
-            return _meta(self.uri, size, *([] if reply.status == 416 else [reply]), *told)
-
-    def _whole_size(self, reply: Reply) -> int:
-        """Of the file; 0 where an answer does not tell it."""
-        if reply.status == 200:
-            return _length(reply)
-        found = _RANGE.fullmatch(reply.headers.get("content-range", ""))
-        return int(found[3] or 0) if found else 0
+            return answers.meta(self.uri, size, *([] if reply.status == 416 else [reply]), *told)
 
     async def _get(self, span: tuple[int, int] | None, condition: str, size_bytes: int) -> WebAnswer:
         if span is None:
             async with self.whole(condition=condition, size_bytes=size_bytes) as (meta, pieces):
                 return WebAnswer(meta=meta, content=b"".join([piece async for piece in pieces]))
-        async with self._asked("GET", _headers(span, condition)) as reply:
-            self._check(reply, 200, 206, 416)
-            size = self._whole_size(reply) or size_bytes
+        async with self._asked("GET", answers.asking_for(span, condition)) as reply:
+            self._check_content(reply, 200, 206, 416)
+            size = answers.whole_size(reply) or size_bytes
             if reply.status == 416 and size == size_bytes:
                 raise WebFailure("it has no such bytes", passing=False)
             if size != size_bytes:
@@ -156,12 +148,11 @@ class WebStore:
             else:
                 self._check_part(reply, span[0], end)
                 content = b"".join([piece async for piece in self._exactly(reply, end - span[0])])
-            return WebAnswer(meta=_meta(self.uri, size, reply), content=content)
+            return WebAnswer(meta=answers.meta(self.uri, size, reply), content=content)
 
     def _check_part(self, reply: Reply, start: int, end: int) -> None:
         """Raise `InvalidInput` for a part that is another than was asked for."""
-        found = _RANGE.fullmatch(reply.headers.get("content-range", ""))
-        if not found or (found[1], found[2]) != (str(start), str(end - 1)):
+        if answers.span(reply) != (start, end):
             raise InvalidInput(
                 f"the web server of {self.uri} sends other parts than are asked for (bytes {start} to {end - 1}). Have it serve ranges as "
                 "RFC 9110 says, or put the file into S3, GCS or Azure, or on disk."
@@ -186,12 +177,15 @@ class WebStore:
 
     async def _exactly(self, reply: Reply, size: int) -> AsyncIterator[bytes]:
         """A body that must have so many bytes."""
-        left = size
-        async for piece in reply.pieces():
-            left -= len(piece)
-            if left < 0:
-                break
-            yield piece
+        left, end = size, time.monotonic() + _seconds(size)
+        async with contextlib.aclosing(reply.pieces()) as pieces:
+            async for piece in pieces:
+                left -= len(piece)
+                if left < 0:
+                    break
+                if time.monotonic() > end:
+                    raise _late(size)
+                yield piece
         if left:
             raise WebFailure("its answer has more or less bytes than it says")
 
@@ -239,7 +233,11 @@ class WebStore:
             raise InvalidInput(
                 f"{self.uri} cannot be {self._roots.verb}: its web server answers HTTP {status}. Check that the URL names a file."
             )
-        if reply.status != 416 and _is_encoded(reply):
+
+    def _check_content(self, reply: Reply, *wanted: int) -> None:
+        """As `_check`, and raise `InvalidInput` for a body that is not the file's."""
+        self._check(reply, *wanted)
+        if reply.status != 416 and answers.is_encoded(reply):
             raise InvalidInput(
                 f"the web server of {self.uri} sends it compressed ({reply.headers['content-encoding'][:20]}) though it was asked not to. "
                 "Have it send the file as it is."
@@ -261,38 +259,18 @@ async def _tried(ask: Callable[[], Awaitable[T]], size_bytes: int = 0) -> T:
 
 
 @contextlib.asynccontextmanager
-async def _limited(size_bytes: int) -> AsyncIterator[None]:
+async def _limited(size_bytes: int = 0) -> AsyncIterator[None]:
     """Give an answer of so many bytes its time. Raises `WebFailure` when that is over."""
-    most_seconds = _ANSWER_SECONDS + size_bytes / _LEAST_BYTES_A_SECOND
     try:
-        async with asyncio.timeout(most_seconds):
+        async with asyncio.timeout(_seconds(size_bytes)):
             yield
     except TimeoutError as error:
-        raise WebFailure(f"it takes more than {most_seconds:.0f} s", passing=False) from error
+        raise _late(size_bytes) from error
 
 
-def _headers(span: tuple[int, int] | None, condition: str) -> dict[str, str]:
-    headers = {} if span is None else {"Range": f"bytes={span[0]}-{span[1] - 1}"}
-    return headers | ({"If-Match": condition} if condition else {})
+def _seconds(size_bytes: int) -> float:
+    return _ANSWER_SECONDS + size_bytes / _LEAST_BYTES_A_SECOND
 
 
-def _is_encoded(reply: Reply) -> bool:
-    return reply.headers.get("content-encoding", "identity").strip().lower() not in ("", "identity")
-
-
-def _length(reply: Reply) -> int:
-    return int(reply.headers.get("content-length", "0"))
-
-
-def _says_empty(reply: Reply) -> bool:
-    return reply.status == 200 and reply.headers.get("content-length") == "0"
-
-
-def _meta(uri: str, size: int, *replies: Reply) -> ObjectMeta:
-    """What obstore would tell of a file: of each thing the first word."""
-    told = {name: value for reply in reversed(replies) for name, value in reply.headers.items()}
-    try:
-        time = parsedate_to_datetime(told.get("last-modified", ""))
-    except (OverflowError, ValueError):
-        time = _NO_TIME
-    return {"path": uri, "last_modified": time, "size": size, "e_tag": told.get("etag"), "version": None}
+def _late(size_bytes: int) -> WebFailure:
+    return WebFailure(f"it takes more than {_seconds(size_bytes):.0f} s", passing=False)

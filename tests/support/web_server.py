@@ -29,8 +29,9 @@ class Answer:
     ends_connection: bool = False
     # Seconds before it.
     wait: float = 0
-    # Seconds before each of its bytes, of the head's too.
+    # Seconds before each of its bytes, of the head's too; and of the body's alone.
     drip: float = 0
+    drip_of_body: float = 0
 
 
 @dataclass(kw_only=True)
@@ -97,16 +98,20 @@ def web_server(
         def _send(self, answer: Answer) -> None:
             lengths = {} if {"Content-Length", "Transfer-Encoding"} & set(answer.headers) else {"Content-Length": str(len(answer.body))}
             lines = [f"HTTP/1.1 {answer.status} X", *(f"{name}: {value}" for name, value in (answer.headers | lengths).items() if value)]
-            raw = "\r\n".join([*lines, "", ""]).encode() + (b"" if self.command == "HEAD" else answer.body)
-            for piece in [raw[at : at + 1] for at in range(len(raw))] if answer.drip else [raw]:
-                self.wfile.write(piece)
-                time.sleep(answer.drip)
+            head = "\r\n".join([*lines, "", ""]).encode()
+            self._write(head, answer.drip)
+            self._write(b"" if self.command == "HEAD" else answer.body, answer.drip or answer.drip_of_body)
             # Without a length the end of the connection is the end of the body.
             told = answer.headers.get("Content-Length")
             is_cut = told is not None and told != str(len(answer.body)) and self.command != "HEAD"
             self.close_connection = is_cut or answer.ends_connection
 
-        do_GET = do_HEAD = do_PUT = do_MKCOL = do_PROPFIND = _answer  # noqa: N815
+        def _write(self, raw: bytes, drip: float) -> None:
+            for piece in [raw[at : at + 1] for at in range(len(raw))] if drip else [raw]:
+                self.wfile.write(piece)
+                time.sleep(drip)
+
+        do_GET = do_HEAD = do_PUT = do_MKCOL = _answer  # noqa: N815
 
         def log_message(self, *arguments: object) -> None:
             return

@@ -9,6 +9,7 @@ import gzip
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from urllib.parse import unquote
 
@@ -152,6 +153,7 @@ async def test_a_circle_of_redirects_ends(server: WebServer) -> None:
 async def test_what_is_written_is_there_and_may_be_sent_on_within_the_roots(server: WebServer, tmp_path: Path) -> None:
     storage, large = storage_of(server), tmp_path / "large"
     large.write_bytes(CONTENT * 8)
+    server.meddle = lambda asked, answer: answer.headers.update({"Content-Encoding": "gzip"}) if asked.method == "PUT" else None
     await storage.write(f"{server.url}/data/new.json", b"{}")
     await storage.write(f"{server.url}/data/large", large)
     server.meddle = redirecting("/data/sent-on", status=307)
@@ -202,7 +204,24 @@ def without_state(asked: Asked, answer: Answer) -> None:
         answer.headers.pop("Last-Modified", None)
 
 
-KEEPING_TO_LESS = [without_head, without_length_of_head, with_empty_head, with_unknown_total, in_chunks, without_state]
+def with_odd_state(asked: Asked, answer: Answer) -> None:
+    answer.headers |= {"ETag": '"é"', "Last-Modified": "Mon, 01 Jan 0001 00:00:00 -0000"}
+
+
+def with_no_date(asked: Asked, answer: Answer) -> None:
+    answer.headers |= {"ETag": "", "Last-Modified": "yesterday"}
+
+
+KEEPING_TO_LESS = [
+    with_odd_state,
+    with_no_date,
+    without_head,
+    without_length_of_head,
+    with_empty_head,
+    with_unknown_total,
+    in_chunks,
+    without_state,
+]
 
 
 @pytest.mark.parametrize("meddle", KEEPING_TO_LESS)
@@ -409,6 +428,24 @@ async def test_a_server_that_takes_for_ever_does_not_hold_a_reader_for_ever(
         with pytest.raises(Unavailable, match=text):
             await reading()
     assert time.monotonic() - begun < 20
+
+
+async def test_a_copy_that_takes_for_ever_fails_and_is_not_called_off(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(web_store, "_ANSWER_SECONDS", 1.0)
+    monkeypatch.setattr(web_store, "_LEAST_BYTES_A_SECOND", 1 << 30)
+    server.sends_parts = False
+    server.meddle = lambda asked, answer: (without_ranges("none")(asked, answer), setattr(answer, "drip_of_body", 0.01))
+    storage = storage_of(server)
+    found = await storage.open(f"{server.url}/data/a.svs")
+    # Where the time ends: while the copy is written, or while it is waited for.
+    for writing in (0.3, 0.0):
+        copying = asyncio.create_task(storage.download(found, tmp_path / "copy", moved=partial(time.sleep, writing)))
+        await asyncio.wait([copying], timeout=20)
+        assert not copying.cancelled()
+        assert isinstance(copying.exception(), Unavailable)
+        assert "was copied (it takes more than 1 s); try again" in str(copying.exception())
 
 
 async def test_a_reader_that_is_called_off_lets_go_at_once(server: WebServer) -> None:
