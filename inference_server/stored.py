@@ -62,11 +62,6 @@ class StoredObject:
         return f"{self.meta['e_tag'] or self.meta['last_modified']} {self.meta['version'] or ''}".strip()
 
     @property
-    def comes_incut(self) -> bool:
-        """Whether ranges of it can be read; of what some web servers have, only its first bytes can, and all of it."""
-        return not isinstance(self.store, WebStore) or self.store.sends_parts
-
-    @property
     def comes_in_parts(self) -> bool:
         """Whether ranges of it can be read; of what some web servers have, only its first bytes can, and all of it."""
         return not isinstance(self.store, WebStore) or self.store.sends_parts
