@@ -12,6 +12,8 @@ from bridge.errors import PoisonError
 
 # The attribute under which a delivery tells that its body could not be had, and why.
 UNREADABLE = "lamina-unreadable"
+# The attribute that tells one asking for an item of a list from another.
+CORRELATION = "correlationId"
 # A key is indexed by every ledger.
 _LONGEST_KEY = 500
 _UNSTORABLE = re.compile("[\x00\ud800-\udfff]")

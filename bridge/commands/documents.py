@@ -69,7 +69,8 @@ def status() -> None:
                     "waiting": level.waiting,
                     "processing": level.leased,
                     "delayed": level.delayed,
-                    "oldestSeconds": round(level.oldest_seconds, 1),
+                    # This program sees them for the first time: none is as good as unknown.
+                    "oldestSeconds": round(level.oldest_seconds, 1) or (None if level.waiting else 0.0),
                 }
                 for level in levels
             },

@@ -19,6 +19,7 @@ from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
 from bridge.gathering import Gatherer
 from bridge.job import Delivery
 from bridge.redis.access import RedisAccess, Script
+from bridge.sources.list_ages import ListAges
 from bridge.sources.port import QueueLevel
 from bridge.sources.turns import Turns
 
@@ -109,8 +110,7 @@ class RedisSource:
         self._name = name
         self._scripts = {path.stem: Script(path, before=_KINDS) for path in _LUA.glob("*.lua")}
         self._last_delivery = self._last_adoption = float("-inf")
-        # The item that was last seen at the head of each list, and since when, in ms by the server's clock.
-        self._heads: dict[str, tuple[bytes | None, int]] = {}
+        self._ages = {keys.queue: ListAges() for keys in queues}
         # When each queue's expired leases and due delays were last looked for.
         self._last_reaps = dict.fromkeys(self._keys, float("-inf"))
         self._acknowledgements = {keys.queue: Gatherer(partial(self._acknowledge_all, keys)) for keys in queues}
@@ -137,9 +137,12 @@ class RedisSource:
         keys = self._keys[queue or self._turns.most_urgent]
         return bool(await self._run("send", keys, message_id, body, json.dumps(dict(attributes or {}))))
 
-    async def enqueue(self, item: str, *, queue: str = "") -> bool:
-        """Add an item that is its own body, such as a document's id; false when it lies there or is being worked on."""
-        return bool(await self._run("enqueue", self._keys[queue or self._turns.most_urgent], item, str(uuid4())))
+    async def enqueue(self, item: str, *, queue: str = "", correlation: str = "") -> bool:
+        """Add an item that is its own body, such as a document's id; false when it lies there or is being worked on.
+
+        `correlation`: the id that it is asked for by, in a queue with ids; empty for a new one.
+        """
+        return bool(await self._run("enqueue", self._keys[queue or self._turns.most_urgent], item, correlation or str(uuid4())))
 
     async def requeue_stuck(self, *, seconds: float, only_look: bool = False) -> Sequence[str]:
         """Bring back items that nobody holds and that were begun longer ago, whoever began them; returns them."""
@@ -168,16 +171,16 @@ class RedisSource:
         return sum([int(await self._run("depth", keys)) for keys in self._keys.values()])
 
     async def levels(self) -> Sequence[QueueLevel]:
-        """What lies in each list. What others put there tells no time: its age counts from when it was first seen at the head."""
+        """What lies in each list. What others put there tells no time: its age counts from when it was first seen."""
         return [await self._level(keys) for keys in self._keys.values()]
 
     async def _level(self, keys: ListKeys) -> QueueLevel:
-        waiting, leased, delayed, head, attributes, now = await self._run("level", keys)
-        sent = json.loads(attributes).get("SentTimestamp") if waiting else None
-        seen_head, since = self._heads.get(keys.queue, (None, 0))
-        self._heads[keys.queue] = (head, since if head == seen_head else now)
-        oldest = (now - int(sent or self._heads[keys.queue][1])) / 1000 if waiting else 0.0
-        return QueueLevel(queue=keys.queue, waiting=waiting, leased=leased, delayed=delayed, oldest_seconds=max(0.0, oldest))
+        ages = self._ages[keys.queue]
+        waiting, leased, delayed, attributes, last, found, now = await self._run("level", keys, *ages.asked)
+        age = ages.looked(found=found, last=last, length=waiting, now=now)
+        if sent := json.loads(attributes).get("SentTimestamp"):
+            age = now - int(sent)
+        return QueueLevel(queue=keys.queue, waiting=waiting, leased=leased, delayed=delayed, oldest_seconds=max(0.0, age / 1000))
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the lease. Raises `LeaseLostError` when the receipt is stale."""
@@ -242,7 +245,7 @@ class RedisSource:
             message_id=_identifier(item),
             receipt=f"{receipt}:{item.decode('utf-8', 'surrogateescape')}",
             body=body,
-            attributes=json.loads(attributes),
+            attributes=json.loads(attributes.decode(errors="replace")),
             receive_count=int(deliveries),
         )
 

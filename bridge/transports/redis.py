@@ -8,6 +8,8 @@ from dataclasses import fields
 from typing import TYPE_CHECKING
 
 from bridge.errors import ConfigurationError
+from bridge.job import CORRELATION
+from bridge.ledger.port import DeadLetter
 from bridge.settings import Settings
 from bridge.sinks.port import Sink
 from bridge.transports.checks import check_installed
@@ -72,6 +74,16 @@ def _keys(settings: Settings) -> list[ListKeys]:
     except TypeError as error:
         names = ", ".join(field.name for field in fields(ListKeys) if field.name != "queue")
         raise ConfigurationError(f"BRIDGE_REDIS_KEYS names a key that a list has not; expected some of {names}") from error
+
+
+async def resend_to_redis(settings: Settings, letter: DeadLetter, *, message_id: str) -> None:
+    """Put a dead letter into its list again. What other programs ask for by an item alone goes as that item, and is the job that it was."""
+    asked_by = letter.attributes.get(CORRELATION, "")
+    if not (asked_by and letter.body == letter.message_id.encode()):
+        await send_to_redis(settings, letter.queue, message_id, letter.body, dict(letter.attributes))
+        return
+    async with open_redis(settings) as access, redis_source(settings, access) as source:
+        await source.enqueue(letter.message_id, queue=letter.queue, correlation=asked_by)
 
 
 async def send_to_redis(settings: Settings, queue: str, message_id: str, body: bytes, attributes: dict[str, str] | None = None) -> None:

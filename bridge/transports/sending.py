@@ -13,7 +13,7 @@ from bridge.ledger.port import DeadLetter
 from bridge.settings import Settings
 from bridge.transports.aws import resend_to_sqs, send_to_sqs
 from bridge.transports.pubsub import publish
-from bridge.transports.redis import send_to_redis
+from bridge.transports.redis import resend_to_redis, send_to_redis
 
 _REPLAYS = UUID("f1b7f0d2-9b52-5a0f-8a41-64a1c1f3d0c9")
 
@@ -50,7 +50,7 @@ async def resend_letter(settings: Settings, letter: DeadLetter, *, database: Dat
     elif letter.source == "local":
         await LocalQueue(database, letter.queue).send(own, letter.body, attributes=letter.attributes)
     elif letter.source == "redis" and letter.queue in settings.redis_queues:
-        await send_to_redis(settings, letter.queue, own, letter.body, dict(letter.attributes))
+        await resend_to_redis(settings, letter, message_id=own)
     elif letter.source == "pubsub" and letter.queue in settings.pubsub_subscriptions:
         await publish(settings, letter.body, dict(letter.attributes))
     else:

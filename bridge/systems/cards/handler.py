@@ -16,7 +16,7 @@ import structlog
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage, DocumentSummary
-from bridge.job import Delivery, Event, Job, Outcome
+from bridge.job import CORRELATION, Delivery, Event, Job, Outcome
 from bridge.moments import moment_text
 from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore
@@ -96,7 +96,7 @@ class CardHandler:
         answer = {
             "success": False,
             "documentId": request["documentId"],
-            messages.CORRELATION: request[messages.CORRELATION],
+            CORRELATION: request[CORRELATION],
             "error": reason,
             "gpuProcessed": False,
             **self._failures.told(job.key),
@@ -227,7 +227,7 @@ class CardHandler:
             "aiScore": finding.score.points,
             "reasons": [f"{reason.code}: {reason.message}" for reason in finding.reasons],
             # The same each time that the case is handed over.
-            "correlationId": f"esc-{document.id}-{job.request[messages.CORRELATION]}",
+            "correlationId": f"esc-{document.id}-{job.request[CORRELATION]}",
             "metadata": {"submittedAt": moment_text()},
         }
         try:
@@ -250,7 +250,7 @@ class CardHandler:
         return {
             "success": True,
             "documentId": job.request["documentId"],
-            messages.CORRELATION: job.request[messages.CORRELATION],
+            CORRELATION: job.request[CORRELATION],
             "ocrText": saved["text"],
             "parsedResult": dict(finding.card.values),
             "score": finding.score.points,

@@ -5,11 +5,9 @@ from __future__ import annotations
 from uuid import UUID
 
 from bridge.errors import PoisonError
-from bridge.job import Delivery, Job
+from bridge.job import CORRELATION, Delivery, Job
 
 SYSTEM = "cards"
-# The attribute of a delivery that tells one asking from another.
-CORRELATION = "correlationId"
 
 
 def is_request(delivery: Delivery) -> bool:

@@ -24,7 +24,7 @@ from bridge.database.platforms import create_tables
 from bridge.errors import OverloadError, PermanentError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
-from bridge.job import Delivery, Event, Job, Outcome
+from bridge.job import CORRELATION, Delivery, Event, Job, Outcome
 from bridge.ledger.port import Claim
 from bridge.records.documents import DocumentRecords
 from bridge.results import ResultStore
@@ -33,7 +33,6 @@ from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.systems.cards.finding import finding_of, reading_of
 from bridge.systems.cards.handler import CardHandler
-from bridge.systems.cards.messages import CORRELATION
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.review import Gate
 from bridge.systems.cards.tesseract import Tesseract

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
+from uuid import uuid4
 
-from bridge.job import Delivery
+from redis.asyncio import Redis
+
+from bridge.job import Delivery, Outcome
+from bridge.ledger.port import Claim
 from bridge.settings import load
 from bridge.store import open_store
+from bridge.systems.cards import messages
+from bridge.transports.redis import open_redis, redis_source
 from bridge.transports.sending import resend_letter
+from tests.support.redis_server import RedisServer
 from tests.support.trial_bridge import trial_settings
 
 
@@ -37,3 +44,29 @@ async def test_a_letter_that_was_replayed_can_be_replayed_once_more(tmp_path: Pa
             await store.replay(letter.id)
 
         assert 2 == len(await store.queue.peek())
+
+
+async def test_a_document_that_is_replayed_is_the_plain_item_and_the_job_that_it_was(tmp_path: Path, redis: RedisServer) -> None:
+    """The platform's own worker reads the same list, and locks by what lies there."""
+    queue, document = f"trial:{uuid4()}", str(uuid4())
+    keys = {queue: {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}}
+    settings = load(**trial_settings(tmp_path), redis_url=redis.url, redis_queues=queue, redis_keys=keys)
+    client = Redis.from_url(redis.url, decode_responses=True)
+    async with open_store(settings) as store, open_redis(settings) as access, redis_source(settings, access) as source:
+        await client.rpush(queue, document)
+        [delivery] = await source.receive(limit=1, wait_seconds=1)
+        job = messages.job_of(delivery)
+        claim = await store.ledger.claim(job, worker="tester", lease_seconds=60)
+        assert isinstance(claim, Claim)
+        await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=delivery, reason="not in the bucket")
+        await source.acknowledge(delivery)
+        [letter] = await store.dead_letters.list()
+        await resend_letter(settings, letter, database=store.database)  # and the process is gone
+        await store.replay(letter.id)
+
+        assert [document] == await client.lrange(queue, 0, -1)
+        [again] = await source.receive(limit=1, wait_seconds=1)
+        assert job == messages.job_of(again)
+        assert isinstance(await store.ledger.claim(job, worker="tester", lease_seconds=60), Claim), "with all its attempts"
+        assert await client.exists(f"{queue}:lock:{document}")
+    await client.aclose()

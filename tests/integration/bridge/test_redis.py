@@ -6,6 +6,7 @@ import asyncio
 import ssl
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -163,6 +164,58 @@ async def test_what_is_asked_for_in_another_list_while_it_is_worked_on_waits_unt
     [again] = await source.receive(limit=1, wait_seconds=3)
     assert (second, b"one") == (again.queue, again.body)
     assert begun.attributes["correlationId"] != again.attributes["correlationId"]
+    await access.close()
+
+
+async def test_the_oldest_age_counts_from_when_an_item_came_and_not_from_when_it_got_to_the_head(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    """Of what other programs put there, which tells no time."""
+    async with _source(redis.url, queue) as source:
+
+        async def oldest() -> float:
+            return (await source.levels())[0].oldest_seconds
+
+        async def done(count: int) -> None:
+            for delivery in await source.receive(limit=count, wait_seconds=1):
+                await source.acknowledge(delivery)
+
+        assert 0 == await oldest()
+        await client.rpush(queue, *"abcde")
+        await oldest()
+        await asyncio.sleep(0.4)
+        await client.rpush(queue, "f")
+        await oldest()
+        await done(4)
+        assert 0.4 <= await oldest(), "of e, which came with the others"
+        await done(1)
+        assert 0 <= await oldest() < 0.4, "of f"
+        await client.rpush(queue, *"ghijkle")
+        await done(1)
+        assert await oldest() < 0.4, "e was asked for anew"
+        await done(7)
+        assert 0 == await oldest()
+
+
+async def test_the_age_of_a_long_backlog_is_told_though_few_of_its_items_are_remembered(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    async with _source(redis.url, queue) as source:
+        for number in range(500):
+            await client.rpush(queue, number)
+            await source.levels()
+        began = time.monotonic()
+        await asyncio.sleep(0.3)
+        [level] = await source.levels()
+        assert time.monotonic() - began <= level.oldest_seconds
+
+
+async def test_an_id_that_is_no_text_holds_nothing_up(redis: RedisServer, client: Redis, queue: str) -> None:
+    access = RedisAccess(redis.url)
+    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS)
+    await client.rpush(queue, "one")
+    await client.hset(f"{queue}:correlation", "one", b"\xff\xfe")
+    assert ["one"] == [delivery.message_id for delivery in await source.receive(limit=1, wait_seconds=1)]
     await access.close()
 
 

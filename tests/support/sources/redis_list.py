@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -33,29 +34,47 @@ async def _at_hand(find: Find, folder: Path) -> AsyncIterator[SourceAtHand]:
 @asynccontextmanager
 async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
     server, prefix, database = find("redis"), str(uuid4()), shared_database(find)
-    keys = ListKeys.of(f"{prefix}:jobs")
+    # As the card platform has them: two lists in which equal items are one job, and locks that outlive their holders.
+    shared = {"locks": f"{prefix}:lock:", "correlation": f"{prefix}:correlation"}
+    names = (f"{prefix}:jobs", f"{prefix}:others")
+    twins = {name: {**shared, "twin": other} for name, other in zip(names, names[::-1], strict=True)}
+    keys = [ListKeys.of(name, **others) for name, others in twins.items()]
     settings = {
         "database": await over_the_line(find, lines, database),
-        "redis_queues": (keys.queue,),
+        "redis_queues": names,
+        "redis_keys": twins,
+        "redis_lock_seconds": 600,
         "redis_url": f"redis://127.0.0.1:{await lines.to('queue', server.port)}/0",
         "redis_result_key": f"{prefix}:results:{{message_id}}",
     }
     access, client = RedisAccess(server.url), Redis.from_url(server.url)
-    queue = RedisSource(access, [keys], lease_seconds=LEASE_SECONDS)
+    queue = RedisSource(access, keys, lease_seconds=LEASE_SECONDS)
+    plain = itertools.cycle((True, False))
 
     async def send(body: bytes) -> None:
-        await queue.send(str(uuid4()), body)
+        """By turns as other programs do, in both lists, and as we do."""
+        if next(plain):
+            for name in names:
+                await client.rpush(name, body)
+        else:
+            await queue.send(str(uuid4()), body)
 
     async def redeliver() -> None:
-        if items := await client.zrange(keys.leases, 0, -1):
-            await client.zadd(keys.leases, dict.fromkeys(items, 0.0), xx=True)
+        for each in keys:
+            if items := await client.zrange(each.leases, 0, -1):
+                await client.zadd(each.leases, dict.fromkeys(items, 0.0), xx=True)
+
+    async def left() -> int:
+        """What jobs leave behind counts as well: a lock would keep others from the item, an id would make it the same job again."""
+        behind = [key async for key in client.scan_iter(f"{prefix}:lock:*")]
+        return await queue.depth() + len(behind) + await client.hlen(shared["correlation"])
 
     async def arrived() -> Sequence[tuple[str, bytes]]:
         found = [key async for key in client.scan_iter(f"{prefix}:results:*")]
         return [(key.decode().rpartition(":")[2], bytes(await client.get(key) or b"")) for key in found]
 
     try:
-        yield Rig(database=database, settings=lambda: settings, send=send, redeliver=redeliver, left=queue.depth, arrived=arrived)
+        yield Rig(database=database, settings=lambda: settings, send=send, redeliver=redeliver, left=left, arrived=arrived)
     finally:
         await client.aclose()
         await access.close()
