@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor
+from inference_server.tasks.slides.kinds.blocks import Blocks
 from inference_server.tasks.slides.manifest import TileManifest
 from inference_server.tasks.slides.values import Pixels
 
@@ -22,6 +22,7 @@ class Levels:
         scaled = np.arange(256, dtype=np.float32)[:, None] * np.float32(manifest.scale)
         values = ((scaled - np.array(manifest.mean, np.float32)) / np.array(manifest.std, np.float32)).astype(dtype)
         self._dtype = dtype
+        self._blocks = Blocks()
         self._copied = np.dtype(_COPIED[dtype.itemsize])
         # [level, 1, channel], and the same by channel.
         self._table = values.view(self._copied)[:, None, :]
@@ -30,7 +31,7 @@ class Levels:
     def of(self, tiles: Pixels, *, planes: bool) -> Tensor:
         """RGB tiles [count, rows, columns, 3] as the network takes them; `planes`: as [count, 3, rows, columns]."""
         count, rows, columns, _ = tiles.shape
-        values: NDArray[np.generic] = np.empty((count, 3, rows, columns) if planes else tiles.shape, self._copied)
+        values = self._blocks.empty((count, 3, rows, columns) if planes else tiles.shape, self._copied)
         for tile, place in zip(tiles, values, strict=True):
             if planes:
                 for channel, table, plane in zip(cv2.split(tile), self._tables, place, strict=True):
