@@ -57,7 +57,7 @@ async def decoded_tiles(bench: Bench) -> None:
     disk = Storage(read_roots=(str(bench.path.parent),), write_roots=())
     ours, alone = [], []
     async with (
-        bench.slide(he_baseline.plan_of(256, most_rows=8)) as slide,
+        bench.slide(he_baseline.plan_of(256, most_rows=12)) as slide,
         open_slide(disk, str(bench.path), LIMITS, Staging(disk, most_bytes=0)) as reader,
     ):
         assert isinstance(reader, TiffReader)

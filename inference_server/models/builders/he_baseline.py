@@ -104,12 +104,13 @@ def build(models: Path) -> Path:
 
 
 # Two instances share the cores: its many small steps leave most of a second thread's time unused. A tile of 256 px with its halo is run
-# by itself: the planes of two no longer fit into a core's own cache, and those of eight cost two fifths more a tile.
+# by itself: the planes of two no longer fit into a core's own cache, and those of eight cost two fifths more a tile. A call has twelve,
+# three rows of a column: each costs the event loop as much as half a tile costs the model.
 _CONFIG = """\
 # Written by `inference-server models build`. No learned weights: colour deconvolution, Gaussian, Laplacian, local maxima.
 name: "he_baseline"
 platform: "onnxruntime_onnx"
-max_batch_size: 8
+max_batch_size: 12
 input [
   { name: "tiles" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] },
   { name: "eosin_leak" data_type: TYPE_FP32 dims: [ 1 ] }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import cv2
 import numpy as np
-from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor
 from inference_server.errors import ConfigurationError
+from inference_server.tasks.slides.kinds.blocks import Blocks
 from inference_server.tasks.slides.manifest import FILE, TileManifest
 from inference_server.tasks.slides.values import Pixels
 
@@ -30,6 +30,7 @@ class Levels:
                 f"{exact.min():g} to {exact.max():g}. A network of whole numbers needs a scale of 1; or export it so that it takes float32."
             )
         self._dtype = dtype
+        self._blocks = Blocks()
         self._copied = np.dtype(_COPIED[dtype.itemsize])
         # [level, 1, channel], and the same by channel.
         self._table = values.view(self._copied)[:, None, :]
@@ -38,7 +39,7 @@ class Levels:
     def of(self, tiles: Pixels, *, planes: bool) -> Tensor:
         """RGB tiles [count, rows, columns, 3] as the network takes them; `planes`: as [count, 3, rows, columns]."""
         count, rows, columns, _ = tiles.shape
-        values: NDArray[np.generic] = np.empty((count, 3, rows, columns) if planes else tiles.shape, self._copied)
+        values = self._blocks.empty((count, 3, rows, columns) if planes else tiles.shape, self._copied)
         for tile, place in zip(tiles, values, strict=True):
             if planes:
                 for channel, table, plane in zip(cv2.split(tile), self._tables, place, strict=True):
