@@ -57,6 +57,9 @@ class Kind:
     least_f1: float = 0.0
 
 
+# A page's width as a share of its height.
+_OF_WIDTH = 595 / 842
+
 KINDS = (
     Kind(name="forms", compose=form, wear=Wear(dpi=100, noise=8, jpeg=60), least_f1=0.9),
     Kind(name="forms, blurred", compose=form, wear=Wear(dpi=100, blur=1.0, noise=10, jpeg=40), least_f1=0.9),
@@ -71,6 +74,8 @@ KINDS = (
     Kind(name="askew by 3°", compose=columns, wear=Wear(dpi=150, skew_degrees=3), most_errors=0.05),
     Kind(name="askew by 14°", compose=lab_report, wear=Wear(dpi=150, skew_degrees=-14), most_errors=0.05),
     Kind(name="curved by 2 %", compose=lab_report, wear=Wear(dpi=150, curve=0.02), most_errors=0.05),
+    Kind(name="columns, bent by 4 %", compose=columns, wear=Wear(dpi=150, curve=_OF_WIDTH * 0.04, shape="wave"), most_errors=0.05),
+    Kind(name="forms, bent by 6 %", compose=form, wear=Wear(dpi=150, curve=_OF_WIDTH * 0.06, shape="book"), least_f1=0.9),
     Kind(name="seen from the side", compose=lab_report, wear=Wear(dpi=150, aside=0.1), most_errors=0.05),
     Kind(name="pairs in two columns", compose=lambda seed: paired_form(seed, PAIRED_STYLES[0]), wear=Wear(dpi=150), most_errors=0.02),
     Kind(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import cv2
@@ -12,6 +13,14 @@ from PIL import Image, ImageDraw, ImageFilter
 
 from tests.support.composed_pages import ComposedPage
 from tests.support.pdf import pdf
+
+# How high a page lies from its left edge, at 0, to its right edge, at 1; 1 between its highest and its lowest place. It rises in its
+# middle, towards the back of a book at its left, or rises and sinks.
+SHAPES: Mapping[str, Callable[[np.ndarray], np.ndarray]] = {
+    "arch": lambda x: np.sin(np.pi * x) - 0.5,
+    "book": lambda x: (1 - x) ** 4 - 0.5,
+    "wave": lambda x: np.sin(2 * np.pi * x) / 2,
+}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,8 +32,10 @@ class Wear:
     quarter_turns: int = 0
     # Clockwise.
     skew_degrees: float = 0.0
-    # How far the page rises in its middle, as a book's does, as a share of its height.
+    # How far the page rises where it rises the most, over where it lies lowest, as a share of its height.
     curve: float = 0.0
+    # How it bends from left to right: one of `SHAPES`.
+    shape: str = "arch"
     # How much shorter its right edge is, as a photograph from the left shows it, as a share of its height.
     aside: float = 0.0
     # Standard deviation of the blur, in pixels.
@@ -93,7 +104,7 @@ def _photographed(image: Image.Image, wear: Wear) -> Image.Image:
     """Curved, then seen from the side."""
     width, height = image.size
     x, y = np.meshgrid(np.arange(width, dtype=np.float32), np.arange(height, dtype=np.float32))
-    risen = y + height * wear.curve * (np.sin(np.pi * x / width).astype(np.float32) - 0.5)
+    risen = y + height * wear.curve * SHAPES[wear.shape](x / width).astype(np.float32)
     curved = cv2.remap(np.asarray(image), x, risen, cv2.INTER_LINEAR, borderValue=(255, 255, 255))
     seen = np.array([(0, 0), (width, height * wear.aside), (width, height * (1 - wear.aside)), (0, height)], np.float32)
     flat = np.array([(0, 0), (width, 0), (width, height), (0, height)], np.float32)

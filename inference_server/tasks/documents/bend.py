@@ -5,11 +5,14 @@ The picture is not touched: lines are cut out one by one, each along its own slo
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
 
+# The slope of what is so many heights long tells how a page is bent.
+_TELLING_HEIGHTS = 2.5
 # Fewer lines do not tell a bend from the noise of their corners.
 _FEWEST = 12
 # A bend is believed that explains so much of the slopes, and moves text by so many heights.
@@ -49,6 +52,16 @@ class Bend:
         """Pixels by which text at x, y lies lower than where its row crosses the page's middle."""
         u, v = (x - self.x) / self.unit, (y - self.y) / self.unit
         return np.asarray(self.unit * (np.stack([u, u**2 / 2, u**3 / 3, u**4 / 4, u * v, u**2 * v / 2], axis=-1) @ self.terms))
+
+
+def slopes_of(quads: Sequence[NDArray[np.floating]], height: float) -> Slopes:
+    """Those of the quads that are level enough and, at so many pixels of text height, long enough to tell."""
+    corners = np.array(quads, np.float64).reshape(-1, 4, 2)
+    along = (corners[:, 1] + corners[:, 2] - corners[:, 0] - corners[:, 3]) / 2
+    tells = (along[:, 0] >= _TELLING_HEIGHTS * height) & (np.abs(along[:, 1]) < np.tan(np.pi / 6) * along[:, 0])
+    x, y = corners[tells].mean(axis=1).T
+    along = along[tells]
+    return Slopes(x=x, y=y, slope=along[:, 1] / along[:, 0], length=along[:, 0])
 
 
 def bend_of(lines: Slopes, height: float) -> Bend | None:

@@ -14,12 +14,15 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.curved import Curve, Rectangle, curve_of, may_bend
 from inference_server.tasks.documents.ink import letter_height
 from inference_server.tasks.documents.margins import Area, written_area
-from inference_server.tasks.documents.values import Page, Quad
+from inference_server.tasks.documents.values import Outline, Page, Quad
 
 # What is left of a quad at the page's edge is no text below this, in pixels of the network's input.
 _LEAST_AREA = 16
+# A page with so many bent lines, and so many for each core that is no line, bends, and is seen too small.
+_LEAST_BENT, _BENT_A_TANGLE = 4, 2
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,29 +90,49 @@ def detector_input(page: Page, settings: DetectionSettings) -> DetectorInput:
     )
 
 
-def text_quads(likelihood: NDArray[np.float32], source: DetectorInput, settings: DetectionSettings) -> list[Quad]:
-    """The quads of the text that the detector saw; `likelihood` is [H, W] of `source`. Coordinates in page pixels."""
+@dataclass(frozen=True, kw_only=True)
+class DetectedText:
+    """The text that the detector saw."""
+
+    # Quads where it is straight.
+    outlines: tuple[Outline, ...]
+    # Whether lines that bend hang together, which a larger input would part.
+    is_tangled: bool
+
+
+def detected_text(likelihood: NDArray[np.float32], source: DetectorInput, settings: DetectionSettings) -> DetectedText:
+    """What the detector's answer [H, W] for `source` tells; coordinates in page pixels."""
     inner_height, inner_width = source.extent
     likelihood = np.ascontiguousarray(likelihood[:inner_height, :inner_width], dtype=np.float32)
     core = cv2.dilate((likelihood > settings.pixel_threshold).astype(np.uint8), np.ones((2, 2), np.uint8))
     contours, _ = cv2.findContours(core, cv2.RETR_LIST, cv2.CHAIN_APPROX_SIMPLE)
     limit = np.array([inner_width - 1, inner_height - 1], np.float32)
     scale, origin = np.array(source.scale, np.float32), np.array(source.origin, np.float32)
-    quads = []
-    for contour in contours[: settings.most_boxes]:
-        center, size, angle = cv2.minAreaRect(contour)
-        if min(size) < 3 or _mean_inside(likelihood, _corners(center, size, angle)) < settings.box_threshold:
-            continue
-        # A rectangle grown by a distance with round joins has the same bounds as one with longer sides.
-        growth = size[0] * size[1] * settings.growth / (2 * (size[0] + size[1]))
-        grown = (size[0] + 2 * growth, size[1] + 2 * growth)
-        if min(grown) < 5:
-            continue
-        quad = clockwise(_corners(center, grown, angle)).clip(0, limit)
-        if cv2.contourArea(quad) < _LEAST_AREA:
-            continue
-        quads.append((quad * scale + origin).astype(np.float32))
-    return quads
+    rectangles = [(contour, cv2.minAreaRect(contour)) for contour in contours[: settings.most_boxes]]
+    cores = [(contour, rectangle) for contour, rectangle in rectangles if min(rectangle[1]) >= 3]
+    curves = {index: curve_of(*core) for index, core in enumerate(cores) if may_bend(*core)}
+    found = (_outline_of(rectangle, curves.get(index), likelihood, settings) for index, (_, rectangle) in enumerate(cores))
+    outlines = [outline.clip(0, limit) for outline in found if outline is not None]
+    bent = sum(curve is not None for curve in curves.values())
+    tangled = len(curves) - bent
+    return DetectedText(
+        outlines=tuple((outline * scale + origin).astype(np.float32) for outline in outlines if cv2.contourArea(outline) >= _LEAST_AREA),
+        is_tangled=tangled > 0 and bent >= max(_LEAST_BENT, _BENT_A_TANGLE * tangled),
+    )
+
+
+def _outline_of(rectangle: Rectangle, curve: Curve | None, likelihood: NDArray[np.float32], settings: DetectionSettings) -> Outline | None:
+    """A core's outline, grown back, in pixels of the input; None for what is no text."""
+    center, size, angle = rectangle
+    if _mean_inside(likelihood, curve.outline(0) if curve else _corners(center, size, angle)) < settings.box_threshold:
+        return None
+    length, height = (curve.length, curve.height) if curve else size
+    # A rectangle grown by a distance with round joins has the same bounds as one with longer sides.
+    growth = length * height * settings.growth / (2 * (length + height))
+    if curve:
+        return curve.outline(growth)
+    grown = (length + 2 * growth, height + 2 * growth)
+    return clockwise(_corners(center, grown, angle)) if min(grown) >= 5 else None
 
 
 def clockwise(corners: NDArray[np.float32]) -> Quad:

@@ -8,13 +8,11 @@ from dataclasses import replace
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.bend import Slopes, bend_of
+from inference_server.tasks.documents.bend import bend_of, slopes_of
 from inference_server.tasks.documents.columns import are_columns
 from inference_server.tasks.documents.rows import GUTTER_HEIGHTS, Box, Fragment, bands_of, rows_of, words_of
 from inference_server.tasks.documents.values import Line, Quad
 
-# The slope of a fragment that is so many heights long tells how a page is bent.
-_TELLING_HEIGHTS = 2.5
 # Below this a page counts as straight, in radians.
 _STRAIGHT = 0.001
 
@@ -57,14 +55,11 @@ def _straight_box(fragment: Fragment, angle: float) -> Box:
 
 def _level_boxes(boxes: Sequence[Box], angle: float, height: float) -> Sequence[Box]:
     """The boxes where they would lie if the page were flat."""
-    edges = np.array([_turned(box.fragment.quad, -angle) for box in boxes])
-    along = (edges[:, 1] + edges[:, 2] - edges[:, 0] - edges[:, 3]) / 2
-    x, y = np.array([((box.left + box.right) / 2, box.middle) for box in boxes]).T
-    tells = (along[:, 0] >= _TELLING_HEIGHTS * height) & (np.abs(along[:, 1]) < np.tan(np.pi / 6) * along[:, 0])
-    slopes = along[tells, 1] / along[tells, 0]
-    bend = bend_of(Slopes(x=x[tells], y=y[tells], slope=slopes, length=along[tells, 0]), height)
+    quads = [_turned(quad, -angle) for box in boxes for quad in box.fragment.quads]
+    bend = bend_of(slopes_of(quads, height), height)
     if bend is None:
         return boxes
+    x, y = np.array([((box.left + box.right) / 2, box.middle) for box in boxes]).T
     return [replace(box, top=box.top - drop, bottom=box.bottom - drop) for box, drop in zip(boxes, bend.drop(x, y).tolist(), strict=True)]
 
 
@@ -123,11 +118,12 @@ def _wide(spans: Iterable[_Span], height: float) -> list[_Span]:
 
 def _line(row: Sequence[Box], angle: float) -> Line:
     words = words_of(row)
+    quads = [quad for box in row for quad in box.fragment.quads]
     letters = [len(word.text) for word in words]
     return Line(
         text=" ".join(word.text for word in words),
         confidence=float(np.average([word.confidence for word in words], weights=letters)),
-        polygon=row[0].fragment.quad if len(row) == 1 else _enclosing([box.fragment.quad for box in row], angle),
+        polygon=quads[0] if len(quads) == 1 else _enclosing(quads, angle),
         words=words,
     )
 

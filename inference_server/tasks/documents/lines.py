@@ -24,14 +24,14 @@ from inference_server.tasks.documents.recognition import (
     recognizer_input,
 )
 from inference_server.tasks.documents.steps import answered, steps_of
-from inference_server.tasks.documents.values import Page, Quad
+from inference_server.tasks.documents.values import Outline, Page
 
 
 @dataclass(frozen=True, kw_only=True)
 class ReadQuad:
     """What was read in a quad."""
 
-    quad: Quad
+    outline: Outline
     crop: Crop
     # From left to right, spaces included; x in pixels of the crop.
     characters: tuple[Character, ...]
@@ -60,14 +60,14 @@ class LineReader:
         # By version of the recogniser, and the last sizes of what it answers.
         self._alphabets: dict[tuple[object, ...], Alphabet] = {}
 
-    async def read(self, page: Page, quads: Sequence[Quad], caller: Caller, used: dict[str, None]) -> list[ReadQuad]:
-        """Read each quad, in their order, in the surest way; those that cannot be cut out are left out.
+    async def read(self, page: Page, outlines: Sequence[Outline], caller: Caller, used: dict[str, None]) -> list[ReadQuad]:
+        """Read each of them, in their order, in the surest way; those that cannot be cut out are left out.
 
         `used` gets the models that ran. Raises what `Inference.infer` raises, and `ConfigurationError`.
         """
-        if not quads:
+        if not outlines:
             return []
-        candidates = await asyncio.to_thread(_candidates, page, quads, self._settings)
+        candidates = await asyncio.to_thread(_candidates, page, outlines, self._settings)
         pieces = [piece for candidate in candidates for piece in candidate.pieces]
         rows = max(1, builtin_facts(self._inference, self._recognizer).max_batch_size)
         batches = batches_of(pieces, rows, self._settings)
@@ -75,7 +75,7 @@ class LineReader:
         read = {
             id(piece): found for (_, some), answer in zip(batches, answers, strict=True) for piece, found in zip(some, answer, strict=True)
         }
-        return _surest(quads, candidates, read)
+        return _surest(outlines, candidates, read)
 
     async def _batch(self, width: int, pieces: Sequence[Piece], caller: Caller, used: dict[str, None]) -> list[list[Character]]:
         facts = builtin_facts(self._inference, self._recognizer)
@@ -101,22 +101,22 @@ def told(response: InferenceResponse) -> str:
     return f"{response.model}:{response.version}@{response.engine}"
 
 
-def _candidates(page: Page, quads: Sequence[Quad], settings: RecognitionSettings) -> list[_Candidate]:
+def _candidates(page: Page, outlines: Sequence[Outline], settings: RecognitionSettings) -> list[_Candidate]:
     return [
         _Candidate(position=position, crop=crop, pieces=tuple(pieces_of(crop, settings)))
-        for position, quad in enumerate(quads)
-        for crop in crops_of(page, quad)
+        for position, outline in enumerate(outlines)
+        for crop in crops_of(page, outline)
     ]
 
 
-def _surest(quads: Sequence[Quad], candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[ReadQuad]:
+def _surest(outlines: Sequence[Outline], candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[ReadQuad]:
     best: dict[int, ReadQuad] = {}
     for candidate in candidates:
         characters = tuple(_joined(candidate.pieces, read))
         confidence = float(np.mean([character.confidence for character in characters])) if characters else 0.0
         if candidate.position not in best or confidence >= best[candidate.position].confidence:
             best[candidate.position] = ReadQuad(
-                quad=quads[candidate.position], crop=candidate.crop, characters=characters, confidence=confidence
+                outline=outlines[candidate.position], crop=candidate.crop, characters=characters, confidence=confidence
             )
     return list(best.values())
 

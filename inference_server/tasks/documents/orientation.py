@@ -11,8 +11,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.curved import tangent_of
 from inference_server.tasks.documents.detection import clockwise
-from inference_server.tasks.documents.values import Page, Quad
+from inference_server.tasks.documents.values import Outline, Page, Quad
 
 # A line is this much longer than high before it tells which way text runs.
 _LONG_RATIO = 2.0
@@ -50,17 +51,22 @@ class Turn:
         """The page upright; a view."""
         return np.rot90(page, -self.quarters)
 
-    def quad(self, quad: Quad) -> Quad:
-        """A quad of the page as it came, on the upright page; its corners begin at the upright top left."""
-        return clockwise(self._there(quad)) if self.quarters else quad
+    def outline(self, outline: Outline) -> Outline:
+        """An outline of the page as it came, on the upright page; it begins at the upright left."""
+        if not self.quarters:
+            return outline
+        there = self._there(outline)
+        if len(there) == 4:
+            return clockwise(there)
+        return there if there[0, 0] <= there[len(there) // 2, 0] else np.roll(there, len(there) // 2, axis=0)
 
     def back(self, quad: Quad) -> Quad:
         """A quad of the upright page, on the page as it came; its corners keep their order."""
         height, width = (self.height, self.width) if self.quarters % 2 == 0 else (self.width, self.height)
         return Turn(quarters=-self.quarters % 4, height=height, width=width)._there(quad)
 
-    def _there(self, quad: Quad) -> Quad:
-        x, y = quad[:, 0], quad[:, 1]
+    def _there(self, points: Outline) -> Outline:
+        x, y = points[:, 0], points[:, 1]
         right, bottom = self.width - 1, self.height - 1
         turned = ((x, y), (bottom - y, x), (right - x, bottom - y), (y, right - x))[self.quarters]
         return np.stack(turned, axis=1).astype(np.float32)
@@ -76,17 +82,17 @@ class Trial:
     confidence: float
 
 
-def lies_on_side(quads: Sequence[Quad]) -> bool:
+def lies_on_side(outlines: Sequence[Outline]) -> bool:
     """Whether most of the text runs up or down the page. A few lines of it, such as stamps, do not turn a page."""
-    sizes = np.array([_size(quad) for quad in quads])
+    sizes = np.array([_size(outline) for outline in outlines])
     tall = sizes[sizes[:, 1] >= _LONG_RATIO * sizes[:, 0], 1] if len(sizes) else np.empty(0)
     level = sizes[sizes[:, 0] >= _LONG_RATIO * sizes[:, 1], 0] if len(sizes) else np.empty(0)
     return len(tall) >= _LEAST_ON_SIDE and float(tall.sum()) > _MOSTLY * float(level.sum())
 
 
-def telling(quads: Sequence[Quad], most: int, most_ratio: float) -> list[int]:
-    """Positions of up to `most` level quads that tell best which way up a page is: the longest of up to `most_ratio` heights."""
-    sizes = np.array([_size(quad) for quad in quads]).reshape(-1, 2)
+def telling(outlines: Sequence[Outline], most: int, most_ratio: float) -> list[int]:
+    """Positions of up to `most` level lines that tell best which way up a page is: the longest of up to `most_ratio` heights."""
+    sizes = np.array([_size(outline) for outline in outlines]).reshape(-1, 2)
     ratios = sizes[:, 0] / np.maximum(sizes[:, 1], 1)
     level = np.flatnonzero(ratios >= _LONG_RATIO)
     # Longer lines tell no more, and cost more; they come after the others.
@@ -115,7 +121,8 @@ def mean_confidence(trials: Sequence[Trial]) -> float:
     return sum(trial.characters * trial.confidence for trial in trials) / characters if characters else 0.0
 
 
-def _size(quad: Quad) -> tuple[float, float]:
-    """Width and height, along the quad's own sides."""
+def _size(outline: Outline) -> tuple[float, float]:
+    """Width and height, along the line's own sides; of one that bends, those of its quad."""
+    quad = outline if len(outline) == 4 else clockwise(tangent_of(outline))
     sides = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
     return float(max(sides[0], sides[2])), float(max(sides[1], sides[3]))

@@ -13,9 +13,10 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.curved import edges_of
 from inference_server.tasks.documents.ink import Gaps, ink_of
 from inference_server.tasks.documents.steps import Steps
-from inference_server.tasks.documents.values import Page, Quad
+from inference_server.tasks.documents.values import Outline, Page, Quad
 
 # What the network was trained on; it takes no other height.
 LINE_HEIGHT = 48
@@ -73,6 +74,20 @@ class Crop:
 
 
 @dataclass(frozen=True, kw_only=True)
+class CurvedCrop(Crop):
+    """A line that bends, straightened: its outline instead of a matrix tells where it lies."""
+
+    # The upper and the lower edge on the page [2, N, 2], and the x of the crop of each of their points [N].
+    edges: NDArray[np.float32]
+    places: NDArray[np.float64]
+
+    def quad(self, left: float, right: float) -> Quad:
+        """The part between two x of the crop, on the page."""
+        upper, lower = (_between(edge, self.places, np.array([left, right])) for edge in self.edges)
+        return np.array([*upper, *lower[::-1]], np.float32)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Character:
     """One character that was read."""
 
@@ -104,8 +119,47 @@ class Piece:
         return int(self.image.shape[1])
 
 
-def crops_of(page: Page, quad: Quad) -> list[Crop]:
-    """The crops that a quad may mean: one as a rule, and where it stands upright, one for each way in which its text may run."""
+def crops_of(page: Page, outline: Outline) -> list[Crop]:
+    """The crops that an outline may mean: one as a rule, and where it stands upright, one for each way in which its text may run."""
+    return _crops_of_quad(page, outline) if len(outline) == 4 else _crops_of_curve(page, outline)
+
+
+def _crops_of_curve(page: Page, outline: Outline) -> list[Crop]:
+    width, height = np.ptp(outline, axis=0)
+    if max(width, height) > _MOST_SIDE:
+        return []
+    ways = [outline, np.roll(outline, len(outline) // 2, axis=0)] if height >= _TURNED_RATIO * width else [outline]
+    return [_curved_crop(page, way) for way in ways]
+
+
+def _curved_crop(page: Page, outline: Outline) -> CurvedCrop:
+    """Cut a line out of a page along its curve, straightened to a height of 48 pixels."""
+    edges = np.stack(edges_of(outline))
+    steps = np.linalg.norm(np.diff(edges.mean(axis=0), axis=0), axis=1)
+    places = np.concatenate([[0.0], np.cumsum(steps)])
+    height = float(np.linalg.norm(edges[1] - edges[0], axis=1).mean())
+    around, offset = _around(page, outline)
+    # What is made smaller is cut out in its own size first, as a straight line is.
+    scale = max(1.0, LINE_HEIGHT / max(height, 1.0))
+    width, rows = max(1, round(places[-1] * scale)), max(LINE_HEIGHT, round(height))
+    along = (np.arange(width) + 0.5) / width * places[-1]
+    upper, lower = (_between(edge - offset, places, along) for edge in edges)
+    down = ((np.arange(rows) + 0.5) / rows)[:, None, None]
+    at = (upper + down * (lower - upper) - 0.5).astype(np.float32)
+    cut = cv2.remap(around, at[:, :, 0], at[:, :, 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
+    line_width = max(1, round(width * LINE_HEIGHT / rows))
+    image = cut if rows == LINE_HEIGHT else cv2.resize(cut, (line_width, LINE_HEIGHT), interpolation=cv2.INTER_LINEAR)
+    return CurvedCrop(
+        image=np.asarray(image, np.uint8), to_page=np.eye(3), edges=edges, places=places * line_width / max(float(places[-1]), 1e-6)
+    )
+
+
+def _between(edge: NDArray[np.floating], places: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Points of an edge [N, 2] at some of its places."""
+    return np.column_stack([np.interp(at, places, edge[:, axis]) for axis in (0, 1)])
+
+
+def _crops_of_quad(page: Page, quad: Quad) -> list[Crop]:
     sides = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
     ratio = max(sides[1], sides[3]) / max(sides[0], sides[2], 1.0)
     if max(sides) > _MOST_SIDE:

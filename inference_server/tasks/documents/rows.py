@@ -7,7 +7,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from inference_server.tasks.documents.values import Quad, Word
+from inference_server.tasks.documents.curved import parts_of, tangent_of
+from inference_server.tasks.documents.values import Outline, Quad, Word
 
 # A gutter between columns is at least this wide, in usual text heights.
 GUTTER_HEIGHTS = 0.8
@@ -17,10 +18,25 @@ _UPRIGHT_RATIO = 1.5
 
 @dataclass(frozen=True, kw_only=True)
 class Fragment:
-    """What was read in one quad of the detector."""
+    """What was read in one outline of the detector."""
 
+    # Of text that bends: the one that touches its middle.
     quad: Quad
     words: tuple[Word, ...]
+    # The straight parts of text that bends, from left to right.
+    parts: tuple[Quad, ...] = ()
+
+    @property
+    def quads(self) -> tuple[Quad, ...]:
+        """What it covers."""
+        return self.parts or (self.quad,)
+
+
+def fragment_of(outline: Outline, words: Iterable[Word]) -> Fragment:
+    """What was read within an outline."""
+    if len(outline) == 4:
+        return Fragment(quad=outline, words=tuple(words))
+    return Fragment(quad=tangent_of(outline), words=tuple(words), parts=parts_of(outline))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,14 +12,15 @@ import numpy as np
 from inference_server.models.recognizer_files import WORDS
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
+from inference_server.tasks.documents.detection import DetectedText, DetectionSettings, detected_text, detector_input
 from inference_server.tasks.documents.layout import reading_order
+from inference_server.tasks.documents.leveled import leveled
 from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.rows import Fragment
+from inference_server.tasks.documents.rows import fragment_of
 from inference_server.tasks.documents.spelling import Lexicon, Speller
-from inference_server.tasks.documents.values import Line, Page, Quad
+from inference_server.tasks.documents.values import Line, Outline, Page
 from inference_server.tasks.documents.words import words_of
 
 # What is read with less confidence is not text.
@@ -64,12 +65,22 @@ class TextReader:
     async def read(self, page: Page, caller: Caller) -> Reading:
         """The lines of a page, in reading order. Raises what `Inference.infer` raises, and `ConfigurationError`."""
         used: dict[str, None] = {}
-        quads = await self._detect(page, caller, used)
-        turn, found = await self._recognize(page, quads, caller, used)
+        outlines = await self._outlines(page, caller, used)
+        turn, found = await self._recognize(page, outlines, caller, used)
         lines = await asyncio.to_thread(_lines, turn, found, self._lexicon)
         return Reading(lines=lines, rotation_degrees=turn.degrees, models=tuple(used))
 
-    async def _detect(self, page: Page, caller: Caller, used: dict[str, None]) -> list[Quad]:
+    async def _outlines(self, page: Page, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
+        found = await self._detect(page, caller, used)
+        if not found.is_tangled:
+            return found.outlines
+        level = await asyncio.to_thread(leveled, page, found.outlines, self._detection.most_short_side)
+        if level is None:
+            return found.outlines
+        again = await self._detect(level.page, caller, used)
+        return [level.back(outline) for outline in again.outlines]
+
+    async def _detect(self, page: Page, caller: Caller, used: dict[str, None]) -> DetectedText:
         source = await asyncio.to_thread(detector_input, page, self._detection)
         facts = builtin_facts(self._inference, self._detector)
         response = await self._inference.infer(
@@ -77,17 +88,19 @@ class TextReader:
         )
         used[told(response)] = None
         likelihood = np.asarray(response.outputs[facts.outputs[0].name], np.float32)
-        return await asyncio.to_thread(text_quads, likelihood[0, 0], source, self._detection)
+        return await asyncio.to_thread(detected_text, likelihood[0, 0], source, self._detection)
 
-    async def _recognize(self, page: Page, quads: Sequence[Quad], caller: Caller, used: dict[str, None]) -> tuple[Turn, list[ReadQuad]]:
+    async def _recognize(
+        self, page: Page, outlines: Sequence[Outline], caller: Caller, used: dict[str, None]
+    ) -> tuple[Turn, list[ReadQuad]]:
         """Read a few lines to find the page's turn, then the rest in it."""
 
         async def read(turn: Turn, some: Sequence[int]) -> list[ReadQuad]:
-            return await self._lines.read(turn.page(page), [turn.quad(quads[index]) for index in some], caller, used)
+            return await self._lines.read(turn.page(page), [turn.outline(outlines[index]) for index in some], caller, used)
 
         as_it_came = Turn(quarters=0, height=page.shape[0], width=page.shape[1])
-        turn = replace(as_it_came, quarters=int(lies_on_side(quads)))
-        some = telling([turn.quad(quad) for quad in quads], _TRIAL_LINES, _TRIAL_RATIO)
+        turn = replace(as_it_came, quarters=int(lies_on_side(outlines)))
+        some = telling([turn.outline(outline) for outline in outlines], _TRIAL_LINES, _TRIAL_RATIO)
         found = await read(turn, some)
         if not is_sure(_trials(found)):
             other = await read(turn.reversed(), some)
@@ -96,7 +109,7 @@ class TextReader:
             elif turn != as_it_came and not is_better(_trials(found), _trials(other)):
                 # Read badly both ways, it does not lie on its side.
                 turn, some, found = as_it_came, [], []
-        rest = sorted(set(range(len(quads))) - set(some))
+        rest = sorted(set(range(len(outlines))) - set(some))
         return turn, found + await read(turn, rest)
 
 
@@ -108,7 +121,7 @@ def _lines(turn: Turn, found: Sequence[ReadQuad], lexicon: Lexicon) -> tuple[Lin
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
-    fragments = [Fragment(quad=quad.quad, words=tuple(words_of(quad.characters, quad.crop, speller))) for quad in sure]
+    fragments = [fragment_of(quad.outline, words_of(quad.characters, quad.crop, speller)) for quad in sure]
     lines = reading_order([fragment for fragment in fragments if fragment.words])
     return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
 

@@ -12,6 +12,9 @@ from numpy.typing import NDArray
 Page = NDArray[np.uint8]
 # Four corners x, y in page pixels, clockwise from the top left of the text, float32 [4, 2].
 Quad = NDArray[np.float32]
+# The edges of a line of text, x, y in page pixels: the upper one from left to right, then the lower one back, float32 [2 N, 2].
+# That of a straight line is a quad.
+Outline = NDArray[np.float32]
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -7,9 +7,11 @@ import shutil
 from contextlib import aclosing
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 from PIL import Image
+from rapidfuzz import fuzz
 
 from inference_server.errors import AccessDenied, ConfigurationError, InvalidDocument, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
@@ -19,11 +21,11 @@ from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
-from tests.support.composed_pages import ComposedPage
+from tests.support.composed_pages import ComposedPage, columns
 from tests.support.direct_inference import DirectInference, RecordedInference
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
-from tests.support.worn_pages import Wear, scanned
+from tests.support.worn_pages import SHAPES, Wear, scanned
 
 NOWHERE = Storage(read_roots=(), write_roots=())
 # Takes small pages as they are, for tests in which nothing is to be read.
@@ -116,7 +118,7 @@ async def test_a_page_that_came_turned_is_read_upright_and_its_turn_told(reader:
     turn = Turn(quarters=quarters, height=turned.height, width=turned.width)
     ink = np.asarray(upright.convert("L")) < 128
     for word in (word for line in page.lines for word in line.words):
-        there = turn.quad(word.polygon)
+        there = turn.outline(word.polygon)
         (left, top), (right, bottom) = there.min(axis=0).astype(int), there.max(axis=0).astype(int)
         assert ink[top : bottom + 1, left : right + 1].any()
         assert 1.5 > np.abs(turn.back(there)[0] - word.polygon[0]).max()
@@ -132,6 +134,27 @@ async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> 
     askew = images_of(lab_report_pdf())[0].rotate(3, expand=True, fillcolor="white", resample=Image.Resampling.BICUBIC)
     ((page,), _) = await read(reader, DocumentRequest(content=image_file(askew, "PNG")))
     assert LAB_REPORT_TEXT[0] == page.text
+
+
+@pytest.mark.parametrize("shape", SHAPES)
+@pytest.mark.parametrize("curve", [0.02, 0.04, 0.06])
+async def test_columns_of_a_page_that_bends_are_read_in_order_and_words_lie_on_their_ink(
+    reader: DocumentReader, shape: str, curve: float
+) -> None:
+    page = columns(3, rows=12)
+    # A share of the width, which is 595 of 842 points.
+    image = scanned(page, Wear(dpi=110, curve=curve * 595 / 842, shape=shape))
+    ((result,), _) = await read(reader, DocumentRequest(content=image_file(image, "PNG")))
+    assert 0.98 <= bag_f1(page.truth, result.text)
+    assert 0.95 <= fuzz.ratio(page.truth, result.text) / 100
+    ink = np.asarray(image.convert("L")) < 128
+    covered = np.zeros(ink.shape, np.uint8)
+    for word in (word for line in result.lines for word in line.words):
+        cv2.fillPoly(covered, [word.polygon.round().astype(np.int32)], 1)
+    assert 0.97 <= ink[covered == 1].sum() / ink.sum()
+    # Lines stand close: where words did not follow their curve, they would cover the neighbours' ink too.
+    areas = [cv2.contourArea(word.polygon) for line in result.lines for word in line.words]
+    assert 1.25 >= sum(areas) / covered.sum()
 
 
 async def test_misread_letters_of_a_worn_page_are_mended_by_the_words_beside_the_recogniser(

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inference_server.tasks.documents.detection import DetectionSettings, detector_input, text_quads
+from inference_server.tasks.documents.detection import DetectionSettings, detected_text, detector_input
 
 SETTINGS = DetectionSettings()
 
@@ -71,7 +71,7 @@ def test_quads_of_a_cut_page_are_in_pixels_of_the_page() -> None:
     height, width = source.extent
     assert (0, 1500) != (source.origin[0], width)
     x, y = 1250 - source.origin[0], 320 - source.origin[1]
-    (quad,) = text_quads(likelihood_of([((x, y), (60, 16), 0)])[:height, :width], source, SETTINGS)
+    (quad,) = detected_text(likelihood_of([((x, y), (60, 16), 0)])[:height, :width], source, SETTINGS).outlines
     assert (1250, 320) == pytest.approx(tuple(quad.mean(axis=0)), abs=2)
 
 
@@ -90,20 +90,20 @@ def test_pixels_are_given_from_minus_one_to_one_in_the_order_blue_green_red() ->
 
 def test_a_core_is_grown_to_the_whole_line() -> None:
     source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
-    (quad,) = text_quads(likelihood_of([((300, 200), (200, 20), 0)]), source, SETTINGS)
+    (quad,) = detected_text(likelihood_of([((300, 200), (200, 20), 0)]), source, SETTINGS).outlines
     # Area times 1.6 divided by the perimeter is 14.5 pixels on each side.
     assert np.allclose([[185, 175], [415, 175], [415, 225], [185, 225]], quad, atol=3)
 
 
 def test_quads_are_in_pixels_of_the_page() -> None:
     source = detector_input(np.zeros((1536 * 2, 1536 * 2, 3), np.uint8), DetectionSettings(most_short_side=768))
-    (quad,) = text_quads(likelihood_of([((300, 200), (200, 20), 0)]), source, SETTINGS)
+    (quad,) = detected_text(likelihood_of([((300, 200), (200, 20), 0)]), source, SETTINGS).outlines
     assert np.allclose([[740, 700], [1660, 700], [1660, 900], [740, 900]], quad, atol=12)
 
 
 def test_tilted_text_gets_a_tilted_quad_that_begins_at_its_top_left() -> None:
     source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
-    (quad,) = text_quads(likelihood_of([((384, 384), (300, 20), 10)]), source, SETTINGS)
+    (quad,) = detected_text(likelihood_of([((384, 384), (300, 20), 10)]), source, SETTINGS).outlines
     slope = np.degrees(np.arctan2(*(quad[1] - quad[0])[::-1]))
     assert 10 == pytest.approx(slope, abs=0.7)
     assert quad[0][0] < quad[1][0]
@@ -114,4 +114,56 @@ def test_specks_and_faint_cores_are_no_text() -> None:
     source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
     faint = likelihood_of([((300, 200), (200, 20), 0)]) * 0.45
     faint[500:502, 500:501] = 1
-    assert [] == text_quads(faint, source, SETTINGS)
+    assert () == detected_text(faint, source, SETTINGS).outlines
+
+
+def bent_core(likelihood: np.ndarray, top: float, rise: float, left: int = 100, right: int = 600, height: int = 14) -> None:
+    """Draw a core from left to right that lies `rise` pixels higher in its middle."""
+    x = np.arange(left, right + 1)
+    y = top - rise * np.sin(np.pi * (x - left) / (right - left))
+    edges = [np.stack([x, y], axis=1), np.stack([x, y + height], axis=1)[::-1]]
+    cv2.fillPoly(likelihood, [np.concatenate(edges).round().astype(np.int32)], 0.9)
+
+
+@pytest.mark.parametrize("rise", [20, 60, -40])
+def test_the_outline_of_a_core_that_bends_follows_it(rise: int) -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    likelihood = np.zeros((768, 768), np.float32)
+    bent_core(likelihood, 300, rise)
+    (outline,) = detected_text(likelihood, source, SETTINGS).outlines
+    upper, lower = outline[: len(outline) // 2], outline[: len(outline) // 2 - 1 : -1]
+    x = upper[1:-1, 0]
+    core = 307 - rise * np.sin(np.pi * (x - 100) / 500)
+    assert np.abs((upper + lower)[1:-1, 1] / 2 - core).max() < 2
+    # The core has 16 pixels, as it is drawn, and grows by 12.4 on each side.
+    assert 41 == pytest.approx((lower - upper)[:, 1].mean(), abs=2)
+    assert upper[0, 0] < 95
+    assert upper[-1, 0] > 605
+
+
+def test_a_core_that_hardly_bends_keeps_its_quad() -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    likelihood = np.zeros((768, 768), np.float32)
+    bent_core(likelihood, 300, 2)
+    assert [4] == [len(outline) for outline in detected_text(likelihood, source, SETTINGS).outlines]
+
+
+def test_bent_lines_that_hang_together_are_told() -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    likelihood = np.zeros((768, 768), np.float32)
+    for number in range(10):
+        bent_core(likelihood, 120 + 60 * number, 30)
+    assert not detected_text(likelihood, source, SETTINGS).is_tangled
+    for number in (2, 6):
+        # The end of one line runs into the next.
+        cv2.line(likelihood, (560, 130 + 60 * number), (480, 170 + 60 * number), 0.9, 14)
+    assert detected_text(likelihood, source, SETTINGS).is_tangled
+
+
+def test_bent_lines_within_a_page_of_level_ones_do_not_change_these() -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    level = likelihood_of([((300, 200 + 40 * row), (200, 12), 0) for row in range(5)])
+    both = level.copy()
+    bent_core(both, 600, 40)
+    before, after = (detected_text(likelihood, source, SETTINGS).outlines for likelihood in (level, both))
+    assert sorted(quad.tobytes() for quad in before) == sorted(outline.tobytes() for outline in after if len(outline) == 4)

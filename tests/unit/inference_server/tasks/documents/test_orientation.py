@@ -41,7 +41,7 @@ def test_a_turn_takes_pixels_and_quads_alike_and_back(quarters: int) -> None:
     page = np.full((HEIGHT, WIDTH, 3), 255, np.uint8)
     page[50:61, 40:141] = 0
     turn = Turn(quarters=quarters, height=HEIGHT, width=WIDTH)
-    there = turn.quad(quad(40, 50, 100, 10))
+    there = turn.outline(quad(40, 50, 100, 10))
     rows, columns = np.nonzero(turn.page(page)[:, :, 0] == 0)
     assert [columns.min(), rows.min(), columns.max(), rows.max()] == [*there.min(axis=0), *there.max(axis=0)]
     assert there[0].tolist() == there.min(axis=0).tolist()
@@ -49,6 +49,19 @@ def test_a_turn_takes_pixels_and_quads_alike_and_back(quarters: int) -> None:
     assert sorted(quad(40, 50, 100, 10).tolist()) == sorted(back.tolist())
     # Of a page that came head down, the text begins at the bottom right.
     assert [[40, 50], [40, 60], [140, 60], [140, 50]][quarters] == back[0].tolist()
+
+
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+def test_the_outline_of_a_line_that_bends_begins_at_its_upright_left(quarters: int) -> None:
+    turn = Turn(quarters=quarters, height=HEIGHT, width=WIDTH)
+    x = np.linspace(40, 240, 9)
+    y = 100 - 30 * np.sin(np.pi * (x - 40) / 200)
+    upright = np.concatenate([np.stack([x, y], axis=1), np.stack([x, y + 20], axis=1)[::-1]]).astype(np.float32)
+    size = {"height": HEIGHT, "width": WIDTH} if quarters % 2 == 0 else {"height": WIDTH, "width": HEIGHT}
+    as_it_came = Turn(quarters=-quarters % 4, **size)._there(upright)
+    # Found on a page that came turned, it may begin at either end.
+    for found in (as_it_came, np.roll(as_it_came, 9, axis=0)) if quarters else (upright,):
+        assert np.allclose(upright, turn.outline(found), atol=1e-3)
 
 
 def test_lines_of_middle_length_tell_and_cells_do_not() -> None:
