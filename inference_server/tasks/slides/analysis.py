@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 import time
 from collections.abc import AsyncGenerator, Sequence
 from contextlib import AsyncExitStack
@@ -17,7 +16,7 @@ from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
-from inference_server.tasks.slides import checkpoints
+from inference_server.tasks.slides import checkpoints, scratch
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.budget import CacheBudget, CallBudget
 from inference_server.tasks.slides.checkpoints import Journal
@@ -164,8 +163,7 @@ class SlideAnalyzer:
     async def _deliver(
         self, request: AnalysisRequest, names: Sequence[str], source: OpenedSlide, run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
-        with tempfile.TemporaryDirectory(prefix="lamina-analysis-") as name:
-            folder = Path(name)
+        with scratch.folder() as folder:
             async with self._memory.reused():
                 contents = await self._contents(request, names, source, run, ran)
                 await asyncio.to_thread(artifacts.make, folder, contents, names)

@@ -23,6 +23,8 @@ _TOLERANCE = 0.05
 # From this step on, edges of areas are whole pixels of the level; below, they are 1/64 px.
 _WHOLE_FROM = 8.0
 _PARTS = 64
+# Pixels of a level that are read at once to be averaged, three bytes each; and those that are summed at once, twelve.
+_MOST_PIXELS, _MOST_SUMMED = 32 * 1024 * 1024, 4 * 1024 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -80,6 +82,22 @@ async def read_all_cells(regions: Regions, grid: Grid, corners: Sequence[tuple[i
     """Blocks of one size as `read_cells` gives them, corners × height × width × RGB, read together."""
     if grid.step_x == grid.step_y == 1.0:
         return await regions.read_all(grid.level, corners, width, height)
+    regions.check_size(int(width * grid.step_x), int(height * grid.step_y))
+    # Of a level that is far finer some at a time, because cells do not depend on what they are read with.
+    pixels = width * grid.step_x * grid.step_y
+    together, rows = max(int(_MOST_PIXELS / (pixels * height)), 1), max(int(_MOST_PIXELS / pixels), 1)
+    blocks = []
+    for start in range(0, len(corners), together):
+        some = corners[start : start + together]
+        bands = [
+            await _read_together(regions, grid, [(x, y + top) for x, y in some], width, min(rows, height - top))
+            for top in range(0, height, rows)
+        ]
+        blocks.append(bands[0] if len(bands) == 1 else np.concatenate(bands, axis=1))
+    return blocks[0] if len(blocks) == 1 else np.concatenate(blocks)
+
+
+async def _read_together(regions: Regions, grid: Grid, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:
     across, down = [_edges(grid.step_x, x, width) for x, _ in corners], [_edges(grid.step_y, y, height) for _, y in corners]
     origins = [(columns.first, rows.first) for columns, rows in zip(across, down, strict=True)]
     # Blocks of areas with parts of pixels differ by a pixel.
@@ -144,6 +162,10 @@ class _Edges:
         """One past the last pixel that is touched."""
         return int(-(-self.positions[-1] // self.parts))
 
+    def part(self, start: int, end: int) -> _Edges:
+        """Of some of the cells."""
+        return _Edges(positions=self.positions[start : end + 1], parts=self.parts)
+
 
 def _edges(step: float, start: int, count: int) -> _Edges:
     parts = 1 if step >= _WHOLE_FROM or step.is_integer() else _PARTS
@@ -157,7 +179,15 @@ def _reduce(pixels: Pixels, across: int, down: int) -> Pixels:
 
 
 def _average(pixels: Pixels, rows: _Edges, columns: _Edges) -> Pixels:
-    touched = pixels[: rows.end - rows.first, : columns.end - columns.first]
+    touched = pixels[:, : columns.end - columns.first]
+    count = len(rows.positions) - 1
+    some = max(_MOST_SUMMED * count // max((rows.end - rows.first) * touched.shape[1], 1), 1)
+    return np.concatenate([_averages(touched, rows, rows.part(start, start + some), columns) for start in range(0, count, some)])
+
+
+def _averages(pixels: Pixels, every: _Edges, rows: _Edges, columns: _Edges) -> Pixels:
+    """Of some rows of cells. `pixels`: of `every` row."""
+    touched = pixels[rows.first - every.first : rows.end - every.first]
     total = _sums(_sums(touched.astype(np.uint32), rows, 0), columns, 1)
     areas = np.diff(rows.positions)[:, None, None] * np.diff(columns.positions)[None, :, None]
     averages: Pixels = ((total + areas // 2) // areas).astype(np.uint8)

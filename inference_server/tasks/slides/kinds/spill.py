@@ -9,7 +9,7 @@ import weakref
 
 import numpy as np
 
-from inference_server.errors import Unavailable
+from inference_server.tasks.slides import scratch
 
 
 class Spill:
@@ -17,8 +17,9 @@ class Spill:
 
     def __init__(self, records: int) -> None:
         """`records`: numbers from 0 that may be put."""
-        file, path = tempfile.mkstemp(prefix="lamina-spill-")
-        os.unlink(path)  # noqa: PTH108 - the file must have no name from its first byte on
+        with scratch.taking_room():
+            file, path = tempfile.mkstemp(prefix="lamina-spill-")
+            os.unlink(path)  # noqa: PTH108 - the file must have no name from its first byte on
         self._file = file
         weakref.finalize(self, os.close, file)
         self._offsets = np.full(records, -1, np.int64)
@@ -30,13 +31,9 @@ class Spill:
         """Keep a record; from any thread. Raises `Unavailable` when the disk is full."""
         with self._turn:
             offset, self._end = self._end, self._end + len(record)
-        try:
+        with scratch.taking_room():
             if os.pwrite(self._file, record, offset) < len(record):
                 raise OSError("short write")
-        except OSError as error:
-            raise Unavailable(
-                f"the temporary folder takes no more of an analysis ({error.strerror or error}). Make room, or set TMPDIR to a larger disk."
-            ) from error
         self._lengths[number] = len(record)
         self._offsets[number] = offset
 

@@ -13,6 +13,7 @@ import structlog
 
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
+from inference_server.tasks.slides import scratch
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
 from inference_server.tasks.slides.outputs import dicom_annotations, geojson, ome_tiff, rendering, table
 from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
@@ -158,9 +159,9 @@ def load(names: Sequence[str]) -> None:
 
 
 def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
-    """Write files of an analysis into a folder, two at a time; blocks."""
+    """Write files of an analysis into a temporary folder, two at a time; blocks. Raises `Unavailable` where that takes no more."""
     ordered = [*(name for name in _LONG if name in names), *(name for name in names if name not in _LONG)]
-    with ThreadPoolExecutor(_WRITERS) as writers:
+    with scratch.taking_room(), ThreadPoolExecutor(_WRITERS) as writers:
         for written in [writers.submit(_FILES[name].write, folder / name, contents) for name in ordered]:
             written.result()
 

@@ -78,17 +78,21 @@ class Regions:
 
     async def read_all(self, level: int, corners: Sequence[tuple[int, int]], width: int, height: int) -> Pixels:
         """Regions of one size as `read` gives them, corners × height × width × RGB; all that they need is read together."""
-        if width * height > _MOST_PIXELS:
-            raise InvalidSlide(
-                f"{self.facts.uri} has no level near the resolution of the analysis: {width} × {height} px would be read at once. "
-                "Export it as a pyramid; or pass its true mpp in the request."
-            )
+        self.check_size(width, height)
         stored = self.facts.levels[level]
         below = [_places(level, stored, (x, y, x + width, y + height)) for x, y in corners]
         places = list(dict.fromkeys(place for each in below for place in each))
         tiles = dict(zip(places, await self._fetch(stored, places), strict=True))
         self._arrived(level, below)
         return await asyncio.to_thread(_pasted, stored, corners, (height, width), below, tiles)
+
+    def check_size(self, width: int, height: int) -> None:
+        """Raise `InvalidSlide` for a region that is absurdly large, whether it is read at once or in pieces."""
+        if width * height > _MOST_PIXELS:
+            raise InvalidSlide(
+                f"{self.facts.uri} has no level near the resolution of the analysis: {width} × {height} px would be read at once. "
+                "Export it as a pyramid; or pass its true mpp in the request."
+            )
 
     def expect(self, level: int, boxes: NDArray[np.int64]) -> None:
         """Announce regions, so that stored tiles which none of them needs any more make room first.

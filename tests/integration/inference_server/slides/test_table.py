@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import resource
 import subprocess
 import sys
 from collections.abc import Callable
@@ -13,7 +14,10 @@ import numpy as np
 import pytest
 from pyarrow import parquet
 
+from inference_server.errors import Unavailable
+from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.outputs import table
+from inference_server.tasks.slides.values import AnalysisRequest, Progress
 from tests.support.slides import paint, scattered, with_fold, with_ink, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
@@ -128,3 +132,20 @@ async def test_the_columns_are_the_documented_ones(analyses: Any, analyses_with:
 def test_no_program_imports_what_only_artifacts_need(program: str) -> None:
     code = f"import sys, {program}; sys.exit(bool({{'pyarrow', 'tifffile', 'pydicom', 'highdicom'}} & set(sys.modules)))"
     assert 0 == subprocess.run([sys.executable, "-c", code], cwd=Path(__file__).parents[4], check=False).returncode
+
+
+async def test_a_disk_that_takes_none_of_the_files_is_told_as_such(analyses: Any, tmp_path: Path) -> None:
+    slide = write_svs(tmp_path / "slide.svs", PICTURE)
+    request = AnalysisRequest(slide_uri=str(slide), output_uri=str(tmp_path / "out" / "full"), tile_size=64)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    async def analyse() -> None:
+        async for event in analyses.analyzer.analyze(request, Caller()):
+            if isinstance(event, Progress) and event.stage == "writing":
+                resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+
+    try:
+        with pytest.raises(Unavailable, match=r"temporary folder takes no more of an analysis .* set TMPDIR"):
+            await analyse()
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))

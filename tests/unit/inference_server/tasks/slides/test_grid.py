@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import tracemalloc
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.grid import choose_grid, coarser, read_cells
+from inference_server.tasks.slides import grid as lattice
+from inference_server.tasks.slides.grid import choose_grid, coarser, read_all_cells, read_cells
 from inference_server.tasks.slides.readers.image import ImageReader, facts_of
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.values import Level, SlideFacts
@@ -20,6 +24,20 @@ def pyramid(*downsamples: float) -> SlideFacts:
         for d in downsamples
     )
     return SlideFacts(uri="slide", vendor="", reader="tiff", levels=levels, mpp_x=None, mpp_y=None, objective_power=None)
+
+
+class OneTile:
+    """A slide of a single picture, again and again."""
+
+    def __init__(self, facts: SlideFacts) -> None:
+        self.facts = facts
+        self._tile = np.zeros((256, 256, 3), np.uint8)
+
+    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8] | None]:
+        return [self._tile for _ in places]
+
+    async def close(self) -> None:
+        """There is nothing to close."""
 
 
 def regions_of(pixels: NDArray[np.uint8]) -> Regions:
@@ -58,6 +76,34 @@ async def test_cells_are_the_same_wherever_they_are_read_from(mpp: float) -> Non
         width, height = min(width, grid.width - x), min(height, grid.height - y)
         if width > 0 and height > 0:
             np.testing.assert_array_equal(whole[y : y + height, x : x + width], await read_cells(regions, grid, x, y, width, height))
+
+
+@pytest.mark.parametrize("mpp", [0.25, 0.21, 0.125, 0.03])
+@pytest.mark.parametrize("most", [100, 2_000, 30_000])
+async def test_cells_are_the_same_in_however_many_pieces_they_are_read(monkeypatch: pytest.MonkeyPatch, mpp: float, most: int) -> None:
+    regions = regions_of(PICTURE)
+    grid = choose_grid(regions.facts, (mpp, mpp), 0.5)
+    corners = [(-3, -2), (0, 0), (grid.width // 2, grid.height // 3), (grid.width, grid.height)]
+    whole = await read_all_cells(regions, grid, corners, 11, 7)
+    monkeypatch.setattr(lattice, "_MOST_PIXELS", most)
+    monkeypatch.setattr(lattice, "_MOST_SUMMED", most // 4)
+    np.testing.assert_array_equal(whole, await read_all_cells(regions, grid, corners, 11, 7))
+
+
+@pytest.mark.parametrize("step", [16, 16.6, 5.3])
+async def test_reading_from_a_level_that_is_far_finer_takes_bounded_memory(step: float) -> None:
+    """A batch of 16 tiles of 256 px takes 0.8 GB of a level 16 times as fine, and summing one tile of 4,096 px half as much as that."""
+    facts = pyramid(1.0)
+    regions = Regions(OneTile(facts), cache_bytes=1 << 20, most_unreadable=0.1)
+    grid = choose_grid(facts, (0.5, 0.5), 0.5 * step)
+    corners = [(x, y) for x in range(0, 1024, 256) for y in range(0, 1024, 256)]
+    tracemalloc.start()
+    try:
+        assert (16, 256, 256, 3) == (await read_all_cells(regions, grid, corners, 256, 256)).shape
+        await read_cells(regions, grid, 0, 0, 896, 896)
+        assert tracemalloc.get_traced_memory()[1] < 400e6
+    finally:
+        tracemalloc.stop()
 
 
 async def test_whole_steps_are_means_of_blocks() -> None:
