@@ -8,7 +8,7 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.errors import ConfigurationError
@@ -26,6 +26,16 @@ def _on(value: object) -> object:
 
 def _not_off(value: object) -> object:
     return value != "false" if isinstance(value, str) else value
+
+
+def _http_address(value: str) -> str:
+    parts = urlsplit(value.strip())
+    if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
+        raise ValueError("it is no address such as https://account.r2.cloudflarestorage.com")
+    return value.strip()
+
+
+HttpAddress = Annotated[str, AfterValidator(_http_address)]
 
 
 class CardWorkerSettings(BaseSettings):
@@ -48,7 +58,7 @@ class CardWorkerSettings(BaseSettings):
     # Where results are published.
     ocr_gpu_publish_channel: str = f"{_PREFIX}:results"
     # Where the documents' objects lie. Without a bucket this bridge serves no card platform.
-    cf_r2_endpoint: str = ""
+    cf_r2_endpoint: HttpAddress = ""
     cf_r2_access_key_id: SecretStr = SecretStr("")
     cf_r2_secret_access_key: SecretStr = SecretStr("")
     cf_r2_bucket_name: str = ""
@@ -57,7 +67,7 @@ class CardWorkerSettings(BaseSettings):
     # As the platform names where it runs; told in its health and metrics.
     node_env: str = "production"
     # The service where people review.
-    buli2_api_url: str = "http://localhost:8080"
+    buli2_api_url: HttpAddress = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")
     # Ours: what sends a card to a person however it scores: poor pictures; with `all`, contradictions and hardly readable fields too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
@@ -88,6 +98,8 @@ def load_card_worker() -> CardWorkerSettings:
         raise ConfigurationError(f"{why}, and OCR_GPU_AUTOFALLBACK is off: nothing may read documents; set one of them to true")
     if settings.served and not settings.cf_r2_endpoint:
         raise ConfigurationError("CF_R2_ENDPOINT is not set; set it to the address of the store that CF_R2_BUCKET_NAME lies in")
+    if settings.served and urlsplit(settings.cf_r2_endpoint).path.strip("/") == settings.cf_r2_bucket_name:
+        raise ConfigurationError("CF_R2_ENDPOINT ends in the bucket, which CF_R2_BUCKET_NAME names; leave it out of the address")
     return settings
 
 
@@ -169,4 +181,5 @@ def _count(environment: Mapping[str, str], name: str, default: int) -> int:
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:
     name = str(location[0]).upper() if location else "settings"
+    message = message.removeprefix("Value error, ")
     return f"{name}: {message[:1].lower()}{message[1:]}; set it right, or unset it for the default"

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from bridge.database.port import Database
 from bridge.gathering import Gatherer
-from bridge.job import Job, Message
+from bridge.job import Event, Job, Message
 from bridge.ledger.port import Backlog, JobRecord, State
 from bridge.ledger.rows import job_values, message_of, only_record, prefix_bounds, record_of, storable
 
@@ -64,7 +64,9 @@ class LedgerJobs:
 
     async def reopen(self, key: str) -> bool:
         """Let a failed job be claimed anew; false when it has not failed."""
-        return (await self._database.change(self._sql["reopen"], {"key": key})).count > 0
+        told = Event(type="failed", destination="", body=b"").message_id(key)
+        forget = (self._sql["forget_sent"], {"message_id": told})
+        return (await self._database.change(self._sql["reopen"], {"key": key}, then=[forget])).count > 0
 
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""

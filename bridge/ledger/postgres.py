@@ -17,6 +17,7 @@ from bridge.database.port import Database, Statement
 from bridge.errors import PermanentError
 from bridge.gathering import Gatherer
 from bridge.job import Delivery, Job, Outcome, Progress, Write
+from bridge.ledger.either import LedgerJobs
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
@@ -139,6 +140,7 @@ class PostgresDeadLetters:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._sql = database.statements(_SQL, "dead_letters")
+        self._jobs = LedgerJobs(database)
 
     async def bury(self, delivery: Delivery, *, reason: str) -> None:
         """Keep a message that cannot be read; burying the same message twice keeps one."""
@@ -150,9 +152,10 @@ class PostgresDeadLetters:
 
     async def reopen(self, letter_id: int) -> DeadLetter:
         """Let the letter's job be claimed anew. Raises `PermanentError` when there is no such letter."""
-        row = (await self._database.change(self._sql["reopen"], {"id": letter_id})).first
+        row = (await self._database.look(self._sql["find"], {"id": letter_id})).first
         if row is None:
             raise PermanentError(f"there is no dead letter {letter_id}")
+        await self._jobs.reopen(row["job_key"])
         return letter_of(row)
 
     async def mark_replayed(self, letter_id: int) -> None:

@@ -13,7 +13,7 @@ from bridge.database.sqlite import SqliteDatabase, follow
 from bridge.database.statements import load_statements
 from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
-from bridge.ledger.either import LedgerOutbox
+from bridge.ledger.either import LedgerJobs, LedgerOutbox
 from bridge.ledger.port import Claim, DeadLetter, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
@@ -100,6 +100,7 @@ class SqliteDeadLetters:
 
     def __init__(self, database: SqliteDatabase) -> None:
         self._database = database
+        self._jobs = LedgerJobs(database)
 
     async def bury(self, delivery: Delivery, *, reason: str) -> None:
         """Keep a message that cannot be read; burying the same message twice keeps one."""
@@ -114,11 +115,10 @@ class SqliteDeadLetters:
 
     async def reopen(self, letter_id: int) -> DeadLetter:
         """Let the letter's job be claimed anew. Raises `PermanentError` when there is no such letter."""
-        async with self._database.write() as connection:
-            row = (await connection.execute(_DEAD_LETTERS["find"], {"id": letter_id})).mappings().first()
-            if row is None:
-                raise PermanentError(f"there is no dead letter {letter_id}")
-            await connection.execute(_JOBS["reopen"], {"key": row["job_key"]})
+        row = (await self._database.look(_DEAD_LETTERS["find"], {"id": letter_id})).first
+        if row is None:
+            raise PermanentError(f"there is no dead letter {letter_id}")
+        await self._jobs.reopen(row["job_key"])
         return letter_of(row)
 
     async def mark_replayed(self, letter_id: int) -> None:

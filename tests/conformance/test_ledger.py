@@ -464,6 +464,30 @@ async def test_a_reopened_job_starts_anew_with_all_its_attempts(store: Store) ->
     assert (await store.dead_letters.list())[0].replayed_at is not None
 
 
+@pytest.mark.parametrize("by", ["its letter", "its key"])
+async def test_a_reopened_job_that_fails_again_tells_so_again(store: Store, by: str) -> None:
+    def failure(reason: str) -> Outcome:
+        return Outcome(succeeded=False, result={}, events=(Event(type="failed", destination="there", body=reason.encode()),))
+
+    async def reopen() -> None:
+        if by == "its key":
+            assert await store.jobs.reopen(job().key)
+        else:
+            await store.dead_letters.reopen((await store.dead_letters.list())[0].id)
+
+    await store.ledger.finish(await claimed(store.ledger), failure("first"), buried=delivery(), reason="broken")
+    await reopen()
+    await store.ledger.finish(await claimed(store.ledger), failure("second"), buried=delivery(), reason="broken")
+    [unsent] = await store.outbox.take(limit=10, lease_seconds=60)
+    assert b"first" == unsent.body, "what was not sent yet stays, and is enough"
+    await store.outbox.mark_sent(unsent.message_id)
+
+    await reopen()
+    await store.ledger.finish(await claimed(store.ledger), failure("third"), buried=delivery(), reason="broken")
+    [again] = await store.outbox.take(limit=10, lease_seconds=60)
+    assert (b"third", unsent.message_id) == (again.body, again.message_id)
+
+
 async def test_a_job_that_succeeded_is_not_reopened_by_an_old_letter(store: Store) -> None:
     await store.ledger.finish(await claimed(store.ledger), Outcome(succeeded=False, result={}), buried=delivery(), reason="broken")
     [letter] = await store.dead_letters.list()

@@ -111,7 +111,7 @@ class CardHandler:
 
     async def _work_on(self, document: DocumentRecord, job: Job, context: Context, began: float) -> Outcome:
         if document.is_completed:
-            return Outcome(succeeded=True, result={"documentId": document.id, "skipped": True})
+            return _skipped(document)
         saved = dict(context.claim.checkpoint)
         if "text" not in saved:
             await context.checkpoint(saved, [self._records.processing(document.id)])
@@ -120,6 +120,8 @@ class CardHandler:
         finding = await self._evaluated(document, saved)
         # Reading took its time: a person, or another program, may have been quicker, or its owner has removed it.
         document = await self._row(document.id)
+        if document.is_completed:
+            return _skipped(document)
         score = finding.score
         write = self._records.evaluated(document.id, score=score.points, decision=score.decision, fields=finding.card.values)
         await context.checkpoint(saved, [write])
@@ -216,8 +218,8 @@ class CardHandler:
             return None, ()
         if ticket := saved.get("ticket") or document.buli2_ticket_id:
             return ticket, ()
-        if document.is_decided or document.is_completed:
-            _log.info("escalation_not_needed", status=document.status, verification=document.verification_status)
+        if document.is_decided:
+            _log.info("escalation_not_needed", verification=document.verification_status)
             return None, ()
         case = {
             "documentId": document.id,
@@ -284,6 +286,11 @@ class _Failures:
         """For a result; empty where no try was made, or none got as far as its document."""
         took = self._took.pop(job_key, None)
         return {} if took is None else {"processingTimeMs": took}
+
+
+def _skipped(document: DocumentRecord) -> Outcome:
+    """Of a document that another program has completed, and told of."""
+    return Outcome(succeeded=True, result={"documentId": document.id, "skipped": True})
 
 
 def _milliseconds(began: float) -> int:

@@ -225,7 +225,8 @@ async def test_what_another_program_has_completed_meanwhile_is_left_as_it_is(off
             yield message
 
     office.server.script = [complete_meanwhile]
-    await office.work(document)
+    outcome = await office.work(document)
+    assert (True, ()) == (outcome.succeeded, outcome.events), "that program has told of it"
 
     row = office.row(document)
     assert ("completed", "auto_approved", 90) == (row["status"], row["verification_status"], row["ai_score"])

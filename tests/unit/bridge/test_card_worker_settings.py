@@ -136,6 +136,28 @@ def test_true_or_1_turns_the_gpu_on(monkeypatch: pytest.MonkeyPatch, told: str, 
     assert enabled is load_card_worker().ocr_gpu_enabled
 
 
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        *(
+            (name, value)
+            for name in ("CF_R2_ENDPOINT", "BULI2_API_URL")
+            for value in ("account.r2.example", "ftp://r2.example", "https://")
+        ),
+        ("CF_R2_ENDPOINT", "https://account.r2.example/documents"),
+    ],
+)
+def test_an_address_that_is_none_is_refused_before_a_document_is_read(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given(monkeypatch, **{name: value})
+    with pytest.raises(ConfigurationError, match=f"^{name}"):
+        load_card_worker()
+
+
+def test_white_space_around_an_address_is_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, CF_R2_ENDPOINT=" https://account.r2.example/ ")
+    assert "https://account.r2.example/" == load_card_worker().cf_r2_endpoint
+
+
 @pytest.mark.parametrize("given_one", ["CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY", ""])
 def test_a_store_without_keys_is_refused_before_a_document_is_read(monkeypatch: pytest.MonkeyPatch, given_one: str) -> None:
     names = {"CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY"}

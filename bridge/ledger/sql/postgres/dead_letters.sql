@@ -10,18 +10,9 @@ ON CONFLICT (source, queue, message_id) DO UPDATE SET
 SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at
 FROM lamina.dead_letters ORDER BY dead_at DESC, id DESC LIMIT :limit;
 
--- name: reopen
--- One letter, whose job, when it failed, can be claimed anew, with all its attempts.
-WITH letter AS (
-    SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at
-    FROM lamina.dead_letters WHERE id = :id
-), reopened AS (
-    UPDATE lamina.jobs
-    SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = '',
-        units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
-    WHERE key = (SELECT job_key FROM letter) AND state = 'failed'
-)
-SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at FROM letter;
+-- name: find
+-- One letter.
+SELECT id, source, queue, message_id, job_key, reason, body, attributes, dead_at, replayed_at FROM lamina.dead_letters WHERE id = :id;
 
 -- name: mark_replayed
 -- Records that the letter's bytes have been sent again.

@@ -104,8 +104,14 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 -- name: reopen
 -- Lets a failed job be claimed anew, with all its attempts.
 UPDATE lamina.jobs
-SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = ''
+SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = '',
+    units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
 WHERE key = :key AND state = 'failed';
+
+-- name: forget_sent
+-- Forgets a message that was sent of a job that begins anew, so that it is sent again if it comes to the same. One that was not sent yet is
+-- enough.
+DELETE FROM lamina.outbox WHERE message_id = :message_id AND sent_at IS NOT NULL;
 
 -- name: announce
 -- Records a job whose message has been sent.

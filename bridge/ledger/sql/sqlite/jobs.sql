@@ -69,6 +69,11 @@ UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, finished_at =
     progress = 0, stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
 WHERE key = :key AND state = 'failed';
 
+-- name: forget_sent
+-- Forgets a message that was sent of a job that begins anew, so that it is sent again if it comes to the same. One that was not sent yet is
+-- enough.
+DELETE FROM outbox WHERE message_id = :message_id AND sent_at IS NOT NULL;
+
 -- name: announce
 -- Records a job whose message has been sent.
 INSERT INTO jobs (key, system, request, reply_queue, priority, trace, state, created_at)
