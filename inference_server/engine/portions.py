@@ -31,6 +31,8 @@ class InPortions:
         portion = max(self._run_bytes * rows // max(sum(tensor.nbytes for tensor in inputs.values()), 1), 1)
         if rows <= portion:
             return self._engine.run(inputs, output_names)
+        # Evenly: a last portion of few rows costs more a row.
+        portion = -(-rows // -(-rows // portion))
         whole: dict[str, Tensor] = {}
         for start in range(0, rows, portion):
             count = min(portion, rows - start)

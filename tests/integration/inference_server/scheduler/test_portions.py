@@ -22,7 +22,7 @@ CONFIG = """
 """
 
 
-@pytest.mark.parametrize(("run_bytes", "expected"), [(47, [2, 2, 1]), (1, [1] * 5), (80, [5]), (0, [5])])
+@pytest.mark.parametrize(("run_bytes", "expected"), [(47, [2, 2, 1]), (64, [3, 2]), (1, [1] * 5), (80, [5]), (0, [5])])
 async def test_a_batch_is_run_in_portions_that_stay_within_the_bytes_of_its_configuration(
     tmp_path: Path, run_bytes: int, expected: list[int]
 ) -> None:

@@ -128,3 +128,23 @@ async def test_means_keep_the_brightness_of_the_picture() -> None:
     grid = choose_grid(regions.facts, (0.35, 0.35), 0.5)
     inside = await read_cells(regions, grid, 0, 0, int(310 / grid.scale_x), int(230 / grid.scale_y))
     assert pytest.approx(PICTURE.mean(), abs=1.0) == inside.mean()
+
+
+@pytest.mark.parametrize("mpp", [1.0, 0.35, 0.22, 0.0667, 0.0526])
+async def test_cells_with_parts_of_pixels_are_means_by_area_rounded_half_up(mpp: float) -> None:
+    regions = regions_of(PICTURE)
+    grid = choose_grid(regions.facts, (mpp, mpp), 0.5)
+    # Edges lie on whole parts of a pixel, of those of more than eight pixels on whole pixels.
+    parts = 64 if grid.step_x < 8 else 1
+    width, height = (int(length / grid.step_x) for length in (310, 230))
+    actual = await read_cells(regions, grid, 0, 0, width, height)
+    random = np.random.default_rng(1)
+    for _ in range(50):
+        row, column = random.integers(0, height), random.integers(0, width)
+        (top, bottom), (left, right) = (
+            [int(np.floor((place + side) * grid.step_x * parts + 0.5)) for side in (0, 1)] for place in (row, column)
+        )
+        down, across = (np.bincount(np.arange(first, end) // parts) for first, end in ((top, bottom), (left, right)))
+        weights = np.outer(down, across)[..., None]
+        total = (PICTURE[: len(down), : len(across)].astype(np.int64) * weights).sum(axis=(0, 1))
+        np.testing.assert_array_equal((total + weights.sum() // 2) // weights.sum(), actual[row, column])
