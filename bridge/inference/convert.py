@@ -113,6 +113,10 @@ def document_event(message: documents_pb2.RecognizeDocumentResponse) -> Document
             return None
 
 
+def _word(message: documents_pb2.Word) -> Word:
+    return Word(text=message.text, confidence=message.confidence, polygon=_corners(message.polygon), read_text=message.read_text)
+
+
 def _page(message: documents_pb2.DocumentPage) -> DocumentPage:
     return DocumentPage(
         page_number=message.page_number,
@@ -124,7 +128,7 @@ def _page(message: documents_pb2.DocumentPage) -> DocumentPage:
                 text=line.text,
                 confidence=line.confidence,
                 polygon=_corners(line.polygon),
-                words=tuple(Word(text=word.text, confidence=word.confidence, polygon=_corners(word.polygon)) for word in line.words),
+                words=tuple(map(_word, line.words)),
             )
             for line in message.lines
         ),

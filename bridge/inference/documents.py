@@ -14,6 +14,8 @@ class Word:
     confidence: float
     # Four corners (x, y) in pixels of the page, clockwise from the top left of the text.
     polygon: tuple[tuple[float, float], ...]
+    # What was read, where the server took it for a known word; else empty.
+    read_text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,7 +14,7 @@ from inference_server.errors import InvalidInput
 from inference_server.service.caller import caller_of
 from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from inference_server.tasks.documents.values import DocumentSummary, Line, PageQuality, PageResult, Quad, TextMode, TextSource
+from inference_server.tasks.documents.values import DocumentSummary, Line, PageQuality, PageResult, Quad, TextMode, TextSource, Word
 
 _TEXT_MODES = {
     documents_pb2.TEXT_MODE_UNSPECIFIED: TextMode.OCR,
@@ -120,8 +120,12 @@ def _line(line: Line) -> documents_pb2.TextLine:
         text=line.text,
         confidence=line.confidence,
         polygon=_polygon(line.polygon),
-        words=[documents_pb2.Word(text=word.text, confidence=word.confidence, polygon=_polygon(word.polygon)) for word in line.words],
+        words=map(_word, line.words),
     )
+
+
+def _word(word: Word) -> documents_pb2.Word:
+    return documents_pb2.Word(text=word.text, confidence=word.confidence, polygon=_polygon(word.polygon), read_text=word.read_text)
 
 
 def _polygon(quad: Quad) -> list[documents_pb2.Point]:

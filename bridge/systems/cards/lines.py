@@ -29,7 +29,10 @@ class ReadLine:
 
 
 def lines_of_pages(pages: Iterable[DocumentPage]) -> list[ReadLine]:
-    """The first lines of the first pages, in reading order."""
+    """The first lines of the first pages, in reading order, with the letters that were read.
+
+    What the server takes for a known word may be a name; labels are told though they are misread.
+    """
     return [_line(page.page_number, line) for page in islice(pages, _MOST_PAGES) for line in page.lines[:_MOST_LINES]]
 
 
@@ -65,5 +68,5 @@ def _line(page: int, line: Line) -> ReadLine:
         return ReadLine(text=plain(line.text[:_MOST_CHARACTERS]), page=page)
     # A word has a character at least, and a space behind it.
     words = words[: _MOST_CHARACTERS // 2]
-    told = tuple(Word(text=plain(word.text), confidence=word.confidence, polygon=word.polygon) for word in words)
+    told = tuple(Word(text=plain(word.read_text or word.text), confidence=word.confidence, polygon=word.polygon) for word in words)
     return ReadLine(text=" ".join(word.text for word in told), page=page, words=told)

@@ -81,7 +81,7 @@ def _content(page: DocumentPage) -> PageContent:
         "width": page.width,
         "height": page.height,
         "text": page.text,
-        "lines": [{**_piece(line), "words": [_piece(word) for word in line.words]} for line in page.lines],
+        "lines": [{**_piece(line), "words": [_word(word) for word in line.words]} for line in page.lines],
     }
     if page.text_source:
         content["text_source"] = page.text_source
@@ -90,6 +90,10 @@ def _content(page: DocumentPage) -> PageContent:
     if page.quality:
         content["quality"] = asdict(page.quality)
     return {**content, "error": page.error} if page.error else content
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {**_piece(word), "read_text": word.read_text} if word.read_text else _piece(word)
 
 
 def _piece(piece: Line | Word) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Documents whose text is known: a folder of files, each with a file of the same stem that holds its text."""
+"""Documents whose text is known: files, each with a file of the same stem that holds its text, beside it or in a folder of texts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,11 @@ from inference_server.errors import InvalidInput
 
 DOCUMENTS = (".pdf", ".png", ".jpg", ".jpeg", ".tif", ".tiff", ".webp", ".heic")
 TRUTHS = (".csv", ".json", ".txt")
+# Folders of documents and of their texts within one folder, as FUNSD and ICDAR's receipts have them.
+_FOLDERS = (("images", "annotations"), ("img", "box"))
 _COORDINATES = 8
+# What the column of words or lines may be called.
+_TEXT_COLUMNS = ("text", "word", "transcription")
 _EXPECTED_JSON = 'a list of {"text": …}, {"text": …}, {"lines": […]}, {"words": […]}, or {"pages": [{"lines": [{"text": …}]}]}'
 _MOST_PAGES = 100_000
 
@@ -29,25 +33,42 @@ class KnownDocument:
 
 
 def known_documents(folder: Path) -> tuple[list[KnownDocument], list[Path]]:
-    """The documents of a folder that have a text beside them, and those that have none; by name. Raises `InvalidInput`."""
+    """The documents of a folder that have a text, and those that have none; by name. Raises `InvalidInput`.
+
+    Documents and texts may lie in two folders of it: `images` and `annotations`, or `img` and `box`.
+    """
     if not folder.is_dir():
         raise InvalidInput(f"{folder} is no folder; expected one with documents ({', '.join(DOCUMENTS)}) and their texts.")
-    documents = sorted(path for path in folder.iterdir() if path.suffix.lower() in DOCUMENTS)
-    truths = {path: _truth_of(path) for path in documents}
+    pairs = [(folder / documents, folder / texts) for documents, texts in _FOLDERS]
+    documents, texts = next(((first, second) for first, second in pairs if first.is_dir() and second.is_dir()), (folder, folder))
+    truths = _truths_of(_files(documents, DOCUMENTS), _files(texts, TRUTHS))
     known = [_known(path, truth) for path, truth in truths.items() if truth is not None]
     if not known:
         raise InvalidInput(
             f"{folder} has no document with its text beside it; expected pairs such as 1.jpg and 1.csv "
-            f"(documents end in {', '.join(DOCUMENTS)}, texts in {', '.join(TRUTHS)})."
+            f"(documents end in {', '.join(DOCUMENTS)}, texts in {', '.join(TRUTHS)}), or folders {_named(_FOLDERS)}."
         )
     return known, [path for path, truth in truths.items() if truth is None]
 
 
-def _truth_of(document: Path) -> Path | None:
-    found = [path for ending in TRUTHS if (path := document.with_suffix(ending)).is_file()]
-    if len(found) > 1:
-        raise InvalidInput(f"{document} has several texts ({', '.join(path.name for path in found)}); keep the right one there.")
-    return found[0] if found else None
+def _named(folders: Sequence[tuple[str, str]]) -> str:
+    return " or ".join(f"`{documents}` and `{texts}`" for documents, texts in folders)
+
+
+def _files(folder: Path, endings: Sequence[str]) -> list[Path]:
+    """Those of such endings, by name, without hidden ones, which some systems leave beside each file."""
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in endings and path.is_file() and path.name[0] != ".")
+
+
+def _truths_of(documents: Sequence[Path], texts: Sequence[Path]) -> dict[Path, Path | None]:
+    by_stem: dict[str, list[Path]] = {}
+    for text in texts:
+        by_stem.setdefault(text.stem, []).append(text)
+    truths = {document: by_stem.get(document.stem, []) for document in documents}
+    for document, found in truths.items():
+        if len(found) > 1:
+            raise InvalidInput(f"{document} has several texts ({', '.join(path.name for path in found)}); keep the right one there.")
+    return {document: found[0] if found else None for document, found in truths.items()}
 
 
 def _known(document: Path, truth: Path) -> KnownDocument:
@@ -56,9 +77,14 @@ def _known(document: Path, truth: Path) -> KnownDocument:
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
         raise InvalidInput(f"{truth} cannot be read ({reason}); expected text in UTF-8.") from error
-    if truth.suffix == ".txt":
-        return KnownDocument(path=document, texts=(content,), is_by_page=False)
-    if truth.suffix == ".csv":
+    ending = truth.suffix.lower()
+    if ending == ".txt":
+        # ICDAR's receipts have their boxes in such files too.
+        text = "\n".join(_lines_of_boxes(content, truth)) if _has_boxes(content) else content
+        return KnownDocument(path=document, texts=(text,), is_by_page=False)
+    if not content.strip():
+        raise InvalidInput(f"{truth} is empty; expected the document's text. That of a blank page is an empty {truth.stem}.txt.")
+    if ending == ".csv":
         texts, is_by_page = _texts_of_csv(content, truth)
         return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
     try:
@@ -69,17 +95,22 @@ def _known(document: Path, truth: Path) -> KnownDocument:
 
 
 def _texts_of_csv(content: str, truth: Path) -> tuple[tuple[str, ...], bool]:
-    """A table with a column `text`, and maybe one `page`; or boxes, without names of columns."""
-    rows = csv.reader(io.StringIO(content))
-    names = [name.strip().lower() for name in next(rows, [])]
-    if "text" not in names:
-        return ("\n".join(_lines_of_boxes(content, truth)),), False
-    text, page = names.index("text"), names.index("page") if "page" in names else None
-    pages: dict[int, list[str]] = {}
-    for row in filter(None, rows):
-        if len(row) <= text:
-            raise InvalidInput(f"{truth}, line {rows.line_num}: has no {text + 1} columns; expected a row of {', '.join(names)}.")
-        pages.setdefault(_page_number(row, page, f"{truth}, line {rows.line_num}"), []).append(row[text])
+    """A table with a column of words or lines, and maybe one `page`; or boxes, without names of columns."""
+    first = content.splitlines()[0]
+    rows = csv.reader(io.StringIO(content), delimiter=next((mark for mark in ",;\t" if mark in first), ","))
+    try:
+        names = [name.strip().lower() for name in next(rows, [])]
+        column = next((name for name in _TEXT_COLUMNS if name in names), None)
+        if column is None:
+            return ("\n".join(_lines_of_boxes(content, truth)),), False
+        text, page = names.index(column), names.index("page") if "page" in names else None
+        pages: dict[int, list[str]] = {}
+        for row in filter(None, rows):
+            if len(row) <= text:
+                raise InvalidInput(f"{truth}, line {rows.line_num}: has no {text + 1} columns; expected a row of {', '.join(names)}.")
+            pages.setdefault(_page_number(row, page, f"{truth}, line {rows.line_num}"), []).append(row[text])
+    except csv.Error as error:
+        raise InvalidInput(f"{truth}, line {rows.line_num}: is no CSV ({error}); look for a quotation mark that is not closed.") from error
     numbers = range(1, max(pages, default=1) + 1)
     return tuple("\n".join(pages.get(number, ())) for number in numbers), page is not None
 
@@ -99,13 +130,24 @@ def _lines_of_boxes(content: str, truth: Path) -> Iterator[str]:
         if not line.strip():
             continue
         *coordinates, text = line.split(",", _COORDINATES)
-        try:
-            whole = len([float(coordinate) for coordinate in coordinates]) == _COORDINATES
-        except ValueError:
-            whole = False
-        if not whole:
-            raise InvalidInput(f"{truth}, line {number}: expected eight coordinates and a text, separated by commas.")
+        if not _are_coordinates(coordinates):
+            raise InvalidInput(
+                f"{truth}, line {number}: expected eight coordinates and a text, separated by commas; "
+                f"or a first line with names of columns, one of them {' or '.join(_TEXT_COLUMNS)}."
+            )
         yield text
+
+
+def _has_boxes(content: str) -> bool:
+    lines = [line for line in content.splitlines() if line.strip()]
+    return bool(lines) and all(_are_coordinates(line.split(",", _COORDINATES)[:-1]) for line in lines)
+
+
+def _are_coordinates(parts: Sequence[str]) -> bool:
+    try:
+        return len([float(part) for part in parts]) == _COORDINATES
+    except ValueError:
+        return False
 
 
 def _texts_of_json(value: object) -> tuple[tuple[str, ...], bool]:
@@ -120,6 +162,9 @@ def _texts_of_json(value: object) -> tuple[tuple[str, ...], bool]:
 def _text_of(value: object) -> str:
     """Of a page, a line or a word: its text, else that of its lines or words (`form`: those of FUNSD's files)."""
     match value:
+        # In FUNSD's files an entry without text may have words.
+        case {"text": "", "words": list(parts)}:
+            return " ".join(map(_text_of, parts))
         case str(text) | {"text": str(text)}:
             return text
         case {"lines": list(parts)} | {"form": list(parts)} | list(parts):

@@ -61,6 +61,8 @@ class Word:
     # Mean confidence of its characters, 0 to 1.
     confidence: float
     polygon: Quad
+    # What the recogniser read, where letters of it were mended; else empty.
+    read_text: str = ""
 
 
 @dataclass(frozen=True, kw_only=True)

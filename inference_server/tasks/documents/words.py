@@ -76,7 +76,7 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     for start, end in zip(starts, ends, strict=True):
         left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(_word(speller.mended(visible[start:end]), crop, left, right))
+        words.append(_word(visible[start:end], speller, crop, left, right))
     return words
 
 
@@ -88,11 +88,14 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
     return found
 
 
-def _word(characters: Sequence[Character], crop: Crop, left: float, right: float) -> Word:
+def _word(read: Sequence[Character], speller: Speller, crop: Crop, left: float, right: float) -> Word:
+    mended = speller.mended(read)
+    text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
     return Word(
-        text="".join(character.text for character in characters),
-        confidence=fmean(character.confidence for character in characters),
+        text=text,
+        confidence=fmean(character.confidence for character in mended),
         polygon=crop.quad(left, max(right, left + 1)),
+        read_text=read_text if read_text != text else "",
     )
 
 

@@ -442,10 +442,13 @@ class Word(_message.Message):
     TEXT_FIELD_NUMBER: _builtins.int
     CONFIDENCE_FIELD_NUMBER: _builtins.int
     POLYGON_FIELD_NUMBER: _builtins.int
+    READ_TEXT_FIELD_NUMBER: _builtins.int
     text: _builtins.str
     """The text."""
     confidence: _builtins.float
     """Mean confidence of its characters, 0 to 1."""
+    read_text: _builtins.str
+    """What the recogniser read, where its letters were taken for those of a known word or for digits; else empty."""
     @_builtins.property
     def polygon(self) -> _containers.RepeatedCompositeFieldContainer[Global___Point]:
         """Four corners, clockwise from the top left of the text."""
@@ -456,10 +459,11 @@ class Word(_message.Message):
         text: _builtins.str = ...,
         confidence: _builtins.float = ...,
         polygon: _abc.Iterable[Global___Point] | None = ...,
+        read_text: _builtins.str = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _Never  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "polygon", b"polygon", "text", b"text"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["confidence", b"confidence", "polygon", b"polygon", "read_text", b"read_text", "text", b"text"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     def WhichOneof(self, oneof_group: _Never) -> None: ...
 

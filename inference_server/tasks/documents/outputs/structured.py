@@ -41,7 +41,7 @@ def _page(page: PageResult) -> dict[str, Any]:
         "rotation_degrees": page.rotation_degrees,
         "text": page.text,
         "text_source": page.source,
-        "lines": [{**_piece(line), "words": [_piece(word) for word in line.words]} for line in page.lines],
+        "lines": [{**_piece(line), "words": [_word(word) for word in line.words]} for line in page.lines],
         "fields": [{"label": one.label, "value": one.value, **_place(one)} for one in page.fields],
     }
     if page.quality:
@@ -51,6 +51,10 @@ def _page(page: PageResult) -> dict[str, Any]:
 
 def _piece(piece: Line | Word) -> dict[str, Any]:
     return {"text": piece.text, **_place(piece)}
+
+
+def _word(word: Word) -> dict[str, Any]:
+    return {**_piece(word), "read_text": word.read_text} if word.read_text else _piece(word)
 
 
 def _place(piece: Line | Word | KeyField) -> dict[str, Any]:

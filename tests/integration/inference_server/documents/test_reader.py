@@ -169,6 +169,10 @@ async def test_misread_letters_of_a_worn_page_are_mended_by_the_words_beside_the
     (mended,), _ = await read(reader, DocumentRequest(content=content))
     (as_read,), _ = await read(DocumentReader(inference, NOWHERE, without), DocumentRequest(content=content))
     assert bag_f1(page.truth, mended.text) > bag_f1(page.truth, as_read.text) + 0.05
+    # What was read can still be told.
+    told = " ".join(word.read_text or word.text for line in mended.lines for word in line.words)
+    assert bag_f1(as_read.text, told) > bag_f1(as_read.text, mended.text)
+    assert any(word.read_text for line in mended.lines for word in line.words)
 
 
 async def test_text_that_runs_down_the_page_is_read(reader: DocumentReader) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 
 import pytest
 
@@ -279,3 +280,13 @@ def test_no_more_than_300_lines_of_4_pages_are_looked_at(words_before: int, page
 def test_of_a_text_without_pages_as_much_is_looked_at() -> None:
     for before, told in ((1199, {"nik": "3273010203850001"}), (1200, {})):
         assert told == ktp("\n".join(["kata", "", *["kata"] * (before - 1), "NIK : 3273010203850001"])), "empty lines are none"
+
+
+def test_names_are_told_as_they_were_read_whatever_known_words_the_server_took_them_for() -> None:
+    read = page(["NIK : 3273010203850001", "Nama : GERMAN SUSANTO", "Agama : ISLAM"])
+    name = read.lines[1]
+    words = [replace(word, read_text="HERMAN") if word.text == "GERMAN" else word for word in name.words]
+    mended = replace(read, lines=(read.lines[0], replace(name, words=tuple(words)), read.lines[2]))
+    card = card_of("KTP", lines_of_pages([mended]))
+    assert card is not None
+    assert {"nik": "3273010203850001", "name": "HERMAN SUSANTO", "religion": "ISLAM"} == card.values

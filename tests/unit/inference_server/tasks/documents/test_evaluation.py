@@ -64,6 +64,10 @@ TEXTS = {
     "a table with pages": ("1.csv", 'page,text\n1,"TOTAL, ""RM"" 1,200.00"\n1,END\n', True),
     "lines under their name": ("1.json", json.dumps({"lines": [{"words": [{"text": "TOTAL,"}, {"text": '"RM" 1,200.00'}]}, "END"]}), False),
     "a form of FUNSD": ("1.json", json.dumps({"form": [{"text": 'TOTAL, "RM" 1,200.00', "words": []}, {"text": "END"}]}), False),
+    "a form of FUNSD by words": ("1.json", json.dumps({"form": [{"text": "", "words": [{"text": 'TOTAL, "RM" 1,200.00\nEND'}]}]}), False),
+    "boxes in a text file": ("1.txt", '1,2,3,4,5,6,7,8,TOTAL, "RM" 1,200.00\r\n1,2,3,4,5,6,7,8,END\r\n', False),
+    "endings in upper case": ("1.CSV", '1,2,3,4,5,6,7,8,TOTAL, "RM" 1,200.00\r\n1,2,3,4,5,6,7,8.5,END\r\n', False),
+    "a table of words by semicolons": ("1.csv", 'Word;x\r\n"TOTAL, ""RM"" 1,200.00";1\r\nEND;1\r\n', False),
     "pages of words": ("1.json", json.dumps({"pages": [{"words": [{"text": 'TOTAL, "RM" 1,200.00\nEND'}]}]}), True),
     "pages": ("1.json", json.dumps({"pages": [{"lines": [{"text": 'TOTAL, "RM" 1,200.00'}, {"text": "END"}]}]}), True),
 }
@@ -86,6 +90,28 @@ def test_pages_of_a_table_are_told_apart_and_may_be_empty(tmp_path: Path) -> Non
     assert (("one", "", "three\nagain"), True) == (document.texts, document.is_by_page)
 
 
+@pytest.mark.parametrize(("documents", "texts"), [("images", "annotations"), ("img", "box")])
+def test_texts_may_lie_in_a_folder_of_their_own(tmp_path: Path, documents: str, texts: str) -> None:
+    for folder in (documents, texts):
+        (tmp_path / folder).mkdir()
+    for name in ("82092117.png", "0001.v2.png", "without.png"):
+        (tmp_path / documents / name).touch()
+    for name in ("82092117", "0001.v2"):
+        (tmp_path / texts / f"{name}.json").write_text('{"form": [{"text": "END"}]}')
+    known, left_out = known_documents(tmp_path)
+    assert ["0001.v2.png", "82092117.png"] == [document.path.name for document in known]
+    assert ["without.png"] == [path.name for path in left_out]
+
+
+def test_hidden_files_and_folders_are_no_documents(tmp_path: Path) -> None:
+    for name in ("1.png", "._1.png"):
+        (tmp_path / name).touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "1.txt").write_text("one")
+    known, left_out = known_documents(tmp_path)
+    assert (["1.png"], []) == ([document.path.name for document in known], left_out)
+
+
 def test_documents_without_a_text_are_left_out_and_told(tmp_path: Path) -> None:
     for name in ("b.pdf", "a.png", "c.tiff", "notes.docx"):
         (tmp_path / name).touch()
@@ -105,6 +131,10 @@ BAD = {
     "a text that is none": ({"1.txt": b"\xff\xfe\x00"}, "1.txt cannot be read .UnicodeDecodeError"),
     "a table with a short row": ({"1.csv": b"left,top,text\n1,2\n"}, "1.csv, line 2: has no 3 columns"),
     "a table with a page that is none": ({"1.csv": b"page,text\nzero,END\n"}, "1.csv, line 2: the page is 'zero'"),
+    "an empty table": ({"1.csv": b"\xef\xbb\xbf\r\n"}, "1.csv is empty; .* a blank page is an empty 1.txt"),
+    "empty JSON": ({"1.json": b""}, "1.json is empty"),
+    "a table with an open quote": ({"1.csv": b'text\n"' + b"x" * 200_000}, "1.csv, line .: is no CSV .*quotation mark"),
+    "words without a name of their column": ({"1.csv": b"TOTAL\nEND\n"}, "one of them text or word"),
     "two texts": ({"1.txt": b"", "1.csv": b""}, "1.png has several texts .1.csv, 1.txt"),
     "no text": ({}, "has no document with its text beside it"),
 }

@@ -57,8 +57,7 @@ def test_the_outline_of_a_line_that_bends_begins_at_its_upright_left(quarters: i
     x = np.linspace(40, 240, 9)
     y = 100 - 30 * np.sin(np.pi * (x - 40) / 200)
     upright = np.concatenate([np.stack([x, y], axis=1), np.stack([x, y + 20], axis=1)[::-1]]).astype(np.float32)
-    size = {"height": HEIGHT, "width": WIDTH} if quarters % 2 == 0 else {"height": WIDTH, "width": HEIGHT}
-    as_it_came = Turn(quarters=-quarters % 4, **size)._there(upright)
+    as_it_came = turn.back(upright)
     # Found on a page that came turned, it may begin at either end.
     for found in (as_it_came, np.roll(as_it_came, 9, axis=0)) if quarters else (upright,):
         assert np.allclose(upright, turn.outline(found), atol=1e-3)

@@ -121,3 +121,12 @@ def tight_line(text: str, space: int) -> tuple[list[Character], Crop]:
 def test_known_words_are_parted_where_a_narrow_gap_parts_them(printed: str, space: int, words: list[str]) -> None:
     speller = Speller(Lexicon(likelihood={"annual": -8.0, "report": -8.0, "air": -8.0, "port": -8.0, "airport": -9.0}), [])
     assert words == [word.text for word in words_of(*tight_line(printed, space), speller)]
+
+
+def test_a_word_that_was_mended_tells_what_was_read() -> None:
+    characters = characters_of("annual involce")
+    at = 7 + "involce".index("l")
+    characters[at] = Character(text="l", confidence=0.6, x=characters[at].x, others=(("i", 0.3),))
+    speller = Speller(Lexicon(likelihood={"annual": -8.0, "invoice": -8.0}), [])
+    words = words_of(characters, crop_of("annual involce"), speller)
+    assert [("annual", ""), ("invoice", "involce")] == [(word.text, word.read_text) for word in words]
