@@ -23,6 +23,7 @@ from numpy.typing import NDArray
 
 from inference_server.errors import ConfigurationError
 from inference_server.models.builders.detector_graph import made_cheaper
+from inference_server.models.builders.graph_rewriting import GraphRewriter
 from inference_server.models.builders.recognizer_head import split_recognizer
 from inference_server.models.builders.word_list import word_list
 from inference_server.models.recognizer_files import CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS, WORDS
@@ -32,7 +33,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 6
+_REVISION = 7
 _SAMPLE_CELLS = ("Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L")
 
 
@@ -160,7 +161,11 @@ def _serve_recognizer(folder: Path, model: onnx.ModelProto) -> onnx.ModelProto:
         (folder / "1" / name).write_text("".join(f"{character}\n" for character in characters), "utf-8", newline="\n")
     np.save(folder / "1" / RARE_WEIGHTS, split.rare_weights)
     (folder / WORDS).write_text(word_list(), "utf-8", newline="\n")
-    return split.model
+    graph = GraphRewriter(split.model)
+    graph.drop_identities()
+    graph.convolve_before_joining()
+    graph.clip_convolutions()
+    return graph.model()
 
 
 def _characters(model: onnx.ModelProto) -> list[str]:

@@ -125,6 +125,10 @@ def _append(graph: onnx.GraphProto, features: str, common: NDArray[np.float32], 
         graph.initializer.append(numpy_helper.from_array(np.ascontiguousarray(layer[-1]), f"{name}.bias"))
         graph.node.append(helper.make_node("MatMul", [features, f"{name}.weights"], [f"{name}.product"]))
         graph.node.append(helper.make_node("Add", [f"{name}.product", f"{name}.bias"], [name]))
-    graph.node.append(helper.make_node("ReduceMax", ["sample"], [RARE], axes=[2], keepdims=0))
+    # The last product is what lets OpenVINO look for the highest in bfloat16: it leaves what follows the last one in float32.
+    graph.initializer.append(numpy_helper.from_array(np.ones((1, 1), np.float32), "one"))
+    graph.node.append(helper.make_node("ReduceMax", ["sample"], ["highest"], axes=[2], keepdims=1))
+    graph.node.append(helper.make_node("MatMul", ["highest", "one"], ["highest.once"]))
+    graph.node.append(helper.make_node("ReduceMax", ["highest.once"], [RARE], axes=[2], keepdims=0))
     for name, shape in ((COMMON, ("N", "T", common.shape[1])), (RARE, ("N", "T")), (FEATURES, ("N", "T", len(common) - 1))):
         graph.output.append(helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape))
