@@ -15,6 +15,7 @@ from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
 from inference_server.tasks.slides.kinds import client_nuclei, he_baseline
 from inference_server.tasks.slides.kinds.classifier import TileClassifier
+from inference_server.tasks.slides.kinds.tile_model import check_rows
 from inference_server.tasks.slides.readers.image import ImageReader, decode, facts_of
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.values import ClientTile, Pixels, SlideLimits, TileFindings
@@ -90,7 +91,7 @@ async def _infer_all(inference: Inference, model: str, inputs: Tensors, outputs:
     """One answer for all rows, asked in as many calls as the model's batch size needs."""
     facts = inference.facts(model)
     rows = len(next(iter(inputs.values())))
-    most = facts.max_batch_size or rows
+    most = facts.max_batch_size or 1
     calls = [
         InferenceRequest(
             model=model,
@@ -102,6 +103,8 @@ async def _infer_all(inference: Inference, model: str, inputs: Tensors, outputs:
         for start in range(0, rows, most)
     ]
     responses = [await inference.infer(call) for call in calls]
+    for number, response in enumerate(responses):
+        check_rows(response.outputs, min(most, rows - number * most), model)
     joined = {output: np.concatenate([response.outputs[output] for response in responses]) for output in responses[0].outputs}
     first = responses[0]
     return InferenceResponse(

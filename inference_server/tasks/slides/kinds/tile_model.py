@@ -78,13 +78,8 @@ class TileModel:
 
     def values(self, outputs: Mapping[str, Tensor], tiles: int) -> Tensor:
         """What the network put out of so many tiles, as `output_of` gives it. Raises `ConfigurationError` for another number of them."""
-        values = output_of(outputs, self.output, self.model)
-        if values.shape[:1] != (tiles,):
-            raise ConfigurationError(
-                f"{self.model} puts out {self.output} of the shape {list(values.shape)} for {tiles} tiles; "
-                "expected them along the first dimension. Export it with that dimension."
-            )
-        return values
+        check_rows(outputs, tiles, self.model)
+        return output_of(outputs, self.output, self.model)
 
     def normaliser(self, sample: Pixels) -> Normaliser | None:
         """How colours are brought to the reference's, estimated from a sample where the manifest says so; None to leave them."""
@@ -113,6 +108,16 @@ def tensor_name(facts: ModelFacts, wanted: str, side: str) -> str:
     if not wanted and len(names) > 1:
         raise ConfigurationError(f"{facts.name} has several {side}s ({', '.join(names)}); name one as {side} in {FILE}.")
     return wanted or names[0]
+
+
+def check_rows(outputs: Mapping[str, Tensor], tiles: int, model: str) -> None:
+    """Raise `ConfigurationError` where an output has not a row for each of so many tiles."""
+    for name, values in outputs.items():
+        if values.shape[:1] != (tiles,):
+            raise ConfigurationError(
+                f"{model} puts out {name} of the shape {list(values.shape)} for {tiles} tiles; "
+                "expected them along the first dimension. Export it with that dimension."
+            )
 
 
 def output_of(outputs: Mapping[str, Tensor], name: str, model: str) -> Tensor:

@@ -6,6 +6,7 @@ import json
 from pathlib import Path
 
 import grpc.aio
+import onnx
 import pytest
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
@@ -67,3 +68,28 @@ async def test_tiles_of_every_size_that_is_taken_are_served(tmp_path: Path, mode
             result = [event async for event in stub.AnalyzeSlide(request)][-1].result
             counts.append(json.loads(result.report_json)["measures"]["nuclear_candidates"])
     assert counts[0] == counts[1] > 100
+
+
+async def test_a_network_of_one_tile_at_a_time_judges_as_one_of_many(folder: Path) -> None:
+    """As exports have it that were made without a dynamic axis."""
+    path = write_classifier(folder / "models", "alone") / "1" / "model.onnx"
+    network = onnx.load(str(path))
+    for tensor in (*network.graph.input, *network.graph.output):
+        tensor.type.tensor_type.shape.dim[0].dim_value = 1
+    onnx.save(network, str(path))
+    pixels = paint(64, 192, tissue=(0, 64, 64, 192)).reshape(3, 64, 64, 3)
+    tiles = [slides_pb2.Tile(id=str(number), rgb=each.tobytes(), width=64, height=64) for number, each in enumerate(pixels)]
+    async with (
+        running_application(folder / "models", folder, read_roots=str(folder), write_roots=str(folder / "out")) as application,
+        grpc.aio.insecure_channel(application.grpc.address) as channel,
+    ):
+        stub = slides_pb2_grpc.SlideServiceStub(channel)
+        scores, measures = [], []
+        for analysis in ("alone", "pinkness"):
+            answer = await stub.AnalyzeTiles(slides_pb2.AnalyzeTilesRequest(analysis=analysis, tiles=tiles, mpp=1.0))
+            scores.append([round(each.scores["tissue"], 4) for each in answer.tiles])
+            request = slides_pb2.AnalyzeSlideRequest(slide_uri=str(folder / "slide.svs"), analysis=analysis)
+            measures.append(json.loads([event async for event in stub.AnalyzeSlide(request)][-1].result.report_json)["measures"])
+    assert ([0, 1, 1], scores[1]) == ([round(each) for each in scores[0]], scores[0])
+    areas = [[each["area_mm2"] for each in found["classes"]] for found in measures]
+    assert areas[0] == areas[1]
