@@ -73,8 +73,8 @@ class ListKeys:
 
     @property
     def in_order(self) -> tuple[str, ...]:
-        """As the scripts take them."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        """As the scripts take them. The list's own stands for what is not there: of an empty name nobody may have the right."""
+        return tuple(getattr(self, field.name) or self.queue for field in fields(self))
 
 
 class RedisSource:

@@ -12,14 +12,14 @@ for _, item in ipairs(redis.call('SMEMBERS', processing)) do
   if not held and now - begun > tonumber(ARGV[1]) then
     found[#found + 1] = item
     if ARGV[2] ~= '1' then
+      redis.call('RPUSH', queue, item)
       redis.call('SREM', processing, item)
       redis.call('ZREM', leases, item)
       redis.call('HDEL', started, item)
       redis.call('HDEL', holders, item)
-      if KEYS[11] ~= '' then
+      if KEYS[11] ~= KEYS[1] then
         redis.call('DEL', KEYS[11] .. item)
       end
-      redis.call('RPUSH', queue, item)
     end
   end
 end
