@@ -437,6 +437,7 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
         None,
         60_000,
     )
+    assert [None, 0.0] == [stands["queues"][name]["oldestSeconds"] for name in (GPU, CPU)], "nobody knows since when they wait"
     run.client.rpush(CPU, first)
     assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
     run.client.delete(CPU)
