@@ -302,6 +302,20 @@ async def test_a_count_or_a_moment_that_is_none_holds_nothing_up(redis: RedisSer
         assert ["three"] == await source.requeue_stuck(seconds=300)
 
 
+async def test_what_waits_for_another_try_when_the_last_bridge_stops_can_be_put_back(redis: RedisServer, client: Redis, queue: str) -> None:
+    """For programs that know the list alone."""
+    await client.rpush(queue, "one", "two")
+    async with _source(redis.url, queue) as source:
+        for delivery, delay in zip(await source.receive(limit=2, wait_seconds=1), (0.1, 60), strict=True):
+            await source.release(delivery, delay_seconds=delay)
+        assert [] == await source.requeue_stuck(seconds=300)
+        await asyncio.sleep(0.2)
+        assert ["one"] == await source.requeue_stuck(seconds=300, only_look=True)
+        assert 0 == await client.llen(queue)
+        assert ["one"] == await source.requeue_stuck(seconds=300)
+        assert ([b"one"], [b"two"]) == (await client.lrange(queue, 0, -1), await client.zrange(f"{queue}:delayed", 0, -1))
+
+
 async def test_what_another_program_ended_and_was_asked_for_again_comes_at_once(redis: RedisServer, client: Redis, queue: str) -> None:
     await client.sadd(f"{queue}:processing", "one")
     async with _source(redis.url, queue, adopt_seconds=60) as source:
