@@ -59,8 +59,8 @@ def status() -> None:
             **await worker_facts(configured, cards),
             "isGPUEnabled": cards.ocr_gpu_enabled,
             "autoFallbackEnabled": cards.ocr_gpu_autofallback,
-            "maxRetries": cards.ocr_gpu_max_retries,
-            "stuckJobTimeoutMs": cards.ocr_gpu_stuck_timeout,
+            "maxRetries": configured.max_attempts,
+            "stuckJobTimeoutMs": round(1000 * configured.redis_adopt_seconds),
             "reaperIntervalMs": round(1000 * source.look_seconds),
             "queueLength": gpu.waiting,
             "processingCount": gpu.leased,
@@ -81,7 +81,7 @@ def status() -> None:
 
 @commands.command()
 def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them.")] = False) -> None:
-    """Put documents back into the queue that were begun longer ago than OCR_GPU_STUCK_TIMEOUT, and that nobody holds."""
+    """Put documents back into the queue that nobody holds: begun longer ago than OCR_GPU_STUCK_TIMEOUT, or due for another try."""
     from bridge.settings_cards import load_card_worker
 
     seconds = load_card_worker().ocr_gpu_stuck_timeout / 1000

@@ -192,4 +192,4 @@ def _translated(error: BaseException) -> BaseException:
 def _new_engine(driver: Driver, *, autocommit: bool = True, **options: Any) -> AsyncEngine:
     if autocommit:
         options |= {"isolation_level": "AUTOCOMMIT", "skip_autocommit_rollback": True}
-    return create_async_engine(driver.url, async_creator=driver.connect, **options)
+    return create_async_engine(driver.url, async_creator=driver.connect, hide_parameters=True, **options)

@@ -29,7 +29,8 @@ class SqliteDatabase:
     def __init__(self, path: Path) -> None:
         """`path`: made when missing; its folder is there. Nothing is read yet."""
         self.path = path
-        self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}", pool_size=8, max_overflow=8, pool_timeout=30)
+        options = {"pool_size": 8, "max_overflow": 8, "pool_timeout": 30}
+        self._engine = create_async_engine(f"sqlite+aiosqlite:///{path}", hide_parameters=True, **options)
         event.listen(self._engine.sync_engine, "connect", _configure)
         event.listen(self._engine.sync_engine, "begin", _begin)
         self._writing = self._engine.execution_options(write=True)

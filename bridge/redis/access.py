@@ -40,6 +40,8 @@ _EXPECTED = (
     "or redis+sentinel://[user:password@]host:port,host:port/service/0 (rediss+sentinel:// for TLS)"
 )
 _NO_ENTRY = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
+# Of what a script may not do; an account that may do nothing is told otherwise.
+_NOT_ALLOWED = "ACL failure in script"
 # Answers that go away by themselves: the server is failing over, full or busy. Some have a class, some a first word.
 _PASSING = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _PASSING_WORDS = ("BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
@@ -178,6 +180,10 @@ async def _translated(called: str) -> AsyncIterator[None]:
 
 def _our(error: Exception, called: str) -> BridgeError:
     text = f"Redis, {called}: {error}"
+    if isinstance(error, ResponseError) and _NOT_ALLOWED in str(error):
+        return ConfigurationError(
+            f"{text}; allow our user all keys and channels of the queue, and the commands of lists, sets, hashes and scripts"
+        )
     if isinstance(error, _NO_ENTRY):
         return ConfigurationError(f"{text}; put the right user and password into BRIDGE_REDIS_URL (or REDIS_URL, REDIS_PASSWORD)")
     if isinstance(error, ResponseError) and "WRONGTYPE" in str(error):

@@ -165,14 +165,17 @@ def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
         "test_date": ("test_date", "date"),
         "report_date": ("report_date",),
     }
-    found = {column: next((test[name] for name in options if test.get(name) not in {None, ""}), None) for column, options in names.items()}
-    texts = {column: value if value is None else str(value) for column, value in found.items()}
+    texts = {column: next((str(test[name]) for name in options if _is_told(test.get(name))), None) for column, options in names.items()}
     return {
         **texts,
         "test_name": texts["test_name"] or "",
         "test_date": _day(texts["test_date"]),
         "report_date": _day(texts["report_date"]),
     }
+
+
+def _is_told(value: object) -> bool:
+    return isinstance(value, str | int | float) and value != ""
 
 
 def _day(text: str | None) -> str | None:

@@ -73,8 +73,8 @@ class ListKeys:
 
     @property
     def in_order(self) -> tuple[str, ...]:
-        """As the scripts take them."""
-        return tuple(getattr(self, field.name) for field in fields(self))
+        """As the scripts take them. The list's own stands for what is not there: of an empty name nobody may have the right."""
+        return tuple(getattr(self, field.name) or self.queue for field in fields(self))
 
 
 class RedisSource:
@@ -145,7 +145,7 @@ class RedisSource:
         return bool(await self._run("enqueue", self._keys[queue or self._turns.most_urgent], item, correlation or str(uuid4())))
 
     async def requeue_stuck(self, *, seconds: float, only_look: bool = False) -> Sequence[str]:
-        """Bring back items that nobody holds and that were begun longer ago, whoever began them; returns them."""
+        """Bring back what nobody holds: items that were begun longer ago, by whomever, and those whose delay is over; returns them."""
         found = [await self._run("stuck", keys, _milliseconds(seconds), int(only_look)) for keys in self._keys.values()]
         return [item.decode() for items in found for item in items]
 

@@ -196,9 +196,9 @@ class Assignment:
             await self._commit(claim, heartbeat, outcome, buried=self._delivery, reason=reason)
         except (LeaseLostError, TransientError):
             raise
-        except Exception:
-            # A job must end even when its system's tables refuse to hear of it.
-            _log.exception("failure_writes_refused")
+        except Exception as error:
+            # A job must end even when its system's tables refuse to hear of it. What they were to hear may be personal.
+            _log.error("failure_writes_refused", error=f"{type(error).__name__}: {error}", exc_info=_unforeseen(error))
             await self._commit(claim, heartbeat, replace(outcome, writes=()), buried=self._delivery, reason=reason)
 
     def _failure(self, job: Job, reason: str) -> Outcome:

@@ -437,11 +437,15 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
         None,
         60_000,
     )
+    assert [None, 0.0] == [stands["queues"][name]["oldestSeconds"] for name in (GPU, CPU)], "nobody knows since when they wait"
     run.client.rpush(CPU, first)
     assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
     run.client.delete(CPU)
-    nobody = run.setup(BRIDGE_HTTP=free_address(), NVIDIA_VISIBLE_DEVICES="none")
-    stands = json.loads(nobody.call("documents", "status"))
+    times = {"OCR_GPU_STUCK_TIMEOUT": "2000", "OCR_GPU_REAPER_INTERVAL": "500", "OCR_GPU_MAX_RETRIES": "7"}
+    nobody = run.setup(BRIDGE_HTTP=free_address(), NVIDIA_VISIBLE_DEVICES="none", **times)
+    told = nobody.call("documents", "status")
+    assert [] == [name for name in ('"stuckJobTimeoutMs": 2000,', '"reaperIntervalMs": 500,', '"maxRetries": 7,') if name not in told]
+    stands = json.loads(told)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (False, False, 0)
     run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
     assert "is stuck" in setup.call("documents", "reap", "--dry-run")

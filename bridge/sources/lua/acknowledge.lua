@@ -9,10 +9,10 @@ for place = 1, #ARGV, 2 do
     for _, hash in ipairs({ KEYS[5], KEYS[6], KEYS[7], KEYS[8], KEYS[9] }) do
       redis.call('HDEL', hash, item)
     end
-    if KEYS[10] ~= '' then
+    if KEYS[10] ~= KEYS[1] then
       redis.call('HDEL', KEYS[10], item)
     end
-    if KEYS[11] ~= '' then
+    if KEYS[11] ~= KEYS[1] then
       redis.call('DEL', KEYS[11] .. item)
     end
   end

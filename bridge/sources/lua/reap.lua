@@ -23,22 +23,23 @@ end
 -- The oldest ends up at the head.
 for index = #expired, 1, -1 do
   local item = expired[index]
+  -- First where it goes: we may not be allowed everything. Gone from the set: whoever had it has finished it.
+  if redis.call('SISMEMBER', processing, item) == 1 then
+    redis.call('LPUSH', queue, item)
+    redis.call('SREM', processing, item)
+    returned = returned + 1
+  end
   redis.call('ZREM', leases, item)
   redis.call('HDEL', holders, item)
   redis.call('HDEL', started, item)
-  if KEYS[11] ~= '' then
+  if KEYS[11] ~= KEYS[1] then
     redis.call('DEL', KEYS[11] .. item)
-  end
-  -- Gone from the set: whoever had it has finished it.
-  if redis.call('SREM', processing, item) == 1 then
-    redis.call('LPUSH', queue, item)
-    returned = returned + 1
   end
 end
 
 for index = #due, 1, -1 do
-  redis.call('ZREM', delayed, due[index])
   redis.call('LPUSH', queue, due[index])
+  redis.call('ZREM', delayed, due[index])
   returned = returned + 1
 end
 return returned

@@ -4,17 +4,18 @@ if redis.call('HGET', KEYS[7], item) ~= ARGV[2] then
   return 0
 end
 check_kinds()
-redis.call('SREM', KEYS[2], item)
-redis.call('ZREM', KEYS[3], item)
-redis.call('HDEL', KEYS[6], item)
-redis.call('HDEL', KEYS[7], item)
-if KEYS[11] ~= '' then
-  redis.call('DEL', KEYS[11] .. item)
-end
+-- First where it goes: we may not be allowed everything.
 if delay > 0 then
   local time = redis.call('TIME')
   redis.call('ZADD', KEYS[4], time[1] * 1000 + math.floor(time[2] / 1000) + delay, item)
 else
   redis.call('LPUSH', KEYS[1], item)
+end
+redis.call('SREM', KEYS[2], item)
+redis.call('ZREM', KEYS[3], item)
+redis.call('HDEL', KEYS[6], item)
+redis.call('HDEL', KEYS[7], item)
+if KEYS[11] ~= KEYS[1] then
+  redis.call('DEL', KEYS[11] .. item)
 end
 return 1

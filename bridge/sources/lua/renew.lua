@@ -5,7 +5,7 @@ if redis.call('HGET', holders, ARGV[1]) ~= ARGV[2] then
 end
 local time = redis.call('TIME')
 redis.call('ZADD', leases, time[1] * 1000 + math.floor(time[2] / 1000) + tonumber(ARGV[3]), ARGV[1])
-if KEYS[11] ~= '' then
+if KEYS[11] ~= KEYS[1] then
   redis.call('PEXPIRE', KEYS[11] .. ARGV[1], ARGV[4])
 end
 return 1

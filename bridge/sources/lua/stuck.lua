@@ -1,4 +1,4 @@
--- Brings back items in work that nobody holds and that were begun too long ago. KEYS as in claim.lua. ARGV: 1 too long, in ms 2 1 to only look.
+-- Brings back items in work that nobody holds and that were begun too long ago, and those whose delay is over. KEYS as in claim.lua. ARGV: 1 too long, in ms 2 1 to only look.
 -- Returns the items.
 local queue, processing, leases, started, holders = KEYS[1], KEYS[2], KEYS[3], KEYS[6], KEYS[7]
 local time = redis.call('TIME')
@@ -12,15 +12,22 @@ for _, item in ipairs(redis.call('SMEMBERS', processing)) do
   if not held and now - begun > tonumber(ARGV[1]) then
     found[#found + 1] = item
     if ARGV[2] ~= '1' then
+      redis.call('RPUSH', queue, item)
       redis.call('SREM', processing, item)
       redis.call('ZREM', leases, item)
       redis.call('HDEL', started, item)
       redis.call('HDEL', holders, item)
-      if KEYS[11] ~= '' then
+      if KEYS[11] ~= KEYS[1] then
         redis.call('DEL', KEYS[11] .. item)
       end
-      redis.call('RPUSH', queue, item)
     end
+  end
+end
+for _, item in ipairs(redis.call('ZRANGEBYSCORE', KEYS[4], '-inf', now)) do
+  found[#found + 1] = item
+  if ARGV[2] ~= '1' then
+    redis.call('LPUSH', queue, item)
+    redis.call('ZREM', KEYS[4], item)
   end
 end
 return found

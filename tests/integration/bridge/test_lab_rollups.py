@@ -308,7 +308,17 @@ async def test_the_tests_of_a_job_are_processed_even_where_the_platform_has_not_
     await report(store, "Glucose", "70", user_id=8)
     tests = [
         {"test_name": "Glucose", "test_value": "90", "test_unit": "mg/dL"},
-        {"name": "Hemoglobin", "value": 13.5, "unit": "g/dL", "test_date": "2026-03-05T00:00:00"},
+        # As it may be read from a document: nulls, and lists and objects where a text was expected.
+        {
+            "name": "Hemoglobin",
+            "value": 13.5,
+            "unit": "g/dL",
+            "test_date": "2026-03-05T00:00:00",
+            "test_name": None,
+            "reference_range": {"min": 12, "max": 16},
+            "test_status": ["high"],
+            "lab_name": None,
+        },
     ]
     asked = {"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": tests, "priority": "high", "test_count": 2}
 

@@ -251,6 +251,46 @@ async def test_a_key_of_another_kind_costs_no_item(redis: RedisServer, client: R
     await access.close()
 
 
+@asynccontextmanager
+async def _as_account(server: RedisServer, *rules: str) -> AsyncIterator[RedisAccess]:
+    name = f"worker-{uuid4()}"
+    server.command("ACL", "SETUSER", name, "reset", "on", ">secret", *rules)
+    access = RedisAccess(f"redis://{name}:secret@127.0.0.1:{server.port}/0")
+    try:
+        yield access
+    finally:
+        await access.close()
+        server.command("ACL", "DELUSER", name)
+
+
+@pytest.mark.parametrize("alike_the_platforms", [False, True])
+async def test_an_account_needs_no_more_than_its_own_keys_and_channels(redis: RedisServer, queue: str, alike_the_platforms: bool) -> None:
+    keys = _with_locks(queue) if alike_the_platforms else ListKeys.of(queue)
+    async with _as_account(redis, f"~{queue}*", f"&{queue}*", "+@all", "-@dangerous") as access:
+        source = RedisSource(access, [keys], lease_seconds=LEASE_SECONDS, adopt_seconds=1)
+        assert await source.enqueue("one")
+        [first] = await source.receive(limit=1, wait_seconds=0.1)
+        await source.renew(first, lease_seconds=LEASE_SECONDS)
+        await source.release(first, delay_seconds=0)
+        [again] = await source.receive(limit=1, wait_seconds=1)
+        await source.acknowledge(again)
+        assert await source.send("two", b"body")
+        assert 1 == (await source.levels())[0].waiting
+        await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"{}", keep_seconds=1)
+
+
+@pytest.mark.parametrize("command", ["sadd", "zadd", "hset", "set", "exists"])
+async def test_what_an_account_may_not_do_costs_no_item(redis: RedisServer, client: Redis, queue: str, command: str) -> None:
+    await client.rpush(queue, "one", "two")
+    async with _as_account(redis, f"~{queue}*", "+@all", f"-{command}") as access:
+        source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS)
+        with pytest.raises(ConfigurationError, match="allow our user"):
+            await source.receive(limit=2, wait_seconds=0)
+
+    assert [b"one", b"two"] == await client.lrange(queue, 0, -1)
+    assert 0 == await client.scard(f"{queue}:processing") + await client.zcard(f"{queue}:leases")
+
+
 async def test_a_count_or_a_moment_that_is_none_holds_nothing_up(redis: RedisServer, client: Redis, queue: str) -> None:
     """As another program wrote it."""
     await client.rpush(queue, "one", "two")
@@ -260,6 +300,20 @@ async def test_a_count_or_a_moment_that_is_none_holds_nothing_up(redis: RedisSer
     async with _source(redis.url, queue) as source:
         assert [("one", 1), ("two", 1)] == [(one.message_id, one.receive_count) for one in await source.receive(limit=2, wait_seconds=1)]
         assert ["three"] == await source.requeue_stuck(seconds=300)
+
+
+async def test_what_waits_for_another_try_when_the_last_bridge_stops_can_be_put_back(redis: RedisServer, client: Redis, queue: str) -> None:
+    """For programs that know the list alone."""
+    await client.rpush(queue, "one", "two")
+    async with _source(redis.url, queue) as source:
+        for delivery, delay in zip(await source.receive(limit=2, wait_seconds=1), (0.1, 60), strict=True):
+            await source.release(delivery, delay_seconds=delay)
+        assert [] == await source.requeue_stuck(seconds=300)
+        await asyncio.sleep(0.2)
+        assert ["one"] == await source.requeue_stuck(seconds=300, only_look=True)
+        assert 0 == await client.llen(queue)
+        assert ["one"] == await source.requeue_stuck(seconds=300)
+        assert ([b"one"], [b"two"]) == (await client.lrange(queue, 0, -1), await client.zrange(f"{queue}:delayed", 0, -1))
 
 
 async def test_what_another_program_ended_and_was_asked_for_again_comes_at_once(redis: RedisServer, client: Redis, queue: str) -> None:

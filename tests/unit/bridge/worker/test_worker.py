@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 
 import pytest
+from structlog.testing import capture_logs
 
 from bridge.errors import ConfigurationError, LeaseLostError, NotYetError, OverloadError, PermanentError, PoisonError, TransientError
 from bridge.job import Job, Outcome, Units, Write
@@ -319,11 +320,15 @@ async def test_a_job_ends_even_when_the_platforms_tables_refuse_to_hear_of_its_f
     office.desk.handler.failure_writes = (Write(statement="INSERT INTO jobs (key) VALUES (NULL)"),)  # type: ignore[attr-defined]
     await office.ask()
 
-    async with office.working():
-        await office.until(Step.ACKNOWLEDGED)
+    with capture_logs() as logs:
+        async with office.working():
+            await office.until(Step.ACKNOWLEDGED)
 
     record = await record_of(office)
     assert (record.state, record.last_error) == (State.FAILED, "no such slide")
+    [told] = [line for line in logs if line["event"] == "failure_writes_refused"]
+    assert "the tables refuse" in told["error"]
+    assert not told["exc_info"], "a database's own error may show the row"
 
 
 async def test_a_result_that_cannot_be_written_fails_the_job_in_the_end(office_of: Offices) -> None:
