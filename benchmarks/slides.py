@@ -35,6 +35,7 @@ from benchmarks.support.slides.flow import memory, several
 from benchmarks.support.slides.measures import BUCKET, Bench, Rows, make_models
 from benchmarks.support.slides.reading import decoded_tiles, raw_tiles
 from benchmarks.support.slides.speed import classified, whole_slides
+from inference_server.app import prepare_process
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.repository import ModelRepository
@@ -88,6 +89,7 @@ def main() -> int:
         with range_server(folder) as server:
             os.environ.update(server.s3_environment)
             # As the server does.
+            prepare_process()
             rows = uvloop.run(measure(folder, server, given.parts.split(","), given.edge))
     told = Table("what", "measured", "bar", "", title=f"Slides; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for row in rows.told:

@@ -44,9 +44,7 @@ _log = structlog.get_logger()
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
     levels = configure_logging(settings.log_level)
-    return_what_is_freed()
-    # Engines' threads need the interpreter for moments only, between computing and computing: let them have it soon.
-    sys.setswitchinterval(_SWITCH_SECONDS)
+    prepare_process()
     application = compose(settings, levels)
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
@@ -57,6 +55,13 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     await application.run(stop, hurry)
+
+
+def prepare_process() -> None:
+    """Have memory given back and threads take turns as it suits engines, before any is loaded."""
+    return_what_is_freed()
+    # Engines' threads need the interpreter for moments only, between computing and computing: let them have it soon.
+    sys.setswitchinterval(_SWITCH_SECONDS)
 
 
 def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
