@@ -6,8 +6,6 @@ import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 
-import numpy as np
-
 from inference_server.tasks.documents.key_fields import tells_pair
 from inference_server.tasks.documents.rows import GUTTER_HEIGHTS, Box, is_level, rows_of, words_of
 
@@ -126,4 +124,4 @@ def _ending_before(share: float, rows: Sequence[Sequence[Box]]) -> list[Sequence
 
 
 def _share(rows: Sequence[Sequence[Box]], is_so: Callable[[Sequence[Box]], bool]) -> float:
-    return float(np.mean([is_so(row) for row in rows]))
+    return sum(map(is_so, rows)) / len(rows)

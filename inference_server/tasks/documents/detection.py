@@ -14,6 +14,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.colours import grey_of
 from inference_server.tasks.documents.curved import Curve, Rectangle, curve_of, may_bend
 from inference_server.tasks.documents.ink import letter_height
 from inference_server.tasks.documents.margins import Area, written_area
@@ -69,25 +70,31 @@ class DetectorInput:
 def detector_input(page: Page, settings: DetectionSettings) -> DetectorInput:
     """Take the part of a page that is not blank, scale, pad and normalise it."""
     height, width = page.shape[:2]
-    gray = np.asarray(cv2.cvtColor(page, cv2.COLOR_RGB2GRAY), np.uint8)
+    plane = grey_of(page)
+    gray = np.asarray(cv2.cvtColor(page, cv2.COLOR_RGB2GRAY), np.uint8) if plane is None else plane
     area = written_area(gray)
     factor = _scale_factor(gray, area, settings)
     left, right, inner_width = _window(area.left, area.right, width, factor, settings)
     top, bottom, inner_height = _window(area.top, area.bottom, height, factor, settings)
-    part = page[top:bottom, left:right]
+    part = (page if plane is None else plane)[top:bottom, left:right]
     if (inner_height, inner_width) != part.shape[:2]:
         interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         part = np.asarray(cv2.resize(part, (inner_width, inner_height), interpolation=interpolation), np.uint8)
-    outer_height, outer_width = (_round_up(side, settings.side_step) for side in (inner_height, inner_width))
-    # The page goes on as it ends: any other padding would draw an edge.
-    padded = cv2.copyMakeBorder(part, 0, outer_height - inner_height, 0, outer_width - inner_width, cv2.BORDER_REPLICATE)
-    tensor = cv2.dnn.blobFromImage(padded, scalefactor=1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=True)
     return DetectorInput(
-        tensor=np.asarray(tensor, np.float32),
+        tensor=_tensor(part, settings.side_step),
         scale=((right - left) / inner_width, (bottom - top) / inner_height),
         extent=(inner_height, inner_width),
         origin=(left, top),
     )
+
+
+def _tensor(part: NDArray[np.uint8], step: int) -> NDArray[np.float32]:
+    """A grey or coloured picture [H, W] or [H, W, 3], padded and normalised: [1, 3, H, W], in the order blue, green, red."""
+    height, width = part.shape[:2]
+    # The page goes on as it ends: any other padding would draw an edge.
+    padded = cv2.copyMakeBorder(part, 0, -height % step, 0, -width % step, cv2.BORDER_REPLICATE)
+    tensor = np.asarray(cv2.dnn.blobFromImage(padded, scalefactor=1 / 127.5, mean=(127.5, 127.5, 127.5), swapRB=part.ndim == 3), np.float32)
+    return tensor if part.ndim == 3 else np.repeat(tensor, 3, axis=1)
 
 
 @dataclass(frozen=True, kw_only=True)

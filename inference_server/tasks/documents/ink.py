@@ -28,7 +28,7 @@ def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
     _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     ink = np.asarray(dark, np.bool_)
-    if ink.mean() > 0.5:
+    if 2 * cv2.countNonZero(dark) > ink.size:
         ink = ~ink
     margin = int(len(ink) * _MARGIN)
     ink[:margin] = False
@@ -42,7 +42,7 @@ def letter_height(gray: NDArray[np.uint8], area: Area) -> float | None:
     if scale > 1:
         gray = np.asarray(cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA), np.uint8)
     _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    if dark.mean() > 0.5:
+    if 2 * cv2.countNonZero(dark) > dark.size:
         dark = 1 - dark
     left, top, right, bottom = (round(side / scale) for side in (area.left, area.top, area.right, area.bottom))
     _, _, widths, heights, _ = spots_of(np.asarray(dark[top:bottom, left:right], np.uint8)).T
@@ -53,7 +53,7 @@ def letter_height(gray: NDArray[np.uint8], area: Area) -> float | None:
 
 def ink_height(ink: NDArray[np.bool_]) -> int:
     """The rows from the first to the last that have ink, specks left out."""
-    rows = np.flatnonzero(ink.sum(axis=1) > 0.02 * ink.shape[1])
+    rows = np.flatnonzero(cv2.reduce(ink.view(np.uint8), 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S) > 0.02 * ink.shape[1])
     return int(rows[-1] - rows[0] + 1) if len(rows) else len(ink)
 
 

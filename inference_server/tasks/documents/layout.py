@@ -46,10 +46,10 @@ def _page_angle(fragments: Sequence[Fragment]) -> float:
 
 
 def _straight_box(fragment: Fragment, angle: float) -> Box:
-    points = _turned(fragment.quad, -angle)
+    first, second, third, last = _turned(fragment.quad, -angle).tolist()
     # Halfway between the bounds of the corners and the quad's own sides, a tilted quad does not swell.
-    left, right = float(points[[0, 3], 0].mean()), float(points[[1, 2], 0].mean())
-    top, bottom = float(points[[0, 1], 1].mean()), float(points[[2, 3], 1].mean())
+    left, right = (first[0] + last[0]) / 2, (second[0] + third[0]) / 2
+    top, bottom = (first[1] + second[1]) / 2, (third[1] + last[1]) / 2
     return Box(left=left, right=max(right, left + 1), top=top, bottom=max(bottom, top + 1), fragment=fragment)
 
 

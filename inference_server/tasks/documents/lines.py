@@ -126,7 +126,8 @@ def _joined(pieces: Sequence[Piece], read: Mapping[int, list[Character]]) -> lis
     for piece in pieces:
         if piece.after_space:
             characters.append(Character(text=" ", confidence=1.0, x=piece.offset))
-        characters += [replace(character, x=character.x + piece.offset) for character in read[id(piece)]]
+        found = read[id(piece)]
+        characters += [replace(character, x=character.x + piece.offset) for character in found] if piece.offset else found
     return characters
 
 

@@ -31,6 +31,10 @@ _CUT_SPACE = 8
 _LEVEL = 0.05
 # A long line is cut in this last share of its piece.
 _CUT_WITHIN = 0.4
+# Of each corner the one that follows.
+_NEXT = [1, 2, 3, 0]
+# Of the range of a pixel; zero as the network takes it.
+_MIDDLE = np.float32(127.5)
 # From this confidence on a character is not doubted; below it, what is at least so likely is told beside it.
 SURE = 0.99
 _LEAST_LIKELY = 0.002
@@ -160,7 +164,7 @@ def _between(edge: NDArray[np.floating], places: NDArray[np.float64], at: NDArra
 
 
 def _crops_of_quad(page: Page, quad: Quad) -> list[Crop]:
-    sides = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
+    sides = np.linalg.norm(quad - quad[_NEXT], axis=1)
     ratio = max(sides[1], sides[3]) / max(sides[0], sides[2], 1.0)
     if max(sides) > _MOST_SIDE:
         return []
@@ -168,13 +172,13 @@ def _crops_of_quad(page: Page, quad: Quad) -> list[Crop]:
     if ratio >= _TURNED_RATIO:
         # Text that runs downwards begins at the quad's top right, text that runs upwards at its bottom left.
         turns += [-1, 1]
-    return [_crop(page, np.roll(quad, turn, axis=0)) for turn in turns]
+    return [_crop(page, np.roll(quad, turn, axis=0) if turn else quad) for turn in turns]
 
 
 def _crop(page: Page, quad: Quad) -> Crop:
     """Cut a quad out of a page, straightened to a height of 48 pixels."""
     corners = quad.astype(np.float32)
-    sides = np.linalg.norm(corners - np.roll(corners, -1, axis=0), axis=1)
+    sides = np.linalg.norm(corners - corners[_NEXT], axis=1)
     width, height = max(1, round(float(max(sides[0], sides[2])))), max(1, round(float(max(sides[1], sides[3]))))
     # On level lines that are enlarged, cubic interpolation would overshoot beside each stroke; along a slope linear one would blur them.
     is_level = float(np.abs(corners[1] - corners[0]).min()) <= _LEVEL * width
@@ -241,10 +245,11 @@ def batches_of(pieces: Sequence[Piece], rows: int, settings: RecognitionSettings
 
 def recognizer_input(images: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.float32]:
     """Normalise and pad images of lines to one width: float32 [N, 3, 48, width], in the order blue, green, red."""
-    # Zero, the middle of the range, is what the network was trained to take as nothing.
+    # Zero is what the network was trained to take as nothing.
     batch = np.zeros((len(images), 3, LINE_HEIGHT, width), np.float32)
     for row, image in zip(batch, images, strict=True):
-        row[:, :, : image.shape[1]] = (image[:, :, ::-1].transpose(2, 0, 1).astype(np.float32) - 127.5) / 127.5
+        np.subtract(image[:, :, ::-1].transpose(2, 0, 1), _MIDDLE, out=row[:, :, : image.shape[1]])
+    batch /= _MIDDLE
     return batch
 
 
@@ -260,12 +265,14 @@ def _decoded(line: Steps, characters: tuple[str, ...], step_width: float) -> lis
     seen = classes[starts] != 0
     starts, ends = starts[seen], ends[seen]
     next_starts = np.append(starts, len(classes))[1:]
+    # Of a few steps each, numbers of Python are compared sooner than arrays.
+    confidences, spaces, read = line.confidences.tolist(), line.spaces.tolist(), classes.tolist()
     return [
         Character(
-            text=characters[classes[start]],
-            confidence=(confidence := min(1.0, float(line.confidences[start:end].max()))),
+            text=characters[read[start]],
+            confidence=(confidence := min(1.0, max(confidences[start:end]))),
             x=(start + end) / 2 * step_width,
-            space_after=float(line.spaces[end:next_start].max(initial=0.0)),
+            space_after=max(spaces[end:next_start], default=0.0),
             others=_others(line, start, end, characters) if confidence < SURE else (),
         )
         for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)

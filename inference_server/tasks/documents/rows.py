@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from statistics import fmean
 
 import numpy as np
 
@@ -82,20 +83,20 @@ def bands_of(boxes: Iterable[Box]) -> list[list[Box]]:
 def rows_of(boxes: Iterable[Box]) -> list[list[Box]]:
     """Boxes at one height, each row from left to right, rows from top to bottom."""
     rows: list[list[Box]] = []
+    alone: list[list[Box]] = []
     for box in sorted(boxes, key=lambda box: box.middle):
-        row = next((row for row in reversed(rows) if _share_row(row, box)), None)
-        if row is None:
-            rows.append([box])
-        else:
+        if _is_upright(box):
+            alone.append([box])
+        elif row := next((row for row in reversed(rows) if _share_row(row, box)), None):
             row.append(box)
+        else:
+            rows.append([box])
     for row in rows:
         row.sort(key=lambda box: box.left)
-    return sorted(rows, key=lambda row: float(np.mean([box.middle for box in row])))
+    return sorted((*rows, *alone), key=lambda row: fmean(box.middle for box in row))
 
 
 def _share_row(row: Sequence[Box], box: Box) -> bool:
-    if any(_is_upright(other) for other in (*row, box)):
-        return False
     nearest = min(row, key=lambda other: max(other.left - box.right, box.left - other.right))
     overlap = min(nearest.right, box.right) - max(nearest.left, box.left)
     # Two boxes one above the other are two rows, however close.

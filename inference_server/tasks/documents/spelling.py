@@ -80,6 +80,8 @@ class Speller:
 
     def mended(self, characters: Sequence[Character]) -> list[Character]:
         """The characters of a word, in their order, its letters replaced or left out where that is what stands there."""
+        if not any(character.others for character in characters):
+            return list(characters)
         mended: list[Character] = []
         for token, some in _tokens(characters, with_marks=True):
             whole = self._mended_token(token, some)
@@ -88,8 +90,10 @@ class Speller:
 
     def is_one(self, before: Sequence[Character], after: Sequence[Character]) -> bool:
         """Whether a space parts a known word in two, of which one is none."""
+        if not (before and after and before[-1].text.isalpha() and after[0].text.isalpha()):
+            return False
         first, second = ([token for token, _ in _tokens(characters)] for characters in (before, after))
-        if not (first and second and first[-1].isalpha() and second[0].isalpha()):
+        if not (first[-1].isalpha() and second[0].isalpha()):
             return False
         parts = (first[-1].lower(), second[0].lower())
         is_long = len("".join(parts)) >= _SHORTEST_OF_ROW and min(map(len, parts)) >= _SHORTEST
@@ -100,6 +104,8 @@ class Speller:
 
         `may_part`: for each character whether a space may follow it.
         """
+        if len(characters) < _SHORTEST_OF_ROW or not any(may_part):
+            return []
         breaks: list[int] = []
         done = 0
         for token, some in _tokens(characters):
