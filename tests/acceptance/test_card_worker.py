@@ -167,7 +167,7 @@ class Run:
         return {row["key"]: row for row in found}
 
     def wait_until(self, wanted: Callable[[Mapping[str, Mapping[str, Any]]], bool], *, each: Callable[[], object] | None = None) -> None:
-        until = time.monotonic() + 120
+        until = time.monotonic() + 240
         while not wanted(found := self.documents()):
             assert time.monotonic() < until, found
             (each or (lambda: time.sleep(0.3)))()
