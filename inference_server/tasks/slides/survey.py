@@ -13,6 +13,7 @@ from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.budget import CacheBudget
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
+from inference_server.tasks.slides.masks import colours_where
 from inference_server.tasks.slides.outputs import thumbnails
 from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
@@ -92,7 +93,7 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         asyncio.to_thread(
             tissue_tiles, tissue.mask, cell=plan.cell, size=plan.tile_size, least=plan.least_tissue, most=(grid.height, grid.width)
         ),
-        asyncio.to_thread(lambda: cells[tissue.mask]),
+        asyncio.to_thread(colours_where, tissue.mask, cells),
     )
     outlined.regions.expect(grid.level, await asyncio.to_thread(boxes_of, tiles, grid, plan.halo))
     size = max(min(plan.batch, int(call_share * len(tiles))), 1)
