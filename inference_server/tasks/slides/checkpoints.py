@@ -185,11 +185,16 @@ async def recall(read: Callable[[int], Awaitable[bytes]], count: int, fingerprin
 
     Those that come before all cells wait, and are read again: together they may hold more than memory does.
     """
-    surveyed, early = False, list[int]()
-    for number in range(count):
+
+    async def found(number: int) -> Part:
         part = await asyncio.to_thread(unpack, await read(number))
         if part.fingerprint != fingerprint:
             raise NotResumable("it was saved for another state of the slide, the request, the model or its engine")
+        return part
+
+    surveyed, early = False, list[int]()
+    for number in range(count):
+        part = await found(number)
         surveyed = surveyed or part.cells is not None
         if surveyed:
             yield part
@@ -198,4 +203,4 @@ async def recall(read: Callable[[int], Awaitable[bytes]], count: int, fingerprin
     if not surveyed:
         raise NotResumable("its first part is missing, which holds the survey")
     for number in early:
-        yield await asyncio.to_thread(unpack, await read(number))
+        yield await found(number)

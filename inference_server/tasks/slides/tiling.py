@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.values import Level
 
 # Tiles are visited in stripes so high, in columns so wide within each, in pixels. Neighbours then find the stored tiles that they share
@@ -17,9 +18,11 @@ _STRIPE, _COLUMN = 8192, 1024
 # Edge from which tiles are large, in pixels that are read: their columns do not fit into what usual ones may take, and what is kept of
 # them grows as what each call takes does.
 _LARGE = 2048
+# Of one slide, up to 370 bytes each while they are listed.
+MOST_TILES = 2_000_000
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Tile:
     """The core of one tile; an analysis may read a halo around it."""
 
@@ -42,8 +45,15 @@ def bytes_to_keep(stored: Level, step: tuple[float, float], *, size: int, halo: 
 
 
 def tissue_tiles(mask: NDArray[np.bool_], *, cell: int, size: int, least: float, most: tuple[int, int] | None = None) -> list[Tile]:
-    """The tiles of `size` px with more tissue than the share `least`; a cell of the mask is `cell` px. `most`: as for `cell_sums`."""
+    """The tiles of `size` px with more tissue than the share `least`; a cell of the mask is `cell` px. `most`: as for `cell_sums`.
+
+    Raises `InvalidSlide` for more of them than memory is kept for.
+    """
     shares = cell_sums(mask, cell=cell, size=size, most=most) / size**2
+    if (count := np.count_nonzero(shares > least)) > MOST_TILES:
+        raise InvalidSlide(
+            f"{count:,} tiles of {size} px lie on tissue; at most {MOST_TILES:,} are analysed. Take a model of larger tiles."
+        )
     chosen = [(int(row), int(column)) for row, column in np.argwhere(shares > least)]
     high, wide = max(_STRIPE // size, 1), max(_COLUMN // size, 1)
     chosen.sort(key=lambda place: (place[0] // high, place[1] // wide, place))

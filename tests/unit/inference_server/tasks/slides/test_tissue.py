@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from inference_server.errors import InvalidSlide
+from inference_server.tasks.slides import tiling
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.readers.image import facts_of
 from inference_server.tasks.slides.tiling import tissue_tiles
@@ -155,3 +157,12 @@ def test_tiles_with_little_tissue_can_be_left_out() -> None:
     mask = np.zeros((16, 16), bool)
     mask[0, 0] = mask[8:, :8] = True
     assert [(0, 128)] == [(t.x, t.y) for t in tissue_tiles(mask, cell=16, size=128, least=0.1)]
+
+
+def test_more_tiles_than_memory_is_kept_for_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.ones((30, 20), bool)
+    monkeypatch.setattr(tiling, "MOST_TILES", 600)
+    assert 600 == len(tissue_tiles(mask, cell=16, size=16, least=0.0))
+    monkeypatch.setattr(tiling, "MOST_TILES", 599)
+    with pytest.raises(InvalidSlide, match="600 tiles of 16 px lie on tissue; at most 599 are analysed"):
+        tissue_tiles(mask, cell=16, size=16, least=0.0)
