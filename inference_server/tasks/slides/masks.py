@@ -16,8 +16,6 @@ Mask = NDArray[np.bool_]
 T = TypeVar("T")
 # Rows of cells that are worked on at once: of what grows with a slide's area, next to nothing is held beside the result.
 _STRIPE_ROWS = 128
-# Stripes that are worked on at a time.
-_THREADS = 2
 # Where something is set, so many columns are worked on at least.
 _SPAN_COLUMNS = 64
 
@@ -28,9 +26,15 @@ def stripes(rows: int) -> Iterator[slice]:
 
 
 def by_stripes(rows: int, work: Callable[[slice], T]) -> list[T]:
-    """What a work makes of each stripe, in their order; several at a time, for work in code that lets another thread go on."""
-    with ThreadPoolExecutor(_THREADS) as threads:
-        return list(threads.map(work, stripes(rows)))
+    """What a work makes of each stripe, in their order; two at a time, for work in code that lets another thread go on."""
+    every = list(stripes(rows))
+    # By one more thread and no other, since each may keep memory of its own.
+    with ThreadPoolExecutor(1) as beside:
+        others = beside.submit(lambda: [work(stripe) for stripe in every[1::2]])
+        found = [work(stripe) for stripe in every[::2]]
+    for place, other in enumerate(others.result()):
+        found.insert(2 * place + 1, other)
+    return found
 
 
 def colours_where(mask: Mask, colours: Pixels) -> Pixels:

@@ -38,8 +38,8 @@ PALE_THRESHOLD = 0.02
 _PALE_COLOUR, _PALE_GREEN = 0.015, 0.9
 # A cell takes the majority of the 5 × 5 cells around it (40 µm), which drops specks and closes pinholes.
 _MAJORITY = 5
-# Level pixels read at once, along each axis, while the slide is scanned.
-_SCAN_PIXELS = 2048
+# Level pixels of a block along each axis, and blocks that are read at once, while the slide is scanned.
+_SCAN_PIXELS = 1536
 _BLOCKS_AT_A_TIME = 2
 _BINS = 256
 # Below this mean density a cell is neither tissue nor ink, whatever its colour.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference_server.tasks.slides.masks import spans
+from inference_server.tasks.slides.masks import by_stripes, spans, stripes
 
 
 @pytest.mark.parametrize("width", [1, 63, 64, 65, 1000])
@@ -22,3 +22,8 @@ def test_spans_hold_all_that_is_set_once_and_little_else(width: int, share: floa
     # Of columns far from what is set there is none.
     set_columns = np.flatnonzero(mask.any(axis=0))
     assert all(np.abs(set_columns - column).min() < 64 for column in np.flatnonzero(covered))
+
+
+@pytest.mark.parametrize("rows", [0, 1, 128, 129, 256, 300, 1000])
+def test_what_stripes_give_is_in_their_order_whoever_worked_on_them(rows: int) -> None:
+    assert [(stripe.start, stripe.stop) for stripe in stripes(rows)] == by_stripes(rows, lambda stripe: (stripe.start, stripe.stop))
