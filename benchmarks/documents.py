@@ -64,6 +64,7 @@ KINDS = (
     Kind(name="forms", compose=form, wear=Wear(dpi=100, noise=8, jpeg=60), least_f1=0.9),
     Kind(name="forms, blurred", compose=form, wear=Wear(dpi=100, blur=1.0, noise=10, jpeg=40), least_f1=0.9),
     Kind(name="forms of an archive", compose=form, wear=Wear(dpi=98, archive_dpi=200), least_f1=0.9),
+    Kind(name="the same, speckled", compose=form, wear=Wear(dpi=92, archive_dpi=200, specks=3600), least_f1=0.9),
     Kind(name="receipts", compose=receipt, wear=Wear(dpi=150, noise=8, jpeg=60), least_f1=0.95),
     Kind(name="lab reports", compose=lab_report, wear=Wear(dpi=150), most_errors=0.02),
     Kind(name="lab reports at 90 dpi", compose=lab_report, wear=Wear(dpi=90, blur=0.5, noise=8, jpeg=60), most_errors=0.02),

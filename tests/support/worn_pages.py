@@ -46,6 +46,8 @@ class Wear:
     is_fax: bool = False
     # Resolution at which an archive scanned it, black and white with specks and broken strokes, before it was shrunk to `dpi`; 0 for none.
     archive_dpi: int = 0
+    # Specks of 2 to 5 pixels that the archive's copy has.
+    specks: int = 0
     # Quality of JPEG; 0 for none.
     jpeg: int = 0
 
@@ -96,6 +98,9 @@ def _archived(image: Image.Image, wear: Wear, seed: int) -> Image.Image:
     blurred = cv2.GaussianBlur(np.asarray(image, np.float32), (0, 0), wear.archive_dpi / 340)
     is_paper = blurred > draw.uniform(115, 165) + 18 * clouds(60) + 28 * grain(0.8)
     is_paper &= grain(0.7) < 3.45 - 0.35 * clouds(200)
+    for x, y, side in zip(*(draw.integers(0, most, wear.specks) for most in (width, height, 1000)), strict=True):
+        length = 2 + (side > 690) + 2 * (side > 944)
+        is_paper[y : y + length, x : x + length] = False
     size = (round(width * wear.dpi / wear.archive_dpi), round(height * wear.dpi / wear.archive_dpi))
     return Image.fromarray(cv2.resize(np.where(is_paper, 255, 0).astype(np.uint8), size, interpolation=cv2.INTER_AREA))
 

@@ -16,8 +16,9 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.documents.colours import grey_of
 from inference_server.tasks.documents.curved import Curve, Rectangle, curve_of, may_bend
-from inference_server.tasks.documents.ink import letter_height
-from inference_server.tasks.documents.margins import Area, written_area
+from inference_server.tasks.documents.ink import Print, print_of
+from inference_server.tasks.documents.margins import written_area
+from inference_server.tasks.documents.specks import without_specks
 from inference_server.tasks.documents.values import Outline, Page, Quad
 
 # What is left of a quad at the page's edge is no text below this, in pixels of the network's input.
@@ -73,13 +74,16 @@ def detector_input(page: Page, settings: DetectionSettings) -> DetectorInput:
     plane = grey_of(page)
     gray = np.asarray(cv2.cvtColor(page, cv2.COLOR_RGB2GRAY), np.uint8) if plane is None else plane
     area = written_area(gray)
-    factor = _scale_factor(gray, area, settings)
+    printed = print_of(gray, area)
+    factor = _scale_factor(gray.shape, printed, settings)
     left, right, inner_width = _window(area.left, area.right, width, factor, settings)
     top, bottom, inner_height = _window(area.top, area.bottom, height, factor, settings)
     part = (page if plane is None else plane)[top:bottom, left:right]
     if (inner_height, inner_width) != part.shape[:2]:
         interpolation = cv2.INTER_AREA if factor < 1 else cv2.INTER_LINEAR
         part = np.asarray(cv2.resize(part, (inner_width, inner_height), interpolation=interpolation), np.uint8)
+    if printed.is_speckled:
+        part = without_specks(np.ascontiguousarray(part))
     return DetectorInput(
         tensor=_tensor(part, settings.side_step),
         scale=((right - left) / inner_width, (bottom - top) / inner_height),
@@ -154,14 +158,14 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
     return np.asarray(cv2.boxPoints((center, size, angle)), np.float32)
 
 
-def _scale_factor(gray: NDArray[np.uint8], area: Area, settings: DetectionSettings) -> float:
-    short_side, long_side = float(min(gray.shape)), float(max(gray.shape))
+def _scale_factor(shape: tuple[int, ...], printed: Print, settings: DetectionSettings) -> float:
+    short_side, long_side = float(min(shape)), float(max(shape))
     least = settings.least_short_side / short_side
     # A strip, such as one line, is not enlarged beyond what its text needs.
     most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_long_side / long_side, settings.most_enlargement)
-    if most <= least or (height := letter_height(gray, area)) is None:
+    if most <= least or printed.letter_height is None:
         return most
-    return min(most, max(least, settings.letter_height / height))
+    return min(most, max(least, settings.letter_height / printed.letter_height))
 
 
 def _window(first: int, last: int, side: int, factor: float, settings: DetectionSettings) -> tuple[int, int, int]:

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from dataclasses import dataclass
 
 import cv2
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.margins import Area
-from inference_server.tasks.documents.spots import spots_of
+from inference_server.tasks.documents.specks import is_speckled
+from inference_server.tasks.documents.spots import marked_of, spots_of
 
 # The share of rows at the top and at the bottom of a line that shows neighbouring lines and rules.
 _MARGIN = 1 / 8
@@ -25,30 +27,37 @@ _SMALL_SHARE = 0.3
 
 def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which pixels of a line [H, W, 3] are ink: those on the rarer side of Otsu's threshold (Otsu 1979), margins left out."""
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
-    _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    ink = np.asarray(dark, np.bool_)
-    if 2 * cv2.countNonZero(dark) > ink.size:
-        ink = ~ink
+    ink = marked_of(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)).astype(np.bool_)
     margin = int(len(ink) * _MARGIN)
     ink[:margin] = False
     ink[len(ink) - margin :] = False
     return ink
 
 
-def letter_height(gray: NDArray[np.uint8], area: Area) -> float | None:
-    """How high the small letters of a grey page [H, W] are, in its pixels; None where too few are told apart. `area`: where they are."""
+@dataclass(frozen=True, kw_only=True)
+class Print:
+    """What a page is printed with."""
+
+    # How high its small letters are, in its pixels; None where too few are told apart.
+    letter_height: float | None
+    # Whether specks lie among them.
+    is_speckled: bool
+
+
+def print_of(gray: NDArray[np.uint8], area: Area) -> Print:
+    """Measure the print of a grey page [H, W]; `area`: where it is."""
     scale = max(1.0, min(gray.shape) / _MEASURED_SIDE)
     if scale > 1:
         gray = np.asarray(cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA), np.uint8)
-    _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
-    if 2 * cv2.countNonZero(dark) > dark.size:
-        dark = 1 - dark
     left, top, right, bottom = (round(side / scale) for side in (area.left, area.top, area.right, area.bottom))
-    _, _, widths, heights, _ = spots_of(np.asarray(dark[top:bottom, left:right], np.uint8)).T
+    spots = spots_of(marked_of(gray)[top:bottom, left:right])
+    _, _, widths, heights, _ = spots.T
     least, most = _LETTER_HEIGHTS
     letters = heights[(heights >= least) & (heights <= most) & (widths >= 2) & (widths <= _LETTER_RATIO * heights)]
-    return float(np.quantile(letters, _SMALL_SHARE)) * scale if len(letters) >= _LEAST_LETTERS else None
+    return Print(
+        letter_height=float(np.quantile(letters, _SMALL_SHARE)) * scale if len(letters) >= _LEAST_LETTERS else None,
+        is_speckled=is_speckled(spots, len(letters)),
+    )
 
 
 def ink_height(ink: NDArray[np.bool_]) -> int:

@@ -10,6 +10,12 @@ from numpy.typing import NDArray
 _MOST_SHORT = 65_535
 
 
+def marked_of(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """1 where a grey picture has ink: on the rarer side of Otsu's threshold (Otsu 1979), else 0; [H, W]."""
+    _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
+    return np.asarray(1 - dark if 2 * cv2.countNonZero(dark) > dark.size else dark, np.uint8)
+
+
 def spots_of(marked: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Of each spot of pixels that are not 0, connected by sides or corners: left, top, width, height and pixels [N, 5].
 

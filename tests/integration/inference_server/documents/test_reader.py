@@ -21,7 +21,7 @@ from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
-from tests.support.composed_pages import ComposedPage, columns
+from tests.support.composed_pages import ComposedPage, columns, form
 from tests.support.direct_inference import DirectInference, RecordedInference
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
@@ -173,6 +173,13 @@ async def test_misread_letters_of_a_worn_page_are_mended_by_the_words_beside_the
     told = " ".join(word.read_text or word.text for line in mended.lines for word in line.words)
     assert bag_f1(as_read.text, told) > bag_f1(as_read.text, mended.text)
     assert any(word.read_text for line in mended.lines for word in line.words)
+
+
+async def test_a_page_full_of_specks_is_read(reader: DocumentReader) -> None:
+    page = form(0)
+    content = image_file(scanned(page, Wear(dpi=92, archive_dpi=200, specks=3600)), "PNG")
+    ((result,), _) = await read(reader, DocumentRequest(content=content))
+    assert 0.93 <= bag_f1(page.truth, result.text)
 
 
 async def test_text_that_runs_down_the_page_is_read(reader: DocumentReader) -> None:
