@@ -16,6 +16,8 @@ from datetime import UTC, datetime
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
+from tests.support.local_http import in_a_thread
+
 KEY = "sk-test-0123456789abcdef"
 _PERSONA = re.compile(r"You are (\w+) \(persona_id (\w+)\)")
 # Tokens that each answer tells of.
@@ -214,11 +216,5 @@ def fake_language_model() -> Iterator[FakeLanguageModel]:
     handler = type("Handler", (_Handler,), {"service": service, "lock": threading.Lock()})
     server = _Server(("127.0.0.1", 0), handler)
     service.url = f"http://127.0.0.1:{server.server_address[1]}/v1"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with in_a_thread(server):
         yield service
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)

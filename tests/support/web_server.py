@@ -6,14 +6,13 @@ import contextlib
 import re
 import socket
 import ssl
-import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-from tests.support.local_http import Asked
+from tests.support.local_http import Asked, in_a_thread
 
 TIME = "Wed, 01 Jan 2025 00:00:00 GMT"
 
@@ -127,11 +126,5 @@ def web_server(
         context.load_cert_chain(*tls)
         server.socket = context.wrap_socket(server.socket, server_side=True)
     served.url = f"{'https' if tls else 'http'}://{f'[{host}]' if ':' in host else host}:{server.server_address[1]}"
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05}, daemon=True)
-    thread.start()
-    try:
+    with in_a_thread(server):
         yield served
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join(10)
