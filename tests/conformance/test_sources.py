@@ -22,7 +22,7 @@ LONGER_THAN_A_LEASE = LEASE_SECONDS * 1.3
 # What is waited for ends the wait; only a failure takes so long.
 LONGER_THAN_ANY_HICCUP = 40.0
 # Modules beside the adapters.
-NO_SOURCES = {"freshness", "port", "turns"}
+NO_SOURCES = {"freshness", "list_ages", "port", "turns"}
 WITH_URGENCY = [*(name for name, kind in SOURCES.items() if kind.knows_urgency), EMULATED]
 
 

@@ -97,7 +97,7 @@ def _known(document: Path, truth: Path) -> KnownDocument:
 def _texts_of_csv(content: str, truth: Path) -> tuple[tuple[str, ...], bool]:
     """A table with a column of words or lines, and maybe one `page`; or boxes, without names of columns."""
     first = content.splitlines()[0]
-    rows = csv.reader(io.StringIO(content), delimiter=next((mark for mark in ",;\t" if mark in first), ","))
+    rows = csv.reader(io.StringIO(content), delimiter=next((mark for mark in ",;\t" if mark in first), ","), strict=True)
     try:
         names = [name.strip().lower() for name in next(rows, [])]
         column = next((name for name in _TEXT_COLUMNS if name in names), None)

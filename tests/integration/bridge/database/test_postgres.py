@@ -298,7 +298,8 @@ async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: 
         await ledger.finish(await _claim(ledger), _success())
         assert [("job", "succeeded")] == [(record.key, record.state.value) for record in await LedgerJobs(database).list()]
         await asyncio.sleep(0.02)
-        assert 3 == await LedgerPruner(database).prune(keep_seconds=0.01)
+        # The job and the letter that was replayed: what told of the first failure was forgotten then.
+        assert 2 == await LedgerPruner(database).prune(keep_seconds=0.01)
         await _use_queue(LocalQueue(database, "jobs"))
     finally:
         await database.close()

@@ -133,7 +133,7 @@ BAD = {
     "a table with a page that is none": ({"1.csv": b"page,text\nzero,END\n"}, "1.csv, line 2: the page is 'zero'"),
     "an empty table": ({"1.csv": b"\xef\xbb\xbf\r\n"}, "1.csv is empty; .* a blank page is an empty 1.txt"),
     "empty JSON": ({"1.json": b""}, "1.json is empty"),
-    "a table with an open quote": ({"1.csv": b'text\n"' + b"x" * 200_000}, "1.csv, line .: is no CSV .*quotation mark"),
+    "a table with an open quote": ({"1.csv": b'text\n"TOTAL\nEND\n'}, "1.csv, line .: is no CSV .*quotation mark"),
     "words without a name of their column": ({"1.csv": b"TOTAL\nEND\n"}, "one of them text or word"),
     "two texts": ({"1.txt": b"", "1.csv": b""}, "1.png has several texts .1.csv, 1.txt"),
     "no text": ({}, "has no document with its text beside it"),
