@@ -72,8 +72,8 @@ def _on_one_core(cores: set[int]) -> Iterator[None]:
         keep_to(cores)
 
 
-async def apart(bench: Bench, slide: Slide, analysis: TileAnalysis, most: int, *, instances: int) -> Halves:
-    """Measure them on the first batches, each with all the cores that there are. `instances`: of the model."""
+async def apart(bench: Bench, slide: Slide, analysis: TileAnalysis, most: int) -> Halves:
+    """Measure them on the first batches, each with all the cores that there are."""
     plan, batches = analysis.plan, slide.batches[:most]
     pixels = await read_batch(slide, plan, batches[0])
     version = bench.models.facts(plan.model).version
@@ -82,10 +82,14 @@ async def apart(bench: Bench, slide: Slide, analysis: TileAnalysis, most: int, *
         inputs = analysis.inputs(pixels[: len(batch)])
         await bench.models.infer(InferenceRequest(model=plan.model, version=version, inputs=inputs, outputs=plan.outputs, caller=Caller()))
 
-    calls = LIMITS.calls_in_flight
+    calls, cores = LIMITS.calls_in_flight, len(bench.cores)
+    # One instance of all cores, or one for each core: whichever is faster.
+    engines = [
+        await asyncio.to_thread(_engine_alone, bench, plan, analysis.inputs(pixels), len(batches), instances) for instances in {1, cores}
+    ]
     return Halves(
         reading=await timed(lambda batch: read_batch(slide, plan, batch), batches, at_a_time=calls),
-        engine=await asyncio.to_thread(_engine_alone, bench, plan, analysis.inputs(pixels), len(batches), instances),
+        engine=max(engines, key=lambda rate: rate.per_second),
         model=await timed(infer, batches, at_a_time=calls),
     )
 
@@ -135,9 +139,9 @@ async def whole_slides(bench: Bench) -> None:
 
 async def _apart_twice(bench: Bench, slide: Slide, analysis: TileAnalysis) -> tuple[Halves, Halves]:
     """Each half with all cores, then with one."""
-    with_all = await apart(bench, slide, analysis, 200, instances=2)
+    with_all = await apart(bench, slide, analysis, 200)
     with _on_one_core(bench.cores):
-        return with_all, await apart(bench, slide, analysis, 100, instances=1)
+        return with_all, await apart(bench, slide, analysis, 100)
 
 
 def _tell_halves(bench: Bench, whole: Whole, halves: Halves, by_core: Halves) -> None:
@@ -162,9 +166,9 @@ async def classified(bench: Bench) -> None:
     prepared = await bench.analyses.prepare(SMALL_RESNET)
     async with bench.slide(prepared.plan) as slide:
         analysis = await prepared.begin(slide)
-        before = await apart(bench, slide, analysis, 40, instances=1)
+        before = await apart(bench, slide, analysis, 40)
         whole = await analysed(bench, SMALL_RESNET, 0)
-        halves = Halves.mean([before, await apart(bench, slide, analysis, 40, instances=1)])
+        halves = Halves.mean([before, await apart(bench, slide, analysis, 40)])
     alone = halves.engine.per_second
     share = whole.total.per_second / alone
     measured = f"{share:.2f} ({whole.total.per_second:,.0f} of {alone:,.0f} tiles/s)"
