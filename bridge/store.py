@@ -6,7 +6,6 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import TypedDict
 
 import structlog
 
@@ -18,19 +17,13 @@ from bridge.database.sqlite import SqliteDatabase
 from bridge.envelopes import native
 from bridge.errors import TransientError
 from bridge.job import Job
-from bridge.ledger.either import LedgerJobs, LedgerOutbox, LedgerPruner
+from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import DeadLetter, DeadLetters, JobRecord, Jobs, Ledger, Outbox, Pruner
 from bridge.settings import Settings
 from bridge.transports.sending import resend_letter, send_job
 
 _log = structlog.get_logger()
 _DATABASE_LOOK_SECONDS = 1.0
-
-
-class _Kept(TypedDict):
-    ledger: Ledger
-    outbox: Outbox
-    dead_letters: DeadLetters
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -120,10 +113,12 @@ async def _prepare(database: Database, patience_seconds: float) -> None:
 
 
 def _store_in(database: Database, settings: Settings) -> Store:
-    kept = _kept_in_sqlite(database) if isinstance(database, SqliteDatabase) else _kept_in_postgres(database)
+    ledger, outbox = _kept_in_sqlite(database) if isinstance(database, SqliteDatabase) else _kept_in_postgres(database)
     return Store(
         database=database,
-        **kept,
+        ledger=ledger,
+        outbox=outbox,
+        dead_letters=LedgerDeadLetters(database),
         jobs=LedgerJobs(database),
         pruner=LedgerPruner(database),
         queue=LocalQueue(database, settings.queue),
@@ -132,21 +127,13 @@ def _store_in(database: Database, settings: Settings) -> Store:
     )
 
 
-def _kept_in_sqlite(database: SqliteDatabase) -> _Kept:
-    from bridge.ledger.sqlite import SqliteDeadLetters, SqliteLedger, SqliteOutbox
+def _kept_in_sqlite(database: SqliteDatabase) -> tuple[Ledger, Outbox]:
+    from bridge.ledger.sqlite import SqliteLedger, SqliteOutbox
 
-    return {
-        "ledger": SqliteLedger(database),
-        "outbox": SqliteOutbox(database),
-        "dead_letters": SqliteDeadLetters(database),
-    }
+    return SqliteLedger(database), SqliteOutbox(database)
 
 
-def _kept_in_postgres(database: Database) -> _Kept:
-    from bridge.ledger.postgres import PostgresDeadLetters, PostgresLedger
+def _kept_in_postgres(database: Database) -> tuple[Ledger, Outbox]:
+    from bridge.ledger.postgres import PostgresLedger
 
-    return {
-        "ledger": PostgresLedger(database),
-        "outbox": LedgerOutbox(database),
-        "dead_letters": PostgresDeadLetters(database),
-    }
+    return PostgresLedger(database), LedgerOutbox(database)

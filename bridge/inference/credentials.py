@@ -60,9 +60,10 @@ class Token:
         self._path = trust.token_file
         self._looked = time.monotonic()
         self._signature = _signature(self._path) if self._path else None
-        self._token = _checked(_read(self._path).decode("utf-8-sig", errors="replace"), str(self._path)) if self._path else trust.token
-        if self._token and not self._path:
-            self._token = _checked(self._token, "BRIDGE_INFERENCE_TOKEN")
+        if self._path:
+            self._token = _token_in(self._path)
+        else:
+            self._token = _checked(trust.token, "BRIDGE_INFERENCE_TOKEN") if trust.token else ""
 
     def metadata(self) -> tuple[tuple[str, str], ...]:
         """What each call carries; looks at the file at most once a second."""
@@ -76,11 +77,15 @@ class Token:
         if signature is None or signature == self._signature:
             return
         try:
-            self._token = _checked(_read(path).decode("utf-8-sig", errors="replace"), str(path))
+            self._token = _token_in(path)
         except ConfigurationError:
             # Half written, or taken away: the old one stays, and the server has the last word.
             return
         self._signature = signature
+
+
+def _token_in(path: Path) -> str:
+    return _checked(_read(path).decode("utf-8-sig", errors="replace"), str(path))
 
 
 def _checked(text: str, where: str) -> str:

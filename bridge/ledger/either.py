@@ -7,10 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.database.port import Database
+from bridge.errors import PermanentError
 from bridge.gathering import Gatherer
-from bridge.job import Event, Job, Message
-from bridge.ledger.port import Backlog, JobRecord, State
-from bridge.ledger.rows import job_values, message_of, only_record, prefix_bounds, record_of, storable
+from bridge.job import Delivery, Event, Job, Message
+from bridge.ledger.port import Backlog, DeadLetter, JobRecord, State
+from bridge.ledger.rows import job_values, letter_of, letter_values, message_of, only_record, prefix_bounds, record_of, storable
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -72,6 +73,40 @@ class LedgerJobs:
         """The newest first."""
         values = {"limit": limit, "state": state.value if state else None}
         return [record_of(row) for row in (await self._database.look(self._sql["list"], values)).rows]
+
+
+class LedgerDeadLetters:
+    """Messages that ended without a result."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._sql = database.statements(_SQL, "dead_letters")
+        self._jobs = LedgerJobs(database)
+
+    async def bury(self, delivery: Delivery, *, reason: str) -> None:
+        """Keep a message that cannot be read; burying the same message twice keeps one."""
+        await self._database.change(self._sql["bury"], {**letter_values(delivery, reason=reason), "job_key": ""})
+
+    async def reopen(self, letter_id: int) -> DeadLetter:
+        """Let the letter's job be claimed anew. Raises `PermanentError` when there is no such letter."""
+        row = (await self._database.look(self._sql["find"], {"id": letter_id})).first
+        if row is None:
+            raise PermanentError(f"there is no dead letter {letter_id}")
+        await self._jobs.reopen(row["job_key"])
+        return letter_of(row)
+
+    async def mark_replayed(self, letter_id: int) -> None:
+        """Record that the bytes have been sent again."""
+        await self._database.change(self._sql["mark_replayed"], {"id": letter_id})
+
+    async def waiting(self) -> int:
+        """How many nobody has replayed."""
+        [row] = (await self._database.look(self._sql["waiting"])).rows
+        return int(row["letters"])
+
+    async def list(self, *, limit: int = 100) -> Sequence[DeadLetter]:
+        """The newest first."""
+        return [letter_of(row) for row in (await self._database.look(self._sql["list"], {"limit": limit})).rows]
 
 
 class LedgerPruner:

@@ -14,17 +14,14 @@ from pathlib import Path
 from typing import Any
 
 from bridge.database.port import Database, Statement
-from bridge.errors import PermanentError
 from bridge.gathering import Gatherer
 from bridge.job import Delivery, Job, Outcome, Progress, Write
-from bridge.ledger.either import LedgerJobs
-from bridge.ledger.port import Claim, DeadLetter, Refusal, State
+from bridge.ledger.port import Claim, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
     end_values,
     event_values,
     job_values,
-    letter_of,
     letter_values,
     lost,
     progress_values,
@@ -132,40 +129,6 @@ class PostgresLedger:
         found = await self._database.change(self._sql[statement], {"key": claim.job_key, "fence": claim.fence, **values})
         if found.count == 0:
             raise lost(claim)
-
-
-class PostgresDeadLetters:
-    """Messages that ended without a result."""
-
-    def __init__(self, database: Database) -> None:
-        self._database = database
-        self._sql = database.statements(_SQL, "dead_letters")
-        self._jobs = LedgerJobs(database)
-
-    async def bury(self, delivery: Delivery, *, reason: str) -> None:
-        """Keep a message that cannot be read; burying the same message twice keeps one."""
-        await self._database.change(self._sql["bury"], letter_values(delivery, reason=reason))
-
-    async def list(self, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The newest first."""
-        return [letter_of(row) for row in (await self._database.look(self._sql["list"], {"limit": limit})).rows]
-
-    async def reopen(self, letter_id: int) -> DeadLetter:
-        """Let the letter's job be claimed anew. Raises `PermanentError` when there is no such letter."""
-        row = (await self._database.look(self._sql["find"], {"id": letter_id})).first
-        if row is None:
-            raise PermanentError(f"there is no dead letter {letter_id}")
-        await self._jobs.reopen(row["job_key"])
-        return letter_of(row)
-
-    async def mark_replayed(self, letter_id: int) -> None:
-        """Record that the bytes have been sent again."""
-        await self._database.change(self._sql["mark_replayed"], {"id": letter_id})
-
-    async def waiting(self) -> int:
-        """How many nobody has replayed."""
-        [row] = (await self._database.look(self._sql["waiting"])).rows
-        return int(row["letters"])
 
 
 def _claim_values(asked: Sequence[_Asked]) -> dict[str, str]:

@@ -11,16 +11,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from bridge.database.sqlite import SqliteDatabase, follow
 from bridge.database.statements import load_statements
-from bridge.errors import PermanentError
 from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
-from bridge.ledger.either import LedgerJobs, LedgerOutbox
-from bridge.ledger.port import Claim, DeadLetter, Refusal, State
+from bridge.ledger.either import LedgerOutbox
+from bridge.ledger.port import Claim, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
     end_values,
     event_values,
     job_values,
-    letter_of,
     letter_values,
     lost,
     progress_values,
@@ -93,43 +91,6 @@ class SqliteOutbox(LedgerOutbox):
         if not (await self._database.look(self._sql["due"])).rows:
             return ()
         return await super().take(limit=limit, lease_seconds=lease_seconds)
-
-
-class SqliteDeadLetters:
-    """Messages that ended without a result."""
-
-    def __init__(self, database: SqliteDatabase) -> None:
-        self._database = database
-        self._jobs = LedgerJobs(database)
-
-    async def bury(self, delivery: Delivery, *, reason: str) -> None:
-        """Keep a message that cannot be read; burying the same message twice keeps one."""
-        async with self._database.write() as connection:
-            await connection.execute(_DEAD_LETTERS["bury"], {**letter_values(delivery, reason=reason), "job_key": ""})
-
-    async def list(self, *, limit: int = 100) -> Sequence[DeadLetter]:
-        """The newest first."""
-        async with self._database.read() as connection:
-            rows = (await connection.execute(_DEAD_LETTERS["list"], {"limit": limit})).mappings().all()
-        return [letter_of(row) for row in rows]
-
-    async def reopen(self, letter_id: int) -> DeadLetter:
-        """Let the letter's job be claimed anew. Raises `PermanentError` when there is no such letter."""
-        row = (await self._database.look(_DEAD_LETTERS["find"], {"id": letter_id})).first
-        if row is None:
-            raise PermanentError(f"there is no dead letter {letter_id}")
-        await self._jobs.reopen(row["job_key"])
-        return letter_of(row)
-
-    async def mark_replayed(self, letter_id: int) -> None:
-        """Record that the bytes have been sent again."""
-        async with self._database.write() as connection:
-            await connection.execute(_DEAD_LETTERS["mark_replayed"], {"id": letter_id})
-
-    async def waiting(self) -> int:
-        """How many nobody has replayed."""
-        async with self._database.read() as connection:
-            return int((await connection.execute(_DEAD_LETTERS["waiting"])).scalar_one())
 
 
 async def _change(connection: AsyncConnection, statement: str, claim: Claim, **values: Any) -> None:

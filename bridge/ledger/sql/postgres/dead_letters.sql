@@ -1,7 +1,7 @@
 -- name: bury
 -- Keeps a message whole; one that dies again is kept once, with its newest reason.
 INSERT INTO lamina.dead_letters (source, queue, message_id, job_key, reason, body, attributes, dead_at)
-SELECT :source, :queue, :message_id, '', :reason, :body, :attributes, now FROM lamina.clock
+SELECT :source, :queue, :message_id, :job_key, :reason, :body, :attributes, now FROM lamina.clock
 ON CONFLICT (source, queue, message_id) DO UPDATE SET
     job_key = excluded.job_key, reason = excluded.reason, dead_at = excluded.dead_at, replayed_at = NULL;
 

@@ -24,9 +24,9 @@ from bridge.database.postgres import PostgresDatabase
 from bridge.database.schema import metadata
 from bridge.errors import ConfigurationError, LeaseLostError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome, Progress
-from bridge.ledger.either import LedgerJobs, LedgerOutbox, LedgerPruner
+from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import Claim
-from bridge.ledger.postgres import PostgresDeadLetters, PostgresLedger
+from bridge.ledger.postgres import PostgresLedger
 from tests.support.fault_proxy import FaultProxy
 from tests.support.postgres_server import PostgresServer
 
@@ -277,7 +277,7 @@ async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: 
     database = PostgresDatabase(_AsyncpgDriver(postgres.new_database()))
     try:
         assert await migrate(database)
-        ledger, outbox, letters = PostgresLedger(database), LedgerOutbox(database), PostgresDeadLetters(database)
+        ledger, outbox, letters = PostgresLedger(database), LedgerOutbox(database), LedgerDeadLetters(database)
         claim = await _claim(ledger)
         assert not isinstance(await ledger.claim(_job(), worker="rival", lease_seconds=9), Claim)
         await ledger.renew(claim, lease_seconds=60, progress=Progress(share=0.5, stage="half"))
