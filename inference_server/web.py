@@ -96,7 +96,7 @@ class Connections:
                 client = self._client()
                 headers = {"Accept-Encoding": "identity", **request.headers}
                 if request.method == "PUT":
-                    headers["Content-Length"] = str(await asyncio.to_thread(_size, request.content))
+                    headers["Content-Length"] = str(await size_of(request.content))
                 response = await stack.enter_async_context(
                     client.stream(
                         request.method,
@@ -117,7 +117,7 @@ class Connections:
             tls = ssl.create_default_context()
             try:
                 self._clients[loop] = httpx2.AsyncClient(
-                    verify=tls, follow_redirects=False, limits=_LIMITS, headers={"User-Agent": "lamina"}, default_encoding="utf-8"
+                    verify=tls, follow_redirects=False, limits=_LIMITS, headers={"User-Agent": "lamina"}
                 )
             except (ImportError, ValueError) as error:
                 raise WebFailure("the environment names a proxy for it that is none of HTTP", passing=False) from error
@@ -160,8 +160,9 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
         error = error.exceptions[0] if isinstance(error, BaseExceptionGroup) else error.__cause__ or error.__context__
 
 
-def _size(content: bytes | Path) -> int:
-    return content.stat().st_size if isinstance(content, Path) else len(content)
+async def size_of(content: bytes | Path) -> int:
+    """Bytes of what is sent. Raises `OSError`."""
+    return len(content) if isinstance(content, bytes) else (await asyncio.to_thread(content.stat)).st_size
 
 
 async def _pieces(content: bytes | Path) -> AsyncIterator[bytes]:
@@ -177,4 +178,4 @@ def _spelled(url: str) -> str:
     """A URL whose host is spelled as it was held against the roots, and the rest as it was given, but for what HTTP has no room for."""
     parts = urlsplit(url)
     path, query = (quote(_LONE_PERCENT.sub("%25", each), safe=_SAFE) for each in (parts.path, parts.query))
-    return f"{parts.scheme}://{web_host(parts)}/{path.lstrip('/').replace('?', '%3F')}{'?' if query else ''}{query}"
+    return f"{parts.scheme}://{web_host(parts)}/{path.lstrip('/')}{'?' if query else ''}{query}"

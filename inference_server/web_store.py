@@ -19,7 +19,7 @@ from obstore.exceptions import NotFoundError, PermissionDeniedError, Preconditio
 from inference_server import web_answers as answers
 from inference_server.errors import AccessDenied, InvalidInput
 from inference_server.places import Roots, web_host
-from inference_server.web import Connections, Reply, WebFailure, WebRequest
+from inference_server.web import Connections, Reply, WebFailure, WebRequest, size_of
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta
@@ -89,8 +89,7 @@ class WebStore:
 
     async def put(self, content: bytes | Path) -> None:
         """Write the file, in the place of what was there, and the folders that it lacks where the server speaks WebDAV; as `head`."""
-        size = len(content) if isinstance(content, bytes) else (await asyncio.to_thread(content.stat)).st_size
-        await _tried(lambda: self._put(content), size)
+        await _tried(lambda: self._put(content), await size_of(content))
 
     async def _put(self, content: bytes | Path) -> None:
         async with self._asked("PUT", {}, content) as reply:

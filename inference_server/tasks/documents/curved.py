@@ -92,6 +92,11 @@ def edges_of(outline: Outline) -> tuple[NDArray[np.float32], NDArray[np.float32]
     return outline[:count], outline[: count - 1 : -1]
 
 
+def points_at(edge: NDArray[np.floating], places: NDArray[np.floating], at: NDArray[np.floating]) -> NDArray[np.float64]:
+    """Points between those of an edge [N, 2], which lie at some places along it [N]; [M, 2]."""
+    return np.column_stack([np.interp(at, places, edge[:, axis]) for axis in (0, 1)])
+
+
 def steps_of(outline: Outline) -> int:
     """In how many steps a line is to be followed."""
     upper, lower = edges_of(outline)

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.bend import Bend, bend_of, slopes_of
-from inference_server.tasks.documents.curved import edges_of, parts_of, steps_of
+from inference_server.tasks.documents.curved import edges_of, parts_of, points_at, steps_of
 from inference_server.tasks.documents.values import Outline, Page
 
 # The bend is worked out at every so many pixels; between them it is as good as straight.
@@ -37,9 +37,9 @@ class LeveledPage:
 
     def back(self, outline: Outline) -> Outline:
         """An outline of this page on the page as it came."""
-        upper, lower = edges_of(outline)
-        places = np.linspace(0, len(upper) - 1, steps_of(outline) + 1)
-        edges = [[np.interp(places, range(len(edge)), edge[:, axis]) for axis in (0, 1)] for edge in (upper, lower)]
+        places = np.arange(len(outline) / 2)
+        at = np.linspace(0, places[-1], steps_of(outline) + 1)
+        edges = [points_at(edge, places, at).T for edge in edges_of(outline)]
         bent = [np.stack([x, _bent(self.bend, x, y - self.above)], axis=1) for x, y in edges]
         return np.asarray(np.concatenate([bent[0], bent[1][::-1]]) / self.scale, np.float32)
 

@@ -13,7 +13,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.curved import edges_of
+from inference_server.tasks.documents.curved import edges_of, points_at
 from inference_server.tasks.documents.ink import Gaps, ink_of
 from inference_server.tasks.documents.steps import Steps
 from inference_server.tasks.documents.values import Outline, Page, Quad
@@ -87,7 +87,7 @@ class CurvedCrop(Crop):
 
     def quad(self, left: float, right: float) -> Quad:
         """The part between two x of the crop, on the page."""
-        upper, lower = (_between(edge, self.places, np.array([left, right])) for edge in self.edges)
+        upper, lower = (points_at(edge, self.places, np.array([left, right])) for edge in self.edges)
         return np.array([*upper, *lower[::-1]], np.float32)
 
 
@@ -147,7 +147,7 @@ def _curved_crop(page: Page, outline: Outline) -> CurvedCrop:
     scale = max(1.0, LINE_HEIGHT / max(height, 1.0))
     width, rows = max(1, round(places[-1] * scale)), max(LINE_HEIGHT, round(height))
     along = (np.arange(width) + 0.5) / width * places[-1]
-    upper, lower = (_between(edge - offset, places, along) for edge in edges)
+    upper, lower = (points_at(edge - offset, places, along) for edge in edges)
     down = ((np.arange(rows) + 0.5) / rows)[:, None, None]
     at = (upper + down * (lower - upper) - 0.5).astype(np.float32)
     cut = cv2.remap(around, at[:, :, 0], at[:, :, 1], cv2.INTER_CUBIC, borderMode=cv2.BORDER_REPLICATE)
@@ -156,11 +156,6 @@ def _curved_crop(page: Page, outline: Outline) -> CurvedCrop:
     return CurvedCrop(
         image=np.asarray(image, np.uint8), to_page=np.eye(3), edges=edges, places=places * line_width / max(float(places[-1]), 1e-6)
     )
-
-
-def _between(edge: NDArray[np.floating], places: NDArray[np.float64], at: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Points of an edge [N, 2] at some of its places."""
-    return np.column_stack([np.interp(at, places, edge[:, axis]) for axis in (0, 1)])
 
 
 def _crops_of_quad(page: Page, quad: Quad) -> list[Crop]:
