@@ -111,7 +111,7 @@ async def download(found: StoredObject, path: Path, *, moved: Callable[[], None]
 
 
 async def copy_of(found: StoredObject, path: Path) -> StoredObject:
-    """What `download` has put on this machine, under the name of what it is a copy of. Raises `Unavailable`."""
+    """What `download` has put at an absolute path, under the name of what it is a copy of. Raises `Unavailable`."""
     store, key = LocalStore(prefix="/"), str(path).lstrip("/")
     with _translated(found, "copied"):
         return StoredObject(uri=found.uri, store=store, key=key, local_path=path, meta=await obstore.head_async(store, key))

@@ -267,6 +267,18 @@ async def test_a_slide_of_a_server_without_ranges_is_read_from_a_copy(server: We
             pass
 
 
+async def test_a_copy_is_read_from_a_folder_that_is_named_from_where_the_server_stands(
+    server: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    server.files["/data/slide.svs"] = write_svs(tmp_path / "slide.svs", paint(700, 500, tissue=(50, 50, 650, 450))).read_bytes()
+    server.meddle, server.sends_parts = without_ranges("none"), False
+    storage = storage_of(server)
+    staging = Staging(storage, most_bytes=1 << 30, folder=Path(".lamina/staging"))
+    async with open_slide(storage, f"{server.url}/data/slide.svs", SlideLimits(), staging) as reader:
+        assert (700, 500) == (reader.facts.width, reader.facts.height)
+
+
 async def test_a_file_whose_size_nobody_tells_is_refused_with_the_way_out(server: WebServer) -> None:
     def meddle(asked: Asked, answer: Answer) -> None:
         without_ranges("")(asked, answer)

@@ -46,7 +46,8 @@ class Staging:
         """`most_bytes`: of all copies, those in use too; `folder`: made when it is needed; the system's temporary folder if None."""
         self._storage = storage
         self._most_bytes = most_bytes
-        self._parent = folder or Path(tempfile.gettempdir())
+        # Copies are named from here, wherever whoever reads them stands.
+        self._parent = (folder or Path(tempfile.gettempdir())).absolute()
         self._folder: Path | None = None
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
         self._held_bytes = 0
