@@ -1,6 +1,6 @@
 """How fast is a slide of 100,000 × 100,000 px read from an object store and analysed, and in how much memory?
 
-- Raw tiles from a local S3, a server that keeps up. Bar: 10,000/s.
+- Raw tiles from a local S3, a server that keeps up. Bar: 10,000/s. The same from a web server, without a bar.
 - Tiles read from disk and decoded, as many batches at a time as in an analysis, over simplejpeg alone on the same bytes, in turns.
   Bar: 0.9.
 - `he_baseline` on tiles of 256 px, the whole from S3, over the slower of its halves alone in the same run: reading without a model, and
