@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -116,7 +116,9 @@ class PostgresDatabase:
         await self.driver.close()
 
     async def _run(self, statement: TextClause, values: Mapping[str, Any] | None, then: Sequence[Statement]) -> Rows:
-        async with self._engine.connect() as connection:
+        async with AsyncExitStack() as held:
+            connection = await self._connect()
+            held.push_async_exit(connection)
             if then:
                 await connection.execution_options(isolation_level="READ COMMITTED")
             # Without an answer, libpq's own time-outs do not help: the other side's kernel may well confirm what we send.
@@ -131,6 +133,15 @@ class PostgresDatabase:
                 return found
             finally:
                 watch.cancel()
+
+    async def _connect(self) -> AsyncConnection:
+        try:
+            return await self._engine.connect()
+        except (DBAPIError, PoolTimeoutError, OSError, TimeoutError):
+            raise
+        except Exception as error:
+            # What is cut while it is set up ends in the pool's or the driver's own error, which SQLAlchemy does not translate.
+            raise ConnectionError(f"the connection was lost before its use: {reason(error)}") from error
 
     def _check(self, connection: Any, _record: Any, _proxy: Any) -> None:
         # Costs no round trip, unlike the pool's own ping: the kernel knows whether the other side has hung up.

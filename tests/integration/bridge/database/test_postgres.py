@@ -182,6 +182,31 @@ async def test_a_connection_that_is_cut_is_a_transient_error_and_the_next_one_wo
         assert 1 == await _value(database, "SELECT 1 AS value")
 
 
+class _CutBeforeUse(PsycopgDriver):
+    """Once it is unlucky, each connection is lost after it was opened and before it is used."""
+
+    unlucky = False
+
+    def alive(self, connection: object) -> bool:
+        if self.unlucky:
+            self.cut(connection)
+        return super().alive(connection)
+
+
+async def test_connections_that_are_lost_before_their_use_are_a_transient_error(new_postgres_database: Callable[[], str]) -> None:
+    driver = _CutBeforeUse(PostgresLocation(conninfo=new_postgres_database()))
+    database = PostgresDatabase(driver)
+    try:
+        assert 1 == await _value(database, "SELECT 1 AS value")
+        driver.unlucky = True
+        with pytest.raises(TransientError, match="did not answer as it should: the connection was lost before its use"):
+            await _value(database, "SELECT 1 AS value")
+        driver.unlucky = False
+        assert 1 == await _value(database, "SELECT 1 AS value")
+    finally:
+        await database.close()
+
+
 async def test_a_server_that_falls_silent_is_given_up_in_time(postgres: PostgresServer, new_postgres_database: Callable[[], str]) -> None:
     async with _behind_proxy(postgres, new_postgres_database(), cut_seconds=0.4) as (database, proxy):
         await _value(database, "SELECT 1 AS value")

@@ -38,12 +38,9 @@ async def test_a_heartbeat_that_hangs_is_told(office_of: Offices) -> None:
     async with office.working(vitals=vitals, source=source):
         await office.ask()
         async with asyncio.timeout(30):
-            while not vitals.stuck():
+            while "heartbeat job" not in vitals.stuck():
                 await asyncio.sleep(0.02)
-        stuck = list(vitals.stuck())
         source.freed.set()
-
-    assert ["heartbeat job"] == stuck
 
 
 async def test_a_heartbeat_that_beats_is_not_stuck_however_long_the_job_takes(office_of: Offices) -> None:
