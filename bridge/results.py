@@ -13,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, PermanentError
 from bridge.store_faults import NO_BUCKET, code_of, kind_of
 
 if TYPE_CHECKING:
@@ -59,7 +59,7 @@ class ResultStore:
 
     def folder_at(self, below: str) -> ResultFolder:
         """The folder at a path below the root, such as results/1/two/3."""
-        return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}")
+        return ResultFolder(location=f"{self._root}/{below}", store=self._store, prefix=f"{self._prefix}{below}", set_by=self._set_by)
 
     async def read(self, key: str, *, most_bytes: int) -> bytes | None:
         """The bytes of the object of that key; None when there is none.
@@ -80,36 +80,36 @@ class ResultStore:
             return bytes(content)
         except (NotFoundError, FileNotFoundError) as error:
             if code_of(error) == NO_BUCKET:
-                raise self._failed(key, error) from error
+                raise _failed(f"{self._root}/{key} could not be read", error, self._set_by) from error
             return None
         except (BaseError, OSError) as error:
-            raise self._failed(key, error) from error
+            raise _failed(f"{self._root}/{key} could not be read", error, self._set_by) from error
         except ValueError as error:
             raise PermanentError(f"no object can have the key {key!r}") from error
 
-    def _failed(self, key: str, error: Exception) -> BridgeError:
-        kind = kind_of(error)
-        told = f"{self._root}/{key} could not be read: {str(error).splitlines()[0]}"
-        return kind(f"{told}; set {self._set_by} right") if kind is ConfigurationError else kind(told)
-
     async def holds(self, key: str) -> bool:
-        """Whether there is an object of that key. Raises `TransientError`, and `PermanentError` for a key that none can have."""
+        """Whether there is an object of that key. Raises as `read` does."""
         try:
             await obstore.head_async(self._store, f"{self._prefix}{key}")
         except (NotFoundError, FileNotFoundError):
             return False
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._root}/{key} could not be looked for: {error}") from error
+            raise _failed(f"{self._root}/{key} could not be looked for", error, self._set_by) from error
         except ValueError as error:  # an empty part, `..`, control characters
             raise PermanentError(f"S3 object not found. No object can have the key {key!r}") from error
         return True
 
 
 class ResultFolder:
-    """The files of one try of one job."""
+    """The files of one try of one job.
 
-    def __init__(self, *, location: str, store: ObjectStore, prefix: str) -> None:
-        """`location`: its path or URL. `prefix`: its key in the store."""
+    What fails raises `OverloadError` while the store is down or out of reach, `ConfigurationError` when it does not know our keys or has no
+    such bucket, and `TransientError` for what else may go better next time.
+    """
+
+    def __init__(self, *, location: str, store: ObjectStore, prefix: str, set_by: str) -> None:
+        """`location`: its path or URL. `prefix`: its key in the store. `set_by`: the settings that name it, for people."""
+        self._set_by = set_by
         self._location = location
         self._store = store
         self._prefix = prefix
@@ -120,38 +120,44 @@ class ResultFolder:
         return self._location
 
     async def write(self, name: str, content: bytes | Path) -> str:
-        """Write a file whole or not at all, and return its path or URL. Raises `TransientError`."""
+        """Write a file whole or not at all, and return its path or URL."""
         try:
             await obstore.put_async(self._store, f"{self._prefix}/{name}", content)
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._location}/{name} could not be written: {error}") from error
+            raise _failed(f"{self._location}/{name} could not be written", error, self._set_by) from error
         return f"{self._location}/{name}"
 
     async def copy(self, name: str, to: ResultFolder) -> None:
-        """Copy a file to another folder of the same store, where there is one of that name. Raises `TransientError`."""
+        """Copy a file to another folder of the same store, where there is one of that name."""
         try:
             await obstore.copy_async(self._store, f"{self._prefix}/{name}", f"{to._prefix}/{name}")
         except (NotFoundError, FileNotFoundError):
             return
         except (BaseError, OSError) as error:
-            raise TransientError(f"{to.location}/{name} could not be written: {error}") from error
+            raise _failed(f"{to.location}/{name} could not be written", error, self._set_by) from error
 
     async def clear(self, below: str) -> None:
-        """Remove all files of a folder in this one. Raises `TransientError`."""
+        """Remove all files of a folder in this one."""
         try:
             async for found in obstore.list(self._store, f"{self._prefix}/{below}"):
                 await obstore.delete_async(self._store, [one["path"] for one in found])
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._location}/{below} could not be removed: {error}") from error
+            raise _failed(f"{self._location}/{below} could not be removed", error, self._set_by) from error
 
     async def read(self, name: str) -> bytes | None:
-        """A file's bytes; None when there is none. Raises `TransientError`."""
+        """A file's bytes; None when there is none."""
         try:
             return bytes(await (await obstore.get_async(self._store, f"{self._prefix}/{name}")).bytes_async())
         except (NotFoundError, FileNotFoundError):
             return None
         except (BaseError, OSError) as error:
-            raise TransientError(f"{self._location}/{name} could not be read: {error}") from error
+            raise _failed(f"{self._location}/{name} could not be read", error, self._set_by) from error
+
+
+def _failed(told: str, error: Exception, set_by: str) -> BridgeError:
+    kind = kind_of(error)
+    told = f"{told}: {str(error).splitlines()[0]}"
+    return kind(f"{told}; set {set_by} right") if kind is ConfigurationError else kind(told)
 
 
 def _opened(root: str, *, allow_http: bool, s3: Mapping[str, str], s3_credentials: Credentials | None) -> tuple[str, ObjectStore, str]:

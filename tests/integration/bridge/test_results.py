@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -159,6 +160,28 @@ async def test_an_object_that_the_bucket_has_not_is_none() -> None:
         assert await s3_at(store.url).read("one.png", most_bytes=100) is None
 
 
-async def test_a_store_that_is_out_of_reach_is_no_failure_of_the_object() -> None:
-    with pytest.raises(OverloadError):
-        await s3_at(f"http://127.0.0.1:{free_port()}").read("one.png", most_bytes=100)
+CALLS: Mapping[str, Callable[[ResultStore], Awaitable[object]]] = {
+    "read": lambda store: store.read("one.png", most_bytes=100),
+    "look for": lambda store: store.holds("one.png"),
+    "read back": lambda store: store.folder("slides", "job", 1).read("one.png"),
+    "write": lambda store: store.folder("slides", "job", 1).write("one.png", b"1"),
+    "copy": lambda store: store.folder("slides", "job", 1).copy("one.png", store.folder("slides", "job", 2)),
+    "clear": lambda store: store.folder("slides", "job", 1).clear("saved"),
+}
+
+
+async def test_a_store_that_is_out_of_reach_is_no_failure_of_the_job() -> None:
+    store = s3_at(f"http://127.0.0.1:{free_port()}")
+
+    raised = await asyncio.gather(*(call(store) for call in CALLS.values()), return_exceptions=True)
+
+    assert dict.fromkeys(CALLS, OverloadError) == dict(zip(CALLS, map(type, raised), strict=True))
+
+
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "look for"])  # whose answers have no body
+async def test_a_store_that_does_not_know_our_keys_is_no_failure_of_the_job(call: str) -> None:
+    with (
+        local_http(lambda _: (403, b"<Error><Code>InvalidAccessKeyId</Code></Error>")) as store,
+        pytest.raises(ConfigurationError, match="set CARD_BUCKET right"),
+    ):
+        await CALLS[call](s3_at(store.url))
