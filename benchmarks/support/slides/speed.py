@@ -174,4 +174,7 @@ async def classified(bench: Bench) -> None:
     measured = f"{share:.2f} ({whole.total.per_second:,.0f} of {alone:,.0f} tiles/s)"
     bench.rows.add("ResNet-18's shape: end to end over its engine", measured, bar=f"{LEAST_CLASSIFIED}", met=share >= LEAST_CLASSIFIED)
     bench.rows.add("  while tiles are analysed; most that is possible", f"{whole.while_tiles / alone:.2f}; {halves.bound / alone:.2f}")
+    micros = [rate.cpu_micros for rate in (halves.reading, halves.engine, halves.model, whole.total)]
+    told = "; ".join(f"{each:,.0f}" for each in micros)
+    bench.rows.add("  µs of processor time a tile: reading; engine; through the scheduler; all", told)
     bench.rows.add("  seconds by stage", whole.told_stages)
