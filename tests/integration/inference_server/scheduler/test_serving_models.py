@@ -95,7 +95,7 @@ async def test_a_queue_delay_ends(tmp_path: Path, engine: ReferenceLoader) -> No
     async with serving(tmp_path, selector(engine)) as models:
         slow_from_now(engine, 0.0)
         answer = await ask(models)
-    assert 0.055 <= answer.queue_seconds < 0.5
+    assert 0.055 <= answer.queue_seconds < 5
 
 
 async def test_expired_requests_are_never_run(tmp_path: Path, engine: ReferenceLoader) -> None:
@@ -109,18 +109,18 @@ async def test_expired_requests_are_never_run(tmp_path: Path, engine: ReferenceL
         await asyncio.sleep(0.2)
     assert sum(isinstance(result, DeadlineExceeded) for result in results) == 5
     assert len(engine.runs) == 2
-    assert 0.29 < took < 0.6
+    assert 0.29 < took < 1.0, "six runs take 1.2 s"
 
 
 async def test_one_expired_caller_of_a_batch_leaves_the_others_unharmed(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=BATCHES)
     async with serving(tmp_path, selector(engine)) as models:
-        slow_from_now(engine, 0.4)
+        slow_from_now(engine, 1.5)
         tasks = [ask(models, value=1), ask(models, value=2, seconds=0.05), ask(models, value=3)]
         start = time.monotonic()
         with pytest.raises(DeadlineExceeded):
             await tasks[1]
-        assert time.monotonic() - start < 0.35
+        assert time.monotonic() - start < 1.2
         answers = await asyncio.gather(tasks[0], tasks[2])
     assert values(engine.runs) == [[1.0, 2.0, 3.0]]
     assert [answer.outputs["doubled"][0, 0] for answer in answers] == [2.0, 6.0]
@@ -182,10 +182,10 @@ async def test_several_instances_run_at_a_time(tmp_path: Path, engine: Reference
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"{ALONE} instance_group {{ count: 3 }}")
     async with serving(tmp_path, selector(engine)) as models:
         assert 3 == models.facts("double").instances
-        slow_from_now(engine, 0.3)
+        slow_from_now(engine, 0.8)
         start = time.monotonic()
         await asyncio.gather(*(ask(models) for _ in range(3)))
-        assert time.monotonic() - start < 0.6
+        assert time.monotonic() - start < 1.6
 
 
 async def test_too_many_requests_are_refused_with_a_time_to_come_back(tmp_path: Path, engine: ReferenceLoader) -> None:
@@ -289,12 +289,12 @@ async def test_closing_finishes_what_is_there_and_refuses_what_comes(tmp_path: P
 async def test_closing_fails_what_waits_beyond_the_grace_and_waits_for_what_runs(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=ALONE)
     async with serving(tmp_path, selector(engine)) as models:
-        slow_from_now(engine, 0.3)
+        slow_from_now(engine, 0.8)
         tasks = [ask(models) for _ in range(3)]
         await asyncio.sleep(0.01)
         start = time.monotonic()
         await models.close(grace_seconds=0.05)
-        assert time.monotonic() - start < 0.8
+        assert time.monotonic() - start < 1.6
         results = await asyncio.gather(*tasks, return_exceptions=True)
     assert [isinstance(result, Unavailable) for result in results] == [False, True, True]
 
