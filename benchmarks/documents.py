@@ -36,7 +36,7 @@ from benchmarks.support.documents.readers import CALLERS, Programs, Times, measu
 from benchmarks.support.documents.server import document_server
 from benchmarks.support.process_tree import memory_bytes
 from inference_server.tasks.documents.evaluation import PageFigures, page_figures
-from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, columns, form, lab_report, paired_form, receipt
+from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, cells_form, columns, form, lab_report, paired_form, receipt
 from tests.support.server_process import ServerProcess
 from tests.support.worn_pages import Wear, scanned
 
@@ -65,6 +65,7 @@ KINDS = (
     Kind(name="forms, blurred", compose=form, wear=Wear(dpi=100, blur=1.0, noise=10, jpeg=40), least_f1=0.9),
     Kind(name="forms of an archive", compose=form, wear=Wear(dpi=98, archive_dpi=200), least_f1=0.9),
     Kind(name="the same, speckled", compose=form, wear=Wear(dpi=92, archive_dpi=200, specks=3600), least_f1=0.9),
+    Kind(name="forms, a letter a cell", compose=cells_form, wear=Wear(dpi=100, noise=8, jpeg=60), least_f1=0.9),
     Kind(name="receipts", compose=receipt, wear=Wear(dpi=150, noise=8, jpeg=60), least_f1=0.95),
     Kind(name="lab reports", compose=lab_report, wear=Wear(dpi=150), most_errors=0.02),
     Kind(name="lab reports at 90 dpi", compose=lab_report, wear=Wear(dpi=90, blur=0.5, noise=8, jpeg=60), most_errors=0.02),

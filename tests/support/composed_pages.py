@@ -95,6 +95,19 @@ _GOODS = (
     "KOPI SUSU",
     "LED BULB 9W",
 )
+# Capital letters of Helvetica that are not as wide as most, as a share of the size.
+_WIDE = {
+    "I": 0.28,
+    "J": 0.5,
+    "M": 0.83,
+    "W": 0.94,
+    " ": 0.28,
+    ".": 0.28,
+    ",": 0.28,
+    "/": 0.28,
+    "-": 0.33,
+    **dict.fromkeys("0123456789", 0.56),
+}
 # By font: the width of a usual letter, as a share of the size.
 _LETTER = {"Helvetica": 0.5, "Times-Roman": 0.44, "Courier": 0.6}
 
@@ -199,6 +212,32 @@ def _paired_cells(builder: _Builder, style: str, x: float, label: str, value: st
     if style == "colons in a column":
         return [(x, label), (x + 96, f": {value}")]
     return [(x, label), (x + 110, value)]
+
+
+def cells_form(seed: int, rows: int = 12, *, gap: float = 0.0) -> ComposedPage:
+    """A form whose values are written into rows of cells, one letter each. `gap`: between cells, in points."""
+    draw = random.Random(seed)
+    builder = _Builder("Helvetica", 11.0)
+    builder.row(60, ((50, "FORMULIR PENDAFTARAN PESERTA"),), 13)
+    high, wide = draw.choice(((18.0, 16.0), (17.0, 18.0), (20.0, 17.0)))
+    for number, (label, value) in enumerate(draw.sample(_PATIENT_FIELDS, rows)):
+        y = 105 + 1.9 * high * number
+        letters = [(170 + place * (wide + gap), letter) for place, letter in enumerate(value.upper())]
+        builder.lines.append(f"{label} {value.upper()}")
+        builder.texts.append(Text(text=label, x=50, y=y, size=11, font="Helvetica"))
+        for x, letter in letters:
+            middle = x + (wide - _WIDE.get(letter, 0.67) * 11) / 2
+            builder.texts.append(Text(text=letter, x=middle, y=y, size=11, font="Helvetica"))
+        for place in range(21 if not gap else 18):
+            left, top, right, bottom = 170 + place * (wide + gap), y + 4 - high, 170 + place * (wide + gap) + wide, y + 4
+            builder.rules += [
+                (left, top, right, top),
+                (left, bottom, right, bottom),
+                (left, top, left, bottom),
+                (right, top, right, bottom),
+            ]
+    builder.row(760, ((50, "Saya menyatakan bahwa data di atas adalah benar dan dapat dipertanggungjawabkan."),))
+    return builder.page()
 
 
 def _result(draw: random.Random) -> tuple[str, str]:

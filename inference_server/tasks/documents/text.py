@@ -12,16 +12,16 @@ import numpy as np
 from inference_server.models.recognizer_files import WORDS
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
+from inference_server.tasks.documents.cell_words import fragments_of
+from inference_server.tasks.documents.cells import CellRow, cell_rows_of, without_rules
 from inference_server.tasks.documents.detection import DetectedText, DetectionSettings, detected_text, detector_input
 from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.leveled import leveled
 from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.rows import fragment_of
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 from inference_server.tasks.documents.values import Line, Outline, Page
-from inference_server.tasks.documents.words import words_of
 
 # What is read with less confidence is not text.
 _LEAST_CONFIDENCE = 0.5
@@ -65,9 +65,14 @@ class TextReader:
     async def read(self, page: Page, caller: Caller) -> Reading:
         """The lines of a page, in reading order. Raises what `Inference.infer` raises, and `ConfigurationError`."""
         used: dict[str, None] = {}
-        outlines = await self._outlines(page, caller, used)
+        shown, rows = page, await asyncio.to_thread(cell_rows_of, page)
+        if rows:
+            page, shown = await asyncio.to_thread(without_rules, page, rows)
+        outlines = await self._outlines(shown, caller, used)
         turn, found = await self._recognize(page, outlines, caller, used)
-        lines = await asyncio.to_thread(_lines, turn, found, self._lexicon)
+        in_cells = [turn.outline(outline) for row in rows for outline in row.outlines()]
+        found += await self._lines.read(turn.page(page), in_cells, caller, used)
+        lines = await asyncio.to_thread(_lines, turn, found, rows, self._lexicon)
         return Reading(lines=lines, rotation_degrees=turn.degrees, models=tuple(used))
 
     async def _outlines(self, page: Page, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
@@ -117,12 +122,11 @@ def _trials(found: Sequence[ReadQuad]) -> list[Trial]:
     return [Trial(characters=len(quad.characters), confidence=quad.confidence) for quad in found]
 
 
-def _lines(turn: Turn, found: Sequence[ReadQuad], lexicon: Lexicon) -> tuple[Line, ...]:
+def _lines(turn: Turn, found: Sequence[ReadQuad], rows: Sequence[CellRow], lexicon: Lexicon) -> tuple[Line, ...]:
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
-    fragments = [fragment_of(quad.outline, words_of(quad.characters, quad.crop, speller)) for quad in sure]
-    lines = reading_order([fragment for fragment in fragments if fragment.words])
+    lines = reading_order([fragment for fragment in fragments_of(sure, rows, turn, speller) if fragment.words])
     return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
 
 

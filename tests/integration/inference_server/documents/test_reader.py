@@ -21,7 +21,7 @@ from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
-from tests.support.composed_pages import ComposedPage, columns, form
+from tests.support.composed_pages import ComposedPage, cells_form, columns, form
 from tests.support.direct_inference import DirectInference, RecordedInference
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
@@ -180,6 +180,22 @@ async def test_a_page_full_of_specks_is_read(reader: DocumentReader) -> None:
     content = image_file(scanned(page, Wear(dpi=92, archive_dpi=200, specks=3600)), "PNG")
     ((result,), _) = await read(reader, DocumentRequest(content=content))
     assert 0.93 <= bag_f1(page.truth, result.text)
+
+
+@pytest.mark.parametrize("quarters", [0, 2])
+async def test_letters_in_cells_are_read_as_words_that_lie_on_them(reader: DocumentReader, quarters: int) -> None:
+    page = cells_form(1, rows=5)
+    image = scanned(page, Wear(dpi=120, quarter_turns=quarters))
+    ((result,), _) = await read(reader, DocumentRequest(content=image_file(image, "PNG")))
+    assert 0.98 <= bag_f1(page.truth, result.text)
+    assert 0.98 <= fuzz.ratio(page.truth, result.text) / 100
+    words = [word for line in result.lines for word in line.words]
+    for letter in page.texts:
+        if len(letter.text) == 1 and letter.text.isalnum():
+            place = (letter.x + letter.size / 3) * 120 / 72, (letter.y - letter.size / 3) * 120 / 72
+            x, y = (image.width - place[0], image.height - place[1]) if quarters else place
+            under = [word for word in words if cv2.pointPolygonTest(word.polygon, (x, y), measureDist=False) >= 0]
+            assert [True] == [letter.text in word.text for word in under]
 
 
 async def test_text_that_runs_down_the_page_is_read(reader: DocumentReader) -> None:
