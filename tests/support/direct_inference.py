@@ -65,7 +65,7 @@ class DirectInference:
         if not path.exists():
             raise NotFound(f"no model {model}")
         if model not in self._sessions:
-            self._sessions[model] = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self._sessions[model] = onnxruntime.InferenceSession(path, _one_thread(), providers=["CPUExecutionProvider"])
         return self._sessions[model]
 
 
@@ -79,6 +79,13 @@ class RecordedInference(DirectInference):
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         self.requests.append(request)
         return await super().infer(request)
+
+
+def _one_thread() -> onnxruntime.SessionOptions:
+    """Test processes share the cores: a pool of threads for each model would spin between its calls."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return options
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
