@@ -24,6 +24,7 @@ from inference import grpc_service_pb2, grpc_service_pb2_grpc
 from bridge.aws.names import Names
 from bridge.aws.payloads import wire_attributes
 from bridge.ledger.port import JobRecord
+from bridge.store import Store
 from tests.support.bridge_process import BridgeSetup
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.ports import free_address, free_port
@@ -70,13 +71,16 @@ def tiles_computed(server: ServerProcess) -> int:
 
 
 def wait_for(setup: BridgeSetup, key: str, found: Callable[[JobRecord], bool], *, seconds: float = 240) -> JobRecord:
-    until = time.monotonic() + seconds
-    while True:
-        record = setup.jobs().get(key)
-        if record is not None and found(record):
-            return record
-        assert time.monotonic() < until, f"{record}\n{(setup.folder / 'bridge.log').read_text()[-4000:]}"
-        time.sleep(0.05)
+    async def look(store: Store) -> JobRecord:
+        until = time.monotonic() + seconds
+        while True:
+            record = {job.key: job for job in await store.jobs.list(limit=1000)}.get(key)
+            if record is not None and found(record):
+                return record
+            assert time.monotonic() < until, f"{record}\n{(setup.folder / 'bridge.log').read_text()[-4000:]}"
+            await asyncio.sleep(0.05)
+
+    return setup.read(look)
 
 
 def half_done(record: JobRecord) -> bool:
