@@ -43,6 +43,7 @@ def write_inputs(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> None
     picture = paint(width, height, tissue=(20, 20, width - 56, height - 50), nuclei=nuclei, noise=2.0)
     # A few stored tiles are damaged, which every run must count.
     write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
+    write_svs(folder / "small.svs", picture[:512, :640], tile=128)
 
 
 class Place:
@@ -88,6 +89,13 @@ def place(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Plac
     monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
     # Of one's own, so that they may be changed.
     return Place(tmp_path, shutil.copytree(inputs, tmp_path / "inputs", symlinks=True))
+
+
+@pytest.fixture
+def small_place(place: Place) -> Place:
+    """With a slide of 80 tiles."""
+    place.slide = place.inputs / "small.svs"
+    return place
 
 
 def parts(events: list[Any]) -> tuple[str, ...]:
@@ -186,11 +194,11 @@ def _a_damaged_part(place: Place) -> None:
         (_a_damaged_part, "cut short"),
     ],
 )
-async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(place: Place, change: Any, reason: str) -> None:
-    cut, _ = await place.run("cut", until=0.6, **REQUESTS["pinkness"])
-    change(place)
-    resumed, out = await place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
-    _, expected = await place.run("fresh", **REQUESTS["pinkness"])
+async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_place: Place, change: Any, reason: str) -> None:
+    cut, _ = await small_place.run("cut", until=0.6, **REQUESTS["pinkness"])
+    change(small_place)
+    resumed, out = await small_place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
+    _, expected = await small_place.run("fresh", **REQUESTS["pinkness"])
 
     assert 0 == result_of(resumed).tiles_resumed
     assert re.search(reason, result_of(resumed).resume_refused)
@@ -198,28 +206,28 @@ async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(place: Pla
     assert files(expected) == files(out)
 
 
-async def test_other_parameters_start_over(place: Place) -> None:
-    cut, _ = await place.run("cut", until=0.6, tile_size=64)
-    resumed, _ = await place.run("resumed", resume_uris=parts(cut), tile_size=128)
+async def test_other_parameters_start_over(small_place: Place) -> None:
+    cut, _ = await small_place.run("cut", until=0.6, tile_size=64)
+    resumed, _ = await small_place.run("resumed", resume_uris=parts(cut), tile_size=128)
 
     assert "another state" in result_of(resumed).resume_refused
 
 
-async def test_parts_outside_of_the_output_roots_are_not_read(place: Place) -> None:
-    resumed, _ = await place.run("resumed", resume_uris=(str(place.slide),), tile_size=64)
+async def test_parts_outside_of_the_output_roots_are_not_read(small_place: Place) -> None:
+    resumed, _ = await small_place.run("resumed", resume_uris=(str(small_place.slide),), tile_size=64)
 
     assert "may not be written" in result_of(resumed).resume_refused
 
 
 @pytest.mark.parametrize("content", [b"", b"no part", b"x\x9c\x03\x00\x00\x00\x00\x01", np.random.default_rng(1).bytes(4096)])
-async def test_bytes_that_are_no_part_are_refused(place: Place, content: bytes) -> None:
-    resumed, _ = await place.run("resumed", output_uri="", resume_parts=(content,), tile_size=64)
+async def test_bytes_that_are_no_part_are_refused(small_place: Place, content: bytes) -> None:
+    resumed, _ = await small_place.run("resumed", output_uri="", resume_parts=(content,), tile_size=64)
 
     assert "of the checkpoint" in result_of(resumed).resume_refused
 
 
-async def test_without_being_asked_nothing_is_saved(place: Place) -> None:
-    events, out = await place.run("plain", checkpoints=False, tile_size=64)
+async def test_without_being_asked_nothing_is_saved(small_place: Place) -> None:
+    events, out = await small_place.run("plain", checkpoints=False, tile_size=64)
 
     assert not [event for event in events if isinstance(event, Checkpoint)]
     assert not (out / "checkpoint").exists()
