@@ -22,7 +22,7 @@ from tests.support.direct_inference import RecordedInference
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
-WIDTH, HEIGHT = 1536, 1280
+WIDTH, HEIGHT = 1280, 1024
 # Analyses whose calls are many enough for shares of them to mean something.
 REQUESTS = {
     "he_baseline": {"tile_size": 64},

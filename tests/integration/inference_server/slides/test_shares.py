@@ -16,9 +16,7 @@ from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.values import AnalysisResult, Pixels, Share
 from tests.integration.inference_server.slides.test_checkpoints import (
-    HEIGHT,
     REQUESTS,
-    WIDTH,
     Place,
     files,
     parts,
@@ -136,7 +134,7 @@ async def test_a_share_that_was_cut_off_is_gone_on_with(place: Place, wholes: Wh
 
 async def test_damage_is_judged_by_the_whole_slide_and_not_by_a_share(place: Place) -> None:
     nuclei = scattered(300, within=(40, 40, 1400, 1200), apart=25)
-    picture = paint(WIDTH, HEIGHT, tissue=(20, 20, 1480, 1230), nuclei=nuclei, noise=2.0)
+    picture = paint(1536, 1280, tissue=(20, 20, 1480, 1230), nuclei=nuclei, noise=2.0)
     described = "Aperio Image Library v11|AppMag = 20|MPP = 0.5"
     # Of 120 stored tiles 8 in the last rows: few of the slide, many of the last share.
     place.slide = write_jpeg_tiff(
