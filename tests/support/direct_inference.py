@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class DirectInference:
         if not path.exists():
             raise NotFound(f"no model {model}")
         if model not in self._sessions:
-            self._sessions[model] = onnxruntime.InferenceSession(path, _one_thread(), providers=["CPUExecutionProvider"])
+            self._sessions[model] = _loaded(path.resolve(), path.stat().st_mtime_ns)
         return self._sessions[model]
 
 
@@ -81,11 +82,12 @@ class RecordedInference(DirectInference):
         return await super().infer(request)
 
 
-def _one_thread() -> onnxruntime.SessionOptions:
-    """Test processes share the cores: a pool of threads for each model would spin between its calls."""
+@functools.lru_cache(maxsize=8)
+def _loaded(path: Path, changed_at: int) -> onnxruntime.InferenceSession:
+    """A session that a test process loads once, of one thread: test processes share the cores, and idle threads of a session spin."""
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = 1
-    return options
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:
