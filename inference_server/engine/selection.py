@@ -138,23 +138,27 @@ class EngineSelector:
         selection = self._selected(model, pin, ready)
         return replace(selection, unbuilt=unbuilt)
 
-    def _selected(self, model: ModelFile, pin: str, ready: Sequence[str]) -> Selection:
-        if pin in ready:
-            return Selection(engine=self._warm(model, pin), measurements=(), cached=False)
-        key = self._key(model, ready)
-        known = self._cache.read(key) if self._cache else ()
+    def _selected(self, model: ModelFile, pin: str, ready: tuple[str, ...]) -> Selection:
+        named = tuple(label for label in ready if pin == AUTO or _pinned(label, pin))
+        if pin in ready or (pin != AUTO and named == self._references()):
+            return Selection(engine=self._warm(model, named[0]), measurements=(), cached=False)
+        known = self._known(model, ready, named)
         if known:
             try:
                 return Selection(engine=self._warm(model, self._fastest(known, pin, model)), measurements=known, cached=True)
             except ModelFailed as error:
                 _log.warning("engine_measurements_outdated", file=model.path.name, reason=str(error))
-        measurements = self._measured(model, ready)
+        measurements = self._measured(model, named)
         if not measurements:
-            candidate = next(label for label in ready if pin == AUTO or _pinned(label, pin))
-            return Selection(engine=self._warm(model, candidate), measurements=(), cached=False)
+            return Selection(engine=self._warm(model, named[0]), measurements=(), cached=False)
         if self._cache:
-            self._cache.write(key, measurements)
+            self._cache.write(self._key(model, ready, named), measurements)
         return Selection(engine=self._warm(model, self._fastest(measurements, pin, model)), measurements=measurements, cached=False)
+
+    def _known(self, model: ModelFile, ready: tuple[str, ...], named: tuple[str, ...]) -> tuple[Measurement, ...]:
+        """What was measured of the candidates that a pin names, among all or among them alone."""
+        keys = [self._key(model, ready, each) for each in dict.fromkeys((ready, named))]
+        return next((known for key in keys if self._cache and (known := self._cache.read(key))), ())
 
     def _plan(self, model: ModelFile, pin: str) -> Engine:
         """A plan that the owner built: TensorRT alone can run it, and nothing can be compared with it."""
@@ -201,8 +205,8 @@ class EngineSelector:
             if model.sample_given:
                 raise
 
-    def _measured(self, model: ModelFile, ready: Sequence[str]) -> tuple[Measurement, ...]:
-        """How the candidates do; empty when the sample is a guess that the reference refuses, so that nothing can be compared."""
+    def _measured(self, model: ModelFile, named: Sequence[str]) -> tuple[Measurement, ...]:
+        """How these candidates do; empty when the sample is a guess that the reference refuses, so that nothing can be compared."""
         reference = self.load_reference(model.path, threads=model.threads)
         sample = model.sample(reference)
         try:
@@ -220,9 +224,9 @@ class EngineSelector:
             apart=self.device != "cpu",
         )
         # The reference is a candidate itself, or in the way of two others.
-        loaded = {label(reference): reference} if self._runtimes.reference in self._runtimes.candidates else {}
+        loaded = {label(reference): reference} if label(reference) in self._references() and label(reference) in named else {}
         del reference
-        return tuple(contest.measure(each, partial(self._taken, loaded, model, each)) for each in ready)
+        return tuple(contest.measure(each, partial(self._taken, loaded, model, each)) for each in named)
 
     def _taken(self, loaded: dict[str, Engine], model: ModelFile, candidate: str) -> Engine:
         return loaded.pop(candidate, None) or self.load_instance(model, candidate)
@@ -246,16 +250,22 @@ class EngineSelector:
             return f"deviates by {measured.error:.2%} from the float32 reference, of which {allowed:.2%} is allowed"
         return ""
 
+    def _references(self) -> tuple[str, ...]:
+        """The reference, where it may serve: alone it is compared with nothing."""
+        reference = self._runtimes.reference
+        return (f"{reference.name}:{reference.precisions[0]}",) if reference in self._runtimes.candidates else ()
+
     def _labels(self) -> list[str]:
         return [f"{loader.name}:{precision}" for loader in self._runtimes.candidates for precision in loader.precisions]
 
-    def _key(self, model: ModelFile, ready: Sequence[str]) -> dict[str, object]:
+    def _key(self, model: ModelFile, ready: Sequence[str], named: Sequence[str]) -> dict[str, object]:
         versions = {label: self._loaders[label.partition(":")[0]].version for label in self._labels()}
         machine = dict(self._runtimes.machine) | {"model_threads": str(model.threads)}
         key: dict[str, object] = {"model": model.digest, "machine": machine, "versions": versions, "sample": model.sample_key}
         key["method"] = _METHOD
         built = sorted(recipe.key for candidate in ready if (recipe := self._recipe(model, candidate)))
         key |= {"built": built} if built else {}
+        key |= {"candidates": list(named)} if len(named) < len(ready) else {}
         return key | ({"options": {name: dict(options) for name, options in model.options.items()}} if model.options else {})
 
 

@@ -29,7 +29,7 @@ from tests.support.ports import free_address
 from tests.support.recorded_context import RecordedContext
 from tests.support.server_process import running_server
 
-# The fixture starts two programs, and loads and measures all models.
+# The fixture starts two programs, and loads all models.
 pytestmark = pytest.mark.timeout(300)
 
 GOOD = ("slide", "document", "labs")

@@ -16,7 +16,8 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from tests.support.slides import paint, write_svs
 
-EDGE = 4200
+EDGE = 2100
+LEVELS = (0, 1, 2)
 
 
 @pytest.mark.parametrize("size", [(900, 700), (60, 2500), (2600, 2000)])
@@ -42,8 +43,8 @@ async def test_a_large_slide_is_a_pyramid_that_all_read_alike(tmp_path: Path, ki
         assert ("aperio", 0.25, 40.0) == (reader.facts.vendor, reader.facts.mpp_x, reader.facts.objective_power)
         assert peer.level_dimensions == tuple((level.width, level.height) for level in reader.facts.levels)
         regions = Regions(reader, cache_bytes=1 << 26, most_unreadable=0.0)
-        whole = [await regions.read(level, 0, 0, EDGE >> level, EDGE >> level) for level in (0, 1, 3)]
-    for level, pixels in zip((0, 1, 3), whole, strict=True):
+        whole = [await regions.read(level, 0, 0, EDGE >> level, EDGE >> level) for level in LEVELS]
+    for level, pixels in zip(LEVELS, whole, strict=True):
         side = pixels.shape[0]
         np.testing.assert_array_equal(np.asarray(peer.read_region((0, 0), level, (side, side)).convert("RGB")), pixels)
     halved = whole[0].reshape(EDGE // 2, 2, EDGE // 2, 2, 3).mean((1, 3))

@@ -77,14 +77,18 @@ class BridgeSetup:
 
     def wait_for_jobs(self, *states: str, count: int, seconds: float) -> Mapping[str, JobRecord]:
         """The jobs, once `count` of them are in one of the states."""
-        until = time.monotonic() + seconds
-        while True:
-            jobs = self.jobs()
-            if sum(job.state in states for job in jobs.values()) >= count:
-                return jobs
-            if time.monotonic() > until:
-                raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
-            time.sleep(0.1)
+
+        async def look(store: Store) -> Mapping[str, JobRecord]:
+            until = time.monotonic() + seconds
+            while True:
+                jobs = {job.key: job for job in await store.jobs.list(limit=1000)}
+                if sum(job.state in states for job in jobs.values()) >= count:
+                    return jobs
+                if time.monotonic() > until:
+                    raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
+                await asyncio.sleep(0.1)
+
+        return self.read(look)
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:

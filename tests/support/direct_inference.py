@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -65,7 +66,7 @@ class DirectInference:
         if not path.exists():
             raise NotFound(f"no model {model}")
         if model not in self._sessions:
-            self._sessions[model] = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+            self._sessions[model] = _loaded(path.resolve(), path.stat().st_mtime_ns)
         return self._sessions[model]
 
 
@@ -79,6 +80,14 @@ class RecordedInference(DirectInference):
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         self.requests.append(request)
         return await super().infer(request)
+
+
+@functools.lru_cache(maxsize=8)
+def _loaded(path: Path, changed_at: int) -> onnxruntime.InferenceSession:
+    """A session that a test process loads once, of one thread: test processes share the cores, and idle threads of a session spin."""
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    return onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
 
 def _spec(node: onnxruntime.NodeArg) -> TensorSpec:

@@ -74,12 +74,14 @@ def scattered(count: int, *, within: tuple[int, int, int, int], apart: float, se
     """Random places in a rectangle, no two nearer than `apart`."""
     random = np.random.default_rng(seed)
     left, top, right, bottom = within
-    places: list[tuple[float, float]] = []
-    while len(places) < count:
-        x, y = random.uniform(left, right), random.uniform(top, bottom)
-        if all((x - a) ** 2 + (y - b) ** 2 >= apart**2 for a, b in places):
-            places.append((x, y))
-    return places
+    places = np.empty((count, 2))
+    found = 0
+    while found < count:
+        place = random.uniform(left, right), random.uniform(top, bottom)
+        if (((places[:found] - place) ** 2).sum(1) >= apart**2).all():
+            places[found] = place
+            found += 1
+    return [(float(x), float(y)) for x, y in places]
 
 
 def write_jpeg_tiff(

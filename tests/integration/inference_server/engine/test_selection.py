@@ -99,6 +99,28 @@ def test_a_pin_of_an_engine_leaves_its_precisions_to_the_measurement(model: Mode
     assert chosen(selector(other), model, pin="other").startswith("other:")
 
 
+def test_a_pin_of_an_engine_has_no_other_measured_and_is_served_by_what_was_measured_of_all(model: ModelFile, tmp_path: Path) -> None:
+    loaders = ReferenceLoader("pinned", seconds=0.02, precisions=("float32", "bfloat16")), ReferenceLoader("another", seconds=0.001)
+    cache = MeasurementCache(tmp_path / "cache")
+    pinned = selector(*loaders, cache=cache).select(model, pin="pinned")
+    assert ["pinned:float32", "pinned:bfloat16"] == [measured.candidate for measured in pinned.measurements]
+    assert [] == loaders[1].runs
+    assert selector(*loaders, cache=cache).select(model, pin="pinned").cached
+    # What was measured of some does not stand for all.
+    whole = selector(*loaders, cache=cache).select(model)
+    assert (False, "another:float32", 4) == (whole.cached, label(whole.engine), len(whole.measurements))
+    again = selector(*loaders, cache=cache).select(model, pin="another")
+    assert (True, "another:float32") == (again.cached, label(again.engine))
+
+
+def test_a_pin_that_leaves_the_reference_alone_has_nothing_measured(model: ModelFile) -> None:
+    reference, another = ReferenceLoader("exact"), ReferenceLoader("another")
+    selection = reference_selector(reference, another).select(model, pin="exact")
+    assert ("exact:float32", ()) == (label(selection.engine), selection.measurements)
+    # To warm it up.
+    assert (1, 0) == (len(reference.runs), len(another.runs))
+
+
 def test_an_exact_pin_is_taken_at_its_word(model: ModelFile) -> None:
     selection = selector(ReferenceLoader("wrong", error=0.5)).select(model, pin="wrong:float32")
     assert ("wrong:float32", ()) == (label(selection.engine), selection.measurements)

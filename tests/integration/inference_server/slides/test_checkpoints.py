@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import os
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -21,8 +22,7 @@ from tests.support.direct_inference import RecordedInference
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
-WIDTH, HEIGHT = 1536, 1280
-NUCLEI = scattered(300, within=(40, 40, 1400, 1200), apart=25)
+WIDTH, HEIGHT = 1280, 1024
 # Analyses whose calls are many enough for shares of them to mean something.
 REQUESTS = {
     "he_baseline": {"tile_size": 64},
@@ -30,28 +30,38 @@ REQUESTS = {
 }
 
 
+def write_inputs(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> None:
+    """A slide of so many pixels, and models."""
+    models = folder / "models"
+    models.mkdir()
+    (models / "he_baseline").symlink_to(built_models("he_baseline") / "he_baseline")
+    write_classifier(models, mpp=0.5)
+    write_embedder(models, mpp=0.5, stain={"method": "macenko"})
+    write_head(models)
+    write_segmenter(models, mpp=0.5, tile_size=72, stain={"method": "reinhard", "estimate": "tile"})
+    nuclei = scattered(width * height // 6500, within=(40, 40, width - 136, height - 80), apart=25)
+    picture = paint(width, height, tissue=(20, 20, width - 56, height - 50), nuclei=nuclei, noise=2.0)
+    # A few stored tiles are damaged, which every run must count.
+    write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
+    write_svs(folder / "small.svs", picture[:512, :640], tile=128)
+
+
 class Place:
     """A slide, models, and servers that see both. A server is new each time, as after a crash."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, inputs: Path) -> None:
+        """`folder`: to write into. `inputs`: as `write_inputs` wrote them."""
         self.folder = folder
-        self.models = folder / "models"
-        self.models.mkdir()
-        (self.models / "he_baseline").symlink_to(built_models("he_baseline") / "he_baseline")
-        write_classifier(self.models, mpp=0.5)
-        write_embedder(self.models, mpp=0.5, stain={"method": "macenko"})
-        write_head(self.models)
-        write_segmenter(self.models, mpp=0.5, tile_size=72, stain={"method": "reinhard", "estimate": "tile"})
-        picture = paint(WIDTH, HEIGHT, tissue=(20, 20, 1480, 1230), nuclei=NUCLEI, noise=2.0)
-        # A few stored tiles are damaged, which every run must count.
-        self.slide = write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
+        self.inputs = inputs
+        self.models = inputs / "models"
+        self.slide = inputs / "slide.svs"
         self.calls: list[int] = []
 
     async def run(self, name: str, *, until: float = 1.0, **changes: Any) -> tuple[list[Any], Path]:
         """The events of a run that is cut off once so many tiles are saved, and where it wrote."""
         out = self.folder / "out" / name
         inference = RecordedInference(self.models)
-        storage = Storage(read_roots=(str(self.folder),), write_roots=(str(self.folder / "out"),))
+        storage = Storage(read_roots=(str(self.folder), str(self.inputs)), write_roots=(str(self.folder / "out"),))
         analyzer = SlideAnalyzer(inference=inference, storage=storage, models=self.models)
         request = AnalysisRequest(slide_uri=str(self.slide), output_uri=str(out), checkpoints=True, request_id="r")
         events: list[Any] = []
@@ -66,11 +76,26 @@ class Place:
         return events, out
 
 
+@pytest.fixture(scope="module")
+def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("inputs")
+    write_inputs(folder)
+    return folder
+
+
 @pytest.fixture
-def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
+def place(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -> Place:
     # Parts are due by the share of the tiles alone: these slides take less than a second.
     monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
-    return Place(tmp_path)
+    # Of one's own, so that they may be changed.
+    return Place(tmp_path, shutil.copytree(inputs, tmp_path / "inputs", symlinks=True))
+
+
+@pytest.fixture
+def small_place(place: Place) -> Place:
+    """With a slide of 80 tiles."""
+    place.slide = place.inputs / "small.svs"
+    return place
 
 
 def parts(events: list[Any]) -> tuple[str, ...]:
@@ -169,11 +194,11 @@ def _a_damaged_part(place: Place) -> None:
         (_a_damaged_part, "cut short"),
     ],
 )
-async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(place: Place, change: Any, reason: str) -> None:
-    cut, _ = await place.run("cut", until=0.6, **REQUESTS["pinkness"])
-    change(place)
-    resumed, out = await place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
-    _, expected = await place.run("fresh", **REQUESTS["pinkness"])
+async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_place: Place, change: Any, reason: str) -> None:
+    cut, _ = await small_place.run("cut", until=0.6, **REQUESTS["pinkness"])
+    change(small_place)
+    resumed, out = await small_place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
+    _, expected = await small_place.run("fresh", **REQUESTS["pinkness"])
 
     assert 0 == result_of(resumed).tiles_resumed
     assert re.search(reason, result_of(resumed).resume_refused)
@@ -181,28 +206,28 @@ async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(place: Pla
     assert files(expected) == files(out)
 
 
-async def test_other_parameters_start_over(place: Place) -> None:
-    cut, _ = await place.run("cut", until=0.6, tile_size=64)
-    resumed, _ = await place.run("resumed", resume_uris=parts(cut), tile_size=128)
+async def test_other_parameters_start_over(small_place: Place) -> None:
+    cut, _ = await small_place.run("cut", until=0.6, tile_size=64)
+    resumed, _ = await small_place.run("resumed", resume_uris=parts(cut), tile_size=128)
 
     assert "another state" in result_of(resumed).resume_refused
 
 
-async def test_parts_outside_of_the_output_roots_are_not_read(place: Place) -> None:
-    resumed, _ = await place.run("resumed", resume_uris=(str(place.slide),), tile_size=64)
+async def test_parts_outside_of_the_output_roots_are_not_read(small_place: Place) -> None:
+    resumed, _ = await small_place.run("resumed", resume_uris=(str(small_place.slide),), tile_size=64)
 
     assert "may not be written" in result_of(resumed).resume_refused
 
 
 @pytest.mark.parametrize("content", [b"", b"no part", b"x\x9c\x03\x00\x00\x00\x00\x01", np.random.default_rng(1).bytes(4096)])
-async def test_bytes_that_are_no_part_are_refused(place: Place, content: bytes) -> None:
-    resumed, _ = await place.run("resumed", output_uri="", resume_parts=(content,), tile_size=64)
+async def test_bytes_that_are_no_part_are_refused(small_place: Place, content: bytes) -> None:
+    resumed, _ = await small_place.run("resumed", output_uri="", resume_parts=(content,), tile_size=64)
 
     assert "of the checkpoint" in result_of(resumed).resume_refused
 
 
-async def test_without_being_asked_nothing_is_saved(place: Place) -> None:
-    events, out = await place.run("plain", checkpoints=False, tile_size=64)
+async def test_without_being_asked_nothing_is_saved(small_place: Place) -> None:
+    events, out = await small_place.run("plain", checkpoints=False, tile_size=64)
 
     assert not [event for event in events if isinstance(event, Checkpoint)]
     assert not (out / "checkpoint").exists()

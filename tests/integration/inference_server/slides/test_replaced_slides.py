@@ -25,11 +25,11 @@ from tests.support.mirax_slides import write_mrxs
 from tests.support.range_server import RangeServer, range_server
 from tests.support.slides import paint, scattered, write_svs
 
-WIDTH, HEIGHT = 1024, 768
+WIDTH, HEIGHT = 448, 384
 INSIDE = (30, 30, WIDTH - 30, HEIGHT - 30)
 OLD, NEW = (
-    paint(WIDTH, HEIGHT, tissue=INSIDE, nuclei=scattered(count, within=(60, 60, 960, 700), apart=30, seed=count), noise=2)
-    for count in (100, 60)
+    paint(WIDTH, HEIGHT, tissue=INSIDE, nuclei=scattered(count, within=(50, 50, 400, 340), apart=30, seed=count), noise=2)
+    for count in (40, 25)
 )
 BUCKET = "slides"
 

@@ -38,7 +38,7 @@ def test_a_file_of_many_features_never_lies_in_memory_whole(tmp_path: Path) -> N
         finally:
             tracemalloc.stop()
 
-    assert peak(40_000) < 1.2 * peak(10_000)
+    assert peak(12_000) < 1.2 * peak(3_000)
 
 
 def test_features_of_all_kinds_are_numbered_on_and_keep_their_own_measurements(tmp_path: Path) -> None:
