@@ -73,18 +73,22 @@ class BridgeSetup:
 
     def jobs(self) -> Mapping[str, JobRecord]:
         """The jobs of the ledger, by key."""
-        return {job.key: job for job in self.read(lambda store: store.jobs.list(limit=1000))}
+        return self.read(_jobs)
 
     def wait_for_jobs(self, *states: str, count: int, seconds: float) -> Mapping[str, JobRecord]:
         """The jobs, once `count` of them are in one of the states."""
-        until = time.monotonic() + seconds
-        while True:
-            jobs = self.jobs()
-            if sum(job.state in states for job in jobs.values()) >= count:
-                return jobs
-            if time.monotonic() > until:
-                raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
-            time.sleep(0.1)
+
+        async def waited(store: Store) -> Mapping[str, JobRecord]:
+            until = time.monotonic() + seconds
+            while True:
+                jobs = await _jobs(store)
+                if sum(job.state in states for job in jobs.values()) >= count:
+                    return jobs
+                if time.monotonic() > until:
+                    raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
+                await asyncio.sleep(0.1)
+
+        return self.read(waited)
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -98,6 +102,10 @@ class BridgeSetup:
             if process.poll() is None:
                 process.kill()
             process.wait(30)
+
+
+async def _jobs(store: Store) -> Mapping[str, JobRecord]:
+    return {job.key: job for job in await store.jobs.list(limit=1000)}
 
 
 def finished(process: Command, *, seconds: float = 60.0) -> str:
