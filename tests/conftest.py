@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -10,6 +13,12 @@ from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
 from tests.support.pubsub_emulator import PubsubEmulator, emulator_program, pubsub_emulator
 from tests.support.redis_server import RedisServer, redis_server
+
+if sys.dont_write_bytecode:
+    # Each of the hundreds of programs that tests start would compile all its modules anew. They are kept, but not beside the sources.
+    sys.dont_write_bytecode = False
+    sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".cache" / "bytecode")
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

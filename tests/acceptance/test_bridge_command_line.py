@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import subprocess
 import sys
 from pathlib import Path
@@ -70,24 +69,20 @@ def test_each_document_is_a_job_of_its_own_and_a_slide_takes_its_options(tmp_pat
     assert {"slide_uri": str(tmp_path / "c.svs"), "analysis": "he_baseline", "mpp": 0.5} == shown["request"]
 
 
-def test_a_password_comes_by_a_pipe_and_is_kept_out_of_the_command_line(tmp_path: Path) -> None:
+def test_a_password_comes_by_a_pipe_and_is_kept_out_of_the_command_line(tmp_path: Path, database: dict[str, str]) -> None:
     (tmp_path / "a.pdf").write_bytes(b"content")
-    command = [sys.executable, "-m", "bridge", "submit", "document", "a.pdf", "--ask-password", "--key", "one"]
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
-    settings = {"BRIDGE_DATABASE": str(tmp_path / "bridge.db"), "PYTHONPATH": os.pathsep.join(sys.path)}
+    command = ("submit", "document", "a.pdf", "--ask-password", "--key", "one")
 
-    def submit(given: str) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            command, input=given, cwd=tmp_path, env=environment | settings, text=True, capture_output=True, timeout=60, check=False
-        )
+    def submit(given: str) -> Finished:
+        return bridge(*command, folder=tmp_path, environment=database, given=given)
 
     async def password() -> str:
         async with open_trial_store(tmp_path) as store:
             return str((await store.jobs.find("one")).request["password"])
 
     empty = submit("")
-    assert (2, True) == (empty.returncode, "--ask-password found no password" in empty.stderr)
-    assert 0 == submit("sekret\n").returncode
+    assert (2, True) == (empty.status, "--ask-password found no password" in empty.err)
+    assert 0 == submit("sekret\n").status
     assert asyncio.run(password()) == "sekret"
 
 
@@ -227,7 +222,7 @@ def test_a_real_bridge_holds_its_jobs_while_the_server_is_away(tmp_path: Path) -
     environment = {**NO_SERVER, "BRIDGE_MAX_ATTEMPTS": "1"}
     bridge("submit", "labs", "labs.json", "--key", "one", folder=tmp_path, environment=environment)
 
-    stopped = bridge("run", folder=tmp_path, environment=environment, stop_after=4)
+    stopped = bridge("run", folder=tmp_path, environment=environment, stop_once="OverloadError")
 
     assert stopped.status == 0, stopped.err[-2000:]
     lines = [json.loads(line) for line in stopped.err.splitlines()]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import subprocess
 import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -108,17 +107,10 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_was(pipeline: Pipeline) ->
 def test_a_message_as_the_platform_publishes_it_is_worked_on_from_standard_input(pipeline: Pipeline) -> None:
     first, _ = pipeline.submitted("--idea", IDEA)
     message = json.dumps({"run_id": first, "run_type": "initial", "priority": "normal", "payload": {}})
-    process = subprocess.run(
-        [*pipeline.setup.start("--help").args[:3], "submit", "consensus", "--message", "-", "--wait"],
-        input=message,
-        capture_output=True,
-        text=True,
-        timeout=90,
-        cwd=pipeline.setup.folder,
-        env=pipeline.setup.environment(),
-    )
 
-    assert (process.returncode, process.stdout.strip()) == (0, first), process.stderr
+    told = finished(pipeline.setup.start("submit", "consensus", "--message", "-", "--wait", given=message), seconds=90)
+
+    assert told.strip() == first
 
 
 @pytest.mark.parametrize(

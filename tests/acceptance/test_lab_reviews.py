@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
+import shutil
 import socket
 import time
 from collections.abc import Iterator
@@ -19,13 +19,14 @@ from bridge.inference.labs import Alias, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.settings import load
 from bridge.store import open_store
-from inference_server.models.builders import BUILDERS
 from tests.support.bridge_process import BridgeSetup
+from tests.support.built_models import built_models
 from tests.support.server_process import ServerProcess, running_server
 
 pytestmark = pytest.mark.timeout(180)
 NAME = "Tes manis ajaib"
 FIRST, SECOND = "127.0.0.1", "127.0.0.2"
+FLAGS = ("--services", "labs", "--engine", "onnxruntime:float32")
 
 
 @pytest.fixture(scope="module")
@@ -36,20 +37,19 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def servers(folder: Path) -> Iterator[tuple[ServerProcess, ServerProcess]]:
     """Two replicas, each with a disk of its own, on one port of two addresses."""
-    with (
-        running_server(_models(folder, "first"), folder, "--services", "labs") as first,
-        running_server(
-            _models(folder, "second"), folder, "--services", "labs", "--listen", f"{SECOND}:{first.grpc.rpartition(':')[2]}"
-        ) as second,
-    ):
-        yield first, second
+    first_disk = folder / "first"
+    shutil.copytree(built_models("all_minilm_l6_v2") / "all_minilm_l6_v2", first_disk / "all_minilm_l6_v2")
+    with running_server(first_disk, folder, *FLAGS) as first:
+        first.wait_for("catalogue_ready", seconds=100)
+        address = f"{SECOND}:{first.grpc.rpartition(':')[2]}"
+        with running_server(_another_disk(folder, "second"), folder, *FLAGS, "--listen", address) as second:
+            yield first, second
 
 
-def _models(folder: Path, name: str) -> Path:
-    models = folder / name
-    models.mkdir()
-    BUILDERS["all_minilm_l6_v2"](models)
-    return models
+def _another_disk(folder: Path, name: str) -> Path:
+    """One with the same models, and the same vectors of the catalogue, that was never told a name."""
+    shutil.copytree(folder / "first", folder / name, ignore=shutil.ignore_patterns("aliases.jsonl"))
+    return folder / name
 
 
 @pytest.fixture
@@ -135,10 +135,11 @@ async def _codes(address: str, *names: str) -> list[str]:
     return [each.candidates[0].code for each in answer.tests]
 
 
+@pytest.mark.usefixtures("servers")
 async def test_a_bridge_that_runs_tells_a_replica_that_came_back_without_its_disk(folder: Path, tmp_path: Path) -> None:
-    models = _models(folder, f"third-{os.getpid()}")
+    models = _another_disk(folder, "third")
     setup: BridgeSetup
-    with running_server(models, folder, "--services", "labs") as server:
+    with running_server(models, folder, *FLAGS) as server:
         address = server.grpc
         setup = BridgeSetup(folder=tmp_path, inference=address, variables={"BRIDGE_LAB_ALIAS_SECONDS": "0.3", "BRIDGE_HTTP": "off"})
         with setup.running():
@@ -146,7 +147,7 @@ async def test_a_bridge_that_runs_tells_a_replica_that_came_back_without_its_dis
             [waiting] = json.loads(await asyncio.to_thread(setup.call, "labs", "review", "list", "--json"))
             await asyncio.to_thread(setup.call, "labs", "review", "correct", waiting["id"], "2345-7")
     (models / "_catalogue" / "aliases.jsonl").unlink()
-    with setup.running(), running_server(models, folder, "--services", "labs", "--listen", address):
+    with setup.running(), running_server(models, folder, *FLAGS, "--listen", address):
         until = time.monotonic() + 60
         while not (models / "_catalogue" / "aliases.jsonl").exists():
             assert time.monotonic() < until, "nobody told it"

@@ -1,12 +1,13 @@
 """Whatever happens to a bridge, at whatever step, on whatever source: each job ends once, and nothing is lost.
 
-One test is one source and one fault; the steps are its subtests, played several at once, as most of the time is waiting.
+One test is one fault; sources and steps are its subtests, played several at once, as most of the time is waiting.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -25,32 +26,30 @@ _AT_ONCE = 6
 EXPECTED = dict.fromkeys(REQUESTS, ("succeeded", 0)) | {"flaky": ("succeeded", 1), "broken": ("failed", 0)}
 
 
-def _cases() -> Iterator[tuple[str, str]]:
-    for fault in FAULTS:
-        yield from ((source, fault) for source in _exposed(FAULTS[fault]))
-
-
 def _exposed(fault: Fault) -> list[str]:
     """The sources that a fault can happen to."""
     return [name for name, kind in SOURCES.items() if not fault.line or fault.line in kind.lines]
 
 
-def _steps(source: str, fault: Fault, *, all_of_them: bool) -> Sequence[Step]:
-    """Every step, or this source's share of them: between them the sources have every step."""
-    if all_of_them or fault.everywhere:
-        return list(Step)
-    sources = _exposed(fault)
-    return [step for number, step in enumerate(Step) if number % len(sources) == sources.index(source)]
+def _trials(fault: str, *, all_of_them: bool) -> Iterator[tuple[str, Step]]:
+    """A fault on each source that it can happen to, at all steps, or at its share of them: faults of a line share with each other."""
+    alike = [other for other in FAULTS if other == fault or (FAULTS[fault].line and FAULTS[other].line == FAULTS[fault].line)]
+    cases = [(source, other) for source in _exposed(FAULTS[fault]) for other in alike]
+    # Each step is of as many cases as the fault says, and each case has a step.
+    shares = min(len(cases) // FAULTS[fault].sources_a_step, len(Step))
+    for place, (source, other) in enumerate(cases):
+        if other == fault:
+            yield from ((source, step) for number, step in enumerate(Step) if all_of_them or number % shares == place % shares)
 
 
-@pytest.mark.parametrize(("source", "fault"), list(_cases()), ids=lambda name: name.replace(" ", "-"))
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda name: name.replace(" ", "-"))
 async def test_nothing_is_lost_and_nothing_is_done_twice(
-    request: pytest.FixtureRequest, subtests: pytest.Subtests, tmp_path: Path, source: str, fault: str
+    request: pytest.FixtureRequest, subtests: pytest.Subtests, tmp_path: Path, fault: str
 ) -> None:
     turns = asyncio.Semaphore(_AT_ONCE)
 
-    async def play(step: Step) -> Aftermath | Exception:
-        folder = tmp_path / step.value
+    async def play(source: str, step: Step) -> Aftermath | Exception:
+        folder = tmp_path / f"{source} {step}".replace(" ", "-")
         folder.mkdir()
         async with turns:
             try:
@@ -62,9 +61,9 @@ async def test_nothing_is_lost_and_nothing_is_done_twice(
             except Exception as error:
                 return error
 
-    steps = _steps(source, FAULTS[fault], all_of_them=request.config.getoption("whole_matrix"))
-    for step, after in zip(steps, await asyncio.gather(*map(play, steps)), strict=True):
-        with subtests.test(step=step.value):
+    trials = list(_trials(fault, all_of_them=request.config.getoption("whole_matrix")))
+    for (source, step), after in zip(trials, await asyncio.gather(*(play(*trial) for trial in trials)), strict=True):
+        with subtests.test(source=source, step=step.value):
             if isinstance(after, Exception):
                 raise after
             _judge(after, FAULTS[fault])
@@ -86,8 +85,16 @@ def _judge(after: Aftermath, fault: Fault) -> None:
     assert after.put_aside is None or {POISON} == set(after.put_aside)
 
 
-@pytest.mark.parametrize("fault", FAULTS)
-def test_the_sources_share_all_steps_between_them(fault: str) -> None:
-    shares = [_steps(source, FAULTS[fault], all_of_them=False) for source in _exposed(FAULTS[fault])]
+@pytest.mark.parametrize("kind", ["killed", "told to stop", "frozen", "delivered again", "database", "queue", "inference"])
+def test_every_kind_of_fault_happens_at_every_step(kind: str) -> None:
+    faults = [fault for fault in FAULTS if kind in {fault, FAULTS[fault].line}]
+    played = Counter(step for fault in faults for _, step in _trials(fault, all_of_them=False))
 
-    assert set(Step) == {step for share in shares for step in share}
+    assert set(Step) == set(played)
+    assert FAULTS[faults[0]].sources_a_step <= min(played.values())
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_every_fault_happens_on_every_source_that_it_can_happen_to(fault: str) -> None:
+    assert set(_exposed(FAULTS[fault])) == {source for source, _ in _trials(fault, all_of_them=False)}
+    assert len(_exposed(FAULTS[fault])) * len(Step) == len(list(_trials(fault, all_of_them=True)))

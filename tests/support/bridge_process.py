@@ -16,6 +16,7 @@ from typing import TypeVar
 from bridge.ledger.port import JobRecord
 from bridge.settings import load
 from bridge.store import Store, open_store
+from tests.support.forked import Command
 
 Result = TypeVar("Result")
 
@@ -30,7 +31,7 @@ class BridgeSetup:
     inference: str
     # Variables that only some tests set.
     variables: Mapping[str, str] = field(default_factory=dict)
-    # How `bridge` is run, where it is not in the usual way.
+    # How `bridge run` is started, where it is not in the usual way.
     program: tuple[str, ...] = (sys.executable, "-m", "bridge")
 
     @property
@@ -53,10 +54,9 @@ class BridgeSetup:
             **self.variables,
         }
 
-    def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start a command such as `bridge jobs`."""
-        command = [*self.program, *arguments]
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, cwd=self.folder, env=self.environment())
+    def start(self, *arguments: str, given: str = "") -> Command:
+        """Start a command such as `bridge jobs`. `given`: what it reads from standard input."""
+        return Command(arguments, folder=self.folder, environment=self.environment(), given=given)
 
     def call(self, *arguments: str) -> str:
         """What a command prints; it must end well."""
@@ -73,22 +73,22 @@ class BridgeSetup:
 
     def jobs(self) -> Mapping[str, JobRecord]:
         """The jobs of the ledger, by key."""
-        return {job.key: job for job in self.read(lambda store: store.jobs.list(limit=1000))}
+        return self.read(_jobs)
 
     def wait_for_jobs(self, *states: str, count: int, seconds: float) -> Mapping[str, JobRecord]:
         """The jobs, once `count` of them are in one of the states."""
 
-        async def look(store: Store) -> Mapping[str, JobRecord]:
+        async def waited(store: Store) -> Mapping[str, JobRecord]:
             until = time.monotonic() + seconds
             while True:
-                jobs = {job.key: job for job in await store.jobs.list(limit=1000)}
+                jobs = await _jobs(store)
                 if sum(job.state in states for job in jobs.values()) >= count:
                     return jobs
                 if time.monotonic() > until:
                     raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
                 await asyncio.sleep(0.1)
 
-        return self.read(look)
+        return self.read(waited)
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -104,7 +104,11 @@ class BridgeSetup:
             process.wait(30)
 
 
-def finished(process: subprocess.Popen[str], *, seconds: float = 60.0) -> str:
+async def _jobs(store: Store) -> Mapping[str, JobRecord]:
+    return {job.key: job for job in await store.jobs.list(limit=1000)}
+
+
+def finished(process: Command, *, seconds: float = 60.0) -> str:
     """What a command printed, once it has ended well."""
     told, errors = process.communicate(timeout=seconds)
     assert process.returncode == 0, errors

@@ -24,8 +24,8 @@ class Fault:
     statuses: tuple[int, ...]
     # The line that it happens to: database, queue, inference. Empty when it is none.
     line: str = ""
-    # Whether it is played at every step of every source, or at some of each source, and so at every step of some source.
-    everywhere: bool = False
+    # How many sources see it at each step; with a line, whatever happens to that line counts together.
+    sources_a_step: int = 1
 
 
 async def _killed(stage: Stage) -> None:
@@ -91,7 +91,7 @@ def _to_the_line(misbehave: Callable[[FaultProxy], Awaitable[None]]) -> Callable
 
 
 FAULTS: Mapping[str, Fault] = {
-    "killed": Fault(happen=_killed, statuses=(-signal.SIGKILL, 0), everywhere=True),
+    "killed": Fault(happen=_killed, statuses=(-signal.SIGKILL, 0), sources_a_step=3),
     "told to stop": Fault(happen=_told_to_stop, statuses=(0, 0)),
     "frozen": Fault(happen=_frozen_past_its_lease, statuses=(0, 0)),
     "delivered again": Fault(happen=_delivered_again, statuses=(0,)),

@@ -5,7 +5,8 @@ from __future__ import annotations
 import multiprocessing
 import os
 import sys
-from collections.abc import Callable, Mapping
+import time
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -60,30 +61,59 @@ def send_output_to(out: Path, err: Path) -> None:
     sys.stderr = os.fdopen(2, "w", buffering=1, closefd=False)
 
 
-def bridge(
-    *arguments: str, folder: Path, environment: Mapping[str, str] | None = None, seconds: float = 60, stop_after: float | None = None
-) -> Finished:
-    """Run the bridge's command line in a folder, with nothing in its environment but what is given. `stop_after`: seconds until SIGTERM."""
-    with TemporaryDirectory() as outputs:
-        out, err = Path(outputs) / "out", Path(outputs) / "err"
-        process = start(_bridge, list(arguments), folder, dict(environment or {}), out, err)
-        if stop_after is not None:
-            process.join(stop_after)
-            process.terminate()
-        process.join(seconds)
-        if process.exitcode is None:
-            process.kill()
-            process.join()
-            raise AssertionError(f"bridge {' '.join(arguments)} did not end in {seconds} s: {err.read_text()[-2000:]}")
-        return Finished(status=process.exitcode, out=out.read_text(), err=err.read_text())
+class Command:
+    """A command of the bridge's command line as a process of its own."""
+
+    def __init__(self, arguments: Sequence[str], *, folder: Path, environment: Mapping[str, str], given: str = "") -> None:
+        """`environment`: all of it. `given`: what it reads from standard input."""
+        self._said = f"bridge {' '.join(arguments)}"
+        self._outputs = TemporaryDirectory()
+        names = [Path(self._outputs.name) / name for name in ("out", "err", "in")]
+        self._out, self._err, reads = names
+        reads.write_text(given)
+        self.process = start(_bridge, list(arguments), folder, dict(environment), *names)
+
+    @property
+    def returncode(self) -> int | None:
+        """Its exit status, once it has ended."""
+        return self.process.exitcode
+
+    def terminate_once(self, said: str, *, seconds: float) -> None:
+        """Send SIGTERM once it has written something to standard error."""
+        until = time.monotonic() + seconds
+        while said not in (told := self._err.read_text() if self._err.exists() else ""):
+            assert time.monotonic() < until, f"{self._said} did not say {said!r} in {seconds:g} s: {told[-2000:]}"
+            assert self.process.is_alive(), f"{self._said} ended by itself: {told[-2000:]}"
+            time.sleep(0.05)
+        self.process.terminate()
+
+    def communicate(self, timeout: float) -> tuple[str, str]:
+        """What it wrote to standard output and to standard error, once it has ended. `timeout`: seconds, after which it is killed."""
+        self.process.join(timeout)
+        if self.process.exitcode is None:
+            self.process.kill()
+            self.process.join()
+            raise AssertionError(f"{self._said} did not end in {timeout:g} s: {self._err.read_text()[-2000:]}")
+        with self._outputs:
+            return self._out.read_text(), self._err.read_text()
 
 
-def _bridge(arguments: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
+def bridge(*arguments: str, folder: Path, environment: Mapping[str, str] | None = None, given: str = "", stop_once: str = "") -> Finished:
+    """Run the bridge's command line in a folder, with no other settings. `given`: its input. `stop_once`: SIGTERM comes once it says so."""
+    inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
+    command = Command(arguments, folder=folder, environment={**inherited, "COLUMNS": "200", **(environment or {})}, given=given)
+    if stop_once:
+        command.terminate_once(stop_once, seconds=60)
+    out, err = command.communicate(timeout=60)
+    return Finished(status=command.returncode or 0, out=out, err=err)
+
+
+def _bridge(arguments: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path, reads: Path) -> None:
     send_output_to(out, err)
+    sys.stdin = reads.open()
     os.chdir(folder)
-    for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
-        del os.environ[name]
-    os.environ.update({"COLUMNS": "200", **environment})
+    os.environ.clear()
+    os.environ.update(environment)
     sys.argv = ["bridge", *arguments]
 
     from bridge.__main__ import main

@@ -1,13 +1,13 @@
 """A provider of Terraform that makes nothing: it knows what resources look like, and makes up what a cloud would tell of them.
 
-Terraform starts it as it starts any provider. Usage: provider.py PROVIDER SCHEMAS, such as provider.py aws schemas.json
+Terraform attaches to it, as to a provider under a debugger: it would start one for each of its steps. Usage: provider.py SCHEMAS
+Prints the port of each provider as JSON, and serves until its standard input is closed.
 """
 
 from __future__ import annotations
 
 import json
 import sys
-import threading
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -45,9 +45,8 @@ _STRUCTURES = {
 class Provider(services.ProviderServicer):  # type: ignore[misc,name-defined]
     """Answers as a cloud in which everything goes well."""
 
-    def __init__(self, name: str, known: Mapping[str, Any], stopped: threading.Event) -> None:
+    def __init__(self, name: str, known: Mapping[str, Any]) -> None:
         self._name = name
-        self._stopped = stopped
         ours = {kind: schema for kind, schema in known.items() if kind.removeprefix("data.").startswith(f"{name}_")}
         self._resources = {kind: schema for kind, schema in ours.items() if not kind.startswith("data.")}
         self._data = {kind.removeprefix("data."): schema for kind, schema in ours.items() if kind.startswith("data.")}
@@ -90,7 +89,6 @@ class Provider(services.ProviderServicer):  # type: ignore[misc,name-defined]
         return messages.Answer(value=_made(f"data.{request.type_name}", request.value, self._data[request.type_name]))
 
     def Stop(self, request: Any, context: Any) -> Any:  # noqa: N802
-        self._stopped.set()
         return messages.Nothing()
 
 
@@ -176,25 +174,19 @@ def _known(value: Any) -> Any:
     return None if isinstance(value, msgpack.ExtType) else value
 
 
-def main(name: str, schemas: str) -> None:
-    """Serve until Terraform has had enough."""
-    stopped = threading.Event()
-    server = grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)])
-    services.add_ProviderServicer_to_server(Provider(name, json.loads(Path(schemas).read_text()), stopped), server)
-    controller = grpc.method_handlers_generic_handler(
-        "plugin.GRPCController",
-        {
-            "Shutdown": grpc.unary_unary_rpc_method_handler(
-                lambda _request, _context: (stopped.set(), b"")[1], request_deserializer=bytes, response_serializer=bytes
-            )
-        },
-    )
-    server.add_generic_rpc_handlers((controller,))
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    print(f"1|5|tcp|127.0.0.1:{port}|grpc", flush=True)
-    stopped.wait()
-    server.stop(1).wait()
+def main(schemas: str) -> None:
+    """Serve each provider on a port of its own until nobody wants it any more."""
+    known = json.loads(Path(schemas).read_text())
+    servers = {name: grpc.server(ThreadPoolExecutor(8), options=[("grpc.max_receive_message_length", -1)]) for name in _PROVIDER}
+    ports = {}
+    for name, server in servers.items():
+        services.add_ProviderServicer_to_server(Provider(name, known), server)
+        ports[name] = server.add_insecure_port("127.0.0.1:0")
+        server.start()
+    print(json.dumps(ports), flush=True)
+    sys.stdin.read()
+    for server in servers.values():
+        server.stop(0).wait()
 
 
 if __name__ == "__main__":

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import atexit
+import functools
 import json
 import os
 import re
@@ -11,6 +13,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Any
 
 import pytest
@@ -119,22 +122,29 @@ def _copied(folder: Path) -> Path:
 def _environment(folder: Path) -> dict[str, str]:
     """Terraform finds our providers in the place of the real ones, and asks nobody for newer versions."""
     terraform()
-    plugins = folder / "plugins"
-    plugins.mkdir(exist_ok=True)
-    (plugins / "schemas.json").write_text(json.dumps(schemas(_types())))
-    for name in ("aws", "google"):
-        program = plugins / f"terraform-provider-{name}"
-        program.write_text(f"#!/bin/sh\nexec '{sys.executable}' '{_PROVIDER}' {name} '{plugins / 'schemas.json'}'\n")
-        program.chmod(0o755)
-    overrides = "".join(f'    "hashicorp/{name}" = "{plugins}"\n' for name in ("aws", "google"))
-    (plugins / "terraform.rc").write_text(f"provider_installation {{\n  dev_overrides {{\n{overrides}  }}\n}}\n")
+    (folder / "terraform.rc").touch()
     return {
         **os.environ,
-        "TF_CLI_CONFIG_FILE": str(plugins / "terraform.rc"),
-        "TF_DISABLE_PLUGIN_TLS": "1",
+        "TF_CLI_CONFIG_FILE": str(folder / "terraform.rc"),
+        "TF_REATTACH_PROVIDERS": _running_providers(),
         "TF_IN_AUTOMATION": "1",
         "CHECKPOINT_DISABLE": "1",
     }
+
+
+@functools.cache
+def _running_providers() -> str:
+    """Our providers, which run until the tests end, as Terraform wants to be told of them."""
+    with NamedTemporaryFile("w", suffix=".json") as file:
+        file.write(json.dumps(schemas(_types())))
+        file.flush()
+        process = subprocess.Popen([sys.executable, str(_PROVIDER), file.name], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        assert process.stdout is not None
+        ports = json.loads(process.stdout.readline())
+    atexit.register(process.communicate)
+    attached = {"Protocol": "grpc", "ProtocolVersion": 5, "Pid": process.pid, "Test": True}
+    addresses = {name: {"Network": "tcp", "String": f"127.0.0.1:{port}"} for name, port in ports.items()}
+    return json.dumps({f"registry.terraform.io/hashicorp/{name}": {**attached, "Addr": addr} for name, addr in addresses.items()})
 
 
 def _types() -> Iterator[str]:
