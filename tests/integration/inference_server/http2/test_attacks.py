@@ -118,7 +118,7 @@ def test_who_asks_on_and_on_and_reads_no_answer_is_let_go(loop: str, case: str) 
     brief = hpack.Encoder().encode
     with transport(loop, most_unread_bytes=8 * 1024, send_buffer=4 * 1024) as running:
         with RawPeer(running.port, read_buffer=4 * 1024) as peer:
-            _send_on_and_on(peer, (NOT_READ[case](stream, brief) for stream in range(1, 2**14, 2)))
+            _send_on_and_on(peer, (NOT_READ[case](stream, brief) for stream in range(1, 2**13, 2)))
             until_true(lambda: running.reasons)
             assert running.reasons == ["enhance_your_calm"]
         assert is_served(running.port)
