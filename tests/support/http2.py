@@ -147,9 +147,12 @@ class Transport:
 
 @contextmanager
 def transport(
-    loop: str = "uvloop", *, tls: Callable[[], ssl.SSLContext] | None = None, limits: Any = None, **connections: Any
+    loop: str = "uvloop", *, tls: Callable[[], ssl.SSLContext] | None = None, limits: Any = None, send_buffer: int = 0, **connections: Any
 ) -> Iterator[Transport]:
-    """Serve on loopback; `connections`: limits of each one, `limits`: of all. At the end nothing has escaped, and nothing is held."""
+    """Serve on loopback; `connections`: limits of each one, `limits`: of all, `send_buffer`: bytes that the system keeps for a peer.
+
+    At the end nothing has escaped, and nothing is held.
+    """
     running = Transport()
     each = {"most_streams": 100, "keepalive_seconds": 60.0, "shortest_ping_seconds": 10.0, **connections}
     whole = {"most_message_bytes": 8 * 2**20, "most_bytes_arriving": 32 * 2**20, "most_bytes_leaving": 32 * 2**20, **(limits or {})}
@@ -161,6 +164,8 @@ def transport(
         running.server = Http2Server(connections=ConnectionLimits(**each), limits=ServerLimits(**whole), observer=running, tls=tls)
         running.server.add_generic_rpc_handlers((running.handler(),))
         running.port = running.server.listen("127.0.0.1:0")
+        for bound in running.server._listener._sockets if send_buffer else ():
+            bound.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, send_buffer)
         await running.server.start()
         ready.set()
         await stop.wait()

@@ -73,7 +73,7 @@ class Connection(asyncio.BufferedProtocol):
         """Tell our settings."""
         self._transport = transport
         self.peer = address_of(transport.get_extra_info("peername"))
-        self._line = Line(transport, self._patience)
+        self._line = Line(transport, self._patience, self._limits.most_unread_bytes)
         self._session = Session(
             self, self._line, patience=self._patience, limits=self._limits, messages=self._messages, scratch=self._scratch
         )

@@ -15,10 +15,8 @@ from inference_server.service.http2.stream import Stream
 
 # Bytes up to which parts are joined with others before they are sent.
 _SMALL = 16 * 1024
-# Bytes that the socket may have to itself before writers wait.
+# Bytes that the socket may have to itself before writers wait, if as many may be left unread.
 _HIGH_WATER = 2**20
-# Bytes beside them that the peer may leave unread, and ask for more: a frame, and the answers to its questions.
-_MOST_UNREAD = 2**22
 # Our frames are not larger, whatever the peer takes: streams take turns by frames.
 _LARGEST_FRAME = 2**20
 
@@ -26,12 +24,14 @@ _LARGEST_FRAME = 2**20
 class Line:
     """The sending side of a connection, with the streams that send on it."""
 
-    def __init__(self, transport: Any, patience: Patience) -> None:
+    def __init__(self, transport: Any, patience: Patience, most_unread: int) -> None:
+        """`most_unread`: bytes of answers that the peer may leave unread and still ask for more."""
         self._transport = transport
         # A part of a message was sent.
         self.sent = patience.sent
         self._loop = asyncio.get_running_loop()
-        transport.set_write_buffer_limits(high=_HIGH_WATER)
+        self._most_unread = most_unread
+        transport.set_write_buffer_limits(high=min(_HIGH_WATER, most_unread // 2))
         self.streams: dict[int, Stream] = {}
         self.send_window = frames.DEFAULT_WINDOW
         self.stream_window = frames.DEFAULT_WINDOW
@@ -103,7 +103,7 @@ class Line:
 
     def check_unread(self) -> None:
         """Raise `ConnectionFailed` when too much of what was answered is not read."""
-        if self.paused and self._transport.get_write_buffer_size() > _HIGH_WATER + _MOST_UNREAD:
+        if self.paused and self._transport.get_write_buffer_size() > self._most_unread:
             raise ConnectionFailed(ErrorCode.ENHANCE_YOUR_CALM, "the answers are not read")
 
     @property

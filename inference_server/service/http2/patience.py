@@ -33,6 +33,8 @@ class ConnectionLimits:
     receive_seconds: float = 30.0
     # Seconds in which a peer must take something of an answer that waits for it.
     send_seconds: float = 300.0
+    # Bytes of answers that a peer may leave unread and still ask for more.
+    most_unread_bytes: int = 5 * 2**20
     # Seconds without a call after which a connection is ended, and of its whole age; 0 for never.
     idle_seconds: float = 0.0
     age_seconds: float = 0.0

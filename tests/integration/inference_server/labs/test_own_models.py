@@ -75,7 +75,7 @@ def test_an_imported_encoder_matches_lab_tests_where_it_is_chosen_and_other_serv
 
 @pytest.mark.timeout(300)
 async def test_a_ranker_is_trained_on_the_catalogue_and_the_same_twice(models: Path) -> None:
-    plan = Plan(made=150, named=400, other=40, networks=1, fitting=Fitting(hidden=6, rounds=2))
+    plan = Plan(made=60, named=120, other=20, networks=1, fitting=Fitting(hidden=6, rounds=2))
     first, again = [
         await train(DirectInference(models), models, model="all_minilm_l6_v2", progress=lambda *_: None, plan=plan) for _ in range(2)
     ]

@@ -49,7 +49,7 @@ def _models_below(root: Collected, spans: list[Collected]) -> set[str]:
 async def test_slides_documents_and_lab_tests_are_traced_through_all_their_models(tmp_path: Path) -> None:
     picture = io.BytesIO()
     Image.new("RGB", (64, 64), (200, 150, 200)).save(picture, "PNG")
-    async with traced(built_models(), tmp_path) as (channel, collector):
+    async with traced(built_models(), tmp_path, engine="onnxruntime:float32") as (channel, collector):
         tiles = slides_pb2.AnalyzeTilesRequest(tiles=[slides_pb2.Tile(id="t", encoded=picture.getvalue())], mpp=0.5)
         await slides_pb2_grpc.SlideServiceStub(channel).AnalyzeTiles(tiles, metadata=METADATA)
         document = documents_pb2.RecognizeDocumentRequest(content=lab_report_pdf(), request_id="job-1")
