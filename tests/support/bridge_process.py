@@ -10,12 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
 from bridge.ledger.port import JobRecord
 from bridge.settings import load
 from bridge.store import Store, open_store
+from tests.support import forked
 
 Result = TypeVar("Result")
 
@@ -98,6 +100,16 @@ class BridgeSetup:
             if process.poll() is None:
                 process.kill()
             process.wait(30)
+
+    @contextmanager
+    def running_forked(self) -> Iterator[BaseProcess]:
+        """`bridge run` as a process that is forked once the imports are done, for tests that start many; ended afterwards."""
+        process = forked.start_bridge("run", folder=self.folder, environment=self.environment(), log=self.folder / "bridge.log")
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.join(30)
 
 
 def finished(process: subprocess.Popen[str], *, seconds: float = 60.0) -> str:

@@ -78,12 +78,28 @@ def bridge(
         return Finished(status=process.exitcode, out=out.read_text(), err=err.read_text())
 
 
+def start_bridge(*arguments: str, folder: Path, environment: Mapping[str, str], log: Path) -> BaseProcess:
+    """Start the bridge's command line in a folder, with this environment and no other; what it tells is added to `log`."""
+    return start(_bridge_alone, list(arguments), folder, dict(environment), log)
+
+
+def _bridge_alone(arguments: list[str], folder: Path, environment: dict[str, str], log: Path) -> None:
+    os.environ.clear()
+    os.environ.update(environment)
+    send_output_to(log, log)
+    _run(arguments, folder)
+
+
 def _bridge(arguments: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path) -> None:
     send_output_to(out, err)
-    os.chdir(folder)
     for name in [name for name in os.environ if name.startswith("BRIDGE_")]:
         del os.environ[name]
     os.environ.update({"COLUMNS": "200", **environment})
+    _run(arguments, folder)
+
+
+def _run(arguments: list[str], folder: Path) -> None:
+    os.chdir(folder)
     sys.argv = ["bridge", *arguments]
 
     from bridge.__main__ import main
