@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from multiprocessing.process import BaseProcess
@@ -64,6 +64,12 @@ class BridgeSetup:
         """What a command prints; it must end well."""
         return finished(self.start(*arguments))
 
+    def call_forked(self, *arguments: str) -> str:
+        """The same, of a process that is forked once the imports are done, for tests that make many calls."""
+        ended = forked.bridge(*arguments, folder=self.folder, environment=self.environment())
+        assert ended.status == 0, ended.err
+        return ended.out
+
     def read(self, work: Callable[[Store], Awaitable[Result]]) -> Result:
         """Work on the bridge's store from this process; a command for each look would cost a second of imports."""
 
@@ -79,14 +85,7 @@ class BridgeSetup:
 
     def wait_for_jobs(self, *states: str, count: int, seconds: float) -> Mapping[str, JobRecord]:
         """The jobs, once `count` of them are in one of the states."""
-        until = time.monotonic() + seconds
-        while True:
-            jobs = self.jobs()
-            if sum(job.state in states for job in jobs.values()) >= count:
-                return jobs
-            if time.monotonic() > until:
-                raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
-            time.sleep(0.1)
+        return self.read(lambda store: _jobs_ended(store, states, count, seconds))
 
     @contextmanager
     def running(self) -> Iterator[subprocess.Popen[bytes]]:
@@ -110,6 +109,18 @@ class BridgeSetup:
         finally:
             process.kill()
             process.join(30)
+
+
+async def _jobs_ended(store: Store, states: Collection[str], count: int, seconds: float) -> Mapping[str, JobRecord]:
+    """Look again and again at one open store: opening it each time would cost more than all that the bridge does."""
+    until = time.monotonic() + seconds
+    while True:
+        jobs = {job.key: job for job in await store.jobs.list(limit=1000)}
+        if sum(job.state in states for job in jobs.values()) >= count:
+            return jobs
+        if time.monotonic() > until:
+            raise AssertionError(f"{count} jobs were not {' or '.join(states)} within {seconds:g} s: {jobs}")
+        await asyncio.sleep(0.1)
 
 
 def finished(process: subprocess.Popen[str], *, seconds: float = 60.0) -> str:
