@@ -39,8 +39,8 @@ fuzz: .venv/synced ## Send the server what nobody should send, for ten minutes
 	@$(BIN)/python scripts/fuzz.py
 
 .PHONY: faults
-faults: .venv/synced ## Have every fault happen at every step of the bridge, on every source
-	@$(BIN)/pytest -n 2 --dist worksteal tests/faults --whole-matrix
+faults: .venv/synced ## Have every fault happen at every step of the bridge, on every source, and many jobs done under kills
+	@$(BIN)/pytest -n 2 --dist worksteal tests/faults tests/acceptance/test_*_under_kills.py --whole-matrix
 
 .PHONY: lint
 lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and scripts

@@ -16,9 +16,10 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import psycopg
 import pytest
 import redis as redis_client
-from sqlalchemy import text
+from psycopg.rows import dict_row
 
 from bridge.settings import load
 from bridge.store import Store, open_store
@@ -84,6 +85,8 @@ class Platform:
     ministack: Ministack
     inference: str
     postgres: PostgresServer
+    # A database with the platform's tables, to be copied.
+    template: str
     reviews: Reviews
     reviews_at: LocalHttp
 
@@ -114,9 +117,17 @@ def platform(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer)
         for name, value in ministack.environment().items():
             patch.setenv(name, value)
         asyncio.run(_fill_bucket(ministack))
+        database = postgres.new_database()
+        BridgeSetup(folder=folder, inference="", variables={"BRIDGE_DATABASE": database}).call("migrate", "--with", "documents")
         with running_server(built_models(), folder, "--engine", "onnxruntime:float32", "--services", "documents") as server:
             yield Platform(
-                folder=folder, ministack=ministack, inference=server.grpc, postgres=postgres, reviews=reviews, reviews_at=reviews_at
+                folder=folder,
+                ministack=ministack,
+                inference=server.grpc,
+                postgres=postgres,
+                template=database.rpartition("/")[2],
+                reviews=reviews,
+                reviews_at=reviews_at,
             )
 
 
@@ -156,15 +167,20 @@ class Run:
     def add(self, key: str | None, kind: str = "KTP", status: str = "uploaded") -> str:
         """A document's row; returns its id."""
         document = str(uuid4())
-        columns = "CAST(:id AS uuid), gen_random_uuid(), :type, :key, CAST(:status AS document_status)"
+        columns = "CAST(%(id)s AS uuid), gen_random_uuid(), %(type)s, %(key)s, CAST(%(status)s AS document_status)"
         insert = f"INSERT INTO documents (id, user_id, type, file_url, status) VALUES ({columns})"
-        values = {"id": document, "type": kind, "key": key, "status": status}
-        self.on(lambda store: store.database.change(text(insert), values))
+        with self._connection() as connection:
+            connection.execute(insert, {"id": document, "type": kind, "key": key, "status": status})
         return document
 
     def documents(self) -> Mapping[str, Mapping[str, Any]]:
-        found = self.on(lambda store: rows(store, "SELECT *, CAST(id AS text) AS key FROM documents"))
+        """The rows, by their ids. Tests look often, and opening a store checks its schema each time."""
+        with self._connection() as connection:
+            found = connection.execute("SELECT *, CAST(id AS text) AS key FROM documents").fetchall()
         return {row["key"]: row for row in found}
+
+    def _connection(self) -> psycopg.Connection[dict[str, Any]]:
+        return psycopg.connect(self.database, autocommit=True, row_factory=dict_row)
 
     def wait_until(self, wanted: Callable[[Mapping[str, Mapping[str, Any]]], bool], *, each: Callable[[], object] | None = None) -> None:
         until = time.monotonic() + 240
@@ -176,8 +192,8 @@ class Run:
 @pytest.fixture
 def run(platform: Platform) -> Iterator[Run]:
     with redis_server() as redis, redis_client.Redis.from_url(redis.url) as client:
-        started = Run(platform=platform, database=platform.postgres.new_database(), redis=redis, client=client)
-        started.setup("migrate").call("migrate", "--with", "documents")
+        database = platform.postgres.new_database(template=platform.template)
+        started = Run(platform=platform, database=database, redis=redis, client=client)
         platform.reviews.cases.clear()
         platform.reviews.fails = 0
         yield started
@@ -275,7 +291,7 @@ def test_what_cannot_be_read_fails_with_its_reason_and_is_published_once(run: Ru
         run.add("user/missing.png"): "not in the bucket",
         run.add("user/KTP_clear.png", kind="PASSPORT"): "Unknown document type: PASSPORT",
     }
-    with published(run) as results, run.setup().running():
+    with published(run) as results, run.setup().running_forked():
         run.client.rpush(GPU, *reasons, "no uuid", str(uuid4()))
         run.wait_until(ended)
         until = time.monotonic() + 30
@@ -299,7 +315,7 @@ def test_documents_wait_while_their_store_does_not_know_us(run: Run) -> None:
     document = run.add("user/KTP_clear.png")
     mistaken = run.setup("mistaken", CF_R2_BUCKET_NAME="filot-documnets")
     with published(run) as results:
-        with mistaken.running():
+        with mistaken.running_forked():
             run.client.rpush(GPU, document)
             log = mistaken.folder / "bridge.log"
             until = time.monotonic() + 30
@@ -308,7 +324,7 @@ def test_documents_wait_while_their_store_does_not_know_us(run: Run) -> None:
                 time.sleep(0.1)
         assert ("processing", []) == (run.documents()[document]["status"], results)
         assert "set CF_R2_ENDPOINT, CF_R2_BUCKET_NAME" in log.read_text()
-        with run.setup("mended").running():
+        with run.setup("mended").running_forked():
             run.wait_until(ended)
 
     assert "completed" == run.documents()[document]["status"]
@@ -319,7 +335,7 @@ def test_documents_wait_while_their_store_does_not_know_us(run: Run) -> None:
 def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_down(run: Run) -> None:
     first = run.add("user/KTP_unclear.png")
     setup = run.setup()
-    with setup.running():
+    with setup.running_forked():
         run.client.rpush(GPU, first)
         run.wait_until(ended)
         assert run.documents()[first]["buli2_ticket_id"] == f"task-{first}"
@@ -341,25 +357,31 @@ def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_do
     assert "Nama" not in (setup.folder / "bridge.log").read_text(), "logs tell nothing of a case"
 
 
-def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run) -> None:
-    documents = [run.add("user/KTP_clear.png") for _ in range(24)]
-    killer = Killer([run.setup("one"), run.setup("two")], random.Random(5), pause=(1.5, 3.0))
+def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, request: pytest.FixtureRequest) -> None:
+    batch = 8 if request.config.getoption("whole_matrix") else 3
+    documents = [run.add("user/KTP_clear.png") for _ in range(4 * batch)]
+
+    def progress() -> object:
+        return sorted(row["status"] for row in run.documents().values())
+
+    killer = Killer([run.setup("one"), run.setup("two")], random.Random(5), pause=(0.5, 1.5), progress=progress)
     with published(run) as results:
         try:
-            for begin in range(0, 24, 8):
-                run.client.rpush(GPU, *documents[begin : begin + 8])
+            for begin in range(0, len(documents), batch):
+                run.client.rpush(GPU, *documents[begin : begin + batch])
                 killer.strike()
             run.wait_until(ended, each=killer.strike)
             until = time.monotonic() + 30
-            while len({result["documentId"] for result in results}) < 24 and time.monotonic() < until:
+            while len({result["documentId"] for result in results}) < len(documents) and time.monotonic() < until:
                 time.sleep(0.2)
         finally:
             killer.close()
 
+    assert {"SIGKILL", "SIGTERM"} == set(killer.kills)
     assert {row["status"] for row in run.documents().values()} == {"completed"}
     assert {result["documentId"] for result in results} == set(documents)
     jobs = run.on(lambda store: rows(store, "SELECT state, attempts, count(*) AS count FROM lamina.jobs GROUP BY state, attempts"))
-    assert [tuple(row.values()) for row in jobs] == [("succeeded", 0, 24)], "interruptions burn no attempt"
+    assert [tuple(row.values()) for row in jobs] == [("succeeded", 0, len(documents))], "interruptions burn no attempt"
     assert (run.client.llen(GPU), run.client.scard("filot:ocr:gpu:processing")) == (0, 0)
 
 
@@ -369,7 +391,7 @@ def test_a_document_that_lies_in_both_lists_is_done_once_by_two_bridges(run: Run
     # The platform's API puts documents into the CPU's list, others the same into the GPU's.
     run.client.rpush(GPU, *documents, broken)
     run.client.rpush(CPU, broken, *reversed(documents))
-    with published(run) as results, run.setup("one").running(), run.setup("two").running():
+    with published(run) as results, run.setup("one").running_forked(), run.setup("two").running_forked():
         run.wait_until(ended)
         until = time.monotonic() + 20
         while (run.client.llen(GPU) or run.client.llen(CPU) or len(results) < 7) and time.monotonic() < until:
@@ -388,7 +410,7 @@ def test_a_document_that_the_old_worker_holds_is_left_to_it_and_one_that_it_lost
     run.client.set(f"filot:ocr:gpu:lock:{held}", "somebody", ex=600)
     run.client.sadd("filot:ocr:gpu:processing", lost)
     run.client.hset("filot:ocr:gpu:processing:timestamps", lost, int(time.time() * 1000) - 10_000)
-    with run.setup(OCR_GPU_STUCK_TIMEOUT="2000").running():
+    with run.setup(OCR_GPU_STUCK_TIMEOUT="2000").running_forked():
         run.client.rpush(GPU, held, done)
         run.wait_until(lambda found: found[lost]["status"] == "completed")
         assert run.documents()[held]["status"] == "uploaded"
@@ -406,7 +428,7 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
     program.chmod(0o755)
     document = run.add("user/broken.png")
     address = free_address()
-    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}", BRIDGE_HTTP=address).running():
+    with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}", BRIDGE_HTTP=address).running_forked():
         run.client.rpush(GPU, document)
         run.wait_until(ended)
         until = time.monotonic() + 20
@@ -425,11 +447,11 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
 def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) -> None:
     setup = run.setup()
     first, second = run.add("user/KTP_clear.png"), run.add("user/KTP_clear.png")
-    assert setup.call("documents", "enqueue", first, second).count("is queued") == 2
+    assert setup.call_forked("documents", "enqueue", first, second).count("is queued") == 2
     again = setup.start("documents", "enqueue", first)
     assert again.communicate(timeout=60)[0] == f"{first} was there already\n"
     assert again.returncode == 1
-    stands = json.loads(setup.call("documents", "status"))
+    stands = json.loads(setup.call_forked("documents", "status"))
     assert (stands["queueLength"], stands["queues"][GPU]["waiting"], stands["isGPUEnabled"]) == (2, 2, True)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"], stands["reaperIntervalMs"]) == (
         None,
@@ -439,18 +461,18 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     )
     assert [None, 0.0] == [stands["queues"][name]["oldestSeconds"] for name in (GPU, CPU)], "nobody knows since when they wait"
     run.client.rpush(CPU, first)
-    assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
+    assert json.loads(setup.call_forked("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
     run.client.delete(CPU)
     times = {"OCR_GPU_STUCK_TIMEOUT": "2000", "OCR_GPU_REAPER_INTERVAL": "500", "OCR_GPU_MAX_RETRIES": "7"}
     nobody = run.setup(BRIDGE_HTTP=free_address(), NVIDIA_VISIBLE_DEVICES="none", **times)
-    told = nobody.call("documents", "status")
+    told = nobody.call_forked("documents", "status")
     assert [] == [name for name in ('"stuckJobTimeoutMs": 2000,', '"reaperIntervalMs": 500,', '"maxRetries": 7,') if name not in told]
     stands = json.loads(told)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (False, False, 0)
     run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
-    assert "is stuck" in setup.call("documents", "reap", "--dry-run")
-    assert "is queued again" in setup.call("documents", "reap")
-    assert "no document is stuck" in setup.call("documents", "reap")
+    assert "is stuck" in setup.call_forked("documents", "reap", "--dry-run")
+    assert "is queued again" in setup.call_forked("documents", "reap")
+    assert "no document is stuck" in setup.call_forked("documents", "reap")
     assert run.client.llen(GPU) == 3
 
 
@@ -458,7 +480,7 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
     address = free_address()
     # No languages lie there, where the machine has Tesseract at all.
     setup = run.setup(BRIDGE_HTTP=address, TESSDATA_PREFIX=str(tmp_path))
-    with setup.running():
+    with setup.running_forked():
         until = time.monotonic() + 30
         while True:
             try:
@@ -474,7 +496,7 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
         asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
         with urllib.request.urlopen(asked, timeout=5) as answer:
             as_json = json.load(answer)
-        stands = json.loads(setup.call("documents", "status"))
+        stands = json.loads(setup.call_forked("documents", "status"))
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 

@@ -1,4 +1,7 @@
-"""Two hundred requests for slides, through bridges that are killed and restarted at random from the first request to the last."""
+"""Requests for slides, through bridges that are killed and restarted at random from the first request to the last.
+
+Fifty as a rule; two hundred with `--whole-matrix`.
+"""
 
 from __future__ import annotations
 
@@ -35,20 +38,44 @@ from tests.support.wsi import BUCKET, SLIDE, TOPIC, guid, kind_of, requested
 pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[2]
-SOUND = [f"sound {number}" for number in range(150)]
-TWICE = SOUND[::8][:20]
-MISSING = [f"missing {number}" for number in range(15)]
-BROKEN = [f"broken {number}" for number in range(15)]
 LEASE_SECONDS = 5
-# Seconds between one kill and the next.
-PAUSE = (1.0, 3.0)
+# Seconds between one kill and the next, at least.
+PAUSE = (0.5, 1.5)
 MOST_SECONDS = 480
+
+
+@dataclass(frozen=True, kw_only=True)
+class Asked:
+    """Names of the jobs that are asked for."""
+
+    sound: Sequence[str]
+    # Those of the sound that are asked for again.
+    twice: Sequence[str]
+    missing: Sequence[str]
+    broken: Sequence[str]
+    # After so many messages comes a kill.
+    between_kills: int
+
+    @classmethod
+    def of(cls, *, sound: int, wrong: int, between_kills: int) -> Asked:
+        """`wrong`: so many of the missing, and of the broken."""
+        names = [f"sound {number}" for number in range(sound)]
+        missing, broken = ([f"{kind} {number}" for number in range(wrong)] for kind in ("missing", "broken"))
+        return cls(sound=names, twice=names[::8], missing=missing, broken=broken, between_kills=between_kills)
+
+    def messages(self, chance: random.Random) -> list[bytes]:
+        sound = [json.dumps(requested(name)).encode() for name in (*self.sound, *self.twice)]
+        missing = [json.dumps(requested(name, f"wsi/user-1/none/{name}.svs")).encode() for name in self.missing]
+        messages = sound + missing + [_broken(name) for name in self.broken]
+        chance.shuffle(messages)
+        return messages
 
 
 @dataclass(frozen=True, kw_only=True)
 class Ended:
     """What there was to see in the end."""
 
+    asked: Asked
     jobs: Mapping[str, JobRecord]
     # Messages of the outbox that were not sent.
     unsent: int
@@ -65,17 +92,19 @@ class Ended:
 
 
 @pytest.fixture(scope="module")
-def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+def ended(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
+    whole = request.config.getoption("whole_matrix")
+    asked = Asked.of(sound=150, wrong=15, between_kills=10) if whole else Asked.of(sound=36, wrong=5, between_kills=6)
     folder = tmp_path_factory.mktemp("under-kills")
     seed = int(os.environ.get("LAMINA_KILL_SEED", "20261125"))
     print(f"LAMINA_KILL_SEED={seed}")
     with postgres_server() as postgres, running_ministack(folder) as ministack, pytest.MonkeyPatch.context() as patch:
         for name, value in ministack.environment().items():
             patch.setenv(name, value)
-        yield _run(folder, postgres, ministack, random.Random(seed))
+        yield _run(folder, postgres, ministack, asked, random.Random(seed))
 
 
-def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, chance: random.Random) -> Ended:
+def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, asked: Asked, chance: random.Random) -> Ended:
     database = postgres.new_database()
     variables = {
         "AWS__ServiceUrl": ministack.endpoint,
@@ -97,28 +126,20 @@ def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, chance: r
             setups.append(BridgeSetup(folder=folder / name, inference=server.grpc, variables=variables))
         setups[0].call("topology", "apply")
         asyncio.run(_prepare(ministack, slide))
-        killer = Killer(setups, chance, pause=PAUSE)
-        messages = _messages(chance)
+        killer = Killer(setups, chance, pause=PAUSE, progress=lambda: asyncio.run(_left_to_do(asked, database, ministack)))
+        messages = asked.messages(chance)
         until = time.monotonic() + MOST_SECONDS
         try:
-            for begin in range(0, len(messages), 10):
-                asyncio.run(_publish(ministack, messages[begin : begin + 10]))
+            for begin in range(0, len(messages), asked.between_kills):
+                asyncio.run(_publish(ministack, messages[begin : begin + asked.between_kills]))
                 killer.strike()
-            while not asyncio.run(_all_done(database, ministack)):
-                assert time.monotonic() < until, {job.state for job in asyncio.run(_jobs(database)).values()}
+            while (left := asyncio.run(_left_to_do(asked, database, ministack))) != (0, 0, 0):
+                assert time.monotonic() < until, left
                 killer.strike()
         finally:
             killer.close()
     jobs, unsent = asyncio.run(_ledger(database))
-    return Ended(jobs=jobs, unsent=unsent, kills=killer.kills, **asyncio.run(_found(ministack)))
-
-
-def _messages(chance: random.Random) -> list[bytes]:
-    sound = [json.dumps(requested(name)).encode() for name in (*SOUND, *TWICE)]
-    missing = [json.dumps(requested(name, f"wsi/user-1/none/{name}.svs")).encode() for name in MISSING]
-    messages = sound + missing + [_broken(name) for name in BROKEN]
-    chance.shuffle(messages)
-    return messages
+    return Ended(asked=asked, jobs=jobs, unsent=unsent, kills=killer.kills, **asyncio.run(_found(ministack)))
 
 
 def _broken(name: str) -> bytes:
@@ -146,21 +167,18 @@ async def _publish(ministack: Ministack, messages: Sequence[bytes]) -> None:
             await aws.call("sns", "publish", TopicArn=topic, Message=message.decode(), MessageAttributes=attributes)
 
 
-async def _jobs(database: str) -> Mapping[str, JobRecord]:
-    return (await _ledger(database))[0]
-
-
 async def _ledger(database: str) -> tuple[Mapping[str, JobRecord], int]:
     async with open_store(load(database=database)) as store:
         return {job.key: job for job in await store.jobs.list(limit=1000)}, (await store.outbox.backlog()).depth
 
 
-async def _all_done(database: str, ministack: Ministack) -> bool:
+async def _left_to_do(asked: Asked, database: str, ministack: Ministack) -> tuple[int, int, int]:
+    """Jobs that have not ended, messages that were not sent, messages that lie in the queue."""
     jobs, unsent = await _ledger(database)
     async with aws_of(ministack) as aws:
         left = await depth_of(aws, "WsiAnalysisWorker")
     over = sum(job.state in {"succeeded", "failed"} for job in jobs.values())
-    return (over, unsent, left) == (len(SOUND) + len(MISSING), 0, 0)
+    return len(asked.sound) + len(asked.missing) - over, unsent, left
 
 
 async def _found(ministack: Ministack) -> dict[str, Any]:
@@ -192,16 +210,17 @@ async def _objects(aws: Aws) -> Mapping[str, bytes]:
 
 def test_bridges_were_killed_in_both_ways_during_the_whole_run(ended: Ended) -> None:
     assert {"SIGKILL", "SIGTERM"} == set(ended.kills)
-    assert ended.kills.total() >= 20
+    messages = len(ended.asked.messages(random.Random(0)))
+    assert ended.kills.total() >= messages // ended.asked.between_kills
 
 
 def test_each_sound_request_is_answered_completed_once_by_message_id(ended: Ended) -> None:
-    wrong = {name: ended.answers(name) for name in SOUND if [kind for _, kind in ended.answers(name)] != ["Completed"]}
+    wrong = {name: ended.answers(name) for name in ended.asked.sound if [kind for _, kind in ended.answers(name)] != ["Completed"]}
     assert {} == wrong
 
 
 def test_each_missing_slide_is_answered_failed_once_by_message_id(ended: Ended) -> None:
-    wrong = {name: ended.answers(name) for name in MISSING if [kind for _, kind in ended.answers(name)] != ["Failed"]}
+    wrong = {name: ended.answers(name) for name in ended.asked.missing if [kind for _, kind in ended.answers(name)] != ["Failed"]}
     assert {} == wrong
 
 
@@ -211,26 +230,26 @@ def test_what_is_sent_again_is_the_same_message(ended: Ended) -> None:
 
 
 def test_nobody_is_answered_who_did_not_ask(ended: Ended) -> None:
-    asked = {guid(name) for name in (*SOUND, *MISSING)}
+    asked = {guid(name) for name in (*ended.asked.sound, *ended.asked.missing)}
     assert asked == {sent[0]["message"]["jobId"] for sent in ended.saga.values()}
 
 
 def test_every_result_lies_where_its_answer_says_and_is_of_the_schema(ended: Ended) -> None:
     schema = jsonschema.Draft202012Validator(json.loads((ROOT / "docs" / "analysis.schema.json").read_text()))
     keys = [sent[0]["message"]["resultS3Key"] for sent in ended.saga.values() if kind_of(sent[0]) == "Completed"]
-    assert len(SOUND) == len(set(keys))
+    assert len(ended.asked.sound) == len(set(keys))
     for key in keys:
         schema.validate(json.loads(ended.objects[key]))
 
 
 def test_the_poison_lies_in_the_error_queue_with_its_reason(ended: Ended) -> None:
-    assert {_broken(name) for name in BROKEN} == {body for _, body in ended.errors}
+    assert {_broken(name) for name in ended.asked.broken} == {body for _, body in ended.errors}
     assert all("uploadid" in attributes["MT-Fault-Message"] for attributes, _ in ended.errors)
 
 
 def test_no_row_and_no_message_is_left(ended: Ended) -> None:
     states = Counter(job.state for job in ended.jobs.values())
-    assert {"succeeded": len(SOUND), "failed": len(MISSING)} == dict(states)
+    assert {"succeeded": len(ended.asked.sound), "failed": len(ended.asked.missing)} == dict(states)
     assert (0, 0) == (ended.unsent, ended.left)
 
 

@@ -10,12 +10,14 @@ import time
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import TypeVar
 
 from bridge.ledger.port import JobRecord
 from bridge.settings import load
 from bridge.store import Store, open_store
+from tests.support import forked
 from tests.support.forked import Command
 
 Result = TypeVar("Result")
@@ -62,6 +64,12 @@ class BridgeSetup:
         """What a command prints; it must end well."""
         return finished(self.start(*arguments))
 
+    def call_forked(self, *arguments: str) -> str:
+        """The same, of a process that is forked once the imports are done, for tests that make many calls."""
+        ended = forked.bridge(*arguments, folder=self.folder, environment=self.environment())
+        assert ended.status == 0, ended.err
+        return ended.out
+
     def read(self, work: Callable[[Store], Awaitable[Result]]) -> Result:
         """Work on the bridge's store from this process; a command for each look would cost a second of imports."""
 
@@ -102,6 +110,16 @@ class BridgeSetup:
             if process.poll() is None:
                 process.kill()
             process.wait(30)
+
+    @contextmanager
+    def running_forked(self) -> Iterator[BaseProcess]:
+        """`bridge run` as a process that is forked once the imports are done, for tests that start many; ended afterwards."""
+        process = forked.start_bridge("run", folder=self.folder, environment=self.environment(), log=self.folder / "bridge.log")
+        try:
+            yield process
+        finally:
+            process.kill()
+            process.join(30)
 
 
 async def _jobs(store: Store) -> Mapping[str, JobRecord]:

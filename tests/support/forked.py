@@ -108,9 +108,15 @@ def bridge(*arguments: str, folder: Path, environment: Mapping[str, str] | None 
     return Finished(status=command.returncode or 0, out=out, err=err)
 
 
-def _bridge(arguments: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path, reads: Path) -> None:
+def start_bridge(*arguments: str, folder: Path, environment: Mapping[str, str], log: Path) -> BaseProcess:
+    """Start the bridge's command line in a folder, with this environment and no other; what it tells is added to `log`."""
+    return start(_bridge, list(arguments), folder, dict(environment), log, log)
+
+
+def _bridge(arguments: list[str], folder: Path, environment: dict[str, str], out: Path, err: Path, reads: Path | None = None) -> None:
     send_output_to(out, err)
-    sys.stdin = reads.open()
+    if reads:
+        sys.stdin = reads.open()
     os.chdir(folder)
     os.environ.clear()
     os.environ.update(environment)
