@@ -26,7 +26,7 @@ _SAME_BORDER = 0.3
 # Neighbours differ by at most this share of a height from top to top and from bottom to bottom, and of a width in their widths.
 _ALIKE = 0.12
 _LEAST_CELLS = 4
-# The lower border of a cell is there along this share of it; so many cells of a row have one, and hold nothing that touches a rule.
+# The borders of a cell are there along this share of it; so many cells of a row have them, and hold nothing that touches a rule.
 _LEAST_BORDER, _LEAST_SOUND = 0.9, 0.7
 # So many cells hold something, and at most this share of those more than one letter.
 _LEAST_FILLED, _MOST_CROWDED = 3, 0.34
@@ -34,12 +34,16 @@ _LEAST_FILLED, _MOST_CROWDED = 3, 0.34
 _MARGIN = 0.14
 # Ink is so much darker than the mean of so many pixels around it each way.
 _AROUND, _DARKER = 25, 30
-# A column of a cell with so many marked pixels holds none of a letter.
+# A column or a row of a cell with so many marked pixels holds none of a letter.
 _SPECK = 1
+# A dot is so high at most, as a share of the letter with it.
+_MOST_DOT = 0.35
+# Rules are strokes of at least this share of a cell's height, or width.
+_STROKE = 0.7
 # So much of a cell's height is its upper and its lower border, and lies in no line that is read.
 _BORDER = 0.06
 # More upright strokes than any form has rules.
-_MOST_RULES = 6_000
+_MOST_RULES = 3_000
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -122,24 +126,31 @@ def cell_rows_of(page: Page) -> tuple[CellRow, ...]:
     if scale > 1:
         gray = np.asarray(cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA), np.uint8)
     marked = _marked_of(gray)
-    found = (_row_of(marked, chain) for chain in _chains(_rules(marked)))
-    return tuple(replace(row, rules=tuple(rule.scaled(scale) for rule in row.rules)) for row in found if row)
+    found = _rows(marked, _rules(marked))
+    return tuple(replace(row, rules=tuple(rule.scaled(scale) for rule in row.rules)) for row in found)
 
 
-def without_rules(page: Page, rows: Sequence[CellRow]) -> tuple[Page, Page]:
-    """The page, of the paper's colour where it has rules around cells; and where it has cells at all."""
+def without_rules(page: Page, rows: Sequence[CellRow]) -> Page:
+    """The page, of the paper's colour where it has rules around cells."""
     cleaned = page.copy()
-    papers = []
     for row in rows:
         place = _place_of(row)
-        part = cleaned[place]
-        papers.append(np.median(part.reshape(-1, 3), axis=0).astype(np.uint8))
-        part[_lines_of(page, row, place)] = papers[-1]
-    blank = cleaned.copy()
-    for row, paper in zip(rows, papers, strict=True):
-        corners = [*((rule.middle, rule.top) for rule in row.rules), *((rule.middle, rule.bottom) for rule in reversed(row.rules))]
-        cv2.fillPoly(blank, [np.array(corners, np.int32)], paper.tolist())
-    return cleaned, blank
+        cleaned[place][_lines_of(page, row, place)] = _paper_of(page, place)
+    return cleaned
+
+
+def without_letters(page: Page, rows: Sequence[CellRow]) -> Page:
+    """The page, of the paper's colour where its cells hold something."""
+    blank = page.copy()
+    for row in rows:
+        paper = _paper_of(page, _place_of(row)).tolist()
+        for outline in row.outlines():
+            cv2.fillPoly(blank, [outline.astype(np.int32)], paper)
+    return blank
+
+
+def _paper_of(page: Page, place: tuple[slice, slice]) -> NDArray[np.uint8]:
+    return np.asarray(np.median(page[place].reshape(-1, 3), axis=0), np.uint8)
 
 
 def _marked_of(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -149,10 +160,7 @@ def _marked_of(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
 
 def _rules(marked: NDArray[np.uint8]) -> list[Rule]:
     """Upright strokes, of whatever, that end on a level one."""
-    # A pixel wider, so that those of a page that is askew stay whole.
-    wider = cv2.dilate(marked, np.ones((1, 3), np.uint8))
-    upright = np.asarray(cv2.morphologyEx(wider, cv2.MORPH_OPEN, np.ones((_HEIGHTS[0], 1), np.uint8)), np.uint8)
-    spots = spots_of(upright)
+    spots = spots_of(_strokes(marked, (_HEIGHTS[0], 1), (1, 3)))
     left, top, width, height, _ = spots.T
     chosen = (height <= _HEIGHTS[1]) & (width <= np.maximum(height * _RULE_WIDTH, _LEAST_WIDTH))
     # Most strokes are of letters, which no level one begins beside.
@@ -172,51 +180,64 @@ def _ends_on_border(marked: NDArray[np.uint8], rule: Rule) -> bool:
     return any(side.shape[1] == length and bool(side.any(axis=0).mean() >= _LEAST_BORDER) for side in sides)
 
 
-def _chains(rules: Sequence[Rule]) -> list[list[Rule]]:
-    chains: list[list[Rule]] = []
-    taken: set[int] = set()
+def _rows(marked: NDArray[np.uint8], rules: Sequence[Rule]) -> list[CellRow]:
+    rows: list[CellRow] = []
+    free = [True] * len(rules)
     lefts = [rule.left for rule in rules]
-    for index, rule in enumerate(rules):
-        if index in taken:
+    for start in range(len(rules)):
+        if not free[start]:
             continue
-        chain, places = [rule], [index]
-        while (after := _next(rules, lefts, chain, places[-1])) is not None:
-            place, joined = after
-            places.append(place)
-            if joined:
-                chain[-1] = replace(chain[-1], right=rules[place].right)
-            else:
-                chain.append(rules[place])
-        if len(chain) > _LEAST_CELLS:
-            taken.update(places)
-            chains.append(chain)
-    return chains
+        chain, places = _chain(rules, lefts, free, start)
+        if len(chain) > _LEAST_CELLS and (row := _row_of(marked, chain)):
+            rows.append(row)
+            # The last one may begin another row.
+            for place in places[:-1]:
+                free[place] = False
+    return rows
 
 
-def _next(rules: Sequence[Rule], lefts: Sequence[int], chain: Sequence[Rule], place: int) -> tuple[int, bool] | None:
-    """The rule that follows in a row of cells, and whether it is one border with the last."""
-    last = chain[-1]
-    usual = chain[1].middle - chain[0].middle if len(chain) > 1 else None
-    for index in range(place + 1, bisect_left(lefts, last.right + _WIDTHS[1] * last.height + 1)):
-        rule = rules[index]
-        slack = max(_ALIKE * last.height, 2)
-        if abs(rule.top - last.top) > slack or abs(rule.bottom - last.bottom) > slack:
-            continue
-        apart = rule.middle - last.middle
-        if rule.left - last.right <= _SAME_BORDER * last.height:
-            return index, True
-        if apart < _WIDTHS[0] * last.height:
-            continue
-        if usual is None or abs(apart - usual) <= max(_ALIKE * usual, 2):
-            return index, False
-    return None
+def _chain(rules: Sequence[Rule], lefts: Sequence[int], free: Sequence[bool], start: int) -> tuple[list[Rule], list[int]]:
+    """Rules at one distance from a first one on, two strokes that stand close as one; and the places of all strokes."""
+    chain, places = [rules[start]], [start]
+    is_pair = False
+    while True:
+        last = chain[-1]
+        usual = chain[1].middle - chain[0].middle if len(chain) > 1 else None
+        for place in range(places[-1] + 1, bisect_left(lefts, last.right + _WIDTHS[1] * last.height + 1)):
+            rule = rules[place]
+            if not (free[place] and _is_level(last, rule)):
+                continue
+            if rule.left - last.right <= _SAME_BORDER * last.height:
+                if is_pair:
+                    continue
+                chain[-1] = replace(last, right=rule.right)
+                is_pair = True
+                break
+            if _follows(last, rule, usual):
+                chain.append(rule)
+                is_pair = False
+                break
+        else:
+            return chain, places
+        places.append(place)
+
+
+def _is_level(last: Rule, rule: Rule) -> bool:
+    slack = max(_ALIKE * last.height, 2)
+    return abs(rule.top - last.top) <= slack and abs(rule.bottom - last.bottom) <= slack
+
+
+def _follows(last: Rule, rule: Rule, usual: float | None) -> bool:
+    """Whether a cell of the `usual` width, where one is known, lies between two rules."""
+    apart = rule.middle - last.middle
+    return apart >= _WIDTHS[0] * last.height and (usual is None or abs(apart - usual) <= max(_ALIKE * usual, 2))
 
 
 def _row_of(marked: NDArray[np.uint8], rules: Sequence[Rule]) -> CellRow | None:
-    """Cells between rules; None where there is no border below them, where their letters touch them, or where many hold several."""
+    """Cells between rules; None where they have no border, where their letters touch the rules, or where many hold several."""
     cells = [_Cell.of(marked, before, after) for before, after in itertools.pairwise(rules)]
     filled = [cell for cell in cells if cell.letters]
-    sound = min(np.mean([cell.has_border for cell in cells]), np.mean([cell.is_free for cell in cells]))
+    sound = min(np.mean([cell.is_closed for cell in cells]), np.mean([cell.is_free for cell in cells]))
     crowded = sum(cell.letters > 1 for cell in filled)
     if sound < _LEAST_SOUND or len(filled) < _LEAST_FILLED or crowded > _MOST_CROWDED * len(filled):
         return None
@@ -229,8 +250,8 @@ class _Cell:
 
     # Beside or above each other.
     letters: int
-    # Below it.
-    has_border: bool
+    # Whether it has a border above and below.
+    is_closed: bool
     # Whether nothing in it touches its sides.
     is_free: bool
 
@@ -238,20 +259,27 @@ class _Cell:
     def of(marked: NDArray[np.uint8], before: Rule, after: Rule) -> _Cell:
         """The one between two rules."""
         margin = max(int(before.height * _MARGIN), 2)
-        below = marked[max(before.bottom - margin, 0) : before.bottom + margin, before.right : after.left]
+        borders = [marked[max(y - margin, 0) : y + margin, before.right : after.left] for y in (before.top, before.bottom)]
         inside = marked[before.top + margin : before.bottom - margin, before.right + 1 : after.left - 1]
-        columns, rows = (inside.sum(axis=axis, dtype=np.int32) > _SPECK for axis in (0, 1))
+        columns, rows = inside.sum(axis=0, dtype=np.int32) > _SPECK, inside.sum(axis=1, dtype=np.int32) > _SPECK
         side = margin // 2
         return _Cell(
-            letters=max(_runs(columns[side : len(columns) - side]), _runs(rows) - 1),  # letters may have a dot
-            has_border=bool(below.any(axis=0).mean() >= _LEAST_BORDER),
+            letters=max(len(_runs(columns[side : len(columns) - side])), _lines(rows)),
+            is_closed=all(border.any(axis=0).mean() >= _LEAST_BORDER for border in borders),
             is_free=not (columns[: side + 1].any() or columns[-side - 1 :].any()),
         )
 
 
-def _runs(marked: NDArray[np.bool_]) -> int:
-    """How often something begins."""
-    return int(np.count_nonzero(np.diff(marked.astype(np.int8), prepend=0) > 0))
+def _lines(rows: NDArray[np.bool_]) -> int:
+    """Letters above each other; a dot above one is no letter."""
+    runs = _runs(rows)
+    return len(runs) - (len(runs) > 1 and runs[0] <= _MOST_DOT * sum(runs))
+
+
+def _runs(marked: NDArray[np.bool_]) -> list[int]:
+    """How long each run is."""
+    steps = np.flatnonzero(np.diff(marked.astype(np.int8), prepend=0, append=0))
+    return [int(length) for length in np.diff(steps)[::2]]
 
 
 def _place_of(row: CellRow) -> tuple[slice, slice]:
@@ -265,12 +293,16 @@ def _place_of(row: CellRow) -> tuple[slice, slice]:
 def _lines_of(page: Page, row: CellRow, place: tuple[slice, slice]) -> NDArray[np.bool_]:
     """Where a part of the page shows rules of cells, upright and level, with what blurs at their sides."""
     marked = _marked_of(np.asarray(cv2.cvtColor(page[place], cv2.COLOR_RGB2GRAY), np.uint8))
-    lines = np.zeros_like(marked)
-    top, left = place[0].start, place[1].start
-    for rule in row.rules:
-        columns = np.s_[max(rule.left - left - 1, 0) : rule.right - left + 1]
-        lines[max(rule.top - top - 2, 0) : rule.bottom - top + 2, columns] = 1
+    upright = _strokes(marked, (int(row.height * _STROKE), 1), (1, 3))
     width = row.rules[1].middle - row.rules[0].middle
-    level = cv2.morphologyEx(marked, cv2.MORPH_OPEN, np.ones((1, max(int(width * 0.8), 3)), np.uint8))
-    lines |= np.asarray(cv2.dilate(np.asarray(level, np.uint8), np.ones((3, 1), np.uint8)), np.uint8)
-    return np.asarray(lines, np.bool_)
+    level = _strokes(marked, (1, max(int(width * _STROKE), 3)), (3, 1))
+    beside = np.zeros_like(marked)
+    for rule in row.rules:
+        beside[:, max(rule.left - place[1].start - 1, 0) : rule.right - place[1].start + 1] = 1
+    return np.asarray(cv2.dilate(level | (upright & beside), np.ones((3, 3), np.uint8)), np.bool_)
+
+
+def _strokes(marked: NDArray[np.uint8], length: tuple[int, int], blur: tuple[int, int]) -> NDArray[np.uint8]:
+    """Runs of a length and more, also where they are slightly askew."""
+    wider = cv2.dilate(marked, np.ones(blur, np.uint8))
+    return np.asarray(cv2.morphologyEx(wider, cv2.MORPH_OPEN, np.ones(length, np.uint8)), np.uint8)

@@ -13,7 +13,7 @@ from inference_server.models.recognizer_files import WORDS
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.cell_words import fragments_of
-from inference_server.tasks.documents.cells import CellRow, cell_rows_of, without_rules
+from inference_server.tasks.documents.cells import CellRow, cell_rows_of, without_letters, without_rules
 from inference_server.tasks.documents.detection import DetectedText, DetectionSettings, detected_text, detector_input
 from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.leveled import leveled
@@ -65,15 +65,24 @@ class TextReader:
     async def read(self, page: Page, caller: Caller) -> Reading:
         """The lines of a page, in reading order. Raises what `Inference.infer` raises, and `ConfigurationError`."""
         used: dict[str, None] = {}
-        shown, rows = page, await asyncio.to_thread(cell_rows_of, page)
-        if rows:
-            page, shown = await asyncio.to_thread(without_rules, page, rows)
-        outlines = await self._outlines(shown, caller, used)
-        turn, found = await self._recognize(page, outlines, caller, used)
-        in_cells = [turn.outline(outline) for row in rows for outline in row.outlines()]
-        found += await self._lines.read(turn.page(page), in_cells, caller, used)
-        lines = await asyncio.to_thread(_lines, turn, found, rows, self._lexicon)
+        rows = await asyncio.to_thread(cell_rows_of, page)
+        if not rows or (found := await self._read_with_cells(page, rows, caller, used)) is None:
+            rows = ()
+            outlines = await self._outlines(page, caller, used)
+            found = await self._recognize(page, outlines, (), caller, used)
+        turn, quads = found
+        lines = await asyncio.to_thread(_lines, turn, quads, rows, self._lexicon)
         return Reading(lines=lines, rotation_degrees=turn.degrees, models=tuple(used))
+
+    async def _read_with_cells(
+        self, page: Page, rows: Sequence[CellRow], caller: Caller, used: dict[str, None]
+    ) -> tuple[Turn, list[ReadQuad]] | None:
+        """What is read in rows of cells, and beside them; None where the page lies on its side, so that they are none."""
+        page = await asyncio.to_thread(without_rules, page, rows)
+        outlines = await self._outlines(await asyncio.to_thread(without_letters, page, rows), caller, used)
+        in_cells = [outline for row in rows for outline in row.outlines()]
+        turn, found = await self._recognize(page, outlines, in_cells, caller, used)
+        return None if turn.quarters % 2 else (turn, found)
 
     async def _outlines(self, page: Page, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
         found = await self._detect(page, caller, used)
@@ -96,16 +105,18 @@ class TextReader:
         return await asyncio.to_thread(detected_text, likelihood[0, 0], source, self._detection)
 
     async def _recognize(
-        self, page: Page, outlines: Sequence[Outline], caller: Caller, used: dict[str, None]
+        self, page: Page, outlines: Sequence[Outline], in_cells: Sequence[Outline], caller: Caller, used: dict[str, None]
     ) -> tuple[Turn, list[ReadQuad]]:
-        """Read a few lines to find the page's turn, then the rest in it."""
+        """Read a few lines to find the page's turn, then the rest in it. `in_cells`: those that tell it only where there are no others."""
+        lines = [*outlines, *in_cells]
+        trial = outlines if len(outlines) >= _TRIAL_LINES // 2 else lines
 
         async def read(turn: Turn, some: Sequence[int]) -> list[ReadQuad]:
-            return await self._lines.read(turn.page(page), [turn.outline(outlines[index]) for index in some], caller, used)
+            return await self._lines.read(turn.page(page), [turn.outline(lines[index]) for index in some], caller, used)
 
         as_it_came = Turn(quarters=0, height=page.shape[0], width=page.shape[1])
-        turn = replace(as_it_came, quarters=int(lies_on_side(outlines)))
-        some = telling([turn.outline(outline) for outline in outlines], _TRIAL_LINES, _TRIAL_RATIO)
+        turn = replace(as_it_came, quarters=int(lies_on_side(trial)))
+        some = telling([turn.outline(outline) for outline in trial], _TRIAL_LINES, _TRIAL_RATIO)
         found = await read(turn, some)
         if not is_sure(_trials(found)):
             other = await read(turn.reversed(), some)
@@ -114,7 +125,7 @@ class TextReader:
             elif turn != as_it_came and not is_better(_trials(found), _trials(other)):
                 # Read badly both ways, it does not lie on its side.
                 turn, some, found = as_it_came, [], []
-        rest = sorted(set(range(len(outlines))) - set(some))
+        rest = sorted(set(range(len(lines))) - set(some))
         return turn, found + await read(turn, rest)
 
 
@@ -126,7 +137,8 @@ def _lines(turn: Turn, found: Sequence[ReadQuad], rows: Sequence[CellRow], lexic
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
-    lines = reading_order([fragment for fragment in fragments_of(sure, rows, turn, speller) if fragment.words])
+    fragments = fragments_of(found, rows, turn, speller, _LEAST_CONFIDENCE)
+    lines = reading_order([fragment for fragment in fragments if fragment.words])
     return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
 
 
