@@ -178,10 +178,33 @@ async def test_a_store_that_is_out_of_reach_is_no_failure_of_the_job() -> None:
     assert dict.fromkeys(CALLS, OverloadError) == dict(zip(CALLS, map(type, raised), strict=True))
 
 
-@pytest.mark.parametrize("call", [call for call in CALLS if call != "look for"])  # whose answers have no body
-async def test_a_store_that_does_not_know_our_keys_is_no_failure_of_the_job(call: str) -> None:
-    with (
-        local_http(lambda _: (403, b"<Error><Code>InvalidAccessKeyId</Code></Error>")) as store,
-        pytest.raises(ConfigurationError, match="set CARD_BUCKET right"),
-    ):
+@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "InvalidAccessKeyId")])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_store_that_does_not_know_our_keys_or_bucket_is_no_failure_of_the_job(call: str, status: int, code: str) -> None:
+    answer = f"<Error><Code>{code}</Code></Error>".encode()
+    with local_http(lambda _: (status, answer)) as store, pytest.raises(ConfigurationError, match="set CARD_BUCKET right"):
         await CALLS[call](s3_at(store.url))
+
+
+async def test_an_object_is_looked_for_by_two_requests_at_most() -> None:
+    with local_http(lambda _: (404, b"<Error><Code>NoSuchKey</Code></Error>")) as store:
+        assert not await s3_at(store.url).holds("one.png")
+        assert ["HEAD", "GET"] == [asked.method for asked in store.asked]
+    with local_http(lambda _: (200, b"1", {"Last-Modified": "Sat, 28 Nov 2026 00:00:00 GMT"})) as store:
+        assert await s3_at(store.url).holds("one.png")
+        assert ["HEAD"] == [asked.method for asked in store.asked]
+
+
+async def test_an_object_that_may_not_be_looked_for_is_a_failure_of_the_try() -> None:
+    with local_http(lambda _: (403, b"<Error><Code>AccessDenied</Code></Error>")) as store, pytest.raises(TransientError, match="403"):
+        await s3_at(store.url).holds("one.png")
+
+
+async def test_a_folder_of_this_machine_that_is_missing_holds_nothing(tmp_path: Path) -> None:
+    store = ResultStore(str(tmp_path / "results"))
+    one, other = store.folder("slides", "job", 1), store.folder("slides", "job", 2)
+    (tmp_path / "results").rmdir()
+
+    await one.copy("one.png", other)
+
+    assert (False, None, None) == (await store.holds("one.png"), await store.read("one.png", most_bytes=1), await one.read("one.png"))
