@@ -137,9 +137,9 @@ class ResultFolder:
         """Copy a file to another folder of the same store, where there is one of that name."""
         try:
             await obstore.copy_async(self._store, f"{self._prefix}/{name}", f"{to._prefix}/{name}")
-        except (NotFoundError, FileNotFoundError):
-            return
         except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return
             raise _failed(f"{to.location}/{name} could not be written", error, self._set_by) from error
 
     async def clear(self, below: str) -> None:
@@ -154,9 +154,9 @@ class ResultFolder:
         """A file's bytes; None when there is none."""
         try:
             return bytes(await (await obstore.get_async(self._store, f"{self._prefix}/{name}")).bytes_async())
-        except (NotFoundError, FileNotFoundError):
-            return None
         except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return None
             raise _failed(f"{self._location}/{name} could not be read", error, self._set_by) from error
 
 

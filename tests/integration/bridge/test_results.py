@@ -178,7 +178,7 @@ async def test_a_store_that_is_out_of_reach_is_no_failure_of_the_job() -> None:
     assert dict.fromkeys(CALLS, OverloadError) == dict(zip(CALLS, map(type, raised), strict=True))
 
 
-@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "InvalidAccessKeyId")])
+@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (404, "NoSuchBucket")])
 @pytest.mark.parametrize("call", CALLS)
 async def test_a_store_that_does_not_know_our_keys_or_bucket_is_no_failure_of_the_job(call: str, status: int, code: str) -> None:
     answer = f"<Error><Code>{code}</Code></Error>".encode()
