@@ -13,7 +13,7 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from bridge.errors import BridgeError, ConfigurationError, PermanentError
+from bridge.errors import BridgeError, ConfigurationError, PermanentError, first_line
 from bridge.store_faults import NO_BUCKET, code_of, has_lost_its_reason, kind_of
 
 if TYPE_CHECKING:
@@ -167,7 +167,7 @@ def _is_missing(error: Exception) -> bool:
 
 def _failed(told: str, error: Exception, set_by: str) -> BridgeError:
     kind = kind_of(error)
-    told = f"{told}: {str(error).splitlines()[0]}"
+    told = f"{told}: {first_line(error)}"
     return kind(f"{told}; set {set_by} right") if kind is ConfigurationError else kind(told)
 
 

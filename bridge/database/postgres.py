@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from bridge.database.port import Pool, Rows, Statement
 from bridge.database.statements import load_statements
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import PermanentError, TransientError, first_line
 
 # The server ends what takes longer, in seconds; a little later the connection is cut here, for servers that no longer answer.
 STATEMENT_SECONDS = 10.0
@@ -183,8 +183,7 @@ def is_worth_another_try(error: DBAPIError) -> bool:
 def reason(error: BaseException) -> str:
     """What a driver's error says, in a line. Drivers keep passwords out of it."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    lines = str(cause).strip().splitlines()
-    return lines[0] if lines else type(cause).__name__
+    return first_line(cause)
 
 
 def _state(error: DBAPIError) -> str:

@@ -76,6 +76,15 @@ async def test_a_folder_that_cannot_be_written_is_transient(tmp_path: Path) -> N
         await store.folder("labs", "job-1", 1).write("labs.json", b"{}")
 
 
+async def test_an_error_that_says_nothing_is_told_by_its_name(tmp_path: Path) -> None:
+    def cut_off() -> Iterator[bytes]:
+        yield b"{"
+        raise TimeoutError
+
+    with pytest.raises(TransientError, match="could not be written: TimeoutError"):
+        await ResultStore(str(tmp_path)).folder("labs", "job-1", 1).write("labs.json", cut_off())  # type: ignore[arg-type]
+
+
 @contextmanager
 def endless_object(*, told: int) -> Iterator[tuple[str, list[int]]]:
     """A store whose objects have so many bytes by their heads, and never end; its address, and how much it got rid of."""
