@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -85,6 +87,27 @@ async def test_an_error_that_says_nothing_is_told_by_its_name(tmp_path: Path) ->
         await ResultStore(str(tmp_path)).folder("labs", "job-1", 1).write("labs.json", cut_off())  # type: ignore[arg-type]
 
 
+# Argument: a folder. Fills the disk that it mounts there.
+_FILL = """
+import asyncio, sys
+from bridge.results import ResultStore
+asyncio.run(ResultStore(sys.argv[1]).folder("labs", "job-1", 1).write("labs.json", b"x" * 200_000))
+"""
+_SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$@"']
+
+
+def test_a_disk_that_is_full_is_no_failure_of_the_job(tmp_path: Path) -> None:
+    if subprocess.run([*_SMALL_DISK, tmp_path, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no disk may be mounted here")
+
+    ended = subprocess.run(
+        [*_SMALL_DISK, tmp_path, sys.executable, "-c", _FILL, tmp_path], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert "bridge.errors.OverloadError" in ended.stderr
+    assert "labs.json could not be written: Generic LocalFileSystem error: Unable to copy data to file: No space left" in ended.stderr
+
+
 @contextmanager
 def endless_object(*, told: int) -> Iterator[tuple[str, list[int]]]:
     """A store whose objects have so many bytes by their heads, and never end; its address, and how much it got rid of."""
@@ -152,6 +175,7 @@ def s3_at(endpoint: str) -> ResultStore:
         (403, "AccessDenied", TransientError),
         (500, "InternalError", TransientError),
         (503, "SlowDown", OverloadError),
+        (507, "InsufficientStorage", OverloadError),
     ],
 )
 async def test_what_a_store_answers_about_all_objects_is_not_laid_upon_one(status: int, code: str, kind: type[BridgeError]) -> None:
