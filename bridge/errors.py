@@ -55,3 +55,9 @@ class LeaseLostError(BridgeError):
 
 class ConfigurationError(BridgeError):
     """A setting is missing or wrong."""
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says, in a line; its class where it says nothing."""
+    lines = str(error).strip().splitlines()
+    return lines[0] if lines else type(error).__name__

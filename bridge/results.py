@@ -13,8 +13,8 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError
 from obstore.store import LocalStore, from_url
 
-from bridge.errors import BridgeError, ConfigurationError, PermanentError
-from bridge.store_faults import NO_BUCKET, code_of, kind_of
+from bridge.errors import BridgeError, ConfigurationError, PermanentError, first_line
+from bridge.store_faults import NO_BUCKET, code_of, has_lost_its_reason, kind_of
 
 if TYPE_CHECKING:
     from obstore.store import ObjectStore
@@ -78,11 +78,9 @@ class ResultStore:
                 if len(content) > most_bytes:  # more than its head has told
                     raise PermanentError(f"the object {key} has more than {most_bytes} bytes; no more are read")
             return bytes(content)
-        except (NotFoundError, FileNotFoundError) as error:
-            if code_of(error) == NO_BUCKET:
-                raise _failed(f"{self._root}/{key} could not be read", error, self._set_by) from error
-            return None
         except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return None
             raise _failed(f"{self._root}/{key} could not be read", error, self._set_by) from error
         except ValueError as error:
             raise PermanentError(f"no object can have the key {key!r}") from error
@@ -90,14 +88,22 @@ class ResultStore:
     async def holds(self, key: str) -> bool:
         """Whether there is an object of that key. Raises as `read` does."""
         try:
-            await obstore.head_async(self._store, f"{self._prefix}{key}")
-        except (NotFoundError, FileNotFoundError):
-            return False
+            await self._ask_for(f"{self._prefix}{key}")
         except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return False
             raise _failed(f"{self._root}/{key} could not be looked for", error, self._set_by) from error
         except ValueError as error:  # an empty part, `..`, control characters
             raise PermanentError(f"S3 object not found. No object can have the key {key!r}") from error
         return True
+
+    async def _ask_for(self, key: str) -> None:
+        try:
+            await obstore.head_async(self._store, key)
+        except (BaseError, OSError) as error:
+            if not has_lost_its_reason(error):
+                raise
+            await obstore.get_async(self._store, key)  # of what is there nothing more is fetched than its head
 
 
 class ResultFolder:
@@ -131,9 +137,9 @@ class ResultFolder:
         """Copy a file to another folder of the same store, where there is one of that name."""
         try:
             await obstore.copy_async(self._store, f"{self._prefix}/{name}", f"{to._prefix}/{name}")
-        except (NotFoundError, FileNotFoundError):
-            return
         except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return
             raise _failed(f"{to.location}/{name} could not be written", error, self._set_by) from error
 
     async def clear(self, below: str) -> None:
@@ -148,15 +154,20 @@ class ResultFolder:
         """A file's bytes; None when there is none."""
         try:
             return bytes(await (await obstore.get_async(self._store, f"{self._prefix}/{name}")).bytes_async())
-        except (NotFoundError, FileNotFoundError):
-            return None
         except (BaseError, OSError) as error:
+            if _is_missing(error):
+                return None
             raise _failed(f"{self._location}/{name} could not be read", error, self._set_by) from error
+
+
+def _is_missing(error: Exception) -> bool:
+    """Whether it is the object alone that is not there, and not the bucket."""
+    return isinstance(error, NotFoundError | FileNotFoundError) and code_of(error) != NO_BUCKET
 
 
 def _failed(told: str, error: Exception, set_by: str) -> BridgeError:
     kind = kind_of(error)
-    told = f"{told}: {str(error).splitlines()[0]}"
+    told = f"{told}: {first_line(error)}"
     return kind(f"{told}; set {set_by} right") if kind is ConfigurationError else kind(told)
 
 

@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+import asyncpg
+from google.auth.exceptions import TransportError
 from google.cloud.sql.connector import Connector, RefreshStrategy
 
 from bridge.database.location import CloudSqlLocation
@@ -17,6 +19,8 @@ SERVER_SETTINGS = {
     "lock_timeout": f"{LOCK_SECONDS * 1000:.0f}",
     "idle_in_transaction_session_timeout": "60000",
 }
+# What Google's services answer for a while only.
+_BUSY = frozenset({408, 429, 500, 502, 503, 504})
 
 
 class AsyncpgConnections:
@@ -34,6 +38,8 @@ class AsyncpgConnections:
 
     def is_unreachable(self, error: BaseException | None) -> bool:
         """Whether connecting failed for a reason that passes: connection errors, and a server that is starting or full."""
+        if type(error) is asyncpg.InterfaceError:  # a connection that is closed; what is derived from it are mistakes
+            return True
         state = getattr(error, "sqlstate", None) or getattr(getattr(error, "__cause__", None), "sqlstate", None) or ""
         return state[:2] in {"08", "53", "57"}
 
@@ -64,6 +70,11 @@ class CloudSqlDriver(AsyncpgConnections):
         return await self._connector.connect_async(
             place.instance, "asyncpg", user=place.user, db=place.database, server_settings=SERVER_SETTINGS, **secret
         )
+
+    def is_unreachable(self, error: BaseException | None) -> bool:
+        """Whether connecting failed for a reason that passes; of Google's services too, which are asked for certificates and tokens."""
+        busy = getattr(error, "retryable", False) or getattr(error, "status", 0) in _BUSY
+        return busy or isinstance(error, TransportError) or super().is_unreachable(error)
 
     async def close(self) -> None:
         """Let the connector go."""

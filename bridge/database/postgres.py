@@ -10,13 +10,13 @@ from pathlib import Path
 from typing import Any, Literal, Protocol
 
 from sqlalchemy import TextClause, event, pool
-from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, DisconnectionError, IntegrityError, InvalidRequestError, ProgrammingError
 from sqlalchemy.exc import TimeoutError as PoolTimeoutError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from bridge.database.port import Pool, Rows, Statement
 from bridge.database.statements import load_statements
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import PermanentError, TransientError, first_line
 
 # The server ends what takes longer, in seconds; a little later the connection is cut here, for servers that no longer answer.
 STATEMENT_SECONDS = 10.0
@@ -49,7 +49,7 @@ class Driver(Protocol):
         """End a connection at once, whatever it waits for."""
 
     def is_unreachable(self, error: BaseException | None) -> bool:
-        """Whether connecting failed for a reason that passes: the server is starting, full, or cannot be reached."""
+        """Whether connecting failed for a reason that passes: the server is starting, full, or cannot be reached; or it has hung up."""
 
     async def close(self) -> None:
         """Let go of what connecting needed."""
@@ -141,6 +141,8 @@ class PostgresDatabase:
             raise
         except Exception as error:
             # What is cut while it is set up ends in the pool's or the driver's own error, which SQLAlchemy does not translate.
+            if not isinstance(error, InvalidRequestError) and not self.driver.is_unreachable(error):
+                raise
             raise ConnectionError(f"the connection was lost before its use: {reason(error)}") from error
 
     def _check(self, connection: Any, _record: Any, _proxy: Any) -> None:
@@ -183,8 +185,7 @@ def is_worth_another_try(error: DBAPIError) -> bool:
 def reason(error: BaseException) -> str:
     """What a driver's error says, in a line. Drivers keep passwords out of it."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    lines = str(cause).strip().splitlines()
-    return lines[0] if lines else type(cause).__name__
+    return first_line(cause)
 
 
 def _state(error: DBAPIError) -> str:

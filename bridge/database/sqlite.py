@@ -15,7 +15,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 
 from bridge.database.port import Rows, Statement
 from bridge.database.statements import load_statements
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import PermanentError, TransientError, first_line
 
 # How long a connection waits for another process's write, in milliseconds.
 _BUSY_MILLISECONDS = 30_000
@@ -83,7 +83,7 @@ async def follow(connection: AsyncConnection, statements: Sequence[Statement]) -
         try:
             await _run(connection, statement, values)
         except IntegrityError as error:
-            raise PermanentError(f"the tables refuse what is to be written: {_first_line(error)}") from error
+            raise PermanentError(f"the tables refuse what is to be written: {first_line(error)}") from error
 
 
 async def _run(connection: AsyncConnection, statement: TextClause, values: Mapping[str, Any] | None) -> Rows:
@@ -98,11 +98,7 @@ def _translated() -> Iterator[None]:
     try:
         yield
     except (OperationalError, InterfaceError, InternalError, PoolTimeoutError) as error:
-        raise TransientError(f"the database did not answer as it should: {_first_line(error)}") from error
-
-
-def _first_line(error: BaseException) -> str:
-    return str(error).splitlines()[0]
+        raise TransientError(f"the database did not answer as it should: {first_line(error)}") from error
 
 
 def _configure(connection: Any, _record: Any) -> None:

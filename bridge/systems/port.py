@@ -34,7 +34,7 @@ class Handler(Protocol):
         """Read a message. Raises `PoisonError`, saying what was expected."""
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Do the work. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
+        """Do the work. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`, `ConfigurationError`."""
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a job that is given up."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -37,7 +37,8 @@ class Selection:
     """The engine that was chosen, warmed up, and why."""
 
     engine: Engine
-    # How each candidate did; empty when a pin named one exactly, or when the sample was a guess that the model refused.
+    # How each candidate did; empty when a pin named one exactly or left the reference alone, or when the sample was a guess that the model
+    # refused.
     measurements: tuple[Measurement, ...]
     # Whether they come from an earlier start.
     cached: bool
@@ -142,8 +143,7 @@ class EngineSelector:
         named = tuple(label for label in ready if pin == AUTO or _pinned(label, pin))
         if pin in ready or (pin != AUTO and named == self._references()):
             return Selection(engine=self._warm(model, named[0]), measurements=(), cached=False)
-        known = self._known(model, ready, named)
-        if known:
+        for known in self._known(model, ready, named):
             try:
                 return Selection(engine=self._warm(model, self._fastest(known, pin, model)), measurements=known, cached=True)
             except ModelFailed as error:
@@ -155,10 +155,10 @@ class EngineSelector:
             self._cache.write(self._key(model, ready, named), measurements)
         return Selection(engine=self._warm(model, self._fastest(measurements, pin, model)), measurements=measurements, cached=False)
 
-    def _known(self, model: ModelFile, ready: tuple[str, ...], named: tuple[str, ...]) -> tuple[Measurement, ...]:
-        """What was measured of the candidates that a pin names, among all or among them alone."""
-        keys = [self._key(model, ready, each) for each in dict.fromkeys((ready, named))]
-        return next((known for key in keys if self._cache and (known := self._cache.read(key))), ())
+    def _known(self, model: ModelFile, ready: tuple[str, ...], named: tuple[str, ...]) -> Iterator[tuple[Measurement, ...]]:
+        """What was measured of the candidates that a pin names, first among them alone: that is measured where the other does not serve."""
+        keys = [self._key(model, ready, each) for each in dict.fromkeys((named, ready))]
+        return (known for key in keys if self._cache and (known := self._cache.read(key)))
 
     def _plan(self, model: ModelFile, pin: str) -> Engine:
         """A plan that the owner built: TensorRT alone can run it, and nothing can be compared with it."""

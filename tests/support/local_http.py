@@ -53,9 +53,10 @@ def local_http(answering: Answering) -> Iterator[LocalHttp]:
             for name, value in answered.items():
                 self.send_header(name, value)
             self.end_headers()
-            self.wfile.write(content)
+            if self.command != "HEAD":
+                self.wfile.write(content)
 
-        do_GET = do_PUT = do_POST = _answer  # noqa: N815
+        do_HEAD = do_GET = do_PUT = do_POST = _answer  # noqa: N815
 
         def log_message(self, *arguments: object) -> None:
             return

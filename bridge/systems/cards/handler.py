@@ -81,7 +81,7 @@ class CardHandler:
         return messages.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Read, parse and score the document. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Read, parse and score the document. Raises `TransientError`, `OverloadError`, `PermanentError`, `ConfigurationError`."""
         began = time.monotonic()
         document = await self._row(job.request["documentId"])
         try:

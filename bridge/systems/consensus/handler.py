@@ -45,7 +45,7 @@ class ConsensusHandler:
         return messages.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Do what is left of the run. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Do what is left of the run. Raises `TransientError`, `OverloadError`, `PermanentError`, `ConfigurationError`."""
         run = await self._found(job.key)
         if run.status in _ENDED:
             # By the worker that we replace, or before the ledger was emptied.

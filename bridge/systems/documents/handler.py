@@ -56,7 +56,7 @@ class DocumentHandler:
         return messages.job_of(delivery.body)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Read the document. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Read the document. Raises `TransientError`, `OverloadError`, `PermanentError`, `ConfigurationError`."""
         claim = context.claim
         # A file is written in one go: where one is asked for, a second try reads all pages anew.
         checkpoint = {} if messages.request_of(job).formats else claim.checkpoint

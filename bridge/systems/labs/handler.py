@@ -43,7 +43,7 @@ class LabHandler:
         return messages.job_of(delivery.body)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Classify the tests. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Classify the tests. Raises `TransientError`, `OverloadError`, `PermanentError`, `ConfigurationError`."""
         request = messages.request_of(job)
         tests = [_lab_test(place, test) for place, test in enumerate(request.tests, start=1)]
         answers: list[LabClassifications] = []

@@ -64,7 +64,7 @@ class SlideCheckpoints:
         return Found(fence=int(found["fence"]), result=found["result"]) if found else None
 
     async def resume(self) -> SlideResume | None:
-        """What the server goes on from; None when there is nothing, or not all of it. Raises `TransientError`."""
+        """What the server goes on from; None when there is nothing, or not all of it. Raises as `ResultFolder` does."""
         tries = [*self._others, *((self._folder_of(fence), parts) for fence, parts in self._earlier)]
         places = [(folder, _name(part)) for folder, parts in tries for part in range(1, parts + 1)]
         if not places:
@@ -82,7 +82,7 @@ class SlideCheckpoints:
         return SlideResume(parts=contents)
 
     async def keep(self, saved: SlideCheckpoint, received: ReceivedArtifacts) -> None:
-        """Take up a part that was saved. Raises `TransientError`, `LeaseLostError`."""
+        """Take up a part that was saved. Raises as `ResultFolder` does, `TransientError`, `LeaseLostError`."""
         fence = self._context.claim.fence
         if not saved.file.uri:
             await self._folder_of(fence).write(saved.file.name, await received.whole(saved.file))

@@ -48,7 +48,7 @@ class SlideHandler:
         return messages.job_of(delivery.body)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Analyse the slide. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
+        """Analyse the slide. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`, `ConfigurationError`."""
         request = messages.request_of(job)
         if request.share is not None:
             return await self._analyze_share(job, request, request.share, context)

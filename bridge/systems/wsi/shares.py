@@ -56,15 +56,15 @@ class SharePlace:
         self._count = count
 
     async def leave(self, index: int, brought: Brought) -> None:
-        """Say what a share saved; nothing where it failed. Raises `TransientError`."""
+        """Say what a share saved; nothing where it failed. Raises as `ResultFolder` does."""
         await self._folder.write(f"{index}.json", json.dumps({"job_key": brought.job_key, "runs": brought.runs}).encode())
 
     async def done(self) -> bool:
-        """Whether the slide is done, and a share that comes late has nothing to do. Raises `TransientError`."""
+        """Whether the slide is done, and a share that comes late has nothing to do. Raises as `ResultFolder` does."""
         return await self._folder.read(_DONE) is not None
 
     async def found(self) -> Sequence[Brought]:
-        """What the shares saved that have left word, in their order. Raises `TransientError`."""
+        """What the shares saved that have left word, in their order. Raises as `ResultFolder` does."""
         said = [json.loads(content) for index in range(self._count) if (content := await self._folder.read(f"{index}.json")) is not None]
         runs = [tuple((int(fence), int(parts)) for fence, parts in each["runs"]) for each in said]
         return [Brought(job_key=each["job_key"], runs=each_runs) for each, each_runs in zip(said, runs, strict=True)]
@@ -79,7 +79,7 @@ class SharePlace:
 
 
 async def gathered(place: SharePlace, count: int, policy: SharingPolicy, context: Context) -> Sequence[Brought]:
-    """What all shares saved, or those that did in time. Raises `NotYetError` while it is worth waiting; `TransientError`.
+    """What all shares saved, or those that did in time. Raises `NotYetError` while it is worth waiting; as `ResultFolder` does.
 
     How long it has waited is kept in the job's checkpoint, so that its patience ends whoever claims it.
     """

@@ -52,7 +52,7 @@ class RequestedSlideHandler:
         return requests.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`, `ConfigurationError`."""
         request = requests.request_of(job)
         if not await self._bucket.holds(request.s3key):
             raise _missing(request)

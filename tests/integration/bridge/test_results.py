@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import subprocess
+import sys
 import threading
 from collections.abc import Awaitable, Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -76,6 +78,36 @@ async def test_a_folder_that_cannot_be_written_is_transient(tmp_path: Path) -> N
         await store.folder("labs", "job-1", 1).write("labs.json", b"{}")
 
 
+async def test_an_error_that_says_nothing_is_told_by_its_name(tmp_path: Path) -> None:
+    def cut_off() -> Iterator[bytes]:
+        yield b"{"
+        raise TimeoutError
+
+    with pytest.raises(TransientError, match="could not be written: TimeoutError"):
+        await ResultStore(str(tmp_path)).folder("labs", "job-1", 1).write("labs.json", cut_off())  # type: ignore[arg-type]
+
+
+# Argument: a folder. Fills the disk that it mounts there.
+_FILL = """
+import asyncio, sys
+from bridge.results import ResultStore
+asyncio.run(ResultStore(sys.argv[1]).folder("labs", "job-1", 1).write("labs.json", b"x" * 200_000))
+"""
+_SMALL_DISK = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", 'mount -t tmpfs -o size=64k none "$0" && exec "$@"']
+
+
+def test_a_disk_that_is_full_is_no_failure_of_the_job(tmp_path: Path) -> None:
+    if subprocess.run([*_SMALL_DISK, tmp_path, "true"], capture_output=True, check=False).returncode:
+        pytest.skip("no disk may be mounted here")
+
+    ended = subprocess.run(
+        [*_SMALL_DISK, tmp_path, sys.executable, "-c", _FILL, tmp_path], capture_output=True, text=True, timeout=60, check=False
+    )
+
+    assert "bridge.errors.OverloadError" in ended.stderr
+    assert "labs.json could not be written: Generic LocalFileSystem error: Unable to copy data to file: No space left" in ended.stderr
+
+
 @contextmanager
 def endless_object(*, told: int) -> Iterator[tuple[str, list[int]]]:
     """A store whose objects have so many bytes by their heads, and never end; its address, and how much it got rid of."""
@@ -143,6 +175,7 @@ def s3_at(endpoint: str) -> ResultStore:
         (403, "AccessDenied", TransientError),
         (500, "InternalError", TransientError),
         (503, "SlowDown", OverloadError),
+        (507, "InsufficientStorage", OverloadError),
     ],
 )
 async def test_what_a_store_answers_about_all_objects_is_not_laid_upon_one(status: int, code: str, kind: type[BridgeError]) -> None:
@@ -178,10 +211,33 @@ async def test_a_store_that_is_out_of_reach_is_no_failure_of_the_job() -> None:
     assert dict.fromkeys(CALLS, OverloadError) == dict(zip(CALLS, map(type, raised), strict=True))
 
 
-@pytest.mark.parametrize("call", [call for call in CALLS if call != "look for"])  # whose answers have no body
-async def test_a_store_that_does_not_know_our_keys_is_no_failure_of_the_job(call: str) -> None:
-    with (
-        local_http(lambda _: (403, b"<Error><Code>InvalidAccessKeyId</Code></Error>")) as store,
-        pytest.raises(ConfigurationError, match="set CARD_BUCKET right"),
-    ):
+@pytest.mark.parametrize(("status", "code"), [(400, "ExpiredToken"), (403, "InvalidAccessKeyId"), (404, "NoSuchBucket")])
+@pytest.mark.parametrize("call", CALLS)
+async def test_a_store_that_does_not_know_our_keys_or_bucket_is_no_failure_of_the_job(call: str, status: int, code: str) -> None:
+    answer = f"<Error><Code>{code}</Code></Error>".encode()
+    with local_http(lambda _: (status, answer)) as store, pytest.raises(ConfigurationError, match="set CARD_BUCKET right"):
         await CALLS[call](s3_at(store.url))
+
+
+async def test_an_object_is_looked_for_by_two_requests_at_most() -> None:
+    with local_http(lambda _: (404, b"<Error><Code>NoSuchKey</Code></Error>")) as store:
+        assert not await s3_at(store.url).holds("one.png")
+        assert ["HEAD", "GET"] == [asked.method for asked in store.asked]
+    with local_http(lambda _: (200, b"1", {"Last-Modified": "Sat, 28 Nov 2026 00:00:00 GMT"})) as store:
+        assert await s3_at(store.url).holds("one.png")
+        assert ["HEAD"] == [asked.method for asked in store.asked]
+
+
+async def test_an_object_that_may_not_be_looked_for_is_a_failure_of_the_try() -> None:
+    with local_http(lambda _: (403, b"<Error><Code>AccessDenied</Code></Error>")) as store, pytest.raises(TransientError, match="403"):
+        await s3_at(store.url).holds("one.png")
+
+
+async def test_a_folder_of_this_machine_that_is_missing_holds_nothing(tmp_path: Path) -> None:
+    store = ResultStore(str(tmp_path / "results"))
+    one, other = store.folder("slides", "job", 1), store.folder("slides", "job", 2)
+    (tmp_path / "results").rmdir()
+
+    await one.copy("one.png", other)
+
+    assert (False, None, None) == (await store.holds("one.png"), await store.read("one.png", most_bytes=1), await one.read("one.png"))

@@ -298,6 +298,33 @@ class _AsyncpgDriver(AsyncpgConnections):
         pass
 
 
+class _CutAtOnce(_AsyncpgDriver):
+    """Each connection is lost before SQLAlchemy has set it up."""
+
+    async def connect(self) -> asyncpg.Connection:
+        connection = await super().connect()
+        self.cut(connection)
+        return connection
+
+
+async def test_connections_of_cloud_sql_that_are_lost_while_they_are_set_up_are_a_transient_error(postgres: PostgresServer) -> None:
+    database = PostgresDatabase(_CutAtOnce(postgres.url("postgres")))
+    with pytest.raises(TransientError, match="did not answer as it should: the connection was lost before its use"):
+        await _value(database, "SELECT 1 AS value")
+
+
+class _Mistaken(_AsyncpgDriver):
+    """Is called wrongly."""
+
+    async def connect(self) -> asyncpg.Connection:
+        return await asyncpg.connect(self._url, no_such_setting=True)
+
+
+async def test_a_mistake_in_a_driver_is_told_as_what_it_is(postgres: PostgresServer) -> None:
+    with pytest.raises(TypeError, match="no_such_setting"):
+        await _value(PostgresDatabase(_Mistaken(postgres.url("postgres"))), "SELECT 1 AS value")
+
+
 async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: PostgresServer) -> None:
     database = PostgresDatabase(_AsyncpgDriver(postgres.new_database()))
     try:

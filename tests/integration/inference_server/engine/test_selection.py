@@ -113,6 +113,18 @@ def test_a_pin_of_an_engine_has_no_other_measured_and_is_served_by_what_was_meas
     assert (True, "another:float32") == (again.cached, label(again.engine))
 
 
+def test_a_pinned_engine_that_failed_among_all_is_measured_once_by_itself(model: ModelFile, tmp_path: Path) -> None:
+    alive: weakref.WeakSet[Any] = weakref.WeakSet()
+    pinned = Small("pinned", alive, holds=0, seconds=0.01)
+    cache = MeasurementCache(tmp_path / "cache")
+    assert "exact:float32" == chosen(selector(pinned, cache=cache), model)
+    pinned.holds = 2
+
+    starts = [selector(pinned, cache=cache).select(model, pin="pinned") for _ in range(2)]
+
+    assert [(False, "pinned:float32"), (True, "pinned:float32")] == [(each.cached, label(each.engine)) for each in starts]
+
+
 def test_a_pin_that_leaves_the_reference_alone_has_nothing_measured(model: ModelFile) -> None:
     reference, another = ReferenceLoader("exact"), ReferenceLoader("another")
     selection = reference_selector(reference, another).select(model, pin="exact")
