@@ -364,13 +364,20 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
     def progress() -> object:
         return sorted(row["status"] for row in run.documents().values())
 
-    killer = Killer([run.setup("one"), run.setup("two")], random.Random(5), pause=(0.5, 1.5), progress=progress)
+    setups = [run.setup("one"), run.setup("two")]
+    killer = Killer(setups, random.Random(5), database=run.database, pause=(0.5, 1.5), progress=progress)
+
+    def let_work_and_strike() -> None:
+        killer.let_work()
+        killer.strike()
+
     with published(run) as results:
         try:
             for begin in range(0, len(documents), batch):
+                killer.let_work()
                 run.client.rpush(GPU, *documents[begin : begin + batch])
                 killer.strike()
-            run.wait_until(ended, each=killer.strike)
+            run.wait_until(ended, each=let_work_and_strike)
             until = time.monotonic() + 30
             while len({result["documentId"] for result in results}) < len(documents) and time.monotonic() < until:
                 time.sleep(0.2)
@@ -378,6 +385,8 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
             killer.close()
 
     assert {"SIGKILL", "SIGTERM"} == set(killer.kills)
+    taken_over = run.on(lambda store: rows(store, "SELECT key FROM lamina.jobs WHERE fence > 1"))
+    assert killer.orphaned & {row["key"] for row in taken_over}, "others took over what the killed had"
     assert {row["status"] for row in run.documents().values()} == {"completed"}
     assert {result["documentId"] for result in results} == set(documents)
     jobs = run.on(lambda store: rows(store, "SELECT state, attempts, count(*) AS count FROM lamina.jobs GROUP BY state, attempts"))
