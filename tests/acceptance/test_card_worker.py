@@ -456,11 +456,11 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
 def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) -> None:
     setup = run.setup()
     first, second = run.add("user/KTP_clear.png"), run.add("user/KTP_clear.png")
-    assert setup.call_forked("documents", "enqueue", first, second).count("is queued") == 2
+    assert setup.call("documents", "enqueue", first, second).count("is queued") == 2
     again = setup.start("documents", "enqueue", first)
     assert again.communicate(timeout=60)[0] == f"{first} was there already\n"
     assert again.returncode == 1
-    stands = json.loads(setup.call_forked("documents", "status"))
+    stands = json.loads(setup.call("documents", "status"))
     assert (stands["queueLength"], stands["queues"][GPU]["waiting"], stands["isGPUEnabled"]) == (2, 2, True)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"], stands["reaperIntervalMs"]) == (
         None,
@@ -470,18 +470,18 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     )
     assert [None, 0.0] == [stands["queues"][name]["oldestSeconds"] for name in (GPU, CPU)], "nobody knows since when they wait"
     run.client.rpush(CPU, first)
-    assert json.loads(setup.call_forked("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
+    assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
     run.client.delete(CPU)
     times = {"OCR_GPU_STUCK_TIMEOUT": "2000", "OCR_GPU_REAPER_INTERVAL": "500", "OCR_GPU_MAX_RETRIES": "7"}
     nobody = run.setup(BRIDGE_HTTP=free_address(), NVIDIA_VISIBLE_DEVICES="none", **times)
-    told = nobody.call_forked("documents", "status")
+    told = nobody.call("documents", "status")
     assert [] == [name for name in ('"stuckJobTimeoutMs": 2000,', '"reaperIntervalMs": 500,', '"maxRetries": 7,') if name not in told]
     stands = json.loads(told)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (False, False, 0)
     run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
-    assert "is stuck" in setup.call_forked("documents", "reap", "--dry-run")
-    assert "is queued again" in setup.call_forked("documents", "reap")
-    assert "no document is stuck" in setup.call_forked("documents", "reap")
+    assert "is stuck" in setup.call("documents", "reap", "--dry-run")
+    assert "is queued again" in setup.call("documents", "reap")
+    assert "no document is stuck" in setup.call("documents", "reap")
     assert run.client.llen(GPU) == 3
 
 
@@ -505,7 +505,7 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
         asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
         with urllib.request.urlopen(asked, timeout=5) as answer:
             as_json = json.load(answer)
-        stands = json.loads(setup.call_forked("documents", "status"))
+        stands = json.loads(setup.call("documents", "status"))
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 
