@@ -120,6 +120,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer)
         database = postgres.new_database()
         BridgeSetup(folder=folder, inference="", variables={"BRIDGE_DATABASE": database}).call("migrate", "--with", "documents")
         with running_server(built_models(), folder, "--engine", "onnxruntime:float32", "--services", "documents") as server:
+            server.wait_for("ready")
             yield Platform(
                 folder=folder,
                 ministack=ministack,
