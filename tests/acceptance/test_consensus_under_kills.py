@@ -32,6 +32,8 @@ from tests.support.pubsub_server import PubsubServer, pubsub_server
 pytestmark = pytest.mark.timeout(600)
 
 BATCHES = 4
+# One kill to so many runs at most: each costs a lease, and at Google's emulator a redelivery too.
+RUNS_A_KILL = 3
 # A worker that a busy machine holds up for less keeps its work; else it might ask what another has answered meanwhile.
 LEASE_SECONDS = 10
 PAUSE = (0.5, 1.5)
@@ -104,14 +106,16 @@ async def _run(folder: Path, postgres: PostgresServer, server: PubsubServer | Pu
             for run in asked:
                 await records.create(run)
             setups = _setups(folder, database, server.address, service.url)
-            progress = partial(_steps_done, postgres, database)
+            progress = partial(_runs_done, postgres, database)
             killer = await asyncio.to_thread(Killer, setups, chance, database=database, pause=PAUSE, progress=progress)
             try:
                 await _publish(server, asked, killer)
                 async with asyncio.timeout(MOST_SECONDS):
                     while any(run.status not in {"completed", "failed"} for run in await _rows(records, asked)):
-                        await asyncio.to_thread(killer.let_work)
-                        await asyncio.to_thread(killer.strike)
+                        if killer.kills.total() < len(asked) // RUNS_A_KILL:
+                            await asyncio.to_thread(killer.let_work)
+                            await asyncio.to_thread(killer.strike)
+                        await asyncio.sleep(0.2)
             finally:
                 await asyncio.to_thread(killer.close)
             runs = {run.id: run for run in await _rows(records, asked)}
@@ -166,7 +170,6 @@ async def _rows(records: ConsensusRecords, asked: Sequence[NewRun]) -> list[RunR
     return [run for run in found if run is not None]
 
 
-def _steps_done(postgres: PostgresServer, database: str) -> object:
-    """How many runs and steps are in each state."""
-    counts = [f"SELECT '{table}', status, count(*) FROM {table} GROUP BY status" for table in ("runs", "step_progress")]
-    return sorted(postgres.run(" UNION ALL ".join(counts), database=database.rpartition("/")[2]))
+def _runs_done(postgres: PostgresServer, database: str) -> object:
+    """How many runs are completed. That others are claimed is no progress: whoever claims one may be killed over it next."""
+    return postgres.run("SELECT count(*) FROM runs WHERE status = 'COMPLETED'", database=database.rpartition("/")[2])
