@@ -43,7 +43,7 @@ UNDER_KILLS := $(wildcard tests/acceptance/test_*_under_kills.py) \
 
 .PHONY: faults
 faults: .venv/synced ## Have every fault happen at every step of the bridge, on every source, and many jobs done under kills
-	@$(BIN)/pytest -n 2 --dist loadgroup tests/faults $(UNDER_KILLS) --whole-matrix
+	@$(BIN)/pytest -n 2 --dist worksteal tests/faults $(UNDER_KILLS) --whole-matrix
 
 .PHONY: lint
 lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and scripts

@@ -35,8 +35,7 @@ from tests.support.server_process import running_server
 from tests.support.sqs import aws_of, depth_of, lying_in
 from tests.support.wsi import BUCKET, SLIDE, TOPIC, guid, kind_of, requested
 
-# The group keeps its one run in one worker, where tests are given out by group.
-pytestmark = [pytest.mark.timeout(900), pytest.mark.xdist_group("slides under kills")]
+pytestmark = pytest.mark.timeout(900)
 
 ROOT = Path(__file__).parents[2]
 LEASE_SECONDS = 5
