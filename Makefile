@@ -38,9 +38,12 @@ test: .venv/synced ## Run all tests
 fuzz: .venv/synced ## Send the server what nobody should send, for ten minutes
 	@$(BIN)/python scripts/fuzz.py
 
+UNDER_KILLS := $(wildcard tests/acceptance/test_*_under_kills.py) \
+	tests/acceptance/test_card_worker.py::test_no_document_is_lost_or_done_twice_while_workers_are_killed
+
 .PHONY: faults
 faults: .venv/synced ## Have every fault happen at every step of the bridge, on every source, and many jobs done under kills
-	@$(BIN)/pytest -n 2 --dist worksteal tests/faults tests/acceptance/test_*_under_kills.py --whole-matrix
+	@$(BIN)/pytest -n 2 --dist worksteal tests/faults $(UNDER_KILLS) --whole-matrix
 
 .PHONY: lint
 lint: .venv/synced ## Check style, types, layers, protos, Dockerfiles and scripts

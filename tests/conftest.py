@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -20,9 +20,19 @@ if sys.dont_write_bytecode:
     sys.pycache_prefix = os.environ["PYTHONPYCACHEPREFIX"] = str(Path(__file__).parents[1] / ".cache" / "bytecode")
     os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
+# As many as sources that a fault may happen to, of which a share plays one a step.
+_TIMES_OF_A_SHARE = 6
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole-matrix", action="store_true", help="play every fault at every step of every source, not a share of them")
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:
+    """Let a test that plays the whole of what it plays a share of by default take longer."""
+    for item in items if config.getoption("whole_matrix") else ():
+        if bound := item.get_closest_marker("timeout"):
+            item.add_marker(pytest.mark.timeout(_TIMES_OF_A_SHARE * bound.args[0]), append=False)
 
 
 @pytest.fixture(scope="session")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -73,16 +74,19 @@ def test_a_password_comes_by_a_pipe_and_is_kept_out_of_the_command_line(tmp_path
     (tmp_path / "a.pdf").write_bytes(b"content")
     command = ("submit", "document", "a.pdf", "--ask-password", "--key", "one")
 
-    def submit(given: str) -> Finished:
-        return bridge(*command, folder=tmp_path, environment=database, given=given)
+    def submit(given: str) -> subprocess.CompletedProcess[str]:
+        program = [sys.executable, "-m", "bridge", *command]
+        inherited = {name: value for name, value in os.environ.items() if not name.startswith(PREFIX)}
+        environment = {**inherited, **database}
+        return subprocess.run(program, cwd=tmp_path, env=environment, input=given, text=True, capture_output=True, timeout=60)
 
     async def password() -> str:
         async with open_trial_store(tmp_path) as store:
             return str((await store.jobs.find("one")).request["password"])
 
     empty = submit("")
-    assert (2, True) == (empty.status, "--ask-password found no password" in empty.err)
-    assert 0 == submit("sekret\n").status
+    assert (2, True) == (empty.returncode, "--ask-password found no password" in empty.stderr)
+    assert 0 == submit("sekret\n").returncode
     assert asyncio.run(password()) == "sekret"
 
 

@@ -120,6 +120,7 @@ def platform(tmp_path_factory: pytest.TempPathFactory, postgres: PostgresServer)
         database = postgres.new_database()
         BridgeSetup(folder=folder, inference="", variables={"BRIDGE_DATABASE": database}).call("migrate", "--with", "documents")
         with running_server(built_models(), folder, "--engine", "onnxruntime:float32", "--services", "documents") as server:
+            server.wait_for("ready")
             yield Platform(
                 folder=folder,
                 ministack=ministack,
@@ -364,13 +365,20 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
     def progress() -> object:
         return sorted(row["status"] for row in run.documents().values())
 
-    killer = Killer([run.setup("one"), run.setup("two")], random.Random(5), pause=(0.5, 1.5), progress=progress)
+    setups = [run.setup("one"), run.setup("two")]
+    killer = Killer(setups, random.Random(5), database=run.database, pause=(0.5, 1.5), progress=progress)
+
+    def let_work_and_strike() -> None:
+        killer.let_work()
+        killer.strike()
+
     with published(run) as results:
         try:
             for begin in range(0, len(documents), batch):
+                killer.let_work()
                 run.client.rpush(GPU, *documents[begin : begin + batch])
                 killer.strike()
-            run.wait_until(ended, each=killer.strike)
+            run.wait_until(ended, each=let_work_and_strike)
             until = time.monotonic() + 30
             while len({result["documentId"] for result in results}) < len(documents) and time.monotonic() < until:
                 time.sleep(0.2)
@@ -378,6 +386,8 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
             killer.close()
 
     assert {"SIGKILL", "SIGTERM"} == set(killer.kills)
+    taken_over = run.on(lambda store: rows(store, "SELECT key FROM lamina.jobs WHERE fence > 1"))
+    assert killer.orphaned & {row["key"] for row in taken_over}, "others took over what the killed had"
     assert {row["status"] for row in run.documents().values()} == {"completed"}
     assert {result["documentId"] for result in results} == set(documents)
     jobs = run.on(lambda store: rows(store, "SELECT state, attempts, count(*) AS count FROM lamina.jobs GROUP BY state, attempts"))
@@ -447,11 +457,11 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
 def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) -> None:
     setup = run.setup()
     first, second = run.add("user/KTP_clear.png"), run.add("user/KTP_clear.png")
-    assert setup.call_forked("documents", "enqueue", first, second).count("is queued") == 2
+    assert setup.call("documents", "enqueue", first, second).count("is queued") == 2
     again = setup.start("documents", "enqueue", first)
     assert again.communicate(timeout=60)[0] == f"{first} was there already\n"
     assert again.returncode == 1
-    stands = json.loads(setup.call_forked("documents", "status"))
+    stands = json.loads(setup.call("documents", "status"))
     assert (stands["queueLength"], stands["queues"][GPU]["waiting"], stands["isGPUEnabled"]) == (2, 2, True)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"], stands["reaperIntervalMs"]) == (
         None,
@@ -461,18 +471,18 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     )
     assert [None, 0.0] == [stands["queues"][name]["oldestSeconds"] for name in (GPU, CPU)], "nobody knows since when they wait"
     run.client.rpush(CPU, first)
-    assert json.loads(setup.call_forked("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
+    assert json.loads(setup.call("documents", "status"))["queueLength"] == 2, "of the GPU's list, as the platform counts"
     run.client.delete(CPU)
     times = {"OCR_GPU_STUCK_TIMEOUT": "2000", "OCR_GPU_REAPER_INTERVAL": "500", "OCR_GPU_MAX_RETRIES": "7"}
     nobody = run.setup(BRIDGE_HTTP=free_address(), NVIDIA_VISIBLE_DEVICES="none", **times)
-    told = nobody.call_forked("documents", "status")
+    told = nobody.call("documents", "status")
     assert [] == [name for name in ('"stuckJobTimeoutMs": 2000,', '"reaperIntervalMs": 500,', '"maxRetries": 7,') if name not in told]
     stands = json.loads(told)
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (False, False, 0)
     run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
-    assert "is stuck" in setup.call_forked("documents", "reap", "--dry-run")
-    assert "is queued again" in setup.call_forked("documents", "reap")
-    assert "no document is stuck" in setup.call_forked("documents", "reap")
+    assert "is stuck" in setup.call("documents", "reap", "--dry-run")
+    assert "is queued again" in setup.call("documents", "reap")
+    assert "no document is stuck" in setup.call("documents", "reap")
     assert run.client.llen(GPU) == 3
 
 
@@ -496,7 +506,7 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
         asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
         with urllib.request.urlopen(asked, timeout=5) as answer:
             as_json = json.load(answer)
-        stands = json.loads(setup.call_forked("documents", "status"))
+        stands = json.loads(setup.call("documents", "status"))
         with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 

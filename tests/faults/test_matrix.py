@@ -24,6 +24,8 @@ _AT_ONCE = 6
 
 # The state that each job ends in, and the attempts that its own failures cost: what happens to bridges costs none.
 EXPECTED = dict.fromkeys(REQUESTS, ("succeeded", 0)) | {"flaky": ("succeeded", 1), "broken": ("failed", 0)}
+# Those of one line are of one kind.
+_KINDS = list(dict.fromkeys(fault.line or name for name, fault in FAULTS.items()))
 
 
 def _exposed(fault: Fault) -> list[str]:
@@ -85,7 +87,7 @@ def _judge(after: Aftermath, fault: Fault) -> None:
     assert after.put_aside is None or {POISON} == set(after.put_aside)
 
 
-@pytest.mark.parametrize("kind", ["killed", "told to stop", "frozen", "delivered again", "database", "queue", "inference"])
+@pytest.mark.parametrize("kind", _KINDS)
 def test_every_kind_of_fault_happens_at_every_step(kind: str) -> None:
     faults = [fault for fault in FAULTS if kind in {fault, FAULTS[fault].line}]
     played = Counter(step for fault in faults for _, step in _trials(fault, all_of_them=False))

@@ -64,12 +64,6 @@ class BridgeSetup:
         """What a command prints; it must end well."""
         return finished(self.start(*arguments))
 
-    def call_forked(self, *arguments: str) -> str:
-        """The same, of a process that is forked once the imports are done, for tests that make many calls."""
-        ended = forked.bridge(*arguments, folder=self.folder, environment=self.environment())
-        assert ended.status == 0, ended.err
-        return ended.out
-
     def read(self, work: Callable[[Store], Awaitable[Result]]) -> Result:
         """Work on the bridge's store from this process; a command for each look would cost a second of imports."""
 

@@ -102,9 +102,13 @@ def bridge(*arguments: str, folder: Path, environment: Mapping[str, str] | None 
     """Run the bridge's command line in a folder, with no other settings. `given`: its input. `stop_once`: SIGTERM comes once it says so."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("BRIDGE_")}
     command = Command(arguments, folder=folder, environment={**inherited, "COLUMNS": "200", **(environment or {})}, given=given)
-    if stop_once:
-        command.terminate_once(stop_once, seconds=60)
-    out, err = command.communicate(timeout=60)
+    try:
+        if stop_once:
+            command.terminate_once(stop_once, seconds=60)
+        out, err = command.communicate(timeout=60)
+    finally:
+        command.process.kill()
+        command.process.join()
     return Finished(status=command.returncode or 0, out=out, err=err)
 
 

@@ -12,11 +12,15 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from multiprocessing.process import BaseProcess
 
+import psycopg
+
 from tests.support.bridge_process import BridgeSetup
 
 _WAYS = (signal.SIGKILL, signal.SIGTERM)
 _LOOK_SECONDS = 0.2
 _MOST_SECONDS = 120.0
+# For so long a kill waits for a bridge that holds a job: there may be no work left.
+_AIM_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,27 +41,33 @@ class _Running:
 
 
 class Killer:
-    """Keeps bridges running, and ends one of them every few moments: at once, or as an orchestrator does."""
+    """Keeps bridges running, and ends one of them whenever it is told to: at once, in the midst of a job, or as an orchestrator does."""
 
     def __init__(
         self,
         setups: Sequence[BridgeSetup],
         chance: random.Random,
         *,
+        database: str,
         pause: tuple[float, float],
-        progress: Callable[[], object] = lambda: None,
+        progress: Callable[[], object],
     ) -> None:
-        """`pause`: the least and the most seconds between one kill and the next.
+        """`database`: the PostgreSQL of the bridges' ledger. `pause`: how long they may work, the least and the most seconds.
 
-        `progress`: how far the work is; while it stays the same, a strike waits longer, so that work gets on on a slow machine too.
+        `progress`: how far the work is; while it stays the same, they may work longer, so that work gets on on a slow machine too.
         """
+        self._database = database
         self._pause = pause
         self._progress = progress
         self._chance = chance
         self._ways: list[signal.Signals] = []
         self._bridges = [self._start(setup) for setup in setups]
         self._seen: object = None
+        # The one that is ended next, where it need not hold a job.
+        self._next = 0
         self.kills: Counter[str] = Counter()
+        # Keys of the jobs that bridges held when they were killed.
+        self.orphaned: set[str] = set()
 
     @staticmethod
     def _start(setup: BridgeSetup) -> _Running:
@@ -66,17 +76,24 @@ class Killer:
         begin = log.stat().st_size
         return _Running(setup=setup, stack=stack, process=stack.enter_context(setup.running_forked()), log_begin=begin)
 
-    def strike(self) -> None:
-        """Wait a moment and until work went on, end one that may still be starting while all others work, start it anew."""
-        which = self._chance.randrange(len(self._bridges))
-        struck = self._bridges[which]
-        self._wait_until(lambda: all(bridge.works() for bridge in self._bridges if bridge is not struck), "all others work")
+    def let_work(self) -> None:
+        """Wait until all bridges work but one, which may still be starting, then a moment, and until work went on."""
+        self._next = self._chance.randrange(len(self._bridges))
+        others = [bridge for bridge in self._bridges if bridge is not self._bridges[self._next]]
+        self._wait_until(lambda: all(bridge.works() for bridge in others), "all others work")
         time.sleep(self._chance.uniform(*self._pause))
         self._wait_until(self._went_on, "the work goes on")
-        assert struck.process.exitcode is None, "it ended by itself: see its log"
+
+    def strike(self) -> None:
+        """End one and start it anew: one that holds a job, where there is any, when it is killed."""
         number = self._next_way()
+        which = self._holder() if number is signal.SIGKILL else self._next
+        struck = self._bridges[which]
+        assert struck.process.exitcode is None, "it ended by itself: see its log"
         self._end(struck, number)
         self.kills[number.name] += 1
+        if number is signal.SIGKILL:
+            self.orphaned |= {key for key, pid in self._held().items() if pid == struck.process.pid}
         self._bridges[which] = self._start(struck.setup)
 
     def close(self) -> None:
@@ -92,6 +109,22 @@ class Killer:
         if not self._ways:
             self._ways = self._chance.sample(_WAYS, len(_WAYS))
         return self._ways.pop()
+
+    def _holder(self) -> int:
+        """The number of a bridge that holds a job; of any, when none does so soon."""
+        until = time.monotonic() + _AIM_SECONDS
+        while time.monotonic() < until:
+            holders = set(self._held().values())
+            if found := [number for number, bridge in enumerate(self._bridges) if bridge.process.pid in holders]:
+                return self._chance.choice(found)
+            time.sleep(_LOOK_SECONDS / 10)
+        return self._next
+
+    def _held(self) -> dict[str, int]:
+        """The jobs that are worked on, by key, with the process that holds each or held it when it died."""
+        with psycopg.connect(self._database) as connection:
+            rows = connection.execute("SELECT key, split_part(worker, ':', 2)::int FROM lamina.jobs WHERE state = 'running'").fetchall()
+        return dict(rows)
 
     def _end(self, bridge: _Running, number: signal.Signals) -> None:
         self._signal(bridge, number)

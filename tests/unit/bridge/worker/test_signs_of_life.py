@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import time
 
 from bridge.job import Delivery, Job, Outcome
 from bridge.sources.local import LocalSource
@@ -26,7 +27,9 @@ class DeafSource(LocalSource):
                 continue
 
 
-async def test_a_heartbeat_that_hangs_is_told(office_of: Offices) -> None:
+async def test_a_heartbeat_that_hangs_is_told_until_it_is_freed(office_of: Offices) -> None:
+    ahead = 0.0
+
     async def work(job: Job, context: Context) -> Outcome:
         await source.freed.wait()
         return done(job)
@@ -34,13 +37,16 @@ async def test_a_heartbeat_that_hangs_is_told(office_of: Offices) -> None:
     office = office_of(work)
     source = DeafSource(office.store.queue, lease_seconds=60)
     source.freed = asyncio.Event()
-    vitals = Vitals(patience_seconds=0.2)
+    vitals = Vitals(patience_seconds=0.2, clock=lambda: time.monotonic() + ahead)
     async with office.working(vitals=vitals, source=source):
         await office.ask()
         async with asyncio.timeout(30):
             while "heartbeat job" not in vitals.stuck():
                 await asyncio.sleep(0.02)
         source.freed.set()
+        await office.until(Step.ACKNOWLEDGED)
+    ahead = 3600.0
+    assert {} == vitals.stuck(), "who has ended owes nothing"
 
 
 async def test_a_heartbeat_that_beats_is_not_stuck_however_long_the_job_takes(office_of: Offices) -> None:
