@@ -117,7 +117,7 @@ NOT_READ: dict[str, Callable[[int, Callable[..., bytes]], bytes]] = {
 def test_who_asks_on_and_on_and_reads_no_answer_is_let_go(loop: str, case: str) -> None:
     """All that is asked fits the first window of TCP: a peer whose buffer is full may not even see acknowledgements, and stop asking."""
     brief = hpack.Encoder().encode
-    with capture_logs() as logs, transport(loop, most_unread_bytes=8 * 1024, send_buffer=4 * 1024) as running:
+    with capture_logs() as logs, transport(loop, most_unread_bytes=1024, send_buffer=4 * 1024) as running:
         with RawPeer(running.port, read_buffer=4 * 1024) as peer:
             _send_on_and_on(peer, (NOT_READ[case](stream, brief) for stream in range(1, 2**13, 2)))
             until_true(lambda: running.reasons)
