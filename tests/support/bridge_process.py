@@ -108,7 +108,9 @@ class BridgeSetup:
     @contextmanager
     def running_forked(self) -> Iterator[BaseProcess]:
         """`bridge run` as a process that is forked once the imports are done, for tests that start many; ended afterwards."""
-        process = forked.start_bridge("run", folder=self.folder, environment=self.environment(), log=self.folder / "bridge.log")
+        log = self.folder / "bridge.log"
+        log.touch()
+        process = forked.start_bridge("run", folder=self.folder, environment=self.environment(), log=log)
         try:
             yield process
         finally:
