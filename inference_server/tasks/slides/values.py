@@ -29,7 +29,7 @@ class SlideLimits:
     # Most bytes of decoded tiles kept for their neighbours, per analysis. Of tiles that take more than 2,048 × 2,048 px of the slide each,
     # as many times more, as far as there are such of all analyses together.
     cache_bytes: int = 128 * 1024 * 1024
-    most_cache_bytes: int = 160 * 1024 * 1024
+    most_cache_bytes: int = 192 * 1024 * 1024
     # Bytes of remote slides that may lie on local disk for OpenSlide.
     most_staged_bytes: int = 20 * 1024**3
     # Model calls in flight, per analysis.
