@@ -5,7 +5,6 @@ from __future__ import annotations
 import itertools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
 
 import numpy as np
 
@@ -16,7 +15,7 @@ from inference_server.tasks.documents.recognition import LINE_HEIGHT, Character
 from inference_server.tasks.documents.rows import Fragment, fragment_of
 from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Quad, Word
-from inference_server.tasks.documents.words import words_of
+from inference_server.tasks.documents.words import word_of, words_of
 
 # Where more of a row's cells hold several letters, or where they count upwards, each cell is a word of its own: they are choices.
 _MOST_CROWDED = 0.15
@@ -92,15 +91,7 @@ def _is_one_word(first: int, second: int, row: CellRow) -> bool:
 
 
 def _word(letters: Sequence[_Letter], speller: Speller) -> Word:
-    read = [letter.character for letter in letters]
-    mended = speller.mended(read)
-    text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
-    return Word(
-        text=text,
-        confidence=fmean(character.confidence for character in mended),
-        polygon=_around([letter.quad for letter in letters]),
-        read_text=read_text if read_text != text else "",
-    )
+    return word_of([letter.character for letter in letters], _around([letter.quad for letter in letters]), speller)
 
 
 def _around(quads: Sequence[Quad]) -> Quad:

@@ -8,12 +8,25 @@ from numpy.typing import NDArray
 
 # OpenCV numbers spots anew in each run of pixels that joins no other; numbers of 16 bits hold so many.
 _MOST_SHORT = 65_535
+# Ink is so much darker than the mean of so many pixels around it each way.
+_AROUND, _DARKER = 25, 30
 
 
 def marked_of(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """1 where a grey picture has ink: on the rarer side of Otsu's threshold (Otsu 1979), else 0; [H, W]."""
     _, dark = cv2.threshold(gray, 0, 1, cv2.THRESH_BINARY_INV | cv2.THRESH_OTSU)
     return np.asarray(1 - dark if 2 * cv2.countNonZero(dark) > dark.size else dark, np.uint8)
+
+
+def darker_of(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """1 where a grey picture [H, W] is darker than what lies around, faint rules included, else 0."""
+    return np.asarray(cv2.adaptiveThreshold(gray, 1, cv2.ADAPTIVE_THRESH_MEAN_C, cv2.THRESH_BINARY_INV, _AROUND, _DARKER), np.uint8)
+
+
+def strokes_of(marked: NDArray[np.uint8], size: tuple[int, int], blur: tuple[int, int]) -> NDArray[np.uint8]:
+    """What of a marked picture [H, W] is as high and wide as `size`, once it was made wider by `blur`, so that askew strokes stay whole."""
+    wider = cv2.dilate(marked, np.ones(blur, np.uint8))
+    return np.asarray(cv2.morphologyEx(wider, cv2.MORPH_OPEN, np.ones(size, np.uint8)), np.uint8)
 
 
 def spots_of(marked: NDArray[np.uint8]) -> NDArray[np.int32]:

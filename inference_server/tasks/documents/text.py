@@ -12,8 +12,9 @@ import numpy as np
 from inference_server.models.recognizer_files import WORDS
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
+from inference_server.tasks.documents.cell_search import cell_rows_of
 from inference_server.tasks.documents.cell_words import fragments_of
-from inference_server.tasks.documents.cells import CellRow, cell_rows_of, without_letters, without_rules
+from inference_server.tasks.documents.cells import CellRow, without_letters, without_rules
 from inference_server.tasks.documents.detection import DetectedText, DetectionSettings, detected_text, detector_input
 from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.leveled import leveled

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inference_server.tasks.documents.ink import Gaps, ink_height, ink_of
 from inference_server.tasks.documents.recognition import Character, Crop
 from inference_server.tasks.documents.spelling import Speller
-from inference_server.tasks.documents.values import Word
+from inference_server.tasks.documents.values import Quad, Word
 
 # A gap without ink is a space that the recogniser missed when it is this wide, as a share of the height of the line's ink...
 _SPACE_BY_HEIGHT = 0.6
@@ -76,7 +76,7 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     for start, end in zip(starts, ends, strict=True):
         left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(_word(visible[start:end], speller, crop, left, right))
+        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller))
     return words
 
 
@@ -88,13 +88,14 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
     return found
 
 
-def _word(read: Sequence[Character], speller: Speller, crop: Crop, left: float, right: float) -> Word:
+def word_of(read: Sequence[Character], polygon: Quad, speller: Speller) -> Word:
+    """Characters that were read as one word, mended; `polygon`: where they lie."""
     mended = speller.mended(read)
     text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
     return Word(
         text=text,
         confidence=fmean(character.confidence for character in mended),
-        polygon=crop.quad(left, max(right, left + 1)),
+        polygon=polygon,
         read_text=read_text if read_text != text else "",
     )
 

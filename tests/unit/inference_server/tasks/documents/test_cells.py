@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageDraw, ImageFont
 
-from inference_server.tasks.documents.cells import cell_rows_of, without_letters, without_rules
+from inference_server.tasks.documents.cell_search import cell_rows_of
+from inference_server.tasks.documents.cells import without_letters, without_rules
 from inference_server.tasks.documents.values import Page
 from tests.support.composed_pages import ComposedPage, cells_form, form, lab_report
 from tests.support.worn_pages import Wear, scanned
