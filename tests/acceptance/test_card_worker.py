@@ -367,18 +367,13 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
 
     setups = [run.setup("one"), run.setup("two")]
     killer = Killer(setups, random.Random(5), database=run.database, pause=(0.5, 1.5), progress=progress)
-
-    def let_work_and_strike() -> None:
-        killer.let_work()
-        killer.strike()
-
     with published(run) as results:
         try:
             for begin in range(0, len(documents), batch):
                 killer.let_work()
                 run.client.rpush(GPU, *documents[begin : begin + batch])
                 killer.strike()
-            run.wait_until(ended, each=let_work_and_strike)
+            run.wait_until(ended, each=killer.let_work_and_strike)
             until = time.monotonic() + 30
             while len({result["documentId"] for result in results}) < len(documents) and time.monotonic() < until:
                 time.sleep(0.2)

@@ -113,8 +113,7 @@ async def _run(folder: Path, postgres: PostgresServer, server: PubsubServer | Pu
                 async with asyncio.timeout(MOST_SECONDS):
                     while any(run.status not in {"completed", "failed"} for run in await _rows(records, asked)):
                         if killer.kills.total() < len(asked) // RUNS_A_KILL:
-                            await asyncio.to_thread(killer.let_work)
-                            await asyncio.to_thread(killer.strike)
+                            await asyncio.to_thread(killer.let_work_and_strike)
                         await asyncio.sleep(0.2)
             finally:
                 await asyncio.to_thread(killer.close)

@@ -164,8 +164,7 @@ def test_jobs_of_every_kind_are_done_while_workers_are_killed(platform: Platform
 
     def strike() -> None:
         if killer.kills.total() < MOST_KILLS:
-            killer.let_work()
-            killer.strike()
+            killer.let_work_and_strike()
 
     try:
         with client(platform) as jobs:

@@ -138,8 +138,7 @@ def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, asked: As
                 killer.strike()
             while (left := asyncio.run(_left_to_do(asked, database))) != (0, 0):
                 assert time.monotonic() < until, left
-                killer.let_work()
-                killer.strike()
+                killer.let_work_and_strike()
             while lying := asyncio.run(_depth(ministack)):
                 assert time.monotonic() < until, f"{lying} messages lie in the queue"
                 time.sleep(0.2)

@@ -96,6 +96,11 @@ class Killer:
             self.orphaned |= {key for key, pid in self._held().items() if pid == struck.process.pid}
         self._bridges[which] = self._start(struck.setup)
 
+    def let_work_and_strike(self) -> None:
+        """One after the other."""
+        self.let_work()
+        self.strike()
+
     def close(self) -> None:
         """End all in peace."""
         for bridge in self._bridges:
