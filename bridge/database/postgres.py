@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal, Protocol
@@ -117,7 +117,7 @@ class PostgresDatabase:
 
     async def _run(self, statement: TextClause, values: Mapping[str, Any] | None, then: Sequence[Statement]) -> Rows:
         async with AsyncExitStack() as held:
-            connection = await self._connect()
+            connection = await _connected(self._engine, self.driver)
             held.push_async_exit(connection)
             if then:
                 await connection.execution_options(isolation_level="READ COMMITTED")
@@ -134,21 +134,23 @@ class PostgresDatabase:
             finally:
                 watch.cancel()
 
-    async def _connect(self) -> AsyncConnection:
-        try:
-            return await self._engine.connect()
-        except (DBAPIError, PoolTimeoutError, OSError, TimeoutError):
-            raise
-        except Exception as error:
-            # What is cut while it is set up ends in the pool's or the driver's own error, which SQLAlchemy does not translate.
-            if not isinstance(error, InvalidRequestError) and not self.driver.is_unreachable(error):
-                raise
-            raise ConnectionError(f"the connection was lost before its use: {reason(error)}") from error
-
     def _check(self, connection: Any, _record: Any, _proxy: Any) -> None:
         # Costs no round trip, unlike the pool's own ping: the kernel knows whether the other side has hung up.
         if not self.driver.alive(connection.driver_connection):
             raise DisconnectionError
+
+
+async def _connected(engine: AsyncEngine, driver: Driver) -> AsyncConnection:
+    """An open connection. Raises `DBAPIError`, `PoolTimeoutError`, `OSError`."""
+    try:
+        return await engine.connect()
+    except (DBAPIError, PoolTimeoutError, OSError, TimeoutError):
+        raise
+    except Exception as error:
+        # What is cut while it is set up ends in the pool's or the driver's own error, which SQLAlchemy does not translate.
+        if not isinstance(error, InvalidRequestError) and not driver.is_unreachable(error):
+            raise
+        raise ConnectionError(f"the connection was lost before its use: {reason(error)}") from error
 
 
 async def _execute(connection: AsyncConnection, statement: Statement) -> Rows:
@@ -170,7 +172,7 @@ async def transaction(driver: Driver) -> AsyncIterator[AsyncConnection]:
     """One transaction on a connection of its own. Raises `DBAPIError`, `OSError`."""
     engine = _new_engine(driver, autocommit=False, poolclass=pool.NullPool)
     try:
-        async with engine.begin() as connection:
+        async with aclosing(await _connected(engine, driver)) as connection, connection.begin():
             yield connection
     finally:
         await engine.dispose()

@@ -311,6 +311,8 @@ async def test_connections_of_cloud_sql_that_are_lost_while_they_are_set_up_are_
     database = PostgresDatabase(_CutAtOnce(postgres.url("postgres")))
     with pytest.raises(TransientError, match="did not answer as it should: the connection was lost before its use"):
         await _value(database, "SELECT 1 AS value")
+    with pytest.raises(TransientError, match="out of reach: the connection was lost before its use"):
+        await migrate(database)
 
 
 class _Mistaken(_AsyncpgDriver):
