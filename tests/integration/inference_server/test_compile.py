@@ -20,7 +20,6 @@ from tests.support.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.serving import serving
 from tests.support.virtual_clock import measured_virtually
-from tests.support.virtual_clock import measured_virtually
 
 Run = Callable[..., Result]
 PROFILE = "x=1x1:4x8:8x16"
