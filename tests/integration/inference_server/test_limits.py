@@ -115,7 +115,7 @@ async def _connections(folder: Path, models: ServingModels) -> None:
     await server.start()
     _, port = server.address.split(":")
     writers = [(await asyncio.open_connection("127.0.0.1", int(port)))[1] for _ in range(2)]
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not refused:
             await asyncio.sleep(0.02)
     for writer in writers:

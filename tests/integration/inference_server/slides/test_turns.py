@@ -167,4 +167,4 @@ async def test_a_next_slide_that_is_cancelled_or_fails_harms_no_other(server: Se
         await damaged
     assert alone == await running
     # Nothing of them is left that others would wait for.
-    assert alone == await asyncio.wait_for(server.analyse("third"), 30)
+    assert alone == await asyncio.wait_for(server.analyse("third"), 60)
