@@ -17,7 +17,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
 
 _JOBS = 12
-_SECONDS = 60
+_SECONDS = 100
 
 
 async def _cut_often(proxy: FaultProxy) -> None:

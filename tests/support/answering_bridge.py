@@ -34,7 +34,7 @@ async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[
             yield address, store
         finally:
             stop.set()
-            await asyncio.wait_for(running, 30)
+            await asyncio.wait_for(running, 60)
 
 
 async def _escalations() -> dict[str, int]:
@@ -52,7 +52,7 @@ async def figures_of(address: str) -> str:
 
 
 async def _until_it_answers(address: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await figures_of(address)

@@ -56,7 +56,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
         await asyncio.sleep(0.2)
         yield address
         stop.set()
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
 
 
 async def _ask(address: str, path: str, content: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
