@@ -115,13 +115,13 @@ async def test_plain_items_are_messages_and_their_own_names(redis: RedisServer, 
 
 async def test_equal_items_are_worked_on_one_after_the_other(redis: RedisServer, client: Redis, queue: str) -> None:
     await client.rpush(queue, "same", "same")
-    async with _source(redis.url, queue) as source:
+    async with _source(redis.url, queue, lease_seconds=3) as source:
         [first] = await source.receive(limit=2, wait_seconds=1)
         assert not await source.receive(limit=2, wait_seconds=0)
 
         await source.acknowledge(first)
 
-        [second] = await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 3)
+        [second] = await source.receive(limit=2, wait_seconds=60)
         assert (b"same", 1) == (second.body, second.receive_count)
 
 

@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-import time
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,12 +16,15 @@ import pytest
 from inference_server.errors import InvalidSlide
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
+from inference_server.tasks.slides import runs
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds import tile_model
+from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.runs import Runs
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import AnalysisRequest, Progress
 from tests.support.direct_inference import DirectInference
+from tests.support.patience import until
 from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier
 
@@ -128,7 +131,7 @@ async def test_time_in_which_a_slide_waits_for_another_does_not_count_into_its_r
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Calls alone take time.
-    monkeypatch.setattr(MODULE, "ProgressMeter", partial(ProgressMeter, clock=lambda: float(len(server.model.calls))))
+    monkeypatch.setattr(runs, "ProgressMeter", partial(ProgressMeter, clock=lambda: float(len(server.model.calls))))
     await server.analyse_all(["first", "second"])
     first, second = server.tiles["first"], server.tiles["second"]
     assert (first.tiles_total, first.tiles_total) == (second.tiles_total, second.tiles_done)
