@@ -23,7 +23,7 @@ for number in range(50):
     client.async_stream_infer("slow" if number % 5 else "none", slow(1), request_id=str(number), enable_empty_final_response=True)
 ids, errors = [], 0
 for _ in range(51):
-    result, error = answers.get(timeout=30)
+    result, error = answers.get(timeout=60)
     errors += error is not None
     if error is None:
         response = result.get_response()

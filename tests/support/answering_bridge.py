@@ -45,7 +45,7 @@ async def figures_of(address: str) -> str:
     """What `/metrics` of either program answers."""
 
     def get() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as reply:
             return str(reply.read().decode())
 
     return await asyncio.to_thread(get)

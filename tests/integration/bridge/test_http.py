@@ -33,7 +33,7 @@ from tests.support.trial_bridge import TrialHandler, message, trial_settings
 async def _get(address: str, path: str) -> tuple[int, str]:
     def get() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()

@@ -519,7 +519,7 @@ async def test_a_result_is_published_and_stored_for_a_while(redis: RedisServer, 
         await RedisSink(access, channel=queue, keep_seconds=60).send(
             Message(message_id="id", job_key="job-1", type="completed", destination="", body=b'{"success": true}')
         )
-        heard = [await listener.get_message(timeout=2) for _ in range(2)][-1]
+        heard = [await listener.get_message(timeout=60) for _ in range(2)][-1]
     await access.close()
 
     assert heard is not None

@@ -355,7 +355,7 @@ async def test_every_limit_has_its_metrics_from_the_start(models: ServingModels,
 
 
 def _get(url: str) -> str:
-    with urllib.request.urlopen(url, timeout=30) as answer:
+    with urllib.request.urlopen(url, timeout=60) as answer:
         return str(answer.read().decode())
 
 

@@ -106,12 +106,12 @@ def _handler(name: str, handlers: dict[str, Any]) -> Any:
 
 async def _one(channel: grpc.aio.Channel, *, service: str = SLIDES, **metadata: str) -> str:
     call = channel.unary_unary(f"/{service}/One", response_deserializer=Response.FromString)
-    return str((await call(b"", metadata=tuple(metadata.items()), timeout=5)).id)
+    return str((await call(b"", metadata=tuple(metadata.items()), timeout=60)).id)
 
 
 async def _many(channel: grpc.aio.Channel, **metadata: str) -> list[str]:
     call = channel.stream_stream(f"/{SLIDES}/Many", response_deserializer=Response.FromString)
-    return [response.id async for response in call(iter([b"", b""]), metadata=tuple(metadata.items()), timeout=5)]
+    return [response.id async for response in call(iter([b"", b""]), metadata=tuple(metadata.items()), timeout=60)]
 
 
 async def _failure(call: Any) -> grpc.aio.AioRpcError:
