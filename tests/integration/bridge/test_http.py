@@ -109,10 +109,10 @@ async def test_a_loop_that_is_stuck_makes_a_bridge_not_live(tmp_path: Path) -> N
         source = SilentSource(other.queue, lease_seconds=1)
         async with _running(tmp_path, transport={"source": source}, stuck_seconds=0.3) as (address, _):
             async with asyncio.timeout(60):
-                while (reply := await _get(address, "/livez"))[0] == 200:
+                # On a stalled machine others are late too, for a moment.
+                while list((reply := _parsed(await _get(address, "/livez")))[1].get("stuck", ())) != ["worker"]:
                     await asyncio.sleep(0.05)
-            status, told = _parsed(reply)
-            assert (503, "stuck", ["worker"]) == (status, told["status"], list(told["stuck"]))
+            assert (503, "stuck") == (reply[0], reply[1]["status"])
             assert (await _get(address, "/readyz"))[0] == 200, "nothing is out of reach"
             freed.set()
 
@@ -135,7 +135,8 @@ async def test_a_source_that_cannot_be_received_from_makes_a_bridge_not_ready(tm
 async def test_a_bridge_that_drains_is_live_but_not_ready(tmp_path: Path) -> None:
     stop = asyncio.Event()
     async with _running(tmp_path, stop=stop) as (address, store):
-        await store.submit(message("long", seconds=3))
+        (tmp_path / "wait").touch()
+        await store.submit(message("long", while_exists=str(tmp_path / "wait")))
         async with asyncio.timeout(60):
             while (record := await store.jobs.find("long")) is None or record.started_at is None:
                 await asyncio.sleep(0.02)
@@ -145,6 +146,7 @@ async def test_a_bridge_that_drains_is_live_but_not_ready(tmp_path: Path) -> Non
                 await asyncio.sleep(0.02)
         assert "draining" in _parsed(reply)[1]["checks"]["worker"]
         assert 200 == (await _get(address, "/livez"))[0]
+        (tmp_path / "wait").unlink()
 
 
 async def test_a_job_is_shown_without_its_secrets(tmp_path: Path) -> None:
