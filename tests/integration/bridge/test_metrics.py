@@ -101,7 +101,7 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
     assert 0.2 <= _value(scraped, "bridge_job_seconds_sum", system="trial", outcome="succeeded") < 30
     assert 4 <= _value(scraped, "bridge_step_seconds_count", system="trial", step="handled")
     for lease in ("ledger", "queue"):
-        assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 3
+        assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 15
     assert 0 == _value(scraped, "bridge_fenced_writes_total", system="trial")
     assert 2 == _value(scraped, "bridge_dead_letters"), "the bad job's message, and what cannot be read"
     assert (3, 1) == tuple(_value(scraped, "bridge_escalations", state=each) for each in ("waiting", "dead"))
