@@ -94,7 +94,7 @@ async def running(
             await server.stop(grace_seconds=0, drain_seconds=0, hurry=asyncio.Event())
 
 
-async def _echo(request: Request, context: Any) -> AsyncIterator[Response]:
+async def _echo(request: Any, context: Any) -> AsyncIterator[Response]:
     yield Response(id=request.id)
 
 
@@ -196,7 +196,7 @@ class _Gate:
     def __init__(self) -> None:
         self.begun, self.open, self.ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
-    async def __call__(self, request: Request, context: Any) -> AsyncIterator[Response]:
+    async def __call__(self, request: Any, context: Any) -> AsyncIterator[Response]:
         self.begun.set()
         try:
             await self.open.wait()

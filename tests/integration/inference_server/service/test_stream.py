@@ -139,7 +139,7 @@ async def test_a_stream_that_asks_nothing_does_not_hold_the_shutdown_up(small_re
         running_application(small_repository, tmp_path, drain_seconds=600) as application,
         grpc.aio.insecure_channel(application.grpc.address) as channel,
     ):
-        call = wire_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+        call: Any = wire_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
         with held_runs() as held:
             await call.write(_slow(1, id="last"))
             await held.begun()
