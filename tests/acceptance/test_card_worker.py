@@ -221,7 +221,7 @@ def published(run: Run) -> Iterator[list[dict[str, Any]]]:
 
 def until_empty(run: Run, key: str) -> bool:
     """Whether a list gets empty soon: a case leaves it once its ticket is kept."""
-    until = time.monotonic() + 20
+    until = time.monotonic() + 60
     while run.client.llen(key) and time.monotonic() < until:
         time.sleep(0.1)
     return not run.client.llen(key)
@@ -240,7 +240,7 @@ def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
         run.client.rpush(GPU, clear)
         run.client.rpush(CPU, by_url)
         run.wait_until(ended)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while len(results) < 2 and time.monotonic() < until:
             time.sleep(0.1)
 
@@ -295,7 +295,7 @@ def test_what_cannot_be_read_fails_with_its_reason_and_is_published_once(run: Ru
     with published(run) as results, run.setup().running_forked():
         run.client.rpush(GPU, *reasons, "no uuid", str(uuid4()))
         run.wait_until(ended)
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while len(results) < 5 and time.monotonic() < until:
             time.sleep(0.1)
 
@@ -319,7 +319,7 @@ def test_documents_wait_while_their_store_does_not_know_us(run: Run) -> None:
         with mistaken.running_forked():
             run.client.rpush(GPU, document)
             log = mistaken.folder / "bridge.log"
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             while log.read_text().count("work_failed") < 3:
                 assert time.monotonic() < until
                 time.sleep(0.1)
@@ -374,7 +374,7 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
                 run.client.rpush(GPU, *documents[begin : begin + batch])
                 killer.strike()
             run.wait_until(ended, each=killer.let_work_and_strike)
-            until = time.monotonic() + 30
+            until = time.monotonic() + 60
             while len({result["documentId"] for result in results}) < len(documents) and time.monotonic() < until:
                 time.sleep(0.2)
         finally:
@@ -398,7 +398,7 @@ def test_a_document_that_lies_in_both_lists_is_done_once_by_two_bridges(run: Run
     run.client.rpush(CPU, broken, *reversed(documents))
     with published(run) as results, run.setup("one").running_forked(), run.setup("two").running_forked():
         run.wait_until(ended)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while (run.client.llen(GPU) or run.client.llen(CPU) or len(results) < 7) and time.monotonic() < until:
             time.sleep(0.1)
         time.sleep(1.5)  # what waited for a lock would come now
@@ -436,7 +436,7 @@ def test_the_last_try_falls_back_to_tesseract_and_says_so(run: Run, tmp_path: Pa
     with published(run) as results, run.setup(PATH=f"{tmp_path}:{os.environ['PATH']}", BRIDGE_HTTP=address).running_forked():
         run.client.rpush(GPU, document)
         run.wait_until(ended)
-        until = time.monotonic() + 20
+        until = time.monotonic() + 60
         while not results and time.monotonic() < until:
             time.sleep(0.1)
         figures = asyncio.run(figures_of(address))
@@ -486,23 +486,23 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
     # No languages lie there, where the machine has Tesseract at all.
     setup = run.setup(BRIDGE_HTTP=address, TESSDATA_PREFIX=str(tmp_path))
     with setup.running_forked():
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while True:
             try:
-                with urllib.request.urlopen(f"http://{address}/health", timeout=5) as answer:
+                with urllib.request.urlopen(f"http://{address}/health", timeout=60) as answer:
                     told = json.load(answer)
                 break
             except OSError:
                 assert time.monotonic() < until
                 time.sleep(0.2)
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
             metrics = answer.read().decode()
         run.client.rpush("filot:buli2:retry_queue", "{}")
         asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
-        with urllib.request.urlopen(asked, timeout=5) as answer:
+        with urllib.request.urlopen(asked, timeout=60) as answer:
             as_json = json.load(answer)
         stands = json.loads(setup.call("documents", "status"))
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 
     assert (told["ok"], told["status"]) == (True, "ok")

@@ -37,7 +37,7 @@ class Pipeline:
 
     def run(self, run_id: str) -> dict[str, object]:
         """A run as the HTTP server shows it."""
-        with urllib.request.urlopen(f"http://{self.http}/v1/runs/{run_id}", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://{self.http}/v1/runs/{run_id}", timeout=60) as answer:
             return dict(json.load(answer))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Any
 
 import grpc
 import pytest
@@ -66,7 +67,7 @@ def test_text_that_is_no_utf8_is_an_error_of_the_caller(target: Target) -> None:
         assert not is_wrong(call, *target.answer(call)), method.path
 
 
-KNOWN = {
+KNOWN: dict[str, list[Any]] = {
     "/lamina.v1.SlideService/GetSlideInfo": [
         slides_pb2.GetSlideInfoRequest(slide_uri=uri) for uri in ("G\x7f\x93", "a\x00b", "x" * 300, "https://[")
     ],

@@ -49,7 +49,7 @@ def _buf_curl(server: ServerProcess, method: str, data: str) -> dict[str, Any]:
     if not BUF.exists():
         pytest.skip("buf is not installed: install the development dependencies")
     command = [str(BUF), "curl", "--protocol", "grpc", "--http2-prior-knowledge", "--data", data, f"http://{server.grpc}/{method}"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=30)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stderr) == (0, "")
     return json.loads(done.stdout)
 
@@ -85,7 +85,7 @@ def _steps(count: int) -> wire.ModelInferRequest:
 
 def _readiness(server: ServerProcess) -> int:
     try:
-        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://{server.http}/readyz", timeout=60) as answer:
             return int(answer.status)
     except urllib.error.HTTPError as error:
         return error.code
@@ -93,21 +93,21 @@ def _readiness(server: ServerProcess) -> int:
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_calls_in_flight_and_leaves_nothing(models: Path, folder: Path, number: signal.Signals) -> None:
-    flags = ("--engine", "onnxruntime", "--grace-seconds", "0.5", "--drain-seconds", "30")
+    flags = ("--engine", "onnxruntime", "--grace-seconds", "3", "--drain-seconds", "100")
     with running_server(models, folder, *flags) as server, grpc.insecure_channel(server.grpc) as channel, ThreadPoolExecutor(2) as pool:
         server.wait_for("ready")
         stub = wire_grpc.GRPCInferenceServiceStub(channel)
-        long = pool.submit(stub.ModelInfer, _steps(8000), timeout=60)
+        long = pool.submit(stub.ModelInfer, _steps(8000), timeout=100)
         time.sleep(0.2)
         server.signal(number)
         server.wait_for("leaving")
         # It still serves, and tells load balancers to turn away.
         in_grace = pool.submit(stub.ModelInfer, _steps(1), timeout=60)
         assert _readiness(server) == 503
-        assert not stub.ServerReady(wire.ServerReadyRequest(), timeout=5).ready
+        assert not stub.ServerReady(wire.ServerReadyRequest(), timeout=60).ready
         server.wait_for("draining")
         with pytest.raises(grpc.RpcError) as refused:
-            stub.ModelInfer(_steps(1), timeout=5)
+            stub.ModelInfer(_steps(1), timeout=60)
         assert refused.value.code() is grpc.StatusCode.UNAVAILABLE
         assert long.result().model_name == "slow"
         assert in_grace.result().model_name == "slow"
@@ -120,7 +120,7 @@ def test_a_second_signal_ends_the_waits(models: Path, folder: Path) -> None:
         server.signal(signal.SIGTERM)
         server.wait_for("leaving")
         server.signal(signal.SIGTERM)
-        assert server.wait(seconds=10) == 0
+        assert server.wait(seconds=60) == 0
 
 
 def test_a_second_signal_ends_the_wait_for_calls_in_flight(models: Path, folder: Path) -> None:
@@ -145,7 +145,7 @@ def test_a_second_signal_ends_the_wait_for_calls_in_flight(models: Path, folder:
 
 
 def _pending(server: ServerProcess) -> float:
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=30) as answer:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=60) as answer:
         lines = answer.read().decode().splitlines()
     return sum(float(line.split()[1]) for line in lines if line.startswith('nv_inference_pending_request_count{model="slow"'))
 
@@ -165,11 +165,11 @@ def test_a_server_whose_models_load_is_live_and_not_ready(tmp_path: Path) -> Non
         grpc.insecure_channel(server.grpc) as channel,
     ):
         stub = wire_grpc.GRPCInferenceServiceStub(channel)
-        assert stub.ServerLive(wire.ServerLiveRequest(), timeout=5).live
-        assert not stub.ServerReady(wire.ServerReadyRequest(), timeout=5).ready
+        assert stub.ServerLive(wire.ServerLiveRequest(), timeout=60).live
+        assert not stub.ServerReady(wire.ServerReadyRequest(), timeout=60).ready
         assert _readiness(server) == 503
         with pytest.raises(grpc.RpcError) as caught:
-            stub.ModelInfer(_steps(1), timeout=5)
+            stub.ModelInfer(_steps(1), timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
         server.wait_for("ready")
         assert _readiness(server) == 200

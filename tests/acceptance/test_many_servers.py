@@ -125,7 +125,7 @@ def run_into_trouble(folder: Path) -> Ended:
             wait_until(lambda: done() >= 220, seconds=60, what="220 jobs are done")
             hosts.point(FROZEN, SLOW, ADDED)
             jobs = setup.wait_for_jobs("succeeded", "failed", count=JOBS, seconds=120)
-            wait_until(lambda: len(results_of(setup)) >= JOBS, seconds=30, what="all results are sent")
+            wait_until(lambda: len(results_of(setup)) >= JOBS, seconds=60, what="all results are sent")
         return Ended(jobs=jobs, results=results_of(setup), notes={host: served(log) for host, log in logs.items()}, lost=lost)
 
 
@@ -182,12 +182,12 @@ def test_of_three_real_servers_one_is_killed_and_one_drains_while_jobs_run(tmp_p
         hosts.point(1, 2, 3)
         submit(setup, 90)
         with setup.running():
-            setup.wait_for_jobs("succeeded", count=15, seconds=60)
+            setup.wait_for_jobs("succeeded", count=15, seconds=120)
             killed.signal(signal.SIGKILL)
-            setup.wait_for_jobs("succeeded", count=30, seconds=60)
+            setup.wait_for_jobs("succeeded", count=30, seconds=120)
             drained.signal(signal.SIGTERM)
-            jobs = setup.wait_for_jobs("succeeded", "failed", count=90, seconds=60)
-            wait_until(lambda: len(results_of(setup)) >= 90, seconds=30, what="all results are sent")
+            jobs = setup.wait_for_jobs("succeeded", "failed", count=90, seconds=120)
+            wait_until(lambda: len(results_of(setup)) >= 90, seconds=60, what="all results are sent")
         assert 0 == drained.wait()
         check_that_none_failed_or_cost_an_attempt(jobs, 90)
         check_that_none_waited_long(jobs)

@@ -47,8 +47,8 @@ def test_tritonclient_makes_every_call_and_gets_tritons_statuses(server: ServerP
 def test_tritonclient_streams_many_requests_some_of_them_wrong_and_cancels(server: ServerProcess) -> None:
     told = json.loads(run_python_client("triton_stream.py", server.grpc))
     assert (told["results"], told["errors"]) == (41, 10)
-    # The one that ran is waited for; the nineteen behind it are not.
-    assert told["waited"] < 5
+    # The few that had their turn before, and one request more; those behind them had none.
+    assert 1 <= told["runs"] <= 10
 
 
 def test_tritonclient_makes_calls_and_streams_with_asyncio(server: ServerProcess) -> None:

@@ -63,7 +63,7 @@ async def test_the_two_programs_talk_over_mutual_tls_with_a_token(server: Server
             await calling.classify_lab_tests(TESTS, request_id="r")
     # It was let in: the server has no model for it.
     assert "the server lacks its catalogue of lab tests or the model for it" in str(caught.value)
-    assert await asyncio.wait_for(_logged_client(server, "r"), 10) == "labs"
+    assert await asyncio.wait_for(_logged_client(server, "r"), 60) == "labs"
 
 
 async def _logged_client(server: ServerProcess, request_id: str) -> str:

@@ -99,7 +99,7 @@ def wait_until_up(address: str) -> None:
     until = time.monotonic() + 60
     while True:
         try:
-            with urllib.request.urlopen(f"http://{address}/livez", timeout=30):
+            with urllib.request.urlopen(f"http://{address}/livez", timeout=60):
                 return
         except OSError:
             assert time.monotonic() < until, f"no bridge came up at {address}"

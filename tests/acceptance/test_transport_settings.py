@@ -38,7 +38,7 @@ def _port(server: ServerProcess) -> int:
 
 
 def _metric(server: ServerProcess, name: str) -> float:
-    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=30) as response:
+    with urllib.request.urlopen(f"http://{server.http}/metrics", timeout=60) as response:
         found = re.search(rf"^{re.escape(name)} (\S+)$", response.read().decode(), re.MULTILINE)
     return float(found[1]) if found else 0.0
 

@@ -135,7 +135,7 @@ async def _to_topic(aws: Aws, names: Names, body: bytes) -> None:
 async def _until_empty(ministack: Ministack) -> None:
     """Until the second delivery of a job, which is put off while the first is worked on, has come and gone."""
     async with aws_of(ministack) as aws:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while await depth_of(aws, "WsiAnalysisWorker") and time.monotonic() < until:
             await asyncio.sleep(0.2)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -64,8 +65,11 @@ def store(stores: tuple[Store, Store]) -> Store:
 
 
 @pytest.fixture(params=[*SOURCES, EMULATED])
-async def source_at_hand(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[SourceAtHand]:
+async def source_at_hand(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SourceAtHand]:
+    """Its leases are short for tests that say that they wait until some run out."""
     opened = on_googles_emulator if request.param == EMULATED else SOURCES[request.param].at_hand
+    if not request.node.get_closest_marker("short_leases"):
+        monkeypatch.setattr(sys.modules[opened.__module__], "LEASE_SECONDS", 60.0)
     async with opened(request.getfixturevalue, tmp_path) as at_hand:
         yield at_hand
 

@@ -17,7 +17,7 @@ from tests.support.postgres_server import PostgresServer
 from tests.support.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
 
 _JOBS = 12
-_SECONDS = 60
+_SECONDS = 100
 
 
 async def _cut_often(proxy: FaultProxy) -> None:
@@ -115,16 +115,16 @@ async def test_a_bridge_may_start_before_its_database(
 
 
 async def test_a_job_that_kills_its_workers_is_given_up_in_the_end(tmp_path: Path) -> None:
-    settings = trial_settings(tmp_path, max_interruptions=2, lease_seconds=0.3)
+    settings = trial_settings(tmp_path, max_interruptions=2, lease_seconds=0.9)
     async with open_trial_store(tmp_path) as store:
-        await store.submit(message("deadly", seconds=60))
+        await store.submit(message("deadly", seconds=600))
         await store.submit(message("harmless"))
     for number in range(4):
         dying = start(Trial(settings=settings, log=tmp_path / f"{number}.log", signal_at=Step.RENEWED, until_idle=True))
         await asyncio.to_thread(dying.join, _SECONDS)
         if dying.exitcode == 0:
             break
-        await asyncio.sleep(0.35)
+        await asyncio.sleep(1.0)
 
     async with open_trial_store(tmp_path) as store:
         records = {record.key: record for record in await store.jobs.list()}

@@ -34,7 +34,7 @@ async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[
             yield address, store
         finally:
             stop.set()
-            await asyncio.wait_for(running, 30)
+            await asyncio.wait_for(running, 60)
 
 
 async def _escalations() -> dict[str, int]:
@@ -45,14 +45,14 @@ async def figures_of(address: str) -> str:
     """What `/metrics` of either program answers."""
 
     def get() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=10) as reply:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as reply:
             return str(reply.read().decode())
 
     return await asyncio.to_thread(get)
 
 
 async def _until_it_answers(address: str) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await figures_of(address)

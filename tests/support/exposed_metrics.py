@@ -69,7 +69,7 @@ async def _do_some(store: Store) -> None:
     for key, request in {"good": {}, "bad": {"broken": True}, "flaky": {"transient_failures": 1}, "spare": {"fallback": "spare"}}.items():
         await store.submit(message(key, **request))
     await store.queue.send("poison", b"?")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while await store.queue.depth():
             await asyncio.sleep(0.02)
 

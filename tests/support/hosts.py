@@ -76,7 +76,7 @@ class NamespaceHosts:
         named_hosts.write(self._names, ["127.0.0.1 localhost", *(f"{self.address(host)} {NAME}" for host in hosts)])
 
     def _run(self, host: int, *command: str) -> None:
-        subprocess.run(self.command(host, *command), check=True, capture_output=True, timeout=20)
+        subprocess.run(self.command(host, *command), check=True, capture_output=True, timeout=60)
 
 
 class LoopbackHosts:

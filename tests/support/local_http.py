@@ -85,7 +85,7 @@ def passed_on(endpoint: str, asked: Asked) -> tuple[int, bytes, Mapping[str, str
     headers = {name: value for name, value in asked.headers.items() if name not in {"host", "content-length", "connection"}}
     request = urllib.request.Request(f"{endpoint}{asked.path}", asked.body or None, headers, method=asked.method)
     try:
-        with urllib.request.urlopen(request, timeout=20) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, reply.read(), _kept(reply.headers)
     except urllib.error.HTTPError as error:
         return error.code, error.read(), _kept(error.headers)

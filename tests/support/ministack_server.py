@@ -26,7 +26,7 @@ _REQUIREMENTS = _ROOT / "requirements" / "ministack.txt"
 _CACHE = _ROOT / ".cache" / "ministack"
 _SERVICES = "s3,sqs,sns,ssm,sts"
 _INSTALL_SECONDS = 120
-_START_SECONDS = 30
+_START_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)

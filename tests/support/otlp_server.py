@@ -42,7 +42,7 @@ class Collected:
         return [span for span in self.spans if span.name.startswith(start)]
 
     async def until(self, fits: Callable[[], Any]) -> None:
-        async with asyncio.timeout(40):
+        async with asyncio.timeout(60):
             while not fits():
                 await asyncio.sleep(0.05)
 

@@ -70,12 +70,12 @@ class RangeServer:
 
     def sent(self) -> Sent:
         """What was sent so far."""
-        with urllib.request.urlopen(f"{self.url}/-/sent", timeout=10) as reply:
+        with urllib.request.urlopen(f"{self.url}/-/sent", timeout=60) as reply:
             return Sent(**json.load(reply))
 
     def forget(self) -> None:
         """Look at the folder afresh: files that were opened are kept open until then."""
-        urllib.request.urlopen(f"{self.url}/-/forget", timeout=10).close()
+        urllib.request.urlopen(f"{self.url}/-/forget", timeout=60).close()
 
 
 @contextlib.contextmanager

@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from tests.support.ports import free_port
 
-_START_SECONDS = 30
+_START_SECONDS = 60
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,7 +54,7 @@ def redis_server(*options: str, port: int | None = None, sentinel_of: RedisServe
         finally:
             process.send_signal(signal.SIGCONT)
             process.kill()
-            process.wait(10)
+            process.wait(60)
 
 
 def _binary() -> Path:

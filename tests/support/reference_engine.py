@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import threading
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +42,24 @@ class ReferenceLoader:
         # Of the last load.
         self.options: Mapping[str, str] | None = None
         self.runs: list[Tensors] = []
+        self.goes = threading.Event()
+        self.goes.set()
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Runs that begin meanwhile end after it only; those before it are forgotten."""
+        self.runs.clear()
+        self.goes.clear()
+        try:
+            yield
+        finally:
+            self.goes.set()
+
+    async def begun(self, runs: int = 1) -> None:
+        """Wait until so many runs have begun."""
+        async with asyncio.timeout(60):
+            while len(self.runs) < runs:
+                await asyncio.sleep(0.001)
 
     def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> ReferenceEngine:
         if precision not in self.precisions:
@@ -66,6 +87,7 @@ class ReferenceEngine:
         self._loader.runs.append(inputs)
         if self._loader.failure:
             raise self._loader.failure
+        assert self._loader.goes.wait(60)
         time.sleep(self._loader.seconds)
         names = output_names or tuple(output.name for output in self.outputs)
         try:

@@ -28,10 +28,10 @@ class ServerProcess:
 
     def events(self) -> list[dict[str, Any]]:
         """What it logged so far."""
-        lines = self._log.read_text(encoding="utf-8").splitlines()
+        lines = self._log.read_text(encoding="utf-8", errors="replace").splitlines()
         return [json.loads(line) for line in lines if line.startswith("{") and line.endswith("}")]
 
-    def wait_for(self, event: str, *, seconds: float = 60.0) -> dict[str, Any]:
+    def wait_for(self, event: str, *, seconds: float = 100.0) -> dict[str, Any]:
         """The first log entry of an event, waiting for it."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:
@@ -47,7 +47,7 @@ class ServerProcess:
         """Send a signal to the process."""
         self.process.send_signal(number)
 
-    def wait(self, *, seconds: float = 30.0) -> int:
+    def wait(self, *, seconds: float = 60.0) -> int:
         """Its exit status."""
         return self.process.wait(seconds)
 

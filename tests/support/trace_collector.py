@@ -48,7 +48,7 @@ class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
                 self.spans += [] if not self._keeps else [Collected(span, resource) for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
 
-    def wait_for(self, wanted: Callable[[list[Collected]], Any], *, seconds: float = 30.0) -> Any:
+    def wait_for(self, wanted: Callable[[list[Collected]], Any], *, seconds: float = 60.0) -> Any:
         """What `wanted` gives of the spans so far, once it gives something."""
         until = time.monotonic() + seconds
         while time.monotonic() < until:

@@ -60,6 +60,8 @@ class TrialHandler:
             await context.checkpoint({"parts": part + 1})
             context.report((part + 1) / asked["parts"], f"part {part + 1}")
         await asyncio.sleep(asked.get("seconds", 0))
+        while "while_exists" in asked and Path(asked["while_exists"]).exists():
+            await asyncio.sleep(0.02)
         if "slide" in asked:
             await self._analyse(asked["slide"], job, context)
         if context.claim.attempts < asked.get("transient_failures", 0):

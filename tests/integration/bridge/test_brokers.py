@@ -37,11 +37,11 @@ async def _running(folder: Path, **settings: Any) -> AsyncIterator[Store]:
             yield store
         finally:
             stop.set()
-            await asyncio.wait_for(running, 20)
+            await asyncio.wait_for(running, 60)
 
 
 async def _until(told: Callable[[], Awaitable[Any]]) -> Any:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not (answer := await told()):
             await asyncio.sleep(0.02)
     return answer

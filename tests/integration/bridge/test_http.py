@@ -33,7 +33,7 @@ from tests.support.trial_bridge import TrialHandler, message, trial_settings
 async def _get(address: str, path: str) -> tuple[int, str]:
     def get() -> tuple[int, str]:
         try:
-            with urllib.request.urlopen(f"http://{address}{path}", timeout=10) as reply:
+            with urllib.request.urlopen(f"http://{address}{path}", timeout=60) as reply:
                 return reply.status, reply.read().decode()
         except urllib.error.HTTPError as error:
             return error.code, error.read().decode()
@@ -60,11 +60,11 @@ async def _running(
             yield settings.http, store
         finally:
             stop.set()
-            await asyncio.wait_for(running, 20)
+            await asyncio.wait_for(running, 60)
 
 
 async def _until_up(address: str) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while True:
             try:
                 await _get(address, "/healthz")
@@ -74,7 +74,7 @@ async def _until_up(address: str) -> None:
 
 
 async def _until_ended(store: Store, key: str) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while (record := await store.jobs.find(key)) is None or record.finished_at is None:
             await asyncio.sleep(0.02)
 
@@ -108,11 +108,11 @@ async def test_a_loop_that_is_stuck_makes_a_bridge_not_live(tmp_path: Path) -> N
     async with open_store(load(**trial_settings(tmp_path))) as other:
         source = SilentSource(other.queue, lease_seconds=1)
         async with _running(tmp_path, transport={"source": source}, stuck_seconds=0.3) as (address, _):
-            async with asyncio.timeout(20):
-                while (reply := await _get(address, "/livez"))[0] == 200:
+            async with asyncio.timeout(60):
+                # On a stalled machine others are late too, for a moment.
+                while list((reply := _parsed(await _get(address, "/livez")))[1].get("stuck", ())) != ["worker"]:
                     await asyncio.sleep(0.05)
-            status, told = _parsed(reply)
-            assert (503, "stuck", ["worker"]) == (status, told["status"], list(told["stuck"]))
+            assert (503, "stuck") == (reply[0], reply[1]["status"])
             assert (await _get(address, "/readyz"))[0] == 200, "nothing is out of reach"
             freed.set()
 
@@ -126,7 +126,7 @@ async def test_a_source_that_cannot_be_received_from_makes_a_bridge_not_ready(tm
         open_store(load(**trial_settings(tmp_path))) as other,
         _running(tmp_path, transport={"source": BrokenSource(other.queue, lease_seconds=1)}) as (address, _),
     ):
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (reply := await _get(address, "/readyz"))[0] == 200:
                 await asyncio.sleep(0.05)
         assert "no such queue" in _parsed(reply)[1]["checks"]["queue"]
@@ -135,16 +135,18 @@ async def test_a_source_that_cannot_be_received_from_makes_a_bridge_not_ready(tm
 async def test_a_bridge_that_drains_is_live_but_not_ready(tmp_path: Path) -> None:
     stop = asyncio.Event()
     async with _running(tmp_path, stop=stop) as (address, store):
-        await store.submit(message("long", seconds=3))
-        async with asyncio.timeout(20):
+        (tmp_path / "wait").touch()
+        await store.submit(message("long", while_exists=str(tmp_path / "wait")))
+        async with asyncio.timeout(60):
             while (record := await store.jobs.find("long")) is None or record.started_at is None:
                 await asyncio.sleep(0.02)
         stop.set()
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while (reply := await _get(address, "/readyz"))[0] == 200:
                 await asyncio.sleep(0.02)
         assert "draining" in _parsed(reply)[1]["checks"]["worker"]
         assert 200 == (await _get(address, "/livez"))[0]
+        (tmp_path / "wait").unlink()
 
 
 async def test_a_job_is_shown_without_its_secrets(tmp_path: Path) -> None:
@@ -221,7 +223,7 @@ async def test_metrics_count_jobs_by_system_and_outcome(tmp_path: Path) -> None:
 async def _until_told(address: str, *lines: str) -> list[str]:
     """Ask for the metrics until they have all lines; returns those that never came."""
     missing = list(lines)
-    deadline = asyncio.get_running_loop().time() + 15
+    deadline = asyncio.get_running_loop().time() + 60
     while missing and asyncio.get_running_loop().time() < deadline:
         _, text = await _get(address, "/metrics")
         missing = [line for line in lines if line not in text]

@@ -48,7 +48,7 @@ class Stream:
     async def next(self) -> Told | None:
         """The next event or comment; None at the end of the stream."""
         fields: dict[str, str] = {}
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while line := await self._reader.readline():
                 text = line.decode().rstrip("\r\n")
                 if text.startswith(":"):
@@ -212,7 +212,7 @@ async def test_streams_are_bounded_and_one_that_is_left_makes_room(stores: tuple
             for path in (PATH, f"/jobs/{JOB}/events"):
                 async with listening(address, path) as refused:
                     assert 503 == refused.status
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(60):
             while True:
                 async with listening(address) as stream:
                     if stream.status == 200:
@@ -229,7 +229,7 @@ async def test_events_of_any_job_are_told_under_its_key(stores: tuple[Store, Sto
 
 async def test_an_open_stream_does_not_keep_the_bridge_from_stopping(stores: tuple[Store, Store], serve: Callable[..., Any]) -> None:
     await claimed(stores[0])
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         async with serve(stores[0]) as address:
             listener = listening(address)
             stream = await listener.__aenter__()

@@ -51,7 +51,7 @@ def _value(scraped: Scraped, name: str, **labels: str) -> float:
 async def _until_scraped(address: str, fits: Any) -> Scraped:
     """Scrape until what is told fits."""
     scraped: Scraped = {}
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while True:
             try:
                 scraped = await _scraped(address)
@@ -68,7 +68,7 @@ async def _take_over(database: Database, key: str) -> None:
 
 
 async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: Path) -> None:
-    async with answering_bridge(tmp_path, concurrency=1, lease_seconds=3.0) as (address, store):
+    async with answering_bridge(tmp_path, concurrency=1, lease_seconds=15.0) as (address, store):
         await store.submit(message("good", seconds=0.2, fallback="spare"))
         await store.submit(message("bad", broken=True))
         await store.submit(message("flaky", transient_failures=1))
@@ -101,7 +101,7 @@ async def test_every_documented_figure_is_told_with_a_plausible_value(tmp_path: 
     assert 0.2 <= _value(scraped, "bridge_job_seconds_sum", system="trial", outcome="succeeded") < 30
     assert 4 <= _value(scraped, "bridge_step_seconds_count", system="trial", step="handled")
     for lease in ("ledger", "queue"):
-        assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 3
+        assert 0 < _value(scraped, "bridge_lease_margin_seconds", lease=lease) <= 15
     assert 0 == _value(scraped, "bridge_fenced_writes_total", system="trial")
     assert 2 == _value(scraped, "bridge_dead_letters"), "the bad job's message, and what cannot be read"
     assert (3, 1) == tuple(_value(scraped, "bridge_escalations", state=each) for each in ("waiting", "dead"))

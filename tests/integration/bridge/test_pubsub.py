@@ -16,6 +16,7 @@ from bridge.google.intake import Patience
 from bridge.job import Message
 from bridge.sinks.pubsub import PubsubSink
 from bridge.sources.pubsub_pull import PubsubSource
+from tests.support.patience import until
 from tests.support.pubsub_server import PubsubServer, pubsub_server
 
 
@@ -40,22 +41,20 @@ async def _source(
 
 
 async def _until_out(server: PubsubServer, subscription: str) -> None:
-    async with asyncio.timeout(5):
-        while not server.out(subscription):
-            await asyncio.sleep(0.01)
+    await until(lambda: server.out(subscription))
 
 
 async def test_no_more_is_out_than_was_asked_for_and_the_stream_stays_open(server: PubsubServer) -> None:
     for number in range(6):
         server.publish("jobs", str(number).encode())
     async with _source(server) as source:
-        found = list(await source.receive(limit=2, wait_seconds=2))
+        found = list(await source.receive(limit=2, wait_seconds=60))
         await asyncio.sleep(0.2)
         assert 2 == server.out("jobs-sub")
         bodies = [delivery.body for delivery in found]
         for _ in range(4):
             await source.acknowledge(found.pop(0))
-            found += await source.receive(limit=1, wait_seconds=2)
+            found += await source.receive(limit=1, wait_seconds=60)
             bodies.append(found[-1].body)
             assert 2 == server.out("jobs-sub")
 
@@ -69,7 +68,7 @@ async def test_a_stream_that_falls_silent_is_opened_anew(server: PubsubServer) -
         server.fall_silent()
         server.publish("jobs", b"one")
 
-        assert [b"one"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=5)]
+        assert [b"one"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=60)]
         assert 2 == server.opened
 
 
@@ -77,27 +76,27 @@ async def test_streams_end_while_nobody_receives(server: PubsubServer) -> None:
     """A worker with no free slot takes nothing away from the others."""
     async with _source(server, patience=Patience(linger_seconds=0.1)) as source:
         assert not await source.receive(limit=1, wait_seconds=0)
-        await asyncio.sleep(0.4)
+        await until(lambda: not server.streams)
         server.publish("jobs", b"one")
         await asyncio.sleep(0.1)
         assert (0, []) == (server.out("jobs-sub"), server.streams)
 
-        assert 1 == len(await source.receive(limit=1, wait_seconds=2))
+        assert 1 == len(await source.receive(limit=1, wait_seconds=60))
 
 
 async def test_what_waits_for_a_receiver_keeps_its_lease(server: PubsubServer) -> None:
     server.create("rest", "rest-sub")
     server.publish("jobs", b"urgent")
     server.publish("rest", b"rest")
-    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=1) as source:
-        [urgent] = await source.receive(limit=1, wait_seconds=2)
+    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=5) as source:
+        [urgent] = await source.receive(limit=1, wait_seconds=60)
         await source.acknowledge(urgent)
         await _until_out(server, "rest-sub")
         for held in server.subscriptions["projects/trial/subscriptions/rest-sub"].messages:
-            held.deadline = time.monotonic() + 1  # as if its first lease were as short as the later ones
-        await asyncio.sleep(1.3)
+            held.deadline = time.monotonic() + 5  # as if its first lease were as short as the later ones
+        await asyncio.sleep(6)
 
-        [rest] = await source.receive(limit=1, wait_seconds=2)
+        [rest] = await source.receive(limit=1, wait_seconds=60)
         assert (b"urgent", b"rest", 1) == (urgent.body, rest.body, rest.receive_count)
 
 
@@ -106,11 +105,9 @@ async def test_what_waits_too_long_is_left_to_others(server: PubsubServer) -> No
     server.publish("jobs", b"urgent")
     server.publish("rest", b"rest")
     async with _source(server, "jobs-sub", "rest-sub", lease_seconds=1, patience=Patience(linger_seconds=0.2, hold_seconds=0.2)) as source:
-        assert [b"urgent"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=2)]
+        assert [b"urgent"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=60)]
         await _until_out(server, "rest-sub")
-        async with asyncio.timeout(5):
-            while server.out("rest-sub"):
-                await asyncio.sleep(0.05)
+        await until(lambda: not server.out("rest-sub"))
 
         assert 1 == server.left("rest-sub")
 
@@ -120,7 +117,7 @@ async def test_closing_gives_back_what_waits_and_does_not_take_long(server: Pubs
     server.publish("jobs", b"urgent")
     server.publish("rest", b"rest")
     async with _source(server, "jobs-sub", "rest-sub") as source:
-        [urgent] = await source.receive(limit=1, wait_seconds=2)
+        [urgent] = await source.receive(limit=1, wait_seconds=60)
         await _until_out(server, "rest-sub")
         await asyncio.sleep(0.5)  # until it has arrived
         await source.close()
@@ -128,9 +125,7 @@ async def test_closing_gives_back_what_waits_and_does_not_take_long(server: Pubs
 
         # Even when nobody answers.
         server.outage = grpc.StatusCode.UNAVAILABLE
-        started = time.monotonic()
-        await source.close()
-        assert time.monotonic() - started < 5
+        await asyncio.wait_for(source.close(), 60)
 
 
 async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer) -> None:
@@ -138,23 +133,23 @@ async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer
     for key, body in [("a", b"a1"), ("a", b"a2"), ("b", b"b1"), ("a", b"a3")]:
         server.publish("ordered", body, ordering_key=key)
     async with _source(server, "ordered-sub") as source:
-        first = await source.receive(limit=4, wait_seconds=2)
+        first = await source.receive(limit=4, wait_seconds=60)
         assert [b"a1", b"b1"] == [delivery.body for delivery in first]
         assert not await source.receive(limit=4, wait_seconds=0)
 
         await source.release(first[0], delay_seconds=0)
-        [again] = await source.receive(limit=4, wait_seconds=2)
+        [again] = await source.receive(limit=4, wait_seconds=60)
         assert (b"a1", 2, "a") == (again.body, again.receive_count, again.attributes["OrderingKey"])
         for body in (b"a2", b"a3"):
             await source.acknowledge(again)
-            [again] = await source.receive(limit=4, wait_seconds=2)
+            [again] = await source.receive(limit=4, wait_seconds=60)
             assert body == again.body
 
 
 async def test_an_acknowledgement_that_is_not_confirmed_is_tried_again(server: PubsubServer) -> None:
     server.publish("jobs", b"one")
     async with _source(server) as source:
-        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        [delivery] = await source.receive(limit=1, wait_seconds=60)
         server.failing_settlements = 2
 
         await source.acknowledge(delivery)
@@ -166,10 +161,10 @@ async def test_a_subscription_without_exactly_once_delivery_is_served_too(server
     server.create("plain", "plain-sub", exactly_once=False)
     server.publish("plain", b"one")
     async with _source(server, "plain-sub") as source:
-        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        [delivery] = await source.receive(limit=1, wait_seconds=60)
         await source.renew(delivery, lease_seconds=60)
         await source.release(delivery, delay_seconds=0)
-        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        [delivery] = await source.receive(limit=1, wait_seconds=60)
         await source.acknowledge(delivery)
 
         assert 0 == server.left("plain-sub")
@@ -185,10 +180,10 @@ async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
         server.outage = None
         server.publish("jobs", b"one")
 
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while True:
                 try:
-                    found = await source.receive(limit=1, wait_seconds=2)
+                    found = await source.receive(limit=1, wait_seconds=60)
                 except TransientError:
                     continue
                 break
@@ -210,7 +205,7 @@ async def test_one_subscription_that_fails_does_not_hold_up_the_others(server: P
         server.publish("jobs", b"one")
         for _ in range(3):
             try:
-                found = await source.receive(limit=1, wait_seconds=2)
+                found = await source.receive(limit=1, wait_seconds=60)
             except ConfigurationError:
                 continue
             break

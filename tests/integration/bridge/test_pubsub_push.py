@@ -53,7 +53,7 @@ async def push(store: Store, signer: Signer) -> AsyncIterator[Push]:
 
 def _answer(request: urllib.request.Request) -> tuple[int, dict[str, str], str]:
     try:
-        with urllib.request.urlopen(request, timeout=10) as reply:
+        with urllib.request.urlopen(request, timeout=60) as reply:
             return reply.status, dict(reply.headers), reply.read().decode()
     except urllib.error.HTTPError as error:
         return error.code, dict(error.headers), error.read().decode()

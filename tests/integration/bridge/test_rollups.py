@@ -266,7 +266,7 @@ async def test_the_permanent_loop_takes_up_what_comes_and_stops_when_told(store:
     await vital(store, 7, "Steps", 1, "count", "2026-03-02 08:00")
     await meal(store, 7, "2026-03-02", "lunch", 500)
 
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         while not await rows(store, "SELECT 1 FROM vitals_daily_aggregates, nutrition_daily_aggregates"):
             await asyncio.sleep(0.05)
         stop.set()

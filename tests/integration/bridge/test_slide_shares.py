@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,7 +39,7 @@ from tests.support.scripted_server import refuse, scripted_server
 from tests.support.slides import paint, write_svs
 from tests.support.tile_models import write_segmenter
 
-QUICK = SharingPolicy(patience_seconds=20.0, least_pause_seconds=0.02, most_pause_seconds=0.1)
+QUICK = SharingPolicy(patience_seconds=600.0, least_pause_seconds=0.02, most_pause_seconds=0.1)
 IMPATIENT = SharingPolicy(patience_seconds=0.0)
 
 
@@ -155,9 +156,11 @@ async def test_a_share_that_never_comes_is_computed_by_the_merging_job(place: Pl
     assert share.result["tiles_analyzed"] == merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
 
 
-async def test_patience_is_kept_by_whoever_takes_the_merging_job_over(place: Place) -> None:
+async def test_patience_is_kept_by_whoever_takes_the_merging_job_over(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     *_, own = place.jobs("split", 2)
-    policy = SharingPolicy(patience_seconds=0.3)
+    policy = SharingPolicy(patience_seconds=300.0, least_pause_seconds=600.0, most_pause_seconds=600.0)
+    passed, real = 0.0, time.time
+    monkeypatch.setattr(time, "time", lambda: real() + passed)
     saved: dict[str, Any] = {}
     pauses = []
     for fence in (1, 2):
@@ -168,11 +171,10 @@ async def test_patience_is_kept_by_whoever_takes_the_merging_job_over(place: Pla
         saved = dict(context.checkpoints[-1]) if context.checkpoints else saved
         assert bool(context.checkpoints) is (fence == 1)
         pauses.append(put_back.value.retry_after)
-        await asyncio.sleep(0.05)
-    await asyncio.sleep(0.25)
+        passed += 200.0
     merged = await place.handler(policy).handle(own, RecordedContext(fence=3, checkpoint=saved))
 
-    assert 0.3 >= pauses[0] > pauses[1] > 0, "it comes back when its patience ends"
+    assert 300 >= pauses[0] > 200 > 100 >= pauses[1] > 0, "it comes back when its patience ends"
     assert 0 == merged.result["tiles_resumed"] < merged.result["tiles_analyzed"]
 
 
@@ -193,7 +195,7 @@ async def test_two_slides_with_shares_get_done_in_one_place_whatever_comes_first
             await store.submit(share)
         desk = Desk(
             name="only",
-            source=LocalSource(store.queue, lease_seconds=10),
+            source=LocalSource(store.queue, lease_seconds=60),
             ledger=store.ledger,
             dead_letters=store.dead_letters,
             handler=place.handler(),
@@ -204,7 +206,7 @@ async def test_two_slides_with_shares_get_done_in_one_place_whatever_comes_first
         stop = asyncio.Event()
         running = asyncio.create_task(Worker(desk).run(stop, stop))
         try:
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(60):
                 while len(jobs := await store.jobs.list(state=State.SUCCEEDED)) < 6:
                     await asyncio.sleep(0.05)
         finally:
@@ -236,7 +238,7 @@ async def test_a_share_that_cannot_be_done_holds_nobody_up(place: Place) -> None
         handler = SlideHandler(client=client, results=place.results, sharing=QUICK)
         for job in jobs:
             with pytest.raises(PermanentError, match="empty"):
-                await asyncio.wait_for(handler.handle(job, RecordedContext()), timeout=10)
+                await asyncio.wait_for(handler.handle(job, RecordedContext()), timeout=60)
     # One event, of the slide's own job.
     assert [[], [], ["failed"]] == [[event.type for event in handler.failure(job, "empty").events] for job in jobs]
 

@@ -57,11 +57,11 @@ async def _running(folder: Path, *, trial: bool = False, **changes: Any) -> Asyn
             yield store
         finally:
             stop.set()
-            await asyncio.wait_for(running, 30)
+            await asyncio.wait_for(running, 60)
 
 
 async def _ended(store: Store, key: str, state: State = State.SUCCEEDED) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (job := await store.jobs.find(key)) is None or job.finished_at is None or not await store.all_sent():
             await asyncio.sleep(0.02)
     assert state == job.state, job.last_error
@@ -148,10 +148,10 @@ async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, t
 async def test_whoever_takes_a_job_over_goes_on_with_its_trace(tmp_path: Path) -> None:
     """The message tells no trace: the first bridge begins one, and the ledger keeps it."""
     async with otlp_server() as collected:
-        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0}
+        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0, "lease_seconds": 60.0}
         async with _running(tmp_path, **traced) as store:
             await store.submit(message("one", parts=60, part_seconds=0.05))
-            async with asyncio.timeout(30):
+            async with asyncio.timeout(60):
                 while (job := await store.jobs.find("one")) is None or not job.progress:
                     await asyncio.sleep(0.02)
         async with _running(tmp_path, **traced) as store:

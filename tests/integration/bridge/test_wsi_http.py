@@ -56,7 +56,7 @@ async def address(tmp_path: Path) -> AsyncIterator[str]:
         await asyncio.sleep(0.2)
         yield address
         stop.set()
-        await asyncio.wait_for(running, 20)
+        await asyncio.wait_for(running, 60)
 
 
 async def _ask(address: str, path: str, content: Any = None, **headers: str) -> tuple[int, dict[str, Any]]:
@@ -64,7 +64,7 @@ async def _ask(address: str, path: str, content: Any = None, **headers: str) -> 
 
     def ask() -> tuple[int, dict[str, Any]]:
         try:
-            with urllib.request.urlopen(urllib.request.Request(f"http://{address}{path}", data=body, headers=headers), timeout=20) as reply:
+            with urllib.request.urlopen(urllib.request.Request(f"http://{address}{path}", data=body, headers=headers), timeout=60) as reply:
                 return reply.status, json.load(reply)
         except urllib.error.HTTPError as error:
             return error.code, json.load(error)

@@ -19,6 +19,7 @@ from tests.support import onnx_models
 from tests.support.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.serving import serving
+from tests.support.virtual_clock import measured_virtually
 
 Run = Callable[..., Result]
 PROFILE = "x=1x1:4x8:8x16"
@@ -100,7 +101,10 @@ def test_a_broken_model_is_told_and_the_others_are_built(run: Run, models: Path,
     assert 1 == len(_plans(tmp_path))
 
 
-async def test_profiles_that_are_named_are_what_the_server_uses(models: Path, tmp_path: Path, run: Run) -> None:
+async def test_profiles_that_are_named_are_what_the_server_uses(
+    models: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    measured_virtually(monkeypatch)
     (models / "widths" / "config.pbtxt").unlink()
     ended = run("widths", "--profile", PROFILE, "--profile", "x=1x17:4x32:8x64")
     assert 0 == ended.exit_code, ended.output

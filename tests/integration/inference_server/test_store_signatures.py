@@ -10,6 +10,7 @@ import threading
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 from urllib.parse import unquote, urlsplit
 
 import boto3
@@ -63,7 +64,7 @@ class _Answering(BaseHTTPRequestHandler):
 @pytest.fixture
 def asked() -> Iterator[Asked]:
     """The server's address, and what it is asked."""
-    handler = type("Answering", (_Answering,), {"asked": []})
+    handler: Any = type("Answering", (_Answering,), {"asked": []})
     server = ThreadingHTTPServer(("127.0.0.1", 0), handler)
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()

@@ -56,26 +56,26 @@ async def accept(_message: Message) -> None:
 
 
 async def until(condition: Callable[[], Awaitable[bool]]) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not await condition():
             await asyncio.sleep(0.01)
 
 
 async def test_a_relay_that_is_woken_sends_at_once(store: Store) -> None:
     sink = Sink(accept)
-    relay = Relay(store.outbox, sink, Silent(), RelayPolicy(poll_seconds=60))
+    relay = Relay(store.outbox, sink, Silent(), RelayPolicy(poll_seconds=600))
     stop = asyncio.Event()
     running = asyncio.create_task(relay.run(stop))
     await asyncio.sleep(0.2)
 
     await commit(store, "job")
     relay.wake()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(50):
         while not sink.sent:
             await asyncio.sleep(0.01)
 
     stop.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
 
 
 async def test_what_is_due_is_sent_before_the_relay_stops(store: Store) -> None:
@@ -116,7 +116,7 @@ async def test_a_message_that_cannot_be_sent_holds_up_no_other_and_is_tried_agai
 
     await until(nothing_left)
     stop.set()
-    await asyncio.wait_for(running, 5)
+    await asyncio.wait_for(running, 60)
     assert ["good-1", "good-2", "bad"] == [message.job_key for message in sink.sent]
     assert tries == 3
 

@@ -37,7 +37,7 @@ def _states(agent: LocalHttp) -> list[Any]:
 
 
 async def _until(told: Callable[[], Any]) -> None:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while not told():
             await asyncio.sleep(0.02)
 
@@ -52,11 +52,11 @@ async def _bridge(folder: Path, **settings: Any) -> AsyncIterator[Store]:
             yield store
         finally:
             stop.set()
-            await asyncio.wait_for(running, 30)
+            await asyncio.wait_for(running, 60)
 
 
 async def _ended(store: Store, key: str) -> str:
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(60):
         while (record := await store.jobs.find(key)) is None or record.finished_at is None:
             await asyncio.sleep(0.02)
     return record.state.value
@@ -67,9 +67,11 @@ async def test_a_bridge_protects_its_task_while_a_job_runs_and_gives_protection_
         async with _bridge(tmp_path, ecs_agent_uri=f"{agent.url}/api/task", ecs_protection_minutes=5) as store:
             await asyncio.sleep(0.3)
             assert [] == agent.asked, "an idle bridge asks for nothing"
-            await store.submit(message("one", seconds=1))
+            (tmp_path / "wait").touch()
+            await store.submit(message("one", while_exists=str(tmp_path / "wait")))
             await _until(lambda: agent.asked)
             assert (await store.jobs.find("one")).finished_at is None, "it is asked while the job runs"  # type: ignore[union-attr]
+            (tmp_path / "wait").unlink()
             assert "succeeded" == await _ended(store, "one")
 
     assert [{"ProtectionEnabled": True, "ExpiresInMinutes": 5}, {"ProtectionEnabled": False}] == _states(agent)
@@ -113,7 +115,7 @@ async def test_protection_is_renewed_while_any_job_runs_and_outlives_a_short_pau
     with local_http(_agent) as agent:
         service = LocalService(agent.url, variable="ECS_AGENT_URI")
         # A minute of protection is renewed every 20 s; as this one lasts no time at all, it is renewed at every look.
-        protection = TaskProtection(service, busy=lambda: busy, minutes=0, linger_seconds=0.5, look_seconds=0.05)
+        protection = TaskProtection(service, busy=lambda: busy, minutes=0, linger_seconds=5, look_seconds=0.05)
         stop = asyncio.Event()
         running = asyncio.create_task(protection.run(stop))
         protection.on_step(received)
@@ -127,7 +129,7 @@ async def test_protection_is_renewed_while_any_job_runs_and_outlives_a_short_pau
         busy = False
         await _until(lambda: not json.loads(agent.asked[-1].body)["ProtectionEnabled"])
         stop.set()
-        await asyncio.wait_for(running, 10)
+        await asyncio.wait_for(running, 60)
         assert not protection.protected
 
 
@@ -152,4 +154,4 @@ async def test_whatever_goes_wrong_with_the_machine_the_jobs_go_on() -> None:
 
     ended = asyncio.Event()
     ended.set()
-    await asyncio.wait_for(Machine(protection=BrokenProtection()).run(ended), 10)  # type: ignore[arg-type]
+    await asyncio.wait_for(Machine(protection=BrokenProtection()).run(ended), 60)  # type: ignore[arg-type]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import grpc
 import grpc.aio
 import pytest
-from lamina.v1 import documents_pb2, documents_pb2_grpc
+from lamina.v1 import documents_pb2
 
 from tests.support.printed_pages import LAB_REPORT_TEXT, lab_report_pdf
 
 
-async def test_pages_are_streamed_and_then_the_summary(stub: documents_pb2_grpc.DocumentServiceStub) -> None:
+async def test_pages_are_streamed_and_then_the_summary(stub: Any) -> None:
     call = stub.RecognizeDocument(documents_pb2.RecognizeDocumentRequest(content=lab_report_pdf()))
     events = [event async for event in call]
     assert ["page", "page", "summary"] == [event.WhichOneof("event") for event in events]
@@ -35,7 +37,7 @@ async def test_pages_are_streamed_and_then_the_summary(stub: documents_pb2_grpc.
     ],
 )
 async def test_errors_become_statuses(
-    stub: documents_pb2_grpc.DocumentServiceStub,
+    stub: Any,
     request_: documents_pb2.RecognizeDocumentRequest,
     code: grpc.StatusCode,
     reason: str,

@@ -33,6 +33,7 @@ from tests.support.http2 import (
     frame,
     head,
     is_served,
+    is_served_at_last,
     message,
     settings,
     transport,
@@ -263,7 +264,7 @@ def test_a_peer_that_does_not_end_what_it_began_is_let_go(loop: str, case: str) 
         assert peer.end() == CALM
         until_true(lambda: running.reasons)
         assert running.reasons == ["slow_request"]
-        assert is_served(running.port)
+        assert is_served_at_last(running.port)
 
 
 def test_a_peer_that_sends_byte_after_byte_is_let_go_too() -> None:

@@ -88,7 +88,7 @@ def test_a_call_that_is_cancelled_leaves_nothing_behind(running: Transport, peer
 
 @pytest.mark.parametrize("loop", LOOPS)
 def test_a_silent_peer_is_asked_and_let_go_when_it_does_not_answer(loop: str) -> None:
-    with transport(loop, keepalive_seconds=0.3, answer_seconds=2.0) as running, RawPeer(running.port) as peer:
+    with transport(loop, keepalive_seconds=0.3, answer_seconds=5.0) as running, RawPeer(running.port) as peer:
         for _ in range(2):
             question = next(found for found in peer.frames() if found.type == PING)
             peer.send(frame(PING, 1, 0, question.opaque_data))
@@ -112,7 +112,7 @@ def test_pings_with_calls_between_them_may_come_at_any_time(peer: RawPeer) -> No
 
 @pytest.mark.parametrize("bound", ["idle_seconds", "age_seconds"])
 def test_a_connection_that_is_idle_or_old_is_told_and_ended_in_peace(bound: str) -> None:
-    with transport(**{bound: 1.5}) as running, RawPeer(running.port) as peer:
+    with transport(**{bound: 4.0}) as running, RawPeer(running.port) as peer:
         assert peer.is_served(1)
         assert (peer.next(GOAWAY).last_stream_id, peer.next(PING).opaque_data) == (2**31 - 1, b"leaving\0")
         peer.send(call(3) + frame(PING, 1, 0, b"leaving\0"))
@@ -123,9 +123,9 @@ def test_a_connection_that_is_idle_or_old_is_told_and_ended_in_peace(bound: str)
 
 
 def test_a_connection_with_a_call_is_not_idle() -> None:
-    with transport(idle_seconds=1.0) as running, RawPeer(running.port) as peer:
+    with transport(idle_seconds=2.5) as running, RawPeer(running.port) as peer:
         peer.send(OPEN + frame(DATA, 0, 1, message(b"abc")))
-        time.sleep(2.5)
+        time.sleep(4.0)
         peer.send(frame(DATA, END_STREAM, 1))
         assert peer.answer(1).last_stream is None
         assert running.reasons == []

@@ -45,7 +45,7 @@ def files(tmp_path: Path) -> Files:
 
 @pytest.fixture(params=LOOPS)
 def secured(request: pytest.FixtureRequest, files: Files) -> Iterator[Transport]:
-    with transport(request.param, tls=files.tls, receive_seconds=2.0) as running:
+    with transport(request.param, tls=files.tls, receive_seconds=4.0) as running:
         yield running
 
 
@@ -104,7 +104,7 @@ def test_a_client_that_does_not_ask_for_h2_gets_no_connection(secured: Transport
 @pytest.mark.parametrize("content", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", PREFACE + settings()])
 def test_a_client_that_does_not_agree_on_tls_is_let_go_and_counted(secured: Transport, files: Files, content: bytes) -> None:
     with socket.create_connection(("127.0.0.1", secured.port)) as plain:
-        plain.settimeout(20)
+        plain.settimeout(60)
         plain.sendall(content)
         with contextlib.suppress(ConnectionResetError):
             while plain.recv(100):

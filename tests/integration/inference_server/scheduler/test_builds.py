@@ -19,6 +19,7 @@ from tests.support.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.reference_engine import selector as cpu_selector
 from tests.support.serving import ask, serving
+from tests.support.virtual_clock import measured_virtually
 
 PROFILE = 'parameters {{ key: "lamina.tensorrt_profile.{0}" value {{ string_value: "{1}" }} }}'
 WIDTHS = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [-1] } '
@@ -26,8 +27,9 @@ NATIVE = "tensorrt:float16"
 
 
 @pytest.fixture
-def cuda() -> ReferenceLoader:
-    """Slower than what is built, so that it serves only until then."""
+def cuda(monkeypatch: pytest.MonkeyPatch) -> ReferenceLoader:
+    """Slower than what is built, on every machine, so that it serves only until then."""
+    measured_virtually(monkeypatch)
     return ReferenceLoader("onnxruntime-cuda", seconds=0.03)
 
 

@@ -109,14 +109,14 @@ async def test_a_deadline_holds_for_all_steps_together(repository: Path, engine:
 async def test_cancelling_frees_the_queues_of_all_steps(repository: Path, engine: ReferenceLoader) -> None:
     write_ensemble(repository, DIAMOND)
     async with serving(repository, selector(engine)) as models:
-        engine.runs.clear()
-        engine.seconds = 0.1
-        first, second = ask(models, value=1.0), ask(models, "an_ensemble", value=2.0)
-        await asyncio.sleep(0.01)
-        second.cancel()
+        with engine.held():
+            first, second = ask(models, value=1.0), ask(models, "an_ensemble", value=2.0)
+            await engine.begun()
+            second.cancel()
         await first
-        await asyncio.sleep(0.05)
-        assert 0 == models._admission.requests
+        async with asyncio.timeout(60):
+            while models._admission.requests:
+                await asyncio.sleep(0.001)
     assert 1 == len(engine.runs)
 
 

@@ -102,11 +102,11 @@ async def test_a_refusal_names_the_limit(tmp_path: Path, traces: Traces) -> None
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=BATCHES)
     engine, request = ReferenceLoader(), traces.begin("request")
     async with serving(tmp_path, selector(engine), limits=QueueLimits(max_requests=1, max_bytes=2**20)) as models:
-        engine.seconds = 0.1
-        running = ask(models)
-        await asyncio.sleep(0)
-        with pytest.raises(Overloaded):
-            await ask(models, trace=request)
+        with engine.held():
+            running = ask(models)
+            await engine.begun()
+            with pytest.raises(Overloaded):
+                await ask(models, trace=request)
         await running
     (refused,) = traces.ended(request)["request"][0].events
     assert (refused.name, dict(refused.attributes or {})) == ("refused", {"error.type": "Overloaded", "lamina.limit": "queue_requests"})

@@ -10,6 +10,7 @@ from prometheus_client import CollectorRegistry
 
 from inference_server.errors import DeadlineExceeded, InvalidTensor, ModelFailed
 from tests.support import onnx_models
+from tests.support.moved_clock import MovedClock, moved_clock
 from tests.support.reference_engine import ReferenceLoader, selector
 from tests.support.serving import ask, serving
 
@@ -36,6 +37,11 @@ def engine() -> ReferenceLoader:
     return ReferenceLoader()
 
 
+@pytest.fixture
+async def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
+    return moved_clock(monkeypatch)
+
+
 async def test_requests_rows_and_batches_are_counted_apart(tmp_path: Path, engine: ReferenceLoader) -> None:
     """Triton's own example: two requests of 1 and 7 rows that share a batch are 2 requests, 8 inferences and 1 execution."""
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=BATCHES)
@@ -50,7 +56,7 @@ async def test_requests_rows_and_batches_are_counted_apart(tmp_path: Path, engin
     assert sum(value or 0 for name, value in times.items() if name != "request") <= (times["request"] or 0)
 
 
-async def test_failures_are_counted_by_why(tmp_path: Path, engine: ReferenceLoader) -> None:
+async def test_failures_are_counted_by_why(tmp_path: Path, engine: ReferenceLoader, clock: MovedClock) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=ALONE)
     counts = Counts()
     async with serving(tmp_path, selector(engine), metrics=counts.registry) as models:
@@ -61,27 +67,31 @@ async def test_failures_are_counted_by_why(tmp_path: Path, engine: ReferenceLoad
         with pytest.raises(ModelFailed):
             await ask(models)
         engine.failure = None
-        engine.seconds = 0.3
-        running = ask(models)
-        while counts("inference_pending_request_count") or len(engine.runs) < 2:
-            await asyncio.sleep(0.005)
-        late, left = ask(models, seconds=0.05), ask(models)
-        await asyncio.sleep(0.02)
-        left.cancel()
-        results = await asyncio.gather(running, late, left, return_exceptions=True)
-        assert isinstance(results[1], DeadlineExceeded)
+        with engine.held():
+            running = ask(models)
+            await engine.begun()
+            late, left = ask(models, seconds=300), ask(models)
+            await asyncio.sleep(0)
+            left.cancel()
+            clock.sleep(300)
+            with pytest.raises(DeadlineExceeded):
+                await late
+        await asyncio.gather(running, left, return_exceptions=True)
         assert counts.failures() == {"REJECTED": 1, "CANCELED": 1, "BACKEND": 1, "OTHER": 1}
 
 
 async def test_a_deadline_that_passes_while_the_model_runs_is_no_rejection_by_the_scheduler(
-    tmp_path: Path, engine: ReferenceLoader
+    tmp_path: Path, engine: ReferenceLoader, clock: MovedClock
 ) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=ALONE)
     counts = Counts()
     async with serving(tmp_path, selector(engine), metrics=counts.registry) as models:
-        engine.seconds = 0.4
-        with pytest.raises(DeadlineExceeded):
-            await ask(models, seconds=0.2)
+        with engine.held():
+            late = ask(models, seconds=300)
+            await engine.begun()
+            clock.sleep(300)
+            with pytest.raises(DeadlineExceeded):
+                await late
         assert counts.failures() == {"REJECTED": 0, "CANCELED": 0, "BACKEND": 0, "OTHER": 1}
 
 
@@ -89,12 +99,10 @@ async def test_requests_that_have_not_begun_are_pending(tmp_path: Path, engine: 
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=ALONE)
     counts = Counts()
     async with serving(tmp_path, selector(engine), metrics=counts.registry) as models:
-        engine.runs.clear()
-        engine.seconds = 0.3
-        tasks = [ask(models) for _ in range(4)]
-        while not engine.runs:
-            await asyncio.sleep(0.005)
-        assert counts("inference_pending_request_count") == 3
+        with engine.held():
+            tasks = [ask(models) for _ in range(4)]
+            await engine.begun()
+            assert counts("inference_pending_request_count") == 3
         await asyncio.gather(*tasks)
         assert counts("inference_pending_request_count") == 0
 

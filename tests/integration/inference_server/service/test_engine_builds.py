@@ -18,6 +18,7 @@ from tests.support import onnx_models
 from tests.support.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.running_application import running_application
+from tests.support.virtual_clock import measured_virtually
 
 STATE = "lamina_model_engine_build_state"
 
@@ -26,6 +27,7 @@ async def test_model_ready_the_index_and_metrics_tell_how_far_a_build_is(tmp_pat
     onnx_models.write_model(tmp_path / "models", "double", onnx_models.double())
     plans = tmp_path / "engines" / "plans"
     plans.mkdir(parents=True)
+    measured_virtually(monkeypatch)
     slow = ReferenceLoader("onnxruntime-cuda", seconds=0.03)
     fake, real = gpu_with_tensorrt(plans, ReferenceLoader(), slow)._runtimes, model_serving.runtimes
     monkeypatch.setattr(model_serving, "runtimes", lambda settings, device: fake if device == "cuda:0" else real(settings, device))
@@ -54,7 +56,7 @@ async def test_model_ready_the_index_and_metrics_tell_how_far_a_build_is(tmp_pat
                 assert seen[0], "the model serves all the while"
                 await asyncio.sleep(0.05)
         address = f"http://{application.http.address}/metrics"
-        text = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=10).read().decode())
+        text = await asyncio.to_thread(lambda: urllib.request.urlopen(address, timeout=60).read().decode())
     assert f'{STATE}{{engine="tensorrt",model="double",precision="float16",state="built",version="1"}} 1.0' in text
     assert 'lamina_gpu_model_memory_bytes{device="cuda:0"}' in text
     assert 'lamina_model_engine_info{device="cuda:0",engine="tensorrt",model="double",precision="float16",version="1"} 1.0' in text

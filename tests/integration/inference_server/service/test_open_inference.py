@@ -21,6 +21,8 @@ from inference import model_config_pb2
 from inference_server.app import compose
 from inference_server.application import Application
 from inference_server.settings import Settings
+from tests.support.held_runs import held_runs
+from tests.support.patience import until
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -219,33 +221,37 @@ async def test_a_message_too_big_is_refused_with_the_limit(stub: Any) -> None:
 
 
 async def test_a_timeout_in_the_parameters_ends_the_wait(stub: Any) -> None:
-    blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(10_000))))
-    await asyncio.sleep(0.05)
-    waiting = _request("slow", steps=_steps(1))
-    waiting.parameters["timeout"].int64_param = 50_000
-    code, _ = await _failure(stub.ModelInfer(waiting))
-    assert (code, blocking.done()) == (grpc.StatusCode.DEADLINE_EXCEEDED, False)
+    with held_runs() as held:
+        blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        await held.begun()
+        waiting = _request("slow", steps=_steps(1))
+        waiting.parameters["timeout"].int64_param = 50_000
+        code, _ = await _failure(stub.ModelInfer(waiting))
+        assert code == grpc.StatusCode.DEADLINE_EXCEEDED
     await blocking
 
 
-async def test_a_cancelled_call_frees_its_place_and_harms_nobody(stub: Any) -> None:
-    blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1000))))
-    await asyncio.sleep(0.05)
-    cancelled = stub.ModelInfer(_request("slow", steps=_steps(100_000)))
-    kept = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
-    await asyncio.sleep(0.05)
-    cancelled.cancel()
-    await asyncio.gather(cancelled, return_exceptions=True)
-    answers = await asyncio.wait_for(asyncio.gather(blocking, kept), 20)
+async def test_a_cancelled_call_frees_its_place_and_harms_nobody(application: Application, stub: Any) -> None:
+    admission = application.models._admission
+    with held_runs() as held:
+        blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        await held.begun()
+        cancelled = stub.ModelInfer(_request("slow", steps=_steps(1)))
+        kept = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        await until(lambda: admission.requests == 3)
+        cancelled.cancel()
+        await asyncio.gather(cancelled, return_exceptions=True)
+        await until(lambda: admission.requests == 2)
+    answers = await asyncio.wait_for(asyncio.gather(blocking, kept), 60)
     assert (True, ["slow", "slow"]) == (cancelled.cancelled(), [answer.model_name for answer in answers])
 
 
 async def test_server_live_answers_while_a_model_computes(stub: Any) -> None:
-    computing = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(15_000))))
-    await asyncio.sleep(0.05)
-    for _ in range(10):
-        await stub.ServerLive(wire.ServerLiveRequest())
-    assert not computing.done()
+    with held_runs() as held:
+        computing = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        await held.begun()
+        for _ in range(10):
+            await stub.ServerLive(wire.ServerLiveRequest())
     await computing
 
 

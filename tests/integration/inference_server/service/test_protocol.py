@@ -20,6 +20,8 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 from onnx import TensorProto
 
 from inference_server.application import Application
+from tests.support.held_runs import held_runs
+from tests.support.patience import until
 from tests.support.requests import failure, floats, infer_request, steps
 from tests.support.running_application import running_application
 from tests.support.small_models import identity, slow, sum_and_difference, write_model, write_small_repository
@@ -199,12 +201,15 @@ async def test_statistics_count_requests_rows_batches_failures_and_cancellations
     assert after.last_inference > 1.7e12
 
 
-async def test_statistics_tell_of_cancelled_requests(stub: Any) -> None:
-    blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(8000))))
-    await asyncio.sleep(0.05)
-    cancelled = stub.ModelInfer(infer_request("slow", steps=steps(1)))
-    await asyncio.sleep(0.05)
-    cancelled.cancel()
+async def test_statistics_tell_of_cancelled_requests(application: Application, stub: Any) -> None:
+    admission = application.models._admission
+    with held_runs() as held:
+        blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(1))))
+        await held.begun()
+        cancelled = stub.ModelInfer(infer_request("slow", steps=steps(1)))
+        await until(lambda: admission.requests == 2)
+        cancelled.cancel()
+        await until(lambda: admission.requests == 1)
     await asyncio.gather(blocking, cancelled, return_exceptions=True)
     response = (await _statistics(stub, "slow")).response_stats["0"]
     assert (response.cancel.count, response.fail.count) == (1, 1)
@@ -272,21 +277,24 @@ async def test_a_load_that_fails_leaves_the_old_model_serving(stub: Any, reposit
 async def test_requests_in_flight_finish_on_the_old_model_while_the_new_one_serves(stub: Any, repository: Path) -> None:
     folder = write_model(repository, "replaced", slow())
     await stub.RepositoryModelLoad(_load("replaced"))
-    old = asyncio.ensure_future(stub.ModelInfer(infer_request("replaced", steps=steps(2500))))
-    await asyncio.sleep(0.1)
-    onnx.save(sum_and_difference(), folder / "model.onnx")
-    await stub.RepositoryModelLoad(_load("replaced"))
-    await stub.ModelInfer(infer_request("replaced", a=floats(1), b=floats(1)))
+    with held_runs(first=1) as held:
+        old = asyncio.ensure_future(stub.ModelInfer(infer_request("replaced", steps=steps(1))))
+        await held.begun()
+        onnx.save(sum_and_difference(), folder / "model.onnx")
+        await stub.RepositoryModelLoad(_load("replaced"))
+        await stub.ModelInfer(infer_request("replaced", a=floats(1), b=floats(1)))
     assert [output.name for output in (await old).outputs] == ["done"]
 
 
-async def test_requests_in_flight_finish_when_their_model_is_unloaded(stub: Any, repository: Path) -> None:
+async def test_requests_in_flight_finish_when_their_model_is_unloaded(application: Application, stub: Any, repository: Path) -> None:
     write_model(repository, "leaving", slow())
     await stub.RepositoryModelLoad(_load("leaving"))
-    calls = [asyncio.ensure_future(stub.ModelInfer(infer_request("leaving", steps=steps(6000)))) for _ in range(2)]
-    await asyncio.sleep(0.1)
-    await stub.RepositoryModelUnload(wire.RepositoryModelUnloadRequest(model_name="leaving"))
-    assert (await _states(stub))["leaving"][0] == "UNLOADING"
+    with held_runs() as held:
+        calls = [asyncio.ensure_future(stub.ModelInfer(infer_request("leaving", steps=steps(1)))) for _ in range(2)]
+        await held.begun()
+        await until(lambda: application.models._admission.requests == 2)
+        await stub.RepositoryModelUnload(wire.RepositoryModelUnloadRequest(model_name="leaving"))
+        assert (await _states(stub))["leaving"][0] == "UNLOADING"
     assert [answer.model_name for answer in await asyncio.gather(*calls)] == ["leaving"] * 2
 
 

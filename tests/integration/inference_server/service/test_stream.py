@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,8 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.application import Application
 from inference_server.service.lifecycle import Phase
+from tests.support.held_runs import held_runs
+from tests.support.patience import until
 from tests.support.requests import failure, floats, infer_request, steps
 from tests.support.running_application import running_application
 
@@ -97,20 +98,18 @@ async def test_empty_final_responses_may_be_asked_for(stub: Any) -> None:
 
 
 async def test_a_cancelled_stream_frees_its_places_in_the_queue_at_once(application: Application, stub: Any) -> None:
-    call = stub.ModelStreamInfer()
-    for number in range(4):
-        await call.write(_slow(8000, id=str(number)))
-    while _waiting(application)[0] < 4:
-        await asyncio.sleep(0.01)
-    runs_before = _waiting(application)[1]
-    call.cancel()
-    started = time.monotonic()
-    while _waiting(application)[0] > 1:
-        await asyncio.sleep(0.005)
-    assert time.monotonic() - started < 1
-    while _waiting(application)[0]:
-        await asyncio.sleep(0.02)
-    assert _waiting(application)[1] - runs_before == 1
+    with held_runs() as held:
+        call = stub.ModelStreamInfer()
+        for number in range(4):
+            await call.write(_slow(1, id=str(number)))
+        await held.begun()
+        await until(lambda: _waiting(application)[0] == 4)
+        runs_before = _waiting(application)[1]
+        call.cancel()
+        # While the one still runs.
+        await until(lambda: _waiting(application)[0] <= 1)
+    await until(lambda: _waiting(application)[1] > runs_before)
+    assert (0, runs_before + 1, 1) == (*_waiting(application), held.count)
 
 
 async def test_no_more_requests_of_a_stream_are_taken_than_the_bound_allows(application: Application, stub: Any) -> None:
@@ -137,16 +136,14 @@ async def test_bytes_that_are_no_message_end_the_stream_after_what_came_before(a
 
 async def test_a_stream_that_asks_nothing_does_not_hold_the_shutdown_up(small_repository: Path, tmp_path: Path) -> None:
     async with (
-        running_application(small_repository, tmp_path, drain_seconds=20) as application,
+        running_application(small_repository, tmp_path, drain_seconds=600) as application,
         grpc.aio.insecure_channel(application.grpc.address) as channel,
     ):
-        call = wire_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
-        await call.write(_slow(1500, id="last"))
-        while application.models._admission.requests == 0:
-            await asyncio.sleep(0.01)
-        started = time.monotonic()
-        application.lifecycle.advance(Phase.DRAINING)
+        call: Any = wire_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer()
+        with held_runs() as held:
+            await call.write(_slow(1, id="last"))
+            await held.begun()
+            application.lifecycle.advance(Phase.DRAINING)
         assert (await call.read()).infer_response.id == "last"
         assert (await failure(call.read()))[0] is grpc.StatusCode.UNAVAILABLE
-        await application.lifecycle.idle()
-        assert time.monotonic() - started < 10
+        await asyncio.wait_for(application.lifecycle.idle(), 60)

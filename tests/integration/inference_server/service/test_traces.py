@@ -18,6 +18,8 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 from inference_server.application import Application
+from tests.support.held_runs import held_runs
+from tests.support.patience import until
 from tests.support.requests import failure, floats, infer_request, steps
 from tests.support.running_application import running_application
 from tests.support.trace_collector import Collected, TraceCollector, trace_collector
@@ -137,13 +139,20 @@ async def test_a_failure_is_told_by_its_class_and_status_and_what_was_sent_stays
     assert not [secret for secret in (b"Jane", b"patient", b"secret-name") if secret in told]
 
 
-async def test_a_request_that_never_got_its_turn_has_a_queue_and_no_run(stub: Any, collector: TraceCollector) -> None:
-    blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(20_000))))
-    await asyncio.sleep(0.1)
-    expired, left = CallersTrace(), CallersTrace()
-    waiting = stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=left.metadata)
-    await failure(stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=expired.metadata, timeout=0.2))
-    waiting.cancel()
+async def test_a_request_that_never_got_its_turn_has_a_queue_and_no_run(
+    application: Application, stub: Any, collector: TraceCollector
+) -> None:
+    admission = application.models._admission
+    with held_runs() as held:
+        blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(1))))
+        await held.begun()
+        expired, left = CallersTrace(), CallersTrace()
+        waiting = stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=left.metadata)
+        await until(lambda: admission.requests == 2)
+        # Long enough to reach the queue, on however slow a machine.
+        await failure(stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=expired.metadata, timeout=3))
+        waiting.cancel()
+        await until(lambda: admission.requests == 1)
     await asyncio.gather(blocking, waiting, return_exceptions=True)
     names = {trace: {span.name: span for span in await trace.spans(collector)} for trace in (expired, left)}
     assert [set(spans) for spans in names.values()] == [{INFER, "queue"}] * 2

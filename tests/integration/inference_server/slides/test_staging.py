@@ -99,7 +99,7 @@ async def test_a_slide_waits_for_room_that_others_use(storage: Storage, tmp_path
         await asyncio.sleep(0.2)
         assert not waiting.done()
         assert {"a.ndpi"} == desk.on_disk()
-    assert "b.ndpi" == (await asyncio.wait_for(waiting, 10)).name
+    assert "b.ndpi" == (await asyncio.wait_for(waiting, 60)).name
     assert {"b.ndpi"} == desk.on_disk()
 
 

@@ -11,7 +11,8 @@ from bridge.sources.local import LocalSource
 from bridge.steps import Step
 from bridge.systems.port import Context
 from bridge.vitals import Lease, Vitals
-from tests.unit.bridge.worker.conftest import LEASE_SECONDS, Offices, done
+from tests.support.patience import until
+from tests.unit.bridge.worker.conftest import Offices, done
 
 
 class DeafSource(LocalSource):
@@ -37,13 +38,19 @@ async def test_a_heartbeat_that_hangs_is_told_until_it_is_freed(office_of: Offic
     office = office_of(work)
     source = DeafSource(office.store.queue, lease_seconds=60)
     source.freed = asyncio.Event()
-    vitals = Vitals(patience_seconds=0.2, clock=lambda: time.monotonic() + ahead)
+    vitals = Vitals(patience_seconds=1, clock=lambda: time.monotonic() + ahead)
     async with office.working(vitals=vitals, source=source):
         await office.ask()
-        async with asyncio.timeout(30):
-            while "heartbeat job" not in vitals.stuck():
-                await asyncio.sleep(0.02)
-        source.freed.set()
+
+        def told() -> bool:
+            nonlocal ahead
+            ahead += 60
+            return "heartbeat job" in vitals.stuck()
+
+        try:
+            await until(told)
+        finally:
+            source.freed.set()
         await office.until(Step.ACKNOWLEDGED)
     ahead = 3600.0
     assert {} == vitals.stuck(), "who has ended owes nothing"
@@ -51,12 +58,15 @@ async def test_a_heartbeat_that_hangs_is_told_until_it_is_freed(office_of: Offic
 
 async def test_a_heartbeat_that_beats_is_not_stuck_however_long_the_job_takes(office_of: Offices) -> None:
     stuck: list[str] = []
-    vitals = Vitals(patience_seconds=1)
+    ahead = 0.0
+    vitals = Vitals(patience_seconds=1, clock=lambda: time.monotonic() + ahead)
 
     async def work(job: Job, context: Context) -> Outcome:
-        for _ in range(50):
-            await asyncio.sleep(LEASE_SECONDS * 4 / 50)
-            stuck.extend(vitals.stuck())
+        nonlocal ahead
+        for beats in range(1, 13):
+            await office.until(Step.RENEWED, times=2 * beats)
+            ahead += office.desk.policy.lease_seconds / 2
+            stuck.extend(who for who in vitals.stuck() if who.startswith("heartbeat"))
         return done(job)
 
     office = office_of(work)
@@ -69,10 +79,13 @@ async def test_a_heartbeat_that_beats_is_not_stuck_however_long_the_job_takes(of
 
 async def test_leases_are_told_while_a_job_runs_and_gone_when_it_has_ended(office_of: Offices) -> None:
     margins: list[tuple[float, float]] = []
-    vitals = Vitals()
+    ahead = 0.0
+    vitals = Vitals(clock=lambda: time.monotonic() + ahead)
 
     async def work(job: Job, context: Context) -> Outcome:
-        await asyncio.sleep(LEASE_SECONDS)
+        nonlocal ahead
+        ahead = 50.0
+        await until(lambda: min(vitals.margin(Lease.LEDGER), vitals.margin(Lease.QUEUE)) > 12)
         margins.append((vitals.margin(Lease.LEDGER), vitals.margin(Lease.QUEUE)))
         return done(job)
 
@@ -80,12 +93,10 @@ async def test_leases_are_told_while_a_job_runs_and_gone_when_it_has_ended(offic
     async with office.working(vitals=vitals):
         await office.ask()
         await office.until(Step.ACKNOWLEDGED)
-        async with asyncio.timeout(10):
-            while not math.isnan(vitals.margin(Lease.QUEUE)):
-                await asyncio.sleep(0.01)
+        await until(lambda: math.isnan(vitals.margin(Lease.QUEUE)))
 
     [(ledger, queue)] = margins
-    assert 0 < ledger <= LEASE_SECONDS, "it was renewed meanwhile"
-    assert 0 < queue <= LEASE_SECONDS
+    assert 0 < ledger <= 60, "it was renewed meanwhile"
+    assert 0 < queue <= 60
     assert math.isnan(vitals.margin(Lease.LEDGER))
     assert {} == vitals.stuck()

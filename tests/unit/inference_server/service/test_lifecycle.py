@@ -35,7 +35,7 @@ async def test_a_draining_server_refuses_new_calls_and_waits_for_old_ones() -> N
     await asyncio.sleep(0)
     assert not waiting.done()
     lifecycle.leave()
-    await asyncio.wait_for(waiting, 1)
+    await asyncio.wait_for(waiting, 60)
 
 
 def test_bytes_are_held_up_to_the_bound_and_given_back() -> None:

@@ -58,11 +58,11 @@ async def test_the_event_loop_never_waits_for_pdfium() -> None:
     def draw() -> None:
         with PDFIUM:
             held.set()
-            release.wait(10)
+            release.wait(60)
 
     other = threading.Thread(target=draw)
     other.start()
-    held.wait(10)
+    held.wait(60)
     writing = asyncio.create_task(all_of(files.page(page(line(["a"]), size=(595, 842)))))
     await asyncio.sleep(0.1)
     assert other.is_alive(), "the loop went on before the lock was given up"
