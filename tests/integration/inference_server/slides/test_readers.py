@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,49 @@ async def test_what_a_tiles_components_are_is_told_by_the_file_and_not_by_the_ti
 
     tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2 if rgb_components else 6)
     await check_against_openslide(write_tiff(tmp_path / "slide.tif", [(tags, map(tile, tiles_of(picture, 256)))], big=False))
+
+
+LEFT_OVER = b"\x00\xff\x00" * 20 + b"\xff\xd9"
+
+
+async def test_bytes_between_a_tiles_last_pixel_and_its_end_are_passed_over_as_openslide_does(
+    tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2)
+    tiles = (jpeg_tile(each, rgb_components=True, quality=90)[:-2] + LEFT_OVER for each in tiles_of(picture, 256))
+    await check_against_openslide(write_tiff(tmp_path / "slide.tif", [(tags, tiles)], big=False))
+
+
+def in_several_scans(tile: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(tile)).save(file, "JPEG", progressive=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tile: tile[: len(tile) // 2],
+        lambda tile: tile[: len(tile) // 2] + b"\xff\xd9",
+        lambda tile: tile[: len(tile) // 2] + b"\x00" * 200 + LEFT_OVER,
+        lambda tile: tile.replace(b"\xff\xc4", b"\x00\x00\xff\xc4", 1)[:-2] + LEFT_OVER,
+        lambda tile: in_several_scans(tile)[:-2] + LEFT_OVER,
+    ],
+    ids=["no end", "too short", "no code", "bytes before its tables", "bytes after several scans"],
+)
+async def test_a_tile_with_any_other_damage_counts_as_such(
+    tmp_path: Path, picture: NDArray[np.uint8], spoil: Callable[[bytes], bytes]
+) -> None:
+    tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2)
+    tiles = [jpeg_tile(each, rgb_components=True, quality=90) for each in tiles_of(picture, 256)]
+    tiles[5] = spoil(tiles[5])
+    path = write_tiff(tmp_path / "slide.tif", [(tags, tiles)], big=False)
+    with pytest.raises(openslide.OpenSlideError):
+        openslide.OpenSlide(path).read_region((256, 256), 0, (256, 256))
+    async with open_at(path) as reader:
+        regions = Regions(reader, cache_bytes=1 << 24, most_unreadable=0.1)
+        pixels = await regions.read(0, 0, 0, WIDTH, HEIGHT)
+    assert ({(0, 1, 1)}, 255) == (regions.unreadable, pixels[256:512, 256:512].min())
 
 
 async def check_against_openslide(path: Path, *, by: str = "tiff") -> None:
