@@ -1,7 +1,7 @@
 """Outlines of the regions of a mask, along the edges of its cells, so that an outline's area is exactly that of its cells.
 
-A large mask has coarser cells. Each block of it (a tile) is cut into whole ones for itself, some of which are a pixel larger than others where
-the block's edge is no multiple: so any block can be, and what is cut block by block has no seams.
+A large mask has coarser cells. Each block of it (a tile) is cut into whole ones for itself, some of which are a pixel larger than others
+where the block's edge is no multiple: so any block can be, and what is cut block by block has no seams.
 """
 
 from __future__ import annotations

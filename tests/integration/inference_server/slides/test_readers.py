@@ -324,7 +324,7 @@ async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture:
 
 async def test_many_damaged_tiles_fail_the_slide(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=range(0, 100, 4))
-    with pytest.raises(InvalidSlide, match="damaged: 25 of 176 tiles"):
+    with pytest.raises(InvalidSlide, match="damaged: 25 of the 176 stored tiles"):
         await read(path, 0, 0, WIDTH, HEIGHT)
 
 
