@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -285,68 +285,6 @@ async def test_images_without_tiles_are_what_was_written(tmp_path: Path, picture
 async def test_aperio_headers_tell_resolution_and_magnification(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     facts = await facts_of(write_svs(tmp_path / "slide.svs", picture, mpp=0.2525))
     assert ("aperio", 0.2525, 0.2525, 20.0) == (facts.vendor, facts.mpp_x, facts.mpp_y, facts.objective_power)
-
-
-async def test_channels_that_ome_keeps_apart_are_refused(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    path = tmp_path / "channels.ome.tif"
-    tifffile.imwrite(path, np.moveaxis(picture, -1, 0), tile=(256, 256), photometric="minisblack", metadata={"axes": "CYX"})
-    with pytest.raises(InvalidSlide, match="its 3 channels as separate images"):
-        await facts_of(path)
-
-
-async def test_ome_headers_tell_resolution_in_any_unit(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    path = tmp_path / "slide.ome.tif"
-    metadata = {"axes": "YXS", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
-    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", metadata=metadata)
-    facts = await facts_of(path)
-    assert (0.25, 0.25) == (facts.mpp_x, facts.mpp_y)
-
-
-def write_ome(path: Path, images: Sequence[tuple[NDArray[np.uint8], dict[str, Any]]], **options: Any) -> Path:
-    """Images one after the other, each with a level below it."""
-    tiles = {"tile": (256, 256), "photometric": "rgb", "compression": "zlib"} | options
-    with tifffile.TiffWriter(path, ome=True) as tiff:
-        for pixels, metadata in images:
-            tiff.write(pixels, subifds=1, metadata={"axes": "YXS", **metadata}, **tiles)
-            tiff.write(np.ascontiguousarray(pixels[::2, ::2]), subfiletype=1, **tiles)
-    return path
-
-
-# Of the slide's proportions, so that it might be one of its levels.
-MACRO = np.full((300, 429, 3), 120, np.uint8)
-SLIDE_MPP = {"PhysicalSizeX": 0.5, "PhysicalSizeY": 0.5}
-
-
-@pytest.mark.parametrize(
-    "order", [("slide",), ("macro", "slide"), ("slide", "macro"), ("macro", "label", "slide"), ("label", "slide", "macro")], ids="-".join
-)
-async def test_the_slide_of_an_ome_tiff_is_its_largest_image_with_its_own_resolution(
-    tmp_path: Path, picture: NDArray[np.uint8], order: tuple[str, ...]
-) -> None:
-    images = {
-        "slide": (picture, SLIDE_MPP),
-        "macro": (MACRO, {"Name": "macro > x", "PhysicalSizeX": 40.0, "PhysicalSizeY": 40.0}),
-        "label": (np.full((300, 300, 3), 60, np.uint8), {"Name": "label"}),
-    }
-    path = write_ome(tmp_path / "slide.ome.tif", [images[name] for name in order])
-    facts = await facts_of(path)
-    assert [(WIDTH, HEIGHT), (WIDTH // 2, HEIGHT // 2)] == [(level.width, level.height) for level in facts.levels]
-    assert (0.5, 0.5) == (facts.mpp_x, facts.mpp_y)
-    np.testing.assert_array_equal(picture, await read(path, 0, 0, WIDTH, HEIGHT))
-    np.testing.assert_array_equal(picture[::2, ::2], await read(path, 0, 0, WIDTH // 2, HEIGHT // 2, level=1))
-
-
-async def test_the_resolution_of_another_image_is_not_the_slides(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    path = write_ome(tmp_path / "slide.ome.tif", [(MACRO, SLIDE_MPP), (picture, {})])
-    assert (None, None) == ((facts := await facts_of(path)).mpp_x, facts.mpp_y)
-
-
-async def test_a_slide_after_others_that_this_reader_cannot_read_is_refused_instead_of_the_first(
-    tmp_path: Path, picture: NDArray[np.uint8]
-) -> None:
-    path = write_ome(tmp_path / "slide.ome.tif", [(MACRO, {}), (picture, SLIDE_MPP)], compression="lzma")
-    with pytest.raises(InvalidSlide, match=r"its slide comes after other images.*Export it alone"):
-        await facts_of(path)
 
 
 async def test_resolution_of_a_printed_page_counts_as_none(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
