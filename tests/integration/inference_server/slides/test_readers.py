@@ -121,11 +121,12 @@ async def test_what_a_tiles_components_are_is_told_by_the_file_and_not_by_the_ti
 LEFT_OVER = b"\x00\xff\x00" * 20 + b"\xff\xd9"
 
 
+@pytest.mark.parametrize("left_over", [LEFT_OVER, LEFT_OVER[:-2]], ids=["with an end", "without"])
 async def test_bytes_between_a_tiles_last_pixel_and_its_end_are_passed_over_as_openslide_does(
-    tmp_path: Path, picture: NDArray[np.uint8]
+    tmp_path: Path, picture: NDArray[np.uint8], left_over: bytes
 ) -> None:
     tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2)
-    tiles = (jpeg_tile(each, rgb_components=True, quality=90)[:-2] + LEFT_OVER for each in tiles_of(picture, 256))
+    tiles = (jpeg_tile(each, rgb_components=True, quality=90)[:-2] + left_over for each in tiles_of(picture, 256))
     await check_against_openslide(write_tiff(tmp_path / "slide.tif", [(tags, tiles)], big=False))
 
 
@@ -139,12 +140,13 @@ def in_several_scans(tile: bytes) -> bytes:
     "spoil",
     [
         lambda tile: tile[: len(tile) // 2],
+        lambda tile: tile[:-2],
         lambda tile: tile[: len(tile) // 2] + b"\xff\xd9",
         lambda tile: tile[: len(tile) // 2] + b"\x00" * 200 + LEFT_OVER,
         lambda tile: tile.replace(b"\xff\xc4", b"\x00\x00\xff\xc4", 1)[:-2] + LEFT_OVER,
         lambda tile: in_several_scans(tile)[:-2] + LEFT_OVER,
     ],
-    ids=["no end", "too short", "no code", "bytes before its tables", "bytes after several scans"],
+    ids=["cut", "no end", "too short", "no code", "bytes before its tables", "bytes after several scans"],
 )
 async def test_a_tile_with_any_other_damage_counts_as_such(
     tmp_path: Path, picture: NDArray[np.uint8], spoil: Callable[[bytes], bytes]
