@@ -41,14 +41,14 @@ _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 _MEANINGS = {PhotometricInterpretation.RGB: _ADOBE + b"\x00", PhotometricInterpretation.YCbCr: _ADOBE + b"\x01"}
 # Markers that applications put before a picture, and comments: of what they say only the meaning of components changes pixels.
 _MARKER, _APPLICATIONS, _COMMENT = 0xFF, range(0xE0, 0xF0), 0xFE
-# Where a scan and the end begin, and libjpeg's warning of bytes that are left between the last of its pixels and the end.
-_SOS, _EOI, _LEFT_OVER = b"\xff\xda", b"\xff\xd9", "extraneous bytes before marker 0xd9"
 # The fourth sample is an opacity by which the others were not multiplied (TIFF 6.0, ExtraSamples). What is not told is taken for one by
 # which they were, as libtiff and OpenSlide do.
 _STRAIGHT = 2
 # A codestream of JPEG 2000, and a file that holds one.
 _BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+# Where a scan and the end begin, and libjpeg's warning of bytes that are left between the last of its pixels and the end.
+_SOS, _EOI, _LEFT_OVER = b"\xff\xda", b"\xff\xd9", "extraneous bytes before marker 0xd9"
 
 
 class Ranges:
@@ -196,7 +196,7 @@ def _bytes_of(tile: Any) -> memoryview:
     return fetched
 
 
-def _jpeg(data: bytes) -> Pixels:
+def _jpeg(data: bytes | memoryview) -> Pixels:
     """Every warning is damage, but for that of bytes after the last pixel: libjpeg tells its first one, and OpenSlide reads no further.
 
     Nor does it miss an end then. Of several scans it does read to the end, because any of them may change pixels.
@@ -204,8 +204,8 @@ def _jpeg(data: bytes) -> Pixels:
     try:
         pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError:
-        ended = data + _EOI
-        if data.count(_SOS) > 1 or _LEFT_OVER not in _warning(ended):
+        ended = bytes(data) + _EOI
+        if ended.count(_SOS) > 1 or _LEFT_OVER not in _warning(ended):
             raise
         pixels = simplejpeg.decode_jpeg(ended, colorspace="RGB", strict=False)
     return pixels
