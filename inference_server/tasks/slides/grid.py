@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import cv2
 import numpy as np
@@ -71,6 +71,16 @@ def coarser(facts: SlideFacts, grid: Grid, factor: int) -> Grid:
     mpp = grid.mpp_x / grid.scale_x, grid.mpp_y / grid.scale_y
     level = _coarsest(facts, min(scale))
     return _grid(facts, level, scale, mpp)
+
+
+def of_finer_level(facts: SlideFacts, grid: Grid) -> Grid | None:
+    """The same cells, read from the next finer level; None where there is none."""
+    finer = [index for index, level in enumerate(facts.levels) if level.downsample < facts.levels[grid.level].downsample]
+    if not finer:
+        return None
+    level = max(finer, key=lambda index: facts.levels[index].downsample)
+    stored = facts.levels[level]
+    return replace(grid, level=level, step_x=grid.scale_x / stored.downsample_x, step_y=grid.scale_y / stored.downsample_y)
 
 
 async def read_cells(regions: Regions, grid: Grid, x: int, y: int, width: int, height: int) -> Pixels:

@@ -41,10 +41,10 @@ def from_aperio(description: str, key: str) -> float | None:
     return _number(found[1]) if found else None
 
 
-def from_ome(description: str) -> tuple[float | None, float | None]:
-    """From PhysicalSizeX and Y of the first image of OME-XML; micrometres unless the unit says otherwise."""
-    units = {axis: _OME_MICROMETRES.get(html.unescape(unit), 0.0) for axis, unit in reversed(_OME_UNIT.findall(description))}
-    sizes = {axis: _number(size) for axis, size in reversed(_OME_SIZE.findall(description))}
+def from_ome(pixels: str) -> tuple[float | None, float | None]:
+    """From PhysicalSizeX and Y of an image's Pixels element of OME-XML; micrometres unless the unit says otherwise."""
+    units = {axis: _OME_MICROMETRES.get(html.unescape(unit), 0.0) for axis, unit in _OME_UNIT.findall(pixels)}
+    sizes = {axis: _number(size) for axis, size in _OME_SIZE.findall(pixels)}
     values = [None if (size := sizes.get(axis)) is None else size * units.get(axis, 1.0) for axis in "XY"]
     return values[0], values[1]
 

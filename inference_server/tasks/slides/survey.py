@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides import overview, resolution
 from inference_server.tasks.slides.budget import CacheBudget
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
@@ -19,7 +19,7 @@ from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tiling import Tile, bytes_to_keep, tissue_tiles
-from inference_server.tasks.slides.tissue import Tissue, find_tissue, scan
+from inference_server.tasks.slides.tissue import Tissue, find_tissue
 from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits
 
 
@@ -74,7 +74,7 @@ def outline(
 
 async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:
     """Mean colours of the tissue mask's cells, read from the slide. Raises `InvalidSlide`, `Unavailable`."""
-    return await scan(outlined.regions, coarser(outlined.facts, outlined.grid, plan.cell))
+    return await overview.read(outlined.regions, coarser(outlined.facts, outlined.grid, plan.cell))
 
 
 def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:

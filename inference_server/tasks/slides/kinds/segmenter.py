@@ -147,16 +147,17 @@ class SlideSegmentation:
             labels=LabelMap(
                 width=self._size[0],
                 height=self._size[1],
-                scale=self._scale(1),
+                scale=self._scale,
                 edge=self._segmenter.edge,
                 classes=manifest.classes,
                 block=self._block,
             ),
         )
 
-    def _scale(self, factor: int) -> tuple[float, float]:
-        """Level-0 pixels per so many pixels of the mask."""
-        stride = self._segmenter.manifest.output_stride * factor
+    @property
+    def _scale(self) -> tuple[float, float]:
+        """Level-0 pixels per pixel of the mask."""
+        stride = self._segmenter.manifest.output_stride
         return stride * self._grid.scale_x, stride * self._grid.scale_y
 
     def _block(self, row: int, column: int) -> Labels | None:
@@ -198,6 +199,7 @@ class SlideSegmentation:
         pixel_mm2 = self._grid.cell_mm2 * manifest.output_stride**2
         counts = self._counts.sum(axis=(0, 1), dtype=np.int64)
         total = int(counts.sum())
+        mask_mpp = [side * manifest.output_stride for side in (self._grid.mpp_x, self._grid.mpp_y)]
         return {
             "positive_class": manifest.classes[manifest.heat_class],
             "segmented_mm2": round(total * pixel_mm2, 6),
@@ -210,8 +212,8 @@ class SlideSegmentation:
                 }
                 for name, count in zip(manifest.classes, counts[1:], strict=True)
             ],
-            "mask_mpp": [round(side * manifest.output_stride, 6) for side in (self._grid.mpp_x, self._grid.mpp_y)],
-            "outline_mpp": [round(side * manifest.output_stride * self._factor(), 6) for side in (self._grid.mpp_x, self._grid.mpp_y)],
+            "mask_mpp": [round(side, 6) for side in mask_mpp],
+            "outline_mpp": [round(side * self._segmenter.edge / self._cells(), 6) for side in mask_mpp],
         }
 
     def _figures(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
@@ -224,41 +226,46 @@ class SlideSegmentation:
         }
         return {"sharpness": self._sharpness[places], **shares}
 
-    def _factor(self) -> int:
+    def _cells(self) -> int:
+        """Of outlines, along each edge of a tile."""
         seen = np.argwhere(self._counts.sum(axis=2) > 0)
         rows, columns = (seen.max(axis=0) - seen.min(axis=0) + 1).tolist() if len(seen) else (1, 1)
-        return polygons.factor(rows, columns, self._segmenter.edge)
+        return polygons.cells_of(rows, columns, self._segmenter.edge)
+
+    def _raster(self, seen: NDArray[np.int64], cells: int) -> Labels:
+        """The mask from the first tile that was analysed to the last, so many cells a tile along each axis."""
+        manifest, edge = self._segmenter.manifest, self._segmenter.edge
+        first, last = seen.min(axis=0), seen.max(axis=0)
+        raster = np.zeros(tuple((last - first + 1) * cells), np.uint8)
+        for row, column in seen.tolist():
+            labels = self._block(row, column)
+            if labels is not None:
+                small = labels if cells == edge else polygons.reduced(labels, polygons.lines(edge, cells), len(manifest.classes))
+                top, left = (row - first[0]) * cells, (column - first[1]) * cells
+                raster[top : top + small.shape[0], left : left + small.shape[1]] = small
+        return raster
 
     def _shapes(self) -> Iterator[Shape]:
         """Outlines of each class but the background, over the whole mask at once, so that tiles leave no seams in them."""
         seen = np.argwhere(self._counts.sum(axis=2) > 0)
         if not len(seen):
             return
-        manifest, factor = self._segmenter.manifest, self._factor()
-        first, last = seen.min(axis=0), seen.max(axis=0)
-        edge = self._segmenter.edge // factor
-        raster = np.zeros(tuple((last - first + 1) * edge), np.uint8)
-        for row, column in seen.tolist():
-            labels = self._block(row, column)
-            if labels is not None:
-                small = polygons.reduced(labels, factor, len(manifest.classes))
-                top, left = (row - first[0]) * edge, (column - first[1]) * edge
-                raster[top : top + small.shape[0], left : left + small.shape[1]] = small
-        scale = self._scale(factor)
-        placed = partial(
-            polygons.placed,
-            origin=(float(first[1] * edge), float(first[0] * edge)),
-            scale=scale,
-            most=(self._grid.slide_width, self._grid.slide_height),
+        manifest, cells = self._segmenter.manifest, self._cells()
+        raster = self._raster(seen, cells)
+        down, across = (
+            np.minimum(polygons.lines(self._segmenter.edge, cells, first=first, count=last - first + 1), most)
+            for first, last, most in zip(seen.min(axis=0), seen.max(axis=0), self._size[::-1], strict=True)
         )
-        cell_um2 = self._grid.cell_mm2 * 1e6 * (manifest.output_stride * factor) ** 2
+        placed = partial(polygons.placed, scale=self._scale, most=(self._grid.slide_width, self._grid.slide_height))
+        pixel_um2 = self._grid.cell_mm2 * 1e6 * manifest.output_stride**2
+        least = manifest.least_area_um2 / pixel_um2
         for index, name in enumerate(manifest.classes):
             if name != manifest.background:
-                for outline in polygons.outlines(raster == index + 1, least_cells=manifest.least_area_um2 / cell_um2):
+                for outline in polygons.outlines(raster == index + 1, across=across, down=down, least=least):
                     yield Shape(
                         corners=placed(outline.shell),
                         holes=tuple(placed(hole) for hole in outline.holes),
                         classification=name,
                         colour=colour_of(name, manifest.classes, manifest.colors),
-                        measurements={"Area µm²": round(outline.cells * cell_um2, 2)},
+                        measurements={"Area µm²": round(outline.area * pixel_um2, 2)},
                     )

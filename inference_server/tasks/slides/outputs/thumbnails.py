@@ -7,9 +7,9 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
+from inference_server.tasks.slides import overview
 from inference_server.tasks.slides.grid import Grid, coarser
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.tissue import scan
 from inference_server.tasks.slides.values import Pixels
 
 _LARGEST = 2048
@@ -39,7 +39,7 @@ def from_cells(grid: Grid, cells: Pixels, cell: int) -> Thumbnail | None:
 async def read(regions: Regions, grid: Grid) -> Thumbnail:
     """At most 2048 px, read from the slide. Raises `InvalidSlide`, `Unavailable`."""
     small = coarser(regions.facts, grid, _factor(grid))
-    return Thumbnail(pixels=await scan(regions, small), scale=(small.scale_x, small.scale_y), mpp=small.mpp_x)
+    return Thumbnail(pixels=await overview.read(regions, small), scale=(small.scale_x, small.scale_y), mpp=small.mpp_x)
 
 
 def _factor(grid: Grid) -> int:

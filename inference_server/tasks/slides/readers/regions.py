@@ -41,7 +41,7 @@ class Regions:
         moved: Callable[[], None] = lambda: None,
         forgotten: Callable[[], None] = lambda: None,
     ) -> None:
-        """`most_unreadable`: share of the stored tiles read beyond which `InvalidSlide` is raised.
+        """`most_unreadable`: share of the stored tiles read, of all levels together, beyond which `InvalidSlide` is raised.
 
         `moved`: called when some are read; `forgotten`: when none are held any more.
         """
@@ -54,7 +54,9 @@ class Regions:
         self._held_bytes = 0
         # By level, row and column: how many regions that were announced are still to be read from a stored tile.
         self._awaited: dict[int, NDArray[np.int32]] = {}
-        self._read: dict[int, set[Place]] = {}
+        self._read: set[Place] = set()
+        # Most stored tiles of each level that will be read, those that are read again once.
+        self._most_read = [level.columns * level.rows for level in reader.facts.levels]
         self._untold: list[Place] = []
         self.unreadable: set[Place] = set()
 
@@ -95,7 +97,7 @@ class Regions:
             )
 
     def expect(self, level: int, boxes: NDArray[np.int64]) -> None:
-        """Announce regions, so that stored tiles which none of them needs any more make room first.
+        """Announce regions, so that stored tiles which none of them needs any more make room first; of others only coarser levels are read.
 
         `boxes`: each one's left, top, right and bottom in pixels of the level, [count, 4]. They cost nothing but room when they never come.
         """
@@ -109,6 +111,10 @@ class Regions:
         for rows, columns, sign in ((first, first, 1), (first, last, -1), (last, first, -1), (last, last, 1)):
             np.add.at(steps, (rows[:, 1], columns[:, 0]), sign)
         self._awaited[level] = np.cumsum(np.cumsum(steps, axis=0, dtype=np.int32), axis=1, dtype=np.int32)[:-1, :-1]
+        for index, each in enumerate(self.facts.levels):
+            if each.downsample <= stored.downsample:
+                self._most_read[index] = sum(1 for place in self._read if place[0] == index)
+        self._most_read[level] += int(np.count_nonzero(self._awaited[level]))
 
     def _arrived(self, level: int, below: Sequence[Sequence[Place]]) -> None:
         """Count regions that were read from stored tiles, and put those to be evicted first that no other awaits."""
@@ -148,10 +154,10 @@ class Regions:
             if tile is None:
                 self.unreadable.add(place)
         self._held_bytes += len(missing) * stored.tile_width * stored.tile_height * 3
-        self._read.setdefault(level, set()).update(missing)
+        self._read.update(missing)
         self._untold += missing
         # Certain already, whatever else may be read.
-        self._judge(level, stored.columns * stored.rows)
+        self._judge(max(sum(self._most_read), len(self._read)))
         self._evict()
 
     def news(self) -> News:
@@ -161,14 +167,12 @@ class Regions:
 
     def recall(self, news: News) -> None:
         """Take up what an earlier run has read, so that the slide is judged by all of it."""
-        for place in news.read:
-            self._read.setdefault(place[0], set()).add(place)
+        self._read.update(news.read)
         self.unreadable.update(news.unreadable)
 
     def judge(self) -> None:
         """Raise `InvalidSlide` when too many of the stored tiles that were read cannot be decoded."""
-        for level in self._read:
-            self._judge(level, len(self._read[level]))
+        self._judge(len(self._read))
 
     def forget(self) -> None:
         """Hold no tiles from now on; those that are read again are fetched again."""
@@ -176,12 +180,11 @@ class Regions:
         self._evict()
         self._forgotten()
 
-    def _judge(self, level: int, tiles: int) -> None:
-        bad = sum(1 for place in self.unreadable if place[0] == level)
-        if bad > self._most_unreadable * tiles:
+    def _judge(self, tiles: int) -> None:
+        if len(self.unreadable) > self._most_unreadable * tiles:
             raise InvalidSlide(
-                f"{self.facts.uri} is damaged: {bad} of {len(self._read[level])} tiles read of level {level} cannot be decoded, "
-                f"and at most {self._most_unreadable:.0%} may be. Copy or export the slide again."
+                f"{self.facts.uri} is damaged: {len(self.unreadable)} of the {len(self._read)} stored tiles that were read "
+                f"cannot be decoded, and at most {self._most_unreadable:.0%} may be. Copy or export the slide again."
             )
 
     def _evict(self) -> None:

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import re
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import async_tiff
@@ -20,6 +20,7 @@ from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides import resolution
+from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
@@ -52,21 +53,30 @@ class TiffReader:
             directories = list(tiff.ifds)
         if not directories:
             raise InvalidSlide(f"{found.uri} is a TIFF without any image; it is damaged. Copy or export it again.")
-        reader = await asyncio.to_thread(cls._from_directories, found, directories, limits, ranges)
-        await reader._check_planes(storage, found)
+        base = directories[0]
+        told = ome.image_told(base.image_description or "", Path(found.key).name, (base.image_width, base.image_height))
+        try:
+            reader = await asyncio.to_thread(cls._from_directories, found, directories, limits, ranges, told.pixels)
+            await reader._check_planes(storage, found)
+        except NotThisReader as error:
+            if told.directory == 0:
+                raise
+            raise InvalidSlide(
+                f"{error}; and its slide comes after other images, of which other readers take the first. Export it alone."
+            ) from error
         return reader
 
     @classmethod
-    def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits, ranges: Ranges) -> TiffReader:
+    def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits, ranges: Ranges, told: str) -> TiffReader:
         _refuse_other_formats(found.uri, directories)
-        _check_channels(found.uri, directories[0])
+        _check_channels(found.uri, directories[0], told)
         pyramid = list(_pyramid(directories))
         for directory in pyramid:
             _check_bounds(found.uri, directory, limits)
             _check_decodable(found.uri, directory)
         places = [_whole_places(found, directory) for directory in pyramid]
         levels = [StoredLevel.of(directory, *each) for directory, each in zip(pyramid, places, strict=True)]
-        return cls(facts=_facts(found.uri, pyramid), levels=levels, ranges=ranges)
+        return cls(facts=_facts(found.uri, pyramid, told), levels=levels, ranges=ranges)
 
     @property
     def facts(self) -> SlideFacts:
@@ -171,13 +181,11 @@ def _check_bounds(uri: str, directory: Any, limits: SlideLimits) -> None:
         )
 
 
-def _check_channels(uri: str, base: Any) -> None:
-    """Colours that OME keeps as separate images would be read as grey."""
-    pixels = (base.image_description or "").partition("<Pixels")[2].partition(">")[0]
-    told = re.search(r"""\bSizeC\s*=\s*["'](\d+)["']""", pixels)
-    if told and int(told[1]) > base.samples_per_pixel:
+def _check_channels(uri: str, base: Any, told: str) -> None:
+    """Colours that OME keeps as separate images would be read as grey. `told`: of the image's pixels."""
+    if (channels := ome.channels(told)) > base.samples_per_pixel:
         raise InvalidSlide(
-            f"{uri} keeps its {told[1]} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
+            f"{uri} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
         )
 
 
@@ -218,11 +226,11 @@ def _whole_places(found: StoredObject, directory: Any) -> tuple[NDArray[np.int64
     return starts.astype(np.int64), counts.astype(np.int64)
 
 
-def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:
+def _facts(uri: str, pyramid: list[Any], told: str) -> SlideFacts:
     base = pyramid[0]
     description = base.image_description or ""
     aperio = description.startswith("Aperio")
-    mpp_x, mpp_y = _resolution(base, description, aperio=aperio)
+    mpp_x, mpp_y = _resolution(base, description, told, aperio=aperio)
     return SlideFacts(
         uri=uri,
         vendor="aperio" if aperio else "generic-tiff",
@@ -245,7 +253,7 @@ def _facts(uri: str, pyramid: list[Any]) -> SlideFacts:
     )
 
 
-def _resolution(base: Any, description: str, *, aperio: bool) -> tuple[float | None, float | None]:
+def _resolution(base: Any, description: str, told: str, *, aperio: bool) -> tuple[float | None, float | None]:
     # TIFF 6.0: inches, where no unit is told.
     unit = _UNIT_MICROMETRES.get(base.resolution_unit or ResolutionUnit.Inch)
     tagged = resolution.sane_pair(resolution.from_density(base.x_resolution, unit), resolution.from_density(base.y_resolution, unit))
@@ -253,7 +261,7 @@ def _resolution(base: Any, description: str, *, aperio: bool) -> tuple[float | N
         # As OpenSlide does: Aperio's resolution tags hold no scanner resolution.
         mpp = resolution.from_aperio(description, "MPP")
         return resolution.sane_pair(mpp, mpp)
-    own = resolution.sane_pair(*resolution.from_ome(description)) if "<OME" in description else (None, None)
+    own = resolution.sane_pair(*resolution.from_ome(told))
     return own if own[0] is not None else tagged
 
 

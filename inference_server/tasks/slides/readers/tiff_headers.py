@@ -3,7 +3,8 @@
 async-tiff reads a file from its beginning up to the last directory, which in most slides lies at the end: all of the slide. It
 panics on some directories, which writes a backtrace among the logs, and on others asks for more memory than there is, which ends the
 process. So they are read and checked here, range by range, and handed over as a small BigTIFF of directories alone, whose tiles begin
-at `SHIFT`. Levels that OME-TIFF keeps in directories below the first one follow it.
+at `SHIFT`. The slide comes first, which in an OME-TIFF may be any of the file's images; levels that are kept in directories below it
+follow.
 """
 
 from __future__ import annotations
@@ -11,12 +12,14 @@ from __future__ import annotations
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
 from inference_server.errors import InvalidSlide
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
+from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import NotThisReader
 
 # Added to the places of tiles; beyond what any file has.
@@ -26,7 +29,7 @@ XMP, ARGOS_METADATA = 700, 65000
 # Width, height, bits per sample, photometric interpretation, samples per pixel. TIFF lets the last three be missing.
 _NEEDED = frozenset({256, 257, 258, 262, 277})
 _RESOLUTIONS = (282, 283)
-_PHOTOMETRIC = 262
+_WIDTH, _HEIGHT, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 262, 270
 _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 # Of maps: async-tiff takes apart what is in it.
 _GEO_KEYS = 34735
@@ -104,15 +107,35 @@ async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> by
     (far,) = struct.unpack_from(f"{order}Q", head.ljust(layout.first + 8, b"\x00"), layout.first)
     if place < far < found.size_bytes:
         await _check_far(storage, found, layout, far)
-    directories, seen = [], set[int]()
+    chain, seen = list[_Directory](), set[int]()
     while place:
         entries, place = await _walked(storage, found, layout, place, seen)
-        directories.append(await _values(storage, found, layout, entries))
-        if len(directories) == 1:
-            for where in _below(layout, directories[0]):
-                lower, _ = await _walked(storage, found, layout, where, seen)
-                directories.append(await _values(storage, found, layout, lower))
-    return _written(order, directories)
+        chain.append(await _values(storage, found, layout, entries))
+    first, *others = _slide_first(found, layout, chain) if chain else [[]]
+    lower = []
+    for where in _below(layout, first):
+        entries, _ = await _walked(storage, found, layout, where, seen)
+        lower.append(await _values(storage, found, layout, entries))
+    return _written(order, [first, *lower, *others] if chain else [])
+
+
+def _slide_first(found: StoredObject, layout: _Layout, chain: Sequence[_Directory]) -> list[_Directory]:
+    """The slide's directory, with the file's description, and those after it that may be its levels: no image of its own by OME-XML."""
+    description = [(entry, value) for entry, value in chain[0] if entry.tag == _DESCRIPTION]
+    text = description[0][1].decode("utf-8", "replace") if description else ""
+    images = ome.images_of(text, Path(found.key).name)
+    slide = ome.slide_of(images, [(_number(layout, each, _WIDTH), _number(layout, each, _HEIGHT)) for each in chain])
+    if slide is None:
+        return list(chain)
+    alone = {image.directory for image in images} | {slide.directory}
+    base = [each for each in chain[slide.directory] if each[0].tag != _DESCRIPTION] + description
+    return [sorted(base, key=lambda each: each[0].tag), *(directory for number, directory in enumerate(chain) if number not in alone)]
+
+
+def _number(layout: _Layout, directory: _Directory, tag: int) -> int:
+    """The whole number of a tag; 0 where it has none."""
+    kinds = [(_WHOLE_NUMBERS.get(entry.kind), value) for entry, value in directory if entry.tag == tag and value]
+    return int(np.frombuffer(kinds[0][1], f"{layout.order}{kinds[0][0]}")[0]) if kinds and kinds[0][0] else 0
 
 
 async def _check_far(storage: Storage, found: StoredObject, layout: _Layout, place: int) -> None:

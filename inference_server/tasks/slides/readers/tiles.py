@@ -47,6 +47,8 @@ _STRAIGHT = 2
 # A codestream of JPEG 2000, and a file that holds one.
 _BEGINNING_BYTES = 1024
 _CODESTREAM, _JP2 = b"\xff\x4f\xff\x51", b"\x00\x00\x00\x0cjP  "
+# Where a scan and the end begin, and libjpeg's warning of bytes that are left between the last of its pixels and the end.
+_SOS, _EOI, _LEFT_OVER = b"\xff\xda", b"\xff\xd9", "extraneous bytes before marker 0xd9"
 
 
 class Ranges:
@@ -152,8 +154,7 @@ class StoredLevel:
 
     def _decode(self, tile: Any, size: tuple[int, int]) -> Pixels:
         if self.compression == Compression.ModernJPEG:
-            pixels: Pixels = simplejpeg.decode_jpeg(self.as_jpeg(tile), colorspace="RGB")
-            return pixels
+            return _jpeg(self.as_jpeg(tile))
         if self.compression in _JPEG2000:
             return self._jpeg2000(bytes(_bytes_of(tile)), size)
         return self._other(tile)
@@ -193,6 +194,30 @@ def _bytes_of(tile: Any) -> memoryview:
     """Those of a tile as it is stored, however it was fetched."""
     fetched: memoryview = getattr(tile, "compressed_bytes", tile)
     return fetched
+
+
+def _jpeg(data: bytes | memoryview) -> Pixels:
+    """Every warning is damage, but for that of bytes after the last pixel: libjpeg tells its first one, and OpenSlide reads no further.
+
+    Nor does it miss an end then. Of several scans it does read to the end, because any of them may change pixels.
+    """
+    try:
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError:
+        ended = bytes(data) + _EOI
+        if ended.count(_SOS) > 1 or _LEFT_OVER not in _warning(ended):
+            raise
+        pixels = simplejpeg.decode_jpeg(ended, colorspace="RGB", strict=False)
+    return pixels
+
+
+def _warning(data: bytes) -> str:
+    """The first of a JPEG, or its error; empty where there is none."""
+    try:
+        simplejpeg.decode_jpeg(data, colorspace="RGB")
+    except ValueError as error:
+        return str(error)
+    return ""
 
 
 def _over_white(pixels: Pixels, *, straight: bool) -> Pixels:

@@ -8,6 +8,7 @@ import json
 from pathlib import Path
 from typing import Any
 
+import geojson
 import jsonschema
 import numpy as np
 import pytest
@@ -142,6 +143,12 @@ async def test_features_are_what_qupath_imports(analyses: Any, slide: Path) -> N
     feature = (await analyses.run(slide)).features[0]
     assert ("Feature", "Point", "detection") == (feature["type"], feature["geometry"]["type"], feature["properties"]["objectType"])
     assert "Nuclear candidate" == feature["properties"]["classification"]["name"]
+
+
+async def test_features_are_valid_geojson_by_a_reader_of_it(analyses: Any, slide: Path) -> None:
+    found = geojson.loads(gzip.decompress(((await analyses.run(slide)).folder / "detections.geojson.gz").read_bytes()))
+    assert found.is_valid, found.errors()
+    assert (len(NUCLEI), {geojson.Point}) == (len(found.features), {type(each.geometry) for each in found.features})
 
 
 async def test_without_an_output_the_artifacts_are_streamed_before_the_result(analyses: Any, slide: Path) -> None:

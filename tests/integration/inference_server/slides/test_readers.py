@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import io
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -115,6 +116,51 @@ async def test_what_a_tiles_components_are_is_told_by_the_file_and_not_by_the_ti
 
     tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2 if rgb_components else 6)
     await check_against_openslide(write_tiff(tmp_path / "slide.tif", [(tags, map(tile, tiles_of(picture, 256)))], big=False))
+
+
+LEFT_OVER = b"\x00\xff\x00" * 20 + b"\xff\xd9"
+
+
+@pytest.mark.parametrize("left_over", [LEFT_OVER, LEFT_OVER[:-2]], ids=["with an end", "without"])
+async def test_bytes_between_a_tiles_last_pixel_and_its_end_are_passed_over_as_openslide_does(
+    tmp_path: Path, picture: NDArray[np.uint8], left_over: bytes
+) -> None:
+    tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2)
+    tiles = (jpeg_tile(each, rgb_components=True, quality=90)[:-2] + left_over for each in tiles_of(picture, 256))
+    await check_against_openslide(write_tiff(tmp_path / "slide.tif", [(tags, tiles)], big=False))
+
+
+def in_several_scans(tile: bytes) -> bytes:
+    file = io.BytesIO()
+    Image.open(io.BytesIO(tile)).save(file, "JPEG", progressive=True)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "spoil",
+    [
+        lambda tile: tile[: len(tile) // 2],
+        lambda tile: tile[:-2],
+        lambda tile: tile[: len(tile) // 2] + b"\xff\xd9",
+        lambda tile: tile[: len(tile) // 2] + b"\x00" * 200 + LEFT_OVER,
+        lambda tile: tile.replace(b"\xff\xc4", b"\x00\x00\xff\xc4", 1)[:-2] + LEFT_OVER,
+        lambda tile: in_several_scans(tile)[:-2] + LEFT_OVER,
+    ],
+    ids=["cut", "no end", "too short", "no code", "bytes before its tables", "bytes after several scans"],
+)
+async def test_a_tile_with_any_other_damage_counts_as_such(
+    tmp_path: Path, picture: NDArray[np.uint8], spoil: Callable[[bytes], bytes]
+) -> None:
+    tags = level_tags(WIDTH, HEIGHT, number=0, tile=256, compression=7, photometric=2)
+    tiles = [jpeg_tile(each, rgb_components=True, quality=90) for each in tiles_of(picture, 256)]
+    tiles[5] = spoil(tiles[5])
+    path = write_tiff(tmp_path / "slide.tif", [(tags, tiles)], big=False)
+    with pytest.raises(openslide.OpenSlideError):
+        openslide.OpenSlide(path).read_region((256, 256), 0, (256, 256))
+    async with open_at(path) as reader:
+        regions = Regions(reader, cache_bytes=1 << 24, most_unreadable=0.1)
+        pixels = await regions.read(0, 0, 0, WIDTH, HEIGHT)
+    assert ({(0, 1, 1)}, 255) == (regions.unreadable, pixels[256:512, 256:512].min())
 
 
 async def check_against_openslide(path: Path, *, by: str = "tiff") -> None:
@@ -243,21 +289,6 @@ async def test_aperio_headers_tell_resolution_and_magnification(tmp_path: Path, 
     assert ("aperio", 0.2525, 0.2525, 20.0) == (facts.vendor, facts.mpp_x, facts.mpp_y, facts.objective_power)
 
 
-async def test_channels_that_ome_keeps_apart_are_refused(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    path = tmp_path / "channels.ome.tif"
-    tifffile.imwrite(path, np.moveaxis(picture, -1, 0), tile=(256, 256), photometric="minisblack", metadata={"axes": "CYX"})
-    with pytest.raises(InvalidSlide, match="its 3 channels as separate images"):
-        await facts_of(path)
-
-
-async def test_ome_headers_tell_resolution_in_any_unit(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    path = tmp_path / "slide.ome.tif"
-    metadata = {"axes": "YXS", "PhysicalSizeX": 250.0, "PhysicalSizeXUnit": "nm", "PhysicalSizeY": 0.25, "PhysicalSizeYUnit": "µm"}
-    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", metadata=metadata)
-    facts = await facts_of(path)
-    assert (0.25, 0.25) == (facts.mpp_x, facts.mpp_y)
-
-
 async def test_resolution_of_a_printed_page_counts_as_none(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = tmp_path / "slide.tif"
     tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(72, 72), resolutionunit="INCH")
@@ -280,7 +311,7 @@ async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture:
 
 async def test_many_damaged_tiles_fail_the_slide(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=range(0, 100, 4))
-    with pytest.raises(InvalidSlide, match="damaged: 25 of 176 tiles"):
+    with pytest.raises(InvalidSlide, match="damaged: 25 of the 176 stored tiles"):
         await read(path, 0, 0, WIDTH, HEIGHT)
 
 

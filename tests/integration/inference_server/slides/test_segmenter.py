@@ -18,6 +18,7 @@ from numpy.typing import NDArray
 from pyarrow import parquet
 
 from inference_server.errors import ConfigurationError
+from inference_server.tasks.slides.outputs import polygons
 from tests.support.slides import paint, write_lzw_tiff, write_svs
 from tests.support.tile_models import write_segmenter
 
@@ -117,6 +118,39 @@ async def test_outlines_are_valid_have_no_seams_and_the_areas_of_the_mask(
         assert pytest.approx(told["measurements"]["Area µm²"]) == shape.area
     mask = tifffile.imread(found.folder / "mask.ome.tiff")
     assert (mask == 3).sum() == sum(shape.area for _, shape in dark)
+
+
+# Steps of 56, 54, 58 (twice a prime), 59 (a prime), 57 and 17 px.
+@pytest.mark.parametrize(
+    "cut",
+    [
+        {},
+        {"overlap": 10},
+        {"overlap": 6},
+        {"tile_size": 67},
+        {"tile_size": 118, "overlap": 4, "stride": 2, "output_stride": 2},
+        {"tile_size": 25, "overlap": 8},
+    ],
+    ids=str,
+)
+async def test_outlines_of_a_large_mask_are_near_it_and_have_no_seams_however_tiles_overlap(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8], cut: dict[str, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(polygons, "MOST_CELLS", 60_000)
+    found = await run(analyses_with, tmp_path, picture, **cut)
+    measures = found.report["measures"]
+    # Of the finest outline that fits.
+    least = (900 * 700 / 60_000) ** 0.5
+    assert all(least / 1.2 <= side <= least * 1.5 for side in measures["outline_mpp"])
+    shapes = [(each["properties"], shapely.geometry.shape(each["geometry"])) for each in found.features]
+    assert all(shape.is_valid for _, shape in shapes)
+    assert all(pytest.approx(told["measurements"]["Area µm²"]) == shape.area for told, shape in shapes)
+    dark = [shape for told, shape in shapes if told["classification"]["name"] == "dark"]
+    assert [0, 1] == sorted(len(shape.interiors) for shape in dark)
+    for name in ("pink", "dark"):
+        area = sum(shape.area for told, shape in shapes if told["classification"]["name"] == name)
+        (masked,) = (each["area_mm2"] for each in measures["classes"] if each["name"] == name)
+        assert pytest.approx(masked * 1e6, rel=0.02) == area
 
 
 async def test_coordinates_and_sizes_are_those_of_level_0(

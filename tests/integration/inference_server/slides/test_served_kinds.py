@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 from pathlib import Path
 
+import geojson
 import grpc.aio
 import onnx
 import pytest
@@ -49,6 +51,16 @@ async def test_every_kind_is_served_with_its_files(folder: Path) -> None:
             result = [event async for event in stub.AnalyzeSlide(request)][-1].result
             assert analysis == json.loads(result.report_json)["analysis"] == result.analysis
             assert files == {each.name for each in result.artifacts} == {path.name for path in out.iterdir()}
+            check_features(out / "detections.geojson.gz")
+
+
+def check_features(path: Path) -> None:
+    """By a reader of GeoJSON that knows RFC 7946, and not us."""
+    found = geojson.loads(gzip.decompress(path.read_bytes()))
+    assert isinstance(found, geojson.FeatureCollection)
+    assert found.is_valid, found.errors()
+    assert len(found.features) > 0
+    assert {geojson.Feature} == {type(each) for each in found.features}
 
 
 @pytest.mark.parametrize("tile_size", [64, 128, 2048])

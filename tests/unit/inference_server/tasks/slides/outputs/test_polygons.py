@@ -16,7 +16,8 @@ def shape_of(outline: Outline) -> shapely.Polygon:
 
 
 def outlined(mask: NDArray[np.bool_], least: float = 0) -> list[shapely.Polygon]:
-    return [shape_of(each) for each in polygons.outlines(mask, least_cells=least)]
+    down, across = (np.arange(side + 1) for side in mask.shape)
+    return [shape_of(each) for each in polygons.outlines(mask, across=across, down=down, least=least)]
 
 
 def drawn(*rows: str) -> NDArray[np.bool_]:
@@ -71,11 +72,29 @@ def test_small_regions_are_left_out() -> None:
     assert [4.0] == [each.area for each in outlined(drawn("##..", "##.#"), least=2)]
 
 
-def test_a_block_takes_its_commonest_class_and_the_first_of_equals() -> None:
+def test_cells_of_several_sizes_are_outlined_along_their_edges() -> None:
+    (found,) = polygons.outlines(drawn("###", "#.#", "###"), across=np.array([10, 11, 13, 14]), down=np.array([5, 7, 8, 11]), least=0)
+    assert 4 * 6 - 2 == found.area == shape_of(found).area
+    assert (10, 5, 14, 11) == shape_of(found).bounds
+
+
+def test_regions_are_left_out_by_their_pixels_and_not_by_their_cells() -> None:
+    found = polygons.outlines(drawn("#.#"), across=np.array([0, 1, 2, 5]), down=np.array([0, 1]), least=2)
+    assert [3.0] == [each.area for each in found]
+
+
+def test_a_cell_takes_its_commonest_class_and_the_first_of_equals() -> None:
     labels = np.array([[1, 1, 2, 0, 3], [2, 1, 2, 0, 3]], np.uint8)
-    assert [[1, 0, 3]] == polygons.reduced(labels, 2, 3).tolist()
+    assert [[1, 0, 3], [0, 0, 0], [0, 0, 0]] == polygons.reduced(labels, polygons.lines(6, 3), 3).tolist()
+    assert [[1, 2], [0, 0]] == polygons.reduced(labels[:, :3], np.array([0, 2, 5]), 3).tolist()
 
 
-def test_cells_grow_until_the_blocks_fit() -> None:
-    assert 1 == polygons.factor(10, 10, 56)
-    assert 7 == polygons.factor(500, 500, 56)
+@pytest.mark.parametrize("edge", [1, 7, 56, 211, 214, 512])
+def test_cells_grow_as_little_as_they_must_whatever_the_blocks_edge(edge: int) -> None:
+    assert edge == polygons.cells_of(5, 5, edge)
+    # A block has 8 cells along each side at most.
+    cells = polygons.cells_of(500, 500, edge)
+    assert min(edge, 7) <= cells <= 8
+    found = polygons.lines(edge, cells, first=3, count=2)
+    assert (3 * edge, 4 * edge, 5 * edge) == tuple(found[::cells])
+    assert np.ptp(np.diff(found)) <= 1
