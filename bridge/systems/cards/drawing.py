@@ -1,7 +1,7 @@
 """Draws the pages of a PDF for a program that reads pictures alone.
 
 Usage: python -m bridge.systems.cards.drawing DPI PAGES PIXELS. Takes the PDF from standard input, and writes each page as a binary PGM
-(grey, 8 bits) to standard output. Exit status 1 with a line on standard error for a document that cannot be drawn.
+(grey, 8 bits) to standard output. For a document that cannot be drawn the exit status is one of `FAILURES`; nothing is said of it otherwise.
 
 A process of its own: pdfium is not thread-safe, and a broken file may end it.
 """
@@ -16,10 +16,23 @@ from typing import Any
 _POINTS_AN_INCH = 72
 # pdfium's error of a document that wants a password.
 _NEEDS_PASSWORD = 4
+_NO_LIBRARY, _ENCRYPTED, _BROKEN, _TOO_LONG = range(10, 14)
+# Exit statuses, and what they mean; `{pages}`: the most that are drawn.
+FAILURES = {
+    _NO_LIBRARY: "it is a PDF, and pypdfium2, which draws its pages, is not installed; pip install 'lamina[pdf]'",
+    _ENCRYPTED: "the PDF is encrypted",
+    _BROKEN: "the PDF is broken",
+    _TOO_LONG: "the PDF has more than the {pages} pages that are read",
+}
 
 
 class CannotDrawError(Exception):
-    """Why a document cannot be drawn, for people."""
+    """A document cannot be drawn."""
+
+    def __init__(self, status: int) -> None:
+        """`status`: one of `FAILURES`."""
+        super().__init__(FAILURES[status])
+        self.status = status
 
 
 def drawn(content: bytes, *, dpi: int, most_pages: int, most_pixels: int) -> Iterator[bytes]:
@@ -27,17 +40,16 @@ def drawn(content: bytes, *, dpi: int, most_pages: int, most_pixels: int) -> Ite
     try:
         import pypdfium2
     except ImportError as error:
-        raise CannotDrawError("it is a PDF, and pypdfium2, which draws its pages, is not installed; pip install 'lamina[pdf]'") from error
+        raise CannotDrawError(_NO_LIBRARY) from error
     try:
         with pypdfium2.PdfDocument(content) as document:
             if len(document) > most_pages:
-                raise CannotDrawError(f"the PDF has {len(document)} pages; at most {most_pages} are read")
+                raise CannotDrawError(_TOO_LONG)
             document.init_forms()
             for number in range(len(document)):
                 yield _page(document[number], dpi, most_pixels)
     except pypdfium2.PdfiumError as error:
-        encrypted = getattr(error, "err_code", None) == _NEEDS_PASSWORD
-        raise CannotDrawError("the PDF is encrypted" if encrypted else "the PDF is broken") from error
+        raise CannotDrawError(_ENCRYPTED if getattr(error, "err_code", None) == _NEEDS_PASSWORD else _BROKEN) from error
 
 
 def _page(page: Any, dpi: int, most_pixels: int) -> bytes:
@@ -57,8 +69,7 @@ def main() -> int:
             sys.stdout.buffer.write(picture)
             sys.stdout.buffer.flush()
     except CannotDrawError as error:
-        sys.stderr.write(f"{error}\n")
-        return 1
+        return error.status
     return 0
 
 
