@@ -42,6 +42,8 @@ _EXPECTED = (
 _NO_ENTRY = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
 # Of what a script may not do; an account that may do nothing is told otherwise.
 _NOT_ALLOWED = "ACL failure in script"
+# What follows in an answer to a command that is not known or not there: what we sent.
+_ARGUMENTS = ", with args beginning with"
 # Answers that go away by themselves: the server is failing over, full or busy. Some have a class, some a first word.
 _PASSING = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _PASSING_WORDS = ("BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
@@ -179,7 +181,7 @@ async def _translated(called: str) -> AsyncIterator[None]:
 
 
 def _our(error: Exception, called: str) -> BridgeError:
-    text = f"Redis, {called}: {error}"
+    text = f"Redis, {called}: {str(error).partition(_ARGUMENTS)[0]}"
     if isinstance(error, ResponseError) and _NOT_ALLOWED in str(error):
         return ConfigurationError(
             f"{text}; allow our user all keys and channels of the queue, and the commands of lists, sets, hashes and scripts"
