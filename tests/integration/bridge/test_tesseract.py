@@ -198,7 +198,8 @@ async def test_what_is_no_picture_is_not_taken_for_a_list_of_files_to_read(tmp_p
     other.write_bytes(image_file(images_of(CARD)[0], "PNG"))
     tesseract = Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd"))
     assert "3273010203850001" in await tesseract.read(other.read_bytes())
-    for content in (f"{other}\n".encode(), f"\ufeff{other}\n".encode(), "\n".join(LINES).encode(), b"GIF\n", b"BM\n" + str(other).encode(), b"\0"):
+    named = str(other).encode()
+    for content in (named + b"\n", b"\xef\xbb\xbf" + named, "\n".join(LINES).encode(), b"GIF\n", b"BM\n" + named, b"\0"):
         with pytest.raises(PermanentError) as refused:
             await tesseract.read(content)
         assert "the document is nothing that Tesseract is given: PNG, JPEG, TIFF, WebP, GIF, BMP, JPEG 2000, PDF" == str(refused.value)
