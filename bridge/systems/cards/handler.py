@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -22,6 +21,7 @@ from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.systems.cards import messages
+from bridge.systems.cards.engines import read_on_gpu, why_on_cpu
 from bridge.systems.cards.finding import Finding, finding_of, reading_of
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.tesseract import Tesseract
@@ -29,8 +29,6 @@ from bridge.systems.port import Context
 
 _log = structlog.get_logger()
 _SERVER, _TESSERACT = "server", "tesseract"
-# Of the inference server's engines, as they are named in name:version@engine:precision.
-_ON_GPU = re.compile(r"@[^:]*(tensorrt|cuda)")
 _MOST_FAILURES = 1000
 # Of an answer, what tells of a card's holder, or is told more shortly.
 _OF_PEOPLE = frozenset({"ocrText", "parsedResult", "fields", "reviewReasons"})
@@ -246,9 +244,8 @@ class CardHandler:
     def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: int) -> dict[str, Any]:
         """The platform's result; beside it which engine read the document, where the fields stand, and why a person is to look."""
         models = saved.get("models", [])
-        by_gpu = saved["engine"] == _SERVER and all(map(_ON_GPU.search, models))
-        missed = "the inference server read it, or a part of it, on its CPU" if self._options.has_gpu and not by_gpu else ""
-        fell_back = saved.get("fell_back_for", missed)
+        by_gpu = saved["engine"] == _SERVER and read_on_gpu(models)
+        fell_back = saved.get("fell_back_for") or ("" if by_gpu or not self._options.has_gpu else why_on_cpu(models))
         return {
             "success": True,
             "documentId": job.request["documentId"],
