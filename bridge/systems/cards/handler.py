@@ -22,7 +22,7 @@ from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.systems.cards import messages
 from bridge.systems.cards.engines import read_on_gpu, why_on_cpu
-from bridge.systems.cards.finding import Finding, finding_of, reading_of
+from bridge.systems.cards.finding import Finding, fields_in, finding_of, reading_of
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.tesseract import Tesseract
 from bridge.systems.port import Context
@@ -147,12 +147,12 @@ class CardHandler:
                 error = TransientError(f"the document was not read within {self._options.read_seconds:g} s")
             if not (isinstance(error, TransientError | PermanentError) and last and self._options.falls_back and self._tesseract.found):
                 raise error
-            return {**await self._by_tesseract(content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
+            return {**await self._by_tesseract(document.type, content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
 
-    async def _by_tesseract(self, content: bytes, failed: BridgeError) -> dict[str, Any]:
+    async def _by_tesseract(self, kind: str, content: bytes, failed: BridgeError) -> dict[str, Any]:
         """The text, read in the server's place. Raises `PermanentError` with what either came to."""
         try:
-            text = await self._tesseract.read(content)
+            text = await self._tesseract.read(content, found=lambda text: fields_in(kind, text))
         except PermanentError as error:
             raise PermanentError(f"{failed}; nor was it read in the server's place: {error}") from error
         _log.warning("fell_back", to=_TESSERACT, reason=str(failed))

@@ -9,13 +9,14 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from bridge.errors import PermanentError
 from bridge.systems.cards.drawing import FAILURES
 from bridge.systems.cards.pictures import PICTURES, picture_format
+from bridge.systems.cards.wrapping import page_of
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
@@ -25,6 +26,8 @@ _ARGUMENTS = ("-", "-", "-l", "ind+eng", "--psm", "1")
 LANGUAGES = ("ind", "eng", "osd")
 # Of PDFs: what its makers recommend, and what keeps a page below 40 MB.
 _DPI = 300
+# Of pictures that are drawn: a point is a pixel.
+_POINTS_AN_INCH = 72
 _MOST_PAGES = 20
 _MOST_PIXELS = 40_000_000
 # Of either program, in bytes; a page of that size takes some 300 MB.
@@ -77,23 +80,45 @@ class Tesseract:
             else ""
         )
 
-    async def read(self, content: bytes) -> str:
-        """The text of an image, or of the pages of a PDF, a line feed between them. Raises `PermanentError`."""
+    async def read(self, content: bytes, *, found: Callable[[str], int] = len) -> str:
+        """The text of an image, or of the pages of a PDF, a line feed between them. Raises `PermanentError`.
+
+        `found`: how much of what is looked for stands in a text; it is run beside the loop. Where nothing does, the document may stand on
+        its head, which is not always noticed: it is read once more, turned, within the same time.
+        """
         if lack := await self.lack():
             raise PermanentError(lack)
-        is_picture = bool(picture_format(content))
-        if not is_picture and _PDF not in content[:_HEAD_BYTES]:
+        if not picture_format(content) and _PDF not in content[:_HEAD_BYTES]:
             raise PermanentError(f"the document is nothing that Tesseract is given: {', '.join(PICTURES)}, PDF")
+        texts: list[str] = []
         try:
             async with asyncio.timeout(self._seconds):
-                if is_picture:
-                    return await self._read_picture(content)
-                async with aclosing(_drawn(content)) as pictures:
-                    return "\n".join([await self._read_picture(picture) async for picture in pictures])
-        except TimeoutError as error:
-            raise PermanentError(f"Tesseract did not read the document within {self._seconds:g} s") from error
-        except OSError as error:
-            raise PermanentError(f"Tesseract could not be started for the document ({error.strerror})") from error
+                texts.append(await self._read(content, turn=0))
+                if not await asyncio.to_thread(found, texts[0]):
+                    turned = await self._read(content, turn=180)
+                    return turned if await asyncio.to_thread(found, turned) else texts[0]
+        except (TimeoutError, OSError, PermanentError) as error:
+            # What was read as it stands stays, whatever becomes of it turned.
+            if not texts:
+                raise self._failure(error) from error
+        return texts[0]
+
+    def _failure(self, error: Exception) -> PermanentError:
+        if isinstance(error, TimeoutError):
+            return PermanentError(f"Tesseract did not read the document within {self._seconds:g} s")
+        if isinstance(error, OSError):
+            return PermanentError(f"Tesseract could not be started for the document ({error.strerror})")
+        return PermanentError(str(error))
+
+    async def _read(self, content: bytes, *, turn: int) -> str:
+        is_picture = bool(picture_format(content))
+        if is_picture and not turn:
+            return await self._read_picture(content)
+        page = page_of(content) if is_picture else content
+        if page is None:
+            return ""
+        async with aclosing(_drawn(page, dpi=_POINTS_AN_INCH if is_picture else _DPI, turn=turn)) as pictures:
+            return "\n".join([await self._read_picture(picture) async for picture in pictures])
 
     async def _read_picture(self, content: bytes) -> str:
         async with self._started(*_ARGUMENTS) as process:
@@ -109,9 +134,9 @@ class Tesseract:
             yield process
 
 
-async def _drawn(content: bytes) -> AsyncGenerator[bytes, None]:
+async def _drawn(content: bytes, *, dpi: int, turn: int) -> AsyncGenerator[bytes, None]:
     """The pages of a PDF as pictures, each as soon as it is drawn. Raises `PermanentError`."""
-    command = [sys.executable, "-m", f"{__package__}.drawing", str(_DPI), str(_MOST_PAGES), str(_MOST_PIXELS)]
+    command = [sys.executable, "-m", f"{__package__}.drawing", *map(str, (dpi, _MOST_PAGES, _MOST_PIXELS, turn))]
     async with _running(command, {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
         given, pictures = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
         try:

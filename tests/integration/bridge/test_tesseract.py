@@ -20,9 +20,13 @@ from PIL import Image
 
 from bridge.errors import PermanentError
 from bridge.systems.cards.drawing import drawn
+from bridge.systems.cards.finding import fields_in
 from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.wrapping import page_of
+from tests.support.composed_cards import identity_card
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file, images_of
+from tests.support.worn_pages import Wear, scanned
 
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="Tesseract is not on this machine")
 LINES = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
@@ -211,6 +215,61 @@ async def test_pictures_of_every_format_that_it_is_given_are_read(tmp_path: Path
     picture = io.BytesIO()
     Image.fromarray(np.asarray(images_of(CARD)[0])).convert("L").save(picture, kind)
     assert "3273010203850001" in await Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd")).read(picture.getvalue())
+
+
+@needs_tesseract
+async def test_a_card_on_its_head_is_read_turned_where_that_was_not_noticed(tmp_path: Path) -> None:
+    """As it is of half of such cards."""
+    card = identity_card(3)
+    scan = scanned(card.page, Wear(dpi=200), 3).rotate(180)
+    tesseract = Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd"))
+    text = await tesseract.read(image_file(scan, "JPEG"), found=lambda text: fields_in("KTP", text))
+    assert card.fields["nik"] in text
+
+
+def turned_pixels(picture: Image.Image, kind: str, **how: Any) -> tuple[Image.Image, Image.Image]:
+    """A file of a picture as it is drawn on its head, and the picture, upright and grey."""
+    file = io.BytesIO()
+    picture.save(file, kind, **how)
+    page = page_of(file.getvalue())
+    assert page is not None
+    [drawing] = drawn(page, dpi=72, most_pages=1, most_pixels=40_000_000, turn=180)
+    return Image.open(io.BytesIO(drawing)).rotate(180), picture.convert("L")
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "how"),
+    [
+        *((mode, "PNG", {}) for mode in ("1", "L", "P", "RGB")),
+        *((mode, "JPEG", {"quality": 95}) for mode in ("L", "RGB")),
+        ("RGB", "JPEG", {"quality": 95, "progressive": True}),
+    ],
+)
+def test_pictures_are_turned_pixel_by_pixel(mode: str, kind: str, how: dict[str, Any]) -> None:
+    found, expected = turned_pixels(images_of(CARD)[0].resize((301, 207)).convert(mode), kind, **how)
+    assert expected.size == found.size
+    assert np.abs(np.asarray(found, np.int16) - np.asarray(expected, np.int16)).max() <= (12 if kind == "JPEG" else 4)
+
+
+def test_pictures_that_cannot_be_turned_are_told_by_their_headers() -> None:
+    card = images_of(CARD)[0]
+    files = {kind: io.BytesIO() for kind in ("PNG", "JPEG", "TIFF")}
+    card.convert("RGBA").save(files["PNG"], "PNG")
+    card.convert("CMYK").save(files["JPEG"], "JPEG")
+    card.save(files["TIFF"], "TIFF")
+    assert [None] * 3 == [page_of(file.getvalue()) for file in files.values()]
+    for whole in (image_file(card, "PNG"), image_file(card, "JPEG")):
+        assert [None] == list({page_of(whole[:length]) for length in range(2, 24)}), "cut off within the header"
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"), [("echo fields", "fields\n"), ("echo none", "nothing\n"), ("exit 1", "nothing\n"), ("sleep 60", "nothing\n")]
+)
+async def test_what_is_read_turned_counts_only_where_it_says_more(tmp_path: Path, second: str, expected: str) -> None:
+    asked = tmp_path / "asked"
+    reads = f"cat > /dev/null; [ -e {asked} ] && {{ {second}; exit; }}; touch {asked}; echo nothing"
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=reads), seconds=6)
+    assert expected == await tesseract.read(CARD, found=lambda text: text.count("fields"))
 
 
 @needs_tesseract
