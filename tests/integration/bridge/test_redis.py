@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from bridge.errors import ConfigurationError, LeaseLostError, TransientError
+from bridge.errors import ConfigurationError, LeaseLostError, PermanentError, TransientError
 from bridge.job import Message
 from bridge.redis.access import RedisAccess
 from bridge.sinks.redis_channel import RedisSink
@@ -624,3 +624,11 @@ async def test_an_idle_bridge_asks_little_and_takes_what_comes_at_once(redis: Re
             assert 0.9 < time.monotonic() - began < 1.5
             await source.acknowledge(again)
             source._last_delivery = float("-inf")
+
+
+async def test_what_was_sent_is_not_told_when_the_server_does_not_know_the_command(queue: str) -> None:
+    with redis_server("--rename-command", "EVALSHA", "") as server:
+        access = RedisAccess(server.url)
+        with pytest.raises(PermanentError, match=r"unknown command 'EVALSHA'$"):
+            await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"BUDI", keep_seconds=1)
+        await access.close()
