@@ -58,7 +58,7 @@ async def open_card_platform(
     records = DocumentRecords(store.database)
     await records.check()
     reviews = ReviewService(cards.buli2_api_url, api_key=cards.buli2_api_key.get_secret_value())
-    tesseract = Tesseract(data=cards.tessdata_prefix)
+    tesseract = Tesseract(data=cards.tessdata_prefix, seconds=cards.bridge_card_tesseract_seconds)
     if cards.ocr_gpu_autofallback and (lack := await tesseract.lack()):
         _log.warning("no_fallback", reason=lack)
     async with open_redis(settings) as redis:
@@ -92,6 +92,7 @@ def _options(cards: CardWorkerSettings, settings: Settings) -> CardOptions:
         falls_back=cards.ocr_gpu_autofallback,
         has_gpu=cards.has_gpu,
         gate=Gate(cards.bridge_card_gate),
+        read_seconds=cards.bridge_card_server_seconds,
     )
 
 

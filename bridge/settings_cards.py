@@ -71,6 +71,10 @@ class CardWorkerSettings(BaseSettings):
     buli2_api_key: SecretStr = SecretStr("")
     # Ours: what sends a card to a person however it scores: poor pictures; with `all`, contradictions and hardly readable fields too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
+    # Ours: seconds that the inference server may take for a document, on its GPU and on its CPU together.
+    bridge_card_server_seconds: Annotated[float, Field(gt=0)] = 300.0
+    # Ours: seconds that Tesseract may take for one.
+    bridge_card_tesseract_seconds: Annotated[float, Field(gt=0)] = 120.0
     # Ours: seconds between two looks at the cases that could not be handed over.
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
 

@@ -26,6 +26,8 @@ _CUT_SECONDS = STATEMENT_SECONDS + 2
 _ROLLED_BACK = frozenset({"40001", "40P01"})
 # admin_shutdown, crash_shutdown, cannot_connect_now: the connection is gone; so is it with all of class 08.
 _GONE = frozenset({"57P01", "57P02", "57P03"})
+# data_exception, which quotes the value; what a trigger raises, which says anything.
+_OF_VALUES, _RAISED = "22", "P0"
 
 
 class Driver(Protocol):
@@ -185,9 +187,14 @@ def is_worth_another_try(error: DBAPIError) -> bool:
 
 
 def reason(error: BaseException) -> str:
-    """What a driver's error says, in a line. Drivers keep passwords out of it."""
-    cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    return first_line(cause)
+    """What a driver's error says, in a line, without the values of a write, which may be personal. Drivers keep passwords out of it."""
+    if not isinstance(error, DBAPIError) or error.orig is None:
+        return first_line(error)
+    told, state = first_line(error.orig), _state(error)
+    if state.startswith(_RAISED):
+        return f"{type(error.orig).__name__} [{state}]"
+    before, quote, _ = told.partition('"')
+    return f"{before}…" if quote and state.startswith(_OF_VALUES) else told
 
 
 def _state(error: DBAPIError) -> str:
@@ -199,6 +206,11 @@ def _state(error: DBAPIError) -> str:
 def _translated(error: BaseException) -> BaseException:
     """Our error for a driver's; what lies with the values is passed on as it is."""
     if isinstance(error, DataError | IntegrityError):
+        # Whoever logs it logs no values either: the driver's own text quotes rows whole.
+        told = (reason(error),)
+        error.args = told
+        if error.orig is not None:
+            error.orig.args = told
         return error
     return TransientError(f"the database did not answer as it should: {reason(error)}")
 

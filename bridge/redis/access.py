@@ -35,6 +35,8 @@ _LUA = Path(__file__).parent / "lua"
 _COMMAND_SECONDS = 5.0
 _TRY_SECONDS = 30
 _SENTINEL_PORT = 26379
+# How long to wait at first where the server lets nobody wait for an item.
+_NO_WAKE_SECONDS = 0.25
 _EXPECTED = (
     "redis://[user:password@]host:port/0, rediss:// for TLS, unix:///path/of/socket, "
     "or redis+sentinel://[user:password@]host:port,host:port/service/0 (rediss+sentinel:// for TLS)"
@@ -42,6 +44,8 @@ _EXPECTED = (
 _NO_ENTRY = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
 # Of what a script may not do; an account that may do nothing is told otherwise.
 _NOT_ALLOWED = "ACL failure in script"
+# What follows in an answer to a command that is not known or not there: what we sent.
+_ARGUMENTS = ", with args beginning with"
 # Answers that go away by themselves: the server is failing over, full or busy. Some have a class, some a first word.
 _PASSING = (ClusterDownError, MasterDownError, OutOfMemoryError, ReadOnlyError, TryAgainError)
 _PASSING_WORDS = ("BUSY", "NOREPLICAS", "MISCONF", "UNBLOCKED", "LOADING")
@@ -117,19 +121,35 @@ class RedisAccess:
             found: list[bytes] = await self._client.lrange(key, 0, limit - 1)  # type: ignore[assignment]  # nothing is decoded
             return found
 
-    async def wait_for_item(self, key: str, *, seconds: float) -> bool:
-        """Return true as soon as a list has an item, false when the time is over. Raises as `run` does."""
-        if self._wakes:
-            try:
-                # From the head to the head: the list is left as it is.
-                found = await self._client.blmove(key, key, max(seconds, 0.001), "LEFT", "LEFT")  # type: ignore[arg-type]  # fractions are taken
-                return found is not None
-            except ResponseError:  # an older server, or an account that may not
-                self._wakes = False
-            except (RedisError, OSError) as error:
-                raise _our(error, "blmove") from error
-        await asyncio.sleep(seconds)
-        return False
+    @property
+    def wakes(self) -> bool:
+        """Whether the server tells of an item when it comes, as far as is known."""
+        return self._wakes
+
+    async def wait_for_item(self, keys: Sequence[str], *, seconds: float) -> str:
+        """Return the list that has an item as soon as one of them has; empty when the time is over. Raises as `run` does."""
+        if not self._wakes:
+            await asyncio.sleep(seconds)
+            return ""
+        waits = {asyncio.ensure_future(self._wait_for_item(key, seconds)): key for key in keys}
+        try:
+            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            return next((waits[wait] for wait in done if wait.result()), "")
+        finally:
+            for wait in waits:
+                wait.cancel()
+            await asyncio.gather(*waits, return_exceptions=True)
+
+    async def _wait_for_item(self, key: str, seconds: float) -> bool:
+        try:
+            # From the head to the head: the list is left as it is.
+            return await self._client.blmove(key, key, max(seconds, 0.001), "LEFT", "LEFT") is not None  # type: ignore[arg-type]  # fractions are taken
+        except ResponseError:  # an older server, or an account that may not
+            self._wakes = False
+            await asyncio.sleep(min(seconds, _NO_WAKE_SECONDS))
+            return False
+        except (RedisError, OSError) as error:
+            raise _our(error, "blmove") from error
 
     async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
         """Store a value for a while and publish it, in one step. Raises as `run` does."""
@@ -179,7 +199,7 @@ async def _translated(called: str) -> AsyncIterator[None]:
 
 
 def _our(error: Exception, called: str) -> BridgeError:
-    text = f"Redis, {called}: {error}"
+    text = f"Redis, {called}: {str(error).partition(_ARGUMENTS)[0]}"
     if isinstance(error, ResponseError) and _NOT_ALLOWED in str(error):
         return ConfigurationError(
             f"{text}; allow our user all keys and channels of the queue, and the commands of lists, sets, hashes and scripts"

@@ -72,7 +72,7 @@ class LocalSource:
         """Take the message off the queue."""
         await self._queue.delete(delivery.receipt)
 
-    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+    async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
         """Give the message back, to be delivered again after the delay."""
         await self._queue.release(delivery.receipt, delay_seconds=delay_seconds)
 

@@ -44,5 +44,8 @@ class Source(Protocol):
     async def acknowledge(self, delivery: Delivery) -> None:
         """Take the message off the queue; harmless when it is gone."""
 
-    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
-        """Give the message back, to be delivered again after the delay; harmless when the receipt is stale."""
+    async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
+        """Give the message back, to be delivered again after the delay; harmless when the receipt is stale.
+
+        `tried`: whether a try was made; a queue whose count is taken for tries by other programs leaves this one out if not.
+        """

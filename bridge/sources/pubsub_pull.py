@@ -130,7 +130,7 @@ class PubsubSource:
             _log.info("acknowledged_late", message_id=delivery.message_id)
         self._intakes[delivery.queue].settled(delivery.receipt)
 
-    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+    async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
         """Give the message back, to be delivered again after the delay; harmless when the receipt is stale.
 
         Those behind it with the same ordering key go back with it: Pub/Sub sends them again in their order.

@@ -28,9 +28,11 @@ _LUA = Path(__file__).parent / "lua"
 _KINDS = _LUA / "before" / "kinds.lua"
 # How often expired leases and due delays are looked for at most, in seconds.
 _REAP_SECONDS = 0.02
-# How often an empty queue is looked at, in seconds, though a new item wakes us: often while there is traffic, seldom after a while without.
+# How often empty queues are looked at, in seconds: often while there is traffic. Later a new item wakes us, and what is due is known; only
+# what others give back is not. A server that lets nobody wait is asked for new items.
 _BUSY_POLL_SECONDS = 0.05
-_IDLE_POLL_SECONDS = 0.25
+_IDLE_POLL_SECONDS = 2.5
+_ASKING_POLL_SECONDS = 0.25
 _IDLE_AFTER_SECONDS = 2.0
 # Longer items are known by their digest.
 _LONGEST_ID = 200
@@ -48,7 +50,7 @@ class ListKeys:
     leases: str
     # ZSET: when an item may be tried again.
     delayed: str
-    # HASH: how often an item was delivered.
+    # HASH: how often an item was delivered, but for what was given back untried.
     deliveries: str
     # HASH: since when it is worked on, in ms.
     started: str
@@ -111,8 +113,9 @@ class RedisSource:
         self._scripts = {path.stem: Script(path, before=_KINDS) for path in _LUA.glob("*.lua")}
         self._last_delivery = self._last_adoption = float("-inf")
         self._ages = {keys.queue: ListAges() for keys in queues}
-        # When each queue's expired leases and due delays were last looked for.
+        # When each queue's expired leases and due delays were last looked for, and when the next may be due.
         self._last_reaps = dict.fromkeys(self._keys, float("-inf"))
+        self._due = dict.fromkeys(self._keys, float("inf"))
         self._acknowledgements = {keys.queue: Gatherer(partial(self._acknowledge_all, keys)) for keys in queues}
         # Claims whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[None]] = set()
@@ -160,11 +163,17 @@ class RedisSource:
                 self._last_delivery = now
             if found or now >= deadline:
                 return found
-            busy = now - self._last_delivery < _IDLE_AFTER_SECONDS
-            pause = min(_BUSY_POLL_SECONDS if busy or self._turns.several else _IDLE_POLL_SECONDS, deadline - now)
-            if await self._access.wait_for_item(self._turns.most_urgent, seconds=pause):
+            if woken := await self._access.wait_for_item(tuple(self._keys), seconds=min(self._pause(now), deadline - now)):
                 # What has just come goes first; the next look sees to the others.
-                self._last_reaps[self._turns.most_urgent] = clock()
+                self._last_reaps[woken] = clock()
+
+    def _pause(self, now: float) -> float:
+        """How long to wait for a new item, at most, before what may be due is looked for."""
+        if now - self._last_delivery < _IDLE_AFTER_SECONDS:
+            return _BUSY_POLL_SECONDS
+        looking = self._last_adoption + self._look_seconds if self._adopt_seconds else float("inf")
+        due = max(_REAP_SECONDS, min(looking, *self._due.values()) - now)
+        return min(due, _IDLE_POLL_SECONDS if self._access.wakes else _ASKING_POLL_SECONDS)
 
     async def depth(self) -> int:
         """How many items lie in the lists, leased and delayed ones included."""
@@ -192,9 +201,11 @@ class RedisSource:
         if not await self._acknowledgements[delivery.queue].ask(delivery.receipt):
             _log.info("acknowledged_late", message_id=delivery.message_id)
 
-    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+    async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
         """Give the item back, to be delivered again after the delay; harmless when the receipt is stale."""
-        if not await self._with_receipt("release", delivery, _milliseconds(delay_seconds)):
+        due = asyncio.get_running_loop().time() + delay_seconds
+        self._due[delivery.queue] = min(self._due[delivery.queue], due)
+        if not await self._with_receipt("release", delivery, _milliseconds(delay_seconds), int(tried)):
             _log.info("released_late", message_id=delivery.message_id)
 
     async def _look_around(self, limit: int) -> list[Delivery]:
@@ -206,7 +217,9 @@ class RedisSource:
         for queue in self._turns.order():
             if adopting or now - self._last_reaps[queue] >= _REAP_SECONDS:
                 self._last_reaps[queue] = now
-                returned = await self._run("reap", self._keys[queue], _milliseconds(self._adopt_seconds) if adopting else 0)
+                foreign, lock = _milliseconds(self._adopt_seconds), self._lock(self._lease_seconds)
+                returned, following = await self._run("reap", self._keys[queue], foreign, int(adopting), lock)
+                self._due[queue] = now + following / 1000 if following >= 0 else float("inf")
                 if returned:
                     _log.info("items_came_back", queue=queue, items=returned)
             if found := await self._claim(self._keys[queue], limit):
@@ -233,7 +246,7 @@ class RedisSource:
     async def _return_of(self, keys: ListKeys, receipt: str, claim: asyncio.Future[list[list[Any]]]) -> None:
         try:
             for row in reversed(await claim):
-                await self._run("release", keys, row[0], receipt, 0)
+                await self._run("release", keys, row[0], receipt, 0, 0)
         except BridgeError as error:
             # Its lease runs out, and it comes again.
             _log.warning("abandoned_claim_failed", error=str(error))

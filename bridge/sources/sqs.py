@@ -124,7 +124,7 @@ class SqsSource:
         except LeaseLostError:
             _log.info("acknowledged_late", message_id=delivery.message_id)
 
-    async def release(self, delivery: Delivery, *, delay_seconds: float) -> None:
+    async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
         """Give the message back, to be delivered again after the delay; harmless when the receipt is stale."""
         held = self._held.pop(_key(delivery), None)
         age = self._clock() - held.received_at if held else 0.0

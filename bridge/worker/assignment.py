@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import structlog
@@ -23,8 +23,15 @@ from bridge.worker.throttle import Throttle
 
 _log = structlog.get_logger()
 
-# Seconds until a message may come again; None when it has done its duty and is acknowledged.
-_Return = float | None
+
+@dataclass(frozen=True, kw_only=True)
+class _Return:
+    """A message that goes back to its queue."""
+
+    # Until it may come again, in seconds.
+    delay: float
+    # Whether a try was made that counts.
+    tried: bool = False
 
 
 class _Interrupted(Exception):
@@ -55,9 +62,9 @@ class Assignment:
         with structlog.contextvars.bound_contextvars(message_id=self._delivery.message_id):
             self._note(Step.RECEIVED, outcome=REDELIVERED if self._delivery.receive_count > 1 else "")
             try:
-                delay = await self._run()
-                await self._give_up_message(delay)
-                self._following.ended("done" if delay is None else "returned")
+                back = await self._run()
+                await self._give_up_message(back)
+                self._following.ended("done" if back is None else "returned")
             except LeaseLostError as error:
                 self._desk.vitals.fenced(self._system)
                 self._following.ended("lost", failure="another worker has taken the job over")
@@ -67,14 +74,15 @@ class Assignment:
                 # The ledger or the queue failed us. The leases run out, and the message comes again.
                 _log.error("delivery_abandoned", error=f"{type(error).__name__}: {error}", exc_info=not isinstance(error, BridgeError))
 
-    async def _run(self) -> _Return:
+    async def _run(self) -> _Return | None:
+        """None when the message has done its duty and is acknowledged."""
         job = await self._read()
         if job is None:
             return None
         structlog.contextvars.bind_contextvars(job=job.key, system=job.system)
         try:
             if self._interrupted:
-                return 0.0
+                return _Return(delay=0.0)
             policy = self._desk.policy
             claim = await self._desk.ledger.claim(job, worker=self._desk.name, lease_seconds=policy.lease_seconds)
             if isinstance(claim, Refusal):
@@ -105,15 +113,15 @@ class Assignment:
         self._note(Step.BURIED, outcome="poison")
         return None
 
-    def _refused(self, refusal: Refusal) -> _Return:
+    def _refused(self, refusal: Refusal) -> _Return | None:
         self._note(Step.REFUSED, outcome=refusal.state.value)
         if refusal.state in {State.SUCCEEDED, State.FAILED}:
             return None
         # Not later than a lease: by then whoever has it has renewed it, or is gone.
         policy = self._desk.policy
-        return min(max(refusal.retry_after, policy.beat_seconds / 3), policy.lease_seconds)
+        return _Return(delay=min(max(refusal.retry_after, policy.beat_seconds / 3), policy.lease_seconds))
 
-    async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return:
+    async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
         if claim.interruptions > self._desk.policy.max_interruptions:
             return await self._give_up_job(job, claim, heartbeat)
         try:
@@ -155,7 +163,7 @@ class Assignment:
             raise TransientError("the work was cancelled from within")
         return work.result()
 
-    async def _end_badly(self, job: Job, claim: Claim, heartbeat: Heartbeat, error: Exception) -> _Return:
+    async def _end_badly(self, job: Job, claim: Claim, heartbeat: Heartbeat, error: Exception) -> _Return | None:
         fate = fate_of(error)
         self._note(Step.HANDLED, outcome=type(error).__name__)
         if fate is Fate.YIELD:
@@ -180,7 +188,7 @@ class Assignment:
         await self._commit_failure(job, claim, heartbeat, reason)
         return None
 
-    async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return:
+    async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
         """End a job that seems to kill whoever works on it, untouched: else it would do so for ever."""
         reason = (
             f"{claim.interruptions} workers in a row died or froze over this job without getting further; it is taken for their cause. "
@@ -223,7 +231,7 @@ class Assignment:
         await self._persist(lambda: release(claim, delay_seconds=delay, error=error, count_attempt=count_attempt), heartbeat)
         heartbeat.release_job()
         self._note(Step.RELEASED)
-        return delay
+        return _Return(delay=delay, tried=count_attempt)
 
     async def _persist(self, write: Callable[[], Awaitable[None]], heartbeat: Heartbeat) -> None:
         """Write, and try again while the database is out of reach and the job is still ours: the work is worth more than the wait."""
@@ -242,12 +250,12 @@ class Assignment:
                 _log.warning("write_failed", error=str(error), retry_in=round(pause, 3))
                 await asyncio.sleep(pause)
 
-    async def _give_up_message(self, delay: _Return) -> None:
-        if delay is None:
+    async def _give_up_message(self, back: _Return | None) -> None:
+        if back is None:
             await self._desk.source.acknowledge(self._delivery)
             self._note(Step.ACKNOWLEDGED)
         else:
-            await self._desk.source.release(self._delivery, delay_seconds=delay)
+            await self._desk.source.release(self._delivery, delay_seconds=back.delay, tried=back.tried)
             self._note(Step.RETURNED)
 
     def _cancel_work(self) -> None:

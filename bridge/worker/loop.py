@@ -116,7 +116,7 @@ class Worker:
     async def _return(self, deliveries: Sequence[Delivery]) -> None:
         for delivery in deliveries:
             try:
-                await self._desk.source.release(delivery, delay_seconds=0.0)
+                await self._desk.source.release(delivery, delay_seconds=0.0, tried=False)
             except Exception as error:
                 _log.warning("return_failed", message_id=delivery.message_id, error=f"{type(error).__name__}: {error}")
 

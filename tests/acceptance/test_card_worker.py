@@ -138,7 +138,7 @@ async def _fill_bucket(ministack: Ministack) -> None:
         for name, content in (
             ("user/KTP_clear.png", card(CARD)),
             ("user/KTP_unclear.png", card(UNCLEAR)),
-            ("user/broken.png", b"not an image"),
+            ("user/broken.png", b"\x89PNG\r\n\x1a\nand no more"),
         ):
             await aws.call("s3", "put_object", Bucket=BUCKET, Key=name, Body=content)
 

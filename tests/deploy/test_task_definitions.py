@@ -55,6 +55,12 @@ def test_its_settings_are_read_by_the_programs(file: Path) -> None:
     assert unknown_settings(names) == []
 
 
+def test_where_a_server_has_a_gpu_the_cpu_answers_if_that_fails() -> None:
+    servers = [settings_of(one) for file in DEFINITIONS for one in rendered(file)["containerDefinitions"]]
+    on_gpu = [settings for settings in servers if settings.get("INFERENCE_DEVICE", "cpu") != "cpu"]
+    assert ["cpu", "cpu"] == [settings.get("INFERENCE_FALLBACK") for settings in on_gpu]
+
+
 @pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
 def test_no_secret_stands_in_it_and_nothing_runs_as_root_or_writes_to_its_image(file: Path) -> None:
     for one in rendered(file)["containerDefinitions"]:

@@ -189,6 +189,13 @@ def test_servers_in_a_bridges_task_take_settings_of_the_users(module: str, tmp_p
     assert "INFERENCE_SERVICES" in settings_of(server)
 
 
+@pytest.mark.parametrize("example", ["ocr-worker", "slide-worker"])
+def test_where_a_server_has_a_gpu_the_cpu_answers_if_that_fails(example: str) -> None:
+    containers = [one for definition in task_definitions(stack(example)).values() for one in definition["containerDefinitions"]]
+    (server,) = (settings_of(one) for one in containers if one["name"] == "inference")
+    assert ("cuda:0", "cpu") == (server["INFERENCE_DEVICE"], server.get("INFERENCE_FALLBACK"))
+
+
 @pytest.mark.parametrize("example", ON_ECS)
 def test_bridges_may_protect_their_tasks_and_renew_their_leases(example: str) -> None:
     made = stack(example)

@@ -50,6 +50,12 @@ def reading_of(kind: str, pages: Sequence[DocumentPage]) -> dict[str, Any]:
     }
 
 
+def fields_in(kind: str, text: str) -> int:
+    """How many fields of a card are found in a text without places; of a document of another kind the text is all that there is."""
+    card = card_of(kind, lines_of_text(text))
+    return len(card.values) if card else len(text)
+
+
 def finding_of(kind: str, kept: Mapping[str, Any], *, gate: Gate) -> Finding | None:
     """Evaluate what was kept, or the text alone where no more is known; None for a document of another kind.
 

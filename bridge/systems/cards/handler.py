@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import re
 import time
 from collections.abc import Mapping
 from contextlib import aclosing
@@ -22,15 +21,14 @@ from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.systems.cards import messages
-from bridge.systems.cards.finding import Finding, finding_of, reading_of
+from bridge.systems.cards.engines import read_on_gpu, why_on_cpu
+from bridge.systems.cards.finding import Finding, fields_in, finding_of, reading_of
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.tesseract import Tesseract
 from bridge.systems.port import Context
 
 _log = structlog.get_logger()
 _SERVER, _TESSERACT = "server", "tesseract"
-# Of the inference server's engines, as they are named in name:version@engine:precision.
-_ON_GPU = re.compile(r"@[^:]*(tensorrt|cuda)")
 _MOST_FAILURES = 1000
 # Of an answer, what tells of a card's holder, or is told more shortly.
 _OF_PEOPLE = frozenset({"ocrText", "parsedResult", "fields", "reviewReasons"})
@@ -149,12 +147,12 @@ class CardHandler:
                 error = TransientError(f"the document was not read within {self._options.read_seconds:g} s")
             if not (isinstance(error, TransientError | PermanentError) and last and self._options.falls_back and self._tesseract.found):
                 raise error
-            return {**await self._by_tesseract(content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
+            return {**await self._by_tesseract(document.type, content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
 
-    async def _by_tesseract(self, content: bytes, failed: BridgeError) -> dict[str, Any]:
+    async def _by_tesseract(self, kind: str, content: bytes, failed: BridgeError) -> dict[str, Any]:
         """The text, read in the server's place. Raises `PermanentError` with what either came to."""
         try:
-            text = await self._tesseract.read(content)
+            text = await self._tesseract.read(content, found=lambda text: fields_in(kind, text))
         except PermanentError as error:
             raise PermanentError(f"{failed}; nor was it read in the server's place: {error}") from error
         _log.warning("fell_back", to=_TESSERACT, reason=str(failed))
@@ -246,9 +244,8 @@ class CardHandler:
     def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: int) -> dict[str, Any]:
         """The platform's result; beside it which engine read the document, where the fields stand, and why a person is to look."""
         models = saved.get("models", [])
-        by_gpu = saved["engine"] == _SERVER and all(map(_ON_GPU.search, models))
-        missed = "the inference server read it, or a part of it, on its CPU" if self._options.has_gpu and not by_gpu else ""
-        fell_back = saved.get("fell_back_for", missed)
+        by_gpu = saved["engine"] == _SERVER and read_on_gpu(models)
+        fell_back = saved.get("fell_back_for") or ("" if by_gpu or not self._options.has_gpu else why_on_cpu(models))
         return {
             "success": True,
             "documentId": job.request["documentId"],

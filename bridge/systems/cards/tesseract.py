@@ -8,12 +8,15 @@ import resource
 import shutil
 import signal
 import sys
-from asyncio.subprocess import PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+from asyncio.subprocess import DEVNULL, PIPE, Process
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, cast
 
 from bridge.errors import PermanentError
+from bridge.systems.cards.drawing import FAILURES
+from bridge.systems.cards.pictures import PICTURES, picture_format
+from bridge.systems.cards.wrapping import page_of
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter
@@ -23,6 +26,8 @@ _ARGUMENTS = ("-", "-", "-l", "ind+eng", "--psm", "1")
 LANGUAGES = ("ind", "eng", "osd")
 # Of PDFs: what its makers recommend, and what keeps a page below 40 MB.
 _DPI = 300
+# Of pictures that are drawn: a point is a pixel.
+_POINTS_AN_INCH = 72
 _MOST_PAGES = 20
 _MOST_PIXELS = 40_000_000
 # Of either program, in bytes; a page of that size takes some 300 MB.
@@ -33,7 +38,11 @@ _HEAD_BYTES = 1024
 
 
 class Tesseract:
-    """Reads one document at a time in one thread, within a time; of PDFs it is given pictures of their pages."""
+    """Reads one document at a time in one thread, within a time; of PDFs it is given pictures of their pages.
+
+    What is no picture it would take for a list of files to read, and what it says of one quotes that: it is given pictures alone, and no
+    word of it goes further.
+    """
 
     def __init__(self, *, program: str = "tesseract", seconds: float = 120.0, data: str = "") -> None:
         """`seconds`: of a document. `data`: the folder of its languages (TESSDATA_PREFIX); empty for its own."""
@@ -55,7 +64,7 @@ class Tesseract:
         if not self.found:
             return "Tesseract is not on this machine; install tesseract-ocr and tesseract-ocr-ind"
         try:
-            async with asyncio.timeout(self._seconds), self._started("--list-langs") as process:
+            async with asyncio.timeout(self._seconds), self._started("--list-langs", errors=PIPE) as process:
                 # On either stream, by its version.
                 told = b"\n".join(await process.communicate()).decode(errors="replace").splitlines()
         except TimeoutError:
@@ -71,41 +80,65 @@ class Tesseract:
             else ""
         )
 
-    async def read(self, content: bytes) -> str:
-        """The text of an image, or of the pages of a PDF, a line feed between them. Raises `PermanentError`."""
+    async def read(self, content: bytes, *, found: Callable[[str], int] = len) -> str:
+        """The text of an image, or of the pages of a PDF, a line feed between them. Raises `PermanentError`.
+
+        `found`: how much of what is looked for stands in a text; it is run beside the loop. Where nothing does, the document may stand on
+        its head, which is not always noticed: it is read once more, turned, within the same time.
+        """
         if lack := await self.lack():
             raise PermanentError(lack)
+        if not picture_format(content) and _PDF not in content[:_HEAD_BYTES]:
+            raise PermanentError(f"the document is nothing that Tesseract is given: {', '.join(PICTURES)}, PDF")
+        texts: list[str] = []
         try:
             async with asyncio.timeout(self._seconds):
-                if _PDF not in content[:_HEAD_BYTES]:
-                    return await self._read_picture(content)
-                async with aclosing(_drawn(content)) as pictures:
-                    return "\n".join([await self._read_picture(picture) async for picture in pictures])
-        except TimeoutError as error:
-            raise PermanentError(f"Tesseract did not read the document within {self._seconds:g} s") from error
-        except OSError as error:
-            raise PermanentError(f"Tesseract could not be started for the document ({error.strerror})") from error
+                texts.append(await self._read(content, turn=0))
+                if not await asyncio.to_thread(found, texts[0]):
+                    turned = await self._read(content, turn=180)
+                    return turned if await asyncio.to_thread(found, turned) else texts[0]
+        except (TimeoutError, OSError, PermanentError) as error:
+            # What was read as it stands stays, whatever becomes of it turned.
+            if not texts:
+                raise self._failure(error) from error
+        return texts[0]
+
+    def _failure(self, error: Exception) -> PermanentError:
+        if isinstance(error, TimeoutError):
+            return PermanentError(f"Tesseract did not read the document within {self._seconds:g} s")
+        if isinstance(error, OSError):
+            return PermanentError(f"Tesseract could not be started for the document ({error.strerror})")
+        return PermanentError(str(error))
+
+    async def _read(self, content: bytes, *, turn: int) -> str:
+        is_picture = bool(picture_format(content))
+        if is_picture and not turn:
+            return await self._read_picture(content)
+        page = page_of(content) if is_picture else content
+        if page is None:
+            return ""
+        async with aclosing(_drawn(page, dpi=_POINTS_AN_INCH if is_picture else _DPI, turn=turn)) as pictures:
+            return "\n".join([await self._read_picture(picture) async for picture in pictures])
 
     async def _read_picture(self, content: bytes) -> str:
         async with self._started(*_ARGUMENTS) as process:
-            text, errors = await process.communicate(content)
+            text, _ = await process.communicate(content)
         if process.returncode:
-            raise PermanentError(f"Tesseract could not read the document: {_line(errors)}")
+            raise PermanentError(f"Tesseract could not read the document: {_ending(process.returncode)}")
         return text.decode(errors="replace")
 
     @asynccontextmanager
-    async def _started(self, *arguments: str) -> AsyncIterator[Process]:
+    async def _started(self, *arguments: str, errors: int = DEVNULL) -> AsyncIterator[Process]:
         program = shutil.which(self._program) or self._program
-        async with _running([program, *arguments], self._environment) as process:
+        async with _running([program, *arguments], self._environment, errors=errors) as process:
             yield process
 
 
-async def _drawn(content: bytes) -> AsyncGenerator[bytes, None]:
+async def _drawn(content: bytes, *, dpi: int, turn: int) -> AsyncGenerator[bytes, None]:
     """The pages of a PDF as pictures, each as soon as it is drawn. Raises `PermanentError`."""
-    command = [sys.executable, "-m", f"{__package__}.drawing", str(_DPI), str(_MOST_PAGES), str(_MOST_PIXELS)]
+    command = [sys.executable, "-m", f"{__package__}.drawing", *map(str, (dpi, _MOST_PAGES, _MOST_PIXELS, turn))]
     async with _running(command, {"PYTHONPATH": os.pathsep.join(sys.path)}) as process:
-        given = cast("StreamWriter", process.stdin)
-        pictures, errors = cast("StreamReader", process.stdout), cast("StreamReader", process.stderr)
+        given, pictures = cast("StreamWriter", process.stdin), cast("StreamReader", process.stdout)
         try:
             # Read to its end before anything is written.
             given.write(content)
@@ -118,15 +151,16 @@ async def _drawn(content: bytes) -> AsyncGenerator[bytes, None]:
                 yield head + size + depth + await pictures.readexactly(width * height)
         except (ConnectionError, asyncio.IncompleteReadError, ValueError):
             pass  # its exit status tells why
-        if await process.wait():
-            raise PermanentError(f"the pages could not be drawn for Tesseract: {_line(await errors.read())}")
+        if status := await process.wait():
+            why = FAILURES[status].format(pages=_MOST_PAGES) if status in FAILURES else _ending(status)
+            raise PermanentError(f"the pages could not be drawn for Tesseract: {why}")
 
 
 @asynccontextmanager
-async def _running(command: Sequence[str], environment: Mapping[str, str]) -> AsyncIterator[Process]:
-    """A program that does not outlive its use, nor does what it has started."""
+async def _running(command: Sequence[str], environment: Mapping[str, str], *, errors: int = DEVNULL) -> AsyncIterator[Process]:
+    """A program that does not outlive its use, nor does what it has started. `errors`: where it may say what is wrong."""
     process = await asyncio.create_subprocess_exec(
-        *command, stdin=PIPE, stdout=PIPE, stderr=PIPE, env=dict(environment), start_new_session=True
+        *command, stdin=PIPE, stdout=PIPE, stderr=errors, env=dict(environment), start_new_session=True
     )
     # A small file may be a picture of any size. Where the system knows no such limit, its own stand.
     with suppress(AttributeError, ProcessLookupError):
@@ -143,5 +177,9 @@ async def _running(command: Sequence[str], environment: Mapping[str, str]) -> As
         await process.communicate()
 
 
-def _line(errors: bytes) -> str:
-    return errors.decode(errors="replace").strip()[-200:] or "the program ended without a word"
+def _ending(status: int) -> str:
+    """How a program ended that was to read a document, in our words: its own may quote what it was given."""
+    if status < 0:
+        name = signal.Signals(-status).name if -status in set(signal.Signals) else f"signal {-status}"
+        return f"the program was ended by {name}, as it is where {_MOST_MEMORY >> 30} GB of memory are not enough"
+    return f"the program ended with status {status}; the document may be broken, or want more than {_MOST_MEMORY >> 30} GB of memory"

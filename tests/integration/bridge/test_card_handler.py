@@ -43,6 +43,8 @@ from tests.support.scripted_server import Behaviour, ScriptedServer, answer, ref
 
 CLEAR = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
 UNCLEAR = ("Nama : ANI",)
+# As Tesseract is given it; nothing here looks further.
+CARD = b"\x89PNG\r\n\x1a\nand so on"
 BY_PEOPLE = ("manually_approved", "manually_rejected", "escalation_cancelled")
 
 
@@ -152,7 +154,7 @@ def reviews() -> Iterator[LocalHttp]:
 async def office(new_postgres_database: Callable[[], str], tmp_path: Path, reviews: LocalHttp) -> AsyncIterator[Office]:
     database = new_postgres_database()
     bucket = ResultStore(str(tmp_path / "bucket"))
-    (tmp_path / "bucket" / "card.png").write_bytes(b"a card")
+    (tmp_path / "bucket" / "card.png").write_bytes(CARD)
     async with (
         # Far from UTC, as a server may be.
         open_store(load(database=f"{database}?options=-c%20TimeZone%3DAsia/Jakarta")) as store,
@@ -243,22 +245,33 @@ async def test_what_was_read_is_published_and_not_kept_with_the_job(office: Offi
 
 
 @pytest.mark.parametrize(
-    ("models", "by_gpu"),
+    ("models", "why"),
     [
-        (["det:1@tensorrt:float16", "rec:1@onnxruntime-cuda:float32"], True),
-        (["det:1@tensorrt:float16", "rec:1@onnxruntime:float32"], False),
-        (["det:1@openvino:float32", "rec:1@onnxruntime:float32"], False),
+        (["det:1@tensorrt:float16", "rec:1@onnxruntime-cuda:float32"], None),
+        (
+            ["det:1@tensorrt:float16", "rec:1@onnxruntime:float32"],
+            "on its CPU (rec:1@onnxruntime:float32): its GPU has no engine for what ran there",
+        ),
+        (
+            ["det:1@tensorrt:float16", "rec:1@tensorrt:float16", "rec:1@onnxruntime:float32"],
+            "on its CPU (rec:1@onnxruntime:float32): its GPU failed meanwhile",
+        ),
+        (
+            ["det:1@openvino:float32", "rec:1@onnxruntime:float32"],
+            "on its CPU (det:1@openvino:float32, rec:1@onnxruntime:float32): it has no GPU, or none that runs these models now",
+        ),
         # A text that the document holds: no model tells where it was read.
-        ([], True),
+        ([], None),
     ],
 )
-async def test_a_result_tells_which_models_read_the_document_and_whether_a_gpu_did(office: Office, models: list[str], by_gpu: bool) -> None:
+async def test_a_result_tells_which_models_read_the_document_and_why_no_gpu_did(office: Office, models: list[str], why: str | None) -> None:
     office.server.script = [read_as(*CLEAR, models=models)] * 2
     outcome = await office.work(office.add(), has_gpu=True)
     told = published(outcome)
-    assert (models, "server", by_gpu) == (told["models"], told["engine"], told["gpuProcessed"])
-    assert (None if by_gpu else "the inference server read it, or a part of it, on its CPU") == told.get("fallbackReason")
-    assert (models, by_gpu) == (outcome.result["models"], outcome.result["gpuProcessed"])
+    assert (models, "server", why is None) == (told["models"], told["engine"], told["gpuProcessed"])
+    assert (why or "") in told.get("fallbackReason", "")
+    assert (why is None) == ("fallbackReason" not in told)
+    assert (models, why is None) == (outcome.result["models"], outcome.result["gpuProcessed"])
     assert "fallbackReason" not in published(await office.work(office.add())), "where no GPU is to be there, none was missing"
 
 
@@ -304,6 +317,21 @@ async def test_what_neither_the_server_nor_tesseract_reads_fails_with_both_reaso
     assert "nor was it read in the server's place: Tesseract lacks the languages ind, osd" in error
 
 
+async def test_a_document_that_is_no_picture_is_read_by_no_program_and_quoted_nowhere(office: Office, tmp_path: Path) -> None:
+    """Tesseract would take it for the names of files to read, and quote it in what it says."""
+    (tmp_path / "bucket" / "list.png").write_bytes(f"{tmp_path}/bucket/card.png\n{CLEAR[0]}\n".encode())
+    program = tmp_path / "tesseract"
+    program.write_text('#!/bin/sh\n[ "$1" = --list-langs ] && printf "ind\\neng\\nosd\\n" && exit 0\ncat >&2; exit 1\n')
+    program.chmod(0o755)
+    for file, expected in (("list.png", "nothing that Tesseract is given: PNG, JPEG"), ("card.png", "the program ended with status 1")):
+        office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
+        document = office.add(file_url=file)
+        outcome = await office.work(document, tesseract=Tesseract(program=str(program)))
+        told = json.dumps([published(outcome), outcome.result, office.row(document)["result_json"]])
+        assert expected in published(outcome)["error"]
+        assert [] == [text for text in ("3273010203850001", str(tmp_path), "and so on") if text in told]
+
+
 async def test_where_nothing_may_read_in_the_servers_place_its_reason_stands_alone(office: Office) -> None:
     office.server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT, "the document is broken")]
     for choice in ({"falls_back": False}, {"tesseract": Tesseract(program="no-such-program")}):
@@ -327,7 +355,7 @@ async def test_a_failure_tells_how_long_the_document_took(office: Office) -> Non
 
 async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) -> None:
     outcome = await office.work(office.add(), most_bytes=5)
-    assert "the object card.png has 6 bytes; at most 5 are read" == published(outcome)["error"]
+    assert f"the object card.png has {len(CARD)} bytes; at most 5 are read" == published(outcome)["error"]
     assert [] == office.server.requests
 
 

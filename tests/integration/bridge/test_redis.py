@@ -15,7 +15,7 @@ from uuid import uuid4
 import pytest
 from redis.asyncio import Redis
 
-from bridge.errors import ConfigurationError, LeaseLostError, TransientError
+from bridge.errors import ConfigurationError, LeaseLostError, PermanentError, TransientError
 from bridge.job import Message
 from bridge.redis.access import RedisAccess
 from bridge.sinks.redis_channel import RedisSink
@@ -553,3 +553,87 @@ async def _tls_in_front_of(target: int, certificate: Path, key: Path) -> AsyncIt
         yield server.sockets[0].getsockname()[1]
     finally:
         server.close()
+
+
+@pytest.mark.parametrize("note", ["started", "lock"])
+async def test_another_programs_next_try_of_an_item_is_left_to_it_as_long_as_its_first(
+    redis: RedisServer, client: Redis, queue: str, note: str
+) -> None:
+    """Though it began while the lease still ran that the first was given; either note of it tells."""
+    access = RedisAccess(redis.url)
+    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS, adopt_seconds=1.2, look_seconds=60, lock_seconds=600)
+    await client.sadd(f"{queue}:processing", "one")
+    assert not await source.receive(limit=1, wait_seconds=0)
+    await asyncio.sleep(0.8)
+    await client.srem(f"{queue}:processing", "one")
+
+    began = time.monotonic()
+    await client.sadd(f"{queue}:processing", "one")
+    if note == "started":
+        await client.hset(f"{queue}:started", "one", str(int(time.time() * 1000)))
+    else:
+        await client.set(f"{queue}:lock:one", "theirs", ex=600)
+    assert not await source.receive(limit=1, wait_seconds=0.9)
+    assert (b"theirs" if note == "lock" else None) == await client.get(f"{queue}:lock:one")
+    assert ["one"] == [delivery.message_id for delivery in await source.receive(limit=1, wait_seconds=2)]
+    assert time.monotonic() - began > 1.1
+    await access.close()
+
+
+async def test_an_item_that_another_program_has_ended_leaves_no_lease_behind(redis: RedisServer, client: Redis, queue: str) -> None:
+    await client.sadd(f"{queue}:processing", "one", "two")
+    async with _source(redis.url, queue, adopt_seconds=60) as source:
+        source._look_seconds = 0.05
+        await source.receive(limit=1, wait_seconds=0)
+        await client.srem(f"{queue}:processing", "one")
+        await source.receive(limit=1, wait_seconds=0.3)
+        assert [b"two"] == await client.zrange(f"{queue}:leases", 0, -1)
+
+
+async def test_what_goes_back_untried_is_not_counted_for_other_programs(redis: RedisServer, client: Redis, queue: str) -> None:
+    """Who take the count for tries, and give a document up after some."""
+    await client.rpush(queue, "one")
+    async with _source(redis.url, queue) as source:
+        counts = []
+        for tried in (False, False, True, False):
+            [delivery] = await source.receive(limit=1, wait_seconds=1)
+            await source.release(delivery, delay_seconds=0, tried=tried)
+            counts.append(await client.hget(f"{queue}:deliveries", "one"))
+        assert [b"0", b"0", b"1", b"1"] == counts
+
+
+async def test_an_idle_bridge_asks_little_and_takes_what_comes_at_once(redis: RedisServer, client: Redis, queue: str) -> None:
+    """In whichever of its lists; and what is due is taken when it is."""
+    first, second = f"{queue}:first", f"{queue}:second"
+    async with _source(redis.url, first, second) as source:
+
+        async def commands() -> int:
+            told = await client.info("commandstats")
+            return sum(told.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "blmove"))
+
+        before = await commands()
+        assert not await source.receive(limit=1, wait_seconds=4)
+        assert await commands() - before < 20
+
+        for name in (first, second):
+            receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=5))
+            await asyncio.sleep(LEASE_SECONDS)
+            began = time.monotonic()
+            await client.rpush(name, name)
+            [delivery] = await receiving
+            assert (name.encode(), True) == (delivery.body, time.monotonic() - began < 0.5)
+            source._last_delivery = float("-inf")
+            await source.release(delivery, delay_seconds=1)
+            began = time.monotonic()
+            [again] = await source.receive(limit=1, wait_seconds=5)
+            assert 0.9 < time.monotonic() - began < 1.5
+            await source.acknowledge(again)
+            source._last_delivery = float("-inf")
+
+
+async def test_what_was_sent_is_not_told_when_the_server_does_not_know_the_command(queue: str) -> None:
+    with redis_server("--rename-command", "EVALSHA", "") as server:
+        access = RedisAccess(server.url)
+        with pytest.raises(PermanentError, match=r"unknown command 'EVALSHA'$"):
+            await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"BUDI", keep_seconds=1)
+        await access.close()

@@ -13,17 +13,25 @@ from asyncio.subprocess import Process
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pypdf
 import pytest
+from PIL import Image
 
 from bridge.errors import PermanentError
 from bridge.systems.cards.drawing import drawn
+from bridge.systems.cards.finding import fields_in
 from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.wrapping import page_of
+from tests.support.composed_cards import identity_card
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file, images_of
+from tests.support.worn_pages import Wear, scanned
 
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="Tesseract is not on this machine")
 LINES = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
+# For programs that do not look at it.
+PICTURE = b"\x89PNG\r\n\x1a\nand so on"
 
 
 def page(*lines: str) -> list[Text]:
@@ -41,12 +49,13 @@ CARD = pdf([page(*LINES)])
 
 
 def languages(folder: Path, *names: str) -> str:
-    """A folder of these languages, made of the machine's own English."""
+    """A folder of these languages, the machine's own; where it has no Indonesian, English stands in its place."""
     told = subprocess.run(["tesseract", "--list-langs"], capture_output=True, text=True, check=True)
     own = Path((told.stdout or told.stderr).split('"')[1])
     folder.mkdir()
     for name in names:
-        (folder / f"{name}.traineddata").symlink_to(own / ("osd.traineddata" if name == "osd" else "eng.traineddata"))
+        data = own / f"{name}.traineddata"
+        (folder / data.name).symlink_to(data if data.exists() else own / "eng.traineddata")
     return str(folder)
 
 
@@ -114,7 +123,7 @@ async def test_a_program_that_is_none_or_hangs_is_told_and_stops_nobody(tmp_path
 
 async def test_its_data_and_one_thread_are_all_that_it_is_told_of_our_surroundings(tmp_path: Path) -> None:
     tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="cat > /dev/null; env; echo $*"), data="/opt/tessdata")
-    told = (await tesseract.read(b"a picture")).split("\n")
+    told = (await tesseract.read(PICTURE)).split("\n")
     assert {"OMP_THREAD_LIMIT=1", "TESSDATA_PREFIX=/opt/tessdata", "- - -l ind+eng --psm 1"} <= set(told)
     assert [] == [line for line in told if line.startswith(("HOME=", "PATH=/root", "VIRTUAL_ENV="))]
 
@@ -123,13 +132,13 @@ async def test_a_language_that_is_installed_meanwhile_is_found(tmp_path: Path) -
     tesseract = Tesseract(program=program(tmp_path, "eng", "osd"))
     assert "lacks the language ind" in await tesseract.lack()
     program(tmp_path, "ind", "eng", "osd")
-    assert ("", "read\n") == (await tesseract.lack(), await tesseract.read(b"a picture"))
+    assert ("", "read\n") == (await tesseract.lack(), await tesseract.read(PICTURE))
 
 
 async def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
     started = tmp_path / "started"
     tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=f"echo $$ >> {started}; sleep 600"), seconds=0.5)
-    for content in (b"a picture", CARD):
+    for content in (PICTURE, CARD):
         with pytest.raises(PermanentError, match=r"did not read the document within 0.5 s"):
             await asyncio.wait_for(tesseract.read(content), 60)  # what it has started holds its pipes, and is ended too
     numbers = [int(line) for line in started.read_text().split()]
@@ -156,7 +165,7 @@ async def test_a_program_that_cannot_be_started_any_more_is_a_reason_as_any_othe
     assert "" == await tesseract.lack()
     (tmp_path / "tesseract").write_bytes(b"\x7fELF")
     with pytest.raises(PermanentError, match=r"Tesseract could not be started for the document \(Exec format error\)"):
-        await tesseract.read(b"a picture")
+        await tesseract.read(PICTURE)
 
 
 async def test_a_program_that_has_just_ended_by_itself_hides_no_reason(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
@@ -174,20 +183,113 @@ async def test_a_program_that_has_just_ended_by_itself_hides_no_reason(monkeypat
 
     monkeypatch.setattr(Process, "communicate", busy)
     with pytest.raises(PermanentError, match="did not read the document within"):
-        await tesseract.read(b"a picture")
+        await tesseract.read(PICTURE)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux limits another program's memory")
 async def test_a_picture_that_wants_all_memory_is_given_up(tmp_path: Path) -> None:
     greedy = f"exec {sys.executable} -c 'bytearray(3 << 30)'"
-    with pytest.raises(PermanentError, match=r"(?s)Tesseract could not read the document: .*MemoryError"):
-        await Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=greedy)).read(b"a picture")
+    with pytest.raises(PermanentError, match=r"ended with status 1; the document may be broken, or want more than 2 GB of memory"):
+        await Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=greedy)).read(PICTURE)
 
 
-async def test_what_the_program_says_is_why_it_failed(tmp_path: Path) -> None:
-    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="cat > /dev/null; echo no such thing >&2; exit 1"))
-    with pytest.raises(PermanentError, match="Tesseract could not read the document: no such thing"):
-        await tesseract.read(b"a picture")
+@needs_tesseract
+async def test_what_is_no_picture_is_not_taken_for_a_list_of_files_to_read(tmp_path: Path) -> None:
+    """Tesseract would read those of this machine, and tell what stands in them as if the document said it."""
+    other = tmp_path / "another_card.png"
+    other.write_bytes(image_file(images_of(CARD)[0], "PNG"))
+    tesseract = Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd"))
+    assert "3273010203850001" in await tesseract.read(other.read_bytes())
+    named = str(other).encode()
+    for content in (named + b"\n", b"\xef\xbb\xbf" + named, "\n".join(LINES).encode(), b"GIF\n", b"BM\n" + named, b"\0"):
+        with pytest.raises(PermanentError) as refused:
+            await tesseract.read(content)
+        assert "the document is nothing that Tesseract is given: PNG, JPEG, TIFF, WebP, GIF, BMP, JPEG 2000, PDF" == str(refused.value)
+
+
+@needs_tesseract
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "TIFF", "WEBP", "GIF", "BMP", "JPEG2000"])
+async def test_pictures_of_every_format_that_it_is_given_are_read(tmp_path: Path, kind: str) -> None:
+    picture = io.BytesIO()
+    Image.fromarray(np.asarray(images_of(CARD)[0])).convert("L").save(picture, kind)
+    assert "3273010203850001" in await Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd")).read(picture.getvalue())
+
+
+@needs_tesseract
+async def test_a_card_on_its_head_is_read_turned_where_that_was_not_noticed(tmp_path: Path) -> None:
+    """As it is of half of such cards."""
+    card = identity_card(3)
+    scan = scanned(card.page, Wear(dpi=200), 3).rotate(180)
+    tesseract = Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd"))
+    text = await tesseract.read(image_file(scan, "JPEG"), found=lambda text: fields_in("KTP", text))
+    assert card.fields["nik"] in text
+
+
+def turned_pixels(picture: Image.Image, kind: str, **how: Any) -> tuple[Image.Image, Image.Image]:
+    """A file of a picture as it is drawn on its head, and the picture, upright and grey."""
+    file = io.BytesIO()
+    picture.save(file, kind, **how)
+    page = page_of(file.getvalue())
+    assert page is not None
+    [drawing] = drawn(page, dpi=72, most_pages=1, most_pixels=40_000_000, turn=180)
+    return Image.open(io.BytesIO(drawing)).rotate(180), picture.convert("L")
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "how"),
+    [
+        *((mode, "PNG", {}) for mode in ("1", "L", "P", "RGB")),
+        *((mode, "JPEG", {"quality": 95}) for mode in ("L", "RGB")),
+        ("RGB", "JPEG", {"quality": 95, "progressive": True}),
+    ],
+)
+def test_pictures_are_turned_pixel_by_pixel(mode: str, kind: str, how: dict[str, Any]) -> None:
+    found, expected = turned_pixels(images_of(CARD)[0].resize((301, 207)).convert(mode), kind, **how)
+    assert expected.size == found.size
+    assert np.abs(np.asarray(found, np.int16) - np.asarray(expected, np.int16)).max() <= (12 if kind == "JPEG" else 4)
+
+
+def test_pictures_that_cannot_be_turned_are_told_by_their_headers() -> None:
+    card = images_of(CARD)[0]
+    files = {kind: io.BytesIO() for kind in ("PNG", "JPEG", "TIFF")}
+    card.convert("RGBA").save(files["PNG"], "PNG")
+    card.convert("CMYK").save(files["JPEG"], "JPEG")
+    card.save(files["TIFF"], "TIFF")
+    assert [None] * 3 == [page_of(file.getvalue()) for file in files.values()]
+    for whole in (image_file(card, "PNG"), image_file(card, "JPEG")):
+        assert [None] == list({page_of(whole[:length]) for length in range(2, 24)}), "cut off within the header"
+
+
+@pytest.mark.parametrize(
+    ("second", "expected"), [("echo fields", "fields\n"), ("echo none", "nothing\n"), ("exit 1", "nothing\n"), ("sleep 60", "nothing\n")]
+)
+async def test_what_is_read_turned_counts_only_where_it_says_more(tmp_path: Path, second: str, expected: str) -> None:
+    asked = tmp_path / "asked"
+    reads = f"cat > /dev/null; [ -e {asked} ] && {{ {second}; exit; }}; touch {asked}; echo nothing"
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=reads), seconds=6)
+    assert expected == await tesseract.read(CARD, found=lambda text: text.count("fields"))
+
+
+@needs_tesseract
+@pytest.mark.parametrize("first", [b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff", b"II*\0", b"RIFF1234WEBP", b"GIF89a", b"BM1234\0\0\0\0"])
+async def test_what_only_begins_as_a_picture_is_read_by_nobody(tmp_path: Path, first: bytes) -> None:
+    other = tmp_path / "another_card.png"
+    other.write_bytes(image_file(images_of(CARD)[0], "PNG"))
+    try:
+        text = await Tesseract(data=languages(tmp_path / "data", "ind", "eng", "osd")).read(first + f"\n{other}\n".encode())
+    except PermanentError as error:
+        text = str(error).removeprefix("Tesseract could not read the document: the program ended with status 1")
+        assert text.startswith("; the document may be broken")
+    assert not any(part in text for part in ("3273010203850001", "BUDI", other.name))
+
+
+async def test_what_the_program_says_of_a_document_is_told_to_nobody(tmp_path: Path) -> None:
+    """It may quote what it was given."""
+    for reads, expected in (("cat >&2; exit 1", "ended with status 1"), ("cat >&2; kill -ABRT $$", "was ended by SIGABRT")):
+        tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=reads))
+        with pytest.raises(PermanentError, match=f"Tesseract could not read the document: the program {expected}") as failed:
+            await tesseract.read(PICTURE + LINES[0].encode())
+        assert "3273010203850001" not in str(failed.value)
 
 
 @pytest.mark.parametrize(
@@ -195,7 +297,7 @@ async def test_what_the_program_says_is_why_it_failed(tmp_path: Path) -> None:
     [
         (encrypted(CARD), "the PDF is encrypted"),
         (CARD[: len(CARD) // 3], "the PDF is broken"),
-        (pdf([page("one")] * 21), "the PDF has 21 pages; at most 20 are read"),
+        (pdf([page("one")] * 21), "the PDF has more than the 20 pages that are read"),
     ],
 )
 async def test_pdfs_that_cannot_be_drawn_are_told_apart(tmp_path: Path, content: bytes, reason: str) -> None:

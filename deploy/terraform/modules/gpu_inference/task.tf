@@ -15,6 +15,8 @@ locals {
       INFERENCE_DEVICE        = "cuda:0"
       INFERENCE_GRACE_SECONDS = "12"
       INFERENCE_DRAIN_SECONDS = "100"
+      # Answers of the CPU in a GPU's place say so, and an alarm tells when they are many.
+      INFERENCE_FALLBACK = "cpu"
       # On the instance's disk: /tmp is memory, and slides are large.
       INFERENCE_STAGING = "/var/lib/lamina/engines/staging"
     },

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import traceback
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
@@ -11,7 +12,7 @@ import pytest
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 from sqlalchemy import create_engine, text
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import DBAPIError, IntegrityError
 
 from bridge.database.cloud_sql import SERVER_SETTINGS, AsyncpgConnections
 from bridge.database.engine import open_database
@@ -21,7 +22,7 @@ from bridge.database.location import PostgresLocation
 from bridge.database.migrate import migrate
 from bridge.database.postgres import PostgresDatabase
 from bridge.database.schema import metadata
-from bridge.errors import ConfigurationError, LeaseLostError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome, Progress
 from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import Claim
@@ -387,3 +388,31 @@ def _failure() -> Outcome:
 
 def _delivery() -> Delivery:
     return Delivery(source="local", queue="jobs", message_id="1", receipt="r", body=b"\x00original")
+
+
+@pytest.mark.parametrize(
+    ("refusing", "value", "told"),
+    [
+        ("CHECK (value <> 'BUDI SANTOSO')", "BUDI SANTOSO", "violates check constraint"),
+        ("CHECK (value::int > 0)", "BUDI SANTOSO", "invalid input syntax for type integer: …"),
+        ("CHECK (value::int > 0)", '"BUDI"\nSANTOSO', "invalid input syntax for type integer: …"),
+        ("CHECK (length(value::varchar) < 5)", "BUDI SANTOSO", "violates check constraint"),
+        ("", "BUDI SANTOSO", "RaiseException [P0001]"),
+    ],
+)
+async def test_what_was_to_be_written_is_not_told_when_the_server_refuses_it(
+    database: PostgresDatabase, refusing: str, value: str, told: str
+) -> None:
+    """It may be personal; the server quotes it, and whole rows."""
+    await database.change(text(f"CREATE TABLE refusing (number integer, value text {refusing})"))
+    if not refusing:
+        body = "BEGIN RAISE EXCEPTION 'no %', NEW.value; END"
+        await database.change(text(f"CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql AS $$ {body} $$"))
+        await database.change(text("CREATE TRIGGER refuse BEFORE INSERT ON refusing FOR EACH ROW EXECUTE FUNCTION refuse()"))
+    write = text("INSERT INTO refusing VALUES (1, :value)")
+    for attempt in (database.change(write, {"value": value}), database.change(text("SELECT 1"), then=[(write, {"value": value})])):
+        with pytest.raises((BridgeError, DBAPIError)) as refused:
+            await attempt
+        logged = "".join(traceback.format_exception(refused.value))
+        assert told in str(refused.value)
+        assert "BUDI" not in (str(refused.value) if isinstance(refused.value, BridgeError) else logged)
