@@ -20,6 +20,8 @@ from inference_server.tasks.slides import checkpoints, scratch
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.budget import CacheBudget, CallBudget
 from inference_server.tasks.slides.checkpoints import Journal
+from inference_server.tasks.slides.computing import Flow, Ran, compute
+from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.kinds import he_baseline
@@ -28,7 +30,7 @@ from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slide, opened
 from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.runs import Emit, Event, Flow, Ran, Run, Runs, compute
+from inference_server.tasks.slides.runs import Emit, Event, Run, Runs
 from inference_server.tasks.slides.survey import Outline, Slide, outline
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
 from inference_server.tasks.slides.turns import Turn, Turns
@@ -183,11 +185,12 @@ class SlideAnalyzer:
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
         findings = await asyncio.to_thread(run.analysis.findings)
+        engines = TileEngines(slide.batches, run.engines)
         return artifacts.Contents(
             findings=findings,
             picture=picture,
-            report=_report(request, slide, plan, ran, findings),
-            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue),
+            report=_report(request, slide, plan, ran, engines, findings),
+            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue, engines=engines),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
             dicom_header=await dicom_annotations.header(self._storage, source.files[0]) if dicom_annotations.FILE in names else b"",
@@ -202,7 +205,8 @@ async def _begun(runs: Runs, request: AnalysisRequest, names: Sequence[str]) -> 
             group.create_task(asyncio.to_thread(artifacts.load, names if request.share.whole else ()))
             run, journal = await runs.begin()
     if run.refused:
-        _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
+        event = "parts_refused" if run.resumed else "slide_started_over"
+        _log.warning(event, request_id=request.request_id, reason=run.refused)
     return run, journal
 
 
@@ -232,13 +236,14 @@ def _result(run: Run, ran: Ran, started: float) -> AnalysisResult:
     )
 
 
-def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, findings: Findings) -> str:
+def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, engines: TileEngines, findings: Findings) -> str:
     run = report.RunFacts(
         model=plan.model,
         version=ran.version,
         engine=ran.engine,
         sha256=ran.sha256,
         tiles_analyzed=len(slide.tiles),
+        tiles_by_engine=engines.counts,
         unreadable=tuple(sorted(slide.regions.unreadable)),
     )
     return report.render(
