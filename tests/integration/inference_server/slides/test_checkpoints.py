@@ -16,7 +16,7 @@ from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
-from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Share
 from tests.support.built_models import built_models
 from tests.support.direct_inference import RecordedInference
 from tests.support.slides import paint, scattered, write_svs
@@ -176,34 +176,89 @@ def _another_model(place: Place) -> None:
     path.write_text(path.read_text().replace('"mpp": 0.5', '"mpp": 0.5, "std": [1, 1, 2]'))
 
 
-def _a_missing_part(place: Place) -> None:
-    (place.folder / "out" / "cut" / "checkpoint" / "000003.part").unlink()
-
-
-def _a_damaged_part(place: Place) -> None:
-    path = place.folder / "out" / "cut" / "checkpoint" / "000002.part"
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (_another_slide, "another state of the slide"),
-        (_another_model, "another state of the slide"),
-        (_a_missing_part, r"000003\.part does not exist"),
-        (_a_damaged_part, "cut short"),
-    ],
-)
-async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_place: Place, change: Any, reason: str) -> None:
+@pytest.mark.parametrize("change", [_another_slide, _another_model])
+async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_place: Place, change: Any) -> None:
     cut, _ = await small_place.run("cut", until=0.6, **REQUESTS["pinkness"])
     change(small_place)
     resumed, out = await small_place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
     _, expected = await small_place.run("fresh", **REQUESTS["pinkness"])
 
     assert 0 == result_of(resumed).tiles_resumed
-    assert re.search(reason, result_of(resumed).resume_refused)
+    assert re.search("^it was saved for another state of the slide", result_of(resumed).resume_refused)
     assert not any(event.resumed for event in resumed if isinstance(event, Checkpoint))
     assert files(expected) == files(out)
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+@pytest.mark.parametrize(
+    ("lose", "reason"), [(_missing, "does not exist"), (_cut_short, "is cut short"), (_flipped, r"cannot be read|is cut short")]
+)
+@pytest.mark.parametrize("number", ["the first", "one", "one that told of damage"])
+async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Place, lose: Any, reason: str, number: str) -> None:
+    asked = REQUESTS["pinkness"]
+    whole, expected = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.6, **asked)
+    saved = {path: checkpoints.unpack(Path(path).read_bytes()) for path in parts(cut)}
+    surveyed, *others = saved
+    # Tiles of the survey's level, which is another, are not told of again.
+    telling = [path for path in others if any(level == 0 for level, _, _ in saved[path].unreadable)]
+    assert len(telling) == 1
+    path = {"the first": surveyed, "one": others[2], "one that told of damage": telling[0]}[number]
+    lose(Path(path))
+    resumed, out = await place.run("resumed", resume_uris=tuple(saved), **asked)
+
+    assert files(expected) == files(out)
+    batches = [number for each, part in saved.items() if each != path for number in part.batches]
+    assert len(set(batches)) == len(batches) > 0
+    told = result_of(resumed)
+    # As many tiles in all batches but the last.
+    assert len(batches) * (result_of(whole).tiles_analyzed // 400) <= told.tiles_resumed == told.tiles_analyzed - place.calls[-1]
+    assert re.search(rf"^1 of {len(saved)} parts were not taken up.*({reason})", told.resume_refused)
+    assert all(event.resumed for event in resumed if isinstance(event, Checkpoint))
+
+
+@pytest.mark.parametrize("analysis", sorted(REQUESTS))
+async def test_what_is_computed_for_lost_parts_is_saved_with_a_survey_for_whoever_goes_on(place: Place, analysis: str) -> None:
+    asked = REQUESTS[analysis]
+    _, expected = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.4, **asked)
+    # No survey is left.
+    kept = parts(cut)[3:]
+    resumed, _ = await place.run("resumed", until=0.7, resume_uris=kept, **asked)
+    last, out = await place.run("last", resume_uris=kept + parts(resumed), **asked)
+
+    assert files(expected) == files(out)
+    assert "" == result_of(last).resume_refused
+    assert 0.7 * result_of(last).tiles_analyzed <= result_of(last).tiles_resumed
+
+
+async def test_parts_of_another_model_among_those_of_this_one_cost_their_own_tiles(place: Place) -> None:
+    asked = REQUESTS["pinkness"]
+    _, expected = await place.run("whole", **asked)
+    ours, _ = await place.run("ours", share=Share(index=0, count=2), **asked)
+    path = place.models / "pinkness" / "slide.json"
+    kept = path.read_text()
+    _another_model(place)
+    theirs, _ = await place.run("theirs", share=Share(index=1, count=2), **asked)
+    path.write_text(kept)
+    merged, out = await place.run("merged", resume_uris=parts(theirs) + parts(ours), **asked)
+
+    assert files(expected) == files(out)
+    assert result_of(ours).tiles_analyzed == result_of(merged).tiles_resumed
+    assert re.search(rf"^{len(parts(theirs))} of {len(parts(theirs) + parts(ours))} parts", result_of(merged).resume_refused)
 
 
 async def test_other_parameters_start_over(small_place: Place) -> None:

@@ -37,7 +37,7 @@ async def test_there_is_one_row_a_tile_with_its_place_and_figures(analyses: Any,
     rows = read.to_pydict()
 
     figures = dict.fromkeys(("sharpness", "blurred_share", "mean_haematoxylin_od", "mean_eosin_od"), "float")
-    assert {**PLACES, **figures, "nuclear_candidates": "int32"} == types(read)
+    assert {**PLACES, **figures, "nuclear_candidates": "int32", "engine": "string"} == types(read)
     assert found.result.tiles_analyzed == read.num_rows
     assert {128} == set(rows["width"]) - {800 - 6 * 128}
     for first, size, most in (("x", "width", 800), ("y", "height", 600)):
