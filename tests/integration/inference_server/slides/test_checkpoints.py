@@ -19,7 +19,7 @@ from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Share
 from tests.support.built_models import built_models
 from tests.support.direct_inference import RecordedInference
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.slides import paint, scattered, write_jpeg_tiff, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 WIDTH, HEIGHT = 1280, 1024
@@ -44,6 +44,10 @@ def write_inputs(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> None
     # A few stored tiles are damaged, which every run must count.
     write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
     write_svs(folder / "small.svs", picture[:512, :640], tile=128)
+    # Of the second level none is, which the survey reads.
+    described = "Aperio Image Library v11|AppMag = 20|MPP = 0.5"
+    levels = [picture, picture[::4, ::4]]
+    write_jpeg_tiff(folder / "pyramid.svs", levels, description=described, rgb_components=True, tile=128, spoil=(40, 41))
 
 
 class Place:
@@ -203,20 +207,37 @@ def _flipped(path: Path) -> None:
     path.write_bytes(content)
 
 
+def _told_before(path: str, saved: dict[str, checkpoints.Part]) -> None:
+    """Have one part tell of all stored tiles that are damaged, as one does that was saved when they had just been read."""
+    damaged = [place for part in saved.values() for place in part.unreadable]
+    assert len(damaged) == 2
+    for each, part in saved.items():
+        read = [place for place in part.read if place not in damaged]
+        told = damaged if each == path else []
+        Path(each).write_bytes(checkpoints.pack(dataclasses.replace(part, read=[*read, *told], unreadable=told)))
+
+
 @pytest.mark.parametrize(
-    ("lose", "reason"), [(_missing, "does not exist"), (_cut_short, "is cut short"), (_flipped, r"cannot be read|is cut short")]
+    ("lost", "lose", "reason"),
+    [
+        ("the survey", _missing, "does not exist"),
+        ("some tiles", _missing, "does not exist"),
+        ("some tiles", _cut_short, "is cut short"),
+        ("some tiles", _flipped, "cannot be read|is cut short"),
+        ("what was read ahead", _missing, "does not exist"),
+    ],
 )
-@pytest.mark.parametrize("number", ["the first", "one", "one that told of damage"])
-async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Place, lose: Any, reason: str, number: str) -> None:
-    asked = REQUESTS["pinkness"]
+async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Place, lost: str, lose: Any, reason: str) -> None:
+    # Of an overlay all of the slide is read again.
+    asked = REQUESTS["pinkness"] | {"artifacts": ("tiles.parquet", "heatmap.png", "detections.geojson.gz")}
+    place.slide = place.inputs / "pyramid.svs"
     whole, expected = await place.run("whole", **asked)
     cut, _ = await place.run("cut", until=0.6, **asked)
     saved = {path: checkpoints.unpack(Path(path).read_bytes()) for path in parts(cut)}
     surveyed, *others = saved
-    # Tiles of the survey's level, which is another, are not told of again.
-    telling = [path for path in others if any(level == 0 for level, _, _ in saved[path].unreadable)]
-    assert len(telling) == 1
-    path = {"the first": surveyed, "one": others[2], "one that told of damage": telling[0]}[number]
+    path = surveyed if lost == "the survey" else others[2]
+    if lost == "what was read ahead":
+        _told_before(path, {path: saved[path] for path in others})
     lose(Path(path))
     resumed, out = await place.run("resumed", resume_uris=tuple(saved), **asked)
 
@@ -224,8 +245,9 @@ async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Plac
     batches = [number for each, part in saved.items() if each != path for number in part.batches]
     assert len(set(batches)) == len(batches) > 0
     told = result_of(resumed)
-    # As many tiles in all batches but the last.
-    assert len(batches) * (result_of(whole).tiles_analyzed // 400) <= told.tiles_resumed == told.tiles_analyzed - place.calls[-1]
+    # Calls are of one tile each.
+    assert len(batches) == told.tiles_resumed == told.tiles_analyzed - place.calls[-1]
+    assert 2 == result_of(whole).tiles_skipped == told.tiles_skipped
     assert re.search(rf"^1 of {len(saved)} parts were not taken up.*({reason})", told.resume_refused)
     assert all(event.resumed for event in resumed if isinstance(event, Checkpoint))
 
