@@ -80,7 +80,7 @@ async def test_a_classifiers_rows_have_its_classes(analyses_with: Callable[..., 
     read = parquet.read_table(found.folder / "tiles.parquet")
     rows = read.to_pydict()
 
-    assert {**PLACES, "sharpness": "float", "class": "string", "p(glass)": "float", "p(tissue)": "float"} == types(read)
+    assert {**PLACES, "sharpness": "float", "class": "string", "p(glass)": "float", "p(tissue)": "float", "engine": "string"} == types(read)
     assert len(found.features) == read.num_rows
     for name, glass, tissue in zip(rows["class"], rows["p(glass)"], rows["p(tissue)"], strict=True):
         assert ("tissue" if tissue > glass else "glass") == name
