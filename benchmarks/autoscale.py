@@ -76,19 +76,14 @@ def main() -> int:
     parser.add_argument("--measure", action="store_true", help="measure this machine first, and keep that")
     parser.add_argument("--chart", type=Path, help="where to draw the figures, as PNG")
     parser.add_argument("--most", type=int, default=LOADS[-1], help="the largest load that is tried")
-    names = [each.name for each in WORKERS]
+    names = list(dict.fromkeys(each.name for each in WORKERS))
     parser.add_argument("--workers", type=some_of(names), default=names, help="only these, separated by commas")
     options = parser.parse_args()
     if options.measure:
         keep_measured()
     figures, shipped = read_toml(MEASURED), read_toml(SHIPPED)
-    rows = [
-        row_of(worker, load, figures, shipped)
-        for worker in WORKERS
-        if worker.name in options.workers
-        for load in LOADS
-        if load <= options.most
-    ]
+    chosen = [worker for worker in WORKERS if worker.name in options.workers]
+    rows = [row_of(worker, load, figures, shipped) for worker in chosen for load in LOADS if load <= options.most]
     Console(width=150).print(table_of(rows, figures))
     if options.chart:
         draw_chart(options.chart, rows)

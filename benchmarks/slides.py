@@ -8,7 +8,7 @@
   the whole: of what both compute, at most 1 / (1/reading + 1/engine) is possible together. That is told beside, without a bar.
 - A classifier of ResNet-18's shape over its engine alone. Bar: 0.9.
 - Peak memory of a server that analyses the slide, two and four at the same time, with tiles of several sizes, and one of a quarter of its
-  area. Bars: 1.2 GB, and 10 % of each other. With `--slide` the quarter is a slide that is made, with other tissue: it is told without a bar.
+  area. Bars: 1.2 GB, and 10 % of each other. With `--slide` the quarter is a slide that is made, with other tissue, and has no bar.
 - Slides one after the other and two at a time: how long no model call runs between them. No bar.
 - Bytes that were read over those of the tiles that an analysis needs. Bar: 1.1.
 

@@ -16,7 +16,7 @@ from benchmarks.support.choices import some_of
         (slides, "--parts", "classifier"),
         (documents, "--parts", "accuracy"),
         (jobs, "--parts", "latency"),
-        (autoscale, "--workers", "wsi"),
+        (autoscale, "--workers", "slides"),
     ],
 )
 @pytest.mark.parametrize("wrong", ["clasifier", ""])
