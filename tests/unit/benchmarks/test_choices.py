@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import autoscale, documents, jobs, slides
+from benchmarks import autoscale, documents, jobs, serving_peers, slides
 from benchmarks.support.choices import some_of
 
 
@@ -17,6 +17,7 @@ from benchmarks.support.choices import some_of
         (documents, "--parts", "accuracy"),
         (jobs, "--parts", "latency"),
         (autoscale, "--workers", "slides"),
+        (serving_peers, "--servers", "triton"),
     ],
 )
 @pytest.mark.parametrize("wrong", ["clasifier", ""])
