@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,7 +16,7 @@ from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
-from inference_server.tasks.slides import checkpoints, scratch
+from inference_server.tasks.slides import checkpoints, scratch, survey
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.budget import CacheBudget, CallBudget
 from inference_server.tasks.slides.checkpoints import Journal
@@ -122,7 +122,9 @@ class SlideAnalyzer:
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float
     ) -> AnalysisResult:
         async with AsyncExitStack() as stack:
-            slide = await stack.enter_async_context(opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved))
+            is_read_over = self._is_read_over(request, prepared.plan, names)
+            opening = opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved, is_read_over=is_read_over)
+            slide = await stack.enter_async_context(opening)
             reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
             outlined = outline(reader, request, prepared.plan, self._limits, moved=turn.moved, caches=self._caches)
@@ -142,6 +144,11 @@ class SlideAnalyzer:
                 await run.analysis.conclude(self._inference, caller)
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
             return await self._deliver(request, names, slide, run, ran, emit, started)
+
+    def _is_read_over(self, request: AnalysisRequest, plan: AnalysisPlan, names: Sequence[str]) -> Callable[[SlideFacts], bool]:
+        # What earlier runs saved holds the survey, and most tiles are read once alone.
+        once = bool(request.resume_uris or request.resume_parts) and not (request.share.whole and artifacts.OVERLAY in names)
+        return lambda facts: not once and survey.is_read_over(facts, request, plan, self._limits)
 
     def _runs(self, files: Sequence[StoredObject], outlined: Outline, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
         plan = prepared.plan
