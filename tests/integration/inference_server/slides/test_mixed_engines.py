@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import shutil
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from pathlib import Path
@@ -57,16 +56,7 @@ class Fleet:
 def inputs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("inputs")
     write_inputs(folder, 1024, 768)
-    # Of other names than the engines' copies in the repository.
-    (folder / "models" / "he_baseline").unlink()
-    shutil.copytree(_he_baseline(), folder / "models" / "he_baseline")
     return folder
-
-
-def _he_baseline() -> Path:
-    from tests.support.built_models import built_models
-
-    return built_models("he_baseline") / "he_baseline"
 
 
 @pytest.fixture
