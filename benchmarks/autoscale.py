@@ -30,6 +30,7 @@ from benchmarks.support.autoscaling.chart import Panel, draw
 from benchmarks.support.autoscaling.model import DAY, Fleet, Outcome, Policy, Simulation, arrivals_of, service_seconds
 from benchmarks.support.autoscaling.policies import CloudRun, EcsTracking, Keda
 from benchmarks.support.autoscaling.workers import MOST_WAIT, WORKERS, Worker
+from benchmarks.support.choices import some_of
 
 ROOT = Path(__file__).parents[1]
 MEASURED = Path(__file__).parent / "support" / "autoscaling" / "measured.toml"
@@ -75,13 +76,14 @@ def main() -> int:
     parser.add_argument("--measure", action="store_true", help="measure this machine first, and keep that")
     parser.add_argument("--chart", type=Path, help="where to draw the figures, as PNG")
     parser.add_argument("--most", type=int, default=LOADS[-1], help="the largest load that is tried")
-    parser.add_argument("--workers", default="", help="only these, separated by commas")
+    names = list(dict.fromkeys(each.name for each in WORKERS))
+    parser.add_argument("--workers", type=some_of(names), default=names, help="only these, separated by commas")
     options = parser.parse_args()
     if options.measure:
         keep_measured()
     figures, shipped = read_toml(MEASURED), read_toml(SHIPPED)
-    names = set(options.workers.split(",")) if options.workers else {each.name for each in WORKERS}
-    rows = [row_of(worker, load, figures, shipped) for worker in WORKERS if worker.name in names for load in LOADS if load <= options.most]
+    chosen = [worker for worker in WORKERS if worker.name in options.workers]
+    rows = [row_of(worker, load, figures, shipped) for worker in chosen for load in LOADS if load <= options.most]
     Console(width=150).print(table_of(rows, figures))
     if options.chart:
         draw_chart(options.chart, rows)

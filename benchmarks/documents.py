@@ -32,6 +32,7 @@ from rapidocr import RapidOCR
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.choices import some_of
 from benchmarks.support.documents.readers import CALLERS, Programs, Times, measured, read_by_callers
 from benchmarks.support.documents.server import document_server
 from benchmarks.support.process_tree import memory_bytes
@@ -116,19 +117,16 @@ def main() -> int:
     """Print the figures; 1 when `--check` was given and a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--parts", default=",".join(PARTS), help="what is measured")
+    parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help="what is measured")
     parser.add_argument("--pages", type=int, default=2000, help="pages over which memory is watched")
     parser.add_argument("--rounds", type=int, default=3, help="turns of each program on each of its pages")
     parser.add_argument("--of-a-kind", type=int, default=3, help="pages of each kind")
     parser.add_argument("--without-tesseract", action="store_true", help="do without the comparison with Tesseract")
     options = parser.parse_args()
     logging.disable(logging.WARNING)
-    parts = set(options.parts.split(","))
-    if parts - set(PARTS):
-        parser.error(f"--parts has {', '.join(sorted(parts - set(PARTS)))}; expected some of {', '.join(PARTS)}")
     with document_server() as server:
         print("engines:", ", ".join(f"{entry['model']} {entry['engine']}" for entry in server.events() if entry["event"] == "model_ready"))
-        rows = measured_rows(server, parts, options)
+        rows = measured_rows(server, options.parts, options)
     return int(options.check and not all(row.is_met for row in rows))
 
 

@@ -29,6 +29,7 @@ from statistics import median, quantiles
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.choices import some_of
 from benchmarks.support.jobs.idle_bridge import Idle, make_queues, measure_idle
 from benchmarks.support.jobs.latency import through_postgres, through_redis
 from benchmarks.support.jobs.queues import Celery, Dramatiq, JobSystem, Place, PostgresBridge, RedisBridge, seconds_for, working
@@ -37,6 +38,7 @@ from tests.support.ministack_server import running_ministack
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.redis_server import redis_server
 
+PARTS = ("rate", "latency", "idle")
 PROCESSES = (1, 2)
 LEAST_RATIO = 1.0
 LEAST_RATE = 300.0
@@ -70,9 +72,9 @@ def main() -> int:
     parser.add_argument("--rounds", type=int, default=5, help="rounds of each system")
     parser.add_argument("--slots", type=int, default=64, help="jobs at once in each process of the bridge")
     parser.add_argument("--threads", type=int, default=32, help="threads in each process of Dramatiq; it takes two messages for each")
-    parser.add_argument("--parts", default="rate,latency,idle", help="what to measure")
+    parser.add_argument("--parts", type=some_of(PARTS), default=PARTS, help=f"what to measure, some of {','.join(PARTS)}")
     options = parser.parse_args()
-    parts = options.parts.split(",")
+    parts = options.parts
     console = Console(width=120)
     figures: list[Figure] = []
     with postgres_server(**_DURABLE) as postgres:

@@ -27,10 +27,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.choices import some_of
 from benchmarks.support.peers.environments import PeerMissing
 from benchmarks.support.process_tree import cpu_seconds
 from benchmarks.support.serving.load import MINILM, drive, text_request, trivial_request
-from benchmarks.support.serving.servers import Server, running, write_repository
+from benchmarks.support.serving.servers import SERVERS, Server, running, write_repository
 from inference_server.models.builders import BUILDERS
 
 OWN = "lamina"
@@ -76,7 +77,7 @@ def main() -> int:
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
     parser.add_argument("--seconds", type=float, default=1.0, help="length of each measurement")
     parser.add_argument("--rounds", type=int, default=5, help="measurements of each server under each load")
-    parser.add_argument("--servers", default="lamina,mlserver,triton", help="the servers to run")
+    parser.add_argument("--servers", type=some_of(SERVERS), default=["lamina", "mlserver", "triton"], help="the servers to run")
     options = parser.parse_args()
     console = Console(width=110)
     with tempfile.TemporaryDirectory() as name, ExitStack() as stack:
@@ -85,7 +86,7 @@ def main() -> int:
         BUILDERS[MINILM](folder / "built")
         write_repository(folder / "models", folder / "built" / MINILM)
         servers = []
-        for server in options.servers.split(","):
+        for server in options.servers:
             try:
                 servers.append(stack.enter_context(running(server, folder / "models", folder / server)))
             except PeerMissing as missing:

@@ -8,7 +8,7 @@
   the whole: of what both compute, at most 1 / (1/reading + 1/engine) is possible together. That is told beside, without a bar.
 - A classifier of ResNet-18's shape over its engine alone. Bar: 0.9.
 - Peak memory of a server that analyses the slide, two and four at the same time, with tiles of several sizes, and one of a quarter of its
-  area. Bars: 1.2 GB, and 10 % of each other.
+  area. Bars: 1.2 GB, and 10 % of each other. With `--slide` the quarter is a slide that is made, with other tissue, and has no bar.
 - Slides one after the other and two at a time: how long no model call runs between them. No bar.
 - Bytes that were read over those of the tiles that an analysis needs. Bar: 1.1.
 
@@ -31,7 +31,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large_slides import write_large_slide
-from benchmarks.support.slides.flow import memory, several
+from benchmarks.support.choices import some_of
+from benchmarks.support.slides.flow import edge_of, memory, several
 from benchmarks.support.slides.measures import BUCKET, Bench, Rows, make_models
 from benchmarks.support.slides.reading import decoded_tiles, raw_tiles
 from benchmarks.support.slides.speed import classified, whole_slides
@@ -50,10 +51,12 @@ PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "classifier": classified,
     "several": several,
 }
+# Comes last, when no model is loaded here any more.
+MEMORY = "memory"
 
 
-async def measure(folder: Path, server: RangeServer, parts: Sequence[str], edge: int) -> Rows:
-    """All parts that were asked for."""
+async def measure(folder: Path, server: RangeServer, parts: Sequence[str], *, own: bool) -> Rows:
+    """All parts that were asked for. `own`: whether the slide is one that `large_slides.py` did not make."""
     repository = ModelRepository(folder / "models")
     selector = EngineSelector(discover(device="cpu"))
     models = ServingModels(repository, {"cpu": selector}, metrics=CollectorRegistry())
@@ -64,8 +67,8 @@ async def measure(folder: Path, server: RangeServer, parts: Sequence[str], edge:
         if part in PARTS:
             await PARTS[part](bench)
     await models.close(grace_seconds=5.0)
-    if "memory" in parts:
-        await asyncio.to_thread(memory, bench, edge)
+    if MEMORY in parts:
+        await asyncio.to_thread(memory, bench, await edge_of(bench), own=own)
     return bench.rows
 
 
@@ -73,7 +76,7 @@ def main() -> int:
     """Measure; with --check the exit status tells whether all bars are met."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--parts", default=",".join((*PARTS, "memory")))
+    parser.add_argument("--parts", type=some_of((*PARTS, MEMORY)), default=(*PARTS, MEMORY))
     parser.add_argument("--slide", type=Path, help="a slide of one's own; made by large_slides.py by default")
     parser.add_argument("--edge", type=int, default=100_000)
     given = parser.parse_args()
@@ -90,7 +93,7 @@ def main() -> int:
             os.environ.update(server.s3_environment)
             # As the server does.
             prepare_process()
-            rows = uvloop.run(measure(folder, server, given.parts.split(","), given.edge))
+            rows = uvloop.run(measure(folder, server, given.parts, own=given.slide is not None))
     told = Table("what", "measured", "bar", "", title=f"Slides; load of the machine {os.getloadavg()[0]:.1f} on {os.cpu_count()} cores")
     for row in rows.told:
         told.add_row(*row)

@@ -90,9 +90,10 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         limits=_request_limits(settings),
         levels=levels,
     )
+    services = [inference, *task_services(settings, models, labs, metrics)]
     grpc = GrpcServer(
         address=settings.listen,
-        services=[inference, *task_services(settings, models, labs, metrics)],
+        services=services,
         lifecycle=lifecycle,
         intercept=traces.around(calls.wrap) if traces else calls.wrap,
         connection=_connection(settings),
@@ -115,6 +116,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         http=HttpServer(health, address=settings.http),
         close_traces=tracer.close if tracer else lambda: None,
         left_out=left_out(settings),
+        sweeps=[service.sweep for service in services],
     )
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
 
@@ -49,6 +49,8 @@ class Application:
     close_traces: Callable[[], None]
     # Built-in models of services that are not served.
     left_out: frozenset[str] = frozenset()
+    # Clear away what earlier servers left behind; each blocks.
+    sweeps: Sequence[Callable[[], None]] = ()
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until `stop`, then leave in order; `hurry` ends the waits."""
@@ -61,6 +63,7 @@ class Application:
             tasks.create_task(self.http.run_until_stopped())
             watching = tasks.create_task(self.access.watch())
             loading = tasks.create_task(self._load())
+            tasks.create_task(self._sweep())
             await stop.wait()
             await self.grpc.stop(grace_seconds=self.settings.grace_seconds, drain_seconds=self.settings.drain_seconds, hurry=hurry)
             loading.cancel()
@@ -69,6 +72,11 @@ class Application:
             watching.cancel()
             await asyncio.to_thread(self.close_traces)
         _log.info("stopped")
+
+    async def _sweep(self) -> None:
+        """Beside all else: what a server serves does not hang on it."""
+        for sweep in self.sweeps:
+            await asyncio.to_thread(sweep)
 
     async def _load(self) -> None:
         """Load the models while calls are answered already; those that fail stop nobody else."""

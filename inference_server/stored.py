@@ -67,6 +67,11 @@ class StoredObject:
         return not isinstance(self.store, WebStore) or self.store.sends_parts
 
     @property
+    def is_far(self) -> bool:
+        """Whether it lies elsewhere, and is read in parts, each of them asked for."""
+        return self.local_path is None and self.comes_in_parts
+
+    @property
     def suffix(self) -> str:
         """The file name's ending, in lower case, with its dot."""
         return Path(self.key).suffix.lower()

@@ -80,7 +80,7 @@ class SlideResult:
     duration_seconds: float
     # Of the tiles analysed, those that earlier calls had computed.
     tiles_resumed: int
-    # Why the analysis started over; empty when it did not.
+    # Why parts that earlier calls had saved were not taken up; empty when all were.
     resume_refused: str
 
 

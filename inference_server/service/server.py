@@ -44,6 +44,8 @@ class Service:
     add_to: Callable[[Any], None]
     # Whether it could answer now, the models that it needs considered.
     is_able: Callable[[], bool] = lambda: True
+    # Clears away what earlier servers left behind; blocks.
+    sweep: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,6 +11,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -19,8 +20,12 @@ import numpy as np
 import pytest
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
+from lamina.v1 import slides_pb2, slides_pb2_grpc
 
+from tests.support.hamamatsu_slides import write_ndpi
+from tests.support.range_server import range_server
 from tests.support.server_process import ServerProcess, running_server
+from tests.support.slides import paint
 from tests.support.small_models import slow, write_model, write_small_repository
 
 BUF = Path(sys.executable).parent / "buf"
@@ -203,3 +208,33 @@ def test_the_built_in_models_are_built_once(folder: Path) -> None:
     assert names == {"he_baseline", "ppocrv6_small_det", "ppocrv6_small_rec", "all_minilm_l6_v2"}
     assert _command("models", "build", "--models", "built", folder=folder).returncode == 0
     assert files == {path: path.stat().st_mtime_ns for path in (folder / "built").rglob("*") if path.is_file()}
+
+
+def test_copies_of_slides_that_a_killed_server_left_are_gone_when_the_next_one_has_started(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    staging = tmp_path / "staging"
+    (tmp_path / "store" / "slides").mkdir(parents=True)
+    picture = paint(640, 480, tissue=(20, 20, 600, 440))
+    write_ndpi(tmp_path / "store" / "slides" / "a.ndpi", [picture, np.ascontiguousarray(picture[::4, ::4])])
+    with range_server(tmp_path / "store") as store:
+        for name, value in store.s3_environment.items():
+            monkeypatch.setenv(name, value)
+        flags = ("--services", "slides", "--read-roots", "s3://slides", "--allow-http", "--staging", str(staging))
+        (tmp_path / "models").mkdir()
+        start = partial(running_server, tmp_path / "models", tmp_path, *flags)
+        with start() as killed, start() as other:
+            for server in (killed, other):
+                with grpc.insecure_channel(server.grpc) as channel:
+                    asked = slides_pb2.GetSlideInfoRequest(slide_uri="s3://slides/a.ndpi")
+                    slides_pb2_grpc.SlideServiceStub(channel).GetSlideInfo(asked, timeout=60, wait_for_ready=True)
+            killed.signal(signal.SIGKILL)
+            killed.wait()
+            assert len(list(staging.rglob("a.ndpi"))) == 2
+            with start() as server:
+                server.wait_for("ready")
+                until = time.monotonic() + 20
+                while len(list(staging.rglob("a.ndpi"))) > 1 and time.monotonic() < until:
+                    time.sleep(0.05)
+            # That of the one that still runs.
+            assert len(list(staging.rglob("a.ndpi"))) == 1

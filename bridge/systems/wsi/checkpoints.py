@@ -64,7 +64,11 @@ class SlideCheckpoints:
         return Found(fence=int(found["fence"]), result=found["result"]) if found else None
 
     async def resume(self) -> SlideResume | None:
-        """What the server goes on from; None when there is nothing, or not all of it. Raises as `ResultFolder` does."""
+        """What the server goes on from; None when there is nothing. Raises as `ResultFolder` does.
+
+        Of parts that are sent back those that are missing are left out, and those that no message has room for: their tiles are computed
+        again.
+        """
         tries = [*self._others, *((self._folder_of(fence), parts) for fence, parts in self._earlier)]
         places = [(folder, _name(part)) for folder, parts in tries for part in range(1, parts + 1)]
         if not places:
@@ -74,12 +78,14 @@ class SlideCheckpoints:
         contents: list[bytes] = []
         for folder, name in places:
             content = await folder.read(name)
-            if content is None or sum(map(len, contents)) + len(content) > _MOST_BYTES:
-                why = "is missing" if content is None else "is more than fits into a message"
-                _log.warning("slide_starts_over", reason=f"{folder.location}/{name} {why}")
-                return None
-            contents.append(content)
-        return SlideResume(parts=contents)
+            if content is None:
+                _log.warning("part_left_out", part=f"{folder.location}/{name}", reason="it is missing")
+            elif sum(map(len, contents)) + len(content) > _MOST_BYTES:
+                _log.warning("parts_left_out", first=f"{folder.location}/{name}", reason="more would not fit into a message")
+                break
+            else:
+                contents.append(content)
+        return SlideResume(parts=contents) if contents else None
 
     async def keep(self, saved: SlideCheckpoint, received: ReceivedArtifacts) -> None:
         """Take up a part that was saved. Raises as `ResultFolder` does, `TransientError`, `LeaseLostError`."""

@@ -72,7 +72,7 @@ class SlideHandler:
             found = await self._analyze(job, context, folder, checkpoints, received)
             artifacts = [await self._kept(artifact, folder, received) for artifact in found.artifacts]
         if found.resume_refused:
-            _log.warning("slide_started_over", reason=found.resume_refused)
+            _log.warning("parts_refused" if found.tiles_resumed else "slide_started_over", reason=found.resume_refused)
         return await checkpoints.finish(_result(job, found, folder, artifacts))
 
     def failure(self, job: Job, reason: str) -> Outcome:
@@ -186,8 +186,9 @@ def _result(job: Job, found: SlideResult, folder: ResultFolder, artifacts: list[
         "tiles_analyzed": found.tiles_analyzed,
         "tiles_skipped": found.tiles_skipped,
         "tiles_resumed": found.tiles_resumed,
-        # Why what earlier tries had saved was not taken up; empty when it was, or there was nothing.
-        "started_over": found.resume_refused,
+        # Why nothing of what earlier tries and shares had saved was taken up, or some of it was not; both empty when all was.
+        "started_over": "" if found.tiles_resumed else found.resume_refused,
+        "parts_refused": found.resume_refused if found.tiles_resumed else "",
         "duration_seconds": round(found.duration_seconds, 3),
         "location": folder.location,
         "artifacts": artifacts,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import AsyncGenerator, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from pathlib import Path
@@ -16,10 +16,12 @@ from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
-from inference_server.tasks.slides import checkpoints, scratch
+from inference_server.tasks.slides import checkpoints, scratch, survey
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.budget import CacheBudget, CallBudget
 from inference_server.tasks.slides.checkpoints import Journal
+from inference_server.tasks.slides.computing import Flow, Ran, compute
+from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
 from inference_server.tasks.slides.kinds import he_baseline
@@ -28,7 +30,7 @@ from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slide, opened
 from inference_server.tasks.slides.readers.staging import Staging
-from inference_server.tasks.slides.runs import Emit, Event, Flow, Ran, Run, Runs, compute
+from inference_server.tasks.slides.runs import Emit, Event, Run, Runs
 from inference_server.tasks.slides.survey import Outline, Slide, outline
 from inference_server.tasks.slides.tile_calls import analyze_client_tiles
 from inference_server.tasks.slides.turns import Turn, Turns
@@ -120,7 +122,9 @@ class SlideAnalyzer:
         self, request: AnalysisRequest, prepared: Prepared, names: Sequence[str], caller: Caller, emit: Emit, *, turn: Turn, started: float
     ) -> AnalysisResult:
         async with AsyncExitStack() as stack:
-            slide = await stack.enter_async_context(opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved))
+            is_read_over = self._is_read_over(request, prepared.plan, names)
+            opening = opened(self._storage, request.slide_uri, self._limits, self._staging, moved=turn.moved, is_read_over=is_read_over)
+            slide = await stack.enter_async_context(opening)
             reader = with_managed_colours(slide.reader) if request.apply_icc_profile else slide.reader
             names = artifacts.fitting(names, request.artifacts, reader.facts)
             outlined = outline(reader, request, prepared.plan, self._limits, moved=turn.moved, caches=self._caches)
@@ -140,6 +144,11 @@ class SlideAnalyzer:
                 await run.analysis.conclude(self._inference, caller)
             await emit(Progress(stage="writing", tiles_done=run.tiles_total, tiles_total=run.tiles_total))
             return await self._deliver(request, names, slide, run, ran, emit, started)
+
+    def _is_read_over(self, request: AnalysisRequest, plan: AnalysisPlan, names: Sequence[str]) -> Callable[[SlideFacts], bool]:
+        # What earlier runs saved holds the survey, and most tiles are read once alone.
+        once = bool(request.resume_uris or request.resume_parts) and not (request.share.whole and artifacts.OVERLAY in names)
+        return lambda facts: not once and survey.is_read_over(facts, request, plan, self._limits)
 
     def _runs(self, files: Sequence[StoredObject], outlined: Outline, request: AnalysisRequest, prepared: Prepared, emit: Emit) -> Runs:
         plan = prepared.plan
@@ -183,11 +192,12 @@ class SlideAnalyzer:
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
         findings = await asyncio.to_thread(run.analysis.findings)
+        engines = TileEngines(slide.batches, run.engines)
         return artifacts.Contents(
             findings=findings,
             picture=picture,
-            report=_report(request, slide, plan, ran, findings),
-            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue),
+            report=_report(request, slide, plan, ran, engines, findings),
+            rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue, engines=engines),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
             dicom_header=await dicom_annotations.header(self._storage, source.files[0]) if dicom_annotations.FILE in names else b"",
@@ -202,7 +212,8 @@ async def _begun(runs: Runs, request: AnalysisRequest, names: Sequence[str]) -> 
             group.create_task(asyncio.to_thread(artifacts.load, names if request.share.whole else ()))
             run, journal = await runs.begin()
     if run.refused:
-        _log.warning("slide_started_over", request_id=request.request_id, reason=run.refused)
+        event = "parts_refused" if run.resumed else "slide_started_over"
+        _log.warning(event, request_id=request.request_id, reason=run.refused)
     return run, journal
 
 
@@ -232,13 +243,14 @@ def _result(run: Run, ran: Ran, started: float) -> AnalysisResult:
     )
 
 
-def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, findings: Findings) -> str:
+def _report(request: AnalysisRequest, slide: Slide, plan: AnalysisPlan, ran: Ran, engines: TileEngines, findings: Findings) -> str:
     run = report.RunFacts(
         model=plan.model,
         version=ran.version,
         engine=ran.engine,
         sha256=ran.sha256,
         tiles_analyzed=len(slide.tiles),
+        tiles_by_engine=engines.counts,
         unreadable=tuple(sorted(slide.regions.unreadable)),
     )
     return report.render(

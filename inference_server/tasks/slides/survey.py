@@ -63,13 +63,28 @@ def outline(
     """
     facts = reader.facts
     mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
-    resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
-    grid = choose_grid(facts, mpp, plan.mpp)
-    step = grid.step_x, grid.step_y
-    kept = bytes_to_keep(facts.levels[grid.level], step, size=plan.tile_size, halo=plan.halo, most=limits.cache_bytes)
+    grid, kept = _grid_of(facts, request, plan, limits)
     share = (caches or CacheBudget(limits.most_cache_bytes)).taken(kept)
     regions = Regions(reader, cache_bytes=share.bytes, most_unreadable=limits.most_unreadable, moved=moved, forgotten=share.end)
     return Outline(regions=regions, facts=facts, mpp=mpp, grid=grid)
+
+
+def is_read_over(facts: SlideFacts, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits) -> bool:
+    """Whether all of level 0 is read more than once, for the survey, the tiles and pictures: it has no smaller level, and is not kept.
+
+    Raises as `outline` does.
+    """
+    grid, kept = _grid_of(facts, request, plan, limits)
+    return coarser(facts, grid, plan.cell).level == 0 and facts.width * facts.height * 3 > kept
+
+
+def _grid_of(facts: SlideFacts, request: AnalysisRequest, plan: AnalysisPlan, limits: SlideLimits) -> tuple[Grid, int]:
+    """The grid of an analysis, and how many bytes of decoded tiles are kept."""
+    mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
+    resolution.check_fine_enough(facts, mpp, wanted=plan.mpp, analysis=plan.model)
+    grid = choose_grid(facts, mpp, plan.mpp)
+    step = grid.step_x, grid.step_y
+    return grid, bytes_to_keep(facts.levels[grid.level], step, size=plan.tile_size, halo=plan.halo, most=limits.cache_bytes)
 
 
 async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:

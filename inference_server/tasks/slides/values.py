@@ -214,7 +214,7 @@ class AnalysisResult:
     analysis: str
     # As name:version.
     model: str
-    # As engine:precision.
+    # As engine:precision; of tiles that several engines ran, all of them.
     engine: str
     # analysis.json whole.
     report_json: str
@@ -226,7 +226,7 @@ class AnalysisResult:
     duration_seconds: float
     # Of the tiles analysed, those that earlier runs had computed.
     tiles_resumed: int = 0
-    # Why the analysis started over; empty when it did not.
+    # Why what earlier runs saved was not taken up, or some of it; empty when all was, or there was nothing.
     resume_refused: str = ""
 
 

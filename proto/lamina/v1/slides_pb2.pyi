@@ -292,7 +292,9 @@ Global___SlideShare: _TypeAlias = SlideShare  # noqa: Y015
 
 @_typing.final
 class SlideResume(_message.Message):
-    """What an earlier run of an analysis saved, in the order in which its checkpoints told of it. Exactly one list is filled."""
+    """What earlier runs of an analysis saved, of the same slide, request and model, by whatever engine, in any order. Exactly one list is
+    filled. A part that is missing, damaged or of another state costs its own tiles alone.
+    """
 
     DESCRIPTOR: _descriptor.Descriptor
 
@@ -433,7 +435,7 @@ class SlideCheckpoint(_message.Message):
     tiles_total: _builtins.int
     """See tiles_done."""
     resumed: _builtins.bool
-    """Whether the parts of the request's resume count too; false when the analysis started over."""
+    """Whether the parts of the request's resume count too, as far as they were taken up; false when none was, and the analysis started over."""
     def __init__(
         self,
         *,
@@ -506,7 +508,7 @@ class SlideAnalysis(_message.Message):
     model: _builtins.str
     """Model and version that ran, as name:version."""
     engine: _builtins.str
-    """Engine that ran it, as engine:precision."""
+    """Engine that ran it, as engine:precision. Servers that share a slide may have different ones: then all of them, separated by commas."""
     report_json: _builtins.str
     """analysis.json whole, as its JSON schema in docs/ says; empty for a share."""
     tiles_analyzed: _builtins.int
@@ -518,7 +520,7 @@ class SlideAnalysis(_message.Message):
     tiles_resumed: _builtins.int
     """Of the tiles analysed, those that this run took from the request's resume; it computed the others."""
     resume_refused: _builtins.str
-    """Why the analysis started over though the request had a resume; empty when it did not."""
+    """Why parts of the request's resume were not taken up, so that their tiles were computed again; empty when all were."""
     @_builtins.property
     def artifacts(self) -> _containers.RepeatedCompositeFieldContainer[Global___Artifact]:
         """The files written or streamed."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job, Units
 from bridge.results import ResultStore
+from bridge.systems.wsi import checkpoints
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.messages import request_message
 from tests.support.recorded_context import RecordedContext
@@ -77,7 +78,9 @@ def chunk(offset: int, data: bytes) -> slides_pb2.AnalyzeSlideResponse:
     return slides_pb2.AnalyzeSlideResponse(chunk=slides_pb2.ArtifactChunk(name="heatmap.png", offset=offset, data=data))
 
 
-def result(uri: str, *, sha256: str = hashlib.sha256(PICTURE).hexdigest(), refused: str = "") -> slides_pb2.AnalyzeSlideResponse:
+def result(
+    uri: str, *, sha256: str = hashlib.sha256(PICTURE).hexdigest(), refused: str = "", resumed: int = 0
+) -> slides_pb2.AnalyzeSlideResponse:
     artifact = slides_pb2.Artifact(name="heatmap.png", media_type="image/png", uri=uri, size_bytes=len(PICTURE), sha256=sha256)
     analysis = slides_pb2.SlideAnalysis(
         analysis="he_baseline",
@@ -89,6 +92,7 @@ def result(uri: str, *, sha256: str = hashlib.sha256(PICTURE).hexdigest(), refus
         tiles_analyzed=32,
         duration_seconds=1.5,
         resume_refused=refused,
+        tiles_resumed=resumed,
     )
     return slides_pb2.AnalyzeSlideResponse(result=analysis)
 
@@ -217,7 +221,7 @@ async def test_parts_of_earlier_tries_are_forgotten_when_the_server_starts_over(
     context = RecordedContext(fence=2, checkpoint={"runs": [[1, 2]]})
     outcome = await handler.handle(slide_job(handler), context)
     assert context.checkpoints[0]["runs"] == [[2, 1]]
-    assert outcome.result["started_over"] == "the slide has changed"
+    assert (outcome.result["started_over"], outcome.result["parts_refused"]) == ("the slide has changed", "")
 
 
 async def test_without_shared_storage_parts_are_kept_here_and_sent_back(
@@ -236,14 +240,33 @@ async def test_without_shared_storage_parts_are_kept_here_and_sent_back(
     assert [path.name for path in Path(results.root).rglob("*") if path.is_file()] == ["heatmap.png"]
 
 
-async def test_a_part_that_is_gone_makes_the_slide_start_over(
-    server: ScriptedServer, client: InferenceClient, results: ResultStore
+@pytest.mark.parametrize(("there", "sent"), [((), []), ((2, 3), [b"2", b"3"]), ((1, 2, 3), [b"1", b"2"])])
+async def test_parts_that_are_gone_or_too_many_for_a_message_are_left_out(
+    server: ScriptedServer,
+    client: InferenceClient,
+    results: ResultStore,
+    monkeypatch: pytest.MonkeyPatch,
+    there: Sequence[int],
+    sent: list[bytes],
 ) -> None:
+    monkeypatch.setattr(checkpoints, "_MOST_BYTES", 2)
     handler = SlideHandler(client=client, results=results, shared_storage=False)
     server.script = [answer(chunk(0, PICTURE), result(""))]
-    outcome = await handler.handle(slide_job(handler), RecordedContext(fence=2, checkpoint={"runs": [[1, 2]]}))
+    for number in there:
+        await results.folder("slides", "job-1", 1).write(f"checkpoint/{number:06}.part", str(number).encode())
+    outcome = await handler.handle(slide_job(handler), RecordedContext(fence=2, checkpoint={"runs": [[1, 3]]}))
     assert outcome.succeeded
-    assert not server.requests[0].HasField("resume")
+    assert list(server.requests[0].resume.parts) == sent
+    assert server.requests[0].HasField("resume") is bool(sent)
+
+
+async def test_some_parts_that_were_refused_are_told_apart_from_starting_over(
+    server: ScriptedServer, client: InferenceClient, results: ResultStore
+) -> None:
+    handler = SlideHandler(client=client, results=results)
+    server.script = [answer(result("/shared/heatmap.png", refused="1 of 2 parts", resumed=16))]
+    outcome = await handler.handle(slide_job(handler), RecordedContext(fence=2, checkpoint={"runs": [[1, 2]]}))
+    assert (outcome.result["started_over"], outcome.result["parts_refused"]) == ("", "1 of 2 parts")
 
 
 async def test_a_slide_that_was_analysed_and_not_committed_is_not_analysed_again(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Json
@@ -19,13 +20,15 @@ _MOST_LISTED = 1000
 class RunFacts:
     """What ran."""
 
-    # As name, version and engine:precision.
+    # As name, version and engine:precision; of several engines all.
     model: str
     version: str
     engine: str
     # SHA-256 of the model file; empty when unknown.
     sha256: str
     tiles_analyzed: int
+    # Of these, by engine:precision.
+    tiles_by_engine: Mapping[str, int]
     # Stored tiles that could not be decoded, as (level, column, row).
     unreadable: tuple[tuple[int, int, int], ...]
 
@@ -51,7 +54,7 @@ def render(
         "grid": _grid(grid, plan),
         "tissue": _tissue(tissue),
         "measures": findings.measures,
-        "tiles": {"analyzed": run.tiles_analyzed, "unreadable": len(run.unreadable)},
+        "tiles": {"analyzed": run.tiles_analyzed, "by_engine": run.tiles_by_engine, "unreadable": len(run.unreadable)},
         "unreadable": [_place(facts, *place) for place in run.unreadable[:_MOST_LISTED]],
         "notes": [*findings.notes, *_left_out(run, plan, tissue)],
     }

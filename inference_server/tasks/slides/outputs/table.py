@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.findings import Column, Findings, Vectors
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.masks import Mask
@@ -35,6 +36,7 @@ class TileRows:
     grid: Grid
     facts: SlideFacts
     tissue: Tissue
+    engines: TileEngines
 
     def places(self, tiles: Sequence[Tile]) -> dict[str, Column]:
         """Level-0 rectangles, cut at the slide's edge; how much of a tile is tissue and ink, and how much of its tissue folded."""
@@ -67,7 +69,7 @@ def write(path: Path, rows: TileRows, findings: Findings, *, about: Mapping[str,
     from pyarrow import parquet
 
     def portion(tiles: Sequence[Tile]) -> pyarrow.Table:
-        columns = {**rows.places(tiles), **findings.figures(tiles)}
+        columns = {**rows.places(tiles), **findings.figures(tiles), "engine": rows.engines.of(tiles)}
         arrays = {name: pyarrow.array(values, pyarrow.string() if isinstance(values, list) else None) for name, values in columns.items()}
         return pyarrow.table(arrays)
 

@@ -9,7 +9,9 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from inference_server.errors import InvalidSlide
+import structlog
+
+from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
@@ -19,8 +21,9 @@ from inference_server.tasks.slides.readers.openslide import OpenSlideReader
 from inference_server.tasks.slides.readers.port import NotThisReader, SlideReader
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.readers.tiff import TiffReader
-from inference_server.tasks.slides.values import SlideLimits
+from inference_server.tasks.slides.values import SlideFacts, SlideLimits
 
+_log = structlog.get_logger()
 _TIFF = (b"II*\x00", b"MM\x00*", b"II+\x00", b"MM\x00+")
 _PICTURES = (b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff")
 # DICOM's mark comes last in the first 132 bytes.
@@ -48,9 +51,17 @@ class OpenedSlide:
 
 @contextlib.asynccontextmanager
 async def opened(
-    storage: Storage, uri: str, limits: SlideLimits, staging: Staging, *, moved: Callable[[], None] = lambda: None
+    storage: Storage,
+    uri: str,
+    limits: SlideLimits,
+    staging: Staging,
+    *,
+    moved: Callable[[], None] = lambda: None,
+    is_read_over: Callable[[SlideFacts], bool] = lambda _: False,
 ) -> AsyncIterator[OpenedSlide]:
     """Open a slide for as long as the block lasts. `moved`: called whenever some of it has been copied.
+
+    `is_read_over`: whether a slide will be read more than once as a whole; a remote one is copied then, where there is room for it.
 
     Raises `NotFound`, `AccessDenied`, `InvalidSlide`, `ContentChanged`, `Unavailable`. What seems damaged in the block, and was replaced
     meanwhile, is told as `ContentChanged`.
@@ -62,6 +73,8 @@ async def opened(
         async with contextlib.AsyncExitStack() as stack:
             copied = partial(staging.copied, moved=moved)
             reader = await _open(storage, files, head, limits, copied, stack)
+            if isinstance(reader, TiffReader) and files[0].is_far and is_read_over(reader.facts):
+                reader = await _near(reader, storage, files, head, limits, copied, stack)
             stack.push_async_callback(reader.close)
             yield OpenedSlide(reader=reader, files=files)
     except InvalidSlide:
@@ -97,6 +110,25 @@ async def _head(storage: Storage, found: StoredObject) -> bytes:
 
 async def _all_files(storage: Storage, found: StoredObject, head: bytes) -> tuple[StoredObject, ...]:
     return (found,) if head.startswith(_TIFF) else await files_of(storage, found, dicom=head.endswith(_DICOM))
+
+
+async def _near(
+    reader: TiffReader,
+    storage: Storage,
+    files: tuple[StoredObject, ...],
+    head: bytes,
+    limits: SlideLimits,
+    copied: Callable[[Sequence[StoredObject]], contextlib.AbstractAsyncContextManager[Path]],
+    stack: contextlib.AsyncExitStack,
+) -> TiffReader:
+    """A slide that is read in place, from a copy; as it is, where it cannot be copied."""
+    try:
+        copy = await storage.copy_of(files[0], await stack.enter_async_context(copied(files)))
+    except (InvalidSlide, Unavailable) as error:
+        _log.info("slide_read_in_place", reason=str(error))
+        return reader
+    await reader.close()
+    return await TiffReader.open(storage, copy, head, limits)
 
 
 async def _open(

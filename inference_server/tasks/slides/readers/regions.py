@@ -170,6 +170,11 @@ class Regions:
         self._read.update(news.read)
         self.unreadable.update(news.unreadable)
 
+    def lacks(self, level: int, boxes: NDArray[np.int64]) -> bool:
+        """Whether some stored tile below these boxes (as for `expect`) was read by nobody yet."""
+        read, stored = self._read.get(level, set()), self.facts.levels[level]
+        return any(place not in read for box in boxes.tolist() for place in _places(level, stored, box))
+
     def judge(self) -> None:
         """Raise `InvalidSlide` when too many of the stored tiles that were read cannot be decoded."""
         self._judge(len(self._read))

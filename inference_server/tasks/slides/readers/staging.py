@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
 import shutil
 import tempfile
 import weakref
@@ -12,6 +13,7 @@ from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
@@ -52,6 +54,11 @@ class Staging:
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
         self._held_bytes = 0
         self._changed = asyncio.Condition()
+
+    def sweep(self) -> None:
+        """Remove what killed servers left behind; blocks. Folders of servers that run are locked, and stay."""
+        with contextlib.suppress(OSError):
+            _sweep(self._parent)
 
     @contextlib.asynccontextmanager
     async def copied(self, files: Sequence[StoredObject], *, moved: Callable[[], None] = lambda: None) -> AsyncIterator[Path]:
@@ -150,9 +157,7 @@ class Staging:
             try:
                 self._parent.mkdir(parents=True, exist_ok=True)
                 _sweep(self._parent)
-                folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=self._parent))
-                lock = (folder / _LOCK).open("w")
-                fcntl.flock(lock, fcntl.LOCK_EX)
+                folder, lock = _locked(self._parent)
             except OSError as error:
                 raise Unavailable(
                     f"slides cannot be copied to {self._parent} ({error.strerror}). Name another folder in INFERENCE_STAGING."
@@ -160,6 +165,17 @@ class Staging:
             weakref.finalize(self, _clean, folder, lock)
             self._folder = folder
         return self._folder
+
+
+def _locked(parent: Path) -> tuple[Path, TextIO]:
+    """A new folder, and what locks it. Until it is locked, another server that starts may take it for one that was left behind."""
+    while True:
+        folder = Path(tempfile.mkdtemp(prefix=_PREFIX, dir=parent))
+        lock = (folder / _LOCK).open("w")
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if os.fstat(lock.fileno()).st_nlink:
+            return folder, lock
+        lock.close()
 
 
 def _clean(folder: Path, lock: object) -> None:

@@ -16,10 +16,10 @@ from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
-from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk, Share
 from tests.support.built_models import built_models
 from tests.support.direct_inference import RecordedInference
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.slides import paint, scattered, write_jpeg_tiff, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 WIDTH, HEIGHT = 1280, 1024
@@ -44,6 +44,10 @@ def write_inputs(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> None
     # A few stored tiles are damaged, which every run must count.
     write_svs(folder / "slide.svs", picture, tile=128, spoil=(40, 41))
     write_svs(folder / "small.svs", picture[:512, :640], tile=128)
+    # Of the second level none is, which the survey reads.
+    described = "Aperio Image Library v11|AppMag = 20|MPP = 0.5"
+    levels = [picture, picture[::4, ::4]]
+    write_jpeg_tiff(folder / "pyramid.svs", levels, description=described, rgb_components=True, tile=128, spoil=(40, 41))
 
 
 class Place:
@@ -176,34 +180,107 @@ def _another_model(place: Place) -> None:
     path.write_text(path.read_text().replace('"mpp": 0.5', '"mpp": 0.5, "std": [1, 1, 2]'))
 
 
-def _a_missing_part(place: Place) -> None:
-    (place.folder / "out" / "cut" / "checkpoint" / "000003.part").unlink()
-
-
-def _a_damaged_part(place: Place) -> None:
-    path = place.folder / "out" / "cut" / "checkpoint" / "000002.part"
-    path.write_bytes(path.read_bytes()[:-20])
-
-
-@pytest.mark.parametrize(
-    ("change", "reason"),
-    [
-        (_another_slide, "another state of the slide"),
-        (_another_model, "another state of the slide"),
-        (_a_missing_part, r"000003\.part does not exist"),
-        (_a_damaged_part, "cut short"),
-    ],
-)
-async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_place: Place, change: Any, reason: str) -> None:
+@pytest.mark.parametrize("change", [_another_slide, _another_model])
+async def test_what_does_not_fit_is_not_gone_on_with_and_that_is_told(small_place: Place, change: Any) -> None:
     cut, _ = await small_place.run("cut", until=0.6, **REQUESTS["pinkness"])
     change(small_place)
     resumed, out = await small_place.run("resumed", resume_uris=parts(cut), **REQUESTS["pinkness"])
     _, expected = await small_place.run("fresh", **REQUESTS["pinkness"])
 
     assert 0 == result_of(resumed).tiles_resumed
-    assert re.search(reason, result_of(resumed).resume_refused)
+    assert re.search("^it was saved for another state of the slide", result_of(resumed).resume_refused)
     assert not any(event.resumed for event in resumed if isinstance(event, Checkpoint))
     assert files(expected) == files(out)
+
+
+def _missing(path: Path) -> None:
+    path.unlink()
+
+
+def _cut_short(path: Path) -> None:
+    path.write_bytes(path.read_bytes()[:-20])
+
+
+def _flipped(path: Path) -> None:
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 16
+    path.write_bytes(content)
+
+
+def _told_before(path: str, saved: dict[str, checkpoints.Part]) -> None:
+    """Have one part tell of all stored tiles that are damaged, as one does that was saved when they had just been read."""
+    damaged = [place for part in saved.values() for place in part.unreadable]
+    assert len(damaged) == 2
+    for each, part in saved.items():
+        read = [place for place in part.read if place not in damaged]
+        told = damaged if each == path else []
+        Path(each).write_bytes(checkpoints.pack(dataclasses.replace(part, read=[*read, *told], unreadable=told)))
+
+
+@pytest.mark.parametrize(
+    ("lost", "lose", "reason"),
+    [
+        ("the survey", _missing, "does not exist"),
+        ("some tiles", _missing, "does not exist"),
+        ("some tiles", _cut_short, "is cut short"),
+        ("some tiles", _flipped, "cannot be read|is cut short"),
+        ("what was read ahead", _missing, "does not exist"),
+    ],
+)
+async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Place, lost: str, lose: Any, reason: str) -> None:
+    # Of an overlay all of the slide is read again.
+    asked = REQUESTS["pinkness"] | {"artifacts": ("tiles.parquet", "heatmap.png", "detections.geojson.gz")}
+    place.slide = place.inputs / "pyramid.svs"
+    whole, expected = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.6, **asked)
+    saved = {path: checkpoints.unpack(Path(path).read_bytes()) for path in parts(cut)}
+    surveyed, *others = saved
+    path = surveyed if lost == "the survey" else others[2]
+    if lost == "what was read ahead":
+        _told_before(path, {path: saved[path] for path in others})
+    lose(Path(path))
+    resumed, out = await place.run("resumed", resume_uris=tuple(saved), **asked)
+
+    assert files(expected) == files(out)
+    batches = [number for each, part in saved.items() if each != path for number in part.batches]
+    assert len(set(batches)) == len(batches) > 0
+    told = result_of(resumed)
+    # Calls are of one tile each.
+    assert len(batches) == told.tiles_resumed == told.tiles_analyzed - place.calls[-1]
+    assert 2 == result_of(whole).tiles_skipped == told.tiles_skipped
+    assert re.search(rf"^1 of {len(saved)} parts were not taken up.*({reason})", told.resume_refused)
+    assert all(event.resumed for event in resumed if isinstance(event, Checkpoint))
+
+
+@pytest.mark.parametrize("analysis", sorted(REQUESTS))
+async def test_what_is_computed_for_lost_parts_is_saved_with_a_survey_for_whoever_goes_on(place: Place, analysis: str) -> None:
+    asked = REQUESTS[analysis]
+    _, expected = await place.run("whole", **asked)
+    cut, _ = await place.run("cut", until=0.4, **asked)
+    # No survey is left.
+    kept = parts(cut)[3:]
+    resumed, _ = await place.run("resumed", until=0.7, resume_uris=kept, **asked)
+    last, out = await place.run("last", resume_uris=kept + parts(resumed), **asked)
+
+    assert files(expected) == files(out)
+    assert "" == result_of(last).resume_refused
+    assert 0.7 * result_of(last).tiles_analyzed <= result_of(last).tiles_resumed
+
+
+async def test_parts_of_another_model_among_those_of_this_one_cost_their_own_tiles(place: Place) -> None:
+    asked = REQUESTS["pinkness"]
+    _, expected = await place.run("whole", **asked)
+    ours, _ = await place.run("ours", share=Share(index=0, count=2), **asked)
+    path = place.models / "pinkness" / "slide.json"
+    kept = path.read_text()
+    _another_model(place)
+    theirs, _ = await place.run("theirs", share=Share(index=1, count=2), **asked)
+    path.write_text(kept)
+    merged, out = await place.run("merged", resume_uris=parts(theirs) + parts(ours), **asked)
+
+    assert files(expected) == files(out)
+    assert result_of(ours).tiles_analyzed == result_of(merged).tiles_resumed
+    assert re.search(rf"^{len(parts(theirs))} of {len(parts(theirs) + parts(ours))} parts", result_of(merged).resume_refused)
 
 
 async def test_other_parameters_start_over(small_place: Place) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -17,7 +18,7 @@ from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.survey import outline, scan_cells, survey
-from inference_server.tasks.slides.values import AnalysisRequest, SlideLimits
+from inference_server.tasks.slides.values import AnalysisRequest, Checkpoint, SlideLimits
 from tests.support.direct_inference import DirectInference
 from tests.support.needed_bytes import needed_bytes
 from tests.support.range_server import RangeServer, range_server
@@ -102,3 +103,65 @@ async def test_a_store_that_goes_away_is_no_damage(tmp_path: Path) -> None:
             server.forget()
             with pytest.raises(Unavailable, match=r"storage failed while .*slide.svs was read"):
                 await asyncio.wait_for(reader.read_tiles(0, [(0, 0), (1, 1)]), 60)
+
+
+@pytest.fixture(scope="module")
+def single_level(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[RangeServer, Path]]:
+    """A slide without a smaller level that a survey could read."""
+    folder = tmp_path_factory.mktemp("single")
+    path = write_svs(folder / "slide.svs", np.tile(corner(5), (2, 2, 1))[:2700])
+    with range_server(folder) as server:
+        yield server, path
+
+
+@pytest.mark.parametrize("artifacts", [(), ("tiles.parquet",)], ids=["all", "no picture"])
+@pytest.mark.parametrize(("room", "least", "most"), [(1 << 30, 1.0, 1.1), (1000, 1.5, 4.0)], ids=["copied", "no room"])
+async def test_a_slide_of_one_level_is_fetched_once_where_there_is_room(
+    single_level: tuple[RangeServer, Path], models: Path, tmp_path: Path, artifacts: tuple[str, ...], room: int, least: float, most: float
+) -> None:
+    server, path = single_level
+    storage = Storage(read_roots=(server.url, str(path.parent)), write_roots=(str(tmp_path),), allow_http=True)
+    limits = SlideLimits(cache_bytes=4 * 1024 * 1024)
+    staging = Staging(storage, most_bytes=room, folder=tmp_path / "staging")
+    analyzer = SlideAnalyzer(inference=DirectInference(models), storage=storage, models=models, limits=limits, staging=staging)
+
+    async def sent(uri: str, name: str) -> float:
+        before = server.sent().body_bytes
+        request = AnalysisRequest(slide_uri=uri, tile_size=256, artifacts=artifacts, output_uri=str(tmp_path / name))
+        async for _ in analyzer.analyze(request, Caller()):
+            pass
+        return (server.sent().body_bytes - before) / path.stat().st_size
+
+    assert 0 == await sent(str(path), "near")
+    assert least <= await sent(f"{server.url}/slide.svs", "far") <= most
+    near, far = ({each.name: each.read_bytes() for each in (tmp_path / name).iterdir()} for name in ("near", "far"))
+    assert near.pop("analysis.json").replace(str(path).encode(), f"{server.url}/slide.svs".encode()) == far.pop("analysis.json")
+    assert near == far
+    # What is asked about it needs its headers alone, and who analyses it next finds it here.
+    before = server.sent().body_bytes
+    facts = await analyzer.info(f"{server.url}/slide.svs")
+    assert (1, True) == (len(facts.levels), server.sent().body_bytes - before < 64 * 1024)
+    if most < 2:
+        assert await sent(f"{server.url}/slide.svs", "again") < 0.05
+
+
+async def test_what_goes_on_with_tiles_that_are_saved_copies_no_slide(
+    single_level: tuple[RangeServer, Path], models: Path, tmp_path: Path
+) -> None:
+    server, _ = single_level
+    storage = Storage(read_roots=(server.url,), write_roots=(str(tmp_path),), allow_http=True)
+    staging = Staging(storage, most_bytes=1 << 30, folder=tmp_path / "staging")
+    limits = SlideLimits(cache_bytes=4 * 1024 * 1024)
+    first = AnalysisRequest(slide_uri=f"{server.url}/slide.svs", checkpoints=True, output_uri=str(tmp_path / "first"), tile_size=256)
+    sent = []
+    saved: tuple[str, ...] = ()
+    for name in ("first", "second"):
+        analyzer = SlideAnalyzer(inference=DirectInference(models), storage=storage, models=models, limits=limits, staging=staging)
+        request = replace(first, output_uri=str(tmp_path / name), resume_uris=saved, artifacts=("tiles.parquet",))
+        # Not as one whose copy is there already.
+        staging = Staging(storage, most_bytes=1 << 30, folder=tmp_path / "another")
+        before = server.sent().body_bytes
+        events = [event async for event in analyzer.analyze(request, Caller())]
+        sent.append(server.sent().body_bytes - before)
+        saved = tuple(event.uri for event in events if isinstance(event, Checkpoint))
+    assert sent[1] < 0.02 * sent[0]

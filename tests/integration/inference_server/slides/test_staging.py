@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import fcntl
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -179,6 +181,27 @@ async def test_a_store_that_fails_says_so_to_all_who_wait_and_is_asked_again(tmp
             assert "d.ndpi was copied" in str(failed)
         (folder / "gone.ndpi").rename(folder / "d.ndpi")
         assert SIZE + 4 == await opened()
+
+
+async def test_a_folder_that_was_swept_before_it_was_locked_is_made_anew(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    starting, lock = Staging(storage, most_bytes=SIZE, folder=tmp_path), fcntl.flock
+    swept: list[Path] = []
+
+    def slowly(file: Any, operation: int) -> None:
+        if not swept:
+            swept.extend(tmp_path.glob("lamina-slides-*"))
+            starting.sweep()
+        lock(file, operation)
+
+    monkeypatch.setattr(fcntl, "flock", slowly)
+    desk = Desk(storage, tmp_path, 10 * SIZE)
+    async with desk.open("a.ndpi") as path:
+        assert (1, SIZE) == (len(swept), path.stat().st_size)
+        assert not swept[0].exists()
+        starting.sweep()
+        assert path.exists()
 
 
 async def test_what_killed_servers_left_is_removed_and_what_others_use_is_not(storage: Storage, tmp_path: Path) -> None:

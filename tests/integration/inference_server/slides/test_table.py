@@ -37,7 +37,7 @@ async def test_there_is_one_row_a_tile_with_its_place_and_figures(analyses: Any,
     rows = read.to_pydict()
 
     figures = dict.fromkeys(("sharpness", "blurred_share", "mean_haematoxylin_od", "mean_eosin_od"), "float")
-    assert {**PLACES, **figures, "nuclear_candidates": "int32"} == types(read)
+    assert {**PLACES, **figures, "nuclear_candidates": "int32", "engine": "string"} == types(read)
     assert found.result.tiles_analyzed == read.num_rows
     assert {128} == set(rows["width"]) - {800 - 6 * 128}
     for first, size, most in (("x", "width", 800), ("y", "height", 600)):
@@ -80,7 +80,7 @@ async def test_a_classifiers_rows_have_its_classes(analyses_with: Callable[..., 
     read = parquet.read_table(found.folder / "tiles.parquet")
     rows = read.to_pydict()
 
-    assert {**PLACES, "sharpness": "float", "class": "string", "p(glass)": "float", "p(tissue)": "float"} == types(read)
+    assert {**PLACES, "sharpness": "float", "class": "string", "p(glass)": "float", "p(tissue)": "float", "engine": "string"} == types(read)
     assert len(found.features) == read.num_rows
     for name, glass, tissue in zip(rows["class"], rows["p(glass)"], rows["p(tissue)"], strict=True):
         assert ("tissue" if tissue > glass else "glass") == name

@@ -1,0 +1,112 @@
+"""Runs the tiles of a slide that no earlier run has done: read, computed and taken up side by side."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, replace
+
+from inference_server.engine.port import Tensor, Tensors
+from inference_server.scheduler.port import Caller, Inference, InferenceRequest
+from inference_server.tasks.slides import large_tiles
+from inference_server.tasks.slides.budget import CallBudget
+from inference_server.tasks.slides.checkpoints import Journal
+from inference_server.tasks.slides.events import first_failure
+from inference_server.tasks.slides.findings import TileAnalysis
+from inference_server.tasks.slides.progress import ProgressMeter
+from inference_server.tasks.slides.runs import Emit, Run
+from inference_server.tasks.slides.survey import pixels_under_way, read_batch
+from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.turns import Turn
+from inference_server.tasks.slides.values import Pixels
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ran:
+    """What ran the tiles."""
+
+    version: str
+    # As engine:precision; where several did, all of them.
+    engine: str
+    sha256: str
+
+    @staticmethod
+    def unseen(inference: Inference, model: str) -> Ran:
+        """What would run them; a blank slide has none."""
+        facts = inference.facts(model)
+        return Ran(version=facts.version, engine=facts.engine, sha256=facts.sha256)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Flow:
+    """What calls of a model go through."""
+
+    inference: Inference
+    caller: Caller
+    # At most, of this run.
+    calls_in_flight: int
+    # Of what the calls of all slides hold.
+    budget: CallBudget
+    # The slide's among those that want the model; tiles are read before it comes.
+    turn: Turn
+
+
+async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) -> Ran:
+    """Run all tiles that are not done, several calls at once: while one is computed, others are read and taken up.
+
+    Raises `InvalidSlide`, and as `Inference.infer` and the journal do.
+    """
+    plan = run.analysis.plan
+    meter = ProgressMeter(total=run.tiles_total, done=run.tiles_resumed)
+    todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
+    ran = Ran.unseen(flow.inference, plan.model)
+
+    async def work() -> None:
+        for number, batch in todo:
+            async with flow.budget.taken(pixels_under_way(run.slide, plan, batch)):
+                with meter.working():
+                    kept, run.engines[number] = await one(batch)
+            with meter.working():
+                if journal:
+                    await journal.add(number, len(batch), engine=run.engines[number], kept=kept)
+            if progress := meter.advance(len(batch)):
+                await emit(progress)
+
+    async def one(batch: Sequence[Tile]) -> tuple[Tensors, str]:
+        nonlocal ran
+        pixels = await read_batch(run.slide, plan, batch)
+        inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
+        request = InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
+        async with AsyncExitStack() as call:
+            with meter.waiting():
+                await call.enter_async_context(flow.turn.call())
+            response = await large_tiles.infer(flow.inference, request, plan)
+        kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
+        ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
+        return kept, response.engine
+
+    finished = False
+    try:
+        await emit(meter.now())
+        with first_failure():
+            async with asyncio.TaskGroup() as group:
+                for _ in range(flow.calls_in_flight):
+                    group.create_task(work())
+        if journal:
+            await journal.end()
+        # Of a part of the slide too many may be damaged where of the whole there are few: who merges the shares judges.
+        if run.share.whole:
+            run.slide.regions.judge()
+            finished = True
+    finally:
+        # Of a whole slide a picture may be made from what is held; else nothing more is read, and the memory is given back.
+        if not finished:
+            run.slide.regions.forget()
+    return replace(ran, engine=", ".join(sorted(set(run.engines.values()))) or ran.engine)
+
+
+def _taken(analysis: TileAnalysis, batch: Sequence[Tile], pixels: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
+    kept = analysis.reduce(pixels, outputs)
+    analysis.collect(batch, kept)
+    return kept
