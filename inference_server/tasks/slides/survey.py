@@ -74,7 +74,11 @@ def outline(
 
 async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:
     """Mean colours of the tissue mask's cells, read from the slide. Raises `InvalidSlide`, `Unavailable`."""
-    return await scan(outlined.regions, coarser(outlined.facts, outlined.grid, plan.cell))
+    grid = coarser(outlined.facts, outlined.grid, plan.cell)
+    cells = await scan(outlined.regions, grid)
+    if grid.level != outlined.grid.level:
+        outlined.regions.drop(grid.level)
+    return cells
 
 
 def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:

@@ -176,6 +176,14 @@ class Regions:
         self._evict()
         self._forgotten()
 
+    def drop(self, level: int) -> None:
+        """Hold nothing of a level from which nothing more will be read."""
+        stored = self.facts.levels[level]
+        dropped = [place for place, tile in self._tiles.items() if place[0] == level and tile.done()]
+        for place in dropped:
+            del self._tiles[place]
+        self._held_bytes -= len(dropped) * stored.tile_width * stored.tile_height * 3
+
     def _judge(self, level: int, tiles: int) -> None:
         bad = sum(1 for place in self.unreadable if place[0] == level)
         if bad > self._most_unreadable * tiles:
