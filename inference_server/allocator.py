@@ -9,24 +9,28 @@ import os
 from collections.abc import AsyncIterator
 
 # Of <malloc.h>.
-_TRIM_THRESHOLD, _MMAP_THRESHOLD = -1, -3
+_TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
+# Arenas, from which threads take their blocks: by itself glibc has one for each thread, up to eight times as many as cores, and what is
+# free in one serves no thread of another. With a slide's decoded tiles in them that was 200 to 400 MB that nobody used.
+_MOST_ARENAS = min(max(os.cpu_count() or 1, 2), 8)
 _LARGE_BYTES = 2**20
 # What each thread may always keep free for its next blocks: work that takes and frees some MB again and again, such as the matching of
 # lab tests, else has the kernel hand out and clear the same pages each time, a fifth of its processor time.
 _SPARE_BYTES = 2 * 2**20
 # While a slide is analysed, blocks up to so large are kept, the pixels of a call among them, and so much that lies free at the end of
-# each of glibc's arenas, of which every thread may have one: less of each where there are many threads, so much of all.
+# each arena: less of each where there are many, so much of all.
 _KEPT_BLOCK_BYTES, _KEPT_BYTES, _KEPT_TOGETHER_BYTES = 2**22, 2**25, 2**28
-# Of asyncio's pool, as `concurrent.futures` counts them, and the one of the loop.
-_THREADS = min(32, (os.cpu_count() or 1) + 4) + 1
 
 
 def return_what_is_freed() -> None:
-    """Have glibc give large blocks back as soon as they are freed; elsewhere nothing is done.
+    """Have glibc give large blocks back as soon as they are freed, and threads share what is free; elsewhere nothing is done.
 
+    Before threads are started, since each keeps the arena that it has.
     By itself it learns from the first large block that is freed, such as an engine that was compared and not chosen, to keep blocks of
     that size: 60 to 100 MB that nobody uses.
     """
+    if libc := _glibc():
+        libc.mallopt(_ARENA_MAX, _MOST_ARENAS)
     _keep(block_bytes=_LARGE_BYTES, most_bytes=_SPARE_BYTES)
 
 
@@ -37,10 +41,10 @@ class Reuse:
     arrays that a slide is surveyed and written with, half of that.
     """
 
-    def __init__(self, *, threads: int = _THREADS) -> None:
-        """Of one process there is one. `threads`: that take and free large blocks."""
+    def __init__(self, *, arenas: int = _MOST_ARENAS) -> None:
+        """Of one process there is one. `arenas`: those that there may be."""
         self._workers = 0
-        self._most_bytes = min(_KEPT_BYTES, _KEPT_TOGETHER_BYTES // threads)
+        self._most_bytes = min(_KEPT_BYTES, _KEPT_TOGETHER_BYTES // arenas)
 
     @contextlib.asynccontextmanager
     async def reused(self) -> AsyncIterator[None]:

@@ -86,9 +86,12 @@ class Storage:
         """
         return await stored.read_ranges(found, starts, ends)
 
-    def read_ranges_here(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
-        """As `read_ranges`, of a file on disk; blocks: a thread that goes on with what it reads needs no other to read it."""
-        return stored.read_ranges_here(found, starts, ends)
+    def read_ranges_here(self, found: StoredObject, starts: Sequence[int], ends: Sequence[int], *, room: int = 0) -> Sequence[memoryview]:
+        """As `read_ranges`, of a file on disk; blocks: a thread that goes on with what it reads needs no other to read it.
+
+        `room`: bytes before each range that belong to its view, to be written to.
+        """
+        return stored.read_ranges_here(found, starts, ends, room=room)
 
     async def check_unchanged(self, found: StoredObject) -> None:
         """Raise `ContentChanged` unless an object is still as `open` found it; `Unavailable`."""

@@ -20,6 +20,7 @@ from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore
 
 from inference_server.errors import ContentChanged, Unavailable
+from inference_server.scattered import read_scattered
 from inference_server.spans import cut, joined
 from inference_server.web import WebFailure
 from inference_server.web_store import WebAnswer, WebStore
@@ -93,11 +94,11 @@ async def read_ranges(found: StoredObject, starts: Sequence[int], ends: Sequence
     return read
 
 
-def read_ranges_here(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
-    """As `read_ranges`, of a file on disk; blocks."""
+def read_ranges_here(found: StoredObject, starts: Sequence[int], ends: Sequence[int], *, room: int = 0) -> Sequence[memoryview]:
+    """As `read_ranges`, of a file on disk; blocks. `room`: as for `read_scattered`."""
     assert found.local_path is not None  # noqa: S101 - the caller asks for files on disk
     try:
-        read = _read_local(found.local_path, starts, ends)
+        read = read_scattered(found.local_path, starts, ends, room=room)
     except OSError as error:
         # A file that was cut short cannot be read, and that is not the disk's fault.
         _check_here(found)
@@ -207,16 +208,6 @@ def _looking_again(found: StoredObject) -> Iterator[None]:
         raise _changed(found) from error
     except (BaseError, OSError, WebFailure) as error:
         raise _failed(found, "looked at again", error) from error
-
-
-def _read_local(path: Path, starts: Sequence[int], ends: Sequence[int]) -> list[memoryview]:
-    """Ranges of a file; blocks. Raises `OSError`, for ranges past its end too."""
-    spans = joined(starts, ends)
-    with path.open("rb", buffering=0) as file:
-        read = [os.pread(file.fileno(), end - start, start) for start, end in spans]
-    if any(len(content) != end - start for content, (start, end) in zip(read, spans, strict=True)):
-        raise OSError("the file is shorter than it was")
-    return cut(spans, read, starts, ends)
 
 
 async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> tuple[list[ObjectMeta], list[memoryview]]:

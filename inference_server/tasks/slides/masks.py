@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from typing import TypeVar
 
 import cv2
@@ -18,6 +19,24 @@ T = TypeVar("T")
 _STRIPE_ROWS = 128
 # Where something is set, so many columns are worked on at least.
 _SPAN_COLUMNS = 64
+
+
+@dataclass(frozen=True, kw_only=True)
+class PackedMask:
+    """A mask that is seldom looked at, in an eighth of the memory."""
+
+    shape: tuple[int, int]
+    # Eight cells a byte, row after row.
+    bits: NDArray[np.uint8]
+
+    @staticmethod
+    def of(mask: Mask) -> PackedMask:
+        """Pack it."""
+        return PackedMask(shape=(mask.shape[0], mask.shape[1]), bits=np.packbits(mask))
+
+    def unpacked(self) -> Mask:
+        """A copy by cells."""
+        return np.unpackbits(self.bits, count=self.shape[0] * self.shape[1]).view(np.bool_).reshape(self.shape)
 
 
 def stripes(rows: int) -> Iterator[slice]:

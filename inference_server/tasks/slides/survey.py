@@ -89,7 +89,11 @@ def _grid_of(facts: SlideFacts, request: AnalysisRequest, plan: AnalysisPlan, li
 
 async def scan_cells(outlined: Outline, plan: AnalysisPlan) -> Pixels:
     """Mean colours of the tissue mask's cells, read from the slide. Raises `InvalidSlide`, `Unavailable`."""
-    return await overview.read(outlined.regions, coarser(outlined.facts, outlined.grid, plan.cell))
+    grid = coarser(outlined.facts, outlined.grid, plan.cell)
+    cells = await overview.read(outlined.regions, grid)
+    if grid.level != outlined.grid.level:
+        outlined.regions.drop(grid.level)
+    return cells
 
 
 def fits(cells: Pixels, outlined: Outline, plan: AnalysisPlan) -> bool:

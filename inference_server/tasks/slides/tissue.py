@@ -18,7 +18,7 @@ from numpy.typing import NDArray
 from inference_server.tasks.slides.densities import CellDensities, Densities
 from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.grid import Grid, read_cells
-from inference_server.tasks.slides.masks import Mask, grown, majority
+from inference_server.tasks.slides.masks import Mask, PackedMask, grown, majority
 from inference_server.tasks.slides.quality import folds, ink, pen_marks
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tiling import cell_sums
@@ -58,9 +58,19 @@ class Tissue:
     columns: NDArray[np.float64]
     # Mean OD over R, G, B above which a cell is tissue.
     threshold: float
-    # Cells with ink on them, which are no tissue, and cells of tissue in more than one layer.
-    pen: Mask
-    folded: Mask
+    # Of `pen` and `folded`.
+    packed_pen: PackedMask
+    packed_folded: PackedMask
+
+    @property
+    def pen(self) -> Mask:
+        """Cells with ink on them, which are no tissue; made anew each time."""
+        return self.packed_pen.unpacked()
+
+    @property
+    def folded(self) -> Mask:
+        """Cells of tissue in more than one layer; made anew each time."""
+        return self.packed_folded.unpacked()
 
     @property
     def area_mm2(self) -> float:
@@ -126,7 +136,16 @@ def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
     pen = pen_marks(seen.inked, seen.faintly_inked)
     mask = grown(sure, majority(seen.pale, _MAJORITY))
     mask &= ~pen
-    return Tissue(grid=grid, mask=mask, rows=rows, columns=columns, threshold=seen.threshold, pen=pen, folded=folds(density, mask))
+    packed_pen, packed_folded = PackedMask.of(pen), PackedMask.of(folds(density, mask))
+    return Tissue(
+        grid=grid,
+        mask=mask,
+        rows=rows,
+        columns=columns,
+        threshold=seen.threshold,
+        packed_pen=packed_pen,
+        packed_folded=packed_folded,
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -296,6 +296,15 @@ async def test_ranges_of_a_file_are_read_alike_with_and_without_another_thread(f
     assert [b"ins", b"e"] == [bytes(each) for each in await storage.read_ranges(found, [0, 5], [3, 6])]
 
 
+async def test_each_range_of_a_file_can_have_room_before_it_that_changes_no_other(folder: Path) -> None:
+    storage = storage_of(folder)
+    found = await storage.open(str(folder / "root" / "slide.tif"))
+    views = storage.read_ranges_here(found, [3, 0, 3, 1], [6, 3, 6, 2], room=2)
+    for view in views:
+        view[:2] = b"> "
+    assert [b"> ide", b"> ins", b"> ide", b"> n"] == views
+
+
 async def test_a_file_that_is_as_it_was_found_is_read_without_asking_the_store_again(folder: Path) -> None:
     found = await storage_of(folder).open(str(folder / "root" / "slide.tif"))
     nowhere = replace(found, store=LocalStore(prefix=str(folder / "root-evil")))

@@ -172,8 +172,8 @@ class Regions:
 
     def lacks(self, level: int, boxes: NDArray[np.int64]) -> bool:
         """Whether some stored tile below these boxes (as for `expect`) was read by nobody yet."""
-        read, stored = self._read.get(level, set()), self.facts.levels[level]
-        return any(place not in read for box in boxes.tolist() for place in _places(level, stored, box))
+        stored = self.facts.levels[level]
+        return any(place not in self._read for box in boxes.tolist() for place in _places(level, stored, box))
 
     def judge(self) -> None:
         """Raise `InvalidSlide` when too many of the stored tiles that were read cannot be decoded."""
@@ -184,6 +184,14 @@ class Regions:
         self._cache_bytes = 0
         self._evict()
         self._forgotten()
+
+    def drop(self, level: int) -> None:
+        """Hold nothing of a level from which nothing more will be read."""
+        stored = self.facts.levels[level]
+        dropped = [place for place, tile in self._tiles.items() if place[0] == level and tile.done()]
+        for place in dropped:
+            del self._tiles[place]
+        self._held_bytes -= len(dropped) * stored.tile_width * stored.tile_height * 3
 
     def _judge(self, tiles: int) -> None:
         if len(self.unreadable) > self._most_unreadable * tiles:

@@ -91,10 +91,13 @@ class TiffReader:
         fetched = [] if is_here else await self.fetch(level, scanned)
 
         def decode() -> list[Pixels | None]:
-            tiles = dict(zip(scanned, self._ranges.read_here(*self._ends(level, scanned)) if is_here else fetched, strict=True))
-            sparse = len(scanned) < len(places)
-            white = np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8) if sparse else None
-            return [stored.decode(tiles[place], shape) if place in tiles else white for place in places]
+            room = stored.room if is_here else 0
+            read = self._ranges.read_here(*self._ends(level, scanned), room=room) if is_here else fetched
+            decoded = stored.decode(read, shape, room=room)
+            if len(scanned) == len(places):
+                return decoded
+            tiles, white = dict(zip(scanned, decoded, strict=True)), np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)
+            return [tiles.get(place, white) for place in places]
 
         return await asyncio.to_thread(decode)
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import async_tiff
@@ -40,7 +41,7 @@ _SOI = b"\xff\xd8"
 _ADOBE = b"\xff\xee\x00\x0eAdobe\x00\x64\x00\x00\x00\x00"
 _MEANINGS = {PhotometricInterpretation.RGB: _ADOBE + b"\x00", PhotometricInterpretation.YCbCr: _ADOBE + b"\x01"}
 # Markers that applications put before a picture, and comments: of what they say only the meaning of components changes pixels.
-_MARKER, _APPLICATIONS, _COMMENT = 0xFF, range(0xE0, 0xF0), 0xFE
+_PASSED_OVER = frozenset(bytes((0xFF, kind)) for kind in (*range(0xE0, 0xF0), 0xFE))
 # The fourth sample is an opacity by which the others were not multiplied (TIFF 6.0, ExtraSamples). What is not told is taken for one by
 # which they were, as libtiff and OpenSlide do.
 _STRAIGHT = 2
@@ -87,9 +88,9 @@ class Ranges:
         """Bytes between places of the file. Raises `Unavailable`."""
         return await self._storage.read_ranges(self._found, starts, ends)
 
-    def read_here(self, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
-        """As `read`, of a file on disk; blocks."""
-        return self._storage.read_ranges_here(self._found, starts, ends)
+    def read_here(self, starts: Sequence[int], ends: Sequence[int], *, room: int) -> Sequence[memoryview]:
+        """As `read`, of a file on disk, each with `room` bytes before it; blocks."""
+        return self._storage.read_ranges_here(self._found, starts, ends, room=room)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -136,37 +137,50 @@ class StoredLevel:
             return None
         return int(self.offsets[scanned[0]]), int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
 
-    def decode(self, tile: Any, shape: Level) -> Pixels | None:
-        """The pixels of a tile, from its bytes or as async-tiff fetched it; None where its bytes are damaged. Blocks."""
-        try:
-            pixels = self._decode(tile, (shape.tile_height, shape.tile_width))
-            if self.photometric == PhotometricInterpretation.WhiteIsZero:
-                pixels = WHITE - pixels
-        except (TypeError, AttributeError, MemoryError):  # ours, not the file's
-            raise
-        except Exception:  # damaged bytes; async-tiff's errors have no public class
-            return None
-        except BaseException as error:  # damaged bytes may make a Rust decoder panic, which is no `Exception`
-            if type(error).__name__ in PANICS:
-                return None
-            raise
-        return pixels if pixels.shape == (shape.tile_height, shape.tile_width, 3) else None
+    @property
+    def room(self) -> int:
+        """Bytes before a tile's own in which it becomes a picture of its own without being copied."""
+        return len(self._beginning) - len(_SOI) if self.compression == Compression.ModernJPEG else 0
 
-    def _decode(self, tile: Any, size: tuple[int, int]) -> Pixels:
+    def decode(self, tiles: Sequence[Any], shape: Level, *, room: int = 0) -> list[Pixels | None]:
+        """The pixels of tiles, from their bytes or as async-tiff fetched them; None for one whose bytes are damaged. Blocks.
+
+        `room`: 0, or the level's where the tiles are read with it.
+        """
+        size = shape.tile_height, shape.tile_width
+        decoded = [_unless_damaged(self._decode, tile, size, room) for tile in tiles]
+        whole = [pixels if pixels is not None and pixels.shape == (*size, 3) else None for pixels in decoded]
+        if self.photometric == PhotometricInterpretation.WhiteIsZero:
+            return [None if pixels is None else WHITE - pixels for pixels in whole]
+        return whole
+
+    def _decode(self, tile: Any, size: tuple[int, int], room: int) -> Pixels:
         if self.compression == Compression.ModernJPEG:
-            return _jpeg(self.as_jpeg(tile))
+            return _jpeg(self.as_jpeg(tile, room=room))
         if self.compression in _JPEG2000:
             return self._jpeg2000(bytes(_bytes_of(tile)), size)
         return self._other(tile)
 
-    def as_jpeg(self, tile: Any) -> bytes:
-        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components as the TIFF says it."""
+    def as_jpeg(self, tile: Any, *, room: int = 0) -> bytes | memoryview:
+        """A tile in JPEG as a file of its own: with the level's tables, and the meaning of its components as the TIFF says it.
+
+        Where it was read with room, it is made there.
+        """
         data = memoryview(_bytes_of(tile))
-        start = len(_SOI)
+        start = room + len(_SOI)
         # JFIF would say Y, Cb, Cr louder than Adobe, and a later Adobe marker something else than ours.
-        while data[start] == _MARKER and (data[start + 1] in _APPLICATIONS or data[start + 1] == _COMMENT):
+        while bytes(data[start : start + 2]) in _PASSED_OVER:
             start += 2 + int.from_bytes(data[start + 2 : start + 4], "big")
-        return b"".join((_SOI, _MEANINGS.get(self.photometric, b""), self.tables, data[start:]))
+        if not room:
+            return b"".join((self._beginning, data[start:]))
+        begun = start - len(self._beginning)
+        data[begun:start] = self._beginning
+        return data[begun:]
+
+    @cached_property
+    def _beginning(self) -> bytes:
+        """Of each tile in JPEG: what stands before its own tables, frame and scans."""
+        return b"".join((_SOI, _MEANINGS.get(self.photometric, b""), self.tables))
 
     def _jpeg2000(self, data: bytes, size: tuple[int, int]) -> Pixels:
         if not data.startswith((_CODESTREAM, _JP2)):
@@ -188,6 +202,20 @@ class StoredLevel:
         if pixels.shape[-1] == 4:
             return _over_white(pixels, straight=_STRAIGHT in map(int, self.directory.extra_samples or ()))
         return np.ascontiguousarray(pixels)
+
+
+def _unless_damaged(decode: Callable[..., Pixels], *given: Any) -> Pixels | None:
+    """What a decoder makes of bytes; None where it says that they are damaged."""
+    try:
+        return decode(*given)
+    except (TypeError, AttributeError, MemoryError):  # ours, not the file's
+        raise
+    except Exception:  # async-tiff's errors have no public class
+        return None
+    except BaseException as error:  # damaged bytes may make a Rust decoder panic, which is no `Exception`
+        if type(error).__name__ in PANICS:
+            return None
+        raise
 
 
 def _bytes_of(tile: Any) -> memoryview:

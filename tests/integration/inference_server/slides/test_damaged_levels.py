@@ -124,5 +124,6 @@ async def test_a_slide_fails_as_soon_as_no_more_tiles_could_make_up_for_the_dama
         regions.expect(0, boxes)
         for x, y, _, _ in boxes[:10]:
             await regions.read(0, x, y, 128, 128)
+        x, y, _, _ = boxes[10]
         with pytest.raises(InvalidSlide, match="11 of the 11 stored tiles"):
-            await regions.read(0, *boxes[10, :2], 128, 128)
+            await regions.read(0, x, y, 128, 128)
