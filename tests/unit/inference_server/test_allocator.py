@@ -16,7 +16,7 @@ PAGES = 512
 _PROGRAM = f"""
 import asyncio, json, resource
 import numpy as np
-from inference_server.allocator import Reuse, return_what_is_freed
+from inference_server.allocator import KEPT_FOR_SLIDES, Kept, Reuse, return_what_is_freed
 
 def faults():
     np.ones({PAGES} * resource.getpagesize(), np.uint8)
@@ -37,22 +37,34 @@ async def main():
     return_what_is_freed()
     memory = Reuse(threads=4)
     told = [faults()]
-    async with memory.reused():
-        async with memory.reused():
+    async with memory.reused(KEPT_FOR_SLIDES):
+        async with memory.reused(KEPT_FOR_SLIDES):
             told.append(faults())
         told.append(faults())
     told.append(faults())
-    async with Reuse(threads=1000).reused():
+    async with Reuse(threads=1000).reused(KEPT_FOR_SLIDES):
         told.append(faults())
     before = pages()
     try:
-        async with memory.reused():
-            async with memory.reused():
+        async with memory.reused(KEPT_FOR_SLIDES):
+            async with memory.reused(KEPT_FOR_SLIDES):
                 kept = free_between()
             told.append(pages() - before)
             raise ValueError
     except ValueError:
         told.append(pages() - before)
+    lingering = Kept(block_bytes=KEPT_FOR_SLIDES.block_bytes, most_bytes=KEPT_FOR_SLIDES.most_bytes, idle_seconds=0.2)
+    async with memory.reused(lingering):
+        kept = None
+        kept = free_between()
+    told.append(faults())
+    told.append(pages() - before)
+    async with memory.reused(lingering):
+        await asyncio.sleep(0.3)
+        told.append(faults())
+    await asyncio.sleep(0.4)
+    told.append(faults())
+    told.append(pages() - before)
     print(json.dumps(told))
 
 asyncio.run(main())
@@ -78,7 +90,16 @@ def test_many_threads_keep_no_more_together_than_few(told: list[int]) -> None:
 
 
 def test_what_was_kept_is_given_back_when_the_last_one_fails(told: list[int]) -> None:
-    *_, kept, left = told
+    kept, left = told[5:7]
 
     assert kept >= 6 * PAGES
     assert left < PAGES
+
+
+def test_what_one_soon_wants_again_is_kept_for_a_while(told: list[int]) -> None:
+    faults_while_kept, pages_while_kept, faults_while_wanted_again, faults_after, pages_after = told[7:]
+
+    assert max(faults_while_kept, faults_while_wanted_again) < PAGES
+    assert pages_while_kept >= 6 * PAGES
+    assert faults_after >= 10 * PAGES
+    assert pages_after < PAGES
