@@ -84,10 +84,8 @@ class Reuse:
                 await asyncio.to_thread(return_what_is_free)
 
     def _keep(self) -> None:
-        block_bytes, most_bytes = (
-            max(sizes) for sizes in zip(*((kept.block_bytes, kept.most_bytes) for kept in self._wanted), strict=True)
-        )
-        _keep(block_bytes=block_bytes, most_bytes=min(most_bytes, self._most_bytes))
+        most_bytes = min(max(kept.most_bytes for kept in self._wanted), self._most_bytes)
+        _keep(block_bytes=max(kept.block_bytes for kept in self._wanted), most_bytes=most_bytes)
 
     def _end_later(self) -> None:
         if not self._wanted:
