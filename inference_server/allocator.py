@@ -7,6 +7,7 @@ import contextlib
 import ctypes
 import os
 from collections.abc import AsyncIterator
+from dataclasses import dataclass
 
 # Of <malloc.h>.
 _TRIM_THRESHOLD, _MMAP_THRESHOLD, _ARENA_MAX = -1, -3, -8
@@ -17,9 +18,26 @@ _LARGE_BYTES = 2**20
 # What each thread may always keep free for its next blocks: work that takes and frees some MB again and again, such as the matching of
 # lab tests, else has the kernel hand out and clear the same pages each time, a fifth of its processor time.
 _SPARE_BYTES = 2 * 2**20
-# While a slide is analysed, blocks up to so large are kept, the pixels of a call among them, and so much that lies free at the end of
-# each arena: less of each where there are many, so much of all.
-_KEPT_BLOCK_BYTES, _KEPT_BYTES, _KEPT_TOGETHER_BYTES = 2**22, 2**25, 2**28
+# So much is kept of all arenas: less of each where there are many.
+_KEPT_TOGETHER_BYTES = 2**28
+
+
+@dataclass(frozen=True, kw_only=True)
+class Kept:
+    """What is kept for the next block while somebody works."""
+
+    # Blocks up to so large, 32 MiB at most.
+    block_bytes: int
+    # So much that lies free at the end of each of glibc's arenas.
+    most_bytes: int
+    # How long after the last one has ended.
+    idle_seconds: float = 0.0
+
+
+# The pixels of a call among them.
+KEPT_FOR_SLIDES = Kept(block_bytes=2**22, most_bytes=2**25)
+# Pages, and what the detector takes and answers. One page follows another: giving back between them would cost as much as it saves.
+KEPT_FOR_DOCUMENTS = Kept(block_bytes=2**24, most_bytes=2**24, idle_seconds=10.0)
 
 
 def return_what_is_freed() -> None:
@@ -38,29 +56,45 @@ class Reuse:
     """Has glibc keep what is freed while somebody works who soon wants as much again.
 
     Each fresh page costs a fault and is cleared: of the pixels of a slide's tiles, a fifth of the time that their reading takes; of the
-    arrays that a slide is surveyed and written with, half of that.
+    arrays that a slide is surveyed and written with, half of that; of a document's pages, a twentieth.
     """
 
     def __init__(self, *, arenas: int = _MOST_ARENAS) -> None:
         """Of one process there is one. `arenas`: those that there may be."""
-        self._workers = 0
-        self._most_bytes = min(_KEPT_BYTES, _KEPT_TOGETHER_BYTES // arenas)
+        self._wanted: list[Kept] = []
+        self._most_bytes = _KEPT_TOGETHER_BYTES // arenas
+        self._ending: asyncio.TimerHandle | None = None
 
     @contextlib.asynccontextmanager
-    async def reused(self) -> AsyncIterator[None]:
+    async def reused(self, kept: Kept) -> AsyncIterator[None]:
         """Keep large blocks as long as the block lasts. What the last one leaves is given back, however it leaves.
 
         An arena's end, at most what was kept of it, goes with the next larger block that its thread frees.
         """
-        self._workers += 1
-        _keep(block_bytes=_KEPT_BLOCK_BYTES, most_bytes=self._most_bytes)
+        self._wanted.append(kept)
+        if self._ending:
+            self._ending.cancel()
+        self._keep()
         try:
             yield
         finally:
-            self._workers -= 1
-            if not self._workers:
+            self._wanted.remove(kept)
+            if self._wanted:
+                self._keep()
+            elif kept.idle_seconds:
+                self._ending = asyncio.get_running_loop().call_later(kept.idle_seconds, self._end_later)
+            else:
                 return_what_is_freed()
                 await asyncio.to_thread(return_what_is_free)
+
+    def _keep(self) -> None:
+        most_bytes = min(max(kept.most_bytes for kept in self._wanted), self._most_bytes)
+        _keep(block_bytes=max(kept.block_bytes for kept in self._wanted), most_bytes=most_bytes)
+
+    def _end_later(self) -> None:
+        if not self._wanted:
+            return_what_is_freed()
+            asyncio.get_running_loop().run_in_executor(None, return_what_is_free)
 
 
 def _keep(*, block_bytes: int, most_bytes: int) -> None:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 
+from inference_server.allocator import Reuse
 from inference_server.errors import InferenceError
 from inference_server.scheduler.registry import ServingModels
 from inference_server.service.labs import LabServicer
@@ -31,9 +32,10 @@ DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
 def task_services(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics) -> list[Service]:
     """Those that the settings name."""
     storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
+    memory = Reuse()
     services: dict[str, Callable[[], Service]] = {
-        "slides": lambda: _slides(settings, models, storage),
-        "documents": lambda: _documents(settings, models, storage, metrics),
+        "slides": lambda: _slides(settings, models, storage, memory),
+        "documents": lambda: _documents(settings, models, storage, metrics, memory),
         "labs": lambda: _labs(labs),
     }
     return [compose() for name, compose in services.items() if name in settings.services]
@@ -64,7 +66,7 @@ def _lack(models: ServingModels, *names: str) -> str:
     return ""
 
 
-def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Service:
+def _slides(settings: Settings, models: ServingModels, storage: Storage, memory: Reuse) -> Service:
     # Only a server of slides has their readers in memory; the same for documents.
     from inference_server.service.slides import SlideServicer
     from inference_server.tasks.slides.analysis import SlideAnalyzer
@@ -79,7 +81,7 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
         most_staged_bytes=settings.max_staged_bytes,
     )
     staging = Staging(storage, most_bytes=limits.most_staged_bytes, folder=settings.staging)
-    analyzer = SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits, staging=staging)
+    analyzer = SlideAnalyzer(inference=models, storage=storage, models=settings.models, limits=limits, staging=staging, memory=memory)
     servicer = SlideServicer(analyzer)
     return Service(
         name=SLIDES,
@@ -89,10 +91,10 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage) -> Serv
     )
 
 
-def _documents(settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics) -> Service:
+def _documents(settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics, memory: Reuse) -> Service:
     from inference_server.service.documents import DocumentServicer
 
-    servicer = DocumentServicer(document_reader(settings, models, storage, metrics.limit_refused))
+    servicer = DocumentServicer(document_reader(settings, models, storage, metrics.limit_refused, memory))
     return Service(
         name=DOCUMENTS,
         add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),
@@ -100,11 +102,17 @@ def _documents(settings: Settings, models: ServingModels, storage: Storage, metr
     )
 
 
-def document_reader(settings: Settings, models: ServingModels, storage: Storage, refused: Callable[[str], None]) -> DocumentReader:
-    """The documents task with the limits of the settings; `refused` is told the limit that a page passed."""
+def document_reader(
+    settings: Settings, models: ServingModels, storage: Storage, refused: Callable[[str], None], memory: Reuse | None = None
+) -> DocumentReader:
+    """The documents task with the limits of the settings; `refused` is told the limit that a page passed; `memory`: the process' one."""
+    import cv2
+
     from inference_server.tasks.documents.reader import DocumentReader
     from inference_server.tasks.documents.values import Limits as DocumentLimits
 
+    # Pages are worked on side by side: threads of OpenCV's own would take the cores from each other, and wait for work in loops.
+    cv2.setNumThreads(1)
     limits = DocumentLimits(
         most_bytes=settings.max_document_bytes,
         most_pages=settings.max_document_pages,
@@ -112,7 +120,7 @@ def document_reader(settings: Settings, models: ServingModels, storage: Storage,
         most_page_seconds=settings.max_page_seconds,
         most_document_seconds=settings.max_document_seconds,
     )
-    return DocumentReader(models, storage, settings.models, limits=limits, refused=refused)
+    return DocumentReader(models, storage, settings.models, limits=limits, refused=refused, memory=memory)
 
 
 def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:

@@ -10,7 +10,7 @@ from statistics import median
 import simplejpeg
 
 from benchmarks.support.slides.measures import BUCKET, LIMITS, ROUNDS, Bench, Rate, mean_rate, timed
-from inference_server.allocator import Reuse
+from inference_server.allocator import KEPT_FOR_SLIDES, Reuse
 from inference_server.storage import Storage
 from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide
@@ -75,7 +75,7 @@ async def decoded_tiles(bench: Bench) -> None:
     async with (
         bench.slide(he_baseline.plan_of(256, most_rows=12)) as slide,
         open_slide(disk, str(bench.path), LIMITS, Staging(disk, most_bytes=0)) as reader,
-        Reuse().reused(),
+        Reuse().reused(KEPT_FOR_SLIDES),
     ):
         assert isinstance(reader, TiffReader)
         level = slide.grid.level

@@ -39,6 +39,8 @@ class DetectionSettings:
     # A page whose small letters would be higher than this many pixels is scaled down further: its size is what detection costs.
     # On clean pages lines are still found when they are half as high.
     letter_height: float = 8.0
+    # A page that is smaller than the first is enlarged no further than until its small letters are so high.
+    enlarged_letter_height: float = 12.0
     # Sides of the network's input are multiples of this, so that pages of nearly one size share a batch. A multiple of 32.
     side_step: int = 64
     # Blank margins are cut off, except so much around the text, in pixels of the input; sides that were cut are multiples of the second.
@@ -161,6 +163,8 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
 def _scale_factor(shape: tuple[int, ...], printed: Print, settings: DetectionSettings) -> float:
     short_side, long_side = float(min(shape)), float(max(shape))
     least = settings.least_short_side / short_side
+    if printed.letter_height is not None:
+        least = min(least, max(1.0, settings.enlarged_letter_height / printed.letter_height))
     # A strip, such as one line, is not enlarged beyond what its text needs.
     most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_long_side / long_side, settings.most_enlargement)
     if most <= least or printed.letter_height is None:

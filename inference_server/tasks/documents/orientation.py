@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.documents.curved import tangent_of
 from inference_server.tasks.documents.detection import clockwise
-from inference_server.tasks.documents.values import Outline, Page, Quad
+from inference_server.tasks.documents.values import Outline, Page, Quad, sides_of
 
 # A line is this much longer than high before it tells which way text runs.
 _LONG_RATIO = 2.0
@@ -123,6 +123,4 @@ def mean_confidence(trials: Sequence[Trial]) -> float:
 
 def _size(outline: Outline) -> tuple[float, float]:
     """Width and height, along the line's own sides; of one that bends, those of its quad."""
-    quad = outline if len(outline) == 4 else clockwise(tangent_of(outline))
-    sides = np.linalg.norm(quad - np.roll(quad, -1, axis=0), axis=1)
-    return float(max(sides[0], sides[2])), float(max(sides[1], sides[3]))
+    return sides_of(outline if len(outline) == 4 else clockwise(tangent_of(outline)))

@@ -13,6 +13,7 @@ from pathlib import Path
 import numpy as np
 import structlog
 
+from inference_server.allocator import KEPT_FOR_DOCUMENTS, Reuse
 from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
@@ -68,10 +69,12 @@ class DocumentReader:
         pages_ahead: int = 4,
         most_pages_at_once: int = 8,
         refused: Callable[[str], None] = lambda limit: None,
+        memory: Reuse | None = None,
     ) -> None:
         """`models`: the repository's folder, where the recogniser's characters lie. `refused`: told the limit that a page passed.
 
         `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory.
+        `memory`: the process' one.
         """
         self._storage = storage
         self._limits = limits or Limits()
@@ -84,6 +87,7 @@ class DocumentReader:
         self._pages_ahead = pages_ahead
         self._refused = refused
         self._slots = asyncio.Semaphore(most_pages_at_once)
+        self._memory = memory or Reuse()
 
     async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | FileChunk | DocumentSummary, None]:
         """Yield each page asked for, in order, after it what it adds to the files, then the summary. Close the generator to stop the work.
@@ -161,7 +165,7 @@ class DocumentReader:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
-        async with self._slots:
+        async with self._slots, self._memory.reused(KEPT_FOR_DOCUMENTS):
             seconds = min(self._limits.most_page_seconds, work.until - time.monotonic())
             try:
                 async with asyncio.timeout(seconds):

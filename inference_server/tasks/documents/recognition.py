@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from inference_server.tasks.documents.curved import edges_of, points_at
 from inference_server.tasks.documents.ink import Gaps, ink_of
 from inference_server.tasks.documents.steps import Steps
-from inference_server.tasks.documents.values import Outline, Page, Quad
+from inference_server.tasks.documents.values import Outline, Page, Quad, sides_of
 
 # What the network was trained on; it takes no other height.
 LINE_HEIGHT = 48
@@ -31,8 +31,6 @@ _CUT_SPACE = 8
 _LEVEL = 0.05
 # A long line is cut in this last share of its piece.
 _CUT_WITHIN = 0.4
-# Of each corner the one that follows.
-_NEXT = [1, 2, 3, 0]
 # Of the range of a pixel; zero as the network takes it.
 _MIDDLE = np.float32(127.5)
 # From this confidence on a character is not doubted; below it, what is at least so likely is told beside it.
@@ -159,9 +157,9 @@ def _curved_crop(page: Page, outline: Outline) -> CurvedCrop:
 
 
 def _crops_of_quad(page: Page, quad: Quad) -> list[Crop]:
-    sides = np.linalg.norm(quad - quad[_NEXT], axis=1)
-    ratio = max(sides[1], sides[3]) / max(sides[0], sides[2], 1.0)
-    if max(sides) > _MOST_SIDE:
+    width, height = sides_of(quad)
+    ratio = height / max(width, 1.0)
+    if max(width, height) > _MOST_SIDE:
         return []
     turns = [0] if ratio <= _LETTER_RATIO else []
     if ratio >= _TURNED_RATIO:
@@ -173,8 +171,7 @@ def _crops_of_quad(page: Page, quad: Quad) -> list[Crop]:
 def _crop(page: Page, quad: Quad) -> Crop:
     """Cut a quad out of a page, straightened to a height of 48 pixels."""
     corners = quad.astype(np.float32)
-    sides = np.linalg.norm(corners - corners[_NEXT], axis=1)
-    width, height = max(1, round(float(max(sides[0], sides[2])))), max(1, round(float(max(sides[1], sides[3]))))
+    width, height = (max(1, round(side)) for side in sides_of(corners))
     # On level lines that are enlarged, cubic interpolation would overshoot beside each stroke; along a slope linear one would blur them.
     is_level = float(np.abs(corners[1] - corners[0]).min()) <= _LEVEL * width
     interpolation = cv2.INTER_LINEAR if is_level and height < LINE_HEIGHT else cv2.INTER_CUBIC
@@ -254,14 +251,11 @@ def decode(steps: Steps, characters: tuple[str, ...], width: int) -> list[list[C
 
 
 def _decoded(line: Steps, characters: tuple[str, ...], step_width: float) -> list[Character]:
-    classes = line.classes
-    starts = np.flatnonzero(np.r_[True, classes[1:] != classes[:-1]])
-    ends = np.r_[starts[1:], len(classes)]
-    seen = classes[starts] != 0
-    starts, ends = starts[seen], ends[seen]
-    next_starts = np.append(starts, len(classes))[1:]
     # Of a few steps each, numbers of Python are compared sooner than arrays.
-    confidences, spaces, read = line.confidences.tolist(), line.spaces.tolist(), classes.tolist()
+    confidences, spaces, read = line.confidences.tolist(), line.spaces.tolist(), line.classes.tolist()
+    starts = [0, *(np.flatnonzero(line.classes[1:] != line.classes[:-1]) + 1).tolist()]
+    seen = [(start, end) for start, end in zip(starts, [*starts[1:], len(read)], strict=True) if read[start]]
+    next_starts = [*(start for start, _ in seen[1:]), len(read)]
     return [
         Character(
             text=characters[read[start]],
@@ -270,7 +264,7 @@ def _decoded(line: Steps, characters: tuple[str, ...], step_width: float) -> lis
             space_after=max(spaces[end:next_start], default=0.0),
             others=_others(line, start, end, characters) if confidence < SURE else (),
         )
-        for start, end, next_start in zip(starts.tolist(), ends.tolist(), next_starts.tolist(), strict=True)
+        for (start, end), next_start in zip(seen, next_starts, strict=False)
     ]
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from enum import StrEnum
 
@@ -15,6 +16,13 @@ Quad = NDArray[np.float32]
 # The edges of a line of text, x, y in page pixels: the upper one from left to right, then the lower one back, float32 [2 N, 2].
 # That of a straight line is a quad.
 Outline = NDArray[np.float32]
+
+
+def sides_of(quad: Quad) -> tuple[float, float]:
+    """Width and height: of two sides that lie opposite the longer one, in pixels."""
+    # Of so few numbers those of Python are sooner at hand than an array's.
+    first, second, third, last = quad.tolist()
+    return max(math.dist(first, second), math.dist(third, last)), max(math.dist(second, third), math.dist(last, first))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from inference_server.allocator import Reuse, return_what_is_free
+from inference_server.allocator import KEPT_FOR_SLIDES, Reuse, return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
@@ -53,15 +53,25 @@ class SlideAnalyzer:
     """Analyses slides with the models of a repository."""
 
     def __init__(
-        self, *, inference: Inference, storage: Storage, models: Path, limits: SlideLimits | None = None, staging: Staging | None = None
+        self,
+        *,
+        inference: Inference,
+        storage: Storage,
+        models: Path,
+        limits: SlideLimits | None = None,
+        staging: Staging | None = None,
+        memory: Reuse | None = None,
     ) -> None:
-        """`models`: the repository's folder, where the manifests of tile models lie; `staging`: copies of remote slides."""
+        """`models`: the repository's folder, where the manifests of tile models lie; `staging`: copies of remote slides.
+
+        `memory`: the process' one.
+        """
         self._inference = inference
         self._storage = storage
         self._analyses = Analyses(inference=inference, models=models)
         self._limits = limits or SlideLimits()
         self._turns = Turns()
-        self._memory = Reuse()
+        self._memory = memory or Reuse()
         self._caches = CacheBudget(self._limits.most_cache_bytes)
         self._calls = CallBudget(self._limits.most_pixels_in_flight)
         self._staging = staging or Staging(storage, most_bytes=self._limits.most_staged_bytes)
@@ -133,7 +143,7 @@ class SlideAnalyzer:
             flow = Flow(
                 inference=self._inference, caller=caller, calls_in_flight=self._limits.calls_in_flight, budget=self._calls, turn=turn
             )
-            async with self._memory.reused():
+            async with self._memory.reused(KEPT_FOR_SLIDES):
                 run, journal = await _begun(runs, request, names)
                 ran = await compute(run, journal, flow, emit=emit)
             turn.end()
@@ -173,7 +183,7 @@ class SlideAnalyzer:
         self, request: AnalysisRequest, names: Sequence[str], source: OpenedSlide, run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
         with scratch.folder() as folder:
-            async with self._memory.reused():
+            async with self._memory.reused(KEPT_FOR_SLIDES):
                 contents = await self._contents(request, names, source, run, ran)
                 await asyncio.to_thread(artifacts.make, folder, contents, names)
             # As late as can be: what is delivered is of one state of the slide.

@@ -14,9 +14,9 @@ pytestmark = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, r
 PAGES = 512
 # A process of its own: what others have freed before would serve for blocks of ours.
 _PROGRAM = f"""
-import asyncio, json, resource
+import asyncio, json, resource, time
 import numpy as np
-from inference_server.allocator import Reuse, return_what_is_freed
+from inference_server.allocator import KEPT_FOR_SLIDES, Kept, Reuse, return_what_is_freed
 
 def faults():
     np.ones({PAGES} * resource.getpagesize(), np.uint8)
@@ -37,22 +37,35 @@ async def main():
     return_what_is_freed()
     memory = Reuse(arenas=4)
     told = [faults()]
-    async with memory.reused():
-        async with memory.reused():
+    async with memory.reused(KEPT_FOR_SLIDES):
+        async with memory.reused(KEPT_FOR_SLIDES):
             told.append(faults())
         told.append(faults())
     told.append(faults())
-    async with Reuse(arenas=1000).reused():
+    async with Reuse(arenas=1000).reused(KEPT_FOR_SLIDES):
         told.append(faults())
     before = pages()
     try:
-        async with memory.reused():
-            async with memory.reused():
+        async with memory.reused(KEPT_FOR_SLIDES):
+            async with memory.reused(KEPT_FOR_SLIDES):
                 kept = free_between()
             told.append(pages() - before)
             raise ValueError
     except ValueError:
         told.append(pages() - before)
+    # What lies free below it would serve for blocks of ours.
+    kept = None
+    lingering = Kept(block_bytes=KEPT_FOR_SLIDES.block_bytes, most_bytes=KEPT_FOR_SLIDES.most_bytes, idle_seconds=5)
+    async with memory.reused(lingering):
+        pass
+    told.append(faults())
+    async with memory.reused(lingering):
+        await asyncio.sleep(5.5)
+        told.append(faults())
+    until = time.monotonic() + 30
+    while (after := faults()) < {PAGES} and time.monotonic() < until:
+        await asyncio.sleep(0.1)
+    told.append(after)
     print(json.dumps(told))
 
 asyncio.run(main())
@@ -103,7 +116,7 @@ def test_many_arenas_keep_no_more_together_than_few(told: list[int]) -> None:
 
 
 def test_what_was_kept_is_given_back_when_the_last_one_fails(told: list[int]) -> None:
-    *_, kept, left = told
+    kept, left = told[5:7]
 
     assert kept >= 6 * PAGES
     assert left < PAGES
@@ -113,3 +126,10 @@ def test_what_one_thread_frees_serves_others() -> None:
     done = subprocess.run([sys.executable, "-c", _THREADS], capture_output=True, text=True, check=True)
 
     assert int(done.stdout) < 32 * 400 / 3
+
+
+def test_what_one_soon_wants_again_is_kept_for_a_while(told: list[int]) -> None:
+    while_kept, while_wanted_again, after = told[7:]
+
+    assert max(while_kept, while_wanted_again) < PAGES
+    assert after >= 10 * PAGES

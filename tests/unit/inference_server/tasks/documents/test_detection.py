@@ -49,6 +49,16 @@ def test_a_page_is_scaled_down_as_far_as_its_letters_allow(height: int, short_si
         assert 1500 / short_side == pytest.approx(detector_input(page, SETTINGS).scale[0], rel=0.12)
 
 
+@pytest.mark.parametrize(
+    ("height", "enlargement"),
+    # Letters that are high enough as they are, between, and so small that they need a shorter side of 736 pixels.
+    [(24, 1.0), (10, 1.2), (6, 736 / 500)],
+)
+def test_a_small_page_is_enlarged_no_further_than_its_letters_need(height: int, enlargement: float) -> None:
+    page = page_of_letters(height)[:700, :500]
+    assert 1 / enlargement == pytest.approx(detector_input(page, SETTINGS).scale[0], rel=0.1)
+
+
 def test_a_page_with_few_letters_keeps_its_size() -> None:
     assert (1500 / 1440,) * 2 == pytest.approx(detector_input(page_of_letters(40, count=10), SETTINGS).scale, rel=0.01)
 
