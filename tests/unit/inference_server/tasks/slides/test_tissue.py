@@ -106,7 +106,9 @@ async def test_ink_over_tissue_is_ink_and_the_rest_stays_tissue(ink: str) -> Non
 UNUSUAL = [(224, 78, 215), (190, 147, 120), (140, 76, 50), (114, 132, 189)]
 
 
-@pytest.mark.parametrize("colour", [PINK, (120, 70, 150), (160, 60, 110), (90, 60, 140), (200, 40, 70), (140, 95, 60), (70, 60, 130), *UNUSUAL])
+@pytest.mark.parametrize(
+    "colour", [PINK, (120, 70, 150), (160, 60, 110), (90, 60, 140), (200, 40, 70), (140, 95, 60), (70, 60, 130), *UNUSUAL]
+)
 async def test_stains_pigment_and_blood_are_no_ink(colour: tuple[int, int, int]) -> None:
     found = await tissue_of(cells_of(GLASS, (*MIDDLE, colour)))
     assert not found.pen.any()
