@@ -124,9 +124,9 @@ async def test_pale_tissue_in_focus_is_not_blurred(analyses: Any, tmp_path: Path
 
 
 async def test_blurred_tissue_is_the_same_however_the_slide_is_cut(analyses: Any, tmp_path: Path) -> None:
-    slide = write_svs(tmp_path / "half.svs", half_blurred(0.75))
+    slide = write_svs(tmp_path / "half.svs", half_blurred(0.6))
     expected, actual = await analyses.run(slide, tile_size=512), await analyses.run(slide, tile_size=64)
-    assert 0.1 < expected.report["measures"]["blurred_tissue_share"] < 0.49
+    assert 0.05 < expected.report["measures"]["blurred_tissue_share"] < 0.6
     assert expected.report["measures"] == actual.report["measures"]
 
 

@@ -99,7 +99,7 @@ async def test_a_classifiers_rows_have_its_classes(analyses_with: Callable[..., 
 @pytest.mark.parametrize("kind", ["classifier", "embedder", "segmenter"])
 async def test_blurred_tissue_is_told_by_tile_of_every_kind(analyses_with: Callable[..., Any], tmp_path: Path, kind: str) -> None:
     made = {"classifier": write_classifier, "embedder": write_embedder, "segmenter": write_segmenter}[kind](tmp_path / "models")
-    painted = paint_field(Look(noise=1), 3, edge=1024, mpp=0.5).pixels
+    painted = paint_field(Look(noise=1), 3, edge=1024, mpp=0.5).pixels.copy()
     painted[:, 512:] = cv2.GaussianBlur(painted, (0, 0), 3)[:, 512:]
     found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", painted), analysis=made.name)
     rows = {name: np.array(values) for name, values in parquet.read_table(found.folder / "tiles.parquet").to_pydict().items()}
