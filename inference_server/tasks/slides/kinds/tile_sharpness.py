@@ -39,7 +39,7 @@ class TileSharpness:
     def put(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take up what was kept of them."""
         blocks = self._plan.tile_size // self._block
-        bits = np.unpackbits(kept["blurred"], axis=1, count=blocks**2).astype(np.bool_)
+        bits = np.unpackbits(kept["blurred"].astype(np.uint8, copy=False), axis=1, count=blocks**2).astype(np.bool_)
         places = places_of(tiles)
         self._sharpness[places] = kept["sharpness"]
         self._blurred[places] = [self._share(tile, blurred) for tile, blurred in zip(tiles, bits.reshape(-1, blocks, blocks), strict=True)]

@@ -104,10 +104,12 @@ async def test_blurred_tissue_is_told_by_tile_of_every_kind(analyses_with: Calla
     found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", painted), analysis=made.name)
     rows = {name: np.array(values) for name, values in parquet.read_table(found.folder / "tiles.parquet").to_pydict().items()}
 
-    blurred = rows["x"] >= 512
-    assert [32, 32] == [int((~blurred).sum()), int(blurred.sum())]
-    assert 0.1 > rows["blurred_share"][~blurred].max()
-    assert 0.9 < rows["blurred_share"][blurred].min()
+    # A segmenter's tiles overlap, and some lie on the border.
+    sharp, blurred = rows["x"] + rows["width"] <= 512, rows["x"] >= 512
+    assert 32 <= sharp.sum() <= blurred.sum() + 10
+    # The slide's edge, beyond which is white, is sharp: tiles there have little tissue.
+    assert 0.05 > np.average(rows["blurred_share"][sharp], weights=rows["tissue"][sharp])
+    assert 0.9 < np.average(rows["blurred_share"][blurred], weights=rows["tissue"][blurred])
 
 
 async def test_a_blank_slide_has_the_columns_and_no_rows(analyses: Any, tmp_path: Path) -> None:
