@@ -51,7 +51,16 @@ def paint(
 
 
 # Grey levels of marks on glass, by the colour of the pen.
-INKS = {"blue": (40, 60, 190), "green": (30, 130, 90), "black": (35, 35, 38), "red": (215, 30, 45)}
+INKS = {
+    "blue": (40, 60, 190),
+    "light blue": (110, 160, 225),
+    "green": (30, 130, 90),
+    "black": (35, 35, 38),
+    "red": (215, 30, 45),
+    "pink": (245, 90, 160),
+    "orange": (240, 140, 40),
+    "yellow": (250, 235, 80),
+}
 
 
 def with_ink(pixels: Pixels, ink: str, box: tuple[int, int, int, int]) -> Pixels:

@@ -16,9 +16,9 @@ from inference_server.tasks.slides.kinds.tile_model import (
     class_probabilities,
     colour_of,
     rectangle,
-    sharpness_of,
     taken,
 )
+from inference_server.tasks.slides.kinds.tile_sharpness import TileSharpness
 from inference_server.tasks.slides.manifest import FILE, TileClassifierManifest
 from inference_server.tasks.slides.outputs.number_text import rounded
 from inference_server.tasks.slides.survey import Slide
@@ -64,7 +64,7 @@ class SlideClassification:
         self._tissue = tissue.areas(slide.grid, plan.tile_size)
         # Rows × columns × classes; NaN where there was no tile.
         self._probabilities = np.full((*self._tissue.shape, len(classifier.manifest.classes)), np.nan)
-        self._sharpness = np.full(self._tissue.shape, np.nan, np.float32)
+        self._sharpness = TileSharpness(slide, plan)
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -76,17 +76,13 @@ class SlideClassification:
         return self._classifier.inputs(tiles, self._normalise)
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
-        """The `probabilities` and the `sharpness` of each tile."""
-        return {
-            "probabilities": self._classifier.probabilities(outputs, len(tiles)),
-            "sharpness": sharpness_of(tiles),
-        }
+        """The `probabilities` of each tile, and how sharp it is."""
+        return {"probabilities": self._classifier.probabilities(outputs, len(tiles)), **self._sharpness.of(tiles)}
 
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Keep the figures of each tile."""
-        places = places_of(tiles)
-        self._probabilities[places] = kept["probabilities"]
-        self._sharpness[places] = kept["sharpness"]
+        self._probabilities[places_of(tiles)] = kept["probabilities"]
+        self._sharpness.put(tiles, kept)
 
     def findings(self) -> Findings:
         """Areas of tissue by the likeliest class, and means weighted by tissue."""
@@ -126,11 +122,10 @@ class SlideClassification:
 
     def _figures(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
         classes = self._classifier.manifest.classes
-        places = places_of(tiles)
-        values = self._probabilities[places]
+        values = self._probabilities[places_of(tiles)]
         likeliest = self._classifier.taken(values).tolist() if len(tiles) else []
         return {
-            "sharpness": self._sharpness[places],
+            **self._sharpness.figures(tiles),
             "class": [classes[index] if index >= 0 else UNCLASSIFIED for index in likeliest],
             **{f"p({name})": values[:, index].astype(np.float32) for index, name in enumerate(classes)},
         }

@@ -13,7 +13,8 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Shape, Vectors
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, as_numbers_of, rectangle, sharpness_of
+from inference_server.tasks.slides.kinds.tile_model import TileModel, as_numbers_of, rectangle
+from inference_server.tasks.slides.kinds.tile_sharpness import TileSharpness
 from inference_server.tasks.slides.manifest import FILE, EmbedderManifest
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -68,7 +69,7 @@ class SlideEmbedding:
         self._numbers = np.full(self.tissue.shape, -1, np.int64)
         self._numbers[places_of(slide.tiles)] = np.arange(len(slide.tiles))
         self._spill = Spill(len(slide.tiles))
-        self._sharpness = np.full(self.tissue.shape, np.nan, np.float32)
+        self._sharpness = TileSharpness(slide, plan)
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -80,13 +81,13 @@ class SlideEmbedding:
         return self.embedder.inputs(tiles, self._normalise)
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
-        """The `vectors` and the `sharpness` of each tile."""
-        return {"vectors": self.embedder.vectors(outputs, len(tiles)), "sharpness": sharpness_of(tiles)}
+        """The `vectors` of the tiles, and how sharp they are."""
+        return {"vectors": self.embedder.vectors(outputs, len(tiles)), **self._sharpness.of(tiles)}
 
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Put the vectors to the others."""
         places = places_of(tiles)
-        self._sharpness[places] = kept["sharpness"]
+        self._sharpness.put(tiles, kept)
         for number, vector in zip(self._numbers[places].tolist(), kept["vectors"], strict=True):
             self._spill.put(number, vector.astype(self.embedder.dtype).tobytes())
 
@@ -132,7 +133,7 @@ class SlideEmbedding:
 
     def quality(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
         """What the pixels of tiles tell beside the vectors."""
-        return {"sharpness": self._sharpness[places_of(tiles)]}
+        return self._sharpness.figures(tiles)
 
     def _distances(self) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
         """The mean vector, and 1 less the cosine to it by row and column; summed in the order of the tiles, not of the calls."""

@@ -15,6 +15,7 @@ from numpy.typing import NDArray
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import InvalidInput
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
+from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import Summary
 from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak, in_reading_order
@@ -78,6 +79,8 @@ class HeBaseline:
         self._tissue = tissue
         self._leak = eosin_leak(colours)
         self._cells = TissueValues(tissue.mask, _CELL_OUTPUTS, plan.tile_size // CELL)
+        # Blocks of blur are cells.
+        self._blurred = np.zeros_like(tissue.mask)
         # Of each scale, and of some tiles together, its maxima on tissue: candidates elsewhere are dust or glass.
         self._maxima: dict[str, list[Maxima]] = {name: [] for name in SCALES}
 
@@ -91,8 +94,9 @@ class HeBaseline:
         return inputs_of(tiles, [self._leak] * len(tiles))
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
-        """Means by cell as they are; maxima of each scale as a list: `counts` by tile, and each one's `place` in its tile and `score`."""
-        kept = {name: outputs[name] for name in _CELL_OUTPUTS}
+        """Means by cell as they are, and which cells are blurred; maxima of each scale as a list: `counts` by tile, `place` and `score`."""
+        kept: dict[str, Tensor] = {name: outputs[name] for name in _CELL_OUTPUTS}
+        kept["blurred"] = blurred_blocks(tiles, halo=HALO, mpp=MPP)
         for name in SCALES:
             maxima = outputs[name].reshape(-1)
             # Of truth values in one row far faster than of floats, or in several rows.
@@ -109,12 +113,21 @@ class HeBaseline:
             found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
         rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
         self._cells.put(rows, columns, {name: kept[name].astype(np.float32, copy=False) for name in _CELL_OUTPUTS})
+        for tile, blurred in zip(tiles, kept["blurred"], strict=True):
+            window = self._blurred[tile.y // CELL :, tile.x // CELL :][: len(blurred), : len(blurred)]
+            window[:] = blurred[: window.shape[0], : window.shape[1]]
 
     def findings(self) -> Findings:
         """Sum up over tissue."""
         nuclei = choose(*map(_in_order, self._maxima.values()), width=self._grid.width, height=self._grid.height)
         summary = Summary(
-            tissue=self._tissue, values=self._cells, nuclei=nuclei, leak=self._leak, cell=CELL, per_tile=self._plan.tile_size // CELL
+            tissue=self._tissue,
+            values=self._cells,
+            blurred=self._blurred,
+            nuclei=nuclei,
+            leak=self._leak,
+            cell=CELL,
+            per_tile=self._plan.tile_size // CELL,
         )
         # Its processor time is in code that lets another thread go on.
         with ThreadPoolExecutor(1) as beside:

@@ -10,17 +10,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Column, Heat, Json
+from inference_server.tasks.slides.focus import blurred_tissue
 from inference_server.tasks.slides.kinds.nuclei import Nuclei
-from inference_server.tasks.slides.masks import spans, stripes
+from inference_server.tasks.slides.masks import Mask, spans, stripes
 from inference_server.tasks.slides.outputs.rendering import reach_of, smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.tissue_values import TissueValues
 
-# Mean |Laplacian| of green, in grey levels, over 5 × 5 cells (40 µm), below which tissue counts as blurred. On H&E at 0.5 µm/px
-# sharp tissue has 5 to 50; a Gaussian blur of σ 1 µm takes it below 3.5. HistoQC (Janowczyk 2019) does the same at 4 µm/px.
-LEAST_SHARPNESS = 3.5
-_BLUR_WINDOW = 5
+# Sharpness is the mean over the tissue in 5 × 5 cells (40 µm).
+_SHARPNESS_WINDOW = 5
 # Candidates are counted around each cell with a Gaussian of this σ, in µm.
 _DENSITY_SIGMA = 25.0
 # Least top of the heatmap's colours, in candidates per mm²: sparse slides look sparse.
@@ -34,6 +33,8 @@ class Summary:
     tissue: Tissue
     # Haematoxylin, eosin (OD) and sharpness (grey levels).
     values: TissueValues
+    # Cells that are blurred by themselves.
+    blurred: Mask
     nuclei: Nuclei
     # OD of haematoxylin that each OD of eosin shows.
     leak: float
@@ -44,7 +45,7 @@ class Summary:
     def measures(self) -> dict[str, Json]:
         """Figures of the report."""
         candidates, area = len(self.nuclei.coarse), self.tissue.area_mm2
-        blurred = float(self._weights[self._sharpness < LEAST_SHARPNESS].sum()) * self.tissue.grid.cell_mm2
+        blurred = float(self._weights[self._blurred].sum()) * self.tissue.grid.cell_mm2
         return {
             "nuclear_candidates": candidates,
             "nuclear_candidates_per_mm2": _rounded(candidates / area if area else None),
@@ -65,7 +66,7 @@ class Summary:
         tissue = self._by_tile(weights)
         found = {
             "sharpness": _shares(self._by_tile(sharpness * weights), tissue),
-            "blurred_share": _shares(self._by_tile(weights * (sharpness < LEAST_SHARPNESS)), tissue),
+            "blurred_share": _shares(self._by_tile(weights * self._blurred), tissue),
             "mean_haematoxylin_od": _shares(self._by_tile(self.values["haematoxylin"]), tissue),
             "mean_eosin_od": _shares(self._by_tile(self.values["eosin"]), tissue),
         }
@@ -121,8 +122,8 @@ class Summary:
 
     @cached_property
     def _sharpness(self) -> NDArray[np.float64]:
-        """Of each tissue cell, the mean over the tissue of the window, so that glass, which is smooth, does not count as blurred."""
-        reach = _BLUR_WINDOW // 2
+        """Of each tissue cell, the mean over the tissue of the window, so that glass, which is smooth, does not count."""
+        reach = _SHARPNESS_WINDOW // 2
         found = [np.empty(0)]
         for rows in stripes(len(self.tissue.mask)):
             mask = self.tissue.mask[rows]
@@ -134,6 +135,13 @@ class Summary:
                     means[:, columns] = sums / np.maximum(tissue, 1)
                 found.append(means[mask])
         return np.concatenate(found)
+
+    @cached_property
+    def _blurred(self) -> Mask:
+        """Whether each tissue cell is out of focus."""
+        mask = self.tissue.mask
+        found = blurred_tissue(self.blurred, mask)
+        return np.concatenate([found[rows][mask[rows]] for rows in stripes(len(mask))])
 
     @cached_property
     def _tiles(self) -> NDArray[np.int64]:
@@ -150,7 +158,7 @@ class Summary:
 
 
 def _window_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    size = _BLUR_WINDOW
+    size = _SHARPNESS_WINDOW
     lines = sum(values[start : len(values) - size + 1 + start] for start in range(1, size)) + values[: 1 - size]
     width = values.shape[1] - size + 1
     windows: NDArray[np.float64] = sum(lines[:, start : width + start] for start in range(1, size)) + lines[:, :width]

@@ -20,7 +20,8 @@ from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan, Column, Findings, Heat, Json, LabelMap, Shape
 from inference_server.tasks.slides.kinds.spill import Spill
 from inference_server.tasks.slides.kinds.stains import Normaliser
-from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, colour_of, sharpness_of, taken
+from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, colour_of, taken
+from inference_server.tasks.slides.kinds.tile_sharpness import TileSharpness
 from inference_server.tasks.slides.manifest import FILE, SegmenterManifest
 from inference_server.tasks.slides.outputs import polygons
 from inference_server.tasks.slides.survey import Slide
@@ -94,7 +95,7 @@ class SlideSegmentation:
         self._spill = Spill(len(slide.tiles))
         # Pixels of each tile by class, those of none first.
         self._counts = np.zeros((rows, columns, len(segmenter.manifest.classes) + 1), np.int32)
-        self._sharpness = np.full((rows, columns), np.nan, np.float32)
+        self._sharpness = TileSharpness(slide, plan)
         # Pixels of the positive class by cell of the tissue mask; a cell is so many pixels of the output, and may lie in several tiles.
         self._cell = plan.cell // stride
         self._heat: NDArray[np.float32] = np.zeros(slide.tissue.mask.shape, np.float32)
@@ -110,18 +111,18 @@ class SlideSegmentation:
         return self._segmenter.inputs(tiles, self._normalise)
 
     def reduce(self, tiles: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
-        """The mask of each tile's centre, packed: `sizes` by tile and the bytes of all; and the `sharpness`."""
+        """The mask of each tile's centre, packed: `sizes` by tile and the bytes of all; and how sharp they are."""
         packed = [zlib.compress(labels.tobytes(), _LEVEL) for labels in self._segmenter.labels(outputs, len(tiles))]
         return {
             "sizes": np.array([len(each) for each in packed], np.int32),
             "masks": np.frombuffer(b"".join(packed), np.uint8),
-            "sharpness": sharpness_of(tiles),
+            **self._sharpness.of(tiles),
         }
 
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Put the masks to the others, and count their classes."""
         places = places_of(tiles)
-        self._sharpness[places] = kept["sharpness"]
+        self._sharpness.put(tiles, kept)
         ends = np.cumsum(kept["sizes"], dtype=np.int64)
         for index, (row, column) in enumerate(zip(*(axis.tolist() for axis in places), strict=True)):
             record = kept["masks"][ends[index] - kept["sizes"][index] : ends[index]].tobytes()
@@ -224,7 +225,7 @@ class SlideSegmentation:
             f"share({name})": (counts[:, index + 1] / totals).astype(np.float32)
             for index, name in enumerate(self._segmenter.manifest.classes)
         }
-        return {"sharpness": self._sharpness[places], **shares}
+        return {**self._sharpness.figures(tiles), **shares}
 
     def _cells(self) -> int:
         """Of outlines, along each edge of a tile."""

@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import cv2
 import ml_dtypes
 import numpy as np
 from numpy.typing import NDArray
@@ -193,16 +192,6 @@ def rectangle(row: int, column: int, size: int, grid: Grid) -> Corners:
     right = min((column + 1) * size * grid.scale_x, grid.slide_width)
     bottom = min((row + 1) * size * grid.scale_y, grid.slide_height)
     return (left, top), (right, top), (right, bottom), (left, bottom)
-
-
-def sharpness_of(tiles: Pixels) -> NDArray[np.float32]:
-    """Mean |Laplacian| of each tile's green channel, in grey levels."""
-    return np.array([_sharpness(tile) for tile in tiles], np.float32)
-
-
-def _sharpness(tile: Pixels) -> float:
-    green = cv2.extractChannel(tile, 1)
-    return float(cv2.norm(cv2.Laplacian(green, cv2.CV_16S, ksize=1), cv2.NORM_L1)) / green.size
 
 
 def _cell(manifest: TileManifest, step: int) -> int:

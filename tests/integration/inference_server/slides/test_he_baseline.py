@@ -8,18 +8,20 @@ import json
 from pathlib import Path
 from typing import Any
 
+import cv2
 import geojson
 import jsonschema
 import numpy as np
 import pytest
 import tifffile
 from numpy.typing import NDArray
-from PIL import Image, ImageFilter
+from PIL import Image
 
 from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, NotFound, Unavailable
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides import analysis, runs, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, ClientTile, Progress
+from tests.support.he_fields import Look, paint_field
 from tests.support.mirax_slides import write_mrxs
 from tests.support.patience import until
 from tests.support.slides import paint, scattered, write_svs
@@ -103,12 +105,30 @@ async def test_a_slide_that_is_all_tissue_is_all_tissue(analyses: Any, tmp_path:
     assert pytest.approx(900 * 700 * 0.25 / 1e6) == found.report["tissue"]["area_mm2"]
 
 
-async def test_blurred_tissue_is_told_by_its_share(analyses: Any, tmp_path: Path, picture: NDArray[np.uint8]) -> None:
-    texture = np.clip(picture + np.random.default_rng(5).normal(0, 12, picture.shape[:2])[..., None], 0, 255).astype(np.uint8)
-    blurred = np.asarray(Image.fromarray(texture).filter(ImageFilter.GaussianBlur(4)))
-    texture[:, WIDTH // 2 :] = blurred[:, WIDTH // 2 :]
-    found = await analyses.run(write_svs(tmp_path / "half.svs", texture))
-    assert pytest.approx(0.5, abs=0.05) == found.report["measures"]["blurred_tissue_share"]
+def half_blurred(sigma: float, *, contrast: float = 1.0) -> NDArray[np.uint8]:
+    """Painted H&E at 0.5 µm/px, its right half blurred by σ µm before the scanner's noise came to it, and all of it paler."""
+    painted = paint_field(Look(blur=0.3, noise=0, jpeg=0), 3, edge=1024, mpp=0.5).pixels.astype(np.float32)
+    painted[:, 512:] = cv2.GaussianBlur(painted, (0, 0), sigma / 0.5)[:, 512:]
+    painted = 245 * (painted / 245) ** contrast + np.random.default_rng(5).normal(0, 1.5, painted.shape)
+    return np.clip(np.round(painted), 0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize(("sigma", "contrast"), [(1.0, 1.0), (1.0, 0.4), (2.0, 1.0), (5.0, 1.0)])
+async def test_blurred_tissue_is_told_by_its_share(analyses: Any, tmp_path: Path, sigma: float, contrast: float) -> None:
+    found = await analyses.run(write_svs(tmp_path / "half.svs", half_blurred(sigma, contrast=contrast)))
+    assert pytest.approx(0.5, abs=0.04) == found.report["measures"]["blurred_tissue_share"]
+
+
+async def test_pale_tissue_in_focus_is_not_blurred(analyses: Any, tmp_path: Path) -> None:
+    pale = paint_field(Look(haematoxylin=0.3, eosin=0.35, noise=1), 3, edge=1024, mpp=0.5).pixels
+    assert 0.03 > (await analyses.run(write_svs(tmp_path / "pale.svs", pale))).report["measures"]["blurred_tissue_share"]
+
+
+async def test_blurred_tissue_is_the_same_however_the_slide_is_cut(analyses: Any, tmp_path: Path) -> None:
+    slide = write_svs(tmp_path / "half.svs", half_blurred(0.6))
+    expected, actual = await analyses.run(slide, tile_size=512), await analyses.run(slide, tile_size=64)
+    assert 0.05 < expected.report["measures"]["blurred_tissue_share"] < 0.6
+    assert expected.report["measures"] == actual.report["measures"]
 
 
 async def test_the_report_fits_its_schema_and_says_that_nothing_was_learned(analyses: Any, slide: Path) -> None:

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import cv2
 import numpy as np
 import pytest
 from pyarrow import parquet
@@ -18,6 +19,7 @@ from inference_server.errors import Unavailable
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.outputs import table
 from inference_server.tasks.slides.values import AnalysisRequest, Progress
+from tests.support.he_fields import Look, paint_field
 from tests.support.slides import paint, scattered, with_fold, with_ink, write_svs
 from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
@@ -80,11 +82,35 @@ async def test_a_classifiers_rows_have_its_classes(analyses_with: Callable[..., 
     read = parquet.read_table(found.folder / "tiles.parquet")
     rows = read.to_pydict()
 
-    assert {**PLACES, "sharpness": "float", "class": "string", "p(glass)": "float", "p(tissue)": "float", "engine": "string"} == types(read)
+    assert {
+        **PLACES,
+        "sharpness": "float",
+        "blurred_share": "float",
+        "class": "string",
+        "p(glass)": "float",
+        "p(tissue)": "float",
+        "engine": "string",
+    } == types(read)
     assert len(found.features) == read.num_rows
     for name, glass, tissue in zip(rows["class"], rows["p(glass)"], rows["p(tissue)"], strict=True):
         assert ("tissue" if tissue > glass else "glass") == name
         assert pytest.approx(1.0, abs=1e-6) == glass + tissue
+
+
+@pytest.mark.parametrize("kind", ["classifier", "embedder", "segmenter"])
+async def test_blurred_tissue_is_told_by_tile_of_every_kind(analyses_with: Callable[..., Any], tmp_path: Path, kind: str) -> None:
+    made = {"classifier": write_classifier, "embedder": write_embedder, "segmenter": write_segmenter}[kind](tmp_path / "models")
+    painted = paint_field(Look(noise=1), 3, edge=1024, mpp=0.5).pixels.copy()
+    painted[:, 512:] = cv2.GaussianBlur(painted, (0, 0), 3)[:, 512:]
+    found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", painted), analysis=made.name)
+    rows = {name: np.array(values) for name, values in parquet.read_table(found.folder / "tiles.parquet").to_pydict().items()}
+
+    # A segmenter's tiles overlap, and some lie on the border.
+    sharp, blurred = rows["x"] + rows["width"] <= 512, rows["x"] >= 512
+    assert 32 <= sharp.sum() <= blurred.sum() + 10
+    # The slide's edge, beyond which is white, is sharp: tiles there have little tissue.
+    assert 0.05 > np.average(rows["blurred_share"][sharp], weights=rows["tissue"][sharp])
+    assert 0.9 < np.average(rows["blurred_share"][blurred], weights=rows["tissue"][blurred])
 
 
 async def test_a_blank_slide_has_the_columns_and_no_rows(analyses: Any, tmp_path: Path) -> None:

@@ -76,6 +76,22 @@ async def test_ink_on_glass_is_no_tissue_and_told_as_ink(ink: str) -> None:
     assert pytest.approx(12 * EDGE * 64e-6, rel=0.02) == found.mm2_of(found.pen)
 
 
+@pytest.mark.parametrize("ink", ["light blue", "green", "orange", "yellow"])
+async def test_thin_ink_on_glass_is_no_tissue(ink: str) -> None:
+    thin = 243 * (np.array(INKS[ink]) / 255) ** 0.5
+    red, green, blue = (int(level) for level in thin)
+    found = await tissue_of(cells_of(GLASS, (slice(20, 60), slice(10, 40), PINK), (*STROKE, (red, green, blue))))
+    assert pytest.approx(40 * 30 * 64e-6, rel=0.02) == found.area_mm2
+
+
+async def test_the_thin_border_of_a_red_stroke_is_ink_as_its_middle_is() -> None:
+    cells = cells_of(GLASS, (slice(20, 60), slice(10, 40), PINK))
+    strength = np.concatenate([np.linspace(0.3, 1, 6), np.linspace(1, 0.3, 6)])
+    cells[STROKE] = np.round(243 * (np.array(INKS["red"]) / 255) ** strength[None, :, None])
+    found = await tissue_of(cells)
+    assert pytest.approx(40 * 30 * 64e-6, rel=0.02) == found.area_mm2
+
+
 @pytest.mark.parametrize("ink", ["blue", "green", "black"])
 async def test_ink_over_tissue_is_ink_and_the_rest_stays_tissue(ink: str) -> None:
     """Ink lets some light through: what is seen is the product of both."""
@@ -86,7 +102,13 @@ async def test_ink_over_tissue_is_ink_and_the_rest_stays_tissue(ink: str) -> Non
     assert found.mask.sum() + found.pen.sum() == EDGE * EDGE
 
 
-@pytest.mark.parametrize("colour", [PINK, (120, 70, 150), (160, 60, 110), (90, 60, 140), (200, 40, 70), (140, 95, 60), (70, 60, 130)])
+# Eosin as Ruifrok and Johnston have it, next to no red and blue; DAB, thin and dense; haematoxylin that is bluish.
+UNUSUAL = [(224, 78, 215), (190, 147, 120), (140, 76, 50), (114, 132, 189)]
+
+
+@pytest.mark.parametrize(
+    "colour", [PINK, (120, 70, 150), (160, 60, 110), (90, 60, 140), (200, 40, 70), (140, 95, 60), (70, 60, 130), *UNUSUAL]
+)
 async def test_stains_pigment_and_blood_are_no_ink(colour: tuple[int, int, int]) -> None:
     found = await tissue_of(cells_of(GLASS, (*MIDDLE, colour)))
     assert not found.pen.any()
