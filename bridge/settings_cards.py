@@ -69,7 +69,7 @@ class CardWorkerSettings(BaseSettings):
     # The service where people review.
     buli2_api_url: HttpAddress = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")
-    # Ours: what sends a card to a person however it scores: poor pictures; with `all`, contradictions and hardly readable fields too.
+    # Ours: what sends a card to a person however it scores: poor pictures and what was hardly read; with `all`, contradictions too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
     # Ours: seconds between two looks at the cases that could not be handed over.
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0

@@ -18,7 +18,16 @@ def tiff_of(levels: list[int], *, last_next: int = 0, big: bool = False) -> byte
     data = first + len(levels) * table
     out = bytearray(header + struct.pack(place, first))
     for index in range(len(levels)):
-        tags = ((256, 3, 8), (257, 3, 8), (258, 3, 8), (259, 3, 1), (262, 3, 1), (273, 4, data + index * _PIXELS), (278, 3, 8), (279, 4, _PIXELS))
+        tags = (
+            (256, 3, 8),
+            (257, 3, 8),
+            (258, 3, 8),
+            (259, 3, 1),
+            (262, 3, 1),
+            (273, 4, data + index * _PIXELS),
+            (278, 3, 8),
+            (279, 4, _PIXELS),
+        )
         out += struct.pack(count, _ENTRIES) + b"".join(struct.pack(entry, tag, kind, 1, value) for tag, kind, value in tags)
         out += struct.pack(place, first + (index + 1) * table if index + 1 < len(levels) else last_next)
     return bytes(out) + b"".join(bytes([level]) * _PIXELS for level in levels)
