@@ -160,7 +160,7 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
 
 
 def wanted_scale(shape: tuple[int, ...], letter_height: float | None, settings: DetectionSettings) -> float:
-    """Pixels of the input for each of a page's [H, W], whatever its longer side comes to; `letter_height` in its pixels, None if unknown."""
+    """Pixels of the input for each of a page's, whatever its longer side comes to. `letter_height`: in its pixels; None if unknown."""
     short_side = float(min(shape[:2]))
     least = settings.least_short_side / short_side
     # A strip, such as one line, is not enlarged beyond what its text needs.

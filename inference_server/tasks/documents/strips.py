@@ -21,6 +21,8 @@ _OVERLAP = 0.1
 _NEAR_CUT = 8
 # Two outlines show the same text where they share so much of what the smaller has in the part that both strips saw.
 _SAME = 0.5
+# A strip with less between its darkest and its lightest level of 255 is blank.
+_LEAST_CONTRAST = 8
 
 # Left, top, right, bottom.
 _Bounds = NDArray[np.float32]
@@ -36,7 +38,7 @@ class Strip:
 
 
 def strips_of(page: Page, settings: DetectionSettings) -> list[Strip]:
-    """The page itself, or, where that would have to be made smaller than its text needs, parts of it that overlap."""
+    """The page itself, or, where that would have to be made smaller than its text needs, those parts, overlapping, that are not blank."""
     height, width = page.shape[:2]
     longest = settings.most_long_side
     if max(height, width) * wanted_scale(page.shape, None, settings) <= longest:
@@ -49,8 +51,10 @@ def strips_of(page: Page, settings: DetectionSettings) -> list[Strip]:
         return [Strip(page=page, origin=(0, 0))]
     starts = _starts(max(height, width), side)
     if height >= width:
-        return [Strip(page=page[start : start + side], origin=(0, start)) for start in starts]
-    return [Strip(page=np.ascontiguousarray(page[:, start : start + side]), origin=(start, 0)) for start in starts]
+        strips = [Strip(page=page[start : start + side], origin=(0, start)) for start in starts]
+    else:
+        strips = [Strip(page=np.ascontiguousarray(page[:, start : start + side]), origin=(start, 0)) for start in starts]
+    return [strip for strip in strips if int(strip.page.max()) - int(strip.page.min()) >= _LEAST_CONTRAST] or strips[:1]
 
 
 def _starts(whole: int, side: int) -> list[int]:

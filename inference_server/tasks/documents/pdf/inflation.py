@@ -78,7 +78,7 @@ def _inflated(pieces: Iterable[bytes], most: int) -> Iterator[bytes]:
             total += len(found)
             if total > most:
                 raise InvalidDocument(
-                    f"a stream of the PDF unpacks to more than {most} bytes. Print or export the document again; scans at a lower resolution.",
+                    f"a stream of the PDF unpacks to more than {most} bytes. Export the document again, or scan at a lower resolution.",
                     limit="stream_bytes",
                 )
             if found:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 
@@ -41,14 +43,23 @@ def test_a_page_that_fits_the_detector_is_one_strip(shape: tuple[int, int]) -> N
 
 @pytest.mark.parametrize("shape", [(15_444, 910), (910, 15_444), (40_000, 300), (300, 40_000), (4200, 1000)])
 def test_strips_of_a_long_page_overlap_and_leave_nothing_out(shape: tuple[int, int]) -> None:
-    strips = strips_of(blank(*shape), SETTINGS)
+    page = blank(*shape)
+    page[::50, ::50] = 0
+    strips = strips_of(page, SETTINGS)
     axis = int(np.argmax(shape))
     starts = [strip.origin[1 - axis] for strip in strips]
     lengths = {strip.page.shape[axis] for strip in strips}
     assert 1 == len(lengths), "one size, which the detector knows"
     (length,) = lengths
     assert (0, max(shape)) == (starts[0], starts[-1] + length)
-    assert all(before + length - after >= 0.09 * length for before, after in zip(starts, starts[1:], strict=False))
+    assert all(before + length - after >= 0.09 * length for before, after in pairwise(starts))
+
+
+def test_blank_parts_of_a_long_page_are_not_searched() -> None:
+    page = blank(40_000, 300)
+    page[100:110, 20:280] = 0
+    assert [(0, 0)] == [strip.origin for strip in strips_of(page, SETTINGS)]
+    assert 1 == len(strips_of(blank(40_000, 300), SETTINGS))
 
 
 def test_a_long_page_of_large_letters_is_one_strip_as_they_are_seen_when_it_is_made_smaller() -> None:
