@@ -351,7 +351,7 @@ def test_a_case_for_people_is_handed_over_once_and_later_where_the_service_is_do
     assert [case["documentId"] for case in cases] == [first, second]
     assert cases[0]["authorization"] == "Bearer secret-key"
     assert (cases[0]["documentType"], cases[0]["parsedData"], cases[0]["aiScore"]) == ("KTP", {"name": "ANI"}, 60)
-    assert [reason.split(":")[0] for reason in cases[0]["reasons"]] == ["NIK_MISSING", "NAME_MISSING", "LOW_SCORE"]
+    assert [reason.split(":")[0] for reason in cases[0]["reasons"]] == ["NIK_MISSING", "NAME_MISSING", "FIELDS_MISSING", "LOW_SCORE"]
     assert cases[0]["correlationId"].startswith(f"esc-{first}-")
     assert until_empty(run, "filot:buli2:retry_queue")
     assert "secret-key" not in (setup.folder / "bridge.log").read_text()

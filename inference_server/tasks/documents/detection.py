@@ -31,7 +31,8 @@ _LEAST_BENT, _BENT_A_TANGLE = 4, 2
 class DetectionSettings:
     """How text is looked for."""
 
-    # A page is scaled so that its shorter side lies between these, in pixels, and its longer side below the third.
+    # A page is scaled so that its shorter side lies between these, in pixels. Where its longer side would pass the third, it is searched
+    # in strips.
     least_short_side: int = 736
     most_short_side: int = 1440
     most_long_side: int = 4096
@@ -160,16 +161,21 @@ def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> ND
     return np.asarray(cv2.boxPoints((center, size, angle)), np.float32)
 
 
-def _scale_factor(shape: tuple[int, ...], printed: Print, settings: DetectionSettings) -> float:
-    short_side, long_side = float(min(shape)), float(max(shape))
+def wanted_scale(shape: tuple[int, ...], letter_height: float | None, settings: DetectionSettings) -> float:
+    """Pixels of the input for each of a page's, whatever its longer side comes to. `letter_height`: in its pixels; None if unknown."""
+    short_side = float(min(shape[:2]))
     least = settings.least_short_side / short_side
-    if printed.letter_height is not None:
-        least = min(least, max(1.0, settings.enlarged_letter_height / printed.letter_height))
+    if letter_height is not None:
+        least = min(least, max(1.0, settings.enlarged_letter_height / letter_height))
     # A strip, such as one line, is not enlarged beyond what its text needs.
-    most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_long_side / long_side, settings.most_enlargement)
-    if most <= least or printed.letter_height is None:
+    most = min(max(least, min(1.0, settings.most_short_side / short_side)), settings.most_enlargement)
+    if most <= least or letter_height is None:
         return most
-    return min(most, max(least, settings.letter_height / printed.letter_height))
+    return min(most, max(least, settings.letter_height / letter_height))
+
+
+def _scale_factor(shape: tuple[int, ...], printed: Print, settings: DetectionSettings) -> float:
+    return min(wanted_scale(shape, printed.letter_height, settings), settings.most_long_side / float(max(shape)))
 
 
 def _window(first: int, last: int, side: int, factor: float, settings: DetectionSettings) -> tuple[int, int, int]:

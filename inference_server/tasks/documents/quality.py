@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.spots import spots_of
+from inference_server.tasks.documents.glare import glare_of
 from inference_server.tasks.documents.values import Line, Page, PageQuality, Quad
 
 # Lines are compared at one height and contrast: the variance of the Laplacian (Pech-Pacheco et al., "Diatom autofocusing in brightfield
@@ -18,14 +18,14 @@ _HEIGHT = 16
 _MOST_LINES = 16
 # A line with less contrast has more noise than ink.
 _LEAST_CONTRAST = 0.05
-# The page is looked at for glare at this size.
-_GLARE_SIDE = 500
-# From here on a pixel is burnt out, in its darkest channel.
-_BURNT = 250
-# Paper that is as light as this shows no glare.
-_WHITE_PAPER = 240
-# A burnt spot is at least this share of the text's area; smaller ones are letters on dark ground, and dust.
-_LEAST_SPOT = 0.002
+# Second derivatives of one direction each, and their variance beside the Laplacian's where the characters are read as well: motion along a
+# direction takes that one's alone. Letters have more upright strokes than level ones.
+_DIRECTIONS = (
+    (np.array([[0, 0, 0], [1, -2, 1], [0, 0, 0]], np.float32), 1.3),
+    (np.array([[0, 1, 0], [0, -2, 0], [0, 1, 0]], np.float32), 1.4),
+    (np.array([[1, 0, 0], [0, -2, 0], [0, 0, 1]], np.float32), 0.5),
+    (np.array([[0, 0, 1], [0, -2, 0], [1, 0, 0]], np.float32), 0.5),
+)
 
 
 def page_quality(page: Page, lines: Sequence[Line]) -> PageQuality:
@@ -38,7 +38,7 @@ def page_quality(page: Page, lines: Sequence[Line]) -> PageQuality:
     sharpness = [_sharpness(crop, contrast) for crop, contrast in zip(crops, contrasts, strict=True) if contrast >= _LEAST_CONTRAST]
     return PageQuality(
         sharpness=float(np.median(sharpness)) if sharpness else 0.0,
-        glare=_glare(page, quads),
+        glare=glare_of(page, quads, crops),
         text_height=float(np.median([_size(quad)[1] for quad in quads])),
         contrast=float(np.median(contrasts)),
     )
@@ -74,22 +74,7 @@ def _contrast(crop: NDArray[np.float32]) -> float:
 
 
 def _sharpness(crop: NDArray[np.float32], contrast: float) -> float:
-    return float(cv2.Laplacian(crop / contrast, cv2.CV_32F).var())
-
-
-def _glare(page: Page, quads: Sequence[Quad]) -> float:
-    """Burnt-out spots among the text, as a share of the area that the text spans."""
-    scale = min(1.0, _GLARE_SIDE / max(page.shape[:2]))
-    small = cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else page
-    hull = cv2.convexHull((np.concatenate(quads) * scale).astype(np.int32))
-    area = np.zeros(small.shape[:2], np.uint8)
-    cv2.fillConvexPoly(area, hull, 1)
-    red, green, blue = cv2.split(small)
-    darkest = cv2.min(cv2.min(red, green), blue)
-    inside = area.astype(bool)
-    if not inside.any() or np.median(darkest[inside]) >= _WHITE_PAPER:
-        return 0.0
-    burnt = ((darkest >= _BURNT) & inside).astype(np.uint8)
-    spots = spots_of(burnt)[:, 4]
-    total = int(inside.sum())
-    return float(spots[spots >= _LEAST_SPOT * total].sum() / total)
+    """Of the direction in which it is least sharp."""
+    level = crop / contrast
+    directed = [weight * float(cv2.filter2D(level, cv2.CV_32F, kernel).var()) for kernel, weight in _DIRECTIONS]
+    return min(float(cv2.Laplacian(level, cv2.CV_32F).var()), *directed)

@@ -22,6 +22,7 @@ from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.spelling import Lexicon, Speller
+from inference_server.tasks.documents.strips import joined, strips_of
 from inference_server.tasks.documents.values import Line, Outline, Page
 
 # What is read with less confidence is not text.
@@ -96,6 +97,12 @@ class TextReader:
         return [level.back(outline) for outline in again.outlines]
 
     async def _detect(self, page: Page, caller: Caller, used: dict[str, None]) -> DetectedText:
+        # One strip after the other, which bounds the memory whatever a page's length.
+        strips = await asyncio.to_thread(strips_of, page, self._detection)
+        found = [await self._detect_strip(strip.page, caller, used) for strip in strips]
+        return found[0] if len(found) == 1 else await asyncio.to_thread(joined, strips, found, self._detection)
+
+    async def _detect_strip(self, page: Page, caller: Caller, used: dict[str, None]) -> DetectedText:
         source = await asyncio.to_thread(detector_input, page, self._detection)
         facts = builtin_facts(self._inference, self._detector)
         response = await self._inference.infer(

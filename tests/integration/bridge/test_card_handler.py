@@ -41,7 +41,10 @@ from tests.support.fault_proxy import FaultProxy
 from tests.support.local_http import Asked, LocalHttp, local_http
 from tests.support.scripted_server import Behaviour, ScriptedServer, answer, refuse, scripted_server
 
-CLEAR = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")
+CLEAR = (
+    *("NIK : 3273010203850001", "Nama : BUDI SANTOSO", "Tempat/Tgl Lahir : BANDUNG, 02-03-1985", "Jenis Kelamin : LAKI-LAKI"),
+    *("Alamat : JL. MERDEKA NO. 10", "Agama : ISLAM", "Status Perkawinan : KAWIN"),
+)
 UNCLEAR = ("Nama : ANI",)
 # As Tesseract is given it; nothing here looks further.
 CARD = b"\x89PNG\r\n\x1a\nand so on"
@@ -50,13 +53,11 @@ BY_PEOPLE = ("manually_approved", "manually_rejected", "escalation_cancelled")
 
 def read_as(*lines: str, models: Sequence[str] = ("rec:1@onnxruntime:float32",)) -> Behaviour:
     """The server reads these lines, with these models."""
-    corners = [documents_pb2.Point(x=x, y=y) for x, y in ((1, 2), (30, 2), (30, 12), (1, 12))]
-    found = [
-        documents_pb2.TextLine(
-            text=line, confidence=0.9, polygon=corners, words=[documents_pb2.Word(text=line, confidence=0.9, polygon=corners)]
-        )
-        for line in lines
-    ]
+    found = []
+    for row, line in enumerate(lines):
+        corners = [documents_pb2.Point(x=x, y=y + 20 * row) for x, y in ((1, 2), (300, 2), (300, 12), (1, 12))]
+        word = documents_pb2.Word(text=line, confidence=0.9, polygon=corners)
+        found.append(documents_pb2.TextLine(text=line, confidence=0.9, polygon=corners, words=[word]))
     page = documents_pb2.DocumentPage(page_number=1, page_count=1, width=100, height=200, lines=found, text="\n".join(lines))
     page.quality.CopyFrom(documents_pb2.PageQuality(sharpness=0.3, text_height=30, contrast=0.8))
     summary = documents_pb2.DocumentSummary(page_count=1, media_type="image/png", models=models)

@@ -8,7 +8,7 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.images import DAMAGE, open_image
+from inference_server.tasks.documents.images import DAMAGE, images_of
 from inference_server.tasks.documents.outputs.glyphless import ADVANCE, CODES_TO_GLYPHS, TO_UNICODE, font_file
 from inference_server.tasks.documents.outputs.image_streams import ImageStream, image_stream, points_of
 from inference_server.tasks.documents.outputs.placement import placed_words
@@ -26,7 +26,8 @@ class ImagePdfWriter:
     def __init__(self, original: Original) -> None:
         self._content = original.content
         self._media_type = original.media_type
-        self._image = open_image(original.content, original.media_type)
+        self._images = images_of(original.content, original.media_type)
+        self._image = self._images.open(0)
         self._offsets: dict[int, int] = {}
         self._length = 0
         self._next = _FIRST_FREE
@@ -69,12 +70,11 @@ class ImagePdfWriter:
 
     def close(self) -> None:
         """Free the image."""
-        self._image.close()
+        self._images.close()
 
     def _image_stream(self, page: PageResult) -> ImageStream:
         try:
-            if page.page_count > 1:
-                self._image.seek(page.page_number - 1)
+            self._image = self._images.open(page.page_number - 1)
             return image_stream(self._image, self._content, self._media_type)
         except DAMAGE as error:
             raise InvalidDocument(

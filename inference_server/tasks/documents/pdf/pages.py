@@ -13,9 +13,12 @@ import pypdfium2
 from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.pdf.inflation import check_inflation
 from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.pdf.library import PDFIUM, POINTS_PER_INCH, open_pdf
 from inference_server.tasks.documents.values import Limits, Page, TextLayer
+
+_COLOURS = 3
 
 
 class PdfPages:
@@ -28,6 +31,7 @@ class PdfPages:
         self._dpi = dpi
         self._limits = limits
         self._closed = False
+        check_inflation(content, most_bytes=limits.most_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
         with PDFIUM:
             self._document = open_pdf(content, password)
             # Values that were typed into a form are drawn by the form environment only.

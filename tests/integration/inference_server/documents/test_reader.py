@@ -212,6 +212,19 @@ async def test_a_line_longer_than_the_recogniser_takes_is_read_whole(reader: Doc
     assert text == page.text
 
 
+@pytest.mark.parametrize("quarters", [0, 1])
+async def test_a_long_receipt_is_read_whole_and_each_of_its_lines_once(reader: DocumentReader, quarters: int) -> None:
+    """400 × 9,000 pixels: seen at once, its letters were 3 pixels high."""
+    lines = [f"{row:03d} Kopi susu Rp 12.{row:03d}" for row in range(1, 181)]
+    texts = [Text(text=line, x=12, y=24 * row, size=5) for row, line in enumerate(lines, 1)]
+    page = ComposedPage(texts=tuple(texts), truth="\n".join(lines), size=(192, 4400))
+    picture = scanned(page, Wear(dpi=150, quarter_turns=quarters))
+    ((read_page,), _) = await read(reader, DocumentRequest(content=image_file(picture, "PNG")))
+    found = [line.text for line in read_page.lines]
+    assert (180, 180) == (len(found), len({line[:3] for line in found}))
+    assert 0.99 < bag_f1(page.truth, read_page.text)
+
+
 async def test_a_blank_page_is_empty_and_no_error(reader: DocumentReader) -> None:
     ((page,), summary) = await read(reader, DocumentRequest(content=pdf([[]], size=SIZE)))
     assert ("", (), "", 834) == (page.text, page.lines, page.error, page.width)

@@ -43,6 +43,41 @@ def test_sharpness_hangs_on_neither_resolution_nor_contrast() -> None:
     assert (usual, usual) == pytest.approx((large, pale), rel=0.25)
 
 
+@pytest.mark.parametrize("degrees", [0, 45, 90, 135])
+def test_a_page_that_moved_while_it_was_taken_is_not_sharp_in_whatever_direction(degrees: int) -> None:
+    """By half of the text's height: hardly a field of a card is read right then. What moved by less is sharper."""
+    page, lines = card()
+
+    def moved(by: int) -> float:
+        path = np.zeros((by, by), np.float32)
+        path[by // 2] = 1
+        turned = cv2.warpAffine(path, cv2.getRotationMatrix2D((by // 2, by // 2), degrees, 1), (by, by))
+        return sharpness(page_quality(cv2.filter2D(page, -1, turned / turned.sum()), lines))
+
+    assert moved(13) < 0.02 < moved(5)
+
+
+def lit(page: Page, width: float) -> Page:
+    """With a lamp's reflection in its middle, whose brightness falls off within so much of the page's width."""
+    height, wide = page.shape[:2]
+    y, x = np.mgrid[:height, :wide]
+    light = 330 * np.exp(-((x - 0.45 * wide) ** 2 + (y - 0.5 * height) ** 2) / (2 * (width * wide) ** 2))
+    return (page + light[:, :, None]).clip(0, 255).astype(np.uint8)
+
+
+@pytest.mark.parametrize("paper", [190, 215, 230])
+def test_text_that_fades_into_light_is_glare_though_most_of_the_paper_is_white(paper: int) -> None:
+    page, lines = card(paper=(paper, paper, paper))
+    assert 0 == page_quality(page, lines).glare
+    assert 0.3 < page_quality(lit(page, 0.14), lines).glare
+
+
+def test_white_paper_whose_edge_lies_in_a_shadow_is_no_glare() -> None:
+    page, lines = card(paper=(255, 255, 255))
+    shadow = np.linspace(0.85, 1.3, page.shape[1])[None, :, None]
+    assert 0 == page_quality((page * shadow).clip(0, 255).astype(np.uint8), lines).glare
+
+
 def test_a_burnt_spot_is_glare_and_its_share_of_the_text_is_told() -> None:
     page, lines = card()
     assert 0 == page_quality(page, lines).glare

@@ -1,0 +1,69 @@
+"""The frames of a TIFF file (TIFF 6.0; BigTIFF), found by one walk along the chain of their directories.
+
+Pillow looks each frame's place up in a list of all before it, and reads all of them on the way to the last: time that grows with the square
+of their number. Here each frame is opened by itself, as the first of the file.
+"""
+
+from __future__ import annotations
+
+import io
+import struct
+
+from PIL.TiffImagePlugin import TiffImageFile
+
+from inference_server.errors import InvalidDocument
+
+# As many directories are followed within a tenth of a second; requests name pages of larger files than they may read whole.
+_MOST_FRAMES = 100_000
+_BIG = 43
+
+
+class TiffFrames:
+    """Opens the frames one at a time. Not for several threads at once."""
+
+    def __init__(self, content: bytes) -> None:
+        """Raises `InvalidDocument` where there are too many, and `ValueError` where there is none."""
+        self._file = io.BytesIO(content)
+        order = "<" if content[:2] == b"II" else ">"
+        (kind,) = struct.unpack_from(f"{order}H", content, 2)
+        # In BigTIFF sizes and places have 8 bytes, entries 20 instead of 12.
+        self._first_at, self._place = (8, struct.Struct(f"{order}Q")) if kind == _BIG else (4, struct.Struct(f"{order}I"))
+        self._count, self._entry = (struct.Struct(f"{order}Q"), 20) if kind == _BIG else (struct.Struct(f"{order}H"), 12)
+        self._offsets = self._walk(content)
+
+    def __len__(self) -> int:
+        return len(self._offsets)
+
+    def open(self, index: int) -> TiffImageFile:
+        """The frame at `index` behind its directory, not decoded. Raises what Pillow raises on damaged files."""
+        if len(self) > 1:
+            # The file names this frame as its first one. Nothing else is changed, so that all other places hold.
+            self._file.seek(self._first_at)
+            self._file.write(self._place.pack(self._offsets[index]))
+        self._file.seek(0)
+        return TiffImageFile(self._file)
+
+    def close(self) -> None:
+        """Free the file."""
+        self._file.close()
+
+    def _walk(self, content: bytes) -> list[int]:
+        found: dict[int, None] = {}
+        try:
+            (offset,) = self._place.unpack_from(content, self._first_at)
+            # A chain that comes back to a frame ends there.
+            while offset and offset not in found:
+                if len(found) == _MOST_FRAMES:
+                    raise InvalidDocument(
+                        f"the TIFF file has more than {_MOST_FRAMES} pages. Split it into several files.", limit="document_pages"
+                    )
+                found[offset] = None
+                (entries,) = self._count.unpack_from(content, offset)
+                (offset,) = self._place.unpack_from(content, offset + self._count.size + entries * self._entry)
+        except struct.error as error:
+            # Cut off in the last one: that page has an error, those before it have none.
+            if not found:
+                raise ValueError("no frame") from error
+        if not found:
+            raise ValueError("no frame")
+        return list(found)
