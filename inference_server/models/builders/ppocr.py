@@ -33,7 +33,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 7
+_REVISION = 8
 _SAMPLE_CELLS = ("Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L")
 
 
@@ -45,6 +45,8 @@ class _Source:
     # Its file in the wheel's folder `models`.
     file: str
     max_batch_size: int
+    # How many batches run side by side, each on its share of the cores.
+    instances: int = 1
     # Largest deviation from the float32 reference that an engine may have, as a share.
     tolerance: str
     input_dims: str
@@ -87,7 +89,8 @@ def build_detector(models: Path) -> Path:
 
 def build_recognizer(models: Path) -> Path:
     """Write `<models>/ppocrv6_small_rec/`; skipped when it is up to date. Raises `ConfigurationError` when the wheel is damaged."""
-    # More lines at once would be read no faster.
+    # More lines at once would be read no faster. Two batches side by side, on half of the cores each, take less processor time than one on
+    # all, whose threads wait for each other.
     # In bfloat16 features err by 2.2 % on the sample, logits by 1.6 %; the same text is read on scanned receipts.
     return _build(
         models,
@@ -95,6 +98,7 @@ def build_recognizer(models: Path) -> Path:
             name=RECOGNIZER,
             file=_RECOGNIZER_FILE,
             max_batch_size=8,
+            instances=2,
             tolerance="0.05",
             input_dims="3, 48, -1",
             profiles=tuple(f"x=1x3x48x32:8x3x48x{width}:8x3x48x{width}" for width in (320, 640, 1280)),
@@ -213,7 +217,7 @@ def _config_text(source: _Source, model: onnx.ModelProto, sample_shape: tuple[in
         f'name: "{source.name}"\nbackend: "onnxruntime"\nmax_batch_size: {source.max_batch_size}\n'
         f'input [{{ name: "x" data_type: TYPE_FP32 dims: [ {source.input_dims} ] }}]\n'
         f"output [{outputs}]\n"
-        "dynamic_batching { }\n"
+        f"dynamic_batching {{ }}\ninstance_group [ {{ count: {source.instances} }} ]\n"
         'model_warmup [{\n  name: "printed_text"\n  batch_size: 1\n'
         f'  inputs {{ key: "x" value: {{ data_type: TYPE_FP32 dims: [ {dims} ] input_data_file: "x" }} }}\n}}]\n'
         + parameter("lamina.warmup_shape.x", "x".join(map(str, sample_shape)))
