@@ -116,9 +116,10 @@ class TextLayer:
 class PageQuality:
     """How good the picture of a page is."""
 
-    # Variance of the Laplacian of the lines, each at one height and with its own contrast as 1; None without lines.
+    # Variance of the lines' second derivatives, each at one height and with its own contrast as 1, in the direction in which they are least
+    # sharp; None without lines.
     sharpness: float | None
-    # Share of the area of the text that is burnt out, although the paper is not, 0 to 1.
+    # Share of the area of the text that is burnt out although the paper is not, or although text fades into it, 0 to 1.
     glare: float
     # Median of the lines, in pixels; 0 without lines.
     text_height: float
