@@ -35,7 +35,7 @@ class Limits:
     # Width times height of one page image; an A0 sheet at 200 dpi has 62 million.
     most_page_pixels: int = 100_000_000
     # What a stream of a PDF may unpack to; an image as many bytes as the largest page has in colours.
-    most_stream_bytes: int = 128 * 1024 * 1024
+    most_pdf_stream_bytes: int = 128 * 1024 * 1024
     lowest_dpi: int = 36
     highest_dpi: int = 600
     # Dots per inch at which PDF pages are rendered when the request does not say.
