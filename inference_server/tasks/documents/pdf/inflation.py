@@ -51,7 +51,7 @@ def check_inflation(content: bytes, *, most_bytes: int, most_image_bytes: int) -
                 most = most_image_bytes if _IMAGE.search(dictionary) else most_bytes
                 length = _length(dictionary, content, start)
                 if length is None or length * _MOST_PACKED > most or _is_packed_twice(view[start : start + length]):
-                    _measure(view[start:], _Layer(most, sums))
+                    _Layer(most, sums).feed(view[start:])
             before = start
 
 
@@ -74,14 +74,6 @@ def _is_packed_twice(packed: memoryview) -> bool:
         return _is_packed(zlib.decompressobj().decompress(packed, _HEADER))
     except zlib.error:
         return False
-
-
-def _measure(packed: memoryview, layer: _Layer) -> None:
-    # What only looks like deflate is seen not to be within little.
-    at, size = 0, _FIRST_PIECE
-    while at < len(packed) and not layer.ended:
-        layer.feed(packed[at : at + size])
-        at, size = at + size, min(2 * size, _PACKED_PIECE)
 
 
 class _Sums:
@@ -114,12 +106,19 @@ class _Layer:
         self.ended = False
         self._inflater = zlib.decompressobj()
         self._most, self._sums, self._further = most, sums, further
-        self._total = 0
+        self._total, self._piece = 0, _FIRST_PIECE
         # The first byte, while the second one is not known.
         self._held = b""
         self._inner: _Layer | None = None
 
-    def feed(self, packed: bytes | memoryview) -> None:
+    def feed(self, packed: memoryview) -> None:
+        at = 0
+        # What only looks like deflate is seen not to be within little.
+        while at < len(packed) and not self.ended:
+            self._unpack(packed[at : at + self._piece])
+            at, self._piece = at + self._piece, min(2 * self._piece, _PACKED_PIECE)
+
+    def _unpack(self, packed: bytes | memoryview) -> None:
         while packed and not self.ended:
             try:
                 found = self._inflater.decompress(packed, _PIECE)
@@ -146,4 +145,4 @@ class _Layer:
                 self._inner = _Layer(self._most, self._sums, self._further - 1)
                 self._inner.ended = not _is_packed(found[:_HEADER])
         if self._inner is not None and not self._inner.ended:
-            self._inner.feed(found)
+            self._inner.feed(memoryview(found))
