@@ -39,7 +39,7 @@ _LIMIT = "pdf_stream_bytes"
 
 
 def check_inflation(content: bytes, *, most_bytes: int, most_image_bytes: int) -> None:
-    """Raise `InvalidDocument` where a stream, or an image, unpacks to more, or all of them to many times as much; blocks for seconds at most."""
+    """Raise `InvalidDocument` where a stream, or an image, unpacks to more, or all of them to many times as much; blocks."""
     together = min(_MOST_TOGETHER * most_bytes, _FEW_TOGETHER * most_bytes + _TOGETHER_A_BYTE * len(content))
     sums = _Sums(packed=_MOST_READ * len(content) + most_bytes, unpacked=together)
     before = 0
