@@ -69,7 +69,8 @@ class CardWorkerSettings(BaseSettings):
     # The service where people review.
     buli2_api_url: HttpAddress = "http://localhost:8080"
     buli2_api_key: SecretStr = SecretStr("")
-    # Ours: what sends a card to a person however it scores: poor pictures and what was hardly read; with `all`, contradictions too.
+    # Ours: what sends a card to a person however it scores: poor pictures and what was hardly read; with `all`, small text and
+    # contradictions too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
     # Ours: seconds that the inference server may take for a document, on its GPU and on its CPU together.
     bridge_card_server_seconds: Annotated[float, Field(gt=0)] = 300.0

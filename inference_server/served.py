@@ -116,6 +116,7 @@ def document_reader(
     limits = DocumentLimits(
         most_bytes=settings.max_document_bytes,
         most_pages=settings.max_document_pages,
+        most_pdf_stream_bytes=settings.max_pdf_stream_bytes,
         most_page_pixels=settings.max_page_pixels,
         most_page_seconds=settings.max_page_seconds,
         most_document_seconds=settings.max_document_seconds,

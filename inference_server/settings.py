@@ -204,6 +204,9 @@ class Settings(BaseSettings):
     )
     max_document_bytes: int = Field(128 * 2**20, ge=1, description="Largest document, in bytes.")
     max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
+    max_pdf_stream_bytes: int = Field(
+        128 * 2**20, ge=1, description="Most bytes that a stream of a PDF may unpack to; an image 3 for each pixel of the largest page."
+    )
     max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
     max_page_seconds: float = Field(120.0, gt=0, description="Longest that a page of a document may take, from its turn on, in seconds.")
     max_document_seconds: float = Field(3600.0, gt=0, description="Longest that a document may take; pages left then are told as errors.")

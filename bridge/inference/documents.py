@@ -34,9 +34,10 @@ class Line:
 class PageQuality:
     """How good the picture of a page is."""
 
-    # Variance of the Laplacian of the lines, at one height and contrast; None without lines.
+    # Variance of the lines' second derivatives, at one height and contrast, in the direction in which they are least sharp; None without
+    # lines.
     sharpness: float | None
-    # Share of the text's area that is burnt out, 0 to 1.
+    # Share of the text's area that is burnt out, or into which text fades, 0 to 1.
     glare: float
     # Median of the lines, in pixels.
     text_height: float

@@ -65,8 +65,6 @@ def _starts(whole: int, side: int) -> list[int]:
 
 def joined(strips: Sequence[Strip], found: Sequence[DetectedText], settings: DetectionSettings) -> DetectedText:
     """What was found on the strips, in pixels of the page; what two of them saw, once."""
-    if len(strips) == 1:
-        return found[0]
     placed = [[outline + np.array(strip.origin, np.float32) for outline in one.outlines] for strip, one in zip(strips, found, strict=True)]
     near = _NEAR_CUT / wanted_scale(strips[0].page.shape, None, settings)
     told = list(placed[0])

@@ -100,7 +100,8 @@ class TextReader:
         # One strip after the other, which bounds the memory whatever a page's length.
         strips = await asyncio.to_thread(strips_of, page, self._detection)
         found = [await self._detect_strip(strip.page, caller, used) for strip in strips]
-        return found[0] if len(found) == 1 else await asyncio.to_thread(joined, strips, found, self._detection)
+        # One strip alone may begin anywhere too: blank ones are left out.
+        return await asyncio.to_thread(joined, strips, found, self._detection)
 
     async def _detect_strip(self, page: Page, caller: Caller, used: dict[str, None]) -> DetectedText:
         source = await asyncio.to_thread(detector_input, page, self._detection)

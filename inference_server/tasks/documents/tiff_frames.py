@@ -60,8 +60,8 @@ class TiffFrames:
                 found[offset] = None
                 (entries,) = self._count.unpack_from(content, offset)
                 (offset,) = self._place.unpack_from(content, offset + self._count.size + entries * self._entry)
-        except struct.error as error:
-            # Cut off in the last one: that page has an error, those before it have none.
+        except (struct.error, OverflowError) as error:
+            # Cut off, or named behind all that a file can hold, in the last one: that page has an error, those before it have none.
             if not found:
                 raise ValueError("no frame") from error
         if not found:

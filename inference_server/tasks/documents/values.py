@@ -35,7 +35,7 @@ class Limits:
     # Width times height of one page image; an A0 sheet at 200 dpi has 62 million.
     most_page_pixels: int = 100_000_000
     # What a stream of a PDF may unpack to; an image as many bytes as the largest page has in colours.
-    most_stream_bytes: int = 128 * 1024 * 1024
+    most_pdf_stream_bytes: int = 128 * 1024 * 1024
     lowest_dpi: int = 36
     highest_dpi: int = 600
     # Dots per inch at which PDF pages are rendered when the request does not say.
@@ -116,9 +116,10 @@ class TextLayer:
 class PageQuality:
     """How good the picture of a page is."""
 
-    # Variance of the Laplacian of the lines, each at one height and with its own contrast as 1; None without lines.
+    # Variance of the lines' second derivatives, each at one height and with its own contrast as 1, in the direction in which they are least
+    # sharp; None without lines.
     sharpness: float | None
-    # Share of the area of the text that is burnt out, although the paper is not, 0 to 1.
+    # Share of the area of the text that is burnt out although the paper is not, or although text fades into it, 0 to 1.
     glare: float
     # Median of the lines, in pixels; 0 without lines.
     text_height: float

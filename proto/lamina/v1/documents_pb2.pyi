@@ -368,11 +368,12 @@ class PageQuality(_message.Message):
     TEXT_HEIGHT_FIELD_NUMBER: _builtins.int
     CONTRAST_FIELD_NUMBER: _builtins.int
     sharpness: _builtins.float
-    """Variance of the Laplacian of the lines, each at 16 pixels of height and with its own contrast as 1: the lower, the more blurred.
+    """Variance of the Laplacian of the lines, each at 16 pixels of height and with its own contrast as 1, or of the second derivative in the
+    direction in which they are least sharp, weighted to the same scale, where that is less: the lower, the more blurred, or the more moved.
     Unset on a page without text.
     """
     glare: _builtins.float
-    """Share of the area of the text that is burnt out, although the paper is not, 0 to 1."""
+    """Share of the area of the text that is burnt out although the paper is not, or although text fades into it, on white paper too, 0 to 1."""
     text_height: _builtins.float
     """Median height of the lines, in pixels; 0 on a page without text."""
     contrast: _builtins.float

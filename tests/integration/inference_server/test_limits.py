@@ -9,6 +9,7 @@ import re
 import threading
 import urllib.request
 import uuid
+import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -259,6 +260,12 @@ async def _document_bytes(folder: Path, models: ServingModels) -> None:
 @passing("document_pages")
 async def _document_pages(folder: Path, models: ServingModels) -> None:
     await _read(folder, models, DocumentRequest(content=pdf([[], []])), most_pages=1)
+
+
+@passing("pdf_stream_bytes")
+async def _pdf_stream_bytes(folder: Path, models: ServingModels) -> None:
+    content = b"%PDF-1.4\n1 0 obj\n<< >>\nstream\n" + zlib.compress(b" " * 100) + b"\nendstream\nendobj\n"
+    await _read(folder, models, DocumentRequest(content=content), most_pdf_stream_bytes=99)
 
 
 async def _refused_page(folder: Path, models: ServingModels, **limits: float) -> None:

@@ -31,7 +31,7 @@ class PdfPages:
         self._dpi = dpi
         self._limits = limits
         self._closed = False
-        check_inflation(content, most_bytes=limits.most_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
+        check_inflation(content, most_bytes=limits.most_pdf_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
         with PDFIUM:
             self._document = open_pdf(content, password)
             # Values that were typed into a form are drawn by the form environment only.

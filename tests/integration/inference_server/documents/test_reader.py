@@ -70,6 +70,17 @@ async def test_polygons_enclose_the_ink_of_their_words_and_nothing_else(reader: 
     assert min(spaces) > 3
 
 
+async def test_text_in_the_middle_of_a_page_that_is_blank_else_is_read_where_it_stands(reader: DocumentReader) -> None:
+    printed = images_of(pdf([[Text(text="Glukosa Puasa 92 mg/dL", x=40, y=100, size=16)]], size=SIZE))[0]
+    page = Image.new("RGB", (printed.width, 40_000), "white")
+    page.paste(printed, (0, 20_000))
+    ((read_page,), _) = await read(reader, DocumentRequest(content=image_file(page, "PNG")))
+    (line,) = read_page.lines
+    assert "Glukosa Puasa 92 mg/dL" == line.text
+    rows = np.flatnonzero((np.asarray(page.convert("L")) < 128).any(axis=1))
+    assert (rows[0], rows[-1]) == pytest.approx((line.polygon[:, 1].min(), line.polygon[:, 1].max()), abs=8)
+
+
 async def test_two_columns_are_read_one_after_the_other(reader: DocumentReader) -> None:
     columns = [
         ["The patient came with", "fever and a cough that", "had lasted three days", "before the admission."],

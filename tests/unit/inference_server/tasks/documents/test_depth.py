@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from inference_server.tasks.documents.depth import eight_bits
 from inference_server.tasks.documents.pages import open_pages
 from inference_server.tasks.documents.values import Limits, Page
 
@@ -54,3 +56,26 @@ def test_what_is_no_sound_number_is_ground_and_does_not_empty_the_page(odd: floa
 
 def test_a_page_of_one_level_is_empty() -> None:
     assert 255 == read(np.full((50, 50), 0.3, np.float32)).min()
+
+
+@pytest.mark.parametrize("kind", [np.uint16, np.int32, np.float32])
+def test_a_large_page_takes_little_memory_beside_its_own(kind: type) -> None:
+    """The range of one of 100 megapixels was told with 1.2 GB and more."""
+    values = np.full((3000, 2000), 1000, kind)
+    values[2900:2920, 500:1500] = 0
+    tracemalloc.start()
+    try:
+        page = eight_bits(values)
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert (True, 0) == (page[0, 0] > 240, int(page[2910, 1000]))
+    assert 4 > most / values.size, "bytes a pixel"
+
+
+def test_pixels_that_are_no_numbers_are_ground_wherever_they_stand_on_a_large_page() -> None:
+    values = np.full((3000, 2000), 1.0, np.float32)
+    values[1500:1520, 500:1500] = 0.0
+    values[::500, ::500] = np.nan
+    page = eight_bits(values)
+    assert (255, 255, 255, 0) == (int(page[0, 0]), int(page[1000, 500]), int(page[2500, 1500]), int(page[1510, 1000]))

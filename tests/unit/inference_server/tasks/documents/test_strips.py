@@ -62,6 +62,19 @@ def test_blank_parts_of_a_long_page_are_not_searched() -> None:
     assert 1 == len(strips_of(blank(40_000, 300), SETTINGS))
 
 
+@pytest.mark.parametrize("axis", [0, 1])
+def test_text_in_the_middle_of_a_long_page_is_told_where_it_stands_although_its_strip_is_the_only_one(axis: int) -> None:
+    page = blank(40_000, 300)
+    page[20_000:20_010, 20:280] = 0
+    page = page if axis else np.ascontiguousarray(page.transpose(1, 0, 2))
+    (strip,) = strips_of(page, SETTINGS)
+    assert strip.origin[axis] > 0
+    shown = np.argwhere(strip.page[:, :, 0] == 0)[:, ::-1]
+    (left, top), (right, bottom) = shown.min(axis=0).tolist(), (shown.max(axis=0) + 1).tolist()
+    found = joined([strip], [seen(box(left, top, right, bottom))], SETTINGS)
+    assert [(20, 20_000, 280, 20_010) if axis else (20_000, 20, 20_010, 280)] == bounds(found)
+
+
 def test_a_long_page_of_large_letters_is_one_strip_as_they_are_seen_when_it_is_made_smaller() -> None:
     page = blank(6000, 1500)
     for row in range(60):
