@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
 from redis.commands.core import AsyncScript
@@ -30,6 +31,7 @@ from redis.exceptions import (
 from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from bridge.gathering import Gatherer
 
+_log = structlog.get_logger()
 _LUA = Path(__file__).parent / "lua"
 # How long one command may take, and how often an idle connection is tried before it is used.
 _COMMAND_SECONDS = 5.0
@@ -161,6 +163,8 @@ class RedisAccess:
         except (RedisError, OSError) as error:
             ours = _our(error, "blmove")
             if isinstance(error, NoPermissionError) or isinstance(ours, PermanentError):  # an account that may not, or an older server
+                if self._wakes:
+                    _log.warning("redis_wakes_nobody", error=str(error).partition(_ARGUMENTS)[0])
                 self._wakes = False
                 return False
             raise ours from error

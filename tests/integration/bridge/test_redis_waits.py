@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio import Redis
+from structlog.testing import capture_logs
 
 from bridge.errors import TransientError
 from bridge.redis import access as access_module
@@ -243,8 +244,10 @@ async def test_where_the_server_lets_nobody_wait_it_is_asked(why: str) -> None:
             server.command("ACL", "SETUSER", "worker", "on", ">secret", "~*", "&*", "+@all", "-blmove")
         access = RedisAccess(f"redis://worker:secret@127.0.0.1:{server.port}/0" if why == "forbidden" else server.url)
         async with _source(server.url, access) as source, Redis.from_url(server.url) as client:
-            receiving = asyncio.create_task(_taken(source))
-            await until(lambda: not access.wakes)
+            with capture_logs() as told:
+                receiving = asyncio.create_task(_taken(source))
+                await until(lambda: not access.wakes)
+            assert ["redis_wakes_nobody"] == [line["event"] for line in told]
             await client.rpush(LISTS[1], "one")
             assert b"one" == await receiving
             await client.rpush(LISTS[1], "two")
