@@ -140,7 +140,8 @@ class RedisAccess:
         deadline = clock() + seconds
         while self._wakes and not ended.done() and (left := deadline - clock()) > 0:
             waits = {self._wait(key): key for key in keys}
-            done, _ = await asyncio.wait([ended, *waits], timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            ends: list[asyncio.Future[Any]] = [ended, *waits]
+            done, _ = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
             if found := next((key for wait, key in waits.items() if wait in done and wait.result()), ""):
                 return found
         if not self._wakes:
