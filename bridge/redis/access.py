@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import SplitResult, unquote, urlsplit
 
+import structlog
 from redis.asyncio import Redis
 from redis.asyncio.sentinel import Sentinel
 from redis.commands.core import AsyncScript
@@ -30,12 +31,14 @@ from redis.exceptions import (
 from bridge.errors import BridgeError, ConfigurationError, PermanentError, TransientError
 from bridge.gathering import Gatherer
 
+_log = structlog.get_logger()
 _LUA = Path(__file__).parent / "lua"
 # How long one command may take, and how often an idle connection is tried before it is used.
 _COMMAND_SECONDS = 5.0
 _TRY_SECONDS = 30
 _SENTINEL_PORT = 26379
-# How long to wait at first where the server lets nobody wait for an item.
+# How long the server is to wait for an item of a list, well within a command's time, and how long we wait where it lets nobody.
+_WAIT_SECONDS = 2.5
 _NO_WAKE_SECONDS = 0.25
 _EXPECTED = (
     "redis://[user:password@]host:port/0, rediss:// for TLS, unix:///path/of/socket, "
@@ -71,6 +74,8 @@ class RedisAccess:
         self._scripts: dict[str, AsyncScript] = {}
         # False once the server has refused to let us wait.
         self._wakes = True
+        # The last for an item of each list.
+        self._waits: dict[str, asyncio.Future[bool]] = {}
         self._publish = Script(_LUA / "publish.lua")
         self._stored: Gatherer[_Stored, None] = Gatherer(self._store_all)
         options: dict[str, Any] = {
@@ -93,6 +98,9 @@ class RedisAccess:
 
     async def close(self) -> None:
         """Close every connection."""
+        for wait in self._waits.values():
+            wait.cancel()
+        await asyncio.gather(*self._waits.values(), return_exceptions=True)
         await self._client.aclose()
         if self._sentinel is not None:
             for sentinel in self._sentinel.sentinels:
@@ -126,30 +134,41 @@ class RedisAccess:
         """Whether the server tells of an item when it comes, as far as is known."""
         return self._wakes
 
-    async def wait_for_item(self, keys: Sequence[str], *, seconds: float) -> str:
-        """Return the list that has an item as soon as one of them has; empty when the time is over. Raises as `run` does."""
+    async def wait_for_item(self, keys: Sequence[str], *, seconds: float, ended: asyncio.Future[None]) -> str:
+        """Return the list that has an item as soon as one of them has; empty when the time is over, or `ended`. Raises as `run` does."""
+        clock = asyncio.get_running_loop().time
+        deadline = clock() + seconds
+        while self._wakes and not ended.done() and (left := deadline - clock()) > 0:
+            waits = {self._wait(key): key for key in keys}
+            ends: list[asyncio.Future[Any]] = [ended, *waits]
+            done, _ = await asyncio.wait(ends, timeout=left, return_when=asyncio.FIRST_COMPLETED)
+            if found := next((key for wait, key in waits.items() if wait in done and wait.result()), ""):
+                return found
         if not self._wakes:
-            await asyncio.sleep(seconds)
-            return ""
-        waits = {asyncio.ensure_future(self._wait_for_item(key, seconds)): key for key in keys}
-        try:
-            done, _ = await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-            return next((waits[wait] for wait in done if wait.result()), "")
-        finally:
-            for wait in waits:
-                wait.cancel()
-            await asyncio.gather(*waits, return_exceptions=True)
+            await asyncio.wait([ended], timeout=max(0.0, min(deadline - clock(), _NO_WAKE_SECONDS)))
+        return ""
 
-    async def _wait_for_item(self, key: str, seconds: float) -> bool:
+    def _wait(self, key: str) -> asyncio.Future[bool]:
+        """A wait for an item of one list. It goes on for who asks next: ended early, it would cost its connection."""
+        wait = self._waits.get(key)
+        if wait is None or wait.done():
+            wait = self._waits[key] = asyncio.ensure_future(self._has_item(key))
+            # Nobody may be left whom it could tell of an error; who asks next meets it as well.
+            wait.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return wait
+
+    async def _has_item(self, key: str) -> bool:
         try:
-            # From the head to the head: the list is left as it is.
-            return await self._client.blmove(key, key, max(seconds, 0.001), "LEFT", "LEFT") is not None  # type: ignore[arg-type]  # fractions are taken
-        except ResponseError:  # an older server, or an account that may not
-            self._wakes = False
-            await asyncio.sleep(min(seconds, _NO_WAKE_SECONDS))
-            return False
+            # From the head to the head: the list is left as it is, whether anybody hears of it or not.
+            return await self._client.blmove(key, key, _WAIT_SECONDS, "LEFT", "LEFT") is not None  # type: ignore[arg-type]  # fractions are taken
         except (RedisError, OSError) as error:
-            raise _our(error, "blmove") from error
+            ours = _our(error, "blmove")
+            if isinstance(error, NoPermissionError) or isinstance(ours, PermanentError):  # an account that may not, or an older server
+                if self._wakes:
+                    _log.warning("redis_wakes_nobody", error=str(error).partition(_ARGUMENTS)[0])
+                self._wakes = False
+                return False
+            raise ours from error
 
     async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
         """Store a value for a while and publish it, in one step. Raises as `run` does."""

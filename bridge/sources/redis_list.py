@@ -19,6 +19,7 @@ from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
 from bridge.gathering import Gatherer
 from bridge.job import Delivery
 from bridge.redis.access import RedisAccess, Script
+from bridge.sources.due_times import DueTimes
 from bridge.sources.list_ages import ListAges
 from bridge.sources.port import QueueLevel
 from bridge.sources.turns import Turns
@@ -115,7 +116,7 @@ class RedisSource:
         self._ages = {keys.queue: ListAges() for keys in queues}
         # When each queue's expired leases and due delays were last looked for, and when the next may be due.
         self._last_reaps = dict.fromkeys(self._keys, float("-inf"))
-        self._due = dict.fromkeys(self._keys, float("inf"))
+        self._due = DueTimes(list(self._keys))
         self._acknowledgements = {keys.queue: Gatherer(partial(self._acknowledge_all, keys)) for keys in queues}
         # Claims whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[None]] = set()
@@ -163,7 +164,8 @@ class RedisSource:
                 self._last_delivery = now
             if found or now >= deadline:
                 return found
-            if woken := await self._access.wait_for_item(tuple(self._keys), seconds=min(self._pause(now), deadline - now)):
+            pause = min(self._pause(now), deadline - now)
+            if woken := await self._access.wait_for_item(tuple(self._keys), seconds=pause, ended=self._due.sooner):
                 # What has just come goes first; the next look sees to the others.
                 self._last_reaps[woken] = clock()
 
@@ -172,7 +174,7 @@ class RedisSource:
         if now - self._last_delivery < _IDLE_AFTER_SECONDS:
             return _BUSY_POLL_SECONDS
         looking = self._last_adoption + self._look_seconds if self._adopt_seconds else float("inf")
-        due = max(_REAP_SECONDS, min(looking, *self._due.values()) - now)
+        due = max(_REAP_SECONDS, min(looking, self._due.next) - now)
         return min(due, _IDLE_POLL_SECONDS if self._access.wakes else _ASKING_POLL_SECONDS)
 
     async def depth(self) -> int:
@@ -204,9 +206,11 @@ class RedisSource:
     async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
         """Give the item back, to be delivered again after the delay; harmless when the receipt is stale."""
         due = asyncio.get_running_loop().time() + delay_seconds
-        self._due[delivery.queue] = min(self._due[delivery.queue], due)
-        if not await self._with_receipt("release", delivery, _milliseconds(delay_seconds), int(tried)):
-            _log.info("released_late", message_id=delivery.message_id)
+        try:
+            if not await self._with_receipt("release", delivery, _milliseconds(delay_seconds), int(tried)):
+                _log.info("released_late", message_id=delivery.message_id)
+        finally:
+            self._due.given_back(delivery.queue, due)
 
     async def _look_around(self, limit: int) -> list[Delivery]:
         """What lies in the first list that has anything. Expired leases and due delays are brought back first."""
@@ -217,9 +221,11 @@ class RedisSource:
         for queue in self._turns.order():
             if adopting or now - self._last_reaps[queue] >= _REAP_SECONDS:
                 self._last_reaps[queue] = now
+                self._due.look_begins(queue)
                 foreign, lock = _milliseconds(self._adopt_seconds), self._lock(self._lease_seconds)
                 returned, following = await self._run("reap", self._keys[queue], foreign, int(adopting), lock)
-                self._due[queue] = now + following / 1000 if following >= 0 else float("inf")
+                if following >= 0:
+                    self._due.found(queue, now + following / 1000)
                 if returned:
                     _log.info("items_came_back", queue=queue, items=returned)
             if found := await self._claim(self._keys[queue], limit):

@@ -114,7 +114,7 @@ class Tesseract:
         is_picture = bool(picture_format(content))
         if is_picture and not turn:
             return await self._read_picture(content)
-        page = page_of(content) if is_picture else content
+        page = await asyncio.to_thread(page_of, content) if is_picture else content
         if page is None:
             return ""
         async with aclosing(_drawn(page, dpi=_POINTS_AN_INCH if is_picture else _DPI, turn=turn)) as pictures:

@@ -602,35 +602,6 @@ async def test_what_goes_back_untried_is_not_counted_for_other_programs(redis: R
         assert [b"0", b"0", b"1", b"1"] == counts
 
 
-async def test_an_idle_bridge_asks_little_and_takes_what_comes_at_once(redis: RedisServer, client: Redis, queue: str) -> None:
-    """In whichever of its lists; and what is due is taken when it is."""
-    first, second = f"{queue}:first", f"{queue}:second"
-    async with _source(redis.url, first, second) as source:
-
-        async def commands() -> int:
-            told = await client.info("commandstats")
-            return sum(told.get(f"cmdstat_{name}", {"calls": 0})["calls"] for name in ("evalsha", "blmove"))
-
-        before = await commands()
-        assert not await source.receive(limit=1, wait_seconds=4)
-        assert await commands() - before < 20
-
-        for name in (first, second):
-            receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=5))
-            await asyncio.sleep(LEASE_SECONDS)
-            began = time.monotonic()
-            await client.rpush(name, name)
-            [delivery] = await receiving
-            assert (name.encode(), True) == (delivery.body, time.monotonic() - began < 0.5)
-            source._last_delivery = float("-inf")
-            await source.release(delivery, delay_seconds=1)
-            began = time.monotonic()
-            [again] = await source.receive(limit=1, wait_seconds=5)
-            assert 0.9 < time.monotonic() - began < 1.5
-            await source.acknowledge(again)
-            source._last_delivery = float("-inf")
-
-
 async def test_what_was_sent_is_not_told_when_the_server_does_not_know_the_command(queue: str) -> None:
     with redis_server("--rename-command", "EVALSHA", "") as server:
         access = RedisAccess(server.url)

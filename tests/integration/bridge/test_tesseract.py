@@ -8,6 +8,7 @@ import os
 import shutil
 import subprocess
 import sys
+import threading
 import time
 from asyncio.subprocess import Process
 from pathlib import Path
@@ -19,11 +20,13 @@ import pytest
 from PIL import Image
 
 from bridge.errors import PermanentError
+from bridge.systems.cards import tesseract as tesseract_module
 from bridge.systems.cards.drawing import drawn
 from bridge.systems.cards.finding import fields_in
 from bridge.systems.cards.tesseract import Tesseract
 from bridge.systems.cards.wrapping import page_of
 from tests.support.composed_cards import identity_card
+from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file, images_of
 from tests.support.worn_pages import Wear, scanned
@@ -258,6 +261,24 @@ def test_pictures_that_cannot_be_turned_are_told_by_their_headers() -> None:
     assert [None] * 3 == [page_of(file.getvalue()) for file in files.values()]
     for whole in (image_file(card, "PNG"), image_file(card, "JPEG")):
         assert [None] == list({page_of(whole[:length]) for length in range(2, 24)}), "cut off within the header"
+
+
+async def test_the_loop_goes_on_while_a_picture_is_made_a_page(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It may be one of 64 MiB, and leases are renewed on the loop."""
+    begun, goes_on = threading.Event(), threading.Event()
+    went_on: list[bool] = []
+
+    def made(picture: bytes) -> bytes | None:
+        begun.set()
+        went_on.append(goes_on.wait(PATIENCE_SECONDS))
+        return page_of(picture)
+
+    monkeypatch.setattr(tesseract_module, "page_of", made)
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd"), seconds=2 * PATIENCE_SECONDS)
+    reading = asyncio.create_task(tesseract.read(PICTURE, found=lambda text: 0))
+    await until(begun.is_set)
+    goes_on.set()
+    assert ("read\n", [True]) == (await reading, went_on)
 
 
 @pytest.mark.parametrize(
