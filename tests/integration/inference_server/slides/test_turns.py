@@ -16,7 +16,7 @@ import pytest
 from inference_server.errors import InvalidSlide
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
-from inference_server.tasks.slides import runs
+from inference_server.tasks.slides import computing
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds import tile_model
 from inference_server.tasks.slides.progress import ProgressMeter
@@ -131,7 +131,7 @@ async def test_time_in_which_a_slide_waits_for_another_does_not_count_into_its_r
     server: Server, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     # Calls alone take time.
-    monkeypatch.setattr(runs, "ProgressMeter", partial(ProgressMeter, clock=lambda: float(len(server.model.calls))))
+    monkeypatch.setattr(computing, "ProgressMeter", partial(ProgressMeter, clock=lambda: float(len(server.model.calls))))
     await server.analyse_all(["first", "second"])
     first, second = server.tiles["first"], server.tiles["second"]
     assert (first.tiles_total, first.tiles_total) == (second.tiles_total, second.tiles_done)
