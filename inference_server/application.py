@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib import metadata
@@ -63,7 +64,8 @@ class Application:
             tasks.create_task(self.http.run_until_stopped())
             watching = tasks.create_task(self.access.watch())
             loading = tasks.create_task(self._load())
-            tasks.create_task(self._sweep())
+            # In a thread that ends with the process: neither what a server serves nor its exit hangs on it.
+            threading.Thread(target=self._sweep, name="sweep", daemon=True).start()
             await stop.wait()
             await self.grpc.stop(grace_seconds=self.settings.grace_seconds, drain_seconds=self.settings.drain_seconds, hurry=hurry)
             loading.cancel()
@@ -73,10 +75,9 @@ class Application:
             await asyncio.to_thread(self.close_traces)
         _log.info("stopped")
 
-    async def _sweep(self) -> None:
-        """Beside all else: what a server serves does not hang on it."""
+    def _sweep(self) -> None:
         for sweep in self.sweeps:
-            await asyncio.to_thread(sweep)
+            sweep()
 
     async def _load(self) -> None:
         """Load the models while calls are answered already; those that fail stop nobody else."""

@@ -6,15 +6,17 @@ import asyncio
 import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 import structlog
 
 from bridge.errors import BridgeError, LeaseLostError, NotYetError, OverloadError, PoisonError, TransientError
-from bridge.job import Delivery, Job, Outcome, Progress, Units, Write
+from bridge.job import Delivery, Job, Outcome, Write
 from bridge.ledger.port import Claim, Refusal, State
 from bridge.steps import REDELIVERED, SUCCEEDED, Step, StepTaken
 from bridge.tracing.context import CURRENT
+from bridge.worker.context import WorkContext
 from bridge.worker.fates import Fate, fate_of
 from bridge.worker.following import Following, traced
 from bridge.worker.heartbeat import Heartbeat
@@ -125,7 +127,7 @@ class Assignment:
         if claim.interruptions > self._desk.policy.max_interruptions:
             return await self._give_up_job(job, claim, heartbeat)
         try:
-            outcome = await self._handle(job, _Context(self, claim, heartbeat))
+            outcome = await self._handle(job, self._context(claim, heartbeat))
         except _Interrupted:
             self._note(Step.HANDLED, outcome="interrupted")
             return await self._release(claim, heartbeat, delay=0.0)
@@ -141,7 +143,11 @@ class Assignment:
         self._throttle.relieved()
         return None
 
-    async def _handle(self, job: Job, context: _Context) -> Outcome:
+    def _context(self, claim: Claim, heartbeat: Heartbeat) -> WorkContext:
+        # Work that gets on has got past the server.
+        return WorkContext(claim, heartbeat, save=partial(self._save, claim, heartbeat), got_on=self._throttle.relieved)
+
+    async def _handle(self, job: Job, context: WorkContext) -> Outcome:
         CURRENT.set(job.trace)  # this task is the delivery's own
         work = self._work = asyncio.create_task(self._desk.handler.handle(job, context), name=f"job {job.key}")
         if self._interrupted:
@@ -262,7 +268,7 @@ class Assignment:
         if self._work is not None:
             self._work.cancel()
 
-    async def save(self, claim: Claim, heartbeat: Heartbeat, saved: Mapping[str, Any], writes: Sequence[Write]) -> None:
+    async def _save(self, claim: Claim, heartbeat: Heartbeat, saved: Mapping[str, Any], writes: Sequence[Write]) -> None:
         """Save what a later try can go on from. Raises `LeaseLostError`; `OverloadError` when the ledger stays out of reach."""
         try:
             await self._persist(lambda: self._desk.ledger.checkpoint(claim, saved, writes), heartbeat)
@@ -270,10 +276,6 @@ class Assignment:
             # The work has not failed: it costs no attempt.
             raise OverloadError(str(error)) from error
         self._note(Step.CHECKPOINTED)
-
-    def note_progress(self) -> None:
-        """Work that gets on has got past the server."""
-        self._throttle.relieved()
 
     def _note(self, step: Step, *, outcome: str = "", fallback: str = "") -> None:
         now = time.monotonic()
@@ -291,25 +293,6 @@ class Assignment:
             self._last_step = now
         self._following.took(taken)
         self._desk.observer.on_step(taken)
-
-
-class _Context:
-    """What a handler may do while it works."""
-
-    def __init__(self, assignment: Assignment, claim: Claim, heartbeat: Heartbeat) -> None:
-        self.claim = claim
-        self.heartbeat = heartbeat
-        self._assignment = assignment
-
-    async def checkpoint(self, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
-        """Save what a later try can go on from, and make the writes that belong to it: both or neither."""
-        await self._assignment.save(self.claim, self.heartbeat, saved, writes)
-
-    def report(self, progress: float, stage: str, units: Units | None = None) -> None:
-        """Tell how far the work is (0 to 1)."""
-        self.heartbeat.report(Progress(share=min(max(progress, 0.0), 1.0), stage=stage, units=units or Units()))
-        if progress > 0:
-            self._assignment.note_progress()
 
 
 def _word(outcome: Outcome) -> str:

@@ -66,8 +66,8 @@ class SlideCheckpoints:
     async def resume(self) -> SlideResume | None:
         """What the server goes on from; None when there is nothing. Raises as `ResultFolder` does.
 
-        Of parts that are sent back those that are missing are left out, and those that no message has room for: their tiles are computed
-        again.
+        Of parts that are sent back those that are missing go empty, and those that no message has room for, so that the server knows of
+        them: it computes their tiles again, reads again what they alone told of, and says how many there were.
         """
         tries = [*self._others, *((self._folder_of(fence), parts) for fence, parts in self._earlier)]
         places = [(folder, _name(part)) for folder, parts in tries for part in range(1, parts + 1)]
@@ -83,9 +83,8 @@ class SlideCheckpoints:
             elif sum(map(len, contents)) + len(content) > _MOST_BYTES:
                 _log.warning("parts_left_out", first=f"{folder.location}/{name}", reason="more would not fit into a message")
                 break
-            else:
-                contents.append(content)
-        return SlideResume(parts=contents) if contents else None
+            contents.append(content or b"")
+        return SlideResume(parts=[*contents, *[b""] * (len(places) - len(contents))])
 
     async def keep(self, saved: SlideCheckpoint, received: ReceivedArtifacts) -> None:
         """Take up a part that was saved. Raises as `ResultFolder` does, `TransientError`, `LeaseLostError`."""

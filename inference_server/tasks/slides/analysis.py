@@ -222,7 +222,7 @@ async def _begun(runs: Runs, request: AnalysisRequest, names: Sequence[str]) -> 
             group.create_task(asyncio.to_thread(artifacts.load, names if request.share.whole else ()))
             run, journal = await runs.begin()
     if run.refused:
-        event = "parts_refused" if run.resumed else "slide_started_over"
+        event = "parts_refused" if run.tiles_resumed else "slide_started_over"
         _log.warning(event, request_id=request.request_id, reason=run.refused)
     return run, journal
 

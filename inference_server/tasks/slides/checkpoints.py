@@ -2,7 +2,8 @@
 
 A part is a zlib stream of safetensors. Together the parts of a run, and of the runs before it that it went on from, hold all that was
 found; the first holds the survey too. A part is bound to the slide's bytes, the request and the model by a fingerprint; it tells which
-engine ran its tiles. One that does not fit, or is lost, takes its own tiles with it and no others.
+engine ran its tiles. One that does not fit, or is lost, takes its own tiles with it and no others; but one that fits and holds what the
+analysis cannot use spoils what was taken up with it, and the analysis starts over.
 """
 
 from __future__ import annotations
@@ -101,6 +102,8 @@ def pack(part: Part) -> bytes:
 
 def unpack(content: bytes) -> Part:
     """Bytes as a part; blocks. Raises `NotResumable`."""
+    if not content:
+        raise NotResumable("a part of the checkpoint is missing")
     try:
         stream = zlib.decompressobj()
         raw = stream.decompress(content, MOST_PART_BYTES)

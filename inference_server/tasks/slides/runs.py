@@ -38,7 +38,7 @@ class Run:
     engines: dict[int, str] = field(default_factory=dict)
     # Why what earlier runs saved was not taken up, or some of it; empty when all was, or there was nothing.
     refused: str = ""
-    # Whether any of it was.
+    # Whether any part of it was, even where it holds no tiles but the survey.
     resumed: bool = False
     # The part of the batches that is this run's.
     share: Share = field(default_factory=Share)
@@ -131,17 +131,17 @@ class Runs:
                 if cells is None:
                     cells = scanned = await scan_cells(self._outlined, self._plan)
                 run = await self._run(cells)
-                run.resumed = True
                 del cells
             if reason := await asyncio.to_thread(_take_up, run, part):
                 refusals.add(reason)
             else:
                 news.append(News(read=part.read, unreadable=part.unreadable))
-        if run is not None:
-            for each in news:
-                run.slide.regions.recall(each)
-            if refusals.count:
-                await self._read_again(run)
+        if run is None or not run.resumed:
+            return None, None
+        for each in news:
+            run.slide.regions.recall(each)
+        if refusals.count:
+            await self._read_again(run)
         return run, scanned
 
     async def _read_again(self, run: Run) -> None:
@@ -207,6 +207,7 @@ def _take_up(run: Run, part: Part) -> str:
     numbers = set(part.batches)
     if len(numbers) < len(part.batches) or not numbers <= set(range(len(run.slide.batches))):
         return "it does not fit the slide"
+    run.resumed = True
     if not numbers or numbers & run.done:
         return ""
     try:

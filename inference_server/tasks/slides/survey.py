@@ -65,7 +65,14 @@ def outline(
     mpp = resolution.effective(facts, request.mpp, request.assumed_mpp)
     grid, kept = _grid_of(facts, request, plan, limits)
     share = (caches or CacheBudget(limits.most_cache_bytes)).taken(kept)
-    regions = Regions(reader, cache_bytes=share.bytes, most_unreadable=limits.most_unreadable, moved=moved, forgotten=share.end)
+    regions = Regions(
+        reader,
+        cache_bytes=share.bytes,
+        most_unreadable=limits.most_unreadable,
+        analysed=grid.level,
+        moved=moved,
+        forgotten=share.end,
+    )
     return Outline(regions=regions, facts=facts, mpp=mpp, grid=grid)
 
 

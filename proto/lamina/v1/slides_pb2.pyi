@@ -306,7 +306,7 @@ class SlideResume(_message.Message):
 
     @_builtins.property
     def parts(self) -> _containers.RepeatedScalarFieldContainer[_builtins.bytes]:
-        """The parts themselves, when they were streamed."""
+        """The parts themselves, when they were streamed; empty in the place of one that is lost."""
 
     def __init__(
         self,

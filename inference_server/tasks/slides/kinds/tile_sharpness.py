@@ -40,9 +40,10 @@ class TileSharpness:
         """Take up what was kept of them."""
         blocks = self._plan.tile_size // self._block
         bits = np.unpackbits(kept["blurred"].astype(np.uint8, copy=False), axis=1, count=blocks**2).astype(np.bool_)
+        by_tile = bits.reshape(len(tiles), blocks, blocks)
         places = places_of(tiles)
         self._sharpness[places] = kept["sharpness"]
-        self._blurred[places] = [self._share(tile, blurred) for tile, blurred in zip(tiles, bits.reshape(-1, blocks, blocks), strict=True)]
+        self._blurred[places] = [self._share(tile, blurred) for tile, blurred in zip(tiles, by_tile, strict=True)]
 
     def figures(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
         """Columns of the table of tiles."""
@@ -50,7 +51,7 @@ class TileSharpness:
         return {"sharpness": self._sharpness[places], "blurred_share": self._blurred[places]}
 
     def _share(self, tile: Tile, blurred: Mask) -> float:
-        """Of a tile's tissue, by blocks whose centre lies on it."""
+        """Of a tile's tissue, by blocks whose centre lies on it; NaN where none does, or the tile is smaller than a block."""
         centres = (np.arange(len(blurred)) + 0.5) * self._block
         rows, columns = (((corner + centres) // self._plan.cell).astype(np.int64) for corner in (tile.y, tile.x))
         inside = (rows < self._mask.shape[0])[:, None] & (columns < self._mask.shape[1])

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 # Not beyond the next element, so that looking for one takes no longer than the text is long.
 _ATTRIBUTES = r"""((?:[^<>"']|"[^<"]*"|'[^<']*')*)>"""
 _ROOT, _PIXELS, _DATA, _UUID = (re.compile(rf"<(?:\w+:)?{name}\b{_ATTRIBUTES}") for name in ("OME", "Pixels", "TiffData", "UUID"))
+# Of a size or a number that is taken for one; of thousands Python makes none.
+_MOST_DIGITS = 18
 _PLACES = ("FirstT", "FirstZ", "FirstC")
 
 
@@ -92,7 +94,7 @@ def _with_what_follows(element: re.Pattern[str], text: str) -> Iterator[tuple[st
 
 def _whole(attributes: str, name: str) -> int:
     value = _value(attributes, name)
-    return int(value) if value.isdecimal() else 0
+    return int(value) if value.isdecimal() and len(value) <= _MOST_DIGITS else 0
 
 
 def _value(attributes: str, name: str) -> str:

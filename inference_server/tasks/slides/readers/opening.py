@@ -73,9 +73,9 @@ async def opened(
         async with contextlib.AsyncExitStack() as stack:
             copied = partial(staging.copied, moved=moved)
             reader = await _open(storage, files, head, limits, copied, stack)
+            stack.push_async_callback(reader.close)
             if isinstance(reader, TiffReader) and files[0].is_far and is_read_over(reader.facts):
                 reader = await _near(reader, storage, files, head, limits, copied, stack)
-            stack.push_async_callback(reader.close)
             yield OpenedSlide(reader=reader, files=files)
     except InvalidSlide:
         await _check_unchanged(storage, files)
@@ -127,8 +127,9 @@ async def _near(
     except (InvalidSlide, Unavailable) as error:
         _log.info("slide_read_in_place", reason=str(error))
         return reader
-    await reader.close()
-    return await TiffReader.open(storage, copy, head, limits)
+    near = await TiffReader.open(storage, copy, head, limits)
+    stack.push_async_callback(near.close)
+    return near
 
 
 async def _open(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import itertools
+import math
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -38,16 +39,22 @@ class Regions:
         *,
         cache_bytes: int,
         most_unreadable: float,
+        analysed: int | None = None,
         moved: Callable[[], None] = lambda: None,
         forgotten: Callable[[], None] = lambda: None,
     ) -> None:
         """`most_unreadable`: share of the stored tiles read, of all levels together, beyond which `InvalidSlide` is raised.
 
+        `analysed`: the level that is; damaged tiles of coarser ones are never too many, for what they show is read from a finer level.
         `moved`: called when some are read; `forgotten`: when none are held any more.
         """
         self._reader = reader
         self._cache_bytes = cache_bytes
         self._most_unreadable = most_unreadable
+        levels = reader.facts.levels
+        # Numbers of those whose damaged tiles may be too many.
+        coarsest = math.inf if analysed is None else levels[analysed].downsample
+        self._judged = {index for index, level in enumerate(levels) if level.downsample <= coarsest}
         self._moved = moved
         self._forgotten = forgotten
         self._tiles: OrderedDict[Place, asyncio.Future[Pixels | None]] = OrderedDict()
@@ -56,7 +63,7 @@ class Regions:
         self._awaited: dict[int, NDArray[np.int32]] = {}
         self._read: set[Place] = set()
         # Most stored tiles of each level that will be read, those that are read again once.
-        self._most_read = [level.columns * level.rows for level in reader.facts.levels]
+        self._most_read = [level.columns * level.rows for level in levels]
         self._untold: list[Place] = []
         self.unreadable: set[Place] = set()
 
@@ -194,9 +201,13 @@ class Regions:
         self._held_bytes -= len(dropped) * stored.tile_width * stored.tile_height * 3
 
     def _judge(self, tiles: int) -> None:
-        if len(self.unreadable) > self._most_unreadable * tiles:
+        most = self._most_unreadable * tiles
+        if len(self.unreadable) <= most:
+            return
+        lost = sum(1 for place in self.unreadable if place[0] in self._judged)
+        if lost > most:
             raise InvalidSlide(
-                f"{self.facts.uri} is damaged: {len(self.unreadable)} of the {len(self._read)} stored tiles that were read "
+                f"{self.facts.uri} is damaged: {lost} of the {len(self._read)} stored tiles that were read "
                 f"cannot be decoded, and at most {self._most_unreadable:.0%} may be. Copy or export the slide again."
             )
 

@@ -283,6 +283,37 @@ async def test_parts_of_another_model_among_those_of_this_one_cost_their_own_til
     assert re.search(rf"^{len(parts(theirs))} of {len(parts(theirs) + parts(ours))} parts", result_of(merged).resume_refused)
 
 
+async def test_a_part_that_is_sent_empty_is_missing_and_what_it_alone_told_of_is_found_again(place: Place) -> None:
+    asked = REQUESTS["pinkness"] | {"artifacts": ("tiles.parquet",)}
+    place.slide = place.inputs / "pyramid.svs"
+    cut, _ = await place.run("cut", until=0.6, **asked)
+    surveyed, *others = parts(cut)
+    _told_before(others[2], {path: checkpoints.unpack(Path(path).read_bytes()) for path in others})
+    sent = tuple(b"" if path == others[2] else Path(path).read_bytes() for path in (surveyed, *others))
+    resumed, _ = await place.run("resumed", output_uri="", resume_parts=sent, **asked)
+
+    assert 2 == result_of(resumed).tiles_skipped
+    assert re.search(rf"^1 of {len(sent)} parts were not taken up.*is missing", result_of(resumed).resume_refused)
+
+
+async def test_parts_of_which_none_fits_the_slide_start_the_analysis_over(small_place: Place) -> None:
+    asked = REQUESTS["pinkness"]
+    cut, _ = await small_place.run("cut", until=0.6, **asked)
+    for path in map(Path, parts(cut)):
+        part = checkpoints.unpack(path.read_bytes())
+        beyond = tuple(number + 100_000 for number in part.batches) or (100_000,)
+        engines = part.engines or ("other:float32",)
+        path.write_bytes(checkpoints.pack(dataclasses.replace(part, batches=beyond, engines=engines)))
+    resumed, out = await small_place.run("resumed", resume_uris=parts(cut), **asked)
+    _, expected = await small_place.run("fresh", **asked)
+
+    assert (0, "it does not fit the slide") == (result_of(resumed).tiles_resumed, result_of(resumed).resume_refused)
+    # Nobody is told to keep what is of no use, and the survey is saved anew.
+    assert not any(event.resumed for event in resumed if isinstance(event, Checkpoint))
+    assert checkpoints.unpack(Path(parts(resumed)[0]).read_bytes()).cells is not None
+    assert files(expected) == files(out)
+
+
 async def test_other_parameters_start_over(small_place: Place) -> None:
     cut, _ = await small_place.run("cut", until=0.6, tile_size=64)
     resumed, _ = await small_place.run("resumed", resume_uris=parts(cut), tile_size=128)

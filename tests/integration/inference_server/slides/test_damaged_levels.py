@@ -127,3 +127,26 @@ async def test_a_slide_fails_as_soon_as_no_more_tiles_could_make_up_for_the_dama
         x, y, _, _ = boxes[10]
         with pytest.raises(InvalidSlide, match="11 of the 11 stored tiles"):
             await regions.read(0, x, y, 128, 128)
+
+
+async def test_a_small_slide_does_not_fail_for_a_tile_that_a_finer_level_makes_up_for(analyses: Any, tmp_path: Path) -> None:
+    # Levels of 16, 4 and 1 tiles, of which a few of the first are tissue: the last one is more than a tenth of those that are read.
+    levels = [paint(512, 512, tissue=(20, 20, 120, 120), nuclei=scattered(8, within=(30, 30, 110, 110), apart=25), noise=6)]
+    for _ in range(2):
+        levels.append(halved(levels[-1]))
+    sound = write_jpeg_tiff(tmp_path / "sound.svs", levels, description=DESCRIPTION, tile=128, rgb_components=True, quality=98)
+    expected = await analyses.run(sound, tile_size=64)
+    slide = spoiled(sound, tmp_path / "slide.svs", {2: [0]})
+    found = await analyses.run(slide, tile_size=64, checkpoints=True)
+
+    assert pytest.approx(expected.report["tissue"]["area_mm2"], rel=0.01) == found.report["tissue"]["area_mm2"]
+    assert [(2, 0, 0)] == [(each["level"], each["column"], each["row"]) for each in found.report["unreadable"]]
+    assert 1 == found.result.tiles_skipped
+    # Whoever goes on from there judges it in the same way.
+    parts = tuple(str(path) for path in sorted((found.folder / "checkpoint").iterdir()))
+    assert parts
+    resumed = await analyses.run(slide, tile_size=64, checkpoints=True, resume_uris=parts)
+    assert (found.result.tiles_analyzed, 1) == (resumed.result.tiles_resumed, resumed.result.tiles_skipped)
+    # What is analysed itself is not made up for.
+    with pytest.raises(InvalidSlide, match="1 of the"):
+        await analyses.run(spoiled(sound, tmp_path / "worse.svs", {0: [0]}), tile_size=64)
