@@ -66,10 +66,13 @@ def store(stores: tuple[Store, Store]) -> Store:
 
 @pytest.fixture(params=[*SOURCES, EMULATED])
 async def source_at_hand(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[SourceAtHand]:
-    """Its leases are short for tests that say that they wait until some run out."""
+    """Its leases are short for tests that say that they wait until some run out.
+
+    Those of others end too before a test gives up: what is on its way when a stream of Pub/Sub ends comes again after one.
+    """
     opened = on_googles_emulator if request.param == EMULATED else SOURCES[request.param].at_hand
     if not request.node.get_closest_marker("short_leases"):
-        monkeypatch.setattr(sys.modules[opened.__module__], "LEASE_SECONDS", 60.0)
+        monkeypatch.setattr(sys.modules[opened.__module__], "LEASE_SECONDS", 10.0)
     async with opened(request.getfixturevalue, tmp_path) as at_hand:
         yield at_hand
 
