@@ -6,6 +6,7 @@ import dataclasses
 import os
 import re
 import shutil
+from collections.abc import AsyncGenerator
 from pathlib import Path
 from typing import Any
 
@@ -50,6 +51,17 @@ def write_inputs(folder: Path, width: int = WIDTH, height: int = HEIGHT) -> None
     write_jpeg_tiff(folder / "pyramid.svs", levels, description=described, rgb_components=True, tile=128, spoil=(40, 41))
 
 
+async def cut_off(stream: AsyncGenerator[Any, None], until: float) -> list[Any]:
+    """The events of a run that is cut off once so many of its tiles are saved; 1 for never."""
+    events: list[Any] = []
+    async for event in stream:
+        events.append(event)
+        if isinstance(event, Checkpoint) and event.tiles_total and until < 1.0 and event.tiles_done >= until * event.tiles_total:
+            break
+    await stream.aclose()
+    return events
+
+
 class Place:
     """A slide, models, and servers that see both. A server is new each time, as after a crash."""
 
@@ -68,13 +80,7 @@ class Place:
         storage = Storage(read_roots=(str(self.folder), str(self.inputs)), write_roots=(str(self.folder / "out"),))
         analyzer = SlideAnalyzer(inference=inference, storage=storage, models=self.models)
         request = AnalysisRequest(slide_uri=str(self.slide), output_uri=str(out), checkpoints=True, request_id="r")
-        events: list[Any] = []
-        stream = analyzer.analyze(dataclasses.replace(request, **changes), Caller())
-        async for event in stream:
-            events.append(event)
-            if isinstance(event, Checkpoint) and event.tiles_total and until < 1.0 and event.tiles_done >= until * event.tiles_total:
-                break
-        await stream.aclose()
+        events = await cut_off(analyzer.analyze(dataclasses.replace(request, **changes), Caller()), until)
         calls = [each for each in inference.requests if each.model != "judge"]
         self.calls.append(sum(len(next(iter(each.inputs.values()))) for each in calls))
         return events, out

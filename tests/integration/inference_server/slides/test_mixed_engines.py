@@ -21,7 +21,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Share
-from tests.integration.inference_server.slides.test_checkpoints import REQUESTS, files, parts, result_of, write_inputs
+from tests.integration.inference_server.slides.test_checkpoints import REQUESTS, cut_off, files, parts, result_of, write_inputs
 from tests.support.serving import serving
 
 FIRST, SECOND = "onnxruntime:float32", "openvino:float32"
@@ -42,13 +42,7 @@ class Fleet:
         storage = Storage(read_roots=(str(self._inputs),), write_roots=(str(self._folder / "out"),))
         analyzer = SlideAnalyzer(inference=self._servers[engine], storage=storage, models=self._inputs / "models")
         request = AnalysisRequest(slide_uri=str(self._inputs / "slide.svs"), output_uri=str(out), checkpoints=True)
-        events: Events = []
-        stream = analyzer.analyze(dataclasses.replace(request, **changes), Caller())
-        async for event in stream:
-            events.append(event)
-            if isinstance(event, Checkpoint) and event.tiles_total and until < 1.0 and event.tiles_done >= until * event.tiles_total:
-                break
-        await stream.aclose()
+        events = await cut_off(analyzer.analyze(dataclasses.replace(request, **changes), Caller()), until)
         return events, out
 
 
