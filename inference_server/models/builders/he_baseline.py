@@ -104,13 +104,13 @@ def build(models: Path) -> Path:
 
 
 # Two instances share the cores: its many small steps leave most of a second thread's time unused. A tile of 256 px with its halo is run
-# by itself: the planes of two no longer fit into a core's own cache, and those of eight cost two fifths more a tile. A call has twelve,
-# three rows of a column: each costs the event loop as much as half a tile costs the model.
+# by itself: the planes of two no longer fit into a core's own cache, and those of eight cost two fifths more a tile. A call has 24, six
+# rows of a column: each costs the event loop as much as half a tile costs the model, and of 48 the last ones are waited for too long.
 _CONFIG = """\
 # Written by `inference-server models build`. No learned weights: colour deconvolution, Gaussian, Laplacian, local maxima.
 name: "he_baseline"
 platform: "onnxruntime_onnx"
-max_batch_size: 12
+max_batch_size: 24
 input [
   { name: "tiles" data_type: TYPE_UINT8 dims: [ -1, -1, 3 ] },
   { name: "eosin_leak" data_type: TYPE_FP32 dims: [ 1 ] }

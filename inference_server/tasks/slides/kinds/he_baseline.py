@@ -33,7 +33,7 @@ CLASSIFICATION = "Nuclear candidate"
 _COLOUR = (90, 60, 160)
 _SMALLEST_TILE, _LARGEST_TILE = 64, 2048
 # Of a call; tiles of 512 px go alone.
-_PIXELS_A_CALL = 12 * 256 * 256
+_PIXELS_A_CALL = 24 * 256 * 256
 # Candidates that are handed out at once.
 _POINTS = 4096
 _CELL_OUTPUTS = ("haematoxylin", "eosin", "sharpness")
