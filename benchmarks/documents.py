@@ -8,7 +8,8 @@
 
 The programs read by turns, a few pages each, and the medians of the turns are compared: other work on the machine meets them all.
 
-- Memory of `inference-server serve --services documents` after all pages, over that after the first tenth. Bar: 1.05.
+- Memory of `inference-server serve --services documents` while the last twentieth of many pages is read, over that of the second
+  twentieth: medians, since from page to page it differs by some percent. Bar: 1.05.
 - Character error rate in reading order and F1 of the words, by kind of page, of Lamina and of RapidOCR.
 
 The pages are rendered and worn (`tests/support/composed_pages.py`, `worn_pages.py`).
@@ -93,6 +94,7 @@ PARTS = ("accuracy", "speed", "memory")
 _TIMED = ("forms", "receipts", "lab reports")
 # What memory is watched over: short pages, of many sizes.
 _SHORT, _SHORT_PAGES = "receipts", 12
+_LOOKS = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -242,18 +244,18 @@ def _alone_row(ours: Times, rapidocr: Times) -> Row:
 
 
 def memory_row(server: ServerProcess, pages: Sequence[bytes], count: int) -> Row:
-    """Memory after the first tenth of `count` pages, and after all."""
-    many = [pages[index % len(pages)] for index in range(count)]
-    start = memory_bytes(server.process.pid)
-    asyncio.run(read_by_callers(server.grpc, many[: count // 10]))
-    first = memory_bytes(server.process.pid)
-    asyncio.run(read_by_callers(server.grpc, many[count // 10 :]))
-    growth = (last := memory_bytes(server.process.pid)) / first
+    """Memory over `count` pages, looked at a hundred times."""
+    held = []
+    for start in range(0, count, portion := max(count // _LOOKS, CALLERS)):
+        asyncio.run(read_by_callers(server.grpc, [pages[index % len(pages)] for index in range(start, start + portion)]))
+        held.append(memory_bytes(server.process.pid) / 2**20)
+    twentieth = max(len(held) // 20, 1)
+    early, late = statistics.median(held[twentieth - 1 : 2 * twentieth]), statistics.median(held[-twentieth:])
     return Row(
-        what=f"MiB at first: {start / 2**20:.0f}; after {count // 10} pages {first / 2**20:.0f}, after {count} {last / 2**20:.0f}",
-        figure=f"{growth:.3f}",
+        what=f"MiB by page {count // 10}: {early:.0f}, by page {count}: {late:.0f}; at most {max(held):.0f}",
+        figure=f"{late / early:.3f}",
         bar=f"at most {MOST_GROWTH}",
-        is_met=growth <= MOST_GROWTH,
+        is_met=late / early <= MOST_GROWTH,
     )
 
 
