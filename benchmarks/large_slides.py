@@ -1,9 +1,9 @@
 """Slides of 100,000 × 100,000 px as scanners write them: a few islands of tissue, painted or cut from a real slide, on glass.
 
-Two writers make them. Ours, the default, takes seconds: it places few distinct tiles many times, and the picture repeats so that levels fit
-each other to the pixel. libvips, through pyvips, takes minutes: it composes the slide while it writes it, in memory that grows with the edge
-and not with the area. Of what it writes nothing is ours, down to the last tag: it shows that the reader reads what others write. It has
-levels by 2 alone, glass without noise, by default 5 % tissue instead of 15 %, and R, G, B as components at quality 90 alone.
+Two writers make them. Ours, the default, takes seconds: it places few distinct tiles many times, and the picture repeats so that levels
+fit each other to the pixel. libvips, through pyvips, takes a minute or more: it composes the slide while it writes it, in memory that grows
+with the edge and not with the area. Of what it writes nothing is ours, down to the last tag: it shows that the reader reads what others
+write. It has levels by 2 alone, glass without noise, by default 5 % tissue instead of 15 %, and R, G, B as components at quality 90 alone.
 
 Run: python benchmarks/large_slides.py large.svs [--kind rgb] [--writer vips] [--edge 100000] [--share 0.05] [--mpp 0.25] [--source FILE]
 """
