@@ -64,4 +64,5 @@ def test_a_kind_is_stored_as_it_is_called(tmp_path: Path, kind: str, writer: str
     with tifffile.TiffFile(WRITERS[writer](tmp_path / "large.svs", edge=EDGE // 2, kind=kind)) as file:
         assert ("bigtiff" == kind, True) == (file.is_bigtiff, file.is_svs)
         for level in file.pages:
-            assert ("JPEG", "YCBCR" if kind == "ycbcr" else "RGB") == (level.compression.name, level.photometric.name)
+            # JPEG, of YCbCr or of RGB.
+            assert (7, 6 if kind == "ycbcr" else 2) == (level.compression, level.photometric)
