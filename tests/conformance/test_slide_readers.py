@@ -94,7 +94,7 @@ def tiled(folder: Path, **options: object) -> Path:
     return path
 
 
-def vips(folder: Path, **options: bool) -> Path:
+def vips(folder: Path, **options: int) -> Path:
     """As libvips, and with it much that is not a scanner, writes what calls itself Aperio's."""
     description = f"Aperio Image Library v11\r\n{WIDTH}x{HEIGHT} (256x256) JPEG|AppMag = 20|MPP = 0.5"
     return save_pyramid(folder / "slide.svs", VipsImage.new_from_array(PICTURE, interpretation="srgb"), description=description, **options)
@@ -283,6 +283,12 @@ async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> 
     assert (*kind.size, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
     assert [2.0**number for number in range(kind.levels)] == [level.downsample for level in facts.levels]
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
+
+
+async def test_levels_that_halve_are_told_as_such_down_to_a_few_pixels(tmp_path: Path) -> None:
+    """Of 1,000 px are left 15, rounded down at each turn: nearer to a 67th than to a 64th."""
+    async with on_disk(vips(tmp_path, tile=16)) as reader:
+        assert [1, 2, 4, 8, 16, 32, 64] == [level.downsample for level in reader.facts.levels]
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.vendor])
