@@ -143,13 +143,8 @@ def main() -> None:
     parser.add_argument("--factor", type=int, choices=(2, 4), default=2)
     parser.add_argument("--source", type=Path, help="slide to cut the tissue from; painted by default")
     given = parser.parse_args()
-    wanted = {
-        "edge": given.edge,
-        "kind": given.kind,
-        "mpp": given.mpp,
-        "share": given.share or _SHARES[given.writer],
-        "source": given.source,
-    }
+    share = _SHARES[given.writer] if given.share is None else given.share
+    wanted = {"edge": given.edge, "kind": given.kind, "mpp": given.mpp, "share": share, "source": given.source}
     if given.writer == "own":
         write_large_slide(given.path, factor=given.factor, **wanted)
     elif given.factor != 2:
