@@ -11,7 +11,7 @@ BIN := .venv/bin
 help: ## Show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
 
-.venv/synced: requirements/dev.txt requirements/bootstrap.txt pyproject.toml scripts/setup
+.venv/synced: requirements/dev.txt requirements/bootstrap.txt requirements/build.txt pyproject.toml scripts/setup
 	@if [ -z "$(PYTHON)" ]; then echo "setup: no Python 3.11 or newer was found; install one, or name it: make setup PYTHON=/path/to/python3" >&2; exit 1; fi
 	@echo "Setting up .venv with $(PYTHON) …"
 	@scripts/setup "$(PYTHON)"
@@ -19,7 +19,7 @@ help: ## Show this list
 # The runtimes for GPUs exclude those for CPUs: they get an environment of their own, on machines with a GPU only.
 GPU_ENVIRONMENT := $(if $(shell command -v nvidia-smi),.venv-gpu,.venv)
 
-.venv-gpu/synced: requirements/gpu-dev.txt requirements/bootstrap.txt pyproject.toml scripts/setup
+.venv-gpu/synced: requirements/gpu-dev.txt requirements/bootstrap.txt requirements/build.txt pyproject.toml scripts/setup
 	@echo "Setting up .venv-gpu with $(PYTHON) …"
 	@scripts/setup "$(PYTHON)" .venv-gpu requirements/gpu-dev.txt
 

@@ -1,34 +1,31 @@
-"""Slides of 100,000 × 100,000 px as scanners write them, made in a minute: a pyramid of few distinct tiles, each placed many times.
+"""Slides of 100,000 × 100,000 px as scanners write them: a few islands of tissue, painted or cut from a real slide, on glass.
 
-Tissue covers a few islands; the rest is glass. The picture repeats over the slide, so that levels fit each other to the pixel. It is
-painted, or cut from a real slide.
+Two writers make them. Ours, the default, takes seconds: it places few distinct tiles many times, and the picture repeats so that levels
+fit each other to the pixel. libvips, through pyvips, takes a minute or more: it composes the slide while it writes it, in memory that grows
+with the edge and not with the area. Of what it writes nothing is ours, down to the last tag: it shows that the reader reads what others
+write. It has levels by 2 alone, glass without noise, by default 5 % tissue instead of 15 %, and R, G, B as components at quality 90 alone.
 
-Run: python benchmarks/large_slides.py large.svs [--kind rgb] [--edge 100000] [--mpp 0.25] [--source real.svs]
+Run: python benchmarks/large_slides.py large.svs [--kind rgb] [--writer vips] [--edge 100000] [--share 0.05] [--mpp 0.25] [--source FILE]
 """
 
 from __future__ import annotations
 
 import argparse
-import functools
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support.slides import Tag, described, jpeg_tile, level_tags, paint, scattered, tables_tag, without_tables, write_tiff
+from benchmarks.support.slides.pictures import PERIOD, TILE, aperio_description, islands, painted, picture
+from tests.support.slides import Tag, described, jpeg_tile, level_tags, tables_tag, without_tables, write_tiff
 
 EDGE = 100_000
-TILE = 256
-# Tiles along each side of the picture that repeats.
-_PERIOD = 7
-_ISLANDS = 12
-_SHARE = 0.15
-# Longest side of the picture in which the densest tissue is sought.
-_SEARCHED = 128
+_QUALITY = 80
+# Of the slide that is tissue, by writer.
+_SHARES = {"own": 0.15, "vips": 0.05}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,45 +50,28 @@ def write_large_slide(
     kind: str = "rgb",
     mpp: float = 0.25,
     factor: int = 2,
-    share: float = _SHARE,
+    share: float = _SHARES["own"],
     source: Path | None = None,
 ) -> Path:
     """Write one. `factor`: between levels, 2 or 4; `share`: of the tiles that are tissue; `source`: a slide to cut the tissue from."""
-    drawing = _Drawing(edge=edge, kind=KINDS[kind], factor=factor, share=share, tissue=_picture(source))
-    description = f"Aperio Image Library v11\r\n{edge}x{edge} ({TILE}x{TILE}) JPEG/RGB Q=80|AppMag = {10 / mpp:g}|MPP = {mpp}"
-    return write_tiff(path, drawing.directories(description), big=KINDS[kind].bigtiff)
+    stored = KINDS[kind]
+    drawing = _Drawing(edge=edge, kind=stored, factor=factor, share=share, tissue=picture(source))
+    description = aperio_description(edge, mpp=mpp, rgb_components=stored.rgb_components, quality=_QUALITY)
+    return write_tiff(path, drawing.directories(description), big=stored.bigtiff)
 
 
-@functools.cache
-def _painted(*, tissue: bool) -> NDArray[np.uint8]:
-    side = _PERIOD * TILE
-    if not tissue:
-        return paint(side, side, tissue=None, noise=1.5)
-    nuclei = scattered(1500, within=(12, 12, side - 12, side - 12), apart=22)
-    return paint(side, side, tissue=(0, 0, side, side), nuclei=nuclei, radius=9.0, noise=5.0)
+def write_by_libvips(
+    path: Path, *, edge: int = EDGE, kind: str = "rgb", mpp: float = 0.25, share: float = _SHARES["vips"], source: Path | None = None
+) -> Path:
+    """Write one of the same islands, levels by 2, by libvips; arguments as of `write_large_slide`."""
+    # Only what writes by it loads it.
+    from benchmarks.support.slides.composition import composed
+    from tests.support.vips_slides import QUALITIES, save_pyramid
 
-
-def _picture(source: Path | None) -> NDArray[np.uint8]:
-    """Tissue, `_PERIOD` tiles along each side. A smaller source is mirrored until it fills them."""
-    if source is None:
-        return _painted(tissue=True)
-    side = _PERIOD * TILE
-    with openslide.OpenSlide(source) as slide:
-        width, height = (min(side, each) for each in slide.dimensions)
-        region = slide.read_region(_densest(slide, width, height), 0, (width, height))
-    # What was never scanned is glass.
-    picture = np.asarray(Image.alpha_composite(Image.new("RGBA", region.size, (255, 255, 255, 255)), region).convert("RGB"))
-    return np.pad(picture, ((0, side - height), (0, side - width), (0, 0)), mode="symmetric")
-
-
-def _densest(slide: openslide.OpenSlide, width: int, height: int) -> tuple[int, int]:
-    """The corner of the darkest part of this size, in pixels of level 0: real slides begin with glass."""
-    small = 255 - np.asarray(slide.get_thumbnail((_SEARCHED, _SEARCHED)).convert("L")).astype(np.int64)
-    scale = slide.dimensions[0] / small.shape[1], slide.dimensions[1] / small.shape[0]
-    across, down = max(int(width / scale[0]), 1), max(int(height / scale[1]), 1)
-    sums = np.lib.stride_tricks.sliding_window_view(small, (down, across)).sum(axis=(2, 3))
-    row, column = np.unravel_index(int(sums.argmax()), sums.shape)
-    return min(int(column * scale[0]), slide.dimensions[0] - width), min(int(row * scale[1]), slide.dimensions[1] - height)
+    stored = KINDS[kind]
+    description = aperio_description(edge, mpp=mpp, rgb_components=stored.rgb_components, quality=QUALITIES[stored.rgb_components])
+    slide = composed(edge, share=share, tissue=picture(source))
+    return save_pyramid(path, slide, description=description, tile=TILE, rgb_components=stored.rgb_components, bigtiff=stored.bigtiff)
 
 
 class _Drawing:
@@ -102,9 +82,9 @@ class _Drawing:
         self._kind = kind
         self._factor = factor
         across = -(-edge // TILE)
-        self._tissue = _islands(across, share)
+        self._tissue = islands(across, share)
         # By reduction: tissue and glass.
-        self._pictures = {1: (tissue, _painted(tissue=False))}
+        self._pictures = {1: (tissue, painted(tissue=False))}
 
     def directories(self, description: str) -> Iterator[tuple[list[Tag], Iterator[bytes]]]:
         """Tags and tiles of each level, down to one that fits on a few tiles."""
@@ -123,7 +103,7 @@ class _Drawing:
         for row in range(across):
             for column in range(across):
                 window = self._window(reduction, row, column)
-                key = (row * reduction % _PERIOD, column * reduction % _PERIOD, window.tobytes())
+                key = (row * reduction % PERIOD, column * reduction % PERIOD, window.tobytes())
                 if key not in known:
                     known[key] = without_tables(self._encoded(self._drawn(reduction, row, column)))
                 yield known[key]
@@ -148,18 +128,7 @@ class _Drawing:
         return self._pictures[reduction]
 
     def _encoded(self, pixels: NDArray[np.uint8]) -> bytes:
-        return jpeg_tile(np.ascontiguousarray(pixels), rgb_components=self._kind.rgb_components, quality=80)
-
-
-def _islands(across: int, share: float) -> NDArray[np.bool_]:
-    """Islands of tissue: round places that grow together until they cover the share of all tiles."""
-    random = np.random.default_rng(5)
-    rows, columns = np.mgrid[0:across, 0:across] / across
-    places = random.uniform(0.1, 0.9, (_ISLANDS, 2))
-    weights = random.uniform(0.5, 1.5, _ISLANDS)
-    height = sum(w * np.exp(-((rows - y) ** 2 + (columns - x) ** 2) / 0.006) for (y, x), w in zip(places, weights, strict=True))
-    chosen: NDArray[np.bool_] = height > np.quantile(height, 1 - share)
-    return chosen
+        return jpeg_tile(np.ascontiguousarray(pixels), rgb_components=self._kind.rgb_components, quality=_QUALITY)
 
 
 def main() -> None:
@@ -167,12 +136,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("path", type=Path)
     parser.add_argument("--kind", choices=KINDS, default="rgb")
+    parser.add_argument("--writer", choices=_SHARES, default="own")
     parser.add_argument("--edge", type=int, default=EDGE)
+    parser.add_argument("--share", type=float, help="of the slide that is tissue; 0.15 by default, 0.05 by libvips")
     parser.add_argument("--mpp", type=float, default=0.25)
     parser.add_argument("--factor", type=int, choices=(2, 4), default=2)
     parser.add_argument("--source", type=Path, help="slide to cut the tissue from; painted by default")
     given = parser.parse_args()
-    write_large_slide(given.path, edge=given.edge, kind=given.kind, mpp=given.mpp, factor=given.factor, source=given.source)
+    share = _SHARES[given.writer] if given.share is None else given.share
+    wanted = {"edge": given.edge, "kind": given.kind, "mpp": given.mpp, "share": share, "source": given.source}
+    if given.writer == "own":
+        write_large_slide(given.path, factor=given.factor, **wanted)
+    elif given.factor != 2:
+        parser.error("libvips writes levels by 2 alone: leave --factor out, or --writer")
+    else:
+        write_by_libvips(given.path, **wanted)
     print(f"{given.path}: {given.path.stat().st_size / 2**20:,.0f} MiB")
 
 

@@ -15,6 +15,7 @@ import pytest
 import tifffile
 from numpy.typing import NDArray
 from PIL import Image
+from pyvips import Image as VipsImage
 
 from inference_server.errors import InvalidInput, InvalidSlide, Unavailable
 from inference_server.storage import Storage
@@ -31,6 +32,7 @@ from tests.support.mirax_slides import write_mrxs
 from tests.support.range_server import RangeServer, range_server
 from tests.support.slides import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
 from tests.support.vendor_tiffs import write_argos, write_bif, write_philips, write_scn, write_trestle
+from tests.support.vips_slides import save_pyramid
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 1000, 700
@@ -92,6 +94,12 @@ def tiled(folder: Path, **options: object) -> Path:
     return path
 
 
+def vips(folder: Path, **options: int) -> Path:
+    """As libvips, and with it much that is not a scanner, writes what calls itself Aperio's."""
+    description = f"Aperio Image Library v11\r\n{WIDTH}x{HEIGHT} (256x256) JPEG|AppMag = 20|MPP = 0.5"
+    return save_pyramid(folder / "slide.svs", VipsImage.new_from_array(PICTURE, interpretation="srgb"), description=description, **options)
+
+
 def png(folder: Path, profile: bytes = b"") -> Path:
     Image.fromarray(PICTURE).save(folder / "slide.png", icc_profile=profile, compress_level=1)
     return folder / "slide.png"
@@ -125,6 +133,9 @@ KINDS = {
         reader="tiff",
         levels=2,
     ),
+    "vips_rgb": Kind(write=lambda folder: vips(folder, rgb_components=True), reader="tiff", levels=3),
+    "vips_ycbcr": Kind(write=vips, reader="tiff", levels=3),
+    "vips_bigtiff": Kind(write=lambda folder: vips(folder, rgb_components=True, bigtiff=True), reader="tiff", levels=3),
     "ome_pyramid": Kind(write=ome, reader="tiff", levels=2),
     # Its tag of the directories below has the type IFD instead of IFD8, and its values lie apart from it.
     "ome_classic_pyramid": Kind(write=lambda folder: ome(folder, bigtiff=False, levels=4), reader="tiff", levels=4),
@@ -272,6 +283,12 @@ async def test_size_and_resolution_are_the_files_own(kind: Kind, path: Path) -> 
     assert (*kind.size, *kind.bounds) == (facts.width, facts.height, facts.bounds_x, facts.bounds_y)
     assert [2.0**number for number in range(kind.levels)] == [level.downsample for level in facts.levels]
     assert (kind.mpp, kind.mpp) == (pytest.approx(facts.mpp_x), pytest.approx(facts.mpp_y))
+
+
+async def test_levels_that_halve_are_told_as_such_down_to_a_few_pixels(tmp_path: Path) -> None:
+    """Of 1,000 px are left 15, rounded down at each turn: nearer to a 67th than to a 64th."""
+    async with on_disk(vips(tmp_path, tile=16)) as reader:
+        assert [1, 2, 4, 8, 16, 32, 64] == [level.downsample for level in reader.facts.levels]
 
 
 @pytest.mark.parametrize("name", [name for name, kind in KINDS.items() if kind.vendor])

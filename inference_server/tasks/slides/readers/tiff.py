@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -269,10 +270,15 @@ def _resolution(base: Any, description: str, told: str, *, aperio: bool) -> tupl
 
 
 def ratio(whole: int, part: int) -> float:
-    """Level-0 pixels per pixel: the whole number that was meant, where rounding of the size explains the rest."""
-    nearest = round(whole / part)
-    meant = nearest > 0 and part in (whole // nearest, -(-whole // nearest))
-    return float(nearest) if meant else whole / part
+    """Level-0 pixels per pixel: the whole number that was meant, where rounding of the size explains the rest; small levels fit several.
+
+    Of these a power of two: writers halve, and of 100,000 px rounded down at each turn are left 195 px of 512, which 513 fits better.
+    """
+    halvings = max(round(math.log2(whole / part)), 0)
+    for meant in (2**halvings, round(whole / part)):
+        if meant > 0 and part in (whole // meant, -(-whole // meant)):
+            return float(meant)
+    return whole / part
 
 
 @contextlib.contextmanager
