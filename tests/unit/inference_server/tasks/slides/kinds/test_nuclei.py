@@ -71,7 +71,7 @@ def test_each_neighbourhood_takes_the_scale_that_answers_more_strongly() -> None
 
 
 def test_a_nucleus_that_both_scales_find_where_they_meet_counts_once() -> None:
-    fine = maxima((400, 0.5, (0, 0, 512, 1024)), (400, 0.2, (512, 0, 1024, 1024)))
+    fine = maxima((400, 0.5, (0, 2, 512, 1024)), (400, 0.2, (512, 2, 1024, 1024)))
     coarse = Maxima(x=fine.x + 2, y=fine.y - 2, response=np.where(fine.x < 512, 0.2, 0.5).astype(np.float32))
     found = choose(fine, coarse, width=1024, height=1024)
     small, large = found.found.where(~found.coarse), found.found.where(found.coarse)
