@@ -108,6 +108,28 @@ async def test_a_copy_whose_manifest_does_not_fit_is_refused_with_what_the_graph
         assert "wide/slide.json says halo 54; the model's graph has 22. Say that." in str(refused.value.details())
 
 
+async def test_a_copy_may_run_at_another_resolution_for_smaller_nuclei(
+    models: Path, slide: Path, tmp_path: Path, analyses_with: Any
+) -> None:
+    copy_filter(models, tmp_path / "models", "small", mpp=0.4, scales={"candidates": 1.56, "coarse_candidates": 2.24})
+    found = await analyses_with(tmp_path / "models").run(slide, analysis="small", mpp=0.4)
+    assert pytest.approx(0.4) == found.report["grid"]["mpp_x"]
+    assert len(NUCLEI) == len(found.features)
+    assert {1.56, 2.24} >= {each["properties"]["measurements"]["Scale (µm)"] for each in found.features}
+
+
+@pytest.mark.parametrize("tile_size", [16, 4096])
+async def test_tiles_of_all_sizes_that_a_manifest_may_allow_give_the_same(
+    models: Path, slide: Path, tmp_path: Path, analyses_with: Any, tile_size: int
+) -> None:
+    copy_filter(models, tmp_path / "models", "mine", tile_sizes=[16, 4096])
+    analyses = analyses_with(tmp_path / "models")
+    expected, found = await analyses.run(slide, analysis="mine"), await analyses.run(slide, analysis="mine", tile_size=tile_size)
+    assert tile_size == found.report["grid"]["tile_size"]
+    assert expected.features == found.features
+    assert expected.report["measures"] == found.report["measures"]
+
+
 async def test_outputs_that_do_not_fit_are_told_where_no_parameter_does(
     models: Path, slide: Path, tmp_path: Path, analyses_with: Any
 ) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from inference_server.errors import ConfigurationError, NotFound
+from inference_server.models import shipped
 from inference_server.models.builders import BUILDERS
 from inference_server.tasks.slides import manifest
 from inference_server.tasks.slides.manifest import (
@@ -48,9 +49,16 @@ def read(folder: Path, told: Any) -> Manifest:
     return manifest.read(folder, "model")
 
 
+def examples() -> list[Any]:
+    return [json.loads(text) for text in re.findall(r"^    \{\n(?:     .*\n)+    \}$", TEXT, re.MULTILINE)]
+
+
 def test_each_example_of_the_documentation_is_a_manifest_of_its_kind(tmp_path: Path) -> None:
-    examples = [json.loads(text) for text in re.findall(r"^    \{\n(?:     .*\n)+    \}$", TEXT, re.MULTILINE)]
-    assert list(KINDS.values()) == [type(read(tmp_path, each)) for each in examples]
+    assert list(KINDS.values()) == [type(read(tmp_path, each)) for each in examples()]
+
+
+def test_the_documentation_shows_the_manifest_of_the_built_in_analysis() -> None:
+    assert json.loads(shipped.slide_manifest(manifest.BUILT_IN)) == examples()[-1]
 
 
 def test_each_key_is_documented_with_the_kinds_that_have_it() -> None:
