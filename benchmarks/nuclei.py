@@ -36,7 +36,8 @@ from skimage.segmentation import watershed
 from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
-from inference_server.models.builders import BUILDERS, he_baseline
+from inference_server.models.builders import BUILDERS
+from inference_server.models.builders.he_baseline_graph import stain_matrix
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
@@ -119,7 +120,7 @@ def qupath_like(pixels: NDArray[np.uint8]) -> Points:
     Laplacian split by watershed and cut at 0.1 OD, between 10 and 400 µm².
     """
     halved = pixels.reshape(len(pixels) // 2, 2, -1, 2, 3).mean(axis=(1, 3))
-    haematoxylin = separate_stains(halved / 255, np.linalg.inv(he_baseline.stain_matrix()))[..., 0] * 6
+    haematoxylin = separate_stains(halved / 255, np.linalg.inv(stain_matrix()))[..., 0] * 6
     background = reconstruction(erosion(haematoxylin, disk(16)), haematoxylin)
     smooth = ndimage.gaussian_filter(haematoxylin - background, 3)
     laplacian = -ndimage.gaussian_laplace(haematoxylin, 3)

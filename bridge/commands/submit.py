@@ -35,7 +35,7 @@ Wait = Annotated[bool, typer.Option("--wait", help="Show progress until the job 
 @commands.command()
 def slide(
     uri: Annotated[str, typer.Argument(help="A path or URL that the inference server can read.")],
-    analysis: Annotated[str, typer.Option(help="he_baseline, or a tile model of the repository.")] = "",
+    analysis: Annotated[str, typer.Option(help="he_baseline, or another model of the repository with a slide.json.")] = "",
     mpp: Annotated[float | None, typer.Option(help="Micrometres per pixel, for a slide that does not tell it, or tells it wrong.")] = None,
     icc: Annotated[bool, typer.Option("--icc", help="Bring colours to sRGB by the slide's ICC profile first.")] = False,
     artifact: Annotated[

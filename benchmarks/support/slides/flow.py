@@ -16,7 +16,7 @@ from benchmarks.support.slides.measures import BUCKET, LIMITS, Bench, analysed, 
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse, ModelFacts
 from inference_server.scheduler.registry import ServingModels
-from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import AnalysisRequest
@@ -65,7 +65,7 @@ async def several(bench: Bench) -> None:
     """Slides one after the other and two at a time, as a bridge with so many places asks for them."""
     edge = await edge_of(bench)
     write_large_slide(bench.folder / BUCKET / "half.svs", edge=edge * 5 // 7)
-    await analysed(bench, he_baseline.NAME, 256)  # warm
+    await analysed(bench, BUILT_IN, 256)  # warm
     for kind, slides in (("alike", ["large"] * 3), ("of two sizes", ["large", "half", "large", "half"])):
         for at_a_time in (1, 2):
             watched = Watched(inner=bench.models)
@@ -95,7 +95,7 @@ def peak_memory(folder: Path, slide: Path, *, at_a_time: int = 1, tile_size: int
     models = folder / "he_baseline_alone"
     if not models.exists():
         models.mkdir()
-        BUILDERS[he_baseline.NAME](models)
+        BUILDERS[BUILT_IN](models)
     with running_server(models, folder, *roots) as server, grpc.insecure_channel(server.grpc) as channel:
         server.wait_for("model_ready", seconds=120)
 

@@ -21,7 +21,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.findings import AnalysisPlan
-from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.survey import Slide, outline, scan_cells, survey
@@ -174,7 +174,7 @@ async def analysed(bench: Bench, analysis: str, tile_size: int) -> Whole:
 def make_models(folder: Path) -> None:
     """The repository."""
     folder.mkdir()
-    BUILDERS[he_baseline.NAME](folder)
+    BUILDERS[BUILT_IN](folder)
     place = build(folder, SMALL_RESNET)
     told = {"mpp": 0.5, "tile_size": 224, "classes": [f"class {number}" for number in range(CLASSES[SMALL_RESNET])]}
     (place / "slide.json").write_text(json.dumps(told))

@@ -12,7 +12,7 @@ import simplejpeg
 from benchmarks.support.slides.measures import BUCKET, LIMITS, ROUNDS, Bench, Rate, mean_rate, timed
 from inference_server.allocator import KEPT_FOR_SLIDES, Reuse
 from inference_server.storage import Storage
-from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.readers.tiff import TiffReader
@@ -72,8 +72,9 @@ async def decoded_tiles(bench: Bench) -> None:
     """
     disk = Storage(read_roots=(str(bench.path.parent),), write_roots=())
     ours, alone = [], []
+    prepared = await bench.analyses.prepare(BUILT_IN, 256)
     async with (
-        bench.slide(he_baseline.plan_of(256, most_rows=12)) as slide,
+        bench.slide(prepared.plan) as slide,
         open_slide(disk, str(bench.path), LIMITS, Staging(disk, most_bytes=0)) as reader,
         Reuse().reused(KEPT_FOR_SLIDES),
     ):

@@ -18,7 +18,7 @@ from inference_server.engine.portions import in_portions
 from inference_server.models.values import RUN_BYTES
 from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
-from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.survey import Slide, read_batch
 from tests.support.needed_bytes import needed_bytes
 
@@ -118,13 +118,13 @@ def _engine_alone(bench: Bench, plan: AnalysisPlan, inputs: Tensors, batches: in
 
 async def whole_slides(bench: Bench) -> None:
     """`he_baseline` from end to end, between two measurements of its halves."""
-    prepared = await bench.analyses.prepare(he_baseline.NAME, 256)
+    prepared = await bench.analyses.prepare(BUILT_IN, 256)
     plan = prepared.plan
     async with bench.slide(plan) as slide:
         analysis = await prepared.begin(slide)
         before, before_by_core = await _apart_twice(bench, slide, analysis)
         sent = bench.server.sent().body_bytes
-        whole = await analysed(bench, he_baseline.NAME, 256)
+        whole = await analysed(bench, BUILT_IN, 256)
         sent = bench.server.sent().body_bytes - sent
         after, after_by_core = await _apart_twice(bench, slide, analysis)
         needed = needed_bytes(bench.folder / BUCKET / "large.svs", slide, plan)

@@ -15,14 +15,23 @@ from inference_server.scheduler.port import Inference, ModelFacts
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.slides import manifest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
-from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.kinds.classifier import SlideClassification, TileClassifier
 from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.kinds.mil import AttentionHead, SlideJudgement
+from inference_server.tasks.slides.kinds.nucleus_filter import NucleusFilter
 from inference_server.tasks.slides.kinds.segmenter import SlideSegmentation, TileSegmenter
+from inference_server.tasks.slides.kinds.slide_nuclei import SlideNuclei
 from inference_server.tasks.slides.kinds.stains import Normaliser
 from inference_server.tasks.slides.kinds.tile_model import TileModel
-from inference_server.tasks.slides.manifest import EmbedderManifest, HeadManifest, Manifest, SegmenterManifest, TileClassifierManifest
+from inference_server.tasks.slides.manifest import (
+    BUILT_IN,
+    EmbedderManifest,
+    HeadManifest,
+    Manifest,
+    NucleiManifest,
+    SegmenterManifest,
+    TileClassifierManifest,
+)
 from inference_server.tasks.slides.outputs import ome_tiff, table
 from inference_server.tasks.slides.survey import Slide, read_batch
 from inference_server.tasks.slides.values import Pixels
@@ -52,7 +61,7 @@ class _Start(Protocol):
 
 
 class Analyses:
-    """Those of a repository, and the built-in one."""
+    """Those of a repository."""
 
     def __init__(self, *, inference: Inference, models: Path) -> None:
         """`models`: the repository's folder, where the manifests lie."""
@@ -64,23 +73,27 @@ class Analyses:
 
         Raises `NotFound`, `InvalidInput` for a tile size that it does not take, `ConfigurationError` for a manifest that does not fit.
         """
-        name = analysis or he_baseline.NAME
-        if name == he_baseline.NAME:
-            return _he_baseline(tile_size, builtin_facts(self._inference, name))
-        return await asyncio.to_thread(self._prepared, name, tile_size)
+        return await asyncio.to_thread(self._prepared, analysis or BUILT_IN, tile_size)
 
-    async def classifier(self, name: str) -> TileClassifier:
-        """A tile classifier. Raises as `prepare` does, and `InvalidInput` where it is none."""
+    async def of_tiles(self, analysis: str) -> TileClassifier | NucleusFilter:
+        """What runs single tiles under a name, empty for he_baseline. Raises as `prepare` does, and `InvalidInput` where nothing does."""
+        name = analysis or BUILT_IN
         described = await asyncio.to_thread(manifest.read, self._models, name)
-        if not isinstance(described, TileClassifierManifest):
-            raise InvalidInput(f"{name} is no classifier; single tiles are run by he_baseline and classifiers. Analyse the slide with it.")
-        return TileClassifier(manifest=described, facts=self._inference.facts(name))
+        if isinstance(described, NucleiManifest):
+            return NucleusFilter(manifest=described, facts=self._facts(name))
+        if isinstance(described, TileClassifierManifest):
+            return TileClassifier(manifest=described, facts=self._facts(name))
+        raise InvalidInput(
+            f"{name} runs no single tiles; he_baseline, others of kind nuclei and classifiers do. Analyse the slide with it."
+        )
 
     def _prepared(self, name: str, tile_size: int) -> Prepared:
         described = manifest.read(self._models, name)
         if isinstance(described, HeadManifest):
             return self._judged(name, described, tile_size)
-        facts = self._inference.facts(name)
+        facts = self._facts(name)
+        if isinstance(described, NucleiManifest):
+            return _found(NucleusFilter(manifest=described, facts=facts), tile_size)
         if isinstance(described, EmbedderManifest):
             embedder = TileEmbedder(manifest=described, facts=facts)
             plan = embedder.plan(tile_size, extras=(table.VECTORS_FILE,))
@@ -93,6 +106,9 @@ class Analyses:
         classifier = TileClassifier(manifest=described, facts=facts)
         return _of(classifier, classifier.plan(tile_size), described, lambda **run: SlideClassification(classifier=classifier, **run))
 
+    def _facts(self, name: str) -> ModelFacts:
+        return builtin_facts(self._inference, name) if name == BUILT_IN else self._inference.facts(name)
+
     def _judged(self, name: str, described: HeadManifest, tile_size: int) -> Prepared:
         tiles = manifest.read_as(EmbedderManifest, self._models, described.embedder, used_by=name)
         embedder = TileEmbedder(manifest=tiles, facts=self._inference.facts(described.embedder))
@@ -102,13 +118,15 @@ class Analyses:
         return _of(embedder, plan, tiles, lambda **run: SlideJudgement(head=head, embedder=embedder, **run))
 
 
-def _he_baseline(tile_size: int, facts: ModelFacts) -> Prepared:
-    plan = he_baseline.plan_of(tile_size, most_rows=facts.max_batch_size)
+def _found(nuclei: NucleusFilter, tile_size: int) -> Prepared:
+    plan = nuclei.plan(tile_size)
 
     async def begin(slide: Slide) -> TileAnalysis:
-        return await asyncio.to_thread(he_baseline.HeBaseline, plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.colours)
+        return await asyncio.to_thread(
+            SlideNuclei, nucleus_filter=nuclei, plan=plan, grid=slide.grid, tissue=slide.tissue, colours=slide.colours
+        )
 
-    return Prepared(plan=plan, settings={}, begin=begin)
+    return Prepared(plan=plan, settings=nuclei.manifest.model_dump(), begin=begin)
 
 
 def _of(model: TileModel, plan: AnalysisPlan, described: Manifest, start: _Start) -> Prepared:

@@ -24,7 +24,7 @@ from inference_server.tasks.slides.computing import Flow, Ran, compute
 from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.events import EventStream, Pulse, first_failure
 from inference_server.tasks.slides.findings import AnalysisPlan, Concluding, Findings
-from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.outputs import artifacts, dicom_annotations, report, thumbnails
 from inference_server.tasks.slides.outputs.table import TileRows
 from inference_server.tasks.slides.readers.colour import with_managed_colours
@@ -91,9 +91,8 @@ class SlideAnalyzer:
 
     async def analyze_tiles(self, analysis: str, tiles: Sequence[ClientTile], mpp: float, caller: Caller) -> tuple[list[TileFindings], str]:
         """Run a tile model on pixels that the client holds: findings in the order of the tiles, and the model as name:version."""
-        name = analysis or he_baseline.NAME
-        classifier = None if name == he_baseline.NAME else await self._analyses.classifier(name)
-        return await analyze_client_tiles(self._inference, tiles, mpp, classifier=classifier, limits=self._limits, caller=caller)
+        model = await self._analyses.of_tiles(analysis)
+        return await analyze_client_tiles(self._inference, tiles, mpp, model=model, limits=self._limits, caller=caller)
 
     async def _run(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> None:
         pulse = Pulse[Event](emit, seconds=_SILENCE_SECONDS)
@@ -117,7 +116,7 @@ class SlideAnalyzer:
 
     async def _analyzed(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> AnalysisResult:
         started = time.monotonic()
-        with self._turns.take(request.analysis or he_baseline.NAME, priority=caller.priority) as turn:
+        with self._turns.take(request.analysis or BUILT_IN, priority=caller.priority) as turn:
             _check_share(request)
             prepared = await self._analyses.prepare(request.analysis, request.tile_size)
             names = artifacts.chosen(request.artifacts, prepared.plan)

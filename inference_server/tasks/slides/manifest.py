@@ -1,4 +1,4 @@
-"""The manifest of a tile model, `slide.json` beside it in the repository: what the network itself cannot say."""
+"""The manifest of an analysis, `slide.json` beside its model in the repository: what the model itself cannot say."""
 
 from __future__ import annotations
 
@@ -10,14 +10,17 @@ from typing import Annotated, Literal, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from inference_server.errors import ConfigurationError, NotFound
+from inference_server.models import shipped
 
-# The analysis that needs no manifest.
+# The analysis that is run where none is named.
 BUILT_IN = "he_baseline"
 FILE = "slide.json"
 
 _Factor = Annotated[float, Field(gt=0)]
 _Share = Annotated[float, Field(ge=0, le=1)]
 _Level = Annotated[int, Field(ge=0, le=255)]
+_Colour = tuple[_Level, _Level, _Level]
+_Edge = Annotated[int, Field(ge=16, le=4096)]
 _Name = Annotated[str, Field(min_length=1, max_length=200)]
 _Kind = TypeVar("_Kind", bound="Manifest")
 
@@ -37,18 +40,22 @@ class Manifest(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
+
+class NetworkManifest(Manifest):
+    """What all networks share."""
+
     # Names of the tensors; the model's only ones when not given.
     input: str = ""
     output: str = ""
 
 
-class TileManifest(Manifest):
+class TileManifest(NetworkManifest):
     """How tiles are cut, and how a network takes them."""
 
     # Micrometres per pixel that the network was trained on.
     mpp: Annotated[float, Field(gt=0, le=100)]
     # Edge of its tiles in pixels.
-    tile_size: Annotated[int, Field(ge=16, le=4096)]
+    tile_size: _Edge
     # Pixels that neighbouring tiles share; each speaks for its centre.
     overlap: Annotated[int, Field(ge=0)] = 0
     # Pixels (0 to 255) are multiplied by `scale`, then `mean` is subtracted and the result divided by `std`, by channel R, G, B.
@@ -85,7 +92,7 @@ class Classes(BaseModel):
     # What turns the output into probabilities; none where the network does it itself.
     activation: Literal["softmax", "sigmoid", "none"] = "softmax"
     # Colour of each class in overlays and in QuPath, 0 to 255.
-    colors: dict[str, tuple[_Level, _Level, _Level]] = {}
+    colors: dict[str, _Colour] = {}
 
     @model_validator(mode="after")
     def _names_agree(self) -> Classes:
@@ -123,7 +130,7 @@ class EmbedderManifest(TileManifest):
     precision: Literal["float32", "float16"] = "float32"
 
 
-class HeadManifest(Manifest, Classes):
+class HeadManifest(NetworkManifest, Classes):
     """A network that judges a slide by the vectors of its tiles."""
 
     kind: Literal["mil"]
@@ -161,6 +168,47 @@ class SegmenterManifest(TileManifest, Classes):
         return self
 
 
+class NucleiManifest(Manifest):
+    """A filter that puts out maxima of haematoxylin at two scales, without learned weights: `he_baseline` is one."""
+
+    kind: Literal["nuclei"]
+    # Micrometres per pixel at which the filter is run.
+    mpp: Annotated[float, Field(gt=0, le=100)]
+    # Edge of a tile's core in pixels where the request names none, and the least and the greatest that it may name.
+    tile_size: _Edge
+    tile_sizes: tuple[_Edge, _Edge] = (64, 2048)
+    # Pixels that the filter sees beyond each side of the core, and the edge of the cells of its means.
+    halo: Annotated[int, Field(ge=0, le=1024)]
+    cell: Annotated[int, Field(ge=4, le=256)]
+    # σ of the fine and of the coarse scale, in µm, by the output that has its maxima.
+    scales: Annotated[dict[_Name, _Factor], Field(min_length=2, max_length=2)]
+    # What candidates are called, by QuPath too.
+    classes: tuple[_Name]
+    colors: dict[str, _Colour] = {}
+    # A candidate answers at least so much, in OD, and at least this share of what a slide's strong maxima do.
+    least_response_od: _Factor
+    response_share: _Share
+
+    @model_validator(mode="after")
+    def _numbers_agree(self) -> NucleiManifest:
+        least, most = self.tile_sizes
+        if not least <= self.tile_size <= most or any(edge % self.cell for edge in (self.tile_size, least, most)):
+            raise ValueError(
+                f"tile_size is {self.tile_size}, and tile_sizes are {least} to {most}; expected the one within the others, "
+                f"and all as multiples of cell, {self.cell}"
+            )
+        if len(set(self.scales.values())) < len(self.scales):
+            raise ValueError("scales has the same σ twice; expected a fine and a coarse one")
+        if unknown := set(self.colors) - set(self.classes):
+            raise ValueError(f"colors names {', '.join(sorted(unknown))}, which classes lacks")
+        return self
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        """Those of the scales, the fine one's first."""
+        return tuple(sorted(self.scales, key=self.scales.__getitem__))
+
+
 # A mask has a byte a pixel, and two of its values mean no class.
 _MOST_PIXEL_CLASSES = 254
 _KINDS: dict[str, type[Manifest]] = {
@@ -168,6 +216,7 @@ _KINDS: dict[str, type[Manifest]] = {
     "embedder": EmbedderManifest,
     "mil": HeadManifest,
     "segmenter": SegmenterManifest,
+    "nuclei": NucleiManifest,
 }
 
 
@@ -178,7 +227,7 @@ def available(models: Path) -> tuple[str, ...]:
 
 
 def read(models: Path, name: str) -> Manifest:
-    """The manifest of a tile model, of the class of its kind.
+    """The manifest of an analysis, of the class of its kind.
 
     Raises `NotFound` with what there is, `ConfigurationError` for a manifest that is wrong.
     """
@@ -188,7 +237,7 @@ def read(models: Path, name: str) -> Manifest:
             f"no analysis is called {name}; there are: {', '.join(known)}. To add one, put {FILE} beside an ONNX model in the repository."
         )
     try:
-        content = (models / name / FILE).read_bytes().removeprefix(codecs.BOM_UTF8)
+        content = _content(models, name).removeprefix(codecs.BOM_UTF8)
         return _kind(name, content).model_validate_json(content)
     except ValidationError as error:
         wrong = "; ".join(f"{'.'.join(str(part) for part in each['loc']) or 'the whole'}: {each['msg']}" for each in error.errors())
@@ -204,6 +253,16 @@ def read_as(kind: type[_Kind], models: Path, name: str, *, used_by: str) -> _Kin
         wanted = next(key for key, each in _KINDS.items() if each is kind)
         raise ConfigurationError(f"{used_by} needs {name} to be a model of kind {wanted}; its {FILE} says another. Name another model.")
     return found
+
+
+def _content(models: Path, name: str) -> bytes:
+    try:
+        return (models / name / FILE).read_bytes()
+    except FileNotFoundError:
+        if name != BUILT_IN:
+            raise
+        # The repository was built by a release whose built-in analysis had no manifest; it ran by the same numbers.
+        return shipped.slide_manifest(name)
 
 
 def _kind(name: str, content: bytes) -> type[Manifest]:

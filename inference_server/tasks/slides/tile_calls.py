@@ -10,11 +10,11 @@ import numpy as np
 from inference_server.engine.port import Tensors
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
-from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
-from inference_server.tasks.slides.kinds import client_nuclei, he_baseline
+from inference_server.tasks.slides.kinds import client_nuclei
 from inference_server.tasks.slides.kinds.classifier import TileClassifier
+from inference_server.tasks.slides.kinds.nucleus_filter import NucleusFilter
 from inference_server.tasks.slides.kinds.tile_model import check_rows
 from inference_server.tasks.slides.readers.image import ImageReader, decode, facts_of
 from inference_server.tasks.slides.readers.regions import Regions
@@ -22,40 +22,47 @@ from inference_server.tasks.slides.values import ClientTile, Pixels, SlideLimits
 
 
 async def analyze_client_tiles(
-    inference: Inference, tiles: Sequence[ClientTile], mpp: float, *, classifier: TileClassifier | None, limits: SlideLimits, caller: Caller
+    inference: Inference,
+    tiles: Sequence[ClientTile],
+    mpp: float,
+    *,
+    model: TileClassifier | NucleusFilter,
+    limits: SlideLimits,
+    caller: Caller,
 ) -> tuple[list[TileFindings], str]:
-    """Findings in the order of the tiles, and the model as name:version; no `classifier` means he_baseline. Raises `InvalidInput`."""
+    """Findings in the order of the tiles, and the model as name:version. Raises `InvalidInput`."""
     if not tiles:
         raise InvalidInput("no tiles were sent; send at least one.")
     pixels = await asyncio.to_thread(_decode_all, tiles, limits)
-    if classifier is None:
-        return await _he_baseline(inference, tiles, pixels, mpp, caller)
-    return await _classify(inference, tiles, pixels, classifier, caller)
+    if isinstance(model, NucleusFilter):
+        return await _find_nuclei(inference, tiles, pixels, mpp, model, caller)
+    return await _classify(inference, tiles, pixels, model, caller)
 
 
-async def _he_baseline(
-    inference: Inference, tiles: Sequence[ClientTile], pixels: list[Pixels], mpp: float, caller: Caller
+async def _find_nuclei(
+    inference: Inference, tiles: Sequence[ClientTile], pixels: list[Pixels], mpp: float, nuclei: NucleusFilter, caller: Caller
 ) -> tuple[list[TileFindings], str]:
+    manifest = nuclei.manifest
     if resolution.sane(mpp) is None:
-        raise InvalidInput(f"mpp is {mpp}; he_baseline measures in micrometres and needs the tiles' own: 0.05 to 100.")
-    builtin_facts(inference, he_baseline.NAME)
-    grid, resampled = await _resample(pixels, mpp)
-    inputs = await asyncio.to_thread(client_nuclei.inputs, resampled, grid)
-    response = await _infer_all(inference, he_baseline.NAME, inputs, client_nuclei.OUTPUTS, caller)
+        raise InvalidInput(f"mpp is {mpp}; {nuclei.model} measures in micrometres and needs the tiles' own: 0.05 to 100.")
+    grid, resampled = await _resample(pixels, mpp, nuclei)
+    inputs = await asyncio.to_thread(client_nuclei.inputs, resampled, grid, manifest)
+    response = await _infer_all(inference, nuclei.model, inputs, client_nuclei.outputs_of(manifest), caller)
+    nuclei.check_outputs(response.outputs, inputs["tiles"].shape)
     found = await asyncio.to_thread(
         lambda: [
-            client_nuclei.findings(tile.id, grid, {name: output[index] for name, output in response.outputs.items()})
+            client_nuclei.findings(tile.id, grid, {name: output[index] for name, output in response.outputs.items()}, manifest)
             for index, tile in enumerate(tiles)
         ]
     )
     return found, f"{response.model}:{response.version}"
 
 
-async def _resample(pixels: list[Pixels], mpp: float) -> tuple[Grid, list[Pixels]]:
+async def _resample(pixels: list[Pixels], mpp: float, nuclei: NucleusFilter) -> tuple[Grid, list[Pixels]]:
     """The tiles at the resolution of the analysis."""
     facts = facts_of("the tile", pixels[0], (mpp, mpp))
-    resolution.check_fine_enough(facts, (mpp, mpp), wanted=he_baseline.MPP, analysis=he_baseline.NAME)
-    grid = choose_grid(facts, (mpp, mpp), he_baseline.MPP)
+    resolution.check_fine_enough(facts, (mpp, mpp), wanted=nuclei.manifest.mpp, analysis=nuclei.model)
+    grid = choose_grid(facts, (mpp, mpp), nuclei.manifest.mpp)
     resampled = []
     for each in pixels:
         # Without white past the edge, which would count into the last row and column.

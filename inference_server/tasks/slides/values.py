@@ -127,7 +127,7 @@ class AnalysisRequest:
     """One analysis of one slide."""
 
     slide_uri: str
-    # he_baseline, or the name of a tile model; empty for he_baseline.
+    # The name of a model with a manifest; empty for he_baseline.
     analysis: str = ""
     # Folder or URL prefix for the artifacts; empty to stream them.
     output_uri: str = ""

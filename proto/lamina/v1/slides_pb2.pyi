@@ -602,7 +602,7 @@ class AnalyzeTilesRequest(_message.Message):
     TILES_FIELD_NUMBER: _builtins.int
     MPP_FIELD_NUMBER: _builtins.int
     analysis: _builtins.str
-    """he_baseline, or the name of a tile classifier in the repository."""
+    """he_baseline, or the name of another filter of nuclear candidates or of a tile classifier in the repository."""
     mpp: _builtins.float
     """Micrometres per pixel of the tiles; required by analyses that report sizes."""
     @_builtins.property

@@ -1,4 +1,4 @@
-"""he_baseline on one tile that stands for itself: no slide is around it, and what is chosen, is chosen from it alone."""
+"""A filter of nuclear candidates on one tile that stands for itself: no slide is around it, and what is chosen, is chosen from it alone."""
 
 from __future__ import annotations
 
@@ -9,29 +9,36 @@ from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.kinds.he_baseline import CELL, HALO, SCALES, inputs_of
 from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, choose, eosin_leak
+from inference_server.tasks.slides.kinds.nucleus_filter import DENSITIES, inputs_of
+from inference_server.tasks.slides.manifest import NucleiManifest
 from inference_server.tasks.slides.values import Pixels, Point, TileFindings
 
-OUTPUTS = (*SCALES, "densities")
-# Pixels mirrored past each edge that maxima may lie in, beside the halo: nuclei that the edge cuts have their maximum there.
-_BAND = CELL
 # Maxima so near to an edge, in pixels, are the same nucleus as their mirror image (4 µm).
 _REACH = 8
 
 
-def inputs(tiles: Sequence[Pixels], grid: Grid) -> Tensors:
-    """The model's input from tiles of one size: mirrored past their edges, and on to whole cells below and right."""
-    margin = HALO + _BAND
-    padding = ((margin, margin + -grid.height % CELL), (margin, margin + -grid.width % CELL), (0, 0))
+def outputs_of(manifest: NucleiManifest) -> tuple[str, ...]:
+    """What the model is asked for."""
+    return (*manifest.outputs, DENSITIES)
+
+
+def inputs(tiles: Sequence[Pixels], grid: Grid, manifest: NucleiManifest) -> Tensors:
+    """The model's input from tiles of one size: mirrored past their edges, and on to whole cells below and right.
+
+    Maxima may lie in a cell's width of what is mirrored, beside the halo: nuclei that the edge cuts have their maximum there.
+    """
+    cell, margin = manifest.cell, manifest.halo + manifest.cell
+    padding = ((margin, margin + -grid.height % cell), (margin, margin + -grid.width % cell), (0, 0))
     return inputs_of(np.stack([np.pad(each, padding, mode="symmetric") for each in tiles]), [eosin_leak(each) for each in tiles])
 
 
-def findings(name: str, grid: Grid, outputs: Mapping[str, Tensor]) -> TileFindings:
+def findings(name: str, grid: Grid, outputs: Mapping[str, Tensor], manifest: NucleiManifest) -> TileFindings:
     """What is told of a tile; places in its own pixels."""
-    nuclei = choose(*(_maxima(outputs[scale], grid) for scale in SCALES), width=grid.width, height=grid.height)
-    start = HALO + _BAND
-    densities = np.maximum(outputs["densities"][:, start : start + grid.height, start : start + grid.width], 0)
+    fine, coarse = (_maxima(outputs[scale], grid, band=manifest.cell) for scale in manifest.outputs)
+    nuclei = choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
+    start = manifest.halo + manifest.cell
+    densities = np.maximum(outputs[DENSITIES][:, start : start + grid.height, start : start + grid.width], 0)
     haematoxylin, eosin = densities.mean(axis=(1, 2), dtype=np.float64).tolist()
     count = len(nuclei.coarse)
     return TileFindings(
@@ -49,10 +56,13 @@ def findings(name: str, grid: Grid, outputs: Mapping[str, Tensor]) -> TileFindin
     )
 
 
-def _maxima(output: Tensor, grid: Grid) -> Maxima:
-    """The maxima of one scale on the tile. One that lies past an edge is taken for its mirror image, unless that was found too."""
+def _maxima(output: Tensor, grid: Grid, *, band: int) -> Maxima:
+    """The maxima of one scale on the tile, which begins after a band of pixels.
+
+    One that lies past an edge is taken for its mirror image, unless that was found too.
+    """
     rows, columns = np.nonzero(output)
-    x, y = POOLED * columns.astype(np.int32) - _BAND, POOLED * rows.astype(np.int32) - _BAND
+    x, y = POOLED * columns.astype(np.int32) - band, POOLED * rows.astype(np.int32) - band
     response = output[rows, columns].astype(np.float32)
     inner_x, inner_y = _mirrored(x, grid.width), _mirrored(y, grid.height)
     moved = (inner_x != x) | (inner_y != y)

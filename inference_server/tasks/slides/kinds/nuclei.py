@@ -33,9 +33,6 @@ _LEAST_EOSIN = 0.05
 _EXTREME_PERCENT = 1.0
 _FEWEST_COLOURS = 100
 _MOST_COLOURS = 200_000
-# A nucleus answers at least this share of what strong maxima do, and never less than this, in OD: noise and compression stay below.
-RESPONSE_SHARE = 0.22
-LEAST_RESPONSE = 0.045
 # Strengths of the two scales are compared over blocks of 64 grid pixels, smoothed by a Gaussian of this σ in blocks (48 µm).
 _BLOCK = 64
 _SIGMA_BLOCKS = 1.5
@@ -85,16 +82,19 @@ def eosin_leak(colours: Pixels) -> float:
     return float(np.clip(round(extreme / LEAK_STEP) * LEAK_STEP, -MOST_LEAK, MOST_LEAK))
 
 
-def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int) -> Nuclei:
-    """The candidates among all maxima of tissue; width and height of the grid in pixels."""
-    least = _least_response(fine.response), _least_response(coarse.response)
+def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int, least: float, share: float) -> Nuclei:
+    """The candidates among all maxima of tissue; width and height of the grid in pixels.
+
+    A nucleus answers at least this `share` of what strong maxima do, and never less than `least`, in OD: noise and compression stay below.
+    """
+    of_fine, of_coarse = (_least_response(each.response, least, share) for each in (fine, coarse))
     blocks = -(-height // _BLOCK), -(-width // _BLOCK)
     large = _strength(coarse, blocks) > _strength(fine, blocks)
-    small_ones = fine.where((fine.response >= least[0]) & ~large[_block(fine, blocks)])
-    large_ones = coarse.where((coarse.response >= least[1]) & large[_block(coarse, blocks)])
+    small_ones = fine.where((fine.response >= of_fine) & ~large[_block(fine, blocks)])
+    large_ones = coarse.where((coarse.response >= of_coarse) & large[_block(coarse, blocks)])
     large_ones = large_ones.where(~_near(large_ones, small_ones))
     found, is_coarse = _together(small_ones, large_ones)
-    return Nuclei(found=found, coarse=is_coarse, least_response=least[0], least_coarse_response=least[1])
+    return Nuclei(found=found, coarse=is_coarse, least_response=of_fine, least_coarse_response=of_coarse)
 
 
 def in_reading_order(x: NDArray[np.int32], y: NDArray[np.int32]) -> NDArray[np.int64]:
@@ -109,11 +109,11 @@ def _unmixing() -> NDArray[np.float64]:
     return unmixing
 
 
-def _least_response(response: NDArray[np.float32]) -> float:
+def _least_response(response: NDArray[np.float32], least: float, share: float) -> float:
     """A share of the mean response, weighted by its square: nuclei outweigh texture even where they are few."""
     values = response.astype(np.float64)
     weight = float((values**2).sum())
-    return max(RESPONSE_SHARE * float((values**3).sum()) / weight, LEAST_RESPONSE) if weight else LEAST_RESPONSE
+    return max(share * float((values**3).sum()) / weight, least) if weight else least
 
 
 def _strength(maxima: Maxima, blocks: tuple[int, int]) -> NDArray[np.float64]:

@@ -9,7 +9,8 @@ import pytest
 
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.tasks.slides import large_tiles
-from inference_server.tasks.slides.kinds import he_baseline
+from inference_server.tasks.slides.analyses import Analyses
+from inference_server.tasks.slides.kinds.nucleus_filter import inputs_of
 from tests.support.direct_inference import DirectInference
 from tests.support.slides import paint, scattered
 
@@ -26,11 +27,11 @@ class Watched(DirectInference):
 
 @pytest.mark.parametrize("tile_size", [512, 528, 1008])
 async def test_parts_of_a_tile_give_what_the_whole_does(models: Path, tile_size: int) -> None:
-    plan = he_baseline.plan_of(tile_size, most_rows=8)
+    plan = (await Analyses(inference=DirectInference(models), models=models).prepare("", tile_size)).plan
     edge = tile_size + 2 * plan.halo
     tissue = (20, 20, edge - 20, edge - 20)
     tiles = paint(edge, edge, tissue=tissue, nuclei=scattered(100, within=tissue, apart=15), noise=4)[None]
-    request = InferenceRequest(model=plan.model, version="1", inputs=he_baseline.inputs_of(tiles, [0.125]), outputs=plan.outputs)
+    request = InferenceRequest(model=plan.model, version="1", inputs=inputs_of(tiles, [0.125]), outputs=plan.outputs)
     whole, parts = Watched(models), Watched(models)
     expected, found = await whole.infer(request), await large_tiles.infer(parts, request, plan)
     assert expected.outputs.keys() == found.outputs.keys()

@@ -13,8 +13,8 @@ import pytest
 from inference_server.errors import Unavailable
 from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
+from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
-from inference_server.tasks.slides.kinds import he_baseline
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.survey import outline, scan_cells, survey
@@ -59,7 +59,7 @@ async def sent_over_needed(
     request = AnalysisRequest(slide_uri=f"{server.url}/slide.svs", tile_size=tile_size, artifacts=artifacts)
     async for _ in analyzer.analyze(request, Caller()):
         pass
-    after, plan = server.sent(), he_baseline.plan_of(tile_size, most_rows=12)
+    after, plan = server.sent(), (await Analyses(inference=DirectInference(models), models=models).prepare("", tile_size)).plan
     async with open_slide(storage, str(path), limits, Staging(storage, most_bytes=0)) as reader:
         outlined = outline(reader, AnalysisRequest(slide_uri=str(path)), plan, limits)
         slide = await survey(outlined, plan, await scan_cells(outlined, plan), call_share=1.0)

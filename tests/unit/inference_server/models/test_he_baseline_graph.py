@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,11 +12,11 @@ from numpy.typing import NDArray
 from skimage.color import separate_stains
 
 from inference_server.models.builders import he_baseline
-from inference_server.tasks.slides.kinds import client_nuclei, nuclei
-from inference_server.tasks.slides.kinds import he_baseline as task
+from inference_server.models.builders import he_baseline_graph as graph
+from inference_server.tasks.slides.kinds import nuclei
 
-HALO, POOLED = he_baseline.HALO, he_baseline.POOLED
-SCALES = (he_baseline.FINE.output, he_baseline.COARSE.output)
+HALO, POOLED = graph.HALO, graph.POOLED
+SCALES = (graph.FINE.output, graph.COARSE.output)
 RANDOM = np.random.default_rng(11)
 
 
@@ -35,7 +36,7 @@ def pixels_to_unmix() -> NDArray[np.uint8]:
     """Random colours, colours of stained tissue, and all that have only 0, 1, 127, 254 and 255 in them."""
     random = RANDOM.integers(0, 256, (128, 128, 3), np.uint8)
     amounts = RANDOM.gamma(2.0, 0.3, (128, 128, 2))
-    stained = np.round(255 * 10.0 ** -(amounts @ he_baseline.stain_matrix()[:2])).astype(np.uint8)
+    stained = np.round(255 * 10.0 ** -(amounts @ graph.stain_matrix()[:2])).astype(np.uint8)
     extreme = np.array(np.meshgrid(*[[0, 1, 127, 254, 255]] * 3), np.uint8).reshape(3, -1).T
     corners = np.resize(extreme, (128, 128, 3))
     return np.stack([random, stained, corners])
@@ -43,14 +44,14 @@ def pixels_to_unmix() -> NDArray[np.uint8]:
 
 def test_unmixing_equals_scikit_image_times_six_within_a_millionth(session: onnxruntime.InferenceSession) -> None:
     tiles = pixels_to_unmix()
-    expected = separate_stains(tiles / 255, np.linalg.inv(he_baseline.stain_matrix())) * 6
+    expected = separate_stains(tiles / 255, np.linalg.inv(graph.stain_matrix())) * 6
     actual = np.maximum(run(session, tiles)["densities"], 0)
     assert 1e-6 > np.abs(expected[..., 0] - actual[:, 0]).max()
     assert 1e-6 > np.abs(expected[..., 1] - actual[:, 1]).max()
 
 
 def test_stain_vectors_are_qupaths_and_the_residual_is_normal_to_both() -> None:
-    matrix = he_baseline.stain_matrix()
+    matrix = graph.stain_matrix()
     np.testing.assert_array_equal([(0.65111, 0.70119, 0.29049), (0.2159, 0.8012, 0.5581)], matrix[:2])
     np.testing.assert_allclose([0, 0, 1], matrix @ matrix[2], atol=1e-12)
 
@@ -100,7 +101,7 @@ def blob(size: int, x: float, y: float, sigma: float, stain: tuple[float, float,
 
 @pytest.mark.parametrize(("x", "y"), [(62.0, 74.0), (61.0, 73.0), (62.9, 74.9)])
 def test_a_blob_is_found_at_its_centre_by_both_scales(session: onnxruntime.InferenceSession, x: float, y: float) -> None:
-    found = run(session, blob(128, x, y, 4.0, he_baseline.HAEMATOXYLIN)[None])
+    found = run(session, blob(128, x, y, 4.0, graph.HAEMATOXYLIN)[None])
     for name in SCALES:
         ((row, column),) = zip(*np.nonzero(found[name][0]), strict=True)
         assert 1.0 >= max(abs(POOLED * column - x), abs(POOLED * row - y))
@@ -108,15 +109,15 @@ def test_a_blob_is_found_at_its_centre_by_both_scales(session: onnxruntime.Infer
 
 @pytest.mark.parametrize(("sigma", "stronger"), [(3.0, 0), (8.0, 1)])
 def test_the_scale_of_a_blobs_size_answers_more_strongly(session: onnxruntime.InferenceSession, sigma: float, stronger: int) -> None:
-    found = run(session, blob(128, 62.0, 74.0, sigma, he_baseline.HAEMATOXYLIN)[None])
+    found = run(session, blob(128, 62.0, 74.0, sigma, graph.HAEMATOXYLIN)[None])
     responses = [found[name].max() for name in SCALES]
     assert responses[stronger] > 1.1 * responses[1 - stronger]
 
 
 def test_a_blob_answers_what_the_gaussian_and_the_laplacian_make_of_it(session: onnxruntime.InferenceSession) -> None:
     """A Gaussian of σ filtered at σ' has the response 2 · a · σ² σ'² / (σ² + σ'²)², with the peak a of its density."""
-    tile = blob(128, 62.0, 74.0, 6.0, he_baseline.HAEMATOXYLIN)
-    for scale in (he_baseline.FINE, he_baseline.COARSE):
+    tile = blob(128, 62.0, 74.0, 6.0, graph.HAEMATOXYLIN)
+    for scale in (graph.FINE, graph.COARSE):
         variance = scale.variance * POOLED**2
         expected = 2 * 0.8 * 36 * variance / (36 + variance) ** 2
         # Three boxes are flatter than a Gaussian, the more so the less alike they are.
@@ -124,7 +125,7 @@ def test_a_blob_answers_what_the_gaussian_and_the_laplacian_make_of_it(session: 
 
 
 def test_eosin_that_leaks_into_haematoxylin_is_taken_away(session: onnxruntime.InferenceSession) -> None:
-    pinkish = tuple(np.array(he_baseline.EOSIN) + 0.25 * np.array(he_baseline.HAEMATOXYLIN))
+    pinkish = tuple(np.array(graph.EOSIN) + 0.25 * np.array(graph.HAEMATOXYLIN))
     tile = blob(128, 62.0, 74.0, 4.0, pinkish)[None]
     assert run(session, tile)["candidates"].max() > 0.05
     assert 0.0 == run(session, tile, leak=0.265625)["candidates"].max()
@@ -142,14 +143,11 @@ def test_building_twice_changes_nothing_and_a_spoilt_model_is_built_again(tmp_pa
     assert ["he_baseline"] == [path.name for path in tmp_path.iterdir()]
 
 
-def test_the_task_knows_the_graph_by_the_same_numbers() -> None:
-    assert (he_baseline.NAME, he_baseline.HALO, he_baseline.CELL) == (task.NAME, task.HALO, task.CELL)
-    assert SCALES == tuple(task.SCALES)
-    sigmas = [POOLED * scale.variance**0.5 * task.MPP for scale in (he_baseline.FINE, he_baseline.COARSE)]
-    np.testing.assert_allclose(sigmas, list(task.SCALES.values()), rtol=0.03)
-    assert (he_baseline.HAEMATOXYLIN, he_baseline.EOSIN, POOLED) == (nuclei.HAEMATOXYLIN, nuclei.EOSIN, nuclei.POOLED)
-    assert he_baseline.LEAST_RESPONSE < nuclei.LEAST_RESPONSE
+def test_a_model_of_a_release_without_a_manifest_is_built_again_with_one(tmp_path: Path) -> None:
+    folder = he_baseline.build(tmp_path)
+    (folder / "slide.json").unlink()
+    assert "nuclei" == json.loads((he_baseline.build(tmp_path) / "slide.json").read_text())["kind"]
 
 
-def test_all_that_the_task_asks_for_is_put_out(session: onnxruntime.InferenceSession) -> None:
-    assert {*task.PLAN.outputs, *client_nuclei.OUTPUTS} <= {output.name for output in session.get_outputs()}
+def test_the_task_knows_the_stains_and_the_pooling_of_the_graph() -> None:
+    assert (graph.HAEMATOXYLIN, graph.EOSIN, graph.POOLED) == (nuclei.HAEMATOXYLIN, nuclei.EOSIN, nuclei.POOLED)

@@ -9,9 +9,18 @@ from typing import Any
 
 import pytest
 
-from inference_server.errors import ConfigurationError
+from inference_server.errors import ConfigurationError, NotFound
+from inference_server.models import shipped
+from inference_server.models.builders import BUILDERS
 from inference_server.tasks.slides import manifest
-from inference_server.tasks.slides.manifest import EmbedderManifest, HeadManifest, Manifest, SegmenterManifest, TileClassifierManifest
+from inference_server.tasks.slides.manifest import (
+    EmbedderManifest,
+    HeadManifest,
+    Manifest,
+    NucleiManifest,
+    SegmenterManifest,
+    TileClassifierManifest,
+)
 
 TEXT = (Path(__file__).parents[5] / "docs" / "slides.md").read_text(encoding="utf-8").partition("## Your own models")[2]
 KINDS: dict[str, type[Manifest]] = {
@@ -19,6 +28,18 @@ KINDS: dict[str, type[Manifest]] = {
     "embedder": EmbedderManifest,
     "mil": HeadManifest,
     "segmenter": SegmenterManifest,
+    "nuclei": NucleiManifest,
+}
+NUCLEI = {
+    "kind": "nuclei",
+    "mpp": 0.5,
+    "tile_size": 512,
+    "halo": 22,
+    "cell": 16,
+    "scales": {"candidates": 2.0, "coarse_candidates": 2.8},
+    "classes": ["Nuclear candidate"],
+    "least_response_od": 0.045,
+    "response_share": 0.22,
 }
 
 
@@ -28,23 +49,42 @@ def read(folder: Path, told: Any) -> Manifest:
     return manifest.read(folder, "model")
 
 
+def examples() -> list[Any]:
+    return [json.loads(text) for text in re.findall(r"^    \{\n(?:     .*\n)+    \}$", TEXT, re.MULTILINE)]
+
+
 def test_each_example_of_the_documentation_is_a_manifest_of_its_kind(tmp_path: Path) -> None:
-    examples = [json.loads(text) for text in re.findall(r"^    \{\n(?:     .*\n)+    \}$", TEXT, re.MULTILINE)]
-    assert list(KINDS.values()) == [type(read(tmp_path, each)) for each in examples]
+    assert list(KINDS.values()) == [type(read(tmp_path, each)) for each in examples()]
+
+
+def test_the_documentation_shows_the_manifest_of_the_built_in_analysis() -> None:
+    assert json.loads(shipped.slide_manifest(manifest.BUILT_IN)) == examples()[-1]
 
 
 def test_each_key_is_documented_with_the_kinds_that_have_it() -> None:
     rows = [line.split("|")[1:3] for line in TEXT.partition("| Key | Of |")[2].partition("\n\n")[0].splitlines()[2:]]
     told = {key: of.strip(" `") for keys, of in rows for key in re.findall("`([^`]+)`", keys)}
-    kinds = {"all": set(KINDS), "tile models": set(KINDS) - {"mil"}, "all but embedders": set(KINDS) - {"embedder"}}
+    groups = {"all": set(KINDS), "networks": set(KINDS) - {"nuclei"}, "tile models": {"classifier", "embedder", "segmenter"}}
+    groups["all but embedders"], groups["networks but embedders"] = (groups[each] - {"embedder"} for each in ("all", "networks"))
     for key in {*told, *(key for model in KINDS.values() for key in model.model_fields)}:
-        assert {name for name, model in KINDS.items() if key in model.model_fields} == kinds.get(told[key], {told[key]}), key
+        of = [groups.get(each.strip("`"), {each.strip("`")}) for each in told[key].split(", ")]
+        assert {name for name, model in KINDS.items() if key in model.model_fields} == set().union(*of), key
 
 
 @pytest.mark.parametrize(
     ("told", "message"),
     [
-        ({"kind": "detector"}, "kind: 'detector'; there are classifier, embedder, mil, segmenter"),
+        ({"kind": "detector"}, "kind: 'detector'; there are classifier, embedder, mil, segmenter, nuclei"),
+        ({"kind": "nuclei", "mpp": 0.5}, "tile_size: Field required; halo: Field required"),
+        (NUCLEI | {"tile_size": 4096}, "tile_size is 4096, and tile_sizes are 64 to 2048"),
+        (NUCLEI | {"tile_size": 264}, "as multiples of cell, 16"),
+        (NUCLEI | {"tile_sizes": [512, 1000]}, "as multiples of cell, 16"),
+        (NUCLEI | {"scales": {"candidates": 2.0}}, "scales: Dictionary should have at least 2 items"),
+        (NUCLEI | {"scales": {"candidates": 2.0, "coarse_candidates": 2.0}}, "scales has the same σ twice"),
+        (NUCLEI | {"classes": ["small", "large"]}, "classes: Tuple should have at most 1 item"),
+        (NUCLEI | {"colors": {"Nucleus": [0, 0, 0]}}, "colors names Nucleus, which classes lacks"),
+        (NUCLEI | {"response_share": 2}, "response_share: Input should be less than or equal to 1"),
+        (NUCLEI | {"least_tissue": 0.1}, "least_tissue: Extra inputs are not permitted"),
         ({"kind": "embedder", "mpp": 1, "tile_size": 64, "overlap": 7}, "overlap is 7; expected an even number"),
         ({"kind": "embedder", "mpp": 1, "tile_size": 64, "overlap": 50}, "leaves at least 16 px"),
         (
@@ -74,3 +114,17 @@ def test_what_is_wrong_is_told_with_its_key(tmp_path: Path, told: Any, message: 
 
 def test_a_manifest_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
     assert isinstance(read(tmp_path, "\ufeff" + json.dumps({"kind": "embedder", "mpp": 1, "tile_size": 64})), EmbedderManifest)
+
+
+def test_the_built_in_analysis_of_an_older_repository_has_the_manifest_that_is_written_now(tmp_path: Path) -> None:
+    assert BUILDERS[manifest.BUILT_IN](tmp_path / "new") == tmp_path / "new" / "he_baseline"
+    assert manifest.read(tmp_path / "old", "he_baseline") == manifest.read(tmp_path / "new", "he_baseline")
+    (tmp_path / "old" / "copied" / "1").mkdir(parents=True)
+    with pytest.raises(NotFound, match="no analysis is called copied; there are: he_baseline"):
+        manifest.read(tmp_path / "old", "copied")
+
+
+def test_the_fine_scale_comes_first_however_a_manifest_lists_them(tmp_path: Path) -> None:
+    found = read(tmp_path, NUCLEI | {"scales": {"coarse_candidates": 2.8, "candidates": 2.0}})
+    assert isinstance(found, NucleiManifest)
+    assert ("candidates", "coarse_candidates") == found.outputs

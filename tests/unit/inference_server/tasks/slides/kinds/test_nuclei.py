@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Maxima, choose, eosin_leak
+from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Maxima, Nuclei, eosin_leak
+from inference_server.tasks.slides.kinds.nuclei import choose as choose_by
 
 RANDOM = np.random.default_rng(5)
 
@@ -27,6 +28,11 @@ def nothing() -> Maxima:
     return Maxima(x=np.empty(0, np.int32), y=np.empty(0, np.int32), response=np.empty(0, np.float32))
 
 
+def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int) -> Nuclei:
+    """By the numbers of he_baseline's manifest."""
+    return choose_by(fine, coarse, width=width, height=height, least=0.045, share=0.22)
+
+
 WHOLE = (0, 0, 1024, 1024)
 
 
@@ -40,6 +46,14 @@ def test_nuclei_are_told_from_texture_whatever_the_stain_and_their_number(streng
 def test_noise_alone_is_no_nuclei() -> None:
     found = choose(maxima((3000, 0.03, WHOLE)), maxima((800, 0.03, WHOLE)), width=1024, height=1024)
     assert (0, 0.045, 0.045) == (len(found.coarse), found.least_response, found.least_coarse_response)
+
+
+def test_fewer_are_found_the_more_they_must_answer() -> None:
+    fine = maxima((500, 0.5, WHOLE), (500, 0.2, WHOLE))
+    counts = [len(choose_by(fine, nothing(), width=1024, height=1024, least=0.045, share=share).coarse) for share in (0.1, 0.6, 1.0)]
+    assert [1000, 500] == counts[:2]
+    assert 0 < counts[2] < 500
+    assert 0 == len(choose_by(fine, nothing(), width=1024, height=1024, least=0.7, share=0.1).coarse)
 
 
 def test_nothing_gives_nothing() -> None:
@@ -57,7 +71,7 @@ def test_each_neighbourhood_takes_the_scale_that_answers_more_strongly() -> None
 
 
 def test_a_nucleus_that_both_scales_find_where_they_meet_counts_once() -> None:
-    fine = maxima((400, 0.5, (0, 0, 512, 1024)), (400, 0.2, (512, 0, 1024, 1024)))
+    fine = maxima((400, 0.5, (0, 2, 512, 1024)), (400, 0.2, (512, 2, 1024, 1024)))
     coarse = Maxima(x=fine.x + 2, y=fine.y - 2, response=np.where(fine.x < 512, 0.2, 0.5).astype(np.float32))
     found = choose(fine, coarse, width=1024, height=1024)
     small, large = found.found.where(~found.coarse), found.found.where(found.coarse)

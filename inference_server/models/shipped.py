@@ -1,0 +1,10 @@
+"""Files of built-in models that this package holds as they are."""
+
+from __future__ import annotations
+
+from importlib import resources
+
+
+def slide_manifest(name: str) -> bytes:
+    """`slide.json` of a built-in analysis of slides."""
+    return (resources.files("inference_server.models") / "data" / name / "slide.json").read_bytes()
