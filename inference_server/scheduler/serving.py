@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 
 import structlog
@@ -13,11 +14,13 @@ from inference_server.errors import DeadlineExceeded, InferenceError, Overloaded
 from inference_server.scheduler.admission import Admission
 from inference_server.scheduler.batcher import Batcher
 from inference_server.scheduler.executor import Instance, Ran
+from inference_server.scheduler.fallback import copy_on_cpu
 from inference_server.scheduler.forecast import Forecast
 from inference_server.scheduler.loading import LoadedModel
+from inference_server.scheduler.memory import Holdings
 from inference_server.scheduler.metrics import ModelMetrics, outcome_of
 from inference_server.scheduler.options import SchedulingOptions
-from inference_server.scheduler.port import InferenceRequest, InferenceResponse
+from inference_server.scheduler.port import Device, InferenceRequest, InferenceResponse
 from inference_server.scheduler.queue import Answer, WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache
@@ -44,16 +47,17 @@ class ServedModel:
         limiter: RateLimiter,
         options: SchedulingOptions,
         cache: ModelCache | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
+        """`statistics`: those of the model that this one is a part of."""
         facts = loaded.facts
         self.facts = facts
         self.config = loaded.config
         self.labels = loaded.labels
-        self.statistics = Statistics(model=facts.name, version=facts.version)
+        self.statistics = statistics or Statistics(model=facts.name, version=facts.version)
         self._batching = facts.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
         self._line = WaitingLine(facts.batching, weights=options.client_weights)
-        metrics.waiting.set_function(self._line.__len__)
         self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
         self._admission = admission
@@ -66,6 +70,14 @@ class ServedModel:
         self._seat = limiter.seat(loaded.placed, self._dispatch)
         self._cache = cache
         self._memory = loaded.memory
+        self._on_cpu: ServedModel | None = None
+        if copy := copy_on_cpu(loaded.placed):
+            # In a line of its own: a GPU that hangs holds nobody up who does without it.
+            part = replace(loaded, placed=(copy,), memory=Holdings())
+            self._on_cpu = ServedModel(
+                part, admission=admission, metrics=metrics, limiter=limiter, options=options, statistics=self.statistics
+            )
+        metrics.waiting.set_function(lambda: self.pending)
         self._look_again: asyncio.Handle | None = None
         # Whether that is after a delay, rather than in the next turn of the event loop.
         self._looks_later = False
@@ -77,7 +89,7 @@ class ServedModel:
     @property
     def pending(self) -> int:
         """Requests that were admitted and whose run has not begun."""
-        return len(self._line)
+        return len(self._line) + (self._on_cpu.pending if self._on_cpu else 0)
 
     @property
     def caches(self) -> bool:
@@ -86,6 +98,8 @@ class ServedModel:
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request, batched with others, or give the answer that was kept of an equal one; see `port.Inference`."""
+        if self._on_cpu and request.caller.device is Device.CPU:
+            return await self._on_cpu.infer(request)
         if self._cache is None or not self._open:
             return await self._infer(request)
         return await self._cache.through(request, self._infer, statistics=self.statistics, found=partial(self._found, request))
@@ -126,6 +140,12 @@ class ServedModel:
         A run that has begun is waited for beyond the grace, within reason: no runtime can be interrupted.
         """
         self._open = False
+        async with asyncio.TaskGroup() as group:
+            if self._on_cpu:
+                group.create_task(self._on_cpu.close(grace_seconds=grace_seconds))
+            await self._close(grace_seconds)
+
+    async def _close(self, grace_seconds: float) -> None:
         try:
             await asyncio.wait_for(self._empty.wait(), grace_seconds)
         except TimeoutError:
@@ -147,6 +167,7 @@ class ServedModel:
         name, caller, now = self.facts.name, request.caller, time.monotonic()
         if not self._open:
             raise Unavailable(f"model {name} is being stopped; try again")
+        self.facts.check_device(caller.device)
         measured = self._signature.check(request.inputs, request.outputs)
         if caller.deadline is not None and caller.deadline <= now:
             raise DeadlineExceeded(f"the deadline passed before the request reached model {name}")
@@ -165,6 +186,7 @@ class ServedModel:
             admitted=now,
             future=asyncio.get_running_loop().create_future(),
             trace=caller.trace,
+            device=caller.device,
         )
         self.statistics.admitted()
         self._line.push(work)

@@ -14,8 +14,8 @@ import numpy as np
 import structlog
 
 from inference_server.allocator import KEPT_FOR_DOCUMENTS, Reuse
-from inference_server.errors import InvalidDocument, InvalidInput
-from inference_server.scheduler.port import Caller, Inference
+from inference_server.errors import DeadlineExceeded, InvalidDocument, InvalidInput
+from inference_server.scheduler.port import Caller, Device, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.key_fields import key_fields
@@ -93,9 +93,11 @@ class DocumentReader:
         """Yield each page asked for, in order, after it what it adds to the files, then the summary. Close the generator to stop the work.
 
         A page that cannot be read is yielded with its error. Raises `InvalidDocument` when the document cannot be opened or none of its
-        pages could be read, `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
+        pages could be read, `DeadlineExceeded` when a page takes too long of a caller who allows GPUs alone, `DeviceMissing`,
+        `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
         """
         started = time.monotonic()
+        self._text.check_device(caller)
         content = await self._content(request)
         pages = await self._open(content, request)
         tally = _Tally()
@@ -170,8 +172,11 @@ class DocumentReader:
             try:
                 async with asyncio.timeout(seconds):
                     return await self._read_page(work, number, caller, tally)
-            except TimeoutError:
+            except TimeoutError as late:
                 error = self._late(number, work)
+                if caller.device is Device.GPU:
+                    # What a GPU does not read in time, another device may.
+                    raise DeadlineExceeded(str(error)) from late
             except InvalidDocument as found:
                 error = found
         if error.limit:

@@ -287,8 +287,8 @@ async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pyt
 
         return working
 
-    for work in (reading_of, finding_of):
-        monkeypatch.setattr(f"bridge.systems.cards.handler.{work.__name__}", noted(work))
+    for module, work in (("readers", reading_of), ("handler", finding_of)):
+        monkeypatch.setattr(f"bridge.systems.cards.{module}.{work.__name__}", noted(work))
     assert (await office.work(office.add())).succeeded
     assert 2 == len(threads)
     assert threading.current_thread() not in threads
