@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
-from dataclasses import replace
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -14,13 +13,11 @@ from inference_server.errors import DeadlineExceeded, InferenceError, Overloaded
 from inference_server.scheduler.admission import Admission
 from inference_server.scheduler.batcher import Batcher
 from inference_server.scheduler.executor import Instance, Ran
-from inference_server.scheduler.fallback import copy_on_cpu
 from inference_server.scheduler.forecast import Forecast
 from inference_server.scheduler.loading import LoadedModel
-from inference_server.scheduler.memory import Holdings
 from inference_server.scheduler.metrics import ModelMetrics, outcome_of
 from inference_server.scheduler.options import SchedulingOptions
-from inference_server.scheduler.port import Device, InferenceRequest, InferenceResponse
+from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.scheduler.queue import Answer, WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache
@@ -58,6 +55,9 @@ class ServedModel:
         self._batching = facts.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
         self._line = WaitingLine(facts.batching, weights=options.client_weights)
+        # How many wait. Metrics keep it when the model is gone: it holds on to no engine.
+        self.waiting: Callable[[], int] = self._line.__len__
+        metrics.waiting.set_function(self.waiting)
         self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
         self._admission = admission
@@ -70,14 +70,6 @@ class ServedModel:
         self._seat = limiter.seat(loaded.placed, self._dispatch)
         self._cache = cache
         self._memory = loaded.memory
-        self._on_cpu: ServedModel | None = None
-        if copy := copy_on_cpu(loaded.placed):
-            # In a line of its own: a GPU that hangs holds nobody up who does without it.
-            part = replace(loaded, placed=(copy,), memory=Holdings())
-            self._on_cpu = ServedModel(
-                part, admission=admission, metrics=metrics, limiter=limiter, options=options, statistics=self.statistics
-            )
-        metrics.waiting.set_function(lambda: self.pending)
         self._look_again: asyncio.Handle | None = None
         # Whether that is after a delay, rather than in the next turn of the event loop.
         self._looks_later = False
@@ -89,7 +81,7 @@ class ServedModel:
     @property
     def pending(self) -> int:
         """Requests that were admitted and whose run has not begun."""
-        return len(self._line) + (self._on_cpu.pending if self._on_cpu else 0)
+        return self.waiting()
 
     @property
     def caches(self) -> bool:
@@ -98,8 +90,6 @@ class ServedModel:
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request, batched with others, or give the answer that was kept of an equal one; see `port.Inference`."""
-        if self._on_cpu and request.caller.device is Device.CPU:
-            return await self._on_cpu.infer(request)
         if self._cache is None or not self._open:
             return await self._infer(request)
         return await self._cache.through(request, self._infer, statistics=self.statistics, found=partial(self._found, request))
@@ -140,12 +130,6 @@ class ServedModel:
         A run that has begun is waited for beyond the grace, within reason: no runtime can be interrupted.
         """
         self._open = False
-        async with asyncio.TaskGroup() as group:
-            if self._on_cpu:
-                group.create_task(self._on_cpu.close(grace_seconds=grace_seconds))
-            await self._close(grace_seconds)
-
-    async def _close(self, grace_seconds: float) -> None:
         try:
             await asyncio.wait_for(self._empty.wait(), grace_seconds)
         except TimeoutError:

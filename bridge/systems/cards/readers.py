@@ -9,7 +9,7 @@ from typing import Any
 
 import structlog
 
-from bridge.errors import BridgeError, PermanentError, TransientError
+from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage, DocumentSummary
 from bridge.job import Job
@@ -81,6 +81,8 @@ class CardReaders:
             read = await self._on(_CPU, seconds, kind, content, job, context)
         except TimeoutError as error:
             raise TransientError(f"{why}; the CPU did not answer within {seconds:g} s") from error
+        except DeviceError as error:
+            raise TransientError(f"{why}; {error}") from error
         except TransientError as error:
             raise TransientError(f"{why}; the CPU failed: {error}") from error
         except PermanentError as error:

@@ -148,6 +148,22 @@ async def test_a_request_for_the_cpu_alone_is_answered_while_the_gpu_hangs(
     assert ("pretended-gpu:float32", 2) == (late.engine, statistics.inference_count), "both are the model's"
 
 
+async def test_both_lines_of_a_model_are_told_as_its_requests_that_wait(
+    repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader
+) -> None:
+    registry = CollectorRegistry()
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, metrics=registry, options=ALLOWED) as models:
+        with gpu.held(), cpu.held():
+            running = [ask(models, device=device) for device in Device]
+            await asyncio.gather(gpu.begun(), cpu.begun())
+            waiting = [ask(models, device=device) for device in (Device.GPU, Device.CPU, Device.CPU)]
+            await asyncio.sleep(0)
+            told = registry.get_sample_value("lamina_waiting_requests", {"model": "double", "version": "1"})
+            pending = models.served()[0].pending
+        answers = await asyncio.gather(*running, *waiting)
+    assert (3.0, 3, 5) == (told, pending, len(answers))
+
+
 async def test_devices_that_do_not_run_a_model_are_told_with_its_name(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
     async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}) as models:
         with pytest.raises(DeviceMissing, match=r"no CPU engine for model double: .*INFERENCE_FALLBACK is none"):
