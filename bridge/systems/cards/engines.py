@@ -20,11 +20,16 @@ def read_on_gpu(models: Sequence[str]) -> bool:
     return all(map(_ON_GPU.search, models))
 
 
+def safe_part(error: BaseException) -> str:
+    """What an error says in its first line, without places on a machine."""
+    return _PLACE.sub("…", first_line(error))[:_LONGEST]
+
+
 def why_gpu_failed(error: TransientError) -> str:
-    """What a GPU that was to read a document came to, without places on the server's machine."""
+    """What a GPU that was to read a document came to."""
     if isinstance(error, DeviceError) and error.cause in _CAUSES:
         return f"the GPU failed: {_CAUSES[error.cause]}"
-    told = _PLACE.sub("…", first_line(error))[:_LONGEST]
+    told = safe_part(error)
     return told if isinstance(error, DeviceError) else f"the GPU failed: {told}"
 
 

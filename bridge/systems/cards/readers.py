@@ -13,7 +13,7 @@ from bridge.errors import BridgeError, DeviceError, PermanentError, TransientErr
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage, DocumentSummary
 from bridge.job import Job
-from bridge.systems.cards.engines import read_on_gpu, why_gpu_failed, why_on_cpu
+from bridge.systems.cards.engines import read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
 from bridge.systems.cards.finding import fields_in, reading_of
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.tesseract import Tesseract
@@ -64,14 +64,11 @@ class CardReaders:
                 raise TransientError(f"the inference server did not answer within {options.cpu_seconds:g} s") from error
         try:
             return await self._on(_GPU, options.gpu_seconds, kind, content, job, context)
-        except TimeoutError as error:
-            why = f"the GPU did not answer within {options.gpu_seconds:g} s"
+        except (TimeoutError, TransientError) as error:
+            late = f"the GPU did not answer within {options.gpu_seconds:g} s"
+            why = late if isinstance(error, TimeoutError) else why_gpu_failed(error)
             if not options.falls_back:
                 raise TransientError(why) from error
-        except TransientError as error:
-            why = why_gpu_failed(error)
-            if not options.falls_back:
-                raise
         return await self._by_cpu(why, kind, content, job, context)
 
     async def _by_cpu(self, why: str, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
@@ -82,9 +79,9 @@ class CardReaders:
         except TimeoutError as error:
             raise TransientError(f"{why}; the CPU did not answer within {seconds:g} s") from error
         except DeviceError as error:
-            raise TransientError(f"{why}; {error}") from error
+            raise TransientError(f"{why}; {safe_part(error)}") from error
         except TransientError as error:
-            raise TransientError(f"{why}; the CPU failed: {error}") from error
+            raise TransientError(f"{why}; the CPU failed: {safe_part(error)}") from error
         except PermanentError as error:
             raise PermanentError(f"{why}; on the CPU: {error}") from error
         _log.warning("fell_back", to=_CPU, reason=why)

@@ -21,7 +21,7 @@ from lamina.v1 import documents_pb2
 from psycopg.rows import dict_row
 
 from bridge.database.platforms import create_tables
-from bridge.errors import OverloadError, PermanentError
+from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import CORRELATION, Delivery, Event, Job, Outcome
@@ -274,6 +274,28 @@ async def test_a_result_tells_which_models_read_the_document_and_why_no_gpu_did(
     assert (why is None) == ("fallbackReason" not in told)
     assert (models, why is None) == (outcome.result["models"], outcome.result["gpuProcessed"])
     assert "fallbackReason" not in published(await office.work(office.add())), "where no GPU is to be there, none was missing"
+
+
+async def test_what_the_cpu_read_in_the_gpus_place_is_published_with_the_gpus_cause_and_counted(office: Office) -> None:
+    lost = refuse(grpc.StatusCode.INTERNAL, "Xid 79", trailing=(("lamina-device-cause", "device_lost"),))
+    office.server.script = [lost, read_as(*CLEAR)]
+    outcome = await office.work(office.add(), has_gpu=True)
+    told = published(outcome)
+    why = "the inference server read it on its CPU (rec:1@onnxruntime:float32): the GPU failed: the device was lost"
+    assert (why, False, "server", "BUDI SANTOSO") == (
+        told["fallbackReason"],
+        told["gpuProcessed"],
+        told["engine"],
+        told["parsedResult"]["name"],
+    )
+    assert (why, "cpu") == (outcome.result["fallbackReason"], outcome.fallback)
+
+
+async def test_a_gpu_without_a_fallback_is_tried_again_and_at_last_the_document_fails_of_it(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.INTERNAL, "it failed", trailing=(("lamina-device-cause", "device_lost"),))]
+    with pytest.raises(TransientError, match="the GPU failed: the device was lost"):
+        await office.work(office.add(), has_gpu=True, falls_back=False, most_attempts=1)
+    assert [documents_pb2.DEVICE_GPU] == [request.device for request in office.server.requests]
 
 
 async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:

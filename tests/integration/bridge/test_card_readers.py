@@ -175,6 +175,20 @@ async def test_a_server_that_is_full_or_gone_after_its_gpu_has_failed_makes_the_
             await read(server, OUT_OF_MEMORY, refuse(code), by=tesseract(tmp_path), attempts=2)
 
 
+async def test_what_the_cpu_came_to_after_the_gpu_is_told_too(server: ScriptedServer) -> None:
+    none_allowed = refuse(
+        grpc.StatusCode.FAILED_PRECONDITION,
+        "no CPU engine for model rec: INFERENCE_FALLBACK is none",
+        trailing=(("lamina-device-cause", "no_engine"),),
+    )
+    with pytest.raises(TransientError, match=r"^the GPU failed: out of memory; no CPU engine for model rec: INFERENCE_FALLBACK is none$"):
+        await read(server, OUT_OF_MEMORY, none_allowed)
+    with pytest.raises(TransientError, match=r"^the GPU failed: out of memory; the CPU failed: it failed at … \[INTERNAL\]$"):
+        await read(server, OUT_OF_MEMORY, refuse(grpc.StatusCode.INTERNAL, "it failed at /src/conv.cc"))
+    with pytest.raises(PermanentError, match=r"^the GPU failed: out of memory; on the CPU: page 1 is late \[INVALID_ARGUMENT\]$"):
+        await read(server, OUT_OF_MEMORY, refuse(grpc.StatusCode.INVALID_ARGUMENT, "page 1 is late"))
+
+
 async def test_where_no_gpu_is_to_be_there_the_server_reads_with_what_it_has(server: ScriptedServer, clock: MovedClock) -> None:
     told = await read(server, reads("onnxruntime"), has_gpu=False)
     assert (False, None) == (told["gpuProcessed"], told.get("fallbackReason"))
