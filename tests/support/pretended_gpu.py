@@ -23,6 +23,8 @@ class PretendedGpu:
 
     def __init__(self) -> None:
         self.failure: ModelFailed | None = None
+        # Runs that hang.
+        self.waiting = 0
         self._cpu = OnnxRuntimeLoader(threads=1)
         self._goes = threading.Event()
         self._goes.set()
@@ -45,7 +47,9 @@ class PretendedGpu:
 
     def wait(self) -> None:
         """Until runs may end."""
+        self.waiting += 1
         assert self._goes.wait(100)
+        self.waiting -= 1
         if self.failure:
             raise self.failure
 

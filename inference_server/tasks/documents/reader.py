@@ -73,7 +73,8 @@ class DocumentReader:
     ) -> None:
         """`models`: the repository's folder, where the recogniser's characters lie. `refused`: told the limit that a page passed.
 
-        `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory.
+        `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory,
+        and as many again that the CPU alone may read: those that a GPU keeps waiting hold none of them up.
         `memory`: the process' one.
         """
         self._storage = storage
@@ -87,6 +88,7 @@ class DocumentReader:
         self._pages_ahead = pages_ahead
         self._refused = refused
         self._slots = asyncio.Semaphore(most_pages_at_once)
+        self._cpu_slots = asyncio.Semaphore(most_pages_at_once)
         self._memory = memory or Reuse()
 
     async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | FileChunk | DocumentSummary, None]:
@@ -167,7 +169,8 @@ class DocumentReader:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
-        async with self._slots, self._memory.reused(KEPT_FOR_DOCUMENTS):
+        slots = self._cpu_slots if caller.device is Device.CPU else self._slots
+        async with slots, self._memory.reused(KEPT_FOR_DOCUMENTS):
             seconds = min(self._limits.most_page_seconds, work.until - time.monotonic())
             try:
                 async with asyncio.timeout(seconds):

@@ -32,7 +32,8 @@ from inference_server.service.metrics import CallMetrics
 from inference_server.service.server import GrpcServer, Service
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from inference_server.tasks.documents.values import Limits
+from inference_server.tasks.documents.values import Limits, PageResult
+from tests.support.patience import until
 from tests.support.pdf import Text, pdf
 from tests.support.pretended_gpu import PretendedGpu
 from tests.support.printed_pages import image_file, images_of
@@ -88,6 +89,22 @@ async def test_a_document_is_read_by_the_gpu_and_by_the_cpu_while_that_fails_or_
         assert "Nama : BUDI" == told["text"]
         assert told["fallbackReason"].endswith("@onnxruntime:float32): the GPU did not answer within 0.5 s")
         assert (await read(address))["gpuProcessed"], "it is asked again, and reads again"
+
+
+async def test_documents_that_a_gpu_keeps_waiting_hold_up_none_that_the_cpu_alone_may_read(text_models: Path, gpu: PretendedGpu) -> None:
+    async with serving(text_models, {"cuda:0": gpu.selector()}, options=SchedulingOptions(cpu_fallback=True)) as inference:
+        reader = DocumentReader(inference, NOWHERE, text_models, most_pages_at_once=1)
+
+        async def read_on(device: Device) -> str:
+            events = [event async for event in reader.read(DocumentRequest(content=CARD), Caller(device=device))]
+            return events[0].text if isinstance(events[0], PageResult) else ""
+
+        with gpu.hanging():
+            held = [asyncio.create_task(read_on(Device.GPU)) for _ in range(2)]
+            await until(lambda: gpu.waiting == 1)
+            assert "Nama : BUDI" == await read_on(Device.CPU)
+            assert not any(task.done() for task in held)
+        assert ["Nama : BUDI"] * 2 == await asyncio.gather(*held)
 
 
 async def test_a_server_without_a_gpu_says_so_and_reads_on_its_cpu(text_models: Path) -> None:
