@@ -92,7 +92,8 @@ def _options(cards: CardWorkerSettings, settings: Settings) -> CardOptions:
         falls_back=cards.ocr_gpu_autofallback,
         has_gpu=cards.has_gpu,
         gate=Gate(cards.bridge_card_gate),
-        read_seconds=cards.bridge_card_server_seconds,
+        gpu_seconds=cards.bridge_card_gpu_seconds,
+        cpu_seconds=cards.bridge_card_cpu_seconds,
     )
 
 

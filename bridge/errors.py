@@ -2,6 +2,7 @@
 
     BridgeError
     ├── TransientError       may go better next time; the job is tried again after a back-off, and an attempt is counted
+    │   └── DeviceError      the only device that was to do it failed, or has no engine for it; another may do better
     ├── OverloadError        the server is down or full; the job waits, no attempt is counted, receiving slows down
     ├── NotYetError          other jobs come first; the job waits, no attempt is counted, and receiving goes on
     ├── PermanentError       will fail again; the job ends as failed now
@@ -21,6 +22,15 @@ class BridgeError(Exception):
 
 class TransientError(BridgeError):
     """May go better next time."""
+
+
+class DeviceError(TransientError):
+    """The only device that was to do it failed, or has no engine for it."""
+
+    def __init__(self, message: str, *, cause: str) -> None:
+        """`cause`: as the inference server names it, such as out_of_memory."""
+        super().__init__(message)
+        self.cause = cause
 
 
 class OverloadError(BridgeError):

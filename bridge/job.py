@@ -124,7 +124,7 @@ class Outcome:
     events: tuple[Event, ...] = ()
     # Made in the transaction that ends the job, in this order.
     writes: tuple[Write, ...] = ()
-    # Which program did the work in the inference server's place; empty when none had to.
+    # `cpu` where the inference server's did the work in a GPU's place, or the program that did it in the server's; else empty.
     fallback: str = ""
 
 

@@ -35,6 +35,8 @@ def _http_address(value: str) -> str:
     return value.strip()
 
 
+# Seconds of one engine for one document. A call to the inference server ends after an hour in any case.
+Limit = Annotated[float, Field(gt=0, le=3600)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 
 
@@ -47,7 +49,7 @@ class CardWorkerSettings(BaseSettings):
     ocr_gpu_enabled: Annotated[bool, BeforeValidator(_on)] = False
     # `none` or `void`: the container has no GPU, whatever the former says.
     nvidia_visible_devices: str = ""
-    # Whether the last try may be read by Tesseract.
+    # Whether the inference server's CPU may read what its GPU does not, and Tesseract, in the last try, what the server does not.
     ocr_gpu_autofallback: Annotated[bool, BeforeValidator(_not_off)] = True
     # The folder of Tesseract's languages, which are to have ind, eng and osd; empty for its own.
     tessdata_prefix: str = ""
@@ -72,10 +74,12 @@ class CardWorkerSettings(BaseSettings):
     # Ours: what sends a card to a person however it scores: poor pictures and what was hardly read; with `all`, small text and
     # contradictions too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
-    # Ours: seconds that the inference server may take for a document, on its GPU and on its CPU together.
-    bridge_card_server_seconds: Annotated[float, Field(gt=0)] = 300.0
-    # Ours: seconds that Tesseract may take for one.
-    bridge_card_tesseract_seconds: Annotated[float, Field(gt=0)] = 120.0
+    # Ours: seconds that the inference server's GPU may take for a document, its time in the server's queue included.
+    bridge_card_gpu_seconds: Limit = 60.0
+    # Ours: seconds that its CPU may take for one after that; or the server, whatever it has, where no GPU is to be there.
+    bridge_card_cpu_seconds: Limit = 300.0
+    # Ours: seconds that Tesseract may take for one after that.
+    bridge_card_tesseract_seconds: Limit = 120.0
     # Ours: seconds between two looks at the cases that could not be handed over.
     bridge_escalation_seconds: Annotated[float, Field(gt=0)] = 30.0
 

@@ -51,7 +51,7 @@ class StepTaken:
     source: str = ""
     # Seconds since the delivery was received; 0 for the relay's steps.
     since_receipt: float = 0.0
-    # Of COMMITTED: which program did the work in the inference server's place; empty when none had to.
+    # Of COMMITTED: `cpu` where the server's did the work in a GPU's place, or the program that did it in the server's; else empty.
     fallback: str = ""
 
 

@@ -9,6 +9,7 @@
     ├── NotFound                no such model, version, analysis, file
     ├── AlreadyExists           a name that is to be given is taken
     ├── NotEnabled              a part of the protocol that a setting, or this machine, does not allow
+    │   └── DeviceMissing       no device of the kind that the caller wants runs a model
     ├── NotOffered              a part of the protocol that this server does not have
     ├── Unauthenticated         the call shows no token, or one that is not known
     ├── AccessDenied            a path or URL outside the allowed roots
@@ -69,6 +70,12 @@ class AlreadyExists(InferenceError):
 
 class NotEnabled(InferenceError):
     """A part of the protocol that a setting, or this machine, does not allow."""
+
+
+class DeviceMissing(NotEnabled):
+    """No device of the kind that the caller wants runs a model; another may."""
+
+    cause = "no_engine"
 
 
 class NotOffered(InferenceError):

@@ -113,7 +113,10 @@ class Metrics:
         self._redeliveries = Counter("bridge_redeliveries", "Messages received not for the first time.", ["source"], registry=registry)
         self._jobs = Counter("bridge_jobs", "Jobs that ended, by system and outcome.", ["system", "outcome"], registry=registry)
         self._fallbacks = Counter(
-            "bridge_fallbacks", "Jobs that another program did in the inference server's place.", ["system", "by"], registry=registry
+            "bridge_fallbacks",
+            "Jobs that the server's CPU did in a GPU's place, or another program in the server's.",
+            ["system", "by"],
+            registry=registry,
         )
         self._tries = Counter(
             "bridge_tries", "Tries that came back from a handler, by what they came to.", ["system", "class", "outcome"], registry=registry

@@ -152,11 +152,13 @@ class InferenceClient:
         priority: int = 0,
         text_mode: str = "",
         formats: Sequence[str] = (),
+        device: str = "",
     ) -> AsyncGenerator[DocumentEvent, None]:
         """Read a document: its pages in order, with pieces of the files between them, then the summary, last.
 
         Give either the bytes, or a path or URL that the server may read. `pages`: those to read, counted from 1; empty for all.
         `text_mode`: ocr, layer or auto; empty for the server's own. `formats`: files to make: json, txt, hocr, alto, pdf, tsv.
+        `device`: gpu or cpu, which alone may run the models, and raises `DeviceError` where it cannot; empty for the server's choice.
         """
         request = documents_pb2.RecognizeDocumentRequest(
             request_id=request_id,
@@ -166,6 +168,7 @@ class InferenceClient:
             priority=priority,
             text_mode=convert.TEXT_MODES[text_mode] if text_mode else documents_pb2.TEXT_MODE_UNSPECIFIED,
             formats=[convert.FORMATS[name] for name in formats],
+            device=convert.DEVICES[device],
         )
         if document_uri:
             request.document_uri = document_uri

@@ -28,6 +28,7 @@ FORMATS = {
     "pdf": documents_pb2.OUTPUT_FORMAT_SEARCHABLE_PDF,
     "tsv": documents_pb2.OUTPUT_FORMAT_TSV,
 }
+DEVICES = {"": documents_pb2.DEVICE_UNSPECIFIED, "gpu": documents_pb2.DEVICE_GPU, "cpu": documents_pb2.DEVICE_CPU}
 _STATUSES = {
     labs_pb2.MATCH_STATUS_MATCHED: MatchStatus.MATCHED,
     labs_pb2.MATCH_STATUS_NO_MATCH: MatchStatus.NO_MATCH,

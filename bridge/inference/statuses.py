@@ -8,12 +8,14 @@ from enum import Enum
 
 import grpc
 
-from bridge.errors import BridgeError, OverloadError, PermanentError, TransientError
+from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, TransientError
 
 # The trailing metadata in which a server that is full says when to come back.
 RETRY_AFTER_KEY = "retry-after-ms"
 # And that in which it names the permission that our token lacks.
 PERMISSION_KEY = "lamina-permission"
+# And that in which it tells why the only device that we allowed did not do it.
+DEVICE_KEY = "lamina-device-cause"
 _DEFAULT_RETRY_AFTER = 2.0
 # An operator has to do something first.
 _CREDENTIALS_RETRY_AFTER = 15.0
@@ -75,9 +77,12 @@ def is_retried(error: grpc.aio.AioRpcError) -> bool:
 def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
     """The error of ours for a call that failed."""
     code, details = error.code(), error.details() or "no details"
-    if PERMISSION_KEY in dict(error.trailing_metadata() or ()):
+    trailing = dict(error.trailing_metadata() or ())
+    if PERMISSION_KEY in trailing:
         reason = f"the inference server at {address} lets our token do too little: {details} [{code.name}]"
         return OverloadError(reason, retry_after=_CREDENTIALS_RETRY_AFTER)
+    if cause := trailing.get(DEVICE_KEY):
+        return DeviceError(details, cause=str(cause))
     if _is_too_big(error):
         return PermanentError(f"the request or its answer is larger than a message may be ({details}). Send a smaller file, or its URL.")
     meaning = RULES[code].meaning

@@ -8,6 +8,7 @@ from enum import StrEnum
 from bridge.errors import (
     BridgeError,
     ConfigurationError,
+    DeviceError,
     LeaseLostError,
     NotYetError,
     OverloadError,
@@ -30,6 +31,7 @@ class Fate(StrEnum):
 # The nearest class of an error's ancestry counts.
 FATES: Mapping[type[Exception], Fate] = {
     TransientError: Fate.RETRY,
+    DeviceError: Fate.RETRY,
     OverloadError: Fate.WAIT,
     NotYetError: Fate.YIELD,
     PermanentError: Fate.FAIL,

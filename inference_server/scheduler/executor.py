@@ -91,13 +91,26 @@ def run_placed(placed: PlacedEngine, batch: Sequence[Work], *, batched: bool) ->
         ran = run_batch(placed.engine, batch, batched=batched, device_may_fail=placed.spare is not None)
         fallback = placed.fallback
     except DeviceFailed as error:
-        assert placed.spare is not None  # noqa: S101
-        _log.warning("batch_falls_back_to_cpu", requests=len(batch), engine=label(placed.engine), reason=str(error))
-        ran = run_batch(placed.spare, batch, batched=batched)
+        ran = _run_by_spare(placed, batch, error, batched=batched)
         fallback = error.cause
     if not fallback:
         return ran
     return replace(ran, outcomes=tuple(replace(made, fallback=fallback) if isinstance(made, Answer) else made for made in ran.outcomes))
+
+
+def _run_by_spare(placed: PlacedEngine, batch: Sequence[Work], error: DeviceFailed, *, batched: bool) -> Ran:
+    """What the device has failed to run, on the CPU; but for requests that nothing but the device may run."""
+    assert placed.spare is not None  # noqa: S101
+    spared = [work for work in batch if work.device is None]
+    facts = {"engine": label(placed.engine), "reason": str(error)}
+    if len(spared) < len(batch):
+        _log.warning("batch_fails_on_device", requests=len(batch) - len(spared), **facts)
+    if not spared:
+        return Ran(outcomes=(error,) * len(batch), compute_seconds=0.0, runs=())
+    _log.warning("batch_falls_back_to_cpu", requests=len(spared), **facts)
+    ran = run_batch(placed.spare, spared, batched=batched)
+    outcomes = iter(ran.outcomes)
+    return replace(ran, outcomes=tuple(error if work.device else next(outcomes) for work in batch))
 
 
 def run_batch(engine: Engine, batch: Sequence[Work], *, batched: bool, device_may_fail: bool = False) -> Ran:
@@ -112,6 +125,8 @@ def run_batch(engine: Engine, batch: Sequence[Work], *, batched: bool, device_ma
         if device_may_fail and isinstance(error, DeviceFailed):
             raise
         if len(batch) == 1:
+            if isinstance(error, DeviceFailed):
+                _log.warning("batch_fails_on_device", requests=1, engine=label(engine), reason=str(error))
             outcomes = (error,)
         else:
             _log.warning("batch_failed_retrying_singly", requests=len(batch), engine=label(engine), reason=str(error))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 
 import structlog
 
 from inference_server.engine.port import Engine, Tensor, Tensors, TensorSpec
+from inference_server.scheduler.executor import PlacedEngine
+from inference_server.scheduler.port import Device
 
 _log = structlog.get_logger(__name__)
 
@@ -54,3 +56,18 @@ class SpareEngine:
             _log.warning("spare_engine_loads", model=self._model)
             self._engine = self._load()
         return self._engine
+
+
+def copy_on_cpu(placed: Sequence[PlacedEngine]) -> PlacedEngine | None:
+    """What runs requests that the CPU alone may run, where a model's instances are on GPUs; None where the operator allows none."""
+    return next((PlacedEngine(engine=each.spare, device="cpu") for each in placed if each.spare), None)
+
+
+def missing_devices(placed: Sequence[PlacedEngine]) -> Mapping[Device, str]:
+    """The kinds of devices that do not run a model with these instances, and why."""
+    if all(each.device == "cpu" for each in placed):
+        cause = next((each.fallback for each in placed if each.fallback), "")
+        return {Device.GPU: f"it could not be loaded there ({cause})" if cause else "this server runs it on its CPU"}
+    if copy_on_cpu(placed) is None:
+        return {Device.CPU: "only its GPU may run it, as INFERENCE_FALLBACK is none or the model is a plan of TensorRT"}
+    return {}

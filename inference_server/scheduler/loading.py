@@ -24,7 +24,7 @@ from inference_server.models.completion import Completed, complete
 from inference_server.models.repository import ModelFolder, VersionFile
 from inference_server.models.values import ConfigMessage, Configuration, Warmup
 from inference_server.scheduler.executor import PlacedEngine
-from inference_server.scheduler.fallback import SpareEngine
+from inference_server.scheduler.fallback import SpareEngine, missing_devices
 from inference_server.scheduler.memory import Holdings, MemoryBudget
 from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
@@ -279,6 +279,7 @@ class _Loading:
             parameters=self._configuration.parameters,
             instances=len(placed),
             batching=self._configuration.batching,
+            without=missing_devices(placed),
         )
         return LoadedModel(
             facts=facts,

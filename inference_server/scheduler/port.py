@@ -4,11 +4,20 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Protocol
 
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
+from inference_server.errors import DeviceMissing
 from inference_server.models.values import Batching
 from inference_server.scheduler.spans import Span
+
+
+class Device(StrEnum):
+    """A kind of device."""
+
+    GPU = "gpu"
+    CPU = "cpu"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +32,8 @@ class Caller:
     deadline: float | None = None
     # The span of the request that it is made for; None when that is not traced.
     trace: Span | None = None
+    # The devices that alone may run it; None for the model's own, and what the operator allows in their place.
+    device: Device | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,6 +86,13 @@ class ModelFacts:
     instances: int = 1
     # How its requests become batches, and which of them go first.
     batching: Batching = field(default_factory=Batching)
+    # Kinds of devices that do not run it, and why.
+    without: Mapping[Device, str] = field(default_factory=dict)
+
+    def check_device(self, device: Device | None) -> None:
+        """Raises `DeviceMissing` where the only devices that a caller allows do not run it."""
+        if device is not None and device in self.without:
+            raise DeviceMissing(f"no {device.upper()} engine for model {self.name}: {self.without[device]}")
 
 
 class Inference(Protocol):

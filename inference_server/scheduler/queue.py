@@ -10,6 +10,7 @@ from types import MappingProxyType
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.models.values import Batching
+from inference_server.scheduler.port import Device
 from inference_server.scheduler.spans import Span
 from inference_server.scheduler.turns import Turns
 
@@ -70,6 +71,8 @@ class Work:
     timers: list[asyncio.TimerHandle] = field(default_factory=list)
     # The span of its request; None when it is not traced.
     trace: Span | None = None
+    # The devices that alone may run it; None for any.
+    device: Device | None = None
 
     @property
     def cost(self) -> int:

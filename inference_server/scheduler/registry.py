@@ -20,6 +20,7 @@ from inference_server.scheduler.admission import Admission, QueueLimits
 from inference_server.scheduler.builds import Builder, ModelBuilds
 from inference_server.scheduler.device_times import DeviceTimes
 from inference_server.scheduler.ensemble import ServedEnsemble
+from inference_server.scheduler.gpu_serving import served_model
 from inference_server.scheduler.load_order import check_ends, load_order
 from inference_server.scheduler.loading import ModelLoader
 from inference_server.scheduler.memory import MemoryBudget, gpu_budgets
@@ -272,7 +273,7 @@ class ServingModels:
         self._device_times.serves(folder.name, file.version, loaded.placed)
         cache = self._cache.of_model() if folder.configuration.caches else None
         self._swap(
-            ServedModel(loaded, admission=self._admission, metrics=metrics, limiter=self._limiter, options=self._options, cache=cache)
+            served_model(loaded, admission=self._admission, metrics=metrics, limiter=self._limiter, options=self._options, cache=cache)
         )
         self.builds.loaded(folder.name, file.version, loaded.unbuilt)
 

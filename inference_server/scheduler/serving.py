@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 
 import structlog
@@ -44,16 +44,20 @@ class ServedModel:
         limiter: RateLimiter,
         options: SchedulingOptions,
         cache: ModelCache | None = None,
+        statistics: Statistics | None = None,
     ) -> None:
+        """`statistics`: those of the model that this one is a part of."""
         facts = loaded.facts
         self.facts = facts
         self.config = loaded.config
         self.labels = loaded.labels
-        self.statistics = Statistics(model=facts.name, version=facts.version)
+        self.statistics = statistics or Statistics(model=facts.name, version=facts.version)
         self._batching = facts.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
         self._line = WaitingLine(facts.batching, weights=options.client_weights)
-        metrics.waiting.set_function(self._line.__len__)
+        # How many wait. Metrics keep it when the model is gone: it holds on to no engine.
+        self.waiting: Callable[[], int] = self._line.__len__
+        metrics.waiting.set_function(self.waiting)
         self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
         self._admission = admission
@@ -77,7 +81,7 @@ class ServedModel:
     @property
     def pending(self) -> int:
         """Requests that were admitted and whose run has not begun."""
-        return len(self._line)
+        return self.waiting()
 
     @property
     def caches(self) -> bool:
@@ -147,6 +151,7 @@ class ServedModel:
         name, caller, now = self.facts.name, request.caller, time.monotonic()
         if not self._open:
             raise Unavailable(f"model {name} is being stopped; try again")
+        self.facts.check_device(caller.device)
         measured = self._signature.check(request.inputs, request.outputs)
         if caller.deadline is not None and caller.deadline <= now:
             raise DeadlineExceeded(f"the deadline passed before the request reached model {name}")
@@ -165,6 +170,7 @@ class ServedModel:
             admitted=now,
             future=asyncio.get_running_loop().create_future(),
             trace=caller.trace,
+            device=caller.device,
         )
         self.statistics.admitted()
         self._line.push(work)

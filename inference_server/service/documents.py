@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Mapping
 from contextlib import aclosing
+from dataclasses import replace
 from enum import StrEnum
 from typing import Any, TypeVar
 
@@ -11,6 +12,7 @@ import grpc.aio
 from lamina.v1 import documents_pb2, documents_pb2_grpc
 
 from inference_server.errors import InvalidInput
+from inference_server.scheduler.port import Device
 from inference_server.service.caller import caller_of
 from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
@@ -22,6 +24,7 @@ _TEXT_MODES = {
     documents_pb2.TEXT_MODE_LAYER: TextMode.LAYER,
     documents_pb2.TEXT_MODE_AUTO: TextMode.AUTO,
 }
+_DEVICES = {documents_pb2.DEVICE_GPU: Device.GPU, documents_pb2.DEVICE_CPU: Device.CPU}
 _TEXT_SOURCES = {TextSource.OCR: documents_pb2.TEXT_SOURCE_OCR, TextSource.LAYER: documents_pb2.TEXT_SOURCE_LAYER}
 _OUTPUT_FORMATS = {
     documents_pb2.OUTPUT_FORMAT_JSON: OutputFormat.JSON,
@@ -47,7 +50,9 @@ class DocumentServicer(documents_pb2_grpc.DocumentServiceServicer):
         context: grpc.aio.ServicerContext[Any, Any],
     ) -> AsyncIterator[documents_pb2.RecognizeDocumentResponse]:
         """Stream each page and what it adds to the files asked for, then the summary."""
-        async with aclosing(self._reader.read(_request(request), caller_of(context, request.priority))) as events:
+        device = _known(_DEVICES, request.device, "device") if request.device else None
+        caller = replace(caller_of(context, request.priority), device=device)
+        async with aclosing(self._reader.read(_request(request), caller)) as events:
             async for event in events:
                 yield _response(event)
 

@@ -11,6 +11,8 @@ from inference_server import errors
 
 # The trailing metadata that names the permission that a caller lacks.
 PERMISSION_KEY = "lamina-permission"
+# And the one that tells why a device did not do what another may do: device_lost, out_of_memory, engine_not_built or no_engine.
+DEVICE_KEY = "lamina-device-cause"
 
 STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = MappingProxyType(
     {
@@ -23,6 +25,7 @@ STATUS_BY_ERROR: Mapping[type[errors.InferenceError], grpc.StatusCode] = Mapping
         errors.NotFound: grpc.StatusCode.NOT_FOUND,
         errors.AlreadyExists: grpc.StatusCode.ALREADY_EXISTS,
         errors.NotEnabled: grpc.StatusCode.FAILED_PRECONDITION,
+        errors.DeviceMissing: grpc.StatusCode.FAILED_PRECONDITION,
         errors.NotOffered: grpc.StatusCode.UNIMPLEMENTED,
         errors.Unauthenticated: grpc.StatusCode.UNAUTHENTICATED,
         errors.AccessDenied: grpc.StatusCode.PERMISSION_DENIED,
@@ -50,10 +53,13 @@ def status_of(error: errors.InferenceError) -> grpc.StatusCode:
 def trailers_of(error: errors.InferenceError) -> tuple[tuple[str, str], ...]:
     """What a client should know beside status and message.
 
-    When to try again, for itself and for gRPC's own retries; and that it is the caller who may not, rather than the path.
+    When to try again, for itself and for gRPC's own retries; that it is the caller who may not, rather than the path; and what a device
+    failed of.
     """
     if isinstance(error, errors.PermissionMissing):
         return ((PERMISSION_KEY, error.permission),)
+    if isinstance(error, errors.DeviceFailed | errors.DeviceMissing):
+        return ((DEVICE_KEY, error.cause),)
     if not isinstance(error, errors.Overloaded):
         return ()
     milliseconds = str(max(1, round(error.retry_after * 1000)))

@@ -272,6 +272,7 @@ def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
         "server",
     )
     assert result["models"], "which tell that it was a CPU"
+    assert result["fallbackReason"].endswith(": no GPU engine for model ppocrv6_small_det: this server runs it on its CPU")
     assert all(model.split("@")[1].split(":")[0] in {"onnxruntime", "openvino"} for model in result["models"])
     assert result["parsedResult"] == row["result_json"]
     nik = result["fields"]["nik"]

@@ -25,13 +25,21 @@ def answer(*messages: Any) -> Behaviour:
     return behave
 
 
-def refuse(code: grpc.StatusCode, details: str = "as told", *, after: tuple[Any, ...] = (), retry_after_ms: int | None = None) -> Behaviour:
+def refuse(
+    code: grpc.StatusCode,
+    details: str = "as told",
+    *,
+    after: tuple[Any, ...] = (),
+    retry_after_ms: int | None = None,
+    trailing: tuple[tuple[str, str], ...] = (),
+) -> Behaviour:
     """Send the messages of `after`, and fail with the status."""
 
     async def behave(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         for message in after:
             yield message
-        await context.abort(code, details, () if retry_after_ms is None else (("retry-after-ms", str(retry_after_ms)),))
+        pause = () if retry_after_ms is None else (("retry-after-ms", str(retry_after_ms)),)
+        await context.abort(code, details, (*pause, *trailing))
 
     return behave
 

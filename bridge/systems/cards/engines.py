@@ -5,6 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
+from bridge.errors import DeviceError, TransientError, first_line
+
+# What the server calls a GPU's failures, in words.
+_CAUSES = {"out_of_memory": "out of memory", "device_lost": "the device was lost", "engine_not_built": "no engine is built for a model"}
+# An error's text is told as far as it names no place on a machine, and to this length.
+_PLACE = re.compile(r"\S*[/\\]\S*")
+_LONGEST = 200
 _ON_GPU = re.compile(r"@[^:]*(tensorrt|cuda)")
 
 
@@ -13,8 +20,24 @@ def read_on_gpu(models: Sequence[str]) -> bool:
     return all(map(_ON_GPU.search, models))
 
 
-def why_on_cpu(models: Sequence[str]) -> str:
-    """Why a GPU did not read a document, or not all of it, as far as its models tell."""
+def safe_part(error: BaseException) -> str:
+    """What an error says in its first line, without places on a machine."""
+    return _PLACE.sub("…", first_line(error))[:_LONGEST]
+
+
+def why_gpu_failed(error: TransientError) -> str:
+    """What a GPU that was to read a document came to."""
+    if isinstance(error, DeviceError) and error.cause in _CAUSES:
+        return f"the GPU failed: {_CAUSES[error.cause]}"
+    told = safe_part(error)
+    return told if isinstance(error, DeviceError) else f"the GPU failed: {told}"
+
+
+def why_on_cpu(models: Sequence[str], why: str = "") -> str:
+    """Why a GPU did not read a document, or not all of it: `why`, or as far as its models tell."""
+    if why:
+        ran = f" ({', '.join(models)})" if models else ""
+        return f"the inference server read it on its CPU{ran}: {why}"
     on_cpu = [model for model in models if not _ON_GPU.search(model)]
     on_gpu = {_name(model) for model in models if _ON_GPU.search(model)}
     if any(_name(model) in on_gpu for model in on_cpu):

@@ -6,7 +6,6 @@ import asyncio
 import json
 import time
 from collections.abc import Mapping
-from contextlib import aclosing
 from typing import Any, Protocol
 from urllib.parse import unquote, urlsplit
 
@@ -14,21 +13,19 @@ import structlog
 
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.documents import DocumentPage, DocumentSummary
 from bridge.job import CORRELATION, Delivery, Event, Job, Outcome
 from bridge.moments import moment_text
 from bridge.records.documents import DocumentRecord, DocumentRecords
 from bridge.results import ResultStore
 from bridge.reviews import ReviewService
 from bridge.systems.cards import messages
-from bridge.systems.cards.engines import read_on_gpu, why_on_cpu
-from bridge.systems.cards.finding import Finding, fields_in, finding_of, reading_of
+from bridge.systems.cards.finding import Finding, finding_of
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.readers import CardReaders, told_of_reader
 from bridge.systems.cards.tesseract import Tesseract
 from bridge.systems.port import Context
 
 _log = structlog.get_logger()
-_SERVER, _TESSERACT = "server", "tesseract"
 _MOST_FAILURES = 1000
 # Of an answer, what tells of a card's holder, or is told more shortly.
 _OF_PEOPLE = frozenset({"ocrText", "parsedResult", "fields", "reviewReasons"})
@@ -56,13 +53,12 @@ class CardHandler:
         tesseract: Tesseract | None = None,
     ) -> None:
         """`bucket`: of the documents' objects, opened at its root."""
-        self._client = client
+        self._readers = CardReaders(client, tesseract or Tesseract(), options)
         self._records = records
         self._bucket = bucket
         self._reviews = reviews
         self._escalations = escalations
         self._options = options
-        self._tesseract = tesseract or Tesseract()
         self._failures = _Failures()
 
     @property
@@ -113,7 +109,8 @@ class CardHandler:
         saved = dict(context.claim.checkpoint)
         if "text" not in saved:
             await context.checkpoint(saved, [self._records.processing(document.id)])
-            saved |= await self._read(document, job, context)
+            content = await self._content(document)
+            saved |= await self._readers.read(document.type, content, job, context)
             await context.checkpoint(saved, [self._records.read(document.id, saved["text"])])
         finding = await self._evaluated(document, saved)
         # Reading took its time: a person, or another program, may have been quicker, or its owner has removed it.
@@ -132,54 +129,8 @@ class CardHandler:
             | {"reviewCodes": [reason.code for reason in finding.reasons], "ticket": ticket},
             events=(self._event("completed", answer), *events),
             writes=(self._records.completed(document.id, outcome=score.outcome, ticket=ticket),),
-            fallback=_TESSERACT if saved["engine"] == _TESSERACT else "",
+            fallback=saved.get("fell_back_to", ""),
         )
-
-    async def _read(self, document: DocumentRecord, job: Job, context: Context) -> dict[str, Any]:
-        """The text, and what read it: the server, which falls back from GPU to CPU itself; else Tesseract, once the tries are used up."""
-        content = await self._content(document)
-        try:
-            async with asyncio.timeout(self._options.read_seconds):
-                return await self._by_server(document.type, content, job, context)
-        except (BridgeError, TimeoutError) as error:
-            last = context.claim.attempts + 1 >= self._options.most_attempts or isinstance(error, PermanentError)
-            if isinstance(error, TimeoutError):
-                error = TransientError(f"the document was not read within {self._options.read_seconds:g} s")
-            if not (isinstance(error, TransientError | PermanentError) and last and self._options.falls_back and self._tesseract.found):
-                raise error
-            return {**await self._by_tesseract(document.type, content, error), "engine": _TESSERACT, "fell_back_for": str(error)}
-
-    async def _by_tesseract(self, kind: str, content: bytes, failed: BridgeError) -> dict[str, Any]:
-        """The text, read in the server's place. Raises `PermanentError` with what either came to."""
-        try:
-            text = await self._tesseract.read(content, found=lambda text: fields_in(kind, text))
-        except PermanentError as error:
-            raise PermanentError(f"{failed}; nor was it read in the server's place: {error}") from error
-        _log.warning("fell_back", to=_TESSERACT, reason=str(failed))
-        return {"text": text}
-
-    async def _by_server(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
-        pages: dict[int, DocumentPage] = {}
-        summary: DocumentSummary | None = None
-        events = self._client.recognize_document(
-            request_id=job.key, content=content, document_uri="", dpi=0, password="", pages=(), priority=job.priority
-        )
-        async with aclosing(events):
-            async for event in events:
-                if isinstance(event, DocumentSummary):
-                    summary = event
-                elif isinstance(event, DocumentPage):
-                    pages[event.page_number] = event
-                    context.report(0.9, f"page {event.page_number}")
-        if summary is None:
-            raise TransientError("the inference server ended the document without a summary.")
-        failed = [page.error for page in pages.values() if page.error]
-        if failed and len(failed) == len(pages):
-            raise PermanentError(failed[0])
-        ordered = [pages[number] for number in sorted(pages)]
-        text = "\n".join(page.text for page in ordered)
-        kept = await asyncio.to_thread(reading_of, kind, ordered)
-        return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
 
     async def _row(self, document_id: str) -> DocumentRecord:
         try:
@@ -243,9 +194,6 @@ class CardHandler:
 
     def _answer(self, job: Job, saved: Mapping[str, Any], finding: Finding, milliseconds: int) -> dict[str, Any]:
         """The platform's result; beside it which engine read the document, where the fields stand, and why a person is to look."""
-        models = saved.get("models", [])
-        by_gpu = saved["engine"] == _SERVER and read_on_gpu(models)
-        fell_back = saved.get("fell_back_for") or ("" if by_gpu or not self._options.has_gpu else why_on_cpu(models))
         return {
             "success": True,
             "documentId": job.request["documentId"],
@@ -255,11 +203,8 @@ class CardHandler:
             "score": finding.score.points,
             "decision": finding.score.decision,
             "outcome": finding.score.outcome,
-            "gpuProcessed": by_gpu,
             "processingTimeMs": milliseconds,
-            "engine": saved["engine"],
-            "models": models,
-            **({"fallbackReason": fell_back} if fell_back else {}),
+            **told_of_reader(saved, has_gpu=self._options.has_gpu),
             **finding.told(),
         }
 

@@ -14,8 +14,8 @@ import numpy as np
 import structlog
 
 from inference_server.allocator import KEPT_FOR_DOCUMENTS, Reuse
-from inference_server.errors import InvalidDocument, InvalidInput
-from inference_server.scheduler.port import Caller, Inference
+from inference_server.errors import DeadlineExceeded, InvalidDocument, InvalidInput
+from inference_server.scheduler.port import Caller, Device, Inference
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.key_fields import key_fields
@@ -73,7 +73,8 @@ class DocumentReader:
     ) -> None:
         """`models`: the repository's folder, where the recogniser's characters lie. `refused`: told the limit that a page passed.
 
-        `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory.
+        `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory,
+        and as many again that the CPU alone may read: those that a GPU keeps waiting hold none of them up.
         `memory`: the process' one.
         """
         self._storage = storage
@@ -87,15 +88,18 @@ class DocumentReader:
         self._pages_ahead = pages_ahead
         self._refused = refused
         self._slots = asyncio.Semaphore(most_pages_at_once)
+        self._cpu_slots = asyncio.Semaphore(most_pages_at_once)
         self._memory = memory or Reuse()
 
     async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | FileChunk | DocumentSummary, None]:
         """Yield each page asked for, in order, after it what it adds to the files, then the summary. Close the generator to stop the work.
 
         A page that cannot be read is yielded with its error. Raises `InvalidDocument` when the document cannot be opened or none of its
-        pages could be read, `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
+        pages could be read, `DeadlineExceeded` when a page takes too long of a caller who allows GPUs alone, `DeviceMissing`,
+        `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
         """
         started = time.monotonic()
+        self._text.check_device(caller)
         content = await self._content(request)
         pages = await self._open(content, request)
         tally = _Tally()
@@ -165,13 +169,17 @@ class DocumentReader:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
-        async with self._slots, self._memory.reused(KEPT_FOR_DOCUMENTS):
+        slots = self._cpu_slots if caller.device is Device.CPU else self._slots
+        async with slots, self._memory.reused(KEPT_FOR_DOCUMENTS):
             seconds = min(self._limits.most_page_seconds, work.until - time.monotonic())
             try:
                 async with asyncio.timeout(seconds):
                     return await self._read_page(work, number, caller, tally)
-            except TimeoutError:
+            except TimeoutError as late:
                 error = self._late(number, work)
+                if caller.device is Device.GPU:
+                    # What a GPU does not read in time, another device may.
+                    raise DeadlineExceeded(str(error)) from late
             except InvalidDocument as found:
                 error = found
         if error.limit:

@@ -60,9 +60,16 @@ class TextReader:
     def __init__(self, inference: Inference, models: TextModels, detection: DetectionSettings, recognition: RecognitionSettings) -> None:
         self._inference = inference
         self._detector = models.detector
+        self._models = (models.detector, models.recognizer)
         self._detection = detection
         self._lines = LineReader(inference, models.models, models.recognizer, recognition)
         self._lexicon = Lexicon.read(models.models / models.recognizer / WORDS)
+
+    def check_device(self, caller: Caller) -> None:
+        """Raises `DeviceMissing` where the devices that a caller allows do not run the models, `Unavailable` where these are missing."""
+        if caller.device:
+            for model in self._models:
+                builtin_facts(self._inference, model).check_device(caller.device)
 
     async def read(self, page: Page, caller: Caller) -> Reading:
         """The lines of a page, in reading order. Raises what `Inference.infer` raises, and `ConfigurationError`."""

@@ -24,39 +24,41 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lamina/v1/documents.proto\x12\tlamina.v1\"\xf5\x01\n\x18RecognizeDocumentRequest\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x64ocument_uri\x18\x02 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64pi\x18\x04 \x01(\x05\x12\x10\n\x08password\x18\x05 \x01(\t\x12\r\n\x05pages\x18\x06 \x03(\x05\x12\x10\n\x08priority\x18\x07 \x01(\r\x12&\n\ttext_mode\x18\x08 \x01(\x0e\x32\x13.lamina.v1.TextMode\x12(\n\x07\x66ormats\x18\t \x03(\x0e\x32\x17.lamina.v1.OutputFormatB\x08\n\x06source\"\xa7\x01\n\x19RecognizeDocumentResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x17.lamina.v1.DocumentPageH\x00\x12-\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.lamina.v1.DocumentSummaryH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.lamina.v1.DocumentChunkH\x00\x42\x07\n\x05\x65vent\"l\n\rDocumentChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"\xab\x02\n\x0c\x44ocumentPage\x12\x13\n\x0bpage_number\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\"\n\x05lines\x18\x04 \x03(\x0b\x32\x13.lamina.v1.TextLine\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x12\n\npage_count\x18\x07 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\x05\x12*\n\x0btext_source\x18\n \x01(\x0e\x32\x15.lamina.v1.TextSource\x12\'\n\x07quality\x18\x0b \x01(\x0b\x32\x16.lamina.v1.PageQuality\x12#\n\x06\x66ields\x18\x0c \x03(\x0b\x32\x13.lamina.v1.KeyField\"_\n\x08KeyField\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12!\n\x07polygon\x18\x04 \x03(\x0b\x32\x10.lamina.v1.Point\"i\n\x0bPageQuality\x12\x16\n\tsharpness\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05glare\x18\x02 \x01(\x02\x12\x13\n\x0btext_height\x18\x03 \x01(\x02\x12\x10\n\x08\x63ontrast\x18\x04 \x01(\x02\x42\x0c\n\n_sharpness\"o\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x1e\n\x05words\x18\x04 \x03(\x0b\x32\x0f.lamina.v1.Word\"^\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x11\n\tread_text\x18\x04 \x01(\t\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\x92\x01\n\x0f\x44ocumentSummary\x12\x12\n\npage_count\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x61iled_pages\x18\x02 \x01(\x05\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x18\n\x10\x64uration_seconds\x18\x06 \x01(\x01*a\n\x08TextMode\x12\x19\n\x15TEXT_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rTEXT_MODE_OCR\x10\x01\x12\x13\n\x0fTEXT_MODE_LAYER\x10\x02\x12\x12\n\x0eTEXT_MODE_AUTO\x10\x03*\xc6\x01\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTPUT_FORMAT_JSON\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_TEXT\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_HOCR\x10\x03\x12\x16\n\x12OUTPUT_FORMAT_ALTO\x10\x04\x12 \n\x1cOUTPUT_FORMAT_SEARCHABLE_PDF\x10\x05\x12\x15\n\x11OUTPUT_FORMAT_TSV\x10\x06*U\n\nTextSource\x12\x1b\n\x17TEXT_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_SOURCE_OCR\x10\x01\x12\x15\n\x11TEXT_SOURCE_LAYER\x10\x02\x32s\n\x0f\x44ocumentService\x12`\n\x11RecognizeDocument\x12#.lamina.v1.RecognizeDocumentRequest\x1a$.lamina.v1.RecognizeDocumentResponse0\x01\x62\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x19lamina/v1/documents.proto\x12\tlamina.v1\"\x98\x02\n\x18RecognizeDocumentRequest\x12\x11\n\x07\x63ontent\x18\x01 \x01(\x0cH\x00\x12\x16\n\x0c\x64ocument_uri\x18\x02 \x01(\tH\x00\x12\x12\n\nrequest_id\x18\x03 \x01(\t\x12\x0b\n\x03\x64pi\x18\x04 \x01(\x05\x12\x10\n\x08password\x18\x05 \x01(\t\x12\r\n\x05pages\x18\x06 \x03(\x05\x12\x10\n\x08priority\x18\x07 \x01(\r\x12&\n\ttext_mode\x18\x08 \x01(\x0e\x32\x13.lamina.v1.TextMode\x12(\n\x07\x66ormats\x18\t \x03(\x0e\x32\x17.lamina.v1.OutputFormat\x12!\n\x06\x64\x65vice\x18\n \x01(\x0e\x32\x11.lamina.v1.DeviceB\x08\n\x06source\"\xa7\x01\n\x19RecognizeDocumentResponse\x12\'\n\x04page\x18\x01 \x01(\x0b\x32\x17.lamina.v1.DocumentPageH\x00\x12-\n\x07summary\x18\x02 \x01(\x0b\x32\x1a.lamina.v1.DocumentSummaryH\x00\x12)\n\x05\x63hunk\x18\x03 \x01(\x0b\x32\x18.lamina.v1.DocumentChunkH\x00\x42\x07\n\x05\x65vent\"l\n\rDocumentChunk\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x12\n\nmedia_type\x18\x02 \x01(\t\x12\x0e\n\x06offset\x18\x03 \x01(\x03\x12\x0c\n\x04\x64\x61ta\x18\x04 \x01(\x0c\x12\x0c\n\x04last\x18\x05 \x01(\x08\x12\r\n\x05\x65rror\x18\x06 \x01(\t\"\xab\x02\n\x0c\x44ocumentPage\x12\x13\n\x0bpage_number\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06height\x18\x03 \x01(\x05\x12\"\n\x05lines\x18\x04 \x03(\x0b\x32\x13.lamina.v1.TextLine\x12\x0c\n\x04text\x18\x05 \x01(\t\x12\r\n\x05\x65rror\x18\x06 \x01(\t\x12\x12\n\npage_count\x18\x07 \x01(\x05\x12\x18\n\x10rotation_degrees\x18\x08 \x01(\x05\x12*\n\x0btext_source\x18\n \x01(\x0e\x32\x15.lamina.v1.TextSource\x12\'\n\x07quality\x18\x0b \x01(\x0b\x32\x16.lamina.v1.PageQuality\x12#\n\x06\x66ields\x18\x0c \x03(\x0b\x32\x13.lamina.v1.KeyField\"_\n\x08KeyField\x12\r\n\x05label\x18\x01 \x01(\t\x12\r\n\x05value\x18\x02 \x01(\t\x12\x12\n\nconfidence\x18\x03 \x01(\x02\x12!\n\x07polygon\x18\x04 \x03(\x0b\x32\x10.lamina.v1.Point\"i\n\x0bPageQuality\x12\x16\n\tsharpness\x18\x01 \x01(\x02H\x00\x88\x01\x01\x12\r\n\x05glare\x18\x02 \x01(\x02\x12\x13\n\x0btext_height\x18\x03 \x01(\x02\x12\x10\n\x08\x63ontrast\x18\x04 \x01(\x02\x42\x0c\n\n_sharpness\"o\n\x08TextLine\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x1e\n\x05words\x18\x04 \x03(\x0b\x32\x0f.lamina.v1.Word\"^\n\x04Word\x12\x0c\n\x04text\x18\x01 \x01(\t\x12\x12\n\nconfidence\x18\x02 \x01(\x02\x12!\n\x07polygon\x18\x03 \x03(\x0b\x32\x10.lamina.v1.Point\x12\x11\n\tread_text\x18\x04 \x01(\t\"\x1d\n\x05Point\x12\t\n\x01x\x18\x01 \x01(\x02\x12\t\n\x01y\x18\x02 \x01(\x02\"\x92\x01\n\x0f\x44ocumentSummary\x12\x12\n\npage_count\x18\x01 \x01(\x05\x12\x14\n\x0c\x66\x61iled_pages\x18\x02 \x01(\x05\x12\x12\n\nmedia_type\x18\x03 \x01(\t\x12\x17\n\x0fmean_confidence\x18\x04 \x01(\x02\x12\x0e\n\x06models\x18\x05 \x03(\t\x12\x18\n\x10\x64uration_seconds\x18\x06 \x01(\x01*@\n\x06\x44\x65vice\x12\x16\n\x12\x44\x45VICE_UNSPECIFIED\x10\x00\x12\x0e\n\nDEVICE_GPU\x10\x01\x12\x0e\n\nDEVICE_CPU\x10\x02*a\n\x08TextMode\x12\x19\n\x15TEXT_MODE_UNSPECIFIED\x10\x00\x12\x11\n\rTEXT_MODE_OCR\x10\x01\x12\x13\n\x0fTEXT_MODE_LAYER\x10\x02\x12\x12\n\x0eTEXT_MODE_AUTO\x10\x03*\xc6\x01\n\x0cOutputFormat\x12\x1d\n\x19OUTPUT_FORMAT_UNSPECIFIED\x10\x00\x12\x16\n\x12OUTPUT_FORMAT_JSON\x10\x01\x12\x16\n\x12OUTPUT_FORMAT_TEXT\x10\x02\x12\x16\n\x12OUTPUT_FORMAT_HOCR\x10\x03\x12\x16\n\x12OUTPUT_FORMAT_ALTO\x10\x04\x12 \n\x1cOUTPUT_FORMAT_SEARCHABLE_PDF\x10\x05\x12\x15\n\x11OUTPUT_FORMAT_TSV\x10\x06*U\n\nTextSource\x12\x1b\n\x17TEXT_SOURCE_UNSPECIFIED\x10\x00\x12\x13\n\x0fTEXT_SOURCE_OCR\x10\x01\x12\x15\n\x11TEXT_SOURCE_LAYER\x10\x02\x32s\n\x0f\x44ocumentService\x12`\n\x11RecognizeDocument\x12#.lamina.v1.RecognizeDocumentRequest\x1a$.lamina.v1.RecognizeDocumentResponse0\x01\x62\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'lamina.v1.documents_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_TEXTMODE']._serialized_start=1463
-  _globals['_TEXTMODE']._serialized_end=1560
-  _globals['_OUTPUTFORMAT']._serialized_start=1563
-  _globals['_OUTPUTFORMAT']._serialized_end=1761
-  _globals['_TEXTSOURCE']._serialized_start=1763
-  _globals['_TEXTSOURCE']._serialized_end=1848
+  _globals['_DEVICE']._serialized_start=1498
+  _globals['_DEVICE']._serialized_end=1562
+  _globals['_TEXTMODE']._serialized_start=1564
+  _globals['_TEXTMODE']._serialized_end=1661
+  _globals['_OUTPUTFORMAT']._serialized_start=1664
+  _globals['_OUTPUTFORMAT']._serialized_end=1862
+  _globals['_TEXTSOURCE']._serialized_start=1864
+  _globals['_TEXTSOURCE']._serialized_end=1949
   _globals['_RECOGNIZEDOCUMENTREQUEST']._serialized_start=41
-  _globals['_RECOGNIZEDOCUMENTREQUEST']._serialized_end=286
-  _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_start=289
-  _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_end=456
-  _globals['_DOCUMENTCHUNK']._serialized_start=458
-  _globals['_DOCUMENTCHUNK']._serialized_end=566
-  _globals['_DOCUMENTPAGE']._serialized_start=569
-  _globals['_DOCUMENTPAGE']._serialized_end=868
-  _globals['_KEYFIELD']._serialized_start=870
-  _globals['_KEYFIELD']._serialized_end=965
-  _globals['_PAGEQUALITY']._serialized_start=967
-  _globals['_PAGEQUALITY']._serialized_end=1072
-  _globals['_TEXTLINE']._serialized_start=1074
-  _globals['_TEXTLINE']._serialized_end=1185
-  _globals['_WORD']._serialized_start=1187
-  _globals['_WORD']._serialized_end=1281
-  _globals['_POINT']._serialized_start=1283
-  _globals['_POINT']._serialized_end=1312
-  _globals['_DOCUMENTSUMMARY']._serialized_start=1315
-  _globals['_DOCUMENTSUMMARY']._serialized_end=1461
-  _globals['_DOCUMENTSERVICE']._serialized_start=1850
-  _globals['_DOCUMENTSERVICE']._serialized_end=1965
+  _globals['_RECOGNIZEDOCUMENTREQUEST']._serialized_end=321
+  _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_start=324
+  _globals['_RECOGNIZEDOCUMENTRESPONSE']._serialized_end=491
+  _globals['_DOCUMENTCHUNK']._serialized_start=493
+  _globals['_DOCUMENTCHUNK']._serialized_end=601
+  _globals['_DOCUMENTPAGE']._serialized_start=604
+  _globals['_DOCUMENTPAGE']._serialized_end=903
+  _globals['_KEYFIELD']._serialized_start=905
+  _globals['_KEYFIELD']._serialized_end=1000
+  _globals['_PAGEQUALITY']._serialized_start=1002
+  _globals['_PAGEQUALITY']._serialized_end=1107
+  _globals['_TEXTLINE']._serialized_start=1109
+  _globals['_TEXTLINE']._serialized_end=1220
+  _globals['_WORD']._serialized_start=1222
+  _globals['_WORD']._serialized_end=1316
+  _globals['_POINT']._serialized_start=1318
+  _globals['_POINT']._serialized_end=1347
+  _globals['_DOCUMENTSUMMARY']._serialized_start=1350
+  _globals['_DOCUMENTSUMMARY']._serialized_end=1496
+  _globals['_DOCUMENTSERVICE']._serialized_start=1951
+  _globals['_DOCUMENTSERVICE']._serialized_end=2066
 # @@protoc_insertion_point(module_scope)

@@ -19,6 +19,30 @@ else:
 
 DESCRIPTOR: _descriptor.FileDescriptor
 
+class _Device:
+    ValueType = _typing.NewType("ValueType", _builtins.int)
+    V: _TypeAlias = ValueType  # noqa: Y015
+
+class _DeviceEnumTypeWrapper(_enum_type_wrapper._EnumTypeWrapper[_Device.ValueType], _builtins.type):
+    DESCRIPTOR: _descriptor.EnumDescriptor
+    DEVICE_UNSPECIFIED: _Device.ValueType  # 0
+    """The model's own, and what the server's operator allows in its place."""
+    DEVICE_GPU: _Device.ValueType  # 1
+    """GPUs, and the CPU where a model's configuration has instances on both."""
+    DEVICE_CPU: _Device.ValueType  # 2
+    """The CPU. On a server whose models run on GPUs it needs INFERENCE_FALLBACK=cpu."""
+
+class Device(_Device, metaclass=_DeviceEnumTypeWrapper):
+    """A kind of device."""
+
+DEVICE_UNSPECIFIED: Device.ValueType  # 0
+"""The model's own, and what the server's operator allows in its place."""
+DEVICE_GPU: Device.ValueType  # 1
+"""GPUs, and the CPU where a model's configuration has instances on both."""
+DEVICE_CPU: Device.ValueType  # 2
+"""The CPU. On a server whose models run on GPUs it needs INFERENCE_FALLBACK=cpu."""
+Global___Device: _TypeAlias = Device  # noqa: Y015
+
 class _TextMode:
     ValueType = _typing.NewType("ValueType", _builtins.int)
     V: _TypeAlias = ValueType  # noqa: Y015
@@ -126,6 +150,7 @@ class RecognizeDocumentRequest(_message.Message):
     PRIORITY_FIELD_NUMBER: _builtins.int
     TEXT_MODE_FIELD_NUMBER: _builtins.int
     FORMATS_FIELD_NUMBER: _builtins.int
+    DEVICE_FIELD_NUMBER: _builtins.int
     content: _builtins.bytes
     """The bytes of a PDF, PNG, JPEG, TIFF or WebP file, or HEIC where the server reads it."""
     document_uri: _builtins.str
@@ -140,6 +165,11 @@ class RecognizeDocumentRequest(_message.Message):
     """0 for the default; lower numbers go first, as in Triton."""
     text_mode: Global___TextMode.ValueType
     """Where the text of PDF pages is taken from; unset for their picture."""
+    device: Global___Device.ValueType
+    """The devices on which alone its models may run, so that a call's deadline is a limit of theirs; unset for the server's choice.
+    What these cannot do fails, with the cause in the trailing metadata lamina-device-cause: with INTERNAL where a GPU fails
+    (out_of_memory, device_lost), with FAILED_PRECONDITION where they have no engine for a model (no_engine).
+    """
     @_builtins.property
     def pages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:
         """Pages to read, counted from 1; empty for all."""
@@ -160,10 +190,11 @@ class RecognizeDocumentRequest(_message.Message):
         priority: _builtins.int = ...,
         text_mode: Global___TextMode.ValueType = ...,
         formats: _abc.Iterable[Global___OutputFormat.ValueType] | None = ...,
+        device: Global___Device.ValueType = ...,
     ) -> None: ...
     _HasFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "source", b"source"]  # noqa: Y015
     def HasField(self, field_name: _HasFieldArgType) -> _builtins.bool: ...
-    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "document_uri", b"document_uri", "dpi", b"dpi", "formats", b"formats", "pages", b"pages", "password", b"password", "priority", b"priority", "request_id", b"request_id", "source", b"source", "text_mode", b"text_mode"]  # noqa: Y015
+    _ClearFieldArgType: _TypeAlias = _typing.Literal["content", b"content", "device", b"device", "document_uri", b"document_uri", "dpi", b"dpi", "formats", b"formats", "pages", b"pages", "password", b"password", "priority", b"priority", "request_id", b"request_id", "source", b"source", "text_mode", b"text_mode"]  # noqa: Y015
     def ClearField(self, field_name: _ClearFieldArgType) -> None: ...
     _WhichOneofReturnType_source: _TypeAlias = _typing.Literal["content", "document_uri"]  # noqa: Y015
     _WhichOneofArgType_source: _TypeAlias = _typing.Literal["source", b"source"]  # noqa: Y015

@@ -21,7 +21,7 @@ from lamina.v1 import documents_pb2
 from psycopg.rows import dict_row
 
 from bridge.database.platforms import create_tables
-from bridge.errors import OverloadError, PermanentError
+from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import CORRELATION, Delivery, Event, Job, Outcome
@@ -276,6 +276,28 @@ async def test_a_result_tells_which_models_read_the_document_and_why_no_gpu_did(
     assert "fallbackReason" not in published(await office.work(office.add())), "where no GPU is to be there, none was missing"
 
 
+async def test_what_the_cpu_read_in_the_gpus_place_is_published_with_the_gpus_cause_and_counted(office: Office) -> None:
+    lost = refuse(grpc.StatusCode.INTERNAL, "Xid 79", trailing=(("lamina-device-cause", "device_lost"),))
+    office.server.script = [lost, read_as(*CLEAR)]
+    outcome = await office.work(office.add(), has_gpu=True)
+    told = published(outcome)
+    why = "the inference server read it on its CPU (rec:1@onnxruntime:float32): the GPU failed: the device was lost"
+    assert (why, False, "server", "BUDI SANTOSO") == (
+        told["fallbackReason"],
+        told["gpuProcessed"],
+        told["engine"],
+        told["parsedResult"]["name"],
+    )
+    assert (why, "cpu") == (outcome.result["fallbackReason"], outcome.fallback)
+
+
+async def test_a_gpu_without_a_fallback_is_tried_again_and_at_last_the_document_fails_of_it(office: Office) -> None:
+    office.server.script = [refuse(grpc.StatusCode.INTERNAL, "it failed", trailing=(("lamina-device-cause", "device_lost"),))]
+    with pytest.raises(TransientError, match="the GPU failed: the device was lost"):
+        await office.work(office.add(), has_gpu=True, falls_back=False, most_attempts=1)
+    assert [documents_pb2.DEVICE_GPU] == [request.device for request in office.server.requests]
+
+
 async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     """Which renews leases and answers others meanwhile."""
     threads: list[threading.Thread] = []
@@ -287,8 +309,8 @@ async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pyt
 
         return working
 
-    for work in (reading_of, finding_of):
-        monkeypatch.setattr(f"bridge.systems.cards.handler.{work.__name__}", noted(work))
+    for module, work in (("readers", reading_of), ("handler", finding_of)):
+        monkeypatch.setattr(f"bridge.systems.cards.{module}.{work.__name__}", noted(work))
     assert (await office.work(office.add())).succeeded
     assert 2 == len(threads)
     assert threading.current_thread() not in threads

@@ -165,3 +165,18 @@ def test_a_store_without_keys_is_refused_before_a_document_is_read(monkeypatch: 
     with pytest.raises(ConfigurationError) as refused:
         bucket_of(load_card_worker())
     assert names - {given_one} == {name for name in names if name in str(refused.value)}
+
+
+def test_each_reader_has_a_time_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, BRIDGE_CARD_GPU_SECONDS="12.5")
+    settings = load_card_worker()
+    times = (settings.bridge_card_gpu_seconds, settings.bridge_card_cpu_seconds, settings.bridge_card_tesseract_seconds)
+    assert (12.5, 300.0, 120.0) == times
+
+
+@pytest.mark.parametrize("name", ["BRIDGE_CARD_GPU_SECONDS", "BRIDGE_CARD_CPU_SECONDS", "BRIDGE_CARD_TESSERACT_SECONDS"])
+@pytest.mark.parametrize("value", ["0", "-1", "nan", "inf", "3601", "60s"])
+def test_a_time_out_of_range_is_refused_at_the_start_by_its_name(monkeypatch: pytest.MonkeyPatch, name: str, value: str) -> None:
+    given(monkeypatch, **{name: value})
+    with pytest.raises(ConfigurationError, match=f"^{name}: .*the default"):
+        load_card_worker()

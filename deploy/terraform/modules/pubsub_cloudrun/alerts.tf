@@ -16,7 +16,8 @@ locals {
     silent_minutes = 5
     # Instances that ended by themselves, within 10 minutes.
     restarts = 3
-    # Percent of the jobs that another program did in the inference server's place, within 15 minutes, and how many must have ended.
+    # Percent of the jobs that the CPU did in a GPU's place, or another program in the inference server's, within
+    # 15 minutes, and how many must have ended.
     fallback_percent = 5
     fallback_least   = 20
   }, var.thresholds)
@@ -92,7 +93,7 @@ locals {
       query    = "sum(increase(${local.told.exits}{monitored_resource=\"cloud_run_revision\"}[10m])) > ${local.thresholds.restarts}"
     }
     fallbacks = {
-      title    = "another program does more than ${local.thresholds.fallback_percent} % of the jobs in the inference server's place"
+      title    = "more than ${local.thresholds.fallback_percent} % of the jobs are done by the CPU in a GPU's place, or by another program in the inference server's"
       severity = "WARNING"
       section  = "laminafallbackshare"
       query    = "100 * sum(increase(${local.jobs},fallback!=\"\"}[15m])) / ${local.all} > ${local.thresholds.fallback_percent} and ${local.all} >= ${local.thresholds.fallback_least}"
@@ -117,7 +118,7 @@ resource "google_logging_metric" "jobs" {
     value_type  = "INT64"
 
     dynamic "labels" {
-      for_each = { outcome = "succeeded, failed; nothing of what could not be read", fallback = "which program did the work in the server's place" }
+      for_each = { outcome = "succeeded, failed; nothing of what could not be read", fallback = "cpu where that did the work in a GPU's place, or the program that did it in the server's" }
       content {
         key         = labels.key
         value_type  = "STRING"

@@ -14,8 +14,8 @@ locals {
     silent_minutes = 5
     # Tasks that ended by themselves, within 10 minutes.
     restarts = 3
-    # Percent of the model requests that the CPU answered in a GPU's place, or of the jobs that another program did in the server's,
-    # within 15 minutes, and how many there must have been.
+    # Percent of the model requests that the CPU answered in a GPU's place, or of the jobs that it did there, or another program in the
+    # server's, within 15 minutes, and how many there must have been.
     fallback_percent = 5
     fallback_least   = 20
   }, var.thresholds)
@@ -262,7 +262,7 @@ module "exits" {
 
 resource "aws_cloudwatch_metric_alarm" "fallbacks" {
   alarm_name          = "${var.name}-fallbacks"
-  alarm_description   = "The CPU answered more than ${local.thresholds.fallback_percent} % of the model requests in a GPU's place, or another program did so many of the jobs in the inference server's. Figures: /metrics, the bridge's log."
+  alarm_description   = "The CPU answered more than ${local.thresholds.fallback_percent} % of the model requests in a GPU's place, or did so many of the jobs there, or another program in the inference server's. Figures: /metrics, the bridge's log."
   comparison_operator = "GreaterThanThreshold"
   threshold           = local.thresholds.fallback_percent
   evaluation_periods  = 1

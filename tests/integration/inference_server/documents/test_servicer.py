@@ -33,6 +33,11 @@ async def test_pages_are_streamed_and_then_the_summary(stub: Any) -> None:
         (documents_pb2.RecognizeDocumentRequest(content=b"Dear Sir,"), grpc.StatusCode.INVALID_ARGUMENT, "is text; expected a PDF"),
         (documents_pb2.RecognizeDocumentRequest(content=lab_report_pdf(), dpi=5), grpc.StatusCode.INVALID_ARGUMENT, "dpi is 5"),
         (documents_pb2.RecognizeDocumentRequest(content=lab_report_pdf(), pages=[9]), grpc.StatusCode.INVALID_ARGUMENT, "pages 1 to 2"),
+        (
+            documents_pb2.RecognizeDocumentRequest(content=lab_report_pdf(), device=9),
+            grpc.StatusCode.INVALID_ARGUMENT,
+            "device is 9; expected one of CPU, GPU",
+        ),
         (documents_pb2.RecognizeDocumentRequest(document_uri="/etc/passwd"), grpc.StatusCode.PERMISSION_DENIED, "allowed root"),
     ],
 )

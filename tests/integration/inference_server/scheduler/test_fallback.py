@@ -10,16 +10,16 @@ from inference import grpc_service_pb2 as wire
 from prometheus_client import CollectorRegistry
 
 from inference_server.engine.failures import failure_on_device
-from inference_server.errors import DeviceFailed, ModelFailed
+from inference_server.errors import DeviceFailed, DeviceMissing, ModelFailed
 from inference_server.scheduler.options import SchedulingOptions
-from inference_server.scheduler.port import Caller
+from inference_server.scheduler.port import Caller, Device
 from inference_server.scheduler.status import ModelState
 from inference_server.service.infer_calls import InferCalls
 from inference_server.service.lifecycle import BytesInFlight
 from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.wire_format import parse_request
 from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, gpu_selector
+from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector
 from tests.support.serving import ask, serving
 
 CONFIG = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
@@ -115,6 +115,68 @@ async def test_the_response_of_the_protocol_tells_the_cause(repository: Path, cp
             response = await calls.infer(parse_request(message.SerializeToString()), lambda _: Caller())
             told.append({key: value.string_param for key, value in response.message.parameters.items() if value.string_param})
     assert [{"engine": "pretended-gpu:float32"}, {"engine": "numpy:float32", "lamina_fallback": "out_of_memory"}] == told
+
+
+async def test_a_request_for_the_gpu_alone_fails_with_it_and_others_of_its_batch_are_answered_by_the_cpu(
+    repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader
+) -> None:
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        served = await ask(models, device=Device.GPU)
+        gpu.failure = OUT_OF_MEMORY
+        cpu.runs.clear()
+        asked = [ask(models, value=1.0), ask(models, value=2.0, device=Device.GPU), ask(models, value=3.0)]
+        failed = await asyncio.gather(*asked, return_exceptions=True)
+        alone = await asyncio.gather(ask(models, device=Device.GPU), return_exceptions=True)
+    assert ("pretended-gpu:float32", "") == (served.engine, served.fallback)
+    told = [answer.cause if isinstance(answer, DeviceFailed) else answer.outputs["doubled"][0, 0] for answer in (*failed, *alone)]
+    assert [2.0, "out_of_memory", 6.0, "out_of_memory"] == told
+    assert [2] == [len(inputs["x"]) for inputs in cpu.runs]
+
+
+async def test_a_request_for_the_cpu_alone_is_answered_while_the_gpu_hangs(
+    repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader
+) -> None:
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        with gpu.held():
+            waiting = ask(models, device=Device.GPU)
+            await gpu.begun()
+            answer = await ask(models, value=3.0, device=Device.CPU)
+            assert not waiting.done()
+        late = await waiting
+        (statistics,) = models.statistics("double")
+    assert ("numpy:float32", "", 6.0) == (answer.engine, answer.fallback, answer.outputs["doubled"][0, 0])
+    assert ("pretended-gpu:float32", 2) == (late.engine, statistics.inference_count), "both are the model's"
+
+
+async def test_both_lines_of_a_model_are_told_as_its_requests_that_wait(
+    repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader
+) -> None:
+    registry = CollectorRegistry()
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, metrics=registry, options=ALLOWED) as models:
+        with gpu.held(), cpu.held():
+            running = [ask(models, device=device) for device in Device]
+            await asyncio.gather(gpu.begun(), cpu.begun())
+            waiting = [ask(models, device=device) for device in (Device.GPU, Device.CPU, Device.CPU)]
+            await asyncio.sleep(0)
+            told = registry.get_sample_value("lamina_waiting_requests", {"model": "double", "version": "1"})
+            pending = models.served()[0].pending
+        answers = await asyncio.gather(*running, *waiting)
+    assert (3.0, 3, 5) == (told, pending, len(answers))
+
+
+async def test_devices_that_do_not_run_a_model_are_told_with_its_name(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}) as models:
+        with pytest.raises(DeviceMissing, match=r"no CPU engine for model double: .*INFERENCE_FALLBACK is none"):
+            await ask(models, device=Device.CPU)
+    async with serving(repository, selector(cpu)) as models:
+        with pytest.raises(DeviceMissing, match="no GPU engine for model double: this server runs it on its CPU"):
+            await ask(models, device=Device.GPU)
+        assert "numpy:float32" == (await ask(models, device=Device.CPU)).engine
+    gpu.load_failure = DeviceFailed("no engine is built for the model", cause="engine_not_built")
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        with pytest.raises(DeviceMissing, match=r"no GPU engine for model double: .*\(engine_not_built\)"):
+            await ask(models, device=Device.GPU)
+        assert "numpy:float32" == (await ask(models, device=Device.CPU)).engine
 
 
 @pytest.mark.parametrize(

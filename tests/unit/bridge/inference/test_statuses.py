@@ -3,7 +3,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from bridge.errors import OverloadError, PermanentError, TransientError
+from bridge.errors import DeviceError, OverloadError, PermanentError, TransientError
 from bridge.inference.statuses import RULES, Meaning, is_retried, translate
 
 
@@ -77,3 +77,10 @@ def test_the_servers_details_reach_the_reader_of_the_job() -> None:
         str(translate(rpc_error(grpc.StatusCode.INVALID_ARGUMENT, "the slide does not tell its mpp"), address="here:1"))
         == "the slide does not tell its mpp [INVALID_ARGUMENT]"
     )
+
+
+@pytest.mark.parametrize("code", [grpc.StatusCode.INTERNAL, grpc.StatusCode.FAILED_PRECONDITION])
+def test_a_device_that_could_not_do_it_is_told_with_its_cause_as_another_may(code: grpc.StatusCode) -> None:
+    error = translate(rpc_error(code, "it failed", ("lamina-device-cause", "out_of_memory")), address="here:1")
+    assert isinstance(error, DeviceError)
+    assert ("it failed", "out_of_memory") == (str(error), error.cause)

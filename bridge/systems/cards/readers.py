@@ -1,0 +1,120 @@
+"""Who reads a card: the inference server's GPU, its CPU in the GPU's place, Tesseract in the server's; each within a time of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+from contextlib import aclosing
+from typing import Any
+
+import structlog
+
+from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
+from bridge.inference.client import InferenceClient
+from bridge.inference.documents import DocumentPage, DocumentSummary
+from bridge.job import Job
+from bridge.systems.cards.engines import read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
+from bridge.systems.cards.finding import fields_in, reading_of
+from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.port import Context
+
+_log = structlog.get_logger()
+_SERVER, _TESSERACT = "server", "tesseract"
+_GPU, _CPU = "gpu", "cpu"
+
+
+class CardReaders:
+    """Has a document read by the first of those who may, and can."""
+
+    def __init__(self, client: InferenceClient, tesseract: Tesseract, options: CardOptions) -> None:
+        self._client = client
+        self._tesseract = tesseract
+        self._options = options
+
+    async def read(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+        """The text, what is kept of the pages, and who read them; Tesseract only once the tries are used up, or the server refuses.
+
+        Raises `TransientError`, `OverloadError`, `PermanentError`.
+        """
+        try:
+            return await self._by_server(kind, content, job, context)
+        except (TransientError, PermanentError) as error:
+            last = context.claim.attempts + 1 >= self._options.most_attempts or isinstance(error, PermanentError)
+            if not (last and self._options.falls_back and self._tesseract.found):
+                raise
+            return await self._by_tesseract(kind, content, error)
+
+    async def _by_tesseract(self, kind: str, content: bytes, failed: BridgeError) -> dict[str, Any]:
+        """Read in the server's place. Raises `PermanentError` with what either came to."""
+        try:
+            text = await self._tesseract.read(content, found=lambda text: fields_in(kind, text))
+        except PermanentError as error:
+            raise PermanentError(f"{failed}; nor was it read in the server's place: {error}") from error
+        _log.warning("fell_back", to=_TESSERACT, reason=str(failed))
+        return {"text": text, "engine": _TESSERACT, "fell_back_to": _TESSERACT, "fell_back_for": str(failed)}
+
+    async def _by_server(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+        """Read by its GPU where one is to be there, and by its CPU where that fails; else by what it has."""
+        options = self._options
+        if not options.has_gpu:
+            try:
+                return await self._on("", options.cpu_seconds, kind, content, job, context)
+            except TimeoutError as error:
+                raise TransientError(f"the inference server did not answer within {options.cpu_seconds:g} s") from error
+        try:
+            return await self._on(_GPU, options.gpu_seconds, kind, content, job, context)
+        except (TimeoutError, TransientError) as error:
+            late = f"the GPU did not answer within {options.gpu_seconds:g} s"
+            why = late if isinstance(error, TimeoutError) else why_gpu_failed(error)
+            if not options.falls_back:
+                raise TransientError(why) from error
+        return await self._by_cpu(why, kind, content, job, context)
+
+    async def _by_cpu(self, why: str, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+        """Read in the GPU's place. Errors tell what either came to."""
+        seconds = self._options.cpu_seconds
+        try:
+            read = await self._on(_CPU, seconds, kind, content, job, context)
+        except TimeoutError as error:
+            raise TransientError(f"{why}; the CPU did not answer within {seconds:g} s") from error
+        except DeviceError as error:
+            raise TransientError(f"{why}; {safe_part(error)}") from error
+        except TransientError as error:
+            raise TransientError(f"{why}; the CPU failed: {safe_part(error)}") from error
+        except PermanentError as error:
+            raise PermanentError(f"{why}; on the CPU: {error}") from error
+        _log.warning("fell_back", to=_CPU, reason=why)
+        return {**read, "fell_back_to": _CPU, "fell_back_for": why}
+
+    async def _on(self, device: str, seconds: float, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+        """Read by the server, on a device. Raises `TimeoutError`, `TransientError`, `OverloadError`, `PermanentError`."""
+        pages: dict[int, DocumentPage] = {}
+        summary: DocumentSummary | None = None
+        events = self._client.recognize_document(request_id=job.key, content=content, priority=job.priority, device=device)
+        async with asyncio.timeout(seconds), aclosing(events):
+            async for event in events:
+                if isinstance(event, DocumentSummary):
+                    summary = event
+                elif isinstance(event, DocumentPage):
+                    pages[event.page_number] = event
+                    context.report(0.9, f"page {event.page_number}")
+        if summary is None:
+            raise TransientError("the inference server ended the document without a summary.")
+        failed = [page.error for page in pages.values() if page.error]
+        if failed and len(failed) == len(pages):
+            raise PermanentError(failed[0])
+        ordered = [pages[number] for number in sorted(pages)]
+        text = "\n".join(page.text for page in ordered)
+        kept = await asyncio.to_thread(reading_of, kind, ordered)
+        return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
+
+
+def told_of_reader(saved: Mapping[str, Any], *, has_gpu: bool) -> dict[str, Any]:
+    """What a result tells of who read the document, and why nobody before him did. `has_gpu`: whether a GPU is to be there."""
+    models = saved.get("models", [])
+    by_gpu = saved["engine"] == _SERVER and saved.get("fell_back_to") != _CPU and read_on_gpu(models)
+    why = saved.get("fell_back_for", "")
+    if saved["engine"] == _SERVER and has_gpu and not by_gpu:
+        why = why_on_cpu(models, why)
+    return {"gpuProcessed": by_gpu, "engine": saved["engine"], "models": models, **({"fallbackReason": why} if why else {})}
