@@ -128,6 +128,16 @@ def test_a_photograph_is_kept_and_shown_as_its_exif_says(orientation: int) -> No
     assert np.abs(shown(pdf, upright.size) - np.asarray(upright).astype(int)).mean() < 5
 
 
+@pytest.mark.parametrize(("mode", "compression"), [("1", "group4"), ("L", "tiff_lzw"), ("RGB", "tiff_adobe_deflate"), ("RGB", "jpeg")])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_shown_as_its_orientation_says(orientation: int, mode: str, compression: str) -> None:
+    content = image_file(picture(mode), "TIFF", compression=compression, tiffinfo={274: orientation, 278: SIZE[1]}, strip_size=2**24)
+    upright = Image.open(io.BytesIO(content)).convert("RGB")
+    assert (SIZE if orientation < 5 else SIZE[::-1]) == upright.size
+    pdf = searchable(content, "image/tiff", page(size=upright.size))
+    assert np.abs(shown(pdf, upright.size) - np.asarray(upright).astype(int)).mean() < 8
+
+
 def test_a_page_has_the_size_that_the_image_tells() -> None:
     pdf = searchable(image_file(picture(), "PNG", dpi=(100, 100)), "image/png")
     assert (288, 216) == pytest.approx(pypdfium2.PdfDocument(pdf)[0].get_size(), abs=0.5)
