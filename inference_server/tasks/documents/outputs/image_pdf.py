@@ -27,7 +27,6 @@ class ImagePdfWriter:
         self._content = original.content
         self._media_type = original.media_type
         self._images = images_of(original.content, original.media_type)
-        self._image = self._images.open(0)
         self._offsets: dict[int, int] = {}
         self._length = 0
         self._next = _FIRST_FREE
@@ -39,11 +38,10 @@ class ImagePdfWriter:
             return
         if not self._length:
             yield self._written(_HEADER)
-        stream = self._image_stream(page)
+        stream, width, height = self._image_stream(page)
         image, content, number = self._next, self._next + 1, self._next + 2
         self._next += 3
         self._page_objects.append(number)
-        width, height = points_of(self._image, page.width, page.height)
         yield self._image_object(image, stream)
         yield self._stream(content, {}, _drawn(page, stream, width, height))
         resources = f"<< /XObject << /Im {image} 0 R >> /Font << /F {_FONT} 0 R >> >>"
@@ -72,10 +70,13 @@ class ImagePdfWriter:
         """Free the image."""
         self._images.close()
 
-    def _image_stream(self, page: PageResult) -> ImageStream:
+    def _image_stream(self, page: PageResult) -> tuple[ImageStream, float, float]:
+        """The image, and its page's width and height in points."""
         try:
-            self._image = self._images.open(page.page_number - 1)
-            return image_stream(self._image, self._content, self._media_type)
+            image = self._images.open(page.page_number - 1)
+            # Before it is decoded: then Pillow has turned a TIFF, and tells no more that it was.
+            width, height = points_of(image, page.width, page.height)
+            return image_stream(image, self._content, self._media_type), width, height
         except DAMAGE as error:
             raise InvalidDocument(
                 f"page {page.page_number} cannot be put into a PDF: the image is damaged. Save or scan it again."

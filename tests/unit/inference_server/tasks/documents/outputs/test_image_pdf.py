@@ -145,6 +145,14 @@ def test_a_page_has_the_size_that_the_image_tells() -> None:
     assert (144, 108) == pytest.approx(pypdfium2.PdfDocument(untold)[0].get_size(), abs=0.5)
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_fax_on_its_side_keeps_its_size(compression: str) -> None:
+    """Its pixels are not square: which resolution is across, its orientation tells."""
+    content = image_file(picture("L"), "TIFF", compression=compression, tiffinfo={274: 6, 278: SIZE[1]}, dpi=(200, 100))
+    pdf = searchable(content, "image/tiff", page(size=SIZE[::-1]))
+    assert (216, 144) == pytest.approx(pypdfium2.PdfDocument(pdf)[0].get_size(), abs=0.5)
+
+
 def test_every_frame_that_could_be_read_is_a_page() -> None:
     frames = [picture(), ImageOps.invert(picture()), picture("L")]
     pages = [page(line(["one"]), of=3), page(number=2, of=3, error="page 2 is broken"), page(line(["three"]), number=3, of=3)]
