@@ -6,14 +6,14 @@ Read head down, printed lines have a mean confidence of 0.63 to 0.81; read uprig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.curved import tangent_of
 from inference_server.tasks.documents.detection import clockwise
-from inference_server.tasks.documents.values import Outline, Page, Quad, sides_of
+from inference_server.tasks.documents.values import Line, Outline, Page, Quad, sides_of
 
 # A line is this much longer than high before it tells which way text runs.
 _LONG_RATIO = 2.0
@@ -59,6 +59,17 @@ class Turn:
         if len(there) == 4:
             return clockwise(there)
         return there if there[0, 0] <= there[len(there) // 2, 0] else np.roll(there, len(there) // 2, axis=0)
+
+    def quad(self, quad: Quad) -> Quad:
+        """A quad of the page as it came, on the upright page; its corners keep their order."""
+        return self._there(quad)
+
+    def line_back(self, line: Line) -> Line:
+        """A line of the upright page, on the page as it came."""
+        if not self.quarters:
+            return line
+        words = tuple(replace(word, polygon=self.back(word.polygon)) for word in line.words)
+        return replace(line, polygon=self.back(line.polygon), words=words)
 
     def back(self, quad: Quad) -> Quad:
         """A quad of the upright page, on the page as it came; its corners keep their order."""

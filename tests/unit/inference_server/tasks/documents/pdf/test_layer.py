@@ -80,6 +80,36 @@ def test_the_corners_of_turned_text_begin_at_its_own_top_left() -> None:
     assert abs(second[0] - first[0]) < 3
 
 
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_text_that_lies_on_its_side_or_head_is_in_the_order_of_the_upright_page(turn: int) -> None:
+    """As a landscape table of a report stands on its portrait page."""
+    layer = layer_of(changed(lab_report_pdf(), Rotate=NumberObject(turn)))
+    assert (LAB_REPORT_TEXT[0], -turn % 360) == (text_of(layer), layer.rotation_degrees)
+    assert_words_cover_their_ink(changed(pdf([[Text(text="Glukosa Puasa", x=60, y=60)]], size=SIZE), Rotate=NumberObject(turn)))
+
+
+def test_a_note_at_the_margin_turns_no_page() -> None:
+    lines = ["Hemoglobin 13.5 g/dL", "Leukosit 7.2 10^3/uL", "Natrium 140 mmol/L"]
+    writer = pypdf.PdfWriter(
+        clone_from=io.BytesIO(pdf([[Text(text=one, x=60, y=50 + 20 * row) for row, one in enumerate(lines)]], size=SIZE))
+    )
+    note = pypdf.PdfReader(io.BytesIO(pdf([[Text(text="Form 12-B, 2024", x=0, y=SIZE[1])]], size=SIZE))).pages[0]
+    writer.pages[0].merge_transformed_page(note, pypdf.Transformation().rotate(90).translate(25, 60))
+    out = io.BytesIO()
+    writer.write(out)
+    layer = layer_of(out.getvalue())
+    assert 0 == layer.rotation_degrees
+    assert lines == [line.text for line in layer.lines if line.text in lines]
+
+
+def test_text_that_was_cut_off_the_page_is_not_told() -> None:
+    content = pdf([[Text(text="Glukosa Puasa 92 mg/dL", x=60, y=60), Text(text="SECRET", x=60, y=170)]], size=SIZE)
+    layer = layer_of(changed(content, CropBox=RectangleObject([FloatObject(value) for value in (0, 100, SIZE[0], SIZE[1])])))
+    assert "Glukosa Puasa 92 mg/dL" == text_of(layer)
+    hidden = layer_of(changed(content, CropBox=RectangleObject([FloatObject(value) for value in (0, 60, SIZE[0], 100)])))
+    assert ("", False) == (text_of(hidden), hidden.is_sound)
+
+
 def test_slanted_text_takes_no_more_place_than_it_needs() -> None:
     image = image_file(Image.new("RGB", (400, 300), "white"), "PNG", dpi=(72, 72))
     content = written(ImagePdfWriter(Original(content=image, media_type="image/png")), [page(line(["Glukosa"], x=150, y=100, degrees=30))])
