@@ -147,6 +147,13 @@ async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> 
     assert LAB_REPORT_TEXT[0] == page.text
 
 
+@pytest.mark.parametrize("degrees", [98, 262])
+async def test_a_page_that_came_on_its_side_and_askew_is_read_upright(reader: DocumentReader, degrees: int) -> None:
+    turned = images_of(lab_report_pdf())[0].rotate(degrees, expand=True, fillcolor="white", resample=Image.Resampling.BICUBIC)
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(turned, "PNG")))
+    assert (LAB_REPORT_TEXT[0], 90 if degrees < 180 else 270) == (page.text, page.rotation_degrees)
+
+
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("curve", [0.02, 0.04, 0.06])
 async def test_columns_of_a_page_that_bends_are_read_in_order_and_words_lie_on_their_ink(
