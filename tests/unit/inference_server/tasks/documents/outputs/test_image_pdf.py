@@ -153,13 +153,15 @@ def test_a_fax_on_its_side_keeps_its_size(compression: str) -> None:
     assert (216, 144) == pytest.approx(pypdfium2.PdfDocument(pdf)[0].get_size(), abs=0.5)
 
 
-def test_every_frame_that_could_be_read_is_a_page() -> None:
+def test_every_frame_is_a_page_and_one_that_could_not_be_read_a_blank_one() -> None:
     frames = [picture(), ImageOps.invert(picture()), picture("L")]
     pages = [page(line(["one"]), of=3), page(number=2, of=3, error="page 2 is broken"), page(line(["three"]), number=3, of=3)]
     pdf = searchable(tiff_file(frames), "image/tiff", *pages)
     reader = pypdf.PdfReader(io.BytesIO(pdf), strict=True)
-    assert ["one", "three"] == [sheet.extract_text() for sheet in reader.pages]
-    assert np.abs(shown(pdf, index=1) - np.asarray(picture("L").convert("RGB")).astype(int)).mean() < 5
+    assert ["one", "", "three"] == [sheet.extract_text() for sheet in reader.pages]
+    assert np.abs(shown(pdf, index=2) - np.asarray(picture("L").convert("RGB")).astype(int)).mean() < 5
+    assert (shown(pdf, index=1) == 255).all()
+    assert reader.pages[1].mediabox == reader.pages[0].mediabox
 
 
 def test_each_page_is_written_before_the_next_is_asked_for() -> None:
