@@ -94,11 +94,11 @@ class Trial:
 
 
 def lies_on_side(outlines: Sequence[Outline]) -> bool:
-    """Whether most of the text runs up or down the page. A few lines of it, such as stamps, do not turn a page."""
+    """Whether most of the text runs up or down the page. A few lines of it, such as stamps, turn no page that holds anything else."""
     sizes = np.array([_size(outline) for outline in outlines])
     tall = sizes[sizes[:, 1] >= _LONG_RATIO * sizes[:, 0], 1] if len(sizes) else np.empty(0)
     level = sizes[sizes[:, 0] >= _LONG_RATIO * sizes[:, 1], 0] if len(sizes) else np.empty(0)
-    return len(tall) >= _LEAST_ON_SIDE and float(tall.sum()) > _MOSTLY * float(level.sum())
+    return (len(tall) >= _LEAST_ON_SIDE or len(tall) == len(outlines) > 0) and float(tall.sum()) > _MOSTLY * float(level.sum())
 
 
 def telling(outlines: Sequence[Outline], most: int, most_ratio: float) -> list[int]:

@@ -45,8 +45,10 @@ def test_the_corners_of_a_line_begin_at_its_top_left_at_any_slope(degrees: float
 
 
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_a_few_upright_lines_turn_no_page(count: int) -> None:
-    assert not lies_on_side([quad(30 * row, 20, 20, 200) for row in range(count)])
+def test_a_few_upright_lines_turn_no_page_but_one_that_holds_nothing_else(count: int) -> None:
+    upright = [quad(30 * row, 20, 20, 200) for row in range(count)]
+    assert not lies_on_side([*upright, quad(200, 300, 30, 20)])
+    assert lies_on_side(upright) is (count > 0)
 
 
 def test_a_stamp_along_the_edge_turns_no_page() -> None:
