@@ -16,6 +16,7 @@ from pypdfium2 import raw
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.pdf.annotations import is_written_over
 from inference_server.tasks.documents.pdf.library import Affine, points_to_pixels
 from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Quad, TextLayer, Word
@@ -86,7 +87,7 @@ def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
     lines = [[word for word in line if word.is_on(width, height)] for line in lines]
     garbage = sum(word.garbage for line in lines for word in line)
     text = "".join(word.word.text for line in lines for word in line)
-    sound = _is_text(text, garbage) and _picture_share(page) <= _MOST_PICTURES
+    sound = _is_text(text, garbage) and _picture_share(page) <= _MOST_PICTURES and not is_written_over(page)
     turn = Turn(quarters=_quarters([word.word for line in lines for word in line]), height=height, width=width)
     fragments = [_fragment(run) for line in lines for run in _runs([word.turned(turn) for word in line])]
     found = tuple(turn.line_back(line) for line in reading_order(fragments))

@@ -6,14 +6,16 @@ import io
 
 import numpy as np
 import pypdf
+import pypdfium2
 import pytest
 from PIL import Image
-from pypdf.generic import FloatObject, NameObject, NumberObject, RectangleObject
+from pypdf.generic import ArrayObject, DictionaryObject, FloatObject, NameObject, NumberObject, RectangleObject, TextStringObject
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
 from inference_server.tasks.documents.outputs.port import Original
 from inference_server.tasks.documents.pages import open_pages, text_layer_of
+from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.values import Limits, TextLayer, TextMode
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf
@@ -140,6 +142,39 @@ def scan(*, share: float, text: str) -> bytes:
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()
+
+
+def form(value: str, **entries: object) -> bytes:
+    """A lab report with a field over it."""
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(lab_report_pdf()))
+    box = ArrayObject([FloatObject(place) for place in (150, 20, 280, 40)])
+    told = {"Type": NameObject("/Annot"), "Subtype": NameObject("/Widget"), "FT": NameObject("/Tx"), "Rect": box, "F": NumberObject(4)}
+    told |= {"T": TextStringObject("doctor"), "V": TextStringObject(value), "DA": TextStringObject("/Helv 12 Tf 0 g"), **entries}
+    field = writer._add_object(DictionaryObject({NameObject(f"/{name}"): one for name, one in told.items()}))
+    writer.pages[0][NameObject("/Annots")] = ArrayObject([field])
+    writer.root_object[NameObject("/AcroForm")] = DictionaryObject({NameObject("/Fields"): ArrayObject([field])})
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "sound"),
+    [
+        (form("dr. Ratna Sari"), False),
+        (form(""), True),
+        (form("dr. Ratna Sari", F=NumberObject(2)), True),
+        (form("", FT=NameObject("/Btn"), V=NameObject("/Yes")), True),
+        (form("", Subtype=NameObject("/FreeText"), Contents=TextStringObject("to be repeated")), False),
+        (form("", Subtype=NameObject("/Link")), True),
+    ],
+    ids=["typed", "empty", "hidden", "tick", "note", "link"],
+)
+def test_text_over_which_something_is_written_is_not_all_of_the_page(content: bytes, sound: bool) -> None:
+    assert sound is layer_of(content).is_sound
+    # Opened without the form, as it is written again, it tells the same.
+    document = pypdfium2.PdfDocument(content)
+    assert sound is read_layer(document[0], 834, 556).is_sound
 
 
 @pytest.mark.parametrize(
