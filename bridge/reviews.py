@@ -21,6 +21,8 @@ from bridge.errors import BridgeError, ConfigurationError, OverloadError, Perman
 _log = structlog.get_logger()
 # What the platform's column holds.
 _LONGEST_TICKET = 255
+# Of what tells a ticket, in bytes.
+_LONGEST_ANSWER = 1024 * 1024
 _TRIES = 3
 _WAIT_SECONDS = 1.0
 _CALL_SECONDS = 30.0
@@ -85,8 +87,7 @@ class ReviewService:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * self._wait * 2 ** (attempt - 1))  # noqa: S311
                 continue
             self.breaker.succeeded()
-            ticket = str(answer.get("taskId") or answer.get("ticketId") or f"BULI2-{time.time_ns() // 1_000_000}")
-            return ticket[:_LONGEST_TICKET]
+            return _ticket(answer)
         raise AssertionError("the last try returns or raises")
 
     def _enter(self) -> None:
@@ -104,14 +105,35 @@ class ReviewService:
         )
         try:
             with self._opener.open(request, timeout=_CALL_SECONDS) as reply:
-                content = json.loads(reply.read() or b"{}")
+                answer = _whole(reply)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
-        except json.JSONDecodeError as error:
-            raise TransientError("the review service's answer is no JSON") from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise OverloadError(f"the review service gave no answer ({type(error).__name__})", retry_after=0.0) from error
+        try:
+            content = json.loads(answer or b"{}")
+        except (ValueError, RecursionError) as error:
+            raise TransientError("the review service's answer is no JSON") from error
         return content if isinstance(content, dict) else {}
+
+
+def _whole(reply: http.client.HTTPResponse) -> bytes:
+    """An answer, which may neither be long nor come for ever. Raises `TransientError`, `TimeoutError`."""
+    until = time.monotonic() + _CALL_SECONDS
+    found = b""
+    while piece := reply.read1(_LONGEST_ANSWER):
+        found += piece
+        if len(found) > _LONGEST_ANSWER:
+            raise TransientError(f"the review service's answer has more than {_LONGEST_ANSWER} bytes")
+        if time.monotonic() > until:
+            raise TimeoutError("the review service's answer has no end")
+    return found
+
+
+def _ticket(answer: Mapping[str, Any]) -> str:
+    """The id of a ticket, of characters that the platform's column takes."""
+    told = str(answer.get("taskId") or answer.get("ticketId") or f"BULI2-{time.time_ns() // 1_000_000}")
+    return told.encode(errors="replace").decode().replace("\x00", "\ufffd")[:_LONGEST_TICKET]
 
 
 def _refusal(error: urllib.error.HTTPError) -> BridgeError:

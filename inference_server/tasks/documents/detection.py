@@ -150,11 +150,21 @@ def _outline_of(rectangle: Rectangle, curve: Curve | None, likelihood: NDArray[n
 
 
 def clockwise(corners: NDArray[np.float32]) -> Quad:
-    """Four corners in order: top left, top right, bottom right, bottom left."""
-    by_x = corners[np.argsort(corners[:, 0], kind="stable")]
-    left, right = by_x[:2], by_x[2:]
-    left, right = left[np.argsort(left[:, 1], kind="stable")], right[np.argsort(right[:, 1], kind="stable")]
-    return np.array([left[0], right[0], right[1], left[1]], np.float32)
+    """Four corners in order: top left, top right, bottom right, bottom left.
+
+    The first side is the one that is nearest to level, however long: a line that runs up or down is higher than wide at any slope.
+    """
+    points = corners.tolist()
+    x, y = (sum(values) / 4 for values in zip(*points, strict=True))
+    around = sorted(points, key=lambda point: math.atan2(point[1] - y, point[0] - x))
+    start = max(range(4), key=lambda index: _levelness(*(around[(index + step) % 4] for step in range(4))))
+    return np.array(around[start:] + around[:start], np.float32)
+
+
+def _levelness(first: Sequence[float], second: Sequence[float], third: Sequence[float], last: Sequence[float]) -> float:
+    """The cosine of the angle at which a quad's first side and the one opposite lead to the right."""
+    across, down = (second[axis] + third[axis] - first[axis] - last[axis] for axis in (0, 1))
+    return across / (math.hypot(across, down) or 1.0)
 
 
 def _corners(center: Sequence[float], size: Sequence[float], angle: float) -> NDArray[np.float32]:

@@ -7,7 +7,7 @@ import re
 from collections import Counter
 from collections.abc import Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rapidfuzz.distance import Levenshtein
 
@@ -102,6 +102,8 @@ async def _evaluated(reader: DocumentReader, document: KnownDocument, caller: Ca
     if not document.is_by_page:
         error_text = next((page.error for page in pages if page.error), "")
         return [page_figures(document.texts[0], "\n".join(page.text for page in pages), document=name, page=0, error=error_text)]
+    if document.may_end_blank:
+        document = replace(document, texts=document.texts + ("",) * (len(pages) - len(document.texts)))
     if len(pages) != len(document.texts):
         raise InvalidInput(f"{document.path} has {len(pages)} page(s) and the text beside it {len(document.texts)}; expected as many.")
     return [

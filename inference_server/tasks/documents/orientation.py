@@ -6,14 +6,14 @@ Read head down, printed lines have a mean confidence of 0.63 to 0.81; read uprig
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.curved import tangent_of
 from inference_server.tasks.documents.detection import clockwise
-from inference_server.tasks.documents.values import Outline, Page, Quad, sides_of
+from inference_server.tasks.documents.values import Line, Outline, Page, Quad, sides_of
 
 # A line is this much longer than high before it tells which way text runs.
 _LONG_RATIO = 2.0
@@ -60,6 +60,17 @@ class Turn:
             return clockwise(there)
         return there if there[0, 0] <= there[len(there) // 2, 0] else np.roll(there, len(there) // 2, axis=0)
 
+    def quad(self, quad: Quad) -> Quad:
+        """A quad of the page as it came, on the upright page; its corners keep their order."""
+        return self._there(quad)
+
+    def line_back(self, line: Line) -> Line:
+        """A line of the upright page, on the page as it came."""
+        if not self.quarters:
+            return line
+        words = tuple(replace(word, polygon=self.back(word.polygon)) for word in line.words)
+        return replace(line, polygon=self.back(line.polygon), words=words)
+
     def back(self, quad: Quad) -> Quad:
         """A quad of the upright page, on the page as it came; its corners keep their order."""
         height, width = (self.height, self.width) if self.quarters % 2 == 0 else (self.width, self.height)
@@ -83,11 +94,11 @@ class Trial:
 
 
 def lies_on_side(outlines: Sequence[Outline]) -> bool:
-    """Whether most of the text runs up or down the page. A few lines of it, such as stamps, do not turn a page."""
+    """Whether most of the text runs up or down the page. A few lines of it, such as stamps, turn no page that holds anything else."""
     sizes = np.array([_size(outline) for outline in outlines])
     tall = sizes[sizes[:, 1] >= _LONG_RATIO * sizes[:, 0], 1] if len(sizes) else np.empty(0)
     level = sizes[sizes[:, 0] >= _LONG_RATIO * sizes[:, 1], 0] if len(sizes) else np.empty(0)
-    return len(tall) >= _LEAST_ON_SIDE and float(tall.sum()) > _MOSTLY * float(level.sum())
+    return (len(tall) >= _LEAST_ON_SIDE or len(tall) == len(outlines) > 0) and float(tall.sum()) > _MOSTLY * float(level.sum())
 
 
 def telling(outlines: Sequence[Outline], most: int, most_ratio: float) -> list[int]:

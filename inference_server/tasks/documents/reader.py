@@ -191,7 +191,15 @@ class DocumentReader:
         layer = await asyncio.to_thread(text_layer_of, work.pages, number - 1, work.mode)
         if layer is not None:
             fields = await asyncio.to_thread(key_fields, layer.lines)
-            return replace(result, width=layer.width, height=layer.height, lines=layer.lines, source=TextSource.LAYER, fields=fields)
+            return replace(
+                result,
+                width=layer.width,
+                height=layer.height,
+                lines=layer.lines,
+                source=TextSource.LAYER,
+                rotation_degrees=layer.rotation_degrees,
+                fields=fields,
+            )
         page = await asyncio.to_thread(work.pages.page, number - 1)
         reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))

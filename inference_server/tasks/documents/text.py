@@ -154,10 +154,4 @@ def _lines(turn: Turn, found: Sequence[ReadQuad], rows: Sequence[CellRow], lexic
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
     fragments = fragments_of(found, rows, turn, speller, _LEAST_CONFIDENCE)
-    lines = reading_order([fragment for fragment in fragments if fragment.words])
-    return tuple(_back(line, turn) for line in lines) if turn.quarters else lines
-
-
-def _back(line: Line, turn: Turn) -> Line:
-    words = tuple(replace(word, polygon=turn.back(word.polygon)) for word in line.words)
-    return replace(line, polygon=turn.back(line.polygon), words=words)
+    return tuple(turn.line_back(line) for line in reading_order([fragment for fragment in fragments if fragment.words]))

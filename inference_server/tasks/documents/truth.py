@@ -30,6 +30,8 @@ class KnownDocument:
     # One text for each page, or one for the whole document when the file does not tell its pages apart.
     texts: tuple[str, ...]
     is_by_page: bool
+    # Whether pages without text may be left out at its end, as in a table of words.
+    may_end_blank: bool = False
 
 
 def known_documents(folder: Path) -> tuple[list[KnownDocument], list[Path]]:
@@ -86,7 +88,7 @@ def _known(document: Path, truth: Path) -> KnownDocument:
         raise InvalidInput(f"{truth} is empty; expected the document's text. That of a blank page is an empty {truth.stem}.txt.")
     if ending == ".csv":
         texts, is_by_page = _texts_of_csv(content, truth)
-        return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
+        return KnownDocument(path=document, texts=texts, is_by_page=is_by_page, may_end_blank=is_by_page)
     try:
         texts, is_by_page = _texts_of_json(json.loads(content))
     except (ValueError, KeyError, TypeError) as error:

@@ -110,6 +110,8 @@ class TextLayer:
     height: int
     # Whether it is likely all of the page's text, and right.
     is_sound: bool
+    # The clockwise turn after which most of it stands upright: 0, 90, 180 or 270.
+    rotation_degrees: int
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -471,6 +471,25 @@ async def test_a_ticket_is_cut_to_what_the_table_holds(office: Office) -> None:
     assert ("completed", "t" * 255) == (office.row(document)["status"], office.row(document)["buli2_ticket_id"])
 
 
+@pytest.mark.parametrize(("told", "kept"), [("a\x00b", "a\ufffdb"), ("a\ud800b", "a?b")])
+async def test_a_ticket_of_characters_that_the_table_does_not_take_is_kept_without_them(office: Office, told: str, kept: str) -> None:
+    office.reviews.answering = lambda _: (200, json.dumps({"taskId": told}).encode())
+    office.server.script = [read_as(*UNCLEAR)]
+    document = office.add()
+    await office.work(document)
+
+    assert ("completed", kept) == (office.row(document)["status"], office.row(document)["buli2_ticket_id"])
+
+
+@pytest.mark.parametrize("answer", [b"\xe9t\xe9", b"[" * 200_000, b"[" + b"1," * 2**20 + b"1]"])
+async def test_a_document_outlives_what_the_review_service_answers(office: Office, answer: bytes) -> None:
+    office.reviews.answering = lambda _: (200, answer)
+    office.server.script = [read_as(*UNCLEAR)]
+    outcome = await office.work(office.add())
+
+    assert (True, ["completed", "escalation"]) == (outcome.succeeded, [event.type for event in outcome.events])
+
+
 async def test_a_table_out_of_reach_is_no_failure_of_the_document(office: Office) -> None:
     parts = urlsplit(office.database)
     async with FaultProxy(parts.port or 5432) as proxy:

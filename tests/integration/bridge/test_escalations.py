@@ -6,7 +6,7 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field, replace
 from email.utils import formatdate
 from uuid import uuid4
@@ -188,6 +188,41 @@ async def test_a_case_that_the_service_fails_over_holds_up_no_other_and_is_given
         await desk.until(dead=1, waiting=0)
     [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("bad", 5) == (dead.document, dead.attempts)
+
+
+@pytest.mark.parametrize("answer", [b"\xe9t\xe9", b"[" * 200_000, b"[" + b"1," * 2**20 + b"1]"])
+async def test_an_answer_that_nobody_can_read_costs_its_case_a_try_and_holds_up_no_other(desk: Desk, answer: bytes) -> None:
+    desk.reviews.answering = lambda asked: (200, answer) if json.loads(asked.body)["documentId"] == "bad" else TICKET
+    desk.interval = 0.005
+    await desk.add("bad", "one", "two")
+    async with desk.running():
+        await desk.until(tickets=2, dead=1)
+    (dead,) = await desk.cases.list(State.DEAD, limit=10)
+    assert ("bad", 5) == (dead.document, dead.attempts)
+    assert "answer" in dead.reason
+
+
+async def test_an_answer_that_has_no_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    """However often a piece of it comes."""
+    monkeypatch.setattr("bridge.reviews._CALL_SECONDS", 0.3)
+
+    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+        with suppress(ConnectionError):
+            while not over.is_set():
+                writer.write(b" ")
+                await writer.drain()
+                await asyncio.sleep(0.02)
+        writer.close()
+
+    over = asyncio.Event()
+    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
+    async with server, asyncio.timeout(60):
+        service = ReviewService(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", wait_seconds=0.001)
+        with pytest.raises(OverloadError, match="gave no answer"):
+            await service.submit({"documentId": "one"})
+        over.set()
+        await asyncio.sleep(0.1)
 
 
 async def test_tries_of_a_case_that_fails_are_further_and_further_apart(desk: Desk) -> None:

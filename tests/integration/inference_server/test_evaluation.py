@@ -15,6 +15,7 @@ import structlog
 from inference_server.__main__ import main
 from inference_server.settings import PREFIX, Settings
 from tests.support.built_models import built_models
+from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
 
 Run = Callable[..., tuple[int, str, str]]
@@ -130,3 +131,11 @@ def test_pages_that_the_text_does_not_have_are_a_mistake(run: Run, models: Path,
     (tmp_path / "report.json").write_text(json.dumps({"pages": [{"lines": []}]}))
     status, _, beside = run("documents", ".", "--models", str(models))
     assert (2, True) == (status, "report.pdf has 2 page(s) and the text beside it 1" in beside), beside
+
+
+def test_a_table_need_not_name_the_blank_pages_at_its_end(run: Run, models: Path, tmp_path: Path) -> None:
+    (tmp_path / "report.pdf").write_bytes(pdf([[Text(text="Glukosa Puasa", x=60, y=60)], []], size=(300, 200)))
+    (tmp_path / "report.csv").write_text("page,text\n1,Glukosa Puasa\n")
+    status, told, beside = run("documents", ".", "--models", str(models), "--json")
+    assert 0 == status, beside
+    assert [(1, 0, 1.0), (2, 0, 1.0)] == [(page["page"], page["character_edits"], page["bag_f1"]) for page in json.loads(told)["pages"]]

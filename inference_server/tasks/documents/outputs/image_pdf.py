@@ -17,41 +17,39 @@ from inference_server.tasks.documents.values import DocumentSummary, PageResult
 
 _CATALOGUE, _PAGES, _FONT, _DESCENDANT, _DESCRIPTOR, _FONT_FILE, _TO_UNICODE, _GLYPHS = range(1, 9)
 _FIRST_FREE = 9
+# In points.
+_A4 = (595.0, 842.0)
 _HEADER = b"%PDF-1.7\n%\xe2\xe3\xcf\xd3\n"
 
 
 class ImagePdfWriter:
-    """One page for each that could be read, in the image's own resolution."""
+    """One page for each, in the image's own resolution."""
 
     def __init__(self, original: Original) -> None:
         self._content = original.content
         self._media_type = original.media_type
         self._images = images_of(original.content, original.media_type)
-        self._image = self._images.open(0)
         self._offsets: dict[int, int] = {}
         self._length = 0
         self._next = _FIRST_FREE
         self._page_objects: list[int] = []
 
     def page(self, page: PageResult) -> Iterator[bytes]:
-        """The image, its text, and the page that shows both; a page that cannot be decoded has none to show."""
-        if page.error:
-            return
+        """The image, its text, and the page that shows both; one that could not be read is blank, so that all keep their numbers."""
         if not self._length:
             yield self._written(_HEADER)
-        stream = self._image_stream(page)
+        if page.error:
+            width, height = self._told_size(page)
+            yield self._page_object(self._next, width, height, "")
+            self._next += 1
+            return
+        stream, width, height = self._image_stream(page)
         image, content, number = self._next, self._next + 1, self._next + 2
         self._next += 3
-        self._page_objects.append(number)
-        width, height = points_of(self._image, page.width, page.height)
         yield self._image_object(image, stream)
         yield self._stream(content, {}, _drawn(page, stream, width, height))
-        resources = f"<< /XObject << /Im {image} 0 R >> /Font << /F {_FONT} 0 R >> >>"
-        yield self._object(
-            number,
-            f"<< /Type /Page /Parent {_PAGES} 0 R /MediaBox [0 0 {width:.4f} {height:.4f}] /Contents {content} 0 R "
-            f"/Resources {resources} >>".encode(),
-        )
+        shown = f"/Contents {content} 0 R /Resources << /XObject << /Im {image} 0 R >> /Font << /F {_FONT} 0 R >> >>"
+        yield self._page_object(number, width, height, shown)
 
     def end(self, summary: DocumentSummary) -> Iterator[bytes]:
         """The font, the tree of pages, and where all of it lies."""
@@ -72,14 +70,30 @@ class ImagePdfWriter:
         """Free the image."""
         self._images.close()
 
-    def _image_stream(self, page: PageResult) -> ImageStream:
+    def _image_stream(self, page: PageResult) -> tuple[ImageStream, float, float]:
+        """The image, and its page's width and height in points."""
         try:
-            self._image = self._images.open(page.page_number - 1)
-            return image_stream(self._image, self._content, self._media_type)
+            image = self._images.open(page.page_number - 1)
+            # Before it is decoded: then Pillow has turned a TIFF, and tells no more that it was.
+            width, height = points_of(image, page.width, page.height)
+            return image_stream(image, self._content, self._media_type), width, height
         except DAMAGE as error:
             raise InvalidDocument(
                 f"page {page.page_number} cannot be put into a PDF: the image is damaged. Save or scan it again."
             ) from error
+
+    def _told_size(self, page: PageResult) -> tuple[float, float]:
+        """Of a page that could not be read, as far as its file tells."""
+        try:
+            image = self._images.open(page.page_number - 1)
+            return points_of(image, *image.size)
+        except DAMAGE:
+            return _A4
+
+    def _page_object(self, number: int, width: float, height: float, shown: str) -> bytes:
+        self._page_objects.append(number)
+        box = f"/MediaBox [0 0 {width:.4f} {height:.4f}]"
+        return self._object(number, f"<< /Type /Page /Parent {_PAGES} 0 R {box} {shown or '/Resources << >>'} >>".encode())
 
     def _image_object(self, number: int, stream: ImageStream) -> bytes:
         entries = {"Type": "/XObject", "Subtype": "/Image", "Width": stream.width, "Height": stream.height, **stream.entries}

@@ -24,6 +24,7 @@ _PNG_COLOURS = {0: 1, 2: 3, 3: 1}
 
 # Tags of TIFF (TIFF 6.0, and its technical notes for JPEG and deflate).
 _COMPRESSION, _PHOTOMETRIC, _FILL_ORDER, _STRIPS, _STRIP_BYTES, _SAMPLES, _BITS = 259, 262, 266, 273, 279, 277, 258
+_WIDTH, _HEIGHT = 256, 257
 _PLANAR, _PREDICTOR, _EXTRA, _JPEG_TABLES, _ROWS_PER_STRIP, _SAMPLE_FORMAT = 284, 317, 338, 347, 278, 339
 _GROUP_4, _LZW, _JPEG, _DEFLATE, _OLD_DEFLATE = 4, 5, 7, 8, 32946
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _YCBCR = 0, 1, 2, 6
@@ -135,11 +136,13 @@ def _tiff(image: ImageFile.ImageFile, content: bytes) -> ImageStream | None:
     offsets, lengths = tags.get(_STRIPS, ()), tags.get(_STRIP_BYTES, ())
     if len(offsets) != 1 or len(lengths) != 1 or tags.get(_PLANAR, (1,)) != (1,) or tags.get(_FILL_ORDER, (1,)) != (1,):
         return None
-    entries = _tiff_entries(image, tags)
+    # As the strip lies in the file: Pillow tells the sides of a frame that stands on its side as they are once it is turned.
+    (width,), (height,) = tags[_WIDTH], tags[_HEIGHT]
+    entries = _tiff_entries(tags, width, height)
     data = content[offsets[0] : offsets[0] + lengths[0]]
     if entries is None or len(data) != lengths[0]:
         return None
-    return ImageStream(width=image.width, height=image.height, entries=entries, data=data, orientation=_orientation(image))
+    return ImageStream(width=width, height=height, entries=entries, data=data, orientation=_orientation(image))
 
 
 def _tags(image: ImageFile.ImageFile) -> dict[int, tuple[int, ...]]:
@@ -147,12 +150,12 @@ def _tags(image: ImageFile.ImageFile) -> dict[int, tuple[int, ...]]:
     return {tag: value if isinstance(value, tuple) else (value,) for tag, value in found.items() if tag in range(254, 348)}
 
 
-def _tiff_entries(image: ImageFile.ImageFile, tags: Mapping[int, tuple[int, ...]]) -> dict[str, object] | None:
+def _tiff_entries(tags: Mapping[int, tuple[int, ...]], width: int, height: int) -> dict[str, object] | None:
     compression, photometric = tags.get(_COMPRESSION, (1,))[0], tags.get(_PHOTOMETRIC, (_BLACK_IS_ZERO,))[0]
     colours = tags.get(_SAMPLES, (1,))[0]
     if compression == _GROUP_4 and photometric in (_WHITE_IS_ZERO, _BLACK_IS_ZERO):
         inverted = "true" if photometric == _BLACK_IS_ZERO else "false"
-        parameters = f"<< /K -1 /Columns {image.width} /Rows {image.height} /BlackIs1 {inverted} >>"
+        parameters = f"<< /K -1 /Columns {width} /Rows {height} /BlackIs1 {inverted} >>"
         return {"ColorSpace": "/DeviceGray", "BitsPerComponent": 1, "Filter": "/CCITTFaxDecode", "DecodeParms": parameters}
     if any(bits != 8 for bits in tags.get(_BITS, (1,))) or _EXTRA in tags or any(one != 1 for one in tags.get(_SAMPLE_FORMAT, (1,))):
         return None
@@ -163,7 +166,7 @@ def _tiff_entries(image: ImageFile.ImageFile, tags: Mapping[int, tuple[int, ...]
         return {**entries, "Filter": "/DCTDecode", "DecodeParms": f"<< /ColorTransform {transformed} >>"}
     predictor = tags.get(_PREDICTOR, (1,))[0]
     if compression in (_LZW, _DEFLATE, _OLD_DEFLATE) and usual and predictor in (1, 2):
-        parameters = f"<< /Predictor {predictor} /Colors {colours} /BitsPerComponent 8 /Columns {image.width} >>"
+        parameters = f"<< /Predictor {predictor} /Colors {colours} /BitsPerComponent 8 /Columns {width} >>"
         return {**entries, "Filter": "/LZWDecode" if compression == _LZW else "/FlateDecode", "DecodeParms": parameters}
     return None
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import ctypes
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import groupby
 
 import numpy as np
@@ -15,6 +15,8 @@ from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.layout import reading_order
+from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.pdf.annotations import is_written_over
 from inference_server.tasks.documents.pdf.library import Affine, points_to_pixels
 from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Quad, TextLayer, Word
@@ -35,6 +37,8 @@ _DEPTH = 5
 _GAP_HEIGHTS = 1.5
 # How far text may be from level or upright, as the sine of the angle, before it counts as slanted.
 _STRAIGHT = 0.05
+# A page is turned where this many times as many characters as all others want the turn, as where its picture is read.
+_MOSTLY = 2.0
 # What pdfium puts in place of a hyphen at a line's end.
 _HYPHEN = 0x02
 
@@ -46,6 +50,8 @@ class _Character:
     box: NDArray[np.float64]
     # Along the text, in points.
     direction: tuple[float, float]
+    # Whether its font does not say what it means.
+    is_garbage: bool
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,6 +59,17 @@ class _LayerWord:
     word: Word
     # Of the text, in pixels.
     height: float
+    # Characters of which the font does not say what they mean.
+    garbage: int
+
+    def is_on(self, width: int, height: int) -> bool:
+        """Whether its middle lies on a picture of this size."""
+        x, y = self.word.polygon.mean(axis=0).tolist()
+        return bool(0 <= x <= width and 0 <= y <= height)
+
+    def turned(self, turn: Turn) -> _LayerWord:
+        """On the upright page."""
+        return replace(self, word=replace(self.word, polygon=turn.quad(self.word.polygon)))
 
 
 def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
@@ -62,15 +79,30 @@ def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
         count = textpage.count_chars()
         if count > _MOST_CHARACTERS:
             raise InvalidDocument(f"a page holds {count} characters; at most {_MOST_CHARACTERS} are read. Ask for OCR in `text_mode`.")
-        lines = [list(line) for line in _lines(textpage)]
-        garbage = sum(raw.FPDFText_HasUnicodeMapError(textpage.raw, index) == 1 for index in range(count))
+        affine = points_to_pixels(page, width, height)
+        lines = [[_word(word, affine) for word in line] for line in _lines(textpage)]
     finally:
         textpage.close()
-    affine = points_to_pixels(page, width, height)
-    fragments = [fragment for line in lines for fragment in _fragments([_word(word, affine) for word in line])]
-    text = "".join(character.text for line in lines for word in line for character in word)
-    sound = _is_text(text, garbage) and _picture_share(page) <= _MOST_PICTURES
-    return TextLayer(lines=reading_order(fragments), width=width, height=height, is_sound=sound)
+    # What was cut off the page is still in the file, beside what is seen of it.
+    lines = [[word for word in line if word.is_on(width, height)] for line in lines]
+    garbage = sum(word.garbage for line in lines for word in line)
+    text = "".join(word.word.text for line in lines for word in line)
+    sound = _is_text(text, garbage) and _picture_share(page) <= _MOST_PICTURES and not is_written_over(page)
+    turn = Turn(quarters=_quarters([word.word for line in lines for word in line]), height=height, width=width)
+    fragments = [_fragment(run) for line in lines for run in _runs([word.turned(turn) for word in line])]
+    found = tuple(turn.line_back(line) for line in reading_order(fragments))
+    return TextLayer(lines=found, width=width, height=height, is_sound=sound, rotation_degrees=turn.degrees)
+
+
+def _quarters(words: Sequence[Word]) -> int:
+    """Quarter turns clockwise that put most of the text upright; 0 where none does."""
+    letters = [0, 0, 0, 0]
+    for word in words:
+        across, down = (word.polygon[1] - word.polygon[0]).tolist()
+        level = abs(across) > abs(down)
+        letters[(0 if across > 0 else 2) if level else (1 if down < 0 else 3)] += len(word.text)
+    most = int(np.argmax(letters))
+    return most if letters[most] > _MOSTLY * (sum(letters) - letters[most]) else 0
 
 
 def _lines(textpage: pypdfium2.PdfTextPage) -> Iterator[Iterator[Sequence[_Character]]]:
@@ -93,6 +125,7 @@ def _character(textpage: pypdfium2.PdfTextPage, index: int) -> _Character:
         text="-" if code == _HYPHEN else chr(code),
         box=np.array([(left, top), (right, top), (right, bottom), (left, bottom)]),
         direction=(matrix.a, matrix.b),
+        is_garbage=raw.FPDFText_HasUnicodeMapError(textpage.raw, index) == 1,
     )
 
 
@@ -104,7 +137,8 @@ def _word(characters: Sequence[_Character], affine: Affine) -> _LayerWord:
     length = float(np.hypot(*along))
     across, down = along / length if length else np.array([1.0, 0.0])
     quad, height = _straight(boxes, across, down) if min(abs(across), abs(down)) < _STRAIGHT else _slanted(boxes, across, down)
-    return _LayerWord(word=Word(text=text, confidence=1.0, polygon=quad.astype(np.float32)), height=height)
+    word = Word(text=text, confidence=1.0, polygon=quad.astype(np.float32))
+    return _LayerWord(word=word, height=height, garbage=sum(one.is_garbage for one in characters))
 
 
 def _straight(points: NDArray[np.float64], across: float, down: float) -> tuple[NDArray[np.float64], float]:
@@ -126,7 +160,7 @@ def _slanted(points: NDArray[np.float64], across: float, down: float) -> tuple[N
     return np.array([(left, top), (right, top), (right, bottom), (left, bottom)]) @ axes, height
 
 
-def _fragments(words: Sequence[_LayerWord]) -> list[Fragment]:
+def _runs(words: Sequence[_LayerWord]) -> list[list[_LayerWord]]:
     """Words of one line that stand close together, as the detector would find them."""
     runs: list[list[_LayerWord]] = []
     for word in words:
@@ -134,7 +168,7 @@ def _fragments(words: Sequence[_LayerWord]) -> list[Fragment]:
             runs[-1].append(word)
         else:
             runs.append([word])
-    return [_fragment(run) for run in runs]
+    return runs
 
 
 def _follows(before: _LayerWord, after: _LayerWord) -> bool:

@@ -20,12 +20,17 @@ POINTS_PER_INCH = 72
 # From a page's points to its pixels: [[a, b, c], [d, e, f]], of x, y and 1.
 Affine = NDArray[np.float64]
 
+# pdfium calls it broken.
+_NO_PDF = b"no PDF"
+
 # pdfium tells whole pixels; of a page so many times larger they are exact enough.
 _FINER = 256
 
 
 def open_pdf(content: bytes, password: str) -> pypdfium2.PdfDocument:
     """Open a file; the caller holds the lock. Raises `InvalidDocument` when it is encrypted or broken."""
+    # A file without pages sets no error: without this, what is told of it is what was wrong with a file before.
+    raw.FPDF_LoadMemDocument64(_NO_PDF, len(_NO_PDF), None)
     try:
         return pypdfium2.PdfDocument(content, password=password or None)
     except pypdfium2.PdfiumError as error:

@@ -6,6 +6,7 @@ import ctypes
 import math
 import tempfile
 from collections.abc import Iterable, Iterator
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -18,7 +19,7 @@ from inference_server.tasks.documents.outputs.placement import PlacedText, place
 from inference_server.tasks.documents.outputs.port import Original
 from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.pdf.library import PDFIUM, open_pdf, points_to_pixels
-from inference_server.tasks.documents.values import DocumentSummary, PageResult, TextSource
+from inference_server.tasks.documents.values import DocumentSummary, Line, PageResult, TextLayer, TextSource, Word
 
 _READ_BYTES = 1024 * 1024
 # What is written stays in memory up to here, and goes to a file beyond.
@@ -26,9 +27,9 @@ _IN_MEMORY = 16 * 1024 * 1024
 
 
 class PdfOverlayWriter:
-    """Adds the text of each page that was read from its picture, unless it has sound text of its own: a search would find all twice.
+    """Adds the text of each page that was read from its picture, less what the page holds itself: a search would find it twice.
 
-    Written whole at the end.
+    Pages with sound text of their own get none. Written whole at the end.
     """
 
     def __init__(self, original: Original) -> None:
@@ -65,12 +66,14 @@ class PdfOverlayWriter:
     def _add(self, result: PageResult) -> None:
         page = self._loaded(result.page_number)
         try:
-            if read_layer(page, result.width, result.height).is_sound:
+            layer = read_layer(page, result.width, result.height)
+            if layer.is_sound:
                 return
+            held = _Held(layer)
             forwards = points_to_pixels(page, result.width, result.height)
             backwards = np.linalg.inv(np.vstack([forwards, (0, 0, 1)]))[:2]
             for line in result.lines:
-                for text in placed_words(line, backwards):
+                for text in placed_words(held.less(line), backwards):
                     raw.FPDFPage_InsertObject(page.raw, self._text_object(text))
             page.gen_content()
         except pypdfium2.PdfiumError as error:
@@ -90,6 +93,24 @@ class PdfOverlayWriter:
         raw.FPDFTextObj_SetTextRenderMode(shape, raw.FPDF_TEXTRENDERMODE_INVISIBLE)
         raw.FPDFPageObj_TransformF(shape, raw.FS_MATRIX(*map(_settled, text.matrix)))
         return shape
+
+
+class _Held:
+    """The words that a page holds, as of a scan that was made searchable before, or beside a large picture."""
+
+    def __init__(self, layer: TextLayer) -> None:
+        self._bounds: dict[str, list[tuple[float, ...]]] = {}
+        for word in (word for line in layer.lines for word in line.words):
+            bounds = (*word.polygon.min(axis=0).tolist(), *word.polygon.max(axis=0).tolist())
+            self._bounds.setdefault(word.text.casefold(), []).append(bounds)
+
+    def less(self, line: Line) -> Line:
+        """A line without the words that are held where they are seen."""
+        return replace(line, words=tuple(word for word in line.words if not self._holds(word)))
+
+    def _holds(self, word: Word) -> bool:
+        x, y = word.polygon.mean(axis=0).tolist()
+        return any(left <= x <= right and top <= y <= bottom for left, top, right, bottom in self._bounds.get(word.text.casefold(), ()))
 
 
 def _font(document: pypdfium2.PdfDocument) -> Any:

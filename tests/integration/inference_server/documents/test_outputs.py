@@ -75,7 +75,8 @@ async def test_a_page_that_cannot_be_read_harms_no_file(stub: Stub) -> None:
     pages = [event.page for event in events if event.WhichOneof("event") == "page"]
     assert [False, True] == [bool(page.error) for page in pages]
     assert f"{LAB_REPORT_TEXT[1]}\f" == files["document.txt"].decode()
-    assert 1 == len(pypdf.PdfReader(io.BytesIO(files["document.pdf"])).pages)
+    readable, blank = pypdf.PdfReader(io.BytesIO(files["document.pdf"])).pages
+    assert (LAB_REPORT_TEXT[1], "") == (readable.extract_text(), blank.extract_text())
     assert pages[1].error in files["document.hocr"].decode()
 
 

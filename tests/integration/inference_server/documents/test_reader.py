@@ -141,10 +141,25 @@ async def test_a_page_with_a_few_lines_stays_as_it_came(reader: DocumentReader) 
     assert (0, "OK 69") == (page.rotation_degrees, page.text)
 
 
+@pytest.mark.parametrize("quarters", [0, 1, 2, 3])
+async def test_two_lines_alone_tell_which_way_up_their_page_is(reader: DocumentReader, quarters: int) -> None:
+    lines = ["Storage temperature below 25 degrees", "Keep out of the reach of children"]
+    upright = images_of(pdf([[Text(text=one, x=40, y=60 + 30 * row, size=14) for row, one in enumerate(lines)]], size=(400, 160)))[0]
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(upright.rotate(90 * quarters, expand=True), "PNG")))
+    assert (lines, 90 * quarters) == ([line.text for line in page.lines], page.rotation_degrees)
+
+
 async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> None:
     askew = images_of(lab_report_pdf())[0].rotate(3, expand=True, fillcolor="white", resample=Image.Resampling.BICUBIC)
     ((page,), _) = await read(reader, DocumentRequest(content=image_file(askew, "PNG")))
     assert LAB_REPORT_TEXT[0] == page.text
+
+
+@pytest.mark.parametrize("degrees", [98, 262])
+async def test_a_page_that_came_on_its_side_and_askew_is_read_upright(reader: DocumentReader, degrees: int) -> None:
+    turned = images_of(lab_report_pdf())[0].rotate(degrees, expand=True, fillcolor="white", resample=Image.Resampling.BICUBIC)
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(turned, "PNG")))
+    assert (LAB_REPORT_TEXT[0], 90 if degrees < 180 else 270) == (page.text, page.rotation_degrees)
 
 
 @pytest.mark.parametrize("shape", SHAPES)

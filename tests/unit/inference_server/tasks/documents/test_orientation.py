@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
+from inference_server.tasks.documents.detection import clockwise
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.values import Quad
 
@@ -27,9 +28,27 @@ def test_a_page_of_upright_lines_lies_on_its_side() -> None:
     assert lies_on_side([quad(30 * row, 20, 20, 200) for row in range(6)] + [quad(200, 380, 30, 10)])
 
 
+def askew(quad_: Quad, degrees: float) -> Quad:
+    radians = np.deg2rad(degrees)
+    turn = np.array([[np.cos(radians), np.sin(radians)], [-np.sin(radians), np.cos(radians)]])
+    return np.asarray(quad_ @ turn, np.float32)
+
+
+@pytest.mark.parametrize("degrees", [-40, -12, -7, -1, 0, 1, 7, 12, 40])
+def test_the_corners_of_a_line_begin_at_its_top_left_at_any_slope(degrees: float) -> None:
+    level, upright = askew(quad(0, 0, 400, 20), degrees), askew(quad(0, 0, 20, 400), degrees)
+    for start in range(4):
+        assert np.array_equal(level, clockwise(np.roll(level, start, axis=0)))
+        assert np.array_equal(upright, clockwise(np.roll(upright, start, axis=0)))
+    assert lies_on_side([upright] * 5)
+    assert not lies_on_side([level] * 5)
+
+
 @pytest.mark.parametrize("count", [0, 1, 2])
-def test_a_few_upright_lines_turn_no_page(count: int) -> None:
-    assert not lies_on_side([quad(30 * row, 20, 20, 200) for row in range(count)])
+def test_a_few_upright_lines_turn_no_page_but_one_that_holds_nothing_else(count: int) -> None:
+    upright = [quad(30 * row, 20, 20, 200) for row in range(count)]
+    assert not lies_on_side([*upright, quad(200, 300, 30, 20)])
+    assert lies_on_side(upright) is (count > 0)
 
 
 def test_a_stamp_along_the_edge_turns_no_page() -> None:

@@ -143,6 +143,15 @@ def test_a_wrong_password_is_told_apart() -> None:
         open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="guess")
 
 
+def test_a_pdf_without_pages_is_not_told_the_fault_of_the_file_before_it() -> None:
+    out = io.BytesIO()
+    PdfWriter().write(out)
+    with pytest.raises(InvalidDocument, match="is encrypted"):
+        open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS)
+    with pytest.raises(InvalidDocument, match="no pages can be found"):
+        open_pages(out.getvalue(), limits=LIMITS)
+
+
 def test_the_right_password_opens_an_encrypted_pdf() -> None:
     assert 1 == open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="secret").page_count
 

@@ -128,6 +128,16 @@ def test_a_photograph_is_kept_and_shown_as_its_exif_says(orientation: int) -> No
     assert np.abs(shown(pdf, upright.size) - np.asarray(upright).astype(int)).mean() < 5
 
 
+@pytest.mark.parametrize(("mode", "compression"), [("1", "group4"), ("L", "tiff_lzw"), ("RGB", "tiff_adobe_deflate"), ("RGB", "jpeg")])
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_a_tiff_is_shown_as_its_orientation_says(orientation: int, mode: str, compression: str) -> None:
+    content = image_file(picture(mode), "TIFF", compression=compression, tiffinfo={274: orientation, 278: SIZE[1]}, strip_size=2**24)
+    upright = Image.open(io.BytesIO(content)).convert("RGB")
+    assert (SIZE if orientation < 5 else SIZE[::-1]) == upright.size
+    pdf = searchable(content, "image/tiff", page(size=upright.size))
+    assert np.abs(shown(pdf, upright.size) - np.asarray(upright).astype(int)).mean() < 8
+
+
 def test_a_page_has_the_size_that_the_image_tells() -> None:
     pdf = searchable(image_file(picture(), "PNG", dpi=(100, 100)), "image/png")
     assert (288, 216) == pytest.approx(pypdfium2.PdfDocument(pdf)[0].get_size(), abs=0.5)
@@ -135,13 +145,23 @@ def test_a_page_has_the_size_that_the_image_tells() -> None:
     assert (144, 108) == pytest.approx(pypdfium2.PdfDocument(untold)[0].get_size(), abs=0.5)
 
 
-def test_every_frame_that_could_be_read_is_a_page() -> None:
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_a_fax_on_its_side_keeps_its_size(compression: str) -> None:
+    """Its pixels are not square: which resolution is across, its orientation tells."""
+    content = image_file(picture("L"), "TIFF", compression=compression, tiffinfo={274: 6, 278: SIZE[1]}, dpi=(200, 100))
+    pdf = searchable(content, "image/tiff", page(size=SIZE[::-1]))
+    assert (216, 144) == pytest.approx(pypdfium2.PdfDocument(pdf)[0].get_size(), abs=0.5)
+
+
+def test_every_frame_is_a_page_and_one_that_could_not_be_read_a_blank_one() -> None:
     frames = [picture(), ImageOps.invert(picture()), picture("L")]
     pages = [page(line(["one"]), of=3), page(number=2, of=3, error="page 2 is broken"), page(line(["three"]), number=3, of=3)]
     pdf = searchable(tiff_file(frames), "image/tiff", *pages)
     reader = pypdf.PdfReader(io.BytesIO(pdf), strict=True)
-    assert ["one", "three"] == [sheet.extract_text() for sheet in reader.pages]
-    assert np.abs(shown(pdf, index=1) - np.asarray(picture("L").convert("RGB")).astype(int)).mean() < 5
+    assert ["one", "", "three"] == [sheet.extract_text() for sheet in reader.pages]
+    assert np.abs(shown(pdf, index=2) - np.asarray(picture("L").convert("RGB")).astype(int)).mean() < 5
+    assert (shown(pdf, index=1) == 255).all()
+    assert reader.pages[1].mediabox == reader.pages[0].mediabox
 
 
 def test_each_page_is_written_before_the_next_is_asked_for() -> None:

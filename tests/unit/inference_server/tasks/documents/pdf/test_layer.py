@@ -6,14 +6,16 @@ import io
 
 import numpy as np
 import pypdf
+import pypdfium2
 import pytest
 from PIL import Image
-from pypdf.generic import FloatObject, NameObject, NumberObject, RectangleObject
+from pypdf.generic import ArrayObject, DictionaryObject, FloatObject, NameObject, NumberObject, RectangleObject, TextStringObject
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
 from inference_server.tasks.documents.outputs.port import Original
 from inference_server.tasks.documents.pages import open_pages, text_layer_of
+from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.values import Limits, TextLayer, TextMode
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf
@@ -80,6 +82,36 @@ def test_the_corners_of_turned_text_begin_at_its_own_top_left() -> None:
     assert abs(second[0] - first[0]) < 3
 
 
+@pytest.mark.parametrize("turn", [0, 90, 180, 270])
+def test_text_that_lies_on_its_side_or_head_is_in_the_order_of_the_upright_page(turn: int) -> None:
+    """As a landscape table of a report stands on its portrait page."""
+    layer = layer_of(changed(lab_report_pdf(), Rotate=NumberObject(turn)))
+    assert (LAB_REPORT_TEXT[0], -turn % 360) == (text_of(layer), layer.rotation_degrees)
+    assert_words_cover_their_ink(changed(pdf([[Text(text="Glukosa Puasa", x=60, y=60)]], size=SIZE), Rotate=NumberObject(turn)))
+
+
+def test_a_note_at_the_margin_turns_no_page() -> None:
+    lines = ["Hemoglobin 13.5 g/dL", "Leukosit 7.2 10^3/uL", "Natrium 140 mmol/L"]
+    writer = pypdf.PdfWriter(
+        clone_from=io.BytesIO(pdf([[Text(text=one, x=60, y=50 + 20 * row) for row, one in enumerate(lines)]], size=SIZE))
+    )
+    note = pypdf.PdfReader(io.BytesIO(pdf([[Text(text="Form 12-B, 2024", x=0, y=SIZE[1])]], size=SIZE))).pages[0]
+    writer.pages[0].merge_transformed_page(note, pypdf.Transformation().rotate(90).translate(25, 60))
+    out = io.BytesIO()
+    writer.write(out)
+    layer = layer_of(out.getvalue())
+    assert 0 == layer.rotation_degrees
+    assert lines == [line.text for line in layer.lines if line.text in lines]
+
+
+def test_text_that_was_cut_off_the_page_is_not_told() -> None:
+    content = pdf([[Text(text="Glukosa Puasa 92 mg/dL", x=60, y=60), Text(text="SECRET", x=60, y=170)]], size=SIZE)
+    layer = layer_of(changed(content, CropBox=RectangleObject([FloatObject(value) for value in (0, 100, SIZE[0], SIZE[1])])))
+    assert "Glukosa Puasa 92 mg/dL" == text_of(layer)
+    hidden = layer_of(changed(content, CropBox=RectangleObject([FloatObject(value) for value in (0, 60, SIZE[0], 100)])))
+    assert ("", False) == (text_of(hidden), hidden.is_sound)
+
+
 def test_slanted_text_takes_no_more_place_than_it_needs() -> None:
     image = image_file(Image.new("RGB", (400, 300), "white"), "PNG", dpi=(72, 72))
     content = written(ImagePdfWriter(Original(content=image, media_type="image/png")), [page(line(["Glukosa"], x=150, y=100, degrees=30))])
@@ -110,6 +142,39 @@ def scan(*, share: float, text: str) -> bytes:
     out = io.BytesIO()
     writer.write(out)
     return out.getvalue()
+
+
+def form(value: str, **entries: object) -> bytes:
+    """A lab report with a field over it."""
+    writer = pypdf.PdfWriter(clone_from=io.BytesIO(lab_report_pdf()))
+    box = ArrayObject([FloatObject(place) for place in (150, 20, 280, 40)])
+    told = {"Type": NameObject("/Annot"), "Subtype": NameObject("/Widget"), "FT": NameObject("/Tx"), "Rect": box, "F": NumberObject(4)}
+    told |= {"T": TextStringObject("doctor"), "V": TextStringObject(value), "DA": TextStringObject("/Helv 12 Tf 0 g"), **entries}
+    field = writer._add_object(DictionaryObject({NameObject(f"/{name}"): one for name, one in told.items()}))
+    writer.pages[0][NameObject("/Annots")] = ArrayObject([field])
+    writer.root_object[NameObject("/AcroForm")] = DictionaryObject({NameObject("/Fields"): ArrayObject([field])})
+    out = io.BytesIO()
+    writer.write(out)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    ("content", "sound"),
+    [
+        (form("dr. Ratna Sari"), False),
+        (form(""), True),
+        (form("dr. Ratna Sari", F=NumberObject(2)), True),
+        (form("", FT=NameObject("/Btn"), V=NameObject("/Yes")), True),
+        (form("", Subtype=NameObject("/FreeText"), Contents=TextStringObject("to be repeated")), False),
+        (form("", Subtype=NameObject("/Link")), True),
+    ],
+    ids=["typed", "empty", "hidden", "tick", "note", "link"],
+)
+def test_text_over_which_something_is_written_is_not_all_of_the_page(content: bytes, sound: bool) -> None:
+    assert sound is layer_of(content).is_sound
+    # Opened without the form, as it is written again, it tells the same.
+    document = pypdfium2.PdfDocument(content)
+    assert sound is read_layer(document[0], 834, 556).is_sound
 
 
 @pytest.mark.parametrize(

@@ -100,6 +100,19 @@ def test_text_of_its_own_is_not_doubled() -> None:
     assert 1 == text_of(found).count("LABORATORIUM")
 
 
+def test_what_a_scan_was_made_searchable_by_is_not_doubled() -> None:
+    """Words that were misread before are found as they are seen, too. pdfium by itself tells what lies at one place once."""
+    before = overlaid(scanned(), page(line(["Nama:", "S1ti"]), line(["up", "there"], x=200, y=280, degrees=270)))
+    again = overlaid(before, page(line(["Nama:", "Siti"]), line(["up", "there"], x=200, y=280, degrees=270), line(["Baru"], y=60)))
+    found = pypdf.PdfReader(io.BytesIO(again)).pages[0].extract_text()
+    assert sorted(["Nama:", "S1ti", "Siti", "up", "there", "Baru"]) == sorted(found.split())
+
+
+def test_the_same_word_elsewhere_is_added() -> None:
+    before = overlaid(scanned(), page(line(["Nama:"])))
+    assert 2 == text_of(overlaid(before, page(line(["Nama:"]), line(["Nama:"], y=100)))).count("Nama:")
+
+
 def test_an_encrypted_file_is_opened_for_its_owner() -> None:
     writer = pypdf.PdfWriter(clone_from=io.BytesIO(scanned()))
     writer.encrypt("secret", algorithm="AES-256")
