@@ -210,7 +210,7 @@ class SlideAnalyzer:
             rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue, engines=engines),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
-            dicom_header=await dicom_annotations.header(self._storage, source.files[0]) if dicom_annotations.FILE in names else b"",
+            dicom_header=await dicom_annotations.header(self._storage, source.files, slide.facts) if dicom_annotations.FILE in names else b"",
             wanted=request.artifacts,
         )
 
