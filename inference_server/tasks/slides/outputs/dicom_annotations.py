@@ -35,6 +35,7 @@ EXTRA = "dicom"
 _VENDOR = "dicom"
 # What an image is of, beside the slide (DICOM PS3.3, C.8.12.4.1.1).
 _ASIDE = frozenset({"LABEL", "OVERVIEW"})
+_UNICODE = "ISO_IR 192"
 # All that stands before the pixels; tiled images have little.
 _HEADER_BYTES = 16 * 1024 * 1024
 # What every study must tell, and may leave empty.
@@ -123,6 +124,10 @@ def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts:
         if not groups:
             return
         digest = _digest(image, groups, about)
+        if not "".join((*about.values(), *(name for name, _ in groups))).isascii():
+            # In what the slide's own texts are written other letters may not be.
+            image.decode()
+            image.SpecificCharacterSet = _UNICODE
         annotations = MicroscopyBulkSimpleAnnotations(
             source_images=[image],
             annotation_coordinate_type="2D",
@@ -195,9 +200,9 @@ def _annotated(number: int, name: str, single: bool, group: _Group, digest: byte
     annotated = AnnotationGroup(
         number=number,
         uid=_uid(digest, f"group {number}"),
-        label=name[:64],
+        label=_text(name),
         annotated_property_category=CodedConcept("finding", _SCHEME, "Finding of a model"),
-        annotated_property_type=CodedConcept(hashlib.sha256(name.encode()).hexdigest()[:16], _SCHEME, name[:64]),
+        annotated_property_type=CodedConcept(hashlib.sha256(name.encode()).hexdigest()[:16], _SCHEME, _text(name)),
         graphic_type="POINT" if single else "POLYGON",
         # The first alone: a list of arrays for millions would take a hundred times their size.
         graphic_data=[np.array(group.coordinates[: 2 if single else _end(group)], np.float32).reshape(-1, 2)],
@@ -212,6 +217,11 @@ def _annotated(number: int, name: str, single: bool, group: _Group, digest: byte
     if not single:
         annotated.LongPrimitivePointIndexList = group.starts.tobytes()
     return annotated
+
+
+def _text(name: str) -> str:
+    """As DICOM takes it: a backslash would part it into several values, and characters that control something are none of a text's."""
+    return "".join("/" if each == "\\" else each if each.isprintable() else " " for each in name)[:64]
 
 
 def _end(group: _Group) -> int:

@@ -72,6 +72,22 @@ async def test_tiles_are_polygons_by_class(analyses_with: Callable[..., Any], tm
     assert np.array_equal(first["geometry"]["coordinates"][0][:-1], groups["tissue"].get_graphic_data("2D")[0])
 
 
+async def test_classes_keep_their_names_in_any_letters_and_the_patient_keeps_theirs(
+    analyses_with: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_classifier(tmp_path / "models", mpp=0.5, classes=["背景\n", "jaringan µ≥\\2"])
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
+    named = pydicom.dcmread(slide)
+    named.SpecificCharacterSet, named.PatientName = "ISO_IR 100", "Müller^Jörg"
+    named.save_as(slide)
+    found = await analyses_with(tmp_path / "models").run(slide, analysis="pinkness")
+
+    annotations = opened(found.folder / "annotations.dcm")
+    groups = annotations.get_annotation_groups()
+    assert {"背景", "jaringan µ≥/2"} == {each.label for each in groups} == {each.annotated_property_type.meaning for each in groups}
+    assert "Müller^Jörg" == annotations.PatientName
+
+
 async def test_the_same_slide_gives_the_same_bytes(analyses: Any, tmp_path: Path) -> None:
     slide = write_dicom(tmp_path / "slide", [PICTURE])
     runs = [await analyses.run(slide, artifacts=("annotations.dcm",)) for _ in range(2)]
