@@ -12,19 +12,24 @@ from pydicom.uid import JPEGBaseline8Bit, VLWholeSlideMicroscopyImageStorage, ge
 from tests.support.slides import Pixels, jpeg_tile, tiles_of
 
 
-def write_dicom(folder: Path, levels: Sequence[Pixels], *, mpp: float = 0.5, tile: int = 256, profile: bytes = b"") -> Path:
-    """A slide of these levels, from large to small; returns the file of level 0."""
+def write_dicom(
+    folder: Path, levels: Sequence[Pixels], *, mpp: float = 0.5, tile: int = 256, profile: bytes = b"", label: Pixels | None = None
+) -> Path:
+    """A slide of these levels, from large to small; returns the file of level 0. `label`: written as `label.dcm` beside it."""
     folder.mkdir(parents=True)
     uids = {name: generate_uid() for name in ("StudyInstanceUID", "SeriesInstanceUID", "FrameOfReferenceUID")}
-    for number, pixels in enumerate(levels):
-        data = _level(number, pixels, levels[0], mpp, tile, profile)
+    images = {f"level{number}": _level(number, pixels, levels[0], mpp, tile, profile) for number, pixels in enumerate(levels)}
+    if label is not None:
+        images["label"] = _level(0, label, label, mpp, tile, profile)
+        images["label"].ImageType = ["ORIGINAL", "PRIMARY", "LABEL", "NONE"]
+    for stem, data in images.items():
         for name, uid in uids.items():
             setattr(data, name, uid)
         data.file_meta = FileMetaDataset()
         data.file_meta.TransferSyntaxUID = JPEGBaseline8Bit
         data.file_meta.MediaStorageSOPClassUID = data.SOPClassUID
         data.file_meta.MediaStorageSOPInstanceUID = data.SOPInstanceUID
-        data.save_as(folder / f"level{number}.dcm", enforce_file_format=True)
+        data.save_as(folder / f"{stem}.dcm", enforce_file_format=True)
     return folder / "level0.dcm"
 
 

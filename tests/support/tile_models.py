@@ -133,6 +133,24 @@ def write_segmenter(models: Path, name: str = "stains", *, reach: int = 2, strid
     )
 
 
+def write_many_classes(models: Path, classes: int, name: str = "many", **manifest: Any) -> Path:
+    """A segmenter of so many classes, one for each level of green."""
+    # The nearest of evenly spaced levels: the line with the largest value at x of those that touch x² / 2.
+    levels = np.linspace(0, 1, classes, dtype=np.float32)
+    kernel = np.zeros((classes, 3, 1, 1), np.float32)
+    kernel[:, 1, 0, 0] = levels
+    shape = ["batch", 3, "height", "width"]
+    return _write(
+        models,
+        name,
+        [helper.make_node("Conv", ["image", "kernel", "bias"], ["logits"])],
+        {"kernel": kernel, "bias": -(levels**2) / 2},
+        inputs={"image": shape},
+        outputs={"logits": ["batch", classes, "height", "width"]},
+        manifest={"kind": "segmenter", "mpp": 1.0, "tile_size": 64, "classes": [f"level {number}" for number in range(classes)]} | manifest,
+    )
+
+
 def _write(
     models: Path,
     name: str,

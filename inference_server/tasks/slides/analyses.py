@@ -100,7 +100,7 @@ class Analyses:
             return _of(embedder, plan, described, lambda **run: SlideEmbedding(embedder=embedder, **run))
         if isinstance(described, SegmenterManifest):
             segmenter = TileSegmenter(manifest=described, facts=facts)
-            plan = segmenter.plan(tile_size, extras=(ome_tiff.MASK_FILE,), step=described.output_stride)
+            plan = segmenter.plan(tile_size, extras=(ome_tiff.MASK_FILE,), step=described.output_stride, weight=segmenter.weight)
             return _of(segmenter, plan, described, lambda **run: SlideSegmentation(segmenter=segmenter, **run))
         assert isinstance(described, TileClassifierManifest)  # noqa: S101 - there are no more kinds
         classifier = TileClassifier(manifest=described, facts=facts)

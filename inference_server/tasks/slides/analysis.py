@@ -202,6 +202,8 @@ class SlideAnalyzer:
         await asyncio.to_thread(return_what_is_free)
         findings = await asyncio.to_thread(run.analysis.findings)
         engines = TileEngines(slide.batches, run.engines)
+        is_annotated = dicom_annotations.FILE in names
+        header = await dicom_annotations.header(self._storage, source.files, slide.facts) if is_annotated else b""
         return artifacts.Contents(
             findings=findings,
             picture=picture,
@@ -209,7 +211,7 @@ class SlideAnalyzer:
             rows=TileRows(tiles=slide.tiles, grid=slide.grid, facts=slide.facts, tissue=slide.tissue, engines=engines),
             about={"analysis": plan.name, "model": f"{plan.model}:{ran.version}", "engine": ran.engine},
             mpp=slide.mpp,
-            dicom_header=await dicom_annotations.header(self._storage, source.files[0]) if dicom_annotations.FILE in names else b"",
+            dicom_header=header,
             wanted=request.artifacts,
         )
 

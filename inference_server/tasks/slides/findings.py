@@ -48,6 +48,8 @@ class AnalysisPlan:
     # Edge of a core beyond which the model is called for parts of a tile, each with its halo; 0 where it must see a tile whole. Only for
     # models of pixels that see no further than the halo: parts then give what the whole would.
     most_edge: int = 0
+    # How many times as much a pixel takes while its tile is under way as one of usual models: of those that put out many values for it.
+    weight: int = 1
     # Names of artifacts that it has beside those of all.
     extras: tuple[str, ...] = ()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import itertools
+import re
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -21,6 +22,8 @@ from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult
 
 # Below the output, where parts lie.
 FOLDER = "checkpoint"
+_NAME = re.compile(r"([0-9]{1,12})\.part")
+_FILE = "file://"
 
 Event = Progress | Checkpoint | Chunk | AnalysisResult
 Emit = Callable[[Event], Awaitable[None]]
@@ -167,14 +170,21 @@ class Runs:
         except (NotFound, AccessDenied, InvalidInput) as error:
             raise NotResumable(str(error)) from error
 
+    def _last_number(self) -> int:
+        """The highest by which parts that are gone on from are named where those of this run are written: none of them is replaced."""
+        folder = artifacts.place(self._request.output_uri, FOLDER)
+        names = (uri.removeprefix(_FILE).rpartition("/") for uri in self._request.resume_uris)
+        numbers = (_NAME.fullmatch(name) for place, _, name in names if place == folder.removeprefix(_FILE))
+        return max((int(number[1]) for number in numbers if number), default=0)
+
     def _journal(self, run: Run) -> Journal | None:
         if not self._request.checkpoints:
             return None
-        numbers = itertools.count(1)
+        numbers, earlier = itertools.count(1), self._last_number()
 
         async def write(content: bytes, tiles_done: int) -> None:
             number = next(numbers)
-            name = f"{FOLDER}/{number:06}.part"
+            name = f"{FOLDER}/{earlier + number:06}.part"
             uri = artifacts.place(self._request.output_uri, name) if self._request.output_uri else ""
             if uri:
                 await self._storage.write(uri, content)

@@ -137,9 +137,9 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
 
 
 def pixels_under_way(slide: Slide, plan: AnalysisPlan, batch: Sequence[Tile]) -> int:
-    """What a call of these tiles holds, counted as pixels of its grid; those of the level count beyond four for each of them."""
+    """What a call of these tiles holds, counted as pixels of its grid of usual models; those of the level beyond four for each of them."""
     grid = slide.grid
-    return int(len(batch) * (plan.tile_size + 2 * plan.halo) ** 2 * max(grid.step_x * grid.step_y / 4, 1))
+    return int(len(batch) * (plan.tile_size + 2 * plan.halo) ** 2 * max(grid.step_x * grid.step_y / 4, plan.weight))
 
 
 def boxes_of(tiles: Sequence[Tile], grid: Grid, halo: int) -> NDArray[np.int64]:

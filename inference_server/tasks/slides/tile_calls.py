@@ -9,7 +9,7 @@ import numpy as np
 
 from inference_server.engine.port import Tensors
 from inference_server.errors import InvalidInput
-from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
+from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse, ModelFacts
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.grid import Grid, choose_grid, read_cells
 from inference_server.tasks.slides.kinds import client_nuclei
@@ -47,7 +47,7 @@ async def _find_nuclei(
         raise InvalidInput(f"mpp is {mpp}; {nuclei.model} measures in micrometres and needs the tiles' own: 0.05 to 100.")
     grid, resampled = await _resample(pixels, mpp, nuclei)
     inputs = await asyncio.to_thread(client_nuclei.inputs, resampled, grid, manifest)
-    response = await _infer_all(inference, nuclei.model, inputs, client_nuclei.outputs_of(manifest), caller)
+    response = await _infer_all(inference, inference.facts(nuclei.model), inputs, client_nuclei.outputs_of(manifest), caller)
     nuclei.check_outputs(response.outputs, inputs["tiles"].shape)
     found = await asyncio.to_thread(
         lambda: [
@@ -84,24 +84,31 @@ async def _classify(
             f"the tiles have {width} × {height} px; {classifier.model} takes {edge} × {edge} at {classifier.manifest.mpp:g} µm/px."
         )
     stacked = np.stack(pixels)
-    inputs = await asyncio.to_thread(lambda: classifier.inputs(stacked, classifier.normaliser(stacked)))
-    response = await _infer_all(inference, classifier.model, inputs, (classifier.output,), caller)
-    probabilities = classifier.probabilities(response.outputs, len(tiles)).tolist()
+    normalise = await asyncio.to_thread(classifier.normaliser, stacked)
+    facts = inference.facts(classifier.model)
+    most = facts.max_batch_size or 1
+    probabilities: list[list[float]] = []
+    # As the network takes them they are several times as large: those of one call at a time.
+    for some in (stacked[start : start + most] for start in range(0, len(stacked), most)):
+        inputs = await asyncio.to_thread(classifier.inputs, some, normalise)
+        response = await _infer_all(inference, facts, inputs, (classifier.output,), caller)
+        probabilities += classifier.probabilities(response.outputs, len(some)).tolist()
     found = [
         TileFindings(id=tile.id, scores=dict(zip(classifier.manifest.classes, values, strict=True)))
         for tile, values in zip(tiles, probabilities, strict=True)
     ]
-    return found, f"{response.model}:{response.version}"
+    return found, f"{facts.name}:{facts.version}"
 
 
-async def _infer_all(inference: Inference, model: str, inputs: Tensors, outputs: tuple[str, ...], caller: Caller) -> InferenceResponse:
+async def _infer_all(
+    inference: Inference, facts: ModelFacts, inputs: Tensors, outputs: tuple[str, ...], caller: Caller
+) -> InferenceResponse:
     """One answer for all rows, asked in as many calls as the model's batch size needs."""
-    facts = inference.facts(model)
     rows = len(next(iter(inputs.values())))
     most = facts.max_batch_size or 1
     calls = [
         InferenceRequest(
-            model=model,
+            model=facts.name,
             version=facts.version,
             inputs={name: tensor[start : start + most] for name, tensor in inputs.items()},
             outputs=outputs,
@@ -111,7 +118,7 @@ async def _infer_all(inference: Inference, model: str, inputs: Tensors, outputs:
     ]
     responses = [await inference.infer(call) for call in calls]
     for number, response in enumerate(responses):
-        check_rows(response.outputs, min(most, rows - number * most), model)
+        check_rows(response.outputs, min(most, rows - number * most), facts.name)
     joined = {output: np.concatenate([response.outputs[output] for response in responses]) for output in responses[0].outputs}
     first = responses[0]
     return InferenceResponse(

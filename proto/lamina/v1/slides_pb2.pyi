@@ -423,7 +423,7 @@ class SlideCheckpoint(_message.Message):
     part: _builtins.int
     """Number of the part in this run, from 1."""
     name: _builtins.str
-    """Its file name: checkpoint/000001.part."""
+    """Its file name: checkpoint/000001.part, counted on from the parts of the request's resume that lie under the same output_uri."""
     uri: _builtins.str
     """Where it was written; empty when it was streamed."""
     size_bytes: _builtins.int

@@ -28,6 +28,8 @@ from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, cell_lines, places_of
 from inference_server.tasks.slides.values import Pixels
 
+# Values a pixel of a tile that a network puts out, up to which it is a usual one: with what is made of them some 50 bytes.
+_USUAL_VALUES = 4
 # Masks of a few classes shrink to a hundredth; more effort gains little.
 _LEVEL = 1
 
@@ -44,6 +46,9 @@ class TileSegmenter(TileModel):
         # Edge of the part of an output that is kept, and how far it lies from the output's edge.
         self.edge = manifest.core // manifest.output_stride
         self._halo = manifest.overlap // 2 // manifest.output_stride
+        values = 1 if np.issubdtype(self.output_dtype, np.integer) else len(manifest.classes)
+        # As plans have it.
+        self.weight = max(-(-values // (_USUAL_VALUES * manifest.output_stride**2)), 1)
 
     def labels(self, outputs: Mapping[str, Tensor], tiles: int) -> Labels:
         """Of so many tiles, tiles × rows × columns of the tiles' centres: 0 where no class reaches its threshold, then the classes from 1.
@@ -59,8 +64,13 @@ class TileSegmenter(TileModel):
         channels_last = self.manifest.layout == "NHWC"
         values = np.moveaxis(raw, -1, 1) if channels_last and raw.ndim == 4 else raw
         values = self._of_size(values, (values.shape[1], whole, whole))[:, :, inner, inner]
-        probabilities = class_probabilities(values.astype(np.float32), self.manifest, axis=1, model=self.model, unit="pixel")
-        return (taken(probabilities, self.manifest.classes, self.manifest.thresholds, 1) + 1).astype(np.uint8)
+        # One by one: what is made on the way takes several times as much as they do.
+        return np.stack([self._likeliest(each) for each in values])
+
+    def _likeliest(self, values: Tensor) -> Labels:
+        """Of one tile, classes × rows × columns."""
+        probabilities = class_probabilities(values.astype(np.float32), self.manifest, axis=0, model=self.model, unit="pixel")
+        return (taken(probabilities, self.manifest.classes, self.manifest.thresholds, 0) + 1).astype(np.uint8)
 
     def _of_size(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         if values.shape[1:] != shape:

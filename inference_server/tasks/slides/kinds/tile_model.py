@@ -37,14 +37,15 @@ class TileModel:
         self.manifest = manifest
         self.model = facts.name
         self.output = tensor_name(facts, manifest.output, "output")
+        self.output_dtype = next(spec.dtype for spec in facts.outputs if spec.name == self.output)
         self._input = tensor_name(facts, manifest.input, "input")
         spec = next(spec for spec in facts.inputs if spec.name == self._input)
         _check_input(spec, manifest, facts.name)
         self._levels = None if spec.dtype == np.uint8 else Levels(manifest, spec.dtype, model=facts.name)
         self._limit = facts.max_batch_size or 1
 
-    def plan(self, tile_size: int = 0, *, analysis: str = "", extras: tuple[str, ...] = (), step: int = 1) -> AnalysisPlan:
-        """The plan. `step`: a number of pixels that the mask's cells are whole multiples of.
+    def plan(self, tile_size: int = 0, *, analysis: str = "", extras: tuple[str, ...] = (), step: int = 1, weight: int = 1) -> AnalysisPlan:
+        """The plan. `step`: a number of pixels that the mask's cells are whole multiples of; `weight`: as plans have it.
 
         Raises `InvalidInput` for another tile size than the model's.
         """
@@ -60,8 +61,9 @@ class TileModel:
             halo=manifest.overlap // 2,
             cell=_cell(manifest, step),
             least_tissue=manifest.least_tissue,
-            batch=max(min(_PIXELS_A_CALL // manifest.tile_size**2, self._limit), 1),
+            batch=max(min(_PIXELS_A_CALL // (manifest.tile_size**2 * weight), self._limit), 1),
             learned_weights=True,
+            weight=weight,
             extras=extras,
         )
 

@@ -1,16 +1,17 @@
 """annotations.dcm: what was found on a DICOM slide as Microscopy Bulk Simple Annotations, for archives and viewers that speak DICOM.
 
 Alone in importing highdicom and pydicom, which the extra `dicom` brings. DICOM PS3.3 A.87; coordinates are pixels of the total pixel matrix
-of the image that the slide's URI names, (0, 0) at the corner of its first pixel.
+of the image that the slide's URI names, (0, 0) at the corner of its first pixel; of level 0, where that is the label or an overview.
 """
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import importlib.util
 import io
 from array import array
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -32,6 +33,9 @@ MEDIA_TYPE = "application/dicom"
 EXTRA = "dicom"
 # As OpenSlide names it.
 _VENDOR = "dicom"
+# What an image is of, beside the slide (DICOM PS3.3, C.8.12.4.1.1).
+_ASIDE = frozenset({"LABEL", "OVERVIEW"})
+_UNICODE = "ISO_IR 192"
 # All that stands before the pixels; tiled images have little.
 _HEADER_BYTES = 16 * 1024 * 1024
 # What every study must tell, and may leave empty.
@@ -60,9 +64,47 @@ def fits(facts: SlideFacts) -> bool:
     return facts.vendor == _VENDOR
 
 
-async def header(storage: Storage, found: StoredObject) -> bytes:
-    """What stands before the pixels of a slide's file. Raises as `Storage.read_range` does."""
-    return await storage.read_range(found, 0, min(found.size_bytes, _HEADER_BYTES))
+async def header(storage: Storage, files: Sequence[StoredObject], facts: SlideFacts) -> bytes:
+    """What stands before the pixels of the image that annotations refer to. Raises as `Storage.read_range` does.
+
+    `files`: the one that names the slide, then its others. The first is meant; where that is the slide's label or an overview, on which
+    nothing was found, the one of level 0. Empty where there is none.
+    """
+    named = await _head(storage, files[0])
+    if not await asyncio.to_thread(_is_aside, named):
+        return named
+    for other in files[1:]:
+        head = await _head(storage, other)
+        if await asyncio.to_thread(_is_level_0, head, facts):
+            return head
+    return b""
+
+
+async def _head(storage: Storage, found: StoredObject) -> bytes:
+    return await storage.read_range(found, 0, min(found.size_bytes, _HEADER_BYTES)) if found.size_bytes else b""
+
+
+def _is_aside(head: bytes) -> bool:
+    """Whether it is of a picture beside the slide."""
+    return not _ASIDE.isdisjoint(_told(head).get("ImageType", ()))
+
+
+def _is_level_0(head: bytes, facts: SlideFacts) -> bool:
+    told = _told(head)
+    size = told.get("TotalPixelMatrixColumns"), told.get("TotalPixelMatrixRows")
+    return size == (facts.width, facts.height) and not _is_aside(head)
+
+
+def _told(head: bytes) -> Dataset:
+    """What a header says of its image; nothing where it is none."""
+    from pydicom import Dataset, dcmread
+    from pydicom.errors import InvalidDicomError
+
+    names = ["ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows"]
+    try:
+        return dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=names)
+    except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError):
+        return Dataset()
 
 
 def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts: SlideFacts, about: Mapping[str, str]) -> None:
@@ -82,6 +124,10 @@ def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts:
         if not groups:
             return
         digest = _digest(image, groups, about)
+        if not "".join((*about.values(), *(name for name, _ in groups))).isascii():
+            # In what the slide's own texts are written other letters may not be.
+            image.decode()
+            image.SpecificCharacterSet = _UNICODE
         annotations = MicroscopyBulkSimpleAnnotations(
             source_images=[image],
             annotation_coordinate_type="2D",
@@ -154,9 +200,9 @@ def _annotated(number: int, name: str, single: bool, group: _Group, digest: byte
     annotated = AnnotationGroup(
         number=number,
         uid=_uid(digest, f"group {number}"),
-        label=name[:64],
+        label=_text(name),
         annotated_property_category=CodedConcept("finding", _SCHEME, "Finding of a model"),
-        annotated_property_type=CodedConcept(hashlib.sha256(name.encode()).hexdigest()[:16], _SCHEME, name[:64]),
+        annotated_property_type=CodedConcept(hashlib.sha256(name.encode()).hexdigest()[:16], _SCHEME, _text(name)),
         graphic_type="POINT" if single else "POLYGON",
         # The first alone: a list of arrays for millions would take a hundred times their size.
         graphic_data=[np.array(group.coordinates[: 2 if single else _end(group)], np.float32).reshape(-1, 2)],
@@ -171,6 +217,11 @@ def _annotated(number: int, name: str, single: bool, group: _Group, digest: byte
     if not single:
         annotated.LongPrimitivePointIndexList = group.starts.tobytes()
     return annotated
+
+
+def _text(name: str) -> str:
+    """As DICOM takes it: a backslash would part it into several values, and characters that control something are none of a text's."""
+    return "".join("/" if each == "\\" else each if each.isprintable() else " " for each in name)[:64]
 
 
 def _end(group: _Group) -> int:

@@ -30,6 +30,8 @@ _MOST_HELD_PIXELS = 2**26
 _LEVEL = 3
 # Raw pixels from which on offsets need 64 bits.
 _BIG_BYTES = 2**31
+# Of a pixel, that bounds may lie before its edge and count as on it.
+_ROUNDING = 1e-6
 _TYPES = {"float32": "float", "uint8": "uint8"}
 
 # Level, row and column of a tile to its pixels, at most 512 × 512; None where there is nothing.
@@ -156,11 +158,14 @@ class _LabelTiles:
 
 
 def _aligned(scale: tuple[float, float], placement: Placement) -> tuple[tuple[int, int], tuple[float, float], tuple[float, float]]:
-    """The first pixel shown, x and y, so that the picture begins where QuPath does; what is left between them in µm; and a pixel in µm."""
-    first = round(placement.bounds[0] / scale[0]), round(placement.bounds[1] / scale[1])
+    """The first pixel shown, x and y; where its corner lies from where QuPath begins, in µm, and a pixel in µm.
+
+    It is the one that QuPath's coordinates begin in: none that lies within the slide's bounds by any part is cut off.
+    """
+    first = tuple(int(placement.bounds[axis] / scale[axis] + _ROUNDING) for axis in range(2))
     left = [(first[axis] * scale[axis] - placement.bounds[axis]) * placement.mpp[axis] for axis in range(2)]
     pixel = scale[0] * placement.mpp[0], scale[1] * placement.mpp[1]
-    return first, (left[0], left[1]), pixel
+    return (first[0], first[1]), (left[0], left[1]), pixel
 
 
 def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 from numpy.typing import NDArray
@@ -128,9 +130,21 @@ def _blend(picture: Image.Image, heat: Heat, thumbnail_scale: tuple[float, float
     # The heat's part that the thumbnail shows, in cells: both begin at the slide's corner.
     box = (0.0, 0.0, picture.width * thumbnail_scale[0] / heat.scale[0], picture.height * thumbnail_scale[1] / heat.scale[1])
     box = (0.0, 0.0, min(box[2], columns), min(box[3], rows))
-    layer = Image.fromarray(_colours(heat), "RGB").resize(picture.size, Image.Resampling.BILINEAR, box=box)
+    enlarged = picture.width >= 2 * columns and picture.height >= 2 * rows
+    layer = Image.fromarray(_colours(_spread(heat) if enlarged else heat), "RGB").resize(picture.size, Image.Resampling.BILINEAR, box=box)
     mask = Image.fromarray(_opacity(heat, strength), "L").resize(picture.size, Image.Resampling.BILINEAR, box=box)
     return Image.composite(layer, picture, mask)
+
+
+def _spread(heat: Heat) -> Heat:
+    """Cells with nothing to show take the mean of those beside them: between both, colours would else fade to the darkest."""
+    shown = np.isfinite(heat.values)
+    sums, counts = (
+        cv2.boxFilter(each, cv2.CV_64F, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
+        for each in (np.where(shown, heat.values, 0).astype(np.float64), shown.astype(np.float64))
+    )
+    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0.5)
+    return replace(heat, values=np.where(shown, heat.values, means))
 
 
 def _draw_points(picture: Image.Image, points: NDArray[np.float64], radius: float) -> None:

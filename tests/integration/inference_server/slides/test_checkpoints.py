@@ -169,6 +169,23 @@ async def test_an_analysis_may_be_cut_off_again_and_again(place: Place) -> None:
     assert files(expected) == files(out)
 
 
+async def test_a_run_that_goes_on_in_its_own_folder_replaces_none_of_the_parts_that_it_goes_on_from(place: Place) -> None:
+    asked = REQUESTS["pinkness"]
+    _, expected = await place.run("whole", **asked)
+    saved: list[str] = []
+    for until in (0.3, 0.6, 0.9):
+        events, _ = await place.run("again", until=until, resume_uris=tuple(saved), **asked)
+        told = [event for event in events if isinstance(event, Checkpoint)]
+        assert list(range(1, len(told) + 1)) == [each.part for each in told]
+        # Whoever comes next finds them in the folder, or was told of them.
+        saved = sorted(str(path) for path in (place.folder / "out" / "again" / "checkpoint").iterdir())
+        assert saved[-len(told) :] == [each.uri for each in told]
+    events, out = await place.run("again", resume_uris=tuple(saved), **asked)
+
+    assert result_of(events).tiles_resumed >= 0.9 * result_of(events).tiles_analyzed
+    assert files(expected) == files(out)
+
+
 async def test_progress_goes_on_where_it_was(place: Place) -> None:
     cut, _ = await place.run("cut", until=0.6, tile_size=64)
     resumed, _ = await place.run("resumed", resume_uris=parts(cut), tile_size=64)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import io
+import tracemalloc
+from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +18,7 @@ from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.values import ClientTile
 from tests.support.he_fields import Look, paint_field
 from tests.support.slides import paint, scattered
+from tests.support.tile_models import write_classifier
 
 WIDTH, HEIGHT = 300, 200
 NUCLEI = scattered(25, within=(15, 15, 285, 185), apart=25)
@@ -125,3 +129,23 @@ async def test_more_tiles_than_a_batch_are_answered_in_order(analyses: Any) -> N
 async def test_tiles_that_are_wrong_are_told(analyses: Any, tiles: list[ClientTile], mpp: float, message: str) -> None:
     with pytest.raises(InvalidInput, match=message):
         await analyses.analyzer.analyze_tiles("", tiles, mpp, Caller())
+
+
+async def test_many_tiles_are_made_ready_for_a_classifier_a_call_at_a_time(analyses_with: Callable[..., Any], tmp_path: Path) -> None:
+    write_classifier(tmp_path / "models", tile_size=256)
+    pixels = [np.full((256, 256, 3), (230, green, 200), np.uint8) for green in (120, 240) for _ in range(120)]
+    tiles = [raw(each, str(number)) for number, each in enumerate(pixels)]
+    analyzer = analyses_with(tmp_path / "models").analyzer
+    await analyzer.analyze_tiles("pinkness", tiles[:2], 1.0, Caller())
+    tracemalloc.start()
+    try:
+        found, model = await analyzer.analyze_tiles("pinkness", tiles, 1.0, Caller())
+        _, most = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+
+    assert "pinkness:1" == model
+    assert [str(number) for number in range(240)] == [each.id for each in found]
+    assert [True] * 120 + [False] * 120 == [each.scores["tissue"] > 0.5 for each in found]
+    # As float32 all of them take four times as much as they do.
+    assert most < 3 * sum(each.nbytes for each in pixels)

@@ -43,6 +43,21 @@ async def test_points_are_those_of_the_geojson_on_the_image_that_they_refer_to(a
     )
 
 
+@pytest.mark.parametrize(("named", "referred", "scale"), [("level1", "level1", 0.5), ("label", "level0", 1.0)])
+async def test_a_slide_named_by_another_of_its_images_is_annotated_where_it_shows_what_was_found(
+    analyses: Any, tmp_path: Path, named: str, referred: str, scale: float
+) -> None:
+    label = np.full((150, 260, 3), 200, np.uint8)
+    base = write_dicom(tmp_path / "slide", [PICTURE, np.ascontiguousarray(PICTURE[::2, ::2])], label=label)
+    found = await analyses.run(base.with_name(f"{named}.dcm"))
+    annotations = opened(found.folder / "annotations.dcm")
+    (group,) = annotations.get_annotation_groups()
+
+    source = pydicom.dcmread(base.with_name(f"{referred}.dcm"), stop_before_pixels=True)
+    assert source.SOPInstanceUID == annotations.ReferencedImageSequence[0].ReferencedSOPInstanceUID
+    assert np.allclose(found.points * scale, np.concatenate(group.get_graphic_data("2D")), atol=0.01)
+
+
 async def test_tiles_are_polygons_by_class(analyses_with: Callable[..., Any], tmp_path: Path) -> None:
     write_classifier(tmp_path / "models", mpp=0.5)
     picture = PICTURE.copy()
@@ -55,6 +70,22 @@ async def test_tiles_are_polygons_by_class(analyses_with: Callable[..., Any], tm
     }
     first = next(each for each in found.features if each["properties"]["classification"]["name"] == "tissue")
     assert np.array_equal(first["geometry"]["coordinates"][0][:-1], groups["tissue"].get_graphic_data("2D")[0])
+
+
+async def test_classes_keep_their_names_in_any_letters_and_the_patient_keeps_theirs(
+    analyses_with: Callable[..., Any], tmp_path: Path
+) -> None:
+    write_classifier(tmp_path / "models", mpp=0.5, classes=["背景\n", "jaringan µ≥\\2"])
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
+    named = pydicom.dcmread(slide)
+    named.SpecificCharacterSet, named.PatientName = "ISO_IR 100", "Müller^Jörg"
+    named.save_as(slide)
+    found = await analyses_with(tmp_path / "models").run(slide, analysis="pinkness")
+
+    annotations = opened(found.folder / "annotations.dcm")
+    groups = annotations.get_annotation_groups()
+    assert {"背景", "jaringan µ≥/2"} == {each.label for each in groups} == {each.annotated_property_type.meaning for each in groups}
+    assert "Müller^Jörg" == annotations.PatientName
 
 
 async def test_the_same_slide_gives_the_same_bytes(analyses: Any, tmp_path: Path) -> None:

@@ -66,9 +66,26 @@ def test_a_picture_begins_where_qupaths_coordinates_do(tmp_path: Path) -> None:
     placement = ome_tiff.Placement(mpp=(0.25, 0.25), bounds=(330.0, 150.0))
     ome_tiff.write_heat(path, Heat(values=values, scale=(100.0, 100.0), top=1.0), placement)
     told = pixels_of(path)
-    assert np.array_equal(values[2:, 3:].astype(np.float32), tifffile.imread(path))
-    # What whole cells leave: 300 of 330, and 200 for 150, by 0.25 µm.
-    assert (-7.5, 12.5, 25.0) == (float(told["PositionX"]), float(told["PositionY"]), float(told["PhysicalSizeX"]))
+    assert np.array_equal(values[1:, 3:].astype(np.float32), tifffile.imread(path))
+    # What whole cells leave: 300 of 330, and 100 of 150, by 0.25 µm.
+    assert (-7.5, -12.5, 25.0) == (float(told["PositionX"]), float(told["PositionY"]), float(told["PhysicalSizeX"]))
+
+
+def test_a_slide_whose_bounds_begin_in_the_second_half_of_its_only_tile_has_a_picture(tmp_path: Path) -> None:
+    path = tmp_path / "heat.ome.tiff"
+    heat = Heat(values=np.array([[0.5]]), scale=(2048.0, 2048.0), top=1.0)
+    ome_tiff.write_heat(path, heat, ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(1250.0, 1100.0)))
+    told = pixels_of(path)
+    assert [[0.5]] == tifffile.imread(path).tolist()
+    assert (-625.0, -550.0) == (float(told["PositionX"]), float(told["PositionY"]))
+
+
+def test_bounds_on_an_edge_between_pixels_cut_off_all_before_it(tmp_path: Path) -> None:
+    path = tmp_path / "heat.ome.tiff"
+    # Three times 1.1 is a little more than 3.3.
+    placement = ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(3.3, 0.0))
+    ome_tiff.write_heat(path, Heat(values=np.arange(5.0)[None], scale=(1.1, 1.1), top=1.0), placement)
+    assert [[3.0, 4.0]] == tifffile.imread(path).tolist()
 
 
 def test_the_same_values_give_the_same_bytes(tmp_path: Path) -> None:
