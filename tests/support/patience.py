@@ -8,8 +8,9 @@ from collections.abc import Callable
 
 # Of a wait that ends at once but on a machine that is busy with other things, or with a fault: no test tells by it how fast anything is.
 PATIENCE_SECONDS = 60.0
-# Of work during which nothing gets on, though workers are killed over it and their leases have to run out.
-STANDSTILL_SECONDS = 180.0
+# Of work during which nothing gets on, though workers are killed over it: their leases have to run out, and a stream of Google's emulator
+# that has fallen silent is opened anew after 90 s.
+STANDSTILL_SECONDS = 300.0
 
 
 async def until(true: Callable[[], object]) -> None:
