@@ -34,6 +34,10 @@ class Step(StrEnum):
     POSTPONED = "postponed"  # sending failed; the outbox keeps the message for later
 
 
+# These come in the middle of the work, which is timed whole: they have no length of their own.
+MOMENTS = frozenset({Step.RENEWED, Step.CHECKPOINTED})
+
+
 @dataclass(frozen=True, kw_only=True)
 class StepTaken:
     """One step of one job."""

@@ -49,7 +49,7 @@ def return_what_is_freed() -> None:
     """
     if libc := _glibc():
         libc.mallopt(_ARENA_MAX, _MOST_ARENAS)
-    _keep(block_bytes=_LARGE_BYTES, most_bytes=_SPARE_BYTES)
+    _keep_little()
 
 
 class Reuse:
@@ -84,7 +84,7 @@ class Reuse:
             elif kept.idle_seconds:
                 self._ending = asyncio.get_running_loop().call_later(kept.idle_seconds, self._end_later)
             else:
-                return_what_is_freed()
+                _keep_little()
                 await asyncio.to_thread(return_what_is_free)
 
     def _keep(self) -> None:
@@ -93,8 +93,12 @@ class Reuse:
 
     def _end_later(self) -> None:
         if not self._wanted:
-            return_what_is_freed()
+            _keep_little()
             asyncio.get_running_loop().run_in_executor(None, return_what_is_free)
+
+
+def _keep_little() -> None:
+    _keep(block_bytes=_LARGE_BYTES, most_bytes=_SPARE_BYTES)
 
 
 def _keep(*, block_bytes: int, most_bytes: int) -> None:

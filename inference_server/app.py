@@ -67,12 +67,8 @@ def prepare_process() -> None:
 def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     """Build the parts; `levels` are those of the logs that were configured. Raises `ConfigurationError`."""
     security = secure(_security(settings))
-    registry = CollectorRegistry()
     lifecycle = Lifecycle(most_calls=settings.max_calls)
-    # What the process takes, and when it began; on Linux.
-    ProcessCollector(registry=registry)
-    registry.register(ReadinessCollector(lambda: lifecycle.ready))
-    registry.register(DeviceCollector(GpuMonitor((settings.device,)).readings))
+    registry = _registry(settings, lifecycle)
     models = serving_models(settings, registry)
     metrics = CallMetrics(registry, version(), limits=settings.limits())
     bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
@@ -118,6 +114,16 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         left_out=left_out(settings),
         sweeps=[service.sweep for service in services],
     )
+
+
+def _registry(settings: Settings, lifecycle: Lifecycle) -> CollectorRegistry:
+    """With what is told of the process as a whole; its parts add their own."""
+    registry = CollectorRegistry()
+    # What the process takes, and when it began; on Linux.
+    ProcessCollector(registry=registry)
+    registry.register(ReadinessCollector(lambda: lifecycle.ready))
+    registry.register(DeviceCollector(GpuMonitor((settings.device,)).readings))
+    return registry
 
 
 def _tracer(settings: Settings) -> Tracer | None:

@@ -14,13 +14,14 @@ import structlog
 from bridge.errors import BridgeError, LeaseLostError, NotYetError, OverloadError, PoisonError, TransientError
 from bridge.job import Delivery, Job, Outcome, Write
 from bridge.ledger.port import Claim, Refusal, State
-from bridge.steps import REDELIVERED, SUCCEEDED, Step, StepTaken
+from bridge.steps import REDELIVERED, SUCCEEDED, Step
 from bridge.tracing.context import CURRENT
 from bridge.worker.context import WorkContext
 from bridge.worker.fates import Fate, fate_of
 from bridge.worker.following import Following, traced
 from bridge.worker.heartbeat import Heartbeat
 from bridge.worker.policy import Desk
+from bridge.worker.step_notes import StepNotes
 from bridge.worker.throttle import Throttle
 
 _log = structlog.get_logger()
@@ -47,12 +48,10 @@ class Assignment:
         self._desk = desk
         self._throttle = throttle
         self._delivery = delivery
-        self._job_key = ""
-        self._system = ""
         self._work: asyncio.Task[Outcome] | None = None
         self._interrupted = False
         self._following = Following(desk.tracer, delivery)
-        self._received_at = self._last_step = time.monotonic()
+        self._steps = StepNotes(delivery, tell=(self._following.took, desk.observer.on_step))
 
     def interrupt(self) -> None:
         """Give the work up: cancel it, and leave the job and its message to another worker, with no attempt counted."""
@@ -62,13 +61,13 @@ class Assignment:
     async def run(self) -> None:
         """Carry the delivery through. Never raises but when it is cancelled."""
         with structlog.contextvars.bound_contextvars(message_id=self._delivery.message_id):
-            self._note(Step.RECEIVED, outcome=REDELIVERED if self._delivery.receive_count > 1 else "")
+            self._steps.took(Step.RECEIVED, outcome=REDELIVERED if self._delivery.receive_count > 1 else "")
             try:
                 back = await self._run()
                 await self._give_up_message(back)
                 self._following.ended("done" if back is None else "returned")
             except LeaseLostError as error:
-                self._desk.vitals.fenced(self._system)
+                self._desk.vitals.fenced(self._steps.system)
                 self._following.ended("lost", failure="another worker has taken the job over")
                 _log.warning("job_taken_over", reason=str(error))
             except Exception as error:
@@ -91,8 +90,8 @@ class Assignment:
                 return self._refused(claim)
             self._following.claimed(job, claim.trace, fence=claim.fence)
             job = replace(job, trace=self._following.carrier)
-            self._note(Step.CLAIMED)
-            heartbeat = Heartbeat(self._desk, self._delivery, claim, lost=self._cancel_work, renewed=lambda: self._note(Step.RENEWED))
+            self._steps.took(Step.CLAIMED)
+            heartbeat = Heartbeat(self._desk, self._delivery, claim, lost=self._cancel_work, renewed=lambda: self._steps.took(Step.RENEWED))
             async with heartbeat:
                 return await self._work_on(job, claim, heartbeat)
         finally:
@@ -108,15 +107,15 @@ class Assignment:
             _log.exception("parsing_failed")
             reason = f"{type(error).__name__}: {error}"
         else:
-            self._job_key, self._system = job.key, job.system
-            self._note(Step.READ)
+            self._steps.belong_to(job)
+            self._steps.took(Step.READ)
             return job
         await self._desk.dead_letters.bury(self._delivery, reason=reason)
-        self._note(Step.BURIED, outcome="poison")
+        self._steps.took(Step.BURIED, outcome="poison")
         return None
 
     def _refused(self, refusal: Refusal) -> _Return | None:
-        self._note(Step.REFUSED, outcome=refusal.state.value)
+        self._steps.took(Step.REFUSED, outcome=refusal.state.value)
         if refusal.state in {State.SUCCEEDED, State.FAILED}:
             return None
         # Not later than a lease: by then whoever has it has renewed it, or is gone.
@@ -129,11 +128,11 @@ class Assignment:
         try:
             outcome = await self._handle(job, self._context(claim, heartbeat))
         except _Interrupted:
-            self._note(Step.HANDLED, outcome="interrupted")
+            self._steps.took(Step.HANDLED, outcome="interrupted")
             return await self._release(claim, heartbeat, delay=0.0)
         except Exception as error:
             return await self._end_badly(job, claim, heartbeat, error)
-        self._note(Step.HANDLED, outcome=_word(outcome))
+        self._steps.took(Step.HANDLED, outcome=_word(outcome))
         try:
             await self._commit(claim, heartbeat, outcome)
         except (LeaseLostError, TransientError):
@@ -171,7 +170,7 @@ class Assignment:
 
     async def _end_badly(self, job: Job, claim: Claim, heartbeat: Heartbeat, error: Exception) -> _Return | None:
         fate = fate_of(error)
-        self._note(Step.HANDLED, outcome=type(error).__name__)
+        self._steps.took(Step.HANDLED, outcome=type(error).__name__)
         if fate is Fate.YIELD:
             _log.info("work_put_back", reason=str(error))
             delay = error.retry_after if isinstance(error, NotYetError) else 1.0
@@ -229,14 +228,14 @@ class Assignment:
         outcome = replace(outcome, events=tuple(traced(event, self._following.carrier) for event in outcome.events))
         await self._persist(lambda: self._desk.ledger.finish(claim, outcome, buried=buried, reason=reason), heartbeat)
         heartbeat.release_job()
-        self._note(Step.COMMITTED, outcome=_word(outcome), fallback=outcome.fallback)
+        self._steps.took(Step.COMMITTED, outcome=_word(outcome), fallback=outcome.fallback)
         self._desk.committed()
 
     async def _release(self, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str = "", count_attempt: bool = False) -> _Return:
         release = self._desk.ledger.release
         await self._persist(lambda: release(claim, delay_seconds=delay, error=error, count_attempt=count_attempt), heartbeat)
         heartbeat.release_job()
-        self._note(Step.RELEASED)
+        self._steps.took(Step.RELEASED)
         return _Return(delay=delay, tried=count_attempt)
 
     async def _persist(self, write: Callable[[], Awaitable[None]], heartbeat: Heartbeat) -> None:
@@ -259,10 +258,10 @@ class Assignment:
     async def _give_up_message(self, back: _Return | None) -> None:
         if back is None:
             await self._desk.source.acknowledge(self._delivery)
-            self._note(Step.ACKNOWLEDGED)
+            self._steps.took(Step.ACKNOWLEDGED)
         else:
             await self._desk.source.release(self._delivery, delay_seconds=back.delay, tried=back.tried)
-            self._note(Step.RETURNED)
+            self._steps.took(Step.RETURNED)
 
     def _cancel_work(self) -> None:
         if self._work is not None:
@@ -275,24 +274,7 @@ class Assignment:
         except TransientError as error:
             # The work has not failed: it costs no attempt.
             raise OverloadError(str(error)) from error
-        self._note(Step.CHECKPOINTED)
-
-    def _note(self, step: Step, *, outcome: str = "", fallback: str = "") -> None:
-        now = time.monotonic()
-        taken = StepTaken(
-            step=step,
-            job_key=self._job_key,
-            system=self._system,
-            seconds=now - self._last_step,
-            outcome=outcome,
-            source=self._delivery.source,
-            since_receipt=now - self._received_at,
-            fallback=fallback,
-        )
-        if step not in {Step.RENEWED, Step.CHECKPOINTED}:  # these come in the middle of the work, which is timed whole
-            self._last_step = now
-        self._following.took(taken)
-        self._desk.observer.on_step(taken)
+        self._steps.took(Step.CHECKPOINTED)
 
 
 def _word(outcome: Outcome) -> str:

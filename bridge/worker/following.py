@@ -9,13 +9,11 @@ import structlog
 
 from bridge.envelopes import tracing
 from bridge.job import Delivery, Event, Job
-from bridge.steps import Step, StepTaken
+from bridge.steps import MOMENTS, StepTaken
 from bridge.tracing.context import TRACEPARENT
 from bridge.tracing.port import Carrier, Facts, Kind, NullTracer, Span, Tracer
 
 _log = structlog.get_logger()
-# These come in the middle of a step, and have no length of their own.
-_MOMENTS = frozenset({Step.RENEWED, Step.CHECKPOINTED})
 _NOBODY = NullTracer()
 # SQS and SNS carry ten attributes: an event's own, three of ours, and these two.
 _MOST_OWN_ATTRIBUTES = 5
@@ -101,7 +99,7 @@ class Following:
 
     def _tell_steps(self, parent: Carrier) -> None:
         for taken, at in self._steps:
-            start = at if taken.step in _MOMENTS else at - taken.seconds
+            start = at if taken.step in MOMENTS else at - taken.seconds
             facts = {"lamina.outcome": taken.outcome} if taken.outcome else {}
             self._tracer.start(f"step {taken.step.value}", parent=parent, facts=facts, at=start).end(at=at)
         self._steps.clear()

@@ -2,37 +2,29 @@
 
 from __future__ import annotations
 
-import contextlib
-import hashlib
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import structlog
 
-from inference_server.engine.agreement import DEFAULT_TOLERANCE, deviation
 from inference_server.engine.devices import usable_cores
 from inference_server.engine.plans import Recipe
-from inference_server.engine.port import Engine, Tensors, TensorSpec
+from inference_server.engine.port import Engine, Tensors
 from inference_server.engine.portions import in_portions
 from inference_server.engine.profiles import most_rows
-from inference_server.engine.sample import representative
 from inference_server.engine.selection import AUTO, PLAN_SUFFIX, EngineSelector, ModelFile, Selection, label
-from inference_server.errors import ConfigurationError, DeviceFailed, InvalidTensor, ModelFailed
+from inference_server.errors import ConfigurationError, DeviceFailed, ModelFailed
 from inference_server.models.completion import Completed, complete
 from inference_server.models.repository import ModelFolder, VersionFile
-from inference_server.models.values import ConfigMessage, Configuration, Warmup
+from inference_server.models.values import ConfigMessage, Configuration
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import SpareEngine, missing_devices
 from inference_server.scheduler.memory import Holdings, MemoryBudget
 from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
-from inference_server.scheduler.validation import Signature
-from inference_server.scheduler.warmup import warmup_tensors
+from inference_server.scheduler.samples import Samples, rows_are_independent, specs_of
 
-# Rows of the batch on which engines are compared and measured.
-_SAMPLE_ROWS = 8
 _log = structlog.get_logger(__name__)
 
 
@@ -126,6 +118,7 @@ class _Loading:
         self._sha256 = sha256
         self._digest = digest
         self._configuration = folder.configuration
+        self._samples = Samples(folder.name, folder.configuration)
         self._batches = True
         self._unbuilt: tuple[Recipe, ...] = ()
 
@@ -140,7 +133,7 @@ class _Loading:
         completed = self._checked_batches(placed[0].engine)
         self._check_plan(placed[0].engine, completed)
         for each in placed:
-            self._warm_up(each, completed)
+            self._samples.warm_up(each, completed, sample=self._sample)
         return self._loaded(placed, completed, memory)
 
     def _placed(self, place: Place, chosen: dict[str, str], threads: int, spare: SpareEngine) -> PlacedEngine:
@@ -182,8 +175,8 @@ class _Loading:
             path=self._file.path,
             digest=self._digest,
             sample=self._sample,
-            sample_key=self._sample_key(),
-            sample_given=bool(self._configuration.warmups or self._configuration.warmup_shapes),
+            sample_key=self._samples.key(),
+            sample_given=self._samples.are_given,
             threads=threads,
             tolerance=self._configuration.tolerance,
             options=options_on(self._configuration, selector.device),
@@ -216,25 +209,13 @@ class _Loading:
         )
         return selection
 
-    def _sample_key(self) -> str:
-        """Tells what `_sample` will give without a loaded engine, and alike at each start."""
-        warmups = [warmup.SerializeToString(deterministic=True) for warmup in self._configuration.message.model_warmup]
-        files = [given.file for warmup in self._configuration.warmups for _, given in sorted(warmup.inputs.items()) if given.file]
-        sizes = [file.stat().st_size for file in files if file.is_file()]
-        shapes = sorted(self._configuration.warmup_shapes.items())
-        return hashlib.sha256(repr((warmups, sizes, shapes, self._configuration.max_batch_size)).encode()).hexdigest()
-
     def _sample(self, engine: Engine) -> Tensors:
-        completed = self._loader.completed(self._folder, engine, batches=self._batches)
-        if self._configuration.warmups:
-            return self._warmup_request(self._configuration.warmups[0], engine, completed)
-        rows = min(completed.max_batch_size, _SAMPLE_ROWS)
-        return representative(_specs(engine.inputs, completed), rows=rows, shapes=self._configuration.warmup_shapes)
+        return self._samples.of(engine, self._loader.completed(self._folder, engine, batches=self._batches))
 
     def _checked_batches(self, engine: Engine) -> Completed:
         """Where the batch dimension is a guess, make sure that rows do not depend on each other: else requests must not be merged."""
         completed = self._loader.completed(self._folder, engine, batches=True)
-        if completed.batch_size_guessed and not _rows_are_independent(engine, self._sample(engine)):
+        if completed.batch_size_guessed and not rows_are_independent(engine, self._sample(engine)):
             _log.warning(
                 "model_takes_no_batches", model=self._folder.name, reason="its rows depend on each other, or it refused the sample"
             )
@@ -242,38 +223,14 @@ class _Loading:
             completed = self._loader.completed(self._folder, engine, batches=False)
         return completed
 
-    def _warm_up(self, placed: PlacedEngine, completed: Completed) -> None:
-        engine = placed.engine
-        for rows, shapes in self._configuration.gpu.graph_specs if placed.device != "cpu" else ():
-            with contextlib.suppress(ModelFailed):  # what is recorded now is not recorded in a request
-                told = {**self._configuration.warmup_shapes, **shapes}
-                engine.run(representative(_specs(engine.inputs, completed), rows=rows, shapes=told))
-        if not self._configuration.warmups:
-            with contextlib.suppress(ModelFailed):  # the sample is a guess
-                engine.run(self._sample(engine))
-        for warmup in self._configuration.warmups:
-            tensors = self._warmup_request(warmup, engine, completed)
-            for _ in range(warmup.count):
-                with contextlib.suppress(*([DeviceFailed] if placed.spare else [])):  # each request will be told
-                    engine.run(tensors)
-
-    def _warmup_request(self, warmup: Warmup, engine: Engine, completed: Completed) -> Tensors:
-        tensors = warmup_tensors(warmup, batched=completed.max_batch_size > 0)
-        inputs, outputs = _specs(engine.inputs, completed), _specs(engine.outputs, completed)
-        try:
-            Signature(self._folder.name, inputs=inputs, outputs=outputs, max_batch_size=completed.max_batch_size).check(tensors, ())
-        except InvalidTensor as error:
-            raise ConfigurationError(f"model_warmup {warmup.name} does not fit: {error}") from error
-        return tensors
-
     def _loaded(self, placed: list[PlacedEngine], completed: Completed, memory: Holdings) -> LoadedModel:
         first = placed[0].engine
         facts = ModelFacts(
             name=self._folder.name,
             version=self._file.version,
             engine=label(first),
-            inputs=_specs(first.inputs, completed),
-            outputs=_specs(first.outputs, completed),
+            inputs=specs_of(first.inputs, completed),
+            outputs=specs_of(first.outputs, completed),
             max_batch_size=completed.max_batch_size,
             sha256=self._sha256,
             parameters=self._configuration.parameters,
@@ -289,19 +246,3 @@ class _Loading:
             labels=self._folder.labels,
             unbuilt=self._unbuilt,
         )
-
-
-def _specs(specs: tuple[TensorSpec, ...], completed: Completed) -> tuple[TensorSpec, ...]:
-    return tuple(replace(spec, shape=completed.shapes[spec.name]) for spec in specs)
-
-
-def _rows_are_independent(engine: Engine, sample: Tensors) -> bool:
-    """Whether a batch gives what its rows give one at a time."""
-    rows = min(len(tensor) for tensor in sample.values())
-    try:
-        whole = engine.run(sample)
-        parts = [engine.run({name: tensor[row : row + 1] for name, tensor in sample.items()}) for row in range(rows)]
-        joined = {name: np.concatenate([part[name] for part in parts]) for name in whole}
-    except (ModelFailed, ValueError):
-        return False
-    return deviation(joined, whole) <= DEFAULT_TOLERANCE

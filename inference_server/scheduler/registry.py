@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from functools import partial
@@ -18,6 +18,7 @@ from inference_server.models.repository import ModelFolder, ModelRepository, Ver
 from inference_server.models.values import ConfigMessage
 from inference_server.scheduler.admission import Admission, QueueLimits
 from inference_server.scheduler.builds import Builder, ModelBuilds
+from inference_server.scheduler.catalogue import Catalogue, Served
 from inference_server.scheduler.device_times import DeviceTimes
 from inference_server.scheduler.ensemble import ServedEnsemble
 from inference_server.scheduler.gpu_serving import served_model
@@ -37,7 +38,6 @@ from inference_server.scheduler.triton_metrics import TritonMetrics
 _REPLACED_GRACE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
 T = TypeVar("T")
-_Served = ServedModel | ServedEnsemble
 
 
 class ServingModels:
@@ -88,14 +88,14 @@ class ServingModels:
         self._metrics.admitted_requests.set_function(lambda: self._admission.requests)
         self._metrics.admitted_bytes.set_function(lambda: self._admission.bytes)
         self._statuses = Statuses(self._metrics)
-        self._served: dict[str, dict[str, _Served]] = {}
+        self._catalogue = Catalogue(self._statuses)
         metrics.register(TritonMetrics(self.served))
         self._draining = False
         # One load at a time: a load measures engines, and two would disturb each other.
         self._loading = asyncio.Lock()
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
         # What was replaced and still finishes what it has, by the task that waits for it.
-        self._retiring: dict[asyncio.Task[None], _Served] = {}
+        self._retiring: dict[asyncio.Task[None], Served] = {}
 
     async def load_all(self, *, but: Collection[str] = ()) -> None:
         """Load every model of the repository, one after another; those that fail are told in `index` and stop nobody else.
@@ -134,14 +134,14 @@ class ServingModels:
                 self._statuses.forget_model(name)
                 raise
             except InferenceError as error:
-                self._statuses.broken(name, str(error), serving=self._served.get(name, {}))
+                self._statuses.broken(name, str(error), serving=self._catalogue.versions(name))
                 raise
             self._sent[name] = config
             await self._load_versions(folder)
 
     async def _reload(self, name: str) -> None:
         """Load a model anew as it was loaded last, unless it was taken out meanwhile."""
-        if name in self._served and not self._draining:
+        if self._catalogue.versions(name) and not self._draining:
             await self.load(name, config=self._sent.get(name))
 
     async def unload(self, name: str) -> None:
@@ -152,10 +152,10 @@ class ServingModels:
         async with self._loading:
             if name not in self._statuses and name not in await self._in_thread(self._repository.names):
                 raise no_such_model(name)
-            for version, served in self._served.pop(name, {}).items():
+            for version in tuple(self._catalogue.versions(name)):
                 self._statuses.set(ModelStatus(name=name, version=version, state=ModelState.UNLOADING, reason="finishes what it was asked"))
                 self._gone(name, version)
-                self._retire(served).add_done_callback(partial(self._unloaded, name, version))
+                self._retire(self._catalogue.take_out(name, version)).add_done_callback(partial(self._unloaded, name, version))
                 _log.info("model_unloading", model=name, version=version)
 
     def _gone(self, name: str, version: str) -> None:
@@ -174,14 +174,14 @@ class ServingModels:
 
     def statistics(self, name: str = "", version: str = "") -> tuple[Statistics, ...]:
         """Counts and times of each version that serves, of one model or of all. Raises as `facts` does."""
-        if name:
-            found = self._find(name, version)
-            return (found.statistics,) if version else tuple(served.statistics for served in self._served[name].values())
-        return tuple(served.statistics for versions in self._served.values() for served in versions.values())
+        if not name:
+            return tuple(served.statistics for served in self._catalogue.all())
+        found = self._catalogue.find(name, version)
+        return (found.statistics,) if version else tuple(served.statistics for served in self._catalogue.versions(name).values())
 
-    def served(self) -> tuple[_Served, ...]:
+    def served(self) -> tuple[Served, ...]:
         """Each version that serves."""
-        return tuple(served for versions in self._served.values() for served in versions.values())
+        return self._catalogue.all()
 
     def index(self) -> tuple[ModelStatus, ...]:
         """Every version that is known, serving or not, and what of its engines is not built yet."""
@@ -193,39 +193,36 @@ class ServingModels:
 
     def is_ready(self, name: str, version: str = "") -> bool:
         """Whether a model serves; of an empty version, whether any does."""
-        versions = self._served.get(name, {})
-        chosen = versions.get(version) if version else next(iter(versions.values()), None)
-        steps = chosen.steps if isinstance(chosen, ServedEnsemble) else ()
-        return not self._draining and chosen is not None and all(self.is_ready(step.model, step.version) for step in steps)
+        return not self._draining and self._catalogue.is_ready(name, version)
 
     def versions(self, name: str) -> tuple[str, ...]:
         """The versions of a model that serve, oldest first. Raises as `facts` does."""
-        self._find(name, "")
-        return tuple(sorted(self._served[name], key=int))
+        self._catalogue.find(name)
+        return tuple(sorted(self._catalogue.versions(name), key=int))
 
     def facts(self, model: str, version: str = "") -> ModelFacts:
         """What serves under a name; see `port.Inference`."""
-        return self._find(model, version).facts
+        return self._catalogue.find(model, version).facts
 
     def config(self, name: str, version: str = "") -> ConfigMessage:
         """The complete configuration of a model that serves. Raises as `facts` does."""
-        return self._find(name, version).config
+        return self._catalogue.find(name, version).config
 
     def labels(self, name: str, version: str = "") -> Mapping[str, tuple[str, ...]]:
         """Names of a model's classes by output, where its owner gave them. Raises as `facts` does."""
-        return self._find(name, version).labels
+        return self._catalogue.find(name, version).labels
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
         """Run one request, batched with others of its shape; see `port.Inference`."""
         if self._draining:
             raise Unavailable("the server is shutting down; try again")
-        return await self._find(request.model, request.version).infer(request)
+        return await self._catalogue.find(request.model, request.version).infer(request)
 
     async def close(self, *, grace_seconds: float) -> None:
         """Refuse new requests, let those that are there finish within the grace, and end all instances."""
         self._draining = True
         await self.builds.close()
-        served = [*(model for versions in self._served.values() for model in versions.values()), *self._retiring.values()]
+        served = [*self._catalogue.all(), *self._retiring.values()]
         for kind in (ServedEnsemble, ServedModel):  # ensembles first: what they have begun needs the models
             async with asyncio.TaskGroup() as group:
                 for model in served:
@@ -238,17 +235,17 @@ class ServingModels:
         self._statuses.forget(folder.name, "")
         failures: list[InferenceError] = []
         for file in folder.versions:
-            if file.version not in self._served.get(folder.name, {}):
+            if file.version not in self._catalogue.versions(folder.name):
                 self._statuses.set(ModelStatus(name=folder.name, version=file.version, state=ModelState.LOADING, reason="loads"))
         for file in reversed(folder.versions):  # the newest first: it is the one that most ask for
             try:
                 await self._load_version(folder, file)
             except InferenceError as error:
                 failures.append(error)
-                self._statuses.failed(folder.name, file.version, str(error), serves=file.version in self._served.get(folder.name, {}))
+                self._statuses.failed(folder.name, file.version, str(error), serves=file.version in self._catalogue.versions(folder.name))
         kept = {file.version for file in folder.versions}
-        for version in [version for version in self._served.get(folder.name, {}) if version not in kept]:
-            self._retire(self._served[folder.name].pop(version))
+        for version in [version for version in self._catalogue.versions(folder.name) if version not in kept]:
+            self._retire(self._catalogue.take_out(folder.name, version))
             self._gone(folder.name, version)
         for version in self._statuses.versions(folder.name) - kept:
             self._statuses.forget(folder.name, version)
@@ -258,7 +255,7 @@ class ServingModels:
     async def _load_version(self, folder: ModelFolder, file: VersionFile) -> None:
         metrics = ModelMetrics(self._metrics, folder.name, file.version)
         if folder.configuration.steps:
-            check_ends(folder.name, (step.model for step in folder.configuration.steps), self._models_of)
+            check_ends(folder.name, (step.model for step in folder.configuration.steps), self._catalogue.models_of)
             self._swap(ServedEnsemble(folder, file.version, infer=self._infer_step, facts=self.facts, metrics=metrics))
             return
         if folder.configuration.caches and not self._options.response_cache_bytes:
@@ -277,36 +274,23 @@ class ServingModels:
         )
         self.builds.loaded(folder.name, file.version, loaded.unbuilt)
 
-    def _models_of(self, name: str) -> Iterable[str]:
-        """The models that an ensemble which serves is made of."""
-        return (step.model for served in self._served.get(name, {}).values() if isinstance(served, ServedEnsemble) for step in served.steps)
-
     async def _infer_step(self, request: InferenceRequest) -> InferenceResponse:
         """A step of a request that was let in: it is finished even while the server shuts down."""
-        return await self._find(request.model, request.version).infer(request)
+        return await self._catalogue.find(request.model, request.version).infer(request)
 
-    def _swap(self, served: _Served) -> None:
+    def _swap(self, served: Served) -> None:
         facts = served.facts
-        old = self._served.setdefault(facts.name, {}).get(facts.version)
-        self._served[facts.name][facts.version] = served
+        old = self._catalogue.put(served)
         self._statuses.set(ModelStatus(name=facts.name, version=facts.version, state=ModelState.READY))
         _log.info("model_ready", model=facts.name, version=facts.version, engine=facts.engine)
         if old is not None:
             self._retire(old)
 
-    def _retire(self, model: _Served) -> asyncio.Task[None]:
+    def _retire(self, model: Served) -> asyncio.Task[None]:
         closing = asyncio.get_running_loop().create_task(model.close(grace_seconds=_REPLACED_GRACE_SECONDS))
         self._retiring[closing] = model
         closing.add_done_callback(self._retiring.pop)
         return closing
-
-    def _find(self, name: str, version: str) -> _Served:
-        versions = self._served.get(name, {})
-        if version in versions:
-            return versions[version]
-        if versions and not version:
-            return versions[max(versions, key=int)]
-        raise self._statuses.absence(name, version)
 
     async def _in_thread(self, call: Callable[[], T]) -> T:
         try:

@@ -25,6 +25,7 @@ from tests.support.bridge_process import BridgeSetup
 from tests.support.consensus_runs import confidence, consensus_store, decision, new_run, statuses
 from tests.support.killer import Killer
 from tests.support.language_model import KEY, FakeLanguageModel, fake_language_model, one_in
+from tests.support.patience import Headway
 from tests.support.postgres_server import PostgresServer
 from tests.support.pubsub_emulator import PubsubEmulator
 from tests.support.pubsub_server import PubsubServer, pubsub_server
@@ -37,7 +38,6 @@ RUNS_A_KILL = 3
 # A worker that a busy machine holds up for less keeps its work; else it might ask what another has answered meanwhile.
 LEASE_SECONDS = 10
 PAUSE = (0.5, 1.5)
-MOST_SECONDS = 300
 TOPIC, SUBSCRIPTION = "consensus-engine-jobs", "consensus-engine-jobs-sub"
 
 
@@ -110,11 +110,12 @@ async def _run(folder: Path, postgres: PostgresServer, server: PubsubServer | Pu
             killer = await asyncio.to_thread(Killer, setups, chance, database=database, pause=PAUSE, progress=progress)
             try:
                 await _publish(server, asked, killer)
-                async with asyncio.timeout(MOST_SECONDS):
-                    while any(run.status not in {"completed", "failed"} for run in await _rows(records, asked)):
-                        if killer.kills.total() < len(asked) // RUNS_A_KILL:
-                            await asyncio.to_thread(killer.let_work_and_strike)
-                        await asyncio.sleep(0.2)
+                headway = Headway()
+                while left := sum(run.status not in {"completed", "failed"} for run in await _rows(records, asked)):
+                    headway.check(left)
+                    if killer.kills.total() < len(asked) // RUNS_A_KILL:
+                        await asyncio.to_thread(killer.let_work_and_strike)
+                    await asyncio.sleep(0.2)
             finally:
                 await asyncio.to_thread(killer.close)
             runs = {run.id: run for run in await _rows(records, asked)}

@@ -30,6 +30,7 @@ from scripts.demo_inputs import write_slide
 from tests.support.bridge_process import BridgeSetup
 from tests.support.killer import Killer
 from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.patience import Headway
 from tests.support.postgres_server import PostgresServer, postgres_server
 from tests.support.server_process import running_server
 from tests.support.sqs import aws_of, depth_of, lying_in
@@ -41,7 +42,6 @@ ROOT = Path(__file__).parents[2]
 LEASE_SECONDS = 5
 # Seconds between one kill and the next, at least.
 PAUSE = (0.5, 1.5)
-MOST_SECONDS = 480
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -130,17 +130,17 @@ def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, asked: As
         asyncio.run(_prepare(ministack, slide))
         killer = Killer(setups, chance, database=database, pause=PAUSE, progress=lambda: asyncio.run(_left_to_do(asked, database)))
         messages = asked.messages(chance)
-        until = time.monotonic() + MOST_SECONDS
+        headway = Headway()
         try:
             for begin in range(0, len(messages), asked.between_kills):
                 killer.let_work()
                 asyncio.run(_publish(ministack, messages[begin : begin + asked.between_kills]))
                 killer.strike()
             while (left := asyncio.run(_left_to_do(asked, database))) != (0, 0):
-                assert time.monotonic() < until, left
+                headway.check(left)
                 killer.let_work_and_strike()
             while lying := asyncio.run(_depth(ministack)):
-                assert time.monotonic() < until, f"{lying} messages lie in the queue"
+                headway.check(f"{lying} messages in the queue")
                 time.sleep(0.2)
         finally:
             killer.close()

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 
 from bridge.ledger.port import JobRecord, State
+from tests.support.freezing import freeze_between_writes
 from tests.support.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
 
 _SECONDS = 60
@@ -75,14 +76,17 @@ async def _job(folder: Path, key: str) -> JobRecord:
 
 
 async def test_a_frozen_bridge_loses_its_lease_and_its_late_write_is_refused(tmp_path: Path, processes: Processes) -> None:
+    (tmp_path / "wait").touch()
     async with open_trial_store(tmp_path) as store:
-        await store.submit(message("job", seconds=1.2))
-    frozen = processes.start("frozen")
-    await processes.until("frozen", _step("claimed", "job"))
-    os.kill(frozen.pid or 0, signal.SIGSTOP)
+        await store.submit(message("job", while_exists=str(tmp_path / "wait")))
+        frozen = processes.start("frozen")
+        await processes.until("frozen", _step("claimed", "job"))
+        await freeze_between_writes(frozen.pid or 0, store.database)
+    before = await _job(tmp_path, "job")
+    (tmp_path / "wait").unlink()
     await asyncio.sleep(1.0)  # past the lease
 
-    other = processes.start("other", until_idle=True)
+    other = processes.start("other", until_idle=True, lease_seconds=60)
     assert await _exit_status(other) == 0
     os.kill(frozen.pid or 0, signal.SIGCONT)
     await processes.until("frozen", lambda line: line.get("event") == "job_taken_over")
@@ -90,9 +94,9 @@ async def test_a_frozen_bridge_loses_its_lease_and_its_late_write_is_refused(tmp
     assert await _exit_status(frozen) == 0
 
     record = await _job(tmp_path, "job")
-    assert (State.SUCCEEDED, 2, 0) == (record.state, record.fence, record.attempts)
+    assert (State.SUCCEEDED, before.fence + 1, 0) == (record.state, record.fence, record.attempts)
     assert record.result is not None
-    assert record.result["fence"] == 2, "the result is the one of the holder of the newer fence"
+    assert record.result["fence"] == record.fence, "the result is the one of the holder of the newer fence"
     async with open_trial_store(tmp_path) as store:
         assert len(await store.results.peek()) == 1
 

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 
 from tests.support.fault_proxy import FaultProxy
+from tests.support.freezing import freeze_between_writes
 from tests.support.trial_stage import LEASE_SECONDS, Stage
 
 # Longer than a lease, so that what a bridge has is others' for a while.
@@ -54,6 +55,7 @@ async def _delivered_again(stage: Stage) -> None:
     """While the bridge stands at the step, everything comes again: in the reverse order, and what it has under the same ids too."""
     bridge = stage.start(signal.SIGSTOP)
     await stage.frozen(bridge)
+    await freeze_between_writes(bridge.pid or 0, stage.store.database)
     for body in reversed(stage.messages):
         await stage.rig.send(body)
     await stage.rig.redeliver()

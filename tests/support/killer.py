@@ -15,10 +15,10 @@ from multiprocessing.process import BaseProcess
 import psycopg
 
 from tests.support.bridge_process import BridgeSetup
+from tests.support.patience import STANDSTILL_SECONDS
 
 _WAYS = (signal.SIGKILL, signal.SIGTERM)
 _LOOK_SECONDS = 0.2
-_MOST_SECONDS = 120.0
 # For so long a kill waits for a bridge that holds a job: there may be no work left.
 _AIM_SECONDS = 5.0
 
@@ -148,7 +148,7 @@ class Killer:
 
     @staticmethod
     def _wait_until(happened: Callable[[], bool], what: str) -> None:
-        until = time.monotonic() + _MOST_SECONDS
+        until = time.monotonic() + STANDSTILL_SECONDS
         while not happened():
-            assert time.monotonic() < until, f"{what} within {_MOST_SECONDS:g} s"
+            assert time.monotonic() < until, f"{what} within {STANDSTILL_SECONDS:g} s"
             time.sleep(_LOOK_SECONDS)

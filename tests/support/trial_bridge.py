@@ -28,6 +28,7 @@ from bridge.store import open_store
 from bridge.systems.port import Context
 from bridge.transports.opening import open_transport
 from tests.support import forked
+from tests.support.patience import PATIENCE_SECONDS
 
 SYSTEM = "trial"
 
@@ -163,7 +164,7 @@ def trial_settings(folder: Path, **changes: Any) -> dict[str, Any]:
 
 def open_trial_store(folder: Path, **changes: Any) -> Any:
     """The store of such settings."""
-    return open_store(load(**trial_settings(folder, **changes)))
+    return open_store(load(**trial_settings(folder, **changes)), patience_seconds=PATIENCE_SECONDS)
 
 
 def start(trial: Trial) -> BaseProcess:

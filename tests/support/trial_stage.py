@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from bridge.ledger.port import DeadLetter, JobRecord, State
 from bridge.steps import Step
 from bridge.store import Store
 from tests.support.fault_proxy import FaultProxy
+from tests.support.freezing import is_frozen
 from tests.support.scripted_server import scripted_server
 from tests.support.sources.port import Find, Lines, Rig, SourceKind
 from tests.support.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
@@ -106,8 +108,7 @@ class Stage:
 
     async def frozen(self, process: BaseProcess) -> None:
         """Wait until a process has stopped itself at the trial's step."""
-        stat = Path(f"/proc/{process.pid}/stat")
-        await self.until(lambda: stat.read_text().rpartition(")")[2].split()[0] == "T", f"no bridge reached the step {self.step}")
+        await self.until(lambda: is_frozen(process.pid or 0), f"no bridge reached the step {self.step}")
 
     def thaw(self, process: BaseProcess) -> None:
         """Let a frozen process go on."""
@@ -189,7 +190,7 @@ async def open_stage(kind: SourceKind, find: Find, folder: Path, *, step: Step, 
         lines = Lines(stack, faulty=faulty)
         rig = await stack.enter_async_context(kind.rig(find, folder, lines))
         server = await stack.enter_async_context(scripted_server())
-        server.script = [_analysis]
+        server.script = [partial(_analysis, _renewed_in(folder) if step is Step.RENEWED else lambda: True)]
         port = await lines.to("inference", int(server.address.rpartition(":")[2]))
         store = await stack.enter_async_context(open_trial_store(folder, database=rig.database))
         stage = Stage(step=step, rig=rig, store=store, lines=lines, folder=folder, inference=f"127.0.0.1:{port}")
@@ -199,9 +200,16 @@ async def open_stage(kind: SourceKind, find: Find, folder: Path, *, step: Step, 
         yield stage
 
 
-async def _analysis(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-    """Half a second of tiles, and a result."""
-    for done in range(1, 9):
+def _renewed_in(folder: Path) -> Callable[[], bool]:
+    """Whether a bridge has renewed the lease of a job: on a slow machine that takes longer than the work would."""
+    return lambda: any(line.get("step") == Step.RENEWED for log in folder.glob("bridge-*.log") for line in log_lines(log))
+
+
+async def _analysis(may_end: Callable[[], bool], request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+    """Tiles, for half a second and until it may end, and a result."""
+    done = 0
+    while done < 8 or not may_end():
         await asyncio.sleep(0.06)
+        done = min(done + 1, 8)
         yield slides_pb2.AnalyzeSlideResponse(progress=slides_pb2.AnalysisProgress(stage="tiles", tiles_done=done, tiles_total=8))
     yield slides_pb2.AnalyzeSlideResponse(result=slides_pb2.SlideAnalysis(analysis="trial", report_json="{}"))

@@ -122,15 +122,7 @@ class DocumentReader:
                     yield chunk
         finally:
             await asyncio.to_thread(_close, files, pages)
-        _log.info(
-            "document_read",
-            request_id=request.request_id,
-            media_type=summary.media_type,
-            pages=len(numbers),
-            failed_pages=summary.failed_pages,
-            words=tally.words,
-            seconds=round(summary.duration_seconds, 3),
-        )
+        _log_read(request, summary, pages=len(numbers), words=tally.words)
         yield summary
 
     async def _content(self, request: DocumentRequest) -> bytes:
@@ -238,6 +230,18 @@ class _Work:
     mode: TextMode
     # On the clock of `time.monotonic`.
     until: float
+
+
+def _log_read(request: DocumentRequest, summary: DocumentSummary, *, pages: int, words: int) -> None:
+    _log.info(
+        "document_read",
+        request_id=request.request_id,
+        media_type=summary.media_type,
+        pages=pages,
+        failed_pages=summary.failed_pages,
+        words=words,
+        seconds=round(summary.duration_seconds, 3),
+    )
 
 
 def _close(files: OutputFiles, pages: Pages) -> None:

@@ -57,42 +57,14 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
 
     Raises `InvalidSlide`, and as `Inference.infer` and the journal do.
     """
-    plan = run.analysis.plan
-    meter = ProgressMeter(total=run.tiles_total, done=run.tiles_resumed)
-    todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
-    ran = Ran.unseen(flow.inference, plan.model)
-
-    async def work() -> None:
-        for number, batch in todo:
-            async with flow.budget.taken(pixels_under_way(run.slide, plan, batch)):
-                with meter.working():
-                    kept, run.engines[number] = await one(batch)
-            with meter.working():
-                if journal:
-                    await journal.add(number, len(batch), engine=run.engines[number], kept=kept)
-            if progress := meter.advance(len(batch)):
-                await emit(progress)
-
-    async def one(batch: Sequence[Tile]) -> tuple[Tensors, str]:
-        nonlocal ran
-        pixels = await read_batch(run.slide, plan, batch)
-        inputs = await asyncio.to_thread(run.analysis.inputs, pixels)
-        request = InferenceRequest(model=plan.model, version=ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
-        async with AsyncExitStack() as call:
-            with meter.waiting():
-                await call.enter_async_context(flow.turn.call())
-            response = await large_tiles.infer(flow.inference, request, plan)
-        kept = await asyncio.to_thread(_taken, run.analysis, batch, pixels, response.outputs)
-        ran = Ran(version=response.version, engine=response.engine, sha256=ran.sha256)
-        return kept, response.engine
-
+    calls = _Calls(run, journal, flow, emit)
     finished = False
     try:
-        await emit(meter.now())
+        await emit(calls.meter.now())
         with first_failure():
             async with asyncio.TaskGroup() as group:
                 for _ in range(flow.calls_in_flight):
-                    group.create_task(work())
+                    group.create_task(calls.work())
         if journal:
             await journal.end()
         # Of a part of the slide too many may be damaged where of the whole there are few: who merges the shares judges.
@@ -103,7 +75,49 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
         # Of a whole slide a picture may be made from what is held; else nothing more is read, and the memory is given back.
         if not finished:
             run.slide.regions.forget()
-    return replace(ran, engine=", ".join(sorted(set(run.engines.values()))) or ran.engine)
+    return replace(calls.ran, engine=", ".join(sorted(set(run.engines.values()))) or calls.ran.engine)
+
+
+class _Calls:
+    """The calls of a run, which several tasks make one after another."""
+
+    def __init__(self, run: Run, journal: Journal | None, flow: Flow, emit: Emit) -> None:
+        self._run = run
+        self._plan = run.analysis.plan
+        self._journal = journal
+        self._flow = flow
+        self._emit = emit
+        self._todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
+        self.meter = ProgressMeter(total=run.tiles_total, done=run.tiles_resumed)
+        # What ran the last one.
+        self.ran = Ran.unseen(flow.inference, self._plan.model)
+
+    async def work(self) -> None:
+        """Make calls until none is left that nobody has begun."""
+        run, meter = self._run, self.meter
+        for number, batch in self._todo:
+            async with self._flow.budget.taken(pixels_under_way(run.slide, self._plan, batch)):
+                with meter.working():
+                    kept, run.engines[number] = await self._call(batch)
+            with meter.working():
+                if self._journal:
+                    await self._journal.add(number, len(batch), engine=run.engines[number], kept=kept)
+            if progress := meter.advance(len(batch)):
+                await self._emit(progress)
+
+    async def _call(self, batch: Sequence[Tile]) -> tuple[Tensors, str]:
+        """What is kept of its tiles, and the engine that computed it."""
+        analysis, plan, flow = self._run.analysis, self._plan, self._flow
+        pixels = await read_batch(self._run.slide, plan, batch)
+        inputs = await asyncio.to_thread(analysis.inputs, pixels)
+        request = InferenceRequest(model=plan.model, version=self.ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
+        async with AsyncExitStack() as call:
+            with self.meter.waiting():
+                await call.enter_async_context(flow.turn.call())
+            response = await large_tiles.infer(flow.inference, request, plan)
+        kept = await asyncio.to_thread(_taken, analysis, batch, pixels, response.outputs)
+        self.ran = Ran(version=response.version, engine=response.engine, sha256=self.ran.sha256)
+        return kept, response.engine
 
 
 def _taken(analysis: TileAnalysis, batch: Sequence[Tile], pixels: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:

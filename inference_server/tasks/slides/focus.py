@@ -38,21 +38,20 @@ def block_edge(mpp: float) -> int:
 
 
 def blurred_blocks(tiles: Pixels, *, halo: int, mpp: float) -> NDArray[np.bool_]:
-    """Tiles × rows × columns of the whole blocks in the tiles' core, [count, rows, columns].
+    """Tiles × rows × columns of the whole blocks in the tiles' core, [count, rows, columns]; see `blurred_in`."""
+    return np.array([blurred_in(cv2.extractChannel(tile, 1), halo=halo, mpp=mpp) for tile in tiles], np.bool_)
 
-    Blank ones count as blurred, but for pure white, of which nothing is absorbed.
+
+def blurred_in(green: NDArray[np.uint8], *, halo: int, mpp: float) -> Mask:
+    """Rows × columns of the whole blocks in the core of a tile, of which `green` is the green channel.
+
+    Blank ones count as blurred, but for pure white, of which nothing is absorbed. Every sum is one of whole numbers that float32 holds
+    exactly, so that it does not matter how a slide is cut.
     """
     edge = fine_edge(mpp)
-    blocks = (tiles.shape[1] - 2 * halo) // (edge * _BLOCK)
-    found = np.zeros((len(tiles), blocks, blocks), np.bool_)
-    if blocks:
-        for index, tile in enumerate(tiles):
-            found[index] = _blurred(cv2.extractChannel(tile, 1), halo, edge, blocks)
-    return found
-
-
-def _blurred(green: NDArray[np.uint8], halo: int, edge: int, blocks: int) -> Mask:
-    """Every sum is one of whole numbers that float32 holds exactly, so that it does not matter how a slide is cut."""
+    blocks = (green.shape[0] - 2 * halo) // (edge * _BLOCK)
+    if not blocks:
+        return np.zeros((0, 0), np.bool_)
     size, margin = blocks * _BLOCK * edge, 2 * edge
     if halo >= margin:
         around = green[halo - margin : halo + size + margin, halo - margin : halo + size + margin]

@@ -13,6 +13,7 @@ from bridge.database.local_queue import LocalQueue
 from bridge.settings import load
 from bridge.sources.local import LocalSource
 from bridge.store import Store, open_store
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sources.port import IN_A_ROW, LEASE_SECONDS, Find, Lines, Rig, SourceAtHand, SourceKind
 
 _INFERENCE = frozenset({"inference"})
@@ -32,7 +33,7 @@ async def over_the_line(find: Find, lines: Lines, database: str) -> str:
 @asynccontextmanager
 async def local_at_hand(database: str) -> AsyncIterator[SourceAtHand]:
     """The queue `jobs` of a database."""
-    async with open_store(load(database=database)) as store:
+    async with open_store(load(database=database), patience_seconds=PATIENCE_SECONDS) as store:
         queue = LocalQueue(store.database, "jobs")
 
         async def send(body: bytes, priority: int = 0) -> None:
@@ -55,7 +56,7 @@ async def let_leases_run_out(store: Store) -> None:
 
 @asynccontextmanager
 async def _rig(database: str, reached: str) -> AsyncIterator[Rig]:
-    async with open_store(load(database=database)) as store:
+    async with open_store(load(database=database), patience_seconds=PATIENCE_SECONDS) as store:
 
         async def send(body: bytes) -> None:
             await store.queue.send(str(uuid4()), body)

@@ -18,6 +18,7 @@ from bridge.sources.local import LocalSource
 from bridge.sources.pubsub_push import PushInbox
 from bridge.store import open_store
 from tests.support.google_tokens import ACCOUNT, AUDIENCE, Signer
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.ports import free_port
 from tests.support.sources.local import let_leases_run_out, over_the_line, results_in, shared_database
 from tests.support.sources.port import IN_A_ROW, LEASE_SECONDS, Find, Lines, Rig, SourceAtHand, SourceKind
@@ -98,7 +99,7 @@ class Pusher:
 
 @asynccontextmanager
 async def _at_hand(find: Find, folder: Path) -> AsyncIterator[SourceAtHand]:
-    async with open_store(load(database=shared_database(find))) as store:
+    async with open_store(load(database=shared_database(find)), patience_seconds=PATIENCE_SECONDS) as store:
         verifier = TokenVerifier(audience=AUDIENCE, account=ACCOUNT, fetch=signer().certificates)
         inbox = PushInbox(store.queue, verifier)
 
@@ -126,7 +127,7 @@ async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
         pushes = {"pubsub_push_audience": AUDIENCE, "pubsub_push_account": ACCOUNT}
         return {"database": reached, "http": f"127.0.0.1:{port}", **pushes}
 
-    async with open_store(load(database=database)) as store:
+    async with open_store(load(database=database), patience_seconds=PATIENCE_SECONDS) as store:
 
         async def send(body: bytes) -> None:
             pusher.push(body)

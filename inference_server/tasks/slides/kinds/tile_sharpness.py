@@ -6,10 +6,11 @@ from collections.abc import Mapping, Sequence
 
 import cv2
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Column
-from inference_server.tasks.slides.focus import block_edge, blurred_blocks, blurred_tissue
+from inference_server.tasks.slides.focus import block_edge, blurred_in, blurred_tissue
 from inference_server.tasks.slides.masks import Mask
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
@@ -29,12 +30,9 @@ class TileSharpness:
         self._sharpness, self._blurred = (np.full(shape, np.nan, np.float32) for _ in range(2))
 
     def of(self, tiles: Pixels) -> Tensors:
-        """What is kept of some tiles: each one's `sharpness`, and which of its blocks are `blurred`, a bit each."""
-        blurred = blurred_blocks(tiles, halo=self._plan.halo, mpp=self._plan.mpp)
-        return {
-            "sharpness": np.array([_sharpness(tile) for tile in tiles], np.float32),
-            "blurred": np.packbits(blurred.reshape(len(tiles), -1), axis=1),
-        }
+        """What is kept of some tiles: each one's `sharpness`, of its green channel, and which of its blocks are `blurred`, a bit each."""
+        sharpness, blurred = zip(*(self._judged(cv2.extractChannel(tile, 1)) for tile in tiles), strict=True)
+        return {"sharpness": np.array(sharpness, np.float32), "blurred": np.stack(blurred)}
 
     def put(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take up what was kept of them."""
@@ -50,6 +48,9 @@ class TileSharpness:
         places = places_of(tiles)
         return {"sharpness": self._sharpness[places], "blurred_share": self._blurred[places]}
 
+    def _judged(self, green: NDArray[np.uint8]) -> tuple[float, NDArray[np.uint8]]:
+        return _sharpness(green), np.packbits(blurred_in(green, halo=self._plan.halo, mpp=self._plan.mpp))
+
     def _share(self, tile: Tile, blurred: Mask) -> float:
         """Of a tile's tissue, by blocks whose centre lies on it; NaN where none does, or the tile is smaller than a block."""
         centres = (np.arange(len(blurred)) + 0.5) * self._block
@@ -61,7 +62,6 @@ class TileSharpness:
         return float(np.count_nonzero(blurred_tissue(blurred, tissue)) / count) if count else np.nan
 
 
-def _sharpness(tile: Pixels) -> float:
-    """Mean |Laplacian| of the green channel, in grey levels."""
-    green = cv2.extractChannel(tile, 1)
+def _sharpness(green: NDArray[np.uint8]) -> float:
+    """Mean |Laplacian|, in grey levels."""
     return float(cv2.norm(cv2.Laplacian(green, cv2.CV_16S, ksize=1), cv2.NORM_L1)) / green.size

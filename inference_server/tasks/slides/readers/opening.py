@@ -72,10 +72,11 @@ async def opened(
         files = await _all_files(storage, files[0], head)
         async with contextlib.AsyncExitStack() as stack:
             copied = partial(staging.copied, moved=moved)
-            reader = await _open(storage, files, head, limits, copied, stack)
+            found = _Found(storage=storage, files=files, head=head, limits=limits, copied=copied, stack=stack)
+            reader = await _open(found)
             stack.push_async_callback(reader.close)
             if isinstance(reader, TiffReader) and files[0].is_far and is_read_over(reader.facts):
-                reader = await _near(reader, storage, files, head, limits, copied, stack)
+                reader = await _near(reader, found)
             yield OpenedSlide(reader=reader, files=files)
     except InvalidSlide:
         await _check_unchanged(storage, files)
@@ -112,55 +113,64 @@ async def _all_files(storage: Storage, found: StoredObject, head: bytes) -> tupl
     return (found,) if head.startswith(_TIFF) else await files_of(storage, found, dicom=head.endswith(_DICOM))
 
 
-async def _near(
-    reader: TiffReader,
-    storage: Storage,
-    files: tuple[StoredObject, ...],
-    head: bytes,
-    limits: SlideLimits,
-    copied: Callable[[Sequence[StoredObject]], contextlib.AbstractAsyncContextManager[Path]],
-    stack: contextlib.AsyncExitStack,
-) -> TiffReader:
+@dataclass(frozen=True, kw_only=True)
+class _Found:
+    """A slide that is to be opened: its files, and what opens them."""
+
+    storage: Storage
+    # The one that names it first.
+    files: tuple[StoredObject, ...]
+    # First bytes of that one.
+    head: bytes
+    limits: SlideLimits
+    # Copies files to the local disk.
+    copied: Callable[[Sequence[StoredObject]], contextlib.AbstractAsyncContextManager[Path]]
+    # Closes when the slide does.
+    stack: contextlib.AsyncExitStack
+
+    async def copy(self) -> Path:
+        """Where the named file lies on the local disk, with the others beside it, for as long as the slide is open."""
+        return await self.stack.enter_async_context(self.copied(self.files))
+
+    async def read_as_tiff(self, named: StoredObject) -> TiffReader:
+        """Read the named file, or its copy."""
+        return await TiffReader.open(self.storage, named, self.head, self.limits)
+
+
+async def _near(reader: TiffReader, found: _Found) -> TiffReader:
     """A slide that is read in place, from a copy; as it is, where it cannot be copied."""
     try:
-        copy = await storage.copy_of(files[0], await stack.enter_async_context(copied(files)))
+        copy = await found.storage.copy_of(found.files[0], await found.copy())
     except (InvalidSlide, Unavailable) as error:
         _log.info("slide_read_in_place", reason=str(error))
         return reader
-    near = await TiffReader.open(storage, copy, head, limits)
-    stack.push_async_callback(near.close)
+    near = await found.read_as_tiff(copy)
+    found.stack.push_async_callback(near.close)
     return near
 
 
-async def _open(
-    storage: Storage,
-    files: tuple[StoredObject, ...],
-    head: bytes,
-    limits: SlideLimits,
-    copied: Callable[[Sequence[StoredObject]], contextlib.AbstractAsyncContextManager[Path]],
-    stack: contextlib.AsyncExitStack,
-) -> SlideReader:
-    found = files[0]
+async def _open(found: _Found) -> SlideReader:
+    head, named = found.head, found.files[0]
     if head.startswith(_TIFF):
         try:
-            readable = found if found.comes_in_parts else await storage.copy_of(found, await stack.enter_async_context(copied(files)))
-            return await TiffReader.open(storage, readable, head, limits)
+            readable = named if named.comes_in_parts else await found.storage.copy_of(named, await found.copy())
+            return await found.read_as_tiff(readable)
         except NotThisReader as error:
             reason = str(error)
     else:
-        reason = f"{found.uri} is no slide: it begins with {head[:8]!r}, and {_KNOWN} was expected"
+        reason = f"{named.uri} is no slide: it begins with {head[:8]!r}, and {_KNOWN} was expected"
     # The file that names a MIRAX slide begins as a picture, and is none.
-    is_picture = head.startswith((*_TIFF, *_PICTURES)) and found.suffix != MIRAX
-    is_other = head.endswith(_DICOM) or head.startswith(_OTHERS) or found.suffix in (*NAMED_BY_TEXT, MIRAX)
-    if found.local_path is None and not is_picture and not is_other:
+    is_picture = head.startswith((*_TIFF, *_PICTURES)) and named.suffix != MIRAX
+    is_other = head.endswith(_DICOM) or head.startswith(_OTHERS) or named.suffix in (*NAMED_BY_TEXT, MIRAX)
+    if named.local_path is None and not is_picture and not is_other:
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.")
     # OpenSlide and Pillow read no URLs.
-    path = await stack.enter_async_context(copied(files))
+    path = await found.copy()
     try:
-        return await OpenSlideReader.open(found.uri, path, limits)
+        return await OpenSlideReader.open(named.uri, path, found.limits)
     except NotThisReader as error:
         if is_picture:
-            return await ImageReader.open(found.uri, path, limits)
-        if found.suffix == MIRAX:
-            reason = f"{found.uri} is not taken for a MIRAX slide, whose name ends in {MIRAX} and whose folder has the same name"
+            return await ImageReader.open(named.uri, path, found.limits)
+        if named.suffix == MIRAX:
+            reason = f"{named.uri} is not taken for a MIRAX slide, whose name ends in {MIRAX} and whose folder has the same name"
         raise InvalidSlide(f"{reason}. Check that the file is what its name says, and that it was uploaded whole.") from error

@@ -112,8 +112,8 @@ async def test_a_built_engine_that_disagrees_does_not_serve(tmp_path: Path, cuda
     onnx_models.write_model(tmp_path / "models", "double", onnx_models.double())
     selector = gpu_with_tensorrt(tmp_path / "plans", ReferenceLoader(), cuda, error=0.5)
     async with serving(tmp_path / "models", {"cuda:0": selector}, builder=builds(tmp_path / "plans")) as models:
-        before = models._served["double"]["1"]
-        await _until(lambda: models._served["double"]["1"] is not before)
+        before = models.served()
+        await _until(lambda: models.served() != before)
         assert "onnxruntime-cuda:float32" == (await ask(models)).engine
 
 

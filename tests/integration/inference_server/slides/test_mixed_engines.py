@@ -21,7 +21,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Share
-from tests.integration.inference_server.slides.test_checkpoints import REQUESTS, cut_off, files, parts, result_of, write_inputs
+from tests.support.cut_off_analyses import REQUESTS, cut_off, files, parts, result_of, write_inputs
 from tests.support.serving import serving
 
 FIRST, SECOND = "onnxruntime:float32", "openvino:float32"
