@@ -8,8 +8,8 @@
 
 The programs read by turns, a few pages each, and the medians of the turns are compared: other work on the machine meets them all.
 
-- Memory of `inference-server serve --services documents` while the last twentieth of many pages is read, over that of the second
-  twentieth: medians, since from page to page it differs by some percent. Bar: 1.05.
+- Memory of `inference-server serve --services documents` while the last tenth of many pages is read, over that of the second tenth:
+  medians, since from page to page it differs by some percent, and while the first is read the engines still meet new shapes. Bar: 1.05.
 - Character error rate in reading order and F1 of the words, by kind of page, of Lamina and of RapidOCR.
 
 The pages are rendered and worn (`tests/support/composed_pages.py`, `worn_pages.py`).
@@ -249,13 +249,13 @@ def memory_row(server: ServerProcess, pages: Sequence[bytes], count: int) -> Row
     for start in range(0, count, portion := max(count // _LOOKS, CALLERS)):
         asyncio.run(read_by_callers(server.grpc, [pages[index % len(pages)] for index in range(start, start + portion)]))
         held.append(memory_bytes(server.process.pid) / 2**20)
-    twentieth = max(len(held) // 20, 1)
-    early, late = statistics.median(held[twentieth - 1 : 2 * twentieth]), statistics.median(held[-twentieth:])
+    tenth = max(len(held) // 10, 1)
+    first, second, last = (statistics.median(some) for some in (held[:tenth], held[tenth : 2 * tenth] or held, held[-tenth:]))
     return Row(
-        what=f"MiB by page {count // 10}: {early:.0f}, by page {count}: {late:.0f}; at most {max(held):.0f}",
-        figure=f"{late / early:.3f}",
+        what=f"MiB by tenths of {count} pages: first {first:.0f}, second {second:.0f}, last {last:.0f}; at most {max(held):.0f}",
+        figure=f"{last / second:.3f}",
         bar=f"at most {MOST_GROWTH}",
-        is_met=late / early <= MOST_GROWTH,
+        is_met=last / second <= MOST_GROWTH,
     )
 
 
