@@ -118,15 +118,17 @@ class ReviewService:
 
 
 def _whole(reply: http.client.HTTPResponse) -> bytes:
-    """An answer, which may neither be long nor come for ever. Raises `TransientError`, `TimeoutError`."""
+    """An answer, which may neither be long nor come for ever. Raises `TransientError`, `TimeoutError`, `http.client.IncompleteRead`."""
     until = time.monotonic() + _CALL_SECONDS
-    found = b""
-    while piece := reply.read1(_LONGEST_ANSWER):
+    length, found = reply.length, b""
+    while (length is None or len(found) < length) and (piece := reply.read1(_LONGEST_ANSWER)):
         found += piece
         if len(found) > _LONGEST_ANSWER:
             raise TransientError(f"the review service's answer has more than {_LONGEST_ANSWER} bytes")
         if time.monotonic() > until:
             raise TimeoutError("the review service's answer has no end")
+    if length and len(found) < length:  # `read1` does not tell that the rest never came
+        raise http.client.IncompleteRead(found, length - len(found))
     return found
 
 
