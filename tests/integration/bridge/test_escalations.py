@@ -240,7 +240,14 @@ async def test_an_answer_that_is_cut_off_is_none_and_the_case_waits(desk: Desk, 
     assert ({"one": 0}, {}) == (await desk.attempts(), desk.tickets)
 
 
-@pytest.mark.parametrize("begun", [b"\r\n"])
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"\r\n", id="body"),
+        pytest.param(b"X-Wait:", id="headers"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n", id="chunk-size"),
+    ],
+)
 async def test_an_answer_that_has_no_end_is_none(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
     """However often a piece of it comes."""
     monkeypatch.setattr("bridge.reviews._CALL_SECONDS", 0.3)
