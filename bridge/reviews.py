@@ -15,6 +15,7 @@ from typing import Any
 
 import structlog
 
+from bridge.bounded_calls import TimedHttp, TimedHttps, TimedRequest
 from bridge.breaker import Breaker
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 
@@ -56,7 +57,7 @@ class ReviewService:
         self._wait = wait_seconds
         # By the monotonic clock: when the service wants to be asked again.
         self._not_before = 0.0
-        self._opener = urllib.request.build_opener(_NoRedirects())
+        self._opener = urllib.request.build_opener(_NoRedirects(), TimedHttp(), TimedHttps())
 
     async def submit(self, case: Mapping[str, Any]) -> str:
         """Hand a case over; returns the id of its ticket.
@@ -100,33 +101,31 @@ class ReviewService:
         headers = {"Content-Type": "application/json"}
         if self._api_key:
             headers["Authorization"] = f"Bearer {self._api_key}"
-        request = urllib.request.Request(  # noqa: S310  (the settings name it)
-            f"{self._url}/internal/reviews", json.dumps(case).encode(), headers, method="POST"
-        )
+        content = json.dumps(case).encode()
+        request = TimedRequest(f"{self._url}/internal/reviews", content, headers, method="POST", seconds=_CALL_SECONDS)
         try:
-            with self._opener.open(request, timeout=_CALL_SECONDS) as reply:
+            with request.within_its_time(), self._opener.open(request, timeout=_CALL_SECONDS) as reply:
                 answer = _whole(reply)
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
             raise OverloadError(f"the review service gave no answer ({type(error).__name__})", retry_after=0.0) from error
         try:
-            content = json.loads(answer or b"{}")
+            told = json.loads(answer or b"{}")
         except (ValueError, RecursionError) as error:
             raise TransientError("the review service's answer is no JSON") from error
-        return content if isinstance(content, dict) else {}
+        return told if isinstance(told, dict) else {}
 
 
 def _whole(reply: http.client.HTTPResponse) -> bytes:
-    """An answer, which may neither be long nor come for ever. Raises `TransientError`, `TimeoutError`."""
-    until = time.monotonic() + _CALL_SECONDS
-    found = b""
-    while piece := reply.read1(_LONGEST_ANSWER):
+    """An answer, which may not be long. Raises `TransientError`, `http.client.IncompleteRead`."""
+    length, found = reply.length, b""
+    while (length is None or len(found) < length) and (piece := reply.read1(_LONGEST_ANSWER)):
         found += piece
         if len(found) > _LONGEST_ANSWER:
             raise TransientError(f"the review service's answer has more than {_LONGEST_ANSWER} bytes")
-        if time.monotonic() > until:
-            raise TimeoutError("the review service's answer has no end")
+    if length and len(found) < length:  # `read1` does not tell that the rest never came
+        raise http.client.IncompleteRead(found, length - len(found))
     return found
 
 

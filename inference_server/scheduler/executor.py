@@ -17,6 +17,7 @@ from inference_server.engine.port import Engine, Tensor
 from inference_server.engine.selection import label
 from inference_server.errors import DeviceFailed, InferenceError, ModelFailed
 from inference_server.models.values import RateLimit
+from inference_server.scheduler.port import Device
 from inference_server.scheduler.queue import Answer, Run, Work
 
 _log = structlog.get_logger(__name__)
@@ -86,31 +87,38 @@ class Instance:
 
 
 def run_placed(placed: PlacedEngine, batch: Sequence[Work], *, batched: bool) -> Ran:
-    """Run requests as one batch, on the spare engine when the device fails; then each answer says so."""
-    try:
-        ran = run_batch(placed.engine, batch, batched=batched, device_may_fail=placed.spare is not None)
-        fallback = placed.fallback
-    except DeviceFailed as error:
-        ran = _run_by_spare(placed, batch, error, batched=batched)
-        fallback = error.cause
-    if not fallback:
-        return ran
-    return replace(ran, outcomes=tuple(replace(made, fallback=fallback) if isinstance(made, Answer) else made for made in ran.outcomes))
+    """Run requests as one batch. Where the device fails, or failed when the model was loaded, the CPU runs it and each answer says so."""
+    started = time.monotonic()
+    if placed.fallback:
+        error = DeviceFailed(f"{label(placed.engine)} is on the CPU: the GPU could not load the model", cause=placed.fallback)
+        ran = _run_on_cpu(placed.engine, batch, error, batched=batched)
+    else:
+        try:
+            return run_batch(placed.engine, batch, batched=batched, device_may_fail=placed.spare is not None)
+        except DeviceFailed as failed:
+            assert placed.spare is not None  # noqa: S101
+            error = failed
+            _log_failed(placed, batch, error)
+            ran = _run_on_cpu(placed.spare, batch, error, batched=batched)
+    outcomes = tuple(replace(made, fallback=error.cause) if isinstance(made, Answer) else made for made in ran.outcomes)
+    return replace(ran, outcomes=outcomes, compute_seconds=time.monotonic() - started)
 
 
-def _run_by_spare(placed: PlacedEngine, batch: Sequence[Work], error: DeviceFailed, *, batched: bool) -> Ran:
-    """What the device has failed to run, on the CPU; but for requests that nothing but the device may run."""
-    assert placed.spare is not None  # noqa: S101
-    spared = [work for work in batch if work.device is None]
-    facts = {"engine": label(placed.engine), "reason": str(error)}
-    if len(spared) < len(batch):
-        _log.warning("batch_fails_on_device", requests=len(batch) - len(spared), **facts)
+def _log_failed(placed: PlacedEngine, batch: Sequence[Work], error: DeviceFailed) -> None:
+    barred = sum(work.device is Device.GPU for work in batch)
+    for event, requests in (("batch_fails_on_device", barred), ("batch_falls_back_to_cpu", len(batch) - barred)):
+        if requests:
+            _log.warning(event, requests=requests, engine=label(placed.engine), reason=str(error))
+
+
+def _run_on_cpu(engine: Engine, batch: Sequence[Work], error: DeviceFailed, *, batched: bool) -> Ran:
+    """What the device has not run, on the CPU; `error` for requests that nothing but the device may run."""
+    spared = [work for work in batch if work.device is not Device.GPU]
     if not spared:
         return Ran(outcomes=(error,) * len(batch), compute_seconds=0.0, runs=())
-    _log.warning("batch_falls_back_to_cpu", requests=len(spared), **facts)
-    ran = run_batch(placed.spare, spared, batched=batched)
+    ran = run_batch(engine, spared, batched=batched)
     outcomes = iter(ran.outcomes)
-    return replace(ran, outcomes=tuple(error if work.device else next(outcomes) for work in batch))
+    return replace(ran, outcomes=tuple(error if work.device is Device.GPU else next(outcomes) for work in batch))
 
 
 def run_batch(engine: Engine, batch: Sequence[Work], *, batched: bool, device_may_fail: bool = False) -> Ran:

@@ -41,9 +41,9 @@ class PretendedGpu:
     def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> Engine:
         return _Engine(self, self._cpu.load(path, precision, threads=1))
 
-    def selector(self) -> EngineSelector:
+    def selector(self, device: str = "cuda:0") -> EngineSelector:
         """Of a device that has this engine alone."""
-        return EngineSelector(Runtimes(device="cuda:0", reference=self._cpu, candidates=(self,), machine={"gpu": "pretended"}))
+        return EngineSelector(Runtimes(device=device, reference=self._cpu, candidates=(self,), machine={"gpu": "pretended"}))
 
     def wait(self) -> None:
         """Until runs may end."""

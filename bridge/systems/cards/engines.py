@@ -10,8 +10,10 @@ from bridge.errors import DeviceError, TransientError, first_line
 # What the server calls a GPU's failures, in words.
 _CAUSES = {"out_of_memory": "out of memory", "device_lost": "the device was lost", "engine_not_built": "no engine is built for a model"}
 # An error's text is told as far as it names no place on a machine, and to this length.
-_PLACE = re.compile(r"\S*[/\\]\S*")
+_PLACE = re.compile(r"\S*[/\\]\S*|\bhostname=\S*|(?<=\bat )\S+:\d+|\b\d{1,3}(?:\.\d{1,3}){3}(?::\d+)?\b")
 _LONGEST = 200
+# Causes of which another try finds the same, until an operator has mended them.
+_NOT_THERE = frozenset({"no_engine", "engine_not_built"})
 _ON_GPU = re.compile(r"@[^:]*(tensorrt|cuda)")
 
 
@@ -20,9 +22,14 @@ def read_on_gpu(models: Sequence[str]) -> bool:
     return all(map(_ON_GPU.search, models))
 
 
-def safe_part(error: BaseException) -> str:
-    """What an error says in its first line, without places on a machine."""
-    return _PLACE.sub("…", first_line(error))[:_LONGEST]
+def safe_part(error: BaseException, *, most: int = _LONGEST) -> str:
+    """What an error says in its first line, without places on a machine, and to a length."""
+    return _PLACE.sub("…", first_line(error))[:most]
+
+
+def has_no_engine(error: BaseException) -> bool:
+    """Whether the device that was asked has no engine, whatever document it is asked for."""
+    return isinstance(error, DeviceError) and error.cause in _NOT_THERE
 
 
 def why_gpu_failed(error: TransientError) -> str:

@@ -9,11 +9,11 @@ from typing import Any
 
 import structlog
 
-from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
+from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage, DocumentSummary
 from bridge.job import Job
-from bridge.systems.cards.engines import read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
+from bridge.systems.cards.engines import has_no_engine, read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
 from bridge.systems.cards.finding import fields_in, reading_of
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.tesseract import Tesseract
@@ -22,6 +22,10 @@ from bridge.systems.port import Context
 _log = structlog.get_logger()
 _SERVER, _TESSERACT = "server", "tesseract"
 _GPU, _CPU = "gpu", "cpu"
+# Of what the GPU and the CPU came to, together.
+_LONGEST_REASON = 500
+# An operator has to do something first.
+_NO_ENGINE_RETRY_AFTER = 15.0
 
 
 class CardReaders:
@@ -47,12 +51,13 @@ class CardReaders:
 
     async def _by_tesseract(self, kind: str, content: bytes, failed: BridgeError) -> dict[str, Any]:
         """Read in the server's place. Raises `PermanentError` with what either came to."""
+        why = safe_part(failed, most=_LONGEST_REASON)
         try:
             text = await self._tesseract.read(content, found=lambda text: fields_in(kind, text))
         except PermanentError as error:
-            raise PermanentError(f"{failed}; nor was it read in the server's place: {error}") from error
-        _log.warning("fell_back", to=_TESSERACT, reason=str(failed))
-        return {"text": text, "engine": _TESSERACT, "fell_back_to": _TESSERACT, "fell_back_for": str(failed)}
+            raise PermanentError(f"{why}; nor was it read in the server's place: {error}") from error
+        _log.warning("fell_back", to=_TESSERACT, reason=why)
+        return {"text": text, "engine": _TESSERACT, "fell_back_to": _TESSERACT, "fell_back_for": why}
 
     async def _by_server(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
         """Read by its GPU where one is to be there, and by its CPU where that fails; else by what it has."""
@@ -62,13 +67,15 @@ class CardReaders:
                 return await self._on("", options.cpu_seconds, kind, content, job, context)
             except TimeoutError as error:
                 raise TransientError(f"the inference server did not answer within {options.cpu_seconds:g} s") from error
+            except TransientError as error:
+                raise TransientError(safe_part(error)) from error
         try:
             return await self._on(_GPU, options.gpu_seconds, kind, content, job, context)
         except (TimeoutError, TransientError) as error:
             late = f"the GPU did not answer within {options.gpu_seconds:g} s"
             why = late if isinstance(error, TimeoutError) else why_gpu_failed(error)
             if not options.falls_back:
-                raise TransientError(why) from error
+                raise _without_leave(error, why) from error
         return await self._by_cpu(why, kind, content, job, context)
 
     async def _by_cpu(self, why: str, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
@@ -83,7 +90,7 @@ class CardReaders:
         except TransientError as error:
             raise TransientError(f"{why}; the CPU failed: {safe_part(error)}") from error
         except PermanentError as error:
-            raise PermanentError(f"{why}; on the CPU: {error}") from error
+            raise PermanentError(f"{why}; on the CPU: {safe_part(error)}") from error
         _log.warning("fell_back", to=_CPU, reason=why)
         return {**read, "fell_back_to": _CPU, "fell_back_for": why}
 
@@ -108,6 +115,14 @@ class CardReaders:
         text = "\n".join(page.text for page in ordered)
         kept = await asyncio.to_thread(reading_of, kind, ordered)
         return {"text": text, "engine": _SERVER, "models": list(summary.models), **kept}
+
+
+def _without_leave(error: Exception, why: str) -> BridgeError:
+    """What a GPU's failure means where nobody may read in its place: documents wait for one that is not there."""
+    if not has_no_engine(error):
+        return TransientError(why)
+    _log.error("no_gpu", reason=why)
+    return OverloadError(why, retry_after=_NO_ENGINE_RETRY_AFTER)
 
 
 def told_of_reader(saved: Mapping[str, Any], *, has_gpu: bool) -> dict[str, Any]:

@@ -95,7 +95,7 @@ class DocumentReader:
         """Yield each page asked for, in order, after it what it adds to the files, then the summary. Close the generator to stop the work.
 
         A page that cannot be read is yielded with its error. Raises `InvalidDocument` when the document cannot be opened or none of its
-        pages could be read, `DeadlineExceeded` when a page takes too long of a caller who allows GPUs alone, `DeviceMissing`,
+        pages could be read, `DeadlineExceeded` when a page takes too long of a caller who allows one kind of device, `DeviceMissing`,
         `InvalidInput`, `AccessDenied`, `NotFound`, and what `Inference.infer` raises.
         """
         started = time.monotonic()
@@ -169,8 +169,8 @@ class DocumentReader:
                     return await self._read_page(work, number, caller, tally)
             except TimeoutError as late:
                 error = self._late(number, work)
-                if caller.device is Device.GPU:
-                    # What a GPU does not read in time, another device may.
+                if caller.device:
+                    # What a device does not read in time, another may, or the same when it has less to do.
                     raise DeadlineExceeded(str(error)) from late
             except InvalidDocument as found:
                 error = found

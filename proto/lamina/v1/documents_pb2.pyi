@@ -168,7 +168,7 @@ class RecognizeDocumentRequest(_message.Message):
     device: Global___Device.ValueType
     """The devices on which alone its models may run, so that a call's deadline is a limit of theirs; unset for the server's choice.
     What these cannot do fails, with the cause in the trailing metadata lamina-device-cause: with INTERNAL where a GPU fails
-    (out_of_memory, device_lost), with FAILED_PRECONDITION where they have no engine for a model (no_engine).
+    (out_of_memory, device_lost, engine_not_built), with FAILED_PRECONDITION where they have no engine for a model (no_engine).
     """
     @_builtins.property
     def pages(self) -> _containers.RepeatedScalarFieldContainer[_builtins.int]:

@@ -11,6 +11,7 @@ from typing import Any, cast
 import grpc
 import pytest
 from lamina.v1 import documents_pb2
+from structlog.testing import capture_logs
 
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
@@ -56,10 +57,10 @@ def later(clock: MovedClock, seconds: float, behaviour: Behaviour) -> Behaviour:
     return behave
 
 
-def tesseract(folder: Path, text: str = "Nama : BUDI") -> Tesseract:
+def tesseract(folder: Path, text: str = "Nama : BUDI", *, status: int = 0) -> Tesseract:
     program = folder / "tesseract"
     listed = 'printf "ind\\neng\\nosd\\n"'
-    program.write_text(f'#!/bin/sh\n[ "$1" = --list-langs ] && {listed} && exit 0\ncat > /dev/null; printf "{text}\\n"\n')
+    program.write_text(f'#!/bin/sh\n[ "$1" = --list-langs ] && {listed} && exit 0\ncat > /dev/null; printf "{text}\\n"; exit {status}\n')
     program.chmod(0o755)
     return Tesseract(program=str(program))
 
@@ -157,6 +158,39 @@ async def test_without_leave_to_fall_back_the_gpu_alone_is_asked(server: Scripte
         with pytest.raises(TransientError, match=why):
             await read(server, fails, falls_back=False, by=tesseract(tmp_path), attempts=2)
     assert [GPU, GPU] == asked(server)
+
+
+@pytest.mark.parametrize("cause", ["no_engine", "engine_not_built"])
+async def test_without_leave_to_fall_back_documents_wait_for_a_gpu_that_is_not_there(
+    server: ScriptedServer, tmp_path: Path, cause: str
+) -> None:
+    missing = refuse(grpc.StatusCode.FAILED_PRECONDITION, "no GPU engine for model rec", trailing=(("lamina-device-cause", cause),))
+    with capture_logs() as logged, pytest.raises(OverloadError, match=r"no engine is built|no GPU engine") as told:
+        await read(server, missing, falls_back=False, by=tesseract(tmp_path), attempts=2)
+    assert 15 == told.value.retry_after
+    assert [("no_gpu", str(told.value))] == [(each["event"], each["reason"]) for each in logged if each["log_level"] == "error"]
+
+
+@pytest.mark.parametrize(
+    ("says", "told"),
+    [
+        ("rec failed in /opt/models/rec/1/model.onnx: 3", "rec failed in … 3"),
+        ("it failed ; hostname=gpu-7 ; file=/src/cuda_call.cc", "it failed ; … ; …"),
+        ("nobody answers at gpu-7:8001, nor at 10.0.0.7", "nobody answers at …, nor at …"),
+    ],
+)
+async def test_no_reason_that_is_kept_names_a_place_on_a_machine(server: ScriptedServer, tmp_path: Path, says: str, told: str) -> None:
+    by = tesseract(tmp_path)
+    failed = await read(server, refuse(grpc.StatusCode.INTERNAL, says), by=by, attempts=2, has_gpu=False)
+    assert f"{told} [INTERNAL]" == failed["fallbackReason"]
+    refused = await read(server, OUT_OF_MEMORY, refuse(grpc.StatusCode.INVALID_ARGUMENT, says), by=by)
+    assert f"the GPU failed: out of memory; on the CPU: {told} [INVALID_ARGUMENT]" == refused["fallbackReason"]
+    with pytest.raises(PermanentError) as raised:
+        await read(server, refuse(grpc.StatusCode.INTERNAL, says), by=tesseract(tmp_path, status=1), attempts=2, has_gpu=False)
+    assert str(raised.value).startswith(f"{told} [INTERNAL]; nor was it read")
+    with pytest.raises(TransientError) as again:
+        await read(server, refuse(grpc.StatusCode.INTERNAL, says), has_gpu=False)
+    assert f"{told} [INTERNAL]" == str(again.value)
 
 
 async def test_a_document_that_is_at_fault_itself_is_not_read_again_by_the_cpu(server: ScriptedServer, tmp_path: Path) -> None:

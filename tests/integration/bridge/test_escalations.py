@@ -202,27 +202,58 @@ async def test_an_answer_that_nobody_can_read_costs_its_case_a_try_and_holds_up_
     assert "answer" in dead.reason
 
 
-async def test_an_answer_that_has_no_end_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    """However often a piece of it comes."""
-    monkeypatch.setattr("bridge.reviews._CALL_SECONDS", 0.3)
+@asynccontextmanager
+async def raw_service(*pieces: bytes, trickles: bytes = b"") -> AsyncIterator[str]:
+    """The URL of a service that sends these bytes to whoever asks, then `trickles` one by one without end, or goes."""
+    over = asyncio.Event()
 
-    async def trickle(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\r\n")
+    async def send(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with suppress(ConnectionError):
-            while not over.is_set():
-                writer.write(b" ")
+            head = await reader.readuntil(b"\r\n\r\n")
+            [length] = [int(line.split(b":")[1]) for line in head.splitlines() if line.lower().startswith(b"content-length:")]
+            await reader.readexactly(length)
+            for piece in pieces:
+                writer.write(piece)
+                await writer.drain()
+            while trickles and not over.is_set():
+                writer.write(trickles)
                 await writer.drain()
                 await asyncio.sleep(0.02)
         writer.close()
 
-    over = asyncio.Event()
-    server = await asyncio.start_server(trickle, "127.0.0.1", 0)
-    async with server, asyncio.timeout(60):
-        service = ReviewService(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}", wait_seconds=0.001)
+    server = await asyncio.start_server(send, "127.0.0.1", 0)
+    async with server:
+        try:
+            yield f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+        finally:
+            over.set()
+            await asyncio.sleep(0.1)
+
+
+@pytest.mark.parametrize("came", [b"", b'{"taskId": "ta'])
+@pytest.mark.parametrize("announced", [b"Content-Length: 20\r\n\r\n", b"Transfer-Encoding: chunked\r\n\r\n14\r\n"])
+async def test_an_answer_that_is_cut_off_is_none_and_the_case_waits(desk: Desk, came: bytes, announced: bytes) -> None:
+    await desk.add("one")
+    async with raw_service(b"HTTP/1.1 200 OK\r\n", announced, came) as url:
+        with pytest.raises(OverloadError, match=r"gave no answer \(IncompleteRead\)"):
+            await desk.hand_over(url).hand_over()
+    assert ({"one": 0}, {}) == (await desk.attempts(), desk.tickets)
+
+
+@pytest.mark.parametrize(
+    "begun",
+    [
+        pytest.param(b"\r\n", id="body"),
+        pytest.param(b"X-Wait:", id="headers"),
+        pytest.param(b"Transfer-Encoding: chunked\r\n\r\n", id="chunk-size"),
+    ],
+)
+async def test_an_answer_that_has_no_end_is_none(monkeypatch: pytest.MonkeyPatch, begun: bytes) -> None:
+    """However often a piece of it comes."""
+    monkeypatch.setattr("bridge.reviews._CALL_SECONDS", 0.3)
+    async with asyncio.timeout(60), raw_service(b"HTTP/1.1 200 OK\r\n", begun, trickles=b" ") as url:
         with pytest.raises(OverloadError, match="gave no answer"):
-            await service.submit({"documentId": "one"})
-        over.set()
-        await asyncio.sleep(0.1)
+            await ReviewService(url, wait_seconds=0.001).submit({"documentId": "one"})
 
 
 async def test_tries_of_a_case_that_fails_are_further_and_further_apart(desk: Desk) -> None:

@@ -22,7 +22,7 @@ from inference_server.engine.failures import failure_on_device
 from inference_server.engine.onnxruntime import OnnxRuntimeLoader
 from inference_server.engine.runtimes import Runtimes
 from inference_server.engine.selection import EngineSelector
-from inference_server.errors import DeadlineExceeded
+from inference_server.errors import DeadlineExceeded, InvalidDocument
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller, Device
 from inference_server.service.documents import DocumentServicer
@@ -116,11 +116,20 @@ async def test_a_server_without_a_gpu_says_so_and_reads_on_its_cpu(text_models: 
     assert told["fallbackReason"].endswith(": no GPU engine for model ppocrv6_small_det: this server runs it on its CPU")
 
 
-async def test_a_page_that_takes_the_gpu_too_long_fails_the_call_so_that_another_device_is_asked(
-    text_models: Path, gpu: PretendedGpu
+@pytest.mark.parametrize("device", list(Device))
+async def test_a_page_that_takes_a_device_too_long_fails_the_call_so_that_it_or_another_is_asked_again(
+    text_models: Path, gpu: PretendedGpu, device: Device
 ) -> None:
-    """Of other callers it costs the page alone."""
-    async with serving(text_models, {"cuda:0": gpu.selector()}) as inference:
+    """Of callers who leave the device to the server it costs the page alone, and the document where that has no other."""
+    slow = {"cuda:0": gpu.selector()} if device is Device.GPU else {"cpu": gpu.selector(device="cpu")}
+    async with serving(text_models, slow) as inference:
         reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_page_seconds=0.5))
-        with gpu.hanging(), pytest.raises(DeadlineExceeded, match=r"page 1 was not read within 0.5 s"):
-            [event async for event in reader.read(DocumentRequest(content=CARD), Caller(device=Device.GPU))]
+
+        async def read_on(device: Device | None) -> None:
+            [event async for event in reader.read(DocumentRequest(content=CARD), Caller(device=device))]
+
+        with gpu.hanging():
+            with pytest.raises(DeadlineExceeded, match=r"page 1 was not read within 0.5 s"):
+                await read_on(device)
+            with pytest.raises(InvalidDocument, match=r"page 1 was not read within 0.5 s"):
+                await read_on(None)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+from typing import Any
 
 import pytest
 from inference import grpc_service_pb2 as wire
@@ -19,7 +20,7 @@ from inference_server.service.lifecycle import BytesInFlight
 from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.wire_format import parse_request
 from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector
+from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, gpu_selector, selector
 from tests.support.serving import ask, serving
 
 CONFIG = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
@@ -131,6 +132,50 @@ async def test_a_request_for_the_gpu_alone_fails_with_it_and_others_of_its_batch
     told = [answer.cause if isinstance(answer, DeviceFailed) else answer.outputs["doubled"][0, 0] for answer in (*failed, *alone)]
     assert [2.0, "out_of_memory", 6.0, "out_of_memory"] == told
     assert [2] == [len(inputs["x"]) for inputs in cpu.runs]
+
+
+class SmallGpu(ReferenceLoader):
+    """Has room for as much as one copy of a model takes, its choice included."""
+
+    most = 0
+
+    def load(self, *arguments: Any, **more: Any) -> ReferenceEngine:
+        if self.most and self.loads == self.most:
+            raise OUT_OF_MEMORY
+        return super().load(*arguments, **more)
+
+
+async def test_a_copy_that_could_not_be_loaded_on_its_gpu_answers_no_request_for_the_gpu_alone(
+    tmp_path: Path, cpu: ReferenceLoader
+) -> None:
+    gpu = SmallGpu("pretended-gpu")
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=CONFIG)
+    async with serving(tmp_path, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED):
+        gpu.most, gpu.loads = gpu.loads, 0
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"{CONFIG} instance_group {{ count: 2 kind: KIND_GPU }}")
+    async with serving(tmp_path, {"cuda:0": gpu_selector(cpu, gpu)}, options=ALLOWED) as models:
+        with cpu.held():
+            # One batch, which the copy on the CPU is given; meanwhile the other is free.
+            asked = [ask(models, value=1.0, device=Device.GPU), ask(models, value=2.0)]
+            await cpu.begun()
+            by_gpu = await ask(models, device=Device.GPU)
+        barred, by_cpu = await asyncio.gather(*asked, return_exceptions=True)
+    assert ("pretended-gpu:float32", "") == (by_gpu.engine, by_gpu.fallback)
+    assert isinstance(barred, DeviceFailed)
+    assert "out_of_memory" == barred.cause
+    assert not isinstance(by_cpu, BaseException)
+    assert ("numpy:float32", "out_of_memory", 4.0) == (by_cpu.engine, by_cpu.fallback, by_cpu.outputs["doubled"][0, 0])
+    assert [1] == [len(inputs["x"]) for inputs in cpu.runs], "nobody waits for what it may not run"
+
+
+async def test_what_a_gpu_took_to_fail_counts_as_computed(repository: Path, cpu: ReferenceLoader, gpu: ReferenceLoader) -> None:
+    registry = CollectorRegistry()
+    async with serving(repository, {"cuda:0": gpu_selector(cpu, gpu)}, metrics=registry, options=ALLOWED) as models:
+        gpu.failure = OUT_OF_MEMORY
+        await asyncio.gather(ask(models, device=Device.GPU), return_exceptions=True)
+    computed = registry.get_sample_value("lamina_compute_seconds_sum", {"model": "double", "version": "1"})
+    assert computed is not None
+    assert computed > 0
 
 
 async def test_a_request_for_the_cpu_alone_is_answered_while_the_gpu_hangs(
