@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import SplitResult, unquote, urlsplit
 
@@ -23,6 +23,16 @@ class Place:
     host: str
     # Names in the path; none is empty, `.` or `..`.
     names: tuple[str, ...]
+
+    @property
+    def name(self) -> str:
+        """The last of its names."""
+        return self.names[-1] if self.names else ""
+
+    @property
+    def parent(self) -> Place:
+        """What it lies in."""
+        return replace(self, names=self.names[:-1])
 
     def is_below(self, root: Place) -> bool:
         """Whether it is the root, or under it."""

@@ -18,7 +18,7 @@ from obstore.store import LocalStore, from_url
 
 from inference_server import stored
 from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
-from inference_server.places import Roots
+from inference_server.places import Place, Roots
 from inference_server.stored import StoredObject
 from inference_server.web import Connections, WebFailure
 from inference_server.web_store import WebStore
@@ -138,6 +138,10 @@ class Storage:
         _, _, local_path = self._resolve(uri_prefix, self._write_roots)
         if local_path is not None:
             _check_local_place(uri_prefix, local_path)
+
+    def written_place(self, uri: str) -> Place | Path:
+        """Where something lies that may be written: the same however it is spelled. Raises `AccessDenied`, `InvalidInput`; blocks."""
+        return self._write_roots.found(uri)
 
     async def write(self, uri: str, content: bytes | Path) -> None:
         """Write a whole object, replacing what was there. Raises `AccessDenied`, `InvalidInput`, `Unavailable`."""

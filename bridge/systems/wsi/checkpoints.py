@@ -115,4 +115,5 @@ async def cleared(folder: ResultFolder) -> None:
 
 
 def _name(part: int) -> str:
+    """As servers name it in a folder of which none of the parts is gone on from: each try has its own."""
     return f"{_FOLDER}/{part:06}.part"

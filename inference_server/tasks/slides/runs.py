@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import hashlib
 import itertools
 import re
@@ -23,7 +24,6 @@ from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult
 # Below the output, where parts lie.
 FOLDER = "checkpoint"
 _NAME = re.compile(r"([0-9]{1,12})\.part")
-_FILE = "file://"
 
 Event = Progress | Checkpoint | Chunk | AnalysisResult
 Emit = Callable[[Event], Awaitable[None]]
@@ -103,7 +103,7 @@ class Runs:
             scanned = await scan_cells(self._outlined, self._plan)
             run = await self._run(scanned)
         run.refused = refusals.told()
-        journal = self._journal(run)
+        journal = await self._journal(run)
         if journal and scanned is not None:
             await journal.begin(scanned)
         return run, journal
@@ -171,16 +171,21 @@ class Runs:
             raise NotResumable(str(error)) from error
 
     def _last_number(self) -> int:
-        """The highest by which parts that are gone on from are named where those of this run are written: none of them is replaced."""
-        folder = artifacts.place(self._request.output_uri, FOLDER)
-        names = (uri.removeprefix(_FILE).rpartition("/") for uri in self._request.resume_uris)
-        numbers = (_NAME.fullmatch(name) for place, _, name in names if place == folder.removeprefix(_FILE))
-        return max((int(number[1]) for number in numbers if number), default=0)
+        """The highest by which parts that are gone on from are named where those of this run are written: none is replaced. Blocks."""
+        if not self._request.output_uri:
+            return 0
+        folder, last = self._storage.written_place(artifacts.place(self._request.output_uri, FOLDER)), 0
+        for uri in self._request.resume_uris:
+            with contextlib.suppress(AccessDenied, InvalidInput):  # such a part is not read either
+                place = self._storage.written_place(uri)
+                number = _NAME.fullmatch(place.name) if place.parent == folder else None
+                last = max(last, int(number[1]) if number else 0)
+        return last
 
-    def _journal(self, run: Run) -> Journal | None:
+    async def _journal(self, run: Run) -> Journal | None:
         if not self._request.checkpoints:
             return None
-        numbers, earlier = itertools.count(1), self._last_number()
+        numbers, earlier = itertools.count(1), await asyncio.to_thread(self._last_number)
 
         async def write(content: bytes, tiles_done: int) -> None:
             number = next(numbers)

@@ -10,11 +10,12 @@ import asyncio
 import hashlib
 import importlib.util
 import io
+import struct
 from array import array
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -86,7 +87,7 @@ async def _head(storage: Storage, found: StoredObject) -> bytes:
 
 def _is_aside(head: bytes) -> bool:
     """Whether it is of a picture beside the slide."""
-    return not _ASIDE.isdisjoint(_told(head).get("ImageType", ()))
+    return not _ASIDE.isdisjoint(_told(head).get("ImageType") or ())
 
 
 def _is_level_0(head: bytes, facts: SlideFacts) -> bool:
@@ -95,16 +96,25 @@ def _is_level_0(head: bytes, facts: SlideFacts) -> bool:
     return size == (facts.width, facts.height) and not _is_aside(head)
 
 
-def _told(head: bytes) -> Dataset:
+def _told(head: bytes) -> Mapping[str, Any]:
     """What a header says of its image; nothing where it is none."""
-    from pydicom import Dataset, dcmread
-    from pydicom.errors import InvalidDicomError
+    from pydicom import dcmread
 
     names = ["ImageType", "TotalPixelMatrixColumns", "TotalPixelMatrixRows"]
     try:
-        return dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=names)
-    except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError):
-        return Dataset()
+        told = dcmread(io.BytesIO(head), stop_before_pixels=True, specific_tags=names)
+        # Values are read when they are asked for.
+        return {name: told[name].value for name in names if name in told}
+    except _faults():
+        return {}
+
+
+def _faults() -> tuple[type[Exception], ...]:
+    """What comes of a header that is none, cut off within an element, or damaged."""
+    from pydicom.errors import BytesLengthException, InvalidDicomError
+
+    odd = InvalidDicomError, BytesLengthException, NotImplementedError, struct.error
+    return *odd, AttributeError, EOFError, KeyError, TypeError, ValueError
 
 
 def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts: SlideFacts, about: Mapping[str, str]) -> None:
@@ -115,7 +125,6 @@ def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts:
     """
     # Only a server that annotates a DICOM slide needs it, and it takes long to import.
     from highdicom.ann import MicroscopyBulkSimpleAnnotations
-    from pydicom.errors import InvalidDicomError
 
     try:
         image = _image(source)
@@ -145,11 +154,11 @@ def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts:
             device_serial_number=about["engine"][:64],
             content_label="LAMINA",
         )
-    except (InvalidDicomError, AttributeError, EOFError, ValueError, KeyError) as error:
+        _stop_clock(annotations, image)
+    except _faults() as error:
         raise InvalidSlide(
             f"{facts.uri} has no header that annotations can refer to ({type(error).__name__}); leave {FILE} out of the artifacts."
         ) from error
-    _stop_clock(annotations, image)
     annotations.save_as(path, enforce_file_format=True)
 
 

@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import cv2
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, ImageDraw
+from PIL import Image, ImageChops, ImageDraw
 
 from inference_server.tasks.slides.findings import Heat
 from inference_server.tasks.slides.masks import stripes
@@ -46,7 +44,7 @@ _SMALL_PICTURE = 1024
 
 def heatmap(heat: Heat) -> bytes:
     """PNG with transparency, a whole number of pixels a cell, at most 2048 px along its longer side."""
-    return png.encode(np.asarray(_fitted(Image.fromarray(_colours(heat, channels=4), "RGBA"))))
+    return png.encode(np.asarray(_fitted(Image.fromarray(_colours(heat), "RGBA"))))
 
 
 def overlay(
@@ -78,18 +76,22 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT), np.float64)
 
 
-def _colours(heat: Heat, channels: int = 3) -> Pixels:
-    """Colours, the first where there is nothing to show; a fourth channel is opaque where there is."""
-    colours = np.empty((*heat.values.shape, channels), np.uint8)
+def _colours(heat: Heat, strength: float | None = None) -> Pixels:
+    """RGB and opacity, all 0 where there is nothing to show.
+
+    Without a strength opaque; else as opaque as the value asks for times the strength, and the colours are multiplied by that already.
+    """
+    colours = np.empty((*heat.values.shape, 4), np.uint8)
     for rows in stripes(len(colours)):
         values = heat.values[rows]
         # Of most slides a small part is shown. Four channels at once are filled and set far faster than one by one.
-        stripe = np.full(values.shape, _packed(_INFERNO[:1], alpha=0)[0], np.uint32)
+        stripe = np.zeros(values.shape, np.uint32)
         shown = np.isfinite(values)
         if shown.any():
-            stripe[shown] = _packed(_inferno(_share(values[shown], heat.top)), alpha=255)
-        stripe_of_bytes = stripe.view(np.uint8).reshape(*values.shape, 4)
-        colours[rows] = stripe_of_bytes if channels == 4 else cv2.cvtColor(stripe_of_bytes, cv2.COLOR_RGBA2RGB)
+            share = _share(values[shown], heat.top)
+            opacity = np.ones(1) if strength is None else (_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * share) * strength
+            stripe[shown] = _packed(_inferno(share), opacity)
+        colours[rows] = stripe.view(np.uint8).reshape(*values.shape, 4)
     return colours
 
 
@@ -102,21 +104,12 @@ def _inferno(shares: NDArray[np.float64]) -> NDArray[np.float64]:
     return np.stack(found, axis=1)
 
 
-def _packed(colours: NDArray[np.float64], *, alpha: int) -> NDArray[np.uint32]:
-    """RGB and alpha as they lie in memory."""
-    packed = np.full((len(colours), 4), alpha, np.uint8)
-    packed[:, :3] = colours
+def _packed(colours: NDArray[np.float64], opacity: NDArray[np.float64]) -> NDArray[np.uint32]:
+    """RGB times opacity, and opacity, as they lie in memory."""
+    packed = np.empty((len(colours), 4), np.uint8)
+    packed[:, :3] = np.rint(colours * opacity[:, None])
+    packed[:, 3] = np.rint(opacity * 255)
     return packed.view(np.uint32)[:, 0]
-
-
-def _opacity(heat: Heat, strength: float) -> NDArray[np.uint8]:
-    """From 0 where there is nothing to show to 255."""
-    opacity = np.zeros(heat.values.shape, np.uint8)
-    for rows in stripes(len(opacity)):
-        shown = np.isfinite(heat.values[rows])
-        share = _share(heat.values[rows][shown], heat.top)
-        opacity[rows][shown] = np.round((_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * share) * strength * 255).astype(np.uint8)
-    return opacity
 
 
 def _share(values: NDArray[np.floating], top: float) -> NDArray[np.float64]:
@@ -130,21 +123,12 @@ def _blend(picture: Image.Image, heat: Heat, thumbnail_scale: tuple[float, float
     # The heat's part that the thumbnail shows, in cells: both begin at the slide's corner.
     box = (0.0, 0.0, picture.width * thumbnail_scale[0] / heat.scale[0], picture.height * thumbnail_scale[1] / heat.scale[1])
     box = (0.0, 0.0, min(box[2], columns), min(box[3], rows))
-    enlarged = picture.width >= 2 * columns and picture.height >= 2 * rows
-    layer = Image.fromarray(_colours(_spread(heat) if enlarged else heat), "RGB").resize(picture.size, Image.Resampling.BILINEAR, box=box)
-    mask = Image.fromarray(_opacity(heat, strength), "L").resize(picture.size, Image.Resampling.BILINEAR, box=box)
-    return Image.composite(layer, picture, mask)
-
-
-def _spread(heat: Heat) -> Heat:
-    """Cells with nothing to show take the mean of those beside them: between both, colours would else fade to the darkest."""
-    shown = np.isfinite(heat.values)
-    sums, counts = (
-        cv2.boxFilter(each, cv2.CV_64F, (3, 3), normalize=False, borderType=cv2.BORDER_CONSTANT)
-        for each in (np.where(shown, heat.values, 0).astype(np.float64), shown.astype(np.float64))
+    # Colours are multiplied by their opacity: between one and nothing is less of it, not a darker one. Pillow does so of "RGBA" in a copy.
+    layer = Image.frombuffer("RGBX", (columns, rows), _colours(heat, strength), "raw", "RGBX", 0, 1).resize(
+        picture.size, Image.Resampling.BILINEAR, box=box
     )
-    means = np.divide(sums, counts, out=np.full(sums.shape, np.nan), where=counts > 0.5)
-    return replace(heat, values=np.where(shown, heat.values, means))
+    picture.paste((0, 0, 0), mask=layer.getchannel("X"))
+    return ImageChops.add(picture, layer.convert("RGB"))
 
 
 def _draw_points(picture: Image.Image, points: NDArray[np.float64], radius: float) -> None:

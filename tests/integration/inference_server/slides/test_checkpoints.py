@@ -84,16 +84,32 @@ async def test_a_run_that_goes_on_in_its_own_folder_replaces_none_of_the_parts_t
     _, expected = await place.run("whole", **asked)
     saved: list[str] = []
     for until in (0.3, 0.6, 0.9):
+        earlier = {uri: Path(uri).read_bytes() for uri in saved}
         events, _ = await place.run("again", until=until, resume_uris=tuple(saved), **asked)
         told = [event for event in events if isinstance(event, Checkpoint)]
         assert list(range(1, len(told) + 1)) == [each.part for each in told]
-        # Whoever comes next finds them in the folder, or was told of them.
-        saved = sorted(str(path) for path in (place.folder / "out" / "again" / "checkpoint").iterdir())
-        assert saved[-len(told) :] == [each.uri for each in told]
+        # Whoever comes next finds them in the folder, those of which nobody was told any more too.
+        saved = sorted(str(path) for path in (place.folder / "out" / "again" / "checkpoint").glob("*.part"))
+        assert [] == [each.uri for each in told if each.uri not in saved or each.uri <= max(earlier, default="")]
+        assert earlier == {uri: Path(uri).read_bytes() for uri in earlier}
     events, out = await place.run("again", resume_uris=tuple(saved), **asked)
 
     assert result_of(events).tiles_resumed >= 0.9 * result_of(events).tiles_analyzed
     assert files(expected) == files(out)
+
+
+@pytest.mark.parametrize("spelled", ["{}//out/cut", "{}/out/./cut", "{}/link/cut", "file://{}/%6Fut/cut"])
+async def test_parts_in_ones_own_folder_are_not_replaced_however_their_place_is_spelled(small_place: Place, spelled: str) -> None:
+    asked = REQUESTS["pinkness"]
+    cut, _ = await small_place.run("cut", until=0.6, **asked)
+    (small_place.folder / "link").symlink_to(small_place.folder / "out")
+    earlier = {uri: Path(uri).read_bytes() for uri in parts(cut)}
+    uris = tuple(f"{spelled.format(small_place.folder)}/checkpoint/{Path(uri).name}" for uri in parts(cut))
+    resumed, _ = await small_place.run("cut", resume_uris=uris, **asked)
+
+    assert result_of(resumed).tiles_resumed > 0
+    assert len(parts(cut)) + 1 == int(Path(parts(resumed)[0]).stem)
+    assert earlier == {uri: Path(uri).read_bytes() for uri in earlier}
 
 
 async def test_progress_goes_on_where_it_was(place: Place) -> None:

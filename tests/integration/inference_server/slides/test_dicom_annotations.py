@@ -12,6 +12,8 @@ import pydicom
 import pytest
 
 from inference_server.errors import InvalidInput, InvalidSlide
+from inference_server.storage import Storage
+from inference_server.tasks.slides.findings import Points
 from inference_server.tasks.slides.outputs import dicom_annotations
 from tests.support.dicom_slides import write_dicom
 from tests.support.slides import paint, scattered, write_svs
@@ -108,6 +110,20 @@ async def test_a_header_that_cannot_be_referred_to_costs_the_annotations_and_not
     assert (len(NUCLEI), False) == (len(found.features), (found.folder / "annotations.dcm").exists())
     with pytest.raises(InvalidSlide, match="no header that annotations can refer to"):
         await analyses.run(slide, artifacts=("annotations.dcm",))
+
+
+@pytest.mark.parametrize("length", [141, 154, 155])
+async def test_a_header_that_is_cut_off_within_an_element_is_told_as_the_slides_fault(analyses: Any, tmp_path: Path, length: int) -> None:
+    slide = write_dicom(tmp_path / "slide", [PICTURE])
+    found = await analyses.run(slide, artifacts=("analysis.json",))
+    cut = tmp_path / "cut.dcm"
+    cut.write_bytes(slide.read_bytes()[:length])
+    storage = Storage(read_roots=(str(tmp_path),), write_roots=())
+    header = await dicom_annotations.header(storage, [await storage.open(str(cut))], found.result.facts)
+    points = Points(places=np.array([[1.0, 2.0]]), classification="nucleus", colour=(1, 2, 3), measurements={})
+    about = {"analysis": "a", "model": "m:1", "engine": "e"}
+    with pytest.raises(InvalidSlide, match="no header that annotations can refer to"):
+        dicom_annotations.write(tmp_path / "annotations.dcm", [points], source=header, facts=found.result.facts, about=about)
 
 
 async def test_another_slide_has_none_and_cannot_have_any(analyses: Any, tmp_path: Path) -> None:
