@@ -32,7 +32,7 @@ from inference_server.tasks.slides.readers.opening import OpenedSlide, open_slid
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.runs import Emit, Event, Run, Runs
 from inference_server.tasks.slides.survey import Outline, Slide, outline
-from inference_server.tasks.slides.tile_calls import analyze_client_tiles
+from inference_server.tasks.slides.tile_calls import analyze_client_tiles, decode_client_tiles
 from inference_server.tasks.slides.turns import Turn, Turns
 from inference_server.tasks.slides.values import (
     AnalysisRequest,
@@ -91,8 +91,10 @@ class SlideAnalyzer:
 
     async def analyze_tiles(self, analysis: str, tiles: Sequence[ClientTile], mpp: float, caller: Caller) -> tuple[list[TileFindings], str]:
         """Run a tile model on pixels that the client holds: findings in the order of the tiles, and the model as name:version."""
+        # Before anything else is asked for: what passes a limit is told so.
+        pixels = await decode_client_tiles(tiles, self._limits)
         model = await self._analyses.of_tiles(analysis)
-        return await analyze_client_tiles(self._inference, tiles, mpp, model=model, limits=self._limits, caller=caller)
+        return await analyze_client_tiles(self._inference, tiles, pixels, mpp, model=model, caller=caller)
 
     async def _run(self, request: AnalysisRequest, caller: Caller, emit: Emit) -> None:
         pulse = Pulse[Event](emit, seconds=_SILENCE_SECONDS)

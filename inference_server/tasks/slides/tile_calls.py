@@ -21,19 +21,23 @@ from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.values import ClientTile, Pixels, SlideLimits, TileFindings
 
 
+async def decode_client_tiles(tiles: Sequence[ClientTile], limits: SlideLimits) -> list[Pixels]:
+    """Their pixels, all of one size. Raises `InvalidInput`, for what passes a limit too."""
+    if not tiles:
+        raise InvalidInput("no tiles were sent; send at least one.")
+    return await asyncio.to_thread(_decode_all, tiles, limits)
+
+
 async def analyze_client_tiles(
     inference: Inference,
     tiles: Sequence[ClientTile],
+    pixels: list[Pixels],
     mpp: float,
     *,
     model: TileClassifier | NucleusFilter,
-    limits: SlideLimits,
     caller: Caller,
 ) -> tuple[list[TileFindings], str]:
-    """Findings in the order of the tiles, and the model as name:version. Raises `InvalidInput`."""
-    if not tiles:
-        raise InvalidInput("no tiles were sent; send at least one.")
-    pixels = await asyncio.to_thread(_decode_all, tiles, limits)
+    """Findings in the order of the tiles, of which `pixels` were decoded, and the model as name:version. Raises `InvalidInput`."""
     if isinstance(model, NucleusFilter):
         return await _find_nuclei(inference, tiles, pixels, mpp, model, caller)
     return await _classify(inference, tiles, pixels, model, caller)
