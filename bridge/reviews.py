@@ -119,12 +119,10 @@ class ReviewService:
 
 def _whole(reply: http.client.HTTPResponse) -> bytes:
     """An answer, which may not be long. Raises `TransientError`, `http.client.IncompleteRead`."""
-    length, found = reply.length, b""
-    while (length is None or len(found) < length) and (piece := reply.read1(_LONGEST_ANSWER)):
-        found += piece
-        if len(found) > _LONGEST_ANSWER:
-            raise TransientError(f"the review service's answer has more than {_LONGEST_ANSWER} bytes")
-    if length and len(found) < length:  # `read1` does not tell that the rest never came
+    length, found = reply.length, reply.read(_LONGEST_ANSWER + 1)
+    if len(found) > _LONGEST_ANSWER:
+        raise TransientError(f"the review service's answer has more than {_LONGEST_ANSWER} bytes")
+    if length and len(found) < length:  # of a part `read` does not tell that the rest never came
         raise http.client.IncompleteRead(found, length - len(found))
     return found
 
