@@ -1,4 +1,4 @@
-"""What the inference server's models, as name:version@engine:precision, say of where a document was read."""
+"""Where a document was read, as the inference server's models (name:version@engine:precision) say, and why not where it was to be."""
 
 from __future__ import annotations
 
