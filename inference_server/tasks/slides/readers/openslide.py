@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import math
 import threading
 from collections.abc import Mapping, Sequence
@@ -17,6 +16,7 @@ from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import CONVERT, NotThisReader
 from inference_server.tasks.slides.readers.tiff import ratio
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
+from inference_server.threads import in_thread
 
 # Read at once where the file does not say how it is stored, or is stored in small tiles.
 _BLOCK = 512
@@ -40,7 +40,7 @@ class OpenSlideReader:
     @classmethod
     async def open(cls, uri: str, path: Path, limits: SlideLimits) -> OpenSlideReader:
         """Read the headers. Raises `NotThisReader` when OpenSlide knows no such format, `InvalidSlide` when the file is damaged."""
-        return await asyncio.to_thread(cls._open, uri, path, limits)
+        return await in_thread(cls._open, uri, path, limits)
 
     @classmethod
     def _open(cls, uri: str, path: Path, limits: SlideLimits) -> OpenSlideReader:
@@ -70,11 +70,11 @@ class OpenSlideReader:
 
     async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
         """Read blocks in a thread, one after the other."""
-        return await asyncio.to_thread(lambda: [self._read(level, column, row) for column, row in places])
+        return await in_thread(lambda: [self._read(level, column, row) for column, row in places])
 
     async def close(self) -> None:
         """Close the file, as soon as no thread reads it any more."""
-        await asyncio.to_thread(self._handles.close)
+        await in_thread(self._handles.close)
 
     def _read(self, level: int, column: int, row: int) -> Pixels | None:
         stored = self._facts.levels[level]
