@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from bridge.breaker import Breaker
 from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage, DocumentSummary
@@ -26,15 +27,19 @@ _GPU, _CPU = "gpu", "cpu"
 _LONGEST_REASON = 500
 # An operator has to do something first.
 _NO_ENGINE_RETRY_AFTER = 15.0
+# A GPU that did not answer so many documents in a row in time hangs: where the CPU may read in its place, one at a time tries it then.
+_HANGING, _SECONDS_BETWEEN_LOOKS = 3, 60.0
 
 
 class CardReaders:
     """Has a document read by the first of those who may, and can."""
 
-    def __init__(self, client: InferenceClient, tesseract: Tesseract, options: CardOptions) -> None:
+    def __init__(self, client: InferenceClient, tesseract: Tesseract, options: CardOptions, *, hanging: Breaker | None = None) -> None:
+        """`hanging`: whether the GPU is left alone."""
         self._client = client
         self._tesseract = tesseract
         self._options = options
+        self._hanging = hanging or Breaker(name="the GPU", failures=_HANGING, seconds=options.gpu_seconds + _SECONDS_BETWEEN_LOOKS)
 
     async def read(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
         """The text, what is kept of the pages, and who read them; Tesseract only once the tries are used up, or the server refuses.
@@ -70,13 +75,31 @@ class CardReaders:
             except TransientError as error:
                 raise TransientError(safe_part(error)) from error
         try:
-            return await self._on(_GPU, options.gpu_seconds, kind, content, job, context)
+            if options.falls_back:
+                self._hanging.enter()
+        except OverloadError as error:
+            return await self._by_cpu(str(error), kind, content, job, context)
+        try:
+            return await self._by_gpu(kind, content, job, context)
         except (TimeoutError, TransientError) as error:
             late = f"the GPU did not answer within {options.gpu_seconds:g} s"
             why = late if isinstance(error, TimeoutError) else why_gpu_failed(error)
             if not options.falls_back:
                 raise _without_leave(error, why) from error
         return await self._by_cpu(why, kind, content, job, context)
+
+    async def _by_gpu(self, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
+        """Read, and note whether it answers at all. Raises as `_on` does."""
+        try:
+            read = await self._on(_GPU, self._options.gpu_seconds, kind, content, job, context)
+        except TimeoutError:
+            self._hanging.failed()
+            raise
+        except (TransientError, PermanentError):
+            self._hanging.succeeded()
+            raise
+        self._hanging.succeeded()
+        return read
 
     async def _by_cpu(self, why: str, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
         """Read in the GPU's place. Errors tell what either came to."""

@@ -13,6 +13,7 @@ import pytest
 from lamina.v1 import documents_pb2
 from structlog.testing import capture_logs
 
+from bridge.breaker import Breaker
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
@@ -77,7 +78,12 @@ async def clock(monkeypatch: pytest.MonkeyPatch) -> MovedClock:
 
 
 async def read(
-    server: ScriptedServer, *script: Behaviour, by: Tesseract | None = None, attempts: int = 0, **options: Any
+    server: ScriptedServer,
+    *script: Behaviour,
+    by: Tesseract | None = None,
+    attempts: int = 0,
+    hanging: Breaker | None = None,
+    **options: Any,
 ) -> dict[str, Any]:
     """What becomes of a document: what a result tells of its reader, and its text."""
     server.script = list(script)
@@ -85,7 +91,8 @@ async def read(
     context = cast("Context", SimpleNamespace(claim=SimpleNamespace(attempts=attempts), report=lambda *_: None))
     job = cast("Job", SimpleNamespace(key="job-1", priority=0))
     async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client:
-        saved = await CardReaders(client, by or Tesseract(program="no-such-program"), chosen).read("KTP", CARD, job, context)
+        readers = CardReaders(client, by or Tesseract(program="no-such-program"), chosen, hanging=hanging)
+        saved = await readers.read("KTP", CARD, job, context)
     return {**told_of_reader(saved, has_gpu=chosen.has_gpu), "text": saved["text"], "fell_back_to": saved.get("fell_back_to", "")}
 
 
@@ -143,6 +150,32 @@ async def test_the_cpu_has_its_whole_time_after_the_gpu_has_used_up_its_own(serv
         await read(server, later(clock, 61, hang()), later(clock, 101, hang()), cpu_seconds=100.0)
 
 
+async def test_a_gpu_that_hangs_is_left_alone_but_for_one_document_at_a_time(server: ScriptedServer, clock: MovedClock) -> None:
+    hanging = Breaker(name="the GPU", failures=3, seconds=120.0, clock=clock.monotonic)
+    late, by_cpu = later(clock, 61, hang()), reads("onnxruntime")
+    for _ in range(3):
+        await read(server, late, by_cpu, hanging=hanging)
+    told = await read(server, by_cpu, hanging=hanging)
+    assert "the GPU has failed 3 times in a row; it is asked again in " in told["fallbackReason"]
+    assert [*[GPU, CPU] * 3, CPU] == asked(server)
+
+    server.requests.clear()
+    clock.sleep(121)
+    await read(server, late, by_cpu, hanging=hanging)
+    await read(server, by_cpu, hanging=hanging)
+    clock.sleep(121)
+    assert (await read(server, reads("tensorrt"), hanging=hanging))["gpuProcessed"]
+    assert (await read(server, reads("tensorrt"), hanging=hanging))["gpuProcessed"]
+    assert [GPU, CPU, CPU, GPU, GPU] == asked(server)
+
+
+async def test_a_gpu_that_fails_at_once_is_asked_each_time(server: ScriptedServer) -> None:
+    hanging = Breaker(name="the GPU", failures=1, seconds=120.0)
+    for _ in range(3):
+        await read(server, OUT_OF_MEMORY, reads("onnxruntime"), hanging=hanging)
+    assert [GPU, CPU] * 3 == asked(server)
+
+
 async def test_what_neither_device_reads_in_the_last_try_tesseract_does(server: ScriptedServer, clock: MovedClock, tmp_path: Path) -> None:
     script = (later(clock, 61, hang()), later(clock, 101, hang()))
     why = "the GPU did not answer within 60 s; the CPU did not answer within 100 s"
@@ -154,9 +187,10 @@ async def test_what_neither_device_reads_in_the_last_try_tesseract_does(server: 
 
 
 async def test_without_leave_to_fall_back_the_gpu_alone_is_asked(server: ScriptedServer, clock: MovedClock, tmp_path: Path) -> None:
+    hanging = Breaker(name="the GPU", failures=1, seconds=120.0)
     for fails, why in ((later(clock, 61, hang()), "^the GPU did not answer within 60 s$"), (OUT_OF_MEMORY, "out of memory")):
         with pytest.raises(TransientError, match=why):
-            await read(server, fails, falls_back=False, by=tesseract(tmp_path), attempts=2)
+            await read(server, fails, falls_back=False, by=tesseract(tmp_path), attempts=2, hanging=hanging)
     assert [GPU, GPU] == asked(server)
 
 
