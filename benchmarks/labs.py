@@ -28,6 +28,7 @@ from lamina.v1 import labs_pb2, labs_pb2_grpc
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks.support.choices import existing_file
 from benchmarks.support.process_tree import cpu_seconds, memory_bytes
 from inference_server.models.builders import BUILDERS
 from inference_server.tasks.labs.catalogue import load_catalogue
@@ -71,7 +72,7 @@ def main() -> int:
     """Print the figures; 1 when `--check` was given and a bar is missed."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
-    parser.add_argument("--table", type=Path, help="Loinc.csv to import; made up by default")
+    parser.add_argument("--table", type=existing_file, help="Loinc.csv to import; made up by default")
     parser.add_argument("--tests", type=int, default=4000, help="distinct tests that are sent")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as name:

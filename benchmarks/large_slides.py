@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from benchmarks.support.choices import existing_file
 from benchmarks.support.slides.pictures import PERIOD, TILE, aperio_description, islands, painted, picture
 from tests.support.slides import Tag, described, jpeg_tile, level_tags, tables_tag, without_tables, write_tiff
 
@@ -141,7 +142,7 @@ def main() -> None:
     parser.add_argument("--share", type=float, help="of the slide that is tissue; 0.15 by default, 0.05 by libvips")
     parser.add_argument("--mpp", type=float, default=0.25)
     parser.add_argument("--factor", type=int, choices=(2, 4), default=2)
-    parser.add_argument("--source", type=Path, help="slide to cut the tissue from; painted by default")
+    parser.add_argument("--source", type=existing_file, help="slide to cut the tissue from; painted by default")
     given = parser.parse_args()
     share = _SHARES[given.writer] if given.share is None else given.share
     wanted = {"edge": given.edge, "kind": given.kind, "mpp": given.mpp, "share": share, "source": given.source}

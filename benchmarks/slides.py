@@ -31,7 +31,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.large_slides import write_large_slide
-from benchmarks.support.choices import some_of
+from benchmarks.support.choices import existing_file, some_of
 from benchmarks.support.slides.flow import edge_of, memory, several
 from benchmarks.support.slides.measures import BUCKET, Bench, Rows, make_models
 from benchmarks.support.slides.reading import decoded_tiles, raw_tiles
@@ -77,7 +77,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true", help="exit 1 when a bar is missed")
     parser.add_argument("--parts", type=some_of((*PARTS, MEMORY)), default=(*PARTS, MEMORY))
-    parser.add_argument("--slide", type=Path, help="a slide of one's own; made by large_slides.py by default")
+    parser.add_argument("--slide", type=existing_file, help="a slide of one's own; made by large_slides.py by default")
     parser.add_argument("--edge", type=int, default=100_000)
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(prefix="lamina-bench-slides-") as name:

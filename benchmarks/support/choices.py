@@ -1,9 +1,10 @@
-"""What of a benchmark is to run, as its command line names it."""
+"""What of a benchmark is to run, and on what, as its command line names it."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 
 def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
@@ -17,3 +18,11 @@ def some_of(known: Iterable[str]) -> Callable[[str], list[str]]:
         return [name for name in there if name in names]
 
     return named
+
+
+def existing_file(text: str) -> Path:
+    """A type for argparse: a file that is there."""
+    path = Path(text)
+    if not path.is_file():
+        raise argparse.ArgumentTypeError(f"there is no file {text}")
+    return path

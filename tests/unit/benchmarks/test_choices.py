@@ -1,4 +1,4 @@
-"""Names on the command lines of benchmarks: one that is misspelt is refused, rather than measuring nothing and meeting every bar."""
+"""Names and files on the command lines of benchmarks: one that there is not is refused, rather than measuring nothing and meeting every bar."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from benchmarks import autoscale, documents, jobs, serving_peers, slides
+from benchmarks import autoscale, documents, jobs, labs, large_slides, serving_peers, slides
 from benchmarks.support.choices import some_of
 
 
@@ -35,3 +35,14 @@ def test_a_name_that_there_is_not_is_refused(
 
 def test_names_run_in_their_own_order_and_once() -> None:
     assert ["raw", "memory"] == some_of(("raw", "decode", "memory"))("memory, raw,memory")
+
+
+@pytest.mark.parametrize(("program", "flags"), [(slides, ["--slide"]), (labs, ["--table"]), (large_slides, ["large.svs", "--source"])])
+def test_a_file_that_is_not_there_is_refused(
+    program: object, flags: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["benchmark", *flags, "no-such-file"])
+    with pytest.raises(SystemExit) as ended:
+        program.main()  # type: ignore[attr-defined]
+    assert 2 == ended.value.code
+    assert "there is no file no-such-file" in capsys.readouterr().err
