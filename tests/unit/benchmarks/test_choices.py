@@ -1,4 +1,4 @@
-"""Names and files on the command lines of benchmarks: one that there is not is refused, rather than measuring nothing and meeting every bar."""
+"""Names and files on command lines of benchmarks: one that there is not is refused, rather than measuring nothing and meeting bars."""
 
 from __future__ import annotations
 
