@@ -44,7 +44,8 @@ ANSWER = labs_pb2.ClassifyLabTestsResponse(
 
 @asynccontextmanager
 async def _running(folder: Path, *, trial: bool = False, **changes: Any) -> AsyncIterator[Store]:
-    settings = load(**trial_settings(folder, **changes))
+    # No lease runs out over a pause of the machine: each message is received once.
+    settings = load(**trial_settings(folder, **{"lease_seconds": 60.0, **changes}))
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings))
@@ -148,7 +149,7 @@ async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, t
 async def test_whoever_takes_a_job_over_goes_on_with_its_trace(tmp_path: Path) -> None:
     """The message tells no trace: the first bridge begins one, and the ledger keeps it."""
     async with otlp_server() as collected:
-        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0, "lease_seconds": 60.0}
+        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0}
         async with _running(tmp_path, **traced) as store:
             await store.submit(message("one", parts=60, part_seconds=0.05))
             async with asyncio.timeout(60):
