@@ -397,7 +397,9 @@ def test_a_document_that_lies_in_both_lists_is_done_once_by_two_bridges(run: Run
     # The platform's API puts documents into the CPU's list, others the same into the GPU's.
     run.client.rpush(GPU, *documents, broken)
     run.client.rpush(CPU, broken, *reversed(documents))
-    with published(run) as results, run.setup("one").running_forked(), run.setup("two").running_forked():
+    # No lease runs out over a pause of the machine.
+    one, two = (run.setup(name, BRIDGE_LEASE_SECONDS="60") for name in ("one", "two"))
+    with published(run) as results, one.running_forked(), two.running_forked():
         run.wait_until(ended)
         until = time.monotonic() + 60
         while (run.client.llen(GPU) or run.client.llen(CPU) or len(results) < 7) and time.monotonic() < until:

@@ -43,8 +43,9 @@ MODEL = "pinkness"
 TILES = 32 * 32
 STAGES = ["opening", "tissue", "tiles", "writing"]
 AGAIN = 0.05 * TILES
-# Calls wait so long for others to be computed with: of four calls at a time, of three tiles at most, all take five seconds at least.
-CONFIG = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 60000 }\n"
+# Calls wait so long for others to be computed with: of four calls at a time, of three tiles at most, all take ten seconds at least:
+# a pause of the machine at half of them is not their end.
+CONFIG = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 120000 }\n"
 
 
 def write_inputs(folder: Path) -> Path:
@@ -207,7 +208,8 @@ def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
         "AWS__S3__BucketName": BUCKET,
         "BRIDGE_SQS_QUEUES": "WsiAnalysisWorker",
         "BRIDGE_WSI_ANALYSIS": MODEL,
-        "BRIDGE_LEASE_SECONDS": "4",
+        # No second bridge takes a slide over because the first has paused.
+        "BRIDGE_LEASE_SECONDS": "10",
     }
     addresses = free_address(), free_address()
     roots = ("--read-roots", f"s3://{BUCKET}/wsi/", "--write-roots", f"s3://{BUCKET}/results/", "--allow-http")
@@ -233,7 +235,7 @@ def _kill_the_bridge(folder: Path, ministack: Ministack) -> TakenOver:
         killed.kill()
         job = wait_for(setup, guid("killed"), lambda record: record.state in {"succeeded", "failed"})
         computed = tiles_computed(server) - before
-        listening.join(30)
+        listening.join(100)
         asyncio.run(ask(ministack, "undisturbed"))
         undisturbed = wait_for(setup, guid("undisturbed"), lambda record: record.state in {"succeeded", "failed"})
         time.sleep(1)
