@@ -103,7 +103,8 @@ class Platform:
             "BULI2_API_URL": self.reviews_at.url,
             "BULI2_API_KEY": "secret-key",
             "OCR_GPU_ENABLED": "true",
-            "BRIDGE_LEASE_SECONDS": "3",
+            # None runs out over a pause of the machine: a case that is taken over is handed over once more.
+            "BRIDGE_LEASE_SECONDS": "60",
             "BRIDGE_ESCALATION_SECONDS": "0.5",
             "BRIDGE_MAX_INTERRUPTIONS": "1000",
         }
@@ -366,7 +367,7 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
     def progress() -> object:
         return sorted(row["status"] for row in run.documents().values())
 
-    setups = [run.setup("one"), run.setup("two")]
+    setups = [run.setup(name, BRIDGE_LEASE_SECONDS="3") for name in ("one", "two")]
     killer = Killer(setups, random.Random(5), database=run.database, pause=(0.5, 1.5), progress=progress)
     with published(run) as results:
         try:
@@ -397,9 +398,7 @@ def test_a_document_that_lies_in_both_lists_is_done_once_by_two_bridges(run: Run
     # The platform's API puts documents into the CPU's list, others the same into the GPU's.
     run.client.rpush(GPU, *documents, broken)
     run.client.rpush(CPU, broken, *reversed(documents))
-    # No lease runs out over a pause of the machine.
-    one, two = (run.setup(name, BRIDGE_LEASE_SECONDS="60") for name in ("one", "two"))
-    with published(run) as results, one.running_forked(), two.running_forked():
+    with published(run) as results, run.setup("one").running_forked(), run.setup("two").running_forked():
         run.wait_until(ended)
         until = time.monotonic() + 60
         while (run.client.llen(GPU) or run.client.llen(CPU) or len(results) < 7) and time.monotonic() < until:
