@@ -25,9 +25,11 @@ from bridge.settings import load
 from bridge.sinks.sqs import SqsQueues
 from bridge.store import Store, open_store
 from bridge.surroundings import open_tracer
+from bridge.tracing import otel
 from bridge.transports.opening import open_transport
 from tests.support.ministack_server import Ministack
 from tests.support.otlp_server import Collected, ToldSpan, otlp_server
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_server import ScriptedServer, answer, refuse, scripted_server
@@ -40,6 +42,13 @@ LABS = {"system": "labs", "key": "order", "request": {"tests": [{"name": "Hb"}]}
 ANSWER = labs_pb2.ClassifyLabTestsResponse(
     classifications=[labs_pb2.LabTestClassification(id="1", category="hematology", status=labs_pb2.MATCH_STATUS_NO_MATCH)]
 )
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause of the machine is no collector that is away, for which nobody waits."""
+    monkeypatch.setattr(otel, "_EXPORT_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(otel, "_CLOSE_SECONDS", PATIENCE_SECONDS)
 
 
 @asynccontextmanager
@@ -107,6 +116,7 @@ async def test_without_opentelemetry_a_trace_is_passed_on_as_it_came(
     assert (PARENT, "vendor=1") == (server.metadata[0]["traceparent"], server.metadata[0]["tracestate"])
 
 
+@pytest.mark.usefixtures("patient")
 async def test_every_part_of_the_work_is_a_span_of_the_messages_trace(
     aws: Aws, ministack: Ministack, server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -133,6 +143,7 @@ async def test_every_part_of_the_work_is_a_span_of_the_messages_trace(
     assert "secret" == collected.metadata[0]["x-key"]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, tmp_path: Path) -> None:
     import grpc
 
@@ -146,6 +157,7 @@ async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, t
     assert call.failed
 
 
+@pytest.mark.usefixtures("patient")
 async def test_whoever_takes_a_job_over_goes_on_with_its_trace(tmp_path: Path) -> None:
     """The message tells no trace: the first bridge begins one, and the ledger keeps it."""
     async with otlp_server() as collected:
