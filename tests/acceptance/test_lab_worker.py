@@ -201,7 +201,8 @@ async def _ended(store: Store) -> Sequence[Mapping[str, Any]]:
 
 def test_what_cannot_be_read_or_done_lies_in_the_dead_letter_queue(platform: Platform) -> None:
     database = platform.postgres.new_database()
-    setup = platform.setup("dead", database, **worker_variables(platform, "sqs"))
+    # Each is put there once: no lease runs out over a pause of the machine.
+    setup = platform.setup("dead", database, **{**worker_variables(platform, "sqs"), "ML_WORKER_VISIBILITY_TIMEOUT": "60"})
     setup.call("migrate", "--with", "labs")
     on(database, lambda store: store.database.change(text("DROP TABLE nutrition_raw_data")))
     asyncio.run(_send_broken(platform))

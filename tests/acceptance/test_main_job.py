@@ -76,7 +76,7 @@ def done(tmp_path_factory: pytest.TempPathFactory) -> Finished:
         server = stack.enter_context(running_server(built_models(), folder, *flags, *roots))
         ended = setup.wait_for_jobs("succeeded", "failed", count=len(GOOD + BAD), seconds=100)
         setup.call("submit", "slide", str(folder / "slide.tiff"), "--key", "split", "--shares", "3", "--wait")
-        split = setup.wait_for_jobs("succeeded", count=len(GOOD) + 4, seconds=30)
+        split = setup.wait_for_jobs("succeeded", count=len(GOOD) + 4, seconds=100)
         streamed, resumed = asyncio.run(_by_hand(setup, ended["document"]))
         bridge.send_signal(signal.SIGTERM)
         bridge_status = bridge.wait(30)

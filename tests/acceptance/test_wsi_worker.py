@@ -74,7 +74,8 @@ def _run(folder: Path, ministack: Ministack) -> Finished:
         "AWS__Region": "us-east-1",
         "AWS__S3__BucketName": BUCKET,
         "BRIDGE_SQS_QUEUES": ",".join(SETTINGS["sqs_queues"]),
-        "BRIDGE_LEASE_SECONDS": "6",
+        # It outlasts a pause of the machine: results lie under the number of the try.
+        "BRIDGE_LEASE_SECONDS": "12",
     }
     slide = write_slide(folder / "slide.tiff", size=768)
     roots = ("--read-roots", f"s3://{BUCKET}/wsi/", "--write-roots", f"s3://{BUCKET}/results/", "--allow-http")

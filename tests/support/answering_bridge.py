@@ -30,7 +30,7 @@ async def answering_bridge(folder: Path, **changes: Any) -> AsyncIterator[tuple[
         bridge = Bridge(settings, store, systems, transport=transport)
         running = asyncio.create_task(bridge.run(stop, asyncio.Event()))
         try:
-            await _until_it_answers(address)
+            await until_it_answers(address)
             yield address, store
         finally:
             stop.set()
@@ -51,7 +51,8 @@ async def figures_of(address: str) -> str:
     return await asyncio.to_thread(get)
 
 
-async def _until_it_answers(address: str) -> None:
+async def until_it_answers(address: str) -> None:
+    """Until the bridge of this address has started."""
     async with asyncio.timeout(60):
         while True:
             try:

@@ -21,6 +21,8 @@ class FaultProxy:
         self._flows.set()
         self._refuses = False
         self._delay_seconds = 0.0
+        # Whether something lies here that does not pass.
+        self.withheld = False
         # Connections so far.
         self.connections = 0
 
@@ -89,6 +91,7 @@ class FaultProxy:
             while data := await source.read(65536):
                 if self._delay_seconds:
                     await asyncio.sleep(self._delay_seconds)
+                self.withheld = not self._flows.is_set()
                 await self._flows.wait()
                 sink.write(data)
                 await sink.drain()

@@ -6,6 +6,7 @@ import hashlib
 import json
 import random
 import re
+import select
 import threading
 import time
 from collections import Counter
@@ -60,6 +61,8 @@ class FakeLanguageModel:
     review: Callable[[dict[str, Any]], dict[str, Any]] = lambda review: review
     retry_after: str = ""
     seconds: float = 0.0
+    # Happens while a caller waits for an answer that is slow.
+    while_slow: Callable[[], object] = lambda: None
     calls: list[Call] = field(default_factory=list)
     # Good answers that were sent whole, by what they were about.
     answered: Counter[str] = field(default_factory=Counter)
@@ -141,11 +144,21 @@ class _Handler(BaseHTTPRequestHandler):
         elif fault == "quota":
             self._send(429, {"error": {"message": "no money left", "type": "insufficient_quota", "code": "insufficient_quota"}})
         elif fault == "slow":
-            time.sleep(30)
+            self._wait_until_hung_up()
         elif fault == "cut":
             self._cut()
         else:
             self._answer(call, found.group(1) if found else "", fault)
+
+    def _wait_until_hung_up(self) -> None:
+        # Until the caller waits for certain.
+        pause = 0.3
+        for _ in range(20):
+            if select.select([self.connection], [], [], pause)[0]:
+                break
+            self.service.while_slow()
+            pause = 5.0
+        self.close_connection = True
 
     def _answer(self, call: Call, name: str, fault: Fault) -> None:
         content = review_by(name, call.persona, call.body["input"]) if call.persona else proposal_for(call.body["input"])

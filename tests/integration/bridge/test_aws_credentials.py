@@ -30,7 +30,8 @@ class Between:
         self._endpoint = ministack.endpoint
         # Keys that STS lends, in order; when there are none, the emulator's.
         self.lent: list[str] = []
-        self.lent_seconds = 5
+        # Less than what is left when credentials are renewed.
+        self.lent_seconds = 60
 
     def __call__(self, asked: Asked) -> tuple[int, bytes, Mapping[str, str]]:
         form = parse_qs(asked.body.decode(errors="replace"))

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-import itertools
+import threading
+import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
@@ -25,6 +26,8 @@ from bridge.systems.consensus.options import ModelChoice, RunOptions
 from tests.support.claimed_context import ClaimedContext
 from tests.support.consensus_runs import confidence, consensus_store, decision, job_of, new_run, statuses
 from tests.support.language_model import KEY, Call, FakeLanguageModel, Fault, fake_language_model
+from tests.support.moved_clock import moved_clock
+from tests.support.patience import PATIENCE_SECONDS
 
 CHOICE = ModelChoice(model="gpt-5.1", temperature=0.7)
 OPTIONS = RunOptions(expand=CHOICE, review=ModelChoice(model="gpt-5.1", temperature=0.2), aggregate=CHOICE)
@@ -76,7 +79,7 @@ def service() -> Iterator[FakeLanguageModel]:
 @pytest.fixture
 async def office(new_postgres_database: Callable[[], str], service: FakeLanguageModel) -> AsyncIterator[Office]:
     model = ResponsesModel(
-        api_key=KEY, base_url=service.url, policy=CallPolicy(tries=2, wait=0.01, seconds=20, prices={"gpt-5.1": (1, 10)})
+        api_key=KEY, base_url=service.url, policy=CallPolicy(tries=2, wait=0.01, seconds=60, prices={"gpt-5.1": (1, 10)})
     )
     async with consensus_store(new_postgres_database()) as (store, records):
         yield Office(store, records, service, model)
@@ -194,37 +197,56 @@ async def test_a_reviewer_who_answers_as_somebody_else_is_taken_for_whom_we_aske
 
 
 async def test_personas_are_asked_side_by_side_but_no_more_than_allowed(office: Office) -> None:
-    office.service.seconds = 0.2
-    began = asyncio.get_running_loop().time()
-    await office.work(await office.asked("idea 1"), replace(OPTIONS, parallel_reviews=5))
-    together = asyncio.get_running_loop().time() - began
+    everyone = threading.Barrier(len(PERSONAS))
+    office.service.review = _then(lambda: everyone.wait(PATIENCE_SECONDS))
+    run = await office.work(await office.asked("idea 1"), replace(OPTIONS, parallel_reviews=5))
+    assert run.status == "completed", "all were asked before the first had answered"
 
-    calls = sorted(call.at for call in office.service.calls[1:])
-    assert calls[-1] - calls[0] < 0.2, "all were asked before the first had answered"
-    assert together < 7 * 0.2 + 5
-    office.service.calls.clear()
-    await office.work(await office.asked("idea 2"), replace(OPTIONS, parallel_reviews=1))
-    calls = sorted(call.at for call in office.service.calls[1:])
-    assert min(later - earlier for earlier, later in itertools.pairwise(calls)) >= 0.2
+    alone, together = threading.Lock(), []
+
+    def answer_alone() -> None:
+        if not alone.acquire(blocking=False):
+            together.append(1)
+            return
+        time.sleep(0.05)
+        alone.release()
+
+    office.service.review = _then(answer_alone)
+    assert (await office.work(await office.asked("idea 2"), replace(OPTIONS, parallel_reviews=1))).status == "completed"
+    assert [] == together
 
 
-async def test_a_step_that_takes_too_long_is_cut_off_and_tried_again(office: Office) -> None:
+def _then(happens: Callable[[], object]) -> Callable[[dict[str, Any]], dict[str, Any]]:
+    """Something happens before a review is given."""
+
+    def review(given: dict[str, Any]) -> dict[str, Any]:
+        happens()
+        return given
+
+    return review
+
+
+async def test_a_step_that_takes_too_long_is_cut_off_and_tried_again(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     office.service.faults = lambda call: None if call.persona else "slow"
+    clock = moved_clock(monkeypatch)
+    office.service.while_slow = lambda: clock.sleep(51)
     run = await office.asked("idea 1")
 
     with pytest.raises(TransientError, match="Expand failed: the step took longer"):
-        await office.work(run, replace(OPTIONS, step_seconds=0.5))
+        await office.work(run, replace(OPTIONS, step_seconds=50))
 
     assert statuses(await office.row(run))["expand"] == "failed"
 
 
-async def test_a_run_that_takes_too_long_is_cut_off_and_fails(office: Office) -> None:
+async def test_a_run_that_takes_too_long_is_cut_off_and_fails(office: Office, monkeypatch: pytest.MonkeyPatch) -> None:
     office.service.faults = lambda _call: "slow"
+    clock = moved_clock(monkeypatch)
+    office.service.while_slow = lambda: clock.sleep(51)
 
-    run = await office.work(await office.asked("idea 1"), replace(OPTIONS, job_seconds=0.5))
+    run = await office.work(await office.asked("idea 1"), replace(OPTIONS, job_seconds=50))
 
     assert run.status == "failed"
-    assert "longer than 0.5 s (WORKER_JOB_TIMEOUT_SECONDS)" in run.steps[0]["error_message"]
+    assert "longer than 50 s (WORKER_JOB_TIMEOUT_SECONDS)" in run.steps[0]["error_message"]
 
 
 async def test_a_run_that_uses_up_its_budget_fails_with_what_it_has_used(office: Office) -> None:

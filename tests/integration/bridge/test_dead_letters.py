@@ -50,11 +50,11 @@ async def test_a_document_that_is_replayed_is_the_plain_item_and_the_job_that_it
     """The platform's own worker reads the same list, and locks by what lies there."""
     queue, document = f"trial:{uuid4()}", str(uuid4())
     keys = {queue: {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}}
-    settings = load(**trial_settings(tmp_path), redis_url=redis.url, redis_queues=queue, redis_keys=keys)
+    settings = load(**trial_settings(tmp_path, lease_seconds=60.0), redis_url=redis.url, redis_queues=queue, redis_keys=keys)
     client = Redis.from_url(redis.url, decode_responses=True)
     async with open_store(settings) as store, open_redis(settings) as access, redis_source(settings, access) as source:
         await client.rpush(queue, document)
-        [delivery] = await source.receive(limit=1, wait_seconds=1)
+        [delivery] = await source.receive(limit=1, wait_seconds=60)
         job = messages.job_of(delivery)
         claim = await store.ledger.claim(job, worker="tester", lease_seconds=60)
         assert isinstance(claim, Claim)
@@ -65,7 +65,7 @@ async def test_a_document_that_is_replayed_is_the_plain_item_and_the_job_that_it
         await store.replay(letter.id)
 
         assert [document] == await client.lrange(queue, 0, -1)
-        [again] = await source.receive(limit=1, wait_seconds=1)
+        [again] = await source.receive(limit=1, wait_seconds=60)
         assert job == messages.job_of(again)
         assert isinstance(await store.ledger.claim(job, worker="tester", lease_seconds=60), Claim), "with all its attempts"
         assert await client.exists(f"{queue}:lock:{document}")

@@ -23,6 +23,7 @@ from bridge.escalations.handing_over import HandOver
 from bridge.redis.access import RedisAccess
 from bridge.reviews import ReviewService
 from tests.support.local_http import Answering, Asked, LocalHttp, local_http
+from tests.support.moved_clock import moved_clock
 from tests.support.ports import free_port
 from tests.support.redis_server import RedisServer
 
@@ -183,9 +184,9 @@ async def test_a_case_that_the_service_fails_over_holds_up_no_other_and_is_given
     desk.interval = 0.005
     await desk.add("bad", "good")
     async with desk.running():
-        await desk.until(tickets=1, waiting=1)
-        assert {"bad"} == set(await desk.attempts()), "it is not given up yet"
-        await desk.until(dead=1, waiting=0)
+        await desk.until(tickets=1, dead=1, waiting=0)
+    asked = [json.loads(each.body)["documentId"] for each in desk.reviews.asked]
+    assert "good" in asked[:-3], "the other was tried once more at least, and not given up before"
     [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("bad", 5) == (dead.document, dead.attempts)
 
@@ -265,7 +266,7 @@ async def test_tries_of_a_case_that_fails_are_further_and_further_apart(desk: De
     assert not await hand_over.hand_over(), "it is not due"
     [case] = await desk.cases.list(State.WAITING, limit=1)
     assert 1 == case.attempts
-    assert 95_000 < case.content["notBefore"] - case.content["queuedAt"] < 110_000
+    assert 95_000 < case.content["notBefore"] - case.content["queuedAt"] < 170_000
 
 
 async def test_what_a_person_has_decided_meanwhile_is_not_asked_again(desk: Desk) -> None:
@@ -402,24 +403,25 @@ async def test_a_case_that_could_not_be_taken_off_the_list_is_not_handed_over_ag
 
 
 @pytest.mark.parametrize("status", [429, 408, 502, 503, 504])
-async def test_a_service_that_says_when_to_come_again_is_not_asked_before(desk: Desk, status: int) -> None:
-    desk.reviews.answering = lambda _: (status, b"{}", {"Retry-After": "5"})
+async def test_a_service_that_says_when_to_come_again_is_not_asked_before(desk: Desk, status: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = moved_clock(monkeypatch)
+    desk.reviews.answering = lambda _: (status, b"{}", {"Retry-After": "300"})
     service = ReviewService(desk.reviews.url, wait_seconds=0.001)
     for _ in range(3):
         with pytest.raises(OverloadError) as told:
             await service.submit({"documentId": "one"})
-        assert 0 < told.value.retry_after <= 5
+        assert 200 < told.value.retry_after <= 300
     assert 1 == len(desk.reviews.asked), "once, and then left alone"
     desk.reviews.answering = lambda _: TICKET
-    await asyncio.sleep(told.value.retry_after)
+    clock.sleep(told.value.retry_after)
     assert "task-1" == await service.submit({"documentId": "one"})
 
 
 async def test_when_to_come_again_may_be_told_as_a_date(desk: Desk) -> None:
-    desk.reviews.answering = lambda _: (503, b"{}", {"Retry-After": formatdate(time.time() + 100, usegmt=True)})
+    desk.reviews.answering = lambda _: (503, b"{}", {"Retry-After": formatdate(time.time() + 300, usegmt=True)})
     with pytest.raises(OverloadError) as told:
         await ReviewService(desk.reviews.url, wait_seconds=0.001).submit({"documentId": "one"})
-    assert 90 < told.value.retry_after <= 100
+    assert 200 < told.value.retry_after <= 300
 
 
 @pytest.mark.parametrize("told", ["", "soon", "-5", "Sun, 99 Nov 2026", "Sun, 29 Nov 1970 00:00:00 GMT"])

@@ -49,7 +49,8 @@ async def _running(
     stop: asyncio.Event | None = None,
     **changes: Any,
 ) -> AsyncIterator[tuple[str, Store]]:
-    settings = load(**trial_settings(folder, http=free_address(), **changes))
+    # No lease runs out over a pause of the machine: all is counted once.
+    settings = load(**trial_settings(folder, http=free_address(), lease_seconds=60.0, **changes))
     stop = stop or asyncio.Event()
     async with open_store(settings) as store:
         chosen = replace(local_transport(settings, store), **(transport or {}))
@@ -134,7 +135,7 @@ async def test_a_source_that_cannot_be_received_from_makes_a_bridge_not_ready(tm
 
 async def test_a_bridge_that_drains_is_live_but_not_ready(tmp_path: Path) -> None:
     stop = asyncio.Event()
-    async with _running(tmp_path, stop=stop) as (address, store):
+    async with _running(tmp_path, stop=stop, drain_seconds=600.0) as (address, store):
         (tmp_path / "wait").touch()
         await store.submit(message("long", while_exists=str(tmp_path / "wait")))
         async with asyncio.timeout(60):

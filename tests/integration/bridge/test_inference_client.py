@@ -32,7 +32,7 @@ async def server() -> AsyncIterator[ScriptedServer]:
 
 @pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[InferenceClient]:
-    timeouts = Timeouts(slide=20, document=20, labs=10, idle=0.5)
+    timeouts = Timeouts(slide=100, document=100, labs=100, idle=100)
     async with InferenceClient(server.address, client_name="bridge-7", timeouts=timeouts, retries=QUICK) as made:
         yield made
 
@@ -84,7 +84,7 @@ async def test_a_call_tells_who_calls_for_which_job_and_until_when(server: Scrip
     assert (server.metadata[0]["lamina-client"], server.metadata[0]["lamina-request-id"]) == ("bridge-7", "job-1")
     assert server.requests[0].request_id == "job-1"
     assert server.deadlines[0] is not None
-    assert 9 < server.deadlines[0] < 11
+    assert 50 < server.deadlines[0] <= 100
 
 
 async def test_a_key_that_is_no_ascii_still_makes_a_call(server: ScriptedServer, client: InferenceClient) -> None:
@@ -233,11 +233,12 @@ async def test_a_stream_that_ends_without_its_result_is_transient(server: Script
         await events_of(client.analyze_slide("/a.svs", request_id="job-1"))
 
 
-async def test_a_silent_stream_is_given_up(server: ScriptedServer, client: InferenceClient) -> None:
+async def test_a_silent_stream_is_given_up(server: ScriptedServer) -> None:
     server.script = [hang(slide_progress(1))]
-    with pytest.raises(TransientError, match=r"sent nothing for 0\.5 s"):
-        await events_of(client.analyze_slide("/a.svs", request_id="job-1"))
-    await asyncio.wait_for(server.cancelled.wait(), 60)
+    async with InferenceClient(server.address, timeouts=Timeouts(slide=100, idle=0.5), retries=QUICK) as client:
+        with pytest.raises(TransientError, match=r"sent nothing for 0\.5 s"):
+            await events_of(client.analyze_slide("/a.svs", request_id="job-1"))
+        await asyncio.wait_for(server.cancelled.wait(), 60)
 
 
 async def test_cancelling_the_task_cancels_the_call(server: ScriptedServer) -> None:

@@ -17,8 +17,9 @@ from bridge.llm.port import Meter, Question
 from bridge.llm.responses import CallPolicy, ResponsesModel
 from bridge.systems.consensus.schemas import ExpandedProposal, PersonaReview
 from tests.support.language_model import KEY, TOKENS, Call, FakeLanguageModel, Fault, fake_language_model
+from tests.support.moved_clock import moved_clock
 
-QUICK = CallPolicy(tries=3, wait=0.01, seconds=1.0, prices={"gpt-5.1": (1.0, 10.0)})
+QUICK = CallPolicy(tries=3, wait=0.01, seconds=60.0, prices={"gpt-5.1": (1.0, 10.0)})
 
 
 @pytest.fixture
@@ -81,8 +82,12 @@ async def test_the_schema_of_a_review_bounds_the_score_and_refers_to_its_parts(s
 
 
 @pytest.mark.parametrize("fault", [429, 500, 503, 408, "cut", "not json", "wrong shape", "empty", "slow"])
-async def test_what_may_go_better_is_tried_again(service: FakeLanguageModel, model_of: Models, fault: Fault) -> None:
+async def test_what_may_go_better_is_tried_again(
+    service: FakeLanguageModel, model_of: Models, fault: Fault, monkeypatch: pytest.MonkeyPatch
+) -> None:
     service.faults = failing(fault)
+    clock = moved_clock(monkeypatch)
+    service.while_slow = lambda: clock.sleep(QUICK.seconds + 1)
 
     answer = await model_of().ask(question(), Meter())
 
@@ -104,9 +109,17 @@ async def test_what_may_go_better_is_tried_again(service: FakeLanguageModel, mod
     ],
 )
 async def test_what_does_not_go_better_is_told_for_what_it_is(
-    service: FakeLanguageModel, model_of: Models, fault: Fault, error: type[BridgeError], code: str, tries: int
+    service: FakeLanguageModel,
+    model_of: Models,
+    fault: Fault,
+    error: type[BridgeError],
+    code: str,
+    tries: int,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     service.faults = lambda _call: fault
+    clock = moved_clock(monkeypatch)
+    service.while_slow = lambda: clock.sleep(QUICK.seconds + 1)
 
     with pytest.raises(error, match=code):
         await model_of().ask(question(), Meter())

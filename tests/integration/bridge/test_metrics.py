@@ -115,7 +115,9 @@ async def test_the_figures_of_sqs_are_its_own(tmp_path: Path, ministack: Minista
         queue = await fresh_queue(aws)
     settings = {"sqs_queues": (queue,), "aws_endpoint": ministack.endpoint, "concurrency": 1, "lease_seconds": 30.0}
     async with answering_bridge(tmp_path, **settings) as (address, store):
-        await store.submit(message("long", seconds=4))
+        goes_on = tmp_path / "long goes on"
+        goes_on.touch()
+        await store.submit(message("long", while_exists=str(goes_on)))
         await store.submit(message("waiting"))
         labels = {"source": "sqs", "queue": queue}
 
@@ -124,6 +126,7 @@ async def test_the_figures_of_sqs_are_its_own(tmp_path: Path, ministack: Minista
 
         scraped = await _until_scraped(address, both)
         oldest = _value(scraped, "bridge_queue_oldest_seconds", **labels)
+        goes_on.unlink()
 
     assert not math.isnan(oldest)
     assert 0 <= oldest < 60

@@ -3,21 +3,27 @@
 from __future__ import annotations
 
 import asyncio
-import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 
 import grpc
 import pytest
 
 from bridge.errors import ConfigurationError, PermanentError, TransientError
+from bridge.google import intake
 from bridge.google.access import PubsubAccess
 from bridge.google.intake import Patience
 from bridge.job import Message
 from bridge.sinks.pubsub import PubsubSink
 from bridge.sources.pubsub_pull import PubsubSource
-from tests.support.patience import until
+from tests.support.moved_clock import moved_clock
+from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.pubsub_server import PubsubServer, pubsub_server
+
+# They outlast whatever pause a machine makes, but where a test has them end.
+LEASE_SECONDS = 600.0
+PATIENT = Patience(linger_seconds=3600, silence_seconds=3600, close_seconds=PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -29,7 +35,7 @@ async def server() -> AsyncIterator[PubsubServer]:
 
 @asynccontextmanager
 async def _source(
-    server: PubsubServer, *subscriptions: str, lease_seconds: float = 30, patience: Patience | None = None
+    server: PubsubServer, *subscriptions: str, lease_seconds: float = LEASE_SECONDS, patience: Patience = PATIENT
 ) -> AsyncIterator[PubsubSource]:
     access = PubsubAccess(project="trial", emulator=server.address)
     source = PubsubSource(access, subscriptions or ("jobs-sub",), lease_seconds=lease_seconds, patience=patience)
@@ -40,8 +46,11 @@ async def _source(
         await access.close()
 
 
-async def _until_out(server: PubsubServer, subscription: str) -> None:
-    await until(lambda: server.out(subscription))
+async def _until_waiting(source: PubsubSource, subscription: str) -> None:
+    """Until a message of the subscription has arrived here, for the next who asks."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(level.waiting for level in await source.levels() if level.queue == subscription):
+            await asyncio.sleep(0.005)
 
 
 async def test_no_more_is_out_than_was_asked_for_and_the_stream_stays_open(server: PubsubServer) -> None:
@@ -62,20 +71,31 @@ async def test_no_more_is_out_than_was_asked_for_and_the_stream_stays_open(serve
 
 
 async def test_a_stream_that_falls_silent_is_opened_anew(server: PubsubServer) -> None:
-    async with _source(server, patience=Patience(silence_seconds=0.4)) as source:
-        assert not await source.receive(limit=1, wait_seconds=0.6)
-        assert 1 == server.opened, "a stream that only has nothing to give shows signs of life"
-        server.fall_silent()
-        server.publish("jobs", b"one")
+    # A pause of the machine is a silence as well: a slow one gets more time.
+    for silence_seconds in (0.4, 1.5, 5.0, 15.0):
+        # What is on its way when a stream ends comes again after this lease.
+        async with _source(server, lease_seconds=10, patience=replace(PATIENT, silence_seconds=silence_seconds)) as source:
+            assert not await source.receive(limit=1, wait_seconds=1.5 * silence_seconds)
+            opened = server.opened
+            for _ in range(2):
+                assert not await source.receive(limit=1, wait_seconds=0.75 * silence_seconds)
+            if server.opened > opened:
+                continue
+            server.fall_silent()
+            server.publish("jobs", b"one")
 
-        assert [b"one"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=60)]
-        assert 2 == server.opened
+            assert [b"one"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=60)]
+            assert server.opened > opened
+            return
+    raise AssertionError("a stream that only has nothing to give shows signs of life")
 
 
 async def test_streams_end_while_nobody_receives(server: PubsubServer) -> None:
     """A worker with no free slot takes nothing away from the others."""
-    async with _source(server, patience=Patience(linger_seconds=0.1)) as source:
-        assert not await source.receive(limit=1, wait_seconds=0)
+    async with _source(server, patience=replace(PATIENT, linger_seconds=0.1)) as source:
+        receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=3600))
+        await until(lambda: server.streams)
+        receiving.cancel()
         await until(lambda: not server.streams)
         server.publish("jobs", b"one")
         await asyncio.sleep(0.1)
@@ -84,48 +104,60 @@ async def test_streams_end_while_nobody_receives(server: PubsubServer) -> None:
         assert 1 == len(await source.receive(limit=1, wait_seconds=60))
 
 
-async def test_what_waits_for_a_receiver_keeps_its_lease(server: PubsubServer) -> None:
+async def test_what_waits_for_a_receiver_keeps_its_lease(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.create("rest", "rest-sub")
-    server.publish("jobs", b"urgent")
-    server.publish("rest", b"rest")
-    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=5) as source:
+    clock = moved_clock(monkeypatch)
+    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=60) as source:
+        server.publish("jobs", b"urgent")
         [urgent] = await source.receive(limit=1, wait_seconds=60)
         await source.acknowledge(urgent)
-        await _until_out(server, "rest-sub")
-        for held in server.subscriptions["projects/trial/subscriptions/rest-sub"].messages:
-            held.deadline = time.monotonic() + 5  # as if its first lease were as short as the later ones
-        await asyncio.sleep(6)
+        server.publish("rest", b"rest")
+        await _until_waiting(source, "rest-sub")
+        [held] = server.subscriptions["projects/trial/subscriptions/rest-sub"].messages
+        for _ in range(4):
+            before = held.deadline
+            clock.sleep(21)
+            await until(lambda: held.deadline > before)  # noqa: B023
 
         [rest] = await source.receive(limit=1, wait_seconds=60)
         assert (b"urgent", b"rest", 1) == (urgent.body, rest.body, rest.receive_count)
 
 
-async def test_what_waits_too_long_is_left_to_others(server: PubsubServer) -> None:
-    server.create("rest", "rest-sub")
-    server.publish("jobs", b"urgent")
-    server.publish("rest", b"rest")
-    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=1, patience=Patience(linger_seconds=0.2, hold_seconds=0.2)) as source:
-        assert [b"urgent"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=60)]
-        await _until_out(server, "rest-sub")
+async def test_what_waits_too_long_is_left_to_others(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = moved_clock(monkeypatch)
+    async with _source(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
+        await _receive_one_while_another_waits(server, source)
+        clock.sleep(101)
+        await until(lambda: not server.streams)
+        assert 1 == server.out("rest-sub"), "it is held for the next who asks"
+        clock.sleep(100)  # a third of its lease has passed, and not the whole
         await until(lambda: not server.out("rest-sub"))
 
         assert 1 == server.left("rest-sub")
 
 
-async def test_closing_gives_back_what_waits_and_does_not_take_long(server: PubsubServer) -> None:
-    server.create("rest", "rest-sub")
-    server.publish("jobs", b"urgent")
-    server.publish("rest", b"rest")
+async def test_closing_gives_back_what_waits(server: PubsubServer) -> None:
     async with _source(server, "jobs-sub", "rest-sub") as source:
-        [urgent] = await source.receive(limit=1, wait_seconds=60)
-        await _until_out(server, "rest-sub")
-        await asyncio.sleep(0.5)  # until it has arrived
+        await _receive_one_while_another_waits(server, source)
         await source.close()
-        assert ((b"urgent", 1), (0, 1)) == ((urgent.body, server.out("jobs-sub")), (server.out("rest-sub"), server.left("rest-sub")))
+        assert (1, 0, 1) == (server.out("jobs-sub"), server.out("rest-sub"), server.left("rest-sub"))
 
-        # Even when nobody answers.
+
+async def test_closing_ends_though_nobody_answers(server: PubsubServer) -> None:
+    async with _source(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, close_seconds=0.1)) as source:
+        await _receive_one_while_another_waits(server, source)
         server.outage = grpc.StatusCode.UNAVAILABLE
         await asyncio.wait_for(source.close(), 60)
+
+
+async def _receive_one_while_another_waits(server: PubsubServer, source: PubsubSource) -> None:
+    """Of `jobs-sub` and of `rest-sub`."""
+    server.create("rest", "rest-sub")
+    server.publish("jobs", b"urgent")
+    [urgent] = await source.receive(limit=1, wait_seconds=60)
+    assert b"urgent" == urgent.body
+    server.publish("rest", b"rest")
+    await _until_waiting(source, "rest-sub")
 
 
 async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer) -> None:
@@ -174,7 +206,7 @@ async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
     async with _source(server) as source:
         server.outage = grpc.StatusCode.UNAVAILABLE
         with pytest.raises(TransientError, match="an outage"):
-            await source.receive(limit=1, wait_seconds=3)
+            await source.receive(limit=1, wait_seconds=60)
         with pytest.raises(TransientError, match="an outage"):
             await source.probe()
         server.outage = None
@@ -190,25 +222,27 @@ async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
         assert [b"one"] == [delivery.body for delivery in found]
 
 
-async def test_a_stream_that_ends_at_once_is_not_opened_over_and_over(server: PubsubServer) -> None:
+async def test_a_stream_that_ends_at_once_is_not_opened_over_and_over(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(intake, "_HONEST_LIFE_SECONDS", 3600.0)  # so that a pause of the machine is no life
     server.ends_at_once = True
     async with _source(server) as source:
         with pytest.raises(TransientError, match="has ended the stream"):
-            await source.receive(limit=1, wait_seconds=3)
+            await source.receive(limit=1, wait_seconds=60)
         assert 1 == server.opened
 
 
 async def test_one_subscription_that_fails_does_not_hold_up_the_others(server: PubsubServer) -> None:
     async with _source(server, "other-sub", "jobs-sub") as source:
         with pytest.raises(ConfigurationError, match="other-sub"):
-            await source.receive(limit=1, wait_seconds=3)
+            await source.receive(limit=1, wait_seconds=60)
         server.publish("jobs", b"one")
-        for _ in range(3):
-            try:
-                found = await source.receive(limit=1, wait_seconds=60)
-            except ConfigurationError:
-                continue
-            break
+        async with asyncio.timeout(PATIENCE_SECONDS):
+            while True:
+                try:
+                    found = await source.receive(limit=1, wait_seconds=60)
+                except ConfigurationError:
+                    continue
+                break
         assert [b"one"] == [delivery.body for delivery in found]
 
 
@@ -220,7 +254,7 @@ async def test_it_is_not_idle_before_it_has_looked(server: PubsubServer) -> None
 async def test_a_subscription_that_is_missing_is_named(server: PubsubServer) -> None:
     async with _source(server, "other-sub") as source:
         with pytest.raises(ConfigurationError, match=r"other-sub.*does it exist"):
-            await source.receive(limit=1, wait_seconds=3)
+            await source.receive(limit=1, wait_seconds=60)
 
 
 async def test_a_name_without_a_project_tells_what_to_set() -> None:

@@ -7,9 +7,10 @@ import ssl
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 from uuid import uuid4
 
 import pytest
@@ -17,14 +18,18 @@ from redis.asyncio import Redis
 
 from bridge.errors import ConfigurationError, LeaseLostError, PermanentError, TransientError
 from bridge.job import Message
-from bridge.redis.access import RedisAccess
+from bridge.redis import access as access_module
+from bridge.redis.access import RedisAccess, Script
 from bridge.sinks.redis_channel import RedisSink
 from bridge.sources.redis_list import ListKeys, RedisSource
 from tests.support.certificates import Authority
 from tests.support.fault_proxy import FaultProxy
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.redis_server import RedisServer, redis_server
 
+# Of leases that run out while a test waits for that. Others outlast whatever pause a machine makes, or a test lets them end (`_end`).
 LEASE_SECONDS = 0.5
+LONG_SECONDS = 3600.0
 # Takes an item from each of four queues, and goes on with it as far as the queue's name says.
 _HOLDER = """
 import asyncio, sys
@@ -50,6 +55,12 @@ asyncio.run(main(sys.argv[1], sys.argv[2], float(sys.argv[3])))
 """
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause of the machine is no fault of the server."""
+    monkeypatch.setattr(access_module, "_COMMAND_SECONDS", PATIENCE_SECONDS)
+
+
 @pytest.fixture
 def queue() -> str:
     return f"trial:{uuid4()}"
@@ -64,7 +75,7 @@ async def client(redis: RedisServer) -> AsyncIterator[Redis]:
 
 @asynccontextmanager
 async def _source(
-    url: str, *queues: str, lease_seconds: float = 60.0, adopt_seconds: float = 0.0, urgent_in_a_row: int = 8
+    url: str, *queues: str, lease_seconds: float = LONG_SECONDS, adopt_seconds: float = 0.0, urgent_in_a_row: int = 8
 ) -> AsyncIterator[RedisSource]:
     access = RedisAccess(url)
     keys = [ListKeys.of(queue) for queue in queues]
@@ -74,6 +85,11 @@ async def _source(
     finally:
         await source.close()
         await access.close()
+
+
+async def _end(client: Redis, times: str) -> None:
+    """Let leases or delays of a queue be over: those of the key."""
+    await client.zadd(times, dict.fromkeys(await client.zrange(times, 0, -1), 1))
 
 
 async def test_a_message_outlives_the_process_that_held_it(redis: RedisServer, queue: str) -> None:
@@ -115,11 +131,12 @@ async def test_plain_items_are_messages_and_their_own_names(redis: RedisServer, 
 
 async def test_equal_items_are_worked_on_one_after_the_other(redis: RedisServer, client: Redis, queue: str) -> None:
     await client.rpush(queue, "same", "same")
-    async with _source(redis.url, queue, lease_seconds=3) as source:
+    async with _source(redis.url, queue) as source:
         [first] = await source.receive(limit=2, wait_seconds=1)
         assert not await source.receive(limit=2, wait_seconds=0)
 
         await source.acknowledge(first)
+        await _end(client, f"{queue}:delayed")
 
         [second] = await source.receive(limit=2, wait_seconds=60)
         assert (b"same", 1) == (second.body, second.receive_count)
@@ -133,7 +150,7 @@ async def test_an_item_that_lies_in_two_lists_is_worked_on_once_by_two_programs(
     await client.rpush(first, *items)
     await client.rpush(second, *reversed(items), "alone")
     access = RedisAccess(redis.url)
-    programs = [RedisSource(access, order, lease_seconds=5) for order in (keys, keys[::-1])]
+    programs = [RedisSource(access, order, lease_seconds=LONG_SECONDS) for order in (keys, keys[::-1])]
     done: list[str] = []
 
     async def work(program: RedisSource) -> None:
@@ -157,13 +174,13 @@ async def test_what_is_asked_for_in_another_list_while_it_is_worked_on_waits_unt
     shared = {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}
     keys = [ListKeys.of(first, twin=second, **shared), ListKeys.of(second, twin=first, **shared)]
     access = RedisAccess(redis.url)
-    source = RedisSource(access, keys, lease_seconds=5)
+    source = RedisSource(access, keys, lease_seconds=LONG_SECONDS)
     await client.rpush(first, "one")
     [begun] = await source.receive(limit=1, wait_seconds=1)
     await client.rpush(second, "one")
     assert not await source.receive(limit=1, wait_seconds=0.3)
     await source.acknowledge(begun)
-    [again] = await source.receive(limit=1, wait_seconds=3)
+    [again] = await source.receive(limit=1, wait_seconds=60)
     assert (second, b"one") == (again.queue, again.body)
     assert begun.attributes["correlationId"] != again.attributes["correlationId"]
     await access.close()
@@ -210,8 +227,9 @@ async def test_the_age_of_a_long_backlog_is_told_though_few_of_its_items_are_rem
             await source.levels()
         began = time.monotonic()
         await asyncio.sleep(0.3)
+        passed = time.monotonic() - began
         [level] = await source.levels()
-        assert time.monotonic() - began <= level.oldest_seconds
+        assert passed <= level.oldest_seconds
 
 
 async def test_an_id_that_is_no_text_holds_nothing_up(redis: RedisServer, client: Redis, queue: str) -> None:
@@ -240,7 +258,7 @@ async def test_a_key_of_another_kind_costs_no_item(redis: RedisServer, client: R
     with pytest.raises(ConfigurationError, match="used for something else"):
         await source.receive(limit=1, wait_seconds=0)
     await client.delete(f"{queue}:{kind}")
-    [held] = await source.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)
+    [held] = await source.receive(limit=1, wait_seconds=60)
 
     await client.set(f"{queue}:{kind}", "text")
     with pytest.raises(ConfigurationError, match="used for something else"):
@@ -249,7 +267,7 @@ async def test_a_key_of_another_kind_costs_no_item(redis: RedisServer, client: R
         await source.requeue_stuck(seconds=0)
     await client.delete(f"{queue}:{kind}")
     if kind not in {"processing", "leases"}:  # else it is gone with what the test has deleted
-        [again] = await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 3)
+        [again] = await source.receive(limit=2, wait_seconds=60)
         await source.acknowledge(again)
     assert not await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 1.5)
     await access.close()
@@ -310,10 +328,10 @@ async def test_what_waits_for_another_try_when_the_last_bridge_stops_can_be_put_
     """For programs that know the list alone."""
     await client.rpush(queue, "one", "two")
     async with _source(redis.url, queue) as source:
-        for delivery, delay in zip(await source.receive(limit=2, wait_seconds=1), (2, 60), strict=True):
+        for delivery, delay in zip(await source.receive(limit=2, wait_seconds=1), (600, 600), strict=True):
             await source.release(delivery, delay_seconds=delay)
         assert [] == await source.requeue_stuck(seconds=300)
-        await asyncio.sleep(2.2)
+        await client.zadd(f"{queue}:delayed", {"one": 1})  # as once its delay is over
         assert ["one"] == await source.requeue_stuck(seconds=300, only_look=True)
         assert 0 == await client.llen(queue)
         assert ["one"] == await source.requeue_stuck(seconds=300)
@@ -349,7 +367,7 @@ async def test_asking_again_leaves_the_id_of_what_is_worked_on_in_the_other_list
     shared = {"locks": f"{queue}:lock:", "correlation": f"{queue}:correlation"}
     access = RedisAccess(redis.url)
     keys = [ListKeys.of(first, twin=second, **shared), ListKeys.of(second, twin=first, **shared)]
-    source = RedisSource(access, keys, lease_seconds=LEASE_SECONDS)
+    source = RedisSource(access, keys, lease_seconds=LONG_SECONDS)
     await client.rpush(second, "one")
     [begun] = await source.receive(limit=1, wait_seconds=1)
     assert await source.enqueue("one", queue=first)
@@ -363,26 +381,26 @@ async def test_a_lock_lasts_as_long_as_it_is_told_to_and_no_longer_than_its_item
     source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS, lock_seconds=600)
     await client.rpush(queue, "one")
     [held] = await source.receive(limit=1, wait_seconds=1)
-    assert 590 < await client.ttl(f"{queue}:lock:one") <= 600
-    await client.expire(f"{queue}:lock:one", 5)
+    assert 500 < await client.ttl(f"{queue}:lock:one") <= 600
+    await client.expire(f"{queue}:lock:one", 300)
     await source.renew(held, lease_seconds=LEASE_SECONDS)
-    assert 590 < await client.ttl(f"{queue}:lock:one") <= 600
+    assert 500 < await client.ttl(f"{queue}:lock:one") <= 600
 
-    [again] = await source.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)
+    [again] = await source.receive(limit=1, wait_seconds=60)
     assert 2 == again.receive_count, "a lock whose holder has died holds nothing up"
     await source.acknowledge(again)
     assert not await client.exists(f"{queue}:lock:one")
     await access.close()
 
 
-@pytest.mark.parametrize(("adopt_seconds", "expected"), [(0.4, [b"left"]), (0.0, [])])
+@pytest.mark.parametrize(("adopt_seconds", "wait_seconds", "expected"), [(0.4, 60.0, [b"left"]), (0.0, 1.0, [])])
 async def test_what_another_program_left_in_work_is_adopted_if_wanted(
-    redis: RedisServer, client: Redis, queue: str, adopt_seconds: float, expected: list[bytes]
+    redis: RedisServer, client: Redis, queue: str, adopt_seconds: float, wait_seconds: float, expected: list[bytes]
 ) -> None:
     await client.sadd(f"{queue}:processing", "left")
     async with _source(redis.url, queue, adopt_seconds=adopt_seconds) as source:
         assert not await source.receive(limit=1, wait_seconds=0)
-        assert expected == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=1)]
+        assert expected == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=wait_seconds)]
 
 
 async def test_what_another_program_finishes_is_not_done_again(redis: RedisServer, client: Redis, queue: str) -> None:
@@ -404,29 +422,45 @@ async def test_urgent_items_do_not_starve_the_others(redis: RedisServer, client:
     assert ["u0", "u1", "r0", "u2", "u3", "r1", "u4", "u5"] == found
 
 
+class _SlowAccess(RedisAccess):
+    """What a claim brings is on its way until `arrives` is set."""
+
+    def __init__(self, url: str) -> None:
+        super().__init__(url)
+        self.claimed, self.arrives = asyncio.Event(), asyncio.Event()
+
+    async def run(self, script: Script, keys: Sequence[str], *arguments: bytes | str | int) -> Any:
+        answer = await super().run(script, keys, *arguments)
+        if script.name == "claim" and answer:
+            self.claimed.set()
+            await self.arrives.wait()
+        return answer
+
+
 async def test_a_receiver_that_is_cancelled_loses_nothing(redis: RedisServer, client: Redis, queue: str) -> None:
     """Not even when the server has run its script already, and only the answer is still on its way."""
-    async with FaultProxy(redis.port) as proxy, _source(f"redis://127.0.0.1:{proxy.port}/0", queue) as source:
-        await source.receive(limit=1, wait_seconds=0)
-        proxy.delay(0.1)
-        async with _source(redis.url, queue) as rival:
-            await rival.send("one", b"body")
-            receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=5))
-            while not await client.sismember(f"{queue}:processing", "one"):
-                await asyncio.sleep(0.005)
-            receiving.cancel()
-            await asyncio.gather(receiving, return_exceptions=True)
-            await source.close()
+    access = _SlowAccess(redis.url)
+    source = RedisSource(access, [ListKeys.of(queue)], lease_seconds=LONG_SECONDS)
+    async with _source(redis.url, queue) as rival:
+        await rival.send("one", b"body")
+        receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=60))
+        await asyncio.wait_for(access.claimed.wait(), PATIENCE_SECONDS)
+        assert await client.sismember(f"{queue}:processing", "one")
+        receiving.cancel()
+        await asyncio.gather(receiving, return_exceptions=True)
+        access.arrives.set()
+        await source.close()
 
-            assert [b"body"] == [delivery.body for delivery in await rival.receive(limit=1, wait_seconds=0)]
+        assert [b"body"] == [delivery.body for delivery in await rival.receive(limit=1, wait_seconds=0)]
+    await access.close()
 
 
 async def test_a_receipt_of_a_former_holder_is_refused_by_every_script(redis: RedisServer, queue: str) -> None:
     async with _source(redis.url, queue, lease_seconds=LEASE_SECONDS) as source, _source(redis.url, queue) as rival:
         await source.send("one", b"body")
         [stale] = await source.receive(limit=1, wait_seconds=1)
-        [fresh] = await rival.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)
-        await rival.renew(fresh, lease_seconds=30)
+        [fresh] = await rival.receive(limit=1, wait_seconds=60)
+        await rival.renew(fresh, lease_seconds=LONG_SECONDS)
 
         await source.acknowledge(stale)
         await source.release(stale, delay_seconds=0)
@@ -446,7 +480,7 @@ async def test_a_cut_connection_is_a_passing_fault(redis: RedisServer, queue: st
             await source.receive(limit=1, wait_seconds=0)
         proxy.mend()
 
-        assert [b"body"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=LEASE_SECONDS * 3)]
+        assert [b"body"] == [delivery.body for delivery in await source.receive(limit=1, wait_seconds=60)]
 
 
 async def test_a_server_that_was_restarted_gets_the_scripts_again(redis: RedisServer, queue: str) -> None:
@@ -516,7 +550,7 @@ async def test_a_result_is_published_and_stored_for_a_while(redis: RedisServer, 
     access = RedisAccess(redis.url)
     async with client.pubsub() as listener:
         await listener.subscribe(queue)
-        await RedisSink(access, channel=queue, keep_seconds=60).send(
+        await RedisSink(access, channel=queue, keep_seconds=600).send(
             Message(message_id="id", job_key="job-1", type="completed", destination="", body=b'{"success": true}')
         )
         heard = [await listener.get_message(timeout=60) for _ in range(2)][-1]
@@ -524,7 +558,7 @@ async def test_a_result_is_published_and_stored_for_a_while(redis: RedisServer, 
 
     assert heard is not None
     assert b'{"success": true}' == heard["data"] == await client.get(f"{queue}:job-1:completed")
-    assert 50 < await client.ttl(f"{queue}:job-1:completed") <= 60
+    assert 500 < await client.ttl(f"{queue}:job-1:completed") <= 600
 
 
 def test_a_result_key_that_cannot_be_made_names_the_variable(redis: RedisServer) -> None:
@@ -561,32 +595,40 @@ async def test_another_programs_next_try_of_an_item_is_left_to_it_as_long_as_its
 ) -> None:
     """Though it began while the lease still ran that the first was given; either note of it tells."""
     access = RedisAccess(redis.url)
-    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS, adopt_seconds=1.2, look_seconds=60, lock_seconds=600)
+    left = {"adopt_seconds": 3600.0, "look_seconds": 3600.0, "lock_seconds": 7200.0}
+    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LONG_SECONDS, **left)
     await client.sadd(f"{queue}:processing", "one")
     assert not await source.receive(limit=1, wait_seconds=0)
-    await asyncio.sleep(0.8)
     await client.srem(f"{queue}:processing", "one")
 
-    began = time.monotonic()
     await client.sadd(f"{queue}:processing", "one")
+    begun = int(time.time() * 1000)
     if note == "started":
-        await client.hset(f"{queue}:started", "one", str(int(time.time() * 1000)))
+        await client.hset(f"{queue}:started", "one", str(begun))
     else:
-        await client.set(f"{queue}:lock:one", "theirs", ex=600)
-    assert not await source.receive(limit=1, wait_seconds=0.9)
+        await client.set(f"{queue}:lock:one", "theirs", ex=7200)
+    await _end(client, f"{queue}:leases")  # as an hour after it was first seen
+    assert not await source.receive(limit=1, wait_seconds=0.3)
     assert (b"theirs" if note == "lock" else None) == await client.get(f"{queue}:lock:one")
-    assert ["one"] == [delivery.message_id for delivery in await source.receive(limit=1, wait_seconds=2)]
-    assert time.monotonic() - began > 1.1
+    assert begun + 3600_000 - 5 <= await client.zscore(f"{queue}:leases", "one") <= int(time.time() * 1000) + 3600_000
+
+    # An hour after it was begun.
+    if note == "started":
+        await client.hset(f"{queue}:started", "one", str(begun - 3600_001))
+    else:
+        await client.expire(f"{queue}:lock:one", 3599)
+    await _end(client, f"{queue}:leases")
+    assert ["one"] == [delivery.message_id for delivery in await source.receive(limit=1, wait_seconds=60)]
     await access.close()
 
 
 async def test_an_item_that_another_program_has_ended_leaves_no_lease_behind(redis: RedisServer, client: Redis, queue: str) -> None:
     await client.sadd(f"{queue}:processing", "one", "two")
     async with _source(redis.url, queue, adopt_seconds=60) as source:
-        source._look_seconds = 0.05
+        source._look_seconds = 0.0
         await source.receive(limit=1, wait_seconds=0)
         await client.srem(f"{queue}:processing", "one")
-        await source.receive(limit=1, wait_seconds=0.3)
+        await source.receive(limit=1, wait_seconds=0)
         assert [b"two"] == await client.zrange(f"{queue}:leases", 0, -1)
 
 

@@ -31,6 +31,12 @@ def server() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause of the machine is no fault of the server, which would cost a connection."""
+    monkeypatch.setattr(access_module, "_COMMAND_SECONDS", PATIENCE_SECONDS)
+
+
 @pytest.fixture
 async def client(server: RedisServer) -> AsyncIterator[Redis]:
     client = Redis.from_url(server.url)

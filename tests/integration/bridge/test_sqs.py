@@ -33,9 +33,11 @@ from bridge.systems.router import Router
 from bridge.systems.wsi import requests
 from bridge.transports.republishing import republish
 from tests.support.ministack_server import Ministack
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.sqs import aws_of, fresh_queue, lying_in
 
-LEASE = 1.0
+# Outlasts whatever pause a machine makes. A lease that is to run out does so on the queue as the clock of our source is moved past it.
+LEASE = 3600.0
 MESSAGE = "00c60000-5d1b-0015-2f6c-08dd2b1f3a5c"
 
 
@@ -56,9 +58,15 @@ async def _send(aws: Aws, queue: str, *bodies: bytes, group: str = "") -> None:
         await queues.send(queue, body, message_id=str(uuid4()), group=group)
 
 
-async def _one(source: SqsSource, *, wait_seconds: float = 3) -> Delivery:
+async def _one(source: SqsSource, *, wait_seconds: float = PATIENCE_SECONDS) -> Delivery:
     (delivery,) = await source.receive(limit=1, wait_seconds=wait_seconds)
     return delivery
+
+
+async def _run_out(aws: Aws, delivery: Delivery) -> None:
+    """Let the lease that the queue has given run out now."""
+    url = await Names(aws).queue_url(delivery.queue)
+    await aws.call("sqs", "change_message_visibility", QueueUrl=url, ReceiptHandle=delivery.receipt, VisibilityTimeout=0)
 
 
 def _message(destination: str, **attributes: str) -> Message:
@@ -66,7 +74,7 @@ def _message(destination: str, **attributes: str) -> Message:
 
 
 async def test_a_poll_that_is_cancelled_gives_back_what_it_brings(aws: Aws, queue: str) -> None:
-    source = SqsSource(aws, [queue], lease_seconds=60)
+    source = SqsSource(aws, [queue], lease_seconds=LEASE)
     poll = asyncio.create_task(source.receive(limit=5, wait_seconds=5))
     await asyncio.sleep(0.3)
     poll.cancel()
@@ -74,7 +82,7 @@ async def test_a_poll_that_is_cancelled_gives_back_what_it_brings(aws: Aws, queu
     await _send(aws, queue, b"late")
     await source.close()
 
-    assert b"late" == (await _one(SqsSource(aws, [queue], lease_seconds=60))).body
+    assert b"late" == (await _one(SqsSource(aws, [queue], lease_seconds=LEASE))).body
 
 
 async def test_a_message_that_comes_again_to_its_holder_lends_it_the_newer_receipt(aws: Aws, queue: str) -> None:
@@ -84,38 +92,41 @@ async def test_a_message_that_comes_again_to_its_holder_lends_it_the_newer_recei
     await source.renew(held, lease_seconds=0)  # as when the queue's clock and ours disagree
 
     assert not await source.receive(limit=1, wait_seconds=0), "the work on it goes on; it is not begun twice"
-    await source.renew(held, lease_seconds=30)
+    await source.renew(held, lease_seconds=LEASE)
     await source.acknowledge(held)
     assert [] == await lying_in(aws, queue, wait_seconds=1)
 
 
 async def test_a_message_that_its_holder_has_dropped_is_delivered_again(aws: Aws, queue: str) -> None:
-    source = SqsSource(aws, [queue], lease_seconds=LEASE)
+    ahead = 0.0
+    source = SqsSource(aws, [queue], lease_seconds=LEASE, clock=lambda: time.monotonic() + ahead)
     await _send(aws, queue, b"one")
     dropped = await _one(source)
+    await _run_out(aws, dropped)
+    ahead = LEASE + 1
 
-    assert dropped.body == b"one"
-    assert 2 == (await _one(source)).receive_count
+    again = await _one(source)
+    assert ((b"one", 1), (b"one", 2)) == ((dropped.body, dropped.receive_count), (again.body, again.receive_count))
 
 
 async def test_a_lease_is_renewed_up_to_a_bound_and_then_left_to_run_out(aws: Aws, queue: str) -> None:
     ahead = 0.0
-    source = SqsSource(aws, [queue], lease_seconds=LEASE, clock=lambda: time.monotonic() + ahead)
+    source = SqsSource(aws, [queue], lease_seconds=1, clock=lambda: time.monotonic() + ahead)
     await _send(aws, queue, b"one")
     delivery = await _one(source)
     ahead = RENEWED_SECONDS + 1
-    await source.renew(delivery, lease_seconds=3600)
+    await source.renew(delivery, lease_seconds=LEASE)
 
     assert b"one" == (await _one(SqsSource(aws, [queue], lease_seconds=LEASE))).body
 
 
 async def test_messages_of_a_group_come_one_at_a_time_and_in_order(aws: Aws) -> None:
     queue = await fresh_queue(aws, fifo=True)
-    source = SqsSource(aws, [queue], lease_seconds=30)
+    source = SqsSource(aws, [queue], lease_seconds=LEASE)
     await _send(aws, queue, b"a1", b"a2", group="a")
     await _send(aws, queue, b"b1", group="b")
 
-    first = await source.receive(limit=5, wait_seconds=1)
+    first = await source.receive(limit=5, wait_seconds=PATIENCE_SECONDS)
     assert {b"a1", b"b1"} == {delivery.body for delivery in first}
     assert not await source.receive(limit=5, wait_seconds=0)
     for delivery in first:
@@ -125,7 +136,7 @@ async def test_messages_of_a_group_come_one_at_a_time_and_in_order(aws: Aws) -> 
 
 async def test_a_failed_message_keeps_its_place_in_its_group(aws: Aws) -> None:
     queue = await fresh_queue(aws, fifo=True)
-    source = SqsSource(aws, [queue], lease_seconds=30)
+    source = SqsSource(aws, [queue], lease_seconds=LEASE)
     await _send(aws, queue, b"a1", b"a2", group="a")
     await source.release(await _one(source), delay_seconds=0)
 
@@ -136,7 +147,7 @@ async def test_urgent_messages_go_first_and_others_get_their_turn(aws: Aws) -> N
     urgent, usual = await fresh_queue(aws), await fresh_queue(aws)
     await _send(aws, usual, *[b"usual"] * 3)
     await _send(aws, urgent, *[b"urgent"] * 7)
-    source = SqsSource(aws, [urgent, usual], lease_seconds=30, urgent_in_a_row=3)
+    source = SqsSource(aws, [urgent, usual], lease_seconds=LEASE, urgent_in_a_row=3)
 
     order = [(await _one(source)).body for _ in range(10)]
 
@@ -149,7 +160,7 @@ async def test_a_large_body_goes_through_s3_and_comes_back_whole(aws: Aws, queue
     payloads = Payloads(aws, PayloadPlace(bucket=bucket, most_bytes=400_000))
     large = b"\xff" * 300_000
     await SqsQueues(aws, payloads=payloads).send(queue, large, message_id="large", attributes={"kind": "test"})
-    delivery = await _one(SqsSource(aws, [queue], lease_seconds=30, payloads=payloads))
+    delivery = await _one(SqsSource(aws, [queue], lease_seconds=LEASE, payloads=payloads))
 
     assert (large, "test") == (delivery.body, delivery.attributes["kind"])
     with pytest.raises(PermanentError, match="at most 400000"):
@@ -165,16 +176,16 @@ async def test_a_pointer_to_another_bucket_or_to_nothing_is_poison(aws: Aws, que
     for place, reason in ((("secrets", "key"), "not the one that is set"), ((bucket, "gone"), "cannot be had")):
         pointer = json.dumps(["software.amazon.payloadoffloading.PayloadS3Pointer", {"s3BucketName": place[0], "s3Key": place[1]}])
         await _send(aws, queue, pointer.encode())
-        delivery = await _one(SqsSource(aws, [queue], lease_seconds=30, payloads=payloads))
+        delivery = await _one(SqsSource(aws, [queue], lease_seconds=LEASE, payloads=payloads))
         assert (pointer.encode(), True) == (delivery.body, reason in delivery.attributes[UNREADABLE])
         with pytest.raises(PoisonError, match=reason):
             Router([]).parse(delivery)
 
 
 async def test_one_bad_entry_spoils_no_other_of_its_batch(aws: Aws, queue: str) -> None:
-    source = SqsSource(aws, [queue], lease_seconds=30)
+    source = SqsSource(aws, [queue], lease_seconds=LEASE)
     await _send(aws, queue, b"one", b"two")
-    held = await source.receive(limit=2, wait_seconds=2)
+    held = await source.receive(limit=2, wait_seconds=PATIENCE_SECONDS)
     batches = Batches(aws, "delete_message_batch", await Names(aws).queue_url(queue))
 
     outcomes = await asyncio.gather(
@@ -208,7 +219,7 @@ async def test_only_the_entry_that_failed_is_sent_again() -> None:
 
 async def test_a_queue_that_is_missing_is_told_with_the_fix(aws: Aws) -> None:
     with pytest.raises(ConfigurationError, match=r"no-such-queue.*topology apply"):
-        await SqsSource(aws, ["no-such-queue"], lease_seconds=30).receive(limit=1, wait_seconds=0)
+        await SqsSource(aws, ["no-such-queue"], lease_seconds=LEASE).receive(limit=1, wait_seconds=0)
 
 
 async def test_an_endpoint_that_does_not_answer_is_transient() -> None:
@@ -257,7 +268,7 @@ async def test_poison_lies_in_the_error_queue_before_it_is_acknowledged_and_its_
     request = {"messageId": MESSAGE, "messageType": ["urn:message:A:B"], "message": {"x": 1}}
     enveloped = json.dumps({**request, "faultAddress": f"amazonsqs://r/{queue}-faults"})
     await _send(aws, queue, enveloped.encode(), b'{"type": "Other"}')
-    for delivery in await SqsSource(aws, [queue], lease_seconds=30).receive(limit=2, wait_seconds=2):
+    for delivery in await SqsSource(aws, [queue], lease_seconds=LEASE).receive(limit=2, wait_seconds=PATIENCE_SECONDS):
         await errors.put(delivery, reason="the field s3Key\nis missing")
 
     ((told, body),) = await lying_in(aws, f"{queue}_error")
@@ -302,7 +313,7 @@ async def test_the_topology_is_made_once_and_other_statements_of_a_policy_are_ke
 async def test_a_dead_letter_is_replayed_to_its_queue_with_its_bytes(ministack: Ministack, aws: Aws, queue: str, tmp_path: Path) -> None:
     async with open_store(_settings(ministack, queue, tmp_path)) as store:
         await _send(aws, queue, b"\x00broken")
-        source = SqsSource(aws, [queue], lease_seconds=30)
+        source = SqsSource(aws, [queue], lease_seconds=LEASE)
         delivery = await _one(source)
         await store.dead_letters.bury(delivery, reason="not JSON")
         await source.acknowledge(delivery)

@@ -26,6 +26,7 @@ from bridge.systems.cards.finding import fields_in
 from bridge.systems.cards.tesseract import Tesseract
 from bridge.systems.cards.wrapping import page_of
 from tests.support.composed_cards import identity_card
+from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file, images_of
@@ -138,14 +139,35 @@ async def test_a_language_that_is_installed_meanwhile_is_found(tmp_path: Path) -
     assert ("", "read\n") == (await tesseract.lack(), await tesseract.read(PICTURE))
 
 
-async def test_a_program_that_takes_too_long_is_ended(tmp_path: Path) -> None:
-    started = tmp_path / "started"
-    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=f"echo $$ >> {started}; sleep 600"), seconds=0.5)
+@pytest.fixture
+def starting(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """An entry for each program that is being started: it may run already while whoever starts it pauses."""
+    under_way: list[int] = []
+    start = asyncio.create_subprocess_exec
+
+    async def noted(*command: str, **choices: Any) -> Process:
+        under_way.append(1)
+        try:
+            return await start(*command, **choices)
+        finally:
+            under_way.pop()
+
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", noted)
+    return under_way
+
+
+async def test_a_program_that_takes_too_long_is_ended(monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starting: list[int]) -> None:
+    clock, started = moved_clock(monkeypatch), tmp_path / "started"
+    started.touch()
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=f"echo $$ >> {started}; sleep 600"), seconds=100)
     for content in (PICTURE, CARD):
-        with pytest.raises(PermanentError, match=r"did not read the document within 0.5 s"):
-            await asyncio.wait_for(tesseract.read(content), 60)  # what it has started holds its pipes, and is ended too
+        before = len(started.read_text().split())
+        reading = asyncio.create_task(tesseract.read(content))
+        await until(lambda: len(started.read_text().split()) > before and not starting)  # noqa: B023
+        clock.sleep(101)
+        with pytest.raises(PermanentError, match=r"did not read the document within 100 s"):
+            await asyncio.wait_for(reading, 60)  # what it has started holds its pipes, and is ended too
     numbers = [int(line) for line in started.read_text().split()]
-    assert numbers
     assert not any(map(is_there, numbers))
 
 
@@ -282,13 +304,19 @@ async def test_the_loop_goes_on_while_a_picture_is_made_a_page(tmp_path: Path, m
 
 
 @pytest.mark.parametrize(
-    ("second", "expected"), [("echo fields", "fields\n"), ("echo none", "nothing\n"), ("exit 1", "nothing\n"), ("sleep 60", "nothing\n")]
+    ("second", "expected"), [("echo fields", "fields\n"), ("echo none", "nothing\n"), ("exit 1", "nothing\n"), ("sleep 600", "nothing\n")]
 )
-async def test_what_is_read_turned_counts_only_where_it_says_more(tmp_path: Path, second: str, expected: str) -> None:
-    asked = tmp_path / "asked"
-    reads = f"cat > /dev/null; [ -e {asked} ] && {{ {second}; exit; }}; touch {asked}; echo nothing"
-    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=reads), seconds=6)
-    assert expected == await tesseract.read(CARD, found=lambda text: text.count("fields"))
+async def test_what_is_read_turned_counts_only_where_it_says_more(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, starting: list[int], second: str, expected: str
+) -> None:
+    clock, asked, again = moved_clock(monkeypatch), tmp_path / "asked", tmp_path / "again"
+    reads = f"cat > /dev/null; [ -e {asked} ] && {{ touch {again}; {second}; exit; }}; touch {asked}; echo nothing"
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads=reads), seconds=100)
+    reading = asyncio.create_task(tesseract.read(CARD, found=lambda text: text.count("fields")))
+    await until(lambda: again.exists() and not starting)
+    if second == "sleep 600":
+        clock.sleep(101)
+    assert expected == await asyncio.wait_for(reading, 60)
 
 
 @needs_tesseract

@@ -25,9 +25,11 @@ from bridge.settings import load
 from bridge.sinks.sqs import SqsQueues
 from bridge.store import Store, open_store
 from bridge.surroundings import open_tracer
+from bridge.tracing import otel
 from bridge.transports.opening import open_transport
 from tests.support.ministack_server import Ministack
 from tests.support.otlp_server import Collected, ToldSpan, otlp_server
+from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_server import ScriptedServer, answer, refuse, scripted_server
@@ -42,9 +44,17 @@ ANSWER = labs_pb2.ClassifyLabTestsResponse(
 )
 
 
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause of the machine is no collector that is away, for which nobody waits."""
+    monkeypatch.setattr(otel, "_EXPORT_SECONDS", PATIENCE_SECONDS)
+    monkeypatch.setattr(otel, "_CLOSE_SECONDS", PATIENCE_SECONDS)
+
+
 @asynccontextmanager
 async def _running(folder: Path, *, trial: bool = False, **changes: Any) -> AsyncIterator[Store]:
-    settings = load(**trial_settings(folder, **changes))
+    # No lease runs out over a pause of the machine: each message is received once.
+    settings = load(**trial_settings(folder, **{"lease_seconds": 60.0, **changes}))
     stop = asyncio.Event()
     async with AsyncExitStack() as stack:
         tracer = await stack.enter_async_context(open_tracer(settings))
@@ -106,6 +116,7 @@ async def test_without_opentelemetry_a_trace_is_passed_on_as_it_came(
     assert (PARENT, "vendor=1") == (server.metadata[0]["traceparent"], server.metadata[0]["tracestate"])
 
 
+@pytest.mark.usefixtures("patient")
 async def test_every_part_of_the_work_is_a_span_of_the_messages_trace(
     aws: Aws, ministack: Ministack, server: ScriptedServer, tmp_path: Path
 ) -> None:
@@ -132,6 +143,7 @@ async def test_every_part_of_the_work_is_a_span_of_the_messages_trace(
     assert "secret" == collected.metadata[0]["x-key"]
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, tmp_path: Path) -> None:
     import grpc
 
@@ -145,10 +157,11 @@ async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, t
     assert call.failed
 
 
+@pytest.mark.usefixtures("patient")
 async def test_whoever_takes_a_job_over_goes_on_with_its_trace(tmp_path: Path) -> None:
     """The message tells no trace: the first bridge begins one, and the ledger keeps it."""
     async with otlp_server() as collected:
-        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0, "lease_seconds": 60.0}
+        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0}
         async with _running(tmp_path, **traced) as store:
             await store.submit(message("one", parts=60, part_seconds=0.05))
             async with asyncio.timeout(60):

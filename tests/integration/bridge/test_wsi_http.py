@@ -20,6 +20,7 @@ from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.port import Context
 from bridge.systems.wsi import requests
+from tests.support.answering_bridge import until_it_answers
 from tests.support.ports import free_address
 from tests.support.trial_bridge import trial_settings
 
@@ -49,11 +50,11 @@ class PlayedAnalysis:
 @pytest.fixture
 async def address(tmp_path: Path) -> AsyncIterator[str]:
     address = free_address()
-    settings = load(**trial_settings(tmp_path, http=address, wsi_bucket="bucket"))
+    settings = load(**trial_settings(tmp_path, http=address, wsi_bucket="bucket", lease_seconds=60.0))
     stop = asyncio.Event()
     async with open_store(settings) as store:
         running = asyncio.create_task(Bridge(settings, store, Systems(handlers=[PlayedAnalysis()])).run(stop, asyncio.Event()))
-        await asyncio.sleep(0.2)
+        await until_it_answers(address)
         yield address
         stop.set()
         await asyncio.wait_for(running, 60)

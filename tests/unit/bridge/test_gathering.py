@@ -7,6 +7,7 @@ from collections.abc import Sequence
 
 import pytest
 
+from bridge import gathering
 from bridge.errors import TransientError
 from bridge.gathering import Gatherer
 
@@ -30,6 +31,12 @@ class Work:
         return [TransientError("only this one") if one == 0 else 2 * one for one in asked]
 
 
+@pytest.fixture(autouse=True)
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A pause of the machine is no batch that hangs."""
+    monkeypatch.setattr(gathering, "_PATIENCE_SECONDS", 3600.0)
+
+
 async def test_what_is_asked_while_a_batch_is_under_way_makes_the_next_one() -> None:
     work = Work()
     gatherer: Gatherer[int, int] = Gatherer(work)
@@ -44,7 +51,8 @@ async def test_what_is_asked_while_a_batch_is_under_way_makes_the_next_one() -> 
     assert [[1], [2, 3, 4]] == work.batches
 
 
-async def test_a_batch_that_hangs_holds_the_next_one_up_only_for_a_while() -> None:
+async def test_a_batch_that_hangs_holds_the_next_one_up_only_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gathering, "_PATIENCE_SECONDS", 0.1)
     work = Work()
     gatherer: Gatherer[int, int] = Gatherer(work)
     asks = [asyncio.create_task(gatherer.ask(1))]

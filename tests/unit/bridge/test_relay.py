@@ -17,7 +17,8 @@ from bridge.settings import load
 from bridge.steps import StepTaken
 from bridge.store import Store, open_store
 
-QUICK = RelayPolicy(poll_seconds=0.05, lease_seconds=0.5, send_seconds=0.3, backoff_seconds=0.05)
+# Leases outlast whatever pause a machine makes: else a message would be sent once more, as it should.
+QUICK = RelayPolicy(poll_seconds=0.05, lease_seconds=3600, send_seconds=0.3, backoff_seconds=0.05)
 
 
 @dataclass

@@ -28,6 +28,8 @@ from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, Le
 from bridge.ledger.port import Claim
 from bridge.ledger.postgres import PostgresLedger
 from tests.support.fault_proxy import FaultProxy
+from tests.support.moved_clock import moved_clock
+from tests.support.patience import until
 from tests.support.postgres_server import PostgresServer
 
 
@@ -207,12 +209,18 @@ async def test_connections_that_are_lost_before_their_use_are_a_transient_error(
         await database.close()
 
 
-async def test_a_server_that_falls_silent_is_given_up_in_time(postgres: PostgresServer, new_postgres_database: Callable[[], str]) -> None:
-    async with _behind_proxy(postgres, new_postgres_database(), cut_seconds=0.4) as (database, proxy):
+async def test_a_server_that_falls_silent_is_given_up_in_time(
+    postgres: PostgresServer, new_postgres_database: Callable[[], str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = moved_clock(monkeypatch)
+    async with _behind_proxy(postgres, new_postgres_database(), cut_seconds=60) as (database, proxy):
         await _value(database, "SELECT 1 AS value")
         proxy.swallow()
         asked = asyncio.create_task(_value(database, "SELECT 1 AS value"))
-        await asyncio.sleep(0.6)  # the first try was cut; the second one waits for its connection
+        await until(lambda: proxy.withheld)
+        connections = proxy.connections
+        clock.sleep(61)
+        await until(lambda: proxy.connections > connections)  # the first try was cut; the second one waits for its connection
         proxy.mend()
 
         assert 1 == await asyncio.wait_for(asked, 60)

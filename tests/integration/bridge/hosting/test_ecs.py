@@ -21,6 +21,7 @@ from bridge.settings import load
 from bridge.steps import Step, StepTaken
 from bridge.store import Store, open_store
 from tests.support.local_http import Asked, LocalHttp, local_http
+from tests.support.moved_clock import moved_clock
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
 
 
@@ -44,7 +45,7 @@ async def _until(told: Callable[[], Any]) -> None:
 
 @asynccontextmanager
 async def _bridge(folder: Path, **settings: Any) -> AsyncIterator[Store]:
-    given = load(**trial_settings(folder, **settings))
+    given = load(**trial_settings(folder, lease_seconds=60.0, **settings))
     stop = asyncio.Event()
     async with open_store(given) as store:
         running = asyncio.create_task(Bridge(given, store, Systems(handlers=[TrialHandler()])).run(stop, asyncio.Event()))
@@ -109,13 +110,13 @@ async def test_protection_is_turned_off_by_setting(tmp_path: Path) -> None:
     assert [] == agent.asked
 
 
-async def test_protection_is_renewed_while_any_job_runs_and_outlives_a_short_pause() -> None:
-    busy = True
+async def test_protection_is_renewed_while_any_job_runs_and_outlives_a_short_pause(monkeypatch: pytest.MonkeyPatch) -> None:
+    clock, busy = moved_clock(monkeypatch), True
     received = StepTaken(step=Step.RECEIVED, job_key="", system="", seconds=0)
     with local_http(_agent) as agent:
         service = LocalService(agent.url, variable="ECS_AGENT_URI")
         # A minute of protection is renewed every 20 s; as this one lasts no time at all, it is renewed at every look.
-        protection = TaskProtection(service, busy=lambda: busy, minutes=0, linger_seconds=5, look_seconds=0.05)
+        protection = TaskProtection(service, busy=lambda: busy, minutes=0, linger_seconds=600, look_seconds=0.05)
         stop = asyncio.Event()
         running = asyncio.create_task(protection.run(stop))
         protection.on_step(received)
@@ -127,7 +128,12 @@ async def test_protection_is_renewed_while_any_job_runs_and_outlives_a_short_pau
         await asyncio.sleep(0.2)
         assert all(json.loads(asked.body)["ProtectionEnabled"] for asked in agent.asked), "a pause between two jobs gives nothing up"
         busy = False
-        await _until(lambda: not json.loads(agent.asked[-1].body)["ProtectionEnabled"])
+        for _ in range(100):
+            if not json.loads(agent.asked[-1].body)["ProtectionEnabled"]:
+                break
+            clock.sleep(601)
+            await asyncio.sleep(0.1)
+        assert not json.loads(agent.asked[-1].body)["ProtectionEnabled"]
         stop.set()
         await asyncio.wait_for(running, 60)
         assert not protection.protected

@@ -103,7 +103,7 @@ async def test_a_service_that_does_not_answer_is_asked_again() -> None:
 
 
 async def _run(folder: Path, service: LocalHttp, store: Store) -> asyncio.Task[None]:
-    settings = load(**trial_settings(folder, spot_watch="interruption", spot_metadata=service.url, drain_seconds=60.0))
+    settings = load(**trial_settings(folder, spot_watch="interruption", spot_metadata=service.url, drain_seconds=60.0, lease_seconds=60.0))
     bridge = Bridge(settings, store, Systems(handlers=[TrialHandler()]))
     return asyncio.create_task(bridge.run(asyncio.Event(), asyncio.Event()))
 
@@ -145,7 +145,7 @@ async def test_sigterm_after_a_notice_leaves_no_more_than_the_settings_say(tmp_p
     metadata = Metadata()
     await store.submit(message("long", seconds=600))
     with local_http(metadata) as service:
-        settings = trial_settings(tmp_path, spot_watch="interruption", spot_metadata=service.url, drain_seconds=0.5)
+        settings = trial_settings(tmp_path, spot_watch="interruption", spot_metadata=service.url, drain_seconds=0.5, lease_seconds=60.0)
         process = start(Trial(settings=settings, log=tmp_path / "bridge.log"))
         async with asyncio.timeout(60):
             while (job := await store.jobs.find("long")) is None or job.state is not State.RUNNING:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import text
 
 from bridge.envelopes import native
 from bridge.errors import PoisonError
@@ -103,6 +104,10 @@ class Office:
         finally:
             self.stop.set()
             await asyncio.wait_for(running, 60)
+
+    async def let_all_be_due(self) -> None:
+        """Messages that wait, and those that somebody has, are delivered at once."""
+        await self.store.database.change(text("UPDATE local_messages SET visible_at = 0"))
 
     async def until(self, step: Step, key: str = "job", times: int = 1) -> None:
         """Wait until a job has taken a step so many times."""

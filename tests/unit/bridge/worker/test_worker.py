@@ -248,13 +248,15 @@ async def test_a_second_delivery_of_a_running_job_is_given_back_and_acknowledged
         return done(job)
 
     # As long as the lease lasts the other delivery waits.
-    office = office_of(work, lease_seconds=5)
+    office = office_of(work, lease_seconds=60)
     await office.ask()
     async with office.working():
         await office.until(Step.CLAIMED)
         await office.store.queue.send("again", b'{"system": "trial", "key": "job", "request": {}}')
         await office.until(Step.RETURNED)
         go_on.set()
+        await office.until(Step.ACKNOWLEDGED)
+        await office.let_all_be_due()
         await office.until(Step.ACKNOWLEDGED, times=2)
 
     assert office.recorder.steps().count("claimed") == 1
@@ -263,10 +265,11 @@ async def test_a_second_delivery_of_a_running_job_is_given_back_and_acknowledged
 
 async def test_work_that_outlasts_its_lease_keeps_it(office_of: Offices) -> None:
     async def work(job: Job, context: Context) -> Outcome:
-        await asyncio.sleep(6)
+        await asyncio.sleep(12)
         return done(job, fence=context.claim.fence)
 
-    office = office_of(work, lease_seconds=5)
+    # Renewed at a third of it, it outlasts a pause of the machine too.
+    office = office_of(work, lease_seconds=10)
     await office.ask()
     async with office.working():
         await office.until(Step.ACKNOWLEDGED)
@@ -440,10 +443,13 @@ async def test_receiving_goes_on_after_the_queue_failed(office_of: Offices) -> N
 
 
 async def test_a_job_whose_message_could_not_be_acknowledged_is_not_done_again(office_of: Offices) -> None:
-    # When the queue's lease has run out it comes again.
-    office = office_of(succeed, lease_seconds=3)
+    office = office_of(succeed, lease_seconds=60)
+    source = Stumbling(office.desk.source, "acknowledge", times=1)
     await office.ask()
-    async with office.working(source=Stumbling(office.desk.source, "acknowledge", times=1)):
+    async with office.working(source=source):
+        await until(lambda: source.stumbles)
+        # The queue's lease runs out, and it comes again.
+        await office.let_all_be_due()
         await office.until(Step.ACKNOWLEDGED)
 
     assert ["claimed", "refused"] == [step for step in office.recorder.steps() if step in {"claimed", "refused"}]
