@@ -97,9 +97,7 @@ async def test_a_wrong_request_is_told_before_any_step_runs(repository: Path, en
     assert [] == engine.runs
 
 
-async def test_a_deadline_holds_for_all_steps_together(
-    repository: Path, engine: ReferenceLoader, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_a_deadline_holds_for_all_steps_together(repository: Path, engine: ReferenceLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     write_ensemble(repository, DIAMOND)
     moved_clock(monkeypatch)
     async with serving(repository, selector(engine)) as models:
