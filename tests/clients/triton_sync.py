@@ -55,7 +55,7 @@ for algorithm in ("gzip", "deflate"):
 
 ready, answers = threading.Event(), []
 client.async_infer("sum_and_difference", pair(2), callback=lambda result, error: (answers.append((result, error)), ready.set()))
-assert ready.wait(10)
+assert ready.wait(60)
 assert answers[0][1] is None
 
 wrong_type = [infer_input("a", np.zeros((1, 4), np.int64), "INT64"), infer_input("b", np.zeros((1, 4), np.int64), "INT64")]
