@@ -17,6 +17,7 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
+from inference_server import telemetry
 from inference_server.application import Application
 from tests.support.held_runs import held_runs
 from tests.support.patience import until
@@ -315,7 +316,8 @@ async def test_settings_of_a_model_that_there_is_not_are_not_found(stub: Any) ->
     assert (await failure(_set(stub, "none", trace_rate="1")))[0] is grpc.StatusCode.NOT_FOUND
 
 
-async def test_what_is_left_is_sent_when_the_server_ends(small_repository: Path, tmp_path: Path) -> None:
+async def test_what_is_left_is_sent_when_the_server_ends(small_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_CLOSE_SECONDS", 60.0)
     trace = CallersTrace()
     with trace_collector() as collector:
         async with (
