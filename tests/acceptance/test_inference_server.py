@@ -104,7 +104,7 @@ def test_a_signal_drains_calls_in_flight_and_leaves_nothing(models: Path, folder
         _drains(models, folder, number, grace_seconds=3)
     except (AssertionError, grpc.RpcError):
         # This machine may have stood still for as long as the grace.
-        _drains(models, folder, number, grace_seconds=15)
+        _drains(models, folder, number, grace_seconds=10)
 
 
 def _drains(models: Path, folder: Path, number: signal.Signals, *, grace_seconds: int) -> None:
