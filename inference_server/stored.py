@@ -22,6 +22,7 @@ from obstore.store import LocalStore
 from inference_server.errors import ContentChanged, Unavailable
 from inference_server.scattered import read_scattered
 from inference_server.spans import cut, joined
+from inference_server.threads import in_thread
 from inference_server.web import WebFailure
 from inference_server.web_store import WebAnswer, WebStore
 
@@ -112,7 +113,8 @@ async def download(found: StoredObject, path: Path, *, moved: Callable[[], None]
     with _translated(found, "copied"), path.open("wb") as file:
         async with contextlib.aclosing(_in_pieces(found)) as pieces:
             async for piece in pieces:
-                await asyncio.to_thread(file.write, piece)
+                # To its end: closing the file would have the event loop wait for it.
+                await in_thread(file.write, piece)
                 moved()
 
 

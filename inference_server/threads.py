@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import contextvars
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
@@ -18,7 +19,9 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     try:
         await asyncio.wait((working,))
     except asyncio.CancelledError:
-        await asyncio.wait((working,))
+        while not working.done():
+            with contextlib.suppress(asyncio.CancelledError):  # again; the first is told in the end
+                await asyncio.wait((working,))
         working.exception()  # looked at, so that it is not told as lost
         raise
     return working.result()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -96,13 +97,22 @@ def _readiness(server: ServerProcess) -> int:
         return error.code
 
 
+@pytest.mark.timeout(300)
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_drains_calls_in_flight_and_leaves_nothing(models: Path, folder: Path, number: signal.Signals) -> None:
-    flags = ("--engine", "onnxruntime", "--grace-seconds", "3", "--drain-seconds", "100")
+    try:
+        _drains(models, folder, number, grace_seconds=3)
+    except (AssertionError, grpc.RpcError):
+        # This machine may have stood still for as long as the grace.
+        _drains(models, folder, number, grace_seconds=10)
+
+
+def _drains(models: Path, folder: Path, number: signal.Signals, *, grace_seconds: int) -> None:
+    flags = ("--engine", "onnxruntime", "--grace-seconds", str(grace_seconds), "--drain-seconds", "100")
     with running_server(models, folder, *flags) as server, grpc.insecure_channel(server.grpc) as channel, ThreadPoolExecutor(2) as pool:
         server.wait_for("ready")
         stub = wire_grpc.GRPCInferenceServiceStub(channel)
-        long = pool.submit(stub.ModelInfer, _steps(8000), timeout=100)
+        long = pool.submit(stub.ModelInfer, _steps(2500 * grace_seconds), timeout=100)
         time.sleep(0.2)
         server.signal(number)
         server.wait_for("leaving")
@@ -156,7 +166,7 @@ def _pending(server: ServerProcess) -> float:
 
 
 def test_a_server_whose_models_load_is_live_and_not_ready(tmp_path: Path) -> None:
-    # The model loads as long as its first run takes, some seconds: its warm-up asks for that many steps.
+    # The model loads for as long as nobody writes what its warm-up is to read.
     warmup = tmp_path / "models" / "slow" / "warmup"
     config = (
         'max_batch_size: 0\nmodel_warmup [{ name: "long" batch_size: 1 inputs { key: "steps" '
@@ -164,7 +174,9 @@ def test_a_server_whose_models_load_is_live_and_not_ready(tmp_path: Path) -> Non
     )
     write_model(tmp_path / "models", "slow", slow(), config)
     warmup.mkdir()
-    (warmup / "steps").write_bytes(np.array([3000], np.int64).tobytes())
+    os.mkfifo(warmup / "steps")
+    few = np.array([3], np.int64).tobytes()
+    (warmup / "few").write_bytes(few)
     with (
         running_server(tmp_path / "models", tmp_path, "--engine", "onnxruntime:float32") as server,
         grpc.insecure_channel(server.grpc) as channel,
@@ -176,6 +188,10 @@ def test_a_server_whose_models_load_is_live_and_not_ready(tmp_path: Path) -> Non
         with pytest.raises(grpc.RpcError) as caught:
             stub.ModelInfer(_steps(1), timeout=60)
         assert caught.value.code() is grpc.StatusCode.UNAVAILABLE
+        # Who reads it has this, and whoever reads it again the file.
+        with (warmup / "steps").open("wb") as reader:
+            (warmup / "few").replace(warmup / "steps")
+            reader.write(few)
         server.wait_for("ready")
         assert _readiness(server) == 200
 
@@ -233,7 +249,7 @@ def test_copies_of_slides_that_a_killed_server_left_are_gone_when_the_next_one_h
             assert len(list(staging.rglob("a.ndpi"))) == 2
             with start() as server:
                 server.wait_for("ready")
-                until = time.monotonic() + 20
+                until = time.monotonic() + 60
                 while len(list(staging.rglob("a.ndpi"))) > 1 and time.monotonic() < until:
                     time.sleep(0.05)
             # That of the one that still runs.

@@ -36,7 +36,7 @@ assert client.get_server_metadata().name == "lamina"
 assert client.get_model_metadata("sum_and_difference").inputs[0].datatype == "FP32"
 assert client.get_model_config("sum_and_difference").config.max_batch_size == 8
 
-result = client.infer("sum_and_difference", pair(1.5), request_id="r-1", priority=2, timeout=5_000_000, headers={"lamina-client": "test"})
+result = client.infer("sum_and_difference", pair(1.5), request_id="r-1", priority=2, timeout=60_000_000, headers={"lamina-client": "test"})
 assert result.get_response().id == "r-1"
 assert result.as_numpy("sum").tolist() == [[3.0] * 4] * 2
 assert result.as_numpy("difference").tolist() == [[0.0] * 4] * 2
@@ -55,7 +55,7 @@ for algorithm in ("gzip", "deflate"):
 
 ready, answers = threading.Event(), []
 client.async_infer("sum_and_difference", pair(2), callback=lambda result, error: (answers.append((result, error)), ready.set()))
-assert ready.wait(10)
+assert ready.wait(60)
 assert answers[0][1] is None
 
 wrong_type = [infer_input("a", np.zeros((1, 4), np.int64), "INT64"), infer_input("b", np.zeros((1, 4), np.int64), "INT64")]

@@ -376,3 +376,11 @@ def is_served_at_last(port: int) -> bool:
             if is_served(port):
                 return True
     return False
+
+
+def with_more_patience(attempt: Callable[[float], None], *, seconds: float) -> None:
+    """Try with a server of so little patience; and where that failed, of eight times as much: the peer itself may have stood still."""
+    try:
+        attempt(seconds)
+    except (AssertionError, OSError):
+        attempt(8 * seconds)

@@ -88,7 +88,7 @@ def range_server(folder: Path, *, tags: str = "strong") -> Iterator[RangeServer]
         yield RangeServer(url=f"http://127.0.0.1:{int(process.stdout.readline())}")
     finally:
         process.terminate()
-        process.wait(10)
+        process.wait(60)
 
 
 class _Connection(asyncio.Protocol):

@@ -36,8 +36,9 @@ SECRET = b"keys of the cloud"
 
 @pytest.fixture(autouse=True)
 def soon(monkeypatch: pytest.MonkeyPatch) -> None:
-    """What fails is tried as often as ever, and sooner."""
+    """What fails is tried as often as ever, and sooner; and connections are kept however long it is between two questions."""
     monkeypatch.setattr(web_store, "_WAITS", tuple(wait / 100 for wait in web_store._WAITS))
+    monkeypatch.setattr(web._LIMITS, "keepalive_expiry", 600.0)
 
 
 @pytest.fixture

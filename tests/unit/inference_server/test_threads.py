@@ -36,10 +36,11 @@ async def test_a_task_that_is_cancelled_ends_when_its_thread_has(fails: bool) ->
 
     task = asyncio.create_task(in_thread(work))
     await asyncio.to_thread(begun.wait, 30)
-    task.cancel()
-    await asyncio.sleep(0)
-    await asyncio.sleep(0)
-    assert not task.done()
+    # Again too, as by a server that stops while a client goes away.
+    for _ in range(2):
+        task.cancel()
+        await asyncio.sleep(0.01)
+        assert not task.done()
     goes_on.set()
     with pytest.raises(asyncio.CancelledError):
         await task

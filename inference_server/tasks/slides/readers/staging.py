@@ -19,6 +19,7 @@ from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
+from inference_server.threads import in_thread
 
 _PREFIX = "lamina-slides-"
 _LOCK = "in-use"
@@ -141,7 +142,7 @@ class Staging:
             path = folder / found.key.removeprefix(top).lstrip("/")
             async with turns:
                 try:
-                    await asyncio.to_thread(path.parent.mkdir, parents=True, exist_ok=True)
+                    await in_thread(path.parent.mkdir, parents=True, exist_ok=True)
                 except OSError as error:
                     raise Unavailable(f"{found.uri} cannot be copied to local disk ({error.strerror}); try again.") from error
                 await self._storage.download(found, path, moved=moved)

@@ -23,6 +23,8 @@ from inference_server.tasks.documents.reader import DocumentReader, DocumentRequ
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
 from tests.support.composed_pages import ComposedPage, cells_form, columns, form
 from tests.support.direct_inference import DirectInference, RecordedInference
+from tests.support.moved_clock import moved_clock
+from tests.support.patience import until
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
 from tests.support.worn_pages import SHAPES, Wear, scanned
@@ -275,31 +277,43 @@ async def test_a_page_that_cannot_be_read_leaves_the_others_unharmed(inference: 
     assert (True, 1) == (bool(page.error), summary.failed_pages)
 
 
-async def test_a_page_that_takes_too_long_is_told_and_leaves_the_others(inference: DirectInference, text_models: Path) -> None:
+async def test_a_page_that_takes_too_long_is_told_and_leaves_the_others(
+    inference: DirectInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The first page waits for a model for longer than a page may take."""
+    clock, slow = moved_clock(monkeypatch), _SlowFirst(inference)
     # One page at a time, so that the first is the first to ask for a model.
-    limits = Limits(most_page_seconds=3.0)
-    slow = DocumentReader(_SlowFirst(inference), NOWHERE, text_models, limits=limits, detection=SMALL, pages_ahead=1)
+    limits = Limits(most_page_seconds=300.0)
+    reader = DocumentReader(slow, NOWHERE, text_models, limits=limits, detection=SMALL, pages_ahead=1)
     blank = Image.new("RGB", (300, 100), "white")
-    pages, summary = await read(slow, DocumentRequest(content=tiff_file([blank, blank])))
-    assert ["page 1 was not read within 3 s. Try it alone, or raise INFERENCE_MAX_PAGE_SECONDS.", ""] == [page.error for page in pages]
+    reading = asyncio.create_task(read(reader, DocumentRequest(content=tiff_file([blank, blank]))))
+    await until(lambda: slow.calls)
+    clock.sleep(300)
+    pages, summary = await reading
+    assert ["page 1 was not read within 300 s. Try it alone, or raise INFERENCE_MAX_PAGE_SECONDS.", ""] == [page.error for page in pages]
     assert 1 == summary.failed_pages
 
 
-async def test_pages_left_when_a_documents_time_is_up_are_told(inference: DirectInference, text_models: Path) -> None:
+async def test_pages_left_when_a_documents_time_is_up_are_told(
+    inference: DirectInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     refused: list[str] = []
-    slow = DocumentReader(
-        _SlowFirst(inference),
+    clock, slow = moved_clock(monkeypatch), _SlowFirst(inference)
+    reader = DocumentReader(
+        slow,
         NOWHERE,
         text_models,
-        limits=Limits(most_document_seconds=3.0),
+        limits=Limits(most_document_seconds=300.0),
         detection=SMALL,
         pages_ahead=1,
         refused=refused.append,
     )
     blank = Image.new("RGB", (300, 100), "white")
-    with pytest.raises(InvalidDocument, match="page 1 was not read: the 3 s of a document are used up"):
-        await read(slow, DocumentRequest(content=tiff_file([blank, blank])))
+    reading = asyncio.create_task(read(reader, DocumentRequest(content=tiff_file([blank, blank]))))
+    await until(lambda: slow.calls)
+    clock.sleep(300)
+    with pytest.raises(InvalidDocument, match="page 1 was not read: the 300 s of a document are used up"):
+        await reading
     assert ["document_seconds"] * 2 == refused
 
 
@@ -308,14 +322,14 @@ class _SlowFirst:
 
     def __init__(self, inference: DirectInference) -> None:
         self._inference = inference
-        self._calls = 0
+        self.calls = 0
 
     def __getattr__(self, name: str) -> object:
         return getattr(self._inference, name)
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
-        self._calls += 1
-        if self._calls == 1:
+        self.calls += 1
+        if self.calls == 1:
             await asyncio.Event().wait()
         return await self._inference.infer(request)
 
@@ -405,6 +419,8 @@ async def test_many_pages_of_many_documents_stay_within_the_bound(text_models: P
             self.now += 1
             self.most = max(self.most, self.now)
             try:
+                # However long another page takes to come here.
+                await until(lambda: self.most > 1)
                 return await super().infer(request)
             finally:
                 self.now -= 1

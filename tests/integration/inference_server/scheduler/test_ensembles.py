@@ -13,6 +13,7 @@ from inference_server.errors import ConfigurationError, DeadlineExceeded, Invali
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models, small_models
+from tests.support.moved_clock import moved_clock
 from tests.support.reference_engine import ReferenceLoader, selector
 from tests.support.serving import ask, serving
 
@@ -96,13 +97,14 @@ async def test_a_wrong_request_is_told_before_any_step_runs(repository: Path, en
     assert [] == engine.runs
 
 
-async def test_a_deadline_holds_for_all_steps_together(repository: Path, engine: ReferenceLoader) -> None:
+async def test_a_deadline_holds_for_all_steps_together(repository: Path, engine: ReferenceLoader, monkeypatch: pytest.MonkeyPatch) -> None:
     write_ensemble(repository, DIAMOND)
+    moved_clock(monkeypatch)
     async with serving(repository, selector(engine)) as models:
         engine.runs.clear()
-        engine.seconds = 0.1
+        engine.seconds = 1000.0
         with pytest.raises(DeadlineExceeded):
-            await ask(models, "an_ensemble", seconds=0.05)
+            await ask(models, "an_ensemble", seconds=500.0)
     assert 1 == len(engine.runs)
 
 

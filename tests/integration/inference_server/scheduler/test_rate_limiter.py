@@ -66,8 +66,10 @@ async def test_without_a_resource_they_run_together(tmp_path: Path, engine: Refe
         write(tmp_path, name, "priority: 1", count=2)
     async with serving(tmp_path, selector(engine)) as models:
         at_a_time.clear()
-        engine.seconds = 0.03
-        await several(models, "one", "two")
+        with engine.held():
+            running = asyncio.create_task(several(models, "one", "two"))
+            await engine.begun(4)
+        await running
     assert 4 == max(at_a_time)
 
 
@@ -79,7 +81,12 @@ async def test_there_is_as_much_of_it_as_the_one_takes_that_takes_the_most(
     async with serving(tmp_path, selector(engine)) as models:
         at_a_time.clear()
         engine.seconds = 0.03
-        await several(models, "small", times=6)
+        with engine.held():
+            running = asyncio.create_task(several(models, "small", times=6))
+            await engine.begun(2)
+            # A third has the time to begin.
+            await asyncio.sleep(0.05)
+        await running
         assert 2 == max(at_a_time)
         at_a_time.clear()
         await several(models, "large", "small", times=4)

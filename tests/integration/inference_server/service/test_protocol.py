@@ -143,7 +143,7 @@ async def test_a_parameter_of_a_wrong_type_is_refused_by_name(stub: Any, case: s
 async def test_parameters_that_nobody_knows_mean_nothing(stub: Any) -> None:
     request = _sum()
     request.parameters["priority"].uint64_param = 2
-    request.parameters["timeout"].int64_param = 5_000_000
+    request.parameters["timeout"].int64_param = 60_000_000
     request.parameters["sequence_id"].int64_param = 7
     request.parameters["mine"].double_param = 0.5
     assert (await stub.ModelInfer(request)).model_name == "sum_and_difference"

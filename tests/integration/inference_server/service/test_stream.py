@@ -65,8 +65,15 @@ async def test_each_request_of_a_stream_is_answered_with_its_id_and_marked_as_fi
 
 
 async def test_an_answer_is_sent_when_it_is_there(stub: Any) -> None:
-    responses = await _all(stub, _slow(6000, id="late"), _sum(1, id="soon"))
-    assert [answer.infer_response.id for answer in responses] == ["soon", "late"]
+    call = stub.ModelStreamInfer()
+    with held_runs(first=1) as held:
+        await call.write(_slow(1, id="late"))
+        await held.begun()
+        await call.write(_sum(1, id="soon"))
+        assert (await call.read()).infer_response.id == "soon"
+    assert (await call.read()).infer_response.id == "late"
+    await call.done_writing()
+    assert await call.read() is grpc.aio.EOF
 
 
 async def test_requests_without_an_id_are_answered_in_their_order(stub: Any) -> None:
@@ -108,8 +115,8 @@ async def test_a_cancelled_stream_frees_its_places_in_the_queue_at_once(applicat
         call.cancel()
         # While the one still runs.
         await until(lambda: _waiting(application)[0] <= 1)
-    await until(lambda: _waiting(application)[1] > runs_before)
-    assert (0, runs_before + 1, 1) == (*_waiting(application), held.count)
+    await until(lambda: _waiting(application)[0] == 0 and _waiting(application)[1] > runs_before)
+    assert (runs_before + 1, 1) == (_waiting(application)[1], held.count)
 
 
 async def test_no_more_requests_of_a_stream_are_taken_than_the_bound_allows(application: Application, stub: Any) -> None:

@@ -6,7 +6,7 @@ import asyncio
 import os
 import secrets
 import socket
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
+from inference_server import telemetry
 from inference_server.application import Application
 from tests.support.held_runs import held_runs
 from tests.support.patience import until
@@ -146,11 +147,10 @@ async def test_a_request_that_never_got_its_turn_has_a_queue_and_no_run(
     with held_runs() as held:
         blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(1))))
         await held.begun()
-        expired, left = CallersTrace(), CallersTrace()
+        left = CallersTrace()
         waiting = stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=left.metadata)
         await until(lambda: admission.requests == 2)
-        # Long enough to reach the queue, on however slow a machine.
-        await failure(stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=expired.metadata, timeout=3))
+        expired = await _expired_in_the_queue(stub, lambda: admission.requests == 3)
         waiting.cancel()
         await until(lambda: admission.requests == 1)
     await asyncio.gather(blocking, waiting, return_exceptions=True)
@@ -160,6 +160,19 @@ async def test_a_request_that_never_got_its_turn_has_a_queue_and_no_run(
     # gRPC's own clock and the queue's end it at the same time; either may be the first.
     assert names[expired]["queue"].attributes["error.type"] in ("DeadlineExceeded", "CancelledError")
     assert (names[left]["queue"].attributes["error.type"], names[left][INFER].attributes["rpc.grpc.status_code"]) == ("CancelledError", 1)
+
+
+async def _expired_in_the_queue(stub: Any, is_queued: Callable[[], bool]) -> CallersTrace:
+    """The trace of a request whose deadline passed when it had reached the queue, which a slow machine may not do by an early one."""
+    for seconds in (3, 9, 27):
+        trace = CallersTrace()
+        call = stub.ModelInfer(infer_request("slow", steps=steps(1)), metadata=trace.metadata, timeout=seconds)
+        await until(lambda call=call: is_queued() or call.done())
+        queued = is_queued()
+        await failure(call)
+        if queued:
+            return trace
+    raise AssertionError("it never reached the queue")
 
 
 async def test_each_request_of_a_stream_is_traced_by_itself(stub: Any, collector: TraceCollector) -> None:
@@ -303,7 +316,8 @@ async def test_settings_of_a_model_that_there_is_not_are_not_found(stub: Any) ->
     assert (await failure(_set(stub, "none", trace_rate="1")))[0] is grpc.StatusCode.NOT_FOUND
 
 
-async def test_what_is_left_is_sent_when_the_server_ends(small_repository: Path, tmp_path: Path) -> None:
+async def test_what_is_left_is_sent_when_the_server_ends(small_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(telemetry, "_CLOSE_SECONDS", 60.0)
     trace = CallersTrace()
     with trace_collector() as collector:
         async with (

@@ -5,6 +5,9 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import fcntl
+import os
+import select
+import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -17,6 +20,7 @@ from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.opening import opened
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
+from tests.support.patience import until
 from tests.support.range_server import RangeServer, range_server
 
 SIZE = 300_000
@@ -137,6 +141,31 @@ async def test_who_goes_away_while_it_is_copied_leaves_nothing(storage: Storage,
     assert set() == desk.on_disk()
     async with desk.open("a.ndpi") as path:
         assert SIZE == path.stat().st_size
+
+
+async def test_a_copy_that_is_called_off_while_the_disk_does_not_answer_holds_up_nobody_else(storage: Storage, tmp_path: Path) -> None:
+    """A pipe that nobody reads is that disk; it answers when others went on, or in the end."""
+    found, goes_on = await storage.open("s3://slides/large.ndpi"), threading.Event()
+    os.mkfifo(tmp_path / "copy")
+    pipe = os.open(tmp_path / "copy", os.O_RDONLY | os.O_NONBLOCK)
+    os.set_blocking(pipe, True)
+
+    def answer() -> None:
+        goes_on.wait(30)
+        while os.read(pipe, 2**20):
+            pass
+
+    copying = asyncio.create_task(storage.download(found, tmp_path / "copy"))
+    await until(lambda: select.select([pipe], [], [], 0)[0])
+    answering = asyncio.create_task(asyncio.to_thread(answer))
+    copying.cancel()
+    await asyncio.sleep(0.1)
+    assert not copying.done()
+    goes_on.set()
+    with pytest.raises(asyncio.CancelledError):
+        await copying
+    await answering
+    os.close(pipe)
 
 
 async def test_all_who_wait_for_a_copy_are_told_that_it_moves(storage: Storage, tmp_path: Path) -> None:

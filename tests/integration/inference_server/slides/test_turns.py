@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import itertools
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -29,22 +29,54 @@ from tests.support.slides import paint, scattered, write_svs
 from tests.support.tile_models import write_classifier
 
 PICTURE = paint(640, 640, tissue=(0, 0, 640, 640), nuclei=scattered(60, within=(20, 20, 620, 620), apart=25), noise=2.0)
-CALL_SECONDS = 0.08
+
+
+class Workers:
+    """Those of all slides: what they do beside calling the model takes no longer than a call, however long it takes."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        # Those that neither wait for the model nor call it.
+        self.busy = 0
+        work, call = computing._Calls.work, Turn.call
+
+        async def counted(calls: Any) -> None:
+            self.busy += 1
+            try:
+                await work(calls)
+            finally:
+                self.busy -= 1
+
+        @contextlib.asynccontextmanager
+        async def idle(turn: Turn) -> AsyncIterator[None]:
+            self.busy -= 1
+            try:
+                async with call(turn):
+                    yield
+            finally:
+                self.busy += 1
+
+        monkeypatch.setattr(computing._Calls, "work", counted)
+        monkeypatch.setattr(Turn, "call", idle)
 
 
 class OneAtATime(DirectInference):
-    """A model whose every call takes a while, and which tells whose they were."""
+    """A model whose every call lasts until all is read and taken up that may be meanwhile, and which tells whose they were."""
 
-    def __init__(self, models: Path) -> None:
+    def __init__(self, models: Path, workers: Workers) -> None:
         super().__init__(models)
         self._engine = asyncio.Lock()
+        self._workers = workers
         # Slides, in their order.
         self.calls: list[str] = []
+        # What calls of a slide wait for.
+        self.until: Mapping[str, Callable[[], bool]] = {}
 
     async def infer(self, request: InferenceRequest) -> InferenceResponse:
+        slide = request.caller.client
         async with self._engine:
-            response, _ = await asyncio.gather(super().infer(request), asyncio.sleep(CALL_SECONDS))
-            self.calls.append(request.caller.client)
+            response = await super().infer(request)
+            await until(lambda: not self._workers.busy and self.until.get(slide, lambda: True)())
+            self.calls.append(slide)
             return response
 
 
@@ -86,11 +118,12 @@ class Server:
         return {path.name: path.read_bytes() for path in out.iterdir() if path.name != "analysis.json"}
 
     async def analyse_all(self, slides: Sequence[str]) -> list[dict[str, bytes]]:
-        """All at once, the first a moment before the second, and so on."""
-        running = []
+        """All at once; each comes when the one before it has its survey."""
+        running: list[asyncio.Task[dict[str, bytes]]] = []
         for slide in slides:
             running.append(asyncio.create_task(self.analyse(slide)))
-            await asyncio.sleep(0)
+            if slide != slides[-1]:
+                await until(lambda: (slide, "tiles") in self.stages or running[-1].done())  # noqa: B023 - it is waited for here
         return await asyncio.gather(*running)
 
 
@@ -101,7 +134,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Server:
     monkeypatch.setattr(tile_model, "_PIXELS_A_CALL", 8 * 64 * 64)
     for name in ("first", "second", "third"):
         write_svs(tmp_path / name, PICTURE)
-    model = OneAtATime(tmp_path / "models")
+    model = OneAtATime(tmp_path / "models", Workers(monkeypatch))
     storage = SlowToWrite(read_roots=(str(tmp_path),), write_roots=(str(tmp_path / "out"),))
     analyzer = SlideAnalyzer(inference=model, storage=storage, models=tmp_path / "models")
     return Server(folder=tmp_path, model=model, storage=storage, analyzer=analyzer)
@@ -114,8 +147,8 @@ async def test_between_slides_of_equal_size_the_model_does_not_wait(server: Serv
     found = await server.analyse_all(slides)
     assert all(found[0] == each for each in found)
     assert 4 <= len(found[0])
-    # Calls of the next slide, of thirteen, go before the last of the oldest only where that has fewer than two under way: at its end, and
-    # two more where a busy machine had not read its next tiles just then.
+    # Calls of the next slide, of thirteen, go before the last of the oldest only where that has fewer than two under way: two before it
+    # has read its first tiles, and at its end.
     names = server.model.calls
     for older, younger in itertools.pairwise(slides):
         last = len(names) - names[::-1].index(older)
@@ -123,6 +156,7 @@ async def test_between_slides_of_equal_size_the_model_does_not_wait(server: Serv
 
 
 async def test_a_third_slide_is_not_opened_before_the_first_has_its_tiles_done(server: Server) -> None:
+    server.model.until = {"first": lambda: {("second", "tissue"), ("third", "opening")} <= {*server.stages}}
     await server.analyse_all(["first", "second", "third"])
     order = server.stages.index
     assert order(("second", "tissue")) < order(("first", "writing")) < order(("third", "tissue"))

@@ -6,8 +6,6 @@ import asyncio
 import threading
 from collections.abc import AsyncIterator
 
-import pytest
-
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
 from inference_server.tasks.documents.pdf.library import PDFIUM
@@ -49,7 +47,6 @@ async def test_a_file_that_cannot_be_written_says_so_and_leaves_the_others() -> 
     assert ["document.txt"] == [end.name for end in ends], "nothing more of the one that failed"
 
 
-@pytest.mark.timeout(20)
 async def test_the_event_loop_never_waits_for_pdfium() -> None:
     """Another thread draws a page meanwhile; the loop goes on, and what waits is the thread."""
     files = OutputFiles([OutputFormat.SEARCHABLE_PDF], ORIGINAL)
