@@ -9,9 +9,9 @@ import shutil
 import signal
 import sys
 from asyncio.subprocess import DEVNULL, PIPE, Process
-from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Mapping, Sequence
 from contextlib import aclosing, asynccontextmanager, suppress
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, Any, cast
 
 from bridge.errors import PermanentError
 from bridge.systems.cards.drawing import FAILURES
@@ -159,8 +159,8 @@ async def _drawn(content: bytes, *, dpi: int, turn: int) -> AsyncGenerator[bytes
 @asynccontextmanager
 async def _running(command: Sequence[str], environment: Mapping[str, str], *, errors: int = DEVNULL) -> AsyncIterator[Process]:
     """A program that does not outlive its use, nor does what it has started. `errors`: where it may say what is wrong."""
-    process = await asyncio.create_subprocess_exec(
-        *command, stdin=PIPE, stdout=PIPE, stderr=errors, env=dict(environment), start_new_session=True
+    process = await _whole_start(
+        asyncio.create_subprocess_exec(*command, stdin=PIPE, stdout=PIPE, stderr=errors, env=dict(environment), start_new_session=True)
     )
     # A small file may be a picture of any size. Where the system knows no such limit, its own stand.
     with suppress(AttributeError, ProcessLookupError):
@@ -175,6 +175,24 @@ async def _running(command: Sequence[str], environment: Mapping[str, str], *, er
                 os.killpg(process.pid, signal.SIGKILL)
         # Until its pipes are closed, too.
         await process.communicate()
+
+
+async def _whole_start(starting: Coroutine[Any, Any, Process]) -> Process:
+    """A program whose start is not cut off: asyncio may wait for ever for one whose pipes it had not connected yet."""
+    start = asyncio.ensure_future(starting)
+    try:
+        await asyncio.wait((start,))
+    except asyncio.CancelledError:
+        start.add_done_callback(_end)
+        raise
+    return start.result()
+
+
+def _end(start: asyncio.Future[Process]) -> None:
+    """End a program that nobody waits for any more, if it could be started."""
+    if not start.cancelled() and start.exception() is None:
+        with suppress(ProcessLookupError):
+            os.killpg(start.result().pid, signal.SIGKILL)
 
 
 def _ending(status: int) -> str:

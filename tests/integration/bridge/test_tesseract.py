@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import io
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import threading
@@ -169,6 +171,32 @@ async def test_a_program_that_takes_too_long_is_ended(monkeypatch: pytest.Monkey
             await asyncio.wait_for(reading, 60)  # what it has started holds its pipes, and is ended too
     numbers = [int(line) for line in started.read_text().split()]
     assert not any(map(is_there, numbers))
+
+
+async def test_a_program_that_starts_when_the_time_is_up_is_not_waited_for_and_ended(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    clock, begun, goes_on = moved_clock(monkeypatch), asyncio.Event(), asyncio.Event()
+    start, started = asyncio.create_subprocess_exec, list[Process]()
+
+    async def late(*command: str, **choices: Any) -> Process:
+        begun.set()
+        while not goes_on.is_set():
+            with contextlib.suppress(asyncio.CancelledError):  # as asyncio does, which waits for pipes that it has not connected
+                await goes_on.wait()
+        started.append(await start(*command, **choices))
+        return started[-1]
+
+    tesseract = Tesseract(program=program(tmp_path, "ind", "eng", "osd", reads="sleep 600"), seconds=100)
+    assert not await tesseract.lack()
+    monkeypatch.setattr(asyncio, "create_subprocess_exec", late)
+    reading = asyncio.create_task(tesseract.read(PICTURE))
+    await begun.wait()
+    clock.sleep(101)
+    with pytest.raises(PermanentError, match=r"did not read the document within 100 s"):
+        await asyncio.wait_for(reading, 60)
+    goes_on.set()
+    await until(lambda: [process.returncode for process in started] == [-signal.SIGKILL])
 
 
 async def test_nothing_is_drawn_any_more_for_a_document_that_was_given_up(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
