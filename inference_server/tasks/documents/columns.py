@@ -32,6 +32,9 @@ _IN_ORDER = 6
 _DIFFERENT = 0.7
 # Further rows begin more than so many text heights behind the column's left edge.
 _INDENT_HEIGHTS = 0.5
+# A heading above two columns that is no wider than one of them has so much free height above and below it, in text heights, and so many rows.
+_FREE_HEIGHTS = 1.5
+_HEADING_ROWS = (1, 2)
 _NUMBERED = re.compile(r"(\d{1,4})[.):]?")
 
 
@@ -53,6 +56,29 @@ def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> boo
     )
     are_uneven = any(len(_ending_before(_FULL, rows)) > (1 - _ALL_FULL) * len(rows) for rows in (lefts, rights))
     return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
+
+
+def heading_between(left: Sequence[Box], right: Sequence[Box], height: float) -> list[Box]:
+    """A heading that is no wider than one of two columns, and below which both begin anew; nothing where there is none."""
+    for side, other in ((left, right), (right, left)):
+        rows = rows_of(side)
+        for count in _HEADING_ROWS:
+            for start in range(1, len(rows) - count):
+                heading = [box for row in rows[start : start + count] for box in row]
+                if _stands_above(heading, rows[start - 1], rows[start + count], other, height):
+                    return heading
+    return []
+
+
+def _stands_above(heading: Sequence[Box], before: Sequence[Box], after: Sequence[Box], other: Sequence[Box], height: float) -> bool:
+    """Whether the other column is free all along a heading, from the row before it, and begins anew beside the row after it."""
+    top, bottom = max(box.middle for box in before), min(box.middle for box in after)
+    first, last = min(box.middle for box in heading), max(box.middle for box in heading)
+    # Rows that follow each other are less than two heights apart.
+    if min(first - top, bottom - last) <= height or (first - top) + (bottom - last) < (2 + _FREE_HEIGHTS) * height:
+        return False
+    above = [box for box in other if box.middle < bottom and not is_level(box, after[0])]
+    return any(is_level(box, after[0]) for box in other) and bool(above) and max(box.middle for box in above) <= top + height / 2
 
 
 def _entries(rows: Sequence[Sequence[Box]], height: float) -> list[str]:
