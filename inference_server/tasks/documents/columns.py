@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import median
 
 from inference_server.tasks.documents.key_fields import tells_pair
 from inference_server.tasks.documents.rows import GUTTER_HEIGHTS, Box, is_level, rows_of, words_of
@@ -32,9 +34,10 @@ _IN_ORDER = 6
 _DIFFERENT = 0.7
 # Further rows begin more than so many text heights behind the column's left edge.
 _INDENT_HEIGHTS = 0.5
-# A heading above two columns that is no wider than one of them has so much free height above and below it, in text heights, and so many rows.
-_FREE_HEIGHTS = 1.5
-_HEADING_ROWS = (1, 2)
+# A heading or a foot of two columns that is no wider than one of them has so many rows. The rows around a heading that columns stand above
+# are so many usual distances of rows apart, a heading at the top of them so many from the row under it, a foot from the row over it.
+_APART_ROWS = (1, 2)
+_FREE_ROWS, _UNDER_ROWS, _FOOT_ROWS = 2.5, 1.5, 2.5
 _NUMBERED = re.compile(r"(\d{1,4})[.):]?")
 
 
@@ -58,27 +61,38 @@ def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> boo
     return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
 
 
-def heading_between(left: Sequence[Box], right: Sequence[Box], height: float) -> list[Box]:
-    """A heading that is no wider than one of two columns, and below which both begin anew; nothing where there is none."""
+def lines_apart(left: Sequence[Box], right: Sequence[Box], height: float) -> list[Box]:
+    """A heading or a foot that is no wider than one of two columns, yet belongs to both; nothing where there is none."""
     for side, other in ((left, right), (right, left)):
         rows = rows_of(side)
-        for count in _HEADING_ROWS:
-            for start in range(1, len(rows) - count):
-                heading = [box for row in rows[start : start + count] for box in row]
-                if _stands_above(heading, rows[start - 1], rows[start + count], other, height):
-                    return heading
+        usual = max(height, median([b[0].middle - a[0].middle for a, b in pairwise(rows)] or [0.0]))
+        for count in _APART_ROWS:
+            for start in range(len(rows) - count + 1):
+                lines = [box for row in rows[start : start + count] for box in row]
+                before, after = rows[max(start - 1, 0) : start], rows[start + count : start + count + 1]
+                if (before and _stands_below(lines, before[0], other, usual) and not after) or (
+                    after and _stands_above(lines, before, after[0], other, usual)
+                ):
+                    return lines
     return []
 
 
-def _stands_above(heading: Sequence[Box], before: Sequence[Box], after: Sequence[Box], other: Sequence[Box], height: float) -> bool:
-    """Whether the other column is free all along a heading, from the row before it, and begins anew beside the row after it."""
-    top, bottom = max(box.middle for box in before), min(box.middle for box in after)
-    first, last = min(box.middle for box in heading), max(box.middle for box in heading)
-    # Rows that follow each other are less than two heights apart.
-    if min(first - top, bottom - last) <= height or (first - top) + (bottom - last) < (2 + _FREE_HEIGHTS) * height:
+def _stands_above(lines: Sequence[Box], before: Sequence[Sequence[Box]], after: Sequence[Box], other: Sequence[Box], usual: float) -> bool:
+    """Whether the other column is free all along a heading, from the row before it, and begins beside the row after it."""
+    bottom = min(box.middle for box in after)
+    top = max(box.middle for row in before for box in row) if before else -math.inf
+    over, under = min(box.middle for box in lines) - top, bottom - max(box.middle for box in lines)
+    is_free = min(over, under) > usual and over + under >= _FREE_ROWS * usual if before else under >= _UNDER_ROWS * usual
+    if not is_free or not any(is_level(box, after[0]) for box in other):
         return False
-    above = [box for box in other if box.middle < bottom and not is_level(box, after[0])]
-    return any(is_level(box, after[0]) for box in other) and bool(above) and max(box.middle for box in above) <= top + height / 2
+    above = [box.middle for box in other if box.middle < bottom and not is_level(box, after[0])]
+    return bool(above) == bool(before) and max(above, default=top) <= top + usual / 2
+
+
+def _stands_below(lines: Sequence[Box], before: Sequence[Box], other: Sequence[Box], usual: float) -> bool:
+    """Whether a foot stands well below both columns."""
+    first = min(box.middle for box in lines)
+    return first - max(box.middle for box in before) >= _FOOT_ROWS * usual and first - max(box.middle for box in other) >= usual
 
 
 def _entries(rows: Sequence[Sequence[Box]], height: float) -> list[str]:
