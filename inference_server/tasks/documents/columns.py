@@ -41,12 +41,11 @@ _FREE_ROWS, _UNDER_ROWS, _FOOT_ROWS = 2.5, 1.5, 2.5
 _NUMBERED = re.compile(r"(\d{1,4})[.):]?")
 
 
-def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> bool:
-    """Whether both are running text, or a list goes on from one to the other.
+def are_columns(lefts: Sequence[Sequence[Box]], rights: Sequence[Sequence[Box]], height: float) -> bool:
+    """Whether the rows of both are running text, or a list goes on from one to the other.
 
     As full as running text are forms whose pairs of labels and values stand in two columns.
     """
-    lefts, rights = rows_of(left), rows_of(right)
     if _is_list(_entries(lefts, height), _entries(rights, height)):
         return True
     if not _is_running_text(lefts, height) or not _is_running_text(rights, height):
@@ -61,38 +60,45 @@ def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> boo
     return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
 
 
-def lines_apart(left: Sequence[Box], right: Sequence[Box], height: float) -> list[Box]:
+def lines_apart(lefts: Sequence[Sequence[Box]], rights: Sequence[Sequence[Box]], height: float) -> list[Box]:
     """A heading or a foot that is no wider than one of two columns, yet belongs to both; nothing where there is none."""
-    for side, other in ((left, right), (right, left)):
-        rows = rows_of(side)
-        usual = max(height, median([b[0].middle - a[0].middle for a, b in pairwise(rows)] or [0.0]))
+    for rows, others in ((lefts, rights), (rights, lefts)):
+        other = [box for row in others for box in row]
+        # From each row to the next; above the first and below the last there is nothing.
+        gaps = [b[0].middle - a[0].middle for a, b in pairwise(rows)]
+        usual = max(height, median(gaps or [0.0]))
+        gaps = [math.inf, *gaps, math.inf]
         for count in _APART_ROWS:
-            for start in range(len(rows) - count + 1):
+            for start, (over, under) in enumerate(zip(gaps, gaps[count:], strict=False)):
+                if not _are_free(over / usual, under / usual):
+                    continue
                 lines = [box for row in rows[start : start + count] for box in row]
-                before, after = rows[max(start - 1, 0) : start], rows[start + count : start + count + 1]
-                if (before and _stands_below(lines, before[0], other, usual) and not after) or (
-                    after and _stands_above(lines, before, after[0], other, usual)
-                ):
+                after = rows[start + count] if start + count < len(rows) else None
+                if _begins_below(lines, over, after[0], other, usual) if after else _ends_above(lines, other, usual):
                     return lines
     return []
 
 
-def _stands_above(lines: Sequence[Box], before: Sequence[Sequence[Box]], after: Sequence[Box], other: Sequence[Box], usual: float) -> bool:
+def _are_free(over: float, under: float) -> bool:
+    """Whether lines that are so many rows below the row before them and above the one after them may belong to more than their column."""
+    if under == math.inf:
+        return _FOOT_ROWS <= over < math.inf
+    return min(over, under) > 1 and over + under >= _FREE_ROWS if over < math.inf else under >= _UNDER_ROWS
+
+
+def _begins_below(lines: Sequence[Box], over: float, after: Box, other: Sequence[Box], usual: float) -> bool:
     """Whether the other column is free all along a heading, from the row before it, and begins beside the row after it."""
-    bottom = min(box.middle for box in after)
-    top = max(box.middle for row in before for box in row) if before else -math.inf
-    over, under = min(box.middle for box in lines) - top, bottom - max(box.middle for box in lines)
-    is_free = min(over, under) > usual and over + under >= _FREE_ROWS * usual if before else under >= _UNDER_ROWS * usual
-    if not is_free or not any(is_level(box, after[0]) for box in other):
+    if not any(is_level(box, after) for box in other):
         return False
-    above = [box.middle for box in other if box.middle < bottom and not is_level(box, after[0])]
-    return bool(above) == bool(before) and max(above, default=top) <= top + usual / 2
+    above = [box.middle for box in other if box.middle < after.middle and not is_level(box, after)]
+    if over == math.inf:
+        return not above
+    return bool(above) and max(above) <= lines[0].middle - over + usual / 2
 
 
-def _stands_below(lines: Sequence[Box], before: Sequence[Box], other: Sequence[Box], usual: float) -> bool:
-    """Whether a foot stands well below both columns."""
-    first = min(box.middle for box in lines)
-    return first - max(box.middle for box in before) >= _FOOT_ROWS * usual and first - max(box.middle for box in other) >= usual
+def _ends_above(lines: Sequence[Box], other: Sequence[Box], usual: float) -> bool:
+    """Whether the other column has ended above a foot."""
+    return lines[0].middle - max(box.middle for box in other) >= usual
 
 
 def _entries(rows: Sequence[Sequence[Box]], height: float) -> list[str]:

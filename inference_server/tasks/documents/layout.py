@@ -94,8 +94,9 @@ def _run_in_order(run: Sequence[Sequence[Box]], gutters: Sequence[_Span], height
         middle = (start + end) / 2
         left = [box for box in boxes if box.right <= middle]
         right = [box for box in boxes if box.left >= middle]
-        if left and right and are_columns(left, right, height):
-            if lines := lines_apart(left, right, height):
+        sides = rows_of(left), rows_of(right)
+        if left and right and are_columns(*sides, height):
+            if lines := lines_apart(*sides, height):
                 others = [box for box in boxes if not any(box is line for line in lines)]
                 above, below = ([box for box in others if (box.middle > lines[0].middle) is is_below] for is_below in (False, True))
                 return [*_rows_in_order(above, height), *rows_of(lines), *_rows_in_order(below, height)]
