@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Callable, Sequence
 from itertools import pairwise
+from statistics import median
 
 from inference_server.tasks.documents.key_fields import tells_pair
 from inference_server.tasks.documents.rows import GUTTER_HEIGHTS, Box, is_level, rows_of, words_of
@@ -32,15 +34,18 @@ _IN_ORDER = 6
 _DIFFERENT = 0.7
 # Further rows begin more than so many text heights behind the column's left edge.
 _INDENT_HEIGHTS = 0.5
+# A heading or a foot of two columns that is no wider than one of them has so many rows. The rows around a heading that columns stand above
+# are so many usual distances of rows apart, a heading at the top of them so many from the row under it, a foot from the row over it.
+_APART_ROWS = (1, 2)
+_FREE_ROWS, _UNDER_ROWS, _FOOT_ROWS = 2.5, 1.5, 2.5
 _NUMBERED = re.compile(r"(\d{1,4})[.):]?")
 
 
-def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> bool:
-    """Whether both are running text, or a list goes on from one to the other.
+def are_columns(lefts: Sequence[Sequence[Box]], rights: Sequence[Sequence[Box]], height: float) -> bool:
+    """Whether the rows of both are running text, or a list goes on from one to the other.
 
     As full as running text are forms whose pairs of labels and values stand in two columns.
     """
-    lefts, rights = rows_of(left), rows_of(right)
     if _is_list(_entries(lefts, height), _entries(rights, height)):
         return True
     if not _is_running_text(lefts, height) or not _is_running_text(rights, height):
@@ -53,6 +58,47 @@ def are_columns(left: Sequence[Box], right: Sequence[Box], height: float) -> boo
     )
     are_uneven = any(len(_ending_before(_FULL, rows)) > (1 - _ALL_FULL) * len(rows) for rows in (lefts, rights))
     return not parted_by_colon and not all(_tells_pairs(rows, height, are_uneven) for rows in (lefts, rights))
+
+
+def lines_apart(lefts: Sequence[Sequence[Box]], rights: Sequence[Sequence[Box]], height: float) -> list[Box]:
+    """A heading or a foot that is no wider than one of two columns, yet belongs to both; nothing where there is none."""
+    for rows, others in ((lefts, rights), (rights, lefts)):
+        other = [box for row in others for box in row]
+        # From each row to the next; above the first and below the last there is nothing.
+        gaps = [b[0].middle - a[0].middle for a, b in pairwise(rows)]
+        usual = max(height, median(gaps or [0.0]))
+        gaps = [math.inf, *gaps, math.inf]
+        for count in _APART_ROWS:
+            for start, (over, under) in enumerate(zip(gaps, gaps[count:], strict=False)):
+                if not _are_free(over / usual, under / usual):
+                    continue
+                lines = [box for row in rows[start : start + count] for box in row]
+                after = rows[start + count] if start + count < len(rows) else None
+                if _begins_below(lines, over, after[0], other, usual) if after else _ends_above(lines, other, usual):
+                    return lines
+    return []
+
+
+def _are_free(over: float, under: float) -> bool:
+    """Whether lines that are so many rows below the row before them and above the one after them may belong to more than their column."""
+    if under == math.inf:
+        return _FOOT_ROWS <= over < math.inf
+    return min(over, under) > 1 and over + under >= _FREE_ROWS if over < math.inf else under >= _UNDER_ROWS
+
+
+def _begins_below(lines: Sequence[Box], over: float, after: Box, other: Sequence[Box], usual: float) -> bool:
+    """Whether the other column is free all along a heading, from the row before it, and begins beside the row after it."""
+    if not any(is_level(box, after) for box in other):
+        return False
+    above = [box.middle for box in other if box.middle < after.middle and not is_level(box, after)]
+    if over == math.inf:
+        return not above
+    return bool(above) and max(above) <= lines[0].middle - over + usual / 2
+
+
+def _ends_above(lines: Sequence[Box], other: Sequence[Box], usual: float) -> bool:
+    """Whether the other column has ended above a foot."""
+    return lines[0].middle - max(box.middle for box in other) >= usual
 
 
 def _entries(rows: Sequence[Sequence[Box]], height: float) -> list[str]:

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.bend import bend_of, slopes_of
-from inference_server.tasks.documents.columns import are_columns
+from inference_server.tasks.documents.columns import are_columns, lines_apart
 from inference_server.tasks.documents.rows import GUTTER_HEIGHTS, Box, Fragment, bands_of, rows_of, words_of
 from inference_server.tasks.documents.values import Line, Quad
 
@@ -65,6 +65,8 @@ def _level_boxes(boxes: Sequence[Box], angle: float, height: float) -> Sequence[
 
 def _rows_in_order(boxes: Sequence[Box], height: float) -> list[list[Box]]:
     """Rows of boxes: bands from top to bottom, and where a run of bands has columns of running text, those one after the other."""
+    if not boxes:
+        return []
     ordered: list[list[Box]] = []
     run: list[list[Box]] = []
     gutters: list[_Span] = []
@@ -92,7 +94,12 @@ def _run_in_order(run: Sequence[Sequence[Box]], gutters: Sequence[_Span], height
         middle = (start + end) / 2
         left = [box for box in boxes if box.right <= middle]
         right = [box for box in boxes if box.left >= middle]
-        if left and right and are_columns(left, right, height):
+        sides = rows_of(left), rows_of(right)
+        if left and right and are_columns(*sides, height):
+            if lines := lines_apart(*sides, height):
+                others = [box for box in boxes if not any(box is line for line in lines)]
+                above, below = ([box for box in others if (box.middle > lines[0].middle) is is_below] for is_below in (False, True))
+                return [*_rows_in_order(above, height), *rows_of(lines), *_rows_in_order(below, height)]
             return _rows_in_order(left, height) + _rows_in_order(right, height)
     return [row for band in run for row in rows_of(band)]
 

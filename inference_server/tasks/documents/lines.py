@@ -23,6 +23,7 @@ from inference_server.tasks.documents.recognition import (
     pieces_of,
     recognizer_input,
 )
+from inference_server.tasks.documents.signs import latin_signs
 from inference_server.tasks.documents.steps import answered, steps_of
 from inference_server.tasks.documents.values import Outline, Page
 
@@ -112,7 +113,7 @@ def _candidates(page: Page, outlines: Sequence[Outline], settings: RecognitionSe
 def _surest(outlines: Sequence[Outline], candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[ReadQuad]:
     best: dict[int, ReadQuad] = {}
     for candidate in candidates:
-        characters = tuple(_joined(candidate.pieces, read))
+        characters = tuple(latin_signs(_joined(candidate.pieces, read)))
         confidence = float(np.mean([character.confidence for character in characters])) if characters else 0.0
         if candidate.position not in best or confidence >= best[candidate.position].confidence:
             best[candidate.position] = ReadQuad(

@@ -55,7 +55,10 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     columns = np.asarray(ink.any(axis=0))
     height = ink_height(ink)
     runs = Gaps(columns)
-    gaps = [_gap(runs, before.x, after.x, crop.width) for before, after in itertools.pairwise(visible)]
+    inked = np.flatnonzero(columns)
+    # The recogniser may tell a letter beside its ink: the margin there is no gap.
+    first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, crop.width)
+    gaps = [_gap(runs, max(before.x, first), min(after.x, last)) for before, after in itertools.pairwise(visible)]
     usual = max(float(median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
@@ -126,8 +129,8 @@ def _is_spaceless(letter: str) -> bool:
     return not letter.isascii() and unicodedata.name(letter, "").startswith(_SPACELESS)
 
 
-def _gap(runs: Gaps, left: float, right: float, width: int) -> _Gap:
-    start, end = runs.widest(max(0, int(left)), min(width, math.ceil(right)))
+def _gap(runs: Gaps, left: float, right: float) -> _Gap:
+    start, end = runs.widest(int(left), math.ceil(right))
     return _Gap(start=start, end=end)
 
 

@@ -93,6 +93,41 @@ def test_columns_under_each_of_two_headings_stay_with_their_heading() -> None:
     assert expected == texts([item for heading, left, right in parts for item in (heading, *left, *right)])
 
 
+@pytest.mark.parametrize("left", [50, 400])
+def test_a_heading_above_both_columns_that_is_no_wider_than_one_parts_them(left: int) -> None:
+    blocks = [(column(f"left{part}", 50, 100 + 300 * part), column(f"right{part}", 400, 100 + 300 * part)) for part in range(2)]
+    heading = fragment("heading", left, 330, 250, 26)
+    expected = [[f"{name}{part} {index}" for name in ("left", "right") for index in range(6)] for part in range(2)]
+    assert [*expected[0], "heading", *expected[1]] == texts([heading, *(item for block in blocks for side in block for item in side)])
+
+
+@pytest.mark.parametrize("left", [50, 400])
+def test_a_head_and_a_foot_of_both_columns_that_are_no_wider_than_one_are_read_first_and_last(left: int) -> None:
+    columns = column("left", 50, 100, 12) + column("right", 400, 100, 11)
+    expected = ["head", *(f"left {index}" for index in range(12)), *(f"right {index}" for index in range(11)), "foot"]
+    assert expected == texts([fragment("head", left, 40, 120, 26), *columns, fragment("foot", left, 520)])
+
+
+def test_columns_that_do_not_begin_and_end_together_are_read_one_after_the_other() -> None:
+    for top, count in ((130, 12), (70, 12), (130, 9), (70, 15)):
+        expected = [f"{name} {index}" for name, rows in (("left", 12), ("right", count)) for index in range(rows)]
+        assert expected == texts(column("left", 50, 100, 12) + column("right", 400, top, count))
+
+
+def test_a_heading_within_a_column_is_read_where_it_stands() -> None:
+    left = [*column("left", 50, 100), fragment("heading", 50, 330, 250, 26), *column("below", 50, 400)]
+    right = column("right", 400, 100, 16)
+    expected = [*(f"left {index}" for index in range(6)), "heading", *(f"below {index}" for index in range(6))]
+    assert [*expected, *(f"right {index}" for index in range(16))] == texts([*left, *right])
+
+
+def test_a_picture_beside_a_heading_does_not_part_columns() -> None:
+    left = [*column("left", 50, 100), fragment("heading", 50, 330, 250, 26), *column("below", 50, 400)]
+    right = [*column("right", 400, 100, 3), *column("under", 400, 470, 4)]
+    expected = [*(f"left {index}" for index in range(6)), "heading", *(f"below {index}" for index in range(6))]
+    assert [*expected, *(f"right {index}" for index in range(3)), *(f"under {index}" for index in range(4))] == texts([*left, *right])
+
+
 def test_rows_of_a_table_are_read_across() -> None:
     rows = [("Hemoglobin", "13.5", "g/dL", "12 - 16"), ("Leukosit", "7.2", "10^3/uL", "4 - 10"), ("Natrium", "140", "mmol/L", "135 - 145")]
     rows *= 3

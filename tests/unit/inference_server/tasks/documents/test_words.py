@@ -44,6 +44,17 @@ def test_a_space_that_was_missed_is_found_by_its_width() -> None:
     assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"), SPELLER)]
 
 
+@pytest.mark.parametrize(("margins", "shifts"), [((0, 40), (0, 0, 0, 0, 0, 36)), ((40, 0), (-36, 0, 0, 0, 0, 0))])
+def test_the_margin_of_a_line_parts_no_letter_from_its_word(margins: tuple[int, int], shifts: tuple[int, ...]) -> None:
+    """The recogniser tells the first or the last letter beside its ink."""
+    image = np.pad(crop_of("abcdef").image, ((0, 0), margins, (0, 0)), constant_values=255)
+    characters = [
+        Character(text=letter, confidence=1.0, x=margins[0] + (index + 0.5) * PITCH + shift)
+        for index, (letter, shift) in enumerate(zip("abcdef", shifts, strict=True))
+    ]
+    assert ["abcdef"] == [word.text for word in words_of(characters, Crop(image=image, to_page=np.eye(3)), SPELLER)]
+
+
 @pytest.mark.parametrize(("drawn", "read"), [("ab .", "ab."), ("( ab", "(ab"), ("10 %", "10%")])
 def test_no_space_is_put_before_closing_and_after_opening_marks(drawn: str, read: str) -> None:
     characters = [character for character in characters_of(drawn) if character.text != " "]

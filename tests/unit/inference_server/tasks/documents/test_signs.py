@@ -1,0 +1,32 @@
+"""Signs of East Asian text on lines that have none of its letters."""
+
+from __future__ import annotations
+
+import pytest
+
+from inference_server.tasks.documents.recognition import Character
+from inference_server.tasks.documents.signs import latin_signs
+
+
+def told(text: str) -> str:
+    return "".join(character.text for character in latin_signs([Character(text=letter, confidence=1.0, x=0.0) for letter in text]))
+
+
+@pytest.mark.parametrize(
+    ("read", "expected"),
+    [
+        ("36,7 °℃", "36,7 °C"),
+        ("36,7 ℃", "36,7 °C"),
+        ("98.6℉", "98.6°F"),
+        ("7,2 10^3/μL", "7,2 10^3/µL"),
+        ("71 μmol/L ≥ 44", "71 µmol/L ≥ 44"),
+        ("TEL：603-9021（Ext．4）", "TEL:603-9021(Ext.4)"),
+    ],
+)
+def test_signs_are_those_of_latin_text(read: str, expected: str) -> None:
+    assert expected == told(read)
+
+
+@pytest.mark.parametrize("text", ["体温：36.7℃", "μήνα", "σ = 2, μ = 5", "CRP < 5 mg/L", "±²³é–"])
+def test_other_text_is_as_it_was_read(text: str) -> None:
+    assert text == told(text)
