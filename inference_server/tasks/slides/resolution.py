@@ -10,8 +10,8 @@ from inference_server.tasks.slides.values import SlideFacts
 
 # Beyond this a "resolution" is that of a printed page (72 dpi are 353 µm), not of a scanner.
 _MOST_MPP = 100.0
-# A density in pixels per inch or centimetre is a printer's beyond this (300 dpi are 85 µm, 1,200 dpi 21): programs that export pictures write
-# it, whatever the microscope was. An objective of 1× has 10.
+# A density in pixels per inch or centimetre is a printer's beyond this (300 dpi are 85 µm, 1,200 dpi 21): programs that export pictures
+# write it, whatever the microscope was. An objective of 1× has 10.
 _MOST_FROM_DENSITY = 20.0
 # Light shows nothing so small; a tile of an analysis would take an absurd number of such pixels.
 _LEAST_MPP = 0.05
