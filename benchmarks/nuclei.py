@@ -70,6 +70,7 @@ LOOKS = {
     "5 µm, 220 a field": (Look(nuclei=220, diameter=5), 0.80),
     "9 µm, 70 a field": (Look(nuclei=70, diameter=9), 0.80),
     "12 µm, 45 a field": (Look(nuclei=45, diameter=12), 0.70),
+    "8 µm, 110 a field": (Look(nuclei=110, diameter=8), 0.85),
 }
 
 

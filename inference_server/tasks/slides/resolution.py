@@ -10,6 +10,9 @@ from inference_server.tasks.slides.values import SlideFacts
 
 # Beyond this a "resolution" is that of a printed page (72 dpi are 353 µm), not of a scanner.
 _MOST_MPP = 100.0
+# A density in pixels per inch or centimetre is a printer's beyond this (300 dpi are 85 µm, 1,200 dpi 21): programs that export pictures
+# write it, whatever the microscope was. An objective of 1× has 10.
+_MOST_FROM_DENSITY = 20.0
 # Light shows nothing so small; a tile of an analysis would take an absurd number of such pixels.
 _LEAST_MPP = 0.05
 # A slide may be enlarged so many times to the resolution of an analysis.
@@ -31,8 +34,9 @@ def sane_pair(mpp_x: float | None, mpp_y: float | None) -> tuple[float | None, f
 
 
 def from_density(per_unit: float | None, unit_micrometres: float | None) -> float | None:
-    """From pixels per unit of length."""
-    return unit_micrometres / per_unit if per_unit and unit_micrometres else None
+    """From pixels per unit of length; None for a printed page's."""
+    mpp = unit_micrometres / per_unit if per_unit and unit_micrometres else None
+    return mpp if mpp is not None and mpp <= _MOST_FROM_DENSITY else None
 
 
 def from_aperio(description: str, key: str) -> float | None:

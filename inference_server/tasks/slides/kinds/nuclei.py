@@ -5,7 +5,8 @@ scanner, and what texture answers varies with them; so does the size of nuclei. 
 
 - how much eosin leaks into haematoxylin, after Macenko 2009 (ISBI 1107): the eosin-most colours show it;
 - the least response of a nucleus, as a share of what the strong maxima answer;
-- the scale, by neighbourhood: the one that answers more strongly, as Lindeberg 1998 (IJCV 30:79) selects it.
+- the scale, by neighbourhood: the one that answers more strongly, as Lindeberg 1998 (IJCV 30:79) selects it. Where the coarse one
+  does so by little, nuclei of both sizes lie together, and those that it merged or passed over are taken from the fine one.
 
 All of it is computed from the same maxima in the same order, however the slide was cut into tiles.
 """
@@ -38,6 +39,11 @@ _BLOCK = 64
 _SIGMA_BLOCKS = 1.5
 # Where both scales meet, a coarse candidate within so many grid pixels of a fine one is the same nucleus (3 µm).
 _SAME = 6
+# The coarse scale answers more strongly by little up to this ratio. A fine maximum is a nucleus of its own there when it lies farther than
+# so many grid pixels from every candidate (5 µm: beyond the rim of a nucleus of 9 µm), and answers so many times the least.
+_MIXED = 1.2
+_APART = 10
+_SURE = 1.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,8 +56,8 @@ class Maxima:
     # OD.
     response: NDArray[np.float32]
 
-    def where(self, kept: NDArray[np.bool_]) -> Maxima:
-        """Some of them."""
+    def where(self, kept: NDArray[np.bool_] | NDArray[np.int64]) -> Maxima:
+        """Some of them, or all in another order."""
         return Maxima(x=self.x[kept], y=self.y[kept], response=self.response[kept])
 
 
@@ -89,11 +95,15 @@ def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int, least: floa
     """
     of_fine, of_coarse = (_least_response(each.response, least, share) for each in (fine, coarse))
     blocks = -(-height // _BLOCK), -(-width // _BLOCK)
-    large = _strength(coarse, blocks) > _strength(fine, blocks)
+    by_fine, by_coarse = _strength(fine, blocks), _strength(coarse, blocks)
+    large = by_coarse > by_fine
+    mixed = large & (by_coarse < _MIXED * by_fine)
     small_ones = fine.where((fine.response >= of_fine) & ~large[_block(fine, blocks)])
     large_ones = coarse.where((coarse.response >= of_coarse) & large[_block(coarse, blocks)])
-    large_ones = large_ones.where(~_near(large_ones, small_ones))
-    found, is_coarse = _together(small_ones, large_ones)
+    large_ones = large_ones.where(~_near(large_ones, small_ones, _SAME))
+    others = fine.where((fine.response >= _SURE * of_fine) & mixed[_block(fine, blocks)])
+    others = others.where(~_near(others, _joined(small_ones, large_ones), _APART))
+    found, is_coarse = _together(_joined(small_ones, others), large_ones)
     return Nuclei(found=found, coarse=is_coarse, least_response=of_fine, least_coarse_response=of_coarse)
 
 
@@ -132,28 +142,34 @@ def _block(maxima: Maxima, blocks: tuple[int, int]) -> tuple[NDArray[np.int32], 
     return np.minimum(maxima.y // _BLOCK, blocks[0] - 1), np.minimum(maxima.x // _BLOCK, blocks[1] - 1)
 
 
-def _near(these: Maxima, those: Maxima) -> NDArray[np.bool_]:
-    """Which of these have one of those close by: sought in squares of the reach, and the eight around each."""
-    key = in_reading_order(those.x // _SAME, those.y // _SAME)
+def _near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
+    """Which of these have one of those within so many grid pixels: sought in squares of the reach, and the eight around each."""
+    near = np.zeros(len(these.x), np.bool_)
+    if not len(near):
+        return near
+    key = in_reading_order(those.x // reach, those.y // reach)
     order = np.argsort(key, kind="stable")
     key, x, y = key[order], those.x[order], those.y[order]
-    near = np.zeros(len(these.x), np.bool_)
     for down in (-1, 0, 1):
-        row = (these.y.astype(np.int64) // _SAME + down) * 2**31
+        row = (these.y.astype(np.int64) // reach + down) * 2**31
         # A row's three neighbouring squares follow one another among the keys; each holds a few maxima at most.
-        first = np.searchsorted(key, row + these.x // _SAME - 1)
-        last = np.searchsorted(key, row + these.x // _SAME + 1, side="right")
+        first = np.searchsorted(key, row + these.x // reach - 1)
+        last = np.searchsorted(key, row + these.x // reach + 1, side="right")
         for step in range(int((last - first).max(initial=0))):
             index = np.minimum(first + step, max(len(key) - 1, 0))
-            close = (np.abs(x[index] - these.x) <= _SAME) & (np.abs(y[index] - these.y) <= _SAME)
+            close = (np.abs(x[index] - these.x) <= reach) & (np.abs(y[index] - these.y) <= reach)
             near |= (first + step < last) & close
     return near
 
 
+def _joined(these: Maxima, those: Maxima) -> Maxima:
+    """Those after these."""
+    x, y, response = (np.concatenate([getattr(each, name) for each in (these, those)]) for name in ("x", "y", "response"))
+    return Maxima(x=x, y=y, response=response)
+
+
 def _together(small: Maxima, large: Maxima) -> tuple[Maxima, NDArray[np.bool_]]:
-    x, y = np.concatenate([small.x, large.x]), np.concatenate([small.y, large.y])
-    # Both are in order already, which is what a stable sort makes use of.
-    order = np.argsort(in_reading_order(x, y), kind="stable")
-    response = np.concatenate([small.response, large.response])[order]
-    coarse = np.arange(len(order)) >= len(small.x)
-    return Maxima(x=x[order], y=y[order], response=response), coarse[order]
+    both = _joined(small, large)
+    # A few runs, each in order already, which is what a stable sort makes use of.
+    order = np.argsort(in_reading_order(both.x, both.y), kind="stable")
+    return both.where(order), order >= len(small.x)

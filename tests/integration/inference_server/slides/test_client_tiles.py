@@ -72,6 +72,7 @@ LOOKS = {
     "reddish and pale": Look(stain="reddish", haematoxylin=0.5, eosin=0.6),
     "bluish and dark": Look(stain="bluish", haematoxylin=1.6, eosin=1.3),
     "large nuclei": Look(diameter=9, nuclei=70),
+    "between the scales, and close together": Look(diameter=8, nuclei=110),
     "few nuclei": Look(nuclei=20, noise=6),
 }
 

@@ -295,6 +295,13 @@ async def test_resolution_of_a_printed_page_counts_as_none(tmp_path: Path, pictu
     assert (None, None) == ((await facts_of(path)).mpp_x, (await facts_of(path)).mpp_y)
 
 
+@pytest.mark.parametrize("name", ["slide.png", "slide.jpg", "slide.tif"])
+async def test_a_picture_exported_for_print_tells_no_resolution(tmp_path: Path, picture: NDArray[np.uint8], name: str) -> None:
+    Image.fromarray(picture).save(tmp_path / name, dpi=(300, 300))
+    facts = await facts_of(tmp_path / name)
+    assert (None, None) == (facts.mpp_x, facts.mpp_y)
+
+
 async def test_levels_are_the_tiled_images_of_the_same_proportions(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_jpeg_tiff(tmp_path / "slide.tif", [picture, picture[:500], picture[::4, ::4]])
     assert [1.0, 4.0] == [level.downsample for level in (await facts_of(path)).levels]

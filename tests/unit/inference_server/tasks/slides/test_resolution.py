@@ -57,3 +57,9 @@ def test_ome_sizes_are_read_however_xml_writes_them(told: str, expected: float) 
 def test_pixels_per_unit_become_micrometres_per_pixel() -> None:
     assert 0.5 == resolution.from_density(20000, 10000.0)
     assert None is resolution.from_density(0, 10000.0)
+    assert 10.0 == resolution.from_density(1000, 10000.0)
+
+
+@pytest.mark.parametrize("dots_per_inch", [72, 96, 150, 300, 600, 1200])
+def test_the_density_of_a_printed_page_is_no_resolution(dots_per_inch: int) -> None:
+    assert None is resolution.from_density(dots_per_inch, 25400.0)

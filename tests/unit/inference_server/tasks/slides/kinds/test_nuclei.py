@@ -80,6 +80,38 @@ def test_a_nucleus_that_both_scales_find_where_they_meet_counts_once() -> None:
     assert 6 < apart.min()
 
 
+def merged(*, fine: float, coarse: float, beside: float) -> tuple[Maxima, Maxima]:
+    """Nuclei that both scales find, and as many whose neighbour, `beside` grid pixels to the right, the fine one alone finds."""
+    x, y = (each.ravel().astype(np.int32) for each in np.meshgrid(np.arange(40, 1000, 80), np.arange(40, 1000, 80)))
+    both = np.concatenate([x, x + round(beside)]), np.concatenate([y, y])
+    order = np.lexsort(both)
+    found = Maxima(x=both[0][order], y=both[1][order], response=np.full(len(order), fine, np.float32))
+    return found, Maxima(x=x, y=y, response=np.full(len(x), coarse, np.float32))
+
+
+def test_where_sizes_are_mixed_the_fine_scale_adds_what_the_coarse_one_merged() -> None:
+    found = choose(*merged(fine=0.5, coarse=0.55, beside=14), width=1024, height=1024)
+    assert [144, 144] == [int(np.count_nonzero(each)) for each in (~found.coarse, found.coarse)]
+    places = list(zip(found.found.y.tolist(), found.found.x.tolist(), strict=True))
+    assert sorted(places) == places
+
+
+@pytest.mark.parametrize(
+    ("fine", "coarse", "beside"),
+    [(0.5, 0.55, 9), (0.5, 0.65, 14)],
+    ids=["the rim of the same nucleus", "large nuclei, of which the fine scale finds parts"],
+)
+def test_parts_of_a_large_nucleus_are_not_added(fine: float, coarse: float, beside: float) -> None:
+    found = choose(*merged(fine=fine, coarse=coarse, beside=beside), width=1024, height=1024)
+    assert (144, True) == (len(found.coarse), bool(found.coarse.all()))
+
+
+def test_texture_beside_a_large_nucleus_is_not_added() -> None:
+    fine, coarse = merged(fine=0.5, coarse=0.55, beside=14)
+    weak = Maxima(x=fine.x, y=fine.y, response=np.where(np.isin(fine.x, coarse.x), 0.5, 0.13).astype(np.float32))
+    assert 144 == len(choose(weak, coarse, width=1024, height=1024).coarse)
+
+
 def test_candidates_come_in_reading_order() -> None:
     found = choose(maxima((500, 0.5, (0, 0, 512, 1024))), maxima((500, 0.5, (512, 0, 1024, 1024))), width=1024, height=1024).found
     places = list(zip(found.y.tolist(), found.x.tolist(), strict=True))
