@@ -27,7 +27,7 @@ import os
 import statistics
 import sys
 from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rapidocr import RapidOCR
 from rich.console import Console
@@ -92,8 +92,8 @@ KINDS = (
 PARTS = ("accuracy", "speed", "memory")
 # What speed is measured on.
 _TIMED = ("forms", "receipts", "lab reports")
-# What memory is watched over: short pages, of many sizes.
-_SHORT, _SHORT_PAGES = "receipts", 12
+# What memory is watched over: short pages, scanned in as many sizes.
+_SHORT, _SHORT_DPI = "receipts", range(100, 200, 2)
 _LOOKS = 100
 
 
@@ -147,7 +147,8 @@ def measured_rows(server: ServerProcess, parts: Collection[str], options: argpar
         show("How fast documents are read", speed)
         rows += speed
     if "memory" in parts:
-        short = [content_of(kind, seed) for kind in KINDS if kind.name == _SHORT for seed in range(_SHORT_PAGES)]
+        kinds = [replace(kind, wear=replace(kind.wear, dpi=dpi)) for kind in KINDS if kind.name == _SHORT for dpi in _SHORT_DPI]
+        short = [content_of(kind, seed) for seed, kind in enumerate(kinds)]
         memory = [memory_row(server, short, options.pages)]
         show("Memory of the server", memory)
         rows += memory

@@ -1,4 +1,7 @@
-"""Batches that are run in portions, for models whose planes between operators leave a core's cache when rows are many."""
+"""Batches that are run in portions, for models whose planes between operators leave a core's cache when rows are many.
+
+And for models of many shapes: a runtime keeps what it has prepared for each, and portions have few numbers of rows.
+"""
 
 from __future__ import annotations
 

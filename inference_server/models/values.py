@@ -25,7 +25,7 @@ ENGINE = "lamina.engine"
 WARMUP_SHAPE = "lamina.warmup_shape."
 # Largest deviation from the float32 reference that the owner allows an engine, such as 0.05.
 TOLERANCE = "lamina.tolerance"
-# Most bytes of the inputs of one execution on the CPU, such as 350000: a batch with more is run in portions of its rows.
+# Most bytes of the inputs of one execution on the CPU for each thread, such as 350000: a batch with more is run in portions of its rows.
 RUN_BYTES = "lamina.run_bytes"
 # Ranges of shapes that TensorRT builds an engine for: INPUT=MIN:OPT:MAX, with a comma between inputs.
 PROFILE = "lamina.tensorrt_profile."
@@ -191,7 +191,7 @@ class Configuration:
 
     @property
     def run_bytes(self) -> int:
-        """Most bytes of the inputs of one execution on the CPU, as `lamina.run_bytes` says; 0 for no bound."""
+        """Most bytes of the inputs of one execution on the CPU for each thread of it, as `lamina.run_bytes` says; 0 for no bound."""
         return int(self.parameters.get(RUN_BYTES, "0"))
 
     @property

@@ -98,10 +98,9 @@ def _engine_alone(bench: Bench, plan: AnalysisPlan, inputs: Tensors, batches: in
     """Instances of the engine that serves, each in a thread, on one batch again and again."""
     file = bench.folder / "models" / plan.model / "1" / "model.onnx"
     facts = bench.models.facts(plan.model)
-    run_bytes = int(facts.parameters.get(RUN_BYTES, "0"))
-    engines = [
-        in_portions(bench.selector.load(file, facts.engine, threads=len(bench.cores) // instances), run_bytes) for _ in range(instances)
-    ]
+    each = len(bench.cores) // instances
+    run_bytes = int(facts.parameters.get(RUN_BYTES, "0")) * each
+    engines = [in_portions(bench.selector.load(file, facts.engine, threads=each), run_bytes) for _ in range(instances)]
     rows = len(next(iter(inputs.values())))
 
     def run(engine: Engine) -> None:

@@ -33,7 +33,12 @@ RECOGNIZER = "ppocrv6_small_rec"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 8
+_REVISION = 9
+# A column of pixels of lines: three colours, 48 high, as float32.
+_COLUMN_BYTES = 3 * 48 * 4
+# What a thread reads of lines at once. OpenVINO keeps some 4 MiB for each shape, so many lines and so wide, that it has met: of the 184
+# that there may be with batches of eight 69 are left, and more columns at once are read no faster.
+_RUN_COLUMNS = 1280
 _SAMPLE_CELLS = ("Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L")
 
 
@@ -49,6 +54,8 @@ class _Source:
     instances: int = 1
     # Largest deviation from the float32 reference that an engine may have, as a share.
     tolerance: str
+    # Most bytes of one execution for each thread of it; 0 for no bound.
+    run_bytes: int = 0
     input_dims: str
     # Of its one output, where the file leaves them open; empty where it tells them.
     output_dims: str = ""
@@ -99,6 +106,7 @@ def build_recognizer(models: Path) -> Path:
             file=_RECOGNIZER_FILE,
             max_batch_size=8,
             instances=2,
+            run_bytes=_RUN_COLUMNS * _COLUMN_BYTES,
             tolerance="0.05",
             input_dims="3, 48, -1",
             profiles=tuple(f"x=1x3x48x32:8x3x48x{width}:8x3x48x{width}" for width in (320, 640, 1280)),
@@ -222,6 +230,7 @@ def _config_text(source: _Source, model: onnx.ModelProto, sample_shape: tuple[in
         f'  inputs {{ key: "x" value: {{ data_type: TYPE_FP32 dims: [ {dims} ] input_data_file: "x" }} }}\n}}]\n'
         + parameter("lamina.warmup_shape.x", "x".join(map(str, sample_shape)))
         + parameter("lamina.tolerance", source.tolerance)
+        + (parameter("lamina.run_bytes", source.run_bytes) if source.run_bytes else "")
         + "".join(parameter(f"lamina.tensorrt_profile.{number}", profile) for number, profile in enumerate(source.profiles, 1))
         + parameter("fingerprint", fingerprint)
     )

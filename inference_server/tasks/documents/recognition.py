@@ -50,9 +50,9 @@ class RecognitionSettings:
     least_width: int = 96
     # A longer line is read in pieces of at most this.
     most_width: int = 1280
-    # What a run of the recogniser costs beside its columns, in columns: so many may be padded to save one. Measured with OpenVINO,
-    # which prepares its 200 nodes anew for each shape.
-    columns_a_run: int = 160
+    # What a batch of lines costs beside its columns, in columns: so many may be padded to save one. Measured with OpenVINO, which prepares
+    # its 200 nodes anew for each shape.
+    columns_a_run: int = 100
 
 
 @dataclass(frozen=True, kw_only=True)

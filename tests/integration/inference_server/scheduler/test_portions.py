@@ -19,15 +19,19 @@ from tests.support.serving import serving
 CONFIG = """
     max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] } dynamic_batching { }
     parameters { key: "lamina.run_bytes" value { string_value: "%d" } }
+    parameters { key: "intra_op_thread_count" value { string_value: "%d" } }
 """
 
 
-@pytest.mark.parametrize(("run_bytes", "expected"), [(47, [2, 2, 1]), (64, [3, 2]), (1, [1] * 5), (80, [5]), (0, [5])])
+@pytest.mark.parametrize(
+    ("run_bytes", "threads", "expected"),
+    [(47, 1, [2, 2, 1]), (64, 1, [3, 2]), (1, 1, [1] * 5), (80, 1, [5]), (0, 1, [5]), (16, 2, [2, 2, 1]), (16, 4, [3, 2])],
+)
 async def test_a_batch_is_run_in_portions_that_stay_within_the_bytes_of_its_configuration(
-    tmp_path: Path, run_bytes: int, expected: list[int]
+    tmp_path: Path, run_bytes: int, threads: int, expected: list[int]
 ) -> None:
     engine = ReferenceLoader()
-    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=CONFIG % run_bytes)
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=CONFIG % (run_bytes, threads))
     x = np.arange(20, dtype=np.float32).reshape(5, 4)
     async with serving(tmp_path, selector(engine)) as models:
         engine.runs.clear()
