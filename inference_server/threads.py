@@ -6,7 +6,11 @@ import asyncio
 import contextlib
 import contextvars
 from collections.abc import Callable
+from concurrent.futures import Executor, ThreadPoolExecutor
+from functools import cache, partial
 from typing import ParamSpec, TypeVar
+
+from inference_server.engine.devices import usable_cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -14,8 +18,19 @@ T = TypeVar("T")
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Like `asyncio.to_thread`, but a task that is cancelled ends only with its thread: nothing that was given to it is held any longer."""
-    context = contextvars.copy_context()
-    working = asyncio.get_running_loop().run_in_executor(None, lambda: context.run(work, *args, **kwargs))
+    return await _ended(None, partial(work, *args, **kwargs))
+
+
+async def on_core(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """As `in_thread`, of what computes and waits for nothing: as many at a time as there are cores.
+
+    More would take turns, and each keep its memory out of the others' caches: a twentieth of the time that decoding takes.
+    """
+    return await _ended(_cores(), partial(work, *args, **kwargs))
+
+
+async def _ended(threads: Executor | None, work: Callable[[], T]) -> T:
+    working = asyncio.get_running_loop().run_in_executor(threads, contextvars.copy_context().run, work)
     try:
         await asyncio.wait((working,))
     except asyncio.CancelledError:
@@ -25,3 +40,8 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
         working.exception()  # looked at, so that it is not told as lost
         raise
     return working.result()
+
+
+@cache
+def _cores() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(max(usable_cores(), 2), thread_name_prefix="core")

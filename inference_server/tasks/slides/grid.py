@@ -18,7 +18,7 @@ from PIL import Image
 
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.values import Pixels, SlideFacts
-from inference_server.threads import in_thread
+from inference_server.threads import on_core
 
 _TOLERANCE = 0.05
 # From this step on, edges of areas are whole pixels of the level; below, they are 1/64 px.
@@ -115,8 +115,8 @@ async def _read_together(regions: Regions, grid: Grid, corners: Sequence[tuple[i
     wide, high = max(each.end - each.first for each in across), max(each.end - each.first for each in down)
     pixels = await regions.read_all(grid.level, origins, wide, high)
     if grid.step_x.is_integer() and grid.step_y.is_integer():
-        return await in_thread(lambda: np.stack([_reduce(each, int(grid.step_x), int(grid.step_y)) for each in pixels]))
-    return await in_thread(
+        return await on_core(lambda: np.stack([_reduce(each, int(grid.step_x), int(grid.step_y)) for each in pixels]))
+    return await on_core(
         lambda: np.stack([_average(each, rows, columns) for each, rows, columns in zip(pixels, down, across, strict=True)])
     )
 

@@ -5,26 +5,50 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
+from collections.abc import Callable, Coroutine
+from typing import Any
 
 import pytest
 
-from inference_server.threads import in_thread
+from inference_server.engine.devices import usable_cores
+from inference_server.threads import in_thread, on_core
+
+Run = Callable[..., Coroutine[Any, Any, Any]]
+ways = pytest.mark.parametrize("run", [in_thread, on_core])
 
 
-async def test_what_the_work_gives_or_raises_is_told() -> None:
-    assert [1, 3] == await in_thread(sorted, [3, 1])
+@ways
+async def test_what_the_work_gives_or_raises_is_told(run: Run) -> None:
+    assert [1, 3] == await run(sorted, [3, 1])
     with pytest.raises(KeyError, match="lost"):
-        await in_thread({}.__getitem__, "lost")
+        await run({}.__getitem__, "lost")
 
 
-async def test_the_work_sees_the_context_of_the_task() -> None:
+@ways
+async def test_the_work_sees_the_context_of_the_task(run: Run) -> None:
     request = contextvars.ContextVar("request", default="none")
     request.set("r-1")
-    assert await in_thread(request.get) == "r-1"
+    assert await run(request.get) == "r-1"
 
 
+async def test_no_more_computes_at_a_time_than_there_are_cores() -> None:
+    cores, begun, goes_on = max(usable_cores(), 2), threading.Semaphore(0), threading.Event()
+
+    def work() -> None:
+        begun.release()
+        goes_on.wait(60)
+
+    tasks = [asyncio.create_task(on_core(work)) for _ in range(cores + 2)]
+    for _ in range(cores):
+        assert await asyncio.to_thread(begun.acquire, timeout=60)
+    assert not await asyncio.to_thread(begun.acquire, timeout=0.05)
+    goes_on.set()
+    await asyncio.gather(*tasks)
+
+
+@ways
 @pytest.mark.parametrize("fails", [False, True])
-async def test_a_task_that_is_cancelled_ends_when_its_thread_has(fails: bool) -> None:
+async def test_a_task_that_is_cancelled_ends_when_its_thread_has(run: Run, fails: bool) -> None:
     begun, goes_on, ended = threading.Event(), threading.Event(), threading.Event()
 
     def work() -> None:
@@ -34,7 +58,7 @@ async def test_a_task_that_is_cancelled_ends_when_its_thread_has(fails: bool) ->
         if fails:
             raise ValueError
 
-    task = asyncio.create_task(in_thread(work))
+    task = asyncio.create_task(run(work))
     await asyncio.to_thread(begun.wait, 30)
     # Again too, as by a server that stops while a client goes away.
     for _ in range(2):

@@ -12,7 +12,7 @@ from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.values import Pixels, SlideFacts
-from inference_server.threads import in_thread
+from inference_server.threads import on_core
 
 
 class ManagedColours:
@@ -31,7 +31,7 @@ class ManagedColours:
     async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
         """As the reader does. What was never scanned stays white."""
         tiles = await self._reader.read_tiles(level, places)
-        return await in_thread(lambda: [tile if tile is None else self._managed(tile) for tile in tiles])
+        return await on_core(lambda: [tile if tile is None else self._managed(tile) for tile in tiles])
 
     async def close(self) -> None:
         """Close the reader."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.values import Level, Pixels, Place, SlideFacts
-from inference_server.threads import in_thread
+from inference_server.threads import on_core
 
 WHITE = 255
 
@@ -94,7 +94,7 @@ class Regions:
         places = list(dict.fromkeys(place for each in below for place in each))
         tiles = dict(zip(places, await self._fetch(stored, places), strict=True))
         self._arrived(level, below)
-        return await in_thread(_pasted, stored, corners, (height, width), below, tiles)
+        return await on_core(_pasted, stored, corners, (height, width), below, tiles)
 
     def check_size(self, width: int, height: int) -> None:
         """Raise `InvalidSlide` for a region that is absurdly large, whether it is read at once or in pieces."""

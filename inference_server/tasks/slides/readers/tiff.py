@@ -26,7 +26,7 @@ from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
-from inference_server.threads import in_thread
+from inference_server.threads import on_core
 
 _GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
@@ -57,7 +57,7 @@ class TiffReader:
         base = directories[0]
         told = ome.image_told(base.image_description or "", Path(found.key).name, (base.image_width, base.image_height))
         try:
-            reader = await in_thread(cls._from_directories, found, directories, limits, ranges, told.pixels)
+            reader = await on_core(cls._from_directories, found, directories, limits, ranges, told.pixels)
             await reader._check_planes(storage, found)
         except NotThisReader as error:
             if told.directory == 0:
@@ -100,7 +100,7 @@ class TiffReader:
             tiles, white = dict(zip(scanned, decoded, strict=True)), np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)
             return [tiles.get(place, white) for place in places]
 
-        return await in_thread(decode)
+        return await on_core(decode)
 
     async def _check_planes(self, storage: Storage, found: StoredObject) -> None:
         """Raise `NotThisReader` for JPEG 2000 whose colours have fewer pixels, which Pillow does not read."""
