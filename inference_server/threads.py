@@ -1,19 +1,33 @@
-"""Work in threads that ends before the task that waits for it."""
+"""Cores, and work in threads that ends before the task that waits for it."""
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
 import contextvars
+import math
+import os
 from collections.abc import Callable
 from concurrent.futures import Executor, ThreadPoolExecutor
 from functools import cache, partial
+from pathlib import Path
 from typing import ParamSpec, TypeVar
-
-from inference_server.engine.devices import usable_cores
 
 P = ParamSpec("P")
 T = TypeVar("T")
+
+
+def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
+    """Cores of the affinity mask, or fewer where a container's CPU quota says so.
+
+    More threads than the quota has cores are stopped for the rest of each period, all at once.
+    """
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = (cgroup / "cpu.max").read_text().split()
+        return max(1, min(cores, math.ceil(int(quota) / int(period))))
+    except (OSError, ValueError):  # no quota, or not Linux
+        return cores
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-import math
 import os
 import platform
 import shutil
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
+
+from inference_server.threads import usable_cores
 
 _NVIDIA_SMI_SECONDS = 10.0
 
@@ -43,19 +44,6 @@ def gpus() -> tuple[Device, ...]:
     except (OSError, subprocess.SubprocessError):
         return ()
     return tuple(_gpu(line) for line in report.splitlines() if line.count(",") == 2)
-
-
-def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
-    """Cores of the affinity mask, or fewer where a container's CPU quota says so.
-
-    More threads than the quota has cores are stopped for the rest of each period, all at once.
-    """
-    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        quota, period = (cgroup / "cpu.max").read_text().split()
-        return max(1, min(cores, math.ceil(int(quota) / int(period))))
-    except (OSError, ValueError):  # no quota, or not Linux
-        return cores
 
 
 def usable_memory(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from inference_server.engine.devices import usable_cores
+from inference_server.threads import usable_cores
 
 # Linux tells for each thread the nanoseconds that it ran, those that it waited for a core, and how often it ran.
 _TASKS = Path("/proc/self/task")

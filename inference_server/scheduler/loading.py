@@ -8,7 +8,6 @@ from functools import partial
 
 import structlog
 
-from inference_server.engine.devices import usable_cores
 from inference_server.engine.plans import Recipe
 from inference_server.engine.port import Engine, Tensors
 from inference_server.engine.portions import in_portions
@@ -24,6 +23,7 @@ from inference_server.scheduler.memory import Holdings, MemoryBudget
 from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
 from inference_server.scheduler.samples import Samples, rows_are_independent, specs_of
+from inference_server.threads import usable_cores
 
 _log = structlog.get_logger(__name__)
 

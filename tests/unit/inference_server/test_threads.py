@@ -1,4 +1,4 @@
-"""Work in threads: what a task is told, and that it outlives none of it."""
+"""Cores, and work in threads: what a task is told, and that it outlives none of it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import asyncio
 import contextvars
 import threading
 from collections.abc import Callable, Coroutine
+from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inference_server.engine.devices import usable_cores
-from inference_server.threads import in_thread, on_core
+from inference_server.threads import in_thread, on_core, usable_cores
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
 ways = pytest.mark.parametrize("run", [in_thread, on_core])
@@ -69,3 +69,11 @@ async def test_a_task_that_is_cancelled_ends_when_its_thread_has(run: Run, fails
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:
+    free = usable_cores(cgroup=tmp_path)
+    (tmp_path / "cpu.max").write_text("50000 100000\n")
+    assert 1 == usable_cores(cgroup=tmp_path)
+    (tmp_path / "cpu.max").write_text("max 100000\n")
+    assert free == usable_cores(cgroup=tmp_path) >= 1

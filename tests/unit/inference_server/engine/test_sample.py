@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_server.engine.devices import Device, cpu, gpus, usable_cores
+from inference_server.engine.devices import Device, cpu, gpus
 from inference_server.engine.port import TensorSpec
 from inference_server.engine.sample import representative
+from inference_server.threads import usable_cores
 
 
 def spec(shape: tuple[int, ...], dtype: type = np.float32) -> TensorSpec:
@@ -48,15 +49,6 @@ def test_content_is_never_all_zero_and_the_same_each_time(dtype: type) -> None:
 
 def test_integers_are_small_enough_for_any_table() -> None:
     assert {0, 1} == set(representative([spec((8, 64), np.int64)])["x"].flat)
-
-
-def test_a_cpu_quota_bounds_the_cores(tmp_path_factory: pytest.TempPathFactory) -> None:
-    cgroup = tmp_path_factory.mktemp("cgroup")
-    free = usable_cores(cgroup=cgroup)
-    (cgroup / "cpu.max").write_text("50000 100000\n")
-    assert 1 == usable_cores(cgroup=cgroup)
-    (cgroup / "cpu.max").write_text("max 100000\n")
-    assert free == usable_cores(cgroup=cgroup) >= 1
 
 
 def test_the_devices_of_this_machine_are_told() -> None:
