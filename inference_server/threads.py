@@ -8,7 +8,7 @@ import contextvars
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import Executor, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
 from typing import ParamSpec, TypeVar
@@ -32,28 +32,37 @@ def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Like `asyncio.to_thread`, but a task that is cancelled ends only with its thread: nothing that was given to it is held any longer."""
-    return await _ended(None, partial(work, *args, **kwargs))
+    return await _ended(_waiting(), partial(work, *args, **kwargs))
 
 
 async def on_core(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """As `in_thread`, of what computes and waits for nothing: as many at a time as there are cores.
+    """As `in_thread`, of what computes: as many at a time as there are cores, two at least.
 
-    More would take turns, and each keep its memory out of the others' caches: a twentieth of the time that decoding takes.
+    More would take turns, and each keep its memory out of the others' caches: a twentieth of the time that decoding takes. What waits
+    here keeps others from computing.
     """
     return await _ended(_cores(), partial(work, *args, **kwargs))
 
 
-async def _ended(threads: Executor | None, work: Callable[[], T]) -> T:
-    working = asyncio.get_running_loop().run_in_executor(threads, contextvars.copy_context().run, work)
+async def _ended(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
+    future = threads.submit(contextvars.copy_context().run, work)
+    working = asyncio.wrap_future(future)
     try:
         await asyncio.wait((working,))
     except asyncio.CancelledError:
+        if future.cancel():  # it had not begun
+            raise
         while not working.done():
             with contextlib.suppress(asyncio.CancelledError):  # again; the first is told in the end
                 await asyncio.wait((working,))
         working.exception()  # looked at, so that it is not told as lost
         raise
     return working.result()
+
+
+@cache
+def _waiting() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(thread_name_prefix="waiting")
 
 
 @cache

@@ -98,7 +98,7 @@ def _engine_alone(bench: Bench, plan: AnalysisPlan, inputs: Tensors, batches: in
     """Instances of the engine that serves, each in a thread, on one batch again and again."""
     file = bench.folder / "models" / plan.model / "1" / "model.onnx"
     facts = bench.models.facts(plan.model)
-    each = len(bench.cores) // instances
+    each = max(len(bench.cores) // instances, 1)
     run_bytes = int(facts.parameters.get(RUN_BYTES, "0")) * each
     engines = [in_portions(bench.selector.load(file, facts.engine, threads=each), run_bytes) for _ in range(instances)]
     rows = len(next(iter(inputs.values())))

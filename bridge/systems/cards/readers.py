@@ -27,8 +27,18 @@ _GPU, _CPU = "gpu", "cpu"
 _LONGEST_REASON = 500
 # An operator has to do something first.
 _NO_ENGINE_RETRY_AFTER = 15.0
-# A GPU that did not answer so many documents in a row in time hangs: where the CPU may read in its place, one at a time tries it then.
+# A GPU of which not a page of so many documents in a row came in time hangs: where the CPU may read in its place, one at a time tries it
+# then, its time and so many seconds after the last.
 _HANGING, _SECONDS_BETWEEN_LOOKS = 3, 60.0
+
+
+class _LateError(TimeoutError):
+    """A device's time is up."""
+
+    def __init__(self, pages: int) -> None:
+        """`pages`: that came in time."""
+        super().__init__()
+        self.pages = pages
 
 
 class CardReaders:
@@ -92,8 +102,12 @@ class CardReaders:
         """Read, and note whether it answers at all. Raises as `_on` does."""
         try:
             read = await self._on(_GPU, self._options.gpu_seconds, kind, content, job, context)
-        except TimeoutError:
-            self._hanging.failed()
+        except _LateError as error:
+            # A document may be too long for it.
+            if error.pages:
+                self._hanging.succeeded()
+            else:
+                self._hanging.failed()
             raise
         except (TransientError, PermanentError):
             self._hanging.succeeded()
@@ -118,17 +132,20 @@ class CardReaders:
         return {**read, "fell_back_to": _CPU, "fell_back_for": why}
 
     async def _on(self, device: str, seconds: float, kind: str, content: bytes, job: Job, context: Context) -> dict[str, Any]:
-        """Read by the server, on a device. Raises `TimeoutError`, `TransientError`, `OverloadError`, `PermanentError`."""
+        """Read by the server, on a device. Raises `_LateError`, `TransientError`, `OverloadError`, `PermanentError`."""
         pages: dict[int, DocumentPage] = {}
         summary: DocumentSummary | None = None
         events = self._client.recognize_document(request_id=job.key, content=content, priority=job.priority, device=device)
-        async with asyncio.timeout(seconds), aclosing(events):
-            async for event in events:
-                if isinstance(event, DocumentSummary):
-                    summary = event
-                elif isinstance(event, DocumentPage):
-                    pages[event.page_number] = event
-                    context.report(0.9, f"page {event.page_number}")
+        try:
+            async with asyncio.timeout(seconds), aclosing(events):
+                async for event in events:
+                    if isinstance(event, DocumentSummary):
+                        summary = event
+                    elif isinstance(event, DocumentPage):
+                        pages[event.page_number] = event
+                        context.report(0.9, f"page {event.page_number}")
+        except TimeoutError as error:
+            raise _LateError(len(pages)) from error
         if summary is None:
             raise TransientError("the inference server ended the document without a summary.")
         failed = [page.error for page in pages.values() if page.error]

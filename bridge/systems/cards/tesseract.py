@@ -37,6 +37,10 @@ _PDF = b"%PDF-"
 _HEAD_BYTES = 1024
 
 
+# Starts of programs that nobody waits for any more.
+_left: set[asyncio.Future[Process]] = set()
+
+
 class Tesseract:
     """Reads one document at a time in one thread, within a time; of PDFs it is given pictures of their pages.
 
@@ -169,10 +173,7 @@ async def _running(command: Sequence[str], environment: Mapping[str, str], *, er
         yield process
     finally:
         cast("StreamWriter", process.stdin).close()
-        if process.returncode is None:
-            # It may have ended by itself, and the loop was not told yet.
-            with suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
+        _kill(process)
         # Until its pipes are closed, too.
         await process.communicate()
 
@@ -183,6 +184,7 @@ async def _whole_start(starting: Coroutine[Any, Any, Process]) -> Process:
     try:
         await asyncio.wait((start,))
     except asyncio.CancelledError:
+        _left.add(start)
         start.add_done_callback(_end)
         raise
     return start.result()
@@ -190,9 +192,17 @@ async def _whole_start(starting: Coroutine[Any, Any, Process]) -> Process:
 
 def _end(start: asyncio.Future[Process]) -> None:
     """End a program that nobody waits for any more, if it could be started."""
+    _left.discard(start)
     if not start.cancelled() and start.exception() is None:
+        _kill(start.result())
+
+
+def _kill(process: Process) -> None:
+    """With what it has started, unless it has ended."""
+    if process.returncode is None:
+        # It may have ended by itself, and the loop was not told yet.
         with suppress(ProcessLookupError):
-            os.killpg(start.result().pid, signal.SIGKILL)
+            os.killpg(process.pid, signal.SIGKILL)
 
 
 def _ending(status: int) -> str:

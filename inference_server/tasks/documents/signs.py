@@ -11,9 +11,11 @@ from dataclasses import replace
 
 from inference_server.tasks.documents.recognition import Character
 
-_FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)}
+_FULL_WIDTH = {chr(code): chr(code - 0xFEE0) for code in range(0xFF01, 0xFF5F)} | {"￠": "¢", "￡": "£", "￥": "¥"}
 _DEGREES = {"℃": "C", "℉": "F"}
-_EAST_ASIAN = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL")
+_EAST_ASIAN = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA", "HANGUL")
+# The sign of degrees and the letter of ℃ lie so many pixels left and right of its middle.
+_DEGREES_ASIDE = 6.0
 _MU, _MICRO = "μ", "µ"
 
 
@@ -24,13 +26,21 @@ def latin_signs(characters: Sequence[Character]) -> Sequence[Character]:
     if line.isascii() or any(unicodedata.name(letter, "").startswith(_EAST_ASIAN) for letter in line if not letter.isascii()):
         return characters
     around = zip(["", *texts], characters, [*texts[1:], ""], strict=False)
-    return [replace(character, text=_latin(before, character.text, after)) for before, character, after in around]
+    return [told for before, character, after in around for told in _latin(before, character, after)]
 
 
-def _latin(before: str, sign: str, after: str) -> str:
-    if letter := _DEGREES.get(sign):
+def _latin(before: str, character: Character, after: str) -> list[Character]:
+    if letter := _DEGREES.get(character.text):
+        whole = replace(character, text=letter)
         # It is often read as the sign of degrees and then as the whole.
-        return letter if before == "°" else f"°{letter}"
+        if before == "°":
+            return [whole]
+        degrees = replace(character, text="°", x=character.x - _DEGREES_ASIDE, space_after=0.0)
+        return [degrees, replace(whole, x=character.x + _DEGREES_ASIDE)]
+    return [replace(character, text=_latin_sign(before, character.text, after))]
+
+
+def _latin_sign(before: str, sign: str, after: str) -> str:
     # In front of a unit it is a prefix, in Greek text and in formulas a letter.
     if sign == _MU and after.isascii() and after.isalpha() and not before.isalpha():
         return _MICRO

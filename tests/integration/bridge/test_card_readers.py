@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -83,12 +83,13 @@ async def read(
     by: Tesseract | None = None,
     attempts: int = 0,
     hanging: Breaker | None = None,
+    report: Callable[..., None] = lambda *_: None,
     **options: Any,
 ) -> dict[str, Any]:
     """What becomes of a document: what a result tells of its reader, and its text."""
     server.script = list(script)
     chosen = CardOptions(**{"has_gpu": True, **options})
-    context = cast("Context", SimpleNamespace(claim=SimpleNamespace(attempts=attempts), report=lambda *_: None))
+    context = cast("Context", SimpleNamespace(claim=SimpleNamespace(attempts=attempts), report=report))
     job = cast("Job", SimpleNamespace(key="job-1", priority=0))
     async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as client:
         readers = CardReaders(client, by or Tesseract(program="no-such-program"), chosen, hanging=hanging)
@@ -167,6 +168,25 @@ async def test_a_gpu_that_hangs_is_left_alone_but_for_one_document_at_a_time(ser
     assert (await read(server, reads("tensorrt"), hanging=hanging))["gpuProcessed"]
     assert (await read(server, reads("tensorrt"), hanging=hanging))["gpuProcessed"]
     assert [GPU, CPU, CPU, GPU, GPU] == asked(server)
+
+
+async def test_a_document_that_is_too_long_for_a_gpu_that_reads_tells_nothing_of_the_next(
+    server: ScriptedServer, clock: MovedClock
+) -> None:
+    hanging, came = Breaker(name="the GPU", failures=1, seconds=120.0), asyncio.Event()
+
+    async def long(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        page = documents_pb2.DocumentPage(page_number=1, page_count=90, width=100, height=200, text="Nama : ANI")
+        yield documents_pb2.RecognizeDocumentResponse(page=page)
+        await came.wait()
+        async for message in later(clock, 61, hang())(request, context):
+            yield message
+
+    for _ in range(2):
+        came.clear()
+        told = await read(server, long, reads("onnxruntime"), hanging=hanging, report=lambda *_: came.set())
+        assert "did not answer within 60 s" in told["fallbackReason"]
+    assert [GPU, CPU] * 2 == asked(server)
 
 
 async def test_a_gpu_that_fails_at_once_is_asked_each_time(server: ScriptedServer) -> None:

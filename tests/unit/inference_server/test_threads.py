@@ -77,3 +77,22 @@ def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:
     assert 1 == usable_cores(cgroup=tmp_path)
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert free == usable_cores(cgroup=tmp_path) >= 1
+
+
+async def test_what_has_not_begun_is_not_begun_any_more() -> None:
+    cores, begun, goes_on = max(usable_cores(), 2), threading.Semaphore(0), threading.Event()
+
+    def work() -> None:
+        begun.release()
+        goes_on.wait(60)
+
+    tasks = [asyncio.create_task(on_core(work)) for _ in range(cores + 2)]
+    for _ in range(cores):
+        assert await asyncio.to_thread(begun.acquire, timeout=60)
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks[cores:], timeout=60)
+    goes_on.set()
+    await asyncio.wait(tasks, timeout=60)
+    assert all(task.cancelled() for task in tasks)
+    assert not begun.acquire(blocking=False)

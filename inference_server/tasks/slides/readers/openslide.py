@@ -16,7 +16,7 @@ from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import CONVERT, NotThisReader
 from inference_server.tasks.slides.readers.tiff import ratio
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
-from inference_server.threads import in_thread, on_core
+from inference_server.threads import in_thread
 
 # Read at once where the file does not say how it is stored, or is stored in small tiles.
 _BLOCK = 512
@@ -70,7 +70,7 @@ class OpenSlideReader:
 
     async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
         """Read blocks in a thread, one after the other."""
-        return await on_core(lambda: [self._read(level, column, row) for column, row in places])
+        return await in_thread(lambda: [self._read(level, column, row) for column, row in places])
 
     async def close(self) -> None:
         """Close the file, as soon as no thread reads it any more."""

@@ -53,7 +53,10 @@ class Staging:
         self._parent = (folder or Path(tempfile.gettempdir())).absolute()
         self._folder: Path | None = None
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
+        # Of all that lie on disk, and of those that are being removed.
         self._held_bytes = 0
+        self._leaving_bytes = 0
+        self._removals: set[asyncio.Task[None]] = set()
         self._changed = asyncio.Condition()
 
     def sweep(self) -> None:
@@ -92,7 +95,7 @@ class Staging:
                 limit="staged_bytes",
             )
         async with self._changed:
-            while key not in self._copies and not await self._make_room(size):
+            while key not in self._copies and not self._make_room(size):
                 await self._changed.wait()
             if key not in self._copies:
                 folder = Path(await asyncio.to_thread(tempfile.mkdtemp, dir=await asyncio.to_thread(self._own_folder)))
@@ -105,29 +108,40 @@ class Staging:
             copy.users += 1
             return copy
 
-    async def _make_room(self, size: int) -> bool:
-        """Remove what nobody uses, the longest unused first, until so many bytes fit in; whether they do."""
+    def _make_room(self, size: int) -> bool:
+        """Have what nobody uses removed, the longest unused first, until so many bytes will fit in; whether they do already."""
         for key, copy in list(self._copies.items()):
-            if self._held_bytes + size <= self._most_bytes:
+            if self._held_bytes - self._leaving_bytes + size <= self._most_bytes:
                 break
             if copy.users == 0:
-                await self._remove(key)
+                self._remove(key)
         return self._held_bytes + size <= self._most_bytes
 
-    async def _remove(self, key: _Key) -> None:
+    def _remove(self, key: _Key) -> asyncio.Task[None]:
+        """Take a copy away. It keeps its room until it is gone, and nobody else waits for that: its disk may hang."""
         copy = self._copies.pop(key)
-        self._held_bytes -= copy.size_bytes
+        self._leaving_bytes += copy.size_bytes
+        removal = asyncio.create_task(self._removed(copy))
+        self._removals.add(removal)
+        removal.add_done_callback(self._removals.discard)
+        return removal
+
+    async def _removed(self, copy: _Copy) -> None:
         copy.copying.cancel()
         await asyncio.gather(copy.copying, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, copy.folder, ignore_errors=True)
+        async with self._changed:
+            self._held_bytes -= copy.size_bytes
+            self._leaving_bytes -= copy.size_bytes
+            self._changed.notify_all()
 
     async def _let_go(self, copy: _Copy) -> None:
         copy.users -= 1
+        unfinished = not copy.copying.done() or copy.copying.cancelled() or copy.copying.exception() is not None
+        if unfinished and copy.users == 0:
+            for key in [key for key, each in self._copies.items() if each is copy]:
+                await asyncio.shield(self._remove(key))
         async with self._changed:
-            unfinished = not copy.copying.done() or copy.copying.cancelled() or copy.copying.exception() is not None
-            if unfinished and copy.users == 0:
-                for key in [key for key, each in self._copies.items() if each is copy]:
-                    await self._remove(key)
             self._changed.notify_all()
 
     async def _download(self, files: Sequence[StoredObject], folder: Path, watchers: Sequence[Callable[[], None]]) -> None:

@@ -16,10 +16,12 @@ import pytest
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
+from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.opening import opened
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
+from inference_server.threads import in_thread
 from tests.support.patience import until
 from tests.support.range_server import RangeServer, range_server
 
@@ -166,6 +168,38 @@ async def test_a_copy_that_is_called_off_while_the_disk_does_not_answer_holds_up
         await copying
     await answering
     os.close(pipe)
+
+
+async def test_a_copy_that_does_not_end_keeps_its_room_and_no_other_slide_waits_for_it(
+    storage: Storage, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    desk, original = Desk(storage, tmp_path, 203 * SIZE), Storage.download
+    begun, goes_on = threading.Event(), threading.Event()
+
+    def hang() -> None:
+        begun.set()
+        goes_on.wait(60)
+
+    async def download(self: Storage, found: StoredObject, path: Path, **told: Any) -> None:
+        if path.name == "large.ndpi":
+            path.touch()
+            await in_thread(hang)
+        await original(self, found, path, **told)
+
+    monkeypatch.setattr(Storage, "download", download)
+    opening = asyncio.create_task(desk.open("large.ndpi").__aenter__())
+    await until(begun.is_set)
+    # Twice, as by a client that goes away from a server that stops.
+    for _ in range(2):
+        opening.cancel()
+        await asyncio.sleep(0.01)
+    async with desk.open("a.ndpi"), desk.open("b.ndpi"):
+        third = asyncio.create_task(desk.open("c.ndpi").__aenter__())
+        await asyncio.sleep(0.1)
+        assert not third.done()
+        goes_on.set()
+        assert "c.ndpi" == (await asyncio.wait_for(third, 60)).name
+    assert not list(tmp_path.rglob("large.ndpi"))
 
 
 async def test_all_who_wait_for_a_copy_are_told_that_it_moves(storage: Storage, tmp_path: Path) -> None:

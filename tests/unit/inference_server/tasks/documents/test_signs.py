@@ -18,6 +18,7 @@ def told(text: str) -> str:
         ("36,7 °℃", "36,7 °C"),
         ("36,7 ℃", "36,7 °C"),
         ("98.6℉", "98.6°F"),
+        ("￥1,200", "¥1,200"),
         ("7,2 10^3/μL", "7,2 10^3/µL"),
         ("71 μmol/L ≥ 44", "71 µmol/L ≥ 44"),
         ("TEL：603-9021（Ext．4）", "TEL:603-9021(Ext.4)"),
@@ -27,6 +28,11 @@ def test_signs_are_those_of_latin_text(read: str, expected: str) -> None:
     assert expected == told(read)
 
 
-@pytest.mark.parametrize("text", ["体温：36.7℃", "μήνα", "σ = 2, μ = 5", "CRP < 5 mg/L", "±²³é–"])
+@pytest.mark.parametrize("text", ["体温：36.7℃", "ｶﾅ：５", "〇：５", "μήνα", "σ = 2, μ = 5", "CRP < 5 mg/L", "±²³é–"])
 def test_other_text_is_as_it_was_read(text: str) -> None:
     assert text == told(text)
+
+
+def test_a_sign_that_becomes_two_stands_on_both_sides_of_its_middle() -> None:
+    read = [Character(text=letter, confidence=0.9, x=24.0 * index, space_after=0.5) for index, letter in enumerate("7℃")]
+    assert [("7", 0.0, 0.5), ("°", 18.0, 0.0), ("C", 30.0, 0.5)] == [(each.text, each.x, each.space_after) for each in latin_signs(read)]

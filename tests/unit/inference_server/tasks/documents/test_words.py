@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from inference_server.tasks.documents.recognition import Character, Crop
+from inference_server.tasks.documents.signs import latin_signs
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 from inference_server.tasks.documents.words import words_of
 
@@ -64,6 +65,11 @@ def test_no_space_is_put_before_closing_and_after_opening_marks(drawn: str, read
 def test_scripts_without_spaces_get_none() -> None:
     characters = [character for character in characters_of("血 糖 値") if character.text != " "]
     assert ["血糖値"] == [word.text for word in words_of(characters, crop_of("血 糖 値"), SPELLER)]
+
+
+@pytest.mark.parametrize(("read", "words"), [("36.7℃", ["36.7°C"]), ("37℃ ok", ["37°C", "ok"]), ("2℃-8℃", ["2°C-8°C"])])
+def test_degrees_stay_with_their_number(read: str, words: list[str]) -> None:
+    assert words == [word.text for word in words_of(latin_signs(characters_of(read)), crop_of(read), SPELLER)]
 
 
 def test_evenly_spaced_letters_stay_one_word() -> None:
