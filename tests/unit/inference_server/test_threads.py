@@ -31,7 +31,7 @@ async def test_the_work_sees_the_context_of_the_task(run: Run) -> None:
     assert await run(request.get) == "r-1"
 
 
-async def test_no_more_computes_at_a_time_than_there_are_cores() -> None:
+async def test_no_more_computes_at_a_time_than_there_are_cores_and_what_is_cancelled_before_it_begins_never_does() -> None:
     cores, begun, goes_on = max(usable_cores(), 2), threading.Semaphore(0), threading.Event()
 
     def work() -> None:
@@ -42,8 +42,14 @@ async def test_no_more_computes_at_a_time_than_there_are_cores() -> None:
     for _ in range(cores):
         assert await asyncio.to_thread(begun.acquire, timeout=60)
     assert not await asyncio.to_thread(begun.acquire, timeout=0.05)
+    last = tasks.pop()
+    last.cancel()
+    await asyncio.wait((last,), timeout=60)
+    assert last.cancelled()
     goes_on.set()
     await asyncio.gather(*tasks)
+    assert begun.acquire(blocking=False)
+    assert not begun.acquire(blocking=False)
 
 
 @ways
@@ -77,22 +83,3 @@ def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:
     assert 1 == usable_cores(cgroup=tmp_path)
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert free == usable_cores(cgroup=tmp_path) >= 1
-
-
-async def test_what_has_not_begun_is_not_begun_any_more() -> None:
-    cores, begun, goes_on = max(usable_cores(), 2), threading.Semaphore(0), threading.Event()
-
-    def work() -> None:
-        begun.release()
-        goes_on.wait(60)
-
-    tasks = [asyncio.create_task(on_core(work)) for _ in range(cores + 2)]
-    for _ in range(cores):
-        assert await asyncio.to_thread(begun.acquire, timeout=60)
-    for task in tasks:
-        task.cancel()
-    await asyncio.wait(tasks[cores:], timeout=60)
-    goes_on.set()
-    await asyncio.wait(tasks, timeout=60)
-    assert all(task.cancelled() for task in tasks)
-    assert not begun.acquire(blocking=False)
