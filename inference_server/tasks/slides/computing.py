@@ -20,7 +20,7 @@ from inference_server.tasks.slides.survey import pixels_under_way, read_batch
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import Pixels
-from inference_server.threads import on_core
+from inference_server.threads import in_thread
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -110,13 +110,14 @@ class _Calls:
         """What is kept of its tiles, and the engine that computed it."""
         analysis, plan, flow = self._run.analysis, self._plan, self._flow
         pixels = await read_batch(self._run.slide, plan, batch)
-        inputs = await on_core(analysis.inputs, pixels)
+        # Short, and the model waits for it: not behind tiles that are decoded for later calls.
+        inputs = await in_thread(analysis.inputs, pixels)
         request = InferenceRequest(model=plan.model, version=self.ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
         async with AsyncExitStack() as call:
             with self.meter.waiting():
                 await call.enter_async_context(flow.turn.call())
             response = await large_tiles.infer(flow.inference, request, plan)
-        kept = await on_core(_taken, analysis, batch, pixels, response.outputs)
+        kept = await in_thread(_taken, analysis, batch, pixels, response.outputs)
         self.ran = Ran(version=response.version, engine=response.engine, sha256=self.ran.sha256)
         return kept, response.engine
 
