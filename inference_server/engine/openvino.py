@@ -16,8 +16,6 @@ from inference_server.errors import ModelFailed
 _DEVICE = "CPU"
 # OpenVINO's names of precisions, by ours.
 _HINTS = {"float32": "f32", "bfloat16": "bf16"}
-
-
 # What an engine keeps prepared for shapes that it has met, in entries of OpenVINO's cache: some 30 a shape, which take 4 MiB. By itself it
 # keeps 5,000, and pages of ever new sizes have the text detector alone grow by 500 MiB. So many hold all shapes of the text recogniser
 # on two cores, and most of those that come often on more.

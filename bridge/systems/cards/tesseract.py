@@ -35,8 +35,6 @@ _MOST_MEMORY = 2 * 1024**3
 _PDF = b"%PDF-"
 # A PDF may begin somewhat later than its file.
 _HEAD_BYTES = 1024
-
-
 # Starts of programs that nobody waits for any more.
 _left: set[asyncio.Future[Process]] = set()
 

@@ -10,7 +10,7 @@ import shutil
 import tempfile
 import weakref
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -29,7 +29,7 @@ _AT_A_TIME = 8
 _Key = tuple[tuple[str, int, str], ...]
 
 
-@dataclass(kw_only=True)
+@dataclass(kw_only=True, eq=False)
 class _Copy:
     """One slide on disk, or on its way there."""
 
@@ -40,6 +40,8 @@ class _Copy:
     users: int = 0
     # What those who wait want called whenever some of it has come.
     watchers: list[Callable[[], None]]
+    # Its removal, once that has begun.
+    removal: asyncio.Task[None] | None = None
 
 
 class Staging:
@@ -53,10 +55,8 @@ class Staging:
         self._parent = (folder or Path(tempfile.gettempdir())).absolute()
         self._folder: Path | None = None
         self._copies: OrderedDict[_Key, _Copy] = OrderedDict()
-        # Of all that lie on disk, and of those that are being removed.
-        self._held_bytes = 0
-        self._leaving_bytes = 0
-        self._removals: set[asyncio.Task[None]] = set()
+        # Those that are being removed, and keep their room until they are gone.
+        self._leaving: list[_Copy] = []
         self._changed = asyncio.Condition()
 
     def sweep(self) -> None:
@@ -102,7 +102,6 @@ class Staging:
                 watchers: list[Callable[[], None]] = []
                 copying = asyncio.create_task(self._download(files, folder, watchers))
                 self._copies[key] = _Copy(folder=folder, size_bytes=size, copying=copying, watchers=watchers)
-                self._held_bytes += size
             copy = self._copies[key]
             self._copies.move_to_end(key)
             copy.users += 1
@@ -111,28 +110,25 @@ class Staging:
     def _make_room(self, size: int) -> bool:
         """Have what nobody uses removed, the longest unused first, until so many bytes will fit in; whether they do already."""
         for key, copy in list(self._copies.items()):
-            if self._held_bytes - self._leaving_bytes + size <= self._most_bytes:
+            if _bytes(self._copies.values()) + size <= self._most_bytes:
                 break
             if copy.users == 0:
                 self._remove(key)
-        return self._held_bytes + size <= self._most_bytes
+        return _bytes((*self._copies.values(), *self._leaving)) + size <= self._most_bytes
 
     def _remove(self, key: _Key) -> asyncio.Task[None]:
-        """Take a copy away. It keeps its room until it is gone, and nobody else waits for that: its disk may hang."""
+        """Take a copy away, for which nobody else waits: its disk may hang."""
         copy = self._copies.pop(key)
-        self._leaving_bytes += copy.size_bytes
-        removal = asyncio.create_task(self._removed(copy))
-        self._removals.add(removal)
-        removal.add_done_callback(self._removals.discard)
-        return removal
+        self._leaving.append(copy)
+        copy.removal = asyncio.create_task(self._removed(copy))
+        return copy.removal
 
     async def _removed(self, copy: _Copy) -> None:
         copy.copying.cancel()
         await asyncio.gather(copy.copying, return_exceptions=True)
         await asyncio.to_thread(shutil.rmtree, copy.folder, ignore_errors=True)
         async with self._changed:
-            self._held_bytes -= copy.size_bytes
-            self._leaving_bytes -= copy.size_bytes
+            self._leaving.remove(copy)
             self._changed.notify_all()
 
     async def _let_go(self, copy: _Copy) -> None:
@@ -180,6 +176,10 @@ class Staging:
             weakref.finalize(self, _clean, folder, lock)
             self._folder = folder
         return self._folder
+
+
+def _bytes(copies: Iterable[_Copy]) -> int:
+    return sum(copy.size_bytes for copy in copies)
 
 
 def _locked(parent: Path) -> tuple[Path, TextIO]:
