@@ -137,15 +137,16 @@ class Transport:
 
     def pass_seconds(self, seconds: int) -> None:
         """Let so many seconds pass, one by one: what looks every second does so for each. Needs a `MovedLoop`."""
-        assert isinstance(self.loop, MovedLoop)
+        loop = self.loop
+        assert isinstance(loop, MovedLoop)
 
         async def move() -> None:
             for _ in range(seconds):
-                self.loop.ahead += 1.0
+                loop.ahead += 1.0
                 # Timers are called in the order of their times.
                 await asyncio.sleep(0.001)
 
-        asyncio.run_coroutine_threadsafe(move(), self.loop).result(SECONDS)
+        asyncio.run_coroutine_threadsafe(move(), loop).result(SECONDS)
 
     def held(self) -> dict[str, int]:
         """What calls and bytes the server holds."""

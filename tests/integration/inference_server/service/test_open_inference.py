@@ -232,7 +232,7 @@ async def test_a_timeout_in_the_parameters_ends_the_wait(stub: Any) -> None:
 
 
 async def test_a_cancelled_call_frees_its_place_and_harms_nobody(application: Application, stub: Any) -> None:
-    admission = application.models._admission
+    admission = application.models.admission
     with held_runs() as held:
         blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
         await held.begun()
