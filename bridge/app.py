@@ -1,4 +1,4 @@
-"""Puts the bridge together: the only place that names concrete classes."""
+"""Puts the bridge together, of what `served`, `store`, `transports` and `surroundings` open as the settings say."""
 
 from __future__ import annotations
 

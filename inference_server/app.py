@@ -1,4 +1,4 @@
-"""The composition root: builds the parts from the settings and joins them. The only file that names concrete classes."""
+"""The composition root: builds the parts from the settings and joins them. Beside it `served` and `model_serving` name concrete classes."""
 
 from __future__ import annotations
 
