@@ -19,7 +19,6 @@ from tests.support.http2 import (
     END_STREAM,
     GOAWAY,
     HEADERS,
-    LOOPS,
     PING,
     PREFACE,
     PRIORITY,
@@ -27,7 +26,6 @@ from tests.support.http2 import (
     SETTINGS,
     WINDOW_UPDATE,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
@@ -36,9 +34,8 @@ from tests.support.http2 import (
     is_served_at_last,
     message,
     settings,
-    transport,
-    until_true,
 )
+from tests.support.http2_transport import LOOPS, Transport, transport, until_true
 
 CALM, EXHAUSTED, DEADLINE, CANCEL = 11, 8, 4, 8
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))

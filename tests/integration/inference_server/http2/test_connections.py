@@ -21,13 +21,10 @@ from tests.support.http2 import (
     END_STREAM,
     GOAWAY,
     HEADERS,
-    LOOPS,
     PING,
     RST_STREAM,
-    SECONDS,
     WINDOW_UPDATE,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
@@ -35,9 +32,8 @@ from tests.support.http2 import (
     is_served,
     message,
     settings,
-    transport,
-    until_true,
 )
+from tests.support.http2_transport import LOOPS, SECONDS, Transport, transport, until_true
 
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))
 WIDE = settings(initial_window_size=2**30) + frame(WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4))
