@@ -59,7 +59,6 @@ class ServingModels:
         cache = ResponseCache(options.response_cache_bytes)
         self.admission = Admission(options.limits)
         tell_of_room(metrics, admission=self.admission, cache=cache, memory=memory, gpu_memory=gpu_memory)
-        metrics.register(TritonMetrics(self.served))
         self._repository = repository
         self._loader = ModelLoader(
             engines,
@@ -73,6 +72,7 @@ class ServingModels:
         self._metrics = SchedulerMetrics(metrics)
         self._statuses = Statuses(self._metrics)
         self._catalogue = Catalogue(self._statuses)
+        metrics.register(TritonMetrics(self.served))
         self._retiring = Retiring()
         self.builds = ModelBuilds(builder, metrics, self._reload)
         # The configurations that were sent with loads, by model.
