@@ -87,9 +87,7 @@ async def _by_server(address: str, pictures: Sequence[Picture]) -> list[Mapping[
     found: list[Mapping[str, str]] = []
     async with InferenceClient(address) as client:
         for number, picture in enumerate(pictures):
-            events = client.recognize_document(
-                request_id=f"card-{number}", content=picture.content, document_uri="", dpi=0, password="", pages=(), priority=0
-            )
+            events = client.recognize_document(request_id=f"card-{number}", content=picture.content)
             pages = [event async for event in events if isinstance(event, DocumentPage)]
             card = card_of(picture.document, lines_of_pages(pages))
             found.append(card.values if card else {})

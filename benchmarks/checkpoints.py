@@ -109,7 +109,7 @@ def report(turns: list[tuple[Run, Run]], cut: Run, rest: Run) -> bool:
 
 def main() -> int:
     """Measure; with --check the exit status tells whether all bars are met."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--size", type=int, default=6144)

@@ -222,7 +222,7 @@ async def measure(folder: Path, fields: int) -> bool:
 
 def main() -> int:
     """Measure; with --check the exit status tells whether all bars are met."""
-    parser = argparse.ArgumentParser()
+    parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--check", action="store_true")
     parser.add_argument("--fields", type=int, default=4)
     given = parser.parse_args()

@@ -1,4 +1,4 @@
-"""Puts the bridge together: the only place that names concrete classes."""
+"""Puts the bridge together, of what `served`, `store`, `transports` and `surroundings` open as the settings say."""
 
 from __future__ import annotations
 
@@ -34,6 +34,7 @@ from bridge.vitals import Vitals
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
+    from bridge.http.metrics import Metrics
     from bridge.http.server import HttpServer
 
 _log = structlog.get_logger()
@@ -61,40 +62,45 @@ class Bridge:
 
         `sink`: instead of the transport's. `tracer`: follows the work; nobody does without one.
         """
-        from bridge.http.metrics import Metrics
-
         self._settings = settings
         self._store = store
         self._systems = systems
         self._vitals = Vitals(patience_seconds=settings.stuck_seconds)
         self._machine = machine(settings, busy=lambda: self._worker.in_flight > 0)
         self._transport = transport or local_transport(settings, store)
-        handlers = [handler.system for handler in [*systems.handlers, *systems.recognisers]]
-        self._metrics = Metrics(
-            in_flight=lambda: self._worker.in_flight,
-            vitals=self._vitals,
-            source=self._transport.source.name,
-            systems=handlers,
-            servers=systems.servers,
-        )
+        self._metrics = self._counted()
         observer = Observers([StepLog(), self._metrics, self._machine, *systems.observers, *observers])
         self._housekeeper = Housekeeper(store.pruner, keep_seconds=settings.keep_days * _DAY_SECONDS)
         self._relay = Relay(
             store.outbox, sink or self._transport.sink, observer, _relay_policy(settings), vitals=self._vitals, tracer=tracer
         )
-        self._worker = Worker(
-            Desk(
-                name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
-                source=self._transport.source,
-                ledger=store.ledger,
-                dead_letters=self._transport.dead_letters,
-                handler=Router(systems.handlers, systems.recognisers),
-                observer=observer,
-                policy=_work_policy(settings),
-                committed=self._relay.wake,
-                vitals=self._vitals,
-                tracer=tracer or NullTracer(),
-            )
+        self._worker = Worker(self._desk(observer, tracer or NullTracer()))
+
+    def _counted(self) -> Metrics:
+        """What is told of the work, from 0 on."""
+        from bridge.http.metrics import Metrics
+
+        return Metrics(
+            in_flight=lambda: self._worker.in_flight,
+            vitals=self._vitals,
+            source=self._transport.source.name,
+            systems=[handler.system for handler in [*self._systems.handlers, *self._systems.recognisers]],
+            servers=self._systems.servers,
+        )
+
+    def _desk(self, observer: Observer, tracer: Tracer) -> Desk:
+        """What the worker has at hand; each bridge has a name of its own."""
+        return Desk(
+            name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
+            source=self._transport.source,
+            ledger=self._store.ledger,
+            dead_letters=self._transport.dead_letters,
+            handler=Router(self._systems.handlers, self._systems.recognisers),
+            observer=observer,
+            policy=_work_policy(self._settings),
+            committed=self._relay.wake,
+            vitals=self._vitals,
+            tracer=tracer,
         )
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event, *, until_idle: bool = False) -> None:

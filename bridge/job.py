@@ -38,8 +38,6 @@ class Delivery:
     attributes: Mapping[str, str] = field(default_factory=dict)
     # How often the message was delivered, this time included; 1 when the source does not count.
     receive_count: int = 1
-    # When the message was sent, in seconds since 1970; None when the source does not tell.
-    sent_at: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

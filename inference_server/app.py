@@ -1,10 +1,12 @@
-"""The composition root: builds the parts from the settings and joins them. The only file that names concrete classes."""
+"""The composition root: builds the parts from the settings and joins them. Beside it `served` and `model_serving` name concrete classes."""
 
 from __future__ import annotations
 
 import asyncio
 import signal
 import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -30,7 +32,7 @@ from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics import CallMetrics, ReadinessCollector
 from inference_server.service.open_inference import SERVICE, OpenInferenceServicer, ServerParts, add_to_server
 from inference_server.service.request_limits import RequestLimits
-from inference_server.service.security import SecurityOptions, is_loopback, secure
+from inference_server.service.security import Security, SecurityOptions, is_loopback, secure
 from inference_server.service.server import Connection, GrpcServer, Service
 from inference_server.service.shared_memory import SharedMemory
 from inference_server.service.trace_settings import TraceSettings
@@ -66,53 +68,93 @@ def prepare_process() -> None:
 
 def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     """Build the parts; `levels` are those of the logs that were configured. Raises `ConfigurationError`."""
+    base = _base(settings, levels)
+    labs = lab_classifier(settings, base.models)
+    services = [_open_inference(base), *task_services(settings, base.models, labs, base.metrics)]
+    health = health_app(
+        lifecycle=base.lifecycle,
+        registry=base.registry,
+        broken_models=partial(broken_models, base.models),
+        degraded=partial(degraded, settings, base.models, labs),
+    )
+    return Application(
+        settings=settings,
+        access=base.security.access,
+        lifecycle=base.lifecycle,
+        models=base.models,
+        labs=labs,
+        grpc=_grpc(base, services),
+        http=HttpServer(health, address=settings.http),
+        close_traces=base.tracing.close,
+        left_out=left_out(settings),
+        sweeps=[service.sweep for service in services],
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Tracing:
+    """What is traced, and what sends it."""
+
+    settings: TraceSettings
+    # None where traces are sent nowhere.
+    requests: RequestTraces | None
+    # Sends those that are left; blocks.
+    close: Callable[[], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Base:
+    """What services and servers stand on."""
+
+    settings: Settings
+    # Those of the logs; None where nobody configured any.
+    levels: LogLevels | None
+    security: Security
+    lifecycle: Lifecycle
+    registry: CollectorRegistry
+    models: ServingModels
+    metrics: CallMetrics
+    bytes_in_flight: BytesInFlight
+    tracing: _Tracing
+
+
+def _base(settings: Settings, levels: LogLevels | None) -> _Base:
     security = secure(_security(settings))
     lifecycle = Lifecycle(most_calls=settings.max_calls)
     registry = _registry(settings, lifecycle)
     models = serving_models(settings, registry)
     metrics = CallMetrics(registry, version(), limits=settings.limits())
-    bytes_in_flight = BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight)
-    labs = lab_classifier(settings, models)
-    tracer = _tracer(settings)
-    trace_settings = TraceSettings(available=tracer is not None, rate=settings.trace_rate, count=settings.trace_count)
-    traces = RequestTraces(tracer, trace_settings) if tracer else None
-    control = Control(models, levels or LogLevels(settings.log_level), trace_settings, allowed=_may_control(settings))
-    inference = _open_inference(settings, models, lifecycle, bytes_in_flight, control, metrics, traces)
-    calls = CallInterceptor(
-        lifecycle=lifecycle,
-        bytes_in_flight=bytes_in_flight,
-        metrics=metrics,
-        access=security.access,
-        limits=_request_limits(settings),
+    return _Base(
+        settings=settings,
         levels=levels,
-    )
-    services = [inference, *task_services(settings, models, labs, metrics)]
-    grpc = GrpcServer(
-        address=settings.listen,
-        services=services,
-        lifecycle=lifecycle,
-        intercept=traces.around(calls.wrap) if traces else calls.wrap,
-        connection=_connection(settings),
-        metrics=ConnectionMetrics(registry, limit_refused=metrics.limit_refused),
-        tls=security.tls,
-    )
-    health = health_app(
+        security=security,
         lifecycle=lifecycle,
         registry=registry,
-        broken_models=partial(broken_models, models),
-        degraded=partial(degraded, settings, models, labs),
-    )
-    return Application(
-        settings=settings,
-        access=security.access,
-        lifecycle=lifecycle,
         models=models,
-        labs=labs,
-        grpc=grpc,
-        http=HttpServer(health, address=settings.http),
-        close_traces=tracer.close if tracer else lambda: None,
-        left_out=left_out(settings),
-        sweeps=[service.sweep for service in services],
+        metrics=metrics,
+        bytes_in_flight=BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight),
+        tracing=_tracing(settings),
+    )
+
+
+def _grpc(base: _Base, services: Sequence[Service]) -> GrpcServer:
+    calls = CallInterceptor(
+        lifecycle=base.lifecycle,
+        bytes_in_flight=base.bytes_in_flight,
+        metrics=base.metrics,
+        access=base.security.access,
+        limits=_request_limits(base.settings),
+        levels=base.levels,
+    )
+    traces = base.tracing.requests
+    return GrpcServer(
+        address=base.settings.listen,
+        services=services,
+        lifecycle=base.lifecycle,
+        intercept=traces.around(calls.wrap) if traces else calls.wrap,
+        connection=_connection(base.settings),
+        metrics=ConnectionMetrics(base.registry, limit_refused=base.metrics.limit_refused),
+        tls=base.security.tls,
     )
 
 
@@ -124,6 +166,13 @@ def _registry(settings: Settings, lifecycle: Lifecycle) -> CollectorRegistry:
     registry.register(ReadinessCollector(lambda: lifecycle.ready))
     registry.register(DeviceCollector(GpuMonitor((settings.device,)).readings))
     return registry
+
+
+def _tracing(settings: Settings) -> _Tracing:
+    tracer = _tracer(settings)
+    trace_settings = TraceSettings(available=tracer is not None, rate=settings.trace_rate, count=settings.trace_count)
+    requests = RequestTraces(tracer, trace_settings) if tracer else None
+    return _Tracing(settings=trace_settings, requests=requests, close=tracer.close if tracer else lambda: None)
 
 
 def _tracer(settings: Settings) -> Tracer | None:
@@ -187,27 +236,21 @@ def _cuda_memory(settings: Settings) -> CudaMemory:
     return CudaMemory(PeerMemory(), devices=(int(settings.device.removeprefix("cuda:")),))
 
 
-def _open_inference(
-    settings: Settings,
-    models: ServingModels,
-    lifecycle: Lifecycle,
-    bytes_in_flight: BytesInFlight,
-    control: Control,
-    metrics: CallMetrics,
-    traces: RequestTraces | None,
-) -> Service:
+def _open_inference(base: _Base) -> Service:
+    settings = base.settings
+    levels = base.levels or LogLevels(settings.log_level)
     parts = ServerParts(
-        models=models,
-        lifecycle=lifecycle,
-        bytes_in_flight=bytes_in_flight,
+        models=base.models,
+        lifecycle=base.lifecycle,
+        bytes_in_flight=base.bytes_in_flight,
         memory=SharedMemory(settings.shared_memory, most_regions=settings.max_shared_memory_regions),
         cuda_memory=_cuda_memory(settings),
-        control=control,
+        control=Control(base.models, levels, base.tracing.settings, allowed=_may_control(settings)),
         version=version(),
         most_shared_bytes=settings.max_message_bytes,
         most_stream_requests=settings.max_stream_requests,
-        refused=metrics.limit_refused,
-        waits=metrics.limit_waited,
-        traces=traces,
+        refused=base.metrics.limit_refused,
+        waits=base.metrics.limit_waited,
+        traces=base.tracing.requests,
     )
     return Service(name=SERVICE, add_to=partial(add_to_server, OpenInferenceServicer(parts)))

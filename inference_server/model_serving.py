@@ -27,8 +27,9 @@ def serving_models(settings: Settings, registry: CollectorRegistry) -> ServingMo
     cache = MeasurementCache(settings.engine_cache / "measurements")
     engines = {device: EngineSelector(runtimes(settings, device), cache=cache) for device in devices}
     engines[settings.device].check_pin(settings.engine)
-    limits = QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes)
     options = SchedulingOptions(
+        limits=QueueLimits(max_requests=settings.max_queue_requests, max_bytes=settings.max_queue_bytes),
+        engine=settings.engine,
         client_weights=settings.client_weights,
         model_memory_bytes=settings.model_memory_bytes,
         response_cache_bytes=settings.response_cache_bytes,
@@ -40,8 +41,6 @@ def serving_models(settings: Settings, registry: CollectorRegistry) -> ServingMo
         ModelRepository(settings.models),
         engines,
         metrics=registry,
-        limits=limits,
-        engine=settings.engine,
         options=options,
         builder=EngineBuilds(settings.engine_cache / PLANS) if builds else None,
     )

@@ -20,8 +20,8 @@ from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore
 
 from inference_server.errors import ContentChanged, Unavailable
+from inference_server.ranges import cut, joined
 from inference_server.scattered import read_scattered
-from inference_server.spans import cut, joined
 from inference_server.threads import in_thread
 from inference_server.web import WebFailure
 from inference_server.web_store import WebAnswer, WebStore

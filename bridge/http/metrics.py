@@ -99,9 +99,12 @@ class Metrics:
         )
         for lease in Lease:
             margin.labels(lease.value).set_function(partial(vitals.margin, lease))
+        self._begin_at_zero(source, systems)
+
+    def _begin_at_zero(self, source: str, systems: Sequence[str]) -> None:
+        """A rate begins at the second sample: what appeared with the first failure would hide it."""
         for counter in (self._deliveries, self._redeliveries):
             counter.labels(source)
-        # A rate begins at the second sample: what appeared with the first failure would hide it.
         self._jobs.labels("unknown", "poison")
         for system in systems:
             for outcome in ("succeeded", "failed"):

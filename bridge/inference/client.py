@@ -6,19 +6,19 @@ from collections.abc import AsyncGenerator, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
-from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
+from lamina.v1 import labs_pb2
 
 from bridge.errors import TransientError
-from bridge.inference import convert
+from bridge.inference import convert, requests
 from bridge.inference.calls import Calls
 from bridge.inference.credentials import ServerTrust, Token, channel_credentials
-from bridge.inference.documents import DocumentEvent, DocumentSummary
+from bridge.inference.documents import DocumentEvent, DocumentOptions, DocumentSummary
 from bridge.inference.fleet import Fleet
 from bridge.inference.labs import Alias, LabClassifications, LabTest
 from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
 from bridge.inference.replicas import replicas
 from bridge.inference.server import Metadata, Server
-from bridge.inference.slides import SlideEvent, SlideResult, SlideResume
+from bridge.inference.slides import SlideEvent, SlideOptions, SlideResult
 from bridge.tracing.port import Carrier, NullTracer, Tracer
 
 _MESSAGE_BYTES = 256 * 1024 * 1024
@@ -91,49 +91,11 @@ class InferenceClient:
         """How many servers are `serving`, `full`, `away` and `unknown`."""
         return self._fleet.standings()
 
-    def analyze_slide(
-        self,
-        slide_uri: str,
-        *,
-        request_id: str,
-        analysis: str = "",
-        output_uri: str = "",
-        mpp: float | None = None,
-        tile_size: int = 0,
-        priority: int = 0,
-        checkpoints: bool = False,
-        resume: SlideResume | None = None,
-        artifacts: Sequence[str] = (),
-        share: tuple[int, int] | None = None,
-        apply_icc_profile: bool = False,
-        assumed_mpp: float | None = None,
-    ) -> AsyncGenerator[SlideEvent, None]:
-        """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last.
-
-        With an empty `output_uri` the artifacts and the parts of checkpoints come as chunks before they are told of. `mpp`: micrometres
-        per pixel of level 0, whatever the slide tells; `assumed_mpp`: the same for slides that tell none. `share`: which part of the
-        tiles, from 0, and of how many; it needs checkpoints, and makes no artifacts. `apply_icc_profile`: bring colours to sRGB first.
-        Other arguments left empty take the server's defaults.
-        """
-        request = slides_pb2.AnalyzeSlideRequest(
-            slide_uri=slide_uri,
-            analysis=analysis,
-            output_uri=output_uri,
-            mpp=mpp,
-            tile_size=tile_size,
-            request_id=request_id,
-            priority=priority,
-            checkpoints=checkpoints,
-            artifacts=artifacts,
-            share=None if share is None else slides_pb2.SlideShare(index=share[0], count=share[1]),
-            apply_icc_profile=apply_icc_profile,
-            assumed_mpp=assumed_mpp,
-        )
-        if resume is not None:
-            request.resume.CopyFrom(slides_pb2.SlideResume(part_uris=resume.uris, parts=resume.parts))
+    def analyze_slide(self, slide_uri: str, *, request_id: str, options: SlideOptions | None = None) -> AsyncGenerator[SlideEvent, None]:
+        """Analyse a slide: progress, and checkpoints where they are asked for, then the result, last."""
         return self._calls.stream(
             lambda server: server.slides.AnalyzeSlide,
-            request,
+            requests.slide_request(slide_uri, request_id, options or SlideOptions()),
             convert.slide_event,
             SlideResult,
             seconds=self._timeouts.slide,
@@ -141,42 +103,15 @@ class InferenceClient:
         )
 
     def recognize_document(
-        self,
-        *,
-        request_id: str,
-        content: bytes = b"",
-        document_uri: str = "",
-        dpi: int = 0,
-        password: str = "",
-        pages: Sequence[int] = (),
-        priority: int = 0,
-        text_mode: str = "",
-        formats: Sequence[str] = (),
-        device: str = "",
+        self, *, request_id: str, content: bytes = b"", document_uri: str = "", options: DocumentOptions | None = None
     ) -> AsyncGenerator[DocumentEvent, None]:
         """Read a document: its pages in order, with pieces of the files between them, then the summary, last.
 
-        Give either the bytes, or a path or URL that the server may read. `pages`: those to read, counted from 1; empty for all.
-        `text_mode`: ocr, layer or auto; empty for the server's own. `formats`: files to make: json, txt, hocr, alto, pdf, tsv.
-        `device`: gpu or cpu, which alone may run the models, and raises `DeviceError` where it cannot; empty for the server's choice.
+        Give either the bytes, or a path or URL that the server may read.
         """
-        request = documents_pb2.RecognizeDocumentRequest(
-            request_id=request_id,
-            dpi=dpi,
-            password=password,
-            pages=pages,
-            priority=priority,
-            text_mode=convert.TEXT_MODES[text_mode] if text_mode else documents_pb2.TEXT_MODE_UNSPECIFIED,
-            formats=[convert.FORMATS[name] for name in formats],
-            device=convert.DEVICES[device],
-        )
-        if document_uri:
-            request.document_uri = document_uri
-        else:
-            request.content = content
         return self._calls.stream(
             lambda server: server.documents.RecognizeDocument,
-            request,
+            requests.document_request(content, document_uri, request_id, options or DocumentOptions()),
             convert.document_event,
             DocumentSummary,
             seconds=self._timeouts.document,

@@ -1,4 +1,4 @@
-"""Protobuf messages to the client's values and back."""
+"""What the servers answer, and lab tests both ways: protobuf messages and the client's values."""
 
 from __future__ import annotations
 
@@ -18,17 +18,6 @@ _FLAGS = {
     labs_pb2.RESULT_FLAG_ABNORMAL: "abnormal",
 }
 _TEXT_SOURCES = {documents_pb2.TEXT_SOURCE_OCR: "ocr", documents_pb2.TEXT_SOURCE_LAYER: "layer"}
-TEXT_MODES = {"ocr": documents_pb2.TEXT_MODE_OCR, "layer": documents_pb2.TEXT_MODE_LAYER, "auto": documents_pb2.TEXT_MODE_AUTO}
-# By the endings of the files' names.
-FORMATS = {
-    "json": documents_pb2.OUTPUT_FORMAT_JSON,
-    "txt": documents_pb2.OUTPUT_FORMAT_TEXT,
-    "hocr": documents_pb2.OUTPUT_FORMAT_HOCR,
-    "alto": documents_pb2.OUTPUT_FORMAT_ALTO,
-    "pdf": documents_pb2.OUTPUT_FORMAT_SEARCHABLE_PDF,
-    "tsv": documents_pb2.OUTPUT_FORMAT_TSV,
-}
-DEVICES = {"": documents_pb2.DEVICE_UNSPECIFIED, "gpu": documents_pb2.DEVICE_GPU, "cpu": documents_pb2.DEVICE_CPU}
 _STATUSES = {
     labs_pb2.MATCH_STATUS_MATCHED: MatchStatus.MATCHED,
     labs_pb2.MATCH_STATUS_NO_MATCH: MatchStatus.NO_MATCH,

@@ -1,7 +1,8 @@
-"""What is read of a document: frozen values, never protobuf messages."""
+"""How a document is read, and what is read of it: frozen values, never protobuf messages."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -113,3 +114,20 @@ class DocumentSummary:
 
 
 DocumentEvent = DocumentPage | DocumentChunk | DocumentSummary
+
+
+@dataclass(frozen=True, kw_only=True)
+class DocumentOptions:
+    """How a document is read; what is left empty takes the server's defaults."""
+
+    dpi: int = 0
+    password: str = ""
+    # Those to read, from 1; empty for all.
+    pages: Sequence[int] = ()
+    priority: int = 0
+    # ocr, layer or auto.
+    text_mode: str = ""
+    # Files to make: json, txt, hocr, alto, pdf, tsv.
+    formats: Sequence[str] = ()
+    # gpu or cpu, which alone may run the models; a call raises `DeviceError` where it cannot.
+    device: str = ""

@@ -1,4 +1,4 @@
-"""What an analysis of a slide tells: frozen values, never protobuf messages."""
+"""What an analysis of a slide is asked and tells: frozen values, never protobuf messages."""
 
 from __future__ import annotations
 
@@ -93,3 +93,27 @@ class SlideResume:
 
     uris: Sequence[str] = ()
     parts: Sequence[bytes] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class SlideOptions:
+    """How a slide is analysed; what is left empty takes the server's defaults."""
+
+    analysis: str = ""
+    # Where the server writes artifacts and the parts of checkpoints; empty to have them as chunks before they are told of.
+    output_uri: str = ""
+    # Micrometres per pixel of level 0, whatever the slide tells; and for slides that tell none.
+    mpp: float | None = None
+    assumed_mpp: float | None = None
+    # In pixels of the analysis' resolution.
+    tile_size: int = 0
+    priority: int = 0
+    # Whether what was found so far is saved now and then; and what earlier calls saved.
+    checkpoints: bool = False
+    resume: SlideResume | None = None
+    # Names of the files to make.
+    artifacts: Sequence[str] = ()
+    # Which part of the tiles, from 0, and of how many; it needs checkpoints, and makes no artifacts. None for all.
+    share: tuple[int, int] | None = None
+    # Whether colours are brought to sRGB first.
+    apply_icc_profile: bool = False

@@ -13,7 +13,7 @@ from uuid import UUID
 from bridge.database.port import Database
 from bridge.errors import ConfigurationError
 from bridge.job import Write
-from bridge.records.text import json_text
+from bridge.records.text import json_text, storable
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -162,8 +162,7 @@ class ConsensusRecords:
         return self._write("failed", run_id=run_id, reason=reason)
 
     def _write(self, statement: str, **values: Any) -> Write:
-        told = {name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}
-        return Write(statement=self._sql[statement].text, values=told)
+        return Write(statement=self._sql[statement].text, values=storable(values))
 
 
 def _json(value: Any) -> str | None:

@@ -12,7 +12,7 @@ from bridge.database.port import Database
 from bridge.errors import ConfigurationError
 from bridge.job import Write
 from bridge.moments import moment_text
-from bridge.records.text import json_text
+from bridge.records.text import json_text, storable
 
 _SQL = Path(__file__).parent / "sql"
 # What the platform writes when a person has had the last word; the statements have the same.
@@ -101,8 +101,7 @@ class DocumentRecords:
         return self._write("failed", id=document_id, error=error, moment=moment_text())
 
     def _write(self, statement: str, **values: Any) -> Write:
-        told = {name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}
-        return Write(statement=self._sql[statement].text, values=told)
+        return Write(statement=self._sql[statement].text, values=storable(values))
 
 
 def _id_of(text: str) -> str | None:

@@ -215,7 +215,6 @@ class PubsubSource:
             body=message.body,
             attributes={**message.attributes, **order},
             receive_count=max(1, message.attempts),
-            sent_at=message.published_at,
         )
 
 

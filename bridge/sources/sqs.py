@@ -230,7 +230,6 @@ class SqsSource:
             body=body,
             attributes=attributes,
             receive_count=int(system.get("ApproximateReceiveCount", 1)),
-            sent_at=_sent_at(message),
         )
 
     async def _hide(self, queue: str, receipt: str, seconds: float) -> None:

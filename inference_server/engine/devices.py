@@ -24,8 +24,6 @@ class Device:
     name: str
     # Cores that this process may use; 0 for a GPU.
     cores: int = 0
-    # Bytes of its own memory; 0 for the CPU.
-    memory_bytes: int = 0
 
 
 def cpu() -> Device:
@@ -38,12 +36,12 @@ def gpus() -> tuple[Device, ...]:
     program = shutil.which("nvidia-smi")
     if program is None:
         return ()
-    query = [program, "--query-gpu=index,name,memory.total", "--format=csv,noheader,nounits"]
+    query = [program, "--query-gpu=index,name", "--format=csv,noheader"]
     try:
         report = subprocess.run(query, capture_output=True, text=True, timeout=_NVIDIA_SMI_SECONDS, check=True).stdout  # noqa: S603
     except (OSError, subprocess.SubprocessError):
         return ()
-    return tuple(_gpu(line) for line in report.splitlines() if line.count(",") == 2)
+    return tuple(_gpu(line) for line in report.splitlines() if line.count(",") == 1)
 
 
 def usable_memory(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -71,5 +69,5 @@ def _field(line: str) -> tuple[str, str]:
 
 
 def _gpu(line: str) -> Device:
-    index, name, mebibytes = (part.strip() for part in line.split(","))
-    return Device(id=f"cuda:{index}", name=name, memory_bytes=int(float(mebibytes)) * 2**20 if mebibytes.replace(".", "").isdigit() else 0)
+    index, name = (part.strip() for part in line.split(","))
+    return Device(id=f"cuda:{index}", name=name)

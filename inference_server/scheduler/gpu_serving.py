@@ -6,43 +6,26 @@ import asyncio
 from dataclasses import replace
 
 from inference_server.engine.selection import label
-from inference_server.scheduler.admission import Admission
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import copy_on_cpu
 from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.memory import Holdings
 from inference_server.scheduler.metrics import ModelMetrics
-from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Device, InferenceRequest, InferenceResponse
-from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache
-from inference_server.scheduler.serving import ServedModel
+from inference_server.scheduler.serving import ServedModel, Shared
 
 
 class ServedOnGpu(ServedModel):
     """What the CPU alone may run waits in a line of its own, for the copy: a GPU that hangs holds up nobody who does without it."""
 
     def __init__(
-        self,
-        loaded: LoadedModel,
-        copy: PlacedEngine,
-        *,
-        admission: Admission,
-        metrics: ModelMetrics,
-        limiter: RateLimiter,
-        options: SchedulingOptions,
-        cache: ModelCache | None = None,
+        self, loaded: LoadedModel, copy: PlacedEngine, shared: Shared, *, metrics: ModelMetrics, cache: ModelCache | None = None
     ) -> None:
-        super().__init__(loaded, admission=admission, metrics=metrics, limiter=limiter, options=options, cache=cache)
+        super().__init__(loaded, shared, metrics=metrics, cache=cache)
         facts = replace(loaded.facts, engine=label(copy.engine), instances=1)
-        self._on_cpu = ServedModel(
-            replace(loaded, facts=facts, placed=(copy,), memory=Holdings()),
-            admission=admission,
-            metrics=metrics,
-            limiter=limiter,
-            options=options,
-            statistics=self.statistics,
-        )
+        of_copy = replace(loaded, facts=facts, placed=(copy,), memory=Holdings())
+        self._on_cpu = ServedModel(of_copy, shared, metrics=metrics, statistics=self.statistics)
         on_gpu, on_cpu = self.waiting, self._on_cpu.waiting
         self.waiting = lambda: on_gpu() + on_cpu()
         metrics.waiting.set_function(self.waiting)
@@ -60,16 +43,8 @@ class ServedOnGpu(ServedModel):
             await super().close(grace_seconds=grace_seconds)
 
 
-def served_model(
-    loaded: LoadedModel,
-    *,
-    admission: Admission,
-    metrics: ModelMetrics,
-    limiter: RateLimiter,
-    options: SchedulingOptions,
-    cache: ModelCache | None,
-) -> ServedModel:
+def served_model(loaded: LoadedModel, shared: Shared, *, metrics: ModelMetrics, cache: ModelCache | None) -> ServedModel:
     """What serves a loaded version."""
     if copy := copy_on_cpu(loaded.placed):
-        return ServedOnGpu(loaded, copy, admission=admission, metrics=metrics, limiter=limiter, options=options, cache=cache)
-    return ServedModel(loaded, admission=admission, metrics=metrics, limiter=limiter, options=options, cache=cache)
+        return ServedOnGpu(loaded, copy, shared, metrics=metrics, cache=cache)
+    return ServedModel(loaded, shared, metrics=metrics, cache=cache)

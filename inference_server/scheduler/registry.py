@@ -3,49 +3,45 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import TypeVar
 
 import structlog
 from prometheus_client import CollectorRegistry
 
-from inference_server.engine.selection import AUTO, EngineSelector
-from inference_server.errors import ConfigurationError, InferenceError, InvalidInput, ModelFailed, NotFound, Unavailable
+from inference_server.engine.selection import EngineSelector
+from inference_server.errors import ConfigurationError, InferenceError, InvalidInput, NotFound, Unavailable
 from inference_server.models.repository import ModelFolder, ModelRepository, VersionFile, no_such_model
 from inference_server.models.values import ConfigMessage
-from inference_server.scheduler.admission import Admission, QueueLimits
+from inference_server.scheduler.admission import Admission
 from inference_server.scheduler.builds import Builder, ModelBuilds
 from inference_server.scheduler.catalogue import Catalogue, Served
-from inference_server.scheduler.device_times import DeviceTimes
 from inference_server.scheduler.ensemble import ServedEnsemble
 from inference_server.scheduler.gpu_serving import served_model
 from inference_server.scheduler.load_order import check_ends, load_order
+from inference_server.scheduler.load_thread import LoadThread
 from inference_server.scheduler.loading import ModelLoader
 from inference_server.scheduler.memory import MemoryBudget, gpu_budgets
-from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics
+from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics, tell_of_room
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ResponseCache
-from inference_server.scheduler.serving import ServedModel
+from inference_server.scheduler.retiring import Retiring
+from inference_server.scheduler.serving import ServedModel, Shared
 from inference_server.scheduler.statistics import Statistics
 from inference_server.scheduler.status import ModelState, ModelStatus, Statuses
 from inference_server.scheduler.triton_metrics import TritonMetrics
 
-_REPLACED_GRACE_SECONDS = 60.0
 _log = structlog.get_logger(__name__)
-T = TypeVar("T")
 
 
 class ServingModels:
     """The models of a repository, loaded, queued for and run: fulfils `port.Inference`.
 
-    `engines`: the selector of each device, the server's own device first. `engine`: `auto`, or the engine that serves models which name
-    none of their own. `default_max_batch_size`: for models that take batches and whose owner gives no size. `builder`: builds engines while
-    others serve; None leaves those that are not built.
+    `engines`: the selector of each device, the server's own device first. `builder`: builds engines while others serve; None leaves those
+    that are not built.
     """
 
     def __init__(
@@ -54,48 +50,37 @@ class ServingModels:
         engines: Mapping[str, EngineSelector],
         *,
         metrics: CollectorRegistry,
-        limits: QueueLimits | None = None,
-        engine: str = AUTO,
-        default_max_batch_size: int = 32,
         options: SchedulingOptions | None = None,
         builder: Builder | None = None,
     ) -> None:
+        options = options or SchedulingOptions()
+        memory = MemoryBudget(options.model_memory_bytes)
+        gpu_memory = gpu_budgets({device: each.device_memory for device, each in engines.items()}, options.gpu_memory_bytes)
+        cache = ResponseCache(options.response_cache_bytes)
+        self.admission = Admission(options.limits)
+        tell_of_room(metrics, admission=self.admission, cache=cache, memory=memory, gpu_memory=gpu_memory)
         self._repository = repository
-        self._options = options or SchedulingOptions()
-        self._memory = MemoryBudget(self._options.model_memory_bytes)
-        gpu_memory = gpu_budgets({device: each.device_memory for device, each in engines.items()}, self._options.gpu_memory_bytes)
         self._loader = ModelLoader(
             engines,
-            pin=engine,
-            default_max_batch_size=default_max_batch_size,
-            cpu_fallback=self._options.cpu_fallback,
-            memory=self._memory,
+            pin=options.engine,
+            default_max_batch_size=options.default_max_batch_size,
+            cpu_fallback=options.cpu_fallback,
+            memory=memory,
             gpu_memory=gpu_memory,
         )
+        self._shared = Shared(admission=self.admission, limiter=RateLimiter(), cache=cache, options=options)
         self._metrics = SchedulerMetrics(metrics)
-        self._cache = ResponseCache(self._options.response_cache_bytes)
-        self._metrics.response_cache_bytes.set_function(lambda: self._cache.bytes)
-        self._metrics.model_memory_bytes.set_function(lambda: self._memory.used_bytes)
-        for device, budget in gpu_memory.items():
-            self._metrics.gpu_memory_bytes.labels(device).set_function(partial(getattr, budget, "used_bytes"))
-        self._device_times = DeviceTimes()
-        metrics.register(self._device_times)
-        self.builds = ModelBuilds(builder, metrics, self._reload)
-        # The configurations that were sent with loads, by model.
-        self._sent: dict[str, str | None] = {}
-        self._limiter = RateLimiter()
-        self._admission = Admission(limits or QueueLimits())
-        self._metrics.admitted_requests.set_function(lambda: self._admission.requests)
-        self._metrics.admitted_bytes.set_function(lambda: self._admission.bytes)
         self._statuses = Statuses(self._metrics)
         self._catalogue = Catalogue(self._statuses)
         metrics.register(TritonMetrics(self.served))
+        self._retiring = Retiring()
+        self.builds = ModelBuilds(builder, metrics, self._reload)
+        # The configurations that were sent with loads, by model.
+        self._sent: dict[str, str | None] = {}
         self._draining = False
-        # One load at a time: a load measures engines, and two would disturb each other.
+        # One model at a time is loaded or taken out.
         self._loading = asyncio.Lock()
-        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="model-loader")
-        # What was replaced and still finishes what it has, by the task that waits for it.
-        self._retiring: dict[asyncio.Task[None], Served] = {}
+        self._thread = LoadThread()
 
     async def load_all(self, *, but: Collection[str] = ()) -> None:
         """Load every model of the repository, one after another; those that fail are told in `index` and stop nobody else.
@@ -114,7 +99,7 @@ class ServingModels:
 
         `but`: names that stay as they are. Raises `ConfigurationError` when the repository itself cannot be read.
         """
-        names = [name for name in await self._in_thread(partial(load_order, self._repository)) if name not in but]
+        names = [name for name in await self._thread.run(partial(load_order, self._repository)) if name not in but]
         for name in names:
             self._statuses.set(ModelStatus(name=name, version="", state=ModelState.LOADING, reason="waits for its turn to load"))
         return names
@@ -127,7 +112,7 @@ class ServingModels:
         """
         async with self._loading:
             try:
-                folder = await self._in_thread(lambda: self._repository.read(name, config=config))
+                folder = await self._thread.run(lambda: self._repository.read(name, config=config))
             except InvalidInput:
                 raise
             except NotFound:
@@ -150,17 +135,16 @@ class ServingModels:
         A model that does not serve is left as it is. Raises `NotFound`.
         """
         async with self._loading:
-            if name not in self._statuses and name not in await self._in_thread(self._repository.names):
+            if name not in self._statuses and name not in await self._thread.run(self._repository.names):
                 raise no_such_model(name)
             for version in tuple(self._catalogue.versions(name)):
                 self._statuses.set(ModelStatus(name=name, version=version, state=ModelState.UNLOADING, reason="finishes what it was asked"))
                 self._gone(name, version)
-                self._retire(self._catalogue.take_out(name, version)).add_done_callback(partial(self._unloaded, name, version))
+                self._retiring.retire(self._catalogue.take_out(name, version)).add_done_callback(partial(self._unloaded, name, version))
                 _log.info("model_unloading", model=name, version=version)
 
     def _gone(self, name: str, version: str) -> None:
         self._metrics.gone(name, version)
-        self._device_times.gone(name, version)
         self.builds.gone(name, version)
 
     def _unloaded(self, name: str, version: str, _: asyncio.Task[None]) -> None:
@@ -168,7 +152,7 @@ class ServingModels:
 
     async def listing(self) -> tuple[ModelStatus, ...]:
         """Every version that is known, and the models of the repository that nobody has asked to load."""
-        names = await self._in_thread(self._repository.names)
+        names = await self._thread.run(self._repository.names)
         new = (ModelStatus(name=name, version="", state=ModelState.UNKNOWN) for name in names if name not in self._statuses)
         return (*self.index(), *new)
 
@@ -222,14 +206,14 @@ class ServingModels:
         """Refuse new requests, let those that are there finish within the grace, and end all instances."""
         self._draining = True
         await self.builds.close()
-        served = [*self._catalogue.all(), *self._retiring.values()]
+        served = [*self._catalogue.all(), *self._retiring.all()]
         for kind in (ServedEnsemble, ServedModel):  # ensembles first: what they have begun needs the models
             async with asyncio.TaskGroup() as group:
                 for model in served:
                     if isinstance(model, kind):
                         group.create_task(model.close(grace_seconds=grace_seconds))
-        await asyncio.gather(*self._retiring, return_exceptions=True)
-        self._thread.shutdown(wait=False, cancel_futures=True)
+        await self._retiring.wait()
+        self._thread.close()
 
     async def _load_versions(self, folder: ModelFolder) -> None:
         self._statuses.forget(folder.name, "")
@@ -245,7 +229,7 @@ class ServingModels:
                 self._statuses.failed(folder.name, file.version, str(error), serves=file.version in self._catalogue.versions(folder.name))
         kept = {file.version for file in folder.versions}
         for version in [version for version in self._catalogue.versions(folder.name) if version not in kept]:
-            self._retire(self._catalogue.take_out(folder.name, version))
+            self._retiring.retire(self._catalogue.take_out(folder.name, version))
             self._gone(folder.name, version)
         for version in self._statuses.versions(folder.name) - kept:
             self._statuses.forget(folder.name, version)
@@ -258,20 +242,17 @@ class ServingModels:
             check_ends(folder.name, (step.model for step in folder.configuration.steps), self._catalogue.models_of)
             self._swap(ServedEnsemble(folder, file.version, infer=self._infer_step, facts=self.facts, metrics=metrics))
             return
-        if folder.configuration.caches and not self._options.response_cache_bytes:
+        if folder.configuration.caches and not self._shared.options.response_cache_bytes:
             raise ConfigurationError(
                 f"{folder.name}/config.pbtxt asks for response_cache; give it room: INFERENCE_RESPONSE_CACHE_BYTES is 0"
             )
-        loaded = await self._in_thread(partial(self._loader.load, folder, file))
+        loaded = await self._thread.run(partial(self._loader.load, folder, file))
         if self._draining:
             loaded.memory.release()
             return
         self._metrics.serves(folder.name, file.version, loaded.placed)
-        self._device_times.serves(folder.name, file.version, loaded.placed)
-        cache = self._cache.of_model() if folder.configuration.caches else None
-        self._swap(
-            served_model(loaded, admission=self._admission, metrics=metrics, limiter=self._limiter, options=self._options, cache=cache)
-        )
+        cache = self._shared.cache.of_model() if folder.configuration.caches else None
+        self._swap(served_model(loaded, self._shared, metrics=metrics, cache=cache))
         self.builds.loaded(folder.name, file.version, loaded.unbuilt)
 
     async def _infer_step(self, request: InferenceRequest) -> InferenceResponse:
@@ -284,19 +265,4 @@ class ServingModels:
         self._statuses.set(ModelStatus(name=facts.name, version=facts.version, state=ModelState.READY))
         _log.info("model_ready", model=facts.name, version=facts.version, engine=facts.engine)
         if old is not None:
-            self._retire(old)
-
-    def _retire(self, model: Served) -> asyncio.Task[None]:
-        closing = asyncio.get_running_loop().create_task(model.close(grace_seconds=_REPLACED_GRACE_SECONDS))
-        self._retiring[closing] = model
-        closing.add_done_callback(self._retiring.pop)
-        return closing
-
-    async def _in_thread(self, call: Callable[[], T]) -> T:
-        try:
-            return await asyncio.get_running_loop().run_in_executor(self._thread, call)
-        except (InferenceError, asyncio.CancelledError):
-            raise
-        except Exception as error:  # a defect in one model's loading must not stop the others
-            _log.exception("model_load_defect")
-            raise ModelFailed(f"loading failed unexpectedly: {type(error).__name__}: {error}") from error
+            self._retiring.retire(old)

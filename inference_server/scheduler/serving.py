@@ -1,35 +1,40 @@
-"""One version of a model that serves: admits its requests, batches them and gives them to its instances."""
+"""One version of a model that serves: admits its requests, has them run in batches and answers them."""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import partial
-
-import structlog
 
 from inference_server.errors import DeadlineExceeded, InferenceError, Overloaded, Unavailable
 from inference_server.scheduler.admission import Admission
-from inference_server.scheduler.batcher import Batcher
-from inference_server.scheduler.executor import Instance, Ran
-from inference_server.scheduler.forecast import Forecast
+from inference_server.scheduler.dispatcher import Dispatcher
+from inference_server.scheduler.executor import Ran
 from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics, outcome_of
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.scheduler.queue import Answer, WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
-from inference_server.scheduler.response_cache import ModelCache
+from inference_server.scheduler.response_cache import ModelCache, ResponseCache
 from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.tracing import trace_batch, trace_refusal, trace_waited_in_vain
 from inference_server.scheduler.validation import Signature
 
-# How long a run that has begun is waited for when its model is stopped.
-_RUN_SECONDS = 30.0
-# A shorter run is not worth halving: to begin one costs as much as a few of its rows.
-_LONG_RUN_SECONDS = 0.01
-_log = structlog.get_logger(__name__)
+
+@dataclass(frozen=True, kw_only=True)
+class Shared:
+    """What all models of a server share."""
+
+    # Room for requests and their bytes.
+    admission: Admission
+    # Who may run now, among instances that hold the same resources.
+    limiter: RateLimiter
+    # Answers that are kept.
+    cache: ResponseCache
+    options: SchedulingOptions
 
 
 class ServedModel:
@@ -38,11 +43,9 @@ class ServedModel:
     def __init__(
         self,
         loaded: LoadedModel,
+        shared: Shared,
         *,
-        admission: Admission,
         metrics: ModelMetrics,
-        limiter: RateLimiter,
-        options: SchedulingOptions,
         cache: ModelCache | None = None,
         statistics: Statistics | None = None,
     ) -> None:
@@ -54,25 +57,15 @@ class ServedModel:
         self.statistics = statistics or Statistics(model=facts.name, version=facts.version)
         self._batching = facts.batching
         self._signature = Signature(facts.name, inputs=facts.inputs, outputs=facts.outputs, max_batch_size=facts.max_batch_size)
-        self._line = WaitingLine(facts.batching, weights=options.client_weights)
+        self._line = WaitingLine(facts.batching, weights=shared.options.client_weights)
         # How many wait. Metrics keep it when the model is gone: it holds on to no engine.
         self.waiting: Callable[[], int] = self._line.__len__
         metrics.waiting.set_function(self.waiting)
-        self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
-        self._forecast = Forecast()
-        self._admission = admission
+        self._admission = shared.admission
         self._metrics = metrics
-        batched = facts.max_batch_size > 0
-        self._instances = [
-            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, placed in enumerate(loaded.placed)
-        ]
-        self._idle = list(self._instances)
-        self._seat = limiter.seat(loaded.placed, self._dispatch)
+        self._dispatcher = Dispatcher(loaded, self._line, self, limiter=shared.limiter, metrics=metrics)
         self._cache = cache
         self._memory = loaded.memory
-        self._look_again: asyncio.Handle | None = None
-        # Whether that is after a delay, rather than in the next turn of the event loop.
-        self._looks_later = False
         self._open = True
         # Set while nothing waits or runs.
         self._empty = asyncio.Event()
@@ -138,13 +131,7 @@ class ServedModel:
                 self._withdraw(work)
         if self._cache:
             self._cache.close()
-        try:
-            async with asyncio.timeout(_RUN_SECONDS), asyncio.TaskGroup() as group:
-                for instance in self._instances:
-                    group.create_task(instance.close())
-        except TimeoutError:
-            _log.error("run_does_not_end", model=self.facts.name, version=self.facts.version, seconds=_RUN_SECONDS)
-        self._seat.close()
+        await self._dispatcher.close()
         self._memory.release()
 
     def _admit(self, request: InferenceRequest) -> Work:
@@ -176,7 +163,7 @@ class ServedModel:
         self._line.push(work)
         self._empty.clear()
         self._watch(work)
-        self._look()
+        self._dispatcher.look()
         return work
 
     def _bound(self, level: int, now: float) -> None:
@@ -234,68 +221,22 @@ class ServedModel:
 
     def _release(self, work: Work, *, answered: bool) -> None:
         self._admission.leave(work.size, time.monotonic(), answered=answered)
-        if not self._line and len(self._idle) == len(self._instances):
+        if not self._line and self._dispatcher.is_idle:
             self._empty.set()
 
-    def _look(self, delay: float = 0.0) -> None:
-        """Look for a batch when the requests that arrive in this turn of the event loop are all there, or after a delay."""
-        if self._look_again is not None:
-            if delay or not self._looks_later:
-                return
-            self._look_again.cancel()
-        self._looks_later = delay > 0
-        loop = asyncio.get_running_loop()
-        self._look_again = loop.call_later(delay, self._dispatch) if delay else loop.call_soon(self._dispatch)
+    # What the dispatcher tells its owner.
 
-    def _dispatch(self, returning: int = 0) -> None:
-        """Give batches to idle instances; see `Batcher.form` for `returning`."""
-        self._look_again = None
-        while self._line and (instance := self._free()) is not None:
-            now = time.monotonic()
-            formed = self._batcher.form(self._line, now, returning=returning)
-            if not formed.batch:
-                if formed.again_at is not None:
-                    self._look(max(formed.again_at - now, 0.0001))
-                break
-            self._start(instance, formed.batch, now)
+    def turned_away(self, work: Work, error: DeadlineExceeded) -> None:
+        """See `dispatcher.Owner`."""
+        _fail(work, error)
+        self._release(work, answered=False)
+        trace_waited_in_vain(self.facts, work)
 
-    def _free(self) -> Instance | None:
-        """An idle instance that may run now."""
-        return next((instance for instance in reversed(self._idle) if self._seat.may_run(instance.placed)), None)
-
-    def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
-        """Run what was taken out of the queue, but for requests that nobody waits for and those whose deadline timer is late."""
-        ends = now + self._forecast.seconds
-        late = [work for work in taken if work.future.done() or (work.deadline is not None and work.deadline <= ends)]
-        batch = tuple(work for work in taken if work not in late) if late else tuple(taken)
-        if batch:
-            self._idle.remove(instance)
-            self._seat.begin(instance.placed)
-            instance.start(batch, lambda ran: self._finish(instance, batch, ran))
-            self._metrics.batch_rows.observe(sum(work.rows for work in batch))
-        for work in late:
-            _fail(work, self._too_late(work, now))
-            self._release(work, answered=False)
-            trace_waited_in_vain(self.facts, work)
-
-    def _too_late(self, work: Work, now: float) -> DeadlineExceeded:
-        if work.deadline is None or work.deadline <= now:
-            return DeadlineExceeded(f"the deadline passed in the queue of model {self.facts.name}")
-        shortest = self._forecast.seconds
-        self._forecast.turned_away(now)
-        return DeadlineExceeded(
-            f"{work.deadline - now:.3f} s before the deadline it was not begun: "
-            f"model {self.facts.name} lately took {shortest:.3f} s or more"
-        )
-
-    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
-        """Hand out what a batch ended with and give the instance its next one."""
-        self._idle.append(instance)
-        self._metrics.compute_seconds.observe(ran.compute_seconds)
+    def ended(self, batch: Sequence[Work], ran: Ran) -> None:
+        """See `dispatcher.Owner`."""
         trace_batch(self.facts, batch, ran)
         for run in ran.runs:
             self.statistics.ran(run)
-            self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         for work, outcome in zip(batch, ran.outcomes, strict=True):
             if isinstance(outcome, InferenceError):
                 _fail(work, outcome)
@@ -305,8 +246,6 @@ class ServedModel:
                 if not work.future.done():
                     work.future.set_result(outcome)
             self._release(work, answered=True)
-        self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(sum(work.rows for work in batch) if ran.compute_seconds >= _LONG_RUN_SECONDS else 0)
 
     def _response(self, work: Work, answer: Answer) -> InferenceResponse:
         queue_seconds = max(answer.started - work.admitted, 0.0)

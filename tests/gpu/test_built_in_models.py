@@ -12,6 +12,7 @@ from inference_server.engine.runtimes import Runtimes
 from inference_server.engine.sample import representative
 from inference_server.engine.selection import EngineSelector
 from inference_server.models.builders import BUILDERS
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.settings import Settings
 from tests.support.built_models import built_models
@@ -35,7 +36,7 @@ def compiled(settings: Settings, found: Runtimes) -> Path:
 @pytest.mark.parametrize("engine", ["auto", "onnxruntime-cuda:float32", "tensorrt:float32"])
 @pytest.mark.parametrize("name", sorted(BUILDERS))
 async def test_a_built_in_model_on_the_gpu_agrees_with_the_cpu(name: str, engine: str, found: Runtimes, compiled: Path) -> None:
-    async with serving(compiled, {found.device: EngineSelector(found)}, engine=engine) as models:
+    async with serving(compiled, {found.device: EngineSelector(found)}, options=SchedulingOptions(engine=engine)) as models:
         facts = models.facts(name)
         shapes = {spec.name: SHAPES[name] for spec in facts.inputs if name in SHAPES and -1 in spec.shape[1:]}
         inputs = representative(facts.inputs, rows=1, shapes=shapes)

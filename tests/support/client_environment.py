@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import hashlib
-import os
 import shutil
 import subprocess
 import sys
@@ -12,6 +11,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import pytest
+
+from tests.support.skipping import skip_or_fail
 
 _ROOT = Path(__file__).parents[2]
 _REQUIREMENTS = _ROOT / "requirements" / "clients.txt"
@@ -65,7 +66,7 @@ def _installed(lock_file: Path, platform: str, install: Callable[[Path], None]) 
 def _install_python(requirements: Path, folder: Path) -> None:
     uv = Path(sys.executable).with_name("uv")
     if not uv.exists():
-        _leave("uv is not installed beside this Python: run make setup")
+        skip_or_fail("uv is not installed beside this Python: run make setup")
     _step([uv, "venv", "--quiet", "--clear", "--python", sys.executable, folder])
     _step([uv, "pip", "install", "--quiet", "--python", folder / "bin" / "python", "--require-hashes", "-r", requirements])
 
@@ -80,10 +81,4 @@ def _install_node(npm: str, source: Path, folder: Path) -> None:
 def _step(command: Sequence[str | Path]) -> None:
     done = subprocess.run(command, capture_output=True, text=True, timeout=600)
     if done.returncode:
-        _leave(f"what this test needs cannot be installed: {done.stderr.strip()[-300:]}")
-
-
-def _leave(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+        skip_or_fail(f"what this test needs cannot be installed: {done.stderr.strip()[-300:]}")

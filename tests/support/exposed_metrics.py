@@ -20,9 +20,11 @@ from bridge.ledger.port import Backlog
 from bridge.sources.port import QueueLevel
 from bridge.store import Store
 from inference_server.engine.gpu_monitor import GpuReading
-from inference_server.scheduler.device_times import DeviceTimes
+from inference_server.scheduler.admission import Admission, QueueLimits
 from inference_server.scheduler.executor import PlacedEngine
-from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics
+from inference_server.scheduler.memory import MemoryBudget
+from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics, tell_of_room
+from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.service.device_metrics import DeviceCollector
 from inference_server.service.metrics import CallMetrics
 from tests.support.answering_bridge import answering_bridge, figures_of
@@ -103,10 +105,9 @@ def _of_a_gpu() -> str:
     registry.register(DeviceCollector(lambda: [reading]))
     scheduler = SchedulerMetrics(registry)
     ModelMetrics(scheduler, "model", "1").fell_back("device_lost")
-    scheduler.gpu_memory_bytes.labels("cuda:0").set(1)
     CallMetrics(registry, "1").limit_waited("calls")
-    times = DeviceTimes()
-    engine: Any = SimpleNamespace(device_seconds=1.0, outside=0)
-    times.serves("model", "1", [PlacedEngine(engine=engine, device="cuda:0")])
-    registry.register(times)
+    memory = MemoryBudget(1)
+    tell_of_room(registry, admission=Admission(QueueLimits()), cache=ResponseCache(0), memory=memory, gpu_memory={"cuda:0": memory})
+    engine: Any = SimpleNamespace(name="tensorrt", precision="float16", device_seconds=1.0, outside=0)
+    scheduler.serves("model", "1", [PlacedEngine(engine=engine, device="cuda:0")])
     return generate_latest(registry).decode()

@@ -16,10 +16,9 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-import pytest
-
 from tests.support.child_processes import wait_or_kill
 from tests.support.ports import free_port
+from tests.support.skipping import skip_or_fail
 
 _ROOT = Path(__file__).parents[2]
 _REQUIREMENTS = _ROOT / "requirements" / "ministack.txt"
@@ -90,13 +89,7 @@ def _install(folder: Path) -> None:
         except (OSError, subprocess.TimeoutExpired) as error:
             reason = str(error)
         if reason:
-            _give_up(f"ministack could not be installed; is the package registry within reach? {reason.strip()[-500:]}")
-
-
-def _give_up(reason: str) -> None:
-    if os.environ.get("CI") == "true":
-        pytest.fail(reason)
-    pytest.skip(reason)
+            skip_or_fail(f"ministack could not be installed; is the package registry within reach? {reason.strip()[-500:]}")
 
 
 def _wait_until_ready(port: int, process: subprocess.Popen[bytes]) -> None:

@@ -35,8 +35,14 @@ def steps(count: int) -> Array:
     return np.array([count], dtype=np.int64)
 
 
-async def failure(call: Any) -> tuple[grpc.StatusCode, str]:
-    """Status and details of a call that fails."""
+async def failed_call(call: Any) -> grpc.aio.AioRpcError:
+    """The error of a call that fails."""
     with pytest.raises(grpc.aio.AioRpcError) as caught:
         await call
-    return caught.value.code(), str(caught.value.details())
+    return caught.value
+
+
+async def failure(call: Any) -> tuple[grpc.StatusCode, str]:
+    """Status and details of a call that fails."""
+    error = await failed_call(call)
+    return error.code(), str(error.details())

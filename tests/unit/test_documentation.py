@@ -41,6 +41,27 @@ def test_links_to_files_lead_somewhere(page: Path) -> None:
     assert [] == [target for target in targets if "://" not in target and not (page.parent / target).exists()]
 
 
+def _anchors(page: Path) -> set[str]:
+    """Of its headings, as GitHub makes them."""
+    headings = re.findall(r"^#+ (.+)$", page.read_text(encoding="utf-8"), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_links_to_headings_lead_to_one(page: Path) -> None:
+    targets = re.findall(r"\]\(([^)#\s:]*)#([^)\s]+)\)", page.read_text(encoding="utf-8"))
+    assert [] == [f"{file}#{anchor}" for file, anchor in targets if anchor not in _anchors(page.parent / file if file else page)]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=page_id)
+def test_scripts_that_are_named_exist_with_their_options(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    named = re.findall(r"((?:benchmarks|scripts)/[\w/]+\.py)((?: [^`\n|]*)?)", text)
+    assert [] == [script for script, _ in named if not (ROOT / script).is_file()]
+    asked = {(script, option) for script, words in named for option in re.findall(r"(?<!\S)--[a-z][a-z-]*", words)}
+    assert [] == sorted(f"{script} {option}" for script, option in asked if f'"{option}"' not in (ROOT / script).read_text("utf-8"))
+
+
 @pytest.mark.parametrize("page", PAGES, ids=page_id)
 def test_settings_that_are_named_exist(page: Path) -> None:
     text = page.read_text(encoding="utf-8")

@@ -22,7 +22,7 @@ from benchmarks.support.process_tree import cpu_seconds
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage
 from bridge.inference.labs import LabTest
-from bridge.inference.slides import SlideResult
+from bridge.inference.slides import SlideOptions, SlideResult
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_lab_report, write_slide
 from tests.support.postgres_server import postgres_server
@@ -95,7 +95,8 @@ async def _slides(client: InferenceClient, folder: Path) -> float:
     slide = folder / "slide.tiff"
     if not slide.exists():
         write_slide(slide, size=8192)
-    async with aclosing(client.analyze_slide(str(slide), request_id="measure", output_uri=str(folder / "out"))) as events:
+    options = SlideOptions(output_uri=str(folder / "out"))
+    async with aclosing(client.analyze_slide(str(slide), request_id="measure", options=options)) as events:
         results = [event async for event in events if isinstance(event, SlideResult)]
     return float(results[0].tiles_analyzed)
 

@@ -12,7 +12,7 @@ import structlog
 from bridge.breaker import Breaker
 from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.documents import DocumentPage, DocumentSummary
+from bridge.inference.documents import DocumentOptions, DocumentPage, DocumentSummary
 from bridge.job import Job
 from bridge.systems.cards.engines import has_no_engine, read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
 from bridge.systems.cards.finding import fields_in, reading_of
@@ -135,7 +135,8 @@ class CardReaders:
         """Read by the server, on a device. Raises `_LateError`, `TransientError`, `OverloadError`, `PermanentError`."""
         pages: dict[int, DocumentPage] = {}
         summary: DocumentSummary | None = None
-        events = self._client.recognize_document(request_id=job.key, content=content, priority=job.priority, device=device)
+        options = DocumentOptions(priority=job.priority, device=device)
+        events = self._client.recognize_document(request_id=job.key, content=content, options=options)
         try:
             async with asyncio.timeout(seconds), aclosing(events):
                 async for event in events:

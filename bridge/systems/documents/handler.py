@@ -12,7 +12,7 @@ from typing import Any
 
 from bridge.errors import TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.documents import DocumentChunk, DocumentPage, DocumentSummary
+from bridge.inference.documents import DocumentChunk, DocumentOptions, DocumentPage, DocumentSummary
 from bridge.job import Delivery, Job, Outcome
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
@@ -74,10 +74,7 @@ class DocumentHandler:
     async def _read(self, job: Job, context: Context, pages: PageFiles, files: ReceivedFiles) -> DocumentSummary:
         request = messages.request_of(job)
         path = local_path(request.document_uri)
-        events = self._client.recognize_document(
-            request_id=job.key,
-            content=await self._files.read(path) if path else b"",
-            document_uri="" if path else request.document_uri,
+        options = DocumentOptions(
             dpi=request.dpi,
             password=request.password,
             pages=pages.missing(request.pages),
@@ -85,6 +82,8 @@ class DocumentHandler:
             text_mode=request.text_mode,
             formats=request.formats,
         )
+        content, uri = (await self._files.read(path), "") if path else (b"", request.document_uri)
+        events = self._client.recognize_document(request_id=job.key, content=content, document_uri=uri, options=options)
         saved_at = time.monotonic()
         async with aclosing(events):
             async for event in events:

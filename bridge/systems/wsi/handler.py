@@ -10,7 +10,7 @@ import structlog
 
 from bridge.errors import PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.slides import Artifact, ArtifactChunk, SlideCheckpoint, SlideProgress, SlideResult
+from bridge.inference.slides import Artifact, ArtifactChunk, SlideCheckpoint, SlideOptions, SlideProgress, SlideResult
 from bridge.job import Delivery, Job, Outcome, Units
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
@@ -124,9 +124,7 @@ class SlideHandler:
         self, job: Job, context: Context, folder: ResultFolder, checkpoints: SlideCheckpoints, received: ReceivedArtifacts
     ) -> SlideResult:
         request = messages.request_of(job)
-        events = self._client.analyze_slide(
-            request.slide_uri,
-            request_id=job.key,
+        options = SlideOptions(
             analysis=request.analysis,
             output_uri=folder.location if self._shared_storage else "",
             mpp=request.mpp,
@@ -139,6 +137,7 @@ class SlideHandler:
             checkpoints=True,
             resume=await checkpoints.resume(),
         )
+        events = self._client.analyze_slide(request.slide_uri, request_id=job.key, options=options)
         async with aclosing(events):
             async for event in events:
                 match event:

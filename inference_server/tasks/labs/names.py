@@ -46,11 +46,6 @@ class Names:
     pairs: Lists
     owners: Lists
 
-    @property
-    def group_count(self) -> int:
-        """Number of groups."""
-        return int(self.entry_group.max(initial=-1)) + 1
-
 
 def base_component(component: str) -> str:
     """A component without its challenge and adjustments."""

@@ -141,10 +141,7 @@ class EntryTable:
             self._common[entries],
             self._panel[entries],
         ]
-        rows = np.empty((len(entries), len(columns)), np.float32)
-        for number, values in enumerate(columns):
-            rows[:, number] = values
-        return rows
+        return _side_by_side(columns)
 
     def _listed(self, units: Sequence[str], counts: NDArray[np.integer[Any]], entries: NDArray[np.int32]) -> Features:
         listed = np.zeros(len(entries), np.float32)
@@ -168,6 +165,13 @@ class EntryTable:
         }
         names, fit = values[axis]
         return np.array([fit(name, told) for name in names], np.float32)
+
+
+def _side_by_side(columns: Sequence[Features]) -> Features:
+    rows = np.empty((len(columns[0]), len(columns)), np.float32)
+    for number, values in enumerate(columns):
+        rows[:, number] = values
+    return rows
 
 
 def looked_up(

@@ -14,10 +14,10 @@ from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.documents import DocumentPage, DocumentSummary
+from bridge.inference.documents import DocumentOptions, DocumentPage, DocumentSummary
 from bridge.inference.labs import LabTest, MatchStatus
 from bridge.inference.policies import RetryPolicy, Timeouts
-from bridge.inference.slides import SlideProgress, SlideResult
+from bridge.inference.slides import SlideOptions, SlideProgress, SlideResult
 from tests.support.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
 
 TESTS = [LabTest(id="a", name="Hemoglobin", value="13.5", unit="g/dL")]
@@ -95,7 +95,8 @@ async def test_a_key_that_is_no_ascii_still_makes_a_call(server: ScriptedServer,
 
 async def test_an_analysis_streams_progress_and_ends_with_its_result(server: ScriptedServer, client: InferenceClient) -> None:
     server.script = [answer(slide_progress(2), slide_result())]
-    first, last = await events_of(client.analyze_slide("/slides/a.svs", request_id="job-1", output_uri="/results/1", mpp=0.5))
+    options = SlideOptions(output_uri="/results/1", mpp=0.5)
+    first, last = await events_of(client.analyze_slide("/slides/a.svs", request_id="job-1", options=options))
     assert isinstance(first, SlideProgress)
     assert isinstance(last, SlideResult)
     assert last.report == {"summary": {"tissue_area_mm2": 1.5}}
@@ -110,7 +111,7 @@ async def test_a_resolution_that_is_not_given_is_not_sent(server: ScriptedServer
 
 async def test_a_document_streams_its_pages_and_ends_with_its_summary(server: ScriptedServer, client: InferenceClient) -> None:
     server.script = [answer(document_page(1), document_page(2), document_summary())]
-    events = await events_of(client.recognize_document(request_id="job-1", content=b"%PDF", pages=[1, 2]))
+    events = await events_of(client.recognize_document(request_id="job-1", content=b"%PDF", options=DocumentOptions(pages=[1, 2])))
     assert [DocumentPage, DocumentPage, DocumentSummary] == [type(event) for event in events]
     assert (server.requests[0].content, list(server.requests[0].pages)) == (b"%PDF", [1, 2])
 

@@ -55,6 +55,10 @@ class _Group:
     starts: array[int] = field(default_factory=lambda: array("I"))
 
 
+# By class, and whether they are points.
+_Groups = dict[tuple[str, bool], _Group]
+
+
 def installed() -> bool:
     """Whether the extra is there."""
     return all(importlib.util.find_spec(name) is not None for name in ("highdicom", "pydicom"))
@@ -123,43 +127,47 @@ def write(path: Path, shapes: Iterable[Shape | Points], *, source: bytes, facts:
     `source`: the slide's header; `about`: the analysis, its model and engine.
     Holes are not written: DICOM's polygons have none. Raises `InvalidSlide` when the header is not that of a whole-slide image.
     """
-    # Only a server that annotates a DICOM slide needs it, and it takes long to import.
-    from highdicom.ann import MicroscopyBulkSimpleAnnotations
-
     try:
         image = _image(source)
-        scale = image.TotalPixelMatrixColumns / facts.width, image.TotalPixelMatrixRows / facts.height
-        groups = _groups(shapes, scale)
+        groups = _groups(shapes, (image.TotalPixelMatrixColumns / facts.width, image.TotalPixelMatrixRows / facts.height))
         if not groups:
             return
-        digest = _digest(image, groups, about)
-        if not "".join((*about.values(), *(name for name, _ in groups))).isascii():
-            # In what the slide's own texts are written other letters may not be.
-            image.decode()
-            image.SpecificCharacterSet = _UNICODE
-        annotations = MicroscopyBulkSimpleAnnotations(
-            source_images=[image],
-            annotation_coordinate_type="2D",
-            annotation_groups=[
-                _annotated(number, name, single, group, digest, about)
-                for number, ((name, single), group) in enumerate(groups.items(), start=1)
-            ],
-            series_instance_uid=_uid(digest, "series"),
-            series_number=1,
-            sop_instance_uid=_uid(digest, "instance"),
-            instance_number=1,
-            manufacturer="Lamina",
-            manufacturer_model_name=about["analysis"][:64],
-            software_versions=about["model"][:64],
-            device_serial_number=about["engine"][:64],
-            content_label="LAMINA",
-        )
-        _stop_clock(annotations, image)
+        annotations = _annotations(image, groups, about)
     except _faults() as error:
         raise InvalidSlide(
             f"{facts.uri} has no header that annotations can refer to ({type(error).__name__}); leave {FILE} out of the artifacts."
         ) from error
     annotations.save_as(path, enforce_file_format=True)
+
+
+def _annotations(image: Dataset, groups: _Groups, about: Mapping[str, str]) -> Dataset:
+    """The instance that refers to an image; its UIDs and times follow from what it is made of."""
+    # Only a server that annotates a DICOM slide needs it, and it takes long to import.
+    from highdicom.ann import MicroscopyBulkSimpleAnnotations
+
+    digest = _digest(image, groups, about)
+    if not "".join((*about.values(), *(name for name, _ in groups))).isascii():
+        # In what the slide's own texts are written other letters may not be.
+        image.decode()
+        image.SpecificCharacterSet = _UNICODE
+    annotations = MicroscopyBulkSimpleAnnotations(
+        source_images=[image],
+        annotation_coordinate_type="2D",
+        annotation_groups=[
+            _annotated(number, name, single, group, digest, about) for number, ((name, single), group) in enumerate(groups.items(), start=1)
+        ],
+        series_instance_uid=_uid(digest, "series"),
+        series_number=1,
+        sop_instance_uid=_uid(digest, "instance"),
+        instance_number=1,
+        manufacturer="Lamina",
+        manufacturer_model_name=about["analysis"][:64],
+        software_versions=about["model"][:64],
+        device_serial_number=about["engine"][:64],
+        content_label="LAMINA",
+    )
+    _stop_clock(annotations, image)
+    return annotations
 
 
 def _stop_clock(annotations: Dataset, image: Dataset) -> None:
@@ -182,9 +190,9 @@ def _image(source: bytes) -> Dataset:
     return image
 
 
-def _groups(shapes: Iterable[Shape | Points], scale: tuple[float, float]) -> dict[tuple[str, bool], _Group]:
+def _groups(shapes: Iterable[Shape | Points], scale: tuple[float, float]) -> _Groups:
     """By class and whether they are points, in the order of their first feature."""
-    groups: dict[tuple[str, bool], _Group] = {}
+    groups: _Groups = {}
     for shape in shapes:
         if isinstance(shape, Points):
             group = groups.setdefault((shape.classification, True), _Group(colour=shape.colour))
@@ -237,7 +245,7 @@ def _end(group: _Group) -> int:
     return group.starts[1] - 1 if len(group.starts) > 1 else len(group.coordinates)
 
 
-def _digest(image: Dataset, groups: Mapping[tuple[str, bool], _Group], about: Mapping[str, str]) -> bytes:
+def _digest(image: Dataset, groups: _Groups, about: Mapping[str, str]) -> bytes:
     digest = hashlib.sha256("\0".join((image.SOPInstanceUID, *about.values())).encode())
     for (name, single), group in groups.items():
         digest.update(f"\0{name}\0{single}\0".encode())

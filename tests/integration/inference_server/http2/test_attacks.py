@@ -19,7 +19,6 @@ from tests.support.http2 import (
     END_STREAM,
     GOAWAY,
     HEADERS,
-    LOOPS,
     PING,
     PREFACE,
     PRIORITY,
@@ -27,7 +26,6 @@ from tests.support.http2 import (
     SETTINGS,
     WINDOW_UPDATE,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
@@ -36,10 +34,8 @@ from tests.support.http2 import (
     is_served_at_last,
     message,
     settings,
-    transport,
-    until_true,
-    with_more_patience,
 )
+from tests.support.http2_transport import LOOPS, Transport, transport, until_true
 
 CALM, EXHAUSTED, DEADLINE, CANCEL = 11, 8, 4, 8
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))
@@ -270,7 +266,7 @@ def test_a_peer_that_does_not_end_what_it_began_is_let_go(loop: str, case: str) 
         assert peer.end() == CALM
         until_true(lambda: running.reasons)
         assert running.reasons == ["slow_request"]
-        assert is_served_at_last(running.port)
+        assert is_served_at_last(running.port, patience=0.4)
 
 
 def test_a_peer_that_sends_byte_after_byte_is_let_go_too() -> None:
@@ -293,26 +289,23 @@ WAITED_FOR = {
 
 @pytest.mark.parametrize("case", WAITED_FOR)
 def test_a_request_that_does_not_come_ends_its_call(case: str) -> None:
-    def attempt(seconds: float) -> None:
-        with transport(receive_seconds=seconds) as running, RawPeer(running.port) as peer:
-            peer.send(frame(HEADERS, END_HEADERS, 1, block(head())) + WAITED_FOR[case])
-            assert peer.answer(1).status == DEADLINE
-            assert peer.is_served(3)
-            assert running.held()["arriving"] == 0
-
-    with_more_patience(attempt, seconds=0.4)
+    with transport("moved", receive_seconds=60.0, keepalive_seconds=1000.0) as running, RawPeer(running.port) as peer:
+        peer.send(frame(HEADERS, END_HEADERS, 1, block(head())) + WAITED_FOR[case])
+        until_true(lambda: running.held()["streams"] == 1)
+        running.pass_seconds(70)
+        assert peer.answer(1).status == DEADLINE
+        assert peer.is_served(3)
+        assert running.held()["arriving"] == 0
 
 
 def test_a_stream_may_be_silent_between_its_messages() -> None:
-    def attempt(seconds: float) -> None:
-        with transport(receive_seconds=seconds) as running, RawPeer(running.port) as peer:
-            peer.send(frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Both"))) + frame(DATA, 0, 1, message(b"one")))
-            time.sleep(2.5 * seconds)
-            peer.send(frame(DATA, END_STREAM, 1, message(b"two")))
-            assert peer.answer(1).messages == [b"one", b"two"]
-            assert running.reasons == []
-
-    with_more_patience(attempt, seconds=1.0)
+    with transport("moved", receive_seconds=60.0, keepalive_seconds=1000.0) as running, RawPeer(running.port) as peer:
+        peer.send(frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Both"))) + frame(DATA, 0, 1, message(b"one")))
+        assert message(b"one") == peer.next(DATA, 1).data
+        running.pass_seconds(150)
+        peer.send(frame(DATA, END_STREAM, 1, message(b"two")))
+        assert peer.answer(1).messages == [b"two"]
+        assert running.reasons == []
 
 
 @pytest.mark.parametrize("loop", LOOPS)

@@ -16,13 +16,11 @@ from tests.support.http2 import (
     END_STREAM,
     GOAWAY,
     HEADERS,
-    LOOPS,
     PING,
     PREFACE,
     RST_STREAM,
     SETTINGS,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
@@ -30,9 +28,8 @@ from tests.support.http2 import (
     is_served,
     message,
     settings,
-    transport,
-    until_true,
 )
+from tests.support.http2_transport import LOOPS, Transport, transport, until_true
 
 OK, CANCELLED, DEADLINE, NOT_FOUND, EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 1, 4, 5, 8, 12, 13
 TOTAL = block(head("/test.Transport/Total"))

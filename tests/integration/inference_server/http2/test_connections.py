@@ -21,13 +21,10 @@ from tests.support.http2 import (
     END_STREAM,
     GOAWAY,
     HEADERS,
-    LOOPS,
     PING,
     RST_STREAM,
-    SECONDS,
     WINDOW_UPDATE,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
@@ -35,10 +32,8 @@ from tests.support.http2 import (
     is_served,
     message,
     settings,
-    transport,
-    until_true,
-    with_more_patience,
 )
+from tests.support.http2_transport import LOOPS, SECONDS, Transport, transport, until_true
 
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))
 WIDE = settings(initial_window_size=2**30) + frame(WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4))
@@ -113,29 +108,27 @@ def test_pings_with_calls_between_them_may_come_at_any_time(peer: RawPeer) -> No
 
 @pytest.mark.parametrize("bound", ["idle_seconds", "age_seconds"])
 def test_a_connection_that_is_idle_or_old_is_told_and_ended_in_peace(bound: str) -> None:
-    def attempt(seconds: float) -> None:
-        with transport(**{bound: seconds}) as running, RawPeer(running.port) as peer:
-            assert peer.is_served(1)
-            assert (peer.next(GOAWAY).last_stream_id, peer.next(PING).opaque_data) == (2**31 - 1, b"leaving\0")
-            peer.send(call(3) + frame(PING, 1, 0, b"leaving\0"))
-            assert peer.answer(3).messages == [b"hello"]
-            peer.end()
-            until_true(lambda: running.reasons)
-            assert running.reasons == [bound.removesuffix("_seconds")]
-
-    with_more_patience(attempt, seconds=2.0)
+    bounds = {bound: 60.0, "keepalive_seconds": 1000.0, "answer_seconds": 1000.0}
+    with transport("moved", **bounds) as running, RawPeer(running.port) as peer:
+        assert peer.is_served(1)
+        running.pass_seconds(70)
+        assert (peer.next(GOAWAY).last_stream_id, peer.next(PING).opaque_data) == (2**31 - 1, b"leaving\0")
+        peer.send(call(3) + frame(PING, 1, 0, b"leaving\0"))
+        assert peer.answer(3).messages == [b"hello"]
+        peer.end()
+        until_true(lambda: running.reasons)
+        assert running.reasons == [bound.removesuffix("_seconds")]
 
 
 def test_a_connection_with_a_call_is_not_idle() -> None:
-    def attempt(seconds: float) -> None:
-        with transport(idle_seconds=seconds) as running, RawPeer(running.port) as peer:
-            peer.send(OPEN + frame(DATA, 0, 1, message(b"abc")))
-            time.sleep(2 * seconds)
-            peer.send(frame(DATA, END_STREAM, 1))
-            assert peer.answer(1).last_stream is None
-            assert running.reasons == []
-
-    with_more_patience(attempt, seconds=1.0)
+    bounds = {"idle_seconds": 60.0, "keepalive_seconds": 1000.0, "receive_seconds": 1000.0}
+    with transport("moved", **bounds) as running, RawPeer(running.port) as peer:
+        peer.send(OPEN + frame(DATA, 0, 1, message(b"abc")))
+        until_true(lambda: running.held()["streams"] == 1)
+        running.pass_seconds(150)
+        peer.send(frame(DATA, END_STREAM, 1))
+        assert peer.answer(1).last_stream is None
+        assert running.reasons == []
 
 
 def test_a_peer_that_never_greets_is_slow_however_soon_others_are_idle() -> None:

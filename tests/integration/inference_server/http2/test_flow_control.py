@@ -14,15 +14,14 @@ from tests.support.http2 import (
     RST_STREAM,
     WINDOW_UPDATE,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
     head,
     message,
     settings,
-    until_true,
 )
+from tests.support.http2_transport import Transport, until_true
 
 TOTAL = block(head("/test.Transport/Total"))
 LARGE = "/test.Transport/Large"

@@ -8,7 +8,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 
 from tests.support.broken_frames import sessions, throw
-from tests.support.http2 import LOOPS, Transport, is_served, transport
+from tests.support.http2 import is_served
+from tests.support.http2_transport import LOOPS, Transport, transport
 
 PATHS = [f"/test.Transport/{name}" for name in ("One", "Count", "Total", "Both", "Large", "Wait", "Fail", "Nothing")]
 

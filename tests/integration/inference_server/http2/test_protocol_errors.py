@@ -21,7 +21,6 @@ from tests.support.http2 import (
     SETTINGS,
     WINDOW_UPDATE,
     RawPeer,
-    Transport,
     block,
     call,
     frame,
@@ -29,8 +28,8 @@ from tests.support.http2 import (
     is_served,
     message,
     settings,
-    until_true,
 )
+from tests.support.http2_transport import Transport, until_true
 
 PROTOCOL, FLOW_CONTROL, STREAM_CLOSED, FRAME_SIZE, COMPRESSION, CALM = 1, 3, 5, 6, 9, 11
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))

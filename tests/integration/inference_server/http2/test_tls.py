@@ -13,7 +13,8 @@ import pytest
 
 from inference_server.service.tls import TlsFiles, server_tls
 from tests.support.certificates import Authority
-from tests.support.http2 import LOOPS, PREFACE, RawPeer, Transport, is_served, settings, transport, until_true, with_more_patience
+from tests.support.http2 import PREFACE, RawPeer, is_served, is_served_at_last, settings
+from tests.support.http2_transport import LOOPS, Transport, transport, until_true
 
 
 class Files:
@@ -104,19 +105,16 @@ def test_a_client_that_does_not_ask_for_h2_gets_no_connection(secured: Transport
 @pytest.mark.parametrize("loop", LOOPS)
 @pytest.mark.parametrize("content", [b"", b"\x16\x03\x01", b"GET / HTTP/1.1\r\n\r\n", PREFACE + settings()])
 def test_a_client_that_does_not_agree_on_tls_is_let_go_and_counted(files: Files, loop: str, content: bytes) -> None:
-    def attempt(seconds: float) -> None:
-        with transport(loop, tls=files.tls, receive_seconds=seconds) as running:
-            with socket.create_connection(("127.0.0.1", running.port)) as plain:
-                plain.settimeout(60)
-                with contextlib.suppress(ConnectionResetError, BrokenPipeError):
-                    plain.sendall(content)
-                    while plain.recv(100):
-                        pass
-            until_true(lambda: running.failed_reasons)
-            assert (running.failed_reasons, running.reasons) == (["handshake"], [])
-            assert _is_let_in(running, files.client(files.authority))
-
-    with_more_patience(attempt, seconds=2.0)
+    with transport(loop, tls=files.tls, receive_seconds=2.0) as running:
+        with socket.create_connection(("127.0.0.1", running.port)) as plain:
+            plain.settimeout(60)
+            with contextlib.suppress(ConnectionResetError, BrokenPipeError):
+                plain.sendall(content)
+                while plain.recv(100):
+                    pass
+        until_true(lambda: running.failed_reasons)
+        assert (running.failed_reasons, running.reasons) == (["handshake"], [])
+        assert is_served_at_last(running.port, patience=2.0, tls=files.client(files.authority))
 
 
 def test_clients_in_a_handshake_count_as_connections(files: Files) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector
@@ -30,7 +31,7 @@ async def test_tensorrt_is_pinned_on_a_gpu_with_its_precision_and_parameters(tmp
 
 async def test_openvino_is_pinned_on_the_cpu(tmp_path: Path) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=OPENVINO)
-    async with serving(tmp_path, EngineSelector(discover()), engine="onnxruntime") as models:
+    async with serving(tmp_path, EngineSelector(discover()), options=SchedulingOptions(engine="onnxruntime")) as models:
         assert models.facts("double").engine.startswith("openvino:")
 
 

@@ -117,7 +117,7 @@ async def test_cancelling_frees_the_queues_of_all_steps(repository: Path, engine
             second.cancel()
         await first
         async with asyncio.timeout(60):
-            while models._admission.requests:
+            while models.admission.requests:
                 await asyncio.sleep(0.001)
     assert 1 == len(engine.runs)
 

@@ -12,6 +12,7 @@ from prometheus_client import CollectorRegistry
 
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from tests.support import onnx_models
 from tests.support.serving import serving
@@ -27,7 +28,9 @@ async def test_64_callers_do_not_hold_the_loop_up(tmp_path: Path, name: str) -> 
     onnx_models.write_model(tmp_path, "products", onnx_models.products(60), config="")
     x = np.ones((1, 768), np.float32)
     registry = CollectorRegistry()
-    async with serving(tmp_path, EngineSelector(discover()), engine=f"{name}:float32", metrics=registry) as models:
+    async with serving(
+        tmp_path, EngineSelector(discover()), options=SchedulingOptions(engine=f"{name}:float32"), metrics=registry
+    ) as models:
         until = time.monotonic() + 1.5
 
         async def caller() -> int:

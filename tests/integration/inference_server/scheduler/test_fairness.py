@@ -60,8 +60,8 @@ async def test_a_flood_of_one_client_delays_another_by_no_more_than_the_batch_th
 async def test_a_slide_of_50_000_tiles_delays_a_page_by_no_more_than_one_batch(tmp_path: Path, engine: ReferenceLoader) -> None:
     """Whenever the page comes. In the order of their arrival it would wait for some 6,000 batches."""
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 8 {TENSORS} dynamic_batching {{ }}")
-    limits = QueueLimits(max_requests=60_000, max_bytes=2**30)
-    async with serving(tmp_path, selector(engine), limits=limits) as models:
+    options = SchedulingOptions(limits=QueueLimits(max_requests=60_000, max_bytes=2**30))
+    async with serving(tmp_path, selector(engine), options=options) as models:
         tiles = await flooded(models, engine, 50_000)
         waited = []
         for page in range(5):

@@ -46,8 +46,7 @@ async def test_a_model_that_is_unloaded_makes_room(tmp_path: Path) -> None:
         assert [True, False] == [models.is_ready(name) for name in ("one", "two")]
         assert 100 * MIB <= (registry.get_sample_value("lamina_model_memory_bytes") or 0) < 250 * MIB
         await models.unload("one")
-        for closing in list(models._retiring):
-            await closing
+        await models._retiring.wait()
         await models.load("two")
         assert 2.0 == (await ask(models, "two")).outputs["doubled"][0, 0]
 

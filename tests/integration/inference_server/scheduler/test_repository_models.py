@@ -14,6 +14,7 @@ from inference import model_config_pb2
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import ConfigurationError, InvalidTensor, ModelFailed, NotFound, Unavailable
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models
@@ -121,7 +122,7 @@ async def test_the_version_policy_says_what_serves(tmp_path: Path, engine: Refer
 
 async def test_a_model_without_config_gets_a_whole_one(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double())
-    async with serving(tmp_path, selector(engine), default_max_batch_size=16) as models:
+    async with serving(tmp_path, selector(engine), options=SchedulingOptions(default_max_batch_size=16)) as models:
         config = models.config("double")
         assert models.facts("double").max_batch_size == 16
     expected = text_format.Parse(
@@ -177,7 +178,7 @@ async def test_the_owner_may_pin_the_engine_and_the_server_the_rest(tmp_path: Pa
     pin = 'parameters { key: "lamina.engine" value { string_value: "openvino:float32" } }'
     onnx_models.write_model(tmp_path, "pinned", onnx_models.double(), config=pin)
     onnx_models.write_model(tmp_path, "other", onnx_models.double())
-    async with serving(tmp_path, EngineSelector(discover()), engine="onnxruntime") as models:
+    async with serving(tmp_path, EngineSelector(discover()), options=SchedulingOptions(engine="onnxruntime")) as models:
         assert {name: models.facts(name).engine for name in ("pinned", "other")} == {
             "pinned": "openvino:float32",
             "other": "onnxruntime:float32",

@@ -16,6 +16,7 @@ from inference_server.engine.selection import EngineSelector
 from inference_server.errors import DeadlineExceeded, InvalidTensor, ModelFailed, NotFound, Overloaded, Unavailable
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels
 from tests.support import onnx_models
@@ -195,7 +196,7 @@ async def test_several_instances_run_at_a_time(tmp_path: Path, engine: Reference
 
 async def test_too_many_requests_are_refused_with_a_time_to_come_back(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=ALONE)
-    async with serving(tmp_path, selector(engine), limits=QueueLimits(max_requests=2)) as models:
+    async with serving(tmp_path, selector(engine), options=SchedulingOptions(limits=QueueLimits(max_requests=2))) as models:
         slow_from_now(engine, 0.05)
         tasks = [ask(models) for _ in range(3)]
         results = await asyncio.gather(*tasks, return_exceptions=True)
@@ -206,7 +207,7 @@ async def test_too_many_requests_are_refused_with_a_time_to_come_back(tmp_path: 
 
 async def test_too_many_bytes_are_refused_and_one_request_of_too_many_is_invalid(tmp_path: Path, engine: ReferenceLoader) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=BATCHES)
-    async with serving(tmp_path, selector(engine), limits=QueueLimits(max_bytes=64)) as models:
+    async with serving(tmp_path, selector(engine), options=SchedulingOptions(limits=QueueLimits(max_bytes=64))) as models:
         slow_from_now(engine, 0.05)
         results = await asyncio.gather(*(ask(models, rows=rows) for rows in (3, 2, 1, 5)), return_exceptions=True)
         assert [isinstance(result, Exception) for result in results] == [False, True, False, True]
@@ -271,7 +272,7 @@ async def test_only_wanted_outputs_are_given(tmp_path: Path, engine: ReferenceLo
 async def test_the_event_loop_turns_many_times_while_a_model_computes(tmp_path: Path, name: str) -> None:
     """A loop that computed itself would turn once a run."""
     onnx_models.write_model(tmp_path, "products", onnx_models.products(600))
-    async with serving(tmp_path, EngineSelector(discover()), engine=f"{name}:float32") as models:
+    async with serving(tmp_path, EngineSelector(discover()), options=SchedulingOptions(engine=f"{name}:float32")) as models:
         request = InferenceRequest(model="products", inputs={"x": np.ones((32, 768), np.float32)})
         turns = []
         for _ in range(4):

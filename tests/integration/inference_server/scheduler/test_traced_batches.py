@@ -101,7 +101,9 @@ async def test_a_fallback_to_the_cpu_is_told_on_the_request_and_the_engine(tmp_p
 async def test_a_refusal_names_the_limit(tmp_path: Path, traces: Traces) -> None:
     onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=BATCHES)
     engine, request = ReferenceLoader(), traces.begin("request")
-    async with serving(tmp_path, selector(engine), limits=QueueLimits(max_requests=1, max_bytes=2**20)) as models:
+    async with serving(
+        tmp_path, selector(engine), options=SchedulingOptions(limits=QueueLimits(max_requests=1, max_bytes=2**20))
+    ) as models:
         with engine.held():
             running = ask(models)
             await engine.begun()

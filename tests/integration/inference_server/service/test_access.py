@@ -21,6 +21,7 @@ from inference_server.service.metrics import CallMetrics
 from inference_server.service.security import Security, SecurityOptions, secure
 from inference_server.service.server import GrpcServer, Service
 from tests.support.certificates import Authority
+from tests.support.requests import failed_call
 
 Request, Response = wire.ModelInferRequest, wire.ModelInferResponse
 TOKEN = "first-token-of-the-bridge"
@@ -114,12 +115,6 @@ async def _many(channel: grpc.aio.Channel, **metadata: str) -> list[str]:
     return [response.id async for response in call(iter([b"", b""]), metadata=tuple(metadata.items()), timeout=60)]
 
 
-async def _failure(call: Any) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
-
-
 @pytest.fixture(scope="module")
 def authority() -> Authority:
     return Authority()
@@ -138,12 +133,12 @@ async def test_who_may_not_is_refused_in_calls_of_each_kind_and_counted(
     tokens = f"bridge {TOKEN} slides\nlabs another-token-of-labs labs\n"
     async with running(authority, tmp_path, tokens=tokens) as clients, clients.channel() as channel:
         for call in (_one, _many):
-            error = await _failure(call(channel))
+            error = await failed_call(call(channel))
             assert (error.code(), "Bearer TOKEN" in str(error.details())) == (grpc.StatusCode.UNAUTHENTICATED, True)
-            error = await _failure(call(channel, authorization="Bearer another-token-of-labs"))
+            error = await failed_call(call(channel, authorization="Bearer another-token-of-labs"))
             assert (error.code(), dict(error.trailing_metadata())["lamina-permission"]) == (grpc.StatusCode.PERMISSION_DENIED, "slides")
         assert [clients.count("One", code) for code in ("UNAUTHENTICATED", "PERMISSION_DENIED")] == [1, 1]
-        error = await _failure(_one(channel, service="test.Service", authorization=f"Bearer {TOKEN}"))
+        error = await failed_call(_one(channel, service="test.Service", authorization=f"Bearer {TOKEN}"))
         assert (error.code(), "the permission admin" in str(error.details())) == (grpc.StatusCode.PERMISSION_DENIED, True)
         health = health_pb2_grpc.HealthStub(channel)
         answers = [await health.Check(health_pb2.HealthCheckRequest(service=service)) for service in ("", "live")]
@@ -183,7 +178,7 @@ async def test_a_client_certificate_names_its_caller_and_gives_the_permissions_s
     async with running(authority, tmp_path, access="slides") as clients, clients.channel("ward-7") as channel:
         assert await _one(channel, **{"lamina-client": "somebody-else"}) == "ward-7"
         assert await _many(channel) == ["ward-7", "ward-7"]
-        error = await _failure(_one(channel, service="test.Service"))
+        error = await failed_call(_one(channel, service="test.Service"))
         assert (error.code(), "a client certificate does not have" in str(error.details())) == (grpc.StatusCode.PERMISSION_DENIED, True)
 
 
@@ -191,18 +186,18 @@ async def test_clients_without_a_certificate_or_with_a_strangers_get_no_connecti
     stranger = Authority("stranger")
     async with running(authority, tmp_path, access="slides") as clients:
         async with clients.channel() as channel:
-            assert (await _failure(_one(channel))).code() is grpc.StatusCode.UNAVAILABLE
+            assert (await failed_call(_one(channel))).code() is grpc.StatusCode.UNAVAILABLE
         of_a_stranger = Clients(clients.address, clients.security, CollectorRegistry(), stranger)
         async with of_a_stranger.channel("ward-7", roots=authority.certificate) as channel:
-            assert (await _failure(_one(channel))).code() is grpc.StatusCode.UNAVAILABLE
+            assert (await failed_call(_one(channel))).code() is grpc.StatusCode.UNAVAILABLE
         async with clients.channel(tls=False) as channel:
-            assert (await _failure(_one(channel))).code() is grpc.StatusCode.UNAVAILABLE
+            assert (await failed_call(_one(channel))).code() is grpc.StatusCode.UNAVAILABLE
 
 
 async def test_with_tokens_a_client_certificate_alone_is_not_enough(authority: Authority, tmp_path: Path) -> None:
     tokens = f"bridge {TOKEN} slides\n"
     async with running(authority, tmp_path, access="slides", tokens=tokens) as clients, clients.channel("ward-7") as channel:
-        assert (await _failure(_one(channel))).code() is grpc.StatusCode.UNAUTHENTICATED
+        assert (await failed_call(_one(channel))).code() is grpc.StatusCode.UNAUTHENTICATED
         assert await _one(channel, authorization=f"Bearer {TOKEN}") == "bridge"
 
 
@@ -219,5 +214,5 @@ async def test_certificates_are_renewed_without_a_restart(authority: Authority, 
             async with clients.channel(roots=other.certificate) as channel:
                 assert await _one(channel, **header) == "bridge"
             async with clients.channel() as channel:
-                assert (await _failure(_one(channel, **header))).code() is grpc.StatusCode.UNAVAILABLE
+                assert (await failed_call(_one(channel, **header))).code() is grpc.StatusCode.UNAVAILABLE
             assert await _one(old, **header) == "bridge"

@@ -22,6 +22,7 @@ from inference_server.service.request_limits import RequestLimits
 from inference_server.service.server import Connection, GrpcServer, Service
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import until
+from tests.support.requests import failed_call
 
 Request, Response = wire.ModelInferRequest, wire.ModelInferResponse
 
@@ -98,12 +99,6 @@ async def _echo(request: Any, context: Any) -> AsyncIterator[Response]:
     yield Response(id=request.id)
 
 
-async def _failure(call: Any) -> grpc.aio.AioRpcError:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value
-
-
 async def _all(call: Any) -> list[str]:
     return [response.id async for response in call]
 
@@ -127,7 +122,7 @@ async def _refuse(request: Request, context: Any) -> AsyncIterator[Response]:
 async def test_an_error_of_the_tree_becomes_its_status_in_calls_of_each_kind() -> None:
     async with running(_refuse) as server:
         for call in (server.one(Request()), _all(server.many(Request())), _all(server.both(iter([Request()])))):
-            error = await _failure(call)
+            error = await failed_call(call)
             assert (error.code(), error.details()) == (grpc.StatusCode.INVALID_ARGUMENT, "input x is wrong; send it right.")
         assert [server.count(method, "INVALID_ARGUMENT") for method in ("One", "Many", "Both")] == [1, 1, 1]
 
@@ -139,7 +134,7 @@ async def _overload(request: Request, context: Any) -> AsyncIterator[Response]:
 
 async def test_an_overloaded_server_says_when_to_try_again() -> None:
     async with running(_overload) as server:
-        error = await _failure(server.one(Request()))
+        error = await failed_call(server.one(Request()))
         assert (error.code(), dict(error.trailing_metadata())["retry-after-ms"]) == (grpc.StatusCode.RESOURCE_EXHAUSTED, "1500")
 
 
@@ -151,7 +146,7 @@ async def _break(request: Request, context: Any) -> AsyncIterator[Response]:
 async def test_the_text_of_an_unexpected_error_stays_in_the_server() -> None:
     async with running(_break) as server:
         for call in (server.one(Request(id="r-1")), _all(server.many(Request(id="r-1")))):
-            error = await _failure(call)
+            error = await failed_call(call)
             assert error.code() is grpc.StatusCode.INTERNAL
             assert "secret" not in str(error.details())
             assert "request_id r-1" in str(error.details())
@@ -170,20 +165,20 @@ async def test_a_stream_that_fails_midway_keeps_what_it_sent() -> None:
             async for response in call:
                 got.append(response.id)
 
-        assert (await _failure(read())).code() is grpc.StatusCode.INVALID_ARGUMENT
+        assert (await failed_call(read())).code() is grpc.StatusCode.INVALID_ARGUMENT
         assert got == ["first"]
 
 
 async def test_bytes_that_are_no_message_get_a_clear_refusal() -> None:
     async with running(_echo) as server:
-        error = await _failure(server.anything(b"\xff\xff\xff"))
+        error = await failed_call(server.anything(b"\xff\xff\xff"))
         assert (error.code(), "no message of its type" in str(error.details())) == (grpc.StatusCode.INVALID_ARGUMENT, True)
 
 
 @pytest.mark.parametrize(("size", "counted"), [(2**20, 1), (2**21, 0)])
 async def test_a_message_too_big_is_refused_with_the_limit_and_counted_unless_it_was_not_even_taken(size: int, counted: int) -> None:
     async with running(_echo) as server:
-        error = await _failure(server.one(Request(raw_input_contents=[bytes(size)])))
+        error = await failed_call(server.one(Request(raw_input_contents=[bytes(size)])))
         assert (error.code(), "larger than max" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
         # gRPC itself, which refuses what is far larger, knows no settings.
         assert ("INFERENCE_MAX_MESSAGE_BYTES" in str(error.details())) == bool(counted)
@@ -210,7 +205,7 @@ async def test_requests_beyond_the_bytes_in_flight_are_refused_until_there_is_ro
     async with running(gate, most_bytes=1000) as server:
         first = asyncio.ensure_future(server.one(Request(raw_input_contents=[bytes(600)])))
         await asyncio.wait_for(gate.begun.wait(), 60)
-        error = await _failure(server.one(Request(raw_input_contents=[bytes(600)])))
+        error = await failed_call(server.one(Request(raw_input_contents=[bytes(600)])))
         assert (error.code(), "too many bytes" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
         assert int(dict(error.trailing_metadata())["retry-after-ms"]) > 0
         assert server.gauge("lamina_limit_refusals_total", limit="bytes_in_flight") == 1
@@ -225,7 +220,7 @@ async def test_calls_beyond_the_limit_are_refused_until_one_ends() -> None:
         open_calls = [asyncio.ensure_future(_all(server.many(Request()))), asyncio.ensure_future(server.one(Request()))]
         while server.lifecycle.in_flight < 2:
             await asyncio.sleep(0.01)
-        error = await _failure(server.one(Request()))
+        error = await failed_call(server.one(Request()))
         assert (error.code(), "2 calls are open" in str(error.details())) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
         assert server.gauge("lamina_limit_refusals_total", limit="calls") == 1
         gate.open.set()
@@ -238,7 +233,7 @@ async def test_who_watches_the_health_takes_places_apart_and_health_checks_take_
         health, asked = health_pb2_grpc.HealthStub(server.channel), health_pb2.HealthCheckRequest(service="test.Service")
         watching = health.Watch(asked)
         await watching.read()
-        assert (await _failure(health.Watch(asked).read())).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert (await failed_call(health.Watch(asked).read())).code() is grpc.StatusCode.RESOURCE_EXHAUSTED
         await health.Check(asked)
         await server.one(Request())
         watching.cancel()
@@ -276,7 +271,7 @@ TOO_MUCH = {
 async def test_a_request_with_too_much_of_something_is_refused_and_counted(limit: str) -> None:
     async with running(_echo, limits=RequestLimits(tensors=2, name_characters=64)) as server:
         for request in TOO_MUCH[limit]:
-            error = await _failure(server.one(request))
+            error = await failed_call(server.one(request))
             assert (error.code(), "are taken" in str(error.details())) == (grpc.StatusCode.INVALID_ARGUMENT, True)
         assert server.gauge("lamina_limit_refusals_total", limit=limit) == len(TOO_MUCH[limit])
         await server.one(Request(id="n" * 64, inputs=[Request.InferInputTensor(name="x"), Request.InferInputTensor(name="y")]))
@@ -302,7 +297,7 @@ async def test_a_call_whose_deadline_passes_ends_at_once() -> None:
         seconds = 0.2
         # A slow machine may not have begun it by then.
         while not gate.begun.is_set():
-            error = await _failure(server.one(Request(), timeout=seconds))
+            error = await failed_call(server.one(Request(), timeout=seconds))
             assert error.code() is grpc.StatusCode.DEADLINE_EXCEEDED
             seconds *= 3
         await asyncio.wait_for(gate.ended.wait(), 60)
@@ -317,7 +312,7 @@ async def _refuse_at_length(request: Request, context: Any) -> AsyncIterator[Res
 
 async def test_a_message_of_any_length_reaches_the_client_shortened() -> None:
     async with running(_refuse_at_length) as server:
-        error = await _failure(server.one(Request()))
+        error = await failed_call(server.one(Request()))
         assert (error.code(), str(error.details())[:18]) == (grpc.StatusCode.INVALID_ARGUMENT, "there is no model ")
         assert str(error.details()).endswith("é … (100018 characters)")
 
@@ -325,7 +320,7 @@ async def test_a_message_of_any_length_reaches_the_client_shortened() -> None:
 async def test_a_draining_server_still_answers_probes() -> None:
     async with running(_echo) as server:
         server.lifecycle.advance(Phase.DRAINING)
-        assert (await _failure(server.one(Request()))).code() is grpc.StatusCode.UNAVAILABLE
+        assert (await failed_call(server.one(Request()))).code() is grpc.StatusCode.UNAVAILABLE
         health = health_pb2_grpc.HealthStub(server.channel)
         answer = await health.Check(health_pb2.HealthCheckRequest(service="test.Service"))
         assert answer.status == health_pb2.HealthCheckResponse.NOT_SERVING
@@ -359,7 +354,7 @@ async def test_a_leaving_server_serves_then_refuses_then_lets_calls_in_flight_en
         await until(lambda: server.lifecycle.in_flight == 2)
         clock.sleep(300)
         await until(lambda: server.lifecycle.phase is Phase.DRAINING)
-        error = await _failure(server.one(Request()))
+        error = await failed_call(server.one(Request()))
         assert (error.code(), "shutting down" in str(error.details())) == (grpc.StatusCode.UNAVAILABLE, True)
         gate.open.set()
         assert ((await slow).id, (await second).id) == ("slow", "in the grace")
@@ -372,5 +367,5 @@ async def test_calls_that_outlast_the_drain_are_cancelled() -> None:
         endless = asyncio.ensure_future(server.one(Request()))
         await asyncio.wait_for(gate.begun.wait(), 60)
         await asyncio.wait_for(server.server.stop(grace_seconds=0, drain_seconds=0.1, hurry=asyncio.Event()), 60)
-        assert (await _failure(endless)).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
+        assert (await failed_call(endless)).code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)
         assert gate.ended.is_set()

@@ -23,6 +23,7 @@ from inference_server.application import Application
 from inference_server.settings import Settings
 from tests.support.held_runs import held_runs
 from tests.support.patience import until
+from tests.support.requests import failure, floats, infer_request, steps
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -62,26 +63,7 @@ def stub(channel: grpc.aio.Channel) -> Any:
 
 
 def _request(model: str = "sum_and_difference", **tensors: np.ndarray[Any, Any]) -> wire.ModelInferRequest:
-    names = {"float32": "FP32", "float64": "FP64", "int64": "INT64"}
-    request = wire.ModelInferRequest(model_name=model)
-    for name, tensor in tensors.items():
-        request.inputs.add(name=name, datatype=names[tensor.dtype.name], shape=tensor.shape)
-        request.raw_input_contents.append(tensor.tobytes())
-    return request
-
-
-def _floats(*rows: float) -> np.ndarray[Any, Any]:
-    return np.array([[row] * 4 for row in rows], dtype=np.float32)
-
-
-def _steps(count: int) -> np.ndarray[Any, Any]:
-    return np.array([count], dtype=np.int64)
-
-
-async def _failure(call: Any) -> tuple[grpc.StatusCode, str]:
-    with pytest.raises(grpc.aio.AioRpcError) as caught:
-        await call
-    return caught.value.code(), str(caught.value.details())
+    return infer_request(model, **tensors)
 
 
 async def test_the_server_is_live_ready_and_says_who_it_is(stub: Any) -> None:
@@ -141,11 +123,11 @@ async def test_the_repository_index_can_be_of_ready_models_only(stub: Any) -> No
 
 
 async def test_a_model_runs_on_raw_elements(stub: Any) -> None:
-    request = _request(a=_floats(1, 2), b=_floats(3, 5))
+    request = _request(a=floats(1, 2), b=floats(3, 5))
     request.id = "r-7"
     response = await stub.ModelInfer(request)
     outputs = [np.frombuffer(content, np.float32).reshape(2, 4).tolist() for content in response.raw_output_contents]
-    assert outputs == [_floats(4, 7).tolist(), _floats(-2, -3).tolist()]
+    assert outputs == [floats(4, 7).tolist(), floats(-2, -3).tolist()]
     assert [(tensor.name, tensor.datatype, list(tensor.shape)) for tensor in response.outputs] == [
         ("sum", "FP32", [2, 4]),
         ("difference", "FP32", [2, 4]),
@@ -171,12 +153,12 @@ async def test_a_model_takes_and_gives_text(stub: Any) -> None:
 
 
 WRONG = {
-    "an unknown model": (_request("none", a=_floats(1)), NOT_FOUND, "no model none"),
-    "a model that could not be loaded": (_request("broken", a=_floats(1)), UNAVAILABLE, "could not be loaded"),
-    "a missing input": (_request(a=_floats(1)), INVALID, "lacks b"),
-    "an input that there is not": (_request(a=_floats(1), b=_floats(1), c=_floats(1)), INVALID, "has c"),
-    "a wrong shape": (_request(a=np.zeros((1, 3), np.float32), b=_floats(1)), INVALID, "input a has the shape [1, 3]; expected [-1, 4]"),
-    "a wrong type": (_request(a=_floats(1).astype(np.float64), b=_floats(1)), INVALID, "input a is of type float64; expected float32"),
+    "an unknown model": (_request("none", a=floats(1)), NOT_FOUND, "no model none"),
+    "a model that could not be loaded": (_request("broken", a=floats(1)), UNAVAILABLE, "could not be loaded"),
+    "a missing input": (_request(a=floats(1)), INVALID, "lacks b"),
+    "an input that there is not": (_request(a=floats(1), b=floats(1), c=floats(1)), INVALID, "has c"),
+    "a wrong shape": (_request(a=np.zeros((1, 3), np.float32), b=floats(1)), INVALID, "input a has the shape [1, 3]; expected [-1, 4]"),
+    "a wrong type": (_request(a=floats(1).astype(np.float64), b=floats(1)), INVALID, "input a is of type float64; expected float32"),
     "too many rows": (_request(a=np.zeros((9, 4), np.float32), b=np.zeros((9, 4), np.float32)), INVALID, "expected 1 to 8"),
     "no elements": (wire.ModelInferRequest(model_name="sum_and_difference"), INVALID, "lacks a, b"),
 }
@@ -185,59 +167,59 @@ WRONG = {
 @pytest.mark.parametrize("case", WRONG)
 async def test_a_wrong_request_is_told_what_is_wrong(stub: Any, case: str) -> None:
     request, status, message = WRONG[case]
-    code, details = await _failure(stub.ModelInfer(request))
+    code, details = await failure(stub.ModelInfer(request))
     assert (code, message in details) == (status, True), details
 
 
 async def test_an_unknown_version_and_output_are_told(stub: Any) -> None:
-    request = _request(a=_floats(1), b=_floats(1))
+    request = _request(a=floats(1), b=floats(1))
     request.model_version = "7"
-    assert (await _failure(stub.ModelInfer(request)))[0] is NOT_FOUND
+    assert (await failure(stub.ModelInfer(request)))[0] is NOT_FOUND
     request.model_version = ""
     request.outputs.add(name="product")
-    code, details = await _failure(stub.ModelInfer(request))
+    code, details = await failure(stub.ModelInfer(request))
     assert (code, "no output product" in details) == (INVALID, True)
 
 
 async def test_shared_memory_is_off_unless_the_operator_allows_it(stub: Any) -> None:
-    request = _request(a=_floats(1), b=_floats(1))
+    request = _request(a=floats(1), b=floats(1))
     request.inputs[0].parameters["shared_memory_region"].string_param = "region"
     request.inputs[0].parameters["shared_memory_byte_size"].int64_param = 16
-    code, details = await _failure(stub.ModelInfer(request))
+    code, details = await failure(stub.ModelInfer(request))
     assert (code, "INFERENCE_SHARED_MEMORY" in details) == (grpc.StatusCode.FAILED_PRECONDITION, True)
 
 
 @pytest.mark.parametrize("name", ["priority", "timeout"])
 async def test_a_priority_or_timeout_that_is_no_number_is_refused(stub: Any, name: str) -> None:
-    request = _request(a=_floats(1), b=_floats(1))
+    request = _request(a=floats(1), b=floats(1))
     request.parameters[name].string_param = "high"
-    code, details = await _failure(stub.ModelInfer(request))
+    code, details = await failure(stub.ModelInfer(request))
     assert (code, f"parameter {name}" in details) == (INVALID, True)
 
 
 async def test_a_message_too_big_is_refused_with_the_limit(stub: Any) -> None:
-    code, details = await _failure(stub.ModelInfer(_request(a=np.zeros((2**16, 4), np.float32), b=_floats(1))))
+    code, details = await failure(stub.ModelInfer(_request(a=np.zeros((2**16, 4), np.float32), b=floats(1))))
     assert (code, "1048576" in details) == (grpc.StatusCode.RESOURCE_EXHAUSTED, True)
 
 
 async def test_a_timeout_in_the_parameters_ends_the_wait(stub: Any) -> None:
     with held_runs() as held:
-        blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=steps(1))))
         await held.begun()
-        waiting = _request("slow", steps=_steps(1))
+        waiting = _request("slow", steps=steps(1))
         waiting.parameters["timeout"].int64_param = 50_000
-        code, _ = await _failure(stub.ModelInfer(waiting))
+        code, _ = await failure(stub.ModelInfer(waiting))
         assert code == grpc.StatusCode.DEADLINE_EXCEEDED
     await blocking
 
 
 async def test_a_cancelled_call_frees_its_place_and_harms_nobody(application: Application, stub: Any) -> None:
-    admission = application.models._admission
+    admission = application.models.admission
     with held_runs() as held:
-        blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        blocking = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=steps(1))))
         await held.begun()
-        cancelled = stub.ModelInfer(_request("slow", steps=_steps(1)))
-        kept = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        cancelled = stub.ModelInfer(_request("slow", steps=steps(1)))
+        kept = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=steps(1))))
         await until(lambda: admission.requests == 3)
         cancelled.cancel()
         await asyncio.gather(cancelled, return_exceptions=True)
@@ -248,7 +230,7 @@ async def test_a_cancelled_call_frees_its_place_and_harms_nobody(application: Ap
 
 async def test_server_live_answers_while_a_model_computes(stub: Any) -> None:
     with held_runs() as held:
-        computing = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=_steps(1))))
+        computing = asyncio.ensure_future(stub.ModelInfer(_request("slow", steps=steps(1))))
         await held.begun()
         for _ in range(10):
             await stub.ServerLive(wire.ServerLiveRequest())
@@ -318,7 +300,7 @@ async def test_http_tells_health_readiness_and_metrics(application: Application)
 
 
 async def test_metrics_have_tritons_names_to_the_letter(application: Application, stub: Any) -> None:
-    await stub.ModelInfer(_request(a=_floats(1), b=_floats(2)))
+    await stub.ModelInfer(_request(a=floats(1), b=floats(2)))
     _, body = await _get(application, "/metrics")
     assert "# TYPE nv_inference_request_success counter\n" in body
     labels = 'model="sum_and_difference",version="1"'

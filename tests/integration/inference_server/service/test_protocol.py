@@ -202,7 +202,7 @@ async def test_statistics_count_requests_rows_batches_failures_and_cancellations
 
 
 async def test_statistics_tell_of_cancelled_requests(application: Application, stub: Any) -> None:
-    admission = application.models._admission
+    admission = application.models.admission
     with held_runs() as held:
         blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(1))))
         await held.begun()
@@ -292,7 +292,7 @@ async def test_requests_in_flight_finish_when_their_model_is_unloaded(applicatio
     with held_runs() as held:
         calls = [asyncio.ensure_future(stub.ModelInfer(infer_request("leaving", steps=steps(1)))) for _ in range(2)]
         await held.begun()
-        await until(lambda: application.models._admission.requests == 2)
+        await until(lambda: application.models.admission.requests == 2)
         await stub.RepositoryModelUnload(wire.RepositoryModelUnloadRequest(model_name="leaving"))
         assert (await _states(stub))["leaving"][0] == "UNLOADING"
     assert [answer.model_name for answer in await asyncio.gather(*calls)] == ["leaving"] * 2

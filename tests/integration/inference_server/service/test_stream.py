@@ -51,7 +51,7 @@ async def _all(stub: Any, *requests: wire.ModelInferRequest, **options: Any) -> 
 def _waiting(application: Application, model: str = "slow") -> tuple[int, int]:
     """Requests that wait or run, and the batches that were run."""
     statistics = application.models.statistics(model)[0]
-    return application.models._admission.requests, statistics.execution_count
+    return application.models.admission.requests, statistics.execution_count
 
 
 async def test_each_request_of_a_stream_is_answered_with_its_id_and_marked_as_final(stub: Any) -> None:
@@ -126,7 +126,7 @@ async def test_no_more_requests_of_a_stream_are_taken_than_the_bound_allows(appl
     ids = []
     async for response in call:
         ids.append(response.infer_response.id)
-        most = max(most, application.models._admission.requests)
+        most = max(most, application.models.admission.requests)
     assert (sorted(ids), most <= 4) == ([str(number) for number in range(9)], True)
     assert application.models.statistics("slow")[0].success.count - before == 9
 

@@ -143,7 +143,7 @@ async def test_a_failure_is_told_by_its_class_and_status_and_what_was_sent_stays
 async def test_a_request_that_never_got_its_turn_has_a_queue_and_no_run(
     application: Application, stub: Any, collector: TraceCollector
 ) -> None:
-    admission = application.models._admission
+    admission = application.models.admission
     with held_runs() as held:
         blocking = asyncio.ensure_future(stub.ModelInfer(infer_request("slow", steps=steps(1))))
         await held.begun()

@@ -15,6 +15,7 @@ from pyarrow import parquet
 
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
+from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
@@ -59,7 +60,9 @@ async def fleet(tmp_path: Path, inputs: Path, monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
     async with AsyncExitStack() as stack:
         servers = {
-            engine: await stack.enter_async_context(serving(inputs / "models", EngineSelector(discover(device="cpu")), engine=engine))
+            engine: await stack.enter_async_context(
+                serving(inputs / "models", EngineSelector(discover(device="cpu")), options=SchedulingOptions(engine=engine))
+            )
             for engine in (FIRST, SECOND)
         }
         yield Fleet(tmp_path, inputs, servers)

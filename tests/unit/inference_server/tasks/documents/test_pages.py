@@ -18,14 +18,9 @@ from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.tasks.documents.pages import open_pages, selected_pages
 from inference_server.tasks.documents.values import Limits
 from tests.support.pdf import Text, pdf
+from tests.support.printed_pages import image_file
 
 LIMITS = Limits()
-
-
-def encoded(image: Image.Image, kind: str, **options: object) -> bytes:
-    out = io.BytesIO()
-    image.save(out, kind, **options)
-    return out.getvalue()
 
 
 def gradient(width: int = 60, height: int = 40) -> Image.Image:
@@ -71,13 +66,13 @@ def test_a_pdf_is_found_behind_leading_bytes() -> None:
 
 @pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("TIFF", "image/tiff")])
 def test_the_format_is_told_by_the_content(kind: str, media_type: str) -> None:
-    pages = open_pages(encoded(gradient(), kind), limits=LIMITS)
+    pages = open_pages(image_file(gradient(), kind), limits=LIMITS)
     assert (media_type, 1, (40, 60, 3)) == (pages.media_type, pages.page_count, pages.page(0).shape)
 
 
 def test_every_frame_of_a_tiff_is_a_page() -> None:
     frames = [Image.new("L", (50, 20 + 10 * index), 50 * index) for index in range(3)]
-    pages = open_pages(encoded(frames[0], "TIFF", save_all=True, append_images=frames[1:]), limits=LIMITS)
+    pages = open_pages(image_file(frames[0], "TIFF", save_all=True, append_images=frames[1:]), limits=LIMITS)
     assert 3 == pages.page_count
     assert [(40, 50, 100), (20, 50, 0)] == [(*pages.page(index).shape[:2], int(pages.page(index).max())) for index in (2, 0)]
 
@@ -88,7 +83,7 @@ def test_a_photograph_is_turned_as_its_exif_says(orientation: int, dark_corner: 
     image.paste("black", (0, 0, 16, 16))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    page = open_pages(encoded(image, "JPEG", exif=exif, quality=95), limits=LIMITS).page(0)
+    page = open_pages(image_file(image, "JPEG", exif=exif, quality=95), limits=LIMITS).page(0)
     assert (32, 64) if orientation < 5 else (64, 32) == page.shape[:2]
     assert page[dark_corner].max() < 40
     assert 1 == sum(page[corner].max() < 40 for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)))
@@ -96,19 +91,19 @@ def test_a_photograph_is_turned_as_its_exif_says(orientation: int, dark_corner: 
 
 def test_transparent_paper_is_white() -> None:
     image = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
-    assert 255 == open_pages(encoded(image, "PNG"), limits=LIMITS).page(0).min()
+    assert 255 == open_pages(image_file(image, "PNG"), limits=LIMITS).page(0).min()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
 def test_every_colour_mode_becomes_rgb(mode: str) -> None:
-    page = open_pages(encoded(gradient().convert(mode), "TIFF"), limits=LIMITS).page(0)
+    page = open_pages(image_file(gradient().convert(mode), "TIFF"), limits=LIMITS).page(0)
     assert ((40, 60, 3), np.uint8) == (page.shape, page.dtype)
     assert (True, True) == (page[:, :5].mean() < 60, page[:, -5:].mean() > 195)
 
 
 def test_sixteen_bits_are_scaled_to_eight() -> None:
     deep = Image.fromarray(np.tile(np.linspace(0, 65535, 60).astype(np.uint16), (40, 1)))
-    page = open_pages(encoded(deep, "PNG"), limits=LIMITS).page(0)
+    page = open_pages(image_file(deep, "PNG"), limits=LIMITS).page(0)
     assert (0, 255, 127) == (int(page[0, 0, 0]), int(page[0, -1, 0]), int(page[0, 29:31].mean()))
 
 
@@ -182,7 +177,7 @@ def test_a_resolution_out_of_range_is_refused(dpi: int) -> None:
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
 def test_an_image_that_was_cut_off_is_told_so(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (200, 200, 3), dtype=np.uint8))
-    content = encoded(noise, kind)
+    content = image_file(noise, kind)
     with pytest.raises(InvalidDocument, match=r"damaged or cut off|header cannot be read"):
         open_pages(content[: len(content) // 2], limits=LIMITS).page(0)
 
@@ -206,7 +201,7 @@ def test_too_many_pages_are_refused_and_a_selection_of_them_is_not() -> None:
 
 
 def test_a_webp_photograph_is_one_page() -> None:
-    frames = encoded(gradient(), "WEBP", lossless=True, save_all=True, append_images=[gradient()])
+    frames = image_file(gradient(), "WEBP", lossless=True, save_all=True, append_images=[gradient()])
     document = open_pages(frames, limits=LIMITS)
     assert ("image/webp", 1) == (document.media_type, document.page_count)
     assert (document.page(0) == np.asarray(gradient())).all()
@@ -220,7 +215,7 @@ def test_a_heic_photograph_is_read_upright() -> None:
     document = open_pages(out.getvalue(), limits=LIMITS)
     page = document.page(0)
     assert ("image/heic", 1) == (document.media_type, document.page_count)
-    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(encoded(gradient(160, 120), "PNG", exif=exif)))))
+    upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(image_file(gradient(160, 120), "PNG", exif=exif)))))
     assert upright.shape == page.shape
     assert 5 > abs(page.astype(int) - upright.astype(int)).mean()
 
@@ -228,7 +223,7 @@ def test_a_heic_photograph_is_read_upright() -> None:
 def test_a_huge_webp_or_heic_image_is_refused_from_its_header() -> None:
     out = io.BytesIO()
     pillow_heif.from_pillow(gradient(640, 480)).save(out)
-    for content in (out.getvalue(), encoded(gradient(640, 480), "WEBP")):
+    for content in (out.getvalue(), image_file(gradient(640, 480), "WEBP")):
         with pytest.raises(InvalidDocument, match=r"page 1 has 640 × 480 pixels; at most 1000 pixels are accepted"):
             open_pages(content, limits=Limits(most_page_pixels=1000)).page(0)
 

@@ -1,0 +1,131 @@
+"""Gives what waits for a version to its instances, in batches."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Sequence
+from typing import Protocol
+
+import structlog
+
+from inference_server.errors import DeadlineExceeded
+from inference_server.scheduler.batcher import Batcher
+from inference_server.scheduler.executor import Instance, Ran
+from inference_server.scheduler.forecast import Forecast
+from inference_server.scheduler.loading import LoadedModel
+from inference_server.scheduler.metrics import ModelMetrics
+from inference_server.scheduler.queue import WaitingLine, Work
+from inference_server.scheduler.rate_limiter import RateLimiter
+
+# How long a run that has begun is waited for when its model is stopped.
+_RUN_SECONDS = 30.0
+# A shorter run is not worth halving: to begin one costs as much as a few of its rows.
+_LONG_RUN_SECONDS = 0.01
+_log = structlog.get_logger(__name__)
+
+
+class Owner(Protocol):
+    """Whose requests they are: told of each that has left the line."""
+
+    def ended(self, batch: Sequence[Work], ran: Ran) -> None:
+        """A batch was run."""
+
+    def turned_away(self, work: Work, error: DeadlineExceeded) -> None:
+        """A request was taken out of the line and not run: nobody waits for it, or its deadline is too near."""
+
+
+class Dispatcher:
+    """The instances of one version, and what forms batches for them. All but the engines' runs happens on the event loop."""
+
+    def __init__(self, loaded: LoadedModel, line: WaitingLine, owner: Owner, *, limiter: RateLimiter, metrics: ModelMetrics) -> None:
+        facts = loaded.facts
+        self._facts = facts
+        self._line = line
+        self._owner = owner
+        self._metrics = metrics
+        self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
+        self._forecast = Forecast()
+        batched = facts.max_batch_size > 0
+        self._instances = [
+            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, placed in enumerate(loaded.placed)
+        ]
+        self._idle = list(self._instances)
+        self._seat = limiter.seat(loaded.placed, self._dispatch)
+        self._look_again: asyncio.Handle | None = None
+        # Whether that is after a delay, rather than in the next turn of the event loop.
+        self._looks_later = False
+
+    @property
+    def is_idle(self) -> bool:
+        """Whether nothing runs."""
+        return len(self._idle) == len(self._instances)
+
+    def look(self, delay: float = 0.0) -> None:
+        """Look for a batch when the requests that arrive in this turn of the event loop are all there, or after a delay."""
+        if self._look_again is not None:
+            if delay or not self._looks_later:
+                return
+            self._look_again.cancel()
+        self._looks_later = delay > 0
+        loop = asyncio.get_running_loop()
+        self._look_again = loop.call_later(delay, self._dispatch) if delay else loop.call_soon(self._dispatch)
+
+    async def close(self) -> None:
+        """End the instances after what they run now, within reason: no runtime can be interrupted."""
+        try:
+            async with asyncio.timeout(_RUN_SECONDS), asyncio.TaskGroup() as group:
+                for instance in self._instances:
+                    group.create_task(instance.close())
+        except TimeoutError:
+            _log.error("run_does_not_end", model=self._facts.name, version=self._facts.version, seconds=_RUN_SECONDS)
+        self._seat.close()
+
+    def _dispatch(self, returning: int = 0) -> None:
+        """Give batches to idle instances; see `Batcher.form` for `returning`."""
+        self._look_again = None
+        while self._line and (instance := self._free()) is not None:
+            now = time.monotonic()
+            formed = self._batcher.form(self._line, now, returning=returning)
+            if not formed.batch:
+                if formed.again_at is not None:
+                    self.look(max(formed.again_at - now, 0.0001))
+                break
+            self._start(instance, formed.batch, now)
+
+    def _free(self) -> Instance | None:
+        """An idle instance that may run now."""
+        return next((instance for instance in reversed(self._idle) if self._seat.may_run(instance.placed)), None)
+
+    def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
+        """Run what was taken out of the line, but for requests that nobody waits for and those whose deadline timer is late."""
+        ends = now + self._forecast.seconds
+        late = [work for work in taken if work.future.done() or (work.deadline is not None and work.deadline <= ends)]
+        batch = tuple(work for work in taken if work not in late) if late else tuple(taken)
+        if batch:
+            self._idle.remove(instance)
+            self._seat.begin(instance.placed)
+            instance.start(batch, lambda ran: self._finish(instance, batch, ran))
+            self._metrics.batch_rows.observe(sum(work.rows for work in batch))
+        for work in late:
+            self._owner.turned_away(work, self._too_late(work, now))
+
+    def _too_late(self, work: Work, now: float) -> DeadlineExceeded:
+        if work.deadline is None or work.deadline <= now:
+            return DeadlineExceeded(f"the deadline passed in the queue of model {self._facts.name}")
+        shortest = self._forecast.seconds
+        self._forecast.turned_away(now)
+        return DeadlineExceeded(
+            f"{work.deadline - now:.3f} s before the deadline it was not begun: "
+            f"model {self._facts.name} lately took {shortest:.3f} s or more"
+        )
+
+    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
+        """Hand over what a batch ended with and give the instance its next one."""
+        self._idle.append(instance)
+        self._metrics.compute_seconds.observe(ran.compute_seconds)
+        for run in ran.runs:
+            self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
+        self._owner.ended(batch, ran)
+        self._seat.end(instance.placed, more=bool(self._line))
+        self._dispatch(sum(work.rows for work in batch) if ran.compute_seconds >= _LONG_RUN_SECONDS else 0)
