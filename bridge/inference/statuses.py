@@ -45,7 +45,7 @@ RULES: Mapping[grpc.StatusCode, Rule] = {
     grpc.StatusCode.ABORTED: Rule(meaning=Meaning.TRANSIENT, retried=True),
     # Our token is at fault, not the job: jobs wait until an operator has mended it.
     grpc.StatusCode.UNAUTHENTICATED: Rule(meaning=Meaning.OVERLOAD),
-    # The server gave the call up, as it does when it is stopped; it did not say that the request is wrong.
+    # Somebody between gave the call up; nobody said that the request is wrong.
     grpc.StatusCode.CANCELLED: Rule(meaning=Meaning.TRANSIENT),
     grpc.StatusCode.DEADLINE_EXCEEDED: Rule(meaning=Meaning.TRANSIENT),
     grpc.StatusCode.INTERNAL: Rule(meaning=Meaning.TRANSIENT),

@@ -108,7 +108,7 @@ class CallInterceptor:
             finally:
                 leave()
         except asyncio.CancelledError:
-            call.code = grpc.StatusCode.DEADLINE_EXCEEDED if context.time_remaining() == 0 else grpc.StatusCode.CANCELLED
+            call.code = context.cut_off_as
             raise
         except Exception as error:
             call.error = type(error).__name__

@@ -181,10 +181,9 @@ def _metadata(metadata: Any) -> Metadata:
     return [(key, value) for key, value in metadata or ()]
 
 
-def _code_of(failure: BaseException, context: Context | None = None) -> grpc.StatusCode:
+def _code_of(failure: BaseException, context: CallContext | None = None) -> grpc.StatusCode:
     if isinstance(failure, asyncio.CancelledError):
-        expired = context is not None and context.time_remaining() == 0
-        return grpc.StatusCode.DEADLINE_EXCEEDED if expired else grpc.StatusCode.CANCELLED
+        return grpc.StatusCode.CANCELLED if context is None else context.cut_off_as
     code: Any = context.code() if context is not None else None
     number = code.value[0] if isinstance(code, grpc.StatusCode) else code
     return next((status for status in grpc.StatusCode if status.value[0] == number), grpc.StatusCode.UNKNOWN)

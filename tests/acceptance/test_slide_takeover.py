@@ -304,12 +304,16 @@ def test_progress_was_told_by_the_other_bridge_all_along_and_never_went_back(tak
     assert counted[0]["tilesDone"] < taken_over.killed_at.units_done < counted[-1]["tilesDone"]
 
 
-@pytest.mark.parametrize("shared", [True, False], ids=["shared storage", "streamed"])
-def test_a_slide_goes_on_when_its_killed_server_is_back(tmp_path: Path, shared: bool) -> None:
+@pytest.mark.parametrize(
+    ("shared", "end"),
+    [(True, signal.SIGKILL), (False, signal.SIGKILL), (True, signal.SIGTERM)],
+    ids=["killed, shared storage", "killed, streamed", "stopped"],
+)
+def test_a_slide_goes_on_when_its_server_is_back(tmp_path: Path, shared: bool, end: signal.Signals) -> None:
     slide = write_inputs(tmp_path)
     port = free_port()
     flags = ("--engine", "onnxruntime", "--threads", "1", "--read-roots", str(tmp_path), "--write-roots", str(tmp_path / "results"))
-    flags += ("--listen", f"127.0.0.1:{port}")
+    flags += ("--listen", f"127.0.0.1:{port}", "--grace-seconds", "0", "--drain-seconds", "0")
     variables = {"BRIDGE_RESULTS_SHARED": str(shared).lower(), "BRIDGE_LEASE_SECONDS": "6"}
     setup = BridgeSetup(folder=tmp_path, inference=f"127.0.0.1:{port}", variables=variables)
     with ExitStack() as stack:
@@ -317,8 +321,8 @@ def test_a_slide_goes_on_when_its_killed_server_is_back(tmp_path: Path, shared: 
         stack.enter_context(setup.running())
         setup.call("submit", "slide", str(slide), "--analysis", MODEL, "--key", "slide")
         killed_at = wait_for(setup, "slide", half_done)
-        server.signal(signal.SIGKILL)
-        assert -signal.SIGKILL == server.wait()
+        server.signal(end)
+        assert {signal.SIGKILL: -signal.SIGKILL, signal.SIGTERM: 0}[end] == server.wait()
         server = stack.enter_context(running_server(tmp_path / "models", tmp_path, *flags))
         job = wait_for(setup, "slide", lambda record: record.state in {"succeeded", "failed"})
         # Of the new server, which may have begun before anybody looked.

@@ -29,6 +29,8 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self._deadline = None if timeout is None else time.monotonic() + timeout
         # Its deadline was seen to pass.
         self.expired = False
+        # The server stops, and gave it up.
+        self.given_up = False
         self._code: Any = grpc.StatusCode.OK
         self._details = ""
         self._trailing: Metadata = ()
@@ -62,6 +64,13 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         if self._deadline is None:
             return None
         return 0.0 if self.expired else max(0.0, self._deadline - time.monotonic())
+
+    @property
+    def cut_off_as(self) -> grpc.StatusCode:
+        """The status of a call whose task is cancelled, by whoever did it: the deadline, the server that stops, else the caller."""
+        if self.time_remaining() == 0:
+            return grpc.StatusCode.DEADLINE_EXCEEDED
+        return grpc.StatusCode.UNAVAILABLE if self.given_up else grpc.StatusCode.CANCELLED
 
     async def read(self) -> Any:
         """The next message as it came; `grpc.aio.EOF` when there are no more. Ends the call when the message cannot be had."""
@@ -153,6 +162,10 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
     def expire(self) -> None:
         """The deadline has passed."""
         self.expired = True
+
+    def give_up(self) -> None:
+        """The server stops. Another one may do the same, or this one when it is back."""
+        self.given_up = True
 
     def end(self, failure: Status | None = None) -> None:
         """Send the status; `failure` when the servicer came to none."""

@@ -32,6 +32,12 @@ _SWEEP_SECONDS = 0.02
 # Share of its time that a request may have been under way.
 _WAY_SHARE = 0.1
 
+# What a caller is told of a call that was cut off.
+_CUT_OFF = {
+    grpc.StatusCode.DEADLINE_EXCEEDED: "the deadline passed.",
+    grpc.StatusCode.UNAVAILABLE: "the server is shutting down, and the call did not end in its time; call another one, or this one later.",
+    grpc.StatusCode.CANCELLED: "the call was cancelled.",
+}
 _UNKNOWN = Status(code=grpc.StatusCode.UNIMPLEMENTED, details="Method not found!")
 
 _log = structlog.get_logger()
@@ -145,6 +151,7 @@ class Http2Server:
         for connection in self._connections:
             connection.serve_no_more()
         for call in list(self._calls.values()):
+            call.context.give_up()
             _cancel(call)
         try:
             async with asyncio.timeout(_LAST_SECONDS):
@@ -237,10 +244,8 @@ class Http2Server:
         except grpc.aio.AbortError:
             pass
         except asyncio.CancelledError:  # by us alone: this is the task's outermost frame
-            if call.context.expired:
-                failure = Status(code=grpc.StatusCode.DEADLINE_EXCEEDED, details="the deadline passed.")
-            else:
-                failure = Status(code=grpc.StatusCode.CANCELLED, details="the call was cancelled.")
+            code = call.context.cut_off_as
+            failure = Status(code=code, details=_CUT_OFF[code])
         except Exception:
             _log.exception("call failed", method=stream.head.path)
             failure = _failed()

@@ -40,9 +40,12 @@ def from_density(per_unit: float | None, unit_micrometres: float | None) -> floa
 
 
 def from_aperio(description: str, key: str) -> float | None:
-    """A number of Aperio's `| key = value` description; mpp is under MPP, magnification under AppMag."""
-    found = re.search(rf"\|\s*{key}\s*=\s*([0-9.eE+-]+)", description)
-    return _number(found[1]) if found else None
+    """A number of Aperio's `| key = value` description; mpp is under MPP, magnification under AppMag.
+
+    Some scanners write it with the decimal comma of their country, which OpenSlide takes too.
+    """
+    found = re.search(rf"\|\s*{key}\s*=\s*([0-9.,eE+-]+)", description)
+    return _number(found[1].replace(",", ".")) if found else None
 
 
 def from_ome(pixels: str) -> tuple[float | None, float | None]:

@@ -77,7 +77,9 @@ def _write_pyramid(path: Path, contents: Contents) -> None:
 
 
 def _write_features(path: Path, contents: Contents) -> None:
-    geojson.write(path, contents.findings.shapes(), offset=contents.placement.bounds)
+    slide, about = contents.rows.facts, contents.about
+    analysed = (about["analysis"], about["model"], slide.width, slide.height)
+    geojson.write(path, contents.findings.shapes(), offset=contents.placement.bounds, analysed=analysed)
 
 
 def _write_table(path: Path, contents: Contents) -> None:

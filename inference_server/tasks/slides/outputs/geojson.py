@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Iterable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
-from uuid import UUID
 
 import numpy as np
 from isal import isal_zlib
@@ -20,28 +20,34 @@ MEDIA_TYPE = "application/geo+json+gzip"
 _SHAPES, _MEASUREMENTS = 1024, 2**17
 # Levels above it make such text no smaller; a window of so many bits stands for a stream with the head and the tail of gzip.
 _LEVEL, _GZIP = 1, 16 + isal_zlib.MAX_WBITS
-# QuPath wants an id on each object; ours counts, so that the same analysis writes the same bytes.
-_ID_PREFIX = "6c616d69-6e61-4000-8000-"
-_ID_BASE = UUID(f"{_ID_PREFIX}000000000000").int
+# QuPath wants an id on each object, another than all others that an image has (RFC 9562, version 8). Ours have in common what was
+# analysed and how, and count from there, so that the same analysis writes the same bytes, and another one's stand beside them.
 _ID_DIGITS = 12
 _compact = json.JSONEncoder(separators=(",", ":"), ensure_ascii=False).encode
 
 
-def write(path: Path, shapes: Iterable[Shape | Points], *, offset: tuple[float, float]) -> int:
+def write(path: Path, shapes: Iterable[Shape | Points], *, offset: tuple[float, float], analysed: Sequence[str | int]) -> int:
     """Write a FeatureCollection and return how many features it has.
 
-    `offset`: the slide's bounds in level-0 pixels, where QuPath's coordinates begin; subtracted from each corner.
+    `offset`: the slide's bounds in level-0 pixels, where QuPath's coordinates begin; subtracted from each corner. `analysed`: what
+    tells this analysis from others that may be imported beside it; objects have ids of their own by it.
     """
-    count = 0
+    count, ids = 0, _ids(analysed)
     packer = isal_zlib.compressobj(_LEVEL, isal_zlib.DEFLATED, _GZIP)
     with path.open("wb") as file:
         file.write(packer.compress(b'{"type":"FeatureCollection","features":['))
         for some in _together(shapes):
-            features, text = _points(count, some, offset) if isinstance(some, Points) else _polygons(count, some, offset)
+            features, text = _points(ids, count, some, offset) if isinstance(some, Points) else _polygons(ids, count, some, offset)
             file.write(packer.compress(text if count else text[1:]))
             count += features
         file.write(packer.compress(b"]}\n") + packer.flush())
     return count
+
+
+def _ids(analysed: Sequence[str | int]) -> str:
+    """How the ids of all features begin."""
+    digest = hashlib.sha256(_compact(list(analysed)).encode()).hexdigest()
+    return f"{digest[:8]}-{digest[8:12]}-8{digest[12:15]}-8{digest[15:18]}-"
 
 
 def _together(shapes: Iterable[Shape | Points]) -> Iterator[Points | list[Shape]]:
@@ -63,13 +69,13 @@ def _full(shapes: list[Shape]) -> bool:
     return len(shapes) >= _SHAPES or len(shapes) * len(shapes[0].measurements) >= _MEASUREMENTS
 
 
-def _points(number: int, points: Points, offset: tuple[float, float]) -> tuple[int, bytes]:
+def _points(ids: str, number: int, points: Points, offset: tuple[float, float]) -> tuple[int, bytes]:
     """How many, and what JSON's encoder would give for each, a comma before it: a slide has millions, and most of each is the same."""
     count = len(points.places)
     x, y = (json_numbers(rounded(points.places[:, axis] - offset[axis], 2)) for axis in (0, 1))
     values = np.array(list(points.measurements.values()), np.float64).reshape(len(points.measurements), count)
     parts = (
-        f',{{"type":"Feature","id":"{_ID_PREFIX}',
+        f',{{"type":"Feature","id":"{ids}',
         hexadecimals(np.arange(number, number + count), _ID_DIGITS),
         '","geometry":{"type":"Point","coordinates":[',
         x,
@@ -82,22 +88,22 @@ def _points(number: int, points: Points, offset: tuple[float, float]) -> tuple[i
     return count, without_gaps(_side_by_side(count, parts))
 
 
-def _polygons(number: int, shapes: Sequence[Shape], offset: tuple[float, float]) -> tuple[int, bytes]:
+def _polygons(ids: str, number: int, shapes: Sequence[Shape], offset: tuple[float, float]) -> tuple[int, bytes]:
     """As `_points`, of polygons with the same measurements."""
     values = np.array([list(shape.measurements.values()) for shape in shapes], np.float64)
     texts = _measurements(list(shapes[0].measurements), values)
     return len(shapes), b"".join(
-        b"%b%b}}}" % (_polygon(number + index, shape, offset).encode(), without_gaps(text))
+        b"%b%b}}}" % (_polygon(ids, number + index, shape, offset).encode(), without_gaps(text))
         for index, (shape, text) in enumerate(zip(shapes, texts, strict=True))
     )
 
 
-def _polygon(number: int, shape: Shape, offset: tuple[float, float]) -> str:
+def _polygon(ids: str, number: int, shape: Shape, offset: tuple[float, float]) -> str:
     """All that stands before its measurements."""
     rings = ([[round(x - offset[0], 2), round(y - offset[1], 2)] for x, y in ring] for ring in (shape.corners, *shape.holes))
     geometry = {"type": "Polygon", "coordinates": [[*ring, ring[0]] for ring in rings]}
     properties = _properties("annotation", shape.classification, shape.colour)
-    return f',{{"type":"Feature","id":"{UUID(int=_ID_BASE + number)}","geometry":{_compact(geometry)},{properties}'
+    return f',{{"type":"Feature","id":"{ids}{number:0{_ID_DIGITS}x}","geometry":{_compact(geometry)},{properties}'
 
 
 @lru_cache(maxsize=256)

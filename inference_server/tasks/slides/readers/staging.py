@@ -91,7 +91,7 @@ class Staging:
         if size > self._most_bytes:
             raise InvalidSlide(
                 f"{files[0].uri} must be copied to local disk to be read, and has {size:,} bytes; at most {self._most_bytes:,} are. "
-                "Convert it to a tiled TIFF, which is read in place.",
+                "Put it as a tiled TIFF into a store that serves ranges, where it is read in place, or raise INFERENCE_MAX_STAGED_BYTES.",
                 limit="staged_bytes",
             )
         async with self._changed:

@@ -49,6 +49,9 @@ _CHUNK_BYTES = 4 * 1024
 _LARGEST_BYTES = 2**20
 # Of its values: the places of some 20 million tiles.
 _LARGEST_VALUES_BYTES = 2**28
+# And of texts, profile and JPEG's tables, which have a few megabytes at most: a hundred of text are searched for seconds.
+_LARGEST_TEXTS_BYTES = 2**24
+_TEXTS = frozenset({_DESCRIPTION, 305, 347, ICC_PROFILE, XMP, ARGOS_METADATA})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -183,6 +186,10 @@ async def _values(storage: Storage, found: StoredObject, layout: _Layout, entrie
     ends = [start + entry.size for start, entry in zip(starts, apart, strict=True)]
     if sum(entry.size for entry in kept) > _LARGEST_VALUES_BYTES:
         raise InvalidSlide(f"{found.uri} has {_LARGEST_VALUES_BYTES:,} bytes and more in one directory. Export it with larger tiles.")
+    if sum(entry.size for entry in kept if entry.tag in _TEXTS) > _LARGEST_TEXTS_BYTES:
+        raise InvalidSlide(
+            f"{found.uri} has more than {_LARGEST_TEXTS_BYTES:,} bytes of texts and profiles in one directory. Export it without them."
+        )
     if max(ends, default=0) > found.size_bytes:
         raise _damaged(found.uri, "directory points past its end")
     read = iter(await storage.read_ranges(found, starts, ends)) if apart else iter(())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import io
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any
 
 import async_tiff
@@ -20,6 +20,7 @@ from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import SHIFT
+from inference_server.tasks.slides.readers.unpacking import inflated, of_lzw, of_zstandard
 from inference_server.tasks.slides.values import Level, Pixels
 
 # Aperio's own numbers for JPEG 2000 of Y, Cb, Cr and of R, G, B, beside the registered one.
@@ -27,13 +28,13 @@ _JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
 _JPEG2000 = frozenset({_JPEG2000_YCBCR, _JPEG2000_RGB, int(Compression.JPEG2k)})
 # Pictures of their own, with their own meaning of colours.
 CODED = _JPEG2000 | {Compression.ModernJPEG}
-DECODED = CODED | {
-    Compression.Uncompressed,
-    Compression.LZW,
-    Compression.Deflate,
-    Compression.OldDeflate,
-    Compression.ZSTD,
+_UNPACKED = {
+    Compression.LZW: of_lzw,
+    Compression.Deflate: inflated,
+    Compression.OldDeflate: inflated,
+    Compression.ZSTD: of_zstandard,
 }
+DECODED = CODED | _UNPACKED.keys() | {Compression.Uncompressed}
 # What a panic in Rust is raised as: in a call, and in what is awaited.
 PANICS = frozenset({"PanicException", "RustPanic"})
 # SOI, then an Adobe APP14 marker with its colour transform: none for R, G, B, and 1 for Y, Cb, Cr.
@@ -156,7 +157,11 @@ class StoredLevel:
 
     def _decode(self, tile: Any, size: tuple[int, int], room: int) -> Pixels:
         if self.compression == Compression.ModernJPEG:
-            return _jpeg(self.as_jpeg(tile, room=room))
+            data = self.as_jpeg(tile, room=room)
+            # Its header only so far: a few bytes may claim any size.
+            if simplejpeg.decode_jpeg_header(data)[:2] != size:
+                raise ValueError("a tile of another size")
+            return _jpeg(data)
         if self.compression in _JPEG2000:
             return self._jpeg2000(bytes(_bytes_of(tile)), size)
         return self._other(tile)
@@ -193,8 +198,16 @@ class StoredLevel:
         coded_apart = self.compression == _JPEG2000_YCBCR or self.photometric == PhotometricInterpretation.YCbCr
         return _rgb_of(pixels) if coded_apart else pixels
 
+    @cached_property
+    def _decoders(self) -> async_tiff.DecoderRegistry:
+        """Those of async-tiff, and in the place of such as unpack without end ours."""
+        samples = 1 if self.directory.planar_configuration == PlanarConfiguration.Planar else self.directory.samples_per_pixel
+        size = self.directory.tile_width * self.directory.tile_height * samples
+        ours: dict[Any, Any] = {compression: partial(unpack, size=size) for compression, unpack in _UNPACKED.items()}
+        return async_tiff.DecoderRegistry(ours)
+
     def _other(self, tile: Any) -> Pixels:
-        pixels = np.asarray(tile.decode_sync(decoder_registry=async_tiff.DecoderRegistry()))
+        pixels = np.asarray(tile.decode_sync(decoder_registry=self._decoders))
         if self.directory.planar_configuration == PlanarConfiguration.Planar:
             pixels = np.moveaxis(pixels, 0, -1)
         if pixels.shape[-1] == 1:

@@ -31,7 +31,7 @@ from tests.support.http2 import (
 )
 from tests.support.http2_transport import LOOPS, Transport, transport, until_true
 
-OK, CANCELLED, DEADLINE, NOT_FOUND, EXHAUSTED, UNIMPLEMENTED, INTERNAL = 0, 1, 4, 5, 8, 12, 13
+OK, DEADLINE, NOT_FOUND, EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 4, 5, 8, 12, 13, 14
 TOTAL = block(head("/test.Transport/Total"))
 SESSION = (
     call(1)
@@ -263,5 +263,5 @@ def test_calls_that_run_are_told_when_the_server_stops(running: Transport, peer:
     peer.send(call(1, path="/test.Transport/Wait"))
     until_true(lambda: running.waiting == 1)
     running.loop.call_soon_threadsafe(lambda: running.loop.create_task(running.server.stop()))
-    assert peer.answer(1).status == CANCELLED
+    assert peer.answer(1).status == UNAVAILABLE
     assert peer.end() is None

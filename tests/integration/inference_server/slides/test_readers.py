@@ -375,6 +375,15 @@ async def test_a_tag_that_claims_more_than_the_file_has_does_not_take_the_memory
         await facts_of(path)
 
 
+async def test_a_description_that_takes_long_to_search_is_refused_before_it_is_read(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    told = "Aperio Image Library v11\r\n|MPP = 0.5"
+    whole = write_jpeg_tiff(tmp_path / "long.svs", [picture], description=told + "|x = 1" * 2_000_000)
+    assert 0.5 == (await facts_of(whole)).mpp_x
+    path = write_jpeg_tiff(tmp_path / "endless.svs", [picture], description=told + "|x = 1" * 3_000_000)
+    with pytest.raises(InvalidSlide, match="more than 16,777,216 bytes of texts and profiles in one directory"):
+        await facts_of(path)
+
+
 async def test_a_tile_that_lies_past_any_file_is_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_jpeg_tiff(tmp_path / "slide.tif", [picture], bigtiff=True, resolution=(20000, 20000))
     with tifffile.TiffFile(path) as tiff:

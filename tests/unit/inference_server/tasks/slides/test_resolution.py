@@ -35,6 +35,10 @@ def test_aperio_keys_are_read_with_their_numbers() -> None:
     assert (0.252, 40.0, None) == tuple(resolution.from_aperio(description, key) for key in ("MPP", "AppMag", "Filtered"))
 
 
+def test_aperio_numbers_may_have_a_decimal_comma() -> None:
+    assert (0.499, 1.001) == tuple(resolution.from_aperio(f"Aperio|MPP = {told}|AppMag = 20", "MPP") for told in ("0,499", "1,001"))
+
+
 def test_ome_sizes_are_in_micrometres_unless_a_unit_says_otherwise() -> None:
     assert (0.5, 0.25) == resolution.from_ome('<Pixels PhysicalSizeX="0.5" PhysicalSizeY="250" PhysicalSizeYUnit="nm"/>')
     assert (None, None) == resolution.from_ome("<OME/>")

@@ -14,6 +14,7 @@ from inference_server.tasks.slides.outputs import geojson
 
 # With random ones, more than are written at a time.
 PLACES = [(0.0, 0.0), (1.005, 123456.789), (99999.99, 1e-7), (7.0, 8.0), *np.random.default_rng(1).uniform(0, 1e5, (10_000, 2)).tolist()]
+ANALYSED = ("nuclei", "nuclei:1", 1000, 1000)
 NAME = 'Kern "hell", größer als 5 %'
 
 
@@ -25,11 +26,12 @@ def test_points_are_what_the_json_encoder_would_write(tmp_path: Path) -> None:
         colour=(1, 2, 3),
         measurements={name: np.full(len(PLACES), value) for name, value in measurements.items()},
     )
-    assert len(PLACES) == geojson.write(tmp_path / "points.geojson.gz", [points], offset=(0.5, 0.25))
+    assert len(PLACES) == geojson.write(tmp_path / "points.geojson.gz", [points], offset=(0.5, 0.25), analysed=ANALYSED)
+    first = UUID(json.loads(gzip.decompress((tmp_path / "points.geojson.gz").read_bytes()))["features"][0]["id"]).int
     features = [
         {
             "type": "Feature",
-            "id": str(UUID(int=UUID("6c616d69-6e61-4000-8000-000000000000").int + number)),
+            "id": str(UUID(int=first + number)),
             "geometry": {"type": "Point", "coordinates": [round(x - 0.5, 2), round(y - 0.25, 2)]},
             "properties": {
                 "objectType": "detection",
