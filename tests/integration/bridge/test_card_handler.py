@@ -382,6 +382,16 @@ async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) 
     assert [] == office.server.requests
 
 
+@pytest.mark.parametrize(
+    "url", ["https://store.example/", "https://store.example?signature=secret", "http://[::1/card.png?signature=secret"]
+)
+async def test_a_url_that_names_no_object_fails_at_once_and_is_quoted_nowhere(office: Office, url: str) -> None:
+    outcome = await office.work(office.add(file_url=url))
+    assert published(outcome)["error"].startswith("the document's file URL ")
+    assert "secret" not in published(outcome)["error"]
+    assert [] == office.server.requests
+
+
 async def test_a_document_without_a_status_is_worked_on_and_may_fail(office: Office) -> None:
     done, broken = office.add(), office.add(file_url="gone.png")
     office.sql("UPDATE documents SET status = NULL")
