@@ -36,8 +36,7 @@ _BUSY_POLL_SECONDS = 0.05
 _IDLE_POLL_SECONDS = 2.5
 _ASKING_POLL_SECONDS = 0.25
 _IDLE_AFTER_SECONDS = 2.0
-# Items that are names, such as documents' ids, are known by themselves; others by their digest: ids are logged, what is written into a list
-# by mistake may be personal.
+# Items that are names, such as documents' ids, are known by themselves; others by their digest: ids are logged.
 _NAME = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}")
 # More are asked for by another script.
 _MOST_AT_ONCE = 100
