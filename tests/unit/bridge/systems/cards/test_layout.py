@@ -198,6 +198,20 @@ def test_a_number_of_a_house_behind_a_colon_is_of_the_address(first: str, number
     assert f"{first} {number}" == placed(*column(0, LABELS), *column(250, values, before=before))["address"]
 
 
+@pytest.mark.parametrize("name", ["IDA BAGUS GUSTI", "I GUSTI BAGUS ADI", "SALSABILA LULU"])
+def test_a_name_of_letters_that_digits_are_taken_for_is_no_number(name: str) -> None:
+    card = card_fields("NPWP", f"01.234.567.8-901.000\n{name}\n3273010203850001\nJL. MERDEKA NO 1")
+    assert card == {"npwpNumber": "01.234.567.8-901.000", "name": name}
+    lines = (
+        (0.0, 0.0, "Nama"),
+        (250.0, 0.0, ": MUHAMMAD WICAKSONO"),
+        (258.0, 20.0, name),
+        (0.0, 40.0, "Alamat"),
+        (250.0, 40.0, ": DESA SARI"),
+    )
+    assert f"MUHAMMAD WICAKSONO {name}" == placed(*lines)["name"]
+
+
 def test_a_number_of_a_house_behind_a_colon_is_of_the_address_in_its_second_row() -> None:
     lines = (
         (0.0, 0.0, "Alamat"),
