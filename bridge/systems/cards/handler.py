@@ -80,9 +80,9 @@ class CardHandler:
         document = await self._row(job.request["documentId"])
         try:
             return await self._work_on(document, job, context, began)
-        except Exception:
+        finally:
+            # Of one that went well too: the tables may refuse its end.
             self._failures.note(job.key, began)
-            raise
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a document that is given up."""
@@ -214,7 +214,7 @@ class CardHandler:
 
 
 class _Failures:
-    """How long tries took that have just failed: whoever gives the job up asks right after, if at all."""
+    """How long the last tries took: whoever gives a job up asks right after, if at all."""
 
     def __init__(self) -> None:
         self._took: dict[str, int] = {}
