@@ -68,6 +68,7 @@ class ResultStore:
         none can have, `OverloadError` while the store is down or out of reach, `ConfigurationError` when it does not know our keys or has
         no such bucket, and `TransientError` for what else may go better next time.
         """
+        _check_key(key)
         try:
             found = await obstore.get_async(self._store, f"{self._prefix}{key}")
             if found.meta["size"] > most_bytes:
@@ -87,6 +88,7 @@ class ResultStore:
 
     async def holds(self, key: str) -> bool:
         """Whether there is an object of that key. Raises as `read` does."""
+        _check_key(key)
         try:
             await self._ask_for(f"{self._prefix}{key}")
         except (BaseError, OSError) as error:
@@ -158,6 +160,12 @@ class ResultFolder:
             if _is_missing(error):
                 return None
             raise _failed(f"{self._location}/{name} could not be read", error, self._set_by) from error
+
+
+def _check_key(key: str) -> None:
+    """Raise `PermanentError` for the key of no object: what a store answers for it is a list of all others."""
+    if not key.strip("/"):
+        raise PermanentError(f"no object can have the key {key!r}")
 
 
 def _is_missing(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections import Counter
 from collections.abc import Mapping
 from typing import Annotated, Literal
 from urllib.parse import quote, urlsplit
@@ -138,8 +139,22 @@ def _lists(environment: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
     """The GPU's list first, then the CPU's, and their keys: one server reads both. The GPU's may be the CPU's, which the API fills."""
     gpu, cpu = environment.get("OCR_GPU_QUEUE_KEY") or f"{_PREFIX}:queue", f"{_CPU}:queue"
     if gpu == cpu:
-        return {cpu: {**_cpu_keys(), **_gpu_keys(environment)}}
-    return {gpu: {**_gpu_keys(environment), "twin": cpu}, cpu: {**_cpu_keys(), "twin": gpu}}
+        found = {cpu: {**_cpu_keys(), **_gpu_keys(environment)}}
+    else:
+        found = {gpu: {**_gpu_keys(environment), "twin": cpu}, cpu: {**_cpu_keys(), "twin": gpu}}
+    _check_apart(found, environment)
+    return found
+
+
+def _check_apart(lists: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
+    """Raise `ConfigurationError` where one key is to be two things: Redis keeps one, and what lies in it would be taken for the other."""
+    shared = {*_SHARED_KEYS, "twin"}
+    used = Counter([*lists, *(key for keys in lists.values() for name, key in keys.items() if name not in shared), *_SHARED_KEYS.values()])
+    for name in ("OCR_GPU_QUEUE_KEY", "OCR_GPU_PROCESSING_KEY", "OCR_GPU_ATTEMPTS_KEY"):
+        if used[key := environment.get(name, "")] > 1:
+            raise ConfigurationError(
+                f"{name}: {key!r} is the key of something else too; set it to one of its own, or unset it for the default"
+            )
 
 
 def _gpu_keys(environment: Mapping[str, str]) -> Mapping[str, str]:

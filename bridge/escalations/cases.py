@@ -127,9 +127,9 @@ def escalation_of(value: bytes, state: State) -> Escalation:
     """A case as it lies in a list, however it is broken."""
     content = _read(value)
     payload = content.get("payload")
-    told = str(payload.get("documentId") or "") if isinstance(payload, dict) else ""
-    # Half a character in it: no document has such an id, and nothing can show it.
-    document = told if told == _shown(told) else ""
+    told = payload.get("documentId") if isinstance(payload, dict) else ""
+    # No text, or half a character in it: no document has such an id, and nothing can show it.
+    document = told if isinstance(told, str) and told == _shown(told) else ""
     return Escalation(
         value=value,
         state=state,

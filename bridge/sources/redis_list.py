@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import hashlib
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, dataclass, fields
 from functools import partial
@@ -35,8 +36,10 @@ _BUSY_POLL_SECONDS = 0.05
 _IDLE_POLL_SECONDS = 2.5
 _ASKING_POLL_SECONDS = 0.25
 _IDLE_AFTER_SECONDS = 2.0
-# Longer items are known by their digest.
-_LONGEST_ID = 200
+# Items that are names, such as documents' ids, are known by themselves; others by their digest: ids are logged.
+_NAME = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}")
+# More are asked for by another script.
+_MOST_AT_ONCE = 100
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -235,7 +238,7 @@ class RedisSource:
 
     async def _claim(self, keys: ListKeys, limit: int) -> list[Delivery]:
         """One script. When we are cancelled meanwhile, what it brings is given back: the script itself cannot be taken back."""
-        receipt = token_hex(16)
+        receipt, limit = token_hex(16), min(limit, _MOST_AT_ONCE)
         correlations = [str(uuid4()) for _ in range(limit)] if keys.correlation else []
         claim = asyncio.ensure_future(
             self._run("claim", keys, limit, _milliseconds(self._lease_seconds), self._lock(self._lease_seconds), receipt, *correlations)
@@ -289,9 +292,8 @@ def _item_and_receipt(receipt: str) -> tuple[bytes, str]:
 
 def _identifier(item: bytes) -> str:
     """The item itself where it is a name, such as that of a document; else its digest."""
-    if len(item) <= _LONGEST_ID and item.isascii() and item.decode().isprintable():
-        return item.decode()
-    return hashlib.sha256(item).hexdigest()
+    text = item.decode(errors="replace")
+    return text if _NAME.fullmatch(text) else hashlib.sha256(item).hexdigest()
 
 
 def _milliseconds(seconds: float) -> int:

@@ -77,7 +77,9 @@ def is_holder(text: str) -> bool:
 def _is_of_another_field(text: str) -> bool:
     told = (word_told(text, WORDS[name]) for name in ("gender", "religion", "maritalStatus"))
     whole = any(found and found[2] == len(text) for found in told)
-    return whole or date_in(text) is not None or bool(_NEIGHBOURHOOD.fullmatch(text) or _NUMBER.fullmatch(text))
+    # `IDA BAGUS GUSTI` has no letter that digits are not taken for.
+    is_long = _NUMBER.fullmatch(text) is not None and any(map(str.isdigit, text))
+    return whole or is_long or date_in(text) is not None or _NEIGHBOURHOOD.fullmatch(text) is not None
 
 
 def _has_words(text: str) -> bool:

@@ -80,9 +80,9 @@ class CardHandler:
         document = await self._row(job.request["documentId"])
         try:
             return await self._work_on(document, job, context, began)
-        except Exception:
+        finally:
+            # Of one that went well too: the tables may refuse its end.
             self._failures.note(job.key, began)
-            raise
 
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a document that is given up."""
@@ -145,7 +145,7 @@ class CardHandler:
     async def _content(self, document: DocumentRecord) -> bytes:
         if not document.file_url:
             raise PermanentError("Document has no file URL")
-        key = unquote(urlsplit(document.file_url).path.lstrip("/")) if document.file_url.startswith("http") else document.file_url
+        key = _key_in(document.file_url) if document.file_url.startswith("http") else document.file_url
         content = await self._bucket.read(key, most_bytes=self._options.most_bytes)
         if content is None:
             raise PermanentError(f"the object {key} is not in the bucket")
@@ -214,7 +214,7 @@ class CardHandler:
 
 
 class _Failures:
-    """How long tries took that have just failed: whoever gives the job up asks right after, if at all."""
+    """How long the last tries took: whoever gives a job up asks right after, if at all."""
 
     def __init__(self) -> None:
         self._took: dict[str, int] = {}
@@ -228,6 +228,17 @@ class _Failures:
         """For a result; empty where no try was made, or none got as far as its document."""
         took = self._took.pop(job_key, None)
         return {} if took is None else {"processingTimeMs": took}
+
+
+def _key_in(url: str) -> str:
+    """The key of a document's object. Raises `PermanentError`, without the URL: it may be signed."""
+    try:
+        key = unquote(urlsplit(url).path.lstrip("/"))
+    except ValueError as error:
+        raise PermanentError(f"the document's file URL cannot be read ({error})") from error
+    if not key:
+        raise PermanentError("the document's file URL names no object")
+    return key
 
 
 def _skipped(document: DocumentRecord) -> Outcome:

@@ -12,13 +12,14 @@ from bridge.systems.cards.fitting import Fit, fit
 from bridge.systems.cards.provinces import headed_province
 from bridge.systems.cards.rows import Row
 from bridge.systems.cards.spelling import Piece, distance, most_wrong, pieces_of, skeleton
-from bridge.systems.cards.vocabulary import LABELS, WEAK
+from bridge.systems.cards.vocabulary import LABELS, STREETS, WEAK
 
 # By skeleton: the label, and of how many words it is.
 _SPELLED = {skeleton(spelling): (name, len(list(pieces_of(spelling)))) for name, spellings in LABELS.items() for spelling in spellings}
 _WEAK = {skeleton(spelling) for spelling in WEAK}
 _NUMBERED = {skeleton(spelling) for spelling in ("NPWP 15", "NPWP 16")}
 _LEAST_DIGITS = 15
+_HOUSE_NUMBER = re.compile(r"\w\W+(?:NO|NOMOR|NOMER|KAV|KM)\W*$", re.IGNORECASE)
 _COLON = re.compile(r"[\s.)\]]*[:;=]")
 # A label has no more words, and one that we do not know is no longer.
 _MOST_WORDS = 5
@@ -117,9 +118,16 @@ def labels_in(row: Row) -> list[Label]:
         if found and piece.start < max(found[-1].end, found[-1].until):
             continue
         label = _label_at(row, pieces, number, opens=number in opening)
-        if label:
+        if label and (label.name or not _is_of_address(row, label, found[-1:])):
             found.append(label)
     return found
+
+
+def _is_of_address(row: Row, unknown: Label, before: Sequence[Label]) -> bool:
+    """Whether words before a colon are a street and `NO`, as in `JL. MAWAR NO:7`: behind the label of an address, or as streets begin."""
+    told = row.text[unknown.start : unknown.end]
+    is_behind = any(label.name == "address" and not row.text[label.end : unknown.start].strip(" :.-") for label in before)
+    return bool(_HOUSE_NUMBER.search(told)) and (is_behind or re.match(STREETS, told, re.IGNORECASE) is not None)
 
 
 def _opening(row: Row, pieces: Sequence[Piece]) -> set[int]:

@@ -14,10 +14,11 @@ _OUTLIERS, _OUTLIER_SHARE = 16, 1e-5
 _BAND = 1024 * 1024
 
 
-def eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
+def eight_bits(values: NDArray[np.generic], *, white_is_zero: bool = False) -> NDArray[np.uint8]:
     """Whole numbers become shares of the bits that hold them, so that 10 bits in a file of 16 are seen; others shares of their range.
 
-    `values`: [H, W]. What is no number is taken for ground: the median of all, or of pixels that stand for all.
+    `values`: [H, W]. What is no number is taken for ground: the median of all, or of pixels that stand for all. `white_is_zero`: the
+    higher, the darker.
     """
     darkest, lightest = _range_of(values)
     if np.issubdtype(values.dtype, np.integer) and darkest >= 0 and lightest <= _SIXTEEN_BITS:
@@ -34,6 +35,8 @@ def eight_bits(values: NDArray[np.generic]) -> NDArray[np.uint8]:
         levels -= np.float32(darkest)
         levels *= np.float32(_EIGHT_BITS / (lightest - darkest))
         out[start : start + levels.size] = levels.clip(0, _EIGHT_BITS, out=levels)
+    if white_is_zero:
+        np.subtract(_EIGHT_BITS, out, out=out)
     return out.reshape(values.shape)
 
 

@@ -30,6 +30,9 @@ with suppress(ImportError):
 
     _READERS["image/heic"] = HeifImageFile
 
+# Of TIFF 6.0.
+_PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
+
 # What Pillow raises on damaged files, by its plugins and its codecs.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, OverflowError, Image.DecompressionBombError)
 
@@ -129,7 +132,9 @@ def upright_rgb(image: Image.Image) -> Page:
     # Pillow copies what it need not change: some milliseconds of a large page.
     upright: Image.Image = image if image.getexif().get(ExifTags.Base.Orientation, 1) == 1 else ImageOps.exif_transpose(image)
     if upright.mode.startswith("I") or upright.mode == "F":
-        upright = Image.fromarray(eight_bits(np.asarray(upright)))
+        # Pillow turns the levels of a TIFF of up to eight bits round itself.
+        white_is_zero = getattr(image, "tag_v2", {}).get(_PHOTOMETRIC) == _WHITE_IS_ZERO
+        upright = Image.fromarray(eight_bits(np.asarray(upright), white_is_zero=white_is_zero))
     if upright.has_transparency_data:
         # Transparent paper is white, whatever colour is written under it.
         paper = Image.new("RGBA", upright.size, "white")

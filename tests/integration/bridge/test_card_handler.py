@@ -376,9 +376,27 @@ async def test_a_failure_tells_how_long_the_document_took(office: Office) -> Non
     assert ("Document not found", False) == (published(nowhere)["error"], "processingTimeMs" in published(nowhere))
 
 
+async def test_a_document_whose_end_the_table_refuses_fails_and_tells_how_long_it_took(office: Office) -> None:
+    job, handler = office.job(office.add()), office.handler()
+    claim = await office.store.ledger.claim(job, worker="tester", lease_seconds=60)
+    assert isinstance(claim, Claim)
+    assert (await handler.handle(job, ClaimedContext(office.store, claim))).succeeded
+    assert 0 <= published(handler.failure(job, "the tables refuse what is to be written"))["processingTimeMs"] < 60_000
+
+
 async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) -> None:
     outcome = await office.work(office.add(), most_bytes=5)
     assert f"the object card.png has {len(CARD)} bytes; at most 5 are read" == published(outcome)["error"]
+    assert [] == office.server.requests
+
+
+@pytest.mark.parametrize(
+    "url", ["https://store.example/", "https://store.example?signature=secret", "http://[::1/card.png?signature=secret"]
+)
+async def test_a_url_that_names_no_object_fails_at_once_and_is_quoted_nowhere(office: Office, url: str) -> None:
+    outcome = await office.work(office.add(file_url=url))
+    assert published(outcome)["error"].startswith("the document's file URL ")
+    assert "secret" not in published(outcome)["error"]
     assert [] == office.server.requests
 
 

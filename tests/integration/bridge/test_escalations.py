@@ -296,6 +296,8 @@ async def test_while_the_database_is_out_of_reach_no_turn_is_kept_and_no_case_lo
         b"\xff",
         b"[1]",
         b'{"payload": {"documentId": ""}}',
+        b'{"payload": {"documentId": 5}}',
+        b'{"payload": {"documentId": ["one"]}}',
         b'{"payload": 3}',
         b"[" * 100_000,
         b'{"payload": {"documentId": "caf\\ud83d"}}',

@@ -114,6 +114,16 @@ async def test_a_message_outlives_the_process_that_held_it(redis: RedisServer, q
         assert [(name.encode(), 2) for name in queues[:3]] == [(delivery.body, delivery.receive_count) for delivery in found]
 
 
+@pytest.mark.parametrize("item", ['{"nik": "3273010203850001"}', "BUDI SANTOSO", "budi@example.com"])
+async def test_what_is_no_name_is_told_by_its_digest_as_ids_are_logged(redis: RedisServer, client: Redis, queue: str, item: str) -> None:
+    await client.rpush(queue, item)
+    async with _source(redis.url, queue) as source:
+        [delivery] = await source.receive(limit=1, wait_seconds=2)
+        assert (item.encode(), 64) == (delivery.body, len(delivery.message_id))
+        await source.acknowledge(delivery)
+        assert [] == await client.keys(f"{queue}*")
+
+
 async def test_plain_items_are_messages_and_their_own_names(redis: RedisServer, client: Redis, queue: str) -> None:
     """As programs send them that know nothing of us: RPUSH."""
     document = str(uuid4())

@@ -157,6 +157,16 @@ async def test_an_object_of_the_largest_size_is_read_and_one_that_is_missing_is_
         await store.read("card", most_bytes=2_999_999)
 
 
+@pytest.mark.parametrize("key", ["", "/", "//"])
+async def test_a_key_that_is_empty_is_no_objects_and_its_store_is_not_asked(key: str) -> None:
+    """What S3 answers there is a list of everything."""
+    with local_http(lambda _: (200, b"<ListBucketResult/>")) as store:
+        for call in (s3_at(store.url).read(key, most_bytes=100), s3_at(store.url).holds(key)):
+            with pytest.raises(PermanentError, match="no object can have the key"):
+                await call
+        assert [] == store.asked
+
+
 def s3_at(endpoint: str) -> ResultStore:
     keys = {"region": "auto", "endpoint": endpoint, "access_key_id": "key", "secret_access_key": "secret"}
     return ResultStore("s3://cards", allow_http=True, s3=keys, set_by="CARD_BUCKET")

@@ -124,6 +124,29 @@ def test_a_value_that_is_wrong_names_the_variable_that_was_set(monkeypatch: pyte
         load()
 
 
+@pytest.mark.parametrize(
+    ("name", "key"),
+    [
+        ("OCR_GPU_QUEUE_KEY", "filot:ocr:gpu:processing"),
+        ("OCR_GPU_QUEUE_KEY", "filot:ocr:gpu:correlation"),
+        ("OCR_GPU_PROCESSING_KEY", "filot:ocr:gpu:queue"),
+        ("OCR_GPU_PROCESSING_KEY", "filot:ocr:processing"),
+        ("OCR_GPU_ATTEMPTS_KEY", "filot:ocr:gpu:processing:timestamps"),
+        ("OCR_GPU_ATTEMPTS_KEY", "filot:ocr:attempts"),
+    ],
+)
+def test_a_key_that_is_something_else_too_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, key: str) -> None:
+    given(monkeypatch, **{name: key})
+    with pytest.raises(ConfigurationError, match=f"^{name}: '{key}' is the key of something else too"):
+        load()
+
+
+def test_one_list_may_have_the_cpus_keys_throughout(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = {"OCR_GPU_QUEUE_KEY": "queue", "OCR_GPU_PROCESSING_KEY": "processing", "OCR_GPU_ATTEMPTS_KEY": "attempts"}
+    given(monkeypatch, **{name: f"filot:ocr:{key}" for name, key in names.items()})
+    assert ("filot:ocr:queue",) == load().redis_queues
+
+
 @pytest.mark.parametrize(("told", "falls_back"), [("false", False), ("False", True), ("0", True), ("no", True), ("", True), ("true", True)])
 def test_only_false_itself_turns_the_fallback_off(monkeypatch: pytest.MonkeyPatch, told: str, falls_back: bool) -> None:
     given(monkeypatch, OCR_GPU_ENABLED="true", OCR_GPU_AUTOFALLBACK=told)

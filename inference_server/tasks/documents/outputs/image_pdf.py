@@ -83,7 +83,10 @@ class ImagePdfWriter:
             ) from error
 
     def _told_size(self, page: PageResult) -> tuple[float, float]:
-        """Of a page that could not be read, as far as its file tells."""
+        """Of a page that could not be read, as far as its file tells without being decoded: it may have been refused for its size."""
+        if self._media_type != "image/tiff":
+            # Pillow decodes a PNG to tell how it is turned. Of one image all fails with its only page.
+            return _A4
         try:
             image = self._images.open(page.page_number - 1)
             return points_of(image, *image.size)

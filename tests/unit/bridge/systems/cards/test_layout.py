@@ -190,6 +190,39 @@ def test_a_comma_at_the_end_of_a_row_is_kept_where_the_value_goes_on() -> None:
     assert {"name": "H. AGUS SALIM, S.KOM", "religion": "ISLAM"} == ktp("Nama : H. AGUS SALIM,\nS.KOM\nJenis Kelamin\nAgama : ISLAM")
 
 
+@pytest.mark.parametrize("first", ["JL. MAWAR", "BTN PEMDA BLOK.A", "PERUM GRIYA ASRI"])
+@pytest.mark.parametrize("number", ["NO:7", "NO: 7", "NO :7", "KAV:7"])
+@pytest.mark.parametrize("before", ["", ": "])
+def test_a_number_of_a_house_behind_a_colon_is_of_the_address(first: str, number: str, before: str) -> None:
+    values = (*VALUES[:4], f"{first} {number}", *VALUES[5:])
+    assert f"{first} {number}" == placed(*column(0, LABELS), *column(250, values, before=before))["address"]
+
+
+@pytest.mark.parametrize("name", ["IDA BAGUS GUSTI", "I GUSTI BAGUS ADI", "SALSABILA LULU"])
+def test_a_name_of_letters_that_digits_are_taken_for_is_no_number(name: str) -> None:
+    card = card_fields("NPWP", f"01.234.567.8-901.000\n{name}\n3273010203850001\nJL. MERDEKA NO 1")
+    assert card == {"npwpNumber": "01.234.567.8-901.000", "name": name}
+    lines = (
+        (0.0, 0.0, "Nama"),
+        (250.0, 0.0, ": MUHAMMAD WICAKSONO"),
+        (258.0, 20.0, name),
+        (0.0, 40.0, "Alamat"),
+        (250.0, 40.0, ": DESA SARI"),
+    )
+    assert f"MUHAMMAD WICAKSONO {name}" == placed(*lines)["name"]
+
+
+def test_a_number_of_a_house_behind_a_colon_is_of_the_address_in_its_second_row() -> None:
+    lines = (
+        (0.0, 0.0, "Alamat"),
+        (250.0, 0.0, ": KOMPLEK PERTAMINA"),
+        (258.0, 20.0, "BLOK A NO:7"),
+        (0.0, 40.0, "Agama"),
+        (250.0, 40.0, ": ISLAM"),
+    )
+    assert {"address": "KOMPLEK PERTAMINA BLOK A NO:7", "religion": "ISLAM"} == placed(*lines)
+
+
 def test_names_and_addresses_go_on_in_the_next_row() -> None:
     expected = {
         "name": "MUHAMMAD ABDURRAHMAN WICAKSONO",

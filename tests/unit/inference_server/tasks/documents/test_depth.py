@@ -7,6 +7,7 @@ import tracemalloc
 
 import numpy as np
 import pytest
+import tifffile
 from PIL import Image
 
 from inference_server.tasks.documents.depth import eight_bits
@@ -52,6 +53,14 @@ def test_what_is_no_sound_number_is_ground_and_does_not_empty_the_page(odd: floa
     values[3, 3] = odd
     page = read(values)
     assert (255, 255, 0) == (int(page[0, 0, 0]), int(page[3, 3, 0]), int(page[100, 150, 0]))
+
+
+@pytest.mark.parametrize("bits", [10, 16])
+def test_a_tiff_whose_higher_levels_are_darker_is_not_turned_into_its_negative(bits: int) -> None:
+    out = io.BytesIO()
+    tifffile.imwrite(out, printed(0, 2**bits - 1).astype(np.uint16), photometric="miniswhite")
+    page = open_pages(out.getvalue(), limits=Limits()).page(0)
+    assert (255, 0) == (int(page[0, 0, 0]), int(page[100, 150, 0]))
 
 
 def test_a_page_of_one_level_is_empty() -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Mapping
 
 import numpy as np
@@ -162,6 +164,17 @@ def test_every_frame_is_a_page_and_one_that_could_not_be_read_a_blank_one() -> N
     assert np.abs(shown(pdf, index=2) - np.asarray(picture("L").convert("RGB")).astype(int)).mean() < 5
     assert (shown(pdf, index=1) == 255).all()
     assert reader.pages[1].mediabox == reader.pages[0].mediabox
+
+
+def test_a_page_that_was_refused_for_its_size_is_not_decoded() -> None:
+    """More pixels than any machine has memory for, in 59 bytes."""
+    header = struct.pack(">IIBBBBB", 2**31 - 1, 2**31 - 1, 8, 2, 0, 0, 0)
+    chunks = ((b"IHDR", header), (b"IDAT", zlib.compress(b"")), (b"IEND", b""))
+    content = b"\x89PNG\r\n\x1a\n" + b"".join(
+        struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data)) for kind, data in chunks
+    )
+    pdf = searchable(content, "image/png", page(error="page 1 has too many pixels"))
+    assert (595, 842) == pypdfium2.PdfDocument(pdf)[0].get_size()
 
 
 def test_each_page_is_written_before_the_next_is_asked_for() -> None:
