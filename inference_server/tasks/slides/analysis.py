@@ -203,6 +203,8 @@ class SlideAnalyzer:
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
         findings = await asyncio.to_thread(run.analysis.findings)
+        # What they were made from, in blocks of many sizes.
+        await asyncio.to_thread(return_what_is_free)
         engines = TileEngines(slide.batches, run.engines)
         is_annotated = dicom_annotations.FILE in names
         header = await dicom_annotations.header(self._storage, source.files, slide.facts) if is_annotated else b""

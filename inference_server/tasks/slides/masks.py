@@ -80,8 +80,9 @@ def majority(mask: Mask, edge: int) -> Mask:
 
 
 def grown(sure: Mask, likely: Mask, least_share: float = 0.0) -> Mask:
-    """What is sure, and what is likely and hangs together with it: regions of which at least a share is sure."""
-    count, labels = cv2.connectedComponents((sure | likely).view(np.uint8), connectivity=8)
+    """What is sure, and what is likely and hangs together with it: regions of which at least a share is sure. Both masks are changed."""
+    likely |= sure
+    count, labels = cv2.connectedComponents(likely.view(np.uint8), connectivity=8)
     kept = np.zeros(count, np.bool_)
     if least_share:
         surely, cells = np.zeros(count, np.int64), np.zeros(count, np.int64)
@@ -92,7 +93,6 @@ def grown(sure: Mask, likely: Mask, least_share: float = 0.0) -> Mask:
     else:
         kept[labels[sure]] = True
     kept[0] = False
-    found = sure.copy()
     for rows in stripes(len(labels)):
-        found[rows] |= kept[labels[rows]]
-    return found
+        sure[rows] |= kept[labels[rows]]
+    return sure

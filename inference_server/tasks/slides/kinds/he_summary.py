@@ -17,8 +17,10 @@ from inference_server.tasks.slides.masks import Mask, spans, stripes
 from inference_server.tasks.slides.outputs.rendering import reach_of, smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
-from inference_server.tasks.slides.tissue_values import TissueValues
+from inference_server.tasks.slides.tissue_values import TissuePlane, TissueValues
 
+# The name of the marks of cells that are out of focus.
+BLURRED = "blurred"
 _Value = TypeVar("_Value", np.float64, np.bool_)
 # Sharpness is the mean over the tissue in 5 × 5 cells (40 µm).
 _SHARPNESS_WINDOW = 5
@@ -33,10 +35,8 @@ class Summary:
     """Of one slide."""
 
     tissue: Tissue
-    # Haematoxylin, eosin (OD) and sharpness (grey levels).
+    # Haematoxylin, eosin (OD) and sharpness (grey levels), and which are blurred by themselves.
     values: TissueValues
-    # Cells that are blurred by themselves.
-    blurred: Mask
     nuclei: Nuclei
     # OD of haematoxylin that each OD of eosin shows.
     leak: float
@@ -84,14 +84,15 @@ class Summary:
         """Candidates per mm² of tissue around each cell."""
         tissue, cells = self.tissue, self.tissue.grid
         sigma = _DENSITY_SIGMA / cells.mpp_x
-        values = np.full(tissue.mask.shape, np.nan, np.float32)
-        every, end = np.empty(np.count_nonzero(tissue.mask)), 0
-        for rows in stripes(len(values)):
-            for columns in spans(tissue.mask[rows]):
-                found = self._candidates_per_mm2(rows, columns, sigma)
-                values[rows, columns][tissue.mask[rows, columns]] = found
-                start, end = end, end + len(found)
-                every[start:end] = found
+
+        def found(rows: slice, mask: Mask) -> NDArray[np.float64]:
+            candidates = np.empty(mask.shape)
+            for columns in spans(mask):
+                candidates[:, columns][mask[:, columns]] = self._candidates_per_mm2(rows, columns, sigma)
+            return candidates[mask]
+
+        every = self._of_cells(np.float64, found)
+        values = TissuePlane(tissue.mask, every.astype(np.float32), beside=np.nan)
         top = float(np.percentile(every, 99, overwrite_input=True)) if len(every) else 0.0
         return Heat(values=values, scale=(cells.scale_x, cells.scale_y), top=max(top, _LEAST_TOP))
 
@@ -141,7 +142,7 @@ class Summary:
     @cached_property
     def _blurred(self) -> Mask:
         """Whether each tissue cell is out of focus."""
-        blurred = blurred_tissue(self.blurred, self.tissue.mask)
+        blurred = blurred_tissue(self.values.marked(BLURRED), self.tissue.mask)
         return self._of_cells(np.bool_, lambda rows, mask: blurred[rows][mask])
 
     def _of_cells(self, dtype: type[_Value], found: Callable[[slice, Mask], NDArray[_Value]]) -> NDArray[_Value]:

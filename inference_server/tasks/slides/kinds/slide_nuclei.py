@@ -12,7 +12,7 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
 from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.kinds.he_summary import Summary
+from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
 from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak, in_reading_order
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
 from inference_server.tasks.slides.kinds.tile_model import colour_of
@@ -36,9 +36,8 @@ class SlideNuclei:
         self._grid = grid
         self._tissue = tissue
         self._leak = eosin_leak(colours)
-        self._cells = TissueValues(tissue.mask, CELL_OUTPUTS, plan.tile_size // plan.cell)
         # Blocks of blur are cells.
-        self._blurred = np.zeros_like(tissue.mask)
+        self._cells = TissueValues(tissue.mask, CELL_OUTPUTS, plan.tile_size // plan.cell, marks=(BLURRED,))
         # Of each scale, and of some tiles together, its maxima on tissue: candidates elsewhere are dust or glass.
         self._maxima: dict[str, list[Maxima]] = {name: [] for name in nucleus_filter.manifest.outputs}
 
@@ -55,7 +54,7 @@ class SlideNuclei:
         """Means by cell as they are, and which cells are blurred; maxima of each scale as a list: `counts` by tile, `place` and `score`."""
         self._filter.check_outputs(outputs, tiles.shape)
         kept: dict[str, Tensor] = {name: outputs[name] for name in CELL_OUTPUTS}
-        kept["blurred"] = blurred_blocks(tiles, halo=self._plan.halo, mpp=self._plan.mpp)
+        kept[BLURRED] = blurred_blocks(tiles, halo=self._plan.halo, mpp=self._plan.mpp)
         for name in self._maxima:
             maxima = outputs[name].reshape(-1)
             # Of truth values in one row far faster than of floats, or in several rows.
@@ -71,21 +70,15 @@ class SlideNuclei:
         for name, found in self._maxima.items():
             found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
         rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
-        self._cells.put(rows, columns, {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS})
-        cell = self._plan.cell
-        for tile, blurred in zip(tiles, kept["blurred"], strict=True):
-            window = self._blurred[tile.y // cell :, tile.x // cell :][: len(blurred), : len(blurred)]
-            window[:] = blurred[: window.shape[0], : window.shape[1]]
+        values = {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS}
+        self._cells.put(rows, columns, {**values, BLURRED: kept[BLURRED]})
 
     def findings(self) -> Findings:
-        """Sum up over tissue."""
-        grid, manifest = self._grid, self._filter.manifest
-        fine, coarse = map(_in_order, self._maxima.values())
-        nuclei = choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
+        """Sum up over tissue, once."""
+        grid, manifest, nuclei = self._grid, self._filter.manifest, self._chosen()
         summary = Summary(
             tissue=self._tissue,
             values=self._cells,
-            blurred=self._blurred,
             nuclei=nuclei,
             leak=self._leak,
             cell=self._plan.cell,
@@ -93,8 +86,10 @@ class SlideNuclei:
         )
         # Its processor time is in code that lets another thread go on.
         with ThreadPoolExecutor(1) as beside:
-            heat = beside.submit(summary.heat)
+            summed = beside.submit(summary.heat)
             measures, figures = summary.measures(), summary.figures()
+            heat = summed.result()
+        self._cells.forget()
         points = np.stack([nuclei.found.x * grid.scale_x, nuclei.found.y * grid.scale_y], axis=1)
         return Findings(
             measures=measures,
@@ -102,11 +97,17 @@ class SlideNuclei:
                 "Nuclear candidates are blobs of haematoxylin density that a filter found, without learned weights. Nobody verified them.",
                 "Measurements for research; not for diagnosis.",
             ),
-            heat=heat.result(),
+            heat=heat,
             points=points,
             shapes=lambda: _features(points, nuclei, manifest),
             figures=figures,
         )
+
+    def _chosen(self) -> Nuclei:
+        """The candidates among the maxima, which are let go."""
+        fine, coarse = (_in_order(self._maxima.pop(name)) for name in self._filter.manifest.outputs)
+        grid, manifest = self._grid, self._filter.manifest
+        return choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
 
     def _on_tissue(self, maxima: Maxima) -> Maxima:
         mask, cell = self._tissue.mask, self._plan.cell

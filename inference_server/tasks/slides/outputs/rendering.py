@@ -100,7 +100,7 @@ def _resized(
     `size`: columns and rows; `box`: the part that is shown, in cells.
     """
     left, top, right, bottom = box
-    lines = np.empty((len(heat.values), size[0], 4), np.uint8)
+    lines = np.empty((heat.values.shape[0], size[0], 4), np.uint8)
     for rows in stripes(len(lines)):
         stripe = _picture(_colours(heat, rows, strength))
         lines[rows] = np.asarray(stripe.resize((size[0], stripe.height), resample, box=(left, 0, right, stripe.height)))
