@@ -17,8 +17,8 @@ Mask = NDArray[np.bool_]
 T = TypeVar("T")
 # Rows of cells that are worked on at once: of what grows with a slide's area, next to nothing is held beside the result.
 _STRIPE_ROWS = 128
-# Where something is set, so many columns are worked on at least.
-_SPAN_COLUMNS = 64
+# Where something is set, so many columns are worked on at least, and so many blocks of them at most.
+_SPAN_COLUMNS, _MOST_SPANS = 64, 8
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -66,7 +66,9 @@ def spans(mask: Mask) -> Iterator[slice]:
     width = mask.shape[1]
     found = np.logical_or.reduceat(mask.any(axis=0), np.arange(0, width, _SPAN_COLUMNS))
     edges = np.flatnonzero(np.diff(found, prepend=False, append=False)).tolist()
-    return (slice(first * _SPAN_COLUMNS, min(end * _SPAN_COLUMNS, width)) for first, end in zip(edges[::2], edges[1::2], strict=True))
+    for first, end in zip(edges[::2], edges[1::2], strict=True):
+        for start in range(first, end, _MOST_SPANS):
+            yield slice(start * _SPAN_COLUMNS, min(min(start + _MOST_SPANS, end) * _SPAN_COLUMNS, width))
 
 
 def majority(mask: Mask, edge: int) -> Mask:

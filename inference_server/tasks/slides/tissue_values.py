@@ -77,10 +77,11 @@ class TissueValues:
         for name, cells in values.items():
             self._values[name][place] = cells[tissue]
 
-    def around(self, name: str, rows: slice, reach: int) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
-        """Values, and 1 where tissue is, of all cells of some rows and of `reach` more on each side; 0 elsewhere."""
+    def around(self, name: str, rows: slice, reach: int) -> tuple[NDArray[np.float32], Mask]:
+        """Values, and where tissue is, of all cells of some rows and of `reach` more on each side; 0 elsewhere."""
         first, end = max(rows.start - reach, 0), min(rows.stop + reach, len(self._mask))
-        values, tissue = np.zeros((2, rows.stop - rows.start + 2 * reach, self._mask.shape[1] + 2 * reach))
+        shape = rows.stop - rows.start + 2 * reach, self._mask.shape[1] + 2 * reach
+        values, tissue = np.zeros(shape, np.float32), np.zeros(shape, np.bool_)
         inner = np.s_[first - rows.start + reach : end - rows.start + reach, reach:-reach]
         mask = self._mask[first:end]
         values[inner][mask] = self._values[name][self._starts[first, 0] :][: np.count_nonzero(mask)]

@@ -133,7 +133,8 @@ class Summary:
             means = np.empty(mask.shape)
             planes = self.values.around("sharpness", rows, reach)
             for columns in spans(mask):
-                sums, tissue = (_window_sum(plane[:, columns.start : columns.stop + 2 * reach]) for plane in planes)
+                around = slice(columns.start, columns.stop + 2 * reach)
+                sums, tissue = (_window_sum(plane[:, around].astype(np.float64)) for plane in planes)
                 means[:, columns] = sums / np.maximum(tissue, 1)
             return means[mask]
 
@@ -147,12 +148,13 @@ class Summary:
 
     def _of_cells(self, dtype: type[_Value], found: Callable[[slice, Mask], NDArray[_Value]]) -> NDArray[_Value]:
         """What is found of each tissue cell, in reading order. `found`: of those of some rows, by their mask."""
-        every, end = np.empty(np.count_nonzero(self.tissue.mask), dtype), 0
+        every, start = np.empty(np.count_nonzero(self.tissue.mask), dtype), 0
         for rows in stripes(len(self.tissue.mask)):
             mask = self.tissue.mask[rows]
-            if count := np.count_nonzero(mask):
-                start, end = end, end + count
-                every[start:end] = found(rows, mask)
+            if mask.any():
+                some = found(rows, mask)
+                every[start : start + len(some)] = some
+                start += len(some)
         return every
 
     @cached_property

@@ -17,6 +17,7 @@ from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, c
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
 from inference_server.tasks.slides.kinds.tile_model import colour_of
 from inference_server.tasks.slides.manifest import NucleiManifest
+from inference_server.tasks.slides.masks import Mask
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.tissue_values import TissueValues
@@ -70,8 +71,8 @@ class SlideNuclei:
         for name, found in self._maxima.items():
             found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
         rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
-        values = {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS}
-        self._cells.put(rows, columns, {**values, BLURRED: kept[BLURRED]})
+        values: dict[str, NDArray[np.float32] | Mask] = {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS}
+        self._cells.put(rows, columns, values | {BLURRED: kept[BLURRED].astype(np.bool_, copy=False)})
 
     def findings(self) -> Findings:
         """Sum up over tissue, once."""
