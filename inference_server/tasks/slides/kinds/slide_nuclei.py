@@ -8,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.allocator import return_what_is_free
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
 from inference_server.tasks.slides.focus import blurred_blocks
@@ -77,6 +78,8 @@ class SlideNuclei:
     def findings(self) -> Findings:
         """Sum up over tissue, once."""
         grid, manifest, nuclei = self._grid, self._filter.manifest, self._chosen()
+        # Of the maxima, between what was chosen of them.
+        return_what_is_free()
         summary = Summary(
             tissue=self._tissue,
             values=self._cells,
