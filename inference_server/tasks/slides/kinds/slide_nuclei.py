@@ -14,8 +14,9 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Point
 from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
-from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak, in_reading_order
+from inference_server.tasks.slides.kinds.nuclei import Maxima, Nuclei, choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
+from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, in_order
 from inference_server.tasks.slides.kinds.tile_model import colour_of
 from inference_server.tasks.slides.manifest import NucleiManifest
 from inference_server.tasks.slides.masks import Mask
@@ -41,7 +42,7 @@ class SlideNuclei:
         # Blocks of blur are cells.
         self._cells = TissueValues(tissue.mask, CELL_OUTPUTS, plan.tile_size // plan.cell, marks=(BLURRED,))
         # Of each scale, and of some tiles together, its maxima on tissue: candidates elsewhere are dust or glass.
-        self._maxima: dict[str, list[Maxima]] = {name: [] for name in nucleus_filter.manifest.outputs}
+        self._maxima: dict[str, list[PackedMaxima]] = {name: [] for name in nucleus_filter.manifest.outputs}
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -70,7 +71,9 @@ class SlideNuclei:
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take maxima by their place on the slide, and means by cell."""
         for name, found in self._maxima.items():
-            found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
+            counts, place, score = (kept[f"{name}.{what}"] for what in ("counts", "place", "score"))
+            maxima = PackedMaxima.of(tiles, counts=counts, place=place, response=score)
+            found.append(maxima.where(self._on_tissue(maxima.unpacked())))
         rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
         values: dict[str, NDArray[np.float32] | Mask] = {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS}
         self._cells.put(rows, columns, values | {BLURRED: kept[BLURRED].astype(np.bool_, copy=False)})
@@ -109,24 +112,15 @@ class SlideNuclei:
 
     def _chosen(self) -> Nuclei:
         """The candidates among the maxima, which are let go."""
-        fine, coarse = (_in_order(self._maxima.pop(name)) for name in self._filter.manifest.outputs)
+        fine, coarse = (in_order(self._maxima.pop(name)) for name in self._filter.manifest.outputs)
         grid, manifest = self._grid, self._filter.manifest
         return choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
 
-    def _on_tissue(self, maxima: Maxima) -> Maxima:
+    def _on_tissue(self, maxima: Maxima) -> Mask:
         mask, cell = self._tissue.mask, self._plan.cell
         rows, columns = np.minimum(maxima.y // cell, mask.shape[0] - 1), np.minimum(maxima.x // cell, mask.shape[1] - 1)
-        return maxima.where(mask[rows, columns] & (maxima.x < self._grid.width) & (maxima.y < self._grid.height))
-
-
-def _maxima_of(counts: Tensor, place: Tensor, score: Tensor, tiles: Sequence[Tile]) -> Maxima:
-    """Maxima by their place in a scale's output for some tiles of one size, each tile's after those of the one before."""
-    row, column = np.divmod(place.astype(np.int32), tiles[0].size // POOLED)
-    repeats = counts.astype(np.int64)
-    if repeats.sum() != len(place):
-        raise ValueError("as many places as are counted are expected")
-    x, y = (np.repeat(np.array(corners, np.int32), repeats) for corners in ([tile.x for tile in tiles], [tile.y for tile in tiles]))
-    return Maxima(x=x + POOLED * column, y=y + POOLED * row, response=score.astype(np.float32))
+        found: Mask = mask[rows, columns] & (maxima.x < self._grid.width) & (maxima.y < self._grid.height)
+        return found
 
 
 def _features(places: NDArray[np.float64], nuclei: Nuclei, manifest: NucleiManifest) -> Iterator[Points]:
@@ -143,11 +137,3 @@ def _features(places: NDArray[np.float64], nuclei: Nuclei, manifest: NucleiManif
                 "Scale (µm)": scales[nuclei.coarse[some].astype(np.int64)],
             },
         )
-
-
-def _in_order(found: Sequence[Maxima]) -> Maxima:
-    """The maxima of all tiles, in reading order on the slide."""
-    x, y = (np.concatenate([getattr(each, name) for each in found] or [np.empty(0, np.int32)]) for name in ("x", "y"))
-    response = np.concatenate([each.response for each in found] or [np.empty(0, np.float32)])
-    order = np.argsort(in_reading_order(x, y))
-    return Maxima(x=x[order], y=y[order], response=response[order])
