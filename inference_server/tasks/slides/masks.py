@@ -39,9 +39,9 @@ class PackedMask:
         return np.unpackbits(self.bits, count=self.shape[0] * self.shape[1]).view(np.bool_).reshape(self.shape)
 
 
-def stripes(rows: int) -> Iterator[slice]:
+def stripes(rows: int, at_a_time: int = _STRIPE_ROWS) -> Iterator[slice]:
     """All rows, from the first to the last, some at a time."""
-    return (slice(start, min(start + _STRIPE_ROWS, rows)) for start in range(0, rows, _STRIPE_ROWS))
+    return (slice(start, min(start + at_a_time, rows)) for start in range(0, rows, at_a_time))
 
 
 def by_stripes(rows: int, work: Callable[[slice], T]) -> list[T]:

@@ -28,7 +28,7 @@ def encode(pixels: NDArray[np.uint8]) -> bytes:
     filtered[:1, 1:] = lines[:1]
     np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
     data = isal_zlib.compress(filtered, _LEVEL)
-    del filtered
+    del filtered, lines, pixels
     return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")])
 
 

@@ -40,8 +40,8 @@ _POINT_RADIUS_MICROMETRES = 1.5
 _HEAT_BELOW_POINTS = 0.45
 # Small heatmaps are enlarged by a whole number up to this, so that viewers do not blur them.
 _SMALL_PICTURE = 1024
-# Of a picture that are resized at once.
-_COLUMNS = 128
+# Of a picture that are worked on at once: what that takes fits into a core's cache, and leaves no gaps of megabytes between what is kept.
+_ROWS, _COLUMNS = 32, 64
 
 
 def heatmap(heat: Heat) -> bytes:
@@ -101,7 +101,7 @@ def _resized(
     """
     left, top, right, bottom = box
     lines = np.empty((heat.values.shape[0], size[0], 4), np.uint8)
-    for rows in stripes(len(lines)):
+    for rows in stripes(len(lines), _ROWS):
         stripe = _picture(_colours(heat, rows, strength))
         lines[rows] = np.asarray(stripe.resize((size[0], stripe.height), resample, box=(left, 0, right, stripe.height)))
     found = np.empty((size[1], size[0], 4), np.uint8)
@@ -149,7 +149,7 @@ def _blended(thumbnail: Pixels, heat: Heat, thumbnail_scale: tuple[float, float]
     # Colours are multiplied by their opacity: between one and nothing is less of it, not a darker one.
     layer = _resized(heat, (wide, high), Image.Resampling.BILINEAR, box, strength)
     blended = np.empty_like(thumbnail)
-    for some in stripes(high):
+    for some in stripes(high, _ROWS):
         picture, colours = Image.fromarray(thumbnail[some], "RGB"), _picture(layer[some])
         picture.paste((0, 0, 0), mask=colours.getchannel("X"))
         blended[some] = np.asarray(ImageChops.add(picture, colours.convert("RGB")))
@@ -168,12 +168,12 @@ def _fitted(heat: Heat) -> Pixels:
     if longest <= _LARGEST_PICTURE:
         times = max(_SMALL_PICTURE // longest, 1)
         colours = np.empty((rows, columns, 4), np.uint8)
-        for some in stripes(rows):
+        for some in stripes(rows, _ROWS):
             colours[some] = _colours(heat, some)
         return colours.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else colours
     high, wide = (max(round(side * _LARGEST_PICTURE / longest), 1) for side in (rows, columns))
     # What is shown is opaque, and what is not has no colour: both are multiplied by their opacity already.
     shrunk = _resized(heat, (wide, high), Image.Resampling.BOX, (0, 0, columns, rows))
-    for some in stripes(high):
+    for some in stripes(high, _ROWS):
         shrunk[some] = np.asarray(_picture(shrunk[some], "RGBa").convert("RGBA"))
     return shrunk
