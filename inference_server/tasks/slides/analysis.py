@@ -11,7 +11,7 @@ from pathlib import Path
 
 import structlog
 
-from inference_server.allocator import KEPT_FOR_SLIDES, Reuse, return_what_is_free
+from inference_server.allocator import KEPT_FOR_FINDINGS, KEPT_FOR_SLIDES, Reuse, return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.storage import Storage
@@ -184,7 +184,7 @@ class SlideAnalyzer:
         self, request: AnalysisRequest, names: Sequence[str], source: OpenedSlide, run: Run, ran: Ran, emit: Emit, started: float
     ) -> AnalysisResult:
         with scratch.folder() as folder:
-            async with self._memory.reused(KEPT_FOR_SLIDES):
+            async with self._memory.reused(KEPT_FOR_FINDINGS):
                 contents = await self._contents(request, names, source, run, ran)
                 await asyncio.to_thread(artifacts.make, folder, contents, names)
             # As late as can be: what is delivered is of one state of the slide.
@@ -203,6 +203,8 @@ class SlideAnalyzer:
         slide.regions.forget()
         await asyncio.to_thread(return_what_is_free)
         findings = await asyncio.to_thread(run.analysis.findings)
+        # What they were made from, in blocks of many sizes.
+        await asyncio.to_thread(return_what_is_free)
         engines = TileEngines(slide.batches, run.engines)
         is_annotated = dicom_annotations.FILE in names
         header = await dicom_annotations.header(self._storage, source.files, slide.facts) if is_annotated else b""

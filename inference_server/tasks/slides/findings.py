@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.slides.tiling import Tile
+from inference_server.tasks.slides.tissue_values import TissuePlane
 from inference_server.tasks.slides.values import Pixels
 
 # One value a tile.
@@ -64,7 +65,7 @@ class Heat:
     """Values over the cells of a slide, for pictures."""
 
     # Rows × columns; NaN where there is nothing to show.
-    values: NDArray[np.floating]
+    values: NDArray[np.floating] | TissuePlane[np.float32]
     # Level-0 pixels per cell along x and y.
     scale: tuple[float, float]
     # Value that takes the last colour; 0 takes the first.
@@ -173,4 +174,4 @@ class TileAnalysis(Protocol):
         """Take up what was kept of these tiles, now or by an earlier run. Called from threads, at most once for each tile, in any order."""
 
     def findings(self) -> Findings:
-        """Sum up: the same for the same slide, whatever the order of the tiles."""
+        """Sum up, once: the same for the same slide, whatever the order of the tiles. What was collected need not be held any more."""

@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.masks import Mask, stripes
+from inference_server.tasks.slides.tissue_values import TissuePlane
 from inference_server.tasks.slides.values import Pixels
 
 # Detail of about 1 µm, over that of about 2 µm, below which a block is blurred. Of sharp H&E 1 to 2 % lie below, of H&E blurred by
@@ -78,7 +79,7 @@ def _detail(plane: NDArray[np.float32], margin: int, block: int) -> NDArray[np.f
     return _means(edges, block)
 
 
-def blurred_tissue(blurred: Mask, tissue: Mask) -> Mask:
+def blurred_tissue(blurred: Mask | TissuePlane[np.bool_], tissue: Mask) -> Mask:
     """Blocks of tissue around which most of the tissue is blurred: glass, which has no detail, does not count."""
     found = np.zeros_like(tissue)
     reach = _WINDOW // 2

@@ -25,7 +25,7 @@ _TOLERANCE = 0.05
 _WHOLE_FROM = 8.0
 _PARTS = 64
 # Pixels of a level that are read at once to be averaged, three bytes each; and those that are summed at once, twelve.
-_MOST_PIXELS, _MOST_SUMMED = 32 * 1024 * 1024, 4 * 1024 * 1024
+_MOST_PIXELS, _MOST_SUMMED = 32 * 1024 * 1024, 512 * 1024
 
 
 @dataclass(frozen=True, kw_only=True)

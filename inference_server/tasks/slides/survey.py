@@ -13,7 +13,7 @@ from inference_server.tasks.slides import overview, resolution
 from inference_server.tasks.slides.budget import CacheBudget
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
-from inference_server.tasks.slides.masks import colours_where
+from inference_server.tasks.slides.masks import colours_where, some_of
 from inference_server.tasks.slides.outputs import thumbnails
 from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
@@ -39,7 +39,7 @@ class Slide(Outline):
     """A slide surveyed: where its tissue is, and which tiles will be analysed."""
 
     tissue: Tissue
-    # Mean colours of the tissue's cells in reading order, count × RGB.
+    # Mean colours of the tissue's cells in reading order, of many some; count × RGB.
     colours: Pixels
     # From the cells; None where they are too coarse for one.
     thumbnail: Thumbnail | None
@@ -129,7 +129,7 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
         mpp=outlined.mpp,
         grid=grid,
         tissue=tissue,
-        colours=colours,
+        colours=some_of(colours).copy(),
         thumbnail=thumbnail,
         tiles=tiles,
         batches=[tuple(tiles[start : start + size]) for start in range(0, len(tiles), size)],

@@ -131,21 +131,28 @@ async def find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
 def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
     rows, columns = _coverage(facts.height, grid.scale_y, grid.height), _coverage(facts.width, grid.scale_x, grid.width)
     density = CellDensities(cells, rows=rows, columns=columns)
-    seen = _see(density)
-    sure = majority(seen.sure, _MAJORITY)
-    pen = pen_marks(seen.inked, seen.faintly_inked)
-    mask = grown(sure, majority(seen.pale, _MAJORITY))
-    mask &= ~pen
-    packed_pen, packed_folded = PackedMask.of(pen), PackedMask.of(folds(density, mask))
+    mask, packed_pen, threshold = _masks(density)
+    packed_folded = PackedMask.of(folds(density, mask))
     return Tissue(
         grid=grid,
         mask=mask,
         rows=rows,
         columns=columns,
-        threshold=seen.threshold,
+        threshold=threshold,
         packed_pen=packed_pen,
         packed_folded=packed_folded,
     )
+
+
+def _masks(density: CellDensities) -> tuple[Mask, PackedMask, float]:
+    """Tissue, ink, and the threshold. Each mask of the whole slide is let go as soon as what it is for is made."""
+    seen = _see(density)
+    threshold, pen = seen.threshold, PackedMask.of(pen_marks(seen.inked, seen.faintly_inked))
+    sure, likely = majority(seen.sure, _MAJORITY), majority(seen.pale, _MAJORITY)
+    del seen
+    mask = grown(sure, likely)
+    mask &= ~pen.unpacked()
+    return mask, pen, threshold
 
 
 @dataclass(frozen=True, kw_only=True)

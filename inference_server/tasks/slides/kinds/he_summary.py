@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,8 +17,11 @@ from inference_server.tasks.slides.masks import Mask, spans, stripes
 from inference_server.tasks.slides.outputs.rendering import reach_of, smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
-from inference_server.tasks.slides.tissue_values import TissueValues
+from inference_server.tasks.slides.tissue_values import TissuePlane, TissueValues
 
+# The name of the marks of cells that are out of focus.
+BLURRED = "blurred"
+_Value = TypeVar("_Value", np.float64, np.bool_)
 # Sharpness is the mean over the tissue in 5 × 5 cells (40 µm).
 _SHARPNESS_WINDOW = 5
 # Candidates are counted around each cell with a Gaussian of this σ, in µm.
@@ -31,10 +35,8 @@ class Summary:
     """Of one slide."""
 
     tissue: Tissue
-    # Haematoxylin, eosin (OD) and sharpness (grey levels).
+    # Haematoxylin, eosin (OD) and sharpness (grey levels), and which are blurred by themselves.
     values: TissueValues
-    # Cells that are blurred by themselves.
-    blurred: Mask
     nuclei: Nuclei
     # OD of haematoxylin that each OD of eosin shows.
     leak: float
@@ -65,8 +67,8 @@ class Summary:
         weights, sharpness = self._weights, self._sharpness
         tissue = self._by_tile(weights)
         found = {
-            "sharpness": _shares(self._by_tile(sharpness * weights), tissue),
-            "blurred_share": _shares(self._by_tile(weights * self._blurred), tissue),
+            "sharpness": _shares(self._by_tile(sharpness, weights), tissue),
+            "blurred_share": _shares(self._by_tile(weights, self._blurred), tissue),
             "mean_haematoxylin_od": _shares(self._by_tile(self.values["haematoxylin"]), tissue),
             "mean_eosin_od": _shares(self._by_tile(self.values["eosin"]), tissue),
         }
@@ -82,14 +84,16 @@ class Summary:
         """Candidates per mm² of tissue around each cell."""
         tissue, cells = self.tissue, self.tissue.grid
         sigma = _DENSITY_SIGMA / cells.mpp_x
-        values = np.full(tissue.mask.shape, np.nan, np.float32)
-        found = [np.empty(0)]
-        for rows in stripes(len(values)):
-            for columns in spans(tissue.mask[rows]):
-                found.append(self._candidates_per_mm2(rows, columns, sigma))
-                values[rows, columns][tissue.mask[rows, columns]] = found[-1]
-        every = np.concatenate(found)
-        top = float(np.percentile(every, 99)) if len(every) else 0.0
+
+        def found(rows: slice, mask: Mask) -> NDArray[np.float64]:
+            candidates = np.empty(mask.shape)
+            for columns in spans(mask):
+                candidates[:, columns][mask[:, columns]] = self._candidates_per_mm2(rows, columns, sigma)
+            return candidates[mask]
+
+        every = self._of_cells(np.float64, found)
+        values = TissuePlane(tissue.mask, every.astype(np.float32), beside=np.nan)
+        top = float(np.percentile(every, 99, overwrite_input=True)) if len(every) else 0.0
         return Heat(values=values, scale=(cells.scale_x, cells.scale_y), top=max(top, _LEAST_TOP))
 
     def _candidates_per_mm2(self, rows: slice, columns: slice, sigma: float) -> NDArray[np.float64]:
@@ -118,43 +122,56 @@ class Summary:
     def _weights(self) -> NDArray[np.float64]:
         """Share of each tissue cell that lies on the slide."""
         tissue = self.tissue
-        return np.concatenate([(tissue.rows[rows, None] * tissue.columns)[tissue.mask[rows]] for rows in stripes(len(tissue.mask))])
+        return self._of_cells(np.float64, lambda rows, mask: (tissue.rows[rows, None] * tissue.columns)[mask])
 
     @cached_property
     def _sharpness(self) -> NDArray[np.float64]:
         """Of each tissue cell, the mean over the tissue of the window, so that glass, which is smooth, does not count."""
         reach = _SHARPNESS_WINDOW // 2
-        found = [np.empty(0)]
-        for rows in stripes(len(self.tissue.mask)):
-            mask = self.tissue.mask[rows]
-            if mask.any():
-                means = np.empty(mask.shape)
-                planes = self.values.around("sharpness", rows, reach)
-                for columns in spans(mask):
-                    sums, tissue = (_window_sum(plane[:, columns.start : columns.stop + 2 * reach]) for plane in planes)
-                    means[:, columns] = sums / np.maximum(tissue, 1)
-                found.append(means[mask])
-        return np.concatenate(found)
+
+        def found(rows: slice, mask: Mask) -> NDArray[np.float64]:
+            means = np.empty(mask.shape)
+            planes = self.values.around("sharpness", rows, reach)
+            for columns in spans(mask):
+                around = slice(columns.start, columns.stop + 2 * reach)
+                sums, tissue = (_window_sum(plane[:, around].astype(np.float64)) for plane in planes)
+                means[:, columns] = sums / np.maximum(tissue, 1)
+            return means[mask]
+
+        return self._of_cells(np.float64, found)
 
     @cached_property
     def _blurred(self) -> Mask:
         """Whether each tissue cell is out of focus."""
-        mask = self.tissue.mask
-        found = blurred_tissue(self.blurred, mask)
-        return np.concatenate([found[rows][mask[rows]] for rows in stripes(len(mask))])
+        blurred = blurred_tissue(self.values.marked(BLURRED), self.tissue.mask)
+        return self._of_cells(np.bool_, lambda rows, mask: blurred[rows][mask])
+
+    def _of_cells(self, dtype: type[_Value], found: Callable[[slice, Mask], NDArray[_Value]]) -> NDArray[_Value]:
+        """What is found of each tissue cell, in reading order. `found`: of those of some rows, by their mask."""
+        every, start = np.empty(np.count_nonzero(self.tissue.mask), dtype), 0
+        for rows in stripes(len(self.tissue.mask)):
+            mask = self.tissue.mask[rows]
+            if mask.any():
+                some = found(rows, mask)
+                every[start : start + len(some)] = some
+                start += len(some)
+        return every
 
     @cached_property
-    def _tiles(self) -> NDArray[np.int64]:
-        """The number of each tissue cell's tile, row by row."""
-        place = np.flatnonzero(self.tissue.mask)
-        width = self.tissue.mask.shape[1]
-        tiles: NDArray[np.int64] = place // width // self.per_tile * -(-width // self.per_tile) + place % width // self.per_tile
-        return tiles
+    def _columns(self) -> list[NDArray[np.int32]]:
+        """Of each row of tiles, the column of each tissue cell's tile."""
+        mask, size = self.tissue.mask, self.per_tile
+        rows = (np.flatnonzero(mask[start : start + size]) for start in range(0, len(mask), size))
+        return [(place % mask.shape[1] // size).astype(np.int32) for place in rows]
 
-    def _by_tile(self, values: NDArray[np.floating]) -> NDArray[np.float64]:
-        down, across = (-(-side // self.per_tile) for side in self.tissue.mask.shape)
-        sums: NDArray[np.float64] = np.bincount(self._tiles, weights=values, minlength=down * across).astype(np.float64, copy=False)
-        return sums.reshape(down, across)
+    def _by_tile(self, values: NDArray[np.floating], shares: NDArray[np.floating] | Mask | None = None) -> NDArray[np.float64]:
+        """Sums of the values of each tile's tissue cells, each by its share."""
+        sums, end = np.empty((len(self._columns), -(-self.tissue.mask.shape[1] // self.per_tile))), 0
+        for line, columns in zip(sums, self._columns, strict=True):
+            start, end = end, end + len(columns)
+            weights = values[start:end] if shares is None else values[start:end] * shares[start:end]
+            line[:] = np.bincount(columns, weights, len(line))
+        return sums
 
 
 def _window_sum(values: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.slides.masks import some_of
 from inference_server.tasks.slides.outputs.rendering import smoothed
 from inference_server.tasks.slides.values import Pixels
 
@@ -30,10 +31,9 @@ POOLED = 2
 # Colours with less density in all are glass, and those with less eosin tell nothing of it.
 _LEAST_DENSITY = 0.15
 _LEAST_EOSIN = 0.05
-# Macenko's robust extreme, in percent, and the colours that it needs and takes at most.
+# Macenko's robust extreme, in percent, and the colours that it needs.
 _EXTREME_PERCENT = 1.0
 _FEWEST_COLOURS = 100
-_MOST_COLOURS = 200_000
 # Strengths of the two scales are compared over blocks of 64 grid pixels, smoothed by a Gaussian of this σ in blocks (48 µm).
 _BLOCK = 64
 _SIGMA_BLOCKS = 1.5
@@ -78,8 +78,7 @@ def eosin_leak(colours: Pixels) -> float:
 
     `colours`: RGB of tissue, […, 3], pixels or means of cells.
     """
-    flat = colours.reshape(-1, 3)
-    flat = flat[:: max(len(flat) // _MOST_COLOURS, 1)]
+    flat = some_of(colours.reshape(-1, 3))
     density = -np.log10(np.maximum(flat / 255, 1e-6)) @ _unmixing()
     stained = (density.sum(axis=1) > _LEAST_DENSITY) & (density[:, 1] > _LEAST_EOSIN)
     if np.count_nonzero(stained) < _FEWEST_COLOURS:

@@ -8,15 +8,18 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.allocator import return_what_is_free
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
 from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.kinds.he_summary import Summary
-from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, Nuclei, choose, eosin_leak, in_reading_order
+from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
+from inference_server.tasks.slides.kinds.nuclei import Maxima, Nuclei, choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
+from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, in_order
 from inference_server.tasks.slides.kinds.tile_model import colour_of
 from inference_server.tasks.slides.manifest import NucleiManifest
+from inference_server.tasks.slides.masks import Mask
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.tissue_values import TissueValues
@@ -36,11 +39,10 @@ class SlideNuclei:
         self._grid = grid
         self._tissue = tissue
         self._leak = eosin_leak(colours)
-        self._cells = TissueValues(tissue.mask, CELL_OUTPUTS, plan.tile_size // plan.cell)
         # Blocks of blur are cells.
-        self._blurred = np.zeros_like(tissue.mask)
+        self._cells = TissueValues(tissue.mask, CELL_OUTPUTS, plan.tile_size // plan.cell, marks=(BLURRED,))
         # Of each scale, and of some tiles together, its maxima on tissue: candidates elsewhere are dust or glass.
-        self._maxima: dict[str, list[Maxima]] = {name: [] for name in nucleus_filter.manifest.outputs}
+        self._maxima: dict[str, list[PackedMaxima]] = {name: [] for name in nucleus_filter.manifest.outputs}
 
     @property
     def plan(self) -> AnalysisPlan:
@@ -55,7 +57,7 @@ class SlideNuclei:
         """Means by cell as they are, and which cells are blurred; maxima of each scale as a list: `counts` by tile, `place` and `score`."""
         self._filter.check_outputs(outputs, tiles.shape)
         kept: dict[str, Tensor] = {name: outputs[name] for name in CELL_OUTPUTS}
-        kept["blurred"] = blurred_blocks(tiles, halo=self._plan.halo, mpp=self._plan.mpp)
+        kept[BLURRED] = blurred_blocks(tiles, halo=self._plan.halo, mpp=self._plan.mpp)
         for name in self._maxima:
             maxima = outputs[name].reshape(-1)
             # Of truth values in one row far faster than of floats, or in several rows.
@@ -69,23 +71,21 @@ class SlideNuclei:
     def collect(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take maxima by their place on the slide, and means by cell."""
         for name, found in self._maxima.items():
-            found.append(self._on_tissue(_maxima_of(kept[f"{name}.counts"], kept[f"{name}.place"], kept[f"{name}.score"], tiles)))
+            counts, place, score = (kept[f"{name}.{what}"] for what in ("counts", "place", "score"))
+            maxima = PackedMaxima.of(tiles, counts=counts, place=place, response=score)
+            found.append(maxima.where(self._on_tissue(maxima.unpacked())))
         rows, columns = [tile.y // tile.size for tile in tiles], [tile.x // tile.size for tile in tiles]
-        self._cells.put(rows, columns, {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS})
-        cell = self._plan.cell
-        for tile, blurred in zip(tiles, kept["blurred"], strict=True):
-            window = self._blurred[tile.y // cell :, tile.x // cell :][: len(blurred), : len(blurred)]
-            window[:] = blurred[: window.shape[0], : window.shape[1]]
+        values: dict[str, NDArray[np.float32] | Mask] = {name: kept[name].astype(np.float32, copy=False) for name in CELL_OUTPUTS}
+        self._cells.put(rows, columns, values | {BLURRED: kept[BLURRED].astype(np.bool_, copy=False)})
 
     def findings(self) -> Findings:
-        """Sum up over tissue."""
-        grid, manifest = self._grid, self._filter.manifest
-        fine, coarse = map(_in_order, self._maxima.values())
-        nuclei = choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
+        """Sum up over tissue, once."""
+        grid, manifest, nuclei = self._grid, self._filter.manifest, self._chosen()
+        # Of the maxima, between what was chosen of them.
+        return_what_is_free()
         summary = Summary(
             tissue=self._tissue,
             values=self._cells,
-            blurred=self._blurred,
             nuclei=nuclei,
             leak=self._leak,
             cell=self._plan.cell,
@@ -93,8 +93,10 @@ class SlideNuclei:
         )
         # Its processor time is in code that lets another thread go on.
         with ThreadPoolExecutor(1) as beside:
-            heat = beside.submit(summary.heat)
+            summed = beside.submit(summary.heat)
             measures, figures = summary.measures(), summary.figures()
+            heat = summed.result()
+        self._cells.forget()
         points = np.stack([nuclei.found.x * grid.scale_x, nuclei.found.y * grid.scale_y], axis=1)
         return Findings(
             measures=measures,
@@ -102,26 +104,23 @@ class SlideNuclei:
                 "Nuclear candidates are blobs of haematoxylin density that a filter found, without learned weights. Nobody verified them.",
                 "Measurements for research; not for diagnosis.",
             ),
-            heat=heat.result(),
+            heat=heat,
             points=points,
             shapes=lambda: _features(points, nuclei, manifest),
             figures=figures,
         )
 
-    def _on_tissue(self, maxima: Maxima) -> Maxima:
+    def _chosen(self) -> Nuclei:
+        """The candidates among the maxima, which are let go."""
+        fine, coarse = (in_order(self._maxima.pop(name)) for name in self._filter.manifest.outputs)
+        grid, manifest = self._grid, self._filter.manifest
+        return choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
+
+    def _on_tissue(self, maxima: Maxima) -> Mask:
         mask, cell = self._tissue.mask, self._plan.cell
         rows, columns = np.minimum(maxima.y // cell, mask.shape[0] - 1), np.minimum(maxima.x // cell, mask.shape[1] - 1)
-        return maxima.where(mask[rows, columns] & (maxima.x < self._grid.width) & (maxima.y < self._grid.height))
-
-
-def _maxima_of(counts: Tensor, place: Tensor, score: Tensor, tiles: Sequence[Tile]) -> Maxima:
-    """Maxima by their place in a scale's output for some tiles of one size, each tile's after those of the one before."""
-    row, column = np.divmod(place.astype(np.int32), tiles[0].size // POOLED)
-    repeats = counts.astype(np.int64)
-    if repeats.sum() != len(place):
-        raise ValueError("as many places as are counted are expected")
-    x, y = (np.repeat(np.array(corners, np.int32), repeats) for corners in ([tile.x for tile in tiles], [tile.y for tile in tiles]))
-    return Maxima(x=x + POOLED * column, y=y + POOLED * row, response=score.astype(np.float32))
+        found: Mask = mask[rows, columns] & (maxima.x < self._grid.width) & (maxima.y < self._grid.height)
+        return found
 
 
 def _features(places: NDArray[np.float64], nuclei: Nuclei, manifest: NucleiManifest) -> Iterator[Points]:
@@ -138,11 +137,3 @@ def _features(places: NDArray[np.float64], nuclei: Nuclei, manifest: NucleiManif
                 "Scale (µm)": scales[nuclei.coarse[some].astype(np.int64)],
             },
         )
-
-
-def _in_order(found: Sequence[Maxima]) -> Maxima:
-    """The maxima of all tiles, in reading order on the slide."""
-    x, y = (np.concatenate([getattr(each, name) for each in found] or [np.empty(0, np.int32)]) for name in ("x", "y"))
-    response = np.concatenate([each.response for each in found] or [np.empty(0, np.float32)])
-    order = np.argsort(in_reading_order(x, y))
-    return Maxima(x=x[order], y=y[order], response=response[order])

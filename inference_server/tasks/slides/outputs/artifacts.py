@@ -11,6 +11,7 @@ from pathlib import Path
 
 import structlog
 
+from inference_server.allocator import return_what_is_free
 from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
 from inference_server.tasks.slides import scratch
@@ -163,8 +164,15 @@ def load(names: Sequence[str]) -> None:
 def make(folder: Path, contents: Contents, names: Sequence[str]) -> None:
     """Write files of an analysis into a temporary folder, two at a time; blocks. Raises `Unavailable` where that takes no more."""
     ordered = [*(name for name in _LONG if name in names), *(name for name in names if name not in _LONG)]
+
+    def write(name: str) -> None:
+        _FILES[name].write(folder / name, contents)
+        if name in _LONG:
+            # What it took lies in gaps between what is still in use: the others would take theirs beside it.
+            return_what_is_free()
+
     with scratch.taking_room(), ThreadPoolExecutor(_WRITERS) as writers:
-        for written in [writers.submit(_FILES[name].write, folder / name, contents) for name in ordered]:
+        for written in [writers.submit(write, name) for name in ordered]:
             written.result()
 
 

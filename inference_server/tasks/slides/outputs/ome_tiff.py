@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 from xml.sax.saxutils import escape, quoteattr
@@ -73,12 +74,17 @@ def load() -> None:
 def write_heat(path: Path, heat: Heat, placement: Placement) -> None:
     """The values of a heatmap as float32, NaN where there is none; blocks. A lower level has the means of four pixels."""
     first, origin, pixel = _aligned(heat.scale, placement)
-    levels = [heat.values[first[1] :, first[0] :].astype(np.float32, copy=False)]
+    levels: list[_Rows | NDArray[np.float32]] = [_Rows(heat, first)]
     while max(levels[-1].shape) > _EDGE and len(levels) < _MOST_LEVELS:
         levels.append(_halved(levels[-1]))
 
+    # Tiles are asked for row by row.
+    @lru_cache(maxsize=1)
+    def rows(level: int, row: int) -> NDArray[np.float32]:
+        return levels[level][row * _EDGE : (row + 1) * _EDGE]
+
     def tile(level: int, row: int, column: int) -> NDArray[np.generic]:
-        return levels[level][row * _EDGE : (row + 1) * _EDGE, column * _EDGE : (column + 1) * _EDGE]
+        return rows(level, row)[:, column * _EDGE : (column + 1) * _EDGE]
 
     _write(
         path,
@@ -114,6 +120,21 @@ def write_labels(path: Path, labels: LabelMap, placement: Placement) -> None:
             origin=origin,
         ),
     )
+
+
+class _Rows:
+    """The values of a heatmap from the first pixel that is shown, some rows at a time."""
+
+    def __init__(self, heat: Heat, first: tuple[int, int]) -> None:
+        self._values = heat.values
+        self._left, self._top = first
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        return self._values.shape[0] - self._top, self._values.shape[1] - self._left
+
+    def __getitem__(self, rows: slice) -> NDArray[np.float32]:
+        return self._values[rows.start + self._top : rows.stop + self._top][:, self._left :].astype(np.float32, copy=False)
 
 
 class _LabelTiles:
@@ -168,10 +189,10 @@ def _aligned(scale: tuple[float, float], placement: Placement) -> tuple[tuple[in
     return (first[0], first[1]), (left[0], left[1]), pixel
 
 
-def _halved(values: NDArray[np.float32]) -> NDArray[np.float32]:
+def _halved(values: _Rows | NDArray[np.float32]) -> NDArray[np.float32]:
     """Means of what there is in each two by two."""
     means = np.full((-(-values.shape[0] // 2), -(-values.shape[1] // 2)), np.nan, np.float32)
-    for rows in stripes(len(values)):
+    for rows in stripes(values.shape[0]):
         stripe = values[rows]
         if np.isfinite(stripe).any():
             padded = np.pad(stripe, ((0, len(stripe) % 2), (0, stripe.shape[1] % 2)), constant_values=np.nan)

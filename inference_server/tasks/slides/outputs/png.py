@@ -28,8 +28,9 @@ def encode(pixels: NDArray[np.uint8]) -> bytes:
     filtered[:1, 1:] = lines[:1]
     np.subtract(lines[1:], lines[:-1], out=filtered[1:, 1:])
     data = isal_zlib.compress(filtered, _LEVEL)
-    return b"".join([_SIGNATURE, _chunk(b"IHDR", header), _chunk(b"IDAT", data), _chunk(b"IEND", b"")])
+    del filtered, lines, pixels
+    return b"".join([_SIGNATURE, *_chunk(b"IHDR", header), *_chunk(b"IDAT", data), *_chunk(b"IEND", b"")])
 
 
-def _chunk(kind: bytes, content: bytes) -> bytes:
-    return b"".join([struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))])
+def _chunk(kind: bytes, content: bytes) -> tuple[bytes, ...]:
+    return struct.pack(">I", len(content)), kind, content, struct.pack(">I", zlib.crc32(content, zlib.crc32(kind)))

@@ -40,11 +40,13 @@ _POINT_RADIUS_MICROMETRES = 1.5
 _HEAT_BELOW_POINTS = 0.45
 # Small heatmaps are enlarged by a whole number up to this, so that viewers do not blur them.
 _SMALL_PICTURE = 1024
+# Of a picture that are worked on at once: what that takes fits into a core's cache, and leaves no gaps of megabytes between what is kept.
+_ROWS, _COLUMNS = 32, 64
 
 
 def heatmap(heat: Heat) -> bytes:
     """PNG with transparency, a whole number of pixels a cell, at most 2048 px along its longer side."""
-    return png.encode(np.asarray(_fitted(Image.fromarray(_colours(heat), "RGBA"))))
+    return png.encode(_fitted(heat))
 
 
 def overlay(
@@ -54,12 +56,10 @@ def overlay(
 
     `thumbnail_scale`: level-0 pixels per pixel along x and y; `points`: count × (x, y) in level-0 pixels.
     """
-    picture = Image.fromarray(thumbnail, "RGB")
-    if len(points) > 0 and thumbnail_mpp <= POINT_MPP:
-        picture = _blend(picture, heat, thumbnail_scale, _HEAT_BELOW_POINTS)
-        _draw_points(picture, points / np.array(thumbnail_scale), max(_POINT_RADIUS_MICROMETRES / thumbnail_mpp, 1.5))
-    else:
-        picture = _blend(picture, heat, thumbnail_scale, 1.0)
+    if len(points) == 0 or thumbnail_mpp > POINT_MPP:
+        return png.encode(_blended(thumbnail, heat, thumbnail_scale, 1.0))
+    picture = Image.fromarray(_blended(thumbnail, heat, thumbnail_scale, _HEAT_BELOW_POINTS), "RGB")
+    _draw_points(picture, points / np.array(thumbnail_scale), max(_POINT_RADIUS_MICROMETRES / thumbnail_mpp, 1.5))
     return png.encode(np.asarray(picture))
 
 
@@ -76,23 +76,45 @@ def smoothed(values: NDArray[np.float64], sigma: float) -> NDArray[np.float64]:
     return np.asarray(cv2.sepFilter2D(values, cv2.CV_64F, kernel, kernel, borderType=cv2.BORDER_CONSTANT), np.float64)
 
 
-def _colours(heat: Heat, strength: float | None = None) -> Pixels:
-    """RGB and opacity, all 0 where there is nothing to show.
+def _colours(heat: Heat, rows: slice, strength: float | None = None) -> Pixels:
+    """RGB and opacity of some rows, all 0 where there is nothing to show.
 
     Without a strength opaque; else as opaque as the value asks for times the strength, and the colours are multiplied by that already.
     """
-    colours = np.empty((*heat.values.shape, 4), np.uint8)
-    for rows in stripes(len(colours)):
-        values = heat.values[rows]
-        # Of most slides a small part is shown. Four channels at once are filled and set far faster than one by one.
-        stripe = np.zeros(values.shape, np.uint32)
-        shown = np.isfinite(values)
-        if shown.any():
-            share = _share(values[shown], heat.top)
-            opacity = np.ones(1) if strength is None else (_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * share) * strength
-            stripe[shown] = _packed(_inferno(share), opacity)
-        colours[rows] = stripe.view(np.uint8).reshape(*values.shape, 4)
-    return colours
+    values = heat.values[rows]
+    # Of most slides a small part is shown. Four channels at once are filled and set far faster than one by one.
+    colours = np.zeros(values.shape, np.uint32)
+    shown = np.isfinite(values)
+    if shown.any():
+        share = _share(values[shown], heat.top)
+        opacity = np.ones(1) if strength is None else (_LEAST_OPACITY + (_MOST_OPACITY - _LEAST_OPACITY) * share) * strength
+        colours[shown] = _packed(_inferno(share), opacity)
+    return colours.view(np.uint8).reshape(*values.shape, 4)
+
+
+def _resized(
+    heat: Heat, size: tuple[int, int], resample: Image.Resampling, box: tuple[float, float, float, float], strength: float | None = None
+) -> Pixels:
+    """The heat's colours as Pillow resizes them: rows first, then columns. Each a few at a time, so that they are never held whole.
+
+    `size`: columns and rows; `box`: the part that is shown, in cells.
+    """
+    left, top, right, bottom = box
+    lines = np.empty((heat.values.shape[0], size[0], 4), np.uint8)
+    for rows in stripes(len(lines), _ROWS):
+        stripe = _picture(_colours(heat, rows, strength))
+        lines[rows] = np.asarray(stripe.resize((size[0], stripe.height), resample, box=(left, 0, right, stripe.height)))
+    found = np.empty((size[1], size[0], 4), np.uint8)
+    for start in range(0, size[0], _COLUMNS):
+        columns = slice(start, start + _COLUMNS)
+        part = _picture(np.ascontiguousarray(lines[:, columns]))
+        found[:, columns] = np.asarray(part.resize((part.width, size[1]), resample, box=(0, top, part.width, bottom)))
+    return found
+
+
+def _picture(colours: Pixels, mode: str = "RGBX") -> Image.Image:
+    """Of four channels, not copied. Pillow multiplies colours by their opacity in a copy of "RGBA", and takes them as they are of this."""
+    return Image.frombuffer(mode, (colours.shape[1], colours.shape[0]), colours, "raw", mode, 0, 1)
 
 
 def _inferno(shares: NDArray[np.float64]) -> NDArray[np.float64]:
@@ -118,17 +140,20 @@ def _share(values: NDArray[np.floating], top: float) -> NDArray[np.float64]:
     return share
 
 
-def _blend(picture: Image.Image, heat: Heat, thumbnail_scale: tuple[float, float], strength: float) -> Image.Image:
+def _blended(thumbnail: Pixels, heat: Heat, thumbnail_scale: tuple[float, float], strength: float) -> Pixels:
     rows, columns = heat.values.shape
+    high, wide = thumbnail.shape[:2]
     # The heat's part that the thumbnail shows, in cells: both begin at the slide's corner.
-    box = (0.0, 0.0, picture.width * thumbnail_scale[0] / heat.scale[0], picture.height * thumbnail_scale[1] / heat.scale[1])
+    box = (0.0, 0.0, wide * thumbnail_scale[0] / heat.scale[0], high * thumbnail_scale[1] / heat.scale[1])
     box = (0.0, 0.0, min(box[2], columns), min(box[3], rows))
-    # Colours are multiplied by their opacity: between one and nothing is less of it, not a darker one. Pillow does so of "RGBA" in a copy.
-    layer = Image.frombuffer("RGBX", (columns, rows), _colours(heat, strength), "raw", "RGBX", 0, 1).resize(
-        picture.size, Image.Resampling.BILINEAR, box=box
-    )
-    picture.paste((0, 0, 0), mask=layer.getchannel("X"))
-    return ImageChops.add(picture, layer.convert("RGB"))
+    # Colours are multiplied by their opacity: between one and nothing is less of it, not a darker one.
+    layer = _resized(heat, (wide, high), Image.Resampling.BILINEAR, box, strength)
+    blended = np.empty_like(thumbnail)
+    for some in stripes(high, _ROWS):
+        picture, colours = Image.fromarray(thumbnail[some], "RGB"), _picture(layer[some])
+        picture.paste((0, 0, 0), mask=colours.getchannel("X"))
+        blended[some] = np.asarray(ImageChops.add(picture, colours.convert("RGB")))
+    return blended
 
 
 def _draw_points(picture: Image.Image, points: NDArray[np.float64], radius: float) -> None:
@@ -137,10 +162,18 @@ def _draw_points(picture: Image.Image, points: NDArray[np.float64], radius: floa
         draw.ellipse((x - radius, y - radius, x + radius, y + radius), outline=_POINT_COLOUR)
 
 
-def _fitted(picture: Image.Image) -> Image.Image:
-    longest = max(picture.size)
+def _fitted(heat: Heat) -> Pixels:
+    rows, columns = heat.values.shape
+    longest = max(rows, columns)
     if longest <= _LARGEST_PICTURE:
         times = max(_SMALL_PICTURE // longest, 1)
-        return picture.resize((picture.width * times, picture.height * times), Image.Resampling.NEAREST)
-    size = tuple(max(round(side * _LARGEST_PICTURE / longest), 1) for side in picture.size)
-    return picture.resize((size[0], size[1]), Image.Resampling.BOX)
+        colours = np.empty((rows, columns, 4), np.uint8)
+        for some in stripes(rows, _ROWS):
+            colours[some] = _colours(heat, some)
+        return colours.repeat(times, axis=0).repeat(times, axis=1) if times > 1 else colours
+    high, wide = (max(round(side * _LARGEST_PICTURE / longest), 1) for side in (rows, columns))
+    # What is shown is opaque, and what is not has no colour: both are multiplied by their opacity already.
+    shrunk = _resized(heat, (wide, high), Image.Resampling.BOX, (0, 0, columns, rows))
+    for some in stripes(high, _ROWS):
+        shrunk[some] = np.asarray(_picture(shrunk[some], "RGBa").convert("RGBA"))
+    return shrunk

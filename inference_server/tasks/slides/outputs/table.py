@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.findings import Column, Findings, Vectors
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.masks import Mask
+from inference_server.tasks.slides.masks import PackedMask
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.values import SlideFacts
@@ -43,17 +43,17 @@ class TileRows:
         left, width = _extent([tile.x for tile in tiles], tiles, self.grid.scale_x, self.facts.width)
         top, height = _extent([tile.y for tile in tiles], tiles, self.grid.scale_y, self.facts.height)
         tissue = np.array([tile.tissue for tile in tiles], np.float32)
-        pen, folded = (self._shares(mask, tiles) for mask in (self.tissue.pen, self.tissue.folded))
+        pen, folded = (self._shares(mask, tiles) for mask in (self.tissue.packed_pen, self.tissue.packed_folded))
         # A tile of which nothing is tissue has nothing folded.
         folded = np.divide(folded, tissue, out=np.zeros_like(folded), where=tissue > 0)
         return {"x": left, "y": top, "width": width, "height": height, "tissue": tissue, "pen": pen, "folded": folded}
 
-    def _shares(self, mask: Mask, tiles: Sequence[Tile]) -> NDArray[np.float32]:
+    def _shares(self, mask: PackedMask, tiles: Sequence[Tile]) -> NDArray[np.float32]:
         """Of each whole tile."""
         if not tiles:
             return np.empty(0, np.float32)
         cell, size = self.tissue.cell_of(self.grid), tiles[0].size
-        pixels = cell_sums(mask, cell=cell, size=size, most=(self.grid.height, self.grid.width))
+        pixels = cell_sums(mask.unpacked(), cell=cell, size=size, most=(self.grid.height, self.grid.width))
         return (pixels[places_of(tiles)] / size**2).astype(np.float32)
 
 

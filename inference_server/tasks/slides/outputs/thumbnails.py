@@ -13,6 +13,8 @@ from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.values import Pixels
 
 _LARGEST = 2048
+# Of a picture that are made at once.
+_ROWS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,10 @@ def from_cells(grid: Grid, cells: Pixels, cell: int) -> Thumbnail | None:
     if _factor(grid) < cell:
         return None
     times = -(-max(cells.shape[:2]) // _LARGEST)
-    pixels = np.asarray(Image.fromarray(cells).reduce(times))
+    # Some rows at a time: Pillow has a copy of them, with four bytes a cell.
+    rows = times * _ROWS
+    stripes = [np.asarray(Image.fromarray(cells[start : start + rows]).reduce(times)) for start in range(0, len(cells), rows)]
+    pixels = np.concatenate(stripes)
     whole = times * cell
     return Thumbnail(pixels=pixels, scale=(grid.scale_x * whole, grid.scale_y * whole), mpp=grid.mpp_x * whole)
 

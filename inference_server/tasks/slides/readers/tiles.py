@@ -80,6 +80,10 @@ class Ranges:
             self.failure = error
             raise
 
+    def forget_headers(self) -> None:
+        """Hold them no longer, when async-tiff has the directories."""
+        self._headers = b""
+
     @property
     def on_disk(self) -> bool:
         """Whether `read_here` can read the tiles."""

@@ -8,7 +8,7 @@ import pytest
 from inference_server.tasks.slides.densities import percentile
 from inference_server.tasks.slides.masks import stripes
 from inference_server.tasks.slides.tiling import cell_sums
-from inference_server.tasks.slides.tissue_values import TissueValues
+from inference_server.tasks.slides.tissue_values import TissuePlane, TissueValues
 
 # More rows than a stripe has, and no whole number of tiles.
 SHAPE = (301, 107)
@@ -41,6 +41,22 @@ def test_stripes_with_what_lies_around_them_make_up_the_slide() -> None:
         found = values.around("plane", rows, 2)
         expected = whole[rows.start : rows.stop + 4], tissue[rows.start : rows.stop + 4]
         assert all(np.array_equal(mine, theirs) for mine, theirs in zip(found, expected, strict=True))
+
+
+@pytest.mark.parametrize("rows", [slice(0, 301), slice(0, 1), slice(250, 301), slice(290, 999)])
+def test_some_rows_of_a_map_are_those_of_the_whole(rows: slice) -> None:
+    plane = TissuePlane(MASK, PLANE[MASK], beside=np.nan)
+    assert SHAPE == plane.shape
+    assert np.array_equal(np.where(MASK, PLANE, np.nan).astype(np.float32)[rows], plane[rows], equal_nan=True)
+
+
+def test_marks_are_taken_up_beside_values_and_nothing_is_held_when_they_are_forgotten() -> None:
+    values = TissueValues(MASK, ("plane",), 301, marks=("bright",))
+    values.put([0], [0], {"plane": np.pad(PLANE, ((0, 0), (0, 194)))[None], "bright": np.pad(PLANE > 0.5, ((0, 0), (0, 194)))[None]})
+    assert np.array_equal(MASK & (PLANE > 0.5), values.marked("bright")[0:301])
+    values.forget()
+    with pytest.raises(KeyError):
+        values["plane"]
 
 
 def test_a_slide_without_tissue_has_no_values() -> None:
