@@ -1,12 +1,13 @@
 """Which blobs of haematoxylin are nuclear candidates: chosen from the slide itself, not by one constant.
 
 The model puts out every local maximum of its response, at two scales. What a nucleus answers varies with stain, section and
-scanner, and what texture answers varies with them; so does the size of nuclei. Three things are therefore taken from the slide:
+scanner, and what texture answers varies with them; so does the size of nuclei. Four things are therefore taken from the slide:
 
 - how much eosin leaks into haematoxylin, after Macenko 2009 (ISBI 1107): the eosin-most colours show it;
-- the least response of a nucleus, as a share of what the strong maxima answer;
+- the least response of a nucleus, as a share of what the strong maxima answer, or a valley in the number of responses above it;
 - the scale, by neighbourhood: the one that answers more strongly, as Lindeberg 1998 (IJCV 30:79) selects it. Where the coarse one
-  does so by little, nuclei of both sizes lie together, and those that it merged or passed over are taken from the fine one.
+  does so by little, nuclei of both sizes lie together, and those that it merged or passed over are taken from the fine one;
+- which maxima are parts of one nucleus that is longer, or larger, than the scale.
 
 All of it is computed from the same maxima in the same order, however the slide was cut into tiles.
 """
@@ -54,9 +55,9 @@ _WHOLE = 1.1
 _LEAST_REACH = 9
 _REACH_BY_RATIO = 30
 _MOST_REACH = 18
-# The least response holds as it is up to a mean of its product with the root of this (0.078 OD of 0.045), and falls with the mean's square.
+# What is never answered less than holds up to a mean of the root of this times it (0.078 OD for 0.045), and falls with the mean's square.
 _CLEAR = 3.0
-# A valley in the number of responses is sought up to 1.65 times the share (25 steps of 2 % above it), among numbers that are smoothed by a
+# A valley in the number of responses is sought up to 1.6 times the share (25 steps of 2 %), among numbers that are smoothed by a
 # Gaussian of σ 18 %; there must be fewer than so many times those at the share.
 _BIN = 0.02
 _BINS, _BINS_BELOW, _VALLEY_BINS = 160, 40, 25
