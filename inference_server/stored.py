@@ -22,7 +22,7 @@ from obstore.store import LocalStore
 from inference_server.errors import ContentChanged, Unavailable
 from inference_server.ranges import cut, joined
 from inference_server.scattered import read_scattered
-from inference_server.threads import in_thread
+from inference_server.threads import in_thread, on_disk
 from inference_server.web import WebFailure
 from inference_server.web_store import WebAnswer, WebStore
 
@@ -88,7 +88,7 @@ async def read(found: StoredObject) -> bytes:
 async def read_ranges(found: StoredObject, starts: Sequence[int], ends: Sequence[int]) -> Sequence[memoryview]:
     """Several ranges, neighbours in one request, nothing between others. Raises `ContentChanged`, `Unavailable`."""
     if found.local_path is not None:
-        return await asyncio.to_thread(read_ranges_here, found, starts, ends)
+        return await on_disk(read_ranges_here, found, starts, ends)
     metas, read = await _read_joined(found, starts, ends)
     if not all(_says_its_state(found, meta) for meta in metas):
         await check_unchanged(found)

@@ -16,6 +16,9 @@ from typing import ParamSpec, TypeVar
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Threads that read files at a time; each begins when none of the others is idle.
+_READING = 32
+
 
 def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
     """Cores of the affinity mask, or fewer where a container's CPU quota says so.
@@ -44,6 +47,14 @@ async def on_core(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await _ended(_cores(), partial(work, *args, **kwargs))
 
 
+async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, of what reads files: a mount that hangs holds threads of these alone, and nothing that computes.
+
+    A task that is cancelled leaves its thread to its read, which may never end.
+    """
+    return await asyncio.wrap_future(_disk().submit(contextvars.copy_context().run, partial(work, *args, **kwargs)))
+
+
 async def _ended(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     future = threads.submit(contextvars.copy_context().run, work)
     working = asyncio.wrap_future(future)
@@ -68,3 +79,8 @@ def _waiting() -> ThreadPoolExecutor:
 @cache
 def _cores() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(max(usable_cores(), 2), thread_name_prefix="core")
+
+
+@cache
+def _disk() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(_READING, thread_name_prefix="disk")

@@ -11,20 +11,21 @@ from typing import Any
 
 import pytest
 
-from inference_server.threads import in_thread, on_core, usable_cores
+from inference_server.threads import in_thread, on_core, on_disk, usable_cores
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
 ways = pytest.mark.parametrize("run", [in_thread, on_core])
+all_ways = pytest.mark.parametrize("run", [in_thread, on_core, on_disk])
 
 
-@ways
+@all_ways
 async def test_what_the_work_gives_or_raises_is_told(run: Run) -> None:
     assert [1, 3] == await run(sorted, [3, 1])
     with pytest.raises(KeyError, match="lost"):
         await run({}.__getitem__, "lost")
 
 
-@ways
+@all_ways
 async def test_the_work_sees_the_context_of_the_task(run: Run) -> None:
     request = contextvars.ContextVar("request", default="none")
     request.set("r-1")
@@ -75,6 +76,26 @@ async def test_a_task_that_is_cancelled_ends_when_its_thread_has(run: Run, fails
     with pytest.raises(asyncio.CancelledError):
         await task
     assert ended.is_set()
+
+
+async def test_a_task_whose_read_hangs_can_be_cancelled_and_holds_nothing_that_computes() -> None:
+    begun, goes_on = threading.Semaphore(0), threading.Event()
+
+    def read() -> None:
+        begun.release()
+        goes_on.wait(60)
+
+    tasks = [asyncio.create_task(on_disk(read)) for _ in range(2 * max(usable_cores(), 2))]
+    try:
+        for _ in tasks:
+            assert await asyncio.to_thread(begun.acquire, timeout=60)
+        assert await asyncio.wait_for(asyncio.gather(on_core(sum, [1, 2]), in_thread(sum, [1, 2])), 60) == [3, 3]
+        for task in tasks:
+            task.cancel()
+        done, _ = await asyncio.wait(tasks, timeout=60)
+        assert len(tasks) == len(done)
+    finally:
+        goes_on.set()
 
 
 def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:

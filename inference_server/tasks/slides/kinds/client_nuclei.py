@@ -9,7 +9,8 @@ from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, choose, eosin_leak
+from inference_server.tasks.slides.kinds.maxima import Maxima
+from inference_server.tasks.slides.kinds.nuclei import POOLED, choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import DENSITIES, inputs_of
 from inference_server.tasks.slides.manifest import NucleiManifest
 from inference_server.tasks.slides.values import Pixels, Point, TileFindings

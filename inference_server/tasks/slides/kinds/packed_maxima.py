@@ -9,7 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensor
-from inference_server.tasks.slides.kinds.nuclei import POOLED, Maxima, in_reading_order
+from inference_server.tasks.slides.kinds.maxima import Maxima, in_reading_order
+from inference_server.tasks.slides.kinds.nuclei import POOLED
 from inference_server.tasks.slides.tiling import Tile
 
 # Places of a tile whose numbers fit in two bytes.

@@ -14,7 +14,8 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Point
 from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
-from inference_server.tasks.slides.kinds.nuclei import Maxima, Nuclei, choose, eosin_leak
+from inference_server.tasks.slides.kinds.maxima import Maxima
+from inference_server.tasks.slides.kinds.nuclei import Nuclei, choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
 from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, in_order
 from inference_server.tasks.slides.kinds.tile_model import colour_of

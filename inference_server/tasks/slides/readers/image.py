@@ -7,6 +7,7 @@ import dataclasses
 import io
 import warnings
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,6 +24,48 @@ _FORMATS = ("TIFF", "PNG", "JPEG")
 _RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION = 296, 282, 283
 _TIFF_UNIT_MICROMETRES = {2: 25400.0, 3: 10000.0}
 _COLOUR_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "YCbCr"})
+# What brings back the pixels as they are stored, by the orientation by which Pillow turned them.
+_ORIENTATION = 274
+_TURNED_BACK = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_90,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_270,
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Bound:
+    """How large what is decoded may be, and what its sender can do about what is wrong with it."""
+
+    most_pixels: int
+    # Of `SlideLimits`.
+    limit: str
+    # What is too large has so many pixels, why that is too many, and how to mend it; at most so many pixels are taken.
+    too_large: str
+    damaged: str
+
+
+def _of_slide(limits: SlideLimits) -> _Bound:
+    return _Bound(
+        most_pixels=limits.most_image_pixels,
+        limit="image_pixels",
+        too_large="is an image without tiles and has {size}px: such an image must be decoded whole, and at most {most:,} px are. "
+        + CONVERT,
+        damaged="it is truncated, damaged or of an unknown kind. Copy or upload it again, whole.",
+    )
+
+
+def _of_tile(most_pixels: int) -> _Bound:
+    return _Bound(
+        most_pixels=most_pixels,
+        limit="tile_pixels",
+        too_large="has {size}px; at most {most:,} px a tile are accepted. Send it in parts.",
+        damaged="it is truncated, damaged, or neither JPEG nor PNG nor TIFF. Send it whole as one of these, or its pixels as rgb.",
+    )
 
 
 class ImageReader:
@@ -40,7 +83,7 @@ class ImageReader:
 
     @classmethod
     def _open(cls, uri: str, path: Path, limits: SlideLimits) -> ImageReader:
-        pixels, mpp, profile = _decode(uri, path, limits.most_image_pixels, "image_pixels")
+        pixels, mpp, profile = _decode(uri, path, _of_slide(limits))
         return cls(facts=dataclasses.replace(facts_of(uri, pixels, mpp), icc_profile=profile), pixels=pixels)
 
     @property
@@ -72,35 +115,39 @@ def facts_of(uri: str, pixels: Pixels, mpp: tuple[float | None, float | None]) -
 
 def decode(name: str, content: bytes, *, most_pixels: int) -> Pixels:
     """Pixels of a PNG, JPEG or TIFF in memory; blocks. Raises `InvalidSlide`."""
-    return _decode(name, io.BytesIO(content), most_pixels, "tile_pixels")[0]
+    return _decode(name, io.BytesIO(content), _of_tile(most_pixels))[0]
 
 
-def _decode(name: str, source: Path | io.BytesIO, most_pixels: int, limit: str) -> tuple[Pixels, tuple[float | None, float | None], bytes]:
+def _decode(name: str, source: Path | io.BytesIO, bound: _Bound) -> tuple[Pixels, tuple[float | None, float | None], bytes]:
     try:
         # `Image.open` reads headers only; its own bound on pixels is looser than ours.
         with warnings.catch_warnings(), Image.open(source, formats=_FORMATS) as image:
             warnings.simplefilter("ignore", Image.DecompressionBombWarning)
-            _check(name, image, most_pixels, limit)
-            return np.ascontiguousarray(_on_white(image)), _resolution(image), image.info.get("icc_profile") or b""
+            _check(name, image, bound)
+            return np.ascontiguousarray(_on_white(_as_stored(image))), _resolution(image), image.info.get("icc_profile") or b""
     except Image.DecompressionBombError as error:
-        raise InvalidSlide(_too_large(name, "far more ", most_pixels), limit=limit) from error
+        raise _too_large(name, "far more ", bound) from error
     except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:  # Pillow raises each of them for damaged files
-        raise InvalidSlide(
-            f"{name} cannot be decoded: it is truncated, damaged or of an unknown kind. Copy or upload it again, whole."
-        ) from error
+        raise InvalidSlide(f"{name} cannot be decoded: {bound.damaged}") from error
 
 
-def _check(uri: str, image: Image.Image, most_pixels: int, limit: str) -> None:
+def _check(name: str, image: Image.Image, bound: _Bound) -> None:
     width, height = image.size
-    if width * height > most_pixels:
-        raise InvalidSlide(_too_large(uri, f"{width} × {height} ", most_pixels), limit=limit)
+    if width * height > bound.most_pixels:
+        raise _too_large(name, f"{width} × {height} ", bound)
     if image.mode not in _COLOUR_MODES:
-        raise InvalidSlide(f"{uri} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have.")
+        raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have.")
 
 
-def _too_large(uri: str, size: str, most_pixels: int) -> str:
-    limit = f"such an image must be decoded whole, and at most {most_pixels:,} px are"
-    return f"{uri} is an image without tiles and has {size}px: {limit}. {CONVERT}"
+def _too_large(name: str, size: str, bound: _Bound) -> InvalidSlide:
+    return InvalidSlide(f"{name} {bound.too_large.format(size=size, most=bound.most_pixels)}", limit=bound.limit)
+
+
+def _as_stored(image: Image.Image) -> Image.Image:
+    """Not turned by an orientation, as in other readers and in OpenSlide: Pillow turns a TIFF when it is loaded, and nothing else."""
+    orientation = image.getexif().get(_ORIENTATION) if image.format == "TIFF" else None
+    image.load()
+    return image.transpose(_TURNED_BACK[orientation]) if orientation in _TURNED_BACK else image
 
 
 def _on_white(image: Image.Image) -> Pixels:

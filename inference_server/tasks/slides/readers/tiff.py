@@ -26,7 +26,7 @@ from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
-from inference_server.threads import on_core
+from inference_server.threads import on_core, on_disk
 
 _GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
@@ -87,16 +87,18 @@ class TiffReader:
         return self._facts
 
     async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
-        """Fetch compressed tiles by coalesced range requests and decode them in a thread, which itself reads those that lie on disk."""
+        """Fetch compressed tiles by coalesced range requests, or from disk, and decode them in a thread."""
         stored, shape = self._levels[level], self._facts.levels[level]
         scanned = [place for place in places if stored.byte_counts[place[1] * shape.columns + place[0]] > 0]
         is_here = self._ranges.on_disk and stored.is_pictures
-        fetched = [] if is_here else await self.fetch(level, scanned)
+        room = stored.room if is_here else 0
+        # Not by the thread that decodes: there are as many as cores, and a mount that hangs would hold them all.
+        fetched = (
+            await on_disk(self._ranges.read_here, *self._ends(level, scanned), room=room) if is_here else await self.fetch(level, scanned)
+        )
 
         def decode() -> list[Pixels | None]:
-            room = stored.room if is_here else 0
-            read = self._ranges.read_here(*self._ends(level, scanned), room=room) if is_here else fetched
-            decoded = stored.decode(read, shape, room=room)
+            decoded = stored.decode(fetched, shape, room=room)
             if len(scanned) == len(places):
                 return decoded
             tiles, white = dict(zip(scanned, decoded, strict=True)), np.full((shape.tile_height, shape.tile_width, 3), WHITE, np.uint8)

@@ -35,6 +35,12 @@ def encoded(pixels: Any, kind: str) -> ClientTile:
     return ClientTile(id=kind, encoded=buffer.getvalue())
 
 
+def huge() -> ClientTile:
+    buffer = io.BytesIO()
+    Image.new("1", (5000, 4000)).save(buffer, "PNG")
+    return ClientTile(id="huge", encoded=buffer.getvalue())
+
+
 @pytest.mark.parametrize("mpp", [0.5, 0.25, 0.4])
 async def test_nuclei_are_found_in_pixels_of_the_tile(analyses: Any, mpp: float) -> None:
     times = round(0.5 / mpp * 10) / 10
@@ -50,6 +56,19 @@ async def test_nuclei_are_found_in_pixels_of_the_tile(analyses: Any, mpp: float)
     distances = np.hypot(*(points[:, None, :] - np.array(NUCLEI)[None, :, :] * times).transpose(2, 0, 1))
     assert ("he_baseline:1", len(NUCLEI)) == (model, len(points))
     assert 2.0 * times > distances.min(axis=0).max()
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "TIFF"])
+async def test_a_tiles_places_are_those_of_its_stored_pixels_whatever_its_orientation(analyses: Any, kind: str) -> None:
+    found = []
+    for orientation in (1, 6):
+        buffer, exif = io.BytesIO(), Image.Exif()
+        exif[274] = orientation
+        Image.fromarray(PICTURE).save(buffer, kind, exif=exif)
+        tile = ClientTile(id="a", encoded=buffer.getvalue())
+        found.append((await analyses.analyzer.analyze_tiles("", [tile], 0.5, Caller()))[0][0].points)
+    assert len(NUCLEI) == len(found[0])
+    assert found[0] == found[1]
 
 
 async def test_scores_are_counts_densities_and_optical_densities(analyses: Any) -> None:
@@ -123,7 +142,13 @@ async def test_more_tiles_than_a_batch_are_answered_in_order(analyses: Any) -> N
         ([raw(PICTURE)], 0.0, "needs the tiles' own"),
         ([raw(PICTURE, width=299)], 0.5, "for 299 × 200 px; expected width × height × 3"),
         ([raw(PICTURE), raw(PICTURE[:100])], 0.5, "must have the same size"),
-        ([ClientTile(id="x", encoded=b"no picture")], 0.5, "tile x cannot be decoded"),
+        (
+            [ClientTile(id="x", encoded=b"no picture")],
+            0.5,
+            r"tile x cannot be decoded.*Send it whole as one of these, or its pixels as rgb",
+        ),
+        ([encoded(PICTURE, "WEBP")], 0.5, "tile WEBP cannot be decoded.*neither JPEG nor PNG nor TIFF"),
+        ([huge()], 0.5, r"tile huge has 5000 × 4000 px; at most 16,777,216 px a tile are accepted\. Send it in parts"),
         ([ClientTile(id="x")], 0.5, "has 0 bytes of RGB"),
     ],
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import threading
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -17,12 +18,14 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import AccessDenied, InvalidSlide, NotFound
+from inference_server.scattered import read_scattered
 from inference_server.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideFacts, SlideLimits
+from inference_server.threads import usable_cores
 from tests.support.slides import (
     jpeg_tile,
     level_tags,
@@ -431,6 +434,49 @@ async def test_a_path_outside_of_the_roots_is_denied(tmp_path: Path, picture: ND
     with pytest.raises(AccessDenied, match="not under an allowed root"):
         async with open_at(path, root=tmp_path / "slides"):
             pass
+
+
+@pytest.mark.parametrize("write", [write_jpeg_tiff, write_lzw_tiff], ids=["jpeg", "lzw"])
+async def test_a_mount_that_hangs_holds_up_no_other_slide(
+    tmp_path: Path, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch, write: Callable[..., Path]
+) -> None:
+    """Reads of it wait for good: as many as two calls for each core."""
+    pixels = [picture] if write is write_jpeg_tiff else picture
+    hung, sound = write(tmp_path / "hung.tif", pixels), write(tmp_path / "sound.tif", pixels)
+    begun, goes_on = threading.Semaphore(0), threading.Event()
+
+    def read_slowly(path: Path, *given: Any, **options: Any) -> Any:
+        if path.name == hung.name:
+            begun.release()
+            goes_on.wait(120)
+        return read_scattered(path, *given, **options)
+
+    async with open_at(hung) as reader, open_at(sound) as other:
+        monkeypatch.setattr("inference_server.stored.read_scattered", read_slowly)
+        waiting = [asyncio.create_task(reader.read_tiles(0, [(0, 0)])) for _ in range(2 * usable_cores() + 4)]
+        try:
+            for _ in range(max(usable_cores(), 2)):
+                assert await asyncio.to_thread(begun.acquire, timeout=60)
+            (tile,) = await asyncio.wait_for(other.read_tiles(0, [(0, 0)]), 60)
+            assert tile is not None
+        finally:
+            goes_on.set()
+        np.testing.assert_array_equal(tile, (await asyncio.gather(*waiting))[-1][0])
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("kind", ["TIFF", "JPEG"])
+async def test_an_image_is_read_as_it_is_stored_whatever_its_orientation(
+    tmp_path: Path, picture: NDArray[np.uint8], kind: str, orientation: int
+) -> None:
+    """As tiled TIFF and OpenSlide have it: places on it are those of the stored pixels."""
+    path, exif = tmp_path / f"photo.{kind.lower()}", Image.Exif()
+    exif[274] = orientation
+    image = Image.fromarray(picture)
+    image.save(path, kind, exif=exif, dpi=(25400, 50800), **({"quality": 100, "subsampling": 0} if kind == "JPEG" else {}))
+    facts = await facts_of(path)
+    assert (WIDTH, HEIGHT, 1.0, 0.5) == (facts.levels[0].width, facts.levels[0].height, facts.mpp_x, facts.mpp_y)
+    np.testing.assert_allclose(picture.astype(int), (await read(path, 0, 0, WIDTH, HEIGHT)).astype(int), atol=0 if kind == "TIFF" else 12)
 
 
 async def test_a_huge_image_without_tiles_is_refused_before_it_is_decoded(tmp_path: Path) -> None:

@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Maxima, Nuclei, eosin_leak
+from inference_server.tasks.slides.kinds.maxima import Maxima
+from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Nuclei, eosin_leak
 from inference_server.tasks.slides.kinds.nuclei import choose as choose_by
 
 RANDOM = np.random.default_rng(5)
@@ -63,11 +64,14 @@ def test_nothing_gives_nothing() -> None:
 def test_each_neighbourhood_takes_the_scale_that_answers_more_strongly() -> None:
     left, right = (0, 0, 400, 1024), (620, 0, 1024, 1024)
     fine = maxima((300, 0.5, left), (300, 0.3, right))
-    coarse = maxima((150, 0.3, left), (150, 0.5, right))
+    x, y = (each.ravel().astype(np.int32) for each in np.meshgrid(np.arange(0, 1024, 40), np.arange(0, 1024, 40)))
+    beside = (x < 400) | (x > 620)
+    x, y = x[beside], y[beside]
+    coarse = Maxima(x=x, y=y, response=np.where(x < 400, 0.3, 0.5).astype(np.float32))
     found = choose(fine, coarse, width=1024, height=1024)
     assert not found.coarse[found.found.x < 400].any()
     assert found.coarse[found.found.x > 620].all()
-    assert [300, 150] == [int(np.count_nonzero(each)) for each in (~found.coarse, found.coarse)]
+    assert [300, int(np.count_nonzero(x > 620))] == [int(np.count_nonzero(each)) for each in (~found.coarse, found.coarse)]
 
 
 def test_a_nucleus_that_both_scales_find_where_they_meet_counts_once() -> None:
@@ -110,6 +114,58 @@ def test_texture_beside_a_large_nucleus_is_not_added() -> None:
     fine, coarse = merged(fine=0.5, coarse=0.55, beside=14)
     weak = Maxima(x=fine.x, y=fine.y, response=np.where(np.isin(fine.x, coarse.x), 0.5, 0.13).astype(np.float32))
     assert 144 == len(choose(weak, coarse, width=1024, height=1024).coarse)
+
+
+def placed(*places: tuple[float, float, float]) -> Maxima:
+    """Maxima at (x, y) of a response, each."""
+    x, y, response = np.array(sorted(places, key=lambda place: (place[1], place[0]))).T
+    return Maxima(x=x.astype(np.int32), y=y.astype(np.int32), response=response.astype(np.float32))
+
+
+LATTICE = [(x, y) for y in range(40, 1000, 80) for x in range(40, 1000, 80)]
+
+
+@pytest.mark.parametrize(
+    ("beside", "coarse", "found"),
+    [(6, 0.56, [0, 144]), (6, 0.5, [288, 0]), (9, 0.56, [288, 0])],
+    ids=["two halves of one that is long", "two that touch", "two that lie apart"],
+)
+def test_fine_candidates_are_parts_of_one_that_the_coarse_scale_answers_more_strongly(beside: int, coarse: float, found: list[int]) -> None:
+    # Between strong small ones, so that the neighbourhood's scale is the fine one.
+    small = [(x + 40, y + 40, 0.9) for x, y in LATTICE]
+    halves = [(x + side, y, 0.5) for x, y in LATTICE for side in (-beside, beside)]
+    wholes = placed(*[(x, y, coarse) for x, y in LATTICE], *[(x + 40, y + 40, 0.3) for x, y in LATTICE])
+    nuclei = choose(placed(*small, *halves), wholes, width=1024, height=1024)
+    of_halves = nuclei.found.response < 0.8
+    assert found == [int(np.count_nonzero(of_halves & each)) for each in (~nuclei.coarse, nuclei.coarse)]
+
+
+@pytest.mark.parametrize(("ratio", "expected"), [(1.1, 288), (1.4, 144)])
+def test_the_rim_of_a_nucleus_larger_than_both_scales_counts_once_in_its_middle(ratio: float, expected: int) -> None:
+    rims = placed(*[(x + side, y, 0.5 - side * 1e-4) for x, y in LATTICE for side in (-7, 7)])
+    fine = Maxima(x=rims.x, y=rims.y, response=(rims.response / ratio).astype(np.float32))
+    found = choose(fine, rims, width=1024, height=1024)
+    assert expected == len(found.coarse)
+    if expected == len(LATTICE):
+        assert sorted(LATTICE) == sorted(zip(found.found.x.tolist(), found.found.y.tolist(), strict=True))
+
+
+def test_pale_nuclei_are_found_below_what_noise_answers_elsewhere() -> None:
+    pale = choose(maxima((500, 0.1, WHOLE), (200, 0.035, WHOLE)), nothing(), width=1024, height=1024)
+    assert (700, True) == (len(pale.coarse), pale.least_response < 0.028)
+
+
+def test_specks_are_left_where_a_valley_parts_them_from_nuclei() -> None:
+    specks, nuclei = (1200, 0.12, WHOLE), (500, 0.5, WHOLE)
+    found = choose(maxima(specks, nuclei), nothing(), width=1024, height=1024)
+    assert 500 == len(found.coarse)
+
+
+def test_without_a_valley_the_share_tells() -> None:
+    rising = maxima((100, 0.12, WHOLE), (200, 0.16, WHOLE), (300, 0.22, WHOLE), (500, 0.5, WHOLE))
+    found = choose(rising, nothing(), width=1024, height=1024)
+    values = rising.response.astype(float)
+    assert pytest.approx(0.22 * float((values**3).sum() / (values**2).sum())) == found.least_response
 
 
 def test_candidates_come_in_reading_order() -> None:
