@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -110,6 +112,9 @@ def test_a_small_core_is_grown_by_what_lies_within_its_blurred_edge() -> None:
     (quad,) = detected_text(likelihood_of([((300, 200), (200, 5), 0)]), source, SETTINGS).outlines
     # As it is drawn it has 6 pixels: 5 without the edge, grown by 3.9 on each side.
     assert 12.8 == pytest.approx(quad[2][1] - quad[1][1], abs=0.6)
+    # Without its specks, a page's cores have no such edge: 6 pixels, grown by 4.7.
+    (whole,) = detected_text(likelihood_of([((300, 200), (200, 5), 0)]), replace(source, is_cleaned=True), SETTINGS).outlines
+    assert 15.3 == pytest.approx(whole[2][1] - whole[1][1], abs=0.6)
 
 
 def test_quads_are_in_pixels_of_the_page() -> None:
