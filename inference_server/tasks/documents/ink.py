@@ -15,6 +15,10 @@ from inference_server.tasks.documents.spots import marked_of, spots_of
 
 # The share of rows at the top and at the bottom of a line that shows neighbouring lines and rules.
 _MARGIN = 1 / 8
+# A run of ink of so many heights of a line's picture is a rule under or over its text, looked for where a row has so much ink.
+_RULE_HEIGHTS, _RULE_SHARE = 1.5, 0.4
+# Rules above and below a line are no higher together, as a share of it: what is higher is a dark ground.
+_MOST_RULES = 1 / 4
 # Letters are measured on a page of this shorter side: small enough to be quick, large enough to be told from specks.
 _MEASURED_SIDE = 1000
 # Spots of ink that are so high, in pixels there, so much wider than high at most, and so many, are letters.
@@ -26,12 +30,27 @@ _SMALL_SHARE = 0.3
 
 
 def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
-    """Which pixels of a line [H, W, 3] are ink: those on the rarer side of Otsu's threshold (Otsu 1979), margins left out."""
-    ink = marked_of(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)).astype(np.bool_)
-    margin = int(len(ink) * _MARGIN)
-    ink[:margin] = False
-    ink[len(ink) - margin :] = False
-    return ink
+    """Which pixels of a line [H, W, 3] are ink: those on the rarer side of Otsu's threshold (Otsu 1979), margins and rules left out."""
+    marked = marked_of(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8))
+    margin = int(len(marked) * _MARGIN)
+    marked[:margin] = 0
+    marked[len(marked) - margin :] = 0
+    _erase_rules(marked)
+    return marked.astype(np.bool_)
+
+
+def _erase_rules(marked: NDArray[np.uint8]) -> None:
+    """Take level rules out of a marked line [H, W]: they run on through the gaps between its words."""
+    height, width = marked.shape
+    length = int(_RULE_HEIGHTS * height)
+    fullest = cv2.reduce(marked, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max(initial=0)
+    if width <= length or fullest < max(length, _RULE_SHARE * width):
+        return
+    rules = cv2.morphologyEx(marked, cv2.MORPH_OPEN, np.ones((1, length), np.uint8))
+    if cv2.reduce(rules, 0, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max(initial=0) > _MOST_RULES * height:
+        return
+    # Above and below, a rule's edge is ink here and there.
+    marked[cv2.dilate(rules, np.ones((3, 1), np.uint8)) > 0] = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -457,3 +457,24 @@ async def test_a_server_without_a_built_in_model_is_unavailable_until_it_is_buil
     reader = DocumentReader(RecordedInference(tmp_path), Storage(read_roots=(), write_roots=()), tmp_path)
     with pytest.raises(Unavailable, match=rf"lacks its built-in model {missing}.*`inference-server models build`"):
         await read(reader, DocumentRequest(content=lab_report_pdf()))
+
+
+async def test_small_blurred_print_is_cut_out_no_higher_than_it_stands(reader: DocumentReader) -> None:
+    lines = (
+        "Submitted by Ellen Monahan",
+        "Circulation 1,450,000",
+        "Method of Shipment Air Freight",
+        "Department Quantity Nicotine",
+        "Approved by L. Bennett Region",
+        "Each office keeps a copy of the form for two years and returns the original",
+        "Contact Vincent Losito Agency Leo Burnett",
+        "Purchase Order Filter Acetate Zone",
+    )
+    texts = tuple(Text(text=line, x=20, y=30 + 16 * row, size=7, font="Times-Roman") for row, line in enumerate(lines))
+    page = ComposedPage(texts=texts, truth="\n".join(lines), size=(595, 600))
+    figures = []
+    for blur in (0.7, 0.8):
+        content = image_file(scanned(page, Wear(dpi=92, blur=blur, noise=8), seed=1), "PNG")
+        ((read_page,), _) = await read(reader, DocumentRequest(content=content))
+        figures.append(bag_f1(page.truth, read_page.text))
+    assert np.mean(figures) > 0.8

@@ -45,6 +45,22 @@ def test_a_space_that_was_missed_is_found_by_its_width() -> None:
     assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"), SPELLER)]
 
 
+@pytest.mark.parametrize("rows", [slice(37, 40), slice(7, 10)])
+def test_a_rule_through_the_gaps_of_a_line_hides_no_space(rows: slice) -> None:
+    crop = crop_of("abc def")
+    crop.image[rows] = 0
+    read = [character for character in characters_of("abc def") if character.text != " "]
+    words = words_of(read, crop, SPELLER)
+    assert ["abc", "def"] == [word.text for word in words]
+    assert [(4, 68), (100, 164)] == [(word.polygon[0][0], word.polygon[1][0]) for word in words]
+
+
+def test_letters_on_a_dark_ground_are_not_taken_for_a_rule() -> None:
+    crop = crop_of("abcdef")
+    crop.image[8:40] = 255 - crop.image[8:40]
+    assert ["abcdef"] == [word.text for word in words_of(characters_of("abcdef"), crop, SPELLER)]
+
+
 @pytest.mark.parametrize(("margins", "shifts"), [((0, 40), (0, 0, 0, 0, 0, 36)), ((40, 0), (-36, 0, 0, 0, 0, 0))])
 def test_the_margin_of_a_line_parts_no_letter_from_its_word(margins: tuple[int, int], shifts: tuple[int, ...]) -> None:
     """The recogniser tells the first or the last letter beside its ink."""
