@@ -8,6 +8,10 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
+# Of the numbers of places, more than any row is wide.
+_ROW = 2**31
+_PORTION = 2**15
+
 
 @dataclass(frozen=True, kw_only=True)
 class Maxima:
@@ -19,7 +23,7 @@ class Maxima:
     # OD.
     response: NDArray[np.float32]
 
-    def where(self, kept: NDArray[np.bool_] | NDArray[np.int64]) -> Maxima:
+    def where(self, kept: NDArray[np.bool_] | NDArray[np.int64] | slice) -> Maxima:
         """Some of them, or all in another order."""
         return Maxima(x=self.x[kept], y=self.y[kept], response=self.response[kept])
 
@@ -32,32 +36,47 @@ def joined(*some: Maxima) -> Maxima:
 
 def in_reading_order(x: NDArray[np.int32], y: NDArray[np.int32]) -> NDArray[np.int64]:
     """A number for each place, to sort by: many times as fast as by two keys."""
-    return y.astype(np.int64) * 2**31 + x
+    return y.astype(np.int64) * _ROW + x
+
+
+class Neighbourhoods:
+    """Some maxima by squares of a reach, so that those near others are found among few."""
+
+    def __init__(self, those: Maxima, reach: int) -> None:
+        """`reach`: grid pixels, along rows and along columns."""
+        key = in_reading_order(those.x // reach, those.y // reach)
+        self._order = np.argsort(key, kind="stable")
+        # An end that no square reaches.
+        self._key = np.append(key[self._order], np.iinfo(np.int64).max)
+        self._x, self._y = those.x[self._order], those.y[self._order]
+        self._reach = reach
+
+    def pairs(self, these: Maxima) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
+        """These and those within the reach, by their indices; none of these twice at once."""
+        own = in_reading_order(these.x // self._reach, these.y // self._reach)
+        # Sought one after another where they lie, what is looked at stays in the cache.
+        turns = np.argsort(own, kind="stable")
+        own, x, y = own[turns], these.x[turns], these.y[turns]
+        for row in (-_ROW, 0, _ROW):
+            # A row's three neighbouring squares follow one another among the keys; each holds a few maxima at most.
+            one, other, last = np.arange(len(own)), np.searchsorted(self._key, own + (row - 1)), own + (row + 1)
+            while len(one):
+                some = np.flatnonzero(self._key[other] <= last)
+                one, other, last = one[some], other[some], last[some]
+                close = (np.abs(self._x[other] - x[one]) <= self._reach) & (np.abs(self._y[other] - y[one]) <= self._reach)
+                yield turns[one[close]], self._order[other[close]]
+                other = other + 1
 
 
 def near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
     """Which of these have one of those within so many grid pixels, along rows and along columns."""
-    found = np.zeros(len(these.x), np.bool_)
-    for one, _ in neighbours(these, those, reach):
-        found[one] = True
+    around, found = Neighbourhoods(those, reach), np.zeros(len(these.x), np.bool_)
+    for some in portions(these):
+        for one, _ in around.pairs(these.where(some)):
+            found[some][one] = True
     return found
 
 
-def neighbours(these: Maxima, those: Maxima, reach: int) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
-    """Pairs of these and those within so many grid pixels, along rows and along columns, by their indices; none of these twice at once.
-
-    Sought in squares of the reach, and the eight around each.
-    """
-    key = in_reading_order(those.x // reach, those.y // reach)
-    order = np.argsort(key, kind="stable")
-    key, x, y = key[order], those.x[order], those.y[order]
-    for down in (-1, 0, 1):
-        row = (these.y.astype(np.int64) // reach + down) * 2**31
-        # A row's three neighbouring squares follow one another among the keys; each holds a few maxima at most.
-        first = np.searchsorted(key, row + these.x // reach - 1)
-        last = np.searchsorted(key, row + these.x // reach + 1, side="right")
-        for step in range(int((last - first).max(initial=0))):
-            index = np.minimum(first + step, len(key) - 1)
-            close = (first + step < last) & (np.abs(x[index] - these.x) <= reach) & (np.abs(y[index] - these.y) <= reach)
-            one = np.flatnonzero(close)
-            yield one, order[index[one]]
+def portions(maxima: Maxima) -> Iterator[slice]:
+    """Some after others, so few that what is computed of them fits into a core's cache."""
+    return (slice(start, start + _PORTION) for start in range(0, len(maxima.x), _PORTION))

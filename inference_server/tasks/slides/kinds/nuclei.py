@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.maxima import Maxima, in_reading_order, joined, near, neighbours
+from inference_server.tasks.slides.kinds.maxima import Maxima, Neighbourhoods, in_reading_order, joined, near, portions
 from inference_server.tasks.slides.masks import some_of
 from inference_server.tasks.slides.outputs.rendering import smoothed
 from inference_server.tasks.slides.values import Pixels
@@ -173,15 +173,18 @@ def _reach(by_fine: NDArray[np.float64], by_coarse: NDArray[np.float64]) -> NDAr
 
 def _made_whole(parts: Maxima, wholes: Maxima) -> tuple[Maxima, Maxima]:
     """Of fine and coarse candidates those that stay: a coarse one that answers more strongly than several fine ones takes their place."""
-    pairs = list(neighbours(wholes, parts, _PARTS))
-    count, strongest = np.zeros(len(wholes.x), np.int32), np.zeros(len(wholes.x), np.float32)
-    for whole, part in pairs:
-        count[whole] += 1
-        strongest[whole] = np.maximum(strongest[whole], parts.response[part])
-    kept = (count > 1) & (wholes.response >= _WHOLE * strongest)
-    gone = np.zeros(len(parts.x), np.bool_)
-    for whole, part in pairs:
-        gone[part[kept[whole]]] = True
+    around = Neighbourhoods(parts, _PARTS)
+    kept, gone = np.empty(len(wholes.x), np.bool_), np.zeros(len(parts.x), np.bool_)
+    for some in portions(wholes):
+        these = wholes.where(some)
+        pairs = list(around.pairs(these))
+        count, strongest = np.zeros(len(these.x), np.int32), np.zeros(len(these.x), np.float32)
+        for whole, part in pairs:
+            count[whole] += 1
+            strongest[whole] = np.maximum(strongest[whole], parts.response[part])
+        kept[some] = (count > 1) & (these.response >= _WHOLE * strongest)
+        for whole, part in pairs:
+            gone[part[kept[some][whole]]] = True
     return parts.where(~gone), wholes.where(kept)
 
 
@@ -189,7 +192,7 @@ def _united(coarse: Maxima, reach: NDArray[np.float64]) -> Maxima:
     """The strongest of those within each one's reach, in the middle of them all: the rim of a large nucleus answers in several places."""
     x, y, weight = np.zeros((3, len(coarse.x)))
     kept = np.ones(len(coarse.x), np.bool_)
-    for one, other in neighbours(coarse, coarse, _MOST_REACH):
+    for one, other in Neighbourhoods(coarse, _MOST_REACH).pairs(coarse):
         apart = np.hypot(coarse.x[one] - coarse.x[other], coarse.y[one] - coarse.y[other])
         one, other = (each[apart <= reach[one]] for each in (one, other))
         share = coarse.response[other].astype(np.float64)
