@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from bridge.errors import LeaseLostError, PermanentError
 from bridge.job import Delivery, Event, Job, Outcome, Progress, Units, Write
-from bridge.ledger.port import Claim, Ledger, Refusal, State
+from bridge.ledger.port import Claim, Counted, Ledger, Refusal, State
 from bridge.store import Store
 
 LEASE = 0.5
@@ -305,7 +305,7 @@ async def test_a_failed_job_keeps_its_reason_and_its_dead_letter(store: Store) -
 async def test_a_failed_try_is_counted_and_waits_for_its_back_off(store: Store) -> None:
     claim = await claimed(store.ledger)
 
-    await store.ledger.release(claim, delay_seconds=60, error="time-out", count_attempt=True)
+    await store.ledger.release(claim, delay_seconds=60, error="time-out", counted=Counted.ATTEMPT)
 
     refusal = await refused(store.ledger)
     assert refusal.state is State.WAITING
@@ -315,7 +315,7 @@ async def test_a_failed_try_is_counted_and_waits_for_its_back_off(store: Store) 
 async def test_a_failed_try_is_made_again_after_its_back_off(store: Store) -> None:
     claim = await claimed(store.ledger)
 
-    await store.ledger.release(claim, delay_seconds=0.4, error="time-out", count_attempt=True)
+    await store.ledger.release(claim, delay_seconds=0.4, error="time-out", counted=Counted.ATTEMPT)
 
     await asyncio.sleep(0.5)
     again = await claimed(store.ledger)
@@ -470,7 +470,7 @@ async def test_letters_wait_until_they_are_replayed(store: Store) -> None:
 
 async def test_a_reopened_job_starts_anew_with_all_its_attempts(store: Store) -> None:
     claim = await claimed(store.ledger)
-    await store.ledger.release(claim, error="no", count_attempt=True)
+    await store.ledger.release(claim, error="no", counted=Counted.ATTEMPT)
     claim = await claimed(store.ledger)
     await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=delivery(), reason="broken")
     [letter] = await store.dead_letters.list()
