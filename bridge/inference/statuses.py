@@ -16,7 +16,8 @@ RETRY_AFTER_KEY = "retry-after-ms"
 PERMISSION_KEY = "lamina-permission"
 # And that in which it tells why the only device that we allowed did not do it.
 DEVICE_KEY = "lamina-device-cause"
-# The metadata that it sends before its answer, once it works on a request.
+# The metadata that asks it to tell when it begins to work on a request, and that which it then sends before its answer.
+TELL_BEGIN_KEY = "lamina-tell-begin"
 BEGUN_KEY = "lamina-begun"
 # And that by which an UNAVAILABLE is known to be its own word.
 OWN_STATUS_KEY = "lamina-own-status"

@@ -35,8 +35,9 @@ _PROBES = (
     "/inference.GRPCInferenceService/ServerReady",
 )
 
-# Services whose callers are told at once that the work on their request begins: if the server dies over it, they know that it did.
-_TOLD_OF_BEGIN = "/lamina."
+# Callers who ask for it are told at once that the work on their request begins: if the server dies over it, they know that it did.
+# Not all are: after the first word of an answer gRPC tries no call again by itself.
+_TELL_BEGIN = "lamina-tell-begin"
 _BEGUN = (("lamina-begun", "1"),)
 
 # Asked thousands of times a second, when a line for each costs as much as the answer.
@@ -161,7 +162,7 @@ class _Wrapped:
         self._parse = handler.request_deserializer
         self._serialize = handler.response_serializer
         self._reads_stream = handler.request_streaming
-        self._tells_begin = method.path.startswith(_TOLD_OF_BEGIN) and not handler.request_streaming
+        self._may_tell_begin = method.kind is Kind.CALL and not method.is_quiet
         self._behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         self._answer = self._to_stream if handler.response_streaming else self._to_one
 
@@ -199,7 +200,7 @@ class _Wrapped:
     async def _begun(self, call: Call, content: Content, context: CallContext) -> Any:
         """The request, on which work begins now."""
         message = self._message(call, content)
-        if self._tells_begin:
+        if self._may_tell_begin and any(name == _TELL_BEGIN for name, _ in context.invocation_metadata()):
             await context.send_initial_metadata(_BEGUN)
         return message
 
