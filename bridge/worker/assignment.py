@@ -202,7 +202,7 @@ class Assignment:
         policy, interruptions = self._desk.policy, self._suspicion.with_this
         if interruptions > policy.max_interruptions:
             return await self._give_up_job(job, claim, heartbeat, kills_servers(interruptions))
-        delay = max(delay, policy.backoff.delay(interruptions))
+        delay = max(delay, policy.suspect_backoff.delay(interruptions))
         return await self._release(claim, heartbeat, delay=delay, error=error, counted=Counted.INTERRUPTION)
 
     async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat, reason: str) -> _Return | None:
