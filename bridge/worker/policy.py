@@ -13,7 +13,6 @@ from bridge.systems.port import Handler
 from bridge.tracing.port import NullTracer, Tracer
 from bridge.vitals import Vitals
 
-
 # How much longer than after a failure the wait of a job may get over which the server is lost again and again.
 _SUSPECT_TIMES = 5.0
 
