@@ -4,6 +4,7 @@
     ├── TransientError       may go better next time; the job is tried again after a back-off, and an attempt is counted
     │   └── DeviceError      the only device that was to do it failed, or has no engine for it; another may do better
     ├── OverloadError        the server is down or full; the job waits, no attempt is counted, receiving slows down
+    │   └── ServerLostError  it died or froze, or its connection broke, over the job; an interruption is counted
     ├── NotYetError          other jobs come first; the job waits, no attempt is counted, and receiving goes on
     ├── PermanentError       will fail again; the job ends as failed now
     ├── PoisonError          the message cannot be read; it goes to the dead letters with its original bytes
@@ -40,6 +41,10 @@ class OverloadError(BridgeError):
         """`retry_after`: seconds to wait."""
         super().__init__(message)
         self.retry_after = retry_after
+
+
+class ServerLostError(OverloadError):
+    """The server died or froze, or the connection to it broke, while it worked on the job."""
 
 
 class NotYetError(BridgeError):

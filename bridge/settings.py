@@ -158,7 +158,7 @@ class Settings(BaseSettings):
     lease_seconds: Annotated[float, Field(ge=0.2, le=43_200)] = 60.0
     # Failed tries after which a job is given up. Interruptions and a missing server count none.
     max_attempts: Count = 5
-    # How many workers in a row may die or freeze over a job that gets no further, before it is given up as the cause.
+    # How many bridges or inference servers in a row may die or freeze over a job that gets no further, before it is given up as the cause.
     max_interruptions: Count = 50
     # How often every inference server is told of the reviewed names of lab tests; 0 for never.
     lab_alias_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0

@@ -27,6 +27,7 @@ _CLASSES = {
     "interrupted": "interrupted",
     "TransientError": "transient",
     "OverloadError": "overload",
+    "ServerLostError": "interrupted",
     "NotYetError": "waiting",
     "PermanentError": "permanent",
     "PoisonError": "poison",

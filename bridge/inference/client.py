@@ -19,6 +19,7 @@ from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
 from bridge.inference.replicas import replicas
 from bridge.inference.server import Metadata, Server
 from bridge.inference.slides import SlideEvent, SlideOptions, SlideResult
+from bridge.inference.statuses import TELL_BEGIN_KEY
 from bridge.tracing.port import Carrier, NullTracer, Tracer
 
 _MESSAGE_BYTES = 256 * 1024 * 1024
@@ -136,7 +137,7 @@ class InferenceClient:
 
     def _metadata(self, request_id: str, trace: Carrier) -> Metadata:
         named = (("lamina-client", _header(self._client_name)), *self._token.metadata(), *trace.items())
-        return (*named, ("lamina-request-id", _header(request_id))) if request_id else named
+        return (*named, ("lamina-request-id", _header(request_id)), (TELL_BEGIN_KEY, "1")) if request_id else named
 
 
 def _header(text: str) -> str:

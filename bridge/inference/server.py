@@ -14,7 +14,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 
 from bridge.inference.replicas import Replica
-from bridge.inference.statuses import retry_after
+from bridge.inference.statuses import SILENT_KEY, retry_after
 
 _log = structlog.get_logger()
 _CLOSE_GRACE = 1.0
@@ -95,7 +95,7 @@ class Server:
         except asyncio.CancelledError as error:
             task = asyncio.current_task()
             if call in self._given_up and not (task and task.cancelling()):
-                raise _unavailable(f"{self.address} answers nothing any more, not even a health check") from error
+                raise _silent(f"{self.address} answers nothing any more, not even a health check") from error
             raise
         except grpc.aio.AioRpcError as error:
             self._refused(error)
@@ -160,8 +160,8 @@ class Server:
         await self._channel.close(grace=_CLOSE_GRACE)
 
 
-def _unavailable(details: str) -> grpc.aio.AioRpcError:
-    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata(), details)
+def _silent(details: str) -> grpc.aio.AioRpcError:
+    return grpc.aio.AioRpcError(grpc.StatusCode.UNAVAILABLE, grpc.aio.Metadata(), grpc.aio.Metadata((SILENT_KEY, "1")), details)
 
 
 def _channel_options(replica: Replica, message_bytes: int, *, tls: bool) -> list[tuple[str, int | str]]:

@@ -8,7 +8,7 @@ from enum import Enum
 
 import grpc
 
-from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, TransientError
+from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, ServerLostError, TransientError
 
 # The trailing metadata in which a server that is full says when to come back.
 RETRY_AFTER_KEY = "retry-after-ms"
@@ -16,6 +16,13 @@ RETRY_AFTER_KEY = "retry-after-ms"
 PERMISSION_KEY = "lamina-permission"
 # And that in which it tells why the only device that we allowed did not do it.
 DEVICE_KEY = "lamina-device-cause"
+# The metadata that asks it to tell when it begins to work on a request, and that which it then sends before its answer.
+TELL_BEGIN_KEY = "lamina-tell-begin"
+BEGUN_KEY = "lamina-begun"
+# And that by which an UNAVAILABLE is known to be its own word.
+OWN_STATUS_KEY = "lamina-own-status"
+# Ours, of a call that was given up because the server had fallen silent.
+SILENT_KEY = "lamina-silent"
 _DEFAULT_RETRY_AFTER = 2.0
 # An operator has to do something first.
 _CREDENTIALS_RETRY_AFTER = 15.0
@@ -71,7 +78,18 @@ _OVERLOADS = {
 def is_retried(error: grpc.aio.AioRpcError) -> bool:
     """Whether the same call is worth another try now."""
     # A message over the limit is RESOURCE_EXHAUSTED too, and never gets smaller.
-    return RULES[error.code()].retried and not _is_too_big(error)
+    # What a server broke off over may break the next one too: its job is put back first.
+    return RULES[error.code()].retried and not _is_too_big(error) and not _broke_off(error)
+
+
+def _broke_off(error: grpc.aio.AioRpcError) -> bool:
+    """Whether a server that had begun to work on the request is gone, or its connection is, without a word of its own.
+
+    One that could not be reached had not begun, and one that drains or refuses says so itself.
+    """
+    if error.code() is not grpc.StatusCode.UNAVAILABLE:
+        return False
+    return BEGUN_KEY in dict(error.initial_metadata() or ()) and OWN_STATUS_KEY not in dict(error.trailing_metadata() or ())
 
 
 def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
@@ -85,6 +103,10 @@ def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
         return DeviceError(details, cause=str(cause))
     if _is_too_big(error):
         return PermanentError(f"the request or its answer is larger than a message may be ({details}). Send a smaller file, or its URL.")
+    if _broke_off(error) or SILENT_KEY in trailing:
+        return ServerLostError(
+            f"the inference server at {address} was lost while it worked on this: {details}", retry_after=_DEFAULT_RETRY_AFTER
+        )
     meaning = RULES[code].meaning
     text = f"{details} [{code.name}]"
     if meaning is Meaning.OVERLOAD:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from enum import StrEnum
+from enum import Enum, StrEnum
 from typing import Any, Protocol
 
 from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
@@ -20,6 +20,18 @@ class State(StrEnum):
     FAILED = "failed"
 
 
+class Counted(Enum):
+    """What the return of a job counts as."""
+
+    # The holder came to an end of its own: interruptions before it are forgotten. With ATTEMPT it failed.
+    SURVIVED = "nothing"
+    ATTEMPT = "a failed try"
+    # It came to no server: nothing is counted, and nothing forgotten.
+    NOT_TRIED = "no try"
+    # It lost its server over the job.
+    INTERRUPTION = "an interruption"
+
+
 @dataclass(frozen=True, kw_only=True)
 class Claim:
     """The right to work on a job until its lease runs out."""
@@ -29,7 +41,7 @@ class Claim:
     fence: int
     # Failed tries so far; interruptions are not counted.
     attempts: int
-    # How many holders in a row let their lease run out, without a checkpoint in between.
+    # How many holders in a row let their lease run out, or lost their server over it, without a checkpoint in between.
     interruptions: int = 0
     # What the last holder saved, or empty.
     checkpoint: Mapping[str, Any]
@@ -112,7 +124,7 @@ class Ledger(Protocol):
         Raises `LeaseLostError`; `PermanentError` when a write is refused, and nothing was done.
         """
 
-    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
+    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", counted: Counted = Counted.SURVIVED) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""
 
 

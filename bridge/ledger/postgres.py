@@ -16,7 +16,7 @@ from typing import Any
 from bridge.database.port import Database, Statement
 from bridge.gathering import Gatherer
 from bridge.job import Delivery, Job, Outcome, Progress, Write
-from bridge.ledger.port import Claim, Refusal, State
+from bridge.ledger.port import Claim, Counted, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
     end_values,
@@ -25,8 +25,8 @@ from bridge.ledger.rows import (
     letter_values,
     lost,
     progress_values,
+    release_values,
     statements_of,
-    storable,
 )
 
 _SQL = Path(__file__).parent / "sql"
@@ -91,10 +91,9 @@ class PostgresLedger:
         if answer is not None:
             raise answer
 
-    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
+    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", counted: Counted = Counted.SURVIVED) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""
-        state = State.WAITING if error or delay_seconds > 0 else State.QUEUED
-        await self._change("release", claim, state=state.value, delay=delay_seconds, error=storable(error), counted=int(count_attempt))
+        await self._change("release", claim, **release_values(delay_seconds, error, counted))
 
     async def _claim_all(self, asked: Sequence[_Asked]) -> Sequence[Claim | Refusal]:
         answers: dict[str, Claim | Refusal] = {}

@@ -12,7 +12,7 @@ from sqlalchemy import RowMapping, TextClause, text
 from bridge.database.port import Statement
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery, Event, Job, Message, Outcome, Progress, Write
-from bridge.ledger.port import Claim, DeadLetter, JobRecord, State
+from bridge.ledger.port import Claim, Counted, DeadLetter, JobRecord, State
 
 # Sorts behind every key that starts the same.
 _LAST_CHARACTER = "\U0010ffff"
@@ -35,6 +35,19 @@ def end_values(outcome: Outcome, reason: str) -> dict[str, Any]:
     state = State.SUCCEEDED if outcome.succeeded else State.FAILED
     error = "" if outcome.succeeded else reason or str(outcome.result.get("reason") or outcome.result.get("error") or "")
     return {"state": state.value, "result": json.dumps(outcome.result), "error": storable(error)}
+
+
+def release_values(delay_seconds: float, error: str, counted: Counted) -> dict[str, Any]:
+    """What the return of a job writes into its row."""
+    state = State.WAITING if error or delay_seconds > 0 else State.QUEUED
+    return {
+        "state": state.value,
+        "delay": delay_seconds,
+        "error": storable(error),
+        "counted": int(counted is Counted.ATTEMPT),
+        "unproved": int(counted in (Counted.NOT_TRIED, Counted.INTERRUPTION)),
+        "interrupted": int(counted is Counted.INTERRUPTION),
+    }
 
 
 def statements_of(writes: Sequence[Write]) -> Sequence[Statement]:

@@ -13,7 +13,7 @@ from bridge.database.sqlite import SqliteDatabase, follow
 from bridge.database.statements import load_statements
 from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
 from bridge.ledger.either import LedgerOutbox
-from bridge.ledger.port import Claim, Refusal, State
+from bridge.ledger.port import Claim, Counted, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
     end_values,
@@ -22,8 +22,8 @@ from bridge.ledger.rows import (
     letter_values,
     lost,
     progress_values,
+    release_values,
     statements_of,
-    storable,
 )
 
 _SQL = Path(__file__).parent / "sql" / "sqlite"
@@ -74,13 +74,10 @@ class SqliteLedger:
                 await connection.execute(_DEAD_LETTERS["bury"], values)
             await follow(connection, statements_of(outcome.writes))
 
-    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", count_attempt: bool = False) -> None:
+    async def release(self, claim: Claim, *, delay_seconds: float = 0.0, error: str = "", counted: Counted = Counted.SURVIVED) -> None:
         """Give the job back for a later try. Raises `LeaseLostError`."""
-        state = State.WAITING if error or delay_seconds > 0 else State.QUEUED
         async with self._database.write() as connection:
-            await _change(
-                connection, "release", claim, state=state.value, delay=delay_seconds, error=storable(error), counted=int(count_attempt)
-            )
+            await _change(connection, "release", claim, **release_values(delay_seconds, error, counted))
 
 
 class SqliteOutbox(LedgerOutbox):

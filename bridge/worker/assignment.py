@@ -13,7 +13,7 @@ import structlog
 
 from bridge.errors import BridgeError, LeaseLostError, NotYetError, OverloadError, PoisonError, TransientError
 from bridge.job import Delivery, Job, Outcome, Write
-from bridge.ledger.port import Claim, Refusal, State
+from bridge.ledger.port import Claim, Counted, Refusal, State
 from bridge.steps import REDELIVERED, SUCCEEDED, Step
 from bridge.tracing.context import CURRENT
 from bridge.worker.context import WorkContext
@@ -22,6 +22,7 @@ from bridge.worker.following import Following, traced
 from bridge.worker.heartbeat import Heartbeat
 from bridge.worker.policy import Desk
 from bridge.worker.step_notes import StepNotes
+from bridge.worker.suspicion import Suspicion, kills_bridges, kills_servers
 from bridge.worker.throttle import Throttle
 
 _log = structlog.get_logger()
@@ -88,6 +89,7 @@ class Assignment:
             claim = await self._desk.ledger.claim(job, worker=self._desk.name, lease_seconds=policy.lease_seconds)
             if isinstance(claim, Refusal):
                 return self._refused(claim)
+            self._suspicion = Suspicion(claim)
             self._following.claimed(job, claim.trace, fence=claim.fence)
             job = replace(job, trace=self._following.carrier)
             self._steps.took(Step.CLAIMED)
@@ -124,7 +126,7 @@ class Assignment:
 
     async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
         if claim.interruptions > self._desk.policy.max_interruptions:
-            return await self._give_up_job(job, claim, heartbeat)
+            return await self._give_up_job(job, claim, heartbeat, kills_bridges(claim.interruptions))
         try:
             outcome = await self._handle(job, self._context(claim, heartbeat))
         except _Interrupted:
@@ -180,12 +182,14 @@ class Assignment:
         reason = str(error) or type(error).__name__
         if fate is Fate.DROP:
             raise error
-        if fate is Fate.WAIT:
+        if fate in {Fate.WAIT, Fate.SUSPECT}:
             delay = self._throttle.overloaded(error.retry_after if isinstance(error, OverloadError) else 1.0, policy.backoff)
-            return await self._release(claim, heartbeat, delay=delay, error=reason)
+            if fate is Fate.SUSPECT:
+                return await self._put_back_suspect(job, claim, heartbeat, delay=delay, error=reason)
+            return await self._release(claim, heartbeat, delay=delay, error=reason, counted=Counted.NOT_TRIED)
         tries = claim.attempts + 1
         if fate is Fate.RETRY and tries < policy.max_attempts:
-            return await self._release(claim, heartbeat, delay=policy.backoff.delay(tries), error=reason, count_attempt=True)
+            return await self._release(claim, heartbeat, delay=policy.backoff.delay(tries), error=reason, counted=Counted.ATTEMPT)
         if fate is Fate.RETRY:
             reason = f"given up after {tries} attempts: {reason}"
         else:
@@ -193,13 +197,17 @@ class Assignment:
         await self._commit_failure(job, claim, heartbeat, reason)
         return None
 
-    async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
-        """End a job that seems to kill whoever works on it, untouched: else it would do so for ever."""
-        reason = (
-            f"{claim.interruptions} workers in a row died or froze over this job without getting further; it is taken for their cause. "
-            "Look at their logs and memory, then replay it"
-        )
-        _log.error("job_kills_workers", interruptions=claim.interruptions)
+    async def _put_back_suspect(self, job: Job, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str) -> _Return | None:
+        """Give back a job over which the server was lost: later each time, so that other work gets done between, and not for ever."""
+        policy, interruptions = self._desk.policy, self._suspicion.with_this
+        if interruptions > policy.max_interruptions:
+            return await self._give_up_job(job, claim, heartbeat, kills_servers(interruptions))
+        delay = max(delay, policy.suspect_backoff.delay(interruptions))
+        return await self._release(claim, heartbeat, delay=delay, error=error, counted=Counted.INTERRUPTION)
+
+    async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat, reason: str) -> _Return | None:
+        """End a job that seems to kill whoever works on it: else it would do so for ever."""
+        _log.error("job_kills_workers", reason=reason)
         await self._commit_failure(job, claim, heartbeat, reason)
         return None
 
@@ -231,12 +239,14 @@ class Assignment:
         self._steps.took(Step.COMMITTED, outcome=_word(outcome), fallback=outcome.fallback)
         self._desk.committed()
 
-    async def _release(self, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str = "", count_attempt: bool = False) -> _Return:
+    async def _release(
+        self, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str = "", counted: Counted = Counted.SURVIVED
+    ) -> _Return:
         release = self._desk.ledger.release
-        await self._persist(lambda: release(claim, delay_seconds=delay, error=error, count_attempt=count_attempt), heartbeat)
+        await self._persist(lambda: release(claim, delay_seconds=delay, error=error, counted=counted), heartbeat)
         heartbeat.release_job()
         self._steps.took(Step.RELEASED)
-        return _Return(delay=delay, tried=count_attempt)
+        return _Return(delay=delay, tried=counted is Counted.ATTEMPT)
 
     async def _persist(self, write: Callable[[], Awaitable[None]], heartbeat: Heartbeat) -> None:
         """Write, and try again while the database is out of reach and the job is still ours: the work is worth more than the wait."""
@@ -274,6 +284,7 @@ class Assignment:
         except TransientError as error:
             # The work has not failed: it costs no attempt.
             raise OverloadError(str(error)) from error
+        self._suspicion.saved(saved)
         self._steps.took(Step.CHECKPOINTED)
 
 

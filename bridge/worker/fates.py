@@ -14,6 +14,7 @@ from bridge.errors import (
     OverloadError,
     PermanentError,
     PoisonError,
+    ServerLostError,
     TransientError,
 )
 
@@ -23,6 +24,7 @@ class Fate(StrEnum):
 
     RETRY = "retry"  # tried again after a back-off; an attempt is counted, and the last one ends it as failed
     WAIT = "wait"  # tried again, no attempt is counted, and receiving slows down
+    SUSPECT = "suspect"  # as WAIT, and an interruption is counted; too many in a row end it as failed
     YIELD = "yield"  # tried again, no attempt is counted, and receiving goes on: the jobs that it waits for need the place
     FAIL = "fail"  # ends as failed now; its message lies in the dead letters, to be replayed
     DROP = "drop"  # left to whoever holds it now
@@ -33,6 +35,7 @@ FATES: Mapping[type[Exception], Fate] = {
     TransientError: Fate.RETRY,
     DeviceError: Fate.RETRY,
     OverloadError: Fate.WAIT,
+    ServerLostError: Fate.SUSPECT,
     NotYetError: Fate.YIELD,
     PermanentError: Fate.FAIL,
     PoisonError: Fate.FAIL,

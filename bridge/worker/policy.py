@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from bridge.ledger.port import DeadLetters, Ledger
 from bridge.sources.port import Source
@@ -12,6 +12,9 @@ from bridge.steps import Observer
 from bridge.systems.port import Handler
 from bridge.tracing.port import NullTracer, Tracer
 from bridge.vitals import Vitals
+
+# How much longer than after a failure the wait of a job may get over which the server is lost again and again.
+_SUSPECT_TIMES = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +58,11 @@ class WorkPolicy:
     def beat_seconds(self) -> float:
         """Leases are renewed at a third of their length."""
         return self.lease_seconds / 3
+
+    @property
+    def suspect_backoff(self) -> Backoff:
+        """For jobs over which the server is lost: long enough in the end for others to get something done between two deaths."""
+        return replace(self.backoff, limit=_SUSPECT_TIMES * self.backoff.limit)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -35,6 +35,11 @@ _PROBES = (
     "/inference.GRPCInferenceService/ServerReady",
 )
 
+# Callers who ask for it are told at once that the work on their request begins: if the server dies over it, they know that it did.
+# Not all are: after the first word of an answer gRPC tries no call again by itself.
+_TELL_BEGIN = "lamina-tell-begin"
+_BEGUN = (("lamina-begun", "1"),)
+
 # Asked thousands of times a second, when a line for each costs as much as the answer.
 _FREQUENT = ("/inference.GRPCInferenceService/ModelInfer",)
 
@@ -157,6 +162,7 @@ class _Wrapped:
         self._parse = handler.request_deserializer
         self._serialize = handler.response_serializer
         self._reads_stream = handler.request_streaming
+        self._may_tell_begin = method.kind is Kind.CALL and not method.is_quiet
         self._behaviour = handler.unary_unary or handler.unary_stream or handler.stream_unary or handler.stream_stream
         self._answer = self._to_stream if handler.response_streaming else self._to_one
 
@@ -180,7 +186,7 @@ class _Wrapped:
             return
         content = await context.read_one()
         with self._interceptor.holding(call, len(content)):
-            await context.finish_with(await self._behaviour(self._message(call, content), context))
+            await context.finish_with(await self._behaviour(await self._begun(call, content, context), context))
 
     async def _to_stream(self, call: Call, context: CallContext) -> None:
         """A method with many responses; its generator is closed before the call ends."""
@@ -189,7 +195,14 @@ class _Wrapped:
             return
         content = await context.read_one()
         with self._interceptor.holding(call, len(content)):
-            await send_all(self._behaviour(self._message(call, content), context), context)
+            await send_all(self._behaviour(await self._begun(call, content, context), context), context)
+
+    async def _begun(self, call: Call, content: Content, context: CallContext) -> Any:
+        """The request, on which work begins now."""
+        message = self._message(call, content)
+        if self._may_tell_begin and any(name == _TELL_BEGIN for name, _ in context.invocation_metadata()):
+            await context.send_initial_metadata(_BEGUN)
+        return message
 
     async def _messages(self, call: Call, context: CallContext) -> AsyncIterator[Any]:
         while (content := await context.read()) is not grpc.aio.EOF:

@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from bridge.errors import LeaseLostError, PermanentError
 from bridge.job import Delivery, Event, Job, Outcome, Progress, Units, Write
-from bridge.ledger.port import Claim, Ledger, Refusal, State
+from bridge.ledger.port import Claim, Counted, Ledger, Refusal, State
 from bridge.store import Store
 
 LEASE = 0.5
@@ -305,7 +305,7 @@ async def test_a_failed_job_keeps_its_reason_and_its_dead_letter(store: Store) -
 async def test_a_failed_try_is_counted_and_waits_for_its_back_off(store: Store) -> None:
     claim = await claimed(store.ledger)
 
-    await store.ledger.release(claim, delay_seconds=60, error="time-out", count_attempt=True)
+    await store.ledger.release(claim, delay_seconds=60, error="time-out", counted=Counted.ATTEMPT)
 
     refusal = await refused(store.ledger)
     assert refusal.state is State.WAITING
@@ -315,7 +315,7 @@ async def test_a_failed_try_is_counted_and_waits_for_its_back_off(store: Store) 
 async def test_a_failed_try_is_made_again_after_its_back_off(store: Store) -> None:
     claim = await claimed(store.ledger)
 
-    await store.ledger.release(claim, delay_seconds=0.4, error="time-out", count_attempt=True)
+    await store.ledger.release(claim, delay_seconds=0.4, error="time-out", counted=Counted.ATTEMPT)
 
     await asyncio.sleep(0.5)
     again = await claimed(store.ledger)
@@ -346,6 +346,26 @@ async def test_holders_that_vanish_are_counted_until_one_gets_on(stores: tuple[S
 
     assert ([0, 1, 2], 3) == (counted, claim.interruptions)
     assert (await claimed(stores[0].ledger)).interruptions == 1
+
+
+async def test_a_server_that_is_lost_over_a_job_counts_as_a_holder_that_vanished(store: Store) -> None:
+    claim = await claimed(store.ledger)
+    await store.ledger.release(claim, error="lost", counted=Counted.INTERRUPTION)
+    claim = await claimed(store.ledger)
+    await store.ledger.release(claim, error="no server", counted=Counted.NOT_TRIED)
+    again = await claimed(store.ledger)
+
+    assert (1, 1, 0) == (claim.interruptions, again.interruptions, again.attempts), "for want of a server nothing is forgotten"
+    await store.ledger.checkpoint(again, {})
+    await store.ledger.release(again, error="lost", counted=Counted.INTERRUPTION)
+    again = await claimed(store.ledger)
+    assert 2 == again.interruptions, "saving the same again gets nowhere"
+    await store.ledger.checkpoint(again, {"done": 1})
+    await store.ledger.release(again, error="lost", counted=Counted.INTERRUPTION)
+    again = await claimed(store.ledger)
+    assert 1 == again.interruptions, "what got on begins to count anew"
+    await store.ledger.release(again, counted=Counted.ATTEMPT)
+    assert 0 == (await claimed(store.ledger)).interruptions, "a holder that survived the job"
 
 
 async def test_a_job_that_is_given_back_was_not_interrupted(store: Store) -> None:
@@ -470,7 +490,7 @@ async def test_letters_wait_until_they_are_replayed(store: Store) -> None:
 
 async def test_a_reopened_job_starts_anew_with_all_its_attempts(store: Store) -> None:
     claim = await claimed(store.ledger)
-    await store.ledger.release(claim, error="no", count_attempt=True)
+    await store.ledger.release(claim, error="no", counted=Counted.ATTEMPT)
     claim = await claimed(store.ledger)
     await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=delivery(), reason="broken")
     [letter] = await store.dead_letters.list()

@@ -55,6 +55,17 @@ def hang(*messages: Any) -> Behaviour:
     return behave
 
 
+def begin(behaviour: Behaviour) -> Behaviour:
+    """Say first, as the real server does, that the work begins."""
+
+    async def behave(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        await context.send_initial_metadata((("lamina-begun", "1"),))
+        async for message in behaviour(request, context):
+            yield message
+
+    return behave
+
+
 class ScriptedServer:
     """Serves the calls by the script, one behaviour each; the last one serves all that follow."""
 

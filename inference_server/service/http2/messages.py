@@ -16,6 +16,9 @@ PREFIX = struct.Struct(">BI")
 # Bytes of memory that a message takes beside its own: a caller may send many that are empty.
 OVERHEAD = 128
 
+# What an UNAVAILABLE of ours carries: without it, it is not the server that said so, but the connection that broke.
+OWN_STATUS: Metadata = (("lamina-own-status", "1"),)
+
 Content = bytes | bytearray
 
 

@@ -14,7 +14,7 @@ from inference_server.service.http2.compression import compress
 from inference_server.service.http2.frames import ErrorCode
 from inference_server.service.http2.headers import CallHead, Metadata
 from inference_server.service.http2.incoming import Incoming
-from inference_server.service.http2.messages import PREFIX, PREFIX_SIZE, PUSHBACK, MessageLimits, Status
+from inference_server.service.http2.messages import OWN_STATUS, PREFIX, PREFIX_SIZE, PUSHBACK, MessageLimits, Status
 
 # Unsent bytes of one stream beyond which its writer waits.
 MOST_UNSENT = 2**18
@@ -131,7 +131,8 @@ class Stream(Incoming):
         """End the call. Without a message before it, one frame of headers says it all."""
         if self.over or self._trailers is not None:
             return
-        block = trailers(status.code.value[0], status.details, status.metadata)
+        metadata = (*status.metadata, *OWN_STATUS) if status.code is grpc.StatusCode.UNAVAILABLE else status.metadata
+        block = trailers(status.code.value[0], status.details, metadata)
         if not self._head_sent:
             block = RESPONSE_HEAD + self._head_block + block
             self._head_sent = True

@@ -54,8 +54,10 @@ FROM (
 WHERE jobs.key = :key AND jobs.fence = :fence AND jobs.state = 'running';
 
 -- name: checkpoint
--- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted.
-UPDATE lamina.jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :key AND fence = :fence AND state = 'running';
+-- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted; saving the same again is not.
+UPDATE lamina.jobs
+SET interruptions = CASE checkpoint WHEN CAST(:checkpoint AS text) THEN interruptions ELSE 0 END, checkpoint = CAST(:checkpoint AS text)
+WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: finish
 -- Ends each job, for the holder of its fence alone, and puts its messages and its dead letter behind it: all or nothing.
@@ -94,9 +96,11 @@ SELECT 1 AS found FROM lamina.jobs WHERE key = :key AND fence = :fence AND state
 
 -- name: release
 -- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
+-- A holder that came to an end of its own has survived the job; one that found no server, or lost it over the job, proves nothing.
 UPDATE lamina.jobs
 SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), lease_until = NULL,
-    attempts = attempts + CAST(:counted AS integer), interruptions = 0,
+    attempts = attempts + CAST(:counted AS integer),
+    interruptions = CASE CAST(:unproved AS integer) WHEN 0 THEN 0 ELSE interruptions END + CAST(:interrupted AS integer),
     seconds_left = NULL, revision = revision + 1,
     last_error = CASE CAST(:error AS text) WHEN '' THEN last_error ELSE CAST(:error AS text) END
 WHERE key = :key AND fence = :fence AND state = 'running';

@@ -44,8 +44,9 @@ SET lease_until = (SELECT now FROM clock) + :lease,
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: checkpoint
--- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted.
-UPDATE jobs SET checkpoint = :checkpoint, interruptions = 0 WHERE key = :key AND fence = :fence AND state = 'running';
+-- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted; saving the same again is not.
+UPDATE jobs SET interruptions = CASE WHEN checkpoint = :checkpoint THEN interruptions ELSE 0 END, checkpoint = :checkpoint
+WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: finish
 -- Ends the job, for the holder of the fence alone.
@@ -57,9 +58,10 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: release
 -- Gives the job back. An interruption is no error: it counts no attempt and leaves the last error as it is.
+-- A holder that came to an end of its own has survived the job; one that found no server, or lost it over the job, proves nothing.
 UPDATE jobs
-SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted, interruptions = 0,
-    seconds_left = NULL, revision = revision + 1,
+SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted,
+    interruptions = CASE WHEN :unproved THEN interruptions ELSE 0 END + :interrupted, seconds_left = NULL, revision = revision + 1,
     last_error = CASE :error WHEN '' THEN last_error ELSE :error END
 WHERE key = :key AND fence = :fence AND state = 'running';
 

@@ -25,7 +25,7 @@ from bridge.database.schema import metadata
 from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome, Progress
 from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
-from bridge.ledger.port import Claim
+from bridge.ledger.port import Claim, Counted
 from bridge.ledger.postgres import PostgresLedger
 from tests.support.fault_proxy import FaultProxy
 from tests.support.moved_clock import moved_clock
@@ -342,7 +342,7 @@ async def test_the_driver_of_cloud_sql_does_all_that_the_ledger_needs(postgres: 
         assert not isinstance(await ledger.claim(_job(), worker="rival", lease_seconds=9), Claim)
         await ledger.renew(claim, lease_seconds=60, progress=Progress(share=0.5, stage="half"))
         await ledger.checkpoint(claim, {"done": 1})
-        await ledger.release(claim, delay_seconds=0.01, error="no", count_attempt=True)
+        await ledger.release(claim, delay_seconds=0.01, error="no", counted=Counted.ATTEMPT)
         await asyncio.sleep(0.05)
         claim = await _claim(ledger)
         assert (2, 1, {"done": 1}) == (claim.fence, claim.attempts, claim.checkpoint)

@@ -4,7 +4,7 @@ import random
 
 import pytest
 
-from bridge.worker import Backoff
+from bridge.worker.policy import Backoff, WorkPolicy
 from bridge.worker.throttle import Throttle
 
 
@@ -56,3 +56,10 @@ async def test_while_probing_the_next_job_waits_for_what_comes_of_the_last() -> 
     throttle.began()
 
     assert 600 < throttle.pause() <= 700
+
+
+def test_a_job_over_which_the_server_is_lost_waits_longer_in_the_end_than_one_that_fails() -> None:
+    policy = WorkPolicy(backoff=Backoff(base=1.0, limit=60.0))
+
+    assert max(policy.suspect_backoff.delay(1) for _ in range(500)) <= 1.0
+    assert 200 < max(policy.suspect_backoff.delay(50) for _ in range(500)) <= 300

@@ -8,7 +8,16 @@ import contextlib
 import pytest
 from structlog.testing import capture_logs
 
-from bridge.errors import ConfigurationError, LeaseLostError, NotYetError, OverloadError, PermanentError, PoisonError, TransientError
+from bridge.errors import (
+    ConfigurationError,
+    LeaseLostError,
+    NotYetError,
+    OverloadError,
+    PermanentError,
+    PoisonError,
+    ServerLostError,
+    TransientError,
+)
 from bridge.job import Job, Outcome, Units, Write
 from bridge.ledger.port import JobRecord, State
 from bridge.steps import Step
@@ -157,6 +166,43 @@ async def test_an_overload_counts_no_attempt(office_of: Offices, error: Exceptio
 
     record = await record_of(office)
     assert (State.SUCCEEDED, 0) == (record.state, record.attempts)
+
+
+async def test_a_job_over_which_the_server_is_lost_again_and_again_is_given_up_with_its_reason(office_of: Offices) -> None:
+    lost = ServerLostError("lost", retry_after=0.01)
+    overload = OverloadError("not there", retry_after=0.01)
+    office = office_of(failing(lost, overload, lost, overload, lost, lost), max_interruptions=2)
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert (State.FAILED, 0, 5) == (record.state, record.attempts, record.fence), "the third loss ends it"
+    assert record.last_error.startswith("3 times in a row the inference server"), record.last_error
+    [letter] = await office.store.dead_letters.list()
+    assert ("job", record.last_error) == (letter.job_key, letter.reason)
+
+
+async def test_a_job_that_gets_on_between_losses_of_the_server_is_done_in_the_end(office_of: Offices) -> None:
+    tries = 0
+
+    async def work(job: Job, context: Context) -> Outcome:
+        nonlocal tries
+        tries += 1
+        await context.checkpoint({"part": tries // 2})
+        if tries < 9:
+            raise ServerLostError("lost", retry_after=0.01)
+        return await succeed(job, context)
+
+    office = office_of(work, max_interruptions=2)
+    await office.ask()
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    record = await record_of(office)
+    assert (State.SUCCEEDED, 0, 9) == (record.state, record.attempts, record.fence)
 
 
 async def test_a_job_for_which_others_come_first_leaves_its_place_to_them(office_of: Offices) -> None:
