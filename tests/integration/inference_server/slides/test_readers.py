@@ -389,7 +389,9 @@ async def test_a_description_that_takes_long_to_search_is_refused_before_it_is_r
         await facts_of(path)
 
 
-async def test_directories_that_share_a_long_text_are_refused_before_it_is_held_for_each(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+async def test_directories_that_share_a_long_text_are_refused_before_it_is_held_for_each(
+    tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
     path = write_jpeg_tiff(tmp_path / "many.tif", [picture], description="x" * 8_000_000)
     content = bytearray(path.read_bytes())
     (begin,) = struct.unpack_from("<I", content, 4)
@@ -416,7 +418,8 @@ async def test_what_a_description_tells_of_images_is_not_looked_for_on_the_event
 
     monkeypatch.setattr(ome, "images_of", looked_for)
     await facts_of(write_jpeg_tiff(tmp_path / "slide.ome.tif", [picture], description="<OME></OME>"))
-    assert threads and threading.get_ident() not in threads
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_tile_that_lies_past_any_file_is_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
