@@ -185,7 +185,7 @@ class NucleiManifest(Manifest):
     # What candidates are called, by QuPath too.
     classes: tuple[_Name]
     colors: dict[str, _Colour] = {}
-    # A candidate answers at least so much, in OD, and at least this share of what a slide's strong maxima do.
+    # A candidate answers at least so much, in OD (less where strong maxima are far above it), and this share of what those do.
     least_response_od: _Factor
     response_share: _Share
 

@@ -94,7 +94,8 @@ def eosin_leak(colours: Pixels) -> float:
 def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int, least: float, share: float) -> Nuclei:
     """The candidates among all maxima of tissue; width and height of the grid in pixels.
 
-    A nucleus answers at least this `share` of what strong maxima do, and never less than `least`, in OD: noise and compression stay below.
+    A nucleus answers at least this `share` of what strong maxima do, and `least`, in OD: noise and compression stay below. Where strong
+    maxima are far above it, so that nuclei make them, less than `least` is enough.
     """
     of_fine, of_coarse = (_least_response(each.response, least, share) for each in (fine, coarse))
     blocks = -(-height // _BLOCK), -(-width // _BLOCK)

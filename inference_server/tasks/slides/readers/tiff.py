@@ -57,7 +57,8 @@ class TiffReader:
         if not directories:
             raise InvalidSlide(f"{found.uri} is a TIFF without any image; it is damaged. Copy or export it again.")
         base = directories[0]
-        told = ome.image_told(base.image_description or "", Path(found.key).name, (base.image_width, base.image_height))
+        size = base.image_width, base.image_height
+        told = await on_core(ome.image_told, base.image_description or "", Path(found.key).name, size)
         try:
             reader = await on_core(cls._from_directories, found, directories, limits, ranges, told.pixels)
             await reader._check_planes(storage, found)

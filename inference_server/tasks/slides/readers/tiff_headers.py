@@ -21,6 +21,7 @@ from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import NotThisReader
+from inference_server.threads import on_core
 
 # Added to the places of tiles; beyond what any file has.
 SHIFT = 1 << 48
@@ -47,9 +48,9 @@ _WHOLE_NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _CHUNK_BYTES = 4 * 1024
 # Of one directory, its values aside.
 _LARGEST_BYTES = 2**20
-# Of its values: the places of some 20 million tiles.
+# Of the values of all: the places of some 20 million tiles. Directories may have values in common, so that a small file tells of many.
 _LARGEST_VALUES_BYTES = 2**28
-# And of texts, profile and JPEG's tables, which have a few megabytes at most: a hundred of text are searched for seconds.
+# And in one of texts, profile and JPEG's tables, which have a few megabytes at most: a hundred of text are searched for seconds.
 _LARGEST_TEXTS_BYTES = 2**24
 _TEXTS = frozenset({_DESCRIPTION, 305, 347, ICC_PROFILE, XMP, ARGOS_METADATA})
 
@@ -110,15 +111,18 @@ async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> by
     (far,) = struct.unpack_from(f"{order}Q", head.ljust(layout.first + 8, b"\x00"), layout.first)
     if place < far < found.size_bytes:
         await _check_far(storage, found, layout, far)
-    chain, seen = list[_Directory](), set[int]()
+    chain, seen, held = list[_Directory](), set[int](), 0
     while place:
         entries, place = await _walked(storage, found, layout, place, seen)
-        chain.append(await _values(storage, found, layout, entries))
-    first, *others = _slide_first(found, layout, chain) if chain else [[]]
-    lower = []
+        chain.append(await _values(storage, found, layout, entries, held=held))
+        held += _size(chain[-1])
+    # Not on the event loop: a long description takes seconds to take apart.
+    first, *others = await on_core(_slide_first, found, layout, chain) if chain else [[]]
+    lower = list[_Directory]()
     for where in _below(layout, first):
         entries, _ = await _walked(storage, found, layout, where, seen)
-        lower.append(await _values(storage, found, layout, entries))
+        lower.append(await _values(storage, found, layout, entries, held=held))
+        held += _size(lower[-1])
     return _written(order, [first, *lower, *others] if chain else [])
 
 
@@ -178,14 +182,14 @@ async def _read(storage: Storage, found: StoredObject, start: int, length: int) 
     return await storage.read_range(found, start, length) if length > 0 else b""
 
 
-async def _values(storage: Storage, found: StoredObject, layout: _Layout, entries: Sequence[_Entry]) -> _Directory:
-    """Entries that are handed over, with their values."""
+async def _values(storage: Storage, found: StoredObject, layout: _Layout, entries: Sequence[_Entry], *, held: int) -> _Directory:
+    """Entries that are handed over, with their values. `held`: bytes of those of other directories."""
     kept = [entry for entry in entries if entry.tag in _KEPT or entry.tag in (_TILE_OFFSETS, _SUB_DIRECTORIES)]
     apart = [entry for entry in kept if entry.size > len(entry.inline)]
     starts = [layout.offset.unpack(entry.inline)[0] for entry in apart]
     ends = [start + entry.size for start, entry in zip(starts, apart, strict=True)]
-    if sum(entry.size for entry in kept) > _LARGEST_VALUES_BYTES:
-        raise InvalidSlide(f"{found.uri} has {_LARGEST_VALUES_BYTES:,} bytes and more in one directory. Export it with larger tiles.")
+    if held + sum(entry.size for entry in kept) > _LARGEST_VALUES_BYTES:
+        raise InvalidSlide(f"{found.uri} has more than {_LARGEST_VALUES_BYTES:,} bytes in its directories. Export it with larger tiles.")
     if sum(entry.size for entry in kept if entry.tag in _TEXTS) > _LARGEST_TEXTS_BYTES:
         raise InvalidSlide(
             f"{found.uri} has more than {_LARGEST_TEXTS_BYTES:,} bytes of texts and profiles in one directory. Export it without them."
@@ -194,6 +198,10 @@ async def _values(storage: Storage, found: StoredObject, layout: _Layout, entrie
         raise _damaged(found.uri, "directory points past its end")
     read = iter(await storage.read_ranges(found, starts, ends)) if apart else iter(())
     return [(entry, bytes(next(read)) if entry.size > len(entry.inline) else entry.inline[: entry.size]) for entry in kept]
+
+
+def _size(directory: _Directory) -> int:
+    return sum(len(value) for _, value in directory)
 
 
 def _below(layout: _Layout, directory: _Directory) -> list[int]:

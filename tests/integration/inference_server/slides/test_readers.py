@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import io
+import struct
 import threading
 from collections.abc import Callable
 from pathlib import Path
@@ -20,6 +21,7 @@ from PIL import Image
 from inference_server.errors import AccessDenied, InvalidSlide, NotFound
 from inference_server.scattered import read_scattered
 from inference_server.storage import Storage
+from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
@@ -385,6 +387,39 @@ async def test_a_description_that_takes_long_to_search_is_refused_before_it_is_r
     path = write_jpeg_tiff(tmp_path / "endless.svs", [picture], description=told + "|x = 1" * 3_000_000)
     with pytest.raises(InvalidSlide, match="more than 16,777,216 bytes of texts and profiles in one directory"):
         await facts_of(path)
+
+
+async def test_directories_that_share_a_long_text_are_refused_before_it_is_held_for_each(
+    tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    path = write_jpeg_tiff(tmp_path / "many.tif", [picture], description="x" * 8_000_000)
+    content = bytearray(path.read_bytes())
+    (begin,) = struct.unpack_from("<I", content, 4)
+    end = begin + 2 + 12 * struct.unpack_from("<H", content, begin)[0]
+    directory, link = content[begin:end], end
+    for _ in range(40):
+        struct.pack_into("<I", content, link, len(content))
+        content += directory + bytes(4)
+        link = len(content) - 4
+    path.write_bytes(content)
+    assert path.stat().st_size < 9_000_000
+    with pytest.raises(InvalidSlide, match="more than 268,435,456 bytes in its directories"):
+        await facts_of(path)
+
+
+async def test_what_a_description_tells_of_images_is_not_looked_for_on_the_event_loop(
+    tmp_path: Path, picture: NDArray[np.uint8], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    threads, images_of = set[int](), ome.images_of
+
+    def looked_for(description: str, name: str) -> list[ome.OmeImage]:
+        threads.add(threading.get_ident())
+        return images_of(description, name)
+
+    monkeypatch.setattr(ome, "images_of", looked_for)
+    await facts_of(write_jpeg_tiff(tmp_path / "slide.ome.tif", [picture], description="<OME></OME>"))
+    assert threads
+    assert threading.get_ident() not in threads
 
 
 async def test_a_tile_that_lies_past_any_file_is_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
