@@ -22,6 +22,7 @@ from inference_server.scheduler.status import ModelState
 from inference_server.service.caller import caller_of
 from inference_server.service.control import Control
 from inference_server.service.cuda_memory import CudaMemory, CudaRegionFacts, SharedRegions
+from inference_server.service.http2.context import CallContext
 from inference_server.service.infer_calls import InferCalls
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.parameters import RequestOptions, check_version
@@ -148,7 +149,7 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
         return await self._calls.infer(request, partial(_caller, context))
 
     async def ModelStreamInfer(  # type: ignore[override]  # noqa: N802
-        self, request_iterator: AsyncGenerator[InferRequest], context: Context
+        self, request_iterator: AsyncGenerator[InferRequest], context: CallContext
     ) -> AsyncGenerator[StreamResponse]:
         """Run models, many requests at a time."""
         stream = InferStream(
@@ -164,7 +165,7 @@ class OpenInferenceServicer(wire_grpc.GRPCInferenceServiceServicer):
             async for response in responses:
                 yield response
 
-    async def _infer_of_stream(self, context: Context, request: InferRequest) -> InferResponse:
+    async def _infer_of_stream(self, context: CallContext, request: InferRequest) -> InferResponse:
         infer = partial(self._calls.infer, request, partial(_caller, context))
         return await (self._parts.traces.of_stream(request, context, infer) if self._parts.traces else infer())
 

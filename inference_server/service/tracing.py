@@ -130,7 +130,7 @@ class RequestTraces:
 
         return call
 
-    async def of_stream(self, request: InferRequest, context: Context, infer: Callable[[], Awaitable[InferResponse]]) -> InferResponse:
+    async def of_stream(self, request: InferRequest, context: CallContext, infer: Callable[[], Awaitable[InferResponse]]) -> InferResponse:
         """Run one request of a stream, in a task of its own."""
         traced = self.begin(_STREAM, _metadata(context.invocation_metadata()))
         traced.describe(request.message)
@@ -140,8 +140,7 @@ class RequestTraces:
             response = await infer()
             traced.answered(response)
         except BaseException as failure:
-            code = status_of(failure) if isinstance(failure, InferenceError) else _code_of(failure)
-            error = type(failure).__name__
+            code, error = _code_of(failure, context), type(failure).__name__
             raise
         else:
             return response
@@ -181,10 +180,12 @@ def _metadata(metadata: Any) -> Metadata:
     return [(key, value) for key, value in metadata or ()]
 
 
-def _code_of(failure: BaseException, context: CallContext | None = None) -> grpc.StatusCode:
+def _code_of(failure: BaseException, context: CallContext) -> grpc.StatusCode:
     if isinstance(failure, asyncio.CancelledError):
-        return grpc.StatusCode.CANCELLED if context is None else context.cut_off_as
-    code: Any = context.code() if context is not None else None
+        return context.cut_off_as
+    if isinstance(failure, InferenceError):
+        return status_of(failure)
+    code: Any = context.code() if isinstance(failure, grpc.aio.AbortError) else None
     number = code.value[0] if isinstance(code, grpc.StatusCode) else code
     return next((status for status in grpc.StatusCode if status.value[0] == number), grpc.StatusCode.UNKNOWN)
 

@@ -220,6 +220,8 @@ class _Failures:
         self._took: dict[str, int] = {}
 
     def note(self, job_key: str, began: float) -> None:
+        # Behind all others, though it was noted before: the oldest go.
+        self._took.pop(job_key, None)
         self._took[job_key] = _milliseconds(began)
         while len(self._took) > _MOST_FAILURES:
             del self._took[next(iter(self._took))]
@@ -235,7 +237,7 @@ def _key_in(url: str) -> str:
     try:
         key = unquote(urlsplit(url).path.lstrip("/"))
     except ValueError as error:
-        raise PermanentError(f"the document's file URL cannot be read ({error})") from error
+        raise PermanentError("the document's file URL cannot be read") from error
     if not key:
         raise PermanentError("the document's file URL names no object")
     return key

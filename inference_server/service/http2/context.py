@@ -164,15 +164,18 @@ class CallContext(grpc.aio.ServicerContext[Any, Any]):
         self.expired = True
 
     def give_up(self) -> None:
-        """The server stops. Another one may do the same, or this one when it is back."""
-        self.given_up = True
+        """The server stops: another one may do the same, or this one when it is back. Not a call whose caller has gone away before."""
+        self.given_up = not self.done()
 
     def end(self, failure: Status | None = None) -> None:
         """Send the status; `failure` when the servicer came to none."""
-        if failure is not None:
-            self._stream.break_off(failure)
-        else:
+        if failure is None:
             self._stream.finish(Status(code=_status(self._code), details=self._details, metadata=self._trailing))
+        elif self.given_up:
+            # Behind what waits for the caller: a stream that is reset would tell that it was cancelled, one whose connection ends does not.
+            self._stream.finish(failure)
+        else:
+            self._stream.break_off(failure)
         for callback in self._callbacks:
             callback(self)
 

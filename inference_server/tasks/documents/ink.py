@@ -42,7 +42,8 @@ def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 def _erase_rules(marked: NDArray[np.uint8]) -> None:
     """Take level rules out of a marked line [H, W]: they run on through the gaps between its words."""
     height, width = marked.shape
-    length = int(_RULE_HEIGHTS * height)
+    # Odd: what is opened by an even length lies a pixel aside.
+    length = int(_RULE_HEIGHTS * height) | 1
     fullest = cv2.reduce(marked, 1, cv2.REDUCE_SUM, dtype=cv2.CV_32S).max(initial=0)
     if width <= length or fullest < max(length, _RULE_SHARE * width):
         return

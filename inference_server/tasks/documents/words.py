@@ -29,6 +29,8 @@ _SPACE_BY_USUAL_KNOWN = 1.25
 _SPACE_THOUGHT_OF = 0.01
 # Nothing is put after the first or before the second: in fonts of one width they stand far from their word.
 _OPENING, _CLOSING = frozenset("([{<«\"'-/@#$"), frozenset(".,;:!?)]}>»\"'-/%")
+# What a rule is read as, such as that of a blank to fill in: rules are no ink, so that nothing is known of gaps in them.
+_OF_RULES = frozenset("_=–—")
 # Scripts that are written without spaces.
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH")
 
@@ -58,7 +60,8 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     inked = np.flatnonzero(columns)
     # The recogniser may tell a letter beside its ink: the margin there is no gap.
     first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, crop.width)
-    gaps = [_gap(runs, max(before.x, first), min(after.x, last)) for before, after in itertools.pairwise(visible)]
+    first, last = 0 if visible[0].text in _OF_RULES else first, crop.width if visible[-1].text in _OF_RULES else last
+    gaps = [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
     usual = max(float(median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
@@ -129,8 +132,11 @@ def _is_spaceless(letter: str) -> bool:
     return not letter.isascii() and unicodedata.name(letter, "").startswith(_SPACELESS)
 
 
-def _gap(runs: Gaps, left: float, right: float) -> _Gap:
-    start, end = runs.widest(int(left), math.ceil(right))
+def _gap_between(runs: Gaps, before: Character, after: Character, *, within: tuple[int, int]) -> _Gap:
+    """`within`: the first x of the line's ink, and the one after it."""
+    if before.text == after.text and before.text in _OF_RULES:
+        return _Gap(start=int(after.x), end=int(after.x))
+    start, end = runs.widest(int(max(before.x, within[0])), math.ceil(min(after.x, within[1])))
     return _Gap(start=start, end=end)
 
 

@@ -384,6 +384,21 @@ async def test_a_document_whose_end_the_table_refuses_fails_and_tells_how_long_i
     assert 0 <= published(handler.failure(job, "the tables refuse what is to be written"))["processingTimeMs"] < 60_000
 
 
+async def test_how_long_the_last_try_took_is_known_though_others_were_tried_since_the_first(
+    office: Office, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("bridge.systems.cards.handler._MOST_FAILURES", 2)
+    handler = office.handler()
+    first, second, third = (office.job(office.add(file_url="gone.png")) for _ in range(3))
+    claims = {job.key: await office.store.ledger.claim(job, worker="tester", lease_seconds=60) for job in (first, second, third)}
+    for job in (first, second, first, third):
+        claim = claims[job.key]
+        assert isinstance(claim, Claim)
+        with pytest.raises(PermanentError, match="is not in the bucket"):
+            await handler.handle(job, ClaimedContext(office.store, claim))
+    assert "processingTimeMs" in published(handler.failure(first, "it is not there"))
+
+
 async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) -> None:
     outcome = await office.work(office.add(), most_bytes=5)
     assert f"the object card.png has {len(CARD)} bytes; at most 5 are read" == published(outcome)["error"]
@@ -391,7 +406,13 @@ async def test_a_document_that_is_too_large_fails_with_its_size(office: Office) 
 
 
 @pytest.mark.parametrize(
-    "url", ["https://store.example/", "https://store.example?signature=secret", "http://[::1/card.png?signature=secret"]
+    "url",
+    [
+        "https://store.example/",
+        "https://store.example?signature=secret",
+        "http://[::1/card.png?signature=secret",
+        "https://secret@stor\u2100.example/card.png",
+    ],
 )
 async def test_a_url_that_names_no_object_fails_at_once_and_is_quoted_nowhere(office: Office, url: str) -> None:
     outcome = await office.work(office.add(file_url=url))

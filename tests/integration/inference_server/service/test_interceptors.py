@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import grpc
@@ -370,3 +370,41 @@ async def test_calls_that_outlast_the_drain_are_cut_off_as_those_that_come_later
         error = await failed_call(endless)
         assert (error.code(), "shutting down" in str(error.details())) == (grpc.StatusCode.UNAVAILABLE, True)
         assert (gate.ended.is_set(), server.count("One", "UNAVAILABLE")) == (True, 1)
+
+
+async def _endless(request: Any, context: Any) -> AsyncIterator[Response]:
+    while True:
+        yield Response(raw_output_contents=[bytes(2**19)])
+
+
+async def test_a_stream_whose_caller_has_not_taken_all_is_cut_off_in_the_same_words() -> None:
+    async with running(_endless) as server:
+        call = server.many(Request())
+        await anext(aiter(call))
+        stopping = asyncio.ensure_future(server.server.stop(grace_seconds=0, drain_seconds=0, hurry=asyncio.Event()))
+        await until(lambda: server.lifecycle.in_flight == 0)
+        assert (await failed_call(_all(call))).code() is grpc.StatusCode.UNAVAILABLE
+        await asyncio.wait_for(stopping, 60)
+        assert server.count("Many", "UNAVAILABLE") == 1
+
+
+async def test_a_call_that_its_caller_cancelled_before_the_server_cuts_it_off_is_told_as_cancelled() -> None:
+    begun, cancelled = asyncio.Event(), asyncio.Event()
+
+    async def lingers(request: Any, context: Any) -> AsyncIterator[Response]:
+        begun.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            cancelled.set()
+            with suppress(asyncio.CancelledError):
+                await asyncio.Event().wait()
+        yield Response()
+
+    async with running(lingers) as server:
+        call = server.one(Request())
+        await asyncio.wait_for(begun.wait(), 60)
+        call.cancel()
+        await asyncio.wait_for(cancelled.wait(), 60)
+        await asyncio.wait_for(server.server.stop(grace_seconds=0, drain_seconds=0, hurry=asyncio.Event()), 60)
+        assert (server.count("One", "CANCELLED"), server.count("One", "UNAVAILABLE")) == (1, 0)

@@ -185,6 +185,27 @@ async def test_each_request_of_a_stream_is_traced_by_itself(stub: Any, collector
     assert {span.parent for span in spans if span.name == "queue"} == {roots["a"].id, roots["c"].id}
 
 
+async def test_a_request_of_a_stream_that_a_leaving_server_cuts_off_is_traced_with_the_streams_status(
+    small_repository: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(telemetry, "_CLOSE_SECONDS", 60.0)
+    trace = CallersTrace()
+    with trace_collector() as collector:
+        async with (
+            running_application(small_repository, tmp_path, otlp_endpoint=collector.endpoint, drain_seconds=0) as application,
+            grpc.aio.insecure_channel(application.grpc.address) as channel,
+        ):
+            with held_runs() as held:
+                requests = iter([infer_request("slow", steps=steps(1))])
+                answers = wire_grpc.GRPCInferenceServiceStub(channel).ModelStreamInfer(requests, metadata=trace.metadata)
+                reading = asyncio.ensure_future(failure(answers.read()))
+                await held.begun()
+                await application.grpc.stop(grace_seconds=0, drain_seconds=0, hurry=asyncio.Event())
+            assert grpc.StatusCode.UNAVAILABLE is (await reading)[0]
+        roots = [span for span in collector.spans if span.trace_id == trace.id and span.name == STREAM]
+        assert [grpc.StatusCode.UNAVAILABLE.value[0]] == [span.attributes["rpc.grpc.status_code"] for span in roots]
+
+
 async def test_slides_are_traced_too(channel: grpc.aio.Channel, collector: TraceCollector) -> None:
     trace = CallersTrace()
     tile = slides_pb2.Tile(id="t", rgb=bytes(64 * 64 * 3), width=64, height=64)

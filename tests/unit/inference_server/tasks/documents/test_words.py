@@ -55,6 +55,15 @@ def test_a_rule_through_the_gaps_of_a_line_hides_no_space(rows: slice) -> None:
     assert [(4, 68), (100, 164)] == [(word.polygon[0][0], word.polygon[1][0]) for word in words]
 
 
+@pytest.mark.parametrize("text", ["abcdefghij ________ ijklmn", "____________ abcdefgh", "abcdefgh ____________"])
+def test_a_rule_that_is_read_as_signs_is_one_word(text: str) -> None:
+    """As of a blank to fill in."""
+    crop = crop_of(text.replace("_", " "))
+    crop.image[37:40, text.index("_") * PITCH : (text.rindex("_") + 1) * PITCH] = 0
+    read = [character for character in characters_of(text) if character.text != " "]
+    assert text.split() == [word.text for word in words_of(read, crop, SPELLER)]
+
+
 def test_letters_on_a_dark_ground_are_not_taken_for_a_rule() -> None:
     crop = crop_of("abcdef")
     crop.image[8:40] = 255 - crop.image[8:40]
