@@ -21,6 +21,7 @@ def job_of(delivery: Delivery) -> Job:
     try:
         document = str(UUID(text))
     except ValueError as error:
-        raise PoisonError(f"the item is {text[:64]!r}; expected the id of a document, a UUID") from error
+        # Not quoted: reasons are shown, and whatever came in its place may be a person's.
+        raise PoisonError(f"an item of {len(text)} characters; expected the id of a document, a UUID, and nothing else") from error
     correlation = delivery.attributes.get(CORRELATION) or delivery.message_id
     return Job(key=f"{document}/{correlation}", system=SYSTEM, request={"documentId": document, CORRELATION: correlation})
