@@ -12,7 +12,7 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from inference_server.allocator import return_what_is_freed
+from inference_server.allocator import Reuse, return_what_is_freed
 from inference_server.application import Application, broken_models, version
 from inference_server.engine.cuda import PeerMemory
 from inference_server.engine.gpu_monitor import GpuMonitor
@@ -70,7 +70,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     """Build the parts; `levels` are those of the logs that were configured. Raises `ConfigurationError`."""
     base = _base(settings, levels)
     labs = lab_classifier(settings, base.models)
-    services = [_open_inference(base), *task_services(settings, base.models, labs, base.metrics)]
+    services = [_open_inference(base), *task_services(settings, base.models, labs, base.metrics, base.memory)]
     health = health_app(
         lifecycle=base.lifecycle,
         registry=base.registry,
@@ -115,6 +115,7 @@ class _Base:
     models: ServingModels
     metrics: CallMetrics
     bytes_in_flight: BytesInFlight
+    memory: Reuse
     tracing: _Tracing
 
 
@@ -133,6 +134,7 @@ def _base(settings: Settings, levels: LogLevels | None) -> _Base:
         models=models,
         metrics=metrics,
         bytes_in_flight=BytesInFlight(most=settings.max_bytes_in_flight, observe=metrics.bytes_in_flight),
+        memory=Reuse(),
         tracing=_tracing(settings),
     )
 
@@ -145,6 +147,7 @@ def _grpc(base: _Base, services: Sequence[Service]) -> GrpcServer:
         access=base.security.access,
         limits=_request_limits(base.settings),
         levels=base.levels,
+        memory=base.memory,
     )
     traces = base.tracing.requests
     return GrpcServer(

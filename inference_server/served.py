@@ -29,10 +29,9 @@ _SLIDE_MODELS = ("he_baseline",)
 DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
 
 
-def task_services(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics) -> list[Service]:
-    """Those that the settings name."""
+def task_services(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics, memory: Reuse) -> list[Service]:
+    """Those that the settings name. `memory`: the process' one."""
     storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
-    memory = Reuse()
     services: dict[str, Callable[[], Service]] = {
         "slides": lambda: _slides(settings, models, storage, memory),
         "documents": lambda: _documents(settings, models, storage, metrics, memory),

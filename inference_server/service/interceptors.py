@@ -14,6 +14,7 @@ import grpc.aio
 import structlog
 from google.protobuf.message import DecodeError
 
+from inference_server.allocator import KEPT_FOR_MESSAGES, Reuse
 from inference_server.errors import InferenceError, InvalidInput
 from inference_server.logs import LogLevels
 from inference_server.service.access import Access, Identity
@@ -39,6 +40,9 @@ _PROBES = (
 # Not all are: after the first word of an answer gRPC tries no call again by itself.
 _TELL_BEGIN = "lamina-tell-begin"
 _BEGUN = (("lamina-begun", "1"),)
+
+# Requests of so many bytes have the next ones find the memory that they leave.
+_LARGE_BYTES = 2**19
 
 # Asked thousands of times a second, when a line for each costs as much as the answer.
 _FREQUENT = ("/inference.GRPCInferenceService/ModelInfer",)
@@ -68,8 +72,9 @@ class CallInterceptor:
         access: Access | None = None,
         limits: RequestLimits | None = None,
         levels: LogLevels | None = None,
+        memory: Reuse | None = None,
     ) -> None:
-        """Without `access` everybody may call everything. `levels`: which events are logged."""
+        """Without `access` everybody may call everything. `levels`: which events are logged; `memory`: the process' one."""
         # A health check takes no place, so that nobody can make the server look ill; watching its health takes one of their own.
         self._doors: dict[Kind, tuple[Callable[[], None], Callable[[], None]]] = {
             Kind.CALL: (lifecycle.enter, lifecycle.leave),
@@ -81,6 +86,7 @@ class CallInterceptor:
         self._metrics = metrics
         self.access = access or Access()
         self._limits = limits or RequestLimits()
+        self._memory = memory or Reuse()
 
     def wrap(self, path: str, handler: Any) -> Serve:
         """What serves a method, made once."""
@@ -129,6 +135,8 @@ class CallInterceptor:
         """Hold a request's bytes, from now on until the end of a `with`. Raises `MessageTooLarge`, `Overloaded`."""
         self._limits.check_size(size)
         holding = self._bytes.holding(size)
+        if size >= _LARGE_BYTES:
+            self._memory.soon_again(KEPT_FOR_MESSAGES)
         call.size += size
         return holding
 

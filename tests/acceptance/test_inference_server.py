@@ -22,12 +22,13 @@ import pytest
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
+from onnx import TensorProto
 
 from tests.support.hamamatsu_slides import write_ndpi
 from tests.support.range_server import range_server
 from tests.support.server_process import ServerProcess, running_server
 from tests.support.slides import paint
-from tests.support.small_models import slow, write_model, write_small_repository
+from tests.support.small_models import identity, slow, write_model, write_small_repository
 
 BUF = Path(sys.executable).parent / "buf"
 
@@ -254,3 +255,25 @@ def test_copies_of_slides_that_a_killed_server_left_are_gone_when_the_next_one_h
                     time.sleep(0.05)
             # That of the one that still runs.
             assert len(list(staging.rglob("a.ndpi"))) == 1
+
+
+def test_large_requests_find_the_memory_that_those_before_have_left(folder: Path) -> None:
+    """Else the kernel hands out and clears each page anew, several times a request, which takes longer than all the rest."""
+    models = folder / "large"
+    write_model(models, "identity", identity(TensorProto.FLOAT), "max_batch_size: 65536")
+    values = np.zeros((2**16, 4), np.float32)  # 1 MiB
+    request = wire.ModelInferRequest(model_name="identity", raw_input_contents=[values.tobytes()])
+    request.inputs.add(name="x", datatype="FP32", shape=values.shape)
+    with running_server(models, folder, "--engine", "onnxruntime") as server, grpc.insecure_channel(server.grpc) as channel:
+        server.wait_for("ready")
+        infer = wire_grpc.GRPCInferenceServiceStub(channel).ModelInfer
+
+        def faults() -> int:
+            return int(Path(f"/proc/{server.process.pid}/stat").read_text().rpartition(")")[2].split()[7])
+
+        for _ in range(20):
+            infer(request)
+        before = faults()
+        for _ in range(50):
+            infer(request)
+        assert (faults() - before) / 50 < values.nbytes / os.sysconf("SC_PAGE_SIZE")

@@ -70,6 +70,42 @@ async def main():
 
 asyncio.run(main())
 """
+# Of what is told to be wanted soon again, three times, and then no more, by a clock that is moved.
+_SOON = f"""
+import asyncio, json, resource, time
+import numpy as np
+from inference_server.allocator import Kept, Reuse, return_what_is_freed
+
+def faults():
+    np.ones({PAGES} * resource.getpagesize(), np.uint8)
+    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
+    for _ in range(10):
+        np.ones({PAGES} * resource.getpagesize(), np.uint8)
+    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
+
+async def main():
+    loop, moved = asyncio.get_running_loop(), 0
+    clock = loop.time
+    loop.time = lambda: clock() + moved
+    return_what_is_freed()
+    memory, kept = Reuse(arenas=4), Kept(block_bytes=2**24, most_bytes=2**24, idle_seconds=1000)
+    told = [faults()]
+    for _ in range(3):
+        memory.soon_again(kept)
+        moved += 600
+        for _ in range(5):
+            await asyncio.sleep(0)
+        told.append(faults())
+    moved += 600
+    for _ in range(5):
+        await asyncio.sleep(0)
+    until = time.monotonic() + 60
+    while (after := faults()) < {PAGES} and time.monotonic() < until:
+        await asyncio.sleep(0.1)
+    print(json.dumps([*told, after]))
+
+asyncio.run(main())
+"""
 # Pages that 32 threads leave, which each took and freed 410 of them, one after the other, and none of which has ended.
 _THREADS = f"""
 import json, resource, threading
@@ -132,4 +168,13 @@ def test_what_one_soon_wants_again_is_kept_for_a_while(told: list[int]) -> None:
     while_kept, while_wanted_again, after = told[7:]
 
     assert max(while_kept, while_wanted_again) < PAGES
+    assert after >= 10 * PAGES
+
+
+def test_what_is_told_to_be_wanted_soon_again_is_kept_until_nobody_says_so_any_more() -> None:
+    done = subprocess.run([sys.executable, "-c", _SOON], capture_output=True, text=True, check=True)
+    before, *kept, after = json.loads(done.stdout)
+
+    assert before >= 10 * PAGES
+    assert max(kept) < PAGES
     assert after >= 10 * PAGES
