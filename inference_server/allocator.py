@@ -67,7 +67,6 @@ class Reuse:
         """Of one process there is one. `arenas`: those that there may be."""
         self._wanted: list[Kept] = []
         self._most_bytes = _KEPT_TOGETHER_BYTES // arenas
-        self._ending: asyncio.TimerHandle | None = None
         # By what is wanted soon again: until when, in the event loop's time.
         self._soon: dict[Kept, float] = {}
 
@@ -78,19 +77,13 @@ class Reuse:
         An arena's end, at most what was kept of it, goes with the next larger block that its thread frees.
         """
         self._wanted.append(kept)
-        if self._ending:
-            self._ending.cancel()
         self._keep()
         try:
             yield
         finally:
-            self._wanted.remove(kept)
-            if self._wanted:
-                self._keep()
-            elif kept.idle_seconds:
-                self._ending = asyncio.get_running_loop().call_later(kept.idle_seconds, self._end_later)
-            else:
-                _keep_little()
+            if kept.idle_seconds:
+                self.soon_again(kept)
+            if self._wants_no_more(kept):
                 await asyncio.to_thread(return_what_is_free)
 
     def soon_again(self, kept: Kept) -> None:
@@ -110,20 +103,21 @@ class Reuse:
             loop.call_later(left, self._look_at, kept)
             return
         del self._soon[kept]
+        if self._wants_no_more(kept):
+            loop.run_in_executor(None, return_what_is_free)
+
+    def _wants_no_more(self, kept: Kept) -> bool:
+        """Whether nobody wants anything any more, when this one does not."""
         self._wanted.remove(kept)
         if self._wanted:
             self._keep()
         else:
-            self._end_later()
+            _keep_little()
+        return not self._wanted
 
     def _keep(self) -> None:
         most_bytes = min(max(kept.most_bytes for kept in self._wanted), self._most_bytes)
         _keep(block_bytes=max(kept.block_bytes for kept in self._wanted), most_bytes=most_bytes)
-
-    def _end_later(self) -> None:
-        if not self._wanted:
-            _keep_little()
-            asyncio.get_running_loop().run_in_executor(None, return_what_is_free)
 
 
 def _keep_little() -> None:

@@ -12,8 +12,8 @@ import pytest
 pytestmark = pytest.mark.skipif("CS_GNU_LIBC_VERSION" not in os.confstr_names, reason="glibc alone can be told what to keep")
 # Of a block that is asked for ten times.
 PAGES = 512
-# A process of its own: what others have freed before would serve for blocks of ours.
-_PROGRAM = f"""
+# What the programs begin with, each a process of its own: what others have freed before would serve for blocks of ours.
+_FAULTS = f"""
 import asyncio, json, resource, time
 import numpy as np
 from inference_server.allocator import KEPT_FOR_SLIDES, Kept, Reuse, return_what_is_freed
@@ -24,7 +24,9 @@ def faults():
     for _ in range(10):
         np.ones({PAGES} * resource.getpagesize(), np.uint8)
     return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
-
+"""
+_PROGRAM = f"""
+{_FAULTS}
 def pages():
     return int(open("/proc/self/statm").read().split()[1])
 
@@ -72,17 +74,7 @@ asyncio.run(main())
 """
 # Of what is told to be wanted soon again, three times, and then no more, by a clock that is moved.
 _SOON = f"""
-import asyncio, json, resource, time
-import numpy as np
-from inference_server.allocator import Kept, Reuse, return_what_is_freed
-
-def faults():
-    np.ones({PAGES} * resource.getpagesize(), np.uint8)
-    before = resource.getrusage(resource.RUSAGE_THREAD).ru_minflt
-    for _ in range(10):
-        np.ones({PAGES} * resource.getpagesize(), np.uint8)
-    return resource.getrusage(resource.RUSAGE_THREAD).ru_minflt - before
-
+{_FAULTS}
 async def main():
     loop, moved = asyncio.get_running_loop(), 0
     clock = loop.time
