@@ -44,16 +44,16 @@ class Neighbourhoods:
 
     def __init__(self, those: Maxima, reach: int) -> None:
         """`reach`: grid pixels, along rows and along columns."""
-        key = in_reading_order(those.x // reach, those.y // reach)
+        self._reach = reach
+        key = self._squares(those)
         self._order = np.argsort(key, kind="stable")
         # An end that no square reaches.
         self._key = np.append(key[self._order], np.iinfo(np.int64).max)
         self._x, self._y = those.x[self._order], those.y[self._order]
-        self._reach = reach
 
     def pairs(self, these: Maxima) -> Iterator[tuple[NDArray[np.int64], NDArray[np.int64]]]:
         """These and those within the reach, by their indices; none of these twice at once."""
-        own = in_reading_order(these.x // self._reach, these.y // self._reach)
+        own = self._squares(these)
         # Sought one after another where they lie, what is looked at stays in the cache.
         turns = np.argsort(own, kind="stable")
         own, x, y = own[turns], these.x[turns], these.y[turns]
@@ -66,6 +66,9 @@ class Neighbourhoods:
                 close = (np.abs(self._x[other] - x[one]) <= self._reach) & (np.abs(self._y[other] - y[one]) <= self._reach)
                 yield turns[one[close]], self._order[other[close]]
                 other = other + 1
+
+    def _squares(self, maxima: Maxima) -> NDArray[np.int64]:
+        return in_reading_order(maxima.x // self._reach, maxima.y // self._reach)
 
 
 def near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
