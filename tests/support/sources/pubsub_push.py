@@ -49,11 +49,12 @@ class Pusher:
         # Everything that was pushed, by message id.
         self._messages: dict[str, bytes] = {}
         self._tasks: set[asyncio.Task[None]] = set()
+        self._tries: set[asyncio.Task[int]] = set()
 
     @property
     def pending(self) -> int:
-        """Messages that nobody has confirmed."""
-        return len(self._tasks)
+        """Messages that nobody has confirmed, or tries that a bridge has not answered: what it was given it may keep after we gave up."""
+        return max(len(self._tasks), len(self._tries))
 
     def push(self, body: bytes) -> None:
         """Begin with a message."""
@@ -68,9 +69,10 @@ class Pusher:
 
     async def close(self) -> None:
         """Give up."""
-        for task in self._tasks:
+        tasks = self._tasks | self._tries
+        for task in tasks:
             task.cancel()
-        await asyncio.gather(*self._tasks, return_exceptions=True)
+        await asyncio.gather(*tasks, return_exceptions=True)
 
     def _begin(self, message_id: str) -> None:
         task = asyncio.create_task(self._until_confirmed(message_id))
@@ -86,15 +88,25 @@ class Pusher:
         """Of the answer; 0 when there is none."""
         head = f"POST /push HTTP/1.1\r\nHost: bridge\r\nAuthorization: Bearer {signer().token()}\r\nContent-Length: {len(content)}\r\n"
         try:
-            async with asyncio.timeout(_ANSWER_SECONDS):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
-                try:
-                    writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
-                    return int((await reader.readline()).split()[1])
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError, IndexError):
+            reader, writer = await asyncio.open_connection("127.0.0.1", self.port)
+        except OSError:
             return 0
+        writer.write(f"{head}Connection: close\r\n\r\n".encode() + content)
+        answer = asyncio.create_task(_answer(reader, writer))
+        self._tries.add(answer)
+        answer.add_done_callback(self._tries.discard)
+        done, _ = await asyncio.wait({answer}, timeout=_ANSWER_SECONDS)
+        return answer.result() if done else 0
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> int:
+    """The status of the answer on a connection, which is closed then; 0 when the connection ends without one."""
+    try:
+        return int((await reader.readline()).split()[1])
+    except (OSError, IndexError):
+        return 0
+    finally:
+        writer.close()
 
 
 @asynccontextmanager
