@@ -42,6 +42,7 @@ pytestmark = pytest.mark.timeout(400)
 
 BUCKET = "filot-documents"
 GPU, CPU = "filot:ocr:gpu:queue", "filot:ocr:queue"
+RESULTS = "filot:ocr:gpu:results"
 CARD = (
     "NIK : 3273010203850001",
     "Nama : BUDI SANTOSO",
@@ -202,22 +203,30 @@ def run(platform: Platform) -> Iterator[Run]:
 
 
 @contextmanager
-def published(run: Run) -> Iterator[list[dict[str, Any]]]:
+def published(run: Run, name: str = RESULTS) -> Iterator[list[dict[str, Any]]]:
     """What is published meanwhile."""
     found: list[dict[str, Any]] = []
     channel = run.client.pubsub(ignore_subscribe_messages=True)
-    channel.subscribe("filot:ocr:gpu:results")
+    channel.subscribe(name)
 
     def keep(message: Mapping[str, Any]) -> None:
         found.append(json.loads(message["data"]))
 
-    channel.subscribe(**{"filot:ocr:gpu:results": keep})
+    channel.subscribe(**{name: keep})
     thread = channel.run_in_thread(sleep_time=0.05, daemon=True)
     try:
         yield found
     finally:
         thread.stop()
         thread.join(5)
+
+
+def until_told(results: Sequence[object], count: int) -> None:
+    """Wait until so many results are published: a moment after their rows are written."""
+    until = time.monotonic() + 60
+    while len(results) < count and time.monotonic() < until:
+        time.sleep(0.1)
+    assert len(results) == count
 
 
 def until_empty(run: Run, key: str) -> bool:
@@ -285,6 +294,84 @@ def test_a_card_is_read_parsed_scored_and_published(run: Run) -> None:
     assert [text for text in ("3273010203850001", "BUDI", "BANDUNG", "MERDEKA") if text in logged] == [], "logs tell nothing of the holder"
     left = [key.decode() for key in run.client.keys("filot:*")]
     assert [key for key in left if not key.startswith("filot:ocr:gpu:results:")] == [], "nothing is left of what was done"
+
+
+# Notes what each write of a document changes, in the order of the writes.
+NOTED = """
+CREATE TABLE noted (number serial, id text, changed jsonb);
+CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+  INSERT INTO noted (id, changed) SELECT NEW.id, jsonb_object_agg(new_one.key, new_one.value)
+  FROM jsonb_each(to_jsonb(NEW)) AS new_one JOIN jsonb_each(to_jsonb(OLD)) AS old_one USING (key)
+  WHERE new_one.value IS DISTINCT FROM old_one.value;
+  RETURN NEW;
+END $$;
+CREATE TRIGGER noting AFTER UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION note();
+"""
+# Of a result: the platform's keys with their types, and beside them ours.
+TOLD_OF_ALL = {"success": bool, "documentId": str, "correlationId": str, "gpuProcessed": bool, "processingTimeMs": int}
+TOLD_OF_READ = {**TOLD_OF_ALL, "ocrText": str, "parsedResult": dict, "score": int, "decision": str, "outcome": str}
+TOLD_OF_FAILED = {**TOLD_OF_ALL, "error": str}
+OURS = {"engine": str, "models": list, "fallbackReason": str, "fields": dict, "quality": list, "reviewReasons": list}
+
+
+def test_columns_are_written_in_the_platforms_order_and_results_have_its_keys(run: Run) -> None:
+    with psycopg.connect(run.database, autocommit=True) as connection:
+        connection.execute(NOTED)
+    clear, unclear, broken = run.add("user/KTP_clear.png"), run.add("user/KTP_unclear.png"), run.add("user/missing.png")
+    nowhere = str(uuid4())
+    with published(run) as results, run.setup().running_forked():
+        run.client.rpush(GPU, clear, unclear, broken, nowhere)
+        run.wait_until(ended)
+        until_told(results, 4)
+
+    with psycopg.connect(run.database) as connection:
+        noted = connection.execute("SELECT id, changed FROM noted ORDER BY number").fetchall()
+    written = {document: [changed for each, changed in noted if each == document] for document in (clear, unclear, broken)}
+    read = [["status"], ["ocr_text", "verification_status"], ["ai_decision", "ai_score", "result_json", "verification_status"]]
+    assert [*read, ["processed_at", "status", "verification_status"]] == [sorted(each) for each in written[clear]]
+    assert [*read, ["buli2_ticket_id", "processed_at", "status", "verification_status"]] == [sorted(each) for each in written[unclear]]
+    assert [["status"], ["result_json", "status"]] == [sorted(each) for each in written[broken]]
+    for document, outcome in ((clear, "auto_approved"), (unclear, "pending_manual_review")):
+        states = [each["verification_status"] for each in written[document] if "verification_status" in each]
+        assert ["ocr_completed", "ai_evaluated", outcome] == states
+        assert ["processing", "completed"] == [each["status"] for each in written[document] if "status" in each]
+
+    told = {result["documentId"]: result for result in results}
+    types = {document: {key: type(value) for key, value in result.items()} for document, result in told.items()}
+    assert {**TOLD_OF_READ, **OURS} == types[clear] == types[unclear]
+    assert TOLD_OF_FAILED == types[broken]
+    assert {name: kind for name, kind in TOLD_OF_FAILED.items() if name != "processingTimeMs"} == types[nowhere]
+    assert {(90, "auto_approve", "auto_approved"), (60, "needs_review", "pending_manual_review")} == {
+        tuple(told[document][key] for key in ("score", "decision", "outcome")) for document in (clear, unclear)
+    }
+    assert told[clear]["ocrText"] == written[clear][1]["ocr_text"]
+    assert "3273010203850001" in told[clear]["ocrText"]
+    [case] = run.platform.reviews.cases
+    expected = {"documentId", "userId", "documentType", "parsedData", "aiScore", "correlationId", "metadata", "reasons"}
+    assert expected == case.keys() - {"authorization"}
+    assert (str(run.documents()[unclear]["user_id"]), ["submittedAt"]) == (case["userId"], list(case["metadata"]))
+
+
+def test_each_key_and_the_channel_may_have_another_name(run: Run) -> None:
+    names = {"QUEUE_KEY": "own:queue", "PROCESSING_KEY": "own:processing", "ATTEMPTS_KEY": "own:attempts"}
+    setup = run.setup(OCR_GPU_PUBLISH_CHANNEL="own:results", **{f"OCR_GPU_{name}": key for name, key in names.items()})
+    document, waiting = run.add("user/KTP_clear.png"), str(uuid4())
+    setup.call("documents", "enqueue", document)
+    assert [document.encode()] == run.client.lrange("own:queue", 0, -1)
+    assert {document.encode(): b"0"} == run.client.hgetall("own:attempts")
+    # One that another program has in its hands.
+    run.client.sadd("own:processing", waiting)
+    run.client.hset("filot:ocr:gpu:processing:timestamps", waiting, int(time.time() * 1000))
+    with published(run, "own:results") as results, setup.running_forked():
+        run.wait_until(ended)
+        until_told(results, 1)
+        stands = json.loads(setup.call("documents", "status"))
+
+    assert (True, document) == (results[0]["success"], results[0]["documentId"])
+    assert (0, 1) == (stands["queueLength"], stands["processingCount"])
+    assert ([waiting.encode()], {}) == (list(run.client.smembers("own:processing")), run.client.hgetall("own:attempts"))
+    assert [] == run.client.keys("filot:ocr:gpu:queue") + run.client.keys("filot:ocr:gpu:attempts")
 
 
 def test_what_cannot_be_read_fails_with_its_reason_and_is_published_once(run: Run) -> None:
@@ -516,12 +603,20 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
         *("isRunning", "isGPUAvailable", "isGPUEnabled", "activeJobsCount", "queueLength", "processingCount"),
         *("autoFallbackEnabled", "maxRetries", "stuckJobTimeoutMs", "reaperIntervalMs"),
     } <= stands.keys()
-    assert {"uptime", "timestamp", "environment", "ocrEngine"} <= told.keys()
+    types = {"ok": bool, "status": str, "uptime": float, "timestamp": str, "environment": str, "ocrEngine": str, "temporalConfigured": bool}
+    assert types == {name: type(value) for name, value in told.items()}
+    assert "production" == told["environment"] == as_json["metrics"]["environment"]
     assert f'bridge_queue_messages{{queue="{GPU}",source="redis",state="waiting"}}' in metrics
     assert as_json["ok"] is True
     assert {"timestamp", "uptime", "environment", "queues", "gpuWorker", "circuitBreaker", "metricsBuffer"} == as_json["metrics"].keys()
     assert {"isRunning": True, "isGPUAvailable": True, "isGPUEnabled": True, "activeJobsCount": 0, "autoFallbackEnabled": True} == as_json[
         "metrics"
     ]["gpuWorker"]
-    assert {"gpuQueueLength", "cpuQueueLength", "gpuActiveJobs", "buli2RetryQueueLength"} == as_json["metrics"]["queues"].keys()
+    queues = as_json["metrics"]["queues"]
+    assert {"gpuQueueLength": 0, "cpuQueueLength": 0, "gpuActiveJobs": 0} == {
+        name: queues[name] for name in queues.keys() - {"buli2RetryQueueLength"}
+    }
+    # The case that nobody can read is put aside as soon as the loop comes to it.
+    assert queues["buli2RetryQueueLength"] in {0, 1}
+    assert ({"buli2": "CLOSED"}, {"size": 0}) == (as_json["metrics"]["circuitBreaker"], as_json["metrics"]["metricsBuffer"])
     assert f'bridge_queue_oldest_seconds{{queue="{GPU}",source="redis"}}' in metrics
