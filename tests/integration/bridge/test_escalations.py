@@ -434,6 +434,21 @@ async def test_a_service_that_says_nothing_of_when_is_tried_again_at_once(desk: 
     assert 3 == len(desk.reviews.asked)
 
 
+async def test_a_service_that_failed_five_times_in_a_row_is_left_alone_for_half_a_minute(desk: Desk) -> None:
+    desk.reviews.answering = answering(503)
+    service = ReviewService(desk.reviews.url, wait_seconds=0.001)
+    with pytest.raises(OverloadError):
+        await service.submit({"documentId": "one"})
+    assert (3, False) == (len(desk.reviews.asked), service.breaker.is_open)
+    began = time.monotonic()
+    for _ in range(2):
+        with pytest.raises(OverloadError) as told:
+            await service.submit({"documentId": "one"})
+    assert (5, True) == (len(desk.reviews.asked), service.breaker.is_open)
+    assert "failed 5 times in a row" in str(told.value)
+    assert 30 - (time.monotonic() - began) <= told.value.retry_after <= 30
+
+
 async def test_no_case_is_handed_over_twice_by_two_programs(desk: Desk) -> None:
     await desk.add(*(str(number) for number in range(20)))
     async with desk.running(), desk.running():

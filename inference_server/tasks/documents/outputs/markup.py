@@ -11,6 +11,8 @@ from inference_server.tasks.documents.values import DocumentSummary, PageResult
 
 # What XML 1.0 has no way to write.
 _FORBIDDEN = re.compile("[^\t\n\r\x20-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
+# Two dashes would end a comment.
+_DASH_BEFORE_DASH = re.compile("-(?=-)")
 
 
 def text(value: str) -> str:
@@ -25,7 +27,7 @@ def attribute(value: str) -> str:
 
 def comment(value: str) -> str:
     """As a comment."""
-    return f"<!-- {text(value).replace('--', '- -')} -->"
+    return f"<!-- {_DASH_BEFORE_DASH.sub('- ', text(value))} -->"
 
 
 class MarkupWriter:

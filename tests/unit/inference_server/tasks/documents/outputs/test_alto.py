@@ -75,6 +75,6 @@ def test_lines_that_are_turned_unlike_are_blocks_of_their_own() -> None:
 
 
 def test_a_page_that_could_not_be_read_keeps_its_place() -> None:
-    content = written(alto_writer(), [page(error="page 1 -- is <broken>"), page(line(["two"]), number=2)])
+    content = written(alto_writer(), [page(error="page 1 --- is <broken> --"), page(line(["two"]), number=2)])
     assert ["1", "2"] == [element.get("PHYSICAL_IMG_NR") for element in all_of(parsed(content), "Page")]
-    assert b"<!-- page 1 - - is &lt;broken&gt; -->" in content
+    assert b"<!-- page 1 - - - is &lt;broken&gt; - - -->" in content
