@@ -108,6 +108,41 @@ def test_documents_are_measured_by_page_and_in_all(run: Run, models: Path, tmp_p
     assert [False, False, False, True] == [bool(page["error"]) for page in figures["pages"]]
     characters = sum(len(text) for text in LAB_REPORT_TEXT) + len(LAB_REPORT_TEXT[1]) + 11 + 5
     assert pytest.approx(16 / characters) == figures["character_error_rate"]
+    assert [0.0, 0.0, 2 / 7, 1.0] == [page["word_error_rate"] for page in figures["pages"]]
+    # The other lines have 7 of the 9 words: 2 * 7 / (9 + 7).
+    assert [1.0, 1.0, 0.875, 0.0] == [page["bag_f1"] for page in figures["pages"]]
+    assert 0.71875 == figures["bag_f1"]
+
+
+def test_documents_are_measured_by_words_or_lines_as_a_table(
+    run: Run, models: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "120")
+    pages = [image_file(image, "PNG") for image in images_of(lab_report_pdf())]
+    (tmp_path / "words.png").write_bytes(pages[1])
+    (tmp_path / "words.csv").write_text("x,y,word\n" + "".join(f"0,0,{word}\n" for word in LAB_REPORT_TEXT[1].split()))
+    (tmp_path / "lines.png").write_bytes(pages[1])
+    # A word more than the page has, of five letters and a space: 6 edits of 35 characters, 1 of 6 words.
+    (tmp_path / "lines.json").write_text(json.dumps([{"text": line} for line in f"{LAB_REPORT_TEXT[1]} serum".split("\n")]))
+    (tmp_path / "report.pdf").write_bytes(lab_report_pdf())
+    (tmp_path / "report.json").write_text(
+        json.dumps({"pages": [{"words": [{"text": word} for word in text.split()]} for text in LAB_REPORT_TEXT]})
+    )
+    status, table, beside = run("documents", ".", "--models", str(models))
+    assert 0 == status, beside
+    rows = [[cell.strip() for cell in line.strip("│ ").split("│")][:5] for line in table.splitlines() if line.startswith("│")]
+    characters = len(" ".join(LAB_REPORT_TEXT[1].split()))
+    wrong, all_of_them = 6 / (characters + 6), 6 / (3 * characters + 6 + len(" ".join(LAB_REPORT_TEXT[0].split())))
+    words = 3 * len(LAB_REPORT_TEXT[1].split()) + 1 + len(LAB_REPORT_TEXT[0].split())
+    # Of letters or digits alone: "0.9" and "mg/dL" are two words each.
+    bag = 2 * 7 / (8 + 7)
+    assert [
+        ["lines.png", "all", f"{wrong:.3f}", "0.167", f"{bag:.3f}"],
+        ["report.pdf", "1", "0.000", "0.000", "1.000"],
+        ["report.pdf", "2", "0.000", "0.000", "1.000"],
+        ["words.png", "all", "0.000", "0.000", "1.000"],
+        ["in all", "", f"{all_of_them:.3f}", f"{1 / words:.3f}", f"{(bag + 3) / 4:.3f}"],
+    ] == rows
 
 
 BAD = {
