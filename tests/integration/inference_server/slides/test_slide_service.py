@@ -53,7 +53,10 @@ async def test_an_analysis_streams_progress_then_chunks_then_the_result(stub: An
     kinds = [event.WhichOneof("event") for event in events]
     assert ["progress", "chunk", "result"] == list(dict.fromkeys(kinds))
     assert "result" == kinds[-1]
+    last = [event.progress for event in events if event.progress.stage == "tiles"][-1]
+    assert (True, True, 0.0) == (last.tiles_per_second > 0, last.HasField("seconds_left"), last.seconds_left)
     result = events[-1].result
+    assert last.tiles_done == last.tiles_total == result.tiles_analyzed > 0
     report = json.loads(result.report_json)
     assert ("he_baseline", "he_baseline:1", "r1", len(NUCLEI)) == (
         result.analysis,
