@@ -350,18 +350,18 @@ async def test_holders_that_vanish_are_counted_until_one_gets_on(stores: tuple[S
 
 async def test_a_server_that_is_lost_over_a_job_counts_as_a_holder_that_vanished(store: Store) -> None:
     claim = await claimed(store.ledger)
-    await store.ledger.release(claim, error="lost", counted=Counted.INTERRUPTION)
+    await store.ledger.release(claim, error="lost", counted=Counted.SERVER_LOST)
     claim = await claimed(store.ledger)
     await store.ledger.release(claim, error="no server", counted=Counted.NOT_TRIED)
     again = await claimed(store.ledger)
 
     assert (1, 1, 0) == (claim.interruptions, again.interruptions, again.attempts), "for want of a server nothing is forgotten"
     await store.ledger.checkpoint(again, {})
-    await store.ledger.release(again, error="lost", counted=Counted.INTERRUPTION)
+    await store.ledger.release(again, error="lost", counted=Counted.SERVER_LOST)
     again = await claimed(store.ledger)
     assert 2 == again.interruptions, "saving the same again gets nowhere"
     await store.ledger.checkpoint(again, {"done": 1})
-    await store.ledger.release(again, error="lost", counted=Counted.INTERRUPTION)
+    await store.ledger.release(again, error="lost", counted=Counted.SERVER_LOST)
     again = await claimed(store.ledger)
     assert 1 == again.interruptions, "what got on begins to count anew"
     await store.ledger.release(again, counted=Counted.ATTEMPT)
