@@ -118,6 +118,7 @@ class Assignment:
 
     def _refused(self, refusal: Refusal) -> _Return | None:
         self._steps.took(Step.REFUSED, outcome=refusal.state.value)
+        self._throttle.untried()
         if refusal.state in {State.SUCCEEDED, State.FAILED}:
             return None
         # Not later than a lease: by then whoever has it has renewed it, or is gone.
