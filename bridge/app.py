@@ -241,6 +241,7 @@ def _work_policy(settings: Settings) -> WorkPolicy:
         lease_seconds=settings.lease_seconds,
         max_attempts=settings.max_attempts,
         max_interruptions=settings.max_interruptions,
+        max_server_losses=settings.max_server_losses,
         backoff=Backoff(base=settings.backoff_seconds, limit=settings.backoff_limit_seconds),
         poll_seconds=settings.poll_seconds,
         drain_seconds=settings.drain_seconds,

@@ -35,6 +35,10 @@ _KEY_REFUSED = frozenset({401, 403, 407})
 _NOT_THERE = frozenset({301, 302, 303, 307, 308, 404, 405})
 
 
+class NoAnswerError(OverloadError):
+    """A case was sent, and nothing but its connection's end, or that the service is down, came of it."""
+
+
 class _LaterError(OverloadError):
     """The service asks for fewer calls, or says when it is back: it is not asked again at once."""
 
@@ -55,6 +59,8 @@ class ReviewService:
         self._api_key = api_key
         self.breaker = breaker or Breaker(name="the review service", failures=5, seconds=30.0)
         self._wait = wait_seconds
+        # How many cases it has taken.
+        self.taken = 0
         # By the monotonic clock: when the service wants to be asked again.
         self._not_before = 0.0
         self._opener = urllib.request.build_opener(_NoRedirects(), TimedHttp(), TimedHttps())
@@ -62,8 +68,8 @@ class ReviewService:
     async def submit(self, case: Mapping[str, Any]) -> str:
         """Hand a case over; returns the id of its ticket.
 
-        Raises `OverloadError` while the service is down or busy, or left alone; `TransientError` when it failed over the case;
-        `ConfigurationError` when it does not know us, or is another; `PermanentError` when it refuses the case.
+        Raises `OverloadError` while the service is busy or left alone, `NoAnswerError` when it is down; `TransientError` when it failed
+        over the case; `ConfigurationError` when it does not know us, or is another; `PermanentError` when it refuses the case.
         """
         failed: BridgeError | None = None
         for attempt in range(1, _TRIES + 1):
@@ -88,6 +94,7 @@ class ReviewService:
                 await asyncio.sleep(random.uniform(0.5, 1.0) * self._wait * 2 ** (attempt - 1))  # noqa: S311
                 continue
             self.breaker.succeeded()
+            self.taken += 1
             return _ticket(answer)
         raise AssertionError("the last try returns or raises")
 
@@ -109,7 +116,7 @@ class ReviewService:
         except urllib.error.HTTPError as error:
             raise _refusal(error) from error
         except (OSError, ValueError, http.client.HTTPException) as error:
-            raise OverloadError(f"the review service gave no answer ({type(error).__name__})", retry_after=0.0) from error
+            raise NoAnswerError(f"the review service gave no answer ({type(error).__name__})", retry_after=0.0) from error
         try:
             told = json.loads(answer or b"{}")
         except (ValueError, RecursionError) as error:
@@ -138,7 +145,7 @@ def _refusal(error: urllib.error.HTTPError) -> BridgeError:
     told = f"({error.code})"
     if error.code == 429 or error.code in _DOWN:
         pause = _seconds(error.headers.get("Retry-After"))
-        kind = _LaterError if pause or error.code == 429 else OverloadError
+        kind = _LaterError if pause or error.code == 429 else NoAnswerError
         return kind(f"the review service is {'busy' if error.code == 429 else 'down'} {told}", retry_after=pause)
     if error.code >= 500:
         return TransientError(f"the review service failed {told}")

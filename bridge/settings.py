@@ -160,6 +160,8 @@ class Settings(BaseSettings):
     max_attempts: Count = 5
     # How many bridges or inference servers in a row may die or freeze over a job that gets no further, before it is given up as the cause.
     max_interruptions: Count = 50
+    # How many times in a row an inference server is lost over a job that it had begun, and that gets no further, until it is given up.
+    max_server_losses: Count = 5
     # How often every inference server is told of the reviewed names of lab tests; 0 for never.
     lab_alias_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     # After so many days jobs that ended, messages that were sent, and dead letters are removed.

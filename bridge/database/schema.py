@@ -37,7 +37,8 @@ jobs = Table(
     Column("state", Text, nullable=False),
     Column("fence", Integer, nullable=False, server_default="0"),
     Column("attempts", Integer, nullable=False, server_default="0"),
-    Column("interruptions", Integer, nullable=False, server_default="0"),  # leases that ran out since it last got on
+    Column("interruptions", Integer, nullable=False, server_default="0"),  # leases that ran out, and servers lost, since it last got on
+    Column("server_losses", Integer, nullable=False, server_default="0"),  # of those, the servers
     Column("worker", Text, nullable=False, server_default=""),
     Column("lease_until", Float),  # set while running
     Column("due_at", Float),  # set while waiting

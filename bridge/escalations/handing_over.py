@@ -11,13 +11,15 @@ import structlog
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError
 from bridge.escalations.cases import Escalation, EscalationList
 from bridge.pauses import stopped
-from bridge.reviews import ReviewService
+from bridge.reviews import NoAnswerError, ReviewService
 
 _log = structlog.get_logger()
 # After so many failures of its own a case is given up. A service that is down, busy or does not know us is no failure of a case.
 _MOST_ATTEMPTS = 5
 # A case's second try waits one interval; each next one waits so many times as long.
 _GROWTH = 4.0
+# Of so many cases it is known how often the service had answered when they got no answer.
+_MOST_UNANSWERED = 1000
 # Intervals between two looks while the service refuses us: only a person can mend that.
 _REFUSED = 10
 
@@ -43,6 +45,8 @@ class HandOver:
         self._is_with_people = is_with_people
         self._keep_ticket = keep_ticket
         self._interval = interval
+        # By document: how many cases the service had taken when this one got no answer.
+        self._unanswered: dict[str, int] = {}
 
     async def run(self, stop: asyncio.Event) -> None:
         """Hand cases over until `stop`."""
@@ -102,20 +106,36 @@ class HandOver:
     async def _submit(self, who: str, case: Escalation) -> None:
         try:
             ticket = await self._reviews.submit(case.content["payload"])
-        except (OverloadError, ConfigurationError):
+        except (OverloadError, ConfigurationError) as error:
+            if isinstance(error, NoAnswerError) and self._answers_others(case):
+                await self._failed(who, case, error)
+                return
             await self._cases.put_back(who, case)
             raise
         except BridgeError as error:
-            reason, attempts = str(error), case.attempts + 1
-            if attempts >= _MOST_ATTEMPTS or isinstance(error, PermanentError):
-                _log.error("escalation_given_up", document=case.document, attempts=attempts, reason=reason)
-                await self._cases.bury(who, case, reason=reason)
-                return
-            pause = self._interval * _GROWTH ** (attempts - 1)
-            _log.warning("escalation_failed", document=case.document, attempts=attempts, reason=reason, next_try_in=pause)
-            await self._cases.postpone(who, case, seconds=pause)
+            await self._failed(who, case, error)
             return
+        self._unanswered.pop(case.document, None)
         await self._keep(who, case, ticket)
+
+    def _answers_others(self, case: Escalation) -> bool:
+        """Whether the service has taken others since this case got no answer before: then it does not get one for its own sake."""
+        before = self._unanswered.pop(case.document, self._reviews.taken)
+        if len(self._unanswered) >= _MOST_UNANSWERED:
+            del self._unanswered[next(iter(self._unanswered))]
+        self._unanswered[case.document] = self._reviews.taken
+        return self._reviews.taken > before
+
+    async def _failed(self, who: str, case: Escalation, error: BridgeError) -> None:
+        """Count a try of a case that the service failed over: later each time, so that it holds up no other, and not for ever."""
+        reason, attempts = str(error), case.attempts + 1
+        if attempts >= _MOST_ATTEMPTS or isinstance(error, PermanentError):
+            _log.error("escalation_given_up", document=case.document, attempts=attempts, reason=reason)
+            await self._cases.bury(who, case, reason=reason)
+            return
+        pause = self._interval * _GROWTH ** (attempts - 1)
+        _log.warning("escalation_failed", document=case.document, attempts=attempts, reason=reason, next_try_in=pause)
+        await self._cases.postpone(who, case, seconds=pause)
 
     async def _keep(self, who: str, case: Escalation, ticket: str) -> None:
         try:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Self
 
+from grpc import ChannelCredentials
 from lamina.v1 import labs_pb2
 
 from bridge.errors import TransientError
@@ -16,7 +17,7 @@ from bridge.inference.documents import DocumentEvent, DocumentOptions, DocumentS
 from bridge.inference.fleet import Fleet
 from bridge.inference.labs import Alias, LabClassifications, LabTest
 from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
-from bridge.inference.replicas import replicas
+from bridge.inference.replicas import Replica, replicas
 from bridge.inference.server import Metadata, Server
 from bridge.inference.slides import SlideEvent, SlideOptions, SlideResult
 from bridge.inference.statuses import TELL_BEGIN_KEY
@@ -49,7 +50,6 @@ class InferenceClient:
         """`address`: host:port, or several, separated by commas; a name may stand for many servers, which may come and go.
 
         `client_name`: whom the server's queue is fair to, unless a token tells. `message_bytes`: the largest message sent or taken.
-
         `server_name`: that its certificate must have, where `address` is another; empty for that of the address.
 
         Raises `ConfigurationError` when the files of `trust` are wrong, or a token would go over the network in the clear.
@@ -58,10 +58,9 @@ class InferenceClient:
         self._timeouts = timeouts or Timeouts()
         trust = trust or ServerTrust()
         self._token = Token(trust)
-        credentials = channel_credentials(trust, address)
         self._fleet = Fleet(
             lambda: replicas(address, name=server_name),
-            lambda replica: Server(replica, credentials, message_bytes=message_bytes),
+            _connecting(channel_credentials(trust, address), message_bytes),
             metadata=lambda: self._metadata("", {}),
             watchfulness=watchfulness or Watchfulness(),
         )
@@ -138,6 +137,10 @@ class InferenceClient:
     def _metadata(self, request_id: str, trace: Carrier) -> Metadata:
         named = (("lamina-client", _header(self._client_name)), *self._token.metadata(), *trace.items())
         return (*named, ("lamina-request-id", _header(request_id)), (TELL_BEGIN_KEY, "1")) if request_id else named
+
+
+def _connecting(credentials: ChannelCredentials | None, message_bytes: int) -> Callable[[Replica], Server]:
+    return lambda replica: Server(replica, credentials, message_bytes=message_bytes)
 
 
 def _header(text: str) -> str:

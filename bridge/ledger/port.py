@@ -9,6 +9,10 @@ from typing import Any, Protocol
 
 from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
 
+# A job over which so many servers in a row were lost is a suspect: of all suspects one is tried at a time, so that none that was merely
+# beside another is counted with it again.
+SUSPECT_LOSSES = 2
+
 
 class State(StrEnum):
     """Where a job stands. SUCCEEDED and FAILED are terminal."""
@@ -28,8 +32,8 @@ class Counted(Enum):
     ATTEMPT = "a failed try"
     # It came to no server: nothing is counted, and nothing forgotten.
     NOT_TRIED = "no try"
-    # It lost its server over the job.
-    INTERRUPTION = "an interruption"
+    # It lost its server over the job: an interruption too.
+    SERVER_LOST = "a lost server"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,6 +47,8 @@ class Claim:
     attempts: int
     # How many holders in a row let their lease run out, or lost their server over it, without a checkpoint in between.
     interruptions: int = 0
+    # How many of them lost their server over it.
+    server_losses: int = 0
     # What the last holder saved, or empty.
     checkpoint: Mapping[str, Any]
     # The trace that the job has belonged to since its first claim: W3C's headers; empty for none.
@@ -107,15 +113,19 @@ class Ledger(Protocol):
     """Who works on which job."""
 
     async def claim(self, job: Job, *, worker: str, lease_seconds: float) -> Claim | Refusal:
-        """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence."""
+        """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence.
+
+        A suspect is refused while another one is tried.
+        """
 
     async def renew(self, claim: Claim, *, lease_seconds: float, progress: Progress | None = None) -> None:
         """Prolong the lease, and write how far the work is unless it was further. Raises `LeaseLostError`."""
 
-    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> Claim:
         """Save what a later claim can go on from, and make the writes that belong to it, in one transaction.
 
-        Raises `LeaseLostError`; `PermanentError` when a write is refused, and nothing was done.
+        Returns the claim with what is counted against the job now. Raises `LeaseLostError`; `PermanentError` when a write is refused,
+        and nothing was done.
         """
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:

@@ -16,9 +16,10 @@ from typing import Any
 from bridge.database.port import Database, Statement
 from bridge.gathering import Gatherer
 from bridge.job import Delivery, Job, Outcome, Progress, Write
-from bridge.ledger.port import Claim, Counted, Refusal, State
+from bridge.ledger.port import SUSPECT_LOSSES, Claim, Counted, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
+    counted_anew,
     end_values,
     event_values,
     job_values,
@@ -73,12 +74,10 @@ class PostgresLedger:
         else:
             await self._change("advance", claim, lease=lease_seconds, **progress_values(progress))
 
-    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> Claim:
         """Save what a later claim can go on from, and make the writes that belong to it, in one transaction. Raises `LeaseLostError`."""
         values = {"key": claim.job_key, "fence": claim.fence, "checkpoint": json.dumps(saved)}
-        found = await self._database.change(self._sql["checkpoint"], values, then=statements_of(writes))
-        if found.count == 0:
-            raise lost(claim)
+        return counted_anew(claim, (await self._database.change(self._sql["checkpoint"], values, then=statements_of(writes))).first)
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
         """End the job in one transaction: its state, its result, its outbox, its dead letter, its writes. Raises `LeaseLostError`."""
@@ -103,7 +102,7 @@ class PostgresLedger:
             answers |= {row["key"]: claim_of(row["key"], row) for row in rows}
             refused = [one.job.key for one in wanted if one.job.key not in answers]
             if refused:
-                rows = (await self._database.look(self._sql["refusal"], {"keys": json.dumps(refused)})).rows
+                rows = (await self._database.look(self._sql["refusal"], {"keys": json.dumps(refused), "suspect": SUSPECT_LOSSES})).rows
                 answers |= {row["key"]: Refusal(state=State(row["state"]), retry_after=row["retry_after"]) for row in rows}
             wanted = [one for one in wanted if one.job.key not in answers]  # pruned in between
         return [answers[one.job.key] for one in asked]
@@ -130,8 +129,9 @@ class PostgresLedger:
             raise lost(claim)
 
 
-def _claim_values(asked: Sequence[_Asked]) -> dict[str, str]:
-    return {"jobs": json.dumps([{**job_values(one.job), "worker": one.worker, "lease": one.lease} for one in asked])}
+def _claim_values(asked: Sequence[_Asked]) -> dict[str, Any]:
+    jobs = [{**job_values(one.job), "worker": one.worker, "lease": one.lease} for one in asked]
+    return {"jobs": json.dumps(jobs), "suspect": SUSPECT_LOSSES}
 
 
 def _end_values(ends: Sequence[_End]) -> dict[str, str]:

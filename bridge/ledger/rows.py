@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import lru_cache
 from typing import Any
 
@@ -45,8 +46,8 @@ def release_values(delay_seconds: float, error: str, counted: Counted) -> dict[s
         "delay": delay_seconds,
         "error": storable(error),
         "counted": int(counted is Counted.ATTEMPT),
-        "unproved": int(counted in (Counted.NOT_TRIED, Counted.INTERRUPTION)),
-        "interrupted": int(counted is Counted.INTERRUPTION),
+        "unproved": int(counted in (Counted.NOT_TRIED, Counted.SERVER_LOST)),
+        "lost": int(counted is Counted.SERVER_LOST),
     }
 
 
@@ -109,9 +110,17 @@ def claim_of(job_key: str, row: RowMapping) -> Claim:
         fence=row["fence"],
         attempts=row["attempts"],
         interruptions=row["interruptions"],
+        server_losses=row["server_losses"],
         checkpoint=json.loads(row["checkpoint"]),
         trace=json.loads(row["trace"]) if row["trace"] else {},
     )
+
+
+def counted_anew(claim: Claim, row: RowMapping | None) -> Claim:
+    """A claim with what its row counts now. Raises `LeaseLostError` when there is none."""
+    if row is None:
+        raise lost(claim)
+    return replace(claim, interruptions=row["interruptions"], server_losses=row["server_losses"])
 
 
 def message_of(row: RowMapping) -> Message:

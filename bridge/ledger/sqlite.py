@@ -13,9 +13,10 @@ from bridge.database.sqlite import SqliteDatabase, follow
 from bridge.database.statements import load_statements
 from bridge.job import Delivery, Job, Message, Outcome, Progress, Write
 from bridge.ledger.either import LedgerOutbox
-from bridge.ledger.port import Claim, Counted, Refusal, State
+from bridge.ledger.port import SUSPECT_LOSSES, Claim, Counted, Refusal, State
 from bridge.ledger.rows import (
     claim_of,
+    counted_anew,
     end_values,
     event_values,
     job_values,
@@ -41,10 +42,10 @@ class SqliteLedger:
     async def claim(self, job: Job, *, worker: str, lease_seconds: float) -> Claim | Refusal:
         """Insert or take over the job's row when it is not terminal, is due, and its lease has run out; raise its fence."""
         async with self._database.write() as connection:
-            values = {**job_values(job), "worker": worker, "lease": lease_seconds}
+            values = {**job_values(job), "worker": worker, "lease": lease_seconds, "suspect": SUSPECT_LOSSES}
             row = (await connection.execute(_JOBS["claim"], values)).mappings().first()
             if row is None:
-                row = (await connection.execute(_JOBS["refusal"], {"key": job.key})).mappings().one()
+                row = (await connection.execute(_JOBS["refusal"], {"key": job.key, "suspect": SUSPECT_LOSSES})).mappings().one()
                 return Refusal(state=State(row["state"]), retry_after=row["retry_after"])
         return claim_of(job.key, row)
 
@@ -56,11 +57,13 @@ class SqliteLedger:
             else:
                 await _change(connection, "advance", claim, lease=lease_seconds, **progress_values(progress))
 
-    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> None:
+    async def checkpoint(self, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write] = ()) -> Claim:
         """Save what a later claim can go on from, and make the writes that belong to it, in one transaction. Raises `LeaseLostError`."""
+        values = {"key": claim.job_key, "fence": claim.fence, "checkpoint": json.dumps(saved)}
         async with self._database.write() as connection:
-            await _change(connection, "checkpoint", claim, checkpoint=json.dumps(saved))
+            found = counted_anew(claim, (await connection.execute(_JOBS["checkpoint"], values)).mappings().first())
             await follow(connection, statements_of(writes))
+        return found
 
     async def finish(self, claim: Claim, outcome: Outcome, *, buried: Delivery | None = None, reason: str = "") -> None:
         """End the job in one transaction: its state, its result, its outbox, its dead letter, its writes. Raises `LeaseLostError`."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 import structlog
 
@@ -22,10 +22,11 @@ from bridge.worker.following import Following, traced
 from bridge.worker.heartbeat import Heartbeat
 from bridge.worker.policy import Desk
 from bridge.worker.step_notes import StepNotes
-from bridge.worker.suspicion import Suspicion, kills_bridges, kills_servers
+from bridge.worker.suspicion import blame, with_server_lost
 from bridge.worker.throttle import Throttle
 
 _log = structlog.get_logger()
+Written = TypeVar("Written")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -89,7 +90,6 @@ class Assignment:
             claim = await self._desk.ledger.claim(job, worker=self._desk.name, lease_seconds=policy.lease_seconds)
             if isinstance(claim, Refusal):
                 return self._refused(claim)
-            self._suspicion = Suspicion(claim)
             self._following.claimed(job, claim.trace, fence=claim.fence)
             job = replace(job, trace=self._following.carrier)
             self._steps.took(Step.CLAIMED)
@@ -118,6 +118,7 @@ class Assignment:
 
     def _refused(self, refusal: Refusal) -> _Return | None:
         self._steps.took(Step.REFUSED, outcome=refusal.state.value)
+        self._throttle.untried()
         if refusal.state in {State.SUCCEEDED, State.FAILED}:
             return None
         # Not later than a lease: by then whoever has it has renewed it, or is gone.
@@ -125,15 +126,16 @@ class Assignment:
         return _Return(delay=min(max(refusal.retry_after, policy.beat_seconds / 3), policy.lease_seconds))
 
     async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
-        if claim.interruptions > self._desk.policy.max_interruptions:
-            return await self._give_up_job(job, claim, heartbeat, kills_bridges(claim.interruptions))
+        if reason := blame(claim, self._desk.policy):
+            return await self._give_up_job(job, claim, heartbeat, reason)
+        context = self._context(claim, heartbeat)
         try:
-            outcome = await self._handle(job, self._context(claim, heartbeat))
+            outcome = await self._handle(job, context)
         except _Interrupted:
             self._steps.took(Step.HANDLED, outcome="interrupted")
             return await self._release(claim, heartbeat, delay=0.0)
         except Exception as error:
-            return await self._end_badly(job, claim, heartbeat, error)
+            return await self._end_badly(job, context.claim, heartbeat, error)
         self._steps.took(Step.HANDLED, outcome=_word(outcome))
         try:
             await self._commit(claim, heartbeat, outcome)
@@ -146,7 +148,7 @@ class Assignment:
 
     def _context(self, claim: Claim, heartbeat: Heartbeat) -> WorkContext:
         # Work that gets on has got past the server.
-        return WorkContext(claim, heartbeat, save=partial(self._save, claim, heartbeat), got_on=self._throttle.relieved)
+        return WorkContext(claim, heartbeat, save=partial(self._save, heartbeat), got_on=self._throttle.relieved)
 
     async def _handle(self, job: Job, context: WorkContext) -> Outcome:
         CURRENT.set(job.trace)  # this task is the delivery's own
@@ -199,11 +201,12 @@ class Assignment:
 
     async def _put_back_suspect(self, job: Job, claim: Claim, heartbeat: Heartbeat, *, delay: float, error: str) -> _Return | None:
         """Give back a job over which the server was lost: later each time, so that other work gets done between, and not for ever."""
-        policy, interruptions = self._desk.policy, self._suspicion.with_this
-        if interruptions > policy.max_interruptions:
-            return await self._give_up_job(job, claim, heartbeat, kills_servers(interruptions))
-        delay = max(delay, policy.suspect_backoff.delay(interruptions))
-        return await self._release(claim, heartbeat, delay=delay, error=error, counted=Counted.INTERRUPTION)
+        policy, counted = self._desk.policy, with_server_lost(claim)
+        if reason := blame(counted, policy):
+            return await self._give_up_job(job, claim, heartbeat, reason)
+        delay = max(delay, policy.suspect_backoff.delay(counted.server_losses))
+        error = f"{error} ({counted.server_losses} in a row; given up at {policy.max_server_losses})"
+        return await self._release(claim, heartbeat, delay=delay, error=error, counted=Counted.SERVER_LOST)
 
     async def _give_up_job(self, job: Job, claim: Claim, heartbeat: Heartbeat, reason: str) -> _Return | None:
         """End a job that seems to kill whoever works on it: else it would do so for ever."""
@@ -248,15 +251,14 @@ class Assignment:
         self._steps.took(Step.RELEASED)
         return _Return(delay=delay, tried=counted is Counted.ATTEMPT)
 
-    async def _persist(self, write: Callable[[], Awaitable[None]], heartbeat: Heartbeat) -> None:
+    async def _persist(self, write: Callable[[], Awaitable[Written]], heartbeat: Heartbeat) -> Written:
         """Write, and try again while the database is out of reach and the job is still ours: the work is worth more than the wait."""
         policy = self._desk.policy
         deadline = time.monotonic() + 2 * policy.lease_seconds
         failures = 0
         while True:
             try:
-                await write()
-                return
+                return await write()
             except TransientError as error:
                 failures += 1
                 pause = min(policy.backoff.delay(failures), policy.beat_seconds)
@@ -277,15 +279,15 @@ class Assignment:
         if self._work is not None:
             self._work.cancel()
 
-    async def _save(self, claim: Claim, heartbeat: Heartbeat, saved: Mapping[str, Any], writes: Sequence[Write]) -> None:
+    async def _save(self, heartbeat: Heartbeat, claim: Claim, saved: Mapping[str, Any], writes: Sequence[Write]) -> Claim:
         """Save what a later try can go on from. Raises `LeaseLostError`; `OverloadError` when the ledger stays out of reach."""
         try:
-            await self._persist(lambda: self._desk.ledger.checkpoint(claim, saved, writes), heartbeat)
+            claim = await self._persist(lambda: self._desk.ledger.checkpoint(claim, saved, writes), heartbeat)
         except TransientError as error:
             # The work has not failed: it costs no attempt.
             raise OverloadError(str(error)) from error
-        self._suspicion.saved(saved)
         self._steps.took(Step.CHECKPOINTED)
+        return claim
 
 
 def _word(outcome: Outcome) -> str:

@@ -18,10 +18,11 @@ class WorkContext:
         claim: Claim,
         heartbeat: Heartbeat,
         *,
-        save: Callable[[Mapping[str, Any], Sequence[Write]], Awaitable[None]],
+        save: Callable[[Claim, Mapping[str, Any], Sequence[Write]], Awaitable[Claim]],
         got_on: Callable[[], None],
     ) -> None:
-        """`save`: as `checkpoint`; `got_on`: called when the work has got anywhere."""
+        """`save`: as the ledger's `checkpoint`; `got_on`: called when the work has got anywhere."""
+        # With what is counted against the job by now.
         self.claim = claim
         self.heartbeat = heartbeat
         self._save = save
@@ -32,7 +33,7 @@ class WorkContext:
 
         Raises `LeaseLostError`; `OverloadError` when the ledger stays out of reach.
         """
-        await self._save(saved, writes)
+        self.claim = await self._save(self.claim, saved, writes)
 
     def report(self, progress: float, stage: str, units: Units | None = None) -> None:
         """Tell how far the work is (0 to 1)."""

@@ -13,8 +13,9 @@ from bridge.systems.port import Handler
 from bridge.tracing.port import NullTracer, Tracer
 from bridge.vitals import Vitals
 
-# How much longer than after a failure the wait of a job may get over which the server is lost again and again.
+# How much longer than after a failure the wait of a job may get over which the server is lost again and again; and its growth.
 _SUSPECT_TIMES = 5.0
+_SUSPECT_GROWTH = 4.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -25,11 +26,13 @@ class Backoff:
     base: float = 1.0
     # Seconds: what the bound never exceeds.
     limit: float = 60.0
+    # How many times as large the bound is after each further failure.
+    growth: float = 2.0
     random: random.Random = field(default_factory=random.SystemRandom, compare=False)
 
     def delay(self, failures: int) -> float:
         """Seconds to wait after so many failures in a row."""
-        return self.random.uniform(0.0, min(self.limit, self.base * 2.0 ** min(failures - 1, 30)))
+        return self.random.uniform(0.0, min(self.limit, self.base * self.growth ** min(failures - 1, 30)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,6 +47,8 @@ class WorkPolicy:
     max_attempts: int = 5
     # Workers in a row that may die or freeze over a job without getting further, before it is given up.
     max_interruptions: int = 50
+    # Losses of the inference server over a job, in a row and without getting further, after which it is given up.
+    max_server_losses: int = 5
     backoff: Backoff = Backoff()
     # How long a poll for messages may take.
     poll_seconds: float = 1.0
@@ -62,7 +67,7 @@ class WorkPolicy:
     @property
     def suspect_backoff(self) -> Backoff:
         """For jobs over which the server is lost: long enough in the end for others to get something done between two deaths."""
-        return replace(self.backoff, limit=_SUSPECT_TIMES * self.backoff.limit)
+        return replace(self.backoff, limit=_SUSPECT_TIMES * self.backoff.limit, growth=_SUSPECT_GROWTH)
 
 
 @dataclass(frozen=True, kw_only=True)

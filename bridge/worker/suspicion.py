@@ -1,43 +1,37 @@
-"""When a job is taken for the cause of what happens to those who work on it."""
+"""When a job is taken for the cause of what happens to those who work on it, by what the ledger counts."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any
+from dataclasses import replace
 
 from bridge.ledger.port import Claim
+from bridge.worker.policy import WorkPolicy
 
 
-class Suspicion:
-    """How many in a row were lost over a job without getting further, as the ledger counts it, while one try runs."""
-
-    def __init__(self, claim: Claim) -> None:
-        self._earlier = claim.interruptions
-        self._saved = claim.checkpoint
-
-    def saved(self, saved: Mapping[str, Any]) -> None:
-        """Something was saved: unless it is the same as before, the job gets on."""
-        if saved != self._saved:
-            self._saved, self._earlier = saved, 0
-
-    @property
-    def with_this(self) -> int:
-        """The count, when this try is lost too."""
-        return self._earlier + 1
+def with_server_lost(claim: Claim) -> Claim:
+    """What the ledger will count once the job has been given back for a server that was lost over it."""
+    return replace(claim, interruptions=claim.interruptions + 1, server_losses=claim.server_losses + 1)
 
 
-def kills_bridges(interruptions: int) -> str:
-    """Why a job is given up over which a bridge was lost last."""
+def blame(claim: Claim, policy: WorkPolicy) -> str:
+    """Why a job is to be given up, by what is counted; empty while it is to be tried."""
+    if claim.server_losses >= policy.max_server_losses:
+        return _kills_servers(claim.server_losses)
+    if claim.interruptions > policy.max_interruptions:
+        return _kills_servers(claim.interruptions) if claim.server_losses else _kills_bridges(claim.interruptions)
+    return ""
+
+
+def _kills_bridges(times: int) -> str:
     return (
-        f"{interruptions} workers in a row died or froze over this job without getting further; it is taken for their cause. "
-        "Look at their logs and memory (the bridges', and the inference servers'), then replay it"
+        f"{times} workers in a row died or froze over this job without getting further; it is taken for their cause. "
+        "Look at their logs and memory, then replay it"
     )
 
 
-def kills_servers(interruptions: int) -> str:
-    """Why a job is given up over which the inference server was lost last."""
+def _kills_servers(times: int) -> str:
     return (
-        f"{interruptions} times in a row the inference server (or the bridge) died or froze, or the connection broke, while it worked on "
+        f"{times} times in a row the inference server (or the bridge) died or froze, or the connection broke, while it worked on "
         "this job, which got no further in between; it is taken for the cause. Look at the server's log and memory: after a crash mend or "
         "replace the input, out of memory give it more, behind a proxy that cuts calls off let them last; then replay it"
     )

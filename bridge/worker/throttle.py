@@ -15,6 +15,8 @@ class Throttle:
         self._limit = limit
         self._overloads = 0
         self._paused_until = 0.0
+        # For what comes of the job that was let through.
+        self._held_until = 0.0
 
     @property
     def probing(self) -> bool:
@@ -25,22 +27,26 @@ class Throttle:
         """Note an overload; returns the seconds after which its job may be tried again."""
         self._overloads += 1
         pause = min(self._limit, retry_after + backoff.delay(self._overloads))
-        self._paused_until = _now() + pause
+        self._paused_until, self._held_until = _now() + pause, 0.0
         return pause
 
     def began(self) -> None:
         """Note that a job was begun. While probing, the next one waits for what comes of it, but not long: it may be a long job."""
         if self.probing:
-            self._paused_until = _now() + self._limit
+            self._held_until = _now() + self._limit
+
+    def untried(self) -> None:
+        """Note that a job that was begun came to no server: nothing is to be waited for."""
+        self._held_until = 0.0
 
     def relieved(self) -> None:
         """Note that work got past the server."""
         self._overloads = 0
-        self._paused_until = 0.0
+        self._paused_until = self._held_until = 0.0
 
     def pause(self) -> float:
         """Seconds for which nothing may be received."""
-        return max(0.0, self._paused_until - _now())
+        return max(0.0, self._paused_until - _now(), self._held_until - _now())
 
 
 def _now() -> float:

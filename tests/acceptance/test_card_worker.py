@@ -108,6 +108,7 @@ class Platform:
             "BRIDGE_LEASE_SECONDS": "60",
             "BRIDGE_ESCALATION_SECONDS": "0.5",
             "BRIDGE_MAX_INTERRUPTIONS": "1000",
+            "BRIDGE_MAX_SERVER_LOSSES": "1000",
         }
 
 

@@ -135,6 +135,7 @@ def _setups(folder: Path, database: str, broker: str, service: str) -> Sequence[
         "RETRY_INITIAL_BACKOFF_SECONDS": "0.1",
         "BRIDGE_LEASE_SECONDS": str(LEASE_SECONDS),
         "BRIDGE_MAX_INTERRUPTIONS": "1000",
+        "BRIDGE_MAX_SERVER_LOSSES": "1000",
         "BRIDGE_DRAIN_SECONDS": "1",
     }
     found = []

@@ -116,6 +116,7 @@ def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, asked: As
         "BRIDGE_DATABASE": database,
         "BRIDGE_LEASE_SECONDS": str(LEASE_SECONDS),
         "BRIDGE_MAX_INTERRUPTIONS": "1000",
+        "BRIDGE_MAX_SERVER_LOSSES": "1000",
         "BRIDGE_DRAIN_SECONDS": "2",
     }
     BUILDERS["he_baseline"](folder / "models")

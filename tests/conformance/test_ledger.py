@@ -12,7 +12,7 @@ from sqlalchemy import text
 
 from bridge.errors import LeaseLostError, PermanentError
 from bridge.job import Delivery, Event, Job, Outcome, Progress, Units, Write
-from bridge.ledger.port import Claim, Counted, Ledger, Refusal, State
+from bridge.ledger.port import SUSPECT_LOSSES, Claim, Counted, Ledger, Refusal, State
 from bridge.store import Store
 
 LEASE = 0.5
@@ -350,22 +350,85 @@ async def test_holders_that_vanish_are_counted_until_one_gets_on(stores: tuple[S
 
 async def test_a_server_that_is_lost_over_a_job_counts_as_a_holder_that_vanished(store: Store) -> None:
     claim = await claimed(store.ledger)
-    await store.ledger.release(claim, error="lost", counted=Counted.INTERRUPTION)
+    await store.ledger.release(claim, error="lost", counted=Counted.SERVER_LOST)
     claim = await claimed(store.ledger)
     await store.ledger.release(claim, error="no server", counted=Counted.NOT_TRIED)
     again = await claimed(store.ledger)
 
     assert (1, 1, 0) == (claim.interruptions, again.interruptions, again.attempts), "for want of a server nothing is forgotten"
+    assert (1, 1) == (claim.server_losses, again.server_losses)
     await store.ledger.checkpoint(again, {})
-    await store.ledger.release(again, error="lost", counted=Counted.INTERRUPTION)
+    await store.ledger.release(again, error="lost", counted=Counted.SERVER_LOST)
     again = await claimed(store.ledger)
     assert 2 == again.interruptions, "saving the same again gets nowhere"
     await store.ledger.checkpoint(again, {"done": 1})
-    await store.ledger.release(again, error="lost", counted=Counted.INTERRUPTION)
+    await store.ledger.release(again, error="lost", counted=Counted.SERVER_LOST)
     again = await claimed(store.ledger)
     assert 1 == again.interruptions, "what got on begins to count anew"
     await store.ledger.release(again, counted=Counted.ATTEMPT)
-    assert 0 == (await claimed(store.ledger)).interruptions, "a holder that survived the job"
+    again = await claimed(store.ledger)
+    assert (0, 0) == (again.interruptions, again.server_losses), "a holder that survived the job"
+
+
+async def test_a_checkpoint_answers_what_is_counted_against_the_job_now(store: Store) -> None:
+    await claimed(store.ledger, lease=0.01)
+    await asyncio.sleep(0.05)
+    await store.ledger.release(await claimed(store.ledger), error="lost", counted=Counted.SERVER_LOST)
+    claim = await claimed(store.ledger)
+
+    same = await store.ledger.checkpoint(claim, {})
+    new = await store.ledger.checkpoint(same, {"done": 1})
+
+    assert (2, 1) == (claim.interruptions, claim.server_losses), "a bridge that vanished has lost no server"
+    assert (claim, (0, 0)) == (same, (new.interruptions, new.server_losses))
+    assert (claim.fence, {}) == (new.fence, new.checkpoint), "it still tells what the last holder saved"
+
+
+async def lose_server(store: Store, key: str, times: int) -> None:
+    for _ in range(times):
+        await store.ledger.release(await claimed(store.ledger, job(key)), error="lost", counted=Counted.SERVER_LOST)
+
+
+async def test_of_jobs_over_which_servers_are_lost_again_and_again_one_is_tried_at_a_time(store: Store) -> None:
+    for key in ("suspect", "beside"):
+        await lose_server(store, key, SUSPECT_LOSSES)
+    await lose_server(store, "once", SUSPECT_LOSSES - 1)
+    tried = await claimed(store.ledger, job("suspect"), lease=60)
+
+    refusal = await refused(store.ledger, job("beside"))
+
+    assert refusal.state is State.WAITING
+    assert 50 < refusal.retry_after <= 60, "as long as the other one's lease"
+    for key in ("once", "new"):
+        await claimed(store.ledger, job(key))
+    await store.ledger.finish(tried, success())
+    assert SUSPECT_LOSSES == (await claimed(store.ledger, job("beside"))).server_losses
+
+
+async def test_a_suspect_that_gets_on_or_whose_worker_is_dead_keeps_no_other_waiting(store: Store) -> None:
+    for key in ("gets-on", "dead", "beside"):
+        await lose_server(store, key, SUSPECT_LOSSES)
+    await store.ledger.checkpoint(await claimed(store.ledger, job("gets-on")), {"done": 1})
+    await claimed(store.ledger, job("dead"), lease=0.3)
+    await refused(store.ledger, job("beside"))
+
+    await asyncio.sleep(0.4)
+
+    await claimed(store.ledger, job("beside"))
+    await refused(store.ledger, job("dead"))
+
+
+async def test_a_replayed_job_is_no_suspect(store: Store) -> None:
+    for key in ("job-1", "other"):
+        await lose_server(store, key, SUSPECT_LOSSES)
+    failed = Outcome(succeeded=False, result={})
+    await store.ledger.finish(await claimed(store.ledger), failed, buried=delivery(), reason="lost")
+    assert await store.jobs.reopen("job-1")
+    await claimed(store.ledger, job("other"))
+
+    again = await claimed(store.ledger)
+
+    assert (0, 0) == (again.interruptions, again.server_losses)
 
 
 async def test_a_job_that_is_given_back_was_not_interrupted(store: Store) -> None:

@@ -191,6 +191,29 @@ async def test_a_case_that_the_service_fails_over_holds_up_no_other_and_is_given
     assert ("bad", 5) == (dead.document, dead.attempts)
 
 
+@pytest.mark.parametrize("status", [0, 502])
+async def test_a_case_that_alone_gets_no_answer_while_others_are_taken_is_given_up_in_the_end(desk: Desk, status: int) -> None:
+    def answer(asked: Asked) -> tuple[int, bytes]:
+        if json.loads(asked.body)["documentId"] != "bad":
+            return TICKET
+        if not status:
+            raise ConnectionAbortedError  # the connection is dropped
+        return status, b"{}"
+
+    desk.reviews.answering = answer
+    desk.interval = 0.005
+    await desk.add("bad")
+    async with desk.running(), asyncio.timeout(60):
+        for number in range(1000):
+            await desk.add(f"good-{number}")
+            await desk.until(tickets=number + 1)
+            if (await desk.cases.counts())[State.DEAD]:
+                break
+        await desk.until(waiting=0, dead=1)
+    [dead] = await desk.cases.list(State.DEAD, limit=10)
+    assert ("bad", 5) == (dead.document, dead.attempts)
+
+
 @pytest.mark.parametrize("answer", [b"\xe9t\xe9", b"[" * 200_000, b"[" + b"1," * 2**20 + b"1]"])
 async def test_an_answer_that_nobody_can_read_costs_its_case_a_try_and_holds_up_no_other(desk: Desk, answer: bytes) -> None:
     desk.reviews.answering = lambda asked: (200, answer) if json.loads(asked.body)["documentId"] == "bad" else TICKET

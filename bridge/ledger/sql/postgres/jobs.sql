@@ -1,5 +1,7 @@
 -- name: claim
 -- Inserts each job, or takes it over when it has not ended, is due, and nobody's lease is left on it. Sorted, so that rivals meet in one order.
+-- One over which servers were lost again and again waits while another such job runs: together, nothing would tell whose fault the next loss
+-- is. Two that are claimed in the same moment do not see each other: one loss more, which an innocent one can bear.
 INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, trace, state, fence, worker, lease_until, created_at, started_at)
 SELECT asked.key, asked.system, asked.request, asked.reply_queue, asked.priority, asked.trace, 'running', 1, asked.worker, clock.now + asked.lease,
        clock.now, clock.now
@@ -20,14 +22,27 @@ ON CONFLICT (key) DO UPDATE SET
     lease_until = excluded.lease_until,
     due_at = NULL,
     started_at = coalesce(jobs.started_at, excluded.started_at)
-WHERE jobs.state = 'queued'
-   OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= excluded.created_at)
-   OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= excluded.created_at)
-RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.checkpoint, jobs.trace;
+WHERE (
+    jobs.state = 'queued'
+    OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= excluded.created_at)
+    OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= excluded.created_at)
+) AND (
+    jobs.server_losses < :suspect OR NOT EXISTS (
+        SELECT 1 FROM lamina.jobs AS other
+        WHERE other.state = 'running' AND other.server_losses >= :suspect AND other.lease_until > excluded.created_at
+    )
+)
+RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.server_losses, jobs.checkpoint, jobs.trace;
 
 -- name: refusal
--- Why claims found nothing to take: where each job stands, and for how long.
-SELECT key, state, greatest(0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
+-- Why claims found nothing to take: where each job stands, and for how long; of one that waits for another one, as long as that one's lease.
+SELECT key, state, greatest(
+    0,
+    coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now,
+    CASE WHEN server_losses >= :suspect THEN (
+        SELECT max(other.lease_until) FROM lamina.jobs AS other WHERE other.state = 'running' AND other.server_losses >= :suspect
+    ) END - now
+) AS retry_after
 FROM lamina.jobs, lamina.clock WHERE key = ANY (ARRAY(SELECT json_array_elements_text(CAST(:keys AS json))));
 
 -- name: renew
@@ -56,8 +71,10 @@ WHERE jobs.key = :key AND jobs.fence = :fence AND jobs.state = 'running';
 -- name: checkpoint
 -- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted; saving the same again is not.
 UPDATE lamina.jobs
-SET interruptions = CASE checkpoint WHEN CAST(:checkpoint AS text) THEN interruptions ELSE 0 END, checkpoint = CAST(:checkpoint AS text)
-WHERE key = :key AND fence = :fence AND state = 'running';
+SET interruptions = CASE checkpoint WHEN CAST(:checkpoint AS text) THEN interruptions ELSE 0 END,
+    server_losses = CASE checkpoint WHEN CAST(:checkpoint AS text) THEN server_losses ELSE 0 END, checkpoint = CAST(:checkpoint AS text)
+WHERE key = :key AND fence = :fence AND state = 'running'
+RETURNING interruptions, server_losses;
 
 -- name: finish
 -- Ends each job, for the holder of its fence alone, and puts its messages and its dead letter behind it: all or nothing.
@@ -100,7 +117,8 @@ SELECT 1 AS found FROM lamina.jobs WHERE key = :key AND fence = :fence AND state
 UPDATE lamina.jobs
 SET state = :state, due_at = (SELECT now FROM lamina.clock) + CAST(:delay AS double precision), lease_until = NULL,
     attempts = attempts + CAST(:counted AS integer),
-    interruptions = CASE CAST(:unproved AS integer) WHEN 0 THEN 0 ELSE interruptions END + CAST(:interrupted AS integer),
+    interruptions = CASE CAST(:unproved AS integer) WHEN 0 THEN 0 ELSE interruptions END + CAST(:lost AS integer),
+    server_losses = CASE CAST(:unproved AS integer) WHEN 0 THEN 0 ELSE server_losses END + CAST(:lost AS integer),
     seconds_left = NULL, revision = revision + 1,
     last_error = CASE CAST(:error AS text) WHEN '' THEN last_error ELSE CAST(:error AS text) END
 WHERE key = :key AND fence = :fence AND state = 'running';
@@ -108,8 +126,8 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 -- name: reopen
 -- Lets a failed job be claimed anew, with all its attempts.
 UPDATE lamina.jobs
-SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0, stage = '',
-    units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
+SET state = 'queued', attempts = 0, interruptions = 0, server_losses = 0, finished_at = NULL, result = NULL, due_at = NULL, progress = 0,
+    stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
 WHERE key = :key AND state = 'failed';
 
 -- name: forget_sent

@@ -1,5 +1,6 @@
 -- name: claim
--- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it.
+-- Inserts the job, or takes it over when it has not ended, is due, and nobody's lease is left on it. One over which servers were lost again and
+-- again waits while another such job runs: together, nothing would tell whose fault the next loss is.
 INSERT INTO jobs (key, system, request, reply_queue, priority, trace, state, fence, worker, lease_until, created_at, started_at)
 SELECT :key, :system, :request, :reply_queue, :priority, :trace, 'running', 1, :worker, now + :lease, now, now FROM clock
 WHERE true
@@ -16,14 +17,26 @@ ON CONFLICT (key) DO UPDATE SET
     lease_until = excluded.lease_until,
     due_at = NULL,
     started_at = coalesce(jobs.started_at, excluded.started_at)
-WHERE jobs.state = 'queued'
-   OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= (SELECT now FROM clock))
-   OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= (SELECT now FROM clock))
-RETURNING fence, attempts, interruptions, checkpoint, trace;
+WHERE (
+    jobs.state = 'queued'
+    OR (jobs.state = 'waiting' AND coalesce(jobs.due_at, 0) <= (SELECT now FROM clock))
+    OR (jobs.state = 'running' AND coalesce(jobs.lease_until, 0) <= (SELECT now FROM clock))
+) AND (
+    jobs.server_losses < :suspect OR NOT EXISTS (
+        SELECT 1 FROM jobs AS other, clock WHERE other.state = 'running' AND other.server_losses >= :suspect AND other.lease_until > now
+    )
+)
+RETURNING fence, attempts, interruptions, server_losses, checkpoint, trace;
 
 -- name: refusal
--- Why a claim found nothing to take: where the job stands, and for how long.
-SELECT state, max(0.0, coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now) AS retry_after
+-- Why a claim found nothing to take: where the job stands, and for how long; of one that waits for another one, as long as that one's lease.
+SELECT state, max(
+    0.0,
+    coalesce(CASE state WHEN 'running' THEN lease_until WHEN 'waiting' THEN due_at END, now) - now,
+    coalesce(CASE WHEN server_losses >= :suspect THEN (
+        SELECT max(other.lease_until) FROM jobs AS other WHERE other.state = 'running' AND other.server_losses >= :suspect
+    ) END, now) - now
+) AS retry_after
 FROM jobs, clock WHERE key = :key;
 
 -- name: renew
@@ -45,8 +58,11 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: checkpoint
 -- Saves what a later claim can go on from. Work that gets on is not stuck, however often it is interrupted; saving the same again is not.
-UPDATE jobs SET interruptions = CASE WHEN checkpoint = :checkpoint THEN interruptions ELSE 0 END, checkpoint = :checkpoint
-WHERE key = :key AND fence = :fence AND state = 'running';
+UPDATE jobs
+SET interruptions = CASE WHEN checkpoint = :checkpoint THEN interruptions ELSE 0 END,
+    server_losses = CASE WHEN checkpoint = :checkpoint THEN server_losses ELSE 0 END, checkpoint = :checkpoint
+WHERE key = :key AND fence = :fence AND state = 'running'
+RETURNING interruptions, server_losses;
 
 -- name: finish
 -- Ends the job, for the holder of the fence alone.
@@ -61,14 +77,15 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 -- A holder that came to an end of its own has survived the job; one that found no server, or lost it over the job, proves nothing.
 UPDATE jobs
 SET state = :state, due_at = (SELECT now FROM clock) + :delay, lease_until = NULL, attempts = attempts + :counted,
-    interruptions = CASE WHEN :unproved THEN interruptions ELSE 0 END + :interrupted, seconds_left = NULL, revision = revision + 1,
+    interruptions = CASE WHEN :unproved THEN interruptions ELSE 0 END + :lost,
+    server_losses = CASE WHEN :unproved THEN server_losses ELSE 0 END + :lost, seconds_left = NULL, revision = revision + 1,
     last_error = CASE :error WHEN '' THEN last_error ELSE :error END
 WHERE key = :key AND fence = :fence AND state = 'running';
 
 -- name: reopen
 -- Lets a failed job be claimed anew, with all its attempts.
-UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, finished_at = NULL, result = NULL, due_at = NULL,
-    progress = 0, stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
+UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, server_losses = 0, finished_at = NULL, result = NULL,
+    due_at = NULL, progress = 0, stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
 WHERE key = :key AND state = 'failed';
 
 -- name: forget_sent

@@ -58,8 +58,19 @@ async def test_while_probing_the_next_job_waits_for_what_comes_of_the_last() -> 
     assert 600 < throttle.pause() <= 700
 
 
+async def test_while_probing_nothing_is_waited_for_of_a_job_that_came_to_no_server() -> None:
+    throttle = Throttle(limit=700)
+    throttle.overloaded(300.0, Backoff(base=0.001))
+    throttle.began()
+
+    throttle.untried()
+
+    assert (True, True) == (throttle.probing, 200 < throttle.pause() <= 301), "what the server asked for is kept to"
+
+
 def test_a_job_over_which_the_server_is_lost_waits_longer_in_the_end_than_one_that_fails() -> None:
     policy = WorkPolicy(backoff=Backoff(base=1.0, limit=60.0))
 
     assert max(policy.suspect_backoff.delay(1) for _ in range(500)) <= 1.0
+    assert 12 < max(policy.suspect_backoff.delay(3) for _ in range(500)) <= 16
     assert 200 < max(policy.suspect_backoff.delay(50) for _ in range(500)) <= 300

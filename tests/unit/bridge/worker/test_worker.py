@@ -53,6 +53,10 @@ async def record_of(office: Office, key: str = "job") -> JobRecord:
     return record
 
 
+async def open_jobs(office: Office) -> list[JobRecord]:
+    return [record for record in await office.store.jobs.list() if record.state not in {State.SUCCEEDED, State.FAILED}]
+
+
 async def test_a_job_goes_through_all_its_steps_in_order(office_of: Offices) -> None:
     office = office_of(succeed)
     await office.ask()
@@ -168,10 +172,13 @@ async def test_an_overload_counts_no_attempt(office_of: Offices, error: Exceptio
     assert (State.SUCCEEDED, 0) == (record.state, record.attempts)
 
 
-async def test_a_job_over_which_the_server_is_lost_again_and_again_is_given_up_with_its_reason(office_of: Offices) -> None:
+@pytest.mark.parametrize("most", [{"max_interruptions": 2}, {"max_server_losses": 3}], ids=lambda most: next(iter(most)))
+async def test_a_job_over_which_the_server_is_lost_again_and_again_is_given_up_with_its_reason(
+    office_of: Offices, most: dict[str, int]
+) -> None:
     lost = ServerLostError("lost", retry_after=0.01)
     overload = OverloadError("not there", retry_after=0.01)
-    office = office_of(failing(lost, overload, lost, overload, lost, lost), max_interruptions=2)
+    office = office_of(failing(lost, overload, lost, overload, lost, lost), **most)
     await office.ask()
 
     async with office.working():
@@ -182,6 +189,61 @@ async def test_a_job_over_which_the_server_is_lost_again_and_again_is_given_up_w
     assert record.last_error.startswith("3 times in a row the inference server"), record.last_error
     [letter] = await office.store.dead_letters.list()
     assert ("job", record.last_error) == (letter.job_key, letter.reason)
+
+
+async def test_a_job_whose_bridges_vanish_is_not_held_to_the_bound_of_lost_servers(office_of: Offices) -> None:
+    office = office_of(succeed, max_server_losses=2, max_interruptions=3)
+    await office.ask()
+    job = Job(key="job", system="trial", request={})
+    for _ in range(3):
+        await office.store.ledger.claim(job, worker="killed", lease_seconds=0.01)
+        await asyncio.sleep(0.05)
+
+    async with office.working():
+        await office.until(Step.ACKNOWLEDGED)
+
+    assert (State.SUCCEEDED, 4) == ((await record_of(office)).state, (await record_of(office)).fence)
+
+
+async def test_jobs_that_were_beside_one_that_kills_the_server_are_done(office_of: Offices) -> None:
+    innocent = {"first", "second", "third"}
+    lost, beside, deaths = asyncio.Event(), set[str](), 0
+
+    async def kill() -> None:
+        nonlocal lost, deaths
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(0.4):
+                await until(lambda: beside == innocent)
+        deaths += 1
+        lost.set()
+        lost = asyncio.Event()
+
+    async def work(job: Job, context: Context) -> Outcome:
+        context.report(0.1, "begun")  # the bridge takes jobs as if nothing had happened
+        server = lost
+        if job.key == "deadly":
+            await kill()
+        beside.add(job.key)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(1.0):
+                await server.wait()
+        beside.remove(job.key)
+        if server.is_set():
+            raise ServerLostError("lost", retry_after=0.01)
+        return done(job)
+
+    office = office_of(work, concurrency=1, max_server_losses=5)
+    for key in ("deadly", *sorted(innocent)):
+        await office.ask(key)
+    async with contextlib.AsyncExitStack() as bridges, asyncio.timeout(60):
+        for number in range(4):
+            await bridges.enter_async_context(office.working(name=f"bridge-{number}"))
+        while await open_jobs(office):
+            await office.let_all_be_due()
+            await asyncio.sleep(0.05)
+
+    assert {State.SUCCEEDED} == {(await record_of(office, key)).state for key in innocent}
+    assert (State.FAILED, 5, 5) == ((deadly := await record_of(office, "deadly")).state, deadly.fence, deaths)
 
 
 async def test_a_job_that_gets_on_between_losses_of_the_server_is_done_in_the_end(office_of: Offices) -> None:
@@ -195,7 +257,7 @@ async def test_a_job_that_gets_on_between_losses_of_the_server_is_done_in_the_en
             raise ServerLostError("lost", retry_after=0.01)
         return await succeed(job, context)
 
-    office = office_of(work, max_interruptions=2)
+    office = office_of(work, max_interruptions=2, max_server_losses=3)
     await office.ask()
 
     async with office.working():
