@@ -100,7 +100,8 @@ class Instance:
 
     def _next(self) -> _Task | None:
         """The next task, None for the end; when none comes for a while, what large runs left is given back."""
-        keeping = [engine for engine in (self.placed.engine, self.placed.spare) if isinstance(engine, KeepsMemory) and engine.keeps_much]
+        engines: tuple[object, ...] = (self.placed.engine, self.placed.spare)
+        keeping = [engine for engine in engines if isinstance(engine, KeepsMemory) and engine.keeps_much]
         try:
             return self._inbox.get(timeout=_IDLE_SECONDS if keeping else None)
         except queue.Empty:
