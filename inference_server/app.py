@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import dataclasses
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -12,7 +13,7 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry, ProcessCollector
 
-from inference_server.allocator import Reuse, return_what_is_freed
+from inference_server.allocator import Reuse, leave_to_itself, return_what_is_freed
 from inference_server.application import Application, broken_models, version
 from inference_server.engine.cuda import PeerMemory
 from inference_server.engine.gpu_monitor import GpuMonitor
@@ -47,7 +48,7 @@ async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
     levels = configure_logging(settings.log_level)
     prepare_process()
-    application = compose(settings, levels)
+    application = dataclasses.replace(compose(settings, levels), settled=leave_to_itself)
     stop, hurry = asyncio.Event(), asyncio.Event()
     loop = asyncio.get_running_loop()
 

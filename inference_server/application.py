@@ -52,6 +52,8 @@ class Application:
     left_out: frozenset[str] = frozenset()
     # Clear away what earlier servers left behind; each blocks.
     sweeps: Sequence[Callable[[], None]] = ()
+    # Called when what is to stay has been loaded.
+    settled: Callable[[], None] = lambda: None
 
     async def run(self, stop: asyncio.Event, hurry: asyncio.Event) -> None:
         """Serve until `stop`, then leave in order; `hurry` ends the waits."""
@@ -85,6 +87,7 @@ class Application:
             await self.models.load_all(but=self.left_out)
         except InferenceError as error:
             _log.error("models_unavailable", reason=str(error))
+        self.settled()
         self.lifecycle.advance(Phase.READY)
         await self.grpc.refresh_health()
         _log.info("ready", broken_models=broken_models(self.models))
@@ -97,4 +100,5 @@ class Application:
         except InferenceError as error:
             _log.error("labs_unavailable", reason=str(error))
             return
+        self.settled()
         await self.grpc.refresh_health()

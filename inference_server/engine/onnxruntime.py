@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,8 @@ _BFLOAT16 = np.dtype(ml_dtypes.bfloat16)
 # TensorProto.BFLOAT16
 _ONNX_BFLOAT16 = 16
 _ERRORS_ONLY = 3
+# Bytes of the inputs and outputs of a run from which on what it leaves is not kept for long.
+_MUCH_BYTES = 2**23
 # Options of a load that are this server's, beside the provider's own.
 _TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT, GRAPH_SHAPES)
 
@@ -181,6 +184,7 @@ class OnnxRuntimeEngine:
         self._has_bfloat16 = any(tensor.dtype == _BFLOAT16 for tensor in tensors)
         self._has_strings = any(tensor.dtype == object for tensor in tensors)
         self._runs: DeviceRuns | None = None
+        self.keeps_much = False
 
     @property
     def device_seconds(self) -> float:
@@ -200,7 +204,20 @@ class OnnxRuntimeEngine:
         except Exception as error:  # ONNX Runtime's own errors share no base class
             message = f"{self.name} failed to run the model: {_reason(error)}"
             raise (failure_on_device(message, str(error)) if self._on_device else ModelFailed(message)) from error
+        if not self.keeps_much and _bytes_of(inputs.values()) + _bytes_of(values) > _MUCH_BYTES:
+            self.keeps_much = not self._on_device
         return dict(zip(names, values, strict=True))
+
+    def give_back(self) -> None:
+        """Have the arena of the CPU freed, in which the outputs lay: it else keeps as much as the largest batch took, for ever."""
+        self.keeps_much = False
+        options = onnxruntime.RunOptions()
+        options.add_run_config_entry("memory.enable_memory_arena_shrinkage", "cpu:0")
+        # The arena is freed at a run's end, and this one ends before it begins.
+        options.terminate = True
+        smallest = {spec.name: np.zeros([max(size, 1) for size in spec.shape], spec.dtype) for spec in self.inputs}
+        with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no base class
+            self._session.run(self._output_names, smallest, options)
 
     def _values(self, names: tuple[str, ...], inputs: Tensors) -> list[Tensor]:
         if self._runs:
@@ -231,6 +248,10 @@ def _from_value(value: Any) -> Tensor:
     bits = np.empty(shape, np.uint16)
     ctypes.memmove(bits.ctypes.data, value.data_ptr(), bits.nbytes)
     return bits.view(_BFLOAT16)
+
+
+def _bytes_of(tensors: Iterable[Tensor]) -> int:
+    return sum(tensor.nbytes for tensor in tensors)
 
 
 def _session_options(threads: int) -> Any:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,6 +49,18 @@ class Engine(Protocol):
 
         Empty `output_names` means all outputs. Raises `ModelFailed`.
         """
+
+
+@runtime_checkable
+class KeepsMemory(Protocol):
+    """An engine whose runtime keeps memory for its next runs, as much as the largest one took."""
+
+    @property
+    def keeps_much(self) -> bool:
+        """Whether a run was so large that what it left should not be kept for long."""
+
+    def give_back(self) -> None:
+        """Free what is kept; blocks for some ms. Called by the thread that runs the engine."""
 
 
 class EngineLoader(Protocol):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from inference_server.engine.port import Engine, Tensor, Tensors
+from inference_server.engine.port import Engine, KeepsMemory, Tensor, Tensors
 from inference_server.errors import ModelFailed
 
 
@@ -27,6 +27,16 @@ class InPortions:
         self.precision = engine.precision
         self.inputs = engine.inputs
         self.outputs = engine.outputs
+
+    @property
+    def keeps_much(self) -> bool:
+        """See `KeepsMemory`."""
+        return isinstance(self._engine, KeepsMemory) and self._engine.keeps_much
+
+    def give_back(self) -> None:
+        """See `KeepsMemory`."""
+        if isinstance(self._engine, KeepsMemory):
+            self._engine.give_back()
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
         """Compute; see `Engine`."""

@@ -42,14 +42,17 @@ class Batcher:
 
         `returning`: rows of a long run that has just ended, whose callers may be back before the next one has.
         """
-        if self._at_once and not returning and (all_of_them := line.take_all(self._most)):
-            return Formed(batch=all_of_them)
+        half = 0
+        if self._at_once and (rows := line.rows_of_all()):
+            half = self._half(rows, returning)
+            if rows <= half:
+                return Formed(batch=line.take_all())
         again_at: float | None = None
         for bucket in line.buckets():
             rows = line.rows(bucket)
             room = self._room(rows)
-            if self._at_once and returning and self._is_steady(rows + returning) and rows < self._most:
-                room = (rows + returning + 1) // 2
+            if self._at_once and returning:
+                room = half or self._half(rows, returning)
             ready_at = now if room else line.oldest(bucket).admitted + self._batching.max_delay_seconds
             if ready_at <= now:
                 # A request that is larger than the preferred size goes all the same, when its turn comes.
@@ -57,6 +60,12 @@ class Batcher:
                 return Formed(batch=tuple(line.take(bucket, room)))
             again_at = ready_at if again_at is None else min(again_at, ready_at)
         return Formed(again_at=again_at)
+
+    def _half(self, rows: int, returning: int) -> int:
+        """Rows of the batch that may start now of a model that waits for nothing: half where callers come and go together."""
+        if returning and self._is_steady(rows + returning) and rows < self._most:
+            return (rows + returning + 1) // 2
+        return self._most
 
     def _is_steady(self, rows: int) -> bool:
         """Whether about as many rows wait and are about to return as when the last long run ended."""

@@ -44,6 +44,7 @@ class Dispatcher:
         self._line = line
         self._owner = owner
         self._metrics = metrics
+        self._loop = asyncio.get_running_loop()
         self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
         batched = facts.max_batch_size > 0
@@ -52,6 +53,8 @@ class Dispatcher:
         ]
         self._idle = list(self._instances)
         self._seat = limiter.seat(loaded.placed, self._dispatch)
+        # Whether the last run was a long one.
+        self._runs_long = False
         self._look_again: asyncio.Handle | None = None
         # Whether that is after a delay, rather than in the next turn of the event loop.
         self._looks_later = False
@@ -68,8 +71,7 @@ class Dispatcher:
                 return
             self._look_again.cancel()
         self._looks_later = delay > 0
-        loop = asyncio.get_running_loop()
-        self._look_again = loop.call_later(delay, self._dispatch) if delay else loop.call_soon(self._dispatch)
+        self._look_again = self._loop.call_later(delay, self._dispatch) if delay else self._loop.call_soon(self._dispatch)
 
     async def close(self) -> None:
         """End the instances after what they run now, within reason: no runtime can be interrupted."""
@@ -79,6 +81,10 @@ class Dispatcher:
                     group.create_task(instance.close())
         except TimeoutError:
             _log.error("run_does_not_end", model=self._facts.name, version=self._facts.version, seconds=_RUN_SECONDS)
+        else:
+            # Engines are freed now, not when the garbage collector finds that this and its owner refer to each other.
+            self._instances.clear()
+            self._idle.clear()
         self._seat.close()
 
     def _dispatch(self, returning: int = 0) -> None:
@@ -105,7 +111,7 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
-            instance.start(batch, lambda ran: self._finish(instance, batch, ran))
+            instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
             self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
             self._owner.turned_away(work, self._too_late(work, now))
@@ -121,11 +127,12 @@ class Dispatcher:
         )
 
     def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
-        """Hand over what a batch ended with and give the instance its next one."""
+        """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
         self._idle.append(instance)
-        self._metrics.compute_seconds.observe(ran.compute_seconds)
+        self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
-        self._owner.ended(batch, ran)
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(sum(work.rows for work in batch) if ran.compute_seconds >= _LONG_RUN_SECONDS else 0)
+        self._dispatch(sum(work.rows for work in batch) if self._runs_long else 0)
+        self._metrics.compute_seconds.observe(ran.compute_seconds)
+        self._owner.ended(batch, ran)

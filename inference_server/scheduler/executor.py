@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 import structlog
 
-from inference_server.engine.port import Engine, Tensor
+from inference_server.engine.port import Engine, KeepsMemory, Tensor
 from inference_server.engine.selection import label
 from inference_server.errors import DeviceFailed, InferenceError, ModelFailed
 from inference_server.models.values import RateLimit
@@ -22,7 +22,12 @@ from inference_server.scheduler.queue import Answer, Run, Work
 
 _log = structlog.get_logger(__name__)
 Outcome = Answer | InferenceError
-_Task = tuple[tuple[Work, ...], Callable[["Ran"], None]]
+# A batch, what is called when it was run, and what is released when the thread has taken it.
+_Task = tuple[tuple[Work, ...], Callable[["Ran"], None], "threading.Lock | None"]
+# Longest wait for a thread to take a batch.
+_HAND_OVER_SECONDS = 0.001
+# Idle seconds after which an engine gives back what its runtime keeps of large runs.
+_IDLE_SECONDS = 10.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -65,9 +70,19 @@ class Instance:
         self._thread = threading.Thread(target=self._serve, name=name, daemon=True)
         self._thread.start()
 
-    def start(self, batch: tuple[Work, ...], finished: Callable[[Ran], None]) -> None:
-        """Run a batch; `finished` is called on the event loop."""
-        self._inbox.put((batch, finished))
+    def start(self, batch: tuple[Work, ...], finished: Callable[[Ran], None], *, waits: bool = False) -> None:
+        """Run a batch; `finished` is called on the event loop.
+
+        `waits`: until the thread has taken it. A thread that wakes while the event loop works gets the interpreter only after a whole
+        switch interval, in which no core computes.
+        """
+        taken = threading.Lock() if waits else None
+        if taken is None:
+            self._inbox.put((batch, finished, None))
+            return
+        taken.acquire()
+        self._inbox.put((batch, finished, taken))
+        taken.acquire(timeout=_HAND_OVER_SECONDS)
 
     async def close(self) -> None:
         """End the thread after what it runs now: a process that ends while a runtime computes is aborted."""
@@ -75,11 +90,24 @@ class Instance:
         await self._ended.wait()
 
     def _serve(self) -> None:
-        while (task := self._inbox.get()) is not None:
-            batch, finished = task
+        while (task := self._next()) is not None:
+            batch, finished, taken = task
+            if taken is not None:
+                taken.release()
             self._tell(finished, run_placed(self.placed, batch, batched=self._batched))
             del task, batch, finished  # or the last batch's tensors would live until the next one comes
         self._tell(self._ended.set)
+
+    def _next(self) -> _Task | None:
+        """The next task, None for the end; when none comes for a while, what large runs left is given back."""
+        engines: tuple[object, ...] = (self.placed.engine, self.placed.spare)
+        keeping = [engine for engine in engines if isinstance(engine, KeepsMemory) and engine.keeps_much]
+        try:
+            return self._inbox.get(timeout=_IDLE_SECONDS if keeping else None)
+        except queue.Empty:
+            for engine in keeping:
+                engine.give_back()
+            return self._inbox.get()
 
     def _tell(self, call: Callable[..., None], *values: object) -> None:
         with contextlib.suppress(RuntimeError):  # the loop is closed: nobody waits any more

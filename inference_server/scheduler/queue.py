@@ -124,16 +124,22 @@ class WaitingLine:
         """Append a request to its client's line."""
         self._fresh[id(work)] = work
 
-    def take_all(self, room: int) -> tuple[Work, ...]:
-        """Take all requests if they are of one bucket and fit into `room` rows; none if not."""
+    def rows_of_all(self) -> int:
+        """Rows of all requests when they are of one bucket and `take_all` may take them; 0 if not."""
         if self._counts or not self._fresh:
-            return ()
-        works = tuple(self._fresh.values())
-        bucket, rows = works[0].bucket, 0
+            return 0
+        works = iter(self._fresh.values())
+        first = next(works)
+        bucket, rows = first.bucket, first.rows
         for work in works:
+            if work.bucket != bucket:
+                return 0
             rows += work.rows
-            if rows > room or work.bucket != bucket:
-                return ()
+        return rows
+
+    def take_all(self) -> tuple[Work, ...]:
+        """Take all requests, without looking whose turn it is."""
+        works = tuple(self._fresh.values())
         self._fresh.clear()
         return works
 

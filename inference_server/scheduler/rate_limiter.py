@@ -73,7 +73,7 @@ class Seat:
     def __init__(self, limiter: RateLimiter, number: int, placed: Sequence[PlacedEngine], wake: Callable[[], None]) -> None:
         self._limiter = limiter
         self._number = number
-        self.placed = tuple(placed)
+        self.placed: tuple[PlacedEngine, ...] = tuple(placed)
         self.wake = wake
         self.priority = max((each.rate.priority for each in placed), default=1)
 
@@ -97,8 +97,9 @@ class Seat:
             self._limiter.end(placed)
 
     def close(self) -> None:
-        """The model is gone."""
+        """The model is gone; may be told again."""
         self._limiter.close(self._number)
+        self.placed = ()
 
 
 def goods(placed: PlacedEngine) -> Iterator[tuple[_Good, int]]:

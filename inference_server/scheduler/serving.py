@@ -61,6 +61,8 @@ class ServedModel:
         # How many wait. Metrics keep it when the model is gone: it holds on to no engine.
         self.waiting: Callable[[], int] = self._line.__len__
         metrics.waiting.set_function(self.waiting)
+        # Kept, for to ask for it takes a call of the system.
+        self._loop = asyncio.get_running_loop()
         self._admission = shared.admission
         self._metrics = metrics
         self._dispatcher = Dispatcher(loaded, self._line, self, limiter=shared.limiter, metrics=metrics)
@@ -155,7 +157,7 @@ class ServedModel:
             client=caller.client,
             deadline=caller.deadline,
             admitted=now,
-            future=asyncio.get_running_loop().create_future(),
+            future=self._loop.create_future(),
             trace=caller.trace,
             device=caller.device,
         )
@@ -177,12 +179,11 @@ class ServedModel:
 
     def _watch(self, work: Work) -> None:
         """Set the timers that take a request out of the queue: its own deadline, and its queue policy's."""
-        loop = asyncio.get_running_loop()
         if work.deadline is not None:
-            work.timers.append(loop.call_later(work.deadline - work.admitted, self._expire, work))
+            work.timers.append(self._loop.call_later(work.deadline - work.admitted, self._expire, work))
         timeout = self._batching.policy_of(work.level).timeout_seconds
         if timeout is not None:
-            work.timers.append(loop.call_later(timeout, self._overdue, work))
+            work.timers.append(self._loop.call_later(timeout, self._overdue, work))
 
     def _expire(self, work: Work) -> None:
         begun = work not in self._line

@@ -48,6 +48,8 @@ class RequestLimits:
             count = len(getattr(message, field))
             if count > self.tensors:
                 raise InvalidInput(f"{count} {field} were sent; at most {self.tensors} are taken.", limit="tensors")
+        if size is not None and size <= min(self.name_characters, self.uri_characters):
+            return
         longest = max(_names(message, fields), key=len, default="")
         if len(longest) > self.name_characters:
             raise InvalidInput(

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import gc
+import time
 from pathlib import Path
 
 import numpy as np
@@ -10,12 +12,15 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from inference_server.engine.devices import usable_memory
+from inference_server.engine.runtimes import discover
+from inference_server.engine.selection import EngineSelector
 from inference_server.errors import MemoryExhausted
+from inference_server.scheduler import executor
 from inference_server.scheduler.memory import MemoryBudget, resident_bytes
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, selector
+from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, selector
 from tests.support.serving import ask, serving
 
 MIB = 2**20
@@ -49,6 +54,44 @@ async def test_a_model_that_is_unloaded_makes_room(tmp_path: Path) -> None:
         await models._retiring.wait()
         await models.load("two")
         assert 2.0 == (await ask(models, "two")).outputs["doubled"][0, 0]
+
+
+async def test_an_unloaded_models_engine_is_freed_without_the_garbage_collector(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was there when a server became ready it looks at no more."""
+    freed: list[str] = []
+    monkeypatch.setattr(ReferenceEngine, "__del__", lambda engine: freed.append(engine.name), raising=False)
+    onnx_models.write_model(tmp_path, "double", onnx_models.double())
+    async with serving(tmp_path, selector(ReferenceLoader())) as models:
+        await ask(models)
+        gc.collect()
+        freed.clear()
+        gc.disable()
+        try:
+            await models.unload("double")
+            await models._retiring.wait()
+            assert ["numpy"] == freed
+        finally:
+            gc.enable()
+
+
+async def test_what_a_runtime_keeps_of_a_large_batch_is_given_back_once_nothing_is_asked(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "_IDLE_SECONDS", 0.2)
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config="max_batch_size: 16777216")
+    async with serving(tmp_path, EngineSelector(discover()), options=SchedulingOptions(engine="onnxruntime:float32")) as models:
+        await ask(models)
+        gc.collect()
+        before = resident_bytes()
+        rows = 128 * MIB // 16
+        answer = await ask(models, rows=rows)
+        assert rows == len(answer.outputs["doubled"])
+        del answer
+        until = time.monotonic() + 30
+        while resident_bytes() - before > 32 * MIB and time.monotonic() < until:
+            await asyncio.sleep(0.05)
+        assert resident_bytes() - before <= 32 * MIB
+        assert 2.0 == (await ask(models)).outputs["doubled"][0, 0]
 
 
 def test_what_a_model_took_counts_once_it_is_loaded(tmp_path: Path) -> None:

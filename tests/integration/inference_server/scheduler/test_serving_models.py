@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +73,22 @@ async def test_an_idle_instance_starts_at_once_and_the_queue_gathers_while_it_is
             await asyncio.sleep(0)
         await asyncio.gather(first, *rest)
     assert rows(engine.runs) == [1, 8, 2]
+
+
+async def test_the_next_long_run_begins_before_callers_hear_of_the_last(tmp_path: Path, engine: ReferenceLoader) -> None:
+    """Its thread waits neither for the event loop's work on the answers, nor for the interpreter, which it would get after a while only."""
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=ALONE)
+    async with serving(tmp_path, selector(engine)) as models:
+        slow_from_now(engine, 0.05)
+        first, *others = [ask(models, value=value) for value in (1, 2, 3)]
+        interval = sys.getswitchinterval()
+        sys.setswitchinterval(60)
+        try:
+            await first
+            assert 2 <= len(engine.runs)
+        finally:
+            sys.setswitchinterval(interval)
+        await asyncio.gather(*others)
 
 
 async def test_only_equal_shapes_share_a_batch(tmp_path: Path, engine: ReferenceLoader) -> None:
