@@ -31,8 +31,8 @@ class Halves:
 
     # Tiles read, decoded and put together.
     reading: Rate
-    # The engines that serve, called by a loop with what the first batch of tiles made.
-    engine: Rate
+    # The engines that serve, called by a loop with what the first batch of tiles made: one instance of all cores, and one for each core.
+    engines: tuple[Rate, ...]
     # The same through the scheduler, inputs included.
     model: Rate
 
@@ -41,9 +41,14 @@ class Halves:
         """Of those before and after."""
         return Halves(
             reading=mean_rate([each.reading for each in halves]),
-            engine=mean_rate([each.engine for each in halves]),
+            engines=tuple(mean_rate(rates) for rates in zip(*(each.engines for each in halves), strict=True)),
             model=mean_rate([each.model for each in halves]),
         )
+
+    @property
+    def engine(self) -> Rate:
+        """Of the engines whichever is faster: of all measurements together, since the faster of two by chance is faster than both."""
+        return max(self.engines, key=lambda rate: rate.per_second)
 
     @property
     def slower(self) -> float:
@@ -83,13 +88,12 @@ async def apart(bench: Bench, slide: Slide, analysis: TileAnalysis, most: int) -
         await bench.models.infer(InferenceRequest(model=plan.model, version=version, inputs=inputs, outputs=plan.outputs, caller=Caller()))
 
     calls, cores = LIMITS.calls_in_flight, len(bench.cores)
-    # One instance of all cores, or one for each core: whichever is faster.
     engines = [
         await asyncio.to_thread(_engine_alone, bench, plan, analysis.inputs(pixels), len(batches), instances) for instances in {1, cores}
     ]
     return Halves(
         reading=await timed(lambda batch: read_batch(slide, plan, batch), batches, at_a_time=calls),
-        engine=max(engines, key=lambda rate: rate.per_second),
+        engines=tuple(engines),
         model=await timed(infer, batches, at_a_time=calls),
     )
 
