@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.slides.masks import by_stripes
 
-S, T = TypeVar("S"), TypeVar("T")
+S = TypeVar("S")
+T = TypeVar("T")
 # Of the numbers of places, more than any row is wide.
 _ROW = 2**31
 _PORTION = 2**15

@@ -113,7 +113,8 @@ class SlideNuclei:
 
     def _chosen(self) -> Nuclei:
         """The candidates among the maxima, which are let go."""
-        fine, coarse = of_both(*(self._maxima.pop(name) for name in self._filter.manifest.outputs), work=in_order)
+        of_fine, of_coarse = (self._maxima.pop(name) for name in self._filter.manifest.outputs)
+        fine, coarse = of_both(of_fine, of_coarse, in_order)
         grid, manifest = self._grid, self._filter.manifest
         return choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
 

@@ -71,7 +71,9 @@ class TileSharpness:
         marked[:, :blocks] = blurred
         found = blurred_tissue(marked.reshape(-1, blocks), tissue.reshape(-1, blocks)).reshape(tissue.shape)
         every = np.count_nonzero(tissue, axis=(1, 2))
-        return np.divide(np.count_nonzero(found, axis=(1, 2)), every, out=np.full(count, np.nan), where=every > 0)
+        shares = np.full(count, np.nan)
+        np.divide(np.count_nonzero(found, axis=(1, 2)), every, out=shares, where=every > 0)
+        return shares
 
 
 def _sharpness(green: NDArray[np.uint8]) -> float:
