@@ -24,8 +24,16 @@ LEAST_RATIO = 29 / 64
 LEAST_CONTRAST = 1 / 16
 # Fine pixels along the edge of a block.
 _BLOCK = 8
+# Pixels of tiles that are judged at once: what is computed of them stays in a core's cache.
+_PORTION = 2**19
 # A block takes the majority of the tissue in the 5 × 5 blocks around it (40 µm).
 _WINDOW = 5
+# Blocks beyond a block that it sees for it.
+REACH = _WINDOW // 2
+
+# Tiles × rows × columns.
+Greens = NDArray[np.uint8]
+Planes = NDArray[np.float32]
 
 
 def fine_edge(mpp: float) -> int:
@@ -40,53 +48,77 @@ def block_edge(mpp: float) -> int:
 
 def blurred_blocks(tiles: Pixels, *, halo: int, mpp: float) -> NDArray[np.bool_]:
     """Tiles × rows × columns of the whole blocks in the tiles' core, [count, rows, columns]; see `blurred_in`."""
-    return np.array([blurred_in(cv2.extractChannel(tile, 1), halo=halo, mpp=mpp) for tile in tiles], np.bool_)
+    return blurred_in(greens(tiles), halo=halo, mpp=mpp)
 
 
-def blurred_in(green: NDArray[np.uint8], *, halo: int, mpp: float) -> Mask:
-    """Rows × columns of the whole blocks in the core of a tile, of which `green` is the green channel.
+def greens(tiles: Pixels) -> Greens:
+    """The green channels of tiles, [count, rows, columns]."""
+    count, rows, columns, _ = tiles.shape
+    return np.asarray(cv2.extractChannel(tiles.reshape(-1, columns, 3), 1), np.uint8).reshape(count, rows, columns)
+
+
+def blurred_in(planes: Greens, *, halo: int, mpp: float) -> NDArray[np.bool_]:
+    """Rows × columns of the whole blocks in the core of tiles, of which `planes` are the green channels: [count, rows, columns].
 
     Blank ones count as blurred, but for pure white, of which nothing is absorbed. Every sum is one of whole numbers that float32 holds
     exactly, so that it does not matter how a slide is cut.
     """
     edge = fine_edge(mpp)
-    blocks = (green.shape[0] - 2 * halo) // (edge * _BLOCK)
-    if not blocks:
-        return np.zeros((0, 0), np.bool_)
-    size, margin = blocks * _BLOCK * edge, 2 * edge
-    if halo >= margin:
-        around = green[halo - margin : halo + size + margin, halo - margin : halo + size + margin]
-    else:
-        core = green[halo : halo + size, halo : halo + size]
-        around = np.asarray(cv2.copyMakeBorder(core, margin, margin, margin, margin, cv2.BORDER_REFLECT), np.uint8)
-    fine = _means(around.astype(np.float32), edge)
-    coarse = _means(fine, 2)
-    mean = _means(fine[2:-2, 2:-2], _BLOCK)
-    fine_detail, coarse_detail = _detail(fine, 2, _BLOCK), _detail(coarse, 1, _BLOCK // 2)
-    blurred: Mask = (fine_detail < LEAST_RATIO * coarse_detail) | (fine_detail < LEAST_CONTRAST * (255 - mean))
+    blocks = max((planes.shape[1] - 2 * halo) // (edge * _BLOCK), 0)
+    blurred = np.zeros((len(planes), blocks, blocks), np.bool_)
+    some = max(_PORTION // max(planes.shape[1] ** 2, 1), 1)
+    for start in range(0, len(planes) if blocks else 0, some):
+        core = _core(planes[start : start + some], halo, blocks * _BLOCK * edge, 2 * edge)
+        blurred[start : start + some] = _blurred(core, edge)
     return blurred
 
 
-def _means(plane: NDArray[np.float32], edge: int) -> NDArray[np.float32]:
-    """Of whole blocks of the plane."""
-    size = plane.shape[1] // edge, plane.shape[0] // edge
-    return np.asarray(cv2.resize(plane, size, interpolation=cv2.INTER_AREA), np.float32)
+def _core(planes: Greens, halo: int, size: int, margin: int) -> Planes:
+    """The pixels of blocks, and a margin around them: of the halo where that is as wide, else mirrored."""
+    if halo >= margin:
+        around = slice(halo - margin, halo + size + margin)
+        return planes[:, around, around].astype(np.float32)
+    core = planes[:, halo : halo + size, halo : halo + size]
+    mirrored = np.empty((len(planes), size + 2 * margin, size + 2 * margin), np.float32)
+    across = mirrored[:, margin:-margin]
+    across[:, :, margin:-margin] = core
+    across[:, :, :margin], across[:, :, -margin:] = core[:, :, margin - 1 :: -1], core[:, :, : -margin - 1 : -1]
+    mirrored[:, :margin], mirrored[:, -margin:] = across[:, margin - 1 :: -1], across[:, : -margin - 1 : -1]
+    return mirrored
 
 
-def _detail(plane: NDArray[np.float32], margin: int, block: int) -> NDArray[np.float32]:
-    """Mean absolute Laplacian of each block within the margin."""
-    edges = np.abs(cv2.Laplacian(plane, cv2.CV_32F, ksize=1))[margin:-margin, margin:-margin]
-    return _means(edges, block)
+def _blurred(around: Planes, edge: int) -> NDArray[np.bool_]:
+    fine = _means(around, edge)
+    coarse = _means(fine, 2)
+    mean = _means(fine[:, 2:-2, 2:-2], _BLOCK)
+    fine_detail, coarse_detail = _detail(fine, 2, _BLOCK), _detail(coarse, 1, _BLOCK // 2)
+    blurred: NDArray[np.bool_] = (fine_detail < LEAST_RATIO * coarse_detail) | (fine_detail < LEAST_CONTRAST * (255 - mean))
+    return blurred
+
+
+def _means(planes: Planes, edge: int) -> Planes:
+    """Of whole blocks of the planes, which lie one below the other for it."""
+    count, rows, columns = planes.shape
+    if edge == 1:
+        return planes
+    below = np.ascontiguousarray(planes).reshape(-1, columns)
+    means = cv2.resize(below, (columns // edge, count * rows // edge), interpolation=cv2.INTER_AREA)
+    return np.asarray(means, np.float32).reshape(count, rows // edge, columns // edge)
+
+
+def _detail(planes: Planes, margin: int, block: int) -> Planes:
+    """Mean absolute Laplacian of each block within the margin, which is wider than it sees: no plane sees its neighbours."""
+    edges = np.asarray(cv2.Laplacian(planes.reshape(-1, planes.shape[2]), cv2.CV_32F, ksize=1), np.float32).reshape(planes.shape)
+    return _means(np.abs(edges[:, margin:-margin, margin:-margin]), block)
 
 
 def blurred_tissue(blurred: Mask | TissuePlane[np.bool_], tissue: Mask) -> Mask:
     """Blocks of tissue around which most of the tissue is blurred: glass, which has no detail, does not count."""
     found = np.zeros_like(tissue)
-    reach = _WINDOW // 2
     for rows in stripes(len(tissue)):
-        first, inner = max(rows.start - reach, 0), slice(min(rows.start, reach), min(rows.start, reach) + rows.stop - rows.start)
-        around = tissue[first : rows.stop + reach]
-        counts, every = (_window_sums(each)[inner] for each in (blurred[first : rows.stop + reach] & around, around))
+        first, inner = max(rows.start - REACH, 0), slice(min(rows.start, REACH), min(rows.start, REACH) + rows.stop - rows.start)
+        around = tissue[first : rows.stop + REACH]
+        counts, every = (_window_sums(each)[inner] for each in (blurred[first : rows.stop + REACH] & around, around))
         found[rows] = tissue[rows] & (2 * counts > every)
     return found
 

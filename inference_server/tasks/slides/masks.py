@@ -46,9 +46,9 @@ def stripes(rows: int, at_a_time: int = _STRIPE_ROWS) -> Iterator[slice]:
     return (slice(start, min(start + at_a_time, rows)) for start in range(0, rows, at_a_time))
 
 
-def by_stripes(rows: int, work: Callable[[slice], T]) -> list[T]:
+def by_stripes(rows: int, work: Callable[[slice], T], at_a_time: int = _STRIPE_ROWS) -> list[T]:
     """What a work makes of each stripe, in their order; two at a time, for work in code that lets another thread go on."""
-    every = list(stripes(rows))
+    every = list(stripes(rows, at_a_time))
     # By one more thread and no other, since each may keep memory of its own.
     with ThreadPoolExecutor(1) as beside:
         others = beside.submit(lambda: [work(stripe) for stripe in every[1::2]])

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.slides.masks import by_stripes
+
+S = TypeVar("S")
+T = TypeVar("T")
 # Of the numbers of places, more than any row is wide.
 _ROW = 2**31
 _PORTION = 2**15
@@ -74,12 +80,22 @@ class Neighbourhoods:
 def near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
     """Which of these have one of those within so many grid pixels, along rows and along columns."""
     around, found = Neighbourhoods(those, reach), np.zeros(len(these.x), np.bool_)
-    for some in portions(these):
+
+    def find(some: slice) -> None:
         for one, _ in around.pairs(these.where(some)):
             found[some][one] = True
+
+    by_portions(these, find)
     return found
 
 
-def portions(maxima: Maxima) -> Iterator[slice]:
-    """Some after others, so few that what is computed of them fits into a core's cache."""
-    return (slice(start, start + _PORTION) for start in range(0, len(maxima.x), _PORTION))
+def of_both(fine: S, coarse: S, work: Callable[[S], T]) -> tuple[T, T]:
+    """What a work makes of each of two scales, side by side."""
+    with ThreadPoolExecutor(1) as beside:
+        other = beside.submit(work, coarse)
+        return work(fine), other.result()
+
+
+def by_portions(maxima: Maxima, work: Callable[[slice], None]) -> None:
+    """Work on some after others, so few that what is computed of them fits into a core's cache, and two times so many at a time."""
+    by_stripes(len(maxima.x), work, at_a_time=_PORTION)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.maxima import Maxima, Neighbourhoods, in_reading_order, joined, near, portions
+from inference_server.tasks.slides.kinds.maxima import Maxima, Neighbourhoods, by_portions, in_reading_order, joined, near, of_both
 from inference_server.tasks.slides.masks import some_of
 from inference_server.tasks.slides.outputs.rendering import smoothed
 from inference_server.tasks.slides.values import Pixels
@@ -97,9 +97,10 @@ def choose(fine: Maxima, coarse: Maxima, *, width: int, height: int, least: floa
     A nucleus answers at least this `share` of what strong maxima do, and `least`, in OD: noise and compression stay below. Where strong
     maxima are far above it, so that nuclei make them, less than `least` is enough.
     """
-    of_fine, of_coarse = (_least_response(each.response, least, share) for each in (fine, coarse))
     blocks = -(-height // _BLOCK), -(-width // _BLOCK)
-    by_fine, by_coarse = _strength(fine, blocks), _strength(coarse, blocks)
+    (of_fine, by_fine), (of_coarse, by_coarse) = of_both(
+        fine, coarse, lambda each: (_least_response(each.response, least, share), _strength(each, blocks))
+    )
     large = by_coarse > by_fine
     mixed = large & (by_coarse < _MIXED * by_fine)
     fine_in, coarse_in = _block(fine, blocks), _block(coarse, blocks)
@@ -176,7 +177,8 @@ def _made_whole(parts: Maxima, wholes: Maxima) -> tuple[Maxima, Maxima]:
     """Of fine and coarse candidates those that stay: a coarse one that answers more strongly than several fine ones takes their place."""
     around = Neighbourhoods(parts, _PARTS)
     kept, gone = np.empty(len(wholes.x), np.bool_), np.zeros(len(parts.x), np.bool_)
-    for some in portions(wholes):
+
+    def judge(some: slice) -> None:
         these = wholes.where(some)
         pairs = list(around.pairs(these))
         count, strongest = np.zeros(len(these.x), np.int32), np.zeros(len(these.x), np.float32)
@@ -186,6 +188,8 @@ def _made_whole(parts: Maxima, wholes: Maxima) -> tuple[Maxima, Maxima]:
         kept[some] = (count > 1) & (these.response >= _WHOLE * strongest)
         for whole, part in pairs:
             gone[part[kept[some][whole]]] = True
+
+    by_portions(wholes, judge)
     return parts.where(~gone), wholes.where(kept)
 
 
@@ -193,15 +197,21 @@ def _united(coarse: Maxima, reach: NDArray[np.float64]) -> Maxima:
     """The strongest of those within each one's reach, in the middle of them all: the rim of a large nucleus answers in several places."""
     x, y, weight = np.zeros((3, len(coarse.x)))
     kept = np.ones(len(coarse.x), np.bool_)
-    for one, other in Neighbourhoods(coarse, _MOST_REACH).pairs(coarse):
-        apart = np.hypot(coarse.x[one] - coarse.x[other], coarse.y[one] - coarse.y[other])
-        one, other = (each[apart <= reach[one]] for each in (one, other))
-        share = coarse.response[other].astype(np.float64)
-        x[one] += share * coarse.x[other]
-        y[one] += share * coarse.y[other]
-        weight[one] += share
-        is_after = (coarse.response[other] == coarse.response[one]) & (other < one)
-        kept[one[(coarse.response[other] > coarse.response[one]) | is_after]] = False
+    around = Neighbourhoods(coarse, _MOST_REACH)
+
+    def unite(some: slice) -> None:
+        for number, other in around.pairs(coarse.where(some)):
+            one = number + some.start
+            apart = np.hypot(coarse.x[one] - coarse.x[other], coarse.y[one] - coarse.y[other])
+            one, other = (each[apart <= reach[one]] for each in (one, other))
+            share = coarse.response[other].astype(np.float64)
+            x[one] += share * coarse.x[other]
+            y[one] += share * coarse.y[other]
+            weight[one] += share
+            is_after = (coarse.response[other] == coarse.response[one]) & (other < one)
+            kept[one[(coarse.response[other] > coarse.response[one]) | is_after]] = False
+
+    by_portions(coarse, unite)
     middle = [np.rint(each[kept] / weight[kept]).astype(np.int32) for each in (x, y)]
     return Maxima(x=middle[0], y=middle[1], response=coarse.response[kept])
 

@@ -14,7 +14,7 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Point
 from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
-from inference_server.tasks.slides.kinds.maxima import Maxima
+from inference_server.tasks.slides.kinds.maxima import Maxima, of_both
 from inference_server.tasks.slides.kinds.nuclei import Nuclei, choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
 from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, in_order
@@ -113,7 +113,8 @@ class SlideNuclei:
 
     def _chosen(self) -> Nuclei:
         """The candidates among the maxima, which are let go."""
-        fine, coarse = (in_order(self._maxima.pop(name)) for name in self._filter.manifest.outputs)
+        of_fine, of_coarse = (self._maxima.pop(name) for name in self._filter.manifest.outputs)
+        fine, coarse = of_both(of_fine, of_coarse, in_order)
         grid, manifest = self._grid, self._filter.manifest
         return choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
 

@@ -10,8 +10,7 @@ from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Column
-from inference_server.tasks.slides.focus import block_edge, blurred_in, blurred_tissue
-from inference_server.tasks.slides.masks import Mask
+from inference_server.tasks.slides.focus import REACH, block_edge, blurred_in, blurred_tissue, greens
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
 from inference_server.tasks.slides.values import Pixels
@@ -31,8 +30,12 @@ class TileSharpness:
 
     def of(self, tiles: Pixels) -> Tensors:
         """What is kept of some tiles: each one's `sharpness`, of its green channel, and which of its blocks are `blurred`, a bit each."""
-        sharpness, blurred = zip(*(self._judged(cv2.extractChannel(tile, 1)) for tile in tiles), strict=True)
-        return {"sharpness": np.array(sharpness, np.float32), "blurred": np.stack(blurred)}
+        planes = greens(tiles)
+        blurred = blurred_in(planes, halo=self._plan.halo, mpp=self._plan.mpp)
+        return {
+            "sharpness": np.array([_sharpness(plane) for plane in planes], np.float32),
+            "blurred": np.packbits(blurred.reshape(len(tiles), blurred[0].size), axis=1),
+        }
 
     def put(self, tiles: Sequence[Tile], kept: Tensors) -> None:
         """Take up what was kept of them."""
@@ -41,25 +44,36 @@ class TileSharpness:
         by_tile = bits.reshape(len(tiles), blocks, blocks)
         places = places_of(tiles)
         self._sharpness[places] = kept["sharpness"]
-        self._blurred[places] = [self._share(tile, blurred) for tile, blurred in zip(tiles, by_tile, strict=True)]
+        self._blurred[places] = self._shares(tiles, by_tile)
 
     def figures(self, tiles: Sequence[Tile]) -> Mapping[str, Column]:
         """Columns of the table of tiles."""
         places = places_of(tiles)
         return {"sharpness": self._sharpness[places], "blurred_share": self._blurred[places]}
 
-    def _judged(self, green: NDArray[np.uint8]) -> tuple[float, NDArray[np.uint8]]:
-        return _sharpness(green), np.packbits(blurred_in(green, halo=self._plan.halo, mpp=self._plan.mpp))
+    def _shares(self, tiles: Sequence[Tile], blurred: NDArray[np.bool_]) -> NDArray[np.float64]:
+        """Of each tile's tissue, by blocks whose centre lies on it; NaN where none does, or the tile is smaller than a block.
 
-    def _share(self, tile: Tile, blurred: Mask) -> float:
-        """Of a tile's tissue, by blocks whose centre lies on it; NaN where none does, or the tile is smaller than a block."""
-        centres = (np.arange(len(blurred)) + 0.5) * self._block
-        rows, columns = (((corner + centres) // self._plan.cell).astype(np.int64) for corner in (tile.y, tile.x))
-        inside = (rows < self._mask.shape[0])[:, None] & (columns < self._mask.shape[1])
-        last = np.array(self._mask.shape) - 1
-        tissue = self._mask[np.ix_(np.minimum(rows, last[0]), np.minimum(columns, last[1]))] & inside
-        count = np.count_nonzero(tissue)
-        return float(np.count_nonzero(blurred_tissue(blurred, tissue)) / count) if count else np.nan
+        `blurred`: tiles × rows × columns of blocks.
+        """
+        count, blocks, _ = blurred.shape
+        if not blocks:
+            return np.full(count, np.nan)
+        centres = (np.arange(blocks) + 0.5) * self._block
+        corners = np.array([(tile.y, tile.x) for tile in tiles]).reshape(count, 2, 1)
+        cells = ((corners + centres) // self._plan.cell).astype(np.int64)
+        rows, columns = cells[:, 0, :, None], cells[:, 1, None, :]
+        height, width = self._mask.shape
+        inside = (rows < height) & (columns < width)
+        # One below the other, and so far apart that none sees the blocks of another.
+        tissue, marked = np.zeros((2, count, blocks + REACH, blocks), np.bool_)
+        tissue[:, :blocks] = self._mask[np.minimum(rows, height - 1), np.minimum(columns, width - 1)] & inside
+        marked[:, :blocks] = blurred
+        found = blurred_tissue(marked.reshape(-1, blocks), tissue.reshape(-1, blocks)).reshape(tissue.shape)
+        every = np.count_nonzero(tissue, axis=(1, 2))
+        shares = np.full(count, np.nan)
+        np.divide(np.count_nonzero(found, axis=(1, 2)), every, out=shares, where=every > 0)
+        return shares
 
 
 def _sharpness(green: NDArray[np.uint8]) -> float:

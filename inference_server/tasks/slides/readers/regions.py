@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 import itertools
 import math
-from collections import OrderedDict
-from collections.abc import Callable, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -91,9 +91,9 @@ class Regions:
         self.check_size(width, height)
         stored = self.facts.levels[level]
         below = [_places(level, stored, (x, y, x + width, y + height)) for x, y in corners]
-        places = list(dict.fromkeys(place for each in below for place in each))
-        tiles = dict(zip(places, await self._fetch(stored, places), strict=True))
-        self._arrived(level, below)
+        counts = Counter(itertools.chain.from_iterable(below))
+        tiles = dict(zip(counts, await self._fetch(stored, list(counts)), strict=True))
+        self._arrived(level, counts)
         return await on_core(_pasted, stored, corners, (height, width), below, tiles)
 
     def check_size(self, width: int, height: int) -> None:
@@ -124,14 +124,14 @@ class Regions:
                 self._most_read[index] = sum(1 for place in self._read if place[0] == index)
         self._most_read[level] += int(np.count_nonzero(self._awaited[level]))
 
-    def _arrived(self, level: int, below: Sequence[Sequence[Place]]) -> None:
-        """Count regions that were read from stored tiles, and put those to be evicted first that no other awaits."""
+    def _arrived(self, level: int, counts: Mapping[Place, int]) -> None:
+        """Count regions that were read from each stored tile, and put those to be evicted first that no other awaits."""
         awaited = self._awaited.get(level)
         if awaited is None:
             return
-        for place in itertools.chain.from_iterable(below):
-            left = awaited[place[2], place[1]] = awaited[place[2], place[1]] - 1
-            if left == 0 and place in self._tiles:
+        for place, count in counts.items():
+            left = awaited[place[2], place[1]] = awaited[place[2], place[1]] - count
+            if left <= 0 < left + count and place in self._tiles:
                 self._tiles.move_to_end(place, last=False)
 
     async def _fetch(self, stored: Level, places: list[Place]) -> list[Pixels | None]:
@@ -144,7 +144,8 @@ class Regions:
             self._tiles.move_to_end(place)
         if missing:
             await self._load(stored, missing, futures)
-        return [await future for future in wanted]
+        # Most are there already.
+        return [future.result() if future.done() else await future for future in wanted]
 
     async def _load(self, stored: Level, missing: list[Place], futures: dict[Place, asyncio.Future[Pixels | None]]) -> None:
         level = missing[0][0]
@@ -213,12 +214,12 @@ class Regions:
             )
 
     def _evict(self) -> None:
-        spare, freed = self._held_bytes - self._cache_bytes, list[Place]()
+        spare, freed, levels = self._held_bytes - self._cache_bytes, list[Place](), self.facts.levels
         for place, tile in self._tiles.items():
             if spare <= 0:
                 break
             if tile.done():
-                stored = self.facts.levels[place[0]]
+                stored = levels[place[0]]
                 spare -= stored.tile_width * stored.tile_height * 3
                 freed.append(place)
         for place in freed:

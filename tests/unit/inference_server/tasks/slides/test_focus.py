@@ -48,6 +48,18 @@ def test_blocks_are_the_same_with_the_pixels_around_them_or_cut_elsewhere() -> N
             assert whole[count * row :, count * column :][:count, :count].tolist() == part.tolist()
 
 
+# With a halo around them, and mirrored at their edges; more than are judged at once.
+@pytest.mark.parametrize("halo", [22, 3])
+def test_tiles_are_judged_together_as_each_by_itself(halo: int) -> None:
+    sharp, soft = seen(0, 0.5), seen(2, 0.5)
+    corners = [(x, y) for y in range(0, 192, 48) for x in range(0, 192, 24)]
+    edge = 256 + 2 * halo
+    tiles = np.stack([(soft if index % 3 else sharp)[y : y + edge, x : x + edge] for index, (x, y) in enumerate(corners)])
+    alone = [blurred_blocks(tile[None], halo=halo, mpp=0.5)[0].tolist() for tile in tiles]
+    assert alone == blurred_blocks(tiles, halo=halo, mpp=0.5).tolist()
+    assert 0.1 < np.mean(alone) < 0.9
+
+
 def test_what_is_smaller_than_a_block_has_none() -> None:
     assert (2, 0, 0) == blurred_blocks(np.zeros((2, 8, 8, 3), np.uint8), halo=0, mpp=0.5).shape
 

@@ -174,6 +174,19 @@ def test_candidates_come_in_reading_order() -> None:
     assert sorted(places) == places
 
 
+def test_candidates_are_the_same_however_many_are_worked_on_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where both scales find some, the coarse one far more strongly on one side, so that maxima are put together there."""
+    fine = maxima((700, 0.5, (0, 0, 512, 1024)), (300, 0.2, (512, 0, 1024, 1024)))
+    coarse = maxima((400, 0.5, (0, 0, 512, 1024)), (700, 0.6, (512, 0, 1024, 1024)))
+    at_once = choose(fine, coarse, width=1024, height=1024)
+    monkeypatch.setattr("inference_server.tasks.slides.kinds.maxima._PORTION", 7)
+    by_few = choose(fine, coarse, width=1024, height=1024)
+    assert {True, False} == set(at_once.coarse.tolist())
+    for name in ("x", "y", "response"):
+        assert getattr(at_once.found, name).tolist() == getattr(by_few.found, name).tolist()
+    assert at_once.coarse.tolist() == by_few.coarse.tolist()
+
+
 def colours(haematoxylin: NDArray[np.float64], eosin: NDArray[np.float64], vectors: tuple[NDArray[np.float64], ...]) -> NDArray[np.uint8]:
     density = haematoxylin[..., None] * vectors[0] + eosin[..., None] * vectors[1]
     return np.round(255 * 10.0**-density).astype(np.uint8)

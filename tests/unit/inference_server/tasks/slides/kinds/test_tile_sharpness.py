@@ -34,3 +34,20 @@ def test_a_tile_smaller_than_a_block_of_blur_has_no_share_of_it(size: int, mpp: 
 
     assert np.all(figures["sharpness"] > 10)
     np.testing.assert_array_equal([0.0, 0.0] if judged else [np.nan, np.nan], figures["blurred_share"])
+
+
+def test_tiles_of_one_call_do_not_see_the_blur_of_each_other() -> None:
+    """Of a blurred tile and a sharp one that are judged together, in the order of which blocks at their edges would meet."""
+    size, mpp = 64, 0.5
+    plan = AnalysisPlan(model="m", outputs=(), mpp=mpp, tile_size=size, halo=0, cell=16, least_tissue=0.0, batch=4, learned_weights=False)
+    mask = np.ones((4, 16), np.bool_)
+    mask[:, 9:] = False
+    slide: Any = SimpleNamespace(tissue=SimpleNamespace(mask=mask), grid=SimpleNamespace(width=4 * size, height=size))
+    sharpness = TileSharpness(slide, plan)
+    tiles = [Tile(x=x * size, y=0, size=size, tissue=1.0) for x in range(4)]
+    sharp = np.random.default_rng(1).integers(0, 255, (size, size, 3)).astype(np.uint8)
+    flat = np.full_like(sharp, 200)
+    sharpness.put(tiles, passed_on(sharpness.of(np.stack([sharp, flat, sharp, flat]))))
+
+    # The third has tissue in its first column of cells alone, and the last none.
+    np.testing.assert_array_equal([0.0, 1.0, 0.0, np.nan], sharpness.figures(tiles)["blurred_share"])
