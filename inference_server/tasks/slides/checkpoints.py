@@ -30,11 +30,11 @@ from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.values import Pixels, Place
 
 # Raised whenever the same slide and model would give other results, or parts are written otherwise.
-_FORMAT = 3
-# A part is due after this share of the tiles; at most twice as many are not saved, beside those in flight: 4 % in all.
-PORTION = 0.015
-# Tiles of one model call while checkpoints are saved: a smaller share, so that few are lost in flight.
-CALL_SHARE = 0.0025
+_FORMAT = 4
+# A part is due after this share of the tiles; at most twice as many are not saved, beside those in flight: 5 % in all.
+PORTION = 0.012
+# Most tiles of one of four model calls in flight while checkpoints are saved, so that few are lost there.
+CALL_SHARE = 0.0065
 # A part is due after so many seconds in any case, and not sooner than so many after the last.
 _MOST_SECONDS = 10.0
 _LEAST_SECONDS = 0.1

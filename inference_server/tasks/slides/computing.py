@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Mapping, Sequence
+import itertools
+from collections import deque
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 
@@ -21,6 +23,11 @@ from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import Pixels
 from inference_server.threads import in_thread
+
+# Most tiles that are read together for several calls, where these are of few: half of what a call of one tile costs is told by the read.
+_READ_TOGETHER = 8
+# The number of a call, and its tiles.
+_Numbered = tuple[int, Sequence[Tile]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -88,7 +95,10 @@ class _Calls:
         self._journal = journal
         self._flow = flow
         self._emit = emit
-        self._todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
+        todo = ((number, run.slide.batches[number]) for number in run.todo if number not in run.done)
+        # Not so many that tasks wait for the last of them while the model has nothing to do.
+        fair = run.tiles_total // (4 * flow.calls_in_flight)
+        self._todo = _together(todo, min(self._plan.batch, _READ_TOGETHER, fair))
         self.meter = ProgressMeter(total=run.tiles_total, done=run.tiles_resumed)
         # What ran the last one.
         self.ran = Ran.unseen(flow.inference, self._plan.model)
@@ -96,30 +106,55 @@ class _Calls:
     async def work(self) -> None:
         """Make calls until none is left that nobody has begun."""
         run, meter = self._run, self.meter
-        for number, batch in self._todo:
-            async with self._flow.budget.taken(pixels_under_way(run.slide, self._plan, batch)):
+        for calls in self._todo:
+            async with AsyncExitStack() as held:
+                tiles = [tile for _, batch in calls for tile in batch]
+                await held.enter_async_context(self._flow.budget.taken(pixels_under_way(run.slide, self._plan, tiles)))
                 with meter.working():
-                    kept, run.engines[number] = await self._call(batch)
-            with meter.working():
-                if self._journal:
-                    await self._journal.add(number, len(batch), engine=run.engines[number], kept=kept)
-            if progress := meter.advance(len(batch)):
-                await self._emit(progress)
+                    read = await self._read(tiles, [len(batch) for _, batch in calls])
+                for number, batch in calls:
+                    with meter.working():
+                        kept, run.engines[number] = await self._call(batch, *read.popleft())
+                    if not read:
+                        await held.aclose()
+                    with meter.working():
+                        if self._journal:
+                            await self._journal.add(number, len(batch), engine=run.engines[number], kept=kept)
+                    if progress := meter.advance(len(batch)):
+                        await self._emit(progress)
 
-    async def _call(self, batch: Sequence[Tile]) -> tuple[Tensors, str]:
-        """What is kept of its tiles, and the engine that computed it."""
-        analysis, plan, flow = self._run.analysis, self._plan, self._flow
-        pixels = await read_batch(self._run.slide, plan, batch)
+    async def _read(self, tiles: Sequence[Tile], counts: Sequence[int]) -> deque[tuple[Pixels, Tensors]]:
+        """Pixels and the model's inputs for calls of so many tiles each."""
+        pixels = await read_batch(self._run.slide, self._plan, tiles)
         # Short, and the model waits for it: not behind tiles that are decoded for later calls.
-        inputs = await in_thread(analysis.inputs, pixels)
+        inputs = await in_thread(self._run.analysis.inputs, pixels)
+        ends = list(itertools.accumulate(counts))
+        parts = [slice(end - count, end) for count, end in zip(counts, ends, strict=True)]
+        return deque((pixels[part], {name: each[part] for name, each in inputs.items()}) for part in parts)
+
+    async def _call(self, batch: Sequence[Tile], pixels: Pixels, inputs: Tensors) -> tuple[Tensors, str]:
+        """What is kept of its tiles, and the engine that computed it."""
+        plan, flow = self._plan, self._flow
         request = InferenceRequest(model=plan.model, version=self.ran.version, inputs=inputs, outputs=plan.outputs, caller=flow.caller)
         async with AsyncExitStack() as call:
             with self.meter.waiting():
                 await call.enter_async_context(flow.turn.call())
             response = await large_tiles.infer(flow.inference, request, plan)
-        kept = await in_thread(_taken, analysis, batch, pixels, response.outputs)
+        kept = await in_thread(_taken, self._run.analysis, batch, pixels, response.outputs)
         self.ran = Ran(version=response.version, engine=response.engine, sha256=self.ran.sha256)
         return kept, response.engine
+
+
+def _together(calls: Iterable[_Numbered], most: int) -> Iterator[list[_Numbered]]:
+    """Calls one after another, some at a time: of so many tiles at most, but one call in any case."""
+    some: list[_Numbered] = []
+    for call in calls:
+        if some and sum(len(batch) for _, batch in (*some, call)) > most:
+            yield some
+            some = []
+        some.append(call)
+    if some:
+        yield some
 
 
 def _taken(analysis: TileAnalysis, batch: Sequence[Tile], pixels: Pixels, outputs: Mapping[str, Tensor]) -> Tensors:
