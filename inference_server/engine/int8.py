@@ -1,7 +1,8 @@
 """Convolutions of OpenVINO's in int8, where a model's file tells the range of what they take.
 
-Static quantisation (Jacob et al. 2018, arXiv:1712.05877): what a convolution takes has one range of 256 levels, its weights one of 255 for each
-output. The file tells the former among its metadata: a tensor's name, its least and its highest value a line. Other runtimes pass them over.
+Static quantisation (Jacob et al. 2018, arXiv:1712.05877): what a convolution takes has one range of 256 levels, its weights one of 255 for
+each output. The file tells the former among its metadata: a tensor's name, its least and its highest value a line. Other runtimes pass
+them over.
 """
 
 from __future__ import annotations

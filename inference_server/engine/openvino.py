@@ -1,4 +1,7 @@
-"""OpenVINO as an engine, on the CPU in float32 and, where the processor computes in it, bfloat16, with what a file tells the ranges of in int8."""
+"""OpenVINO as an engine, on the CPU in float32 and, where the processor computes in it, bfloat16.
+
+In bfloat16 those convolutions are computed in int8 whose ranges the model's file tells (`int8`).
+"""
 
 from __future__ import annotations
 
