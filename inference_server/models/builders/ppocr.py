@@ -34,7 +34,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 10
+_REVISION = 11
 # A column of pixels of lines: three colours, 48 high, as float32.
 _COLUMN_BYTES = 3 * 48 * 4
 # What a thread reads of lines at once. OpenVINO keeps some 4 MiB for each shape, so many lines and so wide, that it has met: of the 184
