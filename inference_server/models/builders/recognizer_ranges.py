@@ -1,4 +1,4 @@
-"""The ranges in which OpenVINO computes the larger half of a text recogniser's convolutions in int8 (`engine/int8`).
+"""The ranges in which OpenVINO computes those of a text recogniser's convolutions in int8 that gain by it (`engine/int8`).
 
 They have the least squared error of int8 on what these convolutions took of 90 batches of lines, of rendered and worn pages of 14 kinds.
 Left out are those behind GELU whose values lie too close beside its least one to be told apart by 256 levels of the range, and the first
