@@ -6,9 +6,15 @@ from importlib.resources import files
 from pathlib import Path
 
 import numpy as np
+import onnx
 import onnxruntime
+import pytest
+from onnx import numpy_helper
 
+from inference_server.engine.agreement import deviation
+from inference_server.engine.openvino import OpenVinoLoader
 from inference_server.models.builders.ppocr import build_detector, build_recognizer
+from inference_server.models.builders.recognizer_ranges import tell_ranges
 from inference_server.tasks.documents.alphabet import read_alphabet
 from inference_server.tasks.documents.steps import answered, steps_of
 
@@ -68,6 +74,39 @@ def test_the_recogniser_tells_what_the_one_of_the_wheel_does(tmp_path: Path) -> 
         assert [everything[index] for index in expected.classes[0]] == [alphabet.characters[index] for index in found.classes[0]]
         np.testing.assert_allclose(expected.confidences, found.confidences, atol=0.03)
         np.testing.assert_allclose(expected.spaces, found.spaces, atol=0.03)
+
+
+def test_openvino_computes_convolutions_in_int8_whose_ranges_the_file_tells_and_reads_the_same(tmp_path: Path) -> None:
+    folder = build_recognizer(tmp_path)
+    loader = OpenVinoLoader(threads=1)
+    if "bfloat16" not in loader.precisions:
+        pytest.skip("the processor does not compute in bfloat16")
+    untold = onnx.load(folder / "1" / "model.onnx")
+    assert len(ranges_in(untold)) == 12
+    del untold.metadata_props[:]
+    onnx.save(untold, tmp_path / "untold.onnx")
+    line = np.frombuffer((folder / "warmup" / "x").read_bytes(), np.float32).reshape(1, 3, 48, -1)
+    files = {"int8": folder / "1" / "model.onnx", "bfloat16": tmp_path / "untold.onnx"}
+    expected = loader.load(files["bfloat16"], "float32").run({"x": line})
+    errors = {name: deviation(loader.load(file, "bfloat16").run({"x": line}), expected) for name, file in files.items()}
+    assert errors["bfloat16"] < errors["int8"] < 0.06
+    # In float32 all is computed as the file says.
+    assert deviation(loader.load(files["int8"], "float32").run({"x": line}), expected) == 0
+    found = loader.load(files["int8"], "bfloat16").run({"x": line})
+    # Two steps of a hundred at most, at the edges of characters.
+    assert np.mean(found["common"].argmax(axis=2) != expected["common"].argmax(axis=2)) <= 0.02
+
+
+def ranges_in(model: onnx.ModelProto) -> list[str]:
+    return next(entry.value for entry in model.metadata_props if entry.key == "lamina.int8_ranges").splitlines()
+
+
+def test_weights_of_another_release_get_no_ranges() -> None:
+    model = onnx.load(wheel_file("PP-OCRv6_rec_small.onnx"))
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros(3, np.float32), model.graph.initializer[0].name))
+    served = onnx.ModelProto()
+    tell_ranges(served, model)
+    assert not served.metadata_props
 
 
 def test_the_words_are_english_and_indonesian_with_their_counts(tmp_path: Path) -> None:
