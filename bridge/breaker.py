@@ -24,7 +24,7 @@ class Breaker:
         """Ask to make a call. Raises `OverloadError` while it is open."""
         if self._failures < self._most:
             return
-        left = self._open_until - self._clock()
+        left = self.seconds_left
         if left > 0:
             message = f"{self._name} has failed {self._failures} times in a row; it is asked again in {left:.0f} s"
             raise OverloadError(message, retry_after=left)
@@ -34,7 +34,12 @@ class Breaker:
     @property
     def is_open(self) -> bool:
         """Whether calls are refused."""
-        return self._failures >= self._most and self._clock() < self._open_until
+        return self.seconds_left > 0
+
+    @property
+    def seconds_left(self) -> float:
+        """How long calls are refused yet."""
+        return max(0.0, self._open_until - self._clock()) if self._failures >= self._most else 0.0
 
     def succeeded(self) -> None:
         """A call went well."""

@@ -98,6 +98,11 @@ class ReviewService:
             return _ticket(answer)
         raise AssertionError("the last try returns or raises")
 
+    @property
+    def seconds_left_alone(self) -> float:
+        """How long the service is not asked yet."""
+        return max(0.0, self._not_before - time.monotonic(), self.breaker.seconds_left)
+
     def _enter(self) -> None:
         left = self._not_before - time.monotonic()
         if left > 0:

@@ -59,7 +59,8 @@ class HandOver:
                 pause *= _REFUSED
                 _log.error("escalations_refused", reason=str(error), kept=True, next_try_in=pause)
             except OverloadError as error:
-                pause = max(pause, error.retry_after)
+                # Whoever is taken next is asked for: refused, it would lose its place to one that may be the cause, again and again.
+                pause = max(pause, error.retry_after, self._reviews.seconds_left_alone)
                 _log.warning("escalations_delayed", reason=str(error), next_try_in=pause)
             except BridgeError as error:
                 _log.warning("escalations_delayed", reason=str(error), next_try_in=pause)
