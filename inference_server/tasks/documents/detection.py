@@ -28,6 +28,8 @@ _LEAST_BENT, _BENT_A_TANGLE = 4, 2
 # The edge of a core is blurred, so that it lies so much too far out, in pixels of the input: twice a tenth of the core of small letters.
 # Specks that were taken away took what is loose of letters with them: there cores are no larger than they should be.
 _BLURRED_EDGE = 0.5
+# Of the core of one letter most is edge: what lies within a pixel of it tells no less surely, up to so long a core.
+_LETTER_CORE, _LETTER_EDGE = 12, 1
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,6 +57,8 @@ class DetectionSettings:
     pixel_threshold: float = 0.3
     # A core is text when its mean likelihood is at least this.
     box_threshold: float = 0.5
+    # So is the small core of a letter that stands alone when what lies within its edge has at least this mean.
+    letter_threshold: float = 0.4
     # By how much a core is grown: area times this, divided by the perimeter.
     growth: float = 1.6
     most_boxes: int = 3000
@@ -144,7 +148,13 @@ def detected_text(likelihood: NDArray[np.float32], source: DetectorInput, settin
 
 
 def _is_text(rectangle: Rectangle, curve: Curve | None, likelihood: NDArray[np.float32], settings: DetectionSettings) -> bool:
-    return _mean_inside(likelihood, curve.outline(0) if curve else _corners(*rectangle)) >= settings.box_threshold
+    if _mean_inside(likelihood, curve.outline(0) if curve else _corners(*rectangle)) >= settings.box_threshold:
+        return True
+    center, size, angle = rectangle
+    if curve or max(size) > _LETTER_CORE:
+        return False
+    width, height = (max(side - 2 * _LETTER_EDGE, 1) for side in size)
+    return _mean_inside(likelihood, _corners(center, (width, height), angle)) >= settings.letter_threshold
 
 
 def _outline_of(rectangle: Rectangle, curve: Curve | None, edge: float, settings: DetectionSettings) -> Outline | None:

@@ -5,6 +5,7 @@ The recogniser also learnt East Asian text, which has signs of its own, as wide 
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import replace
@@ -17,6 +18,7 @@ _EAST_ASIAN = ("CJK", "IDEOGRAPHIC", "HIRAGANA", "KATAKANA", "HALFWIDTH KATAKANA
 # The sign of degrees and the letter of ℃ lie so many pixels left and right of its middle.
 _DEGREES_ASIDE = 6.0
 _MU, _MICRO = "μ", "µ"
+_MONEY = re.compile(r"(?:[$€£¥]|\bRM|\bRp\.?) ?[\d,]+\.\d$")
 
 
 def latin_signs(characters: Sequence[Character]) -> Sequence[Character]:
@@ -25,8 +27,21 @@ def latin_signs(characters: Sequence[Character]) -> Sequence[Character]:
     line = "".join(texts)
     if line.isascii() or any(unicodedata.name(letter, "").startswith(_EAST_ASIAN) for letter in line if not letter.isascii()):
         return characters
+    characters = (
+        [_digit_of(line[:index], character) for index, character in enumerate(characters)] if len(line) == len(texts) else characters
+    )
+    texts = [character.text for character in characters]
     around = zip(["", *texts], characters, [*texts[1:], ""], strict=False)
     return [told for before, character, after in around for told in _latin(before, character, after)]
+
+
+def _digit_of(before: str, character: Character) -> Character:
+    """An amount of money has no degrees: the last digit of its cents, where `before` is one without it."""
+    if character.text not in _DEGREES or not _MONEY.search(before):
+        return character
+    digits = [(likelihood, text) for text, likelihood in character.others if text.isdecimal()]
+    likelihood, digit = max(digits, default=(character.confidence, "0"))
+    return replace(character, text=digit, confidence=likelihood, others=())
 
 
 def _latin(before: str, character: Character, after: str) -> list[Character]:

@@ -80,7 +80,7 @@ class Speller:
 
     def mended(self, characters: Sequence[Character]) -> list[Character]:
         """The characters of a word, in their order, its letters replaced or left out where that is what stands there."""
-        if not any(character.others for character in characters):
+        if not any(character.others or character.text == "0" for character in characters):
             return list(characters)
         mended: list[Character] = []
         for token, some in _tokens(characters, with_marks=True):
@@ -129,6 +129,8 @@ class Speller:
 
     def _mended_token(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
         letters = sum(map(str.isalpha, token))
+        if "0" in token and (spelled := self._with_letters(token, letters)):
+            return [replace(character, text=text) for character, text in zip(characters, spelled, strict=True)]
         is_foreign = any(not character.text.isascii() and not character.others for character in characters)
         if is_foreign or not letters or not any(character.others for character in characters):
             return characters
@@ -137,6 +139,12 @@ class Speller:
         if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token):
             return characters
         return self._likeliest(characters)
+
+    def _with_letters(self, token: str, letters: int) -> str:
+        """A known word whose O was read as 0, which is drawn alike; empty for anything else, such as a code."""
+        spelled = token.replace("0", "O" if any(map(str.isupper, token[1:])) or token[0] == "0" else "o")
+        is_word = letters >= _SHORTEST and spelled.isalpha() and spelled.lower() in self._likelihood
+        return spelled if is_word and letters >= _LETTERS_OF_WORD * len(token) else ""
 
     def _likeliest(self, characters: Sequence[Character]) -> Sequence[Character]:
         """The known word that most likely stands there, or what was read."""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import Gaps, ink_height, ink_of
+from inference_server.tasks.documents.lookalikes import told_by_context
 from inference_server.tasks.documents.recognition import Character, Crop
 from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Quad, Word
@@ -21,9 +22,20 @@ from inference_server.tasks.documents.values import Quad, Word
 _SPACE_BY_HEIGHT = 0.6
 # ...and this many times the gap that is usual within words of this line.
 _SPACE_BY_USUAL = 3.0
-# Where the recogniser thought of a space, though not first, with this likelihood, a gap is one when it is so many times the usual.
+# Where the recogniser thought of a space, though not first, with this likelihood, a gap is one when it is so many times the usual;
+# between digits, which stand apart in some fonts, one of this share of the height.
 _SPACE_LIKELY = 0.15
 _SPACE_BY_USUAL_LIKELY = 1.3
+_SPACE_BETWEEN_DIGITS = 0.4
+# A gap of the first share of the height is a space when it is so many times the usual, and in letters that are set apart, as headings'
+# are, which is told by usual gaps of the second share, so many times these.
+_WIDE, _WIDE_BY_USUAL = 0.9, 1.5
+_SET_APART, _APART_BY_USUAL = 0.35, 1.6
+# Between a digit and a letter, and where the recogniser thought of one before a capital, it may be narrower: by height and by the usual.
+_BESIDE_DIGIT, _BESIDE_DIGIT_BY_USUAL = 0.4, 3.0
+_BEFORE_CAPITAL_LIKELY, _BEFORE_CAPITAL_BY_USUAL = 0.05, 2.0
+# Fewer gaps within words tell nothing of the usual one, which is at most this share of the height then.
+_TELLING_GAPS, _MOST_USUAL = 3, 0.3
 # Where known words would be parted, a space needs less: so many times the usual gap, or this likelihood.
 _SPACE_BY_USUAL_KNOWN = 1.25
 _SPACE_THOUGHT_OF = 0.01
@@ -62,7 +74,7 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, crop.width)
     first, last = 0 if visible[0].text in _OF_RULES else first, crop.width if visible[-1].text in _OF_RULES else last
     gaps = [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
-    usual = max(float(median([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space] or [0])), 1.0)
+    usual = _usual_gap([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space], height)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
     ]
@@ -96,7 +108,7 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
 
 def word_of(read: Sequence[Character], polygon: Quad, speller: Speller) -> Word:
     """Characters that were read as one word, mended; `polygon`: where they lie."""
-    mended = speller.mended(read)
+    mended = speller.mended(told_by_context(read))
     text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
     return Word(
         text=text,
@@ -117,15 +129,38 @@ def _spaced_after(characters: Sequence[Character]) -> list[bool]:
     return spaced
 
 
+def _usual_gap(widths: Sequence[int], height: int) -> float:
+    """The width that gaps within words of a line have, in pixels, by those that no space was read in."""
+    usual = max(float(median(widths or [0])), 1.0)
+    return usual if len(widths) >= _TELLING_GAPS else min(usual, _MOST_USUAL * height)
+
+
 def _is_missed_space(gap: _Gap, usual: float, height: int, before: Character, after: Character) -> bool:
     """`usual`: the width that gaps within words of this line have, in pixels."""
     if _is_spaceless(before.text) or _is_spaceless(after.text):
         return False
-    if before.space_after >= _SPACE_LIKELY and gap.width >= _SPACE_BY_USUAL_LIKELY * usual:
+    by_usual, by_height = gap.width / usual, gap.width / height
+    if before.space_after >= _SPACE_LIKELY and by_usual >= _SPACE_BY_USUAL_LIKELY:
+        if before.text.isdecimal() and after.text.isdecimal():
+            return by_height >= _SPACE_BETWEEN_DIGITS
         return not (before.text in ",." and after.text.isdecimal())
     if before.text in _OPENING or after.text in _CLOSING:
         return False
-    return gap.width >= _SPACE_BY_HEIGHT * height and gap.width >= _SPACE_BY_USUAL * usual
+    if by_height >= _SPACE_BY_HEIGHT and by_usual >= _SPACE_BY_USUAL:
+        return True
+    return before.text.isalnum() and after.text.isalnum() and _is_wide(by_usual, by_height, usual / height, before, after)
+
+
+def _is_wide(by_usual: float, by_height: float, usual_by_height: float, before: Character, after: Character) -> bool:
+    """Whether a gap between letters or digits is wide for such a line, or for what stands beside it."""
+    if by_height >= _WIDE and by_usual >= _WIDE_BY_USUAL:
+        return True
+    if usual_by_height >= _SET_APART and by_usual >= _APART_BY_USUAL:
+        return True
+    if before.text.isdecimal() != after.text.isdecimal():
+        return by_height >= _BESIDE_DIGIT and by_usual >= _BESIDE_DIGIT_BY_USUAL
+    is_capital = before.text.islower() and after.text.isupper()
+    return is_capital and before.space_after >= _BEFORE_CAPITAL_LIKELY and by_usual >= _BEFORE_CAPITAL_BY_USUAL
 
 
 def _is_spaceless(letter: str) -> bool:

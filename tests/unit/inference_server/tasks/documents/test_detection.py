@@ -132,6 +132,24 @@ def test_tilted_text_gets_a_tilted_quad_that_begins_at_its_top_left() -> None:
     assert quad[0][1] < quad[3][1]
 
 
+def blurred_core(size: tuple[int, int], inside: float) -> np.ndarray:
+    """A core of which the outermost pixels are half as likely, as those of a small letter are."""
+    likelihood = np.zeros((768, 768), np.float32)
+    height, width = size
+    likelihood[200 : 200 + height, 300 : 300 + width] = 0.35
+    likelihood[201 : 199 + height, 301 : 299 + width] = inside
+    return likelihood
+
+
+@pytest.mark.parametrize(("size", "inside", "count"), [((8, 5), 0.6, 1), ((6, 6), 0.55, 1), ((8, 5), 0.38, 0), ((6, 40), 0.45, 0)])
+def test_the_core_of_a_lone_letter_is_judged_by_what_lies_within_its_edge(size: tuple[int, int], inside: float, count: int) -> None:
+    source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
+    found = detected_text(blurred_core(size, inside), source, SETTINGS).outlines
+    assert count == len(found)
+    for quad in found:
+        assert (299 + size[1] / 2, 199 + size[0] / 2) == pytest.approx(tuple(quad.mean(axis=0)), abs=1)
+
+
 def test_specks_and_faint_cores_are_no_text() -> None:
     source = detector_input(np.zeros((768, 768, 3), np.uint8), SETTINGS)
     faint = likelihood_of([((300, 200), (200, 20), 0)]) * 0.45

@@ -69,6 +69,15 @@ def test_a_letter_that_is_sure_stays(lexicon: Lexicon) -> None:
     assert "annuai" == mended(lexicon, "annuai", {})
 
 
+@pytest.mark.parametrize(
+    ("read", "printed"),
+    [("0CT", "OCT"), ("08-0CT-84", "08-OCT-84"), ("fr0m", "from"), ("FR0M", "FROM"), ("0XT", "0XT"), ("F0", "F0"), ("1t0", "1t0")],
+)
+def test_a_zero_in_a_known_word_is_a_letter_however_sure(tmp_path: Path, read: str, printed: str) -> None:
+    (tmp_path / "words.txt").write_text(WORDS + "oct 90\nfo 5\nito 5\n", "utf-8")
+    assert printed == mended(Lexicon.read(tmp_path / "words.txt"), read, {})
+
+
 def test_an_accent_that_is_doubted_is_none(lexicon: Lexicon) -> None:
     doubts = {"é": ("e", 0.2)}
     assert ("the", "thé") == (mended(lexicon, "thé", doubts), mended(lexicon, "thé", {}))

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import pytest
 
@@ -43,6 +45,39 @@ def test_a_word_has_the_mean_confidence_of_its_characters() -> None:
 def test_a_space_that_was_missed_is_found_by_its_width() -> None:
     read = [character for character in characters_of("abc def") if character.text != " "]
     assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"), SPELLER)]
+
+
+def spaced_line(letters: str, gaps: Sequence[int], space_after: float = 0.0) -> tuple[list[Character], Crop]:
+    """Blocks 16 pixels wide and 24 high, so many pixels apart, each read as a letter; no space was read."""
+    lefts = [8 + 16 * index + sum(gaps[:index]) for index in range(len(letters))]
+    image = np.full((48, lefts[-1] + 24, 3), 255, np.uint8)
+    for left in lefts:
+        image[12:36, left : left + 16] = 0
+    characters = [
+        Character(text=letter, confidence=0.9, x=left + 8, space_after=space_after) for letter, left in zip(letters, lefts, strict=True)
+    ]
+    return characters, Crop(image=image, to_page=np.eye(3))
+
+
+@pytest.mark.parametrize(
+    ("letters", "gaps", "space_after", "words"),
+    [
+        # Two cells of a table that were seen as one line, and a mark beside its choice.
+        ("3D", [30], 0.0, ["3", "D"]),
+        ("3Urgent", [30, 3, 3, 3, 3, 3], 0.0, ["3", "Urgent"]),
+        # A heading whose letters are set apart.
+        ("FAXDATA", [12, 13, 28, 12, 11, 12], 0.0, ["FAX", "DATA"]),
+        # A number before its unit, and a word that begins with a capital.
+        ("12Rail", [3, 10, 3, 3, 3], 0.0, ["12", "Rail"]),
+        ("ZipCode", [3, 3, 7, 3, 3, 3], 0.08, ["Zip", "Code"]),
+        # Typewriters set digits wide, and names have capitals within.
+        ("9520", [3, 8, 3], 0.3, ["9520"]),
+        ("McAllister", [3, 6, 3, 3, 3, 3, 3, 3, 3], 0.0, ["McAllister"]),
+        ("A4", [9], 0.0, ["A4"]),
+    ],
+)
+def test_a_gap_is_a_space_where_it_is_wide_for_its_line(letters: str, gaps: list[int], space_after: float, words: list[str]) -> None:
+    assert words == [word.text for word in words_of(*spaced_line(letters, gaps, space_after), SPELLER)]
 
 
 @pytest.mark.parametrize("rows", [slice(37, 40), slice(7, 10)])
