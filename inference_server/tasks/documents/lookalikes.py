@@ -8,18 +8,21 @@ from dataclasses import replace
 
 from inference_server.tasks.documents.recognition import Character
 
+# What is counted or measured, where it has three letters or more.
+_UNITS = (
+    "[munpf]?mol|mosm|m?eq|mcg|mls|grams?|litres?|liters?|cells?|copies|units?|sec|secs|seconds?|mins?|minutes?|hrs?|hours?|days?|weeks?|"
+    "months?|years?|yrs|times?|points?|percent|pcs|mmhg|bpm"
+)
 # Words with a sign at `sign`, and what it is there.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # Initials and abbreviations by letters: P.O., F.O.B., J. O.
     (re.compile(r"(?<![\w.])(?:[A-Z]\.)+(?P<sign>0)\.(?!\d)"), "O"),
     (re.compile(r"(?<![\w.])(?P<sign>0)\.(?:[A-Z]\.)+(?!\w)"), "O"),
-    # A name or word that begins with a capital: a number with letters behind it has other ones, or few.
-    (re.compile(r"(?<![\w.])(?P<sign>0)[a-z]{3,}(?!\w)"), "O"),
+    # A name or word that begins with a capital, unless it is a unit: nothing may be left of 0 there.
+    (re.compile(rf"(?<![\w.])(?P<sign>0)(?!(?:{_UNITS})(?!\w))[a-z]{{3,}}(?!\w)"), "O"),
     # An amount of money: a letter before one that is whole is the sign of a currency, and what stands before its cents is a digit.
     (re.compile(r"(?<![\w$.,-])(?P<sign>S)\d{1,3}(?:,?\d{3})*\.\d\d(?![\w.])"), "$"),
     (re.compile(r"(?<![A-Za-z])(?:RM|Rp\.?|[$€£¥])(?P<sign>[Oo])[.,]\d\d(?!\w)"), "0"),
-    # A rate, as in "GST @6%": a percentage has no leading zero.
-    (re.compile(r"(?<![\w.,/-])(?P<sign>0)[1-9]\d?(?:\.\d+)?%"), "@"),
     # Roman numbers.
     (re.compile(r"(?<!\w)I{1,2}(?P<sign>l)(?!\w)"), "I"),
     (re.compile(r"(?<!\w)(?P<sign>l)I{1,2}(?!\w)"), "I"),
