@@ -204,8 +204,8 @@ class OnnxRuntimeEngine:
         except Exception as error:  # ONNX Runtime's own errors share no base class
             message = f"{self.name} failed to run the model: {_reason(error)}"
             raise (failure_on_device(message, str(error)) if self._on_device else ModelFailed(message)) from error
-        if not self.keeps_much and _bytes_of(inputs.values()) + _bytes_of(values) > _MUCH_BYTES:
-            self.keeps_much = not self._on_device
+        if not (self._on_device or self.keeps_much):
+            self.keeps_much = _bytes_of(inputs.values()) + _bytes_of(values) > _MUCH_BYTES
         return dict(zip(names, values, strict=True))
 
     def give_back(self) -> None:
