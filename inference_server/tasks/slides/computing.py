@@ -105,23 +105,27 @@ class _Calls:
 
     async def work(self) -> None:
         """Make calls until none is left that nobody has begun."""
-        run, meter = self._run, self.meter
         for calls in self._todo:
-            async with AsyncExitStack() as held:
-                tiles = [tile for _, batch in calls for tile in batch]
-                await held.enter_async_context(self._flow.budget.taken(pixels_under_way(run.slide, self._plan, tiles)))
+            await self._make(calls)
+
+    async def _make(self, calls: Sequence[_Numbered]) -> None:
+        """Make calls whose tiles are read together; their pixels are counted until the last one needs them no more."""
+        run, meter = self._run, self.meter
+        tiles = [tile for _, batch in calls for tile in batch]
+        async with AsyncExitStack() as held:
+            await held.enter_async_context(self._flow.budget.taken(pixels_under_way(run.slide, self._plan, tiles)))
+            with meter.working():
+                read = await self._read(tiles, [len(batch) for _, batch in calls])
+            for number, batch in calls:
                 with meter.working():
-                    read = await self._read(tiles, [len(batch) for _, batch in calls])
-                for number, batch in calls:
-                    with meter.working():
-                        kept, run.engines[number] = await self._call(batch, *read.popleft())
-                    if not read:
-                        await held.aclose()
-                    with meter.working():
-                        if self._journal:
-                            await self._journal.add(number, len(batch), engine=run.engines[number], kept=kept)
-                    if progress := meter.advance(len(batch)):
-                        await self._emit(progress)
+                    kept, run.engines[number] = await self._call(batch, *read.popleft())
+                if not read:
+                    await held.aclose()
+                with meter.working():
+                    if self._journal:
+                        await self._journal.add(number, len(batch), engine=run.engines[number], kept=kept)
+                if progress := meter.advance(len(batch)):
+                    await self._emit(progress)
 
     async def _read(self, tiles: Sequence[Tile], counts: Sequence[int]) -> deque[tuple[Pixels, Tensors]]:
         """Pixels and the model's inputs for calls of so many tiles each."""
