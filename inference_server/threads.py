@@ -15,6 +15,7 @@ from typing import ParamSpec, TypeVar
 
 P = ParamSpec("P")
 T = TypeVar("T")
+S = TypeVar("S")
 
 # Threads that read files at a time; each begins when none of the others is idle.
 _READING = 32
@@ -31,6 +32,16 @@ def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return max(1, min(cores, math.ceil(int(quota) / int(period))))
     except (OSError, ValueError):  # no quota, or not Linux
         return cores
+
+
+def side_by_side(here: Callable[[], S], beside: Callable[[], T]) -> tuple[S, T]:
+    """What two works make, which spend their time in code that lets another thread go on.
+
+    By one more thread and no other, since each may keep memory of its own.
+    """
+    with ThreadPoolExecutor(1) as thread:
+        other = thread.submit(beside)
+        return here(), other.result()
 
 
 async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -12,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.values import Pixels
+from inference_server.threads import side_by_side
 
 Mask = NDArray[np.bool_]
 T = TypeVar("T")
@@ -49,11 +49,8 @@ def stripes(rows: int, at_a_time: int = _STRIPE_ROWS) -> Iterator[slice]:
 def by_stripes(rows: int, work: Callable[[slice], T], at_a_time: int = _STRIPE_ROWS) -> list[T]:
     """What a work makes of each stripe, in their order; two at a time, for work in code that lets another thread go on."""
     every = list(stripes(rows, at_a_time))
-    # By one more thread and no other, since each may keep memory of its own.
-    with ThreadPoolExecutor(1) as beside:
-        others = beside.submit(lambda: [work(stripe) for stripe in every[1::2]])
-        found = [work(stripe) for stripe in every[::2]]
-    for place, other in enumerate(others.result()):
+    found, others = side_by_side(lambda: [work(stripe) for stripe in every[::2]], lambda: [work(stripe) for stripe in every[1::2]])
+    for place, other in enumerate(others):
         found.insert(2 * place + 1, other)
     return found
 

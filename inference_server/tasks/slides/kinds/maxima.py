@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -11,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.masks import by_stripes
+from inference_server.threads import side_by_side
 
 S = TypeVar("S")
 T = TypeVar("T")
@@ -91,9 +91,7 @@ def near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
 
 def of_both(fine: S, coarse: S, work: Callable[[S], T]) -> tuple[T, T]:
     """What a work makes of each of two scales, side by side."""
-    with ThreadPoolExecutor(1) as beside:
-        other = beside.submit(work, coarse)
-        return work(fine), other.result()
+    return side_by_side(lambda: work(fine), lambda: work(coarse))
 
 
 def by_portions(maxima: Maxima, work: Callable[[slice], None]) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +24,7 @@ from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.tissue import Tissue
 from inference_server.tasks.slides.tissue_values import TissueValues
 from inference_server.tasks.slides.values import Pixels
+from inference_server.threads import side_by_side
 
 # Candidates that are handed out at once.
 _POINTS = 4096
@@ -92,11 +92,7 @@ class SlideNuclei:
             cell=self._plan.cell,
             per_tile=self._plan.tile_size // self._plan.cell,
         )
-        # Its processor time is in code that lets another thread go on.
-        with ThreadPoolExecutor(1) as beside:
-            summed = beside.submit(summary.heat)
-            measures, figures = summary.measures(), summary.figures()
-            heat = summed.result()
+        (measures, figures), heat = side_by_side(lambda: (summary.measures(), summary.figures()), summary.heat)
         self._cells.forget()
         points = np.stack([nuclei.found.x * grid.scale_x, nuclei.found.y * grid.scale_y], axis=1)
         return Findings(
