@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 from hypothesis import HealthCheck, settings
 
+from tests.support.lost_workers import LostWorkers
 from tests.support.ministack_server import Ministack, running_ministack
 from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
 from tests.support.pubsub_emulator import PubsubEmulator, emulator_program, pubsub_emulator
@@ -31,6 +32,11 @@ _TIMES_OF_A_SHARE = 6
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--whole-matrix", action="store_true", help="play every fault at every step of every source, not a share of them")
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if not hasattr(config, "workerinput"):
+        config.pluginmanager.register(LostWorkers(config))
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.Item]) -> None:

@@ -78,7 +78,8 @@ async def test_jobs_end_once_whatever_becomes_of_the_line_to_the_database(
                 await asyncio.to_thread(bridge.join, _SECONDS)
         finally:
             for bridge in bridges:
-                bridge.kill()
+                if bridge.is_alive():
+                    bridge.kill()
         records = {record.key: record for record in await store.jobs.list(limit=1000)}
         sent = [(each.attributes["job_key"], each.message_id) for each in await store.results.peek(limit=1000)]
 
@@ -109,7 +110,8 @@ async def test_a_bridge_may_start_before_its_database(
             proxy.mend()
             await asyncio.to_thread(bridge.join, _SECONDS)
         finally:
-            bridge.kill()
+            if bridge.is_alive():
+                bridge.kill()
 
     assert 0 == bridge.exitcode
 

@@ -114,7 +114,9 @@ class BridgeSetup:
         try:
             yield process
         finally:
-            process.kill()
+            # One that has ended is no child of ours, and its number may be another's by now, if only a thread's.
+            if process.is_alive():
+                process.kill()
             process.join(30)
 
 

@@ -107,7 +107,8 @@ def bridge(*arguments: str, folder: Path, environment: Mapping[str, str] | None 
             command.terminate_once(stop_once, seconds=60)
         out, err = command.communicate(timeout=60)
     finally:
-        command.process.kill()
+        if command.process.is_alive():
+            command.process.kill()
         command.process.join()
     return Finished(status=command.returncode or 0, out=out, err=err)
 

@@ -29,6 +29,7 @@ from inference_server.tasks.labs.normalise import PrintedTest
 from inference_server.tasks.labs.ranking import best_ranking
 from inference_server.tasks.labs.results import LabResult, lab_result
 from inference_server.tasks.labs.retrieve import Query
+from inference_server.tasks.labs.ucum import load as load_units
 from inference_server.tasks.labs.vectors import embedded_names
 
 _Done = TypeVar("_Done")
@@ -222,6 +223,7 @@ class LabClassifier:
         vectors = await embedded_names(catalogue.names.meanings, self._embedder, self._models, model=self._model)
         memory = await asyncio.to_thread(self._memory)
         ranking, ranker = await asyncio.to_thread(best_ranking, catalogue, self._models / FOLDER / RANKER)
+        await asyncio.to_thread(load_units)
         _log.info(
             "catalogue_ready",
             catalogue=catalogue.version,

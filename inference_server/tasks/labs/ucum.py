@@ -1,6 +1,6 @@
 """UCUM, the code for units of measure (https://ucum.org): which texts are units, and a number of one in another.
 
-Alone in importing ucumvert, whose grammar and table take 25 MB and half a second: they are read with the first unit that is not common.
+Alone in importing ucumvert, whose grammar and table take 25 MB and half a second.
 """
 
 from __future__ import annotations
@@ -19,6 +19,12 @@ _SYMBOL = re.compile(r"\[[^\]]*\]")
 _ANNOTATION = re.compile(r"\{[^}]*\}")
 # pint does not promise that threads may share a registry.
 _lock = threading.Lock()
+
+
+def load() -> None:
+    """Read grammar and table, so that the first unit that is not common need not wait for them; blocks."""
+    with _lock:
+        _registry()
 
 
 def is_unit(text: str) -> bool:

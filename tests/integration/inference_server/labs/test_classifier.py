@@ -12,6 +12,7 @@ import pytest
 
 from inference_server.errors import InvalidCatalogue, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
+from inference_server.tasks.labs import quantities, ucum
 from inference_server.tasks.labs.aliases import Alias
 from inference_server.tasks.labs.categorise import CATEGORIES
 from inference_server.tasks.labs.classifier import Classified, LabClassifier
@@ -255,6 +256,18 @@ async def test_why_labs_are_absent_is_told_until_they_answer(models: Path) -> No
     inference.loaded = True
     await labs.start()
     assert ["the catalogue of lab tests is loading", "model all_minilm_l6_v2 is still loading", ""] == [*told, labs.absence]
+
+
+async def test_no_request_waits_for_what_uncommon_units_are_read_with(models: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for each in (ucum._registry, ucum._quantity, quantities.ucum):
+        each.cache_clear()
+    labs = LabClassifier(DirectInference(models), models)
+    await labs.start()
+    # Whoever would load it now does without, and tells the unit as printed.
+    monkeypatch.setattr("ucumvert.PintUcumRegistry", None)
+    (found,) = (await labs.classify([PrintedTest(name="Alkaline phosphatase", unit="µkat/L", value="1.4")], caller=CALLER)).tests
+    assert found.result is not None
+    assert "ukat/L" == found.result.reading.unit
 
 
 async def test_a_name_of_the_catalogue_is_not_encoded_again_and_another_only_once(models: Path) -> None:
