@@ -17,7 +17,7 @@ from bridge.ledger.port import Claim, Counted, Refusal, State
 from bridge.steps import REDELIVERED, SUCCEEDED, Step
 from bridge.tracing.context import CURRENT
 from bridge.worker.context import WorkContext
-from bridge.worker.fates import Fate, fate_of
+from bridge.worker.fates import Fate, fate_of, unforeseen
 from bridge.worker.following import Following, traced
 from bridge.worker.heartbeat import Heartbeat
 from bridge.worker.policy import Desk
@@ -114,6 +114,7 @@ class Assignment:
             return job
         await self._desk.dead_letters.bury(self._delivery, reason=reason)
         self._steps.took(Step.BURIED, outcome="poison")
+        self._throttle.untried()
         return None
 
     def _refused(self, refusal: Refusal) -> _Return | None:
@@ -127,6 +128,7 @@ class Assignment:
 
     async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
         if reason := blame(claim, self._desk.policy):
+            self._throttle.untried()
             return await self._give_up_job(job, claim, heartbeat, reason)
         context = self._context(claim, heartbeat)
         try:
@@ -177,9 +179,10 @@ class Assignment:
         self._steps.took(Step.HANDLED, outcome=type(error).__name__)
         if fate is Fate.YIELD:
             _log.info("work_put_back", reason=str(error))
+            self._throttle.untried()
             delay = error.retry_after if isinstance(error, NotYetError) else 1.0
             return await self._release(claim, heartbeat, delay=delay, error=str(error))
-        _log.warning("work_failed", fate=fate.value, error=f"{type(error).__name__}: {error}", exc_info=_unforeseen(error))
+        _log.warning("work_failed", fate=fate.value, error=f"{type(error).__name__}: {error}", exc_info=unforeseen(error))
         policy = self._desk.policy
         reason = str(error) or type(error).__name__
         if fate is Fate.DROP:
@@ -222,7 +225,7 @@ class Assignment:
             raise
         except Exception as error:
             # A job must end even when its system's tables refuse to hear of it. What they were to hear may be personal.
-            _log.error("failure_writes_refused", error=f"{type(error).__name__}: {error}", exc_info=_unforeseen(error))
+            _log.error("failure_writes_refused", error=f"{type(error).__name__}: {error}", exc_info=unforeseen(error))
             await self._commit(claim, heartbeat, replace(outcome, writes=()), buried=self._delivery, reason=reason)
 
     def _failure(self, job: Job, reason: str) -> Outcome:
@@ -292,8 +295,3 @@ class Assignment:
 
 def _word(outcome: Outcome) -> str:
     return SUCCEEDED if outcome.succeeded else "failed"
-
-
-def _unforeseen(error: Exception) -> Exception | None:
-    """The error itself, to be logged with its traceback, when it is none of ours."""
-    return None if isinstance(error, BridgeError) else error

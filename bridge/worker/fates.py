@@ -49,3 +49,8 @@ FATES: Mapping[type[Exception], Fate] = {
 def fate_of(error: Exception) -> Fate:
     """What becomes of a job whose work ended so."""
     return next(FATES[ancestor] for ancestor in type(error).__mro__ if ancestor in FATES)
+
+
+def unforeseen(error: Exception) -> Exception | None:
+    """The error itself, to be logged with its traceback, when it is none of ours."""
+    return None if isinstance(error, BridgeError) else error

@@ -217,20 +217,20 @@ class OnnxRuntimeEngine:
         options.terminate = True
         smallest = {spec.name: np.zeros([max(size, 1) for size in spec.shape], spec.dtype) for spec in self.inputs}
         with contextlib.suppress(Exception):  # ONNX Runtime's own errors share no base class
-            self._session.run(self._output_names, smallest, options)
+            self._values(self._output_names, smallest, options)
 
-    def _values(self, names: tuple[str, ...], inputs: Tensors) -> list[Tensor]:
+    def _values(self, names: tuple[str, ...], inputs: Tensors, options: Any = None) -> list[Tensor]:
         if self._runs:
             return self._runs.run(names, inputs)
         if self._has_bfloat16:
-            return self._run_values(names, inputs)
-        computed: list[Tensor] = self._session.run(names, inputs)
+            return self._run_values(names, inputs, options)
+        computed: list[Tensor] = self._session.run(names, inputs, options)
         return computed
 
-    def _run_values(self, names: tuple[str, ...], inputs: Tensors) -> list[Tensor]:
+    def _run_values(self, names: tuple[str, ...], inputs: Tensors, options: Any) -> list[Tensor]:
         """ONNX Runtime does not know numpy's bfloat16: it takes and gives it as bits."""
         values = {name: _to_value(tensor) for name, tensor in inputs.items()}
-        return [_from_value(value) for value in self._session.run_with_ort_values(names, values)]
+        return [_from_value(value) for value in self._session.run_with_ort_values(names, values, options)]
 
 
 def _to_value(tensor: Tensor) -> Any:

@@ -405,6 +405,22 @@ async def test_of_jobs_over_which_servers_are_lost_again_and_again_one_is_tried_
     assert SUSPECT_LOSSES == (await claimed(store.ledger, job("beside"))).server_losses
 
 
+async def test_of_suspects_that_are_claimed_at_once_one_is_tried(store: Store) -> None:
+    for key in ("once", "third", "second", "first"):
+        await lose_server(store, key, SUSPECT_LOSSES - (key == "once"))
+    await store.ledger.release(await claimed(store.ledger, job("first")), delay_seconds=60, counted=Counted.NOT_TRIED)
+
+    wanted = ("third", "first", "new", "second", "once")
+    answers = await asyncio.gather(*(store.ledger.claim(job(key), worker="tester", lease_seconds=60) for key in wanted))
+
+    tried = {key for key, answer in zip(wanted, answers, strict=True) if isinstance(answer, Claim)}
+    [suspect] = tried - {"once", "new"}
+    [waiting] = {"second", "third"} - {suspect}
+    told = {key: answer.retry_after for key, answer in zip(wanted, answers, strict=True) if isinstance(answer, Refusal)}
+    assert {"first", waiting} == told.keys()
+    assert 50 < told[waiting] <= 60
+
+
 async def test_a_suspect_that_gets_on_or_whose_worker_is_dead_keeps_no_other_waiting(store: Store) -> None:
     for key in ("gets-on", "dead", "beside"):
         await lose_server(store, key, SUSPECT_LOSSES)

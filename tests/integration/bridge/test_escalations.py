@@ -50,6 +50,8 @@ class Desk:
     cases: EscalationList
     reviews: LocalHttp
     interval: float = 0.02
+    # In a row, after which the service is left alone.
+    failures: int = 5
     decided: set[str] = field(default_factory=set)
     # Documents that the database does not tell of.
     unknown: set[str] = field(default_factory=set)
@@ -60,7 +62,7 @@ class Desk:
     full: bool = False
 
     def hand_over(self, url: str = "") -> HandOver:
-        breaker = Breaker(name="the review service", failures=5, seconds=0.05)
+        breaker = Breaker(name="the review service", failures=self.failures, seconds=0.05)
         service = ReviewService(url or self.reviews.url, api_key="key", breaker=breaker, wait_seconds=0.001)
         return HandOver(self.cases, service, is_with_people=self._is_with_people, keep_ticket=self._keep, interval=self.interval)
 
@@ -212,6 +214,15 @@ async def test_a_case_that_alone_gets_no_answer_while_others_are_taken_is_given_
         await desk.until(waiting=0, dead=1)
     [dead] = await desk.cases.list(State.DEAD, limit=10)
     assert ("bad", 5) == (dead.document, dead.attempts)
+
+
+async def test_while_the_service_is_left_alone_no_case_loses_its_place_to_the_one_that_is_the_cause(desk: Desk) -> None:
+    desk.reviews.answering = answering(502, only="bad")
+    desk.interval, desk.failures = 0.005, 3  # as many as the tries of one case
+    await desk.add("bad", "good")
+    async with desk.running(), asyncio.timeout(20):
+        await desk.until(tickets=1)
+    assert ["bad", "bad", "bad", "good"] == [json.loads(each.body)["documentId"] for each in desk.reviews.asked[:4]]
 
 
 @pytest.mark.parametrize("answer", [b"\xe9t\xe9", b"[" * 200_000, b"[" + b"1," * 2**20 + b"1]"])

@@ -1,7 +1,8 @@
 -- name: claim
 -- Inserts each job, or takes it over when it has not ended, is due, and nobody's lease is left on it. Sorted, so that rivals meet in one order.
--- One over which servers were lost again and again waits while another such job runs: together, nothing would tell whose fault the next loss
--- is. Two that are claimed in the same moment do not see each other: one loss more, which an innocent one can bear.
+-- One over which servers were lost again and again waits while another such job runs, or is claimed by this statement: together, nothing would
+-- tell whose fault the next loss is. Two that two programs claim in the same moment do not see each other: one loss more, which an innocent
+-- one can bear.
 INSERT INTO lamina.jobs AS jobs (key, system, request, reply_queue, priority, trace, state, fence, worker, lease_until, created_at, started_at)
 SELECT asked.key, asked.system, asked.request, asked.reply_queue, asked.priority, asked.trace, 'running', 1, asked.worker, clock.now + asked.lease,
        clock.now, clock.now
@@ -29,7 +30,14 @@ WHERE (
 ) AND (
     jobs.server_losses < :suspect OR NOT EXISTS (
         SELECT 1 FROM lamina.jobs AS other
-        WHERE other.state = 'running' AND other.server_losses >= :suspect AND other.lease_until > excluded.created_at
+        WHERE other.server_losses >= :suspect AND (
+            (other.state = 'running' AND other.lease_until > excluded.created_at)
+            OR (
+                other.key < jobs.key
+                AND other.key = ANY (ARRAY(SELECT each ->> 'key' FROM json_array_elements(CAST(:jobs AS json)) AS each))
+                AND other.state IN ('queued', 'waiting', 'running') AND coalesce(other.due_at, 0) <= excluded.created_at
+            )
+        )
     )
 )
 RETURNING jobs.key, jobs.fence, jobs.attempts, jobs.interruptions, jobs.server_losses, jobs.checkpoint, jobs.trace;

@@ -7,11 +7,14 @@ import gc
 import time
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
+import onnx
 import pytest
 from prometheus_client import CollectorRegistry
 
 from inference_server.engine.devices import usable_memory
+from inference_server.engine.onnxruntime import OnnxRuntimeLoader
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
 from inference_server.errors import MemoryExhausted
@@ -19,7 +22,7 @@ from inference_server.scheduler import executor
 from inference_server.scheduler.memory import MemoryBudget, resident_bytes
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models
+from tests.support import onnx_models, small_models
 from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, selector
 from tests.support.serving import ask, serving
 
@@ -95,6 +98,20 @@ async def test_what_a_runtime_keeps_of_a_large_batch_is_given_back_once_nothing_
             await asyncio.sleep(0.05)
         assert resident_bytes() - before <= 32 * MIB
         assert 2.0 == (await ask(models)).outputs["doubled"][0, 0]
+
+
+@pytest.mark.parametrize(("kind", "dtype"), [(onnx.TensorProto.FLOAT, np.float32), (onnx.TensorProto.BFLOAT16, ml_dtypes.bfloat16)])
+def test_tensors_of_either_kind_that_a_runtime_keeps_are_given_back(tmp_path: Path, kind: onnx.TensorProto.DataType, dtype: type) -> None:
+    path = onnx_models.write_model(tmp_path, "identity", small_models.identity(kind))
+    engine = OnnxRuntimeLoader(threads=1).load(path, "float32")
+    engine.run({"x": np.ones((1, 4), dtype)})
+    before = resident_bytes()
+    engine.run({"x": np.ones((32 * MIB // np.dtype(dtype).itemsize, 4), dtype)})
+    assert (True, True) == (engine.keeps_much, resident_bytes() - before > 96 * MIB)
+
+    engine.give_back()
+
+    assert (False, True) == (engine.keeps_much, resident_bytes() - before < 32 * MIB)
 
 
 def test_what_a_model_took_counts_once_it_is_loaded(tmp_path: Path) -> None:

@@ -22,6 +22,7 @@ from bridge.job import Job, Outcome, Units, Write
 from bridge.ledger.port import JobRecord, State
 from bridge.steps import Step
 from bridge.systems.port import Context
+from bridge.worker import Backoff
 from tests.support.patience import until
 from tests.unit.bridge.worker.conftest import Office, Offices, done
 
@@ -170,6 +171,30 @@ async def test_an_overload_counts_no_attempt(office_of: Offices, error: Exceptio
 
     record = await record_of(office)
     assert (State.SUCCEEDED, 0) == (record.state, record.attempts)
+
+
+@pytest.mark.parametrize(("kind", "step"), [("waits", Step.RETURNED), ("cannot be read", Step.BURIED), ("is given up", Step.ACKNOWLEDGED)])
+async def test_while_the_server_is_probed_what_does_not_come_to_it_holds_up_no_job(office_of: Offices, kind: str, step: Step) -> None:
+    async def work(job: Job, context: Context) -> Outcome:
+        if job.key == "before":
+            raise NotYetError("others first", retry_after=60)
+        return await succeed(job, context)
+
+    office = office_of(work, concurrency=1, overload_seconds=60, max_interruptions=1)
+    if kind == "is given up":
+        for _ in range(2):
+            await office.store.ledger.claim(Job(key="before", system="trial", request={}), worker="killed", lease_seconds=0.01)
+            await asyncio.sleep(0.05)
+    await office.ask("before", **({"unreadable": True} if kind == "cannot be read" else {}))
+    await office.ask("job")
+
+    async with office.working() as worker:
+        worker._throttle.overloaded(0.0, Backoff(base=0.001))
+        async with asyncio.timeout(20):
+            await office.until(Step.ACKNOWLEDGED)
+
+    came = [taken.job_key for taken in office.recorder.taken].index("job")
+    assert step in {taken.step for taken in office.recorder.taken[:came]}, "it was there before"
 
 
 @pytest.mark.parametrize("most", [{"max_interruptions": 2}, {"max_server_losses": 3}], ids=lambda most: next(iter(most)))
