@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import Gaps, ink_height, ink_of
-from inference_server.tasks.documents.lookalikes import told_by_context
+from inference_server.tasks.documents.lookalikes import is_postcode, told_by_context
 from inference_server.tasks.documents.recognition import Character, Crop
 from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Quad, Word
@@ -90,11 +90,12 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     ]
     breaks = sorted({*breaks, *_breaks_by_words(visible, breaks, may_part, speller)})
     starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
+    texts = ["".join(character.text for character in visible[start:end]) for start, end in zip(starts, ends, strict=True)]
     words = []
-    for start, end in zip(starts, ends, strict=True):
+    for start, end, before, after in zip(starts, ends, ["", *texts], [*texts[1:], ""], strict=False):
         left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller))
+        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller, before, after))
     return words
 
 
@@ -106,9 +107,10 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
     return found
 
 
-def word_of(read: Sequence[Character], polygon: Quad, speller: Speller) -> Word:
-    """Characters that were read as one word, mended; `polygon`: where they lie."""
-    mended = speller.mended(told_by_context(read))
+def word_of(read: Sequence[Character], polygon: Quad, speller: Speller, before: str = "", after: str = "") -> Word:
+    """Characters that were read as one word, mended; `polygon`: where they lie. `before`, `after`: the words of its line beside it."""
+    told = told_by_context(read, speller, before, after)
+    mended = told if is_postcode(before, "".join(character.text for character in told)) else speller.mended(told)
     text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
     return Word(
         text=text,
