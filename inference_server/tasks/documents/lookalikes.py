@@ -22,6 +22,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<!\w)I{1,2}(?P<sign>l)(?!\w)"), "I"),
     (re.compile(r"(?<!\w)(?P<sign>l)I{1,2}(?!\w)"), "I"),
     (re.compile(r"(?<!\w)II(?P<sign>1)(?!\w)"), "I"),
+    # International units: µIU/mL, IU/L.
+    (re.compile(r"(?<![A-Za-z])[µumk]?(?P<sign>l)U(?!\w)"), "I"),
     # A street, in Indonesian.
     (re.compile(r"(?<![\w.])J(?P<sign>I)\.(?!\w\.)"), "l"),
 )
