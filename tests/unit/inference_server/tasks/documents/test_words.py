@@ -68,6 +68,8 @@ def spaced_line(letters: str, gaps: Sequence[int], space_after: float = 0.0) -> 
         ("3Urgent", [30, 3, 3, 3, 3, 3], 0.0, ["3", "Urgent"]),
         # A heading whose letters are set apart.
         ("FAXDATA", [12, 13, 28, 12, 11, 12], 0.0, ["FAX", "DATA"]),
+        # As wide as a letter is high, where letters stand far from each other.
+        ("ABCDEF", [8, 8, 22, 8, 8], 0.0, ["ABC", "DEF"]),
         # A number before its unit, and a word that begins with a capital.
         ("12Rail", [3, 10, 3, 3, 3], 0.0, ["12", "Rail"]),
         ("ZipCode", [3, 3, 7, 3, 3, 3], 0.08, ["Zip", "Code"]),
