@@ -68,12 +68,7 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     spaced = _spaced_after(characters)
     columns = np.asarray(ink.any(axis=0))
     height = ink_height(ink)
-    runs = Gaps(columns)
-    inked = np.flatnonzero(columns)
-    # The recogniser may tell a letter beside its ink: the margin there is no gap.
-    first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, crop.width)
-    first, last = 0 if visible[0].text in _OF_RULES else first, crop.width if visible[-1].text in _OF_RULES else last
-    gaps = [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
+    gaps = _gaps(visible, columns)
     usual = _usual_gap([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space], height)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
@@ -167,6 +162,15 @@ def _is_wide(by_usual: float, by_height: float, usual_by_height: float, before: 
 
 def _is_spaceless(letter: str) -> bool:
     return not letter.isascii() and unicodedata.name(letter, "").startswith(_SPACELESS)
+
+
+def _gaps(visible: Sequence[Character], columns: NDArray[np.bool_]) -> list[_Gap]:
+    """Between each two characters. `columns`: which of the line's have ink."""
+    runs, inked = Gaps(columns), np.flatnonzero(columns)
+    # The recogniser may tell a letter beside its ink: the margin there is no gap.
+    first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, len(columns))
+    first, last = 0 if visible[0].text in _OF_RULES else first, len(columns) if visible[-1].text in _OF_RULES else last
+    return [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
 
 
 def _gap_between(runs: Gaps, before: Character, after: Character, *, within: tuple[int, int]) -> _Gap:
