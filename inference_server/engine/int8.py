@@ -16,6 +16,7 @@ from openvino import opset13
 
 # The key of the metadata.
 RANGES = "lamina.int8_ranges"
+_MOST = float(np.finfo(np.float32).max)
 
 Range = tuple[float, float]
 
@@ -25,10 +26,10 @@ def ranges_of(model: Any) -> dict[str, Range]:
     place = ["framework", RANGES]
     told = str(model.get_rt_info(place).value) if model.has_rt_info(place) else ""
     try:
-        ranges = {name: (float(least), float(most)) for name, least, most in map(str.split, told.splitlines())}
+        ranges = {name: (float(least), float(most)) for name, least, most in (line.rsplit(None, 2) for line in told.splitlines())}
     except ValueError as error:
         raise RuntimeError(f"{RANGES} is to tell a tensor's name, its least and its highest value a line") from error
-    if any(not -np.inf < least <= 0 < most < np.inf for least, most in ranges.values()):
+    if any(not -_MOST <= least <= 0 < most <= _MOST for least, most in ranges.values()):
         raise RuntimeError(f"{RANGES} is to tell ranges around 0")
     return ranges
 
@@ -42,7 +43,7 @@ def quantise(model: Any, ranges: Mapping[str, Range]) -> None:
         if found is None or weights is None:
             continue
         least, most = map(np.float32, found)
-        largest = np.maximum(np.abs(weights).max(axis=(1, 2, 3), keepdims=True), np.finfo(np.float32).tiny)
+        largest = np.maximum(np.abs(weights).max(axis=tuple(range(1, weights.ndim)), keepdims=True), np.finfo(np.float32).tiny)
         levels = opset13.fake_quantize(opset13.constant(weights), -largest, largest, -largest, largest, 255)
         convolution.input(0).replace_source_output(opset13.fake_quantize(taken, least, most, least, most, 256).output(0))
         convolution.input(1).replace_source_output(levels.output(0))

@@ -74,7 +74,9 @@ def _words(letters: Sequence[_Letter], row: CellRow, speller: Speller) -> list[W
             words[-1] += cell
         else:
             words.append(cell)
-    return [_word(word, speller) for word in words]
+    texts = ["".join(letter.character.text for letter in word) for word in words]
+    around = zip(words, ["", *texts], [*texts[1:], ""], strict=False)
+    return [_word(word, speller, before, after) for word, before, after in around]
 
 
 def _are_choices(cells: Sequence[Sequence[_Letter]], row: CellRow) -> bool:
@@ -90,8 +92,8 @@ def _is_one_word(first: int, second: int, row: CellRow) -> bool:
     return all(row.filled[min(first, second) : max(first, second) + 1])
 
 
-def _word(letters: Sequence[_Letter], speller: Speller) -> Word:
-    return word_of([letter.character for letter in letters], _around([letter.quad for letter in letters]), speller)
+def _word(letters: Sequence[_Letter], speller: Speller, before: str = "", after: str = "") -> Word:
+    return word_of([letter.character for letter in letters], _around([letter.quad for letter in letters]), speller, before, after)
 
 
 def _around(quads: Sequence[Quad]) -> Quad:

@@ -57,7 +57,7 @@ class ImagePages:
         self.page_count = len(self._images)
 
     def page(self, index: int) -> Page:
-        """Decode the page at `index`, from 0, turned upright as its EXIF orientation says."""
+        """Decode the page at `index`, from 0, turned upright as its EXIF orientation says, of HEIC its `irot` and `imir`."""
         with self._lock:
             try:
                 image = self._images.open(index)

@@ -7,37 +7,80 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from inference_server.tasks.documents.recognition import Character
+from inference_server.tasks.documents.spelling import Speller
 
-# What is counted or measured, where it has three letters or more.
-_UNITS = (
-    "[munpf]?mol|mosm|m?eq|mcg|mls|grams?|litres?|liters?|cells?|copies|units?|sec|secs|seconds?|mins?|minutes?|hrs?|hours?|days?|weeks?|"
-    "months?|years?|yrs|times?|points?|percent|pcs|mmhg|bpm"
-)
 # Words with a sign at `sign`, and what it is there.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # Initials and abbreviations by letters: P.O., F.O.B., J. O.
     (re.compile(r"(?<![\w.])(?:[A-Z]\.)+(?P<sign>0)\.(?!\d)"), "O"),
     (re.compile(r"(?<![\w.])(?P<sign>0)\.(?:[A-Z]\.)+(?!\w)"), "O"),
-    # A name or word that begins with a capital, unless it is a unit: nothing may be left of 0 there.
-    (re.compile(rf"(?<![\w.])(?P<sign>0)(?!(?:{_UNITS})(?!\w))[a-z]{{3,}}(?!\w)"), "O"),
-    # An amount of money: a letter before one that is whole is the sign of a currency, and what stands before its cents is a digit.
-    (re.compile(r"(?<![\w$.,-])(?P<sign>S)\d{1,3}(?:,?\d{3})*\.\d\d(?![\w.])"), "$"),
+    # An amount of money: a letter before one that is whole is the sign of a currency, and what stands before its cents is a digit. With
+    # two digits before the point it may be an injury's code (ICD-10: S52.50).
+    (re.compile(r"(?<![\w$.,-])(?P<sign>S)(?!\d\d\.)\d{1,3}(?:,?\d{3})*\.\d\d(?![\w.])"), "$"),
     (re.compile(r"(?<![A-Za-z])(?:RM|Rp\.?|[$€£¥])(?P<sign>[Oo])[.,]\d\d(?!\w)"), "0"),
     # Roman numbers.
     (re.compile(r"(?<!\w)I{1,2}(?P<sign>l)(?!\w)"), "I"),
     (re.compile(r"(?<!\w)(?P<sign>l)I{1,2}(?!\w)"), "I"),
+    (re.compile(r"(?<!\w)II(?P<sign>1)(?!\w)"), "I"),
+    # International units: µIU/mL, IU/L.
+    (re.compile(r"(?<![A-Za-z])[µumk]?(?P<sign>l)U(?!\w)"), "I"),
+    # A street, in Indonesian.
+    (re.compile(r"(?<![\w.])J(?P<sign>I)\.(?!\w\.)"), "l"),
 )
+# An article of Italian, and a pronoun of French, at the start of a line or a sentence that goes on.
+_ARTICLE, _SENTENCE_END = "Il", (".", "!", "?", ":")
+# A run of letters and digits with a 0; what holds it may be an address, in which any sign may stand.
+_WITH_ZERO = re.compile(r"(?<![^\W_])(?=[^\W_]*0)[^\W_]+(?![^\W_])")
+_ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
+# What is counted or measured.
+_UNITS = re.compile(
+    "[munpf]?mol|mosm|m?eq|mcg|mls|mmhg|k?cal|bar|psi|ft|pts?|hm|ng|rd|grams?|litres?|liters?|cells?|copies|units?|pcs|times?|points?|percent|"
+    "bpm|secs?|seconds?|mins?|minutes?|hrs?|hours?|days?|weeks?|months?|years?|yrs|rb|mil[iy]ar",
+    re.IGNORECASE,
+)
+# A name, of letters that may be one; no hexadecimal number.
+_NAME = re.compile(r"0(?!x[a-f]+$)(?=[a-z]*[aeiouy])[a-z]{4,}")
+# So much of a word is letters, and so many at least.
+_LETTERS_OF_WORD, _LEAST_LETTERS = 0.5, 2
+# Britain's postcodes, which are two words: the second begins with a digit.
+_OUTWARD, _INWARD = re.compile(r"\W*[A-Z]{1,2}\d[A-Z\d]?"), re.compile(r"\d[A-Z]{2}\W*")
 
 
-def told_by_context(characters: Sequence[Character]) -> Sequence[Character]:
-    """The characters of a word, a sign replaced where what stands around it leaves no doubt; its confidence stays."""
+def told_by_context(characters: Sequence[Character], speller: Speller, before: str = "", after: str = "") -> Sequence[Character]:
+    """The characters of a word, a sign replaced where what stands around it leaves no doubt; its confidence stays.
+
+    `before`, `after`: the words of its line beside it.
+    """
     text = "".join(character.text for character in characters)
     # What the recogniser answers for one step may be several characters of text.
-    if len(text) != len(characters):
+    if len(text) != len(characters) or (text == _ARTICLE and after and (not before or before.endswith(_SENTENCE_END))):
         return characters
-    told = list(characters)
+    told = list(text)
     for pattern, sign in _RULES:
         for match in pattern.finditer(text):
-            place = match.start("sign")
-            told[place] = replace(told[place], text=sign, others=())
-    return told
+            told[match.start("sign")] = sign
+    if not (_ADDRESS.search(text) or is_postcode(before, text)):
+        for match in _WITH_ZERO.finditer(text):
+            told[slice(*match.span())] = _with_letters(match, speller) or told[slice(*match.span())]
+    return [
+        character if character.text == sign else replace(character, text=sign, others=())
+        for character, sign in zip(characters, told, strict=True)
+    ]
+
+
+def is_postcode(before: str, text: str) -> bool:
+    """Whether two words are one of Britain's."""
+    return bool(_OUTWARD.fullmatch(before) and _INWARD.fullmatch(text))
+
+
+def _with_letters(match: re.Match[str], speller: Speller) -> str:
+    """A word whose O was read as 0; empty for anything else, such as a code, or a number and its unit."""
+    token = match.group()
+    if token[0] == "0" and _UNITS.fullmatch(token[1:]):
+        return ""
+    letters = sum(map(str.isalpha, token))
+    spelled = token.replace("0", "O" if any(map(str.isupper, token[1:])) or token[0] == "0" else "o")
+    if letters >= max(_LEAST_LETTERS, _LETTERS_OF_WORD * len(token)) and spelled.isalpha() and speller.knows(spelled):
+        return spelled
+    is_number = match.start() > 0 and match.string[match.start() - 1] in ".,:/-"
+    return spelled if _NAME.fullmatch(token) and not is_number and speller.is_strange(token[1:]) else ""

@@ -78,9 +78,17 @@ class Speller:
         strange = sum(word.lower() not in self._likelihood for word in words)
         self._strange = math.log(max(_LEAST_STRANGE, strange / len(words) if len(words) >= _TELLING_WORDS else 0.0))
 
+    def knows(self, word: str) -> bool:
+        """Whether it is a known word."""
+        return word.lower() in self._likelihood
+
+    def is_strange(self, word: str) -> bool:
+        """Whether it is none; of no word where none is known."""
+        return bool(self._likelihood) and not self.knows(word)
+
     def mended(self, characters: Sequence[Character]) -> list[Character]:
         """The characters of a word, in their order, its letters replaced or left out where that is what stands there."""
-        if not any(character.others or character.text == "0" for character in characters):
+        if not any(character.others for character in characters):
             return list(characters)
         mended: list[Character] = []
         for token, some in _tokens(characters, with_marks=True):
@@ -129,8 +137,6 @@ class Speller:
 
     def _mended_token(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
         letters = sum(map(str.isalpha, token))
-        if "0" in token and (spelled := self._with_letters(token, letters)):
-            return [replace(character, text=text) for character, text in zip(characters, spelled, strict=True)]
         is_foreign = any(not character.text.isascii() and not character.others for character in characters)
         if is_foreign or not letters or not any(character.others for character in characters):
             return characters
@@ -139,12 +145,6 @@ class Speller:
         if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token):
             return characters
         return self._likeliest(characters)
-
-    def _with_letters(self, token: str, letters: int) -> str:
-        """A known word whose O was read as 0, which is drawn alike; empty for anything else, such as a code."""
-        spelled = token.replace("0", "O" if any(map(str.isupper, token[1:])) or token[0] == "0" else "o")
-        is_word = letters >= _SHORTEST and spelled.isalpha() and spelled.lower() in self._likelihood
-        return spelled if is_word and letters >= _LETTERS_OF_WORD * len(token) else ""
 
     def _likeliest(self, characters: Sequence[Character]) -> Sequence[Character]:
         """The known word that most likely stands there, or what was read."""

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import Gaps, ink_height, ink_of
-from inference_server.tasks.documents.lookalikes import told_by_context
+from inference_server.tasks.documents.lookalikes import is_postcode, told_by_context
 from inference_server.tasks.documents.recognition import Character, Crop
 from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Quad, Word
@@ -68,12 +68,7 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     spaced = _spaced_after(characters)
     columns = np.asarray(ink.any(axis=0))
     height = ink_height(ink)
-    runs = Gaps(columns)
-    inked = np.flatnonzero(columns)
-    # The recogniser may tell a letter beside its ink: the margin there is no gap.
-    first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, crop.width)
-    first, last = 0 if visible[0].text in _OF_RULES else first, crop.width if visible[-1].text in _OF_RULES else last
-    gaps = [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
+    gaps = _gaps(visible, columns)
     usual = _usual_gap([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space], height)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
@@ -90,11 +85,12 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     ]
     breaks = sorted({*breaks, *_breaks_by_words(visible, breaks, may_part, speller)})
     starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
+    texts = ["".join(character.text for character in visible[start:end]) for start, end in zip(starts, ends, strict=True)]
     words = []
-    for start, end in zip(starts, ends, strict=True):
+    for start, end, before, after in zip(starts, ends, ["", *texts], [*texts[1:], ""], strict=False):
         left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
         right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller))
+        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller, before, after))
     return words
 
 
@@ -106,9 +102,10 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
     return found
 
 
-def word_of(read: Sequence[Character], polygon: Quad, speller: Speller) -> Word:
-    """Characters that were read as one word, mended; `polygon`: where they lie."""
-    mended = speller.mended(told_by_context(read))
+def word_of(read: Sequence[Character], polygon: Quad, speller: Speller, before: str = "", after: str = "") -> Word:
+    """Characters that were read as one word, mended; `polygon`: where they lie. `before`, `after`: the words of its line beside it."""
+    told = told_by_context(read, speller, before, after)
+    mended = told if is_postcode(before, "".join(character.text for character in told)) else speller.mended(told)
     text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
     return Word(
         text=text,
@@ -165,6 +162,15 @@ def _is_wide(by_usual: float, by_height: float, usual_by_height: float, before: 
 
 def _is_spaceless(letter: str) -> bool:
     return not letter.isascii() and unicodedata.name(letter, "").startswith(_SPACELESS)
+
+
+def _gaps(visible: Sequence[Character], columns: NDArray[np.bool_]) -> list[_Gap]:
+    """Between each two characters. `columns`: which of the line's have ink."""
+    runs, inked = Gaps(columns), np.flatnonzero(columns)
+    # The recogniser may tell a letter beside its ink: the margin there is no gap.
+    first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, len(columns))
+    first, last = 0 if visible[0].text in _OF_RULES else first, len(columns) if visible[-1].text in _OF_RULES else last
+    return [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
 
 
 def _gap_between(runs: Gaps, before: Character, after: Character, *, within: tuple[int, int]) -> _Gap:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 
@@ -52,16 +52,24 @@ class CallBudget:
         self._waiting: deque[tuple[asyncio.Future[None], int]] = deque()
 
     @asynccontextmanager
-    async def taken(self, pixels: int) -> AsyncIterator[None]:
-        """Wait until there is room for so many, and hold it for as long as the block lasts."""
+    async def taken(self, pixels: int) -> AsyncIterator[Callable[[], None]]:
+        """Wait until there is room for so many, and hold it for as long as the block lasts, or until what is yielded is called."""
         if self._waiting or not self._fits(pixels):
             await self._wait(pixels)
         else:
             self._held_pixels += pixels
+        holds = True
+
+        def give_back() -> None:
+            nonlocal holds
+            if holds:
+                holds = False
+                self._give_back(pixels)
+
         try:
-            yield
+            yield give_back
         finally:
-            self._give_back(pixels)
+            give_back()
 
     def _fits(self, pixels: int) -> bool:
         return not self._held_pixels or self._held_pixels + pixels <= self._most_pixels

@@ -26,6 +26,8 @@ from inference_server.threads import in_thread
 
 # Most tiles that are read together for several calls, where these are of few: half of what a call of one tile costs is told by the read.
 _READ_TOGETHER = 8
+# A part of a checkpoint, or what is told of it, is taken within this time: else the store or the caller has gone quiet.
+_QUIET_SECONDS = 2.0
 # The number of a call, and its tiles.
 _Numbered = tuple[int, Sequence[Tile]]
 
@@ -106,26 +108,47 @@ class _Calls:
     async def work(self) -> None:
         """Make calls until none is left that nobody has begun."""
         for calls in self._todo:
-            await self._make(calls)
+            left: Sequence[_Numbered] = calls
+            while left:
+                left = await self._make(left)
 
-    async def _make(self, calls: Sequence[_Numbered]) -> None:
-        """Make calls whose tiles are read together; their pixels are counted until the last one needs them no more."""
+    async def _make(self, calls: Sequence[_Numbered]) -> Sequence[_Numbered]:
+        """Make calls whose tiles are read together; their pixels are counted until the last one needs them no more.
+
+        Where the store or the caller has gone quiet, what was read for the next calls is let go of, so that no other slide waits for its
+        room. These calls are answered, and read again.
+        """
         run, meter = self._run, self.meter
         tiles = [tile for _, batch in calls for tile in batch]
-        async with AsyncExitStack() as held:
-            await held.enter_async_context(self._flow.budget.taken(pixels_under_way(run.slide, self._plan, tiles)))
+        async with self._flow.budget.taken(pixels_under_way(run.slide, self._plan, tiles)) as give_back:
             with meter.working():
                 read = await self._read(tiles, [len(batch) for _, batch in calls])
-            for number, batch in calls:
+
+            def let_go() -> None:
+                read.clear()
+                give_back()
+
+            for done, (number, batch) in enumerate(calls, 1):
                 with meter.working():
                     kept, run.engines[number] = await self._call(batch, *read.popleft())
                 if not read:
-                    await held.aclose()
-                with meter.working():
-                    if self._journal:
-                        await self._journal.add(number, len(batch), engine=run.engines[number], kept=kept)
-                if progress := meter.advance(len(batch)):
-                    await self._emit(progress)
+                    give_back()
+                quiet = asyncio.get_running_loop().call_later(_QUIET_SECONDS, let_go)
+                try:
+                    await self._tell(number, batch, kept)
+                finally:
+                    quiet.cancel()
+                if not read:
+                    return calls[done:]
+        return ()
+
+    async def _tell(self, number: int, batch: Sequence[Tile], kept: Tensors) -> None:
+        """Have what a call made saved, and tell how far the slide is."""
+        with self.meter.working():
+            if self._journal:
+                await self._journal.add(number, len(batch), engine=self._run.engines[number], kept=kept)
+        if progress := self.meter.advance(len(batch)):
+            await self._emit(progress)
 
     async def _read(self, tiles: Sequence[Tile], counts: Sequence[int]) -> deque[tuple[Pixels, Tensors]]:
         """Pixels and the model's inputs for calls of so many tiles each."""

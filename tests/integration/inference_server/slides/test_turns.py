@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import dataclasses
 import itertools
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,13 +17,13 @@ import pytest
 from inference_server.errors import InvalidSlide
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
-from inference_server.tasks.slides import computing
+from inference_server.tasks.slides import checkpoints, computing
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds import tile_model
 from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.runs import Runs
 from inference_server.tasks.slides.turns import Turn
-from inference_server.tasks.slides.values import AnalysisRequest, Progress
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Progress, SlideLimits
 from tests.support.direct_inference import DirectInference
 from tests.support.patience import until
 from tests.support.slides import paint, scattered, write_svs
@@ -210,3 +211,31 @@ async def test_a_next_slide_that_is_cancelled_or_fails_harms_no_other(server: Se
     assert alone == await running
     # Nothing of them is left that others would wait for.
     assert alone == await asyncio.wait_for(server.analyse("third"), 60)
+
+
+async def test_a_caller_who_goes_quiet_keeps_no_other_slide_waiting(server: Server, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is told of checkpoints and takes none, while tiles for its next calls are read already; room is for few."""
+    monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
+    monkeypatch.setattr(computing, "_QUIET_SECONDS", 0.1)
+    limits = SlideLimits(most_pixels_in_flight=6 * 64 * 64)
+    analyzer = SlideAnalyzer(
+        inference=DirectInference(server.folder / "models"), storage=server.storage, models=server.folder / "models", limits=limits
+    )
+    request = AnalysisRequest(slide_uri=str(server.folder / "first"), output_uri="", analysis="pinkness", checkpoints=True)
+    expected = await result_of(analyzer.analyze(request, Caller()))
+    async with contextlib.aclosing(analyzer.analyze(request, Caller())) as quiet:
+        while not isinstance(await anext(quiet), Checkpoint):
+            pass
+        other = dataclasses.replace(request, slide_uri=str(server.folder / "second"))
+        async with asyncio.timeout(60):
+            assert expected.tiles_analyzed == (await result_of(analyzer.analyze(other, Caller()))).tiles_analyzed
+        last = await result_of(quiet)
+    # What was let go of was read again.
+    assert [file.sha256 for file in expected.artifacts] == [file.sha256 for file in last.artifacts]
+
+
+async def result_of(events: AsyncIterator[Any]) -> AnalysisResult:
+    """The last of an analysis' events."""
+    result = [event async for event in events][-1]
+    assert isinstance(result, AnalysisResult)
+    return result

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.tasks.documents.lookalikes import told_by_context
+from inference_server.tasks.documents.lookalikes import is_postcode, told_by_context
 from inference_server.tasks.documents.recognition import Character
+from inference_server.tasks.documents.spelling import Lexicon, Speller
+
+KNOWN = ["from", "oct", "old", "one", "out", "food", "joe", "bar", "obar", "oft", "orb", "tablet", "sugar", "juta", "kali"]
+SPELLER = Speller(Lexicon(likelihood=dict.fromkeys(KNOWN, -5.0)), [])
 
 
-def told(word: str) -> str:
-    return "".join(each.text for each in told_by_context([Character(text=letter, confidence=1.0, x=0.0) for letter in word]))
+def told(word: str, before: str = "", after: str = "", speller: Speller = SPELLER) -> str:
+    characters = [Character(text=letter, confidence=1.0, x=0.0) for letter in word]
+    return "".join(each.text for each in told_by_context(characters, speller, before, after))
 
 
 @pytest.mark.parametrize(
@@ -19,6 +24,11 @@ def told(word: str) -> str:
         ("F.0.B.", "F.O.B."),
         ("0.K.", "O.K."),
         ("0kafor", "Okafor"),
+        ("(0kafor)", "(Okafor)"),
+        ("0CT", "OCT"),
+        ("08-0CT-84", "08-OCT-84"),
+        ("fr0m", "from"),
+        ("FR0M", "FROM"),
         ("S302.59", "$302.59"),
         ("S49,622.00", "$49,622.00"),
         ("RMO.23", "RM0.23"),
@@ -26,6 +36,11 @@ def told(word: str) -> str:
         ("Il", "II"),
         ("IIl", "III"),
         ("(lI)", "(II)"),
+        ("II1/c", "III/c"),
+        ("µlU/mL", "µIU/mL"),
+        ("2.5mlU/L", "2.5mIU/L"),
+        ("JI.", "Jl."),
+        ("JI.Otista", "Jl.Otista"),
     ],
 )
 def test_a_sign_is_what_its_word_asks_for(read: str, expected: str) -> None:
@@ -49,15 +64,53 @@ def test_a_sign_is_what_its_word_asks_for(read: str, expected: str) -> None:
         "0%",
         "0.6%",
         "06%",
-        "0mmol",
-        "0days",
         "06",
         "Ill",
         "ill",
         "l",
         "I.",
+        "II",
+        "I1",
         "All",
+        "J.I.",
+        "mlUnit",
+        "0XT",
+        "F0",
+        "1t0",
     ],
 )
 def test_what_may_be_as_it_was_read_stays(word: str) -> None:
     assert word == told(word)
+
+
+@pytest.mark.parametrize(
+    "number",
+    ["0mmol", "0days", "0ppm", "0kcal", "0bar", "0ft", "0rb", "0tablet", "0sugar", "5,0juta", "3,0kali", "2,0kafor", "0xdead", "3-0wins"],
+)
+def test_a_number_and_its_unit_is_no_word(number: str) -> None:
+    assert number == told(number)
+
+
+@pytest.mark.parametrize("code", ["S52.50", "S06.00", "S72.01"])
+def test_a_diagnosis_is_no_amount_of_money(code: str) -> None:
+    assert code == told(code)
+
+
+@pytest.mark.parametrize("address", ["j0e@example.com", "https://f00d.example/0ld", "www.f00d.example"])
+def test_any_sign_may_stand_in_an_address(address: str) -> None:
+    assert address == told(address)
+
+
+def test_a_postcode_has_a_digit() -> None:
+    assert ["0LD", "OLD"] == [told("0LD", before) for before in ("NE1", "VERY")]
+    assert is_postcode("(SW1A", "0AA)")
+    assert not is_postcode("B12", "0AA1")
+
+
+def test_an_article_at_the_start_of_a_sentence_is_no_roman_number() -> None:
+    assert "Il" == told("Il", after="paziente") == told("Il", before="medico.", after="est")
+    assert "II" == told("Il", before="Type", after="diabetes") == told("Il", before="Kelas")
+
+
+def test_where_no_word_is_known_no_unit_is_taken_for_a_name() -> None:
+    assert "0kapsul" == told("0kapsul", speller=Speller(Lexicon(likelihood={}), []))

@@ -220,6 +220,23 @@ def test_a_heic_photograph_is_read_upright() -> None:
     assert 5 > abs(page.astype(int) - upright.astype(int)).mean()
 
 
+@pytest.mark.parametrize(("irot", "shape"), [(1, (120, 160, 3)), (6, (160, 120, 3))])
+def test_a_heic_photograph_is_turned_by_its_own_property_and_not_by_exif(
+    irot: int, shape: tuple[int, int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """EXIF describes a HEIC file, and turns none (ISO/IEC 23008-12); `irot`: of which orientation of EXIF the property is."""
+    exif = Image.Exif()
+    exif[0x0112] = 8
+    out = io.BytesIO()
+    monkeypatch.setattr("pillow_heif.heif._get_orientation_for_encoder", lambda info: irot)
+    pillow_heif.from_pillow(gradient(160, 120)).save(out, quality=-1, exif=exif.tobytes())
+    assert (irot != 1) == (b"irot" in out.getvalue())
+    page = open_pages(out.getvalue(), limits=LIMITS).page(0)
+    assert shape == page.shape
+    # Of both pages the dark edge is at the top left.
+    assert page[2, 2, 0] < 10
+
+
 def test_a_huge_webp_or_heic_image_is_refused_from_its_header() -> None:
     out = io.BytesIO()
     pillow_heif.from_pillow(gradient(640, 480)).save(out)

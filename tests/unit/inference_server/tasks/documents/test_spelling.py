@@ -69,13 +69,10 @@ def test_a_letter_that_is_sure_stays(lexicon: Lexicon) -> None:
     assert "annuai" == mended(lexicon, "annuai", {})
 
 
-@pytest.mark.parametrize(
-    ("read", "printed"),
-    [("0CT", "OCT"), ("08-0CT-84", "08-OCT-84"), ("fr0m", "from"), ("FR0M", "FROM"), ("0XT", "0XT"), ("F0", "F0"), ("1t0", "1t0")],
-)
-def test_a_zero_in_a_known_word_is_a_letter_however_sure(tmp_path: Path, read: str, printed: str) -> None:
-    (tmp_path / "words.txt").write_text(WORDS + "oct 90\nfo 5\nito 5\n", "utf-8")
-    assert printed == mended(Lexicon.read(tmp_path / "words.txt"), read, {})
+@pytest.mark.parametrize(("read", "mark"), [("S/N", "/"), ("N.T", "."), ("D'C", "'")])
+def test_a_mark_that_may_be_another_letter_is_no_o(tmp_path: Path, read: str, mark: str) -> None:
+    (tmp_path / "words.txt").write_text(WORDS + "son 90\nnot 900\ndoc 50\n", "utf-8")
+    assert read == mended(Lexicon.read(tmp_path / "words.txt"), read, {mark: ("I", 0.03)})
 
 
 def test_an_accent_that_is_doubted_is_none(lexicon: Lexicon) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -67,6 +68,8 @@ def spaced_line(letters: str, gaps: Sequence[int], space_after: float = 0.0) -> 
         ("3Urgent", [30, 3, 3, 3, 3, 3], 0.0, ["3", "Urgent"]),
         # A heading whose letters are set apart.
         ("FAXDATA", [12, 13, 28, 12, 11, 12], 0.0, ["FAX", "DATA"]),
+        # As wide as a letter is high, where letters stand far from each other.
+        ("ABCDEF", [8, 8, 22, 8, 8], 0.0, ["ABC", "DEF"]),
         # A number before its unit, and a word that begins with a capital.
         ("12Rail", [3, 10, 3, 3, 3], 0.0, ["12", "Rail"]),
         ("ZipCode", [3, 3, 7, 3, 3, 3], 0.08, ["Zip", "Code"]),
@@ -78,6 +81,21 @@ def spaced_line(letters: str, gaps: Sequence[int], space_after: float = 0.0) -> 
 )
 def test_a_gap_is_a_space_where_it_is_wide_for_its_line(letters: str, gaps: list[int], space_after: float, words: list[str]) -> None:
     assert words == [word.text for word in words_of(*spaced_line(letters, gaps, space_after), SPELLER)]
+
+
+@pytest.mark.parametrize(
+    ("line", "words"),
+    [
+        ("NE1 0LD", ["NE1", "0LD"]),
+        ("VERY 0LD", ["VERY", "OLD"]),
+        ("Il paziente", ["Il", "paziente"]),
+        ("Type Il", ["Type", "II"]),
+    ],
+)
+def test_signs_that_are_drawn_alike_are_told_by_the_words_beside_theirs(line: str, words: list[str]) -> None:
+    speller = Speller(Lexicon(likelihood={"old": -5.0}), [])
+    characters = [replace(character, others=(("O", 0.1),) if character.text == "0" else ()) for character in characters_of(line)]
+    assert words == [word.text for word in words_of(characters, crop_of(line), speller)]
 
 
 @pytest.mark.parametrize("rows", [slice(37, 40), slice(7, 10)])

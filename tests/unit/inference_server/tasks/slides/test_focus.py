@@ -60,6 +60,16 @@ def test_tiles_are_judged_together_as_each_by_itself(halo: int) -> None:
     assert 0.1 < np.mean(alone) < 0.9
 
 
+@pytest.mark.parametrize("mpp", [0.25, 0.5])
+def test_without_a_halo_tiles_are_judged_as_if_they_were_mirrored_at_their_edges(mpp: float) -> None:
+    edge, margin = 8 * block_edge(mpp), block_edge(mpp)
+    tiles = np.stack([seen(0.7, mpp)[y : y + edge, x : x + edge] for y in (0, 50) for x in (0, 70, 140)])
+    around = np.pad(tiles, ((0, 0), (margin, margin), (margin, margin), (0, 0)), mode="symmetric")
+    expected = blurred_blocks(around, halo=margin, mpp=mpp)
+    assert 0.05 < expected[:, [0, -1], :].mean() < 0.95
+    assert expected.tolist() == blurred_blocks(tiles, halo=0, mpp=mpp).tolist()
+
+
 def test_what_is_smaller_than_a_block_has_none() -> None:
     assert (2, 0, 0) == blurred_blocks(np.zeros((2, 8, 8, 3), np.uint8), halo=0, mpp=0.5).shape
 
