@@ -16,10 +16,11 @@ class ReadAhead:
     """The bytes of one slide's stored tiles, fetched once."""
 
     def __init__(self, fetch: Callable[[int, Sequence[Position]], Awaitable[list[Any]]], size: Callable[[int, Position], int]) -> None:
-        """`fetch`: the bytes of tiles of a level, in their order; `size`: how many a tile has."""
+        """`fetch`: the bytes of tiles of a level, in their order; `size`: how many a tile has, 0 where it was never scanned."""
         self._fetch = fetch
         self._size = size
-        self._coming: dict[Place, asyncio.Future[Any]] = {}
+        # Each with its size.
+        self._coming: dict[Place, tuple[asyncio.Future[Any], int]] = {}
         self._bytes = 0
 
     async def read(self, level: int, places: Sequence[Position], soon: Sequence[Position]) -> list[Any]:
@@ -47,11 +48,13 @@ class ReadAhead:
         futures: dict[Position, asyncio.Future[Any]] = {}
         for place in places:
             size = self._size(level, place)
-            if (level, *place) not in self._coming and self._bytes + size <= _MOST_BYTES:
-                futures[place] = self._coming[level, *place] = asyncio.get_running_loop().create_future()
+            if size and (level, *place) not in self._coming and self._bytes + size <= _MOST_BYTES:
+                futures[place] = asyncio.get_running_loop().create_future()
+                self._coming[level, *place] = futures[place], size
                 self._bytes += size
         return futures
 
     def _taken(self, level: int, place: Position) -> asyncio.Future[Any]:
-        self._bytes -= self._size(level, place)
-        return self._coming.pop((level, *place))
+        future, size = self._coming.pop((level, *place))
+        self._bytes -= size
+        return future

@@ -177,10 +177,11 @@ class Regions:
             last[row] = max(column, last.get(row, 0))
         soon = list[Position]()
         for row, column in last.items():
-            for place in ((level, each, row) for each in range(column + 1, min(column + 1 + _COLUMNS_AHEAD, stored.columns))):
-                if place in self._tiles or awaited[place[2], place[1]] <= 0:
+            first = column + 1
+            for following, regions in enumerate(awaited[row, first : first + _COLUMNS_AHEAD].tolist(), first):
+                if regions <= 0 or (level, following, row) in self._tiles:
                     break
-                soon.append((place[1], place[2]))
+                soon.append((following, row))
         return soon
 
     def news(self) -> News:

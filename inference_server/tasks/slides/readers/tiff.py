@@ -98,7 +98,7 @@ class TiffReader:
             # Not by the thread that decodes: there are as many as cores, and a mount that hangs would hold them all.
             fetched = await on_disk(self._ranges.read_here, *self._ends(level, scanned), room=room)
         else:
-            fetched = await self._ahead.read(level, scanned, [place for place in soon if stored.is_pictures and self._size(level, place)])
+            fetched = await self._ahead.read(level, scanned, soon if stored.is_pictures else ())
 
         def decode() -> list[Pixels | None]:
             decoded = stored.decode(fetched, shape, room=room)

@@ -103,3 +103,9 @@ async def test_a_failure_is_told_and_leaves_nothing_that_is_waited_for_in_vain(s
         await ahead.read(1, [(0, 0)], soon=[(1, 0)])
     store.fails = False
     assert ["1: (1, 0)"] == await asyncio.wait_for(ahead.read(1, [(1, 0)], soon=[]), 5)
+
+
+async def test_tiles_that_were_never_scanned_do_not_come_along(store: Store) -> None:
+    store.tile_bytes = 0
+    await store.ahead.read(1, [(0, 0)], soon=[(1, 0)])
+    assert [[(0, 0)]] == store.fetched
