@@ -3,11 +3,11 @@
 - Raw tiles from a local S3, a server that keeps up. Bar: 10,000/s. The same from a web server, without a bar.
 - Tiles read from disk and decoded, as many batches at a time as in an analysis, over simplejpeg alone on the same bytes, in turns.
   Bar: 0.9.
-- `he_baseline` on tiles of 256 px, the whole from S3, over the slower of its halves alone in the same run: reading without a model, and
-  the engine without anything else; a slide was analysed before all of them. Bar: 0.8 with a core for each half, and 500 tiles/s. A half
-  that has all cores alone shares them in the whole: of what both compute, at most 1 / (1/reading + 1/engine) is possible together. That
-  is told beside, without a bar.
-- A classifier of ResNet-18's shape over its engine alone. Bar: 0.9.
+- `he_baseline` on tiles of 256 px, the whole from S3, over the slower of its halves alone: reading without a model, and the engine
+  without anything else; slides were analysed before all of them. Bar: 0.8 with a core for each half, in turns, each slide over its halves
+  right before and after it, the median; and 500 tiles/s. A half that has all cores alone shares them in the whole: of what both compute,
+  at most 1 / (1/reading + 1/engine) is possible together. That is told beside, without a bar.
+- A classifier of ResNet-18's shape over its engine alone, in turns as above. Bar: 0.9.
 - Peak memory of a server that analyses the slide, two and four at the same time, with tiles of several sizes, and one of a quarter of its
   area. Bars: 1.2 GB, and 10 % of each other. With `--slide` the quarter is a slide that is made, with other tissue, and has no bar.
 - Slides one after the other and two at a time: how long no model call runs between them. No bar.
@@ -37,6 +37,7 @@ from benchmarks.support.slides.flow import edge_of, memory, several
 from benchmarks.support.slides.measures import BUCKET, Bench, Rows, make_models
 from benchmarks.support.slides.reading import decoded_tiles, raw_tiles
 from benchmarks.support.slides.speed import classified, whole_slides
+from inference_server.allocator import leave_to_itself
 from inference_server.app import prepare_process
 from inference_server.engine.runtimes import discover
 from inference_server.engine.selection import EngineSelector
@@ -62,6 +63,8 @@ async def measure(folder: Path, server: RangeServer, parts: Sequence[str], *, ow
     selector = EngineSelector(discover(device="cpu"))
     models = ServingModels(repository, {"cpu": selector}, metrics=CollectorRegistry())
     await models.load_all()
+    # As the server does, whose full collections would else look at all of it.
+    leave_to_itself()
     storage = Storage(read_roots=(f"s3://{BUCKET}",), write_roots=(str(folder),), allow_http=True)
     bench = Bench(folder=folder, server=server, storage=storage, models=models, selector=selector, rows=Rows())
     for part in parts:

@@ -141,6 +141,9 @@ class Whole:
     total: Rate
     # Seconds by stage.
     stages: dict[str, float]
+    # Seconds of cores in which nothing ran, and in which another process did, the store's server included.
+    idle_seconds: float
+    other_seconds: float
 
     @property
     def while_tiles(self) -> float:
@@ -157,6 +160,7 @@ async def analysed(bench: Bench, analysis: str, tile_size: int) -> Whole:
     """Run it."""
     request = AnalysisRequest(slide_uri=bench.uri, output_uri=str(bench.folder / "out"), analysis=analysis, tile_size=tile_size)
     stages: dict[str, float] = {}
+    machine = _machine_seconds()
     stage, begun, cpu = "", time.perf_counter(), time.process_time()
     since, tiles = begun, 0
     async for event in bench.analyzer().analyze(request, Caller()):
@@ -166,9 +170,18 @@ async def analysed(bench: Bench, analysis: str, tile_size: int) -> Whole:
             stage, since = event.stage, now
         if isinstance(event, AnalysisResult):
             tiles = event.tiles_analyzed
-    ended = time.perf_counter()
+    ended, own = time.perf_counter(), time.process_time() - cpu
     stages[stage] = stages.get(stage, 0.0) + ended - since
-    return Whole(total=Rate(tiles=tiles, seconds=ended - begun, cpu_seconds=time.process_time() - cpu), stages=stages)
+    busy, idle = (after - before for after, before in zip(_machine_seconds(), machine, strict=True))
+    rate = Rate(tiles=tiles, seconds=ended - begun, cpu_seconds=own)
+    return Whole(total=rate, stages=stages, idle_seconds=idle, other_seconds=max(busy - own, 0.0))
+
+
+def _machine_seconds() -> tuple[float, float]:
+    """Seconds in which the machine's cores worked, or were kept from it by another machine, and in which they had nothing to do."""
+    user, nice, system, idle, waiting, *others = map(int, Path("/proc/stat").read_text().split("\n")[0].split()[1:9])
+    ticks = os.sysconf("SC_CLK_TCK")
+    return (user + nice + system + sum(others)) / ticks, (idle + waiting) / ticks
 
 
 def make_models(folder: Path) -> None:

@@ -18,7 +18,7 @@ from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.findings import TileAnalysis
 from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.runs import Emit, Run
-from inference_server.tasks.slides.survey import pixels_under_way, read_batch
+from inference_server.tasks.slides.survey import boxes_of, pixels_under_way, read_batch
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import Pixels
@@ -70,6 +70,7 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
     calls = _Calls(run, journal, flow, emit)
     finished = False
     try:
+        await _announce(run)
         await emit(calls.meter.now())
         with first_failure():
             async with asyncio.TaskGroup() as group:
@@ -86,6 +87,14 @@ async def compute(run: Run, journal: Journal | None, flow: Flow, *, emit: Emit) 
         if not finished:
             run.slide.regions.forget()
     return replace(calls.ran, engine=", ".join(sorted(set(run.engines.values()))) or calls.ran.engine)
+
+
+async def _announce(run: Run) -> None:
+    """Have nothing fetched for tiles that earlier runs have done, or that are another share's."""
+    slide = run.slide
+    todo = [tile for number in run.todo if number not in run.done for tile in slide.batches[number]]
+    if len(todo) < len(slide.tiles):
+        slide.regions.narrow(slide.grid.level, await asyncio.to_thread(boxes_of, todo, slide.grid, run.analysis.plan.halo))
 
 
 class _Calls:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+import math
 import re
 
 from inference_server.errors import InvalidInput, InvalidSlide
@@ -91,3 +92,15 @@ def _number(text: str) -> float | None:
         return float(text)
     except ValueError:
         return None
+
+
+def ratio(whole: int, part: int) -> float:
+    """Level-0 pixels per pixel: the whole number that was meant, where rounding of the size explains the rest; small levels fit several.
+
+    Of these a power of two: writers halve, and of 100,000 px rounded down at each turn are left 195 px of 512, which 513 fits better.
+    """
+    halvings = max(round(math.log2(whole / part)), 0)
+    for meant in (2**halvings, round(whole / part)):
+        if meant > 0 and part in (whole // meant, -(-whole // meant)):
+            return float(meant)
+    return whole / part

@@ -12,6 +12,8 @@ from numpy.typing import NDArray
 Pixels = NDArray[np.uint8]
 # Level, column and row of a stored tile.
 Place = tuple[int, int, int]
+# Its column and row.
+Position = tuple[int, int]
 
 
 @dataclass(frozen=True, kw_only=True)

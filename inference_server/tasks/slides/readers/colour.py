@@ -11,7 +11,7 @@ from PIL import Image, ImageCms
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.values import Pixels, SlideFacts
+from inference_server.tasks.slides.values import Pixels, Position, SlideFacts
 from inference_server.threads import on_core
 
 
@@ -28,9 +28,9 @@ class ManagedColours:
         """What the slide is."""
         return self._reader.facts
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
         """As the reader does. What was never scanned stays white."""
-        tiles = await self._reader.read_tiles(level, places)
+        tiles = await self._reader.read_tiles(level, places, soon)
         return await on_core(lambda: [tile if tile is None else self._managed(tile) for tile in tiles])
 
     async def close(self) -> None:

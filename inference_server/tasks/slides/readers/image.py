@@ -17,7 +17,7 @@ from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import CONVERT
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
+from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 
 _BLOCK = 512
 _FORMATS = ("TIFF", "PNG", "JPEG")
@@ -91,7 +91,7 @@ class ImageReader:
         """What the image is."""
         return self._facts
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
         """Blocks of 512 × 512 px, white past the edge."""
         return [self._block(column * _BLOCK, row * _BLOCK) for column, row in places]
 

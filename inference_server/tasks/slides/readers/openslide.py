@@ -14,8 +14,7 @@ from PIL import Image
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers.port import CONVERT, NotThisReader
-from inference_server.tasks.slides.readers.tiff import ratio
-from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
+from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import in_thread
 
 # Read at once where the file does not say how it is stored, or is stored in small tiles.
@@ -68,7 +67,7 @@ class OpenSlideReader:
         """What the slide is."""
         return self._facts
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
         """Read blocks in a thread, one after the other."""
         return await in_thread(lambda: [self._read(level, column, row) for column, row in places])
 
@@ -211,7 +210,7 @@ def _facts(uri: str, slide: openslide.OpenSlide) -> SlideFacts:
 
 def _meant(told: float, whole: int, part: int) -> float:
     """Level-0 pixels per pixel: a whole number that the file tells, where the sizes fit it; small levels fit several."""
-    return told if told.is_integer() and abs(whole / told - part) < 1 else ratio(whole, part)
+    return told if told.is_integer() and abs(whole / told - part) < 1 else resolution.ratio(whole, part)
 
 
 def _block(properties: Mapping[str, str], level: int, side: str) -> int:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Protocol
 
 from inference_server.errors import InvalidSlide
-from inference_server.tasks.slides.values import Pixels, SlideFacts
+from inference_server.tasks.slides.values import Pixels, Position, SlideFacts
 
 # How to mend what no reader takes.
 CONVERT = "Convert it to a tiled pyramid: vips tiffsave in.tif out.tif --tile --pyramid --bigtiff --compression jpeg"
@@ -19,10 +19,11 @@ class SlideReader(Protocol):
     def facts(self) -> SlideFacts:
         """What the slide is."""
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
         """The tiles at (column, row), each tile_height × tile_width × RGB, in the order asked; None for one that cannot be decoded.
 
         What lies past the level's edge is undefined in an edge tile. Tiles that were never scanned are white. Raises `Unavailable`.
+        `soon`: others that will be asked for; what they are made from may be fetched along.
         """
 
     async def close(self) -> None:

@@ -14,11 +14,13 @@ from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
 from inference_server.tasks.slides.readers.port import SlideReader
-from inference_server.tasks.slides.values import Level, Pixels, Place, SlideFacts
+from inference_server.tasks.slides.values import Level, Pixels, Place, Position, SlideFacts
 from inference_server.threads import on_core
 
 WHITE = 255
 
+# Stored tiles of a row that may be fetched along with those before them: two more columns of the order in which tiles are visited.
+_COLUMNS_AHEAD = 8
 # Of one read, three bytes each.
 _MOST_PIXELS = 2**28
 
@@ -110,19 +112,15 @@ class Regions:
         `boxes`: each one's left, top, right and bottom in pixels of the level, [count, 4]. They cost nothing but room when they never come.
         """
         stored = self.facts.levels[level]
-        sizes = np.array([stored.tile_width, stored.tile_height])
-        most = np.array([stored.columns, stored.rows])
-        first = np.clip(boxes[:, :2] // sizes, 0, most)
-        last = np.clip(-(-boxes[:, 2:] // sizes), first, most)
-        # What begins and ends in each row and column; summed up it is what lies there.
-        steps = np.zeros((stored.rows + 1, stored.columns + 1), np.int32)
-        for rows, columns, sign in ((first, first, 1), (first, last, -1), (last, first, -1), (last, last, 1)):
-            np.add.at(steps, (rows[:, 1], columns[:, 0]), sign)
-        self._awaited[level] = np.cumsum(np.cumsum(steps, axis=0, dtype=np.int32), axis=1, dtype=np.int32)[:-1, :-1]
+        self._awaited[level] = _below(stored, boxes)
         for index, each in enumerate(self.facts.levels):
             if each.downsample <= stored.downsample:
                 self._most_read[index] = sum(1 for place in self._read if place[0] == index)
         self._most_read[level] += int(np.count_nonzero(self._awaited[level]))
+
+    def narrow(self, level: int, boxes: NDArray[np.int64]) -> None:
+        """Tell that of the regions which were announced these alone will be read, as of a share of a slide. `boxes`: as for `expect`."""
+        self._awaited[level] = _below(self.facts.levels[level], boxes)
 
     def _arrived(self, level: int, counts: Mapping[Place, int]) -> None:
         """Count regions that were read from each stored tile, and put those to be evicted first that no other awaits."""
@@ -150,7 +148,7 @@ class Regions:
     async def _load(self, stored: Level, missing: list[Place], futures: dict[Place, asyncio.Future[Pixels | None]]) -> None:
         level = missing[0][0]
         try:
-            tiles = await self._reader.read_tiles(level, [(column, row) for _, column, row in missing])
+            tiles = await self._reader.read_tiles(level, [(column, row) for _, column, row in missing], self._following(stored, missing))
         except BaseException:
             for place, future in futures.items():
                 self._tiles.pop(place, None)
@@ -168,6 +166,23 @@ class Regions:
         # Certain already, whatever else may be read.
         self._judge(max(sum(self._most_read), len(self._read)))
         self._evict()
+
+    def _following(self, stored: Level, missing: list[Place]) -> list[Position]:
+        """Columns and rows of the tiles to the right of these that regions which were announced need, as far as they follow each other."""
+        level, last = missing[0][0], dict[int, int]()
+        awaited = self._awaited.get(level)
+        if awaited is None:
+            return []
+        for _, column, row in missing:
+            last[row] = max(column, last.get(row, 0))
+        soon = list[Position]()
+        for row, column in last.items():
+            first = column + 1
+            for following, regions in enumerate(awaited[row, first : first + _COLUMNS_AHEAD].tolist(), first):
+                if regions <= 0 or (level, following, row) in self._tiles:
+                    break
+                soon.append((following, row))
+        return soon
 
     def news(self) -> News:
         """What was read since the last time."""
@@ -235,6 +250,20 @@ def _places(level: int, stored: Level, box: tuple[int, int, int, int]) -> list[P
     rows = range(top // stored.tile_height, -(-bottom // stored.tile_height))
     columns = range(left // stored.tile_width, -(-right // stored.tile_width))
     return [(level, column, row) for row in rows for column in columns]
+
+
+def _below(stored: Level, boxes: NDArray[np.int64]) -> NDArray[np.int32]:
+    """How many of the boxes lie above each stored tile, by its row and column."""
+    sizes = np.array([stored.tile_width, stored.tile_height])
+    most = np.array([stored.columns, stored.rows])
+    first = np.clip(boxes[:, :2] // sizes, 0, most)
+    last = np.clip(-(-boxes[:, 2:] // sizes), first, most)
+    # What begins and ends in each row and column; summed up it is what lies there.
+    steps = np.zeros((stored.rows + 1, stored.columns + 1), np.int32)
+    for rows, columns, sign in ((first, first, 1), (first, last, -1), (last, first, -1), (last, last, 1)):
+        np.add.at(steps, (rows[:, 1], columns[:, 0]), sign)
+    counts: NDArray[np.int32] = np.cumsum(np.cumsum(steps, axis=0, dtype=np.int32), axis=1, dtype=np.int32)[:-1, :-1]
+    return counts
 
 
 def _pasted(

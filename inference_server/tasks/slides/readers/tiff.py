@@ -6,7 +6,6 @@ With `tiles` alone in importing async-tiff.
 from __future__ import annotations
 
 import contextlib
-import math
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,11 +20,12 @@ from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers import ome
+from inference_server.tasks.slides.readers.ahead import ReadAhead
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
-from inference_server.tasks.slides.values import Level, Pixels, SlideFacts, SlideLimits
+from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import on_core, on_disk
 
 _GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
@@ -43,6 +43,7 @@ class TiffReader:
         self._facts = facts
         self._levels = levels
         self._ranges = ranges
+        self._ahead = ReadAhead(self.fetch, self._size)
 
     @classmethod
     async def open(cls, storage: Storage, found: StoredObject, head: bytes, limits: SlideLimits) -> TiffReader:
@@ -87,16 +88,17 @@ class TiffReader:
         """What the slide is."""
         return self._facts
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
         """Fetch compressed tiles by coalesced range requests, or from disk, and decode them in a thread."""
         stored, shape = self._levels[level], self._facts.levels[level]
-        scanned = [place for place in places if stored.byte_counts[place[1] * shape.columns + place[0]] > 0]
+        scanned = [place for place in places if self._size(level, place)]
         is_here = self._ranges.on_disk and stored.is_pictures
         room = stored.room if is_here else 0
-        # Not by the thread that decodes: there are as many as cores, and a mount that hangs would hold them all.
-        fetched = (
-            await on_disk(self._ranges.read_here, *self._ends(level, scanned), room=room) if is_here else await self.fetch(level, scanned)
-        )
+        if is_here:
+            # Not by the thread that decodes: there are as many as cores, and a mount that hangs would hold them all.
+            fetched = await on_disk(self._ranges.read_here, *self._ends(level, scanned), room=room)
+        else:
+            fetched = await self._ahead.read(level, scanned, soon if stored.is_pictures else ())
 
         def decode() -> list[Pixels | None]:
             decoded = stored.decode(fetched, shape, room=room)
@@ -113,7 +115,7 @@ class TiffReader:
         if place and is_subsampled(await storage.read_range(found, *place)):
             raise NotThisReader(f"{found.uri} is JPEG 2000 with planes of several sizes")
 
-    async def fetch(self, level: int, places: Sequence[tuple[int, int]]) -> list[Any]:
+    async def fetch(self, level: int, places: Sequence[Position]) -> list[Any]:
         """Tiles as they are stored: the bytes of pictures, others in async-tiff's wrapping. Raises `Unavailable`."""
         if not places:
             return []
@@ -125,7 +127,11 @@ class TiffReader:
         except Exception as error:  # async-tiff hides what its input raised
             raise self._ranges.failure or Unavailable(f"{self._facts.uri} could not be read; try again.") from error
 
-    def _ends(self, level: int, places: Sequence[tuple[int, int]]) -> tuple[list[int], list[int]]:
+    def _size(self, level: int, place: Position) -> int:
+        """Bytes of a tile as it is stored; 0 for one that was never scanned."""
+        return int(self._levels[level].byte_counts[place[1] * self._facts.levels[level].columns + place[0]])
+
+    def _ends(self, level: int, places: Sequence[Position]) -> tuple[list[int], list[int]]:
         columns = self._facts.levels[level].columns
         return self._levels[level].places([row * columns + column for column, row in places])
 
@@ -250,8 +256,8 @@ def _facts(uri: str, pyramid: list[Any], told: str) -> SlideFacts:
             Level(
                 width=directory.image_width,
                 height=directory.image_height,
-                downsample_x=ratio(base.image_width, directory.image_width),
-                downsample_y=ratio(base.image_height, directory.image_height),
+                downsample_x=resolution.ratio(base.image_width, directory.image_width),
+                downsample_y=resolution.ratio(base.image_height, directory.image_height),
                 tile_width=directory.tile_width,
                 tile_height=directory.tile_height,
             )
@@ -274,18 +280,6 @@ def _resolution(base: Any, description: str, told: str, *, aperio: bool) -> tupl
         return resolution.sane_pair(mpp, mpp)
     own = resolution.sane_pair(*resolution.from_ome(told))
     return own if own[0] is not None else tagged
-
-
-def ratio(whole: int, part: int) -> float:
-    """Level-0 pixels per pixel: the whole number that was meant, where rounding of the size explains the rest; small levels fit several.
-
-    Of these a power of two: writers halve, and of 100,000 px rounded down at each turn are left 195 px of 512, which 513 fits better.
-    """
-    halvings = max(round(math.log2(whole / part)), 0)
-    for meant in (2**halvings, round(whole / part)):
-        if meant > 0 and part in (whole // meant, -(-whole // meant)):
-            return float(meant)
-    return whole / part
 
 
 @contextlib.contextmanager

@@ -124,7 +124,7 @@ class StoredLevel:
             byte_counts=byte_counts,
         )
 
-    @property
+    @cached_property
     def is_pictures(self) -> bool:
         """Whether each tile is a picture of its own, which is decoded from its bytes alone: then async-tiff need not fetch it."""
         is_coded = self.compression == Compression.ModernJPEG or self.compression in _JPEG2000

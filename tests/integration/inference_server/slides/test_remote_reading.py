@@ -18,7 +18,7 @@ from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.survey import outline, scan_cells, survey
-from inference_server.tasks.slides.values import AnalysisRequest, Checkpoint, SlideLimits
+from inference_server.tasks.slides.values import AnalysisRequest, Checkpoint, Share, SlideLimits
 from tests.support.direct_inference import DirectInference
 from tests.support.needed_bytes import needed_bytes
 from tests.support.range_server import RangeServer, range_server
@@ -72,6 +72,39 @@ async def test_an_analysis_reads_the_tiles_that_it_needs_and_next_to_nothing_els
     assert 1 <= share <= 1.1
     # Neighbours in a row come together.
     assert requests < 100
+
+
+async def test_stored_tiles_of_the_next_columns_come_with_those_before_them(tmp_path: Path, models: Path) -> None:
+    wide, high = 5600, 2000
+    tissue = (100, 100, wide - 100, high - 100)
+    whole = paint(wide, high, tissue=tissue, nuclei=scattered(300, within=tissue, apart=20, seed=3), noise=5)
+    described = "Aperio Image Library v11|AppMag = 20|MPP = 0.5"
+    path = write_jpeg_tiff(tmp_path / "slide.svs", [whole, whole[::2, ::2], whole[::8, ::8]], description=described, rgb_components=True)
+    with range_server(tmp_path) as server:
+        share, requests = await sent_over_needed((server, path), models, columns=2)
+        rows, columns = -(-high // 240), -(-wide // 1024)
+        assert 1 <= share <= 1.1
+        # Without them each row has one for each column of 1,024 px.
+        assert requests < rows * columns
+
+
+async def test_shares_of_a_slide_fetch_none_of_the_tiles_of_others(store: tuple[RangeServer, Path], models: Path, tmp_path: Path) -> None:
+    server, path = store
+    storage = Storage(read_roots=(server.url, str(path.parent)), write_roots=(str(tmp_path),), allow_http=True)
+    analyzer = SlideAnalyzer(inference=DirectInference(models), storage=storage, models=models)
+
+    async def sent(share: Share) -> int:
+        before = server.sent().body_bytes
+        asked = AnalysisRequest(
+            slide_uri=f"{server.url}/slide.svs", tile_size=256, share=share, checkpoints=True, output_uri=str(tmp_path / f"{share.index}")
+        )
+        async for _ in analyzer.analyze(asked, Caller()):
+            pass
+        return server.sent().body_bytes - before
+
+    shares = [await sent(Share(index=index, count=4)) for index in range(4)]
+    # Those along their borders are fetched by both, and the survey by each.
+    assert sum(shares) < 1.1 * await sent(Share())
 
 
 async def test_no_picture_is_read_where_no_overlay_is_wanted(store: tuple[RangeServer, Path], models: Path) -> None:

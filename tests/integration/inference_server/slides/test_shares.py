@@ -14,7 +14,7 @@ from inference_server import allocator
 from inference_server.errors import InvalidInput
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.readers.tiff import TiffReader
-from inference_server.tasks.slides.values import AnalysisResult, Pixels, Share
+from inference_server.tasks.slides.values import AnalysisResult, Pixels, Position, Share
 from tests.support.cut_off_analyses import REQUESTS, Place, files, parts, result_of, streamed, write_inputs
 from tests.support.slides import paint, scattered, write_jpeg_tiff
 
@@ -189,8 +189,8 @@ async def test_nothing_that_was_read_for_a_share_is_held_when_its_memory_is_give
     held: list[int] = []
     original = TiffReader.read_tiles
 
-    async def read_tiles(self: TiffReader, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
-        read = await original(self, level, places)
+    async def read_tiles(self: TiffReader, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
+        read = await original(self, level, places, soon)
         tiles.extend(weakref.ref(tile) for tile in read if tile is not None)
         return read
 

@@ -13,7 +13,7 @@ from inference_server.tasks.slides import grid as lattice
 from inference_server.tasks.slides.grid import choose_grid, coarser, read_all_cells, read_cells
 from inference_server.tasks.slides.readers.image import ImageReader, facts_of
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.values import Level, SlideFacts
+from inference_server.tasks.slides.values import Level, Position, SlideFacts
 
 PICTURE = np.random.default_rng(4).integers(0, 256, (230, 310, 3), np.uint8)
 
@@ -33,7 +33,7 @@ class OneTile:
         self.facts = facts
         self._tile = np.zeros((256, 256, 3), np.uint8)
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[NDArray[np.uint8] | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[NDArray[np.uint8] | None]:
         return [self._tile for _ in places]
 
     async def close(self) -> None:

@@ -14,7 +14,7 @@ from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import read_all_cells
 from inference_server.tasks.slides.survey import boxes_of, outline
 from inference_server.tasks.slides.tiling import tissue_tiles
-from inference_server.tasks.slides.values import AnalysisRequest, Level, Pixels, SlideFacts, SlideLimits
+from inference_server.tasks.slides.values import AnalysisRequest, Level, Pixels, Position, SlideFacts, SlideLimits
 from tests.support.needed_bytes import tiles_below
 
 STORED, CELL = 256, 64
@@ -28,7 +28,7 @@ class CountingReader:
     read: Counter[tuple[int, int]] = field(default_factory=Counter)
     _tile: Pixels = field(default_factory=lambda: np.zeros((STORED, STORED, 3), np.uint8))
 
-    async def read_tiles(self, level: int, places: Sequence[tuple[int, int]]) -> list[Pixels | None]:
+    async def read_tiles(self, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
         self.read.update(places)
         await asyncio.sleep(0)
         return [self._tile for _ in places]
