@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -145,3 +146,17 @@ def test_marks_around_words_stay(lexicon: Lexicon) -> None:
 )
 def test_a_space_within_a_known_word_is_none(lexicon: Lexicon, before: str, after: str, is_one: bool) -> None:
     assert is_one == Speller(lexicon, []).is_one(characters_of(before), characters_of(after))
+
+
+@pytest.mark.parametrize(
+    ("read", "space", "after"),
+    [
+        ("Annualtest:", 0.05, [6]),
+        ("Annualtest:", 0.02, []),
+        ("Annualtesx:", 0.4, []),
+        ("annual", 0.4, []),
+    ],
+)
+def test_known_words_are_parted_where_a_space_was_thought_of(lexicon: Lexicon, read: str, space: float, after: list[int]) -> None:
+    characters = [replace(each, space_after=space) if index == 5 else each for index, each in enumerate(characters_of(read))]
+    assert after == Speller(lexicon, []).parted(characters, [each.space_after >= 0.01 for each in characters])
