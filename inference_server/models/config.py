@@ -24,6 +24,7 @@ from inference_server.models.values import (
     DEFAULT_LEVEL,
     LEVELS,
     RUN_BYTES,
+    RUN_ROWS,
     THREADS,
     TOLERANCE,
     WARMUP_SHAPE,
@@ -239,6 +240,8 @@ def _parameters(name: str, message: ConfigMessage) -> dict[str, str]:
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected a share such as 0.05")
         if key in (THREADS, RUN_BYTES) and not value.isdigit():
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected a number")
-        if key == RUN_BYTES and not message.max_batch_size:
+        if key == RUN_ROWS and not re.fullmatch(r"1(,[1-9]\d*)*", value):
+            raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected numbers from 1 on, such as 1,2,4,8")
+        if key in (RUN_BYTES, RUN_ROWS) and not message.max_batch_size:
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key}, which bounds batches, and no max_batch_size of 1 or more")
     return parameters

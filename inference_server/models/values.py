@@ -27,6 +27,7 @@ WARMUP_SHAPE = "lamina.warmup_shape."
 TOLERANCE = "lamina.tolerance"
 # Most bytes of the inputs of one execution on the CPU for each thread, such as 350000: a batch with more is run in portions of its rows.
 RUN_BYTES = "lamina.run_bytes"
+RUN_ROWS = "lamina.run_rows"
 # Ranges of shapes that TensorRT builds an engine for: INPUT=MIN:OPT:MAX, with a comma between inputs.
 PROFILE = "lamina.tensorrt_profile."
 # Triton's name for the threads of one run of ONNX Runtime.
@@ -193,6 +194,11 @@ class Configuration:
     def run_bytes(self) -> int:
         """Most bytes of the inputs of one execution on the CPU for each thread of it, as `lamina.run_bytes` says; 0 for no bound."""
         return int(self.parameters.get(RUN_BYTES, "0"))
+
+    @property
+    def run_rows(self) -> tuple[int, ...]:
+        """The numbers of rows that one execution on the CPU may have, as `lamina.run_rows` says; empty for any."""
+        return tuple(int(count) for count in self.parameters.get(RUN_ROWS, "").split(",") if count)
 
     @property
     def warmup_shapes(self) -> Mapping[str, tuple[int, ...]]:

@@ -153,7 +153,8 @@ class _Loading:
             cause = error.cause if isinstance(error, DeviceFailed) else "engine_not_built"
             return PlacedEngine(engine=selector.load_reference(self._file.path), device="cpu", rate=place.rate, fallback=cause)
         if device == "cpu":
-            engine = in_portions(engine, self._configuration.run_bytes * (threads or usable_cores()))
+            run_bytes = self._configuration.run_bytes * (threads or usable_cores())
+            engine = in_portions(engine, run_bytes, self._configuration.run_rows)
         return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
 
     def _check_plan(self, engine: Engine, completed: Completed) -> None:

@@ -34,12 +34,12 @@ RECOGNIZER = "ppocrv6_small_rec"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 11
+_REVISION = 12
 # A column of pixels of lines: three colours, 48 high, as float32.
 _COLUMN_BYTES = 3 * 48 * 4
-# What a thread reads of lines at once. OpenVINO keeps some 4 MiB for each shape, so many lines and so wide, that it has met: of the 184
-# that there may be with batches of eight 69 are left, and more columns at once are read no faster.
-_RUN_COLUMNS = 1280
+# What a thread reads of lines at once. OpenVINO keeps some 5 MiB for each shape, so many lines and so wide, that it has met: of the 184
+# that there may be with batches of eight 69 are left, and more columns at once are read no faster. With these numbers of lines alone 47.
+_RUN_COLUMNS, _RUN_ROWS = 1280, (1, 2, 4, 8)
 _SAMPLE_CELLS = ("Hemoglobin 13.5 g/dL", "Glucose 5.4 mmol/L")
 
 
@@ -57,6 +57,8 @@ class _Source:
     tolerance: str
     # Most bytes of one execution for each thread of it; 0 for no bound.
     run_bytes: int = 0
+    # Numbers of rows that one execution may have; empty for any.
+    run_rows: tuple[int, ...] = ()
     input_dims: str
     # Of its one output, where the file leaves them open; empty where it tells them.
     output_dims: str = ""
@@ -108,6 +110,7 @@ def build_recognizer(models: Path) -> Path:
             max_batch_size=8,
             instances=2,
             run_bytes=_RUN_COLUMNS * _COLUMN_BYTES,
+            run_rows=_RUN_ROWS,
             tolerance="0.07",
             input_dims="3, 48, -1",
             profiles=tuple(f"x=1x3x48x32:8x3x48x{width}:8x3x48x{width}" for width in (320, 640, 1280)),
@@ -234,6 +237,7 @@ def _config_text(source: _Source, model: onnx.ModelProto, sample_shape: tuple[in
         + parameter("lamina.warmup_shape.x", "x".join(map(str, sample_shape)))
         + parameter("lamina.tolerance", source.tolerance)
         + (parameter("lamina.run_bytes", source.run_bytes) if source.run_bytes else "")
+        + (parameter("lamina.run_rows", ",".join(map(str, source.run_rows))) if source.run_rows else "")
         + "".join(parameter(f"lamina.tensorrt_profile.{number}", profile) for number, profile in enumerate(source.profiles, 1))
         + parameter("fingerprint", fingerprint)
     )

@@ -53,6 +53,8 @@ class RecognitionSettings:
     # What a batch of lines costs beside its columns, in columns: so many may be padded to save one. Measured with OpenVINO, which prepares
     # its 200 nodes anew for each shape.
     columns_a_run: int = 100
+    # A run has one of these numbers of lines: what is prepared for a shape is kept, and there are to be few.
+    run_rows: tuple[int, ...] = (8, 4, 2, 1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -220,12 +222,13 @@ def bucket_width(width: int, settings: RecognitionSettings) -> int:
 def batches_of(pieces: Sequence[Piece], rows: int, settings: RecognitionSettings) -> list[tuple[int, list[Piece]]]:
     """Pieces in batches of at most `rows`, each with its padded width, so that runs and padding cost the least together."""
     ordered = sorted(pieces, key=lambda piece: piece.width)
+    runs = [_runs(count, settings.run_rows) for count in range(rows + 1)]
     # The least cost of all pieces up to each, in columns, and where the last of their batches begins.
     costs, starts = [0], [0]
     for end in range(1, len(ordered) + 1):
         width = bucket_width(ordered[end - 1].width, settings)
         some = range(max(0, end - rows), end)
-        cost, start = min((costs[start] + width * (end - start) + settings.columns_a_run, start) for start in some)
+        cost, start = min((costs[start] + width * (end - start) + settings.columns_a_run * runs[end - start], start) for start in some)
         costs.append(cost)
         starts.append(start)
     batches, end = [], len(ordered)
@@ -233,6 +236,15 @@ def batches_of(pieces: Sequence[Piece], rows: int, settings: RecognitionSettings
         batches.append((bucket_width(ordered[end - 1].width, settings), ordered[starts[end] : end]))
         end = starts[end]
     return batches[::-1]
+
+
+def _runs(count: int, run_rows: Sequence[int]) -> int:
+    """In how many runs so many lines are read, the largest first."""
+    runs = 0
+    for rows in run_rows:
+        runs += count // rows
+        count %= rows
+    return runs
 
 
 def recognizer_input(images: Sequence[NDArray[np.uint8]], width: int) -> NDArray[np.float32]:

@@ -28,6 +28,9 @@ _SHORTEST, _SHORTEST_OF_TWO = 2, 6
 _MOST_OF_TWO = 16
 # Words that were read as one are so long, each of them so, and the logarithm of their odds is higher: compounds are made of words too.
 _SHORTEST_OF_ROW, _SHORTEST_IN_ROW, _ODDS_OF_ROW = 6, 3, 6.0
+# Two words, however short, are parted where a space between them was as likely as this, if their odds with it are higher: lower than those
+# of a row, as the recogniser hardly thinks of one within a word.
+_SPACE_IN_PAIR, _ODDS_OF_PAIR = 0.03, -3.0
 # A known word is taken for another where the logarithm of the odds is more than this.
 _ODDS_OF_KNOWN = 4.0
 # So much of a word is letters, the rest digits that were read for letters, and a number of so many characters so many letters for digits.
@@ -119,7 +122,8 @@ class Speller:
         for token, some in _tokens(characters):
             if len(token) >= _SHORTEST_OF_ROW and token.isascii() and token.isalpha() and token.lower() not in self._likelihood:
                 allowed = may_part[done : done + len(some)]
-                breaks += [done + index for index in self._row_of_words(token.lower(), allowed)]
+                ends = self._row_of_words(token.lower(), allowed) or self._pair_of_words(token.lower(), some)
+                breaks += [done + index for index in ends]
             done += len(some)
         return breaks
 
@@ -134,6 +138,16 @@ class Speller:
                 rows[end] = max(ways)
         likelihood, ends = rows.get(len(token), (-math.inf, ()))
         return ends[:-1] if likelihood > self._strange + _STRANGE_LETTER * len(token) + _ODDS_OF_ROW else ()
+
+    def _pair_of_words(self, token: str, characters: Sequence[Character]) -> Sequence[int]:
+        """Where two known words are parted between which the recogniser thought of a space, though there is hardly any."""
+        ways = [
+            (self._likelihood[token[:end]] + self._likelihood[token[end:]] + math.log(characters[end - 1].space_after), end)
+            for end in range(_SHORTEST, len(token) - _SHORTEST + 1)
+            if characters[end - 1].space_after >= _SPACE_IN_PAIR and token[:end] in self._likelihood and token[end:] in self._likelihood
+        ]
+        likelihood, end = max(ways, default=(-math.inf, 0))
+        return (end,) if likelihood > self._strange + _STRANGE_LETTER * len(token) + _ODDS_OF_PAIR else ()
 
     def _mended_token(self, token: str, characters: Sequence[Character]) -> Sequence[Character]:
         letters = sum(map(str.isalpha, token))

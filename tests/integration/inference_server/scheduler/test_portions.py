@@ -41,6 +41,29 @@ async def test_a_batch_is_run_in_portions_that_stay_within_the_bytes_of_its_conf
     np.testing.assert_array_equal(-x, answer.outputs["negative"])
 
 
+@pytest.mark.parametrize(
+    ("run_bytes", "run_rows", "rows", "expected"),
+    [
+        (0, (1, 2, 4, 8), 7, [4, 2, 1]),
+        (0, (1, 2, 4, 8), 8, [8]),
+        (80, (1, 2, 4), 7, [4, 2, 1]),
+        (64, (2, 1), 5, [2, 2, 1]),
+        (16, (1, 2), 3, [1, 1, 1]),
+        (47, (), 5, [2, 2, 1]),
+        (0, (1, 3), 3, [3]),
+    ],
+)
+def test_an_execution_has_one_of_the_numbers_of_rows_that_are_told(
+    tmp_path: Path, run_bytes: int, run_rows: tuple[int, ...], rows: int, expected: list[int]
+) -> None:
+    file = onnx_models.write_model(tmp_path, "double", onnx_models.double())
+    engine = ReferenceLoader()
+    x = np.arange(4 * rows, dtype=np.float32).reshape(rows, 4)
+    answer = in_portions(engine.load(file, "float32"), run_bytes, run_rows).run({"x": x})
+    assert expected == [len(run["x"]) for run in engine.runs]
+    np.testing.assert_array_equal(2 * x, answer["doubled"])
+
+
 def test_an_output_that_has_not_a_row_for_each_row_is_told(tmp_path: Path) -> None:
     file = onnx_models.write_model(tmp_path, "total", onnx_models.total())
     engine = in_portions(OnnxRuntimeLoader(threads=1).load(file, "float32"), 32)

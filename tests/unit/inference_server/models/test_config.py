@@ -39,13 +39,15 @@ def test_a_whole_configuration(read) -> None:  # type: ignore[no-untyped-def]
         parameters { key: "lamina.tolerance" value { string_value: "0.05" } }
         parameters { key: "intra_op_thread_count" value { string_value: "3" } }
         parameters { key: "lamina.run_bytes" value { string_value: "350000" } }
+        parameters { key: "lamina.run_rows" value { string_value: "1,2,12" } }
     """)
-    assert (16, "net.onnx", "openvino", 3, 350_000, 0.05, {"x": (64, 3)}) == (
+    assert (16, "net.onnx", "openvino", 3, 350_000, (1, 2, 12), 0.05, {"x": (64, 3)}) == (
         configuration.max_batch_size,
         configuration.filename,
         configuration.engine,
         configuration.threads,
         configuration.run_bytes,
+        configuration.run_rows,
         configuration.tolerance,
         configuration.warmup_shapes,
     )
@@ -127,6 +129,8 @@ def test_a_priority_that_there_is_not_means_the_default(priority: int, level: in
         ('parameters { key: "intra_op_thread_count" value { string_value: "all" } }', "expected a number"),
         ('max_batch_size: 8 parameters { key: "lamina.run_bytes" value { string_value: "1 MB" } }', "expected a number"),
         ('parameters { key: "lamina.run_bytes" value { string_value: "350000" } }', "no max_batch_size of 1 or more"),
+        ('max_batch_size: 8 parameters { key: "lamina.run_rows" value { string_value: "2,4" } }', "expected numbers from 1 on"),
+        ('parameters { key: "lamina.run_rows" value { string_value: "1,2" } }', "no max_batch_size of 1 or more"),
         (
             'model_warmup { name: "w" inputs { key: "x" value { data_type: TYPE_FP32 dims: 1 input_data_file: "../../secret" } } }',
             "expected a plain file name in its folder warmup",

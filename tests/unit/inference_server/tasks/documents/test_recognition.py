@@ -94,9 +94,10 @@ def batched(widths: Sequence[int], rows: int = 8) -> list[tuple[int, list[int]]]
     ("why", "widths", "batches"),
     [
         ("nothing", [], []),
-        ("of one width", [90, 96, 91], [(96, [90, 91, 96])]),
+        ("of one width", [90, 96, 91, 92], [(96, [90, 91, 92, 96])]),
+        ("three lines are no run: one is padded as it is", [90, 91, 92, 150], [(96, [90, 91]), (160, [92, 150])]),
         ("a few columns are padded to save a run", [500, 130, 96, 460], [(160, [96, 130]), (512, [460, 500])]),
-        ("many would have to be", [100] * 3 + [300], [(128, [100] * 3), (320, [300])]),
+        ("many would have to be", [100] * 4 + [300], [(128, [100] * 4), (320, [300])]),
         ("no more than the model takes", [96] * 10, [(96, [96] * 2), (96, [96] * 8)]),
     ],
 )
@@ -118,7 +119,9 @@ def sums_to(total: int, most: int) -> list[list[int]]:
 
 
 def cost(batches: Sequence[Sequence[int]]) -> int:
-    return sum(len(batch) * bucket_width(max(batch), SETTINGS) + SETTINGS.columns_a_run for batch in batches)
+    # A batch of three is two runs, of two lines and of one.
+    runs = [0, 1, 1, 2]
+    return sum(len(batch) * bucket_width(max(batch), SETTINGS) + SETTINGS.columns_a_run * runs[len(batch)] for batch in batches)
 
 
 def test_lines_are_padded_with_nothing() -> None:

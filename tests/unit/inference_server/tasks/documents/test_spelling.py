@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from inference_server.errors import ConfigurationError
 from inference_server.tasks.documents.recognition import Character
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 
-WORDS = "the 9000\nannual 400\nquestion 300\nfrom 4000\nitem 200\nsummary 150\nteat 1\nanal 1\ntest 500\n"
+WORDS = "the 9000\nannual 400\nquestion 300\nfrom 4000\nitem 200\nsummary 150\nteat 1\nanal 1\ntest 500\nby 300\n"
 # What the recogniser thought of beside each letter, as in print that was scanned badly.
 DOUBTS = {"i": ("l", 0.1), "a": ("s", 0.05), "c": ("e", 0.3), "I": ("F", 0.3), "v": ("y", 0.3), "O": ("0", 0.1), "D": ("0", 0.2)}
 
@@ -142,3 +143,17 @@ def test_marks_around_words_stay(lexicon: Lexicon) -> None:
 )
 def test_a_space_within_a_known_word_is_none(lexicon: Lexicon, before: str, after: str, is_one: bool) -> None:
     assert is_one == Speller(lexicon, []).is_one(characters_of(before), characters_of(after))
+
+
+@pytest.mark.parametrize(
+    ("read", "space", "after"),
+    [
+        ("Annualby:", 0.05, [6]),
+        ("Annualby:", 0.02, []),
+        ("Annualbx:", 0.4, []),
+        ("annual", 0.4, []),
+    ],
+)
+def test_known_words_are_parted_where_a_space_was_thought_of(lexicon: Lexicon, read: str, space: float, after: list[int]) -> None:
+    characters = [replace(each, space_after=space) if index == 5 else each for index, each in enumerate(characters_of(read))]
+    assert after == Speller(lexicon, []).parted(characters, [each.space_after >= 0.01 for each in characters])
