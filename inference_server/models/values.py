@@ -27,6 +27,7 @@ WARMUP_SHAPE = "lamina.warmup_shape."
 TOLERANCE = "lamina.tolerance"
 # Most bytes of the inputs of one execution on the CPU for each thread, such as 350000: a batch with more is run in portions of its rows.
 RUN_BYTES = "lamina.run_bytes"
+# Numbers of rows that one execution on the CPU may have, such as 1,2,4,8.
 RUN_ROWS = "lamina.run_rows"
 # Ranges of shapes that TensorRT builds an engine for: INPUT=MIN:OPT:MAX, with a comma between inputs.
 PROFILE = "lamina.tensorrt_profile."

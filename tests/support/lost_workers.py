@@ -32,7 +32,9 @@ class LostWorkers:
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_handlecrashitem(self, crashitem: str) -> None:
-        self.pytest_runtest_logfinish(crashitem)
+        # The first that the worker was to run, which it may not have begun.
+        if crashitem in self._running:
+            self._running.remove(crashitem)
 
     @pytest.hookimpl(optionalhook=True)
     def pytest_testnodedown(self, node: Any, error: object) -> None:

@@ -19,7 +19,7 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![\w$.,-])(?P<sign>S)(?!\d\d\.)\d{1,3}(?:,?\d{3})*\.\d\d(?![\w.])"), "$"),
     (re.compile(r"(?<![A-Za-z])(?:RM|Rp\.?|[$€£¥])(?P<sign>[Oo])[.,]\d\d(?!\w)"), "0"),
     # Roman numbers.
-    (re.compile(r"(?<!\w)I{1,2}(?P<sign>l)(?!\w)"), "I"),
+    (re.compile(r"(?<!\w)I{1,2}(?P<sign>l)(?!\w|-[a-z])"), "I"),
     (re.compile(r"(?<!\w)(?P<sign>l)I{1,2}(?!\w)"), "I"),
     (re.compile(r"(?<!\w)II(?P<sign>1)(?!\w)"), "I"),
     # International units: µIU/mL, IU/L.
@@ -27,14 +27,16 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     # A street, in Indonesian.
     (re.compile(r"(?<![\w.])J(?P<sign>I)\.(?!\w\.)"), "l"),
 )
-# An article of Italian, and a pronoun of French, at the start of a line or a sentence that goes on.
-_ARTICLE, _SENTENCE_END = "Il", (".", "!", "?", ":")
+# An article of Italian, and a pronoun of French, at the start of a line or a sentence that goes on; Illinois before its ZIP code.
+_ARTICLE, _SENTENCE_END, _ZIP = "Il", (".", "!", "?", ":"), re.compile(r"\d{5}(?!\d)")
+_QUOTES, _BULLETS = "\"'“”„«»‹›(", "-–•*·"
 # A run of letters and digits with a 0; what holds it may be an address, in which any sign may stand.
 _WITH_ZERO = re.compile(r"(?<![^\W_])(?=[^\W_]*0)[^\W_]+(?![^\W_])")
 _ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
 # What is counted or measured.
 _UNITS = re.compile(
-    "[munpf]?mol|mosm|m?eq|mcg|mls|mmhg|k?cal|bar|psi|ft|pts?|hm|ng|rd|grams?|litres?|liters?|cells?|copies|units?|pcs|times?|points?|percent|"
+    "[munpf]?mol|mosm|m?eq|mcg|mls|mmhg|k?cal|m?bar|psi|ft|pts?|hm|ng|rd|grams?|litres?|liters?|cells?|copies|units?|pcs|times?|points?|percent|"
+    "[mnuµ]s|[mµuk]a|[kmh]?pa|jours?|d[ií]as|unidad(?:es)?|"
     "bpm|secs?|seconds?|mins?|minutes?|hrs?|hours?|days?|weeks?|months?|years?|yrs|rb|mil[iy]ar",
     re.IGNORECASE,
 )
@@ -42,8 +44,8 @@ _UNITS = re.compile(
 _NAME = re.compile(r"0(?!x[a-f]+$)(?=[a-z]*[aeiouy])[a-z]{4,}")
 # So much of a word is letters, and so many at least.
 _LETTERS_OF_WORD, _LEAST_LETTERS = 0.5, 2
-# Britain's postcodes, which are two words: the second begins with a digit.
-_OUTWARD, _INWARD = re.compile(r"\W*[A-Z]{1,2}\d[A-Z\d]?"), re.compile(r"\d[A-Z]{2}\W*")
+# Postcodes of two words, Britain's and Canada's.
+_POSTCODES = re.compile(r"\W*[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\W*|\W*[A-Z]\d[A-Z] \d[A-Z]\d\W*")
 
 
 def told_by_context(characters: Sequence[Character], speller: Speller, before: str = "", after: str = "") -> Sequence[Character]:
@@ -53,13 +55,13 @@ def told_by_context(characters: Sequence[Character], speller: Speller, before: s
     """
     text = "".join(character.text for character in characters)
     # What the recogniser answers for one step may be several characters of text.
-    if len(text) != len(characters) or (text == _ARTICLE and after and (not before or before.endswith(_SENTENCE_END))):
+    if len(text) != len(characters) or _is_article(text, before, after):
         return characters
     told = list(text)
     for pattern, sign in _RULES:
         for match in pattern.finditer(text):
             told[match.start("sign")] = sign
-    if not (_ADDRESS.search(text) or is_postcode(before, text)):
+    if not (_ADDRESS.search(text) or in_postcode(text, before, after)):
         for match in _WITH_ZERO.finditer(text):
             told[slice(*match.span())] = _with_letters(match, speller) or told[slice(*match.span())]
     return [
@@ -68,9 +70,14 @@ def told_by_context(characters: Sequence[Character], speller: Speller, before: s
     ]
 
 
-def is_postcode(before: str, text: str) -> bool:
-    """Whether two words are one of Britain's."""
-    return bool(_OUTWARD.fullmatch(before) and _INWARD.fullmatch(text))
+def in_postcode(text: str, before: str, after: str) -> bool:
+    """Whether a word and one beside it are a postcode of Britain or Canada."""
+    return any(_POSTCODES.fullmatch(pair) for pair in (f"{before} {text}", f"{text} {after}"))
+
+
+def _is_article(text: str, before: str, after: str) -> bool:
+    starts = not before.strip(_BULLETS) or before.endswith(_SENTENCE_END)
+    return text.strip(_QUOTES) == _ARTICLE and bool(after) and (starts or bool(_ZIP.match(after)))
 
 
 def _with_letters(match: re.Match[str], speller: Speller) -> str:

@@ -13,7 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.ink import Gaps, ink_height, ink_of
-from inference_server.tasks.documents.lookalikes import is_postcode, told_by_context
+from inference_server.tasks.documents.lookalikes import in_postcode, told_by_context
 from inference_server.tasks.documents.recognition import Character, Crop
 from inference_server.tasks.documents.spelling import Speller
 from inference_server.tasks.documents.values import Quad, Word
@@ -105,7 +105,7 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
 def word_of(read: Sequence[Character], polygon: Quad, speller: Speller, before: str = "", after: str = "") -> Word:
     """Characters that were read as one word, mended; `polygon`: where they lie. `before`, `after`: the words of its line beside it."""
     told = told_by_context(read, speller, before, after)
-    mended = told if is_postcode(before, "".join(character.text for character in told)) else speller.mended(told)
+    mended = told if in_postcode("".join(character.text for character in told), before, after) else speller.mended(told)
     text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))
     return Word(
         text=text,

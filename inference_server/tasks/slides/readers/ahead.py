@@ -8,7 +8,7 @@ from typing import Any
 
 from inference_server.tasks.slides.values import Place, Position
 
-# Of one slide. What was fetched together is freed together, so that up to twice as many are held.
+# Of one slide. What was fetched together is freed together, so that more may be held.
 _MOST_BYTES = 8 * 1024 * 1024
 
 

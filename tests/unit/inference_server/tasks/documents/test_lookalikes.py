@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.tasks.documents.lookalikes import is_postcode, told_by_context
+from inference_server.tasks.documents.lookalikes import in_postcode, told_by_context
 from inference_server.tasks.documents.recognition import Character
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 
@@ -85,7 +85,27 @@ def test_what_may_be_as_it_was_read_stays(word: str) -> None:
 
 @pytest.mark.parametrize(
     "number",
-    ["0mmol", "0days", "0ppm", "0kcal", "0bar", "0ft", "0rb", "0tablet", "0sugar", "5,0juta", "3,0kali", "2,0kafor", "0xdead", "3-0wins"],
+    [
+        "0mmol",
+        "0days",
+        "0ppm",
+        "0kcal",
+        "0bar",
+        "0mbar",
+        "0ms",
+        "0mA",
+        "0kPa",
+        "0jours",
+        "0ft",
+        "0rb",
+        "0tablet",
+        "0sugar",
+        "5,0juta",
+        "3,0kali",
+        "2,0kafor",
+        "0xdead",
+        "3-0wins",
+    ],
 )
 def test_a_number_and_its_unit_is_no_word(number: str) -> None:
     assert number == told(number)
@@ -101,15 +121,27 @@ def test_any_sign_may_stand_in_an_address(address: str) -> None:
     assert address == told(address)
 
 
-def test_a_postcode_has_a_digit() -> None:
-    assert ["0LD", "OLD"] == [told("0LD", before) for before in ("NE1", "VERY")]
-    assert is_postcode("(SW1A", "0AA)")
-    assert not is_postcode("B12", "0AA1")
+@pytest.mark.parametrize(
+    ("word", "before", "after"), [("0LD", "NE1", ""), ("PR0", "", "2AA"), ("J0B", "", "1H0"), ("T0P", "(Alberta)", "1A0,")]
+)
+def test_a_postcode_has_a_digit(word: str, before: str, after: str) -> None:
+    assert word == told(word, before, after)
+
+
+def test_words_are_no_postcode() -> None:
+    assert "OLD" == told("0LD", before="VERY") == told("0LD", after="1A")
+    assert in_postcode("0AA)", "(SW1A", "")
+    assert not in_postcode("0AA1", "B12", "")
 
 
 def test_an_article_at_the_start_of_a_sentence_is_no_roman_number() -> None:
-    assert "Il" == told("Il", after="paziente") == told("Il", before="medico.", after="est")
+    assert "Il" == told("Il", after="paziente") == told("Il", before="medico.", after="est") == told("Il", before="-", after="paziente")
+    assert "“Il" == told("“Il", before="", after="paziente")
     assert "II" == told("Il", before="Type", after="diabetes") == told("Il", before="Kelas")
+
+
+def test_il_in_names_of_people_and_places_stays() -> None:
+    assert ("Il-sung", "Il") == (told("Il-sung", before="Kim"), told("Il", before="Chicago,", after="60601"))
 
 
 def test_where_no_word_is_known_no_unit_is_taken_for_a_name() -> None:
