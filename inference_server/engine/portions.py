@@ -69,7 +69,8 @@ class InPortions:
             # Evenly: a last portion of few rows costs more a row.
             size = max(-(-rows // max(-(-rows // most), 1)), 1)
             return [min(size, rows - start) for start in range(0, rows, size)]
-        portions: list[int] = []
-        while (left := rows - sum(portions)) > 0:
+        portions, left = list[int](), rows
+        while left:
             portions.append(self._run_rows[bisect_right(self._run_rows, min(left, most)) - 1])
+            left -= portions[-1]
         return portions

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from inference_server.tasks.documents.recognition import Character
-from inference_server.tasks.documents.spelling import Speller
+from inference_server.tasks.documents.spelling import LETTERS_OF_WORD, Speller
 
 # Words with a sign at `sign`, and what it is there.
 _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
@@ -42,8 +42,8 @@ _UNITS = re.compile(
 )
 # A name, of letters that may be one; no hexadecimal number.
 _NAME = re.compile(r"0(?!x[a-f]+$)(?=[a-z]*[aeiouy])[a-z]{4,}")
-# So much of a word is letters, and so many at least.
-_LETTERS_OF_WORD, _LEAST_LETTERS = 0.5, 2
+# So many of a word are letters, beside their share of it.
+_LEAST_LETTERS = 2
 # Postcodes of two words, Britain's and Canada's.
 _POSTCODES = re.compile(r"\W*[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\W*|\W*[A-Z]\d[A-Z] \d[A-Z]\d\W*")
 
@@ -61,7 +61,7 @@ def told_by_context(characters: Sequence[Character], speller: Speller, before: s
     for pattern, sign in _RULES:
         for match in pattern.finditer(text):
             told[match.start("sign")] = sign
-    if not (_ADDRESS.search(text) or in_postcode(text, before, after)):
+    if "0" in text and not (_ADDRESS.search(text) or in_postcode(text, before, after)):
         for match in _WITH_ZERO.finditer(text):
             told[slice(*match.span())] = _with_letters(match, speller) or told[slice(*match.span())]
     return [
@@ -87,7 +87,7 @@ def _with_letters(match: re.Match[str], speller: Speller) -> str:
         return ""
     letters = sum(map(str.isalpha, token))
     spelled = token.replace("0", "O" if any(map(str.isupper, token[1:])) or token[0] == "0" else "o")
-    if letters >= max(_LEAST_LETTERS, _LETTERS_OF_WORD * len(token)) and spelled.isalpha() and speller.knows(spelled):
+    if letters >= max(_LEAST_LETTERS, LETTERS_OF_WORD * len(token)) and spelled.isalpha() and speller.knows(spelled):
         return spelled
     is_number = match.start() > 0 and match.string[match.start() - 1] in ".,:/-"
     return spelled if _NAME.fullmatch(token) and not is_number and speller.is_strange(token[1:]) else ""

@@ -53,7 +53,8 @@ class RecognitionSettings:
     # What a batch of lines costs beside its columns, in columns: so many may be padded to save one. Measured with OpenVINO, which prepares
     # its 200 nodes anew for each shape.
     columns_a_run: int = 100
-    # A run has one of these numbers of lines: what is prepared for a shape is kept, and there are to be few.
+    # A run has one of these numbers of lines, as the model's `lamina.run_rows` says: what is prepared for a shape is kept, and there are to
+    # be few.
     run_rows: tuple[int, ...] = (8, 4, 2, 1)
 
 

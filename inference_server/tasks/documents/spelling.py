@@ -34,7 +34,7 @@ _SPACE_IN_PAIR, _ODDS_OF_PAIR = 0.03, -3.0
 # A known word is taken for another where the logarithm of the odds is more than this.
 _ODDS_OF_KNOWN = 4.0
 # So much of a word is letters, the rest digits that were read for letters, and a number of so many characters so many letters for digits.
-_LETTERS_OF_WORD = 0.5
+LETTERS_OF_WORD = 0.5
 _NUMBER_LENGTH, _LETTERS_OF_NUMBER = 4, 0.25
 # Fewer words, and shorter ones, do not tell how strange a page's are.
 _TELLING_WORDS, _TELLING_LETTERS = 20, 3
@@ -156,7 +156,7 @@ class Speller:
             return characters
         if len(token) >= _NUMBER_LENGTH and letters <= max(1, _LETTERS_OF_NUMBER * len(token)):
             return _mended_number(characters)
-        if len(token) < _SHORTEST or letters < _LETTERS_OF_WORD * len(token):
+        if len(token) < _SHORTEST or letters < LETTERS_OF_WORD * len(token):
             return characters
         return self._likeliest(characters)
 

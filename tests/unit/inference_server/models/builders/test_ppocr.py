@@ -15,7 +15,9 @@ from inference_server.engine.agreement import deviation
 from inference_server.engine.openvino import OpenVinoLoader
 from inference_server.models.builders.ppocr import build_detector, build_recognizer
 from inference_server.models.builders.recognizer_ranges import tell_ranges
+from inference_server.models.config import read_configuration
 from inference_server.tasks.documents.alphabet import read_alphabet
+from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.steps import answered, steps_of
 
 
@@ -42,6 +44,10 @@ def test_both_models_are_written_in_the_repository_layout(tmp_path: Path) -> Non
     beside = {"1/characters.txt", "1/rare_characters.txt", "1/rare_weights.npy", "words.txt"}
     assert {"1/model.onnx", "config.pbtxt", "warmup/x"} | beside == set(contents(recognizer))
     assert {detector.name, recognizer.name} == {path.name for path in tmp_path.iterdir()}
+
+
+def test_lines_are_put_together_for_the_numbers_of_lines_that_the_recogniser_runs(tmp_path: Path) -> None:
+    assert set(RecognitionSettings().run_rows) == set(read_configuration(build_recognizer(tmp_path)).run_rows)
 
 
 def characters_in(path: Path) -> list[str]:
