@@ -43,9 +43,9 @@ MODEL = "pinkness"
 TILES = 32 * 32
 STAGES = ["opening", "tissue", "tiles", "writing"]
 AGAIN = 0.05 * TILES
-# Calls wait so long for others to be computed with: of four calls at a time, of six tiles at most, all take ten seconds at least:
+# Calls wait so long for others to be computed with: of four calls at a time, of ten tiles at most, all take ten seconds at least:
 # a pause of the machine at half of them is not their end.
-CONFIG = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 240000 }\n"
+CONFIG = "max_batch_size: 64\ndynamic_batching { max_queue_delay_microseconds: 400000 }\n"
 
 
 def write_inputs(folder: Path) -> Path:

@@ -30,11 +30,11 @@ from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.values import Pixels, Place
 
 # Raised whenever the same slide and model would give other results, or parts are written otherwise.
-_FORMAT = 4
+_FORMAT = 5
 # A part is due after this share of the tiles; at most twice as many are not saved, beside those in flight: 5 % in all.
-PORTION = 0.012
-# Most tiles of one of four model calls in flight while checkpoints are saved, so that few are lost there.
-CALL_SHARE = 0.0065
+PORTION = 0.01
+# Most tiles of a model call while checkpoints are saved. Of four in flight, one waits for the part that it saves, or less is not saved.
+CALL_SHARE = 0.01
 # A part is due after so many seconds in any case, and not sooner than so many after the last.
 _MOST_SECONDS = 10.0
 _LEAST_SECONDS = 0.1

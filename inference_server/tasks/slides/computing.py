@@ -25,7 +25,7 @@ from inference_server.tasks.slides.values import Pixels
 from inference_server.threads import in_thread
 
 # Most tiles that are read together for several calls, where these are of few: half of what a call of one tile costs is told by the read.
-_READ_TOGETHER = 8
+_READ_TOGETHER = 12
 # A part of a checkpoint, or what is told of it, is taken within this time: else the store or the caller has gone quiet.
 _QUIET_SECONDS = 2.0
 # The number of a call, and its tiles.

@@ -9,7 +9,7 @@ from typing import Any
 from inference_server.tasks.slides.values import Place, Position
 
 # Of one slide. What was fetched together is freed together, so that more may be held.
-_MOST_BYTES = 8 * 1024 * 1024
+_MOST_BYTES = 16 * 1024 * 1024
 
 
 class ReadAhead:

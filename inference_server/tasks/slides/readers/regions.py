@@ -19,8 +19,8 @@ from inference_server.threads import on_core
 
 WHITE = 255
 
-# Stored tiles of a row that may be fetched along with those before them: two more columns of the order in which tiles are visited.
-_COLUMNS_AHEAD = 8
+# Stored tiles of a row that may be fetched along with those before them: four more columns of the order in which tiles are visited.
+_COLUMNS_AHEAD = 16
 # Of one read, three bytes each.
 _MOST_PIXELS = 2**28
 

@@ -194,8 +194,8 @@ async def test_a_part_that_is_lost_costs_its_own_tiles_and_no_others(place: Plac
     batches = [number for each, part in saved.items() if each != path for number in part.batches]
     assert len(set(batches)) == len(batches) > 0
     told = result_of(resumed)
-    # Calls are of two tiles each, but the last.
-    tiles = sum(min(told.tiles_analyzed - 2 * number, 2) for number in batches)
+    # Calls are of three tiles each, but the last.
+    tiles = sum(min(told.tiles_analyzed - 3 * number, 3) for number in batches)
     assert tiles == told.tiles_resumed == told.tiles_analyzed - place.calls[-1]
     assert 2 == result_of(whole).tiles_skipped == told.tiles_skipped
     assert re.search(rf"^1 of {len(saved)} parts were not taken up.*({reason})", told.resume_refused)

@@ -87,7 +87,7 @@ async def test_nothing_comes_along_in_rows_of_which_all_is_there(store: Store) -
 
 
 async def test_no_more_is_held_than_there_is_room_for(store: Store) -> None:
-    store.tile_bytes = 3 * 1024 * 1024
+    store.tile_bytes = 6 * 1024 * 1024
     ahead = store.ahead
     await ahead.read(1, [(0, 0)], soon=[(column, 0) for column in range(1, 9)])
     assert [[(0, 0), (1, 0), (2, 0)]] == store.fetched
