@@ -14,7 +14,7 @@ from inference_server.engine.ahead import NATIVE, Built
 from inference_server.engine.contest import Contest
 from inference_server.engine.measurements import Measurement, MeasurementCache
 from inference_server.engine.plans import Recipe
-from inference_server.engine.port import Engine, Tensors, TensorSpec
+from inference_server.engine.port import Engine, LoadsBeside, Tensors, TensorSpec
 from inference_server.engine.profiles import Profile, likely_profile
 from inference_server.engine.ranged import RangedEngine
 from inference_server.engine.runtimes import Runtimes
@@ -118,6 +118,14 @@ class EngineSelector:
         engine = self._loaders[name].load(built.path, precision, threads=model.threads, options=built.options)
         other = next(label for label in self._labels() if not self._is_ahead(model, label))
         return RangedEngine(engine, profiles=built.recipe.profiles, load_other=lambda: self.load_instance(model, other))
+
+    def load_beside(self, model: ModelFile, candidate: str, count: int) -> tuple[Engine, tuple[Engine, ...]]:
+        """Load an instance, and `count` of one thread each that may run side by side; none where the runtime has no such."""
+        name, _, precision = candidate.partition(":")
+        loader = self._loaders[name]
+        if not isinstance(loader, LoadsBeside):
+            return self.load_instance(model, candidate), ()
+        return loader.load_beside(model.path, precision, threads=model.threads, count=count, options=model.options.get(name))
 
     def load_reference(self, path: Path, *, threads: int = 0) -> Engine:
         """Load what the candidates are compared with: float32 on the CPU, whatever the device."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 import structlog
@@ -20,7 +20,7 @@ from inference_server.models.values import ConfigMessage, Configuration
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import SpareEngine, missing_devices
 from inference_server.scheduler.memory import Holdings, MemoryBudget
-from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
+from inference_server.scheduler.placement import Place, beside_count, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
 from inference_server.scheduler.samples import Samples, rows_are_independent, specs_of
 from inference_server.threads import usable_cores
@@ -43,6 +43,10 @@ class LoadedModel:
     labels: Mapping[str, tuple[str, ...]]
     # Engines that are wanted for it, and are not built yet.
     unbuilt: tuple[Recipe, ...] = ()
+    # Instances of one thread each: while much waits they run side by side in the place of the one above.
+    beside: tuple[PlacedEngine, ...] = ()
+    # Rows from which on a batch is worth one of them.
+    beside_rows: int = 0
 
 
 class ModelLoader:
@@ -76,6 +80,7 @@ class ModelLoader:
         memory = Holdings()
         try:
             devices = [place.selector.device for place in self.places(folder)]
+            devices += ["cpu"] if beside_count(folder.configuration, devices) else []
             memory.hold(folder.name, file.path.parent, devices, host=self._memory, gpus=self._gpu_memory)
             loaded = _Loading(self, folder, file, sha256=sha256, digest=digest).run(memory)
             memory.measure()
@@ -130,11 +135,15 @@ class _Loading:
         spare = SpareEngine(partial(selectors[0].load_reference, self._file.path), model=self._folder.name)
         chosen: dict[str, str] = {}
         placed = [self._placed(place, chosen, threads, spare) for place in places]
+        beside: list[PlacedEngine] = []
+        if count := beside_count(self._configuration, [each.device for each in placed]):
+            placed.clear()  # its engine goes before others are there
+            placed, beside = self._beside(places[0], chosen["cpu"], threads, count)
         completed = self._checked_batches(placed[0].engine)
         self._check_plan(placed[0].engine, completed)
-        for each in placed:
+        for each in (*placed, *beside):
             self._samples.warm_up(each, completed, sample=self._sample)
-        return self._loaded(placed, completed, memory)
+        return self._loaded(placed, beside, completed, memory)
 
     def _placed(self, place: Place, chosen: dict[str, str], threads: int, spare: SpareEngine) -> PlacedEngine:
         """An engine for a place: the one `chosen` for its device already, or the one that is chosen now."""
@@ -153,9 +162,18 @@ class _Loading:
             cause = error.cause if isinstance(error, DeviceFailed) else "engine_not_built"
             return PlacedEngine(engine=selector.load_reference(self._file.path), device="cpu", rate=place.rate, fallback=cause)
         if device == "cpu":
-            run_bytes = self._configuration.run_bytes * (threads or usable_cores())
-            engine = in_portions(engine, run_bytes, self._configuration.run_rows)
+            engine = self._in_portions(engine, threads)
         return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
+
+    def _beside(self, place: Place, chosen: str, threads: int, count: int) -> tuple[list[PlacedEngine], list[PlacedEngine]]:
+        """The instance on the CPU, and those of one thread each that run in turns with it."""
+        engine, beside = place.selector.load_beside(self.model(place.selector, threads), chosen, count)
+        placed = PlacedEngine(engine=self._in_portions(engine, threads), device="cpu", rate=place.rate)
+        return [placed], [replace(placed, engine=self._in_portions(each, 1)) for each in beside]
+
+    def _in_portions(self, engine: Engine, threads: int) -> Engine:
+        run_bytes = self._configuration.run_bytes * (threads or usable_cores())
+        return in_portions(engine, run_bytes, self._configuration.run_rows)
 
     def _check_plan(self, engine: Engine, completed: Completed) -> None:
         """A plan takes no more rows than it was built for, and there is nothing else that could run them."""
@@ -224,7 +242,7 @@ class _Loading:
             completed = self._loader.completed(self._folder, engine, batches=False)
         return completed
 
-    def _loaded(self, placed: list[PlacedEngine], completed: Completed, memory: Holdings) -> LoadedModel:
+    def _loaded(self, placed: list[PlacedEngine], beside: list[PlacedEngine], completed: Completed, memory: Holdings) -> LoadedModel:
         first = placed[0].engine
         facts = ModelFacts(
             name=self._folder.name,
@@ -243,6 +261,8 @@ class _Loading:
             facts=facts,
             config=completed.message,
             placed=tuple(placed),
+            beside=tuple(beside) if completed.max_batch_size else (),
+            beside_rows=self._configuration.side_by_side_rows,
             memory=memory,
             labels=self._folder.labels,
             unbuilt=self._unbuilt,
