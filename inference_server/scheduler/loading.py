@@ -141,7 +141,8 @@ class _Loading:
             placed, beside = self._beside(places[0], chosen["cpu"], threads, count)
         completed = self._checked_batches(placed[0].engine)
         self._check_plan(placed[0].engine, completed)
-        for each in (*placed, *beside):
+        # Those beside it take memory for their packed weights at their first run, in some runtimes, which may never come.
+        for each in placed:
             self._samples.warm_up(each, completed, sample=self._sample)
         return self._loaded(placed, beside, completed, memory)
 

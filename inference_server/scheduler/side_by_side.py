@@ -44,5 +44,7 @@ class SideBySide:
         return _BATCHES * len(self._instances)
 
     def _is_much(self, line: WaitingLine, returning: int) -> bool:
-        # Few requests, however large, are not looked at: they could not be shared out.
-        return len(line) >= len(self._instances) and line.all_rows() + returning >= self._batches * self._least_rows
+        if len(line) < len(self._instances) or line.all_rows() + returning < self._batches * self._least_rows:
+            return False
+        # A large request is a batch by itself, and waits for nobody on all cores.
+        return line.next(line.buckets()[0]).rows <= self._least_rows

@@ -97,10 +97,20 @@ async def test_urgent_requests_go_first(root: Path, engine: ReferenceLoader) -> 
 async def test_a_request_of_more_rows_than_a_share_goes_whole(root: Path, engine: ReferenceLoader) -> None:
     async with serving(root, selector(engine)) as models:
         with engine.held():
-            tasks = [ask(models, rows=7) for _ in range(2)]
+            tasks = [*(ask(models, priority=1) for _ in range(8)), ask(models, rows=7)]
             await engine.begun(2)
         await asyncio.gather(*tasks)
-    assert ([7, 7], [NARROW, NARROW]) == (rows(engine), ran_on(engine))
+    assert 7 in rows(engine)
+    assert {NARROW} == set(ran_on(engine))
+
+
+async def test_requests_that_are_batches_by_themselves_get_all_cores_one_after_another(root: Path, engine: ReferenceLoader) -> None:
+    async with serving(root, selector(engine)) as models:
+        with engine.held():
+            tasks = [ask(models, rows=5) for _ in range(4)]
+            await engine.begun()
+        await asyncio.gather(*tasks)
+    assert ([5] * 4, [WIDE] * 4) == (rows(engine), ran_on(engine))
 
 
 async def test_a_batch_that_fails_costs_only_the_request_at_fault(tmp_path: Path) -> None:
