@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 
 import structlog
@@ -126,6 +126,7 @@ class _Loading:
         self._samples = Samples(folder.name, folder.configuration)
         self._batches = True
         self._unbuilt: tuple[Recipe, ...] = ()
+        self._beside: tuple[PlacedEngine, ...] = ()
 
     def run(self, memory: Holdings) -> LoadedModel:
         places = self._loader.places(self._folder)
@@ -135,16 +136,12 @@ class _Loading:
         spare = SpareEngine(partial(selectors[0].load_reference, self._file.path), model=self._folder.name)
         chosen: dict[str, str] = {}
         placed = [self._placed(place, chosen, threads, spare) for place in places]
-        beside: list[PlacedEngine] = []
-        if count := beside_count(self._configuration, [each.device for each in placed]):
-            placed.clear()  # its engine goes before others are there
-            placed, beside = self._beside(places[0], chosen["cpu"], threads, count)
         completed = self._checked_batches(placed[0].engine)
         self._check_plan(placed[0].engine, completed)
-        # Those beside it take memory for their packed weights at their first run, in some runtimes, which may never come.
+        # Those beside it may never run, and in some runtimes take memory for their packed weights at their first run.
         for each in placed:
             self._samples.warm_up(each, completed, sample=self._sample)
-        return self._loaded(placed, beside, completed, memory)
+        return self._loaded(placed, completed, memory)
 
     def _placed(self, place: Place, chosen: dict[str, str], threads: int, spare: SpareEngine) -> PlacedEngine:
         """An engine for a place: the one `chosen` for its device already, or the one that is chosen now."""
@@ -154,8 +151,12 @@ class _Loading:
             if device in chosen:
                 engine = selector.load_instance(self.model(selector, threads), chosen[device])
             else:
-                engine = self._select(selector, threads).engine
+                selection = self._select(selector, threads)
+                engine = selection.engine
                 chosen[device] = label(engine)
+                self._beside = tuple(
+                    PlacedEngine(engine=self._in_portions(each, 1), device=device, rate=place.rate) for each in selection.beside
+                )
         except ModelFailed as error:
             if not may_fall_back:
                 raise
@@ -165,12 +166,6 @@ class _Loading:
         if device == "cpu":
             engine = self._in_portions(engine, threads)
         return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
-
-    def _beside(self, place: Place, chosen: str, threads: int, count: int) -> tuple[list[PlacedEngine], list[PlacedEngine]]:
-        """The instance on the CPU, and those of one thread each that run in turns with it."""
-        engine, beside = place.selector.load_beside(self.model(place.selector, threads), chosen, count)
-        placed = PlacedEngine(engine=self._in_portions(engine, threads), device="cpu", rate=place.rate)
-        return [placed], [replace(placed, engine=self._in_portions(each, 1)) for each in beside]
 
     def _in_portions(self, engine: Engine, threads: int) -> Engine:
         run_bytes = self._configuration.run_bytes * (threads or usable_cores())
@@ -198,6 +193,7 @@ class _Loading:
             sample_key=self._samples.key(),
             sample_given=self._samples.are_given,
             threads=threads,
+            beside=beside_count(self._configuration, [place.selector.device for place in self._loader.places(self._folder)]),
             tolerance=self._configuration.tolerance,
             options=options_on(self._configuration, selector.device),
             profiles=partial(
@@ -243,7 +239,7 @@ class _Loading:
             completed = self._loader.completed(self._folder, engine, batches=False)
         return completed
 
-    def _loaded(self, placed: list[PlacedEngine], beside: list[PlacedEngine], completed: Completed, memory: Holdings) -> LoadedModel:
+    def _loaded(self, placed: list[PlacedEngine], completed: Completed, memory: Holdings) -> LoadedModel:
         first = placed[0].engine
         facts = ModelFacts(
             name=self._folder.name,
@@ -262,7 +258,7 @@ class _Loading:
             facts=facts,
             config=completed.message,
             placed=tuple(placed),
-            beside=tuple(beside) if completed.max_batch_size else (),
+            beside=self._beside,
             beside_rows=self._configuration.side_by_side_rows,
             memory=memory,
             labels=self._folder.labels,
