@@ -138,8 +138,7 @@ class _Loading:
         placed = [self._placed(place, chosen, threads, spare) for place in places]
         completed = self._checked_batches(placed[0].engine)
         self._check_plan(placed[0].engine, completed)
-        # Those beside it may never run, and in some runtimes take memory for their packed weights at their first run.
-        for each in placed:
+        for each in (*placed, *self._beside):
             self._samples.warm_up(each, completed, sample=self._sample)
         return self._loaded(placed, completed, memory)
 

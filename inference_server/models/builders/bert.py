@@ -18,9 +18,7 @@ from inference_server.errors import ConfigurationError
 from inference_server.models.builders.bert_graph import Array, BertConfig, BertGraph
 
 # Raised when the graph or the folder changes, so that models of an older build are built again.
-_REVISION = 3
-# Rows that are worth a core of their own: with fewer, what each run costs by itself tells.
-_SIDE_BY_SIDE_ROWS = 8
+_REVISION = 2
 _ACTIVATIONS = frozenset({"gelu", "relu", "tanh"})
 
 
@@ -192,6 +190,5 @@ def _config_text(name: str, config: BertConfig, fingerprint: str, max_batch_size
         + parameter("task", "sentence_embedding")
         + parameter("max_tokens", config.max_tokens)
         + "".join(parameter(f"lamina.tensorrt_profile.{number}", profile) for number, profile in enumerate(profiles, 1))
-        + parameter("lamina.side_by_side_rows", min(_SIDE_BY_SIDE_ROWS, max_batch_size))
         + parameter("fingerprint", fingerprint)
     )

@@ -51,6 +51,11 @@ async def test_callers_that_come_one_by_one_get_all_cores(root: Path, engine: Re
     assert [WIDE] * 3 == ran_on(engine)
 
 
+async def test_each_instance_is_warm_before_the_model_serves(root: Path, engine: ReferenceLoader) -> None:
+    async with serving(root, selector(engine)):
+        assert [NARROW, NARROW] == [own for own in ran_on(engine) if own == NARROW]
+
+
 async def test_many_that_wait_are_shared_out_and_then_all_cores_are_one_again(root: Path, engine: ReferenceLoader) -> None:
     async with serving(root, selector(engine)) as models:
         with engine.held():
