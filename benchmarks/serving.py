@@ -79,7 +79,7 @@ def main() -> int:
             config.write(f'parameters {{ key: "lamina.side_by_side_rows" value: {{ string_value: "{SIDE_BY_SIDE_ROWS}" }} }}\n')
         with running("lamina", folder / "models", folder / "pinned-side-by-side") as server:
             figures.append(throughput(server, folder, options.seconds, by="side by side"))
-            figures.append(light_load(server, folder, options.seconds))
+            figures.append(light_load(server, folder, options.seconds, by=" side by side"))
     table = Table("what", "measured", "bar", title="Serving")
     for figure in figures:
         table.add_row(figure.name, figure.told, "-" if figure.met is None else "met" if figure.met else "MISSED")
@@ -103,7 +103,7 @@ def throughput(server: Server, folder: Path, seconds: float, *, by: str = "") ->
     return Figure(name=f"MiniLM, {CALLERS} callers, {name} {by}".strip(), told=told, met=met)
 
 
-def light_load(server: Server, folder: Path, seconds: float) -> Figure:
+def light_load(server: Server, folder: Path, seconds: float, *, by: str = "") -> Figure:
     """What one caller waits beside the engine, in turns, the best round of each."""
     _, engine = _engine(server, folder)
     rounds = [
@@ -112,7 +112,7 @@ def light_load(server: Server, folder: Path, seconds: float) -> Figure:
     ]
     direct, served = (min(values) for values in zip(*rounds, strict=True))
     told = f"p50 {served:.2f} ms served, {direct:.2f} ms direct: {served - direct:.2f} ms added"
-    return Figure(name="MiniLM, one caller", told=told, met=served - direct <= MOST_ADDED_MS)
+    return Figure(name=f"MiniLM, one caller{by}", told=told, met=served - direct <= MOST_ADDED_MS)
 
 
 async def live(address: str, seconds: float) -> Figure:
