@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import cast
 
 from isal import isal_zlib
 from PIL.PngImagePlugin import PngImageFile
@@ -11,6 +12,8 @@ from PIL.PngImagePlugin import PngImageFile
 _HEADER, _LAST_BLOCK, _MOST_STORED = b"\x78\x01", b"\x01\x00\x00\xff\xff", 0xFFFF
 # So much is inflated at once, however much more the file would make.
 _PIECE = 2**21
+# To isal's types it is an instance.
+_DAMAGE = cast(type[Exception], isal_zlib.IsalError)
 
 
 class QuickPng(PngImageFile):
@@ -30,7 +33,7 @@ class QuickPng(PngImageFile):
                 return b""
             try:
                 raw = self._inflater.decompress(packed, _PIECE)
-            except isal_zlib.error as error:
+            except _DAMAGE as error:
                 raise OSError("the pixels cannot be inflated") from error
         return b"".join(self._stored(raw))
 
