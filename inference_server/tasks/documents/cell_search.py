@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.documents.cells import MARGIN, CellRow, Rule
-from inference_server.tasks.documents.spots import darker_of, spots_of, strokes_of
+from inference_server.tasks.documents.spots import bounds_of, darker_of, strokes_of
 from inference_server.tasks.documents.values import Page
 
 # Rows are sought on a page whose shorter side is scaled down by a whole number to about this: A4 at 120 dpi.
@@ -51,8 +51,8 @@ def cell_rows_of(page: Page) -> tuple[CellRow, ...]:
 
 def _rules(marked: NDArray[np.uint8]) -> list[Rule]:
     """Upright strokes, of whatever, that end on a level one."""
-    spots = spots_of(strokes_of(marked, (_HEIGHTS[0], 1), (1, 3)))
-    left, top, width, height, _ = spots.T
+    spots = bounds_of(strokes_of(marked, (_HEIGHTS[0], 1), (1, 3)))
+    left, top, width, height = spots.T
     chosen = (height <= _HEIGHTS[1]) & (width <= np.maximum(height * _RULE_WIDTH, _LEAST_WIDTH))
     # Most strokes are of letters, which no level one begins beside.
     level = cv2.morphologyEx(marked, cv2.MORPH_OPEN, np.ones((1, int(_HEIGHTS[0] * _WIDTHS[0])), np.uint8))
@@ -60,8 +60,8 @@ def _rules(marked: NDArray[np.uint8]) -> list[Rule]:
     chosen &= (near[top + height, left - 1] | near[top + height, left + width]) > 0
     if np.count_nonzero(chosen) > _MOST_RULES:
         return []
-    rules = [Rule(left=x + 1, right=x + wide - 1, top=y, bottom=y + high) for x, y, wide, high in spots[chosen, :4].tolist()]
-    return sorted((rule for rule in rules if _ends_on_border(marked, rule)), key=lambda rule: rule.left)
+    rules = [Rule(left=x + 1, right=x + wide - 1, top=y, bottom=y + high) for x, y, wide, high in spots[chosen].tolist()]
+    return sorted((rule for rule in rules if _ends_on_border(marked, rule)), key=lambda rule: (rule.left, rule.top))
 
 
 def _ends_on_border(marked: NDArray[np.uint8], rule: Rule) -> bool:

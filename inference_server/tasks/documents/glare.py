@@ -8,6 +8,7 @@ import cv2
 import numpy as np
 from numpy.typing import NDArray
 
+from inference_server.tasks.documents.colours import grey_of
 from inference_server.tasks.documents.spots import spots_of
 from inference_server.tasks.documents.values import Page, Quad
 
@@ -39,12 +40,13 @@ def glare_of(page: Page, quads: Sequence[Quad], crops: Sequence[NDArray[np.float
     `crops`: lines, straight and of one height, grey from 0 to 1. White paper is no glare.
     """
     scale = min(1.0, _SIDE / max(page.shape[:2]))
-    small = cv2.resize(page, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else page
+    plane = grey_of(page)
+    whole = page if plane is None else plane
+    small = np.asarray(cv2.resize(whole, None, fx=scale, fy=scale, interpolation=cv2.INTER_AREA) if scale < 1 else whole, np.uint8)
     hull = cv2.convexHull((np.concatenate(quads) * scale).astype(np.int32))
     area = np.zeros(small.shape[:2], np.uint8)
     cv2.fillConvexPoly(area, hull, 1)
-    red, green, blue = cv2.split(small)
-    darkest = np.asarray(cv2.min(cv2.min(red, green), blue), np.uint8)
+    darkest = small if small.ndim == 2 else small.min(axis=2)
     inside = area.astype(bool)
     if not inside.any() or (np.median(darkest[inside]) >= _WHITE_PAPER and not _lies_in_light(darkest, inside, crops)):
         return 0.0

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from inference_server.tasks.documents.margins import Area
 from inference_server.tasks.documents.specks import is_speckled
-from inference_server.tasks.documents.spots import marked_of, spots_of
+from inference_server.tasks.documents.spots import bounds_of, marked_of
 
 # The share of rows at the top and at the bottom of a line that shows neighbouring lines and rules.
 _MARGIN = 1 / 8
@@ -70,8 +70,8 @@ def print_of(gray: NDArray[np.uint8], area: Area) -> Print:
     if scale > 1:
         gray = np.asarray(cv2.resize(gray, None, fx=1 / scale, fy=1 / scale, interpolation=cv2.INTER_AREA), np.uint8)
     left, top, right, bottom = (round(side / scale) for side in (area.left, area.top, area.right, area.bottom))
-    spots = spots_of(marked_of(gray)[top:bottom, left:right])
-    _, _, widths, heights, _ = spots.T
+    spots = bounds_of(marked_of(gray)[top:bottom, left:right])
+    _, _, widths, heights = spots.T
     least, most = _LETTER_HEIGHTS
     letters = heights[(heights >= least) & (heights <= most) & (widths >= 2) & (widths <= _LETTER_RATIO * heights)]
     return Print(

@@ -18,7 +18,7 @@ _PAPER = 7
 
 
 def is_speckled(spots: NDArray[np.int32], letters: int) -> bool:
-    """Whether a page has many more specks than letters. `spots`: of its ink, as `spots_of` tells them."""
+    """Whether a page has many more specks than letters. `spots`: of its ink, as `bounds_of` tells them."""
     return int(np.count_nonzero(spots[:, 2:4].max(axis=1, initial=0) <= _LARGEST)) >= max(_LEAST, _A_LETTER * letters)
 
 

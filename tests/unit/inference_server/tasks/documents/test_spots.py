@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from inference_server.tasks.documents.spots import spots_of
+from inference_server.tasks.documents.spots import bounds_of, spots_of
 
 
 def test_a_spot_has_its_bounds_and_pixels() -> None:
@@ -30,6 +30,21 @@ def test_more_spots_than_short_numbers_hold_are_all_found() -> None:
     assert 300 * 300 == len(spots_of(marked))
 
 
+@pytest.mark.parametrize("share", [0.0005, 0.01, 0.3])
+def test_bounds_are_those_of_the_spots_few_or_many(share: float) -> None:
+    marked = (np.random.default_rng(2).random((700, 900)) < share).astype(np.uint8)
+    assert sorted(spots_of(marked)[:, :4].tolist()) == sorted(bounds_of(marked).tolist())
+
+
+def test_a_spot_within_the_hole_of_another_has_bounds_of_its_own() -> None:
+    marked = np.zeros((30, 40), np.uint8)
+    cv2.rectangle(marked, (0, 0), (39, 29), 1, 2)
+    cv2.rectangle(marked, (10, 8), (30, 20), 1, 1)
+    marked[14, 20] = 1
+    assert [[0, 0, 40, 30], [10, 8, 21, 13], [20, 14, 1, 1]] == sorted(bounds_of(marked).tolist())
+
+
 @pytest.mark.parametrize("shape", [(0, 5), (5, 0), (1, 1), (1, 7)])
 def test_pictures_without_spots_have_none(shape: tuple[int, int]) -> None:
-    assert (0, 5) == spots_of(np.zeros(shape, np.uint8)).shape
+    nothing = np.zeros(shape, np.uint8)
+    assert ((0, 5), (0, 4)) == (spots_of(nothing).shape, bounds_of(nothing).shape)
