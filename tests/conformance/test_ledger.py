@@ -434,6 +434,14 @@ async def test_a_suspect_that_gets_on_or_whose_worker_is_dead_keeps_no_other_wai
     await refused(store.ledger, job("dead"))
 
 
+async def test_losses_count_no_longer_once_an_earlier_bridge_has_seen_the_job_get_on(store: Store, location: str) -> None:
+    await lose_server(store, "job-1", SUSPECT_LOSSES)
+    table = "jobs" if location.endswith(".db") else "lamina.jobs"
+    await store.database.change(text(f"UPDATE {table} SET interruptions = 0"))  # all that one knows of
+
+    assert 0 == (await claimed(store.ledger)).server_losses
+
+
 async def test_a_replayed_job_is_no_suspect(store: Store) -> None:
     for key in ("job-1", "other"):
         await lose_server(store, key, SUSPECT_LOSSES)
