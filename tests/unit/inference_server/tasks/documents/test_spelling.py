@@ -53,6 +53,21 @@ def test_a_misread_letter_is_mended_in_the_case_of_its_word(lexicon: Lexicon, re
     assert printed == mended(lexicon, read)
 
 
+@pytest.mark.parametrize(
+    ("read", "letter", "thought", "printed"),
+    [
+        ("ltem", "l", "I", "Item"),
+        ("Ihe", "I", "T", "The"),
+        ("Ihe", "I", "t", "the"),
+        ("lHE", "l", "t", "THE"),
+        ("TIe", "I", "h", "The"),
+        ("BI", "I", "y", "By"),
+    ],
+)
+def test_the_first_letter_is_mended_as_it_was_thought_of(lexicon: Lexicon, read: str, letter: str, thought: str, printed: str) -> None:
+    assert printed == mended(lexicon, read, {letter: (thought, 0.4)})
+
+
 def test_two_misread_letters_are_mended_in_a_long_word(lexicon: Lexicon) -> None:
     doubts = {"c": ("e", 0.3), "v": ("u", 0.3)}
     assert ("question", "tvst") == (mended(lexicon, "qvcstion", doubts), mended(lexicon, "tvst", doubts))
