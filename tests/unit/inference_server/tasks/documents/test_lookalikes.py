@@ -10,7 +10,7 @@ from inference_server.tasks.documents.lookalikes import in_postcode, told_by_con
 from inference_server.tasks.documents.recognition import Character
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 
-KNOWN = ["from", "oct", "old", "one", "out", "food", "joe", "bar", "obar", "oft", "orb", "tablet", "sugar", "juta", "kali"]
+KNOWN = ["from", "oct", "old", "one", "out", "food", "joe", "bar", "obar", "oft", "orb", "tablet", "sugar", "juta", "kali", "to", "zooom"]
 _SURE: Mapping[str, tuple[tuple[str, float], ...]] = {}
 SPELLER = Speller(Lexicon(likelihood=dict.fromkeys(KNOWN, -5.0)), [])
 
@@ -108,6 +108,16 @@ def test_a_sign_is_what_its_word_asks_for(read: str, expected: str) -> None:
         "KCI",
         "NOMO",
         "T2NOM",
+        "II12",
+        "dlU",
+        "JI.A.",
+        "XJI.",
+        "0bcdf",
+        "0kes",
+        "t0",
+        "z000m",
+        "S302.591",
+        "RMO.235",
     ],
 )
 def test_what_may_be_as_it_was_read_stays(word: str) -> None:
@@ -185,6 +195,7 @@ def test_an_article_at_the_start_of_a_sentence_is_no_roman_number() -> None:
 def test_il_in_names_of_people_and_places_stays() -> None:
     assert ("Il-sung", "Il") == (told("Il-sung", before="Kim"), told("Il", before="Chicago,", after="60601"))
     assert "Il" == told("Il", before="President Kim", after="Sung") == told("Il", before="Kim Jong")
+    assert "II" == told("Il", before="Model", after="606012")
     assert "II" == told("Il", before="Kim", after="said") == told("Il", before="Kimberly", after="Sung")
 
 

@@ -163,12 +163,17 @@ def test_a_space_within_a_known_word_is_none(lexicon: Lexicon, before: str, afte
 @pytest.mark.parametrize(
     ("read", "space", "after"),
     [
-        ("Annualby:", 0.05, [6]),
-        ("Annualby:", 0.02, []),
-        ("Annualbx:", 0.4, []),
-        ("annual", 0.4, []),
+        ("Annual|by:", 0.05, [6]),
+        ("Annual|by:", 0.02, []),
+        ("Annual|bx:", 0.4, []),
+        ("annual|", 0.4, []),
+        # Words that are hardly met need a surer space.
+        ("Teat|by:", 0.05, []),
+        ("Teat|by:", 0.9, [4]),
     ],
 )
 def test_known_words_are_parted_where_a_space_was_thought_of(lexicon: Lexicon, read: str, space: float, after: list[int]) -> None:
-    characters = [replace(each, space_after=space) if index == 5 else each for index, each in enumerate(characters_of(read))]
+    before, _, behind = read.partition("|")
+    *some, last = characters_of(before)
+    characters = [*some, replace(last, space_after=space), *characters_of(behind)]
     assert after == Speller(lexicon, []).parted(characters, [each.space_after >= 0.01 for each in characters])
