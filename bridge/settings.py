@@ -12,6 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge import settings_cards, settings_consensus, settings_labs
+from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
 PREFIX = "BRIDGE_"
@@ -169,8 +170,8 @@ class Settings(BaseSettings):
     # The bound of the first wait after a failure, doubled with each; and the longest.
     backoff_seconds: Seconds = 1.0
     backoff_limit_seconds: Seconds = 60.0
-    # How long one poll for messages may take.
-    poll_seconds: Seconds = 1.0
+    # How long one poll for messages may take; a stop waits for it.
+    poll_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 1.0
     # How long running jobs may go on after SIGTERM.
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
     # Where health, metrics and job status are served; empty or `off` for nowhere.
@@ -252,7 +253,5 @@ def _set_by_others() -> dict[str, str]:
 def _problem(location: Sequence[str | int], message: str) -> str:
     name = str(location[0]) if location else "settings"
     default = Settings.model_fields[name].get_default() if name in Settings.model_fields else None
-    shown = ",".join(map(str, default)) if isinstance(default, tuple) else default
-    text = message.removeprefix("Value error, ")
     others = f"; {', '.join(_NAMES_OF_OTHERS[name])} set it too" if name in _NAMES_OF_OTHERS else ""
-    return f"{PREFIX}{name.upper()}: {text[:1].lower()}{text[1:]}; set it right, or unset it for the default ({shown}){others}"
+    return bad_value(f"{PREFIX}{name.upper()}", message, default) + others

@@ -12,9 +12,11 @@ from urllib.parse import quote, urlsplit
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
 _PREFIX = "filot:ocr:gpu"
+_MOST_POLL_SECONDS = 60.0
 _CPU = "filot:ocr"
 # Of both lists, so that a document that lies in both is one job.
 _SHARED_KEYS = {"correlation": f"{_PREFIX}:correlation", "locks": f"{_PREFIX}:lock:"}
@@ -128,7 +130,8 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
         "results_queue": environment.get("OCR_GPU_PUBLISH_CHANNEL") or f"{_PREFIX}:results",
         "concurrency": str(_count(environment, "OCR_GPU_CONCURRENCY", 2)),
         "max_attempts": str(_count(environment, "OCR_GPU_MAX_RETRIES", 3)),
-        "poll_seconds": str(_number(environment, "OCR_GPU_POLL_INTERVAL", 1000) / 1000),
+        # Documents are taken as soon as they come: a longer interval would hold up a stop alone.
+        "poll_seconds": str(min(_number(environment, "OCR_GPU_POLL_INTERVAL", 1000) / 1000, _MOST_POLL_SECONDS)),
     }
     if environment.get("DATABASE_URL"):
         found["database"] = environment["DATABASE_URL"]
@@ -204,6 +207,4 @@ def _count(environment: Mapping[str, str], name: str, default: int) -> int:
 
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:
-    name = str(location[0]).upper() if location else "settings"
-    message = message.removeprefix("Value error, ")
-    return f"{name}: {message[:1].lower()}{message[1:]}; set it right, or unset it for the default"
+    return bad_value(str(location[0]).upper() if location else "settings", message)

@@ -11,6 +11,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
+from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
 # As the platform's topic and subscription are called where nothing else is said.
@@ -140,6 +141,5 @@ def _database(environment: Mapping[str, str]) -> str:
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:
     name = str(location[0]).upper() if location else "settings"
-    text = message.removeprefix("Value error, ")
     default = ConsensusSettings.model_fields[name.lower()].get_default() if name.lower() in ConsensusSettings.model_fields else None
-    return f"{name}: {text[:1].lower()}{text[1:]}; set it right, or unset it for the default ({default})"
+    return bad_value(name, message, default)

@@ -11,6 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
 _DEFAULT_LEASE, _DEFAULT_WAIT, _MOST_RECEIPTS = "300", "20", "3"
@@ -92,6 +93,5 @@ def _database(environment: Mapping[str, str]) -> str:
 
 def _problem(location: tuple[int | str, ...], message: str) -> str:
     name = str(location[0]).upper() if location else "settings"
-    text = message.removeprefix("Value error, ")
     default = LabWorkerSettings.model_fields[name.lower()].get_default() if name.lower() in LabWorkerSettings.model_fields else None
-    return f"{name}: {text[:1].lower()}{text[1:]}; set it right, or unset it for the default ({default})"
+    return bad_value(name, message, default)

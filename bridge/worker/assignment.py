@@ -114,12 +114,12 @@ class Assignment:
             return job
         await self._desk.dead_letters.bury(self._delivery, reason=reason)
         self._steps.took(Step.BURIED, outcome="poison")
-        self._throttle.untried()
+        self._throttle.untried(self._delivery)
         return None
 
     def _refused(self, refusal: Refusal) -> _Return | None:
         self._steps.took(Step.REFUSED, outcome=refusal.state.value)
-        self._throttle.untried()
+        self._throttle.untried(self._delivery)
         if refusal.state in {State.SUCCEEDED, State.FAILED}:
             return None
         # Not later than a lease: by then whoever has it has renewed it, or is gone.
@@ -128,7 +128,7 @@ class Assignment:
 
     async def _work_on(self, job: Job, claim: Claim, heartbeat: Heartbeat) -> _Return | None:
         if reason := blame(claim, self._desk.policy):
-            self._throttle.untried()
+            self._throttle.untried(self._delivery)
             return await self._give_up_job(job, claim, heartbeat, reason)
         context = self._context(claim, heartbeat)
         try:
@@ -179,7 +179,7 @@ class Assignment:
         self._steps.took(Step.HANDLED, outcome=type(error).__name__)
         if fate is Fate.YIELD:
             _log.info("work_put_back", reason=str(error))
-            self._throttle.untried()
+            self._throttle.untried(self._delivery)
             delay = error.retry_after if isinstance(error, NotYetError) else 1.0
             return await self._release(claim, heartbeat, delay=delay, error=str(error))
         _log.warning("work_failed", fate=fate.value, error=f"{type(error).__name__}: {error}", exc_info=unforeseen(error))

@@ -101,7 +101,7 @@ class Worker:
         return deliveries
 
     def _begin(self, delivery: Delivery) -> None:
-        self._throttle.began()
+        self._throttle.began(delivery)
         assignment = Assignment(self._desk, self._throttle, delivery)
         task = asyncio.create_task(assignment.run(), name=f"delivery {delivery.message_id}")
         self._running[task] = assignment

@@ -15,7 +15,8 @@ class Throttle:
         self._limit = limit
         self._overloads = 0
         self._paused_until = 0.0
-        # For what comes of the job that was let through.
+        # The delivery that was let through last, and for how long the next one waits for what comes of it.
+        self._let_through: object = None
         self._held_until = 0.0
 
     @property
@@ -30,14 +31,15 @@ class Throttle:
         self._paused_until, self._held_until = _now() + pause, 0.0
         return pause
 
-    def began(self) -> None:
+    def began(self, delivery: object) -> None:
         """Note that a job was begun. While probing, the next one waits for what comes of it, but not long: it may be a long job."""
         if self.probing:
-            self._held_until = _now() + self._limit
+            self._let_through, self._held_until = delivery, _now() + self._limit
 
-    def untried(self) -> None:
-        """Note that a job that was begun came to no server: nothing is to be waited for."""
-        self._held_until = 0.0
+    def untried(self, delivery: object) -> None:
+        """Note that a job that was begun came to no server: nothing is to be waited for, if it is the one that was let through."""
+        if delivery is self._let_through:
+            self._held_until = 0.0
 
     def relieved(self) -> None:
         """Note that work got past the server."""

@@ -406,18 +406,19 @@ async def test_of_jobs_over_which_servers_are_lost_again_and_again_one_is_tried_
 
 
 async def test_of_suspects_that_are_claimed_at_once_one_is_tried(store: Store) -> None:
-    for key in ("once", "third", "second", "first"):
+    for key in ("ended", "once", "third", "second", "first"):
         await lose_server(store, key, SUSPECT_LOSSES - (key == "once"))
+    await store.ledger.finish(await claimed(store.ledger, job("ended")), success())
     await store.ledger.release(await claimed(store.ledger, job("first")), delay_seconds=60, counted=Counted.NOT_TRIED)
 
-    wanted = ("third", "first", "new", "second", "once")
+    wanted = ("third", "first", "new", "second", "once", "ended")
     answers = await asyncio.gather(*(store.ledger.claim(job(key), worker="tester", lease_seconds=60) for key in wanted))
 
     tried = {key for key, answer in zip(wanted, answers, strict=True) if isinstance(answer, Claim)}
     [suspect] = tried - {"once", "new"}
     [waiting] = {"second", "third"} - {suspect}
     told = {key: answer.retry_after for key, answer in zip(wanted, answers, strict=True) if isinstance(answer, Refusal)}
-    assert {"first", waiting} == told.keys()
+    assert {"first", waiting, "ended"} == told.keys()
     assert 50 < told[waiting] <= 60
 
 
@@ -432,6 +433,14 @@ async def test_a_suspect_that_gets_on_or_whose_worker_is_dead_keeps_no_other_wai
 
     await claimed(store.ledger, job("beside"))
     await refused(store.ledger, job("dead"))
+
+
+async def test_losses_count_no_longer_once_an_earlier_bridge_has_seen_the_job_get_on(store: Store, location: str) -> None:
+    await lose_server(store, "job-1", SUSPECT_LOSSES)
+    table = "jobs" if location.endswith(".db") else "lamina.jobs"
+    await store.database.change(text(f"UPDATE {table} SET interruptions = 0"))  # all that one knows of
+
+    assert 0 == (await claimed(store.ledger)).server_losses
 
 
 async def test_a_replayed_job_is_no_suspect(store: Store) -> None:

@@ -26,17 +26,35 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![A-Za-z])[µumk]?(?P<sign>l)U(?!\w)"), "I"),
     # A street, in Indonesian.
     (re.compile(r"(?<![\w.])J(?P<sign>I)\.(?!\w\.)"), "l"),
+    # No word begins with an l before another consonant, but for computers' own: Indonesia, ISLAM.
+    (re.compile(r"(?<![\w.])(?P<sign>l)(?!dap)(?=[a-z]*[aeiou]|[A-Z]*[AEIOU])[b-df-hkmnp-tvwzB-DF-HKMNP-TVWZ][A-Za-z]{2,}(?!\w)"), "I"),
+    # Oxygen and carbon dioxide in blood and breath, haemoglobin A1c, salt, and the stage of a tumour.
+    (re.compile(r"(?<!\w)(?:(?:S[ap]|Pa|Fi|PaC|pa?C)(?=02)|HC(?=03))(?P<sign>0)[23](?!\w)"), "O"),
+    (re.compile(r"(?<!\w)HbA(?P<sign>[lI])c(?!\w)"), "1"),
+    (re.compile(r"(?<!\w)NaC(?P<sign>I)(?!\w)"), "l"),
+    (re.compile(r"(?<!\w)[acpry]*T(?:[0-4][a-d]?|is|X)N(?P<sign>O)(?=M[01OX])"), "0"),
+    (re.compile(r"(?<!\w)[acpry]*T(?:[0-4][a-d]?|is|X)N[0-3OX][a-c]?M(?P<sign>O)(?!\w)"), "0"),
+)
+# A street, or a number such as that of a question: what the recogniser thought of tells.
+_NUMBERED_STREET = re.compile(r"\W?J1\.")
+# A diagnosis begins with a letter; it follows the name of its system, or others.
+_DIAGNOSIS = re.compile(
+    r"\bICD[ -]?10(?:-CM)?(?:[\s:=()-]|[Cc]odes?|[Kk]ode)*(?:[A-Za-z\d]\d\d(?:\.\d{1,2})?[\s,;/]+)*"
+    r"(?P<sign>[01])\d\d(?:\.\d{1,2})?[^\w\s]*$"
 )
 # An article of Italian, and a pronoun of French, at the start of a line or a sentence that goes on; Illinois before its ZIP code.
 _ARTICLE, _SENTENCE_END, _ZIP = "Il", (".", "!", "?", ":"), re.compile(r"\d{5}(?!\d)")
-_QUOTES, _BULLETS = "\"'“”„«»‹›(", "-–•*·"
+_QUOTES, _BULLETS = "\"'“”„«»‹›(", " -–•*·"
+# Korean names: a family's before a given one, and the first half of one.
+_FAMILY, _GIVEN = re.compile(r"\b(?:Kim|Lee|Park|Choi)$"), re.compile(r"\b(?:Jong|Myung)$")
 # A run of letters and digits with a 0; what holds it may be an address, in which any sign may stand.
 _WITH_ZERO = re.compile(r"(?<![^\W_])(?=[^\W_]*0)[^\W_]+(?![^\W_])")
 _ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
 # What is counted or measured.
 _UNITS = re.compile(
     "[munpf]?mol|mosm|m?eq|mcg|mls|mmhg|k?cal|m?bar|psi|ft|pts?|hm|ng|rd|grams?|litres?|liters?|cells?|copies|units?|pcs|times?|points?|percent|"
-    "[mnuµ]s|[mµuk]a|[kmh]?pa|jours?|d[ií]as|unidad(?:es)?|"
+    "[mnuµ]s|[mµuk]a|[kmh]?pa|jours?|d[ií]as|unidad(?:es)?|giorn[oi]|gocc(?:ia|e)|compress[ae]|mes[ei]|ann[oi]|volt[ae]|"
+    "tagen?|wochen?|monate?n?|jahre?n?|stunden?|minuten?|tropfen|tabletten?|"
     "bpm|secs?|seconds?|mins?|minutes?|hrs?|hours?|days?|weeks?|months?|years?|yrs|rb|mil[iy]ar",
     re.IGNORECASE,
 )
@@ -51,7 +69,7 @@ _POSTCODES = re.compile(r"\W*[A-Z]{1,2}\d[A-Z\d]? \d[A-Z]{2}\W*|\W*[A-Z]\d[A-Z] 
 def told_by_context(characters: Sequence[Character], speller: Speller, before: str = "", after: str = "") -> Sequence[Character]:
     """The characters of a word, a sign replaced where what stands around it leaves no doubt; its confidence stays.
 
-    `before`, `after`: the words of its line beside it.
+    `before`: what stands before it on its line; `after`: the word behind it.
     """
     text = "".join(character.text for character in characters)
     # What the recogniser answers for one step may be several characters of text.
@@ -61,6 +79,10 @@ def told_by_context(characters: Sequence[Character], speller: Speller, before: s
     for pattern, sign in _RULES:
         for match in pattern.finditer(text):
             told[match.start("sign")] = sign
+    if _NUMBERED_STREET.match(text) and any(other == "l" for other, _ in characters[text.index("1")].others):
+        told[text.index("1")] = "l"
+    if "ICD" in f"{before}{text}" and (diagnosis := _DIAGNOSIS.search(f"{before} {text}")):
+        told[diagnosis.start("sign") - len(before) - 1] = "O" if diagnosis["sign"] == "0" else "I"
     if "0" in text and not (_ADDRESS.search(text) or in_postcode(text, before, after)):
         for match in _WITH_ZERO.finditer(text):
             told[slice(*match.span())] = _with_letters(match, speller) or told[slice(*match.span())]
@@ -71,13 +93,17 @@ def told_by_context(characters: Sequence[Character], speller: Speller, before: s
 
 
 def in_postcode(text: str, before: str, after: str) -> bool:
-    """Whether a word and one beside it are a postcode of Britain or Canada."""
-    return any(_POSTCODES.fullmatch(pair) for pair in (f"{before} {text}", f"{text} {after}"))
+    """Whether a word and one beside it are a postcode of Britain or Canada. `before`, `after`: as for `told_by_context`."""
+    return any(_POSTCODES.fullmatch(pair) for pair in (f"{before.rpartition(' ')[2]} {text}", f"{text} {after}"))
 
 
 def _is_article(text: str, before: str, after: str) -> bool:
+    """Whether it is one, Illinois, or a part of a Korean name."""
+    if text.strip(_QUOTES) != _ARTICLE:
+        return False
     starts = not before.strip(_BULLETS) or before.endswith(_SENTENCE_END)
-    return text.strip(_QUOTES) == _ARTICLE and bool(after) and (starts or bool(_ZIP.match(after)))
+    is_name = _GIVEN.search(before) or (_FAMILY.search(before) and after[:1].isupper())
+    return bool(is_name or (after and (starts or _ZIP.match(after))))
 
 
 def _with_letters(match: re.Match[str], speller: Speller) -> str:

@@ -251,16 +251,16 @@ def _in_lower_case(others: Sequence[tuple[str, float]]) -> dict[str, float]:
 
 
 def _changed(characters: Sequence[Character], changes: Mapping[int, _Change]) -> list[Character]:
-    """The characters with changes made, in the case of their word."""
-    text = "".join(character.text for character in characters)
-    is_upper = sum(map(str.isupper, text)) * 2 > sum(map(str.isalpha, text))
+    """The characters with changes made: in the case of the letters that stay, but for the first, whose case is as it was thought of."""
+    kept = "".join(character.text for index, character in enumerate(characters) if index and index not in changes)
+    is_upper = sum(map(str.isupper, kept)) * 2 > sum(map(str.isalpha, kept))
     changed: list[Character] = []
     for index, character in enumerate(characters):
         if index not in changes:
             changed.append(character)
         elif new := changes[index].text:
-            begins_upper = index == 0 and character.text.isupper()
-            new = new.upper() if is_upper or begins_upper else new
+            thought = max((share, text) for text, share in character.others if text.lower() == new)[1]
+            new = new.upper() if is_upper else new if index and kept else thought
             changed.append(replace(character, text=new, confidence=changes[index].likelihood, others=()))
     return changed
 

@@ -65,16 +65,26 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
     visible = [character for character in characters if not character.text.isspace()]
     if not visible:
         return []
-    spaced = _spaced_after(characters)
     columns = np.asarray(ink.any(axis=0))
-    height = ink_height(ink)
     gaps = _gaps(visible, columns)
+    breaks = _breaks(visible, gaps, _spaced_after(characters), ink_height(ink), speller)
+    starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
+    texts = ["".join(character.text for character in visible[start:end]) for start, end in zip(starts, ends, strict=True)]
+    words = []
+    for start, end, before, after in zip(
+        starts, ends, itertools.accumulate(texts, "{} {}".format, initial=""), [*texts[1:], ""], strict=False
+    ):
+        left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
+        right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
+        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller, before, after))
+    return words
+
+
+def _breaks(visible: Sequence[Character], gaps: Sequence[_Gap], spaced: Sequence[bool], height: int, speller: Speller) -> list[int]:
+    """Behind which characters a word ends, but for the last. `spaced`: whether a space was read there; `height`: of the line's ink."""
     usual = _usual_gap([gap.width for gap, space in zip(gaps, spaced, strict=False) if not space], height)
     breaks = [
         index for index, gap in enumerate(gaps) if spaced[index] or _is_missed_space(gap, usual, height, visible[index], visible[index + 1])
-    ]
-    may_part = [
-        gap.width >= _SPACE_BY_USUAL_KNOWN * usual or visible[index].space_after >= _SPACE_THOUGHT_OF for index, gap in enumerate(gaps)
     ]
     # A narrow one may part a word that is one: where a letter lost its ink, or most of it.
     around = zip((-1, *breaks), breaks, (*breaks[1:], len(visible) - 1), strict=False)
@@ -83,15 +93,10 @@ def words_of(characters: Sequence[Character], crop: Crop, speller: Speller) -> l
         for start, index, end in around
         if gaps[index].width >= height or not speller.is_one(visible[start + 1 : index + 1], visible[index + 1 : end + 1])
     ]
-    breaks = sorted({*breaks, *_breaks_by_words(visible, breaks, may_part, speller)})
-    starts, ends = [0, *(index + 1 for index in breaks)], [*(index + 1 for index in breaks), len(visible)]
-    texts = ["".join(character.text for character in visible[start:end]) for start, end in zip(starts, ends, strict=True)]
-    words = []
-    for start, end, before, after in zip(starts, ends, ["", *texts], [*texts[1:], ""], strict=False):
-        left = gaps[start - 1].end if start else _first_ink(columns, visible[0].x)
-        right = gaps[end - 1].start if end < len(visible) else crop.width - _first_ink(columns[::-1], crop.width - visible[-1].x)
-        words.append(word_of(visible[start:end], crop.quad(left, max(right, left + 1)), speller, before, after))
-    return words
+    may_part = [
+        gap.width >= _SPACE_BY_USUAL_KNOWN * usual or visible[index].space_after >= _SPACE_THOUGHT_OF for index, gap in enumerate(gaps)
+    ]
+    return sorted({*breaks, *_breaks_by_words(visible, breaks, may_part, speller)})
 
 
 def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_part: Sequence[bool], speller: Speller) -> list[int]:
@@ -103,7 +108,7 @@ def _breaks_by_words(visible: Sequence[Character], breaks: Sequence[int], may_pa
 
 
 def word_of(read: Sequence[Character], polygon: Quad, speller: Speller, before: str = "", after: str = "") -> Word:
-    """Characters that were read as one word, mended; `polygon`: where they lie. `before`, `after`: the words of its line beside it."""
+    """Characters that were read as one word, mended; `polygon`: where they lie. `before`, `after`: as for `told_by_context`."""
     told = told_by_context(read, speller, before, after)
     mended = told if in_postcode("".join(character.text for character in told), before, after) else speller.mended(told)
     text, read_text = ("".join(character.text for character in characters) for characters in (mended, read))

@@ -6,6 +6,7 @@ import pytest
 
 from bridge.errors import ConfigurationError
 from bridge.settings import Settings, load
+from bridge.settings_labs import load_lab_worker
 
 
 @pytest.fixture(autouse=True)
@@ -39,6 +40,7 @@ def test_the_environment_is_read_and_an_option_comes_first(monkeypatch: pytest.M
         ("HTTP", "127.0.0.1:99999", "not host:port"),
         ("LEASE_SECONDS", "0", "greater than or equal to 0.2"),
         ("BACKOFF_SECONDS", "nan", "finite number"),
+        ("POLL_SECONDS", "61", "less than or equal to 60"),
         ("LOG_LEVEL", "loud", "'debug', 'info'"),
         ("QUEUE", "", "at least 1 character"),
     ],
@@ -48,6 +50,26 @@ def test_a_bad_value_is_told_with_its_variable_and_the_fix(monkeypatch: pytest.M
 
     with pytest.raises(ConfigurationError, match=f"BRIDGE_{name}: .*{told}.*; set it right, or unset it for the default"):
         load()
+
+
+@pytest.mark.parametrize(
+    ("name", "end"),
+    [
+        ("BRIDGE_CONCURRENCY", "the default (2)"),
+        ("BRIDGE_REDIS_LOOK_SECONDS", "the default (0.0)"),
+        ("BRIDGE_WSI_MPP", "the default"),
+        ("ML_WORKER_MODE", "the default"),
+        ("AGGREGATION_COMPAT", "the default"),
+        ("VITALS_BATCH_SIZE", "the default (20000)"),
+    ],
+)
+def test_a_default_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch, name: str, end: str) -> None:
+    monkeypatch.setenv(name, "many")
+
+    with pytest.raises(ConfigurationError) as told:
+        load() if name.startswith("BRIDGE_") else load_lab_worker()
+
+    assert str(told.value).endswith(f"unset it for {end}")
 
 
 def test_settings_cannot_be_changed() -> None:

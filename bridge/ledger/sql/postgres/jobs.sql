@@ -18,6 +18,8 @@ ON CONFLICT (key) DO UPDATE SET
     fence = jobs.fence + 1,
     revision = jobs.revision + 1,
     interruptions = jobs.interruptions + CASE jobs.state WHEN 'running' THEN 1 ELSE 0 END,
+    -- Each is an interruption too: an earlier bridge, which takes those back alone, has seen the job get on.
+    server_losses = least(jobs.server_losses, jobs.interruptions),
     worker = excluded.worker,
     trace = CASE jobs.trace WHEN '' THEN excluded.trace ELSE jobs.trace END,
     lease_until = excluded.lease_until,

@@ -12,6 +12,8 @@ ON CONFLICT (key) DO UPDATE SET
     fence = jobs.fence + 1,
     revision = jobs.revision + 1,
     interruptions = jobs.interruptions + (jobs.state = 'running'),
+    -- Each is an interruption too: an earlier bridge, which takes those back alone, has seen the job get on.
+    server_losses = min(jobs.server_losses, jobs.interruptions),
     worker = excluded.worker,
     trace = CASE jobs.trace WHEN '' THEN excluded.trace ELSE jobs.trace END,
     lease_until = excluded.lease_until,

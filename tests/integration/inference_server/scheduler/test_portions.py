@@ -41,6 +41,16 @@ async def test_a_batch_is_run_in_portions_that_stay_within_the_bytes_of_its_conf
     np.testing.assert_array_equal(-x, answer.outputs["negative"])
 
 
+async def test_a_batch_is_run_in_the_numbers_of_rows_that_its_configuration_tells(tmp_path: Path) -> None:
+    engine = ReferenceLoader()
+    config = CONFIG % (0, 1) + 'parameters { key: "lamina.run_rows" value { string_value: "1,2" } }'
+    onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=config)
+    async with serving(tmp_path, selector(engine)) as models:
+        engine.runs.clear()
+        await models.infer(InferenceRequest(model="double", inputs={"x": np.ones((5, 4), np.float32)}, caller=Caller()))
+    assert [2, 2, 1] == [len(run["x"]) for run in engine.runs]
+
+
 @pytest.mark.parametrize(
     ("run_bytes", "run_rows", "rows", "expected"),
     [

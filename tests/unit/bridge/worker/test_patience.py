@@ -49,11 +49,11 @@ async def test_work_that_gets_past_the_server_ends_the_pause() -> None:
 
 async def test_while_probing_the_next_job_waits_for_what_comes_of_the_last() -> None:
     throttle = Throttle(limit=700)
-    throttle.began()
+    throttle.began("first")
     assert throttle.pause() == 0
 
     throttle.overloaded(0.0, Backoff(base=0.001))
-    throttle.began()
+    throttle.began("second")
 
     assert 600 < throttle.pause() <= 700
 
@@ -61,11 +61,24 @@ async def test_while_probing_the_next_job_waits_for_what_comes_of_the_last() -> 
 async def test_while_probing_nothing_is_waited_for_of_a_job_that_came_to_no_server() -> None:
     throttle = Throttle(limit=700)
     throttle.overloaded(300.0, Backoff(base=0.001))
-    throttle.began()
+    throttle.began(probe := object())
 
-    throttle.untried()
+    throttle.untried(probe)
 
     assert (True, True) == (throttle.probing, 200 < throttle.pause() <= 301), "what the server asked for is kept to"
+
+
+async def test_a_job_from_before_that_came_to_no_server_lets_no_second_one_through() -> None:
+    throttle = Throttle(limit=700)
+    throttle.began(before := object())
+    throttle.overloaded(0.0, Backoff(base=0.001))
+    throttle.began(probe := object())
+
+    throttle.untried(before)
+    assert 600 < throttle.pause() <= 700
+
+    throttle.untried(probe)
+    assert throttle.pause() < 1
 
 
 def test_a_job_over_which_the_server_is_lost_waits_longer_in_the_end_than_one_that_fails() -> None:

@@ -475,6 +475,19 @@ async def test_a_job_ends_even_when_the_platforms_tables_refuse_to_hear_of_its_f
     assert not told["exc_info"], "a database's own error may show the row"
 
 
+@pytest.mark.parametrize(("error", "is_told"), [(KeyError("columns"), True), (PermanentError("no such slide"), False)])
+async def test_where_it_happened_is_logged_of_what_nobody_foresaw(office_of: Offices, error: Exception, is_told: bool) -> None:
+    office = office_of(failing(error), max_attempts=1)
+    await office.ask()
+
+    with capture_logs() as logs:
+        async with office.working():
+            await office.until(Step.ACKNOWLEDGED)
+
+    [told] = [line for line in logs if line["event"] == "work_failed"]
+    assert (error if is_told else None) is told["exc_info"]
+
+
 async def test_a_result_that_cannot_be_written_fails_the_job_in_the_end(office_of: Offices) -> None:
     async def work(_job: Job, _context: Context) -> Outcome:
         return Outcome(succeeded=True, result={"value": object()})

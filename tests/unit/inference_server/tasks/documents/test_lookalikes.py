@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pytest
 
 from inference_server.tasks.documents.lookalikes import in_postcode, told_by_context
 from inference_server.tasks.documents.recognition import Character
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 
-KNOWN = ["from", "oct", "old", "one", "out", "food", "joe", "bar", "obar", "oft", "orb", "tablet", "sugar", "juta", "kali"]
+KNOWN = ["from", "oct", "old", "one", "out", "food", "joe", "bar", "obar", "oft", "orb", "tablet", "sugar", "juta", "kali", "to", "zooom"]
+_SURE: Mapping[str, tuple[tuple[str, float], ...]] = {}
 SPELLER = Speller(Lexicon(likelihood=dict.fromkeys(KNOWN, -5.0)), [])
 
 
-def told(word: str, before: str = "", after: str = "", speller: Speller = SPELLER) -> str:
-    characters = [Character(text=letter, confidence=1.0, x=0.0) for letter in word]
+def told(
+    word: str, before: str = "", after: str = "", speller: Speller = SPELLER, others: Mapping[str, tuple[tuple[str, float], ...]] = _SURE
+) -> str:
+    characters = [Character(text=letter, confidence=1.0, x=0.0, others=others.get(letter, ())) for letter in word]
     return "".join(each.text for each in told_by_context(characters, speller, before, after))
 
 
@@ -41,6 +46,18 @@ def told(word: str, before: str = "", after: str = "", speller: Speller = SPELLE
         ("2.5mlU/L", "2.5mIU/L"),
         ("JI.", "Jl."),
         ("JI.Otista", "Jl.Otista"),
+        ("lndonesia", "Indonesia"),
+        ("(lrma)", "(Irma)"),
+        ("lSLAM", "ISLAM"),
+        ("Sp02:", "SpO2:"),
+        ("PaC02", "PaCO2"),
+        ("HC03", "HCO3"),
+        ("HbAlc", "HbA1c"),
+        ("HbAIc", "HbA1c"),
+        ("NaCI", "NaCl"),
+        ("T2NOMO", "T2N0M0"),
+        ("pT1aNOM1", "pT1aN0M1"),
+        ("cT3N1MO", "cT3N1M0"),
     ],
 )
 def test_a_sign_is_what_its_word_asks_for(read: str, expected: str) -> None:
@@ -77,6 +94,30 @@ def test_a_sign_is_what_its_word_asks_for(read: str, expected: str) -> None:
         "0XT",
         "F0",
         "1t0",
+        "lymph",
+        "llama",
+        "lbs",
+        "ldap",
+        "lncRNA",
+        "lsb_release",
+        "mlbar",
+        "Sp03",
+        "HC02",
+        "PC02",
+        "HbAl",
+        "KCI",
+        "NOMO",
+        "T2NOM",
+        "II12",
+        "dlU",
+        "JI.A.",
+        "XJI.",
+        "0bcdf",
+        "0kes",
+        "t0",
+        "z000m",
+        "S302.591",
+        "RMO.235",
     ],
 )
 def test_what_may_be_as_it_was_read_stays(word: str) -> None:
@@ -96,6 +137,10 @@ def test_what_may_be_as_it_was_read_stays(word: str) -> None:
         "0mA",
         "0kPa",
         "0jours",
+        "0giorni",
+        "0gocce",
+        "0tage",
+        "0tabletten",
         "0ft",
         "0rb",
         "0tablet",
@@ -111,6 +156,11 @@ def test_a_number_and_its_unit_is_no_word(number: str) -> None:
     assert number == told(number)
 
 
+def test_a_street_is_no_number_where_its_letter_was_thought_of() -> None:
+    assert ("Jl.Asia", "J1.") == (told("J1.Asia", others={"1": (("I", 0.03), ("l", 0.02))}), told("J1.", others={"1": (("I", 0.03),)}))
+    assert "J1." == told("J1.")
+
+
 @pytest.mark.parametrize("code", ["S52.50", "S06.00", "S72.01"])
 def test_a_diagnosis_is_no_amount_of_money(code: str) -> None:
     assert code == told(code)
@@ -122,7 +172,7 @@ def test_any_sign_may_stand_in_an_address(address: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("word", "before", "after"), [("0LD", "NE1", ""), ("PR0", "", "2AA"), ("J0B", "", "1H0"), ("T0P", "(Alberta)", "1A0,")]
+    ("word", "before", "after"), [("0LD", "Newcastle NE1", ""), ("PR0", "", "2AA"), ("J0B", "", "1H0"), ("T0P", "(Alberta)", "1A0,")]
 )
 def test_a_postcode_has_a_digit(word: str, before: str, after: str) -> None:
     assert word == told(word, before, after)
@@ -135,13 +185,46 @@ def test_words_are_no_postcode() -> None:
 
 
 def test_an_article_at_the_start_of_a_sentence_is_no_roman_number() -> None:
-    assert "Il" == told("Il", after="paziente") == told("Il", before="medico.", after="est") == told("Il", before="-", after="paziente")
+    assert (
+        "Il" == told("Il", after="paziente") == told("Il", before="del medico.", after="est") == told("Il", before=" -", after="paziente")
+    )
     assert "“Il" == told("“Il", before="", after="paziente")
     assert "II" == told("Il", before="Type", after="diabetes") == told("Il", before="Kelas")
 
 
 def test_il_in_names_of_people_and_places_stays() -> None:
     assert ("Il-sung", "Il") == (told("Il-sung", before="Kim"), told("Il", before="Chicago,", after="60601"))
+    assert "Il" == told("Il", before="President Kim", after="Sung") == told("Il", before="Kim Jong")
+    assert "II" == told("Il", before="Model", after="606012")
+    assert "II" == told("Il", before="Kim", after="said") == told("Il", before="Kimberly", after="Sung")
+
+
+@pytest.mark.parametrize(
+    ("before", "word", "expected"),
+    [
+        ("ICD-10:", "080", "O80"),
+        ("", "(ICD-10:080)", "(ICD-10:O80)"),
+        ("Kode ICD-10 :", "080.9,", "O80.9,"),
+        ("ICD-10-CM codes: Z37.0, 042.0;", "110", "I10"),
+    ],
+)
+def test_a_diagnosis_begins_with_a_letter(before: str, word: str, expected: str) -> None:
+    assert expected == told(word, before)
+
+
+@pytest.mark.parametrize(
+    ("before", "word"),
+    [
+        ("ICD-9:", "080"),
+        ("ICD-10 has", "110"),
+        ("ICD-10: O80 in room", "110"),
+        ("ICD-10: O80", ")"),
+        ("ICD-10:", "0801"),
+        ("Vitamin B12", "080"),
+    ],
+)
+def test_a_number_that_is_no_diagnosis_stays(before: str, word: str) -> None:
+    assert word == told(word, before)
 
 
 def test_where_no_word_is_known_no_unit_is_taken_for_a_name() -> None:

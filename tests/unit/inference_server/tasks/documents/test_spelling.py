@@ -53,6 +53,21 @@ def test_a_misread_letter_is_mended_in_the_case_of_its_word(lexicon: Lexicon, re
     assert printed == mended(lexicon, read)
 
 
+@pytest.mark.parametrize(
+    ("read", "letter", "thought", "printed"),
+    [
+        ("ltem", "l", "I", "Item"),
+        ("Ihe", "I", "T", "The"),
+        ("Ihe", "I", "t", "the"),
+        ("lHE", "l", "t", "THE"),
+        ("TIe", "I", "h", "The"),
+        ("BI", "I", "y", "By"),
+    ],
+)
+def test_the_first_letter_is_mended_as_it_was_thought_of(lexicon: Lexicon, read: str, letter: str, thought: str, printed: str) -> None:
+    assert printed == mended(lexicon, read, {letter: (thought, 0.4)})
+
+
 def test_two_misread_letters_are_mended_in_a_long_word(lexicon: Lexicon) -> None:
     doubts = {"c": ("e", 0.3), "v": ("u", 0.3)}
     assert ("question", "tvst") == (mended(lexicon, "qvcstion", doubts), mended(lexicon, "tvst", doubts))
@@ -148,12 +163,17 @@ def test_a_space_within_a_known_word_is_none(lexicon: Lexicon, before: str, afte
 @pytest.mark.parametrize(
     ("read", "space", "after"),
     [
-        ("Annualby:", 0.05, [6]),
-        ("Annualby:", 0.02, []),
-        ("Annualbx:", 0.4, []),
-        ("annual", 0.4, []),
+        ("Annual|by:", 0.05, [6]),
+        ("Annual|by:", 0.02, []),
+        ("Annual|bx:", 0.4, []),
+        ("annual|", 0.4, []),
+        # Words that are hardly met need a surer space.
+        ("Teat|anal:", 0.05, []),
+        ("Teat|anal:", 0.9, [4]),
     ],
 )
 def test_known_words_are_parted_where_a_space_was_thought_of(lexicon: Lexicon, read: str, space: float, after: list[int]) -> None:
-    characters = [replace(each, space_after=space) if index == 5 else each for index, each in enumerate(characters_of(read))]
+    before, _, behind = read.partition("|")
+    *some, last = characters_of(before)
+    characters = [*some, replace(last, space_after=space), *characters_of(behind)]
     assert after == Speller(lexicon, []).parted(characters, [each.space_after >= 0.01 for each in characters])

@@ -90,6 +90,7 @@ def test_a_gap_is_a_space_where_it_is_wide_for_its_line(letters: str, gaps: list
         ("VERY 0LD", ["VERY", "OLD"]),
         ("Il paziente", ["Il", "paziente"]),
         ("Type Il", ["Type", "II"]),
+        ("ICD-10: O80, 042", ["ICD-10:", "O80,", "O42"]),
     ],
 )
 def test_signs_that_are_drawn_alike_are_told_by_the_words_beside_theirs(line: str, words: list[str]) -> None:

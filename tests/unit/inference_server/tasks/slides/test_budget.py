@@ -53,6 +53,19 @@ async def test_calls_never_hold_more_than_there_is() -> None:
     assert 0 == calls.held
 
 
+async def test_what_was_given_back_early_is_not_given_back_again() -> None:
+    calls, end = Calls(100), asyncio.Event()
+    async with calls.budget.taken(80) as give_back:
+        give_back()
+        running = [asyncio.create_task(calls.call(80, name, until=end)) for name in ("first", "second")]
+        await asyncio.sleep(0.01)
+        give_back()
+    await asyncio.sleep(0.01)
+    assert ["first"] == calls.order
+    end.set()
+    await asyncio.gather(*running)
+
+
 async def test_a_call_larger_than_all_goes_alone() -> None:
     calls = Calls(100)
     await asyncio.gather(calls.call(60, "before"), calls.call(250, "large"), calls.call(60, "after"))
