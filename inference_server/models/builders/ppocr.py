@@ -24,8 +24,8 @@ from numpy.typing import NDArray
 from inference_server.errors import ConfigurationError
 from inference_server.models.builders.detector_graph import made_cheaper
 from inference_server.models.builders.graph_rewriting import GraphRewriter
+from inference_server.models.builders.int8_ranges import tell_ranges
 from inference_server.models.builders.recognizer_head import split_recognizer
-from inference_server.models.builders.recognizer_ranges import tell_ranges
 from inference_server.models.builders.word_list import word_list
 from inference_server.models.recognizer_files import CHARACTERS, RARE_CHARACTERS, RARE_WEIGHTS, WORDS
 
@@ -34,7 +34,7 @@ RECOGNIZER = "ppocrv6_small_rec"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
-_REVISION = 12
+_REVISION = 13
 # A column of pixels of lines: three colours, 48 high, as float32.
 _COLUMN_BYTES = 3 * 48 * 4
 # What a thread reads of lines at once. OpenVINO keeps some 5 MiB for each shape, so many lines and so wide, that it has met: of the 184
@@ -92,7 +92,7 @@ def build_detector(models: Path) -> Path:
                 "x=1x3x64x64:1x3x1472x2048:1x3x1472x4096",
             ),
             sample=_sample_page,
-            serve=lambda _, model: made_cheaper(model),
+            serve=_serve_detector,
         ),
     )
 
@@ -171,6 +171,12 @@ def _write(folder: Path, source: _Source, content: bytes, fingerprint: str) -> N
     (folder / "config.pbtxt").write_text(_config_text(source, served, sample.shape, fingerprint), "utf-8")
 
 
+def _serve_detector(folder: Path, model: onnx.ModelProto) -> onnx.ModelProto:
+    served = made_cheaper(model)
+    tell_ranges(served, model, DETECTOR)
+    return served
+
+
 def _serve_recognizer(folder: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     split = split_recognizer(model, _characters(model), _RECOGNIZER_FILE)
     for name, characters in ((CHARACTERS, split.common), (RARE_CHARACTERS, split.rare)):
@@ -182,7 +188,7 @@ def _serve_recognizer(folder: Path, model: onnx.ModelProto) -> onnx.ModelProto:
     graph.convolve_before_joining()
     graph.clip_convolutions()
     served = graph.model()
-    tell_ranges(served, model)
+    tell_ranges(served, model, RECOGNIZER)
     return served
 
 
