@@ -75,7 +75,7 @@ class _Source:
 def build_detector(models: Path) -> Path:
     """Write `<models>/ppocrv6_small_det/`; skipped when it is up to date. Raises `ConfigurationError` when the wheel is damaged."""
     # A page of three million pixels fills any device and takes 0.75 GB while it runs: more at once would only hold memory.
-    # In bfloat16 the steep edges of the likelihood move by a fraction of a pixel, which errs by 3 to 10 %; the quads are the same.
+    # In bfloat16 and int8 the steep edges of the likelihood move by a fraction of a pixel, which errs by 3 to 10 %; the quads are the same.
     return _build(
         models,
         _Source(
@@ -101,7 +101,7 @@ def build_recognizer(models: Path) -> Path:
     """Write `<models>/ppocrv6_small_rec/`; skipped when it is up to date. Raises `ConfigurationError` when the wheel is damaged."""
     # More lines at once would be read no faster. Two batches side by side, on half of the cores each, take less processor time than one on
     # all, whose threads wait for each other.
-    # In bfloat16 features err by 2.6 % on the sample, with twelve convolutions in int8 by 4.5 %; pages are read as well.
+    # In bfloat16 features err by 2.6 % on the sample, with 25 convolutions in int8 by 4.4 %; pages are read as well.
     return _build(
         models,
         _Source(
