@@ -20,6 +20,8 @@ from openvino import opset13
 
 # The key of the metadata.
 RANGES = "lamina.int8_ranges"
+# Of a range: a level is a number that can be divided by.
+_LEAST_WIDTH = 1e-30
 
 Array = NDArray[np.float32]
 
@@ -61,9 +63,10 @@ def ranges_of(model: Any) -> dict[str, Range]:
 
 
 def _range(least: str, most: str, mean: str) -> Range:
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         bounds = [np.array(field.split(","), np.float64).astype(np.float32) for field in (least, most, mean)]
-    if not np.isfinite(np.concatenate(bounds)).all() or not (bounds[0] < bounds[1]).all():
+        width = bounds[1] - bounds[0]
+    if not np.isfinite(np.concatenate([*bounds, width])).all() or width.min() < _LEAST_WIDTH:
         raise ValueError("no range")
     return Range(least=bounds[0], most=bounds[1], mean=bounds[2])
 

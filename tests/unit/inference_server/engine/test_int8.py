@@ -76,6 +76,9 @@ def test_in_float32_ranges_are_passed_over(tmp_path: Path, loader: OpenVinoLoade
         "x -1.28 nan 0\n",
         "x -1.28 1e300 0\n",
         "x -1.28 1.27 inf\n",
+        "x -3e38 3e38 0\n",
+        "x 0 1e-40 0\n",
+        "x -1,-1 1,1,1 0\n",
     ],
 )
 def test_what_is_no_range_fails_the_model(tmp_path: Path, loader: OpenVinoLoader, ranges: str) -> None:
