@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from importlib.resources import files
 from pathlib import Path
 
@@ -13,8 +14,8 @@ from onnx import numpy_helper
 
 from inference_server.engine.agreement import deviation
 from inference_server.engine.openvino import OpenVinoLoader
+from inference_server.models.builders.int8_ranges import tell_ranges
 from inference_server.models.builders.ppocr import build_detector, build_recognizer
-from inference_server.models.builders.recognizer_ranges import tell_ranges
 from inference_server.models.config import read_configuration
 from inference_server.tasks.documents.alphabet import read_alphabet
 from inference_server.tasks.documents.recognition import RecognitionSettings
@@ -82,38 +83,71 @@ def test_the_recogniser_tells_what_the_one_of_the_wheel_does(tmp_path: Path) -> 
         np.testing.assert_allclose(expected.spaces, found.spaces, atol=0.03)
 
 
-def test_openvino_computes_convolutions_in_int8_whose_ranges_the_file_tells_and_reads_the_same(tmp_path: Path) -> None:
-    folder = build_recognizer(tmp_path)
-    untold = onnx.load(folder / "1" / "model.onnx")
-    taken = {node.input[0] for node in untold.graph.node if node.op_type == "Conv"}
-    assert 12 == len(taken & {line.split()[0] for line in ranges_in(untold)})
+def convolutions_in_int8(folder: Path) -> int:
+    """How many have a range told of what they take; each line of the ranges tells of one."""
+    model = onnx.load(folder / "1" / "model.onnx")
+    told = next(entry.value for entry in model.metadata_props if entry.key == "lamina.int8_ranges").splitlines()
+    taken = {node.input[0] for node in model.graph.node if node.op_type == "Conv"}
+    assert {line.split()[0] for line in told} <= taken
+    return len(told)
+
+
+@pytest.mark.parametrize(("build", "count"), [(build_detector, 28), (build_recognizer, 25)])
+def test_the_file_tells_ranges_of_what_convolutions_take(tmp_path: Path, build: Callable[[Path], Path], count: int) -> None:
+    assert count == convolutions_in_int8(build(tmp_path))
+
+
+def answers_of(folder: Path, x: np.ndarray) -> dict[str, dict[str, np.ndarray]]:
+    """By how it is computed: in float32, in bfloat16 with ranges and without them, and in float32 by the file with ranges."""
     loader = OpenVinoLoader(threads=1)
     if "bfloat16" not in loader.precisions:
         pytest.skip("the processor does not compute in bfloat16")
-    del untold.metadata_props[:]
-    onnx.save(untold, tmp_path / "untold.onnx")
+    path = folder / "1" / "model.onnx"
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.save(model, path.with_name("untold.onnx"))
+    engines = {
+        "float32": loader.load(path.with_name("untold.onnx"), "float32"),
+        "bfloat16": loader.load(path.with_name("untold.onnx"), "bfloat16"),
+        "int8": loader.load(path, "bfloat16"),
+        "told float32": loader.load(path, "float32"),
+    }
+    return {name: engine.run({"x": x}) for name, engine in engines.items()}
+
+
+def test_the_recogniser_reads_the_same_in_int8(tmp_path: Path) -> None:
+    folder = build_recognizer(tmp_path)
     line = np.frombuffer((folder / "warmup" / "x").read_bytes(), np.float32).reshape(1, 3, 48, -1)
-    files = {"int8": folder / "1" / "model.onnx", "bfloat16": tmp_path / "untold.onnx"}
-    expected = loader.load(files["bfloat16"], "float32").run({"x": line})
-    errors = {name: deviation(loader.load(file, "bfloat16").run({"x": line}), expected) for name, file in files.items()}
-    assert errors["bfloat16"] < errors["int8"] < 0.06
+    answers = answers_of(folder, line)
+    expected = answers["float32"]
+    assert deviation(answers["bfloat16"], expected) < deviation(answers["int8"], expected) < 0.07
     # In float32 all is computed as the file says.
-    assert deviation(loader.load(files["int8"], "float32").run({"x": line}), expected) == 0
-    found = loader.load(files["int8"], "bfloat16").run({"x": line})
+    assert deviation(answers["told float32"], expected) == 0
     # Two steps of a hundred at most, at the edges of characters.
-    assert np.mean(found["common"].argmax(axis=2) != expected["common"].argmax(axis=2)) <= 0.02
+    assert np.mean(answers["int8"]["common"].argmax(axis=2) != expected["common"].argmax(axis=2)) <= 0.02
 
 
-def ranges_in(model: onnx.ModelProto) -> list[str]:
-    return next(entry.value for entry in model.metadata_props if entry.key == "lamina.int8_ranges").splitlines()
+def test_the_detector_finds_the_same_in_int8(tmp_path: Path) -> None:
+    folder = build_detector(tmp_path)
+    page = np.frombuffer((folder / "warmup" / "x").read_bytes(), np.float32).reshape(1, 3, 640, -1)
+    answers = answers_of(folder, page)
+    (expected,), (found,) = answers["float32"].values(), answers["int8"].values()
+    assert deviation(answers["bfloat16"], answers["float32"]) < deviation(answers["int8"], answers["float32"]) < 0.15
+    assert deviation(answers["told float32"], answers["float32"]) == 0
+    # Of the text's pixels, at its edges.
+    assert np.sum((found > 0.3) != (expected > 0.3)) <= 0.05 * np.sum(expected > 0.3)
 
 
-def test_weights_of_another_release_get_no_ranges() -> None:
-    model = onnx.load(wheel_file("PP-OCRv6_rec_small.onnx"))
-    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros(3, np.float32), model.graph.initializer[0].name))
+@pytest.mark.parametrize("name", ["det", "rec"])
+def test_weights_of_another_release_get_no_ranges(name: str) -> None:
+    model = onnx.load(wheel_file(f"PP-OCRv6_{name}_small.onnx"))
     served = onnx.ModelProto()
-    tell_ranges(served, model)
-    assert not served.metadata_props
+    tell_ranges(served, model, f"ppocrv6_small_{name}")
+    assert served.metadata_props
+    model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.zeros(3, np.float32), model.graph.initializer[0].name))
+    other = onnx.ModelProto()
+    tell_ranges(other, model, f"ppocrv6_small_{name}")
+    assert not other.metadata_props
 
 
 def test_the_words_are_english_and_indonesian_with_their_counts(tmp_path: Path) -> None:
