@@ -2,7 +2,7 @@
 
 - MiniLM, one text a request: texts per second of 64 callers, over those of a loop over the same engine in this process with its best
   batch. Bar: 0.95 with ONNX Runtime. With the engine that the server chooses by itself it is told too; the callers, which share the cores
-  with the server, then take a part of them that counts. Both again with `lamina.side_by_side_rows`, without a bar.
+  with the server, then take a part of them that counts.
 - Light load: the median of one caller's waits, less that of a call of the engine in this process. Bar: 1 ms.
 - ServerLive while the model computes for 64 callers. Bar: 50 ms.
 - Memory after so many small requests, less that after a tenth of them. Bar: 8 MiB.
@@ -41,7 +41,6 @@ CALLERS = 64
 BATCHES = (1, 8, 16, 32, 64)
 ROUNDS = 3
 LEAST_SHARE = 0.95
-SIDE_BY_SIDE_ROWS = 8
 MOST_ADDED_MS = 1.0
 MOST_LIVE_MS = 50.0
 MOST_GROWTH = 8 * 2**20
@@ -70,16 +69,11 @@ def main() -> int:
         BUILDERS[MINILM](folder / "built")
         write_repository(folder / "models", folder / "built" / MINILM)
         with running("lamina", folder / "models", folder / "pinned") as server:
-            figures = [throughput(server, folder, options.seconds), light_load(server, folder, options.seconds)]
+            figures = [throughput(server, folder, options.seconds, has_bar=True), light_load(server, folder, options.seconds)]
             figures.append(asyncio.run(live(server.address, options.seconds)))
             figures.append(memory(server, options.memory_requests))
         with running("lamina-auto", folder / "models", folder / "auto") as server:
-            figures.append(throughput(server, folder, options.seconds, by="by choice"))
-        with (folder / "models" / MINILM / "config.pbtxt").open("a") as config:
-            config.write(f'parameters {{ key: "lamina.side_by_side_rows" value: {{ string_value: "{SIDE_BY_SIDE_ROWS}" }} }}\n')
-        with running("lamina", folder / "models", folder / "pinned-side-by-side") as server:
-            figures.append(throughput(server, folder, options.seconds, by="side by side"))
-            figures.append(light_load(server, folder, options.seconds, by=" side by side"))
+            figures.append(throughput(server, folder, options.seconds, has_bar=False))
     table = Table("what", "measured", "bar", title="Serving")
     for figure in figures:
         table.add_row(figure.name, figure.told, "-" if figure.met is None else "met" if figure.met else "MISSED")
@@ -87,8 +81,8 @@ def main() -> int:
     return int(options.check and any(figure.met is False for figure in figures))
 
 
-def throughput(server: Server, folder: Path, seconds: float, *, by: str = "") -> Figure:
-    """Texts per second served and in a loop, in turns, the best round of each; `by`: what has no bar about it."""
+def throughput(server: Server, folder: Path, seconds: float, *, has_bar: bool) -> Figure:
+    """Texts per second served and in a loop, in turns, the best round of each."""
     name, engine = _engine(server, folder)
     loop = dict.fromkeys(BATCHES, 0.0)
     served = 0.0
@@ -99,11 +93,11 @@ def throughput(server: Server, folder: Path, seconds: float, *, by: str = "") ->
         served = max(served, load.rate)
     best = max(loop, key=lambda batch: loop[batch])
     told = f"{served:.0f} texts/s of {loop[best]:.0f} in a loop with batches of {best}: {served / loop[best]:.2f}"
-    met = None if by else served / loop[best] >= LEAST_SHARE
-    return Figure(name=f"MiniLM, {CALLERS} callers, {name} {by}".strip(), told=told, met=met)
+    met = served / loop[best] >= LEAST_SHARE if has_bar else None
+    return Figure(name=f"MiniLM, {CALLERS} callers, {name}{'' if has_bar else ' by choice'}", told=told, met=met)
 
 
-def light_load(server: Server, folder: Path, seconds: float, *, by: str = "") -> Figure:
+def light_load(server: Server, folder: Path, seconds: float) -> Figure:
     """What one caller waits beside the engine, in turns, the best round of each."""
     _, engine = _engine(server, folder)
     rounds = [
@@ -112,7 +106,7 @@ def light_load(server: Server, folder: Path, seconds: float, *, by: str = "") ->
     ]
     direct, served = (min(values) for values in zip(*rounds, strict=True))
     told = f"p50 {served:.2f} ms served, {direct:.2f} ms direct: {served - direct:.2f} ms added"
-    return Figure(name=f"MiniLM, one caller{by}", told=told, met=served - direct <= MOST_ADDED_MS)
+    return Figure(name="MiniLM, one caller", told=told, met=served - direct <= MOST_ADDED_MS)
 
 
 async def live(address: str, seconds: float) -> Figure:

@@ -147,24 +147,6 @@ class OnnxRuntimeLoader:
 
     def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> OnnxRuntimeEngine:
         """Load a model; raises `ModelFailed` also when the runtime would fall back to another provider."""
-        session = self._session(path, precision, threads=threads, options=options)
-        engine = self._engine(session, precision)
-        if self._device is not None and self._provider.device_id is not None:
-            engine.bind(self._device, self._provider.device_id, Transfers.of(options or {}))
-        return engine
-
-    def load_beside(
-        self, path: Path, precision: str, *, threads: int = 0, count: int, options: Mapping[str, str] | None = None
-    ) -> tuple[OnnxRuntimeEngine, tuple[OnnxRuntimeEngine, ...]]:
-        """See `LoadsBeside`: those of one thread are one session, which may be run from several threads at once."""
-        session = self._session(path, precision, threads=1, options=options)
-        engine = self.load(path, precision, threads=threads, options=options)
-        return engine, tuple(self._engine(session, precision) for _ in range(count))
-
-    def _engine(self, session: Any, precision: str) -> OnnxRuntimeEngine:
-        return OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
-
-    def _session(self, path: Path, precision: str, *, threads: int, options: Mapping[str, str] | None) -> Any:
         if precision not in self._provider.options:
             raise ModelFailed(f"{self.name} does not compute in {precision}; it offers {', '.join(self.precisions)}")
         if not path.is_file():
@@ -181,7 +163,10 @@ class OnnxRuntimeLoader:
                 f"{self.name} cannot run {path.name}: ONNX Runtime fell back from {self._provider.name} to {session.get_providers()[0]}; "
                 "check that the device is there and that its libraries are of the versions which this build of ONNX Runtime needs"
             )
-        return session
+        engine = OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
+        if self._device is not None and self._provider.device_id is not None:
+            engine.bind(self._device, self._provider.device_id, Transfers.of(options or {}))
+        return engine
 
 
 class OnnxRuntimeEngine:

@@ -5,7 +5,7 @@ In bfloat16 those convolutions are computed in int8 whose ranges the model's fil
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -54,24 +54,12 @@ class OpenVinoLoader:
 
     def load(self, path: Path, precision: str, *, threads: int = 0, options: Mapping[str, str] | None = None) -> OpenVinoEngine:
         """Load a model; raises `ModelFailed` for a broken file and for tensors of strings."""
-        return self._load(path, precision, [(threads or self._threads, 1)], options)[0]
-
-    def load_beside(
-        self, path: Path, precision: str, *, threads: int = 0, count: int, options: Mapping[str, str] | None = None
-    ) -> tuple[OpenVinoEngine, tuple[OpenVinoEngine, ...]]:
-        """See `LoadsBeside`: those of one thread are the streams of one compiled model, which has its constants from the same source."""
-        engine, *beside = self._load(path, precision, [(threads or self._threads, 1), (count, count)], options)
-        return engine, tuple(beside)
-
-    def _load(
-        self, path: Path, precision: str, kinds: Sequence[tuple[int, int]], options: Mapping[str, str] | None
-    ) -> tuple[OpenVinoEngine, ...]:
-        """The engines of each kind: of so many threads that so many streams share."""
         if precision not in self.precisions:
             raise ModelFailed(f"openvino does not compute in {precision} here; it offers {', '.join(self.precisions)}")
         if not path.is_file():
             raise ModelFailed(f"no model file {path.name}")
         try:
+            settings = _options(precision, threads or self._threads) | dict(options or {})
             model = self._core.read_model(path)
             # Compiled, a tensor has the names of all that pass it on unchanged, in any order; as it is read, the file's own name alone.
             inputs, outputs = tuple(map(_spec, model.inputs)), tuple(map(_spec, model.outputs))
@@ -80,18 +68,14 @@ class OpenVinoLoader:
                 compress_model_transformation(model)
                 # Processors of bfloat16 take twice as many products of int8 at once.
                 quantise(model, ranges_of(model))
-            engines: list[OpenVinoEngine] = []
-            for threads, streams in kinds:
-                settings = _options(precision, threads, streams) | dict(options or {})
-                compiled = self._core.compile_model(model, _DEVICE, settings)
-                engines += [OpenVinoEngine(compiled, inputs, outputs, precision=precision) for _ in range(streams)]
-            return tuple(engines)
+            compiled = self._core.compile_model(model, _DEVICE, settings)
+            return OpenVinoEngine(compiled, inputs, outputs, precision=precision)
         except RuntimeError as error:
             raise ModelFailed(f"openvino cannot load {path.name}: {_reason(error).replace(str(path), path.name)}") from error
 
 
 class OpenVinoEngine:
-    """One infer request of a compiled model."""
+    """A compiled model with one infer request."""
 
     def __init__(self, compiled: Any, inputs: tuple[TensorSpec, ...], outputs: tuple[TensorSpec, ...], *, precision: str) -> None:
         self.name = "openvino"
@@ -114,12 +98,12 @@ class OpenVinoEngine:
         return {name: results[self._positions[name]] for name in output_names or self._positions}
 
 
-def _options(precision: str, threads: int, streams: int) -> dict[str, Any]:
+def _options(precision: str, threads: int) -> dict[str, Any]:
     return {
-        # An engine's one stream is on all threads: the scheduler gives an instance one batch at a time. THROUGHPUT would split the threads
-        # into streams of which one instance could use only one; several are for several engines.
-        "PERFORMANCE_HINT": "LATENCY" if streams == 1 else "THROUGHPUT",
-        "NUM_STREAMS": streams,
+        # One stream on all threads: the scheduler gives an instance one batch at a time. THROUGHPUT would split
+        # the threads into streams of which one instance could use only one.
+        "PERFORMANCE_HINT": "LATENCY",
+        "NUM_STREAMS": 1,
         "INFERENCE_NUM_THREADS": threads,
         "INFERENCE_PRECISION_HINT": _HINTS[precision],
         # Several models and instances share the cores: pinned, they would all sit on the first ones.

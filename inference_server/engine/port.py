@@ -63,16 +63,6 @@ class KeepsMemory(Protocol):
         """Free what is kept; blocks for some ms. Called by the thread that runs the engine."""
 
 
-@runtime_checkable
-class LoadsBeside(Protocol):
-    """A loader of engines that run side by side and have their weights in memory once."""
-
-    def load_beside(
-        self, path: Path, precision: str, *, threads: int = 0, count: int, options: Mapping[str, str] | None = None
-    ) -> tuple[Engine, tuple[Engine, ...]]:
-        """Load an engine as `EngineLoader.load` does, and `count` of one thread each, which share what they can."""
-
-
 class EngineLoader(Protocol):
     """Loads a model file into an engine of one kind."""
 

@@ -14,7 +14,7 @@ from inference_server.engine.ahead import NATIVE, Built
 from inference_server.engine.contest import Contest
 from inference_server.engine.measurements import Measurement, MeasurementCache
 from inference_server.engine.plans import Recipe
-from inference_server.engine.port import Engine, LoadsBeside, Tensors, TensorSpec
+from inference_server.engine.port import Engine, Tensors, TensorSpec
 from inference_server.engine.profiles import Profile, likely_profile
 from inference_server.engine.ranged import RangedEngine
 from inference_server.engine.runtimes import Runtimes
@@ -44,8 +44,6 @@ class Selection:
     cached: bool
     # Engines that are wanted for the model, and are not built yet.
     unbuilt: tuple[Recipe, ...] = ()
-    # Engines of one thread each that were loaded with it; see `ModelFile.beside`.
-    beside: tuple[Engine, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,8 +61,6 @@ class ModelFile:
     sample_given: bool = False
     # Computing threads of one run; 0 for the loaders' own number.
     threads: int = 0
-    # Engines of one thread each that are to be loaded with the one that serves, and share its weights.
-    beside: int = 0
     # Largest deviation that its owner allows; None for the selector's.
     tolerance: float | None = None
     # Its own options of runtimes, by engine and in the runtime's names.
@@ -123,14 +119,6 @@ class EngineSelector:
         other = next(label for label in self._labels() if not self._is_ahead(model, label))
         return RangedEngine(engine, profiles=built.recipe.profiles, load_other=lambda: self.load_instance(model, other))
 
-    def _load_beside(self, model: ModelFile, candidate: str) -> tuple[Engine, tuple[Engine, ...]]:
-        """Load an instance, and those of one thread each; none where the runtime has no such."""
-        name, _, precision = candidate.partition(":")
-        loader = self._loaders[name]
-        if not isinstance(loader, LoadsBeside):
-            return self.load_instance(model, candidate), ()
-        return loader.load_beside(model.path, precision, threads=model.threads, count=model.beside, options=model.options.get(name))
-
     def load_reference(self, path: Path, *, threads: int = 0) -> Engine:
         """Load what the candidates are compared with: float32 on the CPU, whatever the device."""
         return self._runtimes.reference.load(path, self._runtimes.reference.precisions[0], threads=threads)
@@ -154,18 +142,18 @@ class EngineSelector:
     def _selected(self, model: ModelFile, pin: str, ready: tuple[str, ...]) -> Selection:
         named = tuple(label for label in ready if pin == AUTO or _pinned(label, pin))
         if pin in ready or (pin != AUTO and named == self._references()):
-            return self._warm(model, named[0])
+            return Selection(engine=self._warm(model, named[0]), measurements=(), cached=False)
         for known in self._known(model, ready, named):
             try:
-                return replace(self._warm(model, self._fastest(known, pin, model)), measurements=known, cached=True)
+                return Selection(engine=self._warm(model, self._fastest(known, pin, model)), measurements=known, cached=True)
             except ModelFailed as error:
                 _log.warning("engine_measurements_outdated", file=model.path.name, reason=str(error))
         measurements = self._measured(model, named)
         if not measurements:
-            return self._warm(model, named[0])
+            return Selection(engine=self._warm(model, named[0]), measurements=(), cached=False)
         if self._cache:
             self._cache.write(self._key(model, ready, named), measurements)
-        return replace(self._warm(model, self._fastest(measurements, pin, model)), measurements=measurements)
+        return Selection(engine=self._warm(model, self._fastest(measurements, pin, model)), measurements=measurements, cached=False)
 
     def _known(self, model: ModelFile, ready: tuple[str, ...], named: tuple[str, ...]) -> Iterator[tuple[Measurement, ...]]:
         """What was measured of the candidates that a pin names, first among them alone: that is measured where the other does not serve."""
@@ -204,10 +192,10 @@ class EngineSelector:
         recipes = [recipe for label in wanted if (recipe := self._recipe(model, label))]
         return tuple(recipe for recipe in recipes if self._ahead and not self._ahead.plans.find(recipe))
 
-    def _warm(self, model: ModelFile, candidate: str) -> Selection:
-        engine, beside = self._load_beside(model, candidate) if model.beside else (self.load_instance(model, candidate), ())
+    def _warm(self, model: ModelFile, candidate: str) -> Engine:
+        engine = self.load_instance(model, candidate)
         self._try(model, engine)
-        return Selection(engine=engine, measurements=(), cached=False, beside=beside)
+        return engine
 
     def _try(self, model: ModelFile, engine: Engine) -> None:
         sample = model.sample(engine)

@@ -19,7 +19,6 @@ from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.models.accelerators import read_accelerators
 from inference_server.models.ensembles import read_steps
 from inference_server.models.gpu_options import read_gpu_options
-from inference_server.models.side_by_side import check_side_by_side
 from inference_server.models.support import unsupported
 from inference_server.models.values import (
     DEFAULT_LEVEL,
@@ -141,7 +140,6 @@ def _check(name: str, message: ConfigMessage) -> None:
         raise ConfigurationError(
             f"{name}/{FILENAME} has default_model_filename {message.default_model_filename}; expected a plain file name"
         )
-    check_side_by_side(name, message)
     refused = unsupported(message)
     if refused:
         raise ConfigurationError(f"{name}/{FILENAME} asks for {', '.join(refused)}, which this server does not do; take it out to serve")

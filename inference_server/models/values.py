@@ -29,8 +29,6 @@ TOLERANCE = "lamina.tolerance"
 RUN_BYTES = "lamina.run_bytes"
 # Numbers of rows that one execution on the CPU may have, such as 1,2,4,8.
 RUN_ROWS = "lamina.run_rows"
-# Rows of a batch from which on instances of one thread each run batches side by side, as soon as several such batches wait.
-SIDE_BY_SIDE_ROWS = "lamina.side_by_side_rows"
 # Ranges of shapes that TensorRT builds an engine for: INPUT=MIN:OPT:MAX, with a comma between inputs.
 PROFILE = "lamina.tensorrt_profile."
 # Triton's name for the threads of one run of ONNX Runtime.
@@ -202,11 +200,6 @@ class Configuration:
     def run_rows(self) -> tuple[int, ...]:
         """The numbers of rows that one execution on the CPU may have, as `lamina.run_rows` says; empty for any."""
         return tuple(int(count) for count in self.parameters.get(RUN_ROWS, "").split(",") if count)
-
-    @property
-    def side_by_side_rows(self) -> int:
-        """Rows from which on a batch is worth one core of its own while many wait, as `lamina.side_by_side_rows` says; 0 for none."""
-        return int(self.parameters.get(SIDE_BY_SIDE_ROWS, "0"))
 
     @property
     def warmup_shapes(self) -> Mapping[str, tuple[int, ...]]:

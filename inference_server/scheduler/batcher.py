@@ -37,15 +37,11 @@ class Batcher:
         # Whether nothing is waited for.
         self._at_once = not batching.max_delay_seconds and not batching.preferred_sizes
 
-    def form(self, line: WaitingLine, now: float, *, returning: int = 0, share: int = 0) -> Formed:
+    def form(self, line: WaitingLine, now: float, *, returning: int = 0) -> Formed:
         """Take the next batch out of the line, or tell when to look again.
 
-        `returning`: rows of a long run that has just ended, whose callers may be back before the next one has. `share`: rows that the
-        instance is to take now of a model that waits for nothing, and of a larger request all; 0 for what a batch may have.
+        `returning`: rows of a long run that has just ended, whose callers may be back before the next one has.
         """
-        if share:
-            bucket = line.buckets()[0]
-            return Formed(batch=tuple(line.take(bucket, max(min(share, self._most), line.next(bucket).rows))))
         half = 0
         if self._at_once and (rows := line.rows_of_all()):
             half = self._half(rows, returning)

@@ -17,7 +17,6 @@ from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics
 from inference_server.scheduler.queue import WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
-from inference_server.scheduler.side_by_side import SideBySide
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0
@@ -50,14 +49,9 @@ class Dispatcher:
         self._forecast = Forecast()
         batched = facts.max_batch_size > 0
         self._instances = [
-            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched)
-            for number, placed in enumerate((*loaded.placed, *loaded.beside))
+            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, placed in enumerate(loaded.placed)
         ]
         self._idle = list(self._instances)
-        beside = self._instances[len(loaded.placed) :]
-        self._side_by_side = SideBySide(beside, least_rows=loaded.beside_rows) if beside else None
-        # Of the batches that run.
-        self._running_rows = 0
         self._seat = limiter.seat(loaded.placed, self._dispatch)
         # Whether the last run was a long one.
         self._runs_long = False
@@ -96,20 +90,18 @@ class Dispatcher:
     def _dispatch(self, returning: int = 0) -> None:
         """Give batches to idle instances; see `Batcher.form` for `returning`."""
         self._look_again = None
-        while self._line and (instance := self._free(returning)) is not None:
+        while self._line and (instance := self._free()) is not None:
             now = time.monotonic()
-            share = self._side_by_side.share(instance, self._line.all_rows() + returning + self._running_rows) if self._side_by_side else 0
-            formed = self._batcher.form(self._line, now, returning=returning, share=share)
+            formed = self._batcher.form(self._line, now, returning=returning)
             if not formed.batch:
                 if formed.again_at is not None:
                     self.look(max(formed.again_at - now, 0.0001))
                 break
             self._start(instance, formed.batch, now)
 
-    def _free(self, returning: int) -> Instance | None:
+    def _free(self) -> Instance | None:
         """An idle instance that may run now."""
-        idle = self._side_by_side.of_idle(self._idle, self._line, returning) if self._side_by_side else self._idle
-        return next((instance for instance in reversed(idle) if self._seat.may_run(instance.placed)), None)
+        return next((instance for instance in reversed(self._idle) if self._seat.may_run(instance.placed)), None)
 
     def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
         """Run what was taken out of the line, but for requests that nobody waits for and those whose deadline timer is late."""
@@ -119,10 +111,8 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
-            rows = sum(work.rows for work in batch)
-            self._running_rows += rows
-            instance.start(batch, lambda ran: self._finish(instance, batch, rows, ran), waits=self._runs_long)
-            self._metrics.batch_rows.observe(rows)
+            instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
+            self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
             self._owner.turned_away(work, self._too_late(work, now))
 
@@ -136,14 +126,13 @@ class Dispatcher:
             f"model {self._facts.name} lately took {shortest:.3f} s or more"
         )
 
-    def _finish(self, instance: Instance, batch: Sequence[Work], rows: int, ran: Ran) -> None:
+    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
         """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
         self._idle.append(instance)
-        self._running_rows -= rows
         self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(rows if self._runs_long else 0)
+        self._dispatch(sum(work.rows for work in batch) if self._runs_long else 0)
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         self._owner.ended(batch, ran)

@@ -20,7 +20,7 @@ from inference_server.models.values import ConfigMessage, Configuration
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.fallback import SpareEngine, missing_devices
 from inference_server.scheduler.memory import Holdings, MemoryBudget
-from inference_server.scheduler.placement import Place, beside_count, check_accelerators, options_on, pin_of, places_of, profiles_of
+from inference_server.scheduler.placement import Place, check_accelerators, options_on, pin_of, places_of, profiles_of
 from inference_server.scheduler.port import ModelFacts
 from inference_server.scheduler.samples import Samples, rows_are_independent, specs_of
 from inference_server.threads import usable_cores
@@ -43,10 +43,6 @@ class LoadedModel:
     labels: Mapping[str, tuple[str, ...]]
     # Engines that are wanted for it, and are not built yet.
     unbuilt: tuple[Recipe, ...] = ()
-    # Instances of one thread each: while much waits they run side by side in the place of the one above.
-    beside: tuple[PlacedEngine, ...] = ()
-    # Rows from which on a batch is worth one of them.
-    beside_rows: int = 0
 
 
 class ModelLoader:
@@ -80,7 +76,6 @@ class ModelLoader:
         memory = Holdings()
         try:
             devices = [place.selector.device for place in self.places(folder)]
-            devices += ["cpu"] if beside_count(folder.configuration, devices) else []
             memory.hold(folder.name, file.path.parent, devices, host=self._memory, gpus=self._gpu_memory)
             loaded = _Loading(self, folder, file, sha256=sha256, digest=digest).run(memory)
             memory.measure()
@@ -126,7 +121,6 @@ class _Loading:
         self._samples = Samples(folder.name, folder.configuration)
         self._batches = True
         self._unbuilt: tuple[Recipe, ...] = ()
-        self._beside: tuple[PlacedEngine, ...] = ()
 
     def run(self, memory: Holdings) -> LoadedModel:
         places = self._loader.places(self._folder)
@@ -138,7 +132,7 @@ class _Loading:
         placed = [self._placed(place, chosen, threads, spare) for place in places]
         completed = self._checked_batches(placed[0].engine)
         self._check_plan(placed[0].engine, completed)
-        for each in (*placed, *self._beside):
+        for each in placed:
             self._samples.warm_up(each, completed, sample=self._sample)
         return self._loaded(placed, completed, memory)
 
@@ -150,12 +144,8 @@ class _Loading:
             if device in chosen:
                 engine = selector.load_instance(self.model(selector, threads), chosen[device])
             else:
-                selection = self._select(selector, threads)
-                engine = selection.engine
+                engine = self._select(selector, threads).engine
                 chosen[device] = label(engine)
-                self._beside = tuple(
-                    PlacedEngine(engine=self._in_portions(each, 1), device=device, rate=place.rate) for each in selection.beside
-                )
         except ModelFailed as error:
             if not may_fall_back:
                 raise
@@ -163,12 +153,9 @@ class _Loading:
             cause = error.cause if isinstance(error, DeviceFailed) else "engine_not_built"
             return PlacedEngine(engine=selector.load_reference(self._file.path), device="cpu", rate=place.rate, fallback=cause)
         if device == "cpu":
-            engine = self._in_portions(engine, threads)
+            run_bytes = self._configuration.run_bytes * (threads or usable_cores())
+            engine = in_portions(engine, run_bytes, self._configuration.run_rows)
         return PlacedEngine(engine=engine, device=device, rate=place.rate, spare=spare if may_fall_back else None)
-
-    def _in_portions(self, engine: Engine, threads: int) -> Engine:
-        run_bytes = self._configuration.run_bytes * (threads or usable_cores())
-        return in_portions(engine, run_bytes, self._configuration.run_rows)
 
     def _check_plan(self, engine: Engine, completed: Completed) -> None:
         """A plan takes no more rows than it was built for, and there is nothing else that could run them."""
@@ -192,7 +179,6 @@ class _Loading:
             sample_key=self._samples.key(),
             sample_given=self._samples.are_given,
             threads=threads,
-            beside=beside_count(self._configuration, [place.selector.device for place in self._loader.places(self._folder)]),
             tolerance=self._configuration.tolerance,
             options=options_on(self._configuration, selector.device),
             profiles=partial(
@@ -257,8 +243,6 @@ class _Loading:
             facts=facts,
             config=completed.message,
             placed=tuple(placed),
-            beside=self._beside,
-            beside_rows=self._configuration.side_by_side_rows,
             memory=memory,
             labels=self._folder.labels,
             unbuilt=self._unbuilt,

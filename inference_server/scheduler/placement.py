@@ -14,7 +14,6 @@ from inference_server.engine.transfers import CUDA_GRAPHS, GRAPH_SHAPES, PINNED_
 from inference_server.errors import ConfigurationError
 from inference_server.models.accelerators import Accelerator
 from inference_server.models.values import Configuration, Placement, RateLimit
-from inference_server.threads import usable_cores
 
 CUDA = "onnxruntime-cuda"
 
@@ -48,14 +47,6 @@ def _devices(name: str, placement: Placement, there: list[str]) -> list[str]:
             f"on {', '.join(there)}: use KIND_AUTO or change the server's device"
         )
     return devices
-
-
-def beside_count(configuration: Configuration, devices: Sequence[str]) -> int:
-    """Instances of one thread each that run side by side in turns with that on the CPU: as many as it has threads; 0 for none."""
-    if not configuration.side_by_side_rows or list(devices) != ["cpu"]:
-        return 0
-    threads = configuration.threads or usable_cores()
-    return threads if threads > 1 else 0
 
 
 def accelerator_on(configuration: Configuration, device: str) -> Accelerator | None:

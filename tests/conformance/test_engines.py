@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -143,40 +141,6 @@ def test_two_instances_run_at_a_time(loaded: Loaded, tmp_path: Path) -> None:
         results = [result for of_engine in runs for result in of_engine]
     for result in results:
         np.testing.assert_allclose(expected, result, rtol=1e-3)
-
-
-@pytest.mark.parametrize("loader", [OnnxRuntimeLoader(threads=2), OpenVinoLoader(threads=2)], ids=lambda loader: loader.name)
-def test_engines_that_share_their_weights_run_at_a_time(loader: OnnxRuntimeLoader | OpenVinoLoader, tmp_path: Path) -> None:
-    path = onnx_models.write_model(tmp_path, "products", onnx_models.products(4, side=64))
-    for precision in loader.precisions:
-        engine, beside = loader.load_beside(path, precision, count=3)
-        assert [(loader.name, precision)] * 4 == [(each.name, each.precision) for each in (engine, *beside)]
-        inputs = [{"x": np.random.default_rng(seed).random((8, 64), dtype=np.float32)} for seed in range(3)]
-        with ThreadPoolExecutor(3) as threads:
-            results = list(threads.map(lambda each, x: [each.run(x)["y"] for _ in range(20)], beside, inputs))
-        for x, of_engine in zip(inputs, results, strict=True):
-            expected = engine.run(x)["y"]
-            for result in of_engine:
-                np.testing.assert_allclose(expected, result, rtol=1e-2)
-
-
-def test_engines_side_by_side_have_their_weights_in_memory_once(tmp_path: Path) -> None:
-    """In a process of its own, whose memory nothing else changes."""
-    path = onnx_models.write_model(tmp_path, "products", onnx_models.products(16, side=1024))
-    script = (
-        "import sys; from pathlib import Path; from importlib import import_module\n"
-        "from inference_server.scheduler.memory import resident_bytes\n"
-        "module, name, path, count = sys.argv[1:]\n"
-        "loader = getattr(import_module(f'inference_server.engine.{module}'), name)(threads=2)\n"
-        "engines = loader.load_beside(Path(path), 'float32', count=int(count)); print(resident_bytes())"
-    )
-    for module, name in (("onnxruntime", "OnnxRuntimeLoader"), ("openvino", "OpenVinoLoader")):
-        one, five = (
-            int(subprocess.run([sys.executable, "-c", script, module, name, path, count], capture_output=True, check=True).stdout)
-            for count in ("1", "5")
-        )
-        # One more copy of the weights would be 64 MiB.
-        assert five - one < path.stat().st_size / 2
 
 
 def test_it_releases_the_interpreter_while_it_runs(tmp_path: Path) -> None:

@@ -24,7 +24,6 @@ class ReferenceLoader:
     """Loads ONNX files into `ReferenceEngine`.
 
     `seconds`: added to each run. `error`: relative error of each output. `runs`: the inputs of each run of each engine, in their order.
-    `threads`: of the engine of each run, and after it of those that ran already when it began.
     `failure`: raised by each run while it is set; `load_failure`: by each load.
     """
 
@@ -43,9 +42,6 @@ class ReferenceLoader:
         # Of the last load.
         self.options: Mapping[str, str] | None = None
         self.runs: list[Tensors] = []
-        self.threads: list[tuple[int, ...]] = []
-        self.running: list[int] = []
-        self.lock = threading.Lock()
         self.goes = threading.Event()
         self.goes.set()
 
@@ -53,7 +49,6 @@ class ReferenceLoader:
     def held(self) -> Iterator[None]:
         """Runs that begin meanwhile end after it only; those before it are forgotten."""
         self.runs.clear()
-        self.threads.clear()
         self.goes.clear()
         try:
             yield
@@ -74,21 +69,14 @@ class ReferenceLoader:
         self.loads += 1
         self.options = options
         try:
-            return ReferenceEngine(self, onnx.load(path), precision, threads=threads)
+            return ReferenceEngine(self, onnx.load(path), precision)
         except (OSError, DecodeError) as error:
             raise ModelFailed(f"{self.name} cannot load {path.name}") from error
 
-    def load_beside(
-        self, path: Path, precision: str, *, threads: int = 0, count: int, options: Mapping[str, str] | None = None
-    ) -> tuple[ReferenceEngine, tuple[ReferenceEngine, ...]]:
-        engine = self.load(path, precision, threads=threads, options=options)
-        return engine, tuple(self.load(path, precision, threads=1, options=options) for _ in range(count))
-
 
 class ReferenceEngine:
-    def __init__(self, loader: ReferenceLoader, model: onnx.ModelProto, precision: str, *, threads: int) -> None:
+    def __init__(self, loader: ReferenceLoader, model: onnx.ModelProto, precision: str) -> None:
         self._loader = loader
-        self._threads = threads
         self._evaluator = ReferenceEvaluator(model)
         self.name = loader.name
         self.precision = precision
@@ -96,17 +84,7 @@ class ReferenceEngine:
         self.outputs = tuple(map(_spec, model.graph.output))
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
-        with self._loader.lock:
-            self._loader.threads.append((self._threads, *self._loader.running))
-            self._loader.running.append(self._threads)
-            self._loader.runs.append(inputs)
-        try:
-            return self._run(inputs, output_names)
-        finally:
-            with self._loader.lock:
-                self._loader.running.remove(self._threads)
-
-    def _run(self, inputs: Tensors, output_names: tuple[str, ...]) -> dict[str, Tensor]:
+        self._loader.runs.append(inputs)
         if self._loader.failure:
             raise self._loader.failure
         assert self._loader.goes.wait(60)

@@ -43,16 +43,6 @@ async def test_a_model_that_is_too_large_is_refused_before_it_is_loaded(tmp_path
             await models.load("large")
 
 
-async def test_instances_side_by_side_count_as_one_more_copy(tmp_path: Path) -> None:
-    told = {"lamina.side_by_side_rows": "2", "intra_op_thread_count": "4"}
-    parameters = "".join(f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in told.items())
-    path = onnx_models.write_model(tmp_path, "double", onnx_models.double(), config=f"max_batch_size: 8 {parameters}")
-    (path.parent / "weights.data").write_bytes(bytes(3 * MIB))
-    async with serving(tmp_path, selector(ReferenceLoader()), options=SchedulingOptions(model_memory_bytes=11 * MIB)) as models:
-        (status,) = models.index()
-        assert "is likely to take 12.0 MiB" in status.reason
-
-
 async def test_a_model_that_is_unloaded_makes_room(tmp_path: Path) -> None:
     registry = CollectorRegistry()
     for name in ("one", "two"):

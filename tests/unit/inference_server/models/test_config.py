@@ -131,24 +131,6 @@ def test_a_priority_that_there_is_not_means_the_default(priority: int, level: in
         ('parameters { key: "lamina.run_bytes" value { string_value: "350000" } }', "no max_batch_size of 1 or more"),
         ('max_batch_size: 8 parameters { key: "lamina.run_rows" value { string_value: "2,4" } }', "expected numbers from 1 on"),
         ('parameters { key: "lamina.run_rows" value { string_value: "1,2" } }', "no max_batch_size of 1 or more"),
-        *(
-            (f'{fields} parameters {{ key: "lamina.side_by_side_rows" value {{ string_value: "{value}" }} }}', message)
-            for value, fields, message in (
-                (
-                    "some",
-                    "max_batch_size: 8",
-                    "lamina.side_by_side_rows 'some'; expected rows of a batch, from 1 to max_batch_size, which is 8",
-                ),
-                ("0", "max_batch_size: 8", "expected rows of a batch, from 1 to max_batch_size"),
-                ("9", "max_batch_size: 8", "expected rows of a batch, from 1 to max_batch_size, which is 8"),
-                ("1", "", "which is 0"),
-                ("2", "max_batch_size: 8 instance_group { count: 2 }", "lamina.side_by_side_rows and more than one instance; take one"),
-                ("2", "max_batch_size: 8 instance_group { kind: KIND_GPU }", "an instance of KIND_GPU"),
-                ("2", "max_batch_size: 8 instance_group { rate_limiter { resources { name: 'R' count: 1 } } }", "rate_limiter.resources"),
-                ("2", "max_batch_size: 8 dynamic_batching { preferred_batch_size: 4 }", "dynamic_batching.preferred_batch_size"),
-                ("2", "max_batch_size: 8 dynamic_batching { max_queue_delay_microseconds: 9 }", "max_queue_delay_microseconds"),
-            )
-        ),
         (
             'model_warmup { name: "w" inputs { key: "x" value { data_type: TYPE_FP32 dims: 1 input_data_file: "../../secret" } } }',
             "expected a plain file name in its folder warmup",

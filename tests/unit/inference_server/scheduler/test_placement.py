@@ -11,7 +11,7 @@ from inference_server.engine.port import TensorSpec
 from inference_server.engine.profiles import written
 from inference_server.models.config import read_configuration
 from inference_server.models.values import Configuration
-from inference_server.scheduler.placement import beside_count, options_on, pin_of, profiles_of
+from inference_server.scheduler.placement import options_on, pin_of, profiles_of
 
 X = TensorSpec(name="x", dtype=np.dtype(np.float32), shape=(-1, 8))
 TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt"
@@ -27,15 +27,6 @@ def _read(folder: Path, *parts: str, profiles: int = 0) -> Configuration:
     ]
     (folder / "net" / "config.pbtxt").write_text("\n".join([*parts, *told]))
     return read_configuration(folder / "net")
-
-
-@pytest.mark.parametrize(
-    ("threads", "devices", "expected"), [(4, ["cpu"], 4), (1, ["cpu"], 0), (4, ["cuda:0"], 0), (4, ["cuda:0", "cuda:1"], 0)]
-)
-def test_instances_side_by_side_are_for_a_cpu_of_several_cores(tmp_path: Path, threads: int, devices: list[str], expected: int) -> None:
-    told = {"lamina.side_by_side_rows": "2", "intra_op_thread_count": str(threads)}
-    parameters = [f'parameters {{ key: "{key}" value {{ string_value: "{value}" }} }}' for key, value in told.items()]
-    assert expected == beside_count(_read(tmp_path, "max_batch_size: 8", *parameters), devices)
 
 
 @pytest.mark.parametrize(("profiles", "engine"), [(0, "onnxruntime-tensorrt"), (1, "onnxruntime-tensorrt"), (2, "tensorrt")])
