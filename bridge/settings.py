@@ -253,5 +253,7 @@ def _set_by_others() -> dict[str, str]:
 def _problem(location: Sequence[str | int], message: str) -> str:
     name = str(location[0]) if location else "settings"
     default = Settings.model_fields[name].get_default() if name in Settings.model_fields else None
-    others = f"; {', '.join(_NAMES_OF_OTHERS[name])} set it too" if name in _NAMES_OF_OTHERS else ""
-    return bad_value(f"{PREFIX}{name.upper()}", message, default) + others
+    others = _NAMES_OF_OTHERS.get(name, ())
+    if name in settings_labs.VARIABLES and (variable := settings_labs.VARIABLES[name][0]) in os.environ:
+        others = (*others, variable)
+    return bad_value(f"{PREFIX}{name.upper()}", message, default) + (f"; {', '.join(others)} set it too" if others else "")

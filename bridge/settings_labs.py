@@ -14,7 +14,13 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
-_DEFAULT_LEASE, _DEFAULT_WAIT, _MOST_RECEIPTS = "300", "20", "3"
+# The worker's variables that set one of ours, each with its own default.
+VARIABLES = {
+    "lease_seconds": ("ML_WORKER_VISIBILITY_TIMEOUT", "300"),
+    "poll_seconds": ("ML_WORKER_WAIT_TIME", "20"),
+    "concurrency": ("ML_WORKER_BATCH_SIZE", "1"),
+}
+_MOST_RECEIPTS = "3"
 
 
 def _known_zone(name: str) -> str:
@@ -75,10 +81,8 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     if environment.get("ML_WORKER_SQS_QUEUE_URL") and environment.get("ML_WORKER_MODE", "sqs") != "aggregation":
         found |= {
             "sqs_queues": environment["ML_WORKER_SQS_QUEUE_URL"],
-            "lease_seconds": environment.get("ML_WORKER_VISIBILITY_TIMEOUT") or _DEFAULT_LEASE,
-            "poll_seconds": environment.get("ML_WORKER_WAIT_TIME") or _DEFAULT_WAIT,
-            "concurrency": environment.get("ML_WORKER_BATCH_SIZE") or "1",
             "max_attempts": _MOST_RECEIPTS,
+            **{field: environment.get(variable) or default for field, (variable, default) in VARIABLES.items()},
         }
     return found
 

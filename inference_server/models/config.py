@@ -238,7 +238,7 @@ def _parameters(name: str, message: ConfigMessage) -> dict[str, str]:
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected sizes such as 3,640,640")
         if key == TOLERANCE and not re.fullmatch(r"\d+(\.\d+)?", value):
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected a share such as 0.05")
-        if key in (THREADS, RUN_BYTES) and not value.isdigit():
+        if key in (THREADS, RUN_BYTES) and not re.fullmatch(r"[0-9]+", value):
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected a number")
         if key == RUN_ROWS and not re.fullmatch(r"1(,[1-9]\d*)*", value):
             raise ConfigurationError(f"{name}/{FILENAME} has the parameter {key} {value!r}; expected numbers from 1 on, such as 1,2,4,8")

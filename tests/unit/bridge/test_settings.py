@@ -72,6 +72,14 @@ def test_a_default_is_told_where_there_is_one(monkeypatch: pytest.MonkeyPatch, n
     assert str(told.value).endswith(f"unset it for {end}")
 
 
+def test_a_bad_value_of_the_lab_worker_is_told_with_its_own_variable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("ML_WORKER_SQS_QUEUE_URL", "https://sqs.eu-west-1.amazonaws.com/1/labs")
+    monkeypatch.setenv("ML_WORKER_WAIT_TIME", "90")
+
+    with pytest.raises(ConfigurationError, match=r"BRIDGE_POLL_SECONDS: .*less than or equal to 60.*; ML_WORKER_WAIT_TIME set it too"):
+        load()
+
+
 def test_settings_cannot_be_changed() -> None:
     with pytest.raises(ValueError, match="frozen"):
         load().queue = "other"  # type: ignore[misc]

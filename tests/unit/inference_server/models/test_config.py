@@ -127,6 +127,7 @@ def test_a_priority_that_there_is_not_means_the_default(priority: int, level: in
         ('input { name: "x" data_type: TYPE_INVALID dims: 1 }', "TYPE_INVALID; expected one of"),
         ('parameters { key: "lamina.tolerance" value { string_value: "much" } }', "expected a share such as 0.05"),
         ('parameters { key: "intra_op_thread_count" value { string_value: "all" } }', "expected a number"),
+        ('parameters { key: "intra_op_thread_count" value { string_value: "²" } }', "expected a number"),
         ('max_batch_size: 8 parameters { key: "lamina.run_bytes" value { string_value: "1 MB" } }', "expected a number"),
         ('parameters { key: "lamina.run_bytes" value { string_value: "350000" } }', "no max_batch_size of 1 or more"),
         ('max_batch_size: 8 parameters { key: "lamina.run_rows" value { string_value: "2,4" } }', "expected numbers from 1 on"),
