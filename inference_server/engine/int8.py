@@ -58,7 +58,8 @@ def ranges_of(model: Any) -> dict[str, Range]:
         return {name: _range(*fields) for name, *fields in (line.rsplit(None, 3) for line in told.splitlines())}
     except (TypeError, ValueError) as error:
         raise RuntimeError(
-            f"{RANGES} is to tell a tensor's name, least values, higher highest ones and means a line, each one number or one a channel"
+            f"{RANGES} is to tell a tensor's name, least values, higher highest ones and means a line, each one number or one a channel; "
+            "`inference-server models build` writes those of the built-in models anew"
         ) from error
 
 
@@ -73,19 +74,22 @@ def _range(least: str, most: str, mean: str) -> Range:
 
 def quantise(model: Any, ranges: Mapping[str, Range]) -> None:
     """Have the convolutions that take one of the tensors computed in int8. Raises `RuntimeError` for ranges of other channels."""
-    for convolution in [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]:
-        found = next((ranges[name] for name in convolution.input_value(0).get_names() if name in ranges), None)
+    convolutions = [node for node in model.get_ordered_ops() if node.get_type_name() == "Convolution"]
+    # Found before any is changed: a tensor's name stays with a convolution, whose readers then take what is added to it.
+    found = [next((ranges[name] for name in each.input_value(0).get_names() if name in ranges), None) for each in convolutions]
+    for convolution, taken in zip(convolutions, found, strict=True):
         weights = _constant(convolution.input_value(1))
-        if found is not None and weights is not None:
-            _quantise_one(convolution, weights, found)
+        if taken is not None and weights is not None:
+            _quantise_one(convolution, weights, taken)
 
 
 def _quantise_one(convolution: Any, weights: Array, taken: Range) -> None:
     if any(bound.size not in (1, weights.shape[1]) for bound in (taken.least, taken.most, taken.mean)):
         raise RuntimeError(f"{RANGES} tells of another number of channels than the {weights.shape[1]} that {convolution.get_name()} takes")
-    # More than one pixel is taken of what is padded by zeros: these have a level of their own, the same in all channels.
-    is_wide = max(weights.shape[2:]) > 1
-    levels = _around_zero(taken, weights.ndim) if is_wide else _from_least(taken, weights.ndim)
+    # What may be padded by zeros: these have a level of their own, the same in all channels.
+    padding = convolution.get_attributes()
+    is_padded = max(weights.shape[2:]) > 1 or any((*padding["pads_begin"], *padding["pads_end"]))
+    levels = _around_zero(taken, weights.ndim) if is_padded else _from_least(taken, weights.ndim)
     users = list(convolution.output(0).get_target_inputs())
     scaled = weights * levels.scale
     largest = np.maximum(np.abs(scaled).max(axis=tuple(range(1, scaled.ndim)), keepdims=True), np.finfo(np.float32).tiny)
@@ -94,7 +98,7 @@ def _quantise_one(convolution: Any, weights: Array, taken: Range) -> None:
     convolution.input(1).replace_source_output(
         opset13.fake_quantize(opset13.constant(scaled), -largest, largest, -largest, largest, 255).output(0)
     )
-    if not is_wide:
+    if not is_padded:
         mean_level = (_by_channel(taken.mean, weights.ndim) - levels.least) / levels.scale
         added = (weights * levels.least + (scaled - rounded) * mean_level).sum(axis=tuple(range(1, weights.ndim)))
         total = opset13.add(convolution.output(0), opset13.constant(_by_channel(added, weights.ndim)))

@@ -10,17 +10,17 @@ from typing import Protocol
 import numpy as np
 from PIL import ExifTags, Image, ImageFile, ImageOps
 from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.depth import eight_bits
-from inference_server.tasks.documents.png import QuickPng
 from inference_server.tasks.documents.tiff_frames import TiffFrames
 from inference_server.tasks.documents.values import Limits, Page, TextLayer
 
 # Named one by one: `Image.open` would try every format that it knows, and has size limits of its own.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
-    "image/png": QuickPng,
+    "image/png": PngImageFile,
     "image/jpeg": JpegImageFile,
     "image/webp": WebPImageFile,
 }

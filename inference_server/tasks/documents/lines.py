@@ -8,7 +8,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
-from numpy.typing import NDArray
 
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
@@ -51,17 +50,6 @@ class _Candidate:
     pieces: tuple[Piece, ...]
 
 
-@dataclass(frozen=True, kw_only=True)
-class _Batch:
-    """Pieces that are read together."""
-
-    pieces: tuple[Piece, ...]
-    # What they are padded to.
-    width: int
-    # float32 [N, 3, 48, width].
-    tensor: NDArray[np.float32]
-
-
 class LineReader:
     """Reads quads with a recogniser of the repository. `models`: the repository's folder, where its characters lie."""
 
@@ -80,24 +68,25 @@ class LineReader:
         """
         if not outlines:
             return []
+        candidates = await asyncio.to_thread(_candidates, page, outlines, self._settings)
+        pieces = [piece for candidate in candidates for piece in candidate.pieces]
         rows = max(1, builtin_facts(self._inference, self._recognizer).max_batch_size)
-        candidates, batches = await asyncio.to_thread(_prepared, page, outlines, rows, self._settings)
-        answers = await _gather(self._read(batch, caller, used) for batch in batches)
+        batches = batches_of(pieces, rows, self._settings)
+        answers = await _gather(self._batch(width, some, caller, used) for width, some in batches)
         read = {
-            id(piece): found
-            for batch, answer in zip(batches, answers, strict=True)
-            for piece, found in zip(batch.pieces, answer, strict=True)
+            id(piece): found for (_, some), answer in zip(batches, answers, strict=True) for piece, found in zip(some, answer, strict=True)
         }
         return _surest(outlines, candidates, read)
 
-    async def _read(self, batch: _Batch, caller: Caller, used: dict[str, None]) -> list[list[Character]]:
+    async def _batch(self, width: int, pieces: Sequence[Piece], caller: Caller, used: dict[str, None]) -> list[list[Character]]:
         facts = builtin_facts(self._inference, self._recognizer)
+        tensor = await asyncio.to_thread(recognizer_input, [piece.image for piece in pieces], width)
         response = await self._inference.infer(
-            InferenceRequest(model=self._recognizer, inputs={facts.inputs[0].name: batch.tensor}, caller=caller)
+            InferenceRequest(model=self._recognizer, inputs={facts.inputs[0].name: tensor}, caller=caller)
         )
         used[told(response)] = None
         alphabet = await self._alphabet_of(response)
-        return await asyncio.to_thread(lambda: decode(steps_of(response.outputs, alphabet.rare_weights), alphabet.characters, batch.width))
+        return await asyncio.to_thread(lambda: decode(steps_of(response.outputs, alphabet.rare_weights), alphabet.characters, width))
 
     async def _alphabet_of(self, response: InferenceResponse) -> Alphabet:
         # A model that was built anew may answer otherwise.
@@ -111,19 +100,6 @@ class LineReader:
 def told(response: InferenceResponse) -> str:
     """The model that answered, as name:version@engine:precision."""
     return f"{response.model}:{response.version}@{response.engine}"
-
-
-def _prepared(page: Page, outlines: Sequence[Outline], rows: int, settings: RecognitionSettings) -> tuple[list[_Candidate], list[_Batch]]:
-    """Each way to read each outline, and all of their pieces in batches of at most `rows`.
-
-    Made at once: the threads of a page's batches would wait for the interpreter longer than they work.
-    """
-    candidates = _candidates(page, outlines, settings)
-    batches = batches_of([piece for candidate in candidates for piece in candidate.pieces], rows, settings)
-    return candidates, [
-        _Batch(pieces=tuple(pieces), width=width, tensor=recognizer_input([piece.image for piece in pieces], width))
-        for width, pieces in batches
-    ]
 
 
 def _candidates(page: Page, outlines: Sequence[Outline], settings: RecognitionSettings) -> list[_Candidate]:

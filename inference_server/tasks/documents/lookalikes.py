@@ -26,10 +26,8 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
     (re.compile(r"(?<![A-Za-z])[µumk]?(?P<sign>l)U(?!\w)"), "I"),
     # A street, in Indonesian.
     (re.compile(r"(?<![\w.])J(?P<sign>I)\.(?!\w\.)"), "l"),
-    # No word begins with an l before another consonant, but for computers' own: Indonesia, ISLAM.
-    (re.compile(r"(?<![\w.])(?P<sign>l)(?!dap)(?=[a-z]*[aeiou]|[A-Z]*[AEIOU])[b-df-hkmnp-tvwzB-DF-HKMNP-TVWZ][A-Za-z]{2,}(?!\w)"), "I"),
     # Oxygen and carbon dioxide in blood and breath, haemoglobin A1c, salt, and the stage of a tumour.
-    (re.compile(r"(?<!\w)(?:(?:S[ap]|Pa|Fi|PaC|pa?C)(?=02)|HC(?=03))(?P<sign>0)[23](?!\w)"), "O"),
+    (re.compile(r"(?<!\w)(?:(?:S[ap]|Pa|Fi|PaC|pa?C)(?=02)|HC(?=03))(?P<sign>0)[23](?![.-]?\w)"), "O"),
     (re.compile(r"(?<!\w)HbA(?P<sign>[lI])c(?!\w)"), "1"),
     (re.compile(r"(?<!\w)NaC(?P<sign>I)(?!\w)"), "l"),
     (re.compile(r"(?<!\w)[acpry]*T(?:[0-4][a-d]?|is|X)N(?P<sign>O)(?=M[01OX])"), "0"),
@@ -37,10 +35,12 @@ _RULES: tuple[tuple[re.Pattern[str], str], ...] = (
 )
 # A street, or a number such as that of a question: what the recogniser thought of tells.
 _NUMBERED_STREET = re.compile(r"\W?J1\.")
-# A diagnosis begins with a letter; it follows the name of its system, or others.
+# A word whose first letter may be an I.
+_L_FIRST = re.compile(r"(?<![\w.@/\\])(?P<sign>l)(?P<rest>[A-Za-z]{3,})(?![\w@/\\]|\.\w)")
+# A diagnosis begins with a letter; it follows the name of its system, or others. What a unit or a word of a sentence follows is none.
 _DIAGNOSIS = re.compile(
-    r"\bICD[ -]?10(?:-CM)?(?:[\s:=()-]|[Cc]odes?|[Kk]ode)*(?:[A-Za-z\d]\d\d(?:\.\d{1,2})?[\s,;/]+)*"
-    r"(?P<sign>[01])\d\d(?:\.\d{1,2})?[^\w\s]*$"
+    r"\bICD[ -]?10(?:-CM)?\s*(?:[Cc]odes?|[Kk]ode)?\s*[:=(]\s*(?:[A-Za-z\d]\d\d(?:\.\d{1,2})?\s*[,;]\s*)*"
+    r"(?P<sign>[01])\d\d(?:\.\d{1,2})?[^\w\s%]*$"
 )
 # An article of Italian, and a pronoun of French, at the start of a line or a sentence that goes on; Illinois before its ZIP code.
 _ARTICLE, _SENTENCE_END, _ZIP = "Il", (".", "!", "?", ":"), re.compile(r"\d{5}(?!\d)")
@@ -53,7 +53,8 @@ _ADDRESS = re.compile(r"@|://|www\.", re.IGNORECASE)
 # What is counted or measured.
 _UNITS = re.compile(
     "[munpf]?mol|mosm|m?eq|mcg|mls|mmhg|k?cal|m?bar|psi|ft|pts?|hm|ng|rd|grams?|litres?|liters?|cells?|copies|units?|pcs|times?|points?|percent|"
-    "[mnuµ]s|[mµuk]a|[kmh]?pa|jours?|d[ií]as|unidad(?:es)?|giorn[oi]|gocc(?:ia|e)|compress[ae]|mes[ei]|ann[oi]|volt[ae]|"
+    "[mnuµ]s|[mµuk]a|[kmh]?pa|jours?|d[ií]as|unidad(?:es)?|giorn[oi]|gocc(?:ia|e)|compress[ae]|mes[ei]|ann[oi]|volt[ae]|capsul[ae]|pezzi|settiman[ae]|"
+    "gouttes?|semaines?|mois|heures?|meses|semanas?|horas?|gramos?|"
     "tagen?|wochen?|monate?n?|jahre?n?|stunden?|minuten?|tropfen|tabletten?|"
     "bpm|secs?|seconds?|mins?|minutes?|hrs?|hours?|days?|weeks?|months?|years?|yrs|rb|mil[iy]ar",
     re.IGNORECASE,
@@ -81,7 +82,9 @@ def told_by_context(characters: Sequence[Character], speller: Speller, before: s
             told[match.start("sign")] = sign
     if _NUMBERED_STREET.match(text) and any(other == "l" for other, _ in characters[text.index("1")].others):
         told[text.index("1")] = "l"
-    if "ICD" in f"{before}{text}" and (diagnosis := _DIAGNOSIS.search(f"{before} {text}")):
+    if (first := _L_FIRST.search(text)) and not _ADDRESS.search(text) and _is_known_with_an_i(first, speller):
+        told[first.start("sign")] = "I"
+    if "ICD" in f"{before}{text}" and not after[:1].islower() and (diagnosis := _DIAGNOSIS.search(f"{before} {text}")):
         told[diagnosis.start("sign") - len(before) - 1] = "O" if diagnosis["sign"] == "0" else "I"
     if "0" in text and not (_ADDRESS.search(text) or in_postcode(text, before, after)):
         for match in _WITH_ZERO.finditer(text):
@@ -104,6 +107,11 @@ def _is_article(text: str, before: str, after: str) -> bool:
     starts = not before.strip(_BULLETS) or before.endswith(_SENTENCE_END)
     is_name = _GIVEN.search(before) or (_FAMILY.search(before) and after[:1].isupper())
     return bool(is_name or (after and (starts or _ZIP.match(after))))
+
+
+def _is_known_with_an_i(match: re.Match[str], speller: Speller) -> bool:
+    """Whether a word is known so, and not as it was read."""
+    return speller.knows(f"I{match['rest']}") and not speller.knows(match["sign"] + match["rest"])
 
 
 def _with_letters(match: re.Match[str], speller: Speller) -> str:

@@ -112,6 +112,25 @@ def test_what_is_padded_by_zeros_is_so_in_int8_too(tmp_path: Path, loader: OpenV
     np.testing.assert_allclose(np.broadcast_to(2 * 0.75 * pixels, y.shape), y, rtol=0.05)
 
 
+def test_zeros_around_a_convolution_of_one_pixel_are_zeros(tmp_path: Path, loader: OpenVinoLoader) -> None:
+    model = onnx.load(convolution(tmp_path, "x 3 4 3.5\n"))
+    model.graph.node[0].attribute[1].CopyFrom(helper.make_attribute("pads", [1] * 4))
+    model.graph.output[0].CopyFrom(helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 16, 6, 6]))
+    onnx.save_model(model, tmp_path / "model.onnx")
+    y = loader.load(tmp_path / "model.onnx", "bfloat16").run({"x": np.full((1, 16, 4, 4), 3.5, np.float32)})["y"]
+    np.testing.assert_allclose(np.pad(np.full((1, 16, 4, 4), 7.0), ((0, 0), (0, 0), (1, 1), (1, 1))), y, atol=0.07)
+
+
+def test_a_convolution_may_take_what_another_one_answers(tmp_path: Path, loader: OpenVinoLoader) -> None:
+    model = onnx.load(convolution(tmp_path, "x -1.28 1.27 0\ny -0.64 0.635 0\n"))
+    model.graph.node.append(helper.make_node("Conv", ["y", "weights"], ["z"], kernel_shape=[1, 1]))
+    model.graph.output.append(helper.make_tensor_value_info("z", TensorProto.FLOAT, [1, 16, 4, 4]))
+    onnx.save_model(model, tmp_path / "model.onnx")
+    answer = loader.load(tmp_path / "model.onnx", "bfloat16").run({"x": np.linspace(-3, 3, 256, dtype=np.float32).reshape(1, 16, 4, 4)})
+    # Of the first one 2 * 1.28, of the second one twice what is left of that.
+    assert (2.54, 1.27) == pytest.approx((answer["y"].max(), answer["z"].max()), abs=0.02)
+
+
 def test_a_tensor_that_something_else_takes_too_stays_as_it_is_there(tmp_path: Path, loader: OpenVinoLoader) -> None:
     model = onnx.load(convolution(tmp_path, "x -1.28 1.27 0\n"))
     model.graph.node.append(helper.make_node("Relu", ["x"], ["z"]))

@@ -11,6 +11,7 @@ from inference_server.tasks.documents.recognition import Character
 from inference_server.tasks.documents.spelling import Lexicon, Speller
 
 KNOWN = ["from", "oct", "old", "one", "out", "food", "joe", "bar", "obar", "oft", "orb", "tablet", "sugar", "juta", "kali", "to", "zooom"]
+KNOWN += ["indonesia", "islam", "irma", "iodine", "ismith", "lhasa", "ihasa"]
 _SURE: Mapping[str, tuple[tuple[str, float], ...]] = {}
 SPELLER = Speller(Lexicon(likelihood=dict.fromkeys(KNOWN, -5.0)), [])
 
@@ -49,6 +50,7 @@ def told(
         ("lndonesia", "Indonesia"),
         ("(lrma)", "(Irma)"),
         ("lSLAM", "ISLAM"),
+        ("lodine,", "Iodine,"),
         ("Sp02:", "SpO2:"),
         ("PaC02", "PaCO2"),
         ("HC03", "HCO3"),
@@ -99,6 +101,15 @@ def test_a_sign_is_what_its_word_asks_for(read: str, expected: str) -> None:
         "lbs",
         "ldap",
         "lncRNA",
+        "lsof",
+        "lbrown",
+        "Lhasa",
+        "lhasa",
+        "lsmith.pdf",
+        "/lsmith/",
+        "C:\\lsmith",
+        "HC03-0012",
+        "Sa02.pdf",
         "lsb_release",
         "mlbar",
         "Sp03",
@@ -141,6 +152,9 @@ def test_what_may_be_as_it_was_read_stays(word: str) -> None:
         "0gocce",
         "0tage",
         "0tabletten",
+        "0capsule",
+        "0gouttes",
+        "0semanas",
         "0ft",
         "0rb",
         "0tablet",
@@ -166,7 +180,7 @@ def test_a_diagnosis_is_no_amount_of_money(code: str) -> None:
     assert code == told(code)
 
 
-@pytest.mark.parametrize("address", ["j0e@example.com", "https://f00d.example/0ld", "www.f00d.example"])
+@pytest.mark.parametrize("address", ["j0e@example.com", "lsmith@example.com", "https://f00d.example/0ld", "www.f00d.example"])
 def test_any_sign_may_stand_in_an_address(address: str) -> None:
     assert address == told(address)
 
@@ -219,12 +233,20 @@ def test_a_diagnosis_begins_with_a_letter(before: str, word: str, expected: str)
         ("ICD-10 has", "110"),
         ("ICD-10: O80 in room", "110"),
         ("ICD-10: O80", ")"),
+        ("ICD-10: E11.9", "100"),
+        ("ICD-10: E11.9 /", "120"),
+        ("ICD-10:", "100%"),
+        ("ICD-10", "100"),
         ("ICD-10:", "0801"),
         ("Vitamin B12", "080"),
     ],
 )
 def test_a_number_that_is_no_diagnosis_stays(before: str, word: str) -> None:
     assert word == told(word, before)
+
+
+def test_what_a_unit_follows_is_no_diagnosis() -> None:
+    assert ("100", "O80") == (told("100", "ICD-10: E11.9,", "mg/dL"), told("080", "ICD-10: E11.9,", "(lahir"))
 
 
 def test_where_no_word_is_known_no_unit_is_taken_for_a_name() -> None:
