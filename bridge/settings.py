@@ -254,6 +254,6 @@ def _problem(location: Sequence[str | int], message: str) -> str:
     name = str(location[0]) if location else "settings"
     default = Settings.model_fields[name].get_default() if name in Settings.model_fields else None
     others = _NAMES_OF_OTHERS.get(name, ())
-    if name in settings_labs.VARIABLES and (variable := settings_labs.VARIABLES[name][0]) in os.environ:
+    if (variable := settings_labs.VARIABLES.get(name, "")) in os.environ:
         others = (*others, variable)
     return bad_value(f"{PREFIX}{name.upper()}", message, default) + (f"; {', '.join(others)} set it too" if others else "")

@@ -14,13 +14,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
-# The worker's variables that set one of ours, each with its own default.
-VARIABLES = {
-    "lease_seconds": ("ML_WORKER_VISIBILITY_TIMEOUT", "300"),
-    "poll_seconds": ("ML_WORKER_WAIT_TIME", "20"),
-    "concurrency": ("ML_WORKER_BATCH_SIZE", "1"),
-}
-_MOST_RECEIPTS = "3"
+_DEFAULT_LEASE, _DEFAULT_WAIT, _MOST_RECEIPTS = "300", "20", "3"
+# Which of the worker's variables speaks for a setting of ours, for who is told that it is wrong.
+VARIABLES = {"lease_seconds": "ML_WORKER_VISIBILITY_TIMEOUT", "poll_seconds": "ML_WORKER_WAIT_TIME", "concurrency": "ML_WORKER_BATCH_SIZE"}
 
 
 def _known_zone(name: str) -> str:
@@ -81,8 +77,10 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     if environment.get("ML_WORKER_SQS_QUEUE_URL") and environment.get("ML_WORKER_MODE", "sqs") != "aggregation":
         found |= {
             "sqs_queues": environment["ML_WORKER_SQS_QUEUE_URL"],
+            "lease_seconds": environment.get("ML_WORKER_VISIBILITY_TIMEOUT") or _DEFAULT_LEASE,
+            "poll_seconds": environment.get("ML_WORKER_WAIT_TIME") or _DEFAULT_WAIT,
+            "concurrency": environment.get("ML_WORKER_BATCH_SIZE") or "1",
             "max_attempts": _MOST_RECEIPTS,
-            **{field: environment.get(variable) or default for field, (variable, default) in VARIABLES.items()},
         }
     return found
 
