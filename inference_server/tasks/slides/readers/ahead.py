@@ -39,7 +39,8 @@ class ReadAhead:
                 future.cancel()
             raise
         for future, content in zip(futures.values(), fetched[len(missing) :], strict=True):
-            future.set_result(content)
+            if not future.cancelled():  # who waited for it was cancelled
+                future.set_result(content)
         found = dict(zip(missing, fetched, strict=False))
         return [found[place] if place in found else await held[place] for place in places]
 

@@ -79,6 +79,40 @@ async def test_one_that_is_on_its_way_is_waited_for(store: Store) -> None:
     assert [[(0, 0), (1, 0)]] == store.fetched
 
 
+async def test_one_that_is_held_does_not_come_along_again(store: Store) -> None:
+    ahead = store.ahead
+    await ahead.read(1, [(0, 0)], soon=[(2, 0)])
+    await ahead.read(1, [(1, 0)], soon=[(2, 0), (3, 0)])
+    assert [[(0, 0), (2, 0)], [(1, 0), (3, 0)]] == store.fetched
+
+
+async def test_who_waits_no_longer_harms_no_one_else(store: Store) -> None:
+    ahead = store.ahead
+    store.answers.clear()
+    first = asyncio.create_task(ahead.read(1, [(0, 0)], soon=[(1, 0)]))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(ahead.read(1, [(1, 0)], soon=[]))
+    await asyncio.sleep(0)
+    second.cancel()
+    await asyncio.wait([second])
+    store.answers.set()
+    assert ["1: (0, 0)"] == await first
+
+
+async def test_nobody_waits_for_what_has_failed(store: Store) -> None:
+    ahead = store.ahead
+    store.answers.clear()
+    store.fails = True
+    first = asyncio.create_task(ahead.read(1, [(0, 0)], soon=[(1, 0)]))
+    await asyncio.sleep(0)
+    second = asyncio.create_task(ahead.read(1, [(1, 0)], soon=[]))
+    await asyncio.sleep(0)
+    store.answers.set()
+    done, _ = await asyncio.wait([first, second], timeout=5)
+    assert {first, second} == done
+    assert isinstance(first.exception(), Unavailable)
+
+
 async def test_nothing_comes_along_in_rows_of_which_all_is_there(store: Store) -> None:
     ahead = store.ahead
     await ahead.read(1, [(0, 0)], soon=[(1, 0)])
