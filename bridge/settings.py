@@ -12,7 +12,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, Validati
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
 from bridge import settings_cards, settings_consensus, settings_labs
-from bridge.bad_values import bad_value
+from bridge.bad_values import bad_field
 from bridge.errors import ConfigurationError
 
 PREFIX = "BRIDGE_"
@@ -171,7 +171,7 @@ class Settings(BaseSettings):
     backoff_seconds: Seconds = 1.0
     backoff_limit_seconds: Seconds = 60.0
     # How long one poll for messages may take; a stop waits for it.
-    poll_seconds: Annotated[float, Field(gt=0, le=60, allow_inf_nan=False)] = 1.0
+    poll_seconds: Annotated[float, Field(gt=0, le=settings_cards.MOST_POLL_SECONDS, allow_inf_nan=False)] = 1.0
     # How long running jobs may go on after SIGTERM.
     drain_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 25.0
     # Where health, metrics and job status are served; empty or `off` for nowhere.
@@ -251,9 +251,8 @@ def _set_by_others() -> dict[str, str]:
 
 
 def _problem(location: Sequence[str | int], message: str) -> str:
-    name = str(location[0]) if location else "settings"
-    default = Settings.model_fields[name].get_default() if name in Settings.model_fields else None
+    name = str(location[0]) if location else ""
     others = _NAMES_OF_OTHERS.get(name, ())
     if (variable := settings_labs.VARIABLES.get(name, "")) in os.environ:
         others = (*others, variable)
-    return bad_value(f"{PREFIX}{name.upper()}", message, default) + (f"; {', '.join(others)} set it too" if others else "")
+    return bad_field(Settings, location, message, prefix=PREFIX) + (f"; {', '.join(others)} set it too" if others else "")

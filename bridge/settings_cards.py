@@ -15,8 +15,9 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
 
+# Of any bridge: a stop waits for a poll.
+MOST_POLL_SECONDS = 60
 _PREFIX = "filot:ocr:gpu"
-_MOST_POLL_SECONDS = 60.0
 _CPU = "filot:ocr"
 # Of both lists, so that a document that lies in both is one job.
 _SHARED_KEYS = {"correlation": f"{_PREFIX}:correlation", "locks": f"{_PREFIX}:lock:"}
@@ -131,7 +132,7 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
         "concurrency": str(_count(environment, "OCR_GPU_CONCURRENCY", 2)),
         "max_attempts": str(_count(environment, "OCR_GPU_MAX_RETRIES", 3)),
         # Documents are taken as soon as they come: a longer interval would hold up a stop alone.
-        "poll_seconds": str(min(_number(environment, "OCR_GPU_POLL_INTERVAL", 1000) / 1000, _MOST_POLL_SECONDS)),
+        "poll_seconds": str(min(_number(environment, "OCR_GPU_POLL_INTERVAL", 1000) / 1000, MOST_POLL_SECONDS)),
     }
     if environment.get("DATABASE_URL"):
         found["database"] = environment["DATABASE_URL"]

@@ -11,7 +11,7 @@ from urllib.parse import quote
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr, ValidationError
 from pydantic_settings import BaseSettings, NoDecode, SettingsConfigDict
 
-from bridge.bad_values import bad_value
+from bridge.bad_values import bad_field
 from bridge.errors import ConfigurationError
 
 # As the platform's topic and subscription are called where nothing else is said.
@@ -98,7 +98,9 @@ def load_consensus() -> ConsensusSettings:
     try:
         settings = ConsensusSettings()
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors())) from error
+        raise ConfigurationError(
+            "; ".join(bad_field(ConsensusSettings, problem["loc"], problem["msg"]) for problem in error.errors())
+        ) from error
     if settings.bridge_llm_run_cost and not settings.bridge_llm_prices:
         raise ConfigurationError(
             "BRIDGE_LLM_RUN_COST is set, but no price is known; set BRIDGE_LLM_PRICES too, or BRIDGE_LLM_RUN_TOKENS instead"
@@ -137,9 +139,3 @@ def _database(environment: Mapping[str, str]) -> str:
     if host.startswith("/"):
         return f"postgresql://{account}@/{quote(name, safe='')}?host={quote(host, safe='')}&port={environment.get('DB_PORT') or '5432'}"
     return f"postgresql://{account}@{host}:{environment.get('DB_PORT') or '5432'}/{quote(name, safe='')}"
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> str:
-    name = str(location[0]).upper() if location else "settings"
-    default = ConsensusSettings.model_fields[name.lower()].get_default() if name.lower() in ConsensusSettings.model_fields else None
-    return bad_value(name, message, default)

@@ -11,7 +11,7 @@ from zoneinfo import ZoneInfo
 from pydantic import AfterValidator, Field, ValidationError
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
-from bridge.bad_values import bad_value
+from bridge.bad_values import bad_field
 from bridge.errors import ConfigurationError
 
 _DEFAULT_LEASE, _DEFAULT_WAIT, _MOST_RECEIPTS = "300", "20", "3"
@@ -61,7 +61,9 @@ def load_lab_worker() -> LabWorkerSettings:
     try:
         settings = LabWorkerSettings()
     except ValidationError as error:
-        raise ConfigurationError("; ".join(_problem(problem["loc"], problem["msg"]) for problem in error.errors())) from error
+        raise ConfigurationError(
+            "; ".join(bad_field(LabWorkerSettings, problem["loc"], problem["msg"]) for problem in error.errors())
+        ) from error
     if settings.ml_worker_mode in {"sqs", "both"} and not (settings.ml_worker_sqs_queue_url or os.environ.get("BRIDGE_SQS_QUEUES")):
         raise ConfigurationError(
             f"ML_WORKER_SQS_QUEUE_URL is not set; set it to the queue's URL, as ML_WORKER_MODE is {settings.ml_worker_mode}"
@@ -91,9 +93,3 @@ def _database(environment: Mapping[str, str]) -> str:
     account = f"{user}:{quote(password, safe='')}" if password else user
     name = quote(environment.get("POSTGRES_DB") or environment.get("POSTGRES_USER") or "postgres", safe="")
     return f"postgresql://{account}@{environment['POSTGRES_SERVER']}:{environment.get('POSTGRES_PORT') or '5432'}/{name}"
-
-
-def _problem(location: tuple[int | str, ...], message: str) -> str:
-    name = str(location[0]).upper() if location else "settings"
-    default = LabWorkerSettings.model_fields[name.lower()].get_default() if name.lower() in LabWorkerSettings.model_fields else None
-    return bad_value(name, message, default)

@@ -78,8 +78,7 @@ def quantise(model: Any, ranges: Mapping[str, Range]) -> None:
     # Found before any is changed: a tensor's name stays with a convolution, whose readers then take what is added to it.
     found = [next((ranges[name] for name in each.input_value(0).get_names() if name in ranges), None) for each in convolutions]
     for convolution, taken in zip(convolutions, found, strict=True):
-        weights = _constant(convolution.input_value(1))
-        if taken is not None and weights is not None:
+        if taken is not None and (weights := _constant(convolution.input_value(1))) is not None:
             _quantise_one(convolution, weights, taken)
 
 

@@ -37,22 +37,27 @@ def spots_of(marked: NDArray[np.uint8]) -> NDArray[np.int32]:
 
     `marked`: [H, W]. Numbers of 16 bits are a third of the work of longer ones, and do wherever no more runs begin.
     """
-    if not marked.size:
-        return np.empty((0, 5), np.int32)
-    numbers = cv2.CV_16U if _runs_of(marked) < _MOST_SHORT else cv2.CV_32S
-    _, _, spots, _ = cv2.connectedComponentsWithStats(marked, connectivity=8, ltype=numbers)
-    # The first is all that is not marked.
-    return np.asarray(spots[1:], np.int32)
+    return _numbered(marked, _runs_of(marked))
 
 
 def bounds_of(marked: NDArray[np.uint8]) -> NDArray[np.int32]:
     """Of each spot as in `spots_of`, in any order: left, top, width and height [N, 4]."""
-    if not 0 < _runs_of(marked) <= _MOST_FOLLOWED:
-        return spots_of(marked)[:, :4]
+    runs = _runs_of(marked)
+    if not 0 < runs <= _MOST_FOLLOWED:
+        return _numbered(marked, runs)[:, :4]
     outlines, places = cv2.findContours(marked, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_SIMPLE)
     # Outlines of holes have a parent.
     spots = [cv2.boundingRect(outline) for outline, parent in zip(outlines, places[0, :, 3].tolist(), strict=True) if parent < 0]
     return np.array(spots, np.int32)
+
+
+def _numbered(marked: NDArray[np.uint8], runs: int) -> NDArray[np.int32]:
+    if not marked.size:
+        return np.empty((0, 5), np.int32)
+    numbers = cv2.CV_16U if runs < _MOST_SHORT else cv2.CV_32S
+    _, _, spots, _ = cv2.connectedComponentsWithStats(marked, connectivity=8, ltype=numbers)
+    # The first is all that is not marked.
+    return np.asarray(spots[1:], np.int32)
 
 
 def _runs_of(marked: NDArray[np.uint8]) -> int:

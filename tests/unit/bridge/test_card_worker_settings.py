@@ -107,6 +107,11 @@ def test_variables_of_time_and_number_are_read_in_their_own_units(monkeypatch: p
     assert (90.0, 15.0, 120.0) == (settings.redis_adopt_seconds, settings.redis_look_seconds, settings.redis_lock_seconds)
 
 
+def test_a_poll_interval_is_no_longer_than_a_stop_may_wait(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, OCR_GPU_POLL_INTERVAL="3600000")
+    assert 60.0 == load().poll_seconds
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
