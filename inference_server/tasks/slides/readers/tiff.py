@@ -13,7 +13,6 @@ from typing import Any
 import async_tiff
 import numpy as np
 from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit
-from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
@@ -23,7 +22,7 @@ from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.ahead import ReadAhead
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, read_headers
+from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, Places, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import on_core, on_disk
@@ -49,9 +48,9 @@ class TiffReader:
     async def open(cls, storage: Storage, found: StoredObject, head: bytes, limits: SlideLimits) -> TiffReader:
         """Read the headers only; `head`: the first bytes. Raises `NotThisReader`, and `InvalidSlide` for a damaged or too large file."""
         headers = await read_headers(storage, found, head)
-        ranges = Ranges(storage, found, headers)
+        ranges = Ranges(storage, found, headers.file)
         with _translated(found.uri):
-            tiff = await async_tiff.TIFF.open(found.key, store=ranges, prefetch=len(headers))
+            tiff = await async_tiff.TIFF.open(found.key, store=ranges, prefetch=len(headers.file))
             directories = list(tiff.ifds)
         del tiff
         ranges.forget_headers()
@@ -61,7 +60,7 @@ class TiffReader:
         size = base.image_width, base.image_height
         told = await on_core(ome.image_told, base.image_description or "", Path(found.key).name, size)
         try:
-            reader = await on_core(cls._from_directories, found, directories, limits, ranges, told.pixels)
+            reader = await on_core(cls._from_directories, found, directories, headers.places, limits, ranges, told.pixels)
             await reader._check_planes(storage, found)
         except NotThisReader as error:
             if told.directory == 0:
@@ -72,16 +71,19 @@ class TiffReader:
         return reader
 
     @classmethod
-    def _from_directories(cls, found: StoredObject, directories: list[Any], limits: SlideLimits, ranges: Ranges, told: str) -> TiffReader:
+    def _from_directories(
+        cls, found: StoredObject, directories: list[Any], places: Sequence[Places], limits: SlideLimits, ranges: Ranges, told: str
+    ) -> TiffReader:
         _refuse_other_formats(found.uri, directories)
         _check_channels(found.uri, directories[0], told)
         pyramid = list(_pyramid(directories))
-        for directory in pyramid:
-            _check_bounds(found.uri, directory, limits)
-            _check_decodable(found.uri, directory)
-        places = [_whole_places(found, directory) for directory in pyramid]
-        levels = [StoredLevel.of(directory, *each) for directory, each in zip(pyramid, places, strict=True)]
-        return cls(facts=_facts(found.uri, pyramid, told), levels=levels, ranges=ranges)
+        for number in pyramid:
+            _check_bounds(found.uri, directories[number], limits)
+            _check_decodable(found.uri, directories[number])
+        for number in pyramid:
+            _check_places(found, directories[number], places[number])
+        levels = [StoredLevel.of(directories[number], places[number]) for number in pyramid]
+        return cls(facts=_facts(found.uri, [directories[number] for number in pyramid], told), levels=levels, ranges=ranges)
 
     @property
     def facts(self) -> SlideFacts:
@@ -143,19 +145,22 @@ class TiffReader:
         """Nothing is held open between reads."""
 
 
-def _pyramid(directories: list[Any]) -> Iterator[Any]:
-    """Level 0 and the smaller tiled images of its proportions, from large to small. Labels, macros and thumbnails are stored in strips."""
+def _pyramid(directories: list[Any]) -> Iterator[int]:
+    """Numbers of level 0 and the smaller tiled images of its proportions, from large to small.
+
+    Labels, macros and thumbnails are stored in strips.
+    """
     base = directories[0]
-    yield base
+    yield 0
     least = base.image_width
-    for directory in directories[1:]:
+    for number, directory in enumerate(directories[1:], 1):
         if None in (directory.tile_width, directory.tile_height) or directory.image_width >= least or directory.image_height < 1:
             continue
         across, down = base.image_width / directory.image_width, base.image_height / directory.image_height
         rounding = 1 / directory.image_width + 1 / directory.image_height
         if abs(across / down - 1) <= _PROPORTION_TOLERANCE + rounding:
             least = directory.image_width
-            yield directory
+            yield number
 
 
 def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
@@ -222,25 +227,20 @@ def _check_decodable(uri: str, directory: Any) -> None:
         raise NotThisReader(f"{uri} keeps its colours apart, each compressed in a way that only colours together are read in")
 
 
-def _whole_places(found: StoredObject, directory: Any) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Where tiles begin in the file, and their lengths. Raises `InvalidSlide` where one is missing or reaches past the file's end."""
-    # One after the other: as lists they take five times as much.
-    offsets = np.array(directory.tile_offsets or [], np.uint64)
-    counts = np.array(directory.tile_byte_counts or [], np.uint64)
+def _check_places(found: StoredObject, directory: Any, places: Places) -> None:
+    """Raise `InvalidSlide` where a tile is missing or reaches past the file's end."""
     across, down = directory.tile_count
     needed = across * down * (directory.samples_per_pixel if directory.planar_configuration == PlanarConfiguration.Planar else 1)
-    if offsets.min(initial=SHIFT) < SHIFT:  # a place so large that the shift went past 64 bits
+    if places.offsets.max(initial=0) >= SHIFT:
         raise InvalidSlide(f"{found.uri} is damaged: it has a tile that lies far past its end. Copy or upload it again, whole.")
-    size, told = found.size_bytes, min(len(offsets), len(counts))
-    starts, counts = offsets[:told] - np.uint64(SHIFT), counts[:told]
+    size, starts, counts = found.size_bytes, places.offsets, places.byte_counts
     # Each by itself first: sums of what is larger may go past 64 bits.
     is_within = max(starts.max(initial=0), counts.max(initial=0)) <= size and (starts + counts).max(initial=0) <= size
-    if told < needed or not is_within:
+    if len(starts) < needed or not is_within:
         end = max((start + count for start, count in zip(starts.tolist(), counts.tolist(), strict=True)), default=0)
         raise InvalidSlide(
             f"{found.uri} is truncated: it has {size:,} bytes, and its {needed} tiles end at {end:,}. Copy or upload it again, whole."
         )
-    return starts.astype(np.int64), counts.astype(np.int64)
 
 
 def _facts(uri: str, pyramid: list[Any], told: str) -> SlideFacts:

@@ -2,9 +2,10 @@
 
 async-tiff reads a file from its beginning up to the last directory, which in most slides lies at the end: all of the slide. It
 panics on some directories, which writes a backtrace among the logs, and on others asks for more memory than there is, which ends the
-process. So they are read and checked here, range by range, and handed over as a small BigTIFF of directories alone, whose tiles begin
-at `SHIFT`. The slide comes first, which in an OME-TIFF may be any of the file's images; levels that are kept in directories below it
-follow.
+process. So they are read and checked here, range by range, and handed over as a small BigTIFF of directories alone. Where tiles are
+pictures of their own they are read without async-tiff, which then is not told their places: to take apart those of a large slide took it
+most of the time of opening. Other tiles it takes to begin at `SHIFT`. The slide comes first, which in an OME-TIFF may be any of the
+file's images; levels that are kept in directories below it follow.
 """
 
 from __future__ import annotations
@@ -15,12 +16,14 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import NotThisReader
+from inference_server.tasks.slides.readers.tiff_layout import WIDTHS, Directory, Entry, Layout, whole_number, whole_numbers
 from inference_server.threads import on_core
 
 # Added to the places of tiles; beyond what any file has.
@@ -34,7 +37,11 @@ _WIDTH, _HEIGHT, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 262, 270
 _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 # Of maps: async-tiff takes apart what is in it.
 _GEO_KEYS = 34735
-_TILE_OFFSETS, _SUB_DIRECTORIES = 324, 330
+_TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 324, 325, 330
+_COMPRESSION, _PLANAR_CONFIGURATION, _PLANAR = 259, 284, 2
+# JPEG, and JPEG 2000: Aperio's own numbers for Y, Cb, Cr and for R, G, B, and the registered one.
+_JPEG, JPEG2000_YCBCR = 7, 33003
+JPEG2000 = frozenset({JPEG2000_YCBCR, 33005, 34712})
 # A mark of NDPI, which is no BigTIFF and yet has places of eight bytes: four of them would be wrong in a file of more than 4 GiB.
 _NDPI_FORMAT = 65420
 # What is handed over: what these readers ask for, or async-tiff needs for the tiles. Scanners keep megabytes in tags of their own.
@@ -42,9 +49,6 @@ _KEPT = frozenset(
     {254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, ICC_PROFILE, XMP, ARGOS_METADATA, *_RESOLUTIONS, *_NEEDED}
 )
 _TEXT, _SHORT, _RATIO, _LONG8 = 2, 3, 5, 16
-# Bytes of a value of each type.
-_WIDTHS = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
-_WHOLE_NUMBERS = {3: "u2", 4: "u4", 13: "u4", 16: "u8", 18: "u8"}
 _CHUNK_BYTES = 4 * 1024
 # Of one directory, its values aside.
 _LARGEST_BYTES = 2**20
@@ -56,82 +60,74 @@ _TEXTS = frozenset({_DESCRIPTION, 305, 347, ICC_PROFILE, XMP, ARGOS_METADATA})
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Layout:
-    """How numbers are stored: `struct` formats of the count of entries, of one entry and of an offset."""
+class Places:
+    """Where the tiles of a directory lie in the file, as it tells them."""
 
-    # `<` or `>`.
-    order: str
-    count: struct.Struct
-    # Tag, type, count, and the value where it fits in.
-    entry: struct.Struct
-    offset: struct.Struct
-    # Where the offset of the first directory is.
-    first: int
+    # Whether each is a picture of its own, its colours together: async-tiff is not told of them.
+    of_pictures: bool
+    # Where they begin, and their lengths; damaged files tell too few.
+    offsets: NDArray[np.uint64]
+    byte_counts: NDArray[np.uint64]
 
     @staticmethod
-    def of(order: str, *, big: bool) -> _Layout:
-        count, entry, offset, first = ("Q", "HHQ8s", "Q", 8) if big else ("H", "HHI4s", "I", 4)
-        return _Layout(
-            order=order,
-            count=struct.Struct(order + count),
-            entry=struct.Struct(order + entry),
-            offset=struct.Struct(order + offset),
-            first=first,
+    def of(layout: Layout, directory: Directory) -> Places:
+        """Of one directory."""
+        is_coded = whole_number(layout, directory, _COMPRESSION) in {_JPEG, *JPEG2000}
+        offsets, byte_counts = whole_numbers(layout, directory, _TILE_OFFSETS), whole_numbers(layout, directory, _TILE_BYTE_COUNTS)
+        told = min(len(offsets), len(byte_counts))
+        return Places(
+            of_pictures=is_coded and whole_number(layout, directory, _PLANAR_CONFIGURATION) != _PLANAR,
+            offsets=offsets[:told],
+            byte_counts=byte_counts[:told],
         )
 
 
 @dataclass(frozen=True, kw_only=True)
-class _Entry:
-    """One tag of a directory."""
+class Headers:
+    """The directories of a TIFF."""
 
-    tag: int
-    kind: int
-    count: int
-    # The value, or where it lies.
-    inline: bytes
-
-    @property
-    def size(self) -> int:
-        return self.count * _WIDTHS[self.kind]
+    # A BigTIFF of them.
+    file: bytes
+    # Of the tiles of each, in the same order.
+    places: Sequence[Places]
 
 
-_Directory = list[tuple[_Entry, bytes]]
-
-
-async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> bytes:
-    """A BigTIFF of the directories. `head`: the file's first bytes.
+async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> Headers:
+    """Those of a file. `head`: its first bytes.
 
     Raises `NotThisReader` where async-tiff would panic, `InvalidSlide` where something is larger than the file, and `Unavailable`.
     """
     order = "<" if head.startswith(b"II") else ">"
-    layout = _Layout.of(order, big=b"+" in head[2:4])
+    layout = Layout.of(order, big=b"+" in head[2:4])
     if len(head) < layout.first + layout.offset.size:
         raise _damaged(found.uri, "header is cut short")
     (place,) = layout.offset.unpack_from(head, layout.first)
     (far,) = struct.unpack_from(f"{order}Q", head.ljust(layout.first + 8, b"\x00"), layout.first)
     if place < far < found.size_bytes:
         await _check_far(storage, found, layout, far)
-    chain, seen, held = list[_Directory](), set[int](), 0
+    chain, seen, held = list[Directory](), set[int](), 0
     while place:
         entries, place = await _walked(storage, found, layout, place, seen)
         chain.append(await _values(storage, found, layout, entries, held=held))
         held += _size(chain[-1])
     # Not on the event loop: a long description takes seconds to take apart.
     first, *others = await on_core(_slide_first, found, layout, chain) if chain else [[]]
-    lower = list[_Directory]()
+    lower = list[Directory]()
     for where in _below(layout, first):
         entries, _ = await _walked(storage, found, layout, where, seen)
         lower.append(await _values(storage, found, layout, entries, held=held))
         held += _size(lower[-1])
-    return _written(order, [first, *lower, *others] if chain else [])
+    directories = [first, *lower, *others] if chain else []
+    places = [Places.of(layout, each) for each in directories]
+    return Headers(file=_written(order, directories, places), places=places)
 
 
-def _slide_first(found: StoredObject, layout: _Layout, chain: Sequence[_Directory]) -> list[_Directory]:
+def _slide_first(found: StoredObject, layout: Layout, chain: Sequence[Directory]) -> list[Directory]:
     """The slide's directory, with the file's description, and those after it that may be its levels: no image of its own by OME-XML."""
     description = [(entry, value) for entry, value in chain[0] if entry.tag == _DESCRIPTION]
     text = description[0][1].decode("utf-8", "replace") if description else ""
     images = ome.images_of(text, Path(found.key).name)
-    slide = ome.slide_of(images, [(_number(layout, each, _WIDTH), _number(layout, each, _HEIGHT)) for each in chain])
+    slide = ome.slide_of(images, [(whole_number(layout, each, _WIDTH), whole_number(layout, each, _HEIGHT)) for each in chain])
     if slide is None:
         return list(chain)
     alone = {image.directory for image in images} | {slide.directory}
@@ -139,13 +135,7 @@ def _slide_first(found: StoredObject, layout: _Layout, chain: Sequence[_Director
     return [sorted(base, key=lambda each: each[0].tag), *(directory for number, directory in enumerate(chain) if number not in alone)]
 
 
-def _number(layout: _Layout, directory: _Directory, tag: int) -> int:
-    """The whole number of a tag; 0 where it has none."""
-    kinds = [(_WHOLE_NUMBERS.get(entry.kind), value) for entry, value in directory if entry.tag == tag and value]
-    return int(np.frombuffer(kinds[0][1], f"{layout.order}{kinds[0][0]}")[0]) if kinds and kinds[0][0] else 0
-
-
-async def _check_far(storage: Storage, found: StoredObject, layout: _Layout, place: int) -> None:
+async def _check_far(storage: Storage, found: StoredObject, layout: Layout, place: int) -> None:
     """Raise `NotThisReader` where a directory of an NDPI lies at a place of eight bytes, of which a TIFF would take four."""
     stored = await _read(storage, found, place, _CHUNK_BYTES)
     size, first = layout.entry.size, layout.count.size
@@ -154,7 +144,7 @@ async def _check_far(storage: Storage, found: StoredObject, layout: _Layout, pla
         raise _ndpi(found.uri)
 
 
-async def _walked(storage: Storage, found: StoredObject, layout: _Layout, place: int, seen: set[int]) -> tuple[list[_Entry], int]:
+async def _walked(storage: Storage, found: StoredObject, layout: Layout, place: int, seen: set[int]) -> tuple[list[Entry], int]:
     """The checked entries of a directory, and where the next one is."""
     if place in seen:
         raise _damaged(found.uri, "directories form a circle")
@@ -169,7 +159,7 @@ async def _walked(storage: Storage, found: StoredObject, layout: _Layout, place:
     if end + layout.offset.size > len(stored):
         stored = await _read(storage, found, place, end + layout.offset.size)
     entries = [
-        _Entry(tag=tag, kind=kind, count=number, inline=value)
+        Entry(tag=tag, kind=kind, count=number, inline=value)
         for tag, kind, number, value in layout.entry.iter_unpack(stored[layout.count.size : end])
     ]
     _check(found, layout, entries)
@@ -182,9 +172,11 @@ async def _read(storage: Storage, found: StoredObject, start: int, length: int) 
     return await storage.read_range(found, start, length) if length > 0 else b""
 
 
-async def _values(storage: Storage, found: StoredObject, layout: _Layout, entries: Sequence[_Entry], *, held: int) -> _Directory:
+async def _values(storage: Storage, found: StoredObject, layout: Layout, entries: Sequence[Entry], *, held: int) -> Directory:
     """Entries that are handed over, with their values. `held`: bytes of those of other directories."""
-    kept = [entry for entry in entries if entry.tag in _KEPT or entry.tag in (_TILE_OFFSETS, _SUB_DIRECTORIES)]
+    # The first of a tag that is there twice, as libtiff does, so that async-tiff takes no other.
+    first = {entry.tag: entry for entry in reversed(entries)}
+    kept = [first[tag] for tag in sorted(first) if tag in _KEPT or tag in (_TILE_OFFSETS, _SUB_DIRECTORIES)]
     apart = [entry for entry in kept if entry.size > len(entry.inline)]
     starts = [layout.offset.unpack(entry.inline)[0] for entry in apart]
     ends = [start + entry.size for start, entry in zip(starts, apart, strict=True)]
@@ -200,34 +192,34 @@ async def _values(storage: Storage, found: StoredObject, layout: _Layout, entrie
     return [(entry, bytes(next(read)) if entry.size > len(entry.inline) else entry.inline[: entry.size]) for entry in kept]
 
 
-def _size(directory: _Directory) -> int:
+def _size(directory: Directory) -> int:
     return sum(len(value) for _, value in directory)
 
 
-def _below(layout: _Layout, directory: _Directory) -> list[int]:
+def _below(layout: Layout, directory: Directory) -> list[int]:
     """Where directories below this one lie."""
-    found = [(_WHOLE_NUMBERS.get(entry.kind), value) for entry, value in directory if entry.tag == _SUB_DIRECTORIES]
-    return [int(place) for kind, value in found if kind for place in np.frombuffer(value, f"{layout.order}{kind}")]
+    return [int(place) for place in whole_numbers(layout, directory, _SUB_DIRECTORIES)]
 
 
-def _written(order: str, directories: Sequence[_Directory]) -> bytes:
+def _written(order: str, directories: Sequence[Directory], places: Sequence[Places]) -> bytes:
     """A BigTIFF of directories, whose tiles are not in it."""
-    layout = _Layout.of(order, big=True)
+    layout = Layout.of(order, big=True)
     file = bytearray((b"II" if order == "<" else b"MM") + struct.pack(f"{order}HHHQ", 43, 8, 0, 0))
     link = layout.first
-    for directory in directories:
+    for directory, told in zip(directories, places, strict=True):
         entries = []
+        is_told = len(told.offsets) and not told.of_pictures
+        left_out = {_SUB_DIRECTORIES} if is_told else {_SUB_DIRECTORIES, _TILE_OFFSETS, _TILE_BYTE_COUNTS}
         for entry, value in directory:
-            if entry.tag == _SUB_DIRECTORIES:
+            if entry.tag in left_out:
                 continue
-            kind = entry.kind
+            kind, count = entry.kind, entry.count
             if entry.tag == _TILE_OFFSETS:
-                numbers = np.frombuffer(value, f"{order}{_WHOLE_NUMBERS.get(kind, 'u1')}").astype(f"{order}u8")
-                kind, value = _LONG8, (numbers + np.uint64(SHIFT)).astype(f"{order}u8").tobytes()
+                kind, count, value = _LONG8, len(told.offsets), (told.offsets + np.uint64(SHIFT)).astype(f"{order}u8").tobytes()
             if len(value) > layout.offset.size:
                 value, stored = layout.offset.pack(len(file)), value
                 file += stored
-            entries.append(layout.entry.pack(entry.tag, kind, entry.count, value.ljust(layout.offset.size, b"\x00")))
+            entries.append(layout.entry.pack(entry.tag, kind, count, value.ljust(layout.offset.size, b"\x00")))
         layout.offset.pack_into(file, link, len(file))
         file += layout.count.pack(len(entries)) + b"".join(entries)
         link = len(file)
@@ -235,11 +227,11 @@ def _written(order: str, directories: Sequence[_Directory]) -> bytes:
     return bytes(file)
 
 
-def _check(found: StoredObject, layout: _Layout, entries: Sequence[_Entry]) -> None:
+def _check(found: StoredObject, layout: Layout, entries: Sequence[Entry]) -> None:
     tags = set()
     for entry in entries:
         tags.add(entry.tag)
-        if entry.count * _WIDTHS.get(entry.kind, 1) > found.size_bytes:
+        if entry.count * WIDTHS.get(entry.kind, 1) > found.size_bytes:
             raise _damaged(found.uri, "directory points past its end")
         if entry.tag == _NDPI_FORMAT:
             raise _ndpi(found.uri)
@@ -249,9 +241,9 @@ def _check(found: StoredObject, layout: _Layout, entries: Sequence[_Entry]) -> N
         raise NotThisReader(f"{found.uri} is a TIFF with a directory that lacks the tag {missing[0]}")
 
 
-def _is_odd(layout: _Layout, entry: _Entry) -> bool:
+def _is_odd(layout: Layout, entry: Entry) -> bool:
     tag, kind, count, value = entry.tag, entry.kind, entry.count, entry.inline
-    if kind not in _WIDTHS or tag == _GEO_KEYS:
+    if kind not in WIDTHS or tag == _GEO_KEYS:
         return True
     if tag in _RESOLUTIONS:
         return (kind, count) != (_RATIO, 1)

@@ -19,15 +19,12 @@ from inference_server.errors import InferenceError
 from inference_server.storage import Storage
 from inference_server.stored import StoredObject
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_headers import SHIFT
+from inference_server.tasks.slides.readers.tiff_headers import JPEG2000, JPEG2000_YCBCR, SHIFT, Places
 from inference_server.tasks.slides.readers.unpacking import inflated, of_lzw, of_zstandard
 from inference_server.tasks.slides.values import Level, Pixels
 
-# Aperio's own numbers for JPEG 2000 of Y, Cb, Cr and of R, G, B, beside the registered one.
-_JPEG2000_YCBCR, _JPEG2000_RGB = 33003, 33005
-_JPEG2000 = frozenset({_JPEG2000_YCBCR, _JPEG2000_RGB, int(Compression.JPEG2k)})
 # Pictures of their own, with their own meaning of colours.
-CODED = _JPEG2000 | {Compression.ModernJPEG}
+CODED = JPEG2000 | {Compression.ModernJPEG}
 _UNPACKED = {
     Compression.LZW: of_lzw,
     Compression.Deflate: inflated,
@@ -108,27 +105,24 @@ class StoredLevel:
     photometric: PhotometricInterpretation
     # JPEG tables that the level's tiles share, without SOI and EOI.
     tables: bytes
+    # Whether each tile is a picture of its own, which is decoded from its bytes alone: then async-tiff need not fetch it.
+    is_pictures: bool
     # By row and column: where a tile begins in the file, and its length; 0 for one that was never scanned.
     offsets: NDArray[np.int64]
     byte_counts: NDArray[np.int64]
 
     @staticmethod
-    def of(directory: Any, offsets: NDArray[np.int64], byte_counts: NDArray[np.int64]) -> StoredLevel:
+    def of(directory: Any, places: Places) -> StoredLevel:
         """What a directory says, and where its tiles lie."""
         return StoredLevel(
             directory=directory,
             compression=int(directory.compression),
             photometric=directory.photometric_interpretation,
             tables=bytes(directory.jpeg_tables or b"")[2:-2],
-            offsets=offsets,
-            byte_counts=byte_counts,
+            is_pictures=places.of_pictures,
+            offsets=places.offsets.astype(np.int64),
+            byte_counts=places.byte_counts.astype(np.int64),
         )
-
-    @cached_property
-    def is_pictures(self) -> bool:
-        """Whether each tile is a picture of its own, which is decoded from its bytes alone: then async-tiff need not fetch it."""
-        is_coded = self.compression == Compression.ModernJPEG or self.compression in _JPEG2000
-        return is_coded and self.directory.planar_configuration != PlanarConfiguration.Planar
 
     def places(self, indices: Sequence[int]) -> tuple[list[int], list[int]]:
         """Where tiles begin and end in the file, by their number in reading order."""
@@ -138,7 +132,7 @@ class StoredLevel:
     def first_jpeg2000(self) -> tuple[int, int] | None:
         """Start and length of the beginning of the first tile in JPEG 2000; None where there is none."""
         scanned = np.flatnonzero(self.byte_counts)
-        if self.compression not in _JPEG2000 or not len(scanned):
+        if self.compression not in JPEG2000 or not len(scanned):
             return None
         return int(self.offsets[scanned[0]]), int(min(self.byte_counts[scanned[0]], _BEGINNING_BYTES))
 
@@ -162,7 +156,7 @@ class StoredLevel:
     def _decode(self, tile: Any, size: tuple[int, int], room: int) -> Pixels:
         if self.compression == Compression.ModernJPEG:
             return _jpeg(self.as_jpeg(tile, room=room), size)
-        if self.compression in _JPEG2000:
+        if self.compression in JPEG2000:
             return self._jpeg2000(bytes(_bytes_of(tile)), size)
         return self._other(tile)
 
@@ -195,7 +189,7 @@ class StoredLevel:
             if (picture.height, picture.width) != size:
                 raise ValueError("a tile of another size")
             pixels = np.asarray(picture.convert("RGB") if picture.mode == "L" else picture)
-        coded_apart = self.compression == _JPEG2000_YCBCR or self.photometric == PhotometricInterpretation.YCbCr
+        coded_apart = self.compression == JPEG2000_YCBCR or self.photometric == PhotometricInterpretation.YCbCr
         return _rgb_of(pixels) if coded_apart else pixels
 
     @cached_property

@@ -62,6 +62,13 @@ async def facts_of(path: Path) -> SlideFacts:
         return reader.facts
 
 
+async def whole(path: Path) -> NDArray[np.uint8]:
+    """All of level 0."""
+    async with open_at(path) as reader:
+        level = reader.facts.levels[0]
+        return await Regions(reader, cache_bytes=0, most_unreadable=0.0).read(0, 0, 0, level.width, level.height)
+
+
 def open_at(path: Path, *, root: Path | None = None, limits: SlideLimits = LIMITS) -> contextlib.AbstractAsyncContextManager[SlideReader]:
     storage = Storage(read_roots=(str(root or path.parent),), write_roots=())
     return open_slide(storage, str(path), limits, Staging(storage, most_bytes=1 << 30))
@@ -443,6 +450,18 @@ async def test_directories_in_a_circle_are_told_to_be_damaged(tmp_path: Path, pi
     path.write_bytes(content)
     with pytest.raises(InvalidSlide, match="directories form a circle"):
         await asyncio.wait_for(facts_of(path), 60)
+
+
+async def test_of_a_tag_that_is_there_twice_the_first_counts(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture], resolution=(20000, 20000))
+    once = await whole(path)
+    with tifffile.TiffFile(path) as tiff:
+        entry = tiff.pages[0].tags["YCbCrSubSampling"].offset
+    content = bytearray(path.read_bytes())
+    # A second compression: none.
+    content[entry : entry + 2] = (259).to_bytes(2, "little")
+    path.write_bytes(content)
+    assert np.array_equal(once, await whole(path))
 
 
 async def test_a_text_file_named_svs_is_told_to_be_no_slide(tmp_path: Path) -> None:
