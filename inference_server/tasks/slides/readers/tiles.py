@@ -155,7 +155,11 @@ class StoredLevel:
 
     def _decode(self, tile: Any, size: tuple[int, int], room: int) -> Pixels:
         if self.compression == Compression.ModernJPEG:
-            return _jpeg(self.as_jpeg(tile, room=room), size)
+            data = self.as_jpeg(tile, room=room)
+            # Its header only so far: a few bytes may claim any size.
+            if simplejpeg.decode_jpeg_header(data)[:2] != size:
+                raise ValueError("a tile of another size")
+            return _jpeg(data)
         if self.compression in JPEG2000:
             return self._jpeg2000(bytes(_bytes_of(tile)), size)
         return self._other(tile)
@@ -231,27 +235,25 @@ def _bytes_of(tile: Any) -> memoryview:
     return fetched
 
 
-def _jpeg(data: bytes | memoryview, size: tuple[int, int]) -> Pixels:
+def _jpeg(data: bytes | memoryview) -> Pixels:
     """Every warning is damage, but for that of bytes after the last pixel: libjpeg tells its first one, and OpenSlide reads no further.
 
     Nor does it miss an end then. Of several scans it does read to the end, because any of them may change pixels.
     """
-    # A few bytes may claim any size: what does not fit in is refused before it is decoded.
-    room = np.empty((*size, 3), np.uint8)
     try:
-        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=room)
+        pixels: Pixels = simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError:
         ended = bytes(data) + _EOI
-        if ended.count(_SOS) > 1 or _LEFT_OVER not in _warning(ended, room):
+        if ended.count(_SOS) > 1 or _LEFT_OVER not in _warning(ended):
             raise
-        pixels = simplejpeg.decode_jpeg(ended, colorspace="RGB", buffer=room, strict=False)
+        pixels = simplejpeg.decode_jpeg(ended, colorspace="RGB", strict=False)
     return pixels
 
 
-def _warning(data: bytes, room: Pixels) -> str:
-    """The first of a JPEG, or its error; empty where there is none. `room`: for its pixels."""
+def _warning(data: bytes) -> str:
+    """The first of a JPEG, or its error; empty where there is none."""
     try:
-        simplejpeg.decode_jpeg(data, colorspace="RGB", buffer=room)
+        simplejpeg.decode_jpeg(data, colorspace="RGB")
     except ValueError as error:
         return str(error)
     return ""
