@@ -18,9 +18,10 @@ from inference_server.storage import Storage
 from inference_server.tasks.slides import checkpoints, computing, events
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.findings import AnalysisPlan
+from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.survey import Slide, read_batch
 from inference_server.tasks.slides.tiling import Tile
-from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Pixels, SlideLimits
+from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Pixels, Position, SlideLimits
 from tests.support.direct_inference import DirectInference
 from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.slides import paint, write_svs
@@ -136,6 +137,35 @@ async def test_a_model_that_takes_long_has_no_tile_read_twice(server: Server, mo
     result = await finished(server.analyse(server.analyzer(calls_in_flight=1)))
     assert max(server.reads) > 1
     assert TILES == sum(server.reads) == result.tiles_analyzed
+
+
+async def test_tiles_that_are_read_again_do_not_cost_those_beside_them_their_place_in_memory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Stored tiles below two columns of the analysis are kept from the one to the other, however often the first is read."""
+    write_classifier(tmp_path / "models", mpp=0.5, overlap=32)
+    write_svs(tmp_path / "slide", paint(320, 320, tissue=(0, 0, 320, 320), noise=2.0), tile=16)
+    server, stored = Server(folder=tmp_path, model=SlowModel(tmp_path / "models")), list[Position]()
+    read_tiles = TiffReader.read_tiles
+
+    async def recorded(reader: TiffReader, level: int, places: Sequence[Position], soon: Sequence[Position] = ()) -> list[Pixels | None]:
+        stored.extend(places)
+        return await read_tiles(reader, level, places, soon)
+
+    monkeypatch.setattr(TiffReader, "read_tiles", recorded)
+    monkeypatch.setattr(computing, "read_batch", server.read)
+    monkeypatch.setattr(checkpoints, "_LEAST_SECONDS", 0.0)
+    counts = []
+    for quiet_seconds, pause in ((NEVER, 0.0), (0.002, 0.01)):
+        stored.clear()
+        server.reads.clear()
+        monkeypatch.setattr(computing, "_QUIET_SECONDS", quiet_seconds)
+        async for _ in server.analyse(server.analyzer(calls_in_flight=1, cache_bytes=200_000)):
+            await asyncio.sleep(pause)
+        counts.append((len(stored), sum(server.reads)))
+    (stored_at_once, tiles_at_once), (stored_again, tiles_again) = counts
+    assert tiles_again > tiles_at_once
+    assert stored_at_once == stored_again
 
 
 async def test_tiles_that_find_no_room_are_not_computed_beside_others(server: Server) -> None:
