@@ -13,6 +13,7 @@ from __future__ import annotations
 import hashlib
 import io
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 import onnx
@@ -38,8 +39,8 @@ def tell_ranges(served: onnx.ModelProto, source: onnx.ModelProto, name: str) -> 
 
 def packed(source: onnx.ModelProto, ranges: Mapping[str, NDArray[np.float16]]) -> bytes:
     """The data file that tells ranges, [least, most and mean, channels] by tensor, of the source's weights."""
-    out = io.BytesIO()
-    np.savez_compressed(out, **{_WEIGHTS: np.array(_digest(source))}, **ranges)
+    out, arrays = io.BytesIO(), dict[str, Any](ranges)
+    np.savez_compressed(out, **{_WEIGHTS: np.array(_digest(source)), **arrays})
     return out.getvalue()
 
 
