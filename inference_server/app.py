@@ -20,6 +20,7 @@ from inference_server.engine.gpu_monitor import GpuMonitor
 from inference_server.errors import ConfigurationError
 from inference_server.logs import LogLevels, configure_logging
 from inference_server.model_serving import serving_models
+from inference_server.places import Roots
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.spans import Tracer
 from inference_server.served import degraded, lab_classifier, left_out, task_services
@@ -47,6 +48,7 @@ _log = structlog.get_logger()
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
     levels = configure_logging(settings.log_level)
+    _tell_absent_roots(settings)
     prepare_process()
     application = dataclasses.replace(compose(settings, levels), settled=leave_to_itself)
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -58,6 +60,14 @@ async def serve(settings: Settings) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, signalled)
     await application.run(stop, hurry)
+
+
+def _tell_absent_roots(settings: Settings) -> None:
+    """Warn of folders that nothing can be read from. What is mounted later is read from then on, so that the server starts all the same."""
+    if {"slides", "documents"} & set(settings.services):
+        reason = "INFERENCE_READ_ROOTS (--read-roots) names it, and it is not there; nothing can be read from it before it is"
+        for root in Roots(names=settings.read_roots, verb="read").absent():
+            _log.warning("read_root_absent", root=root, reason=reason)
 
 
 def prepare_process() -> None:

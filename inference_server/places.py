@@ -70,6 +70,10 @@ class Roots:
             )
         return found
 
+    def absent(self) -> list[str]:
+        """The folders among them that are not there, or not yet."""
+        return [root for root in self.names if _is_local(root) and not _local_path(root).exists()]
+
     def hold_web(self, url: str) -> bool:
         """Whether a web server's URL is below one of them; it may have a query."""
         try:

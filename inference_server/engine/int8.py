@@ -90,7 +90,10 @@ def _quantise_one(convolution: Any, weights: Array, taken: Range) -> None:
     is_padded = max(weights.shape[2:]) > 1 or any((*padding["pads_begin"], *padding["pads_end"]))
     levels = _around_zero(taken, weights.ndim) if is_padded else _from_least(taken, weights.ndim)
     users = list(convolution.output(0).get_target_inputs())
-    scaled = weights * levels.scale
+    with np.errstate(over="ignore", invalid="ignore"):
+        scaled = weights * levels.scale
+        mean_level = (_by_channel(taken.mean, weights.ndim) - levels.least) / levels.scale
+        _check_finite(convolution, scaled, weights * levels.least, weights * mean_level)
     largest = np.maximum(np.abs(scaled).max(axis=tuple(range(1, scaled.ndim)), keepdims=True), np.finfo(np.float32).tiny)
     rounded = np.round(scaled / largest * 127) * (largest / 127)
     convolution.input(0).replace_source_output(_rounded(convolution.input_value(0), levels))
@@ -98,11 +101,16 @@ def _quantise_one(convolution: Any, weights: Array, taken: Range) -> None:
         opset13.fake_quantize(opset13.constant(scaled), -largest, largest, -largest, largest, 255).output(0)
     )
     if not is_padded:
-        mean_level = (_by_channel(taken.mean, weights.ndim) - levels.least) / levels.scale
         added = (weights * levels.least + (scaled - rounded) * mean_level).sum(axis=tuple(range(1, weights.ndim)))
         total = opset13.add(convolution.output(0), opset13.constant(_by_channel(added, weights.ndim)))
         for user in users:
             user.replace_source_output(total.output(0))
+
+
+def _check_finite(convolution: Any, *products: Array) -> None:
+    """Raise `RuntimeError` where what is computed from ranges and weights is beyond what float32 holds, alone or summed up."""
+    if not all(np.isfinite(np.abs(product).sum()) for product in products):
+        raise RuntimeError(f"{RANGES} tells ranges or means that are too large for the weights of {convolution.get_name()}")
 
 
 def _rounded(value: Any, levels: _Levels) -> Any:

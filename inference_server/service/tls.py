@@ -10,6 +10,13 @@ from pathlib import Path
 from inference_server.errors import ConfigurationError
 from inference_server.service.watched import Watched
 
+# Of the files, in their order.
+_SETTINGS = (
+    "INFERENCE_TLS_CERTIFICATE (--tls-certificate)",
+    "INFERENCE_TLS_KEY (--tls-key)",
+    "INFERENCE_TLS_CLIENT_CA (--tls-client-ca)",
+)
+
 
 @dataclass(frozen=True, kw_only=True)
 class TlsFiles:
@@ -68,18 +75,20 @@ def _bare(files: TlsFiles) -> ssl.SSLContext:
 
 
 def _context(files: TlsFiles) -> ssl.SSLContext:
-    for path in files.paths:
-        _read(path)
+    for path, setting in zip(files.paths, _SETTINGS, strict=False):
+        _read(path, setting)
     context = _bare(files)
     _load(context, files)
     return context
 
 
-def _read(path: Path) -> bytes:
+def _read(path: Path, setting: str) -> bytes:
     try:
         return path.read_bytes()
     except OSError as error:
-        raise ConfigurationError(f"{path} cannot be read ({error.strerror}); expected a PEM file that the server may read.") from error
+        raise ConfigurationError(
+            f"{path}, named by {setting}, cannot be read ({error.strerror}); expected a PEM file that the server may read."
+        ) from error
 
 
 def _load(context: ssl.SSLContext, files: TlsFiles) -> None:

@@ -66,7 +66,8 @@ def read_tokens(path: Path) -> Tokens:
         text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise ConfigurationError(
-            f"{path} cannot be read ({type(error).__name__}); expected a text file that the server may read."
+            f"{path}, named by INFERENCE_TOKENS_FILE (--tokens-file), cannot be read ({type(error).__name__}); "
+            "expected a text file that the server may read."
         ) from error
     rows = _json_rows(path, text) if text.lstrip().startswith("[") else _line_rows(path, text)
     grants = tuple(_grant(place, *row) for place, row in rows)

@@ -46,6 +46,18 @@ class PubsubEmulator:
             )
             self._call("Subscriber/CreateSubscription", types.Subscription, made)
 
+    def create_dead_letters(self, topic: str, *, attempts: int) -> tuple[str, str]:
+        """Make a topic and its subscription, which moves a message to another topic after so many deliveries, and that one's."""
+        path = f"projects/trial/topics/{topic}"
+        policy = types.DeadLetterPolicy(dead_letter_topic=f"{path}-dead", max_delivery_attempts=attempts)
+        for name, moved in ((f"{topic}-dead", None), (topic, policy)):
+            self._call("Publisher/CreateTopic", types.Topic, types.Topic(name=f"projects/trial/topics/{name}"))
+            made = types.Subscription(
+                name=f"projects/trial/subscriptions/{name}-sub", topic=f"projects/trial/topics/{name}", dead_letter_policy=moved
+            )
+            self._call("Subscriber/CreateSubscription", types.Subscription, made)
+        return f"{topic}-sub", f"{topic}-dead-sub"
+
     def publish(self, topic: str, body: bytes, **attributes: str) -> None:
         """Publish a message."""
         message = types.PubsubMessage(data=body, attributes=attributes)

@@ -6,7 +6,12 @@ import asyncio
 from collections.abc import Sequence
 from pathlib import Path
 
+import structlog
+
 from bridge.errors import PermanentError, TransientError
+
+_log = structlog.get_logger()
+_ABSENT = "BRIDGE_READ_ROOTS names it, and it is not there; nothing can be read from it before it is"
 
 
 class DocumentFiles:
@@ -15,6 +20,10 @@ class DocumentFiles:
     def __init__(self, *, roots: Sequence[Path], most_bytes: int) -> None:
         """`roots`: the folders that may be read; `/` alone allows all."""
         self._roots = tuple(root.expanduser().resolve() for root in roots)
+        for root in self._roots:
+            # It may be mounted later.
+            if not root.exists():
+                _log.warning("read_root_absent", root=str(root), reason=_ABSENT)
         self._most_bytes = most_bytes
 
     async def read(self, path: Path) -> bytes:

@@ -31,6 +31,7 @@ from inference_server.models.recognizer_files import CHARACTERS, RARE_CHARACTERS
 
 DETECTOR = "ppocrv6_small_det"
 RECOGNIZER = "ppocrv6_small_rec"
+_DETECTOR_FILE = "PP-OCRv6_det_small.onnx"
 _RECOGNIZER_FILE = "PP-OCRv6_rec_small.onnx"
 
 # Raised when a folder's content changes, so that models of an older build are built again.
@@ -80,7 +81,7 @@ def build_detector(models: Path) -> Path:
         models,
         _Source(
             name=DETECTOR,
-            file="PP-OCRv6_det_small.onnx",
+            file=_DETECTOR_FILE,
             max_batch_size=1,
             tolerance="0.15",
             input_dims="3, -1, -1",
@@ -139,6 +140,11 @@ def _build(models: Path, source: _Source) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return target
+
+
+def wheel_model(name: str) -> onnx.ModelProto:
+    """What the wheel has of a model, from which it is built. Raises `ConfigurationError`."""
+    return onnx.load_model(_wheel_file({DETECTOR: _DETECTOR_FILE, RECOGNIZER: _RECOGNIZER_FILE}[name]))
 
 
 def _wheel_file(name: str) -> Path:

@@ -120,6 +120,7 @@ class _Calls:
             left: Sequence[_Numbered] = calls
             while left:
                 left = await self._make(left)
+                self._expect_again(left)
 
     async def _make(self, calls: Sequence[_Numbered]) -> Sequence[_Numbered]:
         """Make calls whose tiles are read together; their pixels are counted until the last one needs them no more.
@@ -150,6 +151,12 @@ class _Calls:
                 if not read:
                     return calls[done:]
         return ()
+
+    def _expect_again(self, calls: Sequence[_Numbered]) -> None:
+        """Tell that tiles which were read for these calls are read once more."""
+        grid = self._run.slide.grid
+        tiles = [tile for _, batch in calls for tile in batch]
+        self._run.slide.regions.expect_again(grid.level, boxes_of(tiles, grid, self._plan.halo))
 
     async def _tell(self, number: int, batch: Sequence[Tile], kept: Tensors) -> None:
         """Have what a call made saved, and tell how far the slide is."""

@@ -10,6 +10,7 @@ from typing import Any
 import grpc
 import pytest
 from lamina.v1 import documents_pb2
+from structlog.testing import capture_logs
 
 from bridge.errors import OverloadError, PermanentError, PoisonError
 from bridge.inference.client import InferenceClient
@@ -50,6 +51,16 @@ def document(tmp_path: Path) -> Path:
     path.parent.mkdir()
     path.write_bytes(b"%PDF-1.7 report")
     return path
+
+
+def test_a_folder_to_read_from_that_is_not_there_is_warned_of_as_it_may_be_mounted_later(
+    client: InferenceClient, results: ResultStore, tmp_path: Path
+) -> None:
+    with capture_logs() as logs:
+        DocumentHandler(client=client, results=results, read_roots=[tmp_path, tmp_path / "mnt"])
+    (warning,) = logs
+    assert (warning["log_level"], warning["root"]) == ("warning", str(tmp_path / "mnt"))
+    assert warning["reason"].startswith("BRIDGE_READ_ROOTS names it")
 
 
 def document_job(handler: DocumentHandler, uri: Path | str, **asked: Any) -> Job:

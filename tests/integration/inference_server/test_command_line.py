@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import socket
 import sys
@@ -50,6 +51,14 @@ BAD = {
         "INFERENCE_TENSORRT (--tensorrt): expected off, or some of float32",
     ),
     "a folder of models that cannot be made": (("models", "build", "--models", "/dev/null/models"), "he_baseline cannot be written to"),
+    "tokens that are not there": (
+        ("serve", "--models", ".", "--tokens-file", "absent"),
+        "absent, named by INFERENCE_TOKENS_FILE (--tokens-file), cannot be read (FileNotFoundError)",
+    ),
+    "a certificate that is not there": (
+        ("serve", "--models", ".", "--tls-certificate", "absent", "--tls-key", "absent"),
+        "absent, named by INFERENCE_TLS_CERTIFICATE (--tls-certificate), cannot be read (No such file or directory)",
+    ),
     "a table that is a folder": (("catalogue", "import", ".", "--models", "."), ". is no file; expected the Loinc.csv"),
     "a table that is not there": (("catalogue", "import", "absent.csv", "--models", "."), "absent.csv does not exist"),
     "a checkpoint that is not there": (("models", "import-bert", "absent", "--models", "."), "absent has no config.json"),
@@ -81,6 +90,18 @@ def test_a_port_that_is_taken_is_told(run: Run, flag: str, other: str) -> None:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
         status, told = run("serve", "--models", ".", flag, address, other, "127.0.0.1:0")
     assert (status, f"INFERENCE_{flag[2:].upper()}: {address} cannot be listened on" in told) == (2, True), told
+
+
+def test_folders_to_read_from_that_are_not_there_are_warned_of_as_they_may_be_mounted_later(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "slides").mkdir()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        address = f"127.0.0.1:{taken.getsockname()[1]}"
+        status, told = run("serve", "--models", ".", "--listen", address, "--read-roots", "slides,s3://bucket/,mnt/scans,file:///mnt/none")
+    # All the same it went on as far as its address.
+    assert (status, f"{address} cannot be listened on" in told) == (2, True), told
+    warnings = [json.loads(line) for line in told.splitlines() if "read_root_absent" in line]
+    assert [(each["level"], each["root"]) for each in warnings] == [("warning", "mnt/scans"), ("warning", "file:///mnt/none")]
+    assert all(each["reason"].startswith("INFERENCE_READ_ROOTS (--read-roots) names it") for each in warnings)
 
 
 def test_a_loinc_table_is_imported_and_the_report_says_what_was_left_out(run: Run, tmp_path: Path) -> None:

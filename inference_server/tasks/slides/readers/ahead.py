@@ -10,6 +10,8 @@ from inference_server.tasks.slides.values import Place, Position
 
 # Of one slide. What was fetched together is freed together, so that more may be held.
 _MOST_BYTES = 16 * 1024 * 1024
+# What has not been asked for when so much more has come along is asked for by nobody: it was announced by a region that ends beside it.
+_PASSED_OVER_BYTES = 4 * _MOST_BYTES
 
 
 class ReadAhead:
@@ -19,9 +21,10 @@ class ReadAhead:
         """`fetch`: the bytes of tiles of a level, in their order; `size`: how many a tile has, 0 where it was never scanned."""
         self._fetch = fetch
         self._size = size
-        # Each with its size.
-        self._coming: dict[Place, tuple[asyncio.Future[Any], int]] = {}
+        # Each with its size, and how many bytes had come along before it; in the order in which they came.
+        self._coming: dict[Place, tuple[asyncio.Future[Any], int, int]] = {}
         self._bytes = 0
+        self._came_bytes = 0
 
     async def read(self, level: int, places: Sequence[Position], soon: Sequence[Position]) -> list[Any]:
         """The bytes of tiles in their order. `soon`: those that come along where something is fetched of their row. Raises as `fetch`."""
@@ -46,16 +49,26 @@ class ReadAhead:
 
     def _expected(self, level: int, places: Sequence[Position]) -> dict[Position, asyncio.Future[Any]]:
         """Those that are not held yet, as far as there is room."""
+        self._pass_over()
         futures: dict[Position, asyncio.Future[Any]] = {}
         for place in places:
             size = self._size(level, place)
             if size and (level, *place) not in self._coming and self._bytes + size <= _MOST_BYTES:
                 futures[place] = asyncio.get_running_loop().create_future()
-                self._coming[level, *place] = futures[place], size
+                self._coming[level, *place] = futures[place], size, self._came_bytes
                 self._bytes += size
+                self._came_bytes += size
         return futures
 
+    def _pass_over(self) -> None:
+        """Let go of what nobody has asked for."""
+        while self._coming:
+            (level, *place), (_, _, before) = next(iter(self._coming.items()))
+            if self._came_bytes - before <= _PASSED_OVER_BYTES:
+                return
+            self._taken(level, (place[0], place[1]))
+
     def _taken(self, level: int, place: Position) -> asyncio.Future[Any]:
-        future, size = self._coming.pop((level, *place))
+        future, size, _ = self._coming.pop((level, *place))
         self._bytes -= size
         return future

@@ -122,6 +122,13 @@ class Regions:
         """Tell that of the regions which were announced these alone will be read, as of a share of a slide. `boxes`: as for `expect`."""
         self._awaited[level] = _below(self.facts.levels[level], boxes)
 
+    def expect_again(self, level: int, boxes: NDArray[np.int64]) -> None:
+        """Announce some more regions: of those that were announced, what was read before it could be used. `boxes`: as for `expect`."""
+        stored, awaited = self.facts.levels[level], self._awaited[level]
+        for box in boxes.tolist():
+            for _, column, row in _places(level, stored, box):
+                awaited[row, column] += 1
+
     def _arrived(self, level: int, counts: Mapping[Place, int]) -> None:
         """Count regions that were read from each stored tile, and put those to be evicted first that no other awaits."""
         awaited = self._awaited.get(level)

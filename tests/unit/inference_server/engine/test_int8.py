@@ -86,6 +86,14 @@ def test_what_is_no_range_fails_the_model(tmp_path: Path, loader: OpenVinoLoader
         loader.load(convolution(tmp_path, ranges), "bfloat16")
 
 
+@pytest.mark.parametrize(
+    ("ranges", "wide"), [("x 1e38 2e38 1.5e38", 1), ("x -1.5e38 1.5e38 0", 1), ("x 0 1e-20 1e30", 1), ("x -1.5e38 1.5e38 0", 3)]
+)
+def test_ranges_that_are_absurd_for_the_weights_fail_the_model(tmp_path: Path, loader: OpenVinoLoader, ranges: str, wide: int) -> None:
+    with pytest.raises(ModelFailed, match=r"lamina\.int8_ranges tells ranges or means that are too large for the weights"):
+        loader.load(convolution(tmp_path, f"{ranges}\n", wide=wide), "bfloat16")
+
+
 def listed(values: np.ndarray) -> str:
     return ",".join(map(str, values.ravel()))
 

@@ -79,11 +79,11 @@ def test_wrong_files_are_told_at_the_start(files: dict[str, Path], tmp_path: Pat
     (tmp_path / "text").write_text("text")
     _, other_key = Authority().issue("other").write(tmp_path, "other")
     for name, path, reason in [
-        ("tls_certificate", tmp_path / "absent", "absent cannot be read"),
+        ("tls_certificate", tmp_path / "absent", r"absent, named by INFERENCE_TLS_CERTIFICATE \(--tls-certificate\), cannot be read"),
         ("tls_certificate", tmp_path / "text", "no certificate and its key"),
         ("tls_key", other_key, "key values mismatch"),
         ("tls_client_ca", tmp_path / "text", "holds no certificates"),
-        ("tokens", tmp_path / "absent", "absent cannot be read"),
+        ("tokens", tmp_path / "absent", r"absent, named by INFERENCE_TOKENS_FILE \(--tokens-file\), cannot be read"),
     ]:
         with pytest.raises(ConfigurationError, match=reason):
             secure(options({**files, name: path}, *files))

@@ -73,6 +73,8 @@ def test_words_are_where_they_are_seen_on_turned_and_cropped_pages(turn: int) ->
     content = pdf([[Text(text="Glukosa Puasa", x=60, y=60), Text(text="92 mg/dL", x=180, y=120)]], size=SIZE)
     crop = RectangleObject([FloatObject(value) for value in (40, 20, 280, 190)])
     assert_words_cover_their_ink(changed(content, Rotate=NumberObject(turn), CropBox=crop))
+    # Of a page that names a larger unit the picture is no larger, and the words are where that has them.
+    assert_words_cover_their_ink(changed(content, Rotate=NumberObject(turn), CropBox=crop, UserUnit=NumberObject(10)))
 
 
 def test_the_corners_of_turned_text_begin_at_its_own_top_left() -> None:

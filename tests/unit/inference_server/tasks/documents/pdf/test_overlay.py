@@ -68,11 +68,13 @@ def test_images_and_content_are_copied_bit_for_bit() -> None:
     assert b"3 Tr" in streams_of(found)[-1]
 
 
+@pytest.mark.parametrize("unit", [1, 10])
 @pytest.mark.parametrize("turn", [0, 90, 180, 270])
-def test_words_lie_where_they_are_seen_on_turned_and_cropped_pages(turn: int) -> None:
+def test_words_lie_where_they_are_seen_on_turned_and_cropped_pages_of_any_unit(turn: int, unit: int) -> None:
     writer = pypdf.PdfWriter(clone_from=io.BytesIO(scanned()))
     sheet = writer.pages[0]
     sheet[NameObject("/Rotate")] = NumberObject(turn)
+    sheet[NameObject("/UserUnit")] = NumberObject(unit)
     sheet[NameObject("/CropBox")] = RectangleObject([FloatObject(value) for value in (18, 9, 270, 198)])
     out = io.BytesIO()
     writer.write(out)

@@ -130,6 +130,18 @@ async def test_no_more_is_held_than_there_is_room_for(store: Store) -> None:
     assert [(0, 1), (1, 1)] == store.fetched[-1]
 
 
+async def test_what_nobody_asks_for_is_let_go_of_in_the_end(store: Store) -> None:
+    store.tile_bytes = 1024 * 1024
+    ahead = store.ahead
+    await ahead.read(1, [(0, 0)], soon=[(column, 0) for column in range(1, 16)])
+    for row in range(1, 70):
+        await ahead.read(1, [(0, row)], soon=[(1, row)])
+        await ahead.read(1, [(1, row)], soon=[])
+    await ahead.read(1, [(0, 70)], soon=[(column, 70) for column in range(1, 20)])
+    # All the room there is.
+    assert 1 + 16 == len(store.fetched[-1])
+
+
 async def test_a_failure_is_told_and_leaves_nothing_that_is_waited_for_in_vain(store: Store) -> None:
     ahead = store.ahead
     store.fails = True
