@@ -17,6 +17,7 @@ from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics
 from inference_server.scheduler.queue import WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
+from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0
@@ -47,10 +48,16 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
+        beside = placed_beside(loaded)
+        placed = (*loaded.placed, beside) if beside else loaded.placed
         batched = facts.max_batch_size > 0
         self._instances = [
-            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, placed in enumerate(loaded.placed)
+            Instance(each, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, each in enumerate(placed)
         ]
+        # That which may run a second batch on one of the first one's two cores.
+        self._beside = self._instances[-1] if beside else None
+        # Rows of the batches that run.
+        self._running = 0
         self._idle = list(self._instances)
         self._seat = limiter.seat(loaded.placed, self._dispatch)
         # Whether the last run was a long one.
@@ -90,18 +97,23 @@ class Dispatcher:
     def _dispatch(self, returning: int = 0) -> None:
         """Give batches to idle instances; see `Batcher.form` for `returning`."""
         self._look_again = None
-        while self._line and (instance := self._free()) is not None:
+        while self._line:
+            share = share_of(self._line, self._running + returning) if self._beside and self._runs_long else 0
+            instance = self._free(share)
+            if instance is None:
+                break
             now = time.monotonic()
-            formed = self._batcher.form(self._line, now, returning=returning)
+            formed = self._batcher.form(self._line, now, returning=returning, share=share)
             if not formed.batch:
                 if formed.again_at is not None:
                     self.look(max(formed.again_at - now, 0.0001))
                 break
             self._start(instance, formed.batch, now)
 
-    def _free(self) -> Instance | None:
-        """An idle instance that may run now."""
-        return next((instance for instance in reversed(self._idle) if self._seat.may_run(instance.placed)), None)
+    def _free(self, share: int) -> Instance | None:
+        """An idle instance that may run now; see `share_of`."""
+        idle = [each for each in reversed(self._idle) if each is not self._beside or may_join(share, self._running)]
+        return next((instance for instance in idle if self._seat.may_run(instance.placed)), None)
 
     def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
         """Run what was taken out of the line, but for requests that nobody waits for and those whose deadline timer is late."""
@@ -111,8 +123,10 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
-            instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
-            self._metrics.batch_rows.observe(sum(work.rows for work in batch))
+            rows = sum(work.rows for work in batch)
+            self._running += rows
+            instance.start(batch, lambda ran: self._finish(instance, batch, rows, ran), waits=self._runs_long)
+            self._metrics.batch_rows.observe(rows)
         for work in late:
             self._owner.turned_away(work, self._too_late(work, now))
 
@@ -126,13 +140,14 @@ class Dispatcher:
             f"model {self._facts.name} lately took {shortest:.3f} s or more"
         )
 
-    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
+    def _finish(self, instance: Instance, batch: Sequence[Work], rows: int, ran: Ran) -> None:
         """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
         self._idle.append(instance)
+        self._running -= rows
         self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(sum(work.rows for work in batch) if self._runs_long else 0)
+        self._dispatch(rows if self._runs_long else 0)
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         self._owner.ended(batch, ran)
