@@ -46,8 +46,8 @@ _ONNX_BFLOAT16 = 16
 _ERRORS_ONLY = 3
 # Bytes of the inputs and outputs of a run from which on what it leaves is not kept for long.
 _MUCH_BYTES = 2**23
-# Of an engine that can run two batches side by side: with more, the second would share its loops with the threads that are left.
-_THREADS_BESIDE = 2
+# Threads of an engine that may run two batches side by side: with more, the second would share its loops with those that are left.
+_TWO_CORES = 2
 # Options of a load that are this server's, beside the provider's own.
 _TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT, GRAPH_SHAPES)
 
@@ -205,7 +205,7 @@ class OnnxRuntimeEngine:
 
     def beside(self) -> OnnxRuntimeEngine | None:
         """See `RunsBeside`."""
-        if self._on_device or self._threads != _THREADS_BESIDE or self._has_bfloat16:
+        if self._on_device or self._threads != _TWO_CORES or self._has_bfloat16:
             return None
         engine = OnnxRuntimeEngine(self._session, name=self.name, precision=self.precision)
         engine._compute = partial(run_on_worker, self._session)

@@ -17,7 +17,7 @@ from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics
 from inference_server.scheduler.queue import WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
-from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of
+from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of, small_rows
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0
@@ -56,7 +56,7 @@ class Dispatcher:
         ]
         # That which may run a second batch on one of the first one's two cores.
         self._beside = self._instances[-1] if beside else None
-        # Rows of the batches that run.
+        # Rows of small requests that run.
         self._running = 0
         self._idle = list(self._instances)
         self._seat = limiter.seat(loaded.placed, self._dispatch)
@@ -92,13 +92,15 @@ class Dispatcher:
             # Engines are freed now, not when the garbage collector finds that this and its owner refer to each other.
             self._instances.clear()
             self._idle.clear()
+            self._beside = None
         self._seat.close()
 
-    def _dispatch(self, returning: int = 0) -> None:
-        """Give batches to idle instances; see `Batcher.form` for `returning`."""
+    def _dispatch(self, ended: Sequence[Work] = ()) -> None:
+        """Give batches to idle instances; `ended`: a long run's, see `Batcher.form` for `returning`."""
         self._look_again = None
-        while self._line:
-            share = share_of(self._line, self._running + returning) if self._beside and self._runs_long else 0
+        returning, small = sum(work.rows for work in ended), small_rows(ended)
+        while self._line and self._idle:
+            share = share_of(self._line, self._running + small) if self._beside and self._runs_long else 0
             instance = self._free(share)
             if instance is None:
                 break
@@ -123,10 +125,9 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
-            rows = sum(work.rows for work in batch)
-            self._running += rows
-            instance.start(batch, lambda ran: self._finish(instance, batch, rows, ran), waits=self._runs_long)
-            self._metrics.batch_rows.observe(rows)
+            self._running += small_rows(batch)
+            instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
+            self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
             self._owner.turned_away(work, self._too_late(work, now))
 
@@ -140,14 +141,14 @@ class Dispatcher:
             f"model {self._facts.name} lately took {shortest:.3f} s or more"
         )
 
-    def _finish(self, instance: Instance, batch: Sequence[Work], rows: int, ran: Ran) -> None:
+    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
         """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
         self._idle.append(instance)
-        self._running -= rows
+        self._running -= small_rows(batch)
         self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(rows if self._runs_long else 0)
+        self._dispatch(batch if self._runs_long else ())
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         self._owner.ended(batch, ran)

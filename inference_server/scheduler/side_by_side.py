@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 from inference_server.engine.port import RunsBeside
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.loading import LoadedModel
-from inference_server.scheduler.queue import WaitingLine
+from inference_server.scheduler.queue import WaitingLine, Work
 
-# Batches that waiting, running and returning rows are shared out to: two run while the next two gather.
+# Batches to which the rows that wait, run or are about to return are shared out: two run while the next two gather.
 _BATCHES = 4
-# Of a batch that is worth a core.
+# Of a batch that is worth a core; a request of more is a large one.
 _LEAST_ROWS = 8
 
 
@@ -20,14 +23,14 @@ def placed_beside(loaded: LoadedModel) -> PlacedEngine | None:
     if len(loaded.placed) > 1 or first.rate.resources or waits or facts.max_batch_size < _LEAST_ROWS:
         return None
     engine = first.engine.beside() if isinstance(first.engine, RunsBeside) else None
-    return PlacedEngine(engine=engine, device=first.device) if engine else None
+    return replace(first, engine=engine) if engine else None
 
 
 def share_of(line: WaitingLine, others: int) -> int:
     """Rows of each batch while two run side by side; 0 while one batch is to have both cores.
 
-    Two cores answer one batch soonest, but more requests when none waits for the other at each operator. A large request waits for both.
-    `others`: rows that run, or are about to return.
+    Both cores answer one batch soonest, and more requests when none waits for the other at each operator. A large request gets both.
+    `others`: rows of small requests that run, or are about to return.
     """
     rows = line.all_rows() + others
     if rows < _BATCHES * _LEAST_ROWS or line.next(line.buckets()[0]).rows > _LEAST_ROWS:
@@ -35,6 +38,11 @@ def share_of(line: WaitingLine, others: int) -> int:
     return -(-rows // _BATCHES)
 
 
+def small_rows(batch: Sequence[Work]) -> int:
+    """Rows of the requests that are no large ones."""
+    return sum(work.rows for work in batch if work.rows <= _LEAST_ROWS)
+
+
 def may_join(share: int, running: int) -> bool:
-    """Whether a second batch may begin beside one of so many rows; a large one has both cores to its end."""
+    """Whether a second batch may begin beside one of so many rows of small requests: not where that one took most of what there is."""
     return 0 < running <= _BATCHES // 2 * share
