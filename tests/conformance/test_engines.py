@@ -223,11 +223,15 @@ def test_no_second_run_beside_one_that_has_not_two_cores(double: Path, threads: 
 
 def test_an_engine_may_be_freed_as_soon_as_a_run_beside_has_ended(double: Path) -> None:
     """In a process of its own, which would never end: to free a session waits for its thread, which may still want the interpreter."""
-    code = (
-        "import sys; from pathlib import Path; import numpy as np; from inference_server.engine.onnxruntime import OnnxRuntimeLoader\n"
-        "import threading; threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start(); sys.setswitchinterval(1e-6)\n"
-        f"for _ in range(100): OnnxRuntimeLoader(threads=2).load(Path({str(double)!r}), 'float32').beside().run({{'x': np.ones((1, 4), np.float32)}})\n"
-        "print('freed', flush=True)"
-    )
-    ended = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=False)
+    code = """
+import sys, threading
+import numpy as np
+from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+sys.setswitchinterval(1e-6)
+for _ in range(100):
+    OnnxRuntimeLoader(threads=2).load(__import__("pathlib").Path(sys.argv[1]), "float32").beside().run({"x": np.ones((1, 4), np.float32)})
+print("freed", flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(double)], capture_output=True, text=True, timeout=60, check=False)
     assert ended.stdout == "freed\n"
