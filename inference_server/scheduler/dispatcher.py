@@ -56,8 +56,8 @@ class Dispatcher:
         ]
         # That which may run a second batch on one of the first one's two cores.
         self._beside = self._instances[-1] if beside else None
-        # Rows of small requests that run.
-        self._running = 0
+        # The batches that run.
+        self._running: dict[Instance, Sequence[Work]] = {}
         self._idle = list(self._instances)
         self._seat = limiter.seat(loaded.placed, self._dispatch)
         # Whether the last run was a long one.
@@ -98,10 +98,13 @@ class Dispatcher:
     def _dispatch(self, ended: Sequence[Work] = ()) -> None:
         """Give batches to idle instances; `ended`: a long run's, see `Batcher.form` for `returning`."""
         self._look_again = None
-        returning, small = sum(work.rows for work in ended), small_rows(ended)
+        returning = sum(work.rows for work in ended) if ended else 0
         while self._line and self._idle:
-            share = share_of(self._line, self._running + small) if self._beside and self._runs_long else 0
-            instance = self._free(share)
+            share = running = 0
+            if self._beside and self._runs_long:
+                running = sum(map(small_rows, self._running.values()))
+                share = share_of(self._line, running + small_rows(ended))
+            instance = self._free(joins=share > 0 and may_join(share, running))
             if instance is None:
                 break
             now = time.monotonic()
@@ -112,10 +115,12 @@ class Dispatcher:
                 break
             self._start(instance, formed.batch, now)
 
-    def _free(self, share: int) -> Instance | None:
-        """An idle instance that may run now; see `share_of`."""
-        idle = [each for each in reversed(self._idle) if each is not self._beside or may_join(share, self._running)]
-        return next((instance for instance in idle if self._seat.may_run(instance.placed)), None)
+    def _free(self, *, joins: bool) -> Instance | None:
+        """An idle instance that may run now; `joins`: whether the second one may, beside the first."""
+        for instance in reversed(self._idle):
+            if (joins or instance is not self._beside) and self._seat.may_run(instance.placed):
+                return instance
+        return None
 
     def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
         """Run what was taken out of the line, but for requests that nobody waits for and those whose deadline timer is late."""
@@ -125,7 +130,7 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
-            self._running += small_rows(batch)
+            self._running[instance] = batch
             instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
             self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
@@ -144,7 +149,7 @@ class Dispatcher:
     def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
         """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
         self._idle.append(instance)
-        self._running -= small_rows(batch)
+        del self._running[instance]
         self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
