@@ -5,8 +5,9 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import importlib.util
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import onnxruntime
 
 from inference_server.engine.cuda import Device
 from inference_server.engine.failures import failure_on_device
+from inference_server.engine.onnxruntime_beside import run_on_worker
 from inference_server.engine.onnxruntime_device import DeviceRuns
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.engine.transfers import GRAPH_SHAPES, PINNED_INPUT, PINNED_OUTPUT, Transfers
@@ -44,6 +46,8 @@ _ONNX_BFLOAT16 = 16
 _ERRORS_ONLY = 3
 # Bytes of the inputs and outputs of a run from which on what it leaves is not kept for long.
 _MUCH_BYTES = 2**23
+# Threads of an engine that may run two batches side by side: with more, the second would share its loops with those that are left.
+_TWO_CORES = 2
 # Options of a load that are this server's, beside the provider's own.
 _TRANSFERS = (PINNED_INPUT, PINNED_OUTPUT, GRAPH_SHAPES)
 
@@ -163,7 +167,8 @@ class OnnxRuntimeLoader:
                 f"{self.name} cannot run {path.name}: ONNX Runtime fell back from {self._provider.name} to {session.get_providers()[0]}; "
                 "check that the device is there and that its libraries are of the versions which this build of ONNX Runtime needs"
             )
-        engine = OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU)
+        threads = threads or self._threads
+        engine = OnnxRuntimeEngine(session, name=self.name, precision=precision, on_device=self._provider is not CPU, threads=threads)
         if self._device is not None and self._provider.device_id is not None:
             engine.bind(self._device, self._provider.device_id, Transfers.of(options or {}))
         return engine
@@ -172,9 +177,11 @@ class OnnxRuntimeLoader:
 class OnnxRuntimeEngine:
     """A session of ONNX Runtime."""
 
-    def __init__(self, session: Any, *, name: str, precision: str, on_device: bool = False) -> None:
+    def __init__(self, session: Any, *, name: str, precision: str, on_device: bool = False, threads: int = 0) -> None:
         self._session = session
+        self._compute: Callable[..., list[Tensor]] = session.run
         self._on_device = on_device
+        self._threads = threads
         self.name = name
         self.precision = precision
         self.inputs = tuple(map(_spec, session.get_inputs()))
@@ -195,6 +202,14 @@ class OnnxRuntimeEngine:
         """Keep tensors in memory of the device; strings, which have none there, are left to ONNX Runtime."""
         if not self._has_strings:
             self._runs = DeviceRuns(self._session, device, number=number, outputs=self.outputs, transfers=transfers)
+
+    def beside(self) -> OnnxRuntimeEngine | None:
+        """See `RunsBeside`."""
+        if self._on_device or self._threads != _TWO_CORES or self._has_bfloat16:
+            return None
+        engine = OnnxRuntimeEngine(self._session, name=self.name, precision=self.precision)
+        engine._compute = partial(run_on_worker, self._session)
+        return engine
 
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
         """Compute the outputs; they belong to the caller."""
@@ -224,8 +239,7 @@ class OnnxRuntimeEngine:
             return self._runs.run(names, inputs)
         if self._has_bfloat16:
             return self._run_values(names, inputs, options)
-        computed: list[Tensor] = self._session.run(names, inputs, options)
-        return computed
+        return self._compute(names, inputs, options)
 
     def _run_values(self, names: tuple[str, ...], inputs: Tensors, options: Any) -> list[Tensor]:
         """ONNX Runtime does not know numpy's bfloat16: it takes and gives it as bits."""

@@ -63,6 +63,14 @@ class KeepsMemory(Protocol):
         """Free what is kept; blocks for some ms. Called by the thread that runs the engine."""
 
 
+@runtime_checkable
+class RunsBeside(Protocol):
+    """An engine that computes on two cores, and may compute a second batch beside one, each then on one of them."""
+
+    def beside(self) -> Engine | None:
+        """What runs the second batch, with the same weights, from another thread than the engine's; None where it can not."""
+
+
 class EngineLoader(Protocol):
     """Loads a model file into an engine of one kind."""
 

@@ -37,11 +37,14 @@ class Batcher:
         # Whether nothing is waited for.
         self._at_once = not batching.max_delay_seconds and not batching.preferred_sizes
 
-    def form(self, line: WaitingLine, now: float, *, returning: int = 0) -> Formed:
+    def form(self, line: WaitingLine, now: float, *, returning: int = 0, share: int = 0) -> Formed:
         """Take the next batch out of the line, or tell when to look again.
 
-        `returning`: rows of a long run that has just ended, whose callers may be back before the next one has.
+        `returning`: rows of a long run that has just ended, whose callers may be back before the next one has. `share`: rows to be
+        taken now of a model that waits for nothing; 0 for what a batch may have.
         """
+        if share:
+            return Formed(batch=tuple(line.take(line.buckets()[0], min(share, self._most))))
         half = 0
         if self._at_once and (rows := line.rows_of_all()):
             half = self._half(rows, returning)

@@ -17,6 +17,7 @@ from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics
 from inference_server.scheduler.queue import WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
+from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of, small_rows
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0
@@ -47,10 +48,16 @@ class Dispatcher:
         self._loop = asyncio.get_running_loop()
         self._batcher = Batcher(facts.batching, max_batch_size=facts.max_batch_size)
         self._forecast = Forecast()
+        beside = placed_beside(loaded)
+        placed = (*loaded.placed, beside) if beside else loaded.placed
         batched = facts.max_batch_size > 0
         self._instances = [
-            Instance(placed, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, placed in enumerate(loaded.placed)
+            Instance(each, name=f"{facts.name}-{facts.version}-{number}", batched=batched) for number, each in enumerate(placed)
         ]
+        # That which may run a second batch on one of the first one's two cores.
+        self._beside = self._instances[-1] if beside else None
+        # The batches that run.
+        self._running: dict[Instance, Sequence[Work]] = {}
         self._idle = list(self._instances)
         self._seat = limiter.seat(loaded.placed, self._dispatch)
         # Whether the last run was a long one.
@@ -85,23 +92,35 @@ class Dispatcher:
             # Engines are freed now, not when the garbage collector finds that this and its owner refer to each other.
             self._instances.clear()
             self._idle.clear()
+            self._beside = None
         self._seat.close()
 
-    def _dispatch(self, returning: int = 0) -> None:
-        """Give batches to idle instances; see `Batcher.form` for `returning`."""
+    def _dispatch(self, ended: Sequence[Work] = ()) -> None:
+        """Give batches to idle instances; `ended`: a long run's, see `Batcher.form` for `returning`."""
         self._look_again = None
-        while self._line and (instance := self._free()) is not None:
+        returning = sum(work.rows for work in ended) if ended else 0
+        while self._line and self._idle:
+            share = running = 0
+            if self._beside and self._runs_long:
+                running = sum(map(small_rows, self._running.values()))
+                share = share_of(self._line, running + small_rows(ended))
+            instance = self._free(joins=share > 0 and may_join(share, running))
+            if instance is None:
+                break
             now = time.monotonic()
-            formed = self._batcher.form(self._line, now, returning=returning)
+            formed = self._batcher.form(self._line, now, returning=returning, share=share)
             if not formed.batch:
                 if formed.again_at is not None:
                     self.look(max(formed.again_at - now, 0.0001))
                 break
             self._start(instance, formed.batch, now)
 
-    def _free(self) -> Instance | None:
-        """An idle instance that may run now."""
-        return next((instance for instance in reversed(self._idle) if self._seat.may_run(instance.placed)), None)
+    def _free(self, *, joins: bool) -> Instance | None:
+        """An idle instance that may run now; `joins`: whether the second one may, beside the first."""
+        for instance in reversed(self._idle):
+            if (joins or instance is not self._beside) and self._seat.may_run(instance.placed):
+                return instance
+        return None
 
     def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
         """Run what was taken out of the line, but for requests that nobody waits for and those whose deadline timer is late."""
@@ -111,6 +130,7 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
+            self._running[instance] = batch
             instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
             self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
@@ -129,10 +149,11 @@ class Dispatcher:
     def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
         """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
         self._idle.append(instance)
+        del self._running[instance]
         self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(sum(work.rows for work in batch) if self._runs_long else 0)
+        self._dispatch(batch if self._runs_long else ())
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         self._owner.ended(batch, ran)

@@ -198,6 +198,10 @@ class WaitingLine:
         self._settle()
         return self._rows.get(bucket, 0)
 
+    def all_rows(self) -> int:
+        """Rows of all requests."""
+        return sum(self._rows.values()) + sum(work.rows for work in self._fresh.values())
+
     def oldest(self, bucket: Bucket) -> Work:
         """The request of a bucket that came first."""
         self._settle()

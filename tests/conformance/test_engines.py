@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -14,7 +16,7 @@ import pytest
 from inference_server.engine.agreement import deviation
 from inference_server.engine.onnxruntime import OnnxRuntimeLoader
 from inference_server.engine.openvino import OpenVinoLoader
-from inference_server.engine.port import EngineLoader, TensorSpec
+from inference_server.engine.port import EngineLoader, RunsBeside, TensorSpec
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
 from tests.support.built_plans import BuildingLoader
@@ -189,3 +191,47 @@ def test_a_broken_file_is_refused_without_telling_its_folder(loaded: Loaded, tmp
 def test_a_precision_that_it_lacks_is_refused(loaded: Loaded, double: Path) -> None:
     with pytest.raises(ModelFailed, match="int3"):
         loaded[0].load(double, "int3")
+
+
+def test_a_second_run_beside_gives_the_same_to_the_last_bit(tmp_path: Path) -> None:
+    path = onnx_models.write_model(tmp_path, "products", onnx_models.products(4, side=128))
+    engine = OnnxRuntimeLoader(threads=2).load(path, "float32")
+    beside = engine.beside()
+    assert isinstance(engine, RunsBeside)
+    assert beside is not None
+    assert (engine.name, engine.precision, engine.inputs, engine.outputs) == (beside.name, beside.precision, beside.inputs, beside.outputs)
+    inputs = [np.random.default_rng(seed).standard_normal((32, 128)).astype(np.float32) / 16 for seed in range(20)]
+    expected = [engine.run({"x": x})["y"] for x in inputs]
+    with ThreadPoolExecutor(2) as threads:
+        found = list(threads.map(lambda one: [one.run({"x": x})["y"] for x in inputs], (engine, beside)))
+    np.testing.assert_array_equal([expected] * 2, found)
+
+
+def test_a_second_run_beside_that_fails_is_told_and_the_next_goes_on(tmp_path: Path) -> None:
+    beside = OnnxRuntimeLoader(threads=2).load(onnx_models.write_model(tmp_path, "lookup", onnx_models.lookup()), "float32").beside()
+    assert beside is not None
+    for wrong in (np.array([99], np.int64), np.array([1.0], np.float32)):
+        with pytest.raises(ModelFailed, match="onnxruntime failed to run the model: "):
+            beside.run({"index": wrong})
+    assert [10] == list(beside.run({"index": np.array([1], np.int64)})["value"])
+
+
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_second_run_beside_one_that_has_not_two_cores(double: Path, threads: int) -> None:
+    assert OnnxRuntimeLoader(threads=threads).load(double, "float32").beside() is None
+
+
+def test_an_engine_may_be_freed_as_soon_as_a_run_beside_has_ended(double: Path) -> None:
+    """In a process of its own, which would never end: to free a session waits for its thread, which may still want the interpreter."""
+    code = """
+import sys, threading
+import numpy as np
+from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
+sys.setswitchinterval(1e-6)
+for _ in range(100):
+    OnnxRuntimeLoader(threads=2).load(__import__("pathlib").Path(sys.argv[1]), "float32").beside().run({"x": np.ones((1, 4), np.float32)})
+print("freed", flush=True)
+"""
+    ended = subprocess.run([sys.executable, "-c", code, str(double)], capture_output=True, text=True, timeout=60, check=False)
+    assert ended.stdout == "freed\n"

@@ -24,24 +24,32 @@ class ReferenceLoader:
     """Loads ONNX files into `ReferenceEngine`.
 
     `seconds`: added to each run. `error`: relative error of each output. `runs`: the inputs of each run of each engine, in their order.
-    `failure`: raised by each run while it is set; `load_failure`: by each load.
+    `beside`: whether it was the second of two side by side. `failure`: raised by each run while it is set; `load_failure`: by each load.
     """
 
     version = "1"
 
     def __init__(
-        self, name: str = "numpy", *, seconds: float = 0.0, error: float = 0.0, precisions: tuple[str, ...] = ("float32",)
+        self,
+        name: str = "numpy",
+        *,
+        seconds: float = 0.0,
+        error: float = 0.0,
+        precisions: tuple[str, ...] = ("float32",),
+        two_cores: bool = False,
     ) -> None:
         self.name = name
         self.precisions = precisions
         self.seconds = seconds
         self.error = error
+        self.two_cores = two_cores
         self.failure: ModelFailed | None = None
         self.load_failure: ModelFailed | None = None
         self.loads = 0
         # Of the last load.
         self.options: Mapping[str, str] | None = None
         self.runs: list[Tensors] = []
+        self.beside: list[bool] = []
         self.goes = threading.Event()
         self.goes.set()
 
@@ -49,6 +57,7 @@ class ReferenceLoader:
     def held(self) -> Iterator[None]:
         """Runs that begin meanwhile end after it only; those before it are forgotten."""
         self.runs.clear()
+        self.beside.clear()
         self.goes.clear()
         try:
             yield
@@ -75,15 +84,21 @@ class ReferenceLoader:
 
 
 class ReferenceEngine:
-    def __init__(self, loader: ReferenceLoader, model: onnx.ModelProto, precision: str) -> None:
+    def __init__(self, loader: ReferenceLoader, model: onnx.ModelProto, precision: str, *, is_beside: bool = False) -> None:
         self._loader = loader
+        self._model = model
+        self._is_beside = is_beside
         self._evaluator = ReferenceEvaluator(model)
         self.name = loader.name
         self.precision = precision
         self.inputs = tuple(map(_spec, model.graph.input))
         self.outputs = tuple(map(_spec, model.graph.output))
 
+    def beside(self) -> ReferenceEngine | None:
+        return ReferenceEngine(self._loader, self._model, self.precision, is_beside=True) if self._loader.two_cores else None
+
     def run(self, inputs: Tensors, output_names: tuple[str, ...] = ()) -> dict[str, Tensor]:
+        self._loader.beside.append(self._is_beside)
         self._loader.runs.append(inputs)
         if self._loader.failure:
             raise self._loader.failure
