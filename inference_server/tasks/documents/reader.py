@@ -31,8 +31,7 @@ from inference_server.tasks.documents.values import DocumentSummary, Limits, Pag
 _log = structlog.get_logger()
 # After so long a document is left to be closed when its turn comes.
 _CLOSING_SECONDS = 5.0
-# Held until they are done.
-_closing: set[asyncio.Future[None]] = set()
+_closing: set[asyncio.Future[None]] = set()  # held until they are done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -265,8 +264,7 @@ def _close(files: OutputFiles, pages: Pages) -> None:
 
 def _close_in_thread(opening: asyncio.Future[Pages]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        pages = opening.result()
-        closing = asyncio.ensure_future(in_thread_of(pages.media_type, pages.close))
+        closing = asyncio.ensure_future(in_thread_of(opening.result().media_type, opening.result().close))
         _closing.add(closing)
         closing.add_done_callback(_closing.discard)
 

@@ -114,9 +114,10 @@ class PdfPages:
         width, height = size
         if width * height > self._limits.most_page_pixels:
             fitting = int(self._dpi * math.sqrt(self._limits.most_page_pixels / (width * height)))
+            is_smaller = fitting >= self._limits.lowest_dpi
             raise InvalidDocument(
                 f"page {number} would have {width} × {height} pixels at {self._dpi} dpi; at most {self._limits.most_page_pixels} "
-                f"pixels are accepted. Ask for a dpi of at most {fitting}.",
+                f"pixels are accepted. {f'Ask for a dpi of at most {fitting}' if is_smaller else 'Print it on smaller paper'}.",
                 limit="page_pixels",
             )
 

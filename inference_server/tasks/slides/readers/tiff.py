@@ -235,7 +235,12 @@ def _whole_places(found: StoredObject, directory: Any) -> tuple[NDArray[np.int64
     starts, counts = offsets[:told] - np.uint64(SHIFT), counts[:told]
     # Each by itself first: sums of what is larger may go past 64 bits.
     is_within = max(starts.max(initial=0), counts.max(initial=0)) <= size and (starts + counts).max(initial=0) <= size
-    if told < needed or not is_within:
+    if told < needed:
+        raise InvalidSlide(
+            f"{found.uri} is damaged: it consists of {needed:,} tiles by its size, and tells where {told:,} of them lie. "
+            "Copy or export it again."
+        )
+    if not is_within:
         end = max((start + count for start, count in zip(starts.tolist(), counts.tolist(), strict=True)), default=0)
         raise InvalidSlide(
             f"{found.uri} is truncated: it has {size:,} bytes, and its {needed} tiles end at {end:,}. Copy or upload it again, whole."
