@@ -66,6 +66,14 @@ async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     return await asyncio.wrap_future(_disk().submit(contextvars.copy_context().run, partial(work, *args, **kwargs)))
 
 
+async def one_by_one(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
+    """Like `asyncio.to_thread`, of what pdfium does, which may be entered by one thread only: who waits for it holds no thread.
+
+    A task that is cancelled leaves the thread to its work, which may take for ever; then nothing but this waits for it.
+    """
+    return await asyncio.wrap_future(_one().submit(contextvars.copy_context().run, partial(work, *args, **kwargs)))
+
+
 async def _ended(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     future = threads.submit(contextvars.copy_context().run, work)
     working = asyncio.wrap_future(future)
@@ -95,3 +103,8 @@ def _cores() -> ThreadPoolExecutor:
 @cache
 def _disk() -> ThreadPoolExecutor:
     return ThreadPoolExecutor(_READING, thread_name_prefix="disk")
+
+
+@cache
+def _one() -> ThreadPoolExecutor:
+    return ThreadPoolExecutor(1, thread_name_prefix="one")

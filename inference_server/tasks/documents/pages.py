@@ -7,6 +7,7 @@ from typing import Protocol
 from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.tasks.documents.images import ImagePages
 from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.running import PDF
 from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
 
 # pdfium, too, looks for the header in the first kilobyte: some writers put other bytes before it.
@@ -70,7 +71,7 @@ def open_pages(content: bytes, *, limits: Limits, dpi: int = 0, password: str = 
             limit="document_bytes",
         )
     media_type = media_type_of(content)
-    if media_type == "application/pdf":
+    if media_type == PDF:
         return PdfPages(content, dpi=dpi, password=password, limits=limits)
     return ImagePages(content, media_type, limits=limits)
 
@@ -114,13 +115,18 @@ def text_layer_of(pages: Pages, index: int, mode: TextMode) -> TextLayer | None:
     return layer if layer is not None and layer.is_sound else None
 
 
+def is_pdf(content: bytes) -> bool:
+    """Whether a file that is of no other format is a PDF."""
+    return b"%PDF-" in content[:_PDF_HEADER_WITHIN]
+
+
 def media_type_of(content: bytes) -> str:
     """Tell the format by the first bytes. Raises `InvalidDocument`."""
     for signature, media_type in _SIGNATURES:
         if content.startswith(signature):
             return media_type
-    if b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
-        return "application/pdf"
+    if is_pdf(content):
+        return PDF
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"
     if content[4:12] in _HEIC:

@@ -21,13 +21,17 @@ from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.key_fields import key_fields
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
-from inference_server.tasks.documents.pages import Pages, checked_dpi, open_pages, selected_pages, text_layer_of
+from inference_server.tasks.documents.pages import Pages, checked_dpi, is_pdf, open_pages, selected_pages, text_layer_of
 from inference_server.tasks.documents.quality import page_quality
 from inference_server.tasks.documents.recognition import RecognitionSettings
+from inference_server.tasks.documents.running import PDF, in_thread_of
 from inference_server.tasks.documents.text import TextModels, TextReader
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode, TextSource
 
 _log = structlog.get_logger()
+# After so long a document is left to be closed when its turn comes.
+_CLOSING_SECONDS = 5.0
+_closing: set[asyncio.Future[None]] = set()  # held until they are done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -121,7 +125,7 @@ class DocumentReader:
                 async for chunk in chunks:
                     yield chunk
         finally:
-            await asyncio.to_thread(_close, files, pages)
+            await _closed(files, pages)
         _log_read(request, summary, pages=len(numbers), words=tally.words)
         yield summary
 
@@ -135,7 +139,9 @@ class DocumentReader:
 
     async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
         opening = asyncio.ensure_future(
-            asyncio.to_thread(open_pages, content, limits=self._limits, dpi=request.dpi, password=request.password)
+            in_thread_of(
+                PDF if is_pdf(content) else "", open_pages, content, limits=self._limits, dpi=request.dpi, password=request.password
+            )
         )
         try:
             return await asyncio.shield(opening)
@@ -180,7 +186,7 @@ class DocumentReader:
 
     async def _read_page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
         result = PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0)
-        layer = await asyncio.to_thread(text_layer_of, work.pages, number - 1, work.mode)
+        layer = await in_thread_of(work.pages.media_type, text_layer_of, work.pages, number - 1, work.mode)
         if layer is not None:
             fields = await asyncio.to_thread(key_fields, layer.lines)
             return replace(
@@ -192,7 +198,7 @@ class DocumentReader:
                 rotation_degrees=layer.rotation_degrees,
                 fields=fields,
             )
-        page = await asyncio.to_thread(work.pages.page, number - 1)
+        page = await in_thread_of(work.pages.media_type, work.pages.page, number - 1)
         reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
         quality = await asyncio.to_thread(page_quality, page, reading.lines)
@@ -244,6 +250,13 @@ def _log_read(request: DocumentRequest, summary: DocumentSummary, *, pages: int,
     )
 
 
+async def _closed(files: OutputFiles, pages: Pages) -> None:
+    """Both closed; where the thread is held by a page that takes for ever, they are when it is free."""
+    closing = asyncio.ensure_future(in_thread_of(pages.media_type, _close, files, pages))
+    if (await asyncio.wait((closing,), timeout=_CLOSING_SECONDS))[0]:
+        closing.result()
+
+
 def _close(files: OutputFiles, pages: Pages) -> None:
     files.close()
     pages.close()
@@ -251,7 +264,9 @@ def _close(files: OutputFiles, pages: Pages) -> None:
 
 def _close_in_thread(opening: asyncio.Future[Pages]) -> None:
     if not opening.cancelled() and opening.exception() is None:
-        opening.get_loop().run_in_executor(None, opening.result().close)
+        closing = asyncio.ensure_future(in_thread_of(opening.result().media_type, opening.result().close))
+        _closing.add(closing)
+        closing.add_done_callback(_closing.discard)
 
 
 class _Tally:

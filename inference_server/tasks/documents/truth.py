@@ -91,7 +91,7 @@ def _known(document: Path, truth: Path) -> KnownDocument:
         return KnownDocument(path=document, texts=texts, is_by_page=is_by_page, may_end_blank=is_by_page)
     try:
         texts, is_by_page = _texts_of_json(json.loads(content))
-    except (ValueError, KeyError, TypeError) as error:
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{truth} does not hold a text as it is known here; expected JSON: {_EXPECTED_JSON}.") from error
     return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
 
@@ -110,6 +110,10 @@ def _texts_of_csv(content: str, truth: Path) -> tuple[tuple[str, ...], bool]:
         for row in filter(None, rows):
             if len(row) <= text:
                 raise InvalidInput(f"{truth}, line {rows.line_num}: has no {text + 1} columns; expected a row of {', '.join(names)}.")
+            if any(row[len(names) :]):
+                raise InvalidInput(
+                    f"{truth}, line {rows.line_num}: has more columns than {', '.join(names)}; put texts with commas in quotes."
+                )
             pages.setdefault(_page_number(row, page, f"{truth}, line {rows.line_num}"), []).append(row[text])
     except csv.Error as error:
         raise InvalidInput(f"{truth}, line {rows.line_num}: is no CSV ({error}); look for a quotation mark that is not closed.") from error

@@ -157,8 +157,13 @@ def _decode_all(tiles: Sequence[ClientTile], limits: SlideLimits) -> list[Pixels
 def _decode(tile: ClientTile, limits: SlideLimits) -> Pixels:
     if tile.encoded:
         return decode(f"tile {tile.id}", tile.encoded, most_pixels=limits.most_tile_pixels)
+    if tile.width < 1 or tile.height < 1:
+        raise InvalidInput(
+            f"tile {tile.id} has {len(tile.rgb)} bytes of RGB and is told to be {tile.width} × {tile.height} px; "
+            "expected a width and a height from 1 px on, and width × height × 3 bytes. Or send JPEG or PNG as encoded."
+        )
     expected = tile.width * tile.height * 3
-    if tile.width < 1 or tile.height < 1 or len(tile.rgb) != expected:
+    if len(tile.rgb) != expected:
         raise InvalidInput(
             f"tile {tile.id} has {len(tile.rgb)} bytes of RGB for {tile.width} × {tile.height} px; "
             f"expected width × height × 3, here {expected}. "

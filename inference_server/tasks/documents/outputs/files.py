@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 
@@ -14,6 +13,7 @@ from inference_server.tasks.documents.outputs.port import FileChunk, Original, O
 from inference_server.tasks.documents.outputs.searchable import searchable_writer
 from inference_server.tasks.documents.outputs.structured import JsonWriter
 from inference_server.tasks.documents.outputs.tsv import TsvWriter
+from inference_server.tasks.documents.running import in_thread_of
 from inference_server.tasks.documents.values import DocumentSummary, PageResult
 
 # A piece is this long at most, far below what a message may have.
@@ -68,6 +68,8 @@ class _File:
     def __init__(self, kind: OutputFormat, original: Original) -> None:
         self._kind = kind
         self._original = original
+        # The type of the document that is read while it is written; pdfium does both.
+        self._laid_over = original.media_type if kind is OutputFormat.SEARCHABLE_PDF else ""
         # Made in a thread, as it may read the document.
         self._writer: Writer | None = None
         self._length = 0
@@ -81,7 +83,7 @@ class _File:
             return
         pieces = _even(self._written(write))
         try:
-            while (piece := await asyncio.to_thread(self._next, pieces)) is not None:
+            while (piece := await in_thread_of(self._laid_over, self._next, pieces)) is not None:
                 yield self._chunk(piece)
         except InvalidDocument as error:
             # Neither the pages nor the other files are to suffer.

@@ -3,8 +3,8 @@
 Streams are found by their keywords, and told by their first bytes (RFC 1950), not by the filters that the file names. They are followed to
 where deflate ends, not to the word `endstream`, which may stand within them. Deflate packs to a thousandth at the most (zlib's technical
 notes): streams that are too small for it, by a length that pdfium goes by too (ISO 32000-1, 7.3.8.2), are passed over, so that usual files
-are not unpacked twice. Not told are LZW and run lengths, deflate behind another filter, images within a page's content, encrypted files,
-and what a page names many times over.
+are not unpacked twice. Not told are LZW and run lengths, deflate behind another filter, images within a page's content and encrypted
+files. What a page draws many times over has a check of its own (`expansion`).
 """
 
 from __future__ import annotations
@@ -35,13 +35,12 @@ _MOST_READ = 2
 _KEYWORD = 512
 _FIRST_PIECE, _PACKED_PIECE, _PIECE = 1024, 64 * 1024, 1024 * 1024
 _HEADER = 2
-_LIMIT = "pdf_stream_bytes"
+LIMIT = "pdf_stream_bytes"
 
 
 def check_inflation(content: bytes, *, most_bytes: int, most_image_bytes: int) -> None:
     """Raise `InvalidDocument` where a stream, or an image, unpacks to more, or all of them to many times as much; blocks."""
-    together = min(_MOST_TOGETHER * most_bytes, _FEW_TOGETHER * most_bytes + _TOGETHER_A_BYTE * len(content))
-    sums = _Sums(packed=_MOST_READ * len(content) + most_bytes, unpacked=together)
+    sums = Sums.of(content, most_bytes)
     before = 0
     with memoryview(content) as view:
         for found in _STREAM.finditer(content):
@@ -78,33 +77,41 @@ def _is_packed_twice(packed: memoryview) -> bool:
         return False
 
 
-class _Sums:
+class Sums:
     """What all streams of a file may still take, in bytes."""
 
     def __init__(self, *, packed: int, unpacked: int) -> None:
         self._packed = packed
         self._unpacked = self._most_unpacked = unpacked
 
+    @classmethod
+    def of(cls, content: bytes, most_bytes: int) -> Sums:
+        """Of a file of which no stream unpacks to more than so many."""
+        together = min(_MOST_TOGETHER * most_bytes, _FEW_TOGETHER * most_bytes + _TOGETHER_A_BYTE * len(content))
+        return cls(packed=_MOST_READ * len(content) + most_bytes, unpacked=together)
+
     def take_packed(self, size: int) -> None:
+        """Count bytes of the file that are read. Raises `InvalidDocument`."""
         self._packed -= size
         if self._packed < 0:
             raise InvalidDocument(
-                "the PDF has too many streams for its size, or streams that lie within each other. Export the document again.", limit=_LIMIT
+                "the PDF has too many streams for its size, or streams that lie within each other. Export the document again.", limit=LIMIT
             )
 
     def take_unpacked(self, size: int) -> None:
+        """Count bytes that they unpack to. Raises `InvalidDocument`."""
         self._unpacked -= size
         if self._unpacked < 0:
             raise InvalidDocument(
                 f"the streams of the PDF unpack to more than {self._most_unpacked} bytes together. Split it into several files.",
-                limit=_LIMIT,
+                limit=LIMIT,
             )
 
 
 class _Layer:
     """Unpacks piece by piece, and what is packed again once more. What is damaged ends there, as it does for pdfium."""
 
-    def __init__(self, most: int, sums: _Sums, further: int = _MOST_LAYERS - 1) -> None:
+    def __init__(self, most: int, sums: Sums, further: int = _MOST_LAYERS - 1) -> None:
         self.ended = False
         self._inflater = zlib.decompressobj()
         self._most, self._sums, self._further = most, sums, further
@@ -138,7 +145,7 @@ class _Layer:
         if self._total > self._most:
             raise InvalidDocument(
                 f"a stream of the PDF unpacks to more than {self._most} bytes. Export the document again, or scan at a lower resolution.",
-                limit=_LIMIT,
+                limit=LIMIT,
             )
         self._sums.take_unpacked(len(found))
         if self._inner is None and self._further:

@@ -13,6 +13,7 @@ import pypdfium2
 from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.pdf.expansion import check_expansion
 from inference_server.tasks.documents.pdf.inflation import check_inflation
 from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.pdf.library import PDFIUM, POINTS_PER_INCH, open_pdf
@@ -32,6 +33,7 @@ class PdfPages:
         self._limits = limits
         self._closed = False
         check_inflation(content, most_bytes=limits.most_pdf_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
+        check_expansion(content, most_bytes=limits.most_pdf_stream_bytes)
         with PDFIUM:
             self._document = open_pdf(content, password)
             # Values that were typed into a form are drawn by the form environment only.
@@ -112,9 +114,10 @@ class PdfPages:
         width, height = size
         if width * height > self._limits.most_page_pixels:
             fitting = int(self._dpi * math.sqrt(self._limits.most_page_pixels / (width * height)))
+            is_smaller = fitting >= self._limits.lowest_dpi
             raise InvalidDocument(
                 f"page {number} would have {width} × {height} pixels at {self._dpi} dpi; at most {self._limits.most_page_pixels} "
-                f"pixels are accepted. Ask for a dpi of at most {fitting}.",
+                f"pixels are accepted. {f'Ask for a dpi of at most {fitting}' if is_smaller else 'Print it on smaller paper'}.",
                 limit="page_pixels",
             )
 

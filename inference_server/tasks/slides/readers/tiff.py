@@ -236,7 +236,12 @@ def _check_places(found: StoredObject, directory: Any, places: Places) -> None:
     size, starts, counts = found.size_bytes, places.offsets, places.byte_counts
     # Each by itself first: sums of what is larger may go past 64 bits.
     is_within = max(starts.max(initial=0), counts.max(initial=0)) <= size and (starts + counts).max(initial=0) <= size
-    if len(starts) < needed or not is_within:
+    if len(starts) < needed:
+        raise InvalidSlide(
+            f"{found.uri} is damaged: it consists of {needed:,} tiles by its size, and tells where {len(starts):,} of them lie. "
+            "Copy or export it again."
+        )
+    if not is_within:
         end = max((start + count for start, count in zip(starts.tolist(), counts.tolist(), strict=True)), default=0)
         raise InvalidSlide(
             f"{found.uri} is truncated: it has {size:,} bytes, and its {needed} tiles end at {end:,}. Copy or upload it again, whole."

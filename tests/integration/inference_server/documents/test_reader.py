@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import threading
 from contextlib import aclosing
 from pathlib import Path
 
@@ -19,8 +20,10 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.pdf.library import PDFIUM
+from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult
+from inference_server.tasks.documents.values import DocumentSummary, Limits, Page, PageResult, TextMode
 from tests.support.composed_pages import ComposedPage, cells_form, columns, form
 from tests.support.direct_inference import DirectInference, RecordedInference
 from tests.support.moved_clock import moved_clock
@@ -478,3 +481,38 @@ async def test_small_blurred_print_is_cut_out_no_higher_than_it_stands(reader: D
         ((read_page,), _) = await read(reader, DocumentRequest(content=content))
         figures.append(bag_f1(page.truth, read_page.text))
     assert np.mean(figures) > 0.8
+
+
+async def test_a_pdf_that_holds_pdfium_for_ever_holds_up_no_other_document(reader: DocumentReader) -> None:
+    image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
+    with PDFIUM:
+        # More than there are threads.
+        reading = [
+            asyncio.create_task(read(reader, DocumentRequest(content=lab_report_pdf(), text_mode=TextMode.LAYER))) for _ in range(40)
+        ]
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            (page,), _ = await read(reader, DocumentRequest(content=image))
+    assert page.text == "Glukosa Puasa"
+    assert [2] * 40 == [summary.page_count for _, summary in await asyncio.gather(*reading)]
+
+
+async def test_a_page_that_pdfium_draws_for_ever_is_told_in_time_and_the_document_ends(
+    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ended = threading.Event()
+
+    def drawn(pages: PdfPages, index: int) -> Page:
+        with PDFIUM:
+            assert ended.wait(60)
+        raise InvalidDocument("drawn in the end")
+
+    monkeypatch.setattr(PdfPages, "page", drawn)
+    monkeypatch.setattr("inference_server.tasks.documents.reader._CLOSING_SECONDS", 0.1)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_page_seconds=0.2))
+    try:
+        async with asyncio.timeout(30):
+            with pytest.raises(InvalidDocument, match=r"page 1 was not read within 0\.2 s"):
+                await read(reader, DocumentRequest(content=lab_report_pdf()))
+    finally:
+        ended.set()

@@ -149,7 +149,8 @@ async def test_more_tiles_than_a_batch_are_answered_in_order(analyses: Any) -> N
         ),
         ([encoded(PICTURE, "WEBP")], 0.5, "tile WEBP cannot be decoded.*neither JPEG nor PNG nor TIFF"),
         ([huge()], 0.5, r"tile huge has 5000 × 4000 px; at most 16,777,216 px a tile are accepted\. Send it in parts"),
-        ([ClientTile(id="x")], 0.5, "has 0 bytes of RGB"),
+        ([ClientTile(id="x")], 0.5, r"has 0 bytes of RGB and is told to be 0 × 0 px; expected a width and a height from 1 px on"),
+        ([raw(PICTURE, width=-300)], 0.5, r"is told to be -300 × 200 px; expected a width and a height from 1 px on"),
     ],
 )
 async def test_tiles_that_are_wrong_are_told(analyses: Any, tiles: list[ClientTile], mpp: float, message: str) -> None:

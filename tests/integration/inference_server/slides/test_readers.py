@@ -343,6 +343,15 @@ async def test_a_truncated_slide_is_told_to_be_truncated(tmp_path: Path, picture
         await facts_of(path)
 
 
+async def test_a_slide_that_tells_of_fewer_tiles_than_it_has_is_told_so(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, np.zeros((512, 512, 3), np.uint8), photometric="rgb", tile=(256, 256))
+    with tifffile.TiffFile(path, mode="r+") as tiff:
+        tiff.pages.first.tags["TileWidth"].overwrite(128)
+    with pytest.raises(InvalidSlide, match="damaged: it consists of 8 tiles by its size, and tells where 4 of them lie"):
+        await facts_of(path)
+
+
 async def test_a_tiff_that_leaves_out_optional_tags_is_not_told_to_be_truncated(tmp_path: Path) -> None:
     path = tmp_path / "page.tif"
     Image.new("1", (64, 48)).save(path)

@@ -126,6 +126,11 @@ BAD = {
     "a box of words": ({"1.csv": b"1,2,3,4,5,6,7,8,END\na,b,c,d,e,f,g,h,END\n"}, "1.csv, line 2: expected eight coordinates"),
     "JSON that is none": ({"1.json": b"{"}, "1.json does not hold a text"),
     "JSON of another kind": ({"1.json": b'{"tokens": []}'}, 'expected JSON: a list of {"text": …}'),
+    "JSON in too many brackets": ({"1.json": b"[" * 100_000}, "1.json does not hold a text"),
+    "a table with commas in a text": (
+        {"1.csv": b"page,text\n1,TOTAL, 5\n"},
+        "1.csv, line 2: has more columns than page, text; put texts with commas in quotes",
+    ),
     "lines without text": ({"1.json": b'[{"word": "END"}]'}, "1.json does not hold a text"),
     "pages that are no pages": ({"1.json": b'{"pages": [[5]]}'}, "1.json does not hold a text"),
     "a text that is none": ({"1.txt": b"\xff\xfe\x00"}, "1.txt cannot be read .UnicodeDecodeError"),

@@ -163,6 +163,12 @@ def test_a_huge_pdf_page_is_refused_with_a_resolution_that_fits() -> None:
         pages.page(0)
 
 
+def test_a_pdf_page_that_is_too_large_at_every_resolution_is_not_told_to_be_asked_for_at_one() -> None:
+    pages = open_pages(pdf([[]], size=(100_000, 100_000)), limits=LIMITS)
+    with pytest.raises(InvalidDocument, match=r"at 200 dpi; at most \d+ pixels are accepted\. Print it on smaller paper\."):
+        pages.page(0)
+
+
 def test_too_many_bytes_are_refused_before_anything_is_read() -> None:
     with pytest.raises(InvalidDocument, match="at most 100 are accepted"):
         open_pages(one_page_pdf(), limits=Limits(most_bytes=100))

@@ -1,0 +1,193 @@
+"""What a page of a PDF comes to with all forms that it draws, told before pdfium reads one: it reads a form anew each time.
+
+Forms may draw forms (ISO 32000-1, 8.10), and a file of some hundred bytes whose forms draw each other twice holds pdfium, and what memory
+there is, for ever. Not told are forms that are packed otherwise than by deflate, and those of encrypted files.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+
+from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.pdf.inflation import LIMIT, Sums
+
+# Without forms nothing is drawn anew. A name may be written in numbers, which none of these is in a usual file.
+_ANY_FORM = re.compile(rb"/Form\b|/Subtype\s*/\w*#")
+# Before the word that an object begins with: its number, and how often that was used.
+_NUMBER = re.compile(rb"(?<!\d)(\d{1,10})\s+\d{1,5}\s+$")
+_NUMBER_BYTES = 32
+# What a dictionary ends with, and the line on which a stream's keyword stands.
+_STREAM = re.compile(rb">>\s{0,8}stream[^\r\n]*+(?:\r\n|\r|\n)?")
+_OBJECT_END = re.compile(rb"endobj")
+# What it takes to look at a word, in bytes of the file.
+_WORD = 64
+_ESCAPED = re.compile(rb"#([0-9A-Fa-f]{2})")
+_NAME = rb"/([^\s/<>\[\](){}%]+)"
+_DRAWN = re.compile(_NAME + rb"\s*Do(?![^\s/<>\[\](){}%])")
+_ENTRY = re.compile(_NAME + rb"\s+(\d{1,10})\s+\d{1,5}\s+R\b")
+_RESOURCES = re.compile(rb"/Resources\s+(\d{1,10})\s+\d{1,5}\s+R\b")
+_DRAWABLE = re.compile(rb"/XObject\s*(?:<<([^<>]*)>>|(\d{1,10})\s+\d{1,5}\s+R\b)")
+_NO_CONTENT = re.compile(rb"/Subtype\s*/(?:Image|XML|Type1C|CIDFontType0C|OpenType)\b|/Length[123]\b|/Type\s*/(?:XRef|Metadata)\b")
+_PACKED_OBJECTS = re.compile(rb"/Type\s*/ObjStm\b")
+_FIRST = re.compile(rb"/First\s+(\d{1,10})\b")
+# So deep pdfium follows forms within forms.
+_DEEPEST = 40
+# Bytes that a form counts beside its content each time that it is drawn: what pdfium keeps of it takes more.
+_A_FORM = 64
+_PIECE = 64 * 1024
+
+
+@dataclass(frozen=True, kw_only=True)
+class _Content:
+    """A stream that may draw: how long it is, what it draws by name and how often, and its dictionary."""
+
+    size: int
+    drawn: Mapping[bytes, int]
+    dictionary: bytes
+
+
+def check_expansion(content: bytes, *, most_bytes: int) -> None:
+    """Raise `InvalidDocument` where a stream is longer than that with the forms that it draws, each as often as it is drawn; blocks."""
+    if not _ANY_FORM.search(content):
+        return
+    sums = Sums.of(content, most_bytes)
+    texts: dict[int, list[bytes]] = {}
+    contents: dict[int, list[_Content]] = {}
+    for number, dictionary, start in _objects(content, sums):
+        texts.setdefault(number, []).append(dictionary)
+        if start is None or _NO_CONTENT.search(dictionary):
+            continue
+        unpacked = _unpacked(content, start, most_bytes, sums)
+        if _PACKED_OBJECTS.search(dictionary):
+            for inner, text in _objects_within(dictionary, unpacked):
+                texts.setdefault(inner, []).append(text)
+        else:
+            drawn = Counter(map(_plain, _DRAWN.findall(unpacked)))
+            contents.setdefault(number, []).append(_Content(size=len(unpacked), drawn=drawn, dictionary=dictionary))
+    _check(_Drawings(texts, contents), most_bytes)
+
+
+class _Drawings:
+    """Which streams draw which."""
+
+    def __init__(self, texts: Mapping[int, Sequence[bytes]], contents: Mapping[int, Sequence[_Content]]) -> None:
+        self._texts = texts
+        self._drawable = contents.keys()
+        # By the names of all dictionaries together, for streams that have the resources of their page.
+        self.anywhere: dict[bytes, set[int]] = {}
+        for text in (text for several in texts.values() for text in several):
+            self._put(text, self.anywhere)
+        # Number of an object, its size, and what it draws how often: objects, or what has a name anywhere.
+        self.streams = [(number, each.size, list(self._drawn_by(each))) for number, several in contents.items() for each in several]
+
+    def _drawn_by(self, content: _Content) -> Iterator[tuple[int, set[int] | bytes]]:
+        own: dict[bytes, set[int]] = {}
+        if content.drawn:
+            self._put(content.dictionary, own)
+            for number in _RESOURCES.findall(content.dictionary):
+                for text in self._of(number):
+                    self._put(text, own)
+        for name, count in content.drawn.items():
+            if name in own:
+                yield count, own[name] & self._drawable
+            elif name in self.anywhere:
+                yield count, name
+
+    def _put(self, text: bytes, named: dict[bytes, set[int]]) -> None:
+        """Add the objects that a dictionary names as drawable."""
+        for inline, number in _DRAWABLE.findall(text):
+            for table in self._of(number) if number else (inline,):
+                for name, place in _ENTRY.findall(table):
+                    named.setdefault(_plain(name), set()).add(int(place))
+
+    def _of(self, number: bytes) -> Sequence[bytes]:
+        return self._texts.get(int(number), ())
+
+
+def _check(drawings: _Drawings, most_bytes: int) -> None:
+    # By object, and by name: the longest so far, with forms followed a step deeper each time.
+    lengths: dict[int, int] = {}
+    for _ in range(_DEEPEST):
+        by_name = {name: max(lengths.get(each, 0) for each in numbers) for name, numbers in drawings.anywhere.items()}
+        deeper: dict[int, int] = {}
+        for number, size, drawn in drawings.streams:
+            length = size + _A_FORM
+            for count, drawable in drawn:
+                length += count * (by_name[drawable] if isinstance(drawable, bytes) else max(map(lengths.get, drawable, (0,)), default=0))
+            # What draws nothing is as long as it is: of that another check has the limit.
+            if drawn and length > most_bytes:
+                raise InvalidDocument(
+                    f"a page of the PDF draws its parts so often that they come to more than {most_bytes} bytes. "
+                    "Print it to a PDF anew, or send its pages as images.",
+                    limit=LIMIT,
+                )
+            deeper[number] = max(deeper.get(number, 0), length)
+        if deeper == lengths:
+            return
+        lengths = deeper
+
+
+def _objects(content: bytes, sums: Sums) -> Iterator[tuple[int, bytes, int | None]]:
+    """Number and dictionary of each object, and where its stream begins; None where it has none."""
+    streams, ends = _Following(_STREAM, content), _Following(_OBJECT_END, content)
+    at = content.find(b"obj")
+    while at >= 0:
+        sums.take_packed(_WORD)
+        start = at + len(b"obj")
+        if number := _NUMBER.search(content[max(0, at - _NUMBER_BYTES) : at]):
+            (stream, begun), (end, _) = streams.after(start), ends.after(start)
+            sums.take_packed(min(stream, end) - start)
+            yield int(number[1]), _plain(content[start : min(stream, end)]), begun if stream < end else None
+        at = content.find(b"obj", start)
+
+
+class _Following:
+    """Where something comes next, for places that go up; the file is read once."""
+
+    def __init__(self, pattern: re.Pattern[bytes], content: bytes) -> None:
+        self._found = pattern.finditer(content)
+        self._none = (len(content), len(content))
+        self._next = (-1, -1)
+
+    def after(self, place: int) -> tuple[int, int]:
+        """Start and end of the first one from a place on; those of the file's end where there is none."""
+        while self._next[0] < place:
+            found = next(self._found, None)
+            self._next = found.span() if found else self._none
+        return self._next
+
+
+def _objects_within(dictionary: bytes, unpacked: bytes) -> Iterator[tuple[int, bytes]]:
+    """Objects that a stream of objects holds: pairs of number and place, then the objects (ISO 32000-1, 7.5.7)."""
+    first = _FIRST.search(dictionary)
+    begin = int(first[1]) if first else 0
+    numbers = [int(number) for number in re.findall(rb"\d{1,10}", unpacked[:begin])]
+    places = [begin + place for place in numbers[1::2]]
+    for number, start, end in zip(numbers[::2], places, [*places[1:], len(unpacked)], strict=False):
+        yield number, _plain(unpacked[start:end])
+
+
+def _unpacked(content: bytes, start: int, most_bytes: int, sums: Sums) -> bytes:
+    """A stream, up to so many bytes; what is no deflate as it is, up to its end."""
+    inflater, unpacked = zlib.decompressobj(), bytearray()
+    try:
+        while not inflater.eof and len(unpacked) < most_bytes and start < len(content):
+            piece = content[start : start + _PIECE]
+            unpacked += inflater.decompress(piece, most_bytes - len(unpacked))
+            sums.take_packed(len(piece) - len(inflater.unused_data))
+            start += len(piece)
+    except zlib.error:
+        if not unpacked:
+            unpacked += content[start : content.find(b"endstream", start)]
+            sums.take_packed(len(unpacked))
+    sums.take_unpacked(len(unpacked))
+    return bytes(unpacked)
+
+
+def _plain(text: bytes) -> bytes:
+    """Names as they are meant."""
+    return _ESCAPED.sub(lambda found: bytes((int(found[1], 16),)), text) if b"#" in text else text
