@@ -148,7 +148,18 @@ class ResponsesModel:
 @lru_cache
 def strict_schema(answer: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema of a shape, as strict as the service wants it: every property required, no others."""
-    return cast(dict[str, Any], openai.pydantic_function_tool(answer)["function"]["parameters"])
+    schema = openai.pydantic_function_tool(answer)["function"]["parameters"]
+    return cast(dict[str, Any], _closed(schema))
+
+
+def _closed(part: Any) -> Any:
+    """A part of a schema, its objects closed: the service refuses open ones, as pydantic leaves those of any form."""
+    if isinstance(part, list):
+        return [_closed(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    found = {name: _closed(each) for name, each in part.items()}
+    return {**found, "additionalProperties": False} if found.get("type") == "object" else found
 
 
 def _read(response: Response, answer: type[Value]) -> Value:

@@ -77,6 +77,8 @@ async def test_the_schema_of_a_review_bounds_the_score_and_refers_to_its_parts(s
     await model_of().ask(asked, Meter())
 
     schema = service.calls[0].body["text"]["format"]["schema"]
+    free = {"type": "object", "additionalProperties": False}
+    assert schema["properties"]["estimated_effort"]["anyOf"][1] == schema["properties"]["internal_metadata"]["anyOf"][0] == free
     assert (schema["properties"]["confidence_score"]["minimum"], schema["properties"]["confidence_score"]["maximum"]) == (0, 1)
     assert {"BlockingIssue", "Concern"} <= schema["$defs"].keys()
 
@@ -159,6 +161,27 @@ async def test_retry_after_as_a_date_is_honoured_and_a_long_one_gives_the_job_ba
 
     assert 200 < refused.value.retry_after <= 300
     assert len(service.calls) == 1
+
+
+@pytest.mark.parametrize(("told", "kept"), [("120", 120), ("inf", 600), ("1e9", 600), ("-5", 1), ("nan", 1), ("soon", 1)])
+async def test_how_long_a_service_wants_to_be_left_alone_is_believed_within_reason(
+    service: FakeLanguageModel, model_of: Models, told: str, kept: float
+) -> None:
+    service.faults, service.retry_after = lambda _call: 429, told
+
+    with pytest.raises(OverloadError) as refused:
+        await model_of().ask(question(), Meter())
+
+    assert kept == refused.value.retry_after
+
+
+async def test_a_service_that_says_when_it_is_back_is_waited_for(service: FakeLanguageModel, model_of: Models) -> None:
+    service.faults, service.retry_after = lambda _call: 503, "120"
+
+    with pytest.raises(OverloadError, match="503") as down:
+        await model_of().ask(question(), Meter())
+
+    assert (120, 1) == (down.value.retry_after, len(service.calls))
 
 
 async def test_a_service_that_keeps_failing_is_left_alone(service: FakeLanguageModel, model_of: Models) -> None:
