@@ -89,17 +89,17 @@ class Desk:
             while (found := {**await self.cases.counts(), "tickets": len(self.tickets)}) != {**found, **counts}:
                 await asyncio.sleep(0.01)
 
-    async def _is_with_people(self, document: str) -> bool:
+    async def _is_with_people(self, document: str, _review: str) -> bool:
         if document in self.unknown:
             raise TransientError("the database is out of reach")
         if document in self.unforeseen:
             raise ZeroDivisionError("ANI")
         return document in self.decided or document in self.tickets
 
-    async def _keep(self, document: str, ticket: str) -> None:
+    async def _keep(self, document: str, ticket: str, review: str) -> None:
         if self.full:
             raise TransientError("the database takes nothing")
-        self.tickets[document] = ticket
+        self.tickets[review or document] = ticket
 
 
 @pytest.fixture
@@ -356,6 +356,7 @@ async def test_cases_in_the_platforms_own_form_are_handed_over(desk: Desk) -> No
     await desk.redis.rpush(desk.key, b'{"payload": {"documentId": "two"}, "queuedAt": Infinity, "attempts": 1e999}')
     async with desk.running():
         await desk.until(waiting=0, dead=0, tickets=2)
+    assert {"r": "task-1", "two": "task-1"} == desk.tickets
 
 
 @pytest.mark.parametrize(
