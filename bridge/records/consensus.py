@@ -95,6 +95,10 @@ class ConsensusRecords:
         row = (await self._database.look(self._sql["find"], {"run_id": run_id})).first
         return None if row is None else RunRecord(**{name: _decoded(name, value) for name, value in row.items()})
 
+    async def is_queued(self, run_id: str) -> bool:
+        """Whether a run is to be worked on, and nobody has begun."""
+        return bool((await self._database.look(self._sql["queued"], {"run_id": run_id})).rows)
+
     async def create(self, run: NewRun) -> None:
         """Write a queued run with its pending steps; the same run twice is one."""
         steps = [{"name": name, "place": place} for place, name in enumerate(run.steps)]
@@ -157,9 +161,9 @@ class ConsensusRecords:
             self._write("completed", run_id=run_id, confidence=confidence, decision=decision["decision"]),
         )
 
-    def failed(self, run_id: str, *, reason: str) -> Write:
-        """The run is given up."""
-        return self._write("failed", run_id=run_id, reason=reason)
+    def failed(self, run_id: str, *, reason: str, beginnings: Mapping[str, str]) -> Write:
+        """The run is given up. `beginnings`: what the error of each step that was worked on begins with."""
+        return self._write("failed", run_id=run_id, reason=reason, beginnings=_json(beginnings))
 
     def _write(self, statement: str, **values: Any) -> Write:
         return Write(statement=self._sql[statement].text, values=storable(values))

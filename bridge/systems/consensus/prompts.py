@@ -17,7 +17,7 @@ def idea_text(idea: str, extra_context: Mapping[str, Any] | None) -> str:
     """An idea, with what its author added: text as text, anything else as JSON."""
     if not extra_context:
         return idea
-    plain = extra_context.get("text") if set(extra_context) == {"text"} else None
+    plain = extra_context.get("text") if isinstance(extra_context, Mapping) and set(extra_context) == {"text"} else None
     added = plain if isinstance(plain, str) else json.dumps(extra_context, ensure_ascii=False, indent=1)
     return f"{idea}\n\nAdditional context:\n{added}"
 
