@@ -31,6 +31,8 @@ def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     ("url", "expected"),
     [
         ("redis://cache:6379", "redis://:p%40ss@cache:6379"),
+        ("cache:6379", "redis://:p%40ss@cache:6379"),
+        ("/run/redis.sock", "unix://:p%40ss@/run/redis.sock"),
         ("redis://worker@cache:6379/1", "redis://worker:p%40ss@cache:6379/1"),
         ("rediss://worker:@cache:6379/1", "rediss://worker:p%40ss@cache:6379/1"),
         ("redis://work%40er@cache", "redis://work%40er:p%40ss@cache"),
