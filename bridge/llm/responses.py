@@ -116,15 +116,16 @@ class ResponsesModel:
             raise _FailedError(failure_of(error)) from error
         except ValueError as error:  # a body that is no JSON
             raise _FailedError(useless(f"the service's answer cannot be read ({type(error).__name__})")) from error
-        if not isinstance(response, Response):
+        # The client checks no answer: what it takes for granted may not be there.
+        if not isinstance(response, Response) or not response.model_fields_set >= {"id", "model", "output"}:
             raise _FailedError(useless("the service's answer is no response object"))
         meter.add(self._cost(question.model, response))
-        _log.debug("llm_answered", model=response.model, status=response.status, output=sanitised(response.output_text))
+        _log.debug("llm_answered", model=response.model, status=response.status, output=sanitised(_text_of(response)))
         return response
 
     def _cost(self, model: str, response: Response) -> Meter:
         used = response.usage
-        given, made = (used.input_tokens, used.output_tokens) if used else (0, 0)
+        given, made = _count(getattr(used, "input_tokens", 0)), _count(getattr(used, "output_tokens", 0))
         price = self._policy.prices.get(model)
         cost = (given * price[0] + made * price[1]) / _TOKENS_A_PRICE if price else None
         return Meter(calls=1, input_tokens=given, output_tokens=made, cost=cost)
@@ -162,10 +163,22 @@ def _closed(part: Any) -> Any:
     return {**found, "additionalProperties": False} if found.get("type") == "object" else found
 
 
+def _text_of(response: Response) -> str:
+    """What it says; nothing where it is not built as the client takes for granted, which checks no answer."""
+    try:
+        return response.output_text
+    except (AttributeError, TypeError):
+        return ""
+
+
+def _count(told: object) -> int:
+    return told if isinstance(told, int) else 0
+
+
 def _read(response: Response, answer: type[Value]) -> Value:
     if response.status not in {None, "completed"}:
         raise _FailedError(useless(f"the answer is {response.status}"))
-    text = response.output_text
+    text = _text_of(response)
     if not text:
         raise _FailedError(useless("the answer is empty, or a refusal"))
     try:

@@ -34,10 +34,11 @@ class RunRecord:
     priority: str
     parent_run_id: str | None
     input_idea: str
-    extra_context: Mapping[str, Any] | None
+    # This and `parameters_json` are whatever JSON the column holds: objects, as the platform writes them.
+    extra_context: Any
     model: str
     temperature: float
-    parameters_json: Mapping[str, Any]
+    parameters_json: Any
     overall_weighted_confidence: float | None
     decision_label: str | None
     schema_version: str | None
@@ -120,7 +121,7 @@ class ConsensusRecords:
         )
 
     async def requeue(self, run_id: str) -> bool:
-        """Make a failed or queued run ready to be asked for again; false when it is neither."""
+        """Make a failed or queued run ready to be asked for again; false when it is neither. A running one is as it may be asked for."""
         return (await self._database.change(self._sql["requeue"], {"run_id": run_id})).first is not None
 
     def started(self, run_id: str) -> Write:

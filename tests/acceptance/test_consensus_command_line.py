@@ -127,14 +127,31 @@ def test_a_run_that_the_platform_queues_again_is_worked_on_though_it_has_ended_b
     assert (pipeline.run(run_id)["status"], len(pipeline.service.calls)) == ("completed", asked)
 
 
-def test_a_run_that_the_old_worker_failed_is_retried_though_its_message_came_to_us(pipeline: Pipeline, postgres: PostgresServer) -> None:
-    run_id, message = str(uuid4()), {"run_type": "initial", "priority": "normal", "payload": {}}
-    database = pipeline.setup.variables["BRIDGE_DATABASE"].rpartition("/")[2]
+def _left_by_the_old_worker(pipeline: Pipeline, postgres: PostgresServer, status: str) -> str:
+    run_id = str(uuid4())
     postgres.run(
         "INSERT INTO runs (id, status, input_idea, run_type, priority, model, temperature, parameters_json) "
-        f"VALUES ('{run_id}', 'FAILED', '{IDEA}', 'INITIAL', 'NORMAL', 'gpt-5.1', 0.7, '{{}}')",
-        database=database,
+        f"VALUES ('{run_id}', '{status}', '{IDEA}', 'INITIAL', 'NORMAL', 'gpt-5.1', 0.7, '{{}}')",
+        database=pipeline.setup.variables["BRIDGE_DATABASE"].rpartition("/")[2],
     )
+    return run_id
+
+
+def test_a_run_that_the_old_worker_left_running_is_asked_for_again(pipeline: Pipeline, postgres: PostgresServer) -> None:
+    """Its message is gone: after five deliveries Pub/Sub had put it aside."""
+    run_id = _left_by_the_old_worker(pipeline, postgres, "RUNNING")
+
+    pipeline.setup.call("runs", "retry", run_id)
+
+    until = time.monotonic() + 60
+    while pipeline.run(run_id)["status"] != "completed":
+        assert time.monotonic() < until
+        time.sleep(0.1)
+
+
+def test_a_run_that_the_old_worker_failed_is_retried_though_its_message_came_to_us(pipeline: Pipeline, postgres: PostgresServer) -> None:
+    run_id = _left_by_the_old_worker(pipeline, postgres, "FAILED")
+    message = {"run_type": "initial", "priority": "normal", "payload": {}}
     with (pipeline.setup.folder / "bridge.log").open() as log:
         log.seek(0, 2)
         pipeline.setup.start("submit", "consensus", "--message", "-", given=json.dumps({"run_id": run_id, **message})).communicate(

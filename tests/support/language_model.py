@@ -160,6 +160,8 @@ class _Handler(BaseHTTPRequestHandler):
             self._send(429, {"error": {"message": "no money left", "type": "insufficient_quota", "code": "insufficient_quota"}})
         elif fault == "slow":
             self._wait_until_hung_up()
+        elif fault == "bare":
+            self._send(200, {"status": "completed"})
         elif fault == "cut":
             self._cut()
         else:
@@ -202,6 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
                 "output_tokens_details": {"reasoning_tokens": 0},
             },
         }
+        if fault == "refusal":
+            answer["output"] = [{**answer["output"][0], "content": [{"type": "refusal", "refusal": "I will not."}]}]
+        if fault in {"no output", "odd parts"}:
+            answer |= {"output": None if fault == "no output" else [{"type": "message", "content": None}, "text"], "usage": "much"}
+        if fault == "truncated":
+            answer |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
         self._send(200, answer)
         if fault in {None, "wrong persona"}:
             with self.lock:

@@ -13,7 +13,7 @@ from bridge.systems.consensus.schemas import ExpandedProposal
 _LONGEST_FIELD, _LONGEST_ENTRY, _MOST_ENTRIES = 2000, 500, 10
 
 
-def idea_text(idea: str, extra_context: Mapping[str, Any] | None) -> str:
+def idea_text(idea: str, extra_context: Any) -> str:
     """An idea, with what its author added: text as text, anything else as JSON."""
     if not extra_context:
         return idea

@@ -224,7 +224,6 @@ class RunInProgress:
 
     def _choice(self, kind: str, default: ModelChoice) -> ModelChoice:
         """The run's own parameters, else the settings."""
-        # A column may hold any JSON.
         asked = self._run.parameters_json if isinstance(self._run.parameters_json, Mapping) else {}
         model, temperature = asked.get(f"{kind}_model"), asked.get(f"{kind}_temperature")
         usable = isinstance(temperature, int | float) and not isinstance(temperature, bool)

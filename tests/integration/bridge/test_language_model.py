@@ -83,7 +83,10 @@ async def test_the_schema_of_a_review_bounds_the_score_and_refers_to_its_parts(s
     assert {"BlockingIssue", "Concern"} <= schema["$defs"].keys()
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, 408, "cut", "not json", "wrong shape", "empty", "slow"])
+@pytest.mark.parametrize(
+    "fault",
+    [429, 500, 503, 408, "cut", "not json", "wrong shape", "empty", "slow", "truncated", "refusal", "no output", "odd parts", "bare"],
+)
 async def test_what_may_go_better_is_tried_again(
     service: FakeLanguageModel, model_of: Models, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -105,6 +108,8 @@ async def test_what_may_go_better_is_tried_again(
         ("slow", TransientError, "LLM_TIMEOUT", 3),
         (429, OverloadError, "LLM_RATE_LIMIT", 3),
         ("wrong shape", TransientError, "SCHEMA_VALIDATION_ERROR.*problem_statement", 3),
+        ("refusal", TransientError, "SCHEMA_VALIDATION_ERROR: the answer is empty, or a refusal", 3),
+        ("truncated", TransientError, "SCHEMA_VALIDATION_ERROR: the answer is incomplete", 3),
         ("quota", OverloadError, "LLM_RATE_LIMIT", 1),
         (401, ConfigurationError, "LLM_AUTH_ERROR.*OPENAI_API_KEY", 1),
         (400, PermanentError, "LLM_SERVICE_ERROR: 400", 1),
