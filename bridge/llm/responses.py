@@ -116,8 +116,7 @@ class ResponsesModel:
             raise _FailedError(failure_of(error)) from error
         except ValueError as error:  # a body that is no JSON
             raise _FailedError(useless(f"the service's answer cannot be read ({type(error).__name__})")) from error
-        # The client checks no answer: what it takes for granted may not be there.
-        if not isinstance(response, Response) or not response.model_fields_set >= {"id", "model", "output"}:
+        if not _is_response(response):
             raise _FailedError(useless("the service's answer is no response object"))
         meter.add(self._cost(question.model, response))
         _log.debug("llm_answered", model=response.model, status=response.status, output=sanitised(_text_of(response)))
@@ -161,6 +160,11 @@ def _closed(part: Any) -> Any:
         return part
     found = {name: _closed(each) for name, each in part.items()}
     return {**found, "additionalProperties": False} if found.get("type") == "object" else found
+
+
+def _is_response(answer: object) -> bool:
+    """The client checks no answer: what it takes for granted may not be there."""
+    return isinstance(answer, Response) and answer.model_fields_set >= {"id", "model", "output"}
 
 
 def _text_of(response: Response) -> str:
