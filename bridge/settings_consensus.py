@@ -29,9 +29,11 @@ Temperature = Annotated[float, Field(ge=0, le=1)]
 
 
 def _real_key(value: SecretStr) -> SecretStr:
-    if value.get_secret_value().strip().lower() in _PLACEHOLDERS:
+    # Secrets are often kept with the end of a line, which no header takes.
+    key = value.get_secret_value().strip()
+    if key.lower() in _PLACEHOLDERS:
         raise ValueError("is a placeholder; set the key that the language model's service gave you")
-    return value
+    return SecretStr(key)
 
 
 def _decoded(value: object) -> object:

@@ -188,6 +188,13 @@ def test_white_space_around_an_address_is_none_of_it(monkeypatch: pytest.MonkeyP
     assert "https://account.r2.example/" == load_card_worker().cf_r2_endpoint
 
 
+def test_the_end_of_a_line_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY", "BULI2_API_KEY")
+    given(monkeypatch, **dict.fromkeys(names, " key\n"))
+    cards = load_card_worker()
+    assert ["key"] * 3 == [getattr(cards, name.lower()).get_secret_value() for name in names]
+
+
 @pytest.mark.parametrize("given_one", ["CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY", ""])
 def test_a_store_without_keys_is_refused_before_a_document_is_read(monkeypatch: pytest.MonkeyPatch, given_one: str) -> None:
     names = {"CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY"}

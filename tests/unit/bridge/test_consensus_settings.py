@@ -107,6 +107,12 @@ def test_our_own_variables_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     assert (settings.database, settings.pubsub_subscriptions, settings.concurrency) == ("ours.db", ("a", "b"), 2)
 
 
+def test_the_end_of_a_line_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, {"OPENAI_API_KEY": "sk-real-0123456789\n"})
+
+    assert load_consensus().openai_api_key.get_secret_value() == "sk-real-0123456789"
+
+
 def test_a_key_alone_starts_no_pipeline_and_it_can_be_switched(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, {"OPENAI_API_KEY": "sk-real-0123456789"})
     assert not load_consensus().served
