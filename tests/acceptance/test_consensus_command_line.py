@@ -106,6 +106,19 @@ def test_a_failed_run_is_retried_and_goes_on_where_it_was(pipeline: Pipeline) ->
     assert "is completed" in _refused(pipeline, "runs", "retry", run_id)
 
 
+def test_a_failed_run_goes_on_when_its_dead_letter_is_replayed(pipeline: Pipeline) -> None:
+    pipeline.service.faults = lambda call: 400 if call.persona == "critic" else None
+    failing = pipeline.setup.start("submit", "consensus", "--idea", IDEA, "--wait")
+    run_id = failing.communicate(timeout=90)[0].strip()
+    pipeline.service.faults = lambda _call: None
+    [letter] = [each for each in json.loads(pipeline.setup.call("dead", "list", "--json")) if each["job_key"] == run_id]
+
+    pipeline.setup.call("dead", "replay", str(letter["id"]))
+
+    ended = _until_completed(pipeline, run_id)
+    assert (ended["status"], ended["retry_count"]) == ("completed", 1)
+
+
 def test_a_message_as_the_platform_publishes_it_is_worked_on_from_standard_input(pipeline: Pipeline) -> None:
     first, _ = pipeline.submitted("--idea", IDEA)
     message = json.dumps({"run_id": first, "run_type": "initial", "priority": "normal", "payload": {}})
@@ -143,10 +156,7 @@ def test_a_run_that_the_old_worker_left_running_is_asked_for_again(pipeline: Pip
 
     pipeline.setup.call("runs", "retry", run_id)
 
-    until = time.monotonic() + 60
-    while pipeline.run(run_id)["status"] != "completed":
-        assert time.monotonic() < until
-        time.sleep(0.1)
+    assert _until_completed(pipeline, run_id)["retry_count"] == 0
 
 
 def test_a_run_that_the_old_worker_failed_is_retried_though_its_message_came_to_us(pipeline: Pipeline, postgres: PostgresServer) -> None:
@@ -256,6 +266,14 @@ def _refused(pipeline: Pipeline, *arguments: str) -> str:
     _, errors = process.communicate(timeout=60)
     assert process.returncode == 2, errors
     return errors
+
+
+def _until_completed(pipeline: Pipeline, run_id: str) -> dict[str, object]:
+    until = time.monotonic() + 60
+    while (run := pipeline.run(run_id))["status"] != "completed":
+        assert time.monotonic() < until, run
+        time.sleep(0.1)
+    return run
 
 
 def _shown_until_ended(pipeline: Pipeline, run_id: str) -> str:
