@@ -159,7 +159,7 @@ def _closed(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     found = {name: _closed(each) for name, each in part.items()}
-    return {**found, "additionalProperties": False} if found.get("type") == "object" else found
+    return {"properties": {}, "required": [], **found, "additionalProperties": False} if found.get("type") == "object" else found
 
 
 def _is_response(answer: object) -> bool:

@@ -124,7 +124,7 @@ def _open_objects(part: Any) -> list[Any]:
     if not isinstance(part, dict):
         return []
     found = [found for each in part.values() for found in _open_objects(each)]
-    strict = part.get("additionalProperties") is False and part.get("required", []) == list(part.get("properties", {}))
+    strict = part.get("additionalProperties") is False and part.get("required") == list(part.get("properties", ()))
     return found if part.get("type") != "object" or strict else [*found, part]
 
 

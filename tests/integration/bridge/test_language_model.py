@@ -77,7 +77,7 @@ async def test_the_schema_of_a_review_bounds_the_score_and_refers_to_its_parts(s
     await model_of().ask(asked, Meter())
 
     schema = service.calls[0].body["text"]["format"]["schema"]
-    free = {"type": "object", "additionalProperties": False}
+    free = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
     assert schema["properties"]["estimated_effort"]["anyOf"][1] == schema["properties"]["internal_metadata"]["anyOf"][0] == free
     assert (schema["properties"]["confidence_score"]["minimum"], schema["properties"]["confidence_score"]["maximum"]) == (0, 1)
     assert {"BlockingIssue", "Concern"} <= schema["$defs"].keys()
