@@ -12,7 +12,7 @@ from bridge.errors import BridgeError, ConfigurationError, OverloadError, Perman
 from bridge.llm.sanitised import sanitised
 
 _REFUSED_ACCOUNTS = frozenset({401, 403})
-_WORTH_ANOTHER_TRY = frozenset({408, 409, 429})
+_WORTH_ANOTHER_TRY = frozenset({408, 409})
 # Nothing is to be gained by asking again soon.
 _QUOTA_SECONDS = 300.0
 # Of what the service asks us to wait, so much is believed.
@@ -67,8 +67,9 @@ def _of_status(error: openai.APIStatusError) -> Failure:
         return Failure(error=OverloadError(f"LLM_RATE_LIMIT: {said}", retry_after=wait or 1.0), retry_after=wait)
     if error.status_code >= 500 or error.status_code in _WORTH_ANOTHER_TRY:
         text = f"LLM_SERVICE_ERROR: {error.status_code} {said}"
-        # One that says when it is back fails over no question: the job waits for it.
-        return Failure(counts=True, error=OverloadError(text, retry_after=wait) if wait else TransientError(text), retry_after=wait)
+        # A service that is down and says when it is back fails over no question: the job waits. Others may fail over this one, for ever.
+        down = error.status_code == 503 and wait
+        return Failure(counts=True, error=OverloadError(text, retry_after=down) if down else TransientError(text), retry_after=wait)
     return Failure(retried=False, error=PermanentError(f"LLM_SERVICE_ERROR: {error.status_code} {said}"))
 
 

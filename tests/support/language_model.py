@@ -220,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        if status in {429, 503} and self.service.retry_after:
+        if status != 200 and self.service.retry_after:
             self.send_header("Retry-After", self.service.retry_after)
         self.end_headers()
         self.wfile.write(body)

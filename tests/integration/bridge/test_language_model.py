@@ -189,6 +189,17 @@ async def test_a_service_that_says_when_it_is_back_is_waited_for(service: FakeLa
     assert (120, 1) == (down.value.retry_after, len(service.calls))
 
 
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 408, 409])
+async def test_a_failure_that_says_when_to_come_again_is_counted_all_the_same(
+    service: FakeLanguageModel, model_of: Models, status: int
+) -> None:
+    """It may be over this very question."""
+    service.faults, service.retry_after = lambda _call: status, "120"
+
+    with pytest.raises(TransientError, match=str(status)):
+        await model_of().ask(question(), Meter())
+
+
 async def test_a_service_that_keeps_failing_is_left_alone(service: FakeLanguageModel, model_of: Models) -> None:
     service.faults = lambda _call: 500
     model = model_of(breaker=Breaker(name="the service", failures=3, seconds=60))
