@@ -159,7 +159,17 @@ def _closed(part: Any) -> Any:
     if not isinstance(part, dict):
         return part
     found = {name: _closed(each) for name, each in part.items()}
+    if "anyOf" in part:
+        found["anyOf"] = _closed(_told_apart(part["anyOf"]))
+    if isinstance(found.get("additionalProperties"), dict):
+        raise TypeError("the service takes no object whose names are free and whose values have a type; give it properties")
     return {"properties": {}, "required": [], **found, "additionalProperties": False} if found.get("type") == "object" else found
+
+
+def _told_apart(choices: list[Any]) -> list[Any]:
+    """Without the objects of any form where there is another choice than nothing: closed they are empty, and what is said there is lost."""
+    formed = [each for each in choices if each.get("type") != "object" or each.get("properties")]
+    return formed if any(each.get("type") != "null" for each in formed) else choices
 
 
 def _is_response(answer: object) -> bool:

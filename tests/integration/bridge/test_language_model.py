@@ -9,12 +9,13 @@ from email.utils import format_datetime
 
 import pytest
 import structlog
+from pydantic import BaseModel
 
 from bridge.breaker import Breaker
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.llm.limits import RateLimits
 from bridge.llm.port import Meter, Question
-from bridge.llm.responses import CallPolicy, ResponsesModel
+from bridge.llm.responses import CallPolicy, ResponsesModel, strict_schema
 from bridge.systems.consensus.schemas import ExpandedProposal, PersonaReview
 from tests.support.language_model import KEY, TOKENS, Call, FakeLanguageModel, Fault, fake_language_model
 from tests.support.moved_clock import moved_clock
@@ -78,9 +79,20 @@ async def test_the_schema_of_a_review_bounds_the_score_and_refers_to_its_parts(s
 
     schema = service.calls[0].body["text"]["format"]["schema"]
     free = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
-    assert schema["properties"]["estimated_effort"]["anyOf"][1] == schema["properties"]["internal_metadata"]["anyOf"][0] == free
+    effort, risk, metadata = (schema["properties"][name] for name in ("estimated_effort", "dependency_risks", "internal_metadata"))
+    # Nothing could be said in a closed object instead of a text.
+    assert ["string"] == [choice["type"] for choice in effort["anyOf"]] == [choice["type"] for choice in risk["items"]["anyOf"]]
+    assert free == metadata["anyOf"][0]
     assert (schema["properties"]["confidence_score"]["minimum"], schema["properties"]["confidence_score"]["maximum"]) == (0, 1)
     assert {"BlockingIssue", "Concern"} <= schema["$defs"].keys()
+
+
+def test_values_of_a_type_under_free_names_are_no_shape_of_an_answer() -> None:
+    class Scores(BaseModel):
+        scores: dict[str, float]
+
+    with pytest.raises(TypeError, match="give it properties"):
+        strict_schema(Scores)
 
 
 @pytest.mark.parametrize(
