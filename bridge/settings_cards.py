@@ -184,8 +184,8 @@ def _cpu_keys() -> Mapping[str, str]:
 def _redis_url(environment: Mapping[str, str]) -> str:
     url = (environment.get("REDIS_URL") or "redis://localhost:6379").strip()
     if "://" not in url:
-        # As the worker's client reads it: host:port, or a socket's path.
-        url = f"unix://{url}" if url.startswith("/") else f"redis://{url}"
+        # As the worker's client reads it: host:port, a port alone, or a socket's path.
+        url = f"unix://{url}" if url.startswith("/") else f"redis://{f'localhost:{url}' if url.isdecimal() else url}"
     password = environment.get("REDIS_PASSWORD", "")
     parts = urlsplit(url)
     if parts.password or not password:

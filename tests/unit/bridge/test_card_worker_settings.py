@@ -32,6 +32,7 @@ def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     [
         ("redis://cache:6379", "redis://:p%40ss@cache:6379"),
         ("cache:6379", "redis://:p%40ss@cache:6379"),
+        ("6380", "redis://:p%40ss@localhost:6380"),
         ("/run/redis.sock", "unix://:p%40ss@/run/redis.sock"),
         ("redis://worker@cache:6379/1", "redis://worker:p%40ss@cache:6379/1"),
         ("rediss://worker:@cache:6379/1", "rediss://worker:p%40ss@cache:6379/1"),
