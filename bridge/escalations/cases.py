@@ -103,9 +103,13 @@ class EscalationList:
         """Take a case off the list, and end the turn."""
         await self._settled(who, case, b"")
 
-    async def put_back(self, who: str, case: Escalation, *, ticket: str = "") -> None:
-        """Put a case behind the others, so that it holds up none, and end the turn: as it is, or with its ticket to be kept."""
-        await self._settled(who, case, _written({**case.content, "ticket": ticket}) if ticket else case.value)
+    async def put_back(self, who: str, case: Escalation) -> None:
+        """Put a case behind the others as it is, so that it holds up none, and end the turn."""
+        await self._settled(who, case, case.value)
+
+    async def put_back_with(self, who: str, case: Escalation, *, ticket: str, seconds: float) -> None:
+        """Put a case behind the others with its ticket, which is to be kept once so many seconds have passed, and end the turn."""
+        await self._settled(who, case, _written({**case.content, "ticket": ticket, "notBefore": _now() + round(1000 * seconds)}))
 
     async def postpone(self, who: str, case: Escalation, *, seconds: float) -> None:
         """Count a failed try, and put the case behind the others until so many seconds have passed."""
