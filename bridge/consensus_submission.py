@@ -51,7 +51,7 @@ class Submission:
         return job.key
 
     async def retry(self, run: RunRecord) -> RunRecord:
-        """Ask for a run again; of one that is worked on this does no harm. Raises `PermanentError` for one that is completed."""
+        """Ask for a run again; of one that a bridge works on this does no harm. Raises `PermanentError` for one that is completed."""
         known = await self._store.jobs.find(run.id)
         if run.status == "completed":
             raise PermanentError(f"the run {run.id} is {run.status}; only a failed one is retried, or one whose message was lost")
