@@ -64,16 +64,22 @@ class Store:
     async def replay(self, letter_id: int) -> DeadLetter:
         """Send a dead letter's bytes again. Raises `PermanentError`."""
         letter = await self.dead_letters.reopen(letter_id)
-        await self._queue_run_of(letter)
+        await self._queue_run_of(letter.job_key)
         await resend_letter(self.settings, letter, database=self.database)
         await self.dead_letters.mark_replayed(letter_id)
         return letter
 
-    async def _queue_run_of(self, letter: DeadLetter) -> None:
-        """Queue the run of the consensus pipeline that a letter is of: its row has the last word, and a failed one is skipped."""
-        job = await self.jobs.find(letter.job_key) if letter.job_key else None
-        if job is not None and job.system == CONSENSUS:
-            await ConsensusRecords(self.database).requeue(letter.job_key)
+    async def reopen(self, key: str) -> bool:
+        """Let a failed job be begun anew, for whoever sends its message again; false when it has not failed."""
+        reopened = await self.jobs.reopen(key)
+        await self._queue_run_of(key)
+        return reopened
+
+    async def _queue_run_of(self, key: str | None) -> None:
+        """Queue the run of the consensus pipeline that a job is: its row has the last word, and a failed one is skipped."""
+        job = await self.jobs.find(key) if key else None
+        if key and job is not None and job.system == CONSENSUS:
+            await ConsensusRecords(self.database).requeue(key)
 
     async def probe(self) -> None:
         """Raise `TransientError` when the ledger is out of reach."""

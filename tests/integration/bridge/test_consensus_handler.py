@@ -15,6 +15,8 @@ from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from bridge.commands.dead import _place
+from bridge.dead.sqs import SqsDeadQueue
 from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, TransientError
 from bridge.http.runs import RunRoutes
 from bridge.ledger.port import Claim
@@ -188,6 +190,18 @@ async def test_a_hopeless_failure_fails_the_run_and_says_at_which_step(office: O
     assert run.completed_at is not None
     expand = run.steps[0]
     assert (expand["status"], expand["error_message"].startswith("Expand failed: LLM_SERVICE_ERROR: 400")) == ("failed", True)
+
+
+async def test_a_failed_run_whose_message_is_sent_again_from_a_queue_of_dead_ones_is_queued(office: Office) -> None:
+    office.service.faults = lambda _call: 400
+    asked = await office.asked("idea 1")
+    assert (await office.work(asked)).status == "failed"
+
+    async with _place(office.store, "jobs_error") as place:
+        assert isinstance(place, SqsDeadQueue)
+        assert await place._reopen(str(asked.run_id))
+
+    assert (await office.row(asked)).status == "queued"
 
 
 async def test_a_reviewer_who_answers_as_somebody_else_is_taken_for_whom_we_asked(office: Office) -> None:
