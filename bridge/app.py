@@ -15,6 +15,7 @@ import structlog
 
 from bridge.errors import TransientError
 from bridge.housekeeping import Housekeeper
+from bridge.ledger.asked_anew import AskedAnewLedger
 from bridge.logs import StepLog
 from bridge.relay import Relay, RelayPolicy
 from bridge.served import Systems, open_systems
@@ -93,7 +94,7 @@ class Bridge:
         return Desk(
             name=f"{socket.gethostname()}:{os.getpid()}:{secrets.token_hex(3)}",
             source=self._transport.source,
-            ledger=self._store.ledger,
+            ledger=AskedAnewLedger(self._store.ledger, self._store.jobs, asked_anew=self._systems.asked_anew),
             dead_letters=self._transport.dead_letters,
             handler=Router(self._systems.handlers, self._systems.recognisers),
             observer=observer,

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -27,6 +27,8 @@ class Pipeline:
 
     handler: ConsensusHandler
     routes: Sequence[Route]
+    # Whether a run is to be worked on, and nobody has begun.
+    is_queued: Callable[[str], Awaitable[bool]]
 
 
 @asynccontextmanager
@@ -39,7 +41,7 @@ async def open_pipeline(settings: ConsensusSettings, database: Database) -> Asyn
     model = language_model(settings)
     try:
         handler = ConsensusHandler(records=records, model=model, options=run_options(settings))
-        yield Pipeline(handler=handler, routes=RunRoutes(records.find).routes())
+        yield Pipeline(handler=handler, routes=RunRoutes(records.find).routes(), is_queued=records.is_queued)
     finally:
         await model.close()
 

@@ -51,12 +51,12 @@ class Submission:
         return job.key
 
     async def retry(self, run: RunRecord) -> RunRecord:
-        """Ask for a run again. Raises `PermanentError` for one that has not failed and is not queued."""
+        """Ask for a run again; of one that a bridge works on this does no harm. Raises `PermanentError` for one that is completed."""
         known = await self._store.jobs.find(run.id)
-        if run.status not in {"failed", "queued"}:
-            raise PermanentError(f"the run {run.id} is {run.status}; only a failed one is retried, or a queued one whose message was lost")
+        if run.status == "completed":
+            raise PermanentError(f"the run {run.id} is {run.status}; only a failed one is retried, or one whose message was lost")
         # The message comes last: when we are killed before it, doing this again does no harm.
-        await self._store.jobs.reopen(run.id)
+        await self._store.jobs.reopen(run.id, ended=True)
         await self.records.requeue(run.id)
         edits = dict(known.request) if known is not None else {"edit_notes": run.edit_notes}
         payload = {"input_idea": run.input_idea, "edited_proposal": edits.get("edited_proposal"), "edit_notes": edits.get("edit_notes")}

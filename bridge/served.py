@@ -50,6 +50,8 @@ class Systems:
     escalations: Callable[[], Awaitable[Mapping[str, int]]] | None = None
     # Run beside the worker until they are told to stop; one that sets the event itself ends the bridge.
     loops: Sequence[Callable[[asyncio.Event], Awaitable[None]]] = ()
+    # By system, whether the platform's row of a job is to be worked on, and nobody has begun: then an earlier end of it counts for nothing.
+    asked_anew: Mapping[str, Callable[[str], Awaitable[bool]]] = field(default_factory=dict)
     # How many inference servers there are of each standing; None where none is asked.
     servers: Callable[[], Mapping[str, int]] | None = None
 
@@ -79,6 +81,7 @@ def _joined(parts: Sequence[Systems]) -> Systems:
         metrics=next((part.metrics for part in parts if part.metrics), None),
         escalations=next((part.escalations for part in parts if part.escalations), None),
         loops=[loop for part in parts for loop in part.loops],
+        asked_anew={system: asked for part in parts for system, asked in part.asked_anew.items()},
         servers=next((part.servers for part in parts if part.servers), None),
     )
 
@@ -164,7 +167,12 @@ async def _consensus(settings: ConsensusSettings, store: Store) -> AsyncIterator
     from bridge.consensus_pipeline import open_pipeline
 
     async with open_pipeline(settings, store.database) as pipeline:
-        yield Systems(recognisers=[pipeline.handler], observers=[pipeline.handler.lifecycle], routes=pipeline.routes)
+        yield Systems(
+            recognisers=[pipeline.handler],
+            observers=[pipeline.handler.lifecycle],
+            routes=pipeline.routes,
+            asked_anew={pipeline.handler.system: pipeline.is_queued},
+        )
 
 
 def _slide_platform(settings: Settings, slides: SlideHandler, aws: Aws) -> Systems:

@@ -41,6 +41,8 @@ def _http_address(value: str) -> str:
 
 # Seconds of one engine for one document. A call to the inference server ends after an hour in any case.
 Limit = Annotated[float, Field(gt=0, le=3600)]
+# Secrets are often kept with the end of a line, which no header takes.
+Key = Annotated[SecretStr, BeforeValidator(lambda value: value.strip() if isinstance(value, str) else value)]
 HttpAddress = Annotated[str, AfterValidator(_http_address)]
 
 
@@ -65,8 +67,8 @@ class CardWorkerSettings(BaseSettings):
     ocr_gpu_publish_channel: str = f"{_PREFIX}:results"
     # Where the documents' objects lie. Without a bucket this bridge serves no card platform.
     cf_r2_endpoint: HttpAddress = ""
-    cf_r2_access_key_id: SecretStr = SecretStr("")
-    cf_r2_secret_access_key: SecretStr = SecretStr("")
+    cf_r2_access_key_id: Key = SecretStr("")
+    cf_r2_secret_access_key: Key = SecretStr("")
     cf_r2_bucket_name: str = ""
     # Ours: R2 has but one; other stores that speak S3 want their own.
     cf_r2_region: str = "auto"
@@ -74,7 +76,7 @@ class CardWorkerSettings(BaseSettings):
     node_env: str = "production"
     # The service where people review.
     buli2_api_url: HttpAddress = "http://localhost:8080"
-    buli2_api_key: SecretStr = SecretStr("")
+    buli2_api_key: Key = SecretStr("")
     # Ours: what sends a card to a person however it scores: poor pictures and what was hardly read; with `all`, small text and
     # contradictions too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
@@ -180,7 +182,10 @@ def _cpu_keys() -> Mapping[str, str]:
 
 
 def _redis_url(environment: Mapping[str, str]) -> str:
-    url = environment.get("REDIS_URL") or "redis://localhost:6379"
+    url = (environment.get("REDIS_URL") or "redis://localhost:6379").strip()
+    if "://" not in url:
+        # As the worker's client reads it: host:port, a port alone, or a socket's path.
+        url = f"unix://{url}" if url.startswith("/") else f"redis://{f'localhost:{url}' if url.isdecimal() else url}"
     password = environment.get("REDIS_PASSWORD", "")
     parts = urlsplit(url)
     if parts.password or not password:

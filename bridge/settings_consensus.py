@@ -19,6 +19,8 @@ _TOPIC, _SUBSCRIPTION = "consensus-engine-jobs", "consensus-engine-jobs-sub"
 _EMULATED_PROJECT = "emulator-project"
 _PLACEHOLDERS = frozenset({"your-api-key-here", "your_openai_api_key_here", "sk-your-key-here", "changeme", "change-me", "sk-xxx", "xxx"})
 _PUBSUB_VARIABLES = ("PUBSUB_SUBSCRIPTION", "PUBSUB_TOPIC", "PUBSUB_PROJECT_ID", "PUBSUB_EMULATOR_HOST", "PUBSUB_USE_MOCK")
+# Each says that there is a database of the platform's; an account alone does so for its worker only.
+_PLACES = ("DB_HOST", "DB_NAME", "DB_PORT", "DB_INSTANCE_CONNECTION_NAME")
 # Jobs come from one place.
 _OTHER_SOURCES = ("BRIDGE_PUBSUB_PUSH_AUDIENCE", "BRIDGE_SQS_QUEUES", "BRIDGE_REDIS_QUEUES")
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -27,9 +29,11 @@ Temperature = Annotated[float, Field(ge=0, le=1)]
 
 
 def _real_key(value: SecretStr) -> SecretStr:
-    if value.get_secret_value().strip().lower() in _PLACEHOLDERS:
+    # Secrets are often kept with the end of a line, which no header takes.
+    key = value.get_secret_value().strip()
+    if key.lower() in _PLACEHOLDERS:
         raise ValueError("is a placeholder; set the key that the language model's service gave you")
-    return value
+    return SecretStr(key)
 
 
 def _decoded(value: object) -> object:
@@ -114,13 +118,18 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     if location := _database(environment):
         found["database"] = location
     elsewhere = any(environment.get(name) for name in _OTHER_SOURCES) or environment.get("PUBSUB_USE_MOCK", "").lower() in _TRUE
-    if not elsewhere and environment.get("OPENAI_API_KEY") and any(environment.get(name) for name in _PUBSUB_VARIABLES):
+    if not elsewhere and _asks(environment):
         found["pubsub_subscriptions"] = environment.get("PUBSUB_SUBSCRIPTION") or _SUBSCRIPTION
         found["pubsub_topic"] = environment.get("PUBSUB_TOPIC") or _TOPIC
         if environment.get("PUBSUB_EMULATOR_HOST"):
             found["pubsub_project"] = environment.get("PUBSUB_PROJECT_ID") or _EMULATED_PROJECT
         found["concurrency"] = environment.get("WORKER_MAX_CONCURRENCY") or "10"
     return found
+
+
+def _asks(environment: Mapping[str, str]) -> bool:
+    """Whether these are a worker's variables."""
+    return bool(environment.get("OPENAI_API_KEY")) and any(environment.get(name) for name in _PUBSUB_VARIABLES)
 
 
 def _database(environment: Mapping[str, str]) -> str:
@@ -131,7 +140,7 @@ def _database(environment: Mapping[str, str]) -> str:
         by_iam = environment.get("DB_IAM_AUTH", "").lower() in _TRUE
         account = quote(user, safe="") + (f":{quote(password, safe='')}" if password and not by_iam else "")
         return f"cloudsql://{account}@{environment.get('DB_INSTANCE_CONNECTION_NAME', '')}/{quote(name, safe='')}"
-    if not any(environment.get(variable) for variable in ("DB_HOST", "DB_NAME", "DB_PORT", "DB_INSTANCE_CONNECTION_NAME")):
+    if not any(environment.get(variable) for variable in _PLACES) and not (_asks(environment) and (password or environment.get("DB_USER"))):
         return ""
     host = environment.get("DB_HOST") or "localhost"
     account = quote(user, safe="") + (f":{quote(password, safe='')}" if password else "")

@@ -19,7 +19,9 @@ from bridge.errors import TransientError
 from bridge.job import Job
 from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import DeadLetter, DeadLetters, JobRecord, Jobs, Ledger, Outbox, Pruner
+from bridge.records.consensus import ConsensusRecords
 from bridge.settings import Settings
+from bridge.systems.consensus.messages import SYSTEM as CONSENSUS
 from bridge.transports.sending import resend_letter, send_job
 
 _log = structlog.get_logger()
@@ -62,9 +64,22 @@ class Store:
     async def replay(self, letter_id: int) -> DeadLetter:
         """Send a dead letter's bytes again. Raises `PermanentError`."""
         letter = await self.dead_letters.reopen(letter_id)
+        await self._queue_run_of(letter.job_key)
         await resend_letter(self.settings, letter, database=self.database)
         await self.dead_letters.mark_replayed(letter_id)
         return letter
+
+    async def reopen(self, key: str) -> bool:
+        """Let a failed job be begun anew, for whoever sends its message again; false when it has not failed."""
+        reopened = await self.jobs.reopen(key)
+        await self._queue_run_of(key)
+        return reopened
+
+    async def _queue_run_of(self, key: str | None) -> None:
+        """Queue the run of the consensus pipeline that a job is: its row has the last word, and a failed one is skipped."""
+        job = await self.jobs.find(key) if key else None
+        if key and job is not None and job.system == CONSENSUS:
+            await ConsensusRecords(self.database).requeue(key)
 
     async def probe(self) -> None:
         """Raise `TransientError` when the ledger is out of reach."""

@@ -15,7 +15,7 @@ Usage: deploy/requeue_stuck_jobs.sh [--dry-run] [--redis-url URL] [--queue-key K
   --sqs-queue NAME      a queue of dead messages, such as production-ml-worker-dlq: they are sent to where they came from
   --reason TEXT         only those whose reason holds this
 
-Documents that a living worker holds are never touched. It needs `bridge` on the path: in a container of the bridge, or by make setup.
+Documents that a bridge holds are never touched. Of the CPU's list, whose old worker notes no times, all others are stuck: stop that worker first. It needs `bridge` on the path: in a container of the bridge, or by make setup.
 TEXT
 }
 

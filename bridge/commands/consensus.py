@@ -85,7 +85,10 @@ def show(run_id: Annotated[str, typer.Argument(help="The run's id.")], as_json: 
 
 @runs.command()
 def retry(run_id: Annotated[str, typer.Argument(help="The run's id.")]) -> None:
-    """Ask for a failed run again: it goes on at its first unfinished step. So does a queued one whose message was lost."""
+    """Ask for a failed run again: it goes on at its first unfinished step. So does one whose message was lost.
+
+    A run that a bridge works on is begun by no other. The old worker knows nothing of that: where it has the run, both pay for it.
+    """
     from bridge.settings_consensus import load_consensus
 
     settings = load_consensus()

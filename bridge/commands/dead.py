@@ -161,7 +161,7 @@ async def _place(store: Store, queue: str) -> AsyncIterator[DeadPlace]:
         return
     async with (
         open_aws(store.settings) as aws,
-        SqsDeadQueue(aws, queue, payloads=payloads(aws, store.settings), reopen=store.jobs.reopen) as place,
+        SqsDeadQueue(aws, queue, payloads=payloads(aws, store.settings), reopen=store.reopen) as place,
     ):
         yield place
 

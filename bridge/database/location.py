@@ -20,6 +20,8 @@ _KEY_AND_VALUE = re.compile(r"[a-z_]+\s*=")
 # SQLAlchemy and libpq write the same address under several schemes.
 _POSTGRES_SCHEMES = frozenset({"postgres", "postgresql", "postgresql+psycopg", "postgresql+psycopg2", "postgresql+asyncpg"})
 _SQLITE_SCHEMES = frozenset({"sqlite", "sqlite+aiosqlite", "sqlite+pysqlite"})
+# What says nothing to libpq: how a client of Node.js is to read the others, and that PgBouncer stands between, which may in any case.
+_OF_NODE = frozenset({"uselibpqcompat", "pgbouncer"})
 _INSTANCE = re.compile(r"[^:@/\s]+(?::[^:@/\s]+){2,3}")  # a project of a domain has a colon in its own name
 
 
@@ -79,12 +81,21 @@ def parse_location(text: str) -> Location:
 
 def _of_url(scheme: str, text: str) -> Location:
     if scheme in _POSTGRES_SCHEMES:
-        return PostgresLocation(conninfo=f"postgresql://{text.split('://', 1)[1]}")
+        return PostgresLocation(conninfo=f"postgresql://{_as_libpq(text.split('://', 1)[1])}")
     if scheme in _SQLITE_SCHEMES:
         return _of_sqlite_url(scheme, text)
     if scheme == "cloudsql":
         return _of_cloud_sql_url(text)
     raise ConfigurationError(f"BRIDGE_DATABASE: a {scheme}:// address was given; use {_FORMS}")
+
+
+def _as_libpq(address: str) -> str:
+    """An address as libpq reads it: clients of Node.js write some words of their own."""
+    place, mark, query = address.rpartition("?")
+    if not mark:
+        return address
+    told = ["sslmode=require" if word == "sslmode=no-verify" else word for word in query.split("&")]
+    return f"{place}?{'&'.join(word for word in told if word.partition('=')[0] not in _OF_NODE)}"
 
 
 def _of_sqlite_url(scheme: str, text: str) -> SqliteLocation:

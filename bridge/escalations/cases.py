@@ -39,6 +39,8 @@ class Escalation:
     content: Mapping[str, Any]
     # Its document; empty where the case cannot be read.
     document: str
+    # The platform's own review that it is of, where its web service has put it there; empty for a worker's.
+    review: str
     # Failed tries that count.
     attempts: int
     # In seconds since 1970: since when it waits, and since when it is dead; None where nobody said, or no moment.
@@ -101,9 +103,13 @@ class EscalationList:
         """Take a case off the list, and end the turn."""
         await self._settled(who, case, b"")
 
-    async def put_back(self, who: str, case: Escalation, *, ticket: str = "") -> None:
-        """Put a case behind the others, so that it holds up none, and end the turn: as it is, or with its ticket to be kept."""
-        await self._settled(who, case, _written({**case.content, "ticket": ticket}) if ticket else case.value)
+    async def put_back(self, who: str, case: Escalation) -> None:
+        """Put a case behind the others as it is, so that it holds up none, and end the turn."""
+        await self._settled(who, case, case.value)
+
+    async def put_back_with(self, who: str, case: Escalation, *, ticket: str, seconds: float) -> None:
+        """Put a case behind the others with its ticket, which is to be kept once so many seconds have passed, and end the turn."""
+        await self._settled(who, case, _written({**case.content, "ticket": ticket, "notBefore": _now() + round(1000 * seconds)}))
 
     async def postpone(self, who: str, case: Escalation, *, seconds: float) -> None:
         """Count a failed try, and put the case behind the others until so many seconds have passed."""
@@ -127,14 +133,14 @@ def escalation_of(value: bytes, state: State) -> Escalation:
     """A case as it lies in a list, however it is broken."""
     content = _read(value)
     payload = content.get("payload")
-    told = payload.get("documentId") if isinstance(payload, dict) else ""
-    # No text, or half a character in it: no document has such an id, and nothing can show it.
-    document = told if isinstance(told, str) and told == _shown(told) else ""
+    told = payload if isinstance(payload, dict) else {}
+    document = _identifier(told.get("documentId"))
     return Escalation(
         value=value,
         state=state,
         content=content,
         document=document,
+        review=_identifier(told.get("reviewId")),
         attempts=max(0, int(_number(content.get("attempts")) or 0)),
         queued_at=_seconds(content.get("queuedAt")),
         died_at=_seconds(content.get("diedAt")),
@@ -149,6 +155,11 @@ def _read(value: bytes) -> dict[str, Any]:
     except (ValueError, RecursionError):
         return {}
     return content if isinstance(content, dict) else {}
+
+
+def _identifier(told: object) -> str:
+    # No text, or half a character in it: nothing has such an id, and nothing can show it.
+    return told if isinstance(told, str) and told == _shown(told) else ""
 
 
 def _written(content: Mapping[str, Any]) -> bytes:

@@ -32,13 +32,14 @@ class HandOver:
         cases: EscalationList,
         reviews: ReviewService,
         *,
-        is_with_people: Callable[[str], Awaitable[bool]],
-        keep_ticket: Callable[[str, str], Awaitable[None]],
+        is_with_people: Callable[[str, str], Awaitable[bool]],
+        keep_ticket: Callable[[str, str, str], Awaitable[None]],
         interval: float = 30.0,
     ) -> None:
         """`is_with_people`: whether a person has had the last word on a document, or its case has a ticket already.
 
-        `keep_ticket`: takes a document's id and its ticket. `interval`: seconds between two looks.
+        `keep_ticket`: takes a document's id and its ticket. Both take the platform's review too, empty for a worker's case. `interval`:
+        seconds between two looks.
         """
         self._cases = cases
         self._reviews = reviews
@@ -94,7 +95,7 @@ class HandOver:
             await self._keep(who, case, case.ticket)
             return
         try:
-            is_with_people = await self._is_with_people(case.document)
+            is_with_people = await self._is_with_people(case.document, case.review)
         except BridgeError:  # the database will be back
             await self._cases.put_back(who, case)
             raise
@@ -140,8 +141,9 @@ class HandOver:
 
     async def _keep(self, who: str, case: Escalation, ticket: str) -> None:
         try:
-            await self._keep_ticket(case.document, ticket)
-        except BridgeError:  # with its ticket, so that it is not handed over again
-            await self._cases.put_back(who, case, ticket=ticket)
-            raise
+            await self._keep_ticket(case.document, ticket, case.review)
+        except BridgeError as error:  # with its ticket, so that it is not handed over again; for good or not, it holds up no other
+            _log.warning("ticket_not_kept", document=case.document, reason=str(error), next_try_in=self._interval)
+            await self._cases.put_back_with(who, case, ticket=ticket, seconds=self._interval)
+            return
         await self._cases.finish(who, case)

@@ -24,6 +24,8 @@ _FRESH_SECONDS = 1.0
 _SHORTEST_STREAM_LEASE = 10.0
 # A stream that broke after so long simply had its time; Google ends them every half hour.
 _HONEST_LIFE_SECONDS = 5.0
+# What is given back for longer has its place filled meanwhile.
+_LONG_DELAY_SECONDS = 5.0
 # More are not fetched while so many wait for the one before them with their ordering key.
 _MOST_WAITING = 32
 
@@ -80,6 +82,8 @@ class Intake:
         self._changed = changed
         # More than one where slots became free that the first did not know of: to end a stream loses what is on its way.
         self._streams: list[PullStream] = []
+        # The most messages that were asked for at once.
+        self._most = 0
         self._waiting: list[Pulled] = []
         # Who has which ordering key: its message that is worked on.
         self._busy_keys: dict[str, str] = {}
@@ -112,8 +116,9 @@ class Intake:
             if stream.failure is not None and _now() - stream.opened_at < _HONEST_LIFE_SECONDS:
                 raise stream.failure
             _log.info("stream_ended", subscription=self._subscription, reason=str(stream.failure or "it had its time"))
-        coming = sum(stream.free for stream in self._streams)
-        need = limit - coming - sum(self._takeable(message) for message in self._waiting)
+        self._most = max(self._most, limit)
+        need = limit - sum(stream.free for stream in self._streams) - sum(self._takeable(message) for message in self._waiting)
+        need += await self._end_useless(-need)
         if need <= 0 or len(self._waiting) >= _MOST_WAITING:
             return
         if self._last_arrival is None:
@@ -136,10 +141,14 @@ class Intake:
         self._waiting[:0] = messages
         self._free_keys({message.ack_id for message in messages})
 
-    def settled(self, ack_id: str) -> None:
-        """A message is acknowledged, given back or lost: its place and its key are free."""
+    def settled(self, ack_id: str, *, delay_seconds: float = 0.0) -> None:
+        """A message is acknowledged, given back or lost: its key is free, and so is its place, unless it comes again long after.
+
+        For Pub/Sub it is out until then.
+        """
+        held_seconds = delay_seconds if delay_seconds > _LONG_DELAY_SECONDS else 0.0
         for stream in self._streams:
-            stream.out.discard(ack_id)
+            stream.settle(ack_id, held_seconds=held_seconds)
         self._free_keys({ack_id})
         self._changed()
 
@@ -149,6 +158,19 @@ class Intake:
         followers = [message for message in self._waiting if key is not None and message.ordering_key == key]
         self._waiting = [message for message in self._waiting if message not in followers]
         return [message.ack_id for message in followers]
+
+    async def _end_useless(self, surplus: int) -> int:
+        """End streams whose places are all held, and those that are too many once places are free again; returns how many that takes."""
+        surplus = min(surplus, sum(stream.capacity for stream in self._streams) - self._most)
+        ended: list[PullStream] = []
+        places = 0
+        for stream in self._streams:
+            if stream.spent or (stream.idle and stream.free <= surplus - places):
+                ended.append(stream)
+                places += max(0, stream.free)
+        self._streams = [stream for stream in self._streams if stream not in ended]
+        await asyncio.gather(*(stream.close(seconds=self._patience.close_seconds) for stream in ended))
+        return places
 
     async def end_stream(self) -> None:
         """Let nothing more come. What waits is held for the next receiver."""

@@ -19,6 +19,8 @@ _log = structlog.get_logger()
 _SHORTEST_LEASE, _LONGEST_LEASE = 10, 600
 # How often the server is asked for a sign of life.
 _BEAT_SECONDS = 30.0
+# What is on its way to a stream has come after so long.
+_IDLE_SECONDS = 1.0
 # From this version on the server answers that.
 _PROTOCOL_VERSION = 1
 
@@ -41,7 +43,9 @@ class PullStream:
         self.capacity = capacity
         # Acknowledgement ids of what came by it and is still out.
         self.out: set[str] = set()
-        self.opened_at = asyncio.get_running_loop().time()
+        # Until when the server counts what was given back for long as out all the same: it holds a place until then.
+        self._held: list[float] = []
+        self.opened_at = self._settled_at = _now()
         # Why it broke.
         self.failure: BridgeError | None = None
         self._access = access
@@ -60,7 +64,26 @@ class PullStream:
     @property
     def free(self) -> int:
         """How many more may come."""
-        return self.capacity - len(self.out)
+        return self.capacity - len(self.out) - sum(until > _now() for until in self._held)
+
+    @property
+    def spent(self) -> bool:
+        """Whether nothing is out by it, and nothing comes for now: all its places are held."""
+        return not self.out and self.free <= 0
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is out by it, and nothing came for a moment."""
+        return not self.out and _now() - self._settled_at > _IDLE_SECONDS
+
+    def settle(self, ack_id: str, *, held_seconds: float) -> None:
+        """A message is not out any more. `held_seconds`: how long the server keeps its place."""
+        if ack_id not in self.out:
+            return
+        self.out.remove(ack_id)
+        self._settled_at = _now()
+        if held_seconds > 0:
+            self._held = [*(until for until in self._held if until > _now()), _now() + held_seconds]
 
     async def close(self, *, seconds: float) -> None:
         """End it, and wait for that but not longer."""
@@ -97,6 +120,10 @@ class PullStream:
         while True:
             await asyncio.sleep(min(_BEAT_SECONDS, self._silence_seconds / 3))
             yield StreamingPullRequest()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
 
 
 def _first_lease(seconds: float) -> int:

@@ -63,11 +63,11 @@ class LedgerJobs:
         """The one job whose key starts so; None when none does, or several do."""
         return only_record((await self._database.look(self._sql["find"], prefix_bounds(key_prefix))).rows, key_prefix)
 
-    async def reopen(self, key: str) -> bool:
-        """Let a failed job be claimed anew; false when it has not failed."""
+    async def reopen(self, key: str, *, ended: bool = False) -> bool:
+        """Let a failed job be claimed anew; false when it has not failed. `ended`: one that succeeded too."""
         told = Event(type="failed", destination="", body=b"").message_id(key)
         forget = (self._sql["forget_sent"], {"message_id": told})
-        return (await self._database.change(self._sql["reopen"], {"key": key}, then=[forget])).count > 0
+        return (await self._database.change(self._sql["reopen"], {"key": key, "ended": int(ended)}, then=[forget])).count > 0
 
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""

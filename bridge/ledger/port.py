@@ -192,8 +192,8 @@ class Jobs(Protocol):
     async def find(self, key_prefix: str) -> JobRecord | None:
         """The one job whose key starts so; None when none does, or several do."""
 
-    async def reopen(self, key: str) -> bool:
-        """Let a failed job be claimed anew, with all its attempts; false when it has not failed."""
+    async def reopen(self, key: str, *, ended: bool = False) -> bool:
+        """Let a failed job be claimed anew, with all its attempts; false when it has not failed. `ended`: one that succeeded too."""
 
     async def list(self, *, limit: int = 50, state: State | None = None) -> Sequence[JobRecord]:
         """The newest first."""

@@ -116,15 +116,15 @@ class ResponsesModel:
             raise _FailedError(failure_of(error)) from error
         except ValueError as error:  # a body that is no JSON
             raise _FailedError(useless(f"the service's answer cannot be read ({type(error).__name__})")) from error
-        if not isinstance(response, Response):
+        if not _is_response(response):
             raise _FailedError(useless("the service's answer is no response object"))
         meter.add(self._cost(question.model, response))
-        _log.debug("llm_answered", model=response.model, status=response.status, output=sanitised(response.output_text))
+        _log.debug("llm_answered", model=response.model, status=response.status, output=sanitised(_text_of(response)))
         return response
 
     def _cost(self, model: str, response: Response) -> Meter:
         used = response.usage
-        given, made = (used.input_tokens, used.output_tokens) if used else (0, 0)
+        given, made = _count(getattr(used, "input_tokens", 0)), _count(getattr(used, "output_tokens", 0))
         price = self._policy.prices.get(model)
         cost = (given * price[0] + made * price[1]) / _TOKENS_A_PRICE if price else None
         return Meter(calls=1, input_tokens=given, output_tokens=made, cost=cost)
@@ -148,13 +148,51 @@ class ResponsesModel:
 @lru_cache
 def strict_schema(answer: type[BaseModel]) -> dict[str, Any]:
     """The JSON schema of a shape, as strict as the service wants it: every property required, no others."""
-    return cast(dict[str, Any], openai.pydantic_function_tool(answer)["function"]["parameters"])
+    schema = openai.pydantic_function_tool(answer)["function"]["parameters"]
+    return cast(dict[str, Any], _closed(schema))
+
+
+def _closed(part: Any) -> Any:
+    """A part of a schema, its objects closed: the service refuses open ones, as pydantic leaves those of any form."""
+    if isinstance(part, list):
+        return [_closed(each) for each in part]
+    if not isinstance(part, dict):
+        return part
+    found = {name: _closed(each) for name, each in part.items()}
+    if "anyOf" in part:
+        found["anyOf"] = _closed(_told_apart(part["anyOf"]))
+    if isinstance(found.get("additionalProperties"), dict):
+        raise TypeError("the service takes no object whose names are free and whose values have a type; give it properties")
+    return {"properties": {}, "required": [], **found, "additionalProperties": False} if found.get("type") == "object" else found
+
+
+def _told_apart(choices: list[Any]) -> list[Any]:
+    """Without the objects of any form where there is another choice than nothing: closed they are empty, and what is said there is lost."""
+    formed = [each for each in choices if each.get("type") != "object" or each.get("properties")]
+    return formed if any(each.get("type") != "null" for each in formed) else choices
+
+
+def _is_response(answer: object) -> bool:
+    """The client checks no answer: what it takes for granted may not be there."""
+    return isinstance(answer, Response) and answer.model_fields_set >= {"id", "model", "output"}
+
+
+def _text_of(response: Response) -> str:
+    """What it says; nothing where it is not built as the client takes for granted, which checks no answer."""
+    try:
+        return response.output_text
+    except (AttributeError, TypeError):
+        return ""
+
+
+def _count(told: object) -> int:
+    return told if isinstance(told, int) else 0
 
 
 def _read(response: Response, answer: type[Value]) -> Value:
     if response.status not in {None, "completed"}:
         raise _FailedError(useless(f"the answer is {response.status}"))
-    text = response.output_text
+    text = _text_of(response)
     if not text:
         raise _FailedError(useless("the answer is empty, or a refusal"))
     try:

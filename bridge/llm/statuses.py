@@ -12,9 +12,11 @@ from bridge.errors import BridgeError, ConfigurationError, OverloadError, Perman
 from bridge.llm.sanitised import sanitised
 
 _REFUSED_ACCOUNTS = frozenset({401, 403})
-_WORTH_ANOTHER_TRY = frozenset({408, 409, 429})
+_WORTH_ANOTHER_TRY = frozenset({408, 409})
 # Nothing is to be gained by asking again soon.
 _QUOTA_SECONDS = 300.0
+# Of what the service asks us to wait, so much is believed.
+_LONGEST_PAUSE = 600.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -64,21 +66,29 @@ def _of_status(error: openai.APIStatusError) -> Failure:
             )
         return Failure(error=OverloadError(f"LLM_RATE_LIMIT: {said}", retry_after=wait or 1.0), retry_after=wait)
     if error.status_code >= 500 or error.status_code in _WORTH_ANOTHER_TRY:
-        return Failure(counts=True, error=TransientError(f"LLM_SERVICE_ERROR: {error.status_code} {said}"), retry_after=wait)
+        text = f"LLM_SERVICE_ERROR: {error.status_code} {said}"
+        # A service that is down and says when it is back fails over no question: the job waits. Others may fail over this one, for ever.
+        down = error.status_code == 503 and wait
+        return Failure(counts=True, error=OverloadError(text, retry_after=down) if down else TransientError(text), retry_after=wait)
     return Failure(retried=False, error=PermanentError(f"LLM_SERVICE_ERROR: {error.status_code} {said}"))
 
 
 def retry_after(error: openai.APIStatusError) -> float | None:
-    """Seconds that the answer asks us to wait for: `retry-after-ms`, or `Retry-After` as seconds or as a date."""
+    """Seconds that the answer asks us to wait for, as far as we believe it: `retry-after-ms`, or `Retry-After` as seconds or as a date."""
+    told = _told(error)
+    return None if told is None else min(max(0.0, told), _LONGEST_PAUSE)
+
+
+def _told(error: openai.APIStatusError) -> float | None:
     headers = error.response.headers
     try:
         if milliseconds := headers.get("retry-after-ms"):
-            return max(0.0, float(milliseconds) / 1000)
+            return float(milliseconds) / 1000
         if seconds := headers.get("retry-after"):
             try:
-                return max(0.0, float(seconds))
+                return float(seconds)
             except ValueError:
-                return max(0.0, parsedate_to_datetime(seconds).timestamp() - time.time())
-    except (ValueError, TypeError):
+                return parsedate_to_datetime(seconds).timestamp() - time.time()
+    except (ValueError, TypeError, OverflowError):
         return None
     return None

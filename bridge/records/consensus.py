@@ -34,10 +34,11 @@ class RunRecord:
     priority: str
     parent_run_id: str | None
     input_idea: str
-    extra_context: Mapping[str, Any] | None
+    # This and `parameters_json` are whatever JSON the column holds: objects, as the platform writes them.
+    extra_context: Any
     model: str
     temperature: float
-    parameters_json: Mapping[str, Any]
+    parameters_json: Any
     overall_weighted_confidence: float | None
     decision_label: str | None
     schema_version: str | None
@@ -95,6 +96,10 @@ class ConsensusRecords:
         row = (await self._database.look(self._sql["find"], {"run_id": run_id})).first
         return None if row is None else RunRecord(**{name: _decoded(name, value) for name, value in row.items()})
 
+    async def is_queued(self, run_id: str) -> bool:
+        """Whether a run is to be worked on, and nobody has begun."""
+        return bool((await self._database.look(self._sql["queued"], {"run_id": run_id})).rows)
+
     async def create(self, run: NewRun) -> None:
         """Write a queued run with its pending steps; the same run twice is one."""
         steps = [{"name": name, "place": place} for place, name in enumerate(run.steps)]
@@ -116,7 +121,7 @@ class ConsensusRecords:
         )
 
     async def requeue(self, run_id: str) -> bool:
-        """Make a failed or queued run ready to be asked for again; false when it is neither."""
+        """Make a failed or queued run ready to be asked for again; false when it is neither. A running one is as it may be asked for."""
         return (await self._database.change(self._sql["requeue"], {"run_id": run_id})).first is not None
 
     def started(self, run_id: str) -> Write:
@@ -157,9 +162,9 @@ class ConsensusRecords:
             self._write("completed", run_id=run_id, confidence=confidence, decision=decision["decision"]),
         )
 
-    def failed(self, run_id: str, *, reason: str) -> Write:
-        """The run is given up."""
-        return self._write("failed", run_id=run_id, reason=reason)
+    def failed(self, run_id: str, *, reason: str, beginnings: Mapping[str, str]) -> Write:
+        """The run is given up. `beginnings`: what the error of each step that was worked on begins with."""
+        return self._write("failed", run_id=run_id, reason=reason, beginnings=_json(beginnings))
 
     def _write(self, statement: str, **values: Any) -> Write:
         return Write(statement=self._sql[statement].text, values=storable(values))

@@ -69,16 +69,29 @@ class DocumentRecords:
         row = (await self._database.look(self._sql["find"], {"id": document_id})).first
         return None if row is None else DocumentRecord(**row)
 
-    async def is_with_people(self, document_id: str) -> bool:
-        """Whether a person has had the last word on a document, or its case has a ticket; not of one that is not in the table."""
+    async def is_with_people(self, document_id: str, review: str = "") -> bool:
+        """Whether a person has had the last word on a document, or its case has a ticket; not of one that is not in the table.
+
+        `review`: of the platform's own reviews the one that the case is of. It has a task of its own, whatever ticket the document has.
+        """
         known = _id_of(document_id)
         record = await self.find(known) if known else None
-        return record is not None and (record.is_decided or bool(record.buli2_ticket_id))
+        if record is None or record.is_decided:
+            return record is not None
+        if not review:
+            return bool(record.buli2_ticket_id)
+        asked = _id_of(review) if await self._knows_reviews() else None
+        return bool(asked and (await self._database.look(self._sql["review"], {"review": asked})).rows)
 
-    async def keep_ticket(self, document_id: str, ticket: str) -> None:
-        """Keep the ticket of a case that was handed over later; nothing for one that is of no document of the table."""
+    async def keep_ticket(self, document_id: str, ticket: str, review: str = "") -> None:
+        """Keep the ticket of a case that was handed over later, with its review where it is of one; nothing for what is in no table."""
+        if review and (asked := _id_of(review)) and await self._knows_reviews():
+            await self._database.change(self._sql["task"], {"review": asked, "ticket": ticket})
         if known := _id_of(document_id):
-            await self._database.change(self._sql["ticket"], {"id": known, "ticket": ticket})
+            await self._database.change(self._sql["ticket"], {"id": known, "ticket": ticket, "of_review": bool(review)})
+
+    async def _knows_reviews(self) -> bool:
+        return bool((await self._database.look(self._sql["reviews"])).rows)
 
     def processing(self, document_id: str) -> Write:
         """A worker has begun."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -47,6 +48,11 @@ _EXPECTED = (
 _NO_ENTRY = (AuthenticationError, AuthenticationWrongNumberOfArgsError, AuthorizationError, NoPermissionError)
 # Of what a script may not do; an account that may do nothing is told otherwise.
 _NOT_ALLOWED = "ACL failure in script"
+# What a client of Node.js is told by an address of how to connect and to wait; we do that in our own way.
+_OF_NODE = frozenset(
+    {"family", "allowUsernameInURI", "connectTimeout", "commandTimeout", "maxRetriesPerRequest", "enableReadyCheck", "lazyConnect"}
+)
+_OF_CELERY = re.compile("(?<=^ssl_cert_reqs=)CERT_(NONE|OPTIONAL|REQUIRED)$")
 # What follows in an answer to a command that is not known or not there: what we sent.
 _ARGUMENTS = ", with args beginning with"
 # Answers that go away by themselves: the server is failing over, full or busy. Some have a class, some a first word.
@@ -92,8 +98,10 @@ class RedisAccess:
             else:
                 if parts.scheme != "unix" and not parts.path.strip("/").isdigit() and parts.path.strip("/"):
                     raise ValueError(f"{parts.path.strip('/')!r} is no number of a database")
-                self._client = Redis.from_url(url, **options)
-        except (ValueError, TypeError) as error:
+                self._client = Redis.from_url(_in_our_words(url), **options)
+                # A word of the address that is not known is told now, and not by each command.
+                self._client.connection_pool.make_connection()  # type: ignore[no-untyped-call]
+        except (ValueError, TypeError, RedisError) as error:
             raise ConfigurationError(f"BRIDGE_REDIS_URL (or REDIS_URL): {error}; expected {_EXPECTED}") from error
 
     async def close(self) -> None:
@@ -202,6 +210,13 @@ class Script:
         """`before`: a script that runs first, as a part of this one."""
         self.name = path.stem
         self.text = "".join(part.read_text(encoding="utf-8") for part in (before, path) if part)
+
+
+def _in_our_words(url: str) -> str:
+    """Without what only a client of Node.js is told, and with Celery's words for what is asked of a certificate in those of our client."""
+    place, mark, query = url.partition("?")
+    words = [_OF_CELERY.sub(lambda found: found[1].lower(), word) for word in query.split("&") if word.partition("=")[0] not in _OF_NODE]
+    return f"{place}{mark}{'&'.join(words)}"
 
 
 def _host_and_port(address: str) -> tuple[str, int]:

@@ -139,7 +139,7 @@ class PubsubSource:
         followers = intake.withdraw_followers(delivery.receipt)
         lost = await self._access.prolong(delivery.queue, [delivery.receipt, *followers], seconds=_whole(delay_seconds))
         for receipt in (delivery.receipt, *followers):
-            intake.settled(receipt)
+            intake.settled(receipt, delay_seconds=delay_seconds)
         if delivery.receipt in lost:
             _log.info("released_late", message_id=delivery.message_id)
 

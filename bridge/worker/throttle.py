@@ -6,6 +6,9 @@ import asyncio
 
 from bridge.worker.policy import Backoff
 
+# Of what a server asks us to wait, so much is believed, in seconds.
+_LONGEST_ASKED = 600.0
+
 
 class Throttle:
     """After an overload receiving pauses; then one job at a time is let through, until one gets past the server."""
@@ -25,11 +28,11 @@ class Throttle:
         return self._overloads > 0
 
     def overloaded(self, retry_after: float, backoff: Backoff) -> float:
-        """Note an overload; returns the seconds after which its job may be tried again."""
+        """Note an overload; returns the seconds after which its job may be tried again: no sooner than it was asked to. Others may be."""
         self._overloads += 1
         pause = min(self._limit, retry_after + backoff.delay(self._overloads))
         self._paused_until, self._held_until = _now() + pause, 0.0
-        return pause
+        return max(pause, min(retry_after, _LONGEST_ASKED))
 
     def began(self, delivery: object) -> None:
         """Note that a job was begun. While probing, the next one waits for what comes of it, but not long: it may be a long job."""

@@ -456,6 +456,15 @@ async def test_a_replayed_job_is_no_suspect(store: Store) -> None:
     assert (0, 0) == (again.interruptions, again.server_losses)
 
 
+async def test_a_job_that_succeeded_begins_anew_only_where_that_is_meant(store: Store) -> None:
+    await store.ledger.finish(await claimed(store.ledger), Outcome(succeeded=True, result={}))
+
+    assert not await store.jobs.reopen("job-1")
+    assert await store.jobs.reopen("job-1", ended=True)
+    assert not await store.jobs.reopen("job-1", ended=True), "it waits already"
+    assert 2 == (await claimed(store.ledger)).fence
+
+
 async def test_a_job_that_is_given_back_was_not_interrupted(store: Store) -> None:
     for _ in range(2):
         claim = await claimed(store.ledger)

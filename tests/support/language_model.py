@@ -117,6 +117,17 @@ def review_by(name: str, persona: str, text: str) -> dict[str, Any]:
     }
 
 
+def _open_objects(part: Any) -> list[Any]:
+    """The objects of a schema that are not strict: all properties required, no others."""
+    if isinstance(part, list):
+        return [found for each in part for found in _open_objects(each)]
+    if not isinstance(part, dict):
+        return []
+    found = [found for each in part.values() for found in _open_objects(each)]
+    strict = part.get("additionalProperties") is False and part.get("required") == list(part.get("properties", ()))
+    return found if part.get("type") != "object" or strict else [*found, part]
+
+
 class _Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     # Else the second of two writes waits for 40 ms.
@@ -139,12 +150,18 @@ class _Handler(BaseHTTPRequestHandler):
         time.sleep(self.service.seconds)
         if self.path != "/v1/responses":
             self._send(404, {"error": {"message": f"no such path: {self.path}"}})
+        elif found_open := _open_objects(body["text"]["format"]["schema"]):
+            # As the real service refuses it.
+            message = f"Invalid schema for response_format: 'additionalProperties' is required to be supplied and to be false: {found_open}"
+            self._send(400, {"error": {"message": message, "type": "invalid_request_error", "code": "invalid_json_schema"}})
         elif isinstance(fault, int):
             self._send(fault, {"error": {"message": "refused by the test", "type": "test", "code": None}})
         elif fault == "quota":
             self._send(429, {"error": {"message": "no money left", "type": "insufficient_quota", "code": "insufficient_quota"}})
         elif fault == "slow":
             self._wait_until_hung_up()
+        elif fault == "bare":
+            self._send(200, {"status": "completed"})
         elif fault == "cut":
             self._cut()
         else:
@@ -187,6 +204,12 @@ class _Handler(BaseHTTPRequestHandler):
                 "output_tokens_details": {"reasoning_tokens": 0},
             },
         }
+        if fault == "refusal":
+            answer["output"] = [{**answer["output"][0], "content": [{"type": "refusal", "refusal": "I will not."}]}]
+        if fault in {"no output", "odd parts"}:
+            answer |= {"output": None if fault == "no output" else [{"type": "message", "content": None}, "text"], "usage": "much"}
+        if fault == "truncated":
+            answer |= {"status": "incomplete", "incomplete_details": {"reason": "max_output_tokens"}}
         self._send(200, answer)
         if fault in {None, "wrong persona"}:
             with self.lock:
@@ -197,7 +220,7 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_response(status)
         self.send_header("Content-Type", "application/json")
         self.send_header("Content-Length", str(len(body)))
-        if status == 429 and self.service.retry_after:
+        if status != 200 and self.service.retry_after:
             self.send_header("Retry-After", self.service.retry_after)
         self.end_headers()
         self.wfile.write(body)

@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Mapping
 from typing import Any
 
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.job import Delivery, Job, Outcome
 from bridge.llm.port import LanguageModel
 from bridge.records.consensus import ConsensusRecords, RunRecord
@@ -15,6 +15,7 @@ from bridge.systems.consensus.lifecycle import Lifecycle
 from bridge.systems.consensus.options import RunOptions
 from bridge.systems.consensus.personas import load_prompts
 from bridge.systems.consensus.run import RunInProgress
+from bridge.systems.consensus.steps import STEPS
 from bridge.systems.port import Context
 
 _ENDED = frozenset({"completed", "failed"})
@@ -51,8 +52,7 @@ class ConsensusHandler:
             # By the worker that we replace, or before the ledger was emptied.
             self.lifecycle.expect_end(run.id, skipped=run.status.upper())
             return Outcome(succeeded=True, result={"status": run.status, "skipped": True})
-        facts = {"run_type": run.run_type, "priority": run.priority, "retry_count": run.retry_count}
-        self.lifecycle.tell("job_started", run.id, **facts)
+        self.lifecycle.begins(run.id, run_type=run.run_type, priority=run.priority, retry_count=run.retry_count)
         limit = asyncio.timeout(self._options.job_seconds)
         try:
             async with limit:
@@ -68,7 +68,8 @@ class ConsensusHandler:
         """The outcome of a run that is given up."""
         self.lifecycle.expect_end(job.key, error=reason)
         result = {"error": "the run could not be completed", "reason": reason}
-        return Outcome(succeeded=False, result=result, writes=(self._records.failed(job.key, reason=reason),))
+        beginnings = {step.name: step.failure for step in STEPS}
+        return Outcome(succeeded=False, result=result, writes=(self._records.failed(job.key, reason=reason, beginnings=beginnings),))
 
     async def _work_on(self, run: RunRecord, edits: Mapping[str, Any], context: Context) -> Outcome:
         work = RunInProgress(
@@ -91,20 +92,27 @@ class ConsensusHandler:
             "usage": work.usage(),
         }
         confidence = round(decision.overall_weighted_confidence, 4)
-        self.lifecycle.expect_end(run.id, decision=decision.decision, confidence=confidence, retry_count=run.retry_count)
+        self.lifecycle.expect_end(run.id, decision=decision.decision, confidence=confidence)
         return Outcome(succeeded=True, result=result, writes=writes)
 
     async def _found(self, run_id: str) -> RunRecord:
-        run = await self._records.find(run_id)
+        run = await self._row(run_id)
         if run is None:
             raise TransientError(f"there is no run {run_id} in the platform's tables; its row is written before its message is sent")
         return run
+
+    async def _row(self, run_id: str) -> RunRecord | None:
+        try:
+            return await self._records.find(run_id)
+        except TransientError as error:
+            # The work has not failed: it costs no attempt.
+            raise OverloadError(str(error)) from error
 
     async def _parent(self, run: RunRecord) -> RunRecord | None:
         """The run that a revision revises. Raises `PermanentError` when it cannot be revised."""
         if run.run_type != "revision":
             return None
-        parent = await self._records.find(run.parent_run_id) if run.parent_run_id else None
+        parent = await self._row(run.parent_run_id) if run.parent_run_id else None
         if parent is None or parent.proposal is None:
             raise PermanentError(
                 f"the run {run.id} is a revision, but its parent {run.parent_run_id or '(none)'} has no proposal to revise"

@@ -13,11 +13,11 @@ from bridge.systems.consensus.schemas import ExpandedProposal
 _LONGEST_FIELD, _LONGEST_ENTRY, _MOST_ENTRIES = 2000, 500, 10
 
 
-def idea_text(idea: str, extra_context: Mapping[str, Any] | None) -> str:
+def idea_text(idea: str, extra_context: Any) -> str:
     """An idea, with what its author added: text as text, anything else as JSON."""
     if not extra_context:
         return idea
-    plain = extra_context.get("text") if set(extra_context) == {"text"} else None
+    plain = extra_context.get("text") if isinstance(extra_context, Mapping) and set(extra_context) == {"text"} else None
     added = plain if isinstance(plain, str) else json.dumps(extra_context, ensure_ascii=False, indent=1)
     return f"{idea}\n\nAdditional context:\n{added}"
 

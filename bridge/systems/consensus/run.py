@@ -56,7 +56,7 @@ class RunInProgress:
     async def begin(self) -> None:
         """Have it known that the run is worked on, and which steps are."""
         first = [self._running(EXPAND)] if self._run.proposal is None else self._running_reviews()
-        await self._save(self._records.started(self._run.id), *first)
+        await self._save(self._records.started(self._run.id), *self._stored_steps(), *first)
         self._lifecycle.tell("job_started", self._run.id, status="RUNNING")
         versions = {"schema_version": self._options.version, "prompt_set_version": self._options.version}
         self._lifecycle.tell("version_audit", self._run.id, **versions)
@@ -200,6 +200,12 @@ class RunInProgress:
         choice = self._choice("review", self._options.review) if step.persona else self._choice("expand", self._options.expand)
         return self._step_write(step, "RUNNING", metadata=self._metadata(step, choice))
 
+    def _stored_steps(self) -> list[Write]:
+        """The ends of steps whose rows an earlier worker, which may be another program, has stored and not told of."""
+        told = {row["step_name"] for row in self._run.steps if row["status"] == "completed"}
+        stored = [step for step in STEPS if step.persona in self._stored or (step is EXPAND and self._run.proposal is not None)]
+        return [self._step_write(step, "COMPLETED") for step in stored if step.name not in told]
+
     def _running_reviews(self) -> list[Write]:
         return [self._running(step) for step in REVIEWS if step.persona not in self._stored]
 
@@ -218,7 +224,7 @@ class RunInProgress:
 
     def _choice(self, kind: str, default: ModelChoice) -> ModelChoice:
         """The run's own parameters, else the settings."""
-        asked = self._run.parameters_json
+        asked = self._run.parameters_json if isinstance(self._run.parameters_json, Mapping) else {}
         model, temperature = asked.get(f"{kind}_model"), asked.get(f"{kind}_temperature")
         usable = isinstance(temperature, int | float) and not isinstance(temperature, bool)
         return ModelChoice(

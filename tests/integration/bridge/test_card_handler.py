@@ -444,6 +444,31 @@ async def test_a_case_that_has_its_ticket_or_is_decided_needs_nobody_more(office
     assert expected is await office.records.is_with_people(office.add("completed", **columns))
 
 
+async def test_the_platforms_own_review_of_a_document_has_a_task_of_its_own(office: Office) -> None:
+    """Its web service puts such cases into the same list. The worker's ticket of the document is another."""
+    document, review, other = office.add("completed", buli2_ticket_id="of the worker"), str(uuid4()), str(uuid4())
+    for each in (review, other):
+        office.sql("INSERT INTO manual_reviews (id, document_id, payload) VALUES (%s, %s, '{}')", each, document)
+
+    before = await office.records.is_with_people(document, review)
+    await office.records.keep_ticket(document, "of the review", review)
+
+    assert [False, True, False] == [before, *[await office.records.is_with_people(document, each) for each in (review, other)]]
+    assert "of the worker" == office.row(document)["buli2_ticket_id"]
+    office.decide(document, "manually_approved")
+    assert await office.records.is_with_people(document, other), "a person has had the last word"
+
+
+@pytest.mark.parametrize("review", ["7b0c1f5e-5c1b-4c3e-9f43-2d1f0b6f6a11", "no id"])
+async def test_a_review_that_cannot_be_told_of_is_handed_over_all_the_same(office: Office, review: str) -> None:
+    document = office.add("completed", buli2_ticket_id="of the worker")
+    office.sql("DROP TABLE manual_reviews")
+
+    assert not await office.records.is_with_people(document, review)
+    await office.records.keep_ticket(document, "of the review", review)
+    assert "of the worker" == office.row(document)["buli2_ticket_id"]
+
+
 async def test_a_document_that_nobody_knows_is_with_nobody(office: Office) -> None:
     assert [False] * 3 == [await office.records.is_with_people(document) for document in (str(uuid4()), "no id", f"urn:uuid:{uuid4()}")]
 

@@ -8,12 +8,15 @@ import time
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
+from urllib.parse import urlsplit
 
 import pytest
 from sqlalchemy import text
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
+from bridge.commands.dead import _place
+from bridge.dead.sqs import SqsDeadQueue
 from bridge.errors import ConfigurationError, LeaseLostError, OverloadError, PermanentError, TransientError
 from bridge.http.runs import RunRoutes
 from bridge.ledger.port import Claim
@@ -25,6 +28,7 @@ from bridge.systems.consensus.handler import ConsensusHandler
 from bridge.systems.consensus.options import ModelChoice, RunOptions
 from tests.support.claimed_context import ClaimedContext
 from tests.support.consensus_runs import confidence, consensus_store, decision, job_of, new_run, statuses
+from tests.support.fault_proxy import FaultProxy
 from tests.support.language_model import KEY, Call, FakeLanguageModel, Fault, fake_language_model
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS
@@ -38,6 +42,7 @@ PERSONAS = ["architect", "critic", "optimist", "security_guardian", "user_advoca
 class Office:
     """The handler and all that it works with."""
 
+    database: str
     store: Store
     records: ConsensusRecords
     service: FakeLanguageModel
@@ -81,8 +86,9 @@ async def office(new_postgres_database: Callable[[], str], service: FakeLanguage
     model = ResponsesModel(
         api_key=KEY, base_url=service.url, policy=CallPolicy(tries=2, wait=0.01, seconds=60, prices={"gpt-5.1": (1, 10)})
     )
-    async with consensus_store(new_postgres_database()) as (store, records):
-        yield Office(store, records, service, model)
+    database = new_postgres_database()
+    async with consensus_store(database) as (store, records):
+        yield Office(database, store, records, service, model)
     await model.close()
 
 
@@ -186,6 +192,18 @@ async def test_a_hopeless_failure_fails_the_run_and_says_at_which_step(office: O
     assert (expand["status"], expand["error_message"].startswith("Expand failed: LLM_SERVICE_ERROR: 400")) == ("failed", True)
 
 
+async def test_a_failed_run_whose_message_is_sent_again_from_a_queue_of_dead_ones_is_queued(office: Office) -> None:
+    office.service.faults = lambda _call: 400
+    asked = await office.asked("idea 1")
+    assert (await office.work(asked)).status == "failed"
+
+    async with _place(office.store, "jobs_error") as place:
+        assert isinstance(place, SqsDeadQueue)
+        assert await place._reopen(str(asked.run_id))
+
+    assert (await office.row(asked)).status == "queued"
+
+
 async def test_a_reviewer_who_answers_as_somebody_else_is_taken_for_whom_we_asked(office: Office) -> None:
     office.service.faults = lambda call: "wrong persona" if call.persona else None
 
@@ -246,7 +264,7 @@ async def test_a_run_that_takes_too_long_is_cut_off_and_fails(office: Office, mo
     run = await office.work(await office.asked("idea 1"), replace(OPTIONS, job_seconds=50))
 
     assert run.status == "failed"
-    assert "longer than 50 s (WORKER_JOB_TIMEOUT_SECONDS)" in run.steps[0]["error_message"]
+    assert run.steps[0]["error_message"] == "Expand failed: the run took longer than 50 s (WORKER_JOB_TIMEOUT_SECONDS)"
 
 
 async def test_a_run_that_uses_up_its_budget_fails_with_what_it_has_used(office: Office) -> None:
@@ -267,6 +285,47 @@ async def test_a_run_that_has_ended_is_skipped(office: Office, status: str) -> N
 
     assert row.status == status.lower()
     assert office.service.calls == []
+
+
+async def test_steps_whose_rows_another_worker_had_stored_end_with_the_run(office: Office) -> None:
+    """It was ended between its rows and their steps."""
+    run = await office.asked("idea 1")
+    await office.work(run)
+    asked = len(office.service.calls)
+    for statement in (
+        "UPDATE runs SET status = 'RUNNING', completed_at = NULL",
+        "UPDATE step_progress SET status = 'RUNNING', completed_at = NULL WHERE step_name <> 'review_critic'",
+        "UPDATE step_progress SET status = 'FAILED', error_message = 'Reviews failed: ended' WHERE step_name = 'review_critic'",
+        "DELETE FROM decisions",
+        "DELETE FROM lamina.jobs",
+    ):
+        await office.store.database.change(text(statement))
+
+    row = await office.work(run)
+
+    assert (row.status, asked) == ("completed", len(office.service.calls))
+    assert set(statuses(row).values()) == {"completed"}
+    assert [step["step_name"] for step in row.steps if step["error_message"] or not step["completed_at"]] == []
+
+
+async def test_tables_out_of_reach_are_no_failure_of_the_run(office: Office) -> None:
+    run = await office.asked("idea 1")
+    parts = urlsplit(office.database)
+    async with FaultProxy(parts.port or 5432) as proxy:
+        address = parts._replace(netloc=f"{parts.username}@127.0.0.1:{proxy.port}").geturl()
+        async with open_store(load(database=address)) as store:
+            office.records = ConsensusRecords(store.database)
+            proxy.refuse()
+            with pytest.raises(OverloadError):
+                await office.work(run)
+
+
+async def test_parameters_that_are_none_leave_the_settings(office: Office) -> None:
+    run = await office.asked("idea 1")
+    await office.store.database.change(text("UPDATE runs SET parameters_json = 'null', extra_context = '[\"text\"]'"))
+
+    assert (await office.work(run)).status == "completed"
+    assert [call.body["temperature"] for call in office.service.calls] == [0.7, 0.2, 0.2, 0.2, 0.2, 0.2]
 
 
 async def test_a_run_without_a_row_is_tried_again(office: Office) -> None:

@@ -9,12 +9,13 @@ from email.utils import format_datetime
 
 import pytest
 import structlog
+from pydantic import BaseModel
 
 from bridge.breaker import Breaker
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.llm.limits import RateLimits
 from bridge.llm.port import Meter, Question
-from bridge.llm.responses import CallPolicy, ResponsesModel
+from bridge.llm.responses import CallPolicy, ResponsesModel, strict_schema
 from bridge.systems.consensus.schemas import ExpandedProposal, PersonaReview
 from tests.support.language_model import KEY, TOKENS, Call, FakeLanguageModel, Fault, fake_language_model
 from tests.support.moved_clock import moved_clock
@@ -77,11 +78,27 @@ async def test_the_schema_of_a_review_bounds_the_score_and_refers_to_its_parts(s
     await model_of().ask(asked, Meter())
 
     schema = service.calls[0].body["text"]["format"]["schema"]
+    free = {"type": "object", "properties": {}, "required": [], "additionalProperties": False}
+    effort, risk, metadata = (schema["properties"][name] for name in ("estimated_effort", "dependency_risks", "internal_metadata"))
+    # Nothing could be said in a closed object instead of a text.
+    assert ["string"] == [choice["type"] for choice in effort["anyOf"]] == [choice["type"] for choice in risk["items"]["anyOf"]]
+    assert free == metadata["anyOf"][0]
     assert (schema["properties"]["confidence_score"]["minimum"], schema["properties"]["confidence_score"]["maximum"]) == (0, 1)
     assert {"BlockingIssue", "Concern"} <= schema["$defs"].keys()
 
 
-@pytest.mark.parametrize("fault", [429, 500, 503, 408, "cut", "not json", "wrong shape", "empty", "slow"])
+def test_values_of_a_type_under_free_names_are_no_shape_of_an_answer() -> None:
+    class Scores(BaseModel):
+        scores: dict[str, float]
+
+    with pytest.raises(TypeError, match="give it properties"):
+        strict_schema(Scores)
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [429, 500, 503, 408, "cut", "not json", "wrong shape", "empty", "slow", "truncated", "refusal", "no output", "odd parts", "bare"],
+)
 async def test_what_may_go_better_is_tried_again(
     service: FakeLanguageModel, model_of: Models, fault: Fault, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -103,6 +120,8 @@ async def test_what_may_go_better_is_tried_again(
         ("slow", TransientError, "LLM_TIMEOUT", 3),
         (429, OverloadError, "LLM_RATE_LIMIT", 3),
         ("wrong shape", TransientError, "SCHEMA_VALIDATION_ERROR.*problem_statement", 3),
+        ("refusal", TransientError, "SCHEMA_VALIDATION_ERROR: the answer is empty, or a refusal", 3),
+        ("truncated", TransientError, "SCHEMA_VALIDATION_ERROR: the answer is incomplete", 3),
         ("quota", OverloadError, "LLM_RATE_LIMIT", 1),
         (401, ConfigurationError, "LLM_AUTH_ERROR.*OPENAI_API_KEY", 1),
         (400, PermanentError, "LLM_SERVICE_ERROR: 400", 1),
@@ -159,6 +178,38 @@ async def test_retry_after_as_a_date_is_honoured_and_a_long_one_gives_the_job_ba
 
     assert 200 < refused.value.retry_after <= 300
     assert len(service.calls) == 1
+
+
+@pytest.mark.parametrize(("told", "kept"), [("120", 120), ("inf", 600), ("1e9", 600), ("-5", 1), ("nan", 1), ("soon", 1)])
+async def test_how_long_a_service_wants_to_be_left_alone_is_believed_within_reason(
+    service: FakeLanguageModel, model_of: Models, told: str, kept: float
+) -> None:
+    service.faults, service.retry_after = lambda _call: 429, told
+
+    with pytest.raises(OverloadError) as refused:
+        await model_of().ask(question(), Meter())
+
+    assert kept == refused.value.retry_after
+
+
+async def test_a_service_that_says_when_it_is_back_is_waited_for(service: FakeLanguageModel, model_of: Models) -> None:
+    service.faults, service.retry_after = lambda _call: 503, "120"
+
+    with pytest.raises(OverloadError, match="503") as down:
+        await model_of().ask(question(), Meter())
+
+    assert (120, 1) == (down.value.retry_after, len(service.calls))
+
+
+@pytest.mark.parametrize("status", [500, 502, 504, 520, 408, 409])
+async def test_a_failure_that_says_when_to_come_again_is_counted_all_the_same(
+    service: FakeLanguageModel, model_of: Models, status: int
+) -> None:
+    """It may be over this very question."""
+    service.faults, service.retry_after = lambda _call: status, "120"
+
+    with pytest.raises(TransientError, match=str(status)):
+        await model_of().ask(question(), Meter())
 
 
 async def test_a_service_that_keeps_failing_is_left_alone(service: FakeLanguageModel, model_of: Models) -> None:

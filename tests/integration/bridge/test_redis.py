@@ -549,11 +549,27 @@ async def test_a_key_of_another_kind_names_the_variable(redis: RedisServer, clie
 
 
 @pytest.mark.parametrize(
-    "url", ["localhost:6379", "http://localhost", "redis+sentinel://localhost:26379", "redis+sentinel://h:x/main", "redis://h:6379/one"]
+    "url",
+    [
+        *("localhost:6379", "http://localhost", "redis+sentinel://localhost:26379", "redis+sentinel://h:x/main", "redis://h:6379/one"),
+        *("redis://h:6379?keyPrefix=a", "redis://h:6379/0?rejectUnauthorized=false"),
+        *("redis://h?protocol=7", "rediss://h:6380/0?ssl_cert_reqs=CERT_SOME"),
+    ],
 )
 def test_a_wrong_url_tells_what_was_expected(url: str) -> None:
     with pytest.raises(ConfigurationError, match=r"BRIDGE_REDIS_URL.*REDIS_URL.*redis://\[user:password@\]host:port"):
         RedisAccess(url)
+
+
+@pytest.mark.parametrize("word", ["required", "CERT_REQUIRED", "CERT_OPTIONAL", "CERT_NONE"])
+async def test_celerys_words_for_what_is_asked_of_a_certificate_are_read(word: str) -> None:
+    await RedisAccess(f"rediss://h:6380/0?ssl_cert_reqs={word}").close()
+
+
+async def test_an_address_of_a_client_of_node_is_read(redis: RedisServer) -> None:
+    access = RedisAccess(f"{redis.url}?family=0&allowUsernameInURI=true&connectTimeout=10000&db=1")
+    await access.probe()
+    await access.close()
 
 
 async def test_a_result_is_published_and_stored_for_a_while(redis: RedisServer, client: Redis, queue: str) -> None:

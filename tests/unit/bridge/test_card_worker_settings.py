@@ -31,6 +31,9 @@ def given(monkeypatch: pytest.MonkeyPatch, **variables: str) -> None:
     ("url", "expected"),
     [
         ("redis://cache:6379", "redis://:p%40ss@cache:6379"),
+        ("cache:6379", "redis://:p%40ss@cache:6379"),
+        ("6380", "redis://:p%40ss@localhost:6380"),
+        ("/run/redis.sock", "unix://:p%40ss@/run/redis.sock"),
         ("redis://worker@cache:6379/1", "redis://worker:p%40ss@cache:6379/1"),
         ("rediss://worker:@cache:6379/1", "rediss://worker:p%40ss@cache:6379/1"),
         ("redis://work%40er@cache", "redis://work%40er:p%40ss@cache"),
@@ -184,6 +187,13 @@ def test_an_address_that_is_none_is_refused_before_a_document_is_read(monkeypatc
 def test_white_space_around_an_address_is_none_of_it(monkeypatch: pytest.MonkeyPatch) -> None:
     given(monkeypatch, CF_R2_ENDPOINT=" https://account.r2.example/ ")
     assert "https://account.r2.example/" == load_card_worker().cf_r2_endpoint
+
+
+def test_the_end_of_a_line_is_no_part_of_a_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    names = ("CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY", "BULI2_API_KEY")
+    given(monkeypatch, **dict.fromkeys(names, " key\n"))
+    cards = load_card_worker()
+    assert ["key"] * 3 == [getattr(cards, name.lower()).get_secret_value() for name in names]
 
 
 @pytest.mark.parametrize("given_one", ["CF_R2_ACCESS_KEY_ID", "CF_R2_SECRET_ACCESS_KEY", ""])

@@ -11,6 +11,7 @@ from bridge.settings_consensus import load_consensus
 PUBSUB = {"OPENAI_API_KEY": "sk-real-0123456789", "PUBSUB_PROJECT_ID": "ours"}
 LOCATIONS = [
     ({"DB_HOST": "db", "DB_PASSWORD": "p@ss/word"}, "postgresql://postgres:p%40ss%2Fword@db:5432/consensus_engine"),
+    ({**PUBSUB, "DB_PASSWORD": "x"}, "postgresql://postgres:x@localhost:5432/consensus_engine"),
     ({"DB_NAME": "runs", "DB_USER": "ann", "DB_PORT": "5433"}, "postgresql://ann@localhost:5433/runs"),
     (
         {"DB_HOST": "/cloudsql/p:r:i", "DB_USER": "ann"},
@@ -89,6 +90,13 @@ def test_the_database_is_found_under_the_workers_names(monkeypatch: pytest.Monke
     assert load().database == location
 
 
+def test_an_account_alone_names_no_database_where_no_runs_are_worked_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = load().database
+    given(monkeypatch, {"DB_USER": "ann", "DB_PASSWORD": "x"})
+
+    assert load().database == before
+
+
 def test_our_own_variables_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
     given(
         monkeypatch,
@@ -97,6 +105,12 @@ def test_our_own_variables_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 
     settings = load()
     assert (settings.database, settings.pubsub_subscriptions, settings.concurrency) == ("ours.db", ("a", "b"), 2)
+
+
+def test_the_end_of_a_line_is_no_part_of_the_key(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, {"OPENAI_API_KEY": "sk-real-0123456789\n"})
+
+    assert load_consensus().openai_api_key.get_secret_value() == "sk-real-0123456789"
 
 
 def test_a_key_alone_starts_no_pipeline_and_it_can_be_switched(monkeypatch: pytest.MonkeyPatch) -> None:

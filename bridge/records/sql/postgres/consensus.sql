@@ -19,6 +19,10 @@ SELECT CAST(runs.id AS text) AS id, runs.created_at, runs.updated_at, lower(runs
         ) ORDER BY step_order), '[]') FROM step_progress WHERE run_id = runs.id) AS steps
 FROM runs WHERE runs.id = CAST(:run_id AS uuid);
 
+-- name: queued
+-- A run that is to be worked on, and that nobody has begun.
+SELECT 1 AS found FROM runs WHERE id = CAST(:run_id AS uuid) AND upper(status) = 'QUEUED';
+
 -- name: create
 -- A queued run with its seven pending steps. The same run twice is one.
 WITH made AS (
@@ -96,7 +100,8 @@ WITH given_up AS (
     UPDATE runs SET status = 'FAILED', completed_at = now(), updated_at = now()
     WHERE id = CAST(:run_id AS uuid) AND upper(status) <> 'COMPLETED' RETURNING id
 )
-UPDATE step_progress SET status = 'FAILED', completed_at = now(), error_message = :reason FROM given_up
+UPDATE step_progress SET status = 'FAILED', completed_at = now(),
+       error_message = coalesce((CAST(:beginnings AS jsonb) ->> step_name) || ': ', '') || CAST(:reason AS text) FROM given_up
 WHERE run_id = given_up.id AND upper(step_progress.status) = 'RUNNING';
 
 -- name: tables

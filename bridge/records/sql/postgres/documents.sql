@@ -41,8 +41,23 @@ SET status = 'completed', buli2_ticket_id = coalesce(CAST(:ticket AS text), buli
 WHERE id = CAST(:id AS uuid);
 
 -- name: ticket
--- The ticket of a case that was handed over later.
-UPDATE documents SET buli2_ticket_id = :ticket WHERE id = CAST(:id AS uuid);
+-- The ticket of a case that was handed over later. That of a platform's review replaces none.
+UPDATE documents SET buli2_ticket_id = :ticket
+WHERE id = CAST(:id AS uuid) AND (CAST(:of_review AS boolean) IS FALSE OR coalesce(buli2_ticket_id, '') = '');
+
+-- name: reviews
+-- Whether the platform's reviews can be told of; not every worker's account may.
+SELECT 1 AS found FROM to_regclass('manual_reviews') AS kept (place)
+WHERE CASE WHEN place IS NULL THEN false ELSE has_table_privilege(place, 'SELECT') AND has_table_privilege(place, 'UPDATE') END;
+
+-- name: review
+-- A review that the platform's web service asks for and that has its task, or is decided.
+SELECT 1 AS found FROM manual_reviews
+WHERE id = CAST(:review AS uuid) AND (coalesce(buli2_task_id, '') <> '' OR coalesce(decision, '') <> '');
+
+-- name: task
+-- The task of such a review.
+UPDATE manual_reviews SET buli2_task_id = :ticket, updated_at = now() AT TIME ZONE 'UTC' WHERE id = CAST(:review AS uuid);
 
 -- name: failed
 -- The end of a document that is given up. What a person has decided on stays readable.

@@ -42,6 +42,16 @@ def test_an_address_is_read_under_every_name_of_its_scheme(scheme: str) -> None:
     assert expected == _parameters(f"{scheme}://ann:p%40ss@db:5433/jobs?sslmode=require")
 
 
+@pytest.mark.parametrize(
+    "words", ["sslmode=no-verify", "uselibpqcompat=true&sslmode=require", "pgbouncer=true&sslmode=require&pgbouncer=1"]
+)
+def test_an_address_of_a_client_of_node_is_read(words: str) -> None:
+    expected = {"user": "ann", "password": "p?ss", "host": "db", "dbname": "jobs", "sslmode": "require"}
+
+    assert expected == _parameters(f"postgres://ann:p%3Fss@db/jobs?{words}")
+    assert {"host": "db", "dbname": "jobs"} == _parameters("postgres://db/jobs?pgbouncer=true")
+
+
 def test_an_address_may_leave_everything_to_libpqs_own_variables() -> None:
     assert {} == _parameters("postgresql://")
 

@@ -173,6 +173,28 @@ async def test_an_overload_counts_no_attempt(office_of: Offices, error: Exceptio
     assert (State.SUCCEEDED, 0) == (record.state, record.attempts)
 
 
+async def test_a_job_that_is_told_when_to_come_again_comes_no_sooner_and_others_do(office_of: Offices) -> None:
+    tried: list[float] = []
+
+    async def work(job: Job, _context: Context) -> Outcome:
+        if job.key == "told":
+            tried.append(asyncio.get_running_loop().time())
+            if len(tried) == 1:
+                raise OverloadError("come again later", retry_after=1.5)
+        return done(job)
+
+    office = office_of(work, concurrency=1, overload_seconds=0.05)
+    await office.ask("told")
+    async with office.working():
+        await office.until(Step.RETURNED, "told")
+        await office.ask("other")
+        await office.until(Step.ACKNOWLEDGED, "other")
+        await office.until(Step.ACKNOWLEDGED, "told")
+
+    ended = [taken.job_key for taken in office.recorder.taken if taken.step is Step.ACKNOWLEDGED]
+    assert (True, ["other", "told"]) == (tried[1] - tried[0] >= 1.5, ended)
+
+
 @pytest.mark.parametrize(("kind", "step"), [("waits", Step.RETURNED), ("cannot be read", Step.BURIED), ("is given up", Step.ACKNOWLEDGED)])
 async def test_while_the_server_is_probed_what_does_not_come_to_it_holds_up_no_job(office_of: Offices, kind: str, step: Step) -> None:
     async def work(job: Job, context: Context) -> Outcome:
