@@ -6,6 +6,7 @@ import asyncio
 import dataclasses
 import signal
 import sys
+import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -42,13 +43,17 @@ from inference_server.service.tracing import RequestTraces
 from inference_server.settings import Settings
 
 _SWITCH_SECONDS = 0.0005
+_LOOK_SECONDS = 1.0
 _log = structlog.get_logger()
 
 
 async def serve(settings: Settings) -> None:
     """Serve until SIGTERM or SIGINT; a second one ends the waits. Raises `ConfigurationError` before it serves."""
     levels = configure_logging(settings.log_level)
-    _tell_absent_roots(settings)
+    # A mount that hangs is not waited for.
+    looking = threading.Thread(target=_tell_absent_roots, args=(settings,), name="roots", daemon=True)
+    looking.start()
+    looking.join(_LOOK_SECONDS)
     prepare_process()
     application = dataclasses.replace(compose(settings, levels), settled=leave_to_itself)
     stop, hurry = asyncio.Event(), asyncio.Event()
@@ -65,7 +70,7 @@ async def serve(settings: Settings) -> None:
 def _tell_absent_roots(settings: Settings) -> None:
     """Warn of folders that nothing can be read from. What is mounted later is read from then on, so that the server starts all the same."""
     if {"slides", "documents"} & set(settings.services):
-        reason = "INFERENCE_READ_ROOTS (--read-roots) names it, and it is not there; nothing can be read from it before it is"
+        reason = "INFERENCE_READ_ROOTS (--read-roots) names it, and it is not there or cannot be looked at; until it is, nothing is read from it"
         for root in Roots(names=settings.read_roots, verb="read").absent():
             _log.warning("read_root_absent", root=root, reason=reason)
 

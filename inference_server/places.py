@@ -71,8 +71,8 @@ class Roots:
         return found
 
     def absent(self) -> list[str]:
-        """The folders among them that are not there, or not yet."""
-        return [root for root in self.names if _is_local(root) and not _local_path(root).exists()]
+        """The folders among them that are not there, not yet, or cannot be looked at. May block: what is mounted may hang."""
+        return [root for root in self.names if _is_local(root) and not _is_there(root)]
 
     def hold_web(self, url: str) -> bool:
         """Whether a web server's URL is below one of them; it may have a query."""
@@ -86,6 +86,13 @@ class Roots:
         if isinstance(found, Path):
             return any(_is_local(root) and found.is_relative_to(_local_path(root)) for root in self.names)
         return any(not _is_local(root) and found.is_below(_place(root)) for root in self.names)
+
+
+def _is_there(root: str) -> bool:
+    try:
+        return _local_path(root).exists()
+    except (InvalidInput, OSError):  # such as a mount whose server is gone, or a folder that this user may not look into
+        return False
 
 
 def shown(url: str) -> str:

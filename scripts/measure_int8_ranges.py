@@ -70,7 +70,11 @@ class Channels:
         bottom = self.least.min()
         is_bound = np.mean(self.least - bottom <= _NEAR * usual) >= _MANY
         least = np.maximum(self.least - spare, bottom) if is_bound else self.least - spare
-        return np.stack([least, self.most + spare, self._sums / self._count]).astype(np.float16)
+        with np.errstate(over="ignore"):
+            told = np.stack([least, self.most + spare, self._sums / self._count]).astype(np.float16)
+        if not np.isfinite(told).all() or (told[1] <= told[0]).any():
+            raise ValueError(f"float16 does not hold ranges from {self.least.min()} to {self.most.max()}, or not apart")
+        return told
 
 
 class Measuring(DirectInference):

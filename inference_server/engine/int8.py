@@ -93,7 +93,7 @@ def _quantise_one(convolution: Any, weights: Array, taken: Range) -> None:
     with np.errstate(over="ignore", invalid="ignore"):
         scaled = weights * levels.scale
         mean_level = (_by_channel(taken.mean, weights.ndim) - levels.least) / levels.scale
-        _check_finite(convolution, scaled, weights * levels.least, weights * mean_level)
+        _check_finite(convolution, scaled, weights * levels.least, *([] if is_padded else [weights * mean_level]))
     largest = np.maximum(np.abs(scaled).max(axis=tuple(range(1, scaled.ndim)), keepdims=True), np.finfo(np.float32).tiny)
     rounded = np.round(scaled / largest * 127) * (largest / 127)
     convolution.input(0).replace_source_output(_rounded(convolution.input_value(0), levels))

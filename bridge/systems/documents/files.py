@@ -11,7 +11,7 @@ import structlog
 from bridge.errors import PermanentError, TransientError
 
 _log = structlog.get_logger()
-_ABSENT = "BRIDGE_READ_ROOTS names it, and it is not there; nothing can be read from it before it is"
+_ABSENT = "BRIDGE_READ_ROOTS names it, and it is not there or cannot be looked at; until it is, nothing is read from it"
 
 
 class DocumentFiles:
@@ -22,7 +22,7 @@ class DocumentFiles:
         self._roots = tuple(root.expanduser().resolve() for root in roots)
         for root in self._roots:
             # It may be mounted later.
-            if not root.exists():
+            if not _is_there(root):
                 _log.warning("read_root_absent", root=str(root), reason=_ABSENT)
         self._most_bytes = most_bytes
 
@@ -50,3 +50,10 @@ class DocumentFiles:
             raise PermanentError(f"the bridge may not read {path}. Grant its user read access.") from error
         except OSError as error:
             raise TransientError(f"{path} could not be read: {error.strerror or error}") from error
+
+
+def _is_there(root: Path) -> bool:
+    try:
+        return root.exists()
+    except OSError:  # such as a mount whose server is gone, or a folder that this user may not look into
+        return False

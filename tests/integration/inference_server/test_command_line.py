@@ -96,11 +96,12 @@ def test_folders_to_read_from_that_are_not_there_are_warned_of_as_they_may_be_mo
     (tmp_path / "slides").mkdir()
     with socket.create_server(("127.0.0.1", 0)) as taken:
         address = f"127.0.0.1:{taken.getsockname()[1]}"
-        status, told = run("serve", "--models", ".", "--listen", address, "--read-roots", "slides,s3://bucket/,mnt/scans,file:///mnt/none")
+        absent = ["mnt/scans", "file:///mnt/none", f"/mnt/{'a' * 300}", "~nobody-of-that-name/slides"]
+        status, told = run("serve", "--models", ".", "--listen", address, "--read-roots", ",".join(["slides", "s3://bucket/", *absent]))
     # All the same it went on as far as its address.
     assert (status, f"{address} cannot be listened on" in told) == (2, True), told
     warnings = [json.loads(line) for line in told.splitlines() if "read_root_absent" in line]
-    assert [(each["level"], each["root"]) for each in warnings] == [("warning", "mnt/scans"), ("warning", "file:///mnt/none")]
+    assert [(each["level"], each["root"]) for each in warnings] == [("warning", root) for root in absent]
     assert all(each["reason"].startswith("INFERENCE_READ_ROOTS (--read-roots) names it") for each in warnings)
 
 

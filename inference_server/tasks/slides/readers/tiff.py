@@ -76,6 +76,7 @@ class TiffReader:
     ) -> TiffReader:
         _refuse_other_formats(found.uri, directories)
         _check_channels(found.uri, directories[0], told)
+        _check_bounds(found.uri, directories[0], limits)
         pyramid = list(_pyramid(directories))
         for number in pyramid:
             _check_bounds(found.uri, directories[number], limits)
@@ -154,12 +155,12 @@ def _pyramid(directories: list[Any]) -> Iterator[int]:
     yield 0
     least = base.image_width
     for number, directory in enumerate(directories[1:], 1):
-        if None in (directory.tile_width, directory.tile_height) or directory.image_width >= least or directory.image_height < 1:
+        width, height = directory.image_width, directory.image_height
+        if None in (directory.tile_width, directory.tile_height) or width >= least or min(width, height) < 1:
             continue
-        across, down = base.image_width / directory.image_width, base.image_height / directory.image_height
-        rounding = 1 / directory.image_width + 1 / directory.image_height
-        if abs(across / down - 1) <= _PROPORTION_TOLERANCE + rounding:
-            least = directory.image_width
+        across, down = base.image_width / width, base.image_height / height
+        if abs(across / down - 1) <= _PROPORTION_TOLERANCE + 1 / width + 1 / height:
+            least = width
             yield number
 
 

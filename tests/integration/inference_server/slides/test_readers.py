@@ -449,6 +449,23 @@ async def test_a_tile_that_lies_past_any_file_is_told_to_be_damaged(tmp_path: Pa
         await facts_of(path)
 
 
+@pytest.mark.parametrize(("page", "tag", "told"), [(0, "ImageLength", "it has 1000 × 0 px; it is damaged"), (1, "ImageWidth", "")])
+async def test_an_image_without_pixels_is_told_to_be_damaged_and_is_no_level(
+    tmp_path: Path, picture: NDArray[np.uint8], page: int, tag: str, told: str
+) -> None:
+    path = write_jpeg_tiff(tmp_path / "slide.tif", [picture, np.ascontiguousarray(picture[::2, ::2])], resolution=(20000, 20000))
+    with tifffile.TiffFile(path) as tiff:
+        place = tiff.pages[page].tags[tag].valueoffset
+    content = bytearray(path.read_bytes())
+    content[place : place + 4] = bytes(4)
+    path.write_bytes(content)
+    if told:
+        with pytest.raises(InvalidSlide, match=told):
+            await facts_of(path)
+    else:
+        assert len((await facts_of(path)).levels) == 1
+
+
 async def test_directories_in_a_circle_are_told_to_be_damaged(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture)
     content = bytearray(path.read_bytes())
