@@ -70,7 +70,7 @@ async def serve(settings: Settings) -> None:
 def _tell_absent_roots(settings: Settings) -> None:
     """Warn of folders that nothing can be read from. What is mounted later is read from then on, so that the server starts all the same."""
     if {"slides", "documents"} & set(settings.services):
-        reason = "INFERENCE_READ_ROOTS (--read-roots) names it, and it is not there or cannot be looked at; until it is, nothing is read from it"
+        reason = "INFERENCE_READ_ROOTS (--read-roots) names it, and it is not there or cannot be looked at; nothing is read from it so far"
         for root in Roots(names=settings.read_roots, verb="read").absent():
             _log.warning("read_root_absent", root=root, reason=reason)
 

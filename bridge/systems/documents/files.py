@@ -11,7 +11,7 @@ import structlog
 from bridge.errors import PermanentError, TransientError
 
 _log = structlog.get_logger()
-_ABSENT = "BRIDGE_READ_ROOTS names it, and it is not there or cannot be looked at; until it is, nothing is read from it"
+_ABSENT = "BRIDGE_READ_ROOTS names it, and it is not there or cannot be looked at; nothing is read from it so far"
 
 
 class DocumentFiles:
