@@ -46,6 +46,8 @@ _PIECE = 64 * 1024
 _MOST_TABLES = 16
 # Objects by name.
 _Table: TypeAlias = Mapping[bytes, set[int]]
+# Number of an object, its size, and what it draws how often: objects, or what has a name anywhere.
+_Stream: TypeAlias = tuple[int, int, Sequence[tuple[int, set[int] | bytes]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,8 +97,9 @@ class _Drawings:
         for text in (text for several in texts.values() for text in several):
             self._take_page(text)
         self._take_lists()
-        # Number of an object, its size, and what it draws how often: objects, or what has a name anywhere.
-        self.streams = [(number, each.size, list(self._drawn_by(number, each))) for number, several in contents.items() for each in several]
+        self.streams: Sequence[_Stream] = [
+            (number, each.size, list(self._drawn_by(number, each))) for number, several in contents.items() for each in several
+        ]
 
     def _drawn_by(self, number: int, content: _Content) -> Iterator[tuple[int, set[int] | bytes]]:
         tables: Sequence[_Table] = ()
@@ -106,7 +109,8 @@ class _Drawings:
         for name, count in content.drawn.items():
             found = set().union(*(table.get(name, ()) for table in tables)) if len(tables) <= _MOST_TABLES else set()
             if 0 < len(found) <= _MOST_TABLES:
-                yield count, found & self._drawable
+                if drawable := found & self._drawable:
+                    yield count, drawable
             elif name in self.anywhere:
                 yield count, name
 
@@ -170,17 +174,22 @@ def _put(text: bytes, named: dict[bytes, set[int]]) -> _Table:
 
 
 def _check(drawings: _Drawings, most_bytes: int) -> None:
-    # By object, and by name: the longest so far, with forms followed a step deeper each time.
+    # By object: the longest so far, with forms followed a step deeper each time.
     lengths: dict[int, int] = {}
+    for number, size, drawn in drawings.streams:
+        if not drawn:
+            lengths[number] = max(lengths.get(number, 0), size + _A_FORM)
+    rest = [stream for stream in drawings.streams if stream[2]]
+    names = {drawable for _, _, drawn in rest for _, drawable in drawn if isinstance(drawable, bytes)}
     for _ in range(_DEEPEST):
-        by_name = {name: max(lengths.get(each, 0) for each in numbers) for name, numbers in drawings.anywhere.items()}
-        deeper: dict[int, int] = {}
-        for number, size, drawn in drawings.streams:
+        by_name = {name: max(lengths.get(each, 0) for each in drawings.anywhere[name]) for name in names}
+        deeper = lengths.copy()
+        for number, size, drawn in rest:
             length = size + _A_FORM
             for count, drawable in drawn:
-                length += count * (by_name[drawable] if isinstance(drawable, bytes) else max(map(lengths.get, drawable, (0,)), default=0))
+                length += count * (by_name[drawable] if isinstance(drawable, bytes) else max(lengths.get(each, 0) for each in drawable))
             # What draws nothing is as long as it is: of that another check has the limit.
-            if drawn and length > most_bytes:
+            if length > most_bytes:
                 raise InvalidDocument(
                     f"a page of the PDF draws its parts so often that they come to more than {most_bytes} bytes. "
                     "Print it to a PDF anew, or send its pages as images.",
@@ -189,7 +198,13 @@ def _check(drawings: _Drawings, most_bytes: int) -> None:
             deeper[number] = max(deeper.get(number, 0), length)
         if deeper == lengths:
             return
-        lengths = deeper
+        rest, lengths = _unsettled(rest), deeper
+
+
+def _unsettled(streams: Sequence[_Stream]) -> list[_Stream]:
+    """Those that may draw one of them still, by a name or by its number; of the others the length is known."""
+    numbers = {number for number, _, _ in streams}
+    return [one for one in streams if any(isinstance(drawable, bytes) or not numbers.isdisjoint(drawable) for _, drawable in one[2])]
 
 
 def _objects(content: bytes, sums: Sums) -> Iterator[tuple[int, bytes, int | None]]:
