@@ -22,10 +22,10 @@ from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.key_fields import key_fields
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
-from inference_server.tasks.documents.pages import Pages, checked_dpi, is_pdf, open_pages, selected_pages, text_layer_of
+from inference_server.tasks.documents.pages import Pages, checked_dpi, checked_type, open_checked, selected_pages, text_layer_of
 from inference_server.tasks.documents.quality import page_quality
 from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.running import PDF, in_thread_of, opened
+from inference_server.tasks.documents.running import in_thread_of, opened
 from inference_server.tasks.documents.text import TextModels, TextReader
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode, TextSource
 
@@ -138,11 +138,13 @@ class DocumentReader:
         return await self._storage.read(request.uri, most_bytes=self._limits.most_bytes, limit="document_bytes")
 
     async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
-        opening = partial(open_pages, content, limits=self._limits, dpi=request.dpi, password=request.password)
-        seconds = self._limits.most_document_seconds
+        limits, seconds = self._limits, self._limits.most_document_seconds
+        media_type = await asyncio.to_thread(checked_type, content, limits)
+        dpi = checked_dpi(request.dpi, limits)
+        opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
         try:
             async with asyncio.timeout(seconds):
-                return await opened(PDF if is_pdf(content) else "", opening)
+                return await opened(media_type, opening)
         except TimeoutError as late:
             raise DeadlineExceeded(f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting.") from late
 
