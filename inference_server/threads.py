@@ -7,11 +7,15 @@ import contextlib
 import contextvars
 import math
 import os
+import threading
+import time
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from functools import cache, partial
 from pathlib import Path
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
+
+import structlog
 
 P = ParamSpec("P")
 T = TypeVar("T")
@@ -19,6 +23,9 @@ S = TypeVar("S")
 
 # Threads that read files at a time; each begins when none of the others is idle.
 _READING = 32
+# After so long a work that others wait for is told.
+HELD_SECONDS = 30.0
+_log = structlog.get_logger()
 
 
 def usable_cores(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
@@ -49,6 +56,11 @@ async def in_thread(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> 
     return await _ended(_waiting(), partial(work, *args, **kwargs))
 
 
+def begin_in_thread(work: Callable[[], T]) -> Future[T]:
+    """As `in_thread`, for who has to know what became of it."""
+    return _waiting().submit(contextvars.copy_context().run, work)
+
+
 async def on_core(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """As `in_thread`, of what computes: as many at a time as there are cores, two at least.
 
@@ -69,9 +81,30 @@ async def on_disk(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
 async def one_by_one(work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
     """Like `asyncio.to_thread`, of what pdfium does, which may be entered by one thread only: who waits for it holds no thread.
 
-    A task that is cancelled leaves the thread to its work, which may take for ever; then nothing but this waits for it.
+    A task that is cancelled takes back what has not begun, and leaves the thread to what has, which may take for ever.
     """
-    return await asyncio.wrap_future(_one().submit(contextvars.copy_context().run, partial(work, *args, **kwargs)))
+    return await turn_of(begin_one_by_one(partial(work, *args, **kwargs)))
+
+
+def begin_one_by_one(work: Callable[[], T]) -> Future[T]:
+    """As `one_by_one`, for who has to know what became of it; cancelled before its turn, it is held no longer."""
+    return _one().submit(partial(contextvars.copy_context().run, work))
+
+
+async def turn_of(future: Future[T]) -> T:
+    """What a work comes to that is done one by one; tells the log when its turn is kept from it."""
+    working = asyncio.wrap_future(future)
+    try:
+        while not (await asyncio.wait((working,), timeout=HELD_SECONDS))[0]:
+            _one().tell_held()
+        return working.result()
+    finally:
+        working.cancel()
+
+
+def ends_one_by_one(*, seconds: float) -> bool:
+    """Whether what is done one by one ends within that time; the process is not to be taken down in order while it does not."""
+    return not _one.cache_info().currsize or _one().is_free(seconds)
 
 
 async def _ended(threads: ThreadPoolExecutor, work: Callable[[], T]) -> T:
@@ -106,5 +139,73 @@ def _disk() -> ThreadPoolExecutor:
 
 
 @cache
-def _one() -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(1, thread_name_prefix="one")
+def _one() -> _Line:
+    return _Line()
+
+
+class _Line:
+    """A thread for works in the order in which they come; neither what was cancelled is held, nor the process' end by what is done."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._waiting: dict[Future[Any], Callable[[], Any]] = {}
+        # When it began what it does now.
+        self._since: float | None = None
+        self._is_told = False
+        threading.Thread(target=self._run, name="one", daemon=True).start()
+
+    def submit(self, work: Callable[[], T]) -> Future[T]:
+        future: Future[T] = Future()
+        with self._changed:
+            self._waiting[future] = work
+            self._changed.notify_all()
+        future.add_done_callback(self._leave_out)
+        return future
+
+    def tell_held(self) -> None:
+        """Tell the log, once, of a work that has taken long."""
+        with self._changed:
+            seconds = time.monotonic() - self._since if self._since is not None else 0.0
+            if self._is_told or seconds < HELD_SECONDS:
+                return
+            self._is_told = True
+            waiting = len(self._waiting)
+        _log.warning("pdfium_held", seconds=round(seconds, 1), waiting=waiting)
+
+    def is_free(self, seconds: float) -> bool:
+        with self._changed:
+            return self._changed.wait_for(lambda: self._since is None and not self._waiting, seconds)
+
+    def _leave_out(self, future: Future[Any]) -> None:
+        with self._changed:
+            self._waiting.pop(future, None)
+            self._changed.notify_all()
+
+    def _run(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._waiting)
+                future = next(iter(self._waiting))
+                work = self._waiting.pop(future)
+                self._since = time.monotonic()
+            _do(work, future)
+            del work, future
+            with self._changed:
+                seconds, is_told = time.monotonic() - self._since, self._is_told
+                self._since, self._is_told = None, False
+                self._changed.notify_all()
+            if is_told:
+                _log.warning("pdfium_free", seconds=round(seconds, 1))
+
+
+def _do(work: Callable[[], T], future: Future[T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        result = work()
+    except BaseException as error:
+        future.set_exception(error)
+        # Its traceback holds this frame.
+        del future, work
+    else:
+        future.set_result(result)

@@ -6,7 +6,7 @@ from typing import Protocol
 
 from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.tasks.documents.images import ImagePages
-from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.pdf.pages import PdfPages, check_pdf
 from inference_server.tasks.documents.running import PDF
 from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
 
@@ -63,6 +63,11 @@ def open_pages(content: bytes, *, limits: Limits, dpi: int = 0, password: str = 
     `dpi`: at which PDF pages are rendered; 0 for the default. Raises `InvalidDocument`, and `InvalidInput` for a bad `dpi`.
     """
     dpi = checked_dpi(dpi, limits)
+    return open_checked(content, checked_type(content, limits), limits=limits, dpi=dpi, password=password)
+
+
+def checked_type(content: bytes, limits: Limits) -> str:
+    """The format of a document whose bytes keep within the limits, told before anything opens it. Raises `InvalidDocument`; blocks."""
     if not content:
         raise InvalidDocument("the document is empty (0 bytes). Check that the file was written, and send its bytes.")
     if len(content) > limits.most_bytes:
@@ -71,6 +76,13 @@ def open_pages(content: bytes, *, limits: Limits, dpi: int = 0, password: str = 
             limit="document_bytes",
         )
     media_type = media_type_of(content)
+    if media_type == PDF:
+        check_pdf(content, limits)
+    return media_type
+
+
+def open_checked(content: bytes, media_type: str, *, limits: Limits, dpi: int, password: str) -> Pages:
+    """Open what `checked_type` let pass; blocks. Raises `InvalidDocument`."""
     if media_type == PDF:
         return PdfPages(content, dpi=dpi, password=password, limits=limits)
     return ImagePages(content, media_type, limits=limits)
@@ -115,17 +127,12 @@ def text_layer_of(pages: Pages, index: int, mode: TextMode) -> TextLayer | None:
     return layer if layer is not None and layer.is_sound else None
 
 
-def is_pdf(content: bytes) -> bool:
-    """Whether a file that is of no other format is a PDF."""
-    return b"%PDF-" in content[:_PDF_HEADER_WITHIN]
-
-
 def media_type_of(content: bytes) -> str:
     """Tell the format by the first bytes. Raises `InvalidDocument`."""
     for signature, media_type in _SIGNATURES:
         if content.startswith(signature):
             return media_type
-    if is_pdf(content):
+    if b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
         return PDF
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"

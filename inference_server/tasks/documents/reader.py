@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -21,17 +22,16 @@ from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.key_fields import key_fields
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
-from inference_server.tasks.documents.pages import Pages, checked_dpi, is_pdf, open_pages, selected_pages, text_layer_of
+from inference_server.tasks.documents.pages import Pages, checked_dpi, checked_type, open_checked, selected_pages, text_layer_of
 from inference_server.tasks.documents.quality import page_quality
 from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.running import PDF, in_thread_of
+from inference_server.tasks.documents.running import in_thread_of, opened
 from inference_server.tasks.documents.text import TextModels, TextReader
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode, TextSource
 
 _log = structlog.get_logger()
 # After so long a document is left to be closed when its turn comes.
 _CLOSING_SECONDS = 5.0
-_closing: set[asyncio.Future[None]] = set()  # held until they are done
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -138,17 +138,15 @@ class DocumentReader:
         return await self._storage.read(request.uri, most_bytes=self._limits.most_bytes, limit="document_bytes")
 
     async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
-        opening = asyncio.ensure_future(
-            in_thread_of(
-                PDF if is_pdf(content) else "", open_pages, content, limits=self._limits, dpi=request.dpi, password=request.password
-            )
-        )
+        limits, seconds = self._limits, self._limits.most_document_seconds
+        media_type = await asyncio.to_thread(checked_type, content, limits)
+        dpi = checked_dpi(request.dpi, limits)
+        opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
         try:
-            return await asyncio.shield(opening)
-        except asyncio.CancelledError:
-            # The thread goes on; what it opens is closed there too, rather than whenever memory is collected.
-            opening.add_done_callback(_close_in_thread)
-            raise
+            async with asyncio.timeout(seconds):
+                return await opened(media_type, opening)
+        except TimeoutError as late:
+            raise DeadlineExceeded(f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting.") from late
 
     async def _in_order(self, work: _Work, numbers: tuple[int, ...], caller: Caller, tally: _Tally) -> AsyncGenerator[PageResult, None]:
         waiting = deque(numbers)
@@ -260,13 +258,6 @@ async def _closed(files: OutputFiles, pages: Pages) -> None:
 def _close(files: OutputFiles, pages: Pages) -> None:
     files.close()
     pages.close()
-
-
-def _close_in_thread(opening: asyncio.Future[Pages]) -> None:
-    if not opening.cancelled() and opening.exception() is None:
-        closing = asyncio.ensure_future(in_thread_of(opening.result().media_type, opening.result().close))
-        _closing.add(closing)
-        closing.add_done_callback(_closing.discard)
 
 
 class _Tally:

@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.pdf.inflation import LIMIT, Sums
@@ -30,6 +31,8 @@ _NAME = rb"/([^\s/<>\[\](){}%]+)"
 _DRAWN = re.compile(_NAME + rb"\s*Do(?![^\s/<>\[\](){}%])")
 _ENTRY = re.compile(_NAME + rb"\s+(\d{1,10})\s+\d{1,5}\s+R\b")
 _RESOURCES = re.compile(rb"/Resources\s+(\d{1,10})\s+\d{1,5}\s+R\b")
+_CONTENTS = re.compile(rb"/Contents\s*(?:\[([^\[\]]*)\]|(\d{1,10}\s+\d{1,5}\s+R\b))")
+_REFERENCE = re.compile(rb"(\d{1,10})\s+\d{1,5}\s+R\b")
 _DRAWABLE = re.compile(rb"/XObject\s*(?:<<([^<>]*)>>|(\d{1,10})\s+\d{1,5}\s+R\b)")
 _NO_CONTENT = re.compile(rb"/Subtype\s*/(?:Image|XML|Type1C|CIDFontType0C|OpenType)\b|/Length[123]\b|/Type\s*/(?:XRef|Metadata)\b")
 _PACKED_OBJECTS = re.compile(rb"/Type\s*/ObjStm\b")
@@ -39,6 +42,12 @@ _DEEPEST = 40
 # Bytes that a form counts beside its content each time that it is drawn: what pdfium keeps of it takes more.
 _A_FORM = 64
 _PIECE = 64 * 1024
+# Of more than so many dictionaries, or objects, for a name, all of that name are meant.
+_MOST_TABLES = 16
+# Objects by name.
+_Table: TypeAlias = Mapping[bytes, set[int]]
+# Number of an object, its size, and what it draws how often: objects, or what has a name anywhere.
+_Stream: TypeAlias = tuple[int, int, Sequence[tuple[int, set[int] | bytes]]]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,49 +86,110 @@ class _Drawings:
     def __init__(self, texts: Mapping[int, Sequence[bytes]], contents: Mapping[int, Sequence[_Content]]) -> None:
         self._texts = texts
         self._drawable = contents.keys()
-        # By the names of all dictionaries together, for streams that have the resources of their page.
-        self.anywhere: dict[bytes, set[int]] = {}
+        # By the number of an object that is one, or that has some: many dictionaries share them.
+        self._tables: dict[int, _Table] = {}
+        self._resources: dict[int, Sequence[_Table]] = {}
+        # By the names of all dictionaries together, for streams of which it is not clear whose resources they have.
+        self.anywhere = self._all()
+        # By the number of a page's content, which has the resources of its page.
+        self._pages: dict[int, list[_Table]] = {}
+        self._unclear: set[int] = set()
         for text in (text for several in texts.values() for text in several):
-            self._put(text, self.anywhere)
-        # Number of an object, its size, and what it draws how often: objects, or what has a name anywhere.
-        self.streams = [(number, each.size, list(self._drawn_by(each))) for number, several in contents.items() for each in several]
+            self._take_page(text)
+        self._take_lists()
+        self.streams: Sequence[_Stream] = [
+            (number, each.size, list(self._drawn_by(number, each))) for number, several in contents.items() for each in several
+        ]
 
-    def _drawn_by(self, content: _Content) -> Iterator[tuple[int, set[int] | bytes]]:
-        own: dict[bytes, set[int]] = {}
+    def _drawn_by(self, number: int, content: _Content) -> Iterator[tuple[int, set[int] | bytes]]:
+        tables: Sequence[_Table] = ()
         if content.drawn:
-            self._put(content.dictionary, own)
-            for number in _RESOURCES.findall(content.dictionary):
-                for text in self._of(number):
-                    self._put(text, own)
+            of_page = () if number in self._unclear else self._pages.get(number, ())
+            tables = self._tables_of(content.dictionary) or of_page
         for name, count in content.drawn.items():
-            if name in own:
-                yield count, own[name] & self._drawable
+            found = set().union(*(table.get(name, ()) for table in tables)) if len(tables) <= _MOST_TABLES else set()
+            if 0 < len(found) <= _MOST_TABLES:
+                if drawable := found & self._drawable:
+                    yield count, drawable
             elif name in self.anywhere:
                 yield count, name
 
-    def _put(self, text: bytes, named: dict[bytes, set[int]]) -> None:
-        """Add the objects that a dictionary names as drawable."""
-        for inline, number in _DRAWABLE.findall(text):
-            for table in self._of(number) if number else (inline,):
-                for name, place in _ENTRY.findall(table):
-                    named.setdefault(_plain(name), set()).add(int(place))
+    def _all(self) -> _Table:
+        together: dict[bytes, set[int]] = {}
+        numbers: set[int] = set()
+        for inline, number in (found for several in self._texts.values() for text in several for found in _DRAWABLE.findall(text)):
+            if number:
+                numbers.add(int(number))
+            else:
+                _put(inline, together)
+        for text in (text for number in numbers for text in self._texts.get(number, ())):
+            _put(text, together)
+        return together
 
-    def _of(self, number: bytes) -> Sequence[bytes]:
-        return self._texts.get(int(number), ())
+    def _tables_of(self, text: bytes) -> Sequence[_Table]:
+        """What a dictionary names as drawable, itself or by the resources that it refers to."""
+        return [*self._inline(text), *(table for number in set(_RESOURCES.findall(text)) for table in self._referred(int(number)))]
+
+    def _inline(self, text: bytes) -> Iterator[_Table]:
+        for inline, number in _DRAWABLE.findall(text):
+            yield self._table(int(number)) if number else _put(inline, {})
+
+    def _table(self, number: int) -> _Table:
+        if number not in self._tables:
+            self._tables[number] = _put(b" ".join(self._texts.get(number, ())), {})
+        return self._tables[number]
+
+    def _referred(self, number: int) -> Sequence[_Table]:
+        if number not in self._resources:
+            self._resources[number] = [table for text in self._texts.get(number, ()) for table in self._inline(text)]
+        return self._resources[number]
+
+    def _take_page(self, text: bytes) -> None:
+        for listed in _CONTENTS.findall(text):
+            tables = self._tables_of(text)
+            for number in _REFERENCE.findall(b" ".join(listed)):
+                self._take_content(int(number), tables)
+
+    def _take_lists(self) -> None:
+        """Contents of a page may be a list that is an object of its own."""
+        for number, tables in list(self._pages.items()):
+            for text in self._texts.get(number, ()):
+                for one in _REFERENCE.findall(text) if b"<<" not in text else ():
+                    self._take_content(int(one), () if number in self._unclear else tables)
+
+    def _take_content(self, number: int, tables: Sequence[_Table]) -> None:
+        known = self._pages.setdefault(number, [])
+        # What one page draws with resources of its own, another may with those of its parents.
+        if tables and len(known) + len(tables) <= _MOST_TABLES:
+            known += tables
+        else:
+            self._unclear.add(number)
+
+
+def _put(text: bytes, named: dict[bytes, set[int]]) -> _Table:
+    """Add the objects that a dictionary names."""
+    for name, place in _ENTRY.findall(text):
+        named.setdefault(_plain(name), set()).add(int(place))
+    return named
 
 
 def _check(drawings: _Drawings, most_bytes: int) -> None:
-    # By object, and by name: the longest so far, with forms followed a step deeper each time.
+    # By object: the longest so far, with forms followed a step deeper each time.
     lengths: dict[int, int] = {}
+    for number, size, drawn in drawings.streams:
+        if not drawn:
+            lengths[number] = max(lengths.get(number, 0), size + _A_FORM)
+    rest = [stream for stream in drawings.streams if stream[2]]
+    names = {drawable for _, _, drawn in rest for _, drawable in drawn if isinstance(drawable, bytes)}
     for _ in range(_DEEPEST):
-        by_name = {name: max(lengths.get(each, 0) for each in numbers) for name, numbers in drawings.anywhere.items()}
-        deeper: dict[int, int] = {}
-        for number, size, drawn in drawings.streams:
+        by_name = {name: max(lengths.get(each, 0) for each in drawings.anywhere[name]) for name in names}
+        deeper = lengths.copy()
+        for number, size, drawn in rest:
             length = size + _A_FORM
             for count, drawable in drawn:
-                length += count * (by_name[drawable] if isinstance(drawable, bytes) else max(map(lengths.get, drawable, (0,)), default=0))
+                length += count * (by_name[drawable] if isinstance(drawable, bytes) else max(lengths.get(each, 0) for each in drawable))
             # What draws nothing is as long as it is: of that another check has the limit.
-            if drawn and length > most_bytes:
+            if length > most_bytes:
                 raise InvalidDocument(
                     f"a page of the PDF draws its parts so often that they come to more than {most_bytes} bytes. "
                     "Print it to a PDF anew, or send its pages as images.",
@@ -128,7 +198,13 @@ def _check(drawings: _Drawings, most_bytes: int) -> None:
             deeper[number] = max(deeper.get(number, 0), length)
         if deeper == lengths:
             return
-        lengths = deeper
+        rest, lengths = _unsettled(rest), deeper
+
+
+def _unsettled(streams: Sequence[_Stream]) -> list[_Stream]:
+    """Those that may draw one of them still, by a name or by its number; of the others the length is known."""
+    numbers = {number for number, _, _ in streams}
+    return [one for one in streams if any(isinstance(drawable, bytes) or not numbers.isdisjoint(drawable) for _, drawable in one[2])]
 
 
 def _objects(content: bytes, sums: Sums) -> Iterator[tuple[int, bytes, int | None]]:

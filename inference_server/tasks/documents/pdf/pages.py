@@ -22,18 +22,22 @@ from inference_server.tasks.documents.values import Limits, Page, TextLayer
 _COLOURS = 3
 
 
+def check_pdf(content: bytes, limits: Limits) -> None:
+    """Raise `InvalidDocument` where pdfium would take too much memory or time for a file; blocks, and leaves pdfium alone."""
+    check_inflation(content, most_bytes=limits.most_pdf_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
+    check_expansion(content, most_bytes=limits.most_pdf_stream_bytes)
+
+
 class PdfPages:
     """A PDF whose pages are rendered one at a time."""
 
     media_type = "application/pdf"
 
     def __init__(self, content: bytes, *, dpi: int, password: str, limits: Limits) -> None:
-        """`dpi`: dots per inch of the rendering. Raises `InvalidDocument` when the file is broken or encrypted."""
+        """Of a file that `check_pdf` let pass. `dpi`: dots per inch. Raises `InvalidDocument` when the file is broken or encrypted."""
         self._dpi = dpi
         self._limits = limits
         self._closed = False
-        check_inflation(content, most_bytes=limits.most_pdf_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
-        check_expansion(content, most_bytes=limits.most_pdf_stream_bytes)
         with PDFIUM:
             self._document = open_pdf(content, password)
             # Values that were typed into a form are drawn by the form environment only.

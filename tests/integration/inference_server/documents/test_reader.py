@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import shutil
+import struct
 import threading
+import zlib
 from contextlib import aclosing
 from pathlib import Path
 
@@ -14,7 +16,7 @@ import pytest
 from PIL import Image
 from rapidfuzz import fuzz
 
-from inference_server.errors import AccessDenied, ConfigurationError, InvalidDocument, InvalidInput, NotFound, Unavailable
+from inference_server.errors import AccessDenied, ConfigurationError, DeadlineExceeded, InvalidDocument, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
@@ -516,3 +518,28 @@ async def test_a_page_that_pdfium_draws_for_ever_is_told_in_time_and_the_documen
                 await read(reader, DocumentRequest(content=lab_report_pdf()))
     finally:
         ended.set()
+
+
+async def test_what_needs_no_pdfium_is_told_while_another_document_holds_it(reader: DocumentReader) -> None:
+    """A PDF that is refused by its bytes, and an image that has a PDF's header in its first kilobyte."""
+    circular = b"<< /Subtype /Form /Resources << /XObject << /F 1 0 R >> >> /Length 11 >>\nstream\n/F Do /F Do\nendstream"
+    image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
+    chunk = b"tEXtComment\0%PDF-1.7"
+    image = image[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + image[33:]
+    with PDFIUM:
+        holding = asyncio.create_task(read(reader, DocumentRequest(content=lab_report_pdf(), text_mode=TextMode.LAYER)))
+        await asyncio.sleep(0.5)
+        async with asyncio.timeout(30):
+            with pytest.raises(InvalidDocument, match="draws its parts so often"):
+                await read(reader, DocumentRequest(content=b"%PDF-1.7\n1 0 obj\n" + circular + b"\nendobj\n"))
+            (page,), _ = await read(reader, DocumentRequest(content=image))
+    assert page.text == "Glukosa Puasa"
+    await holding
+
+
+async def test_a_document_that_is_not_opened_in_time_is_told_to_have_waited(inference: RecordedInference, text_models: Path) -> None:
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=0.3))
+    with PDFIUM:
+        async with asyncio.timeout(30):
+            with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.3 s; other PDFs may have kept it waiting"):
+                await read(reader, DocumentRequest(content=lab_report_pdf()))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 import zlib
 from collections.abc import Sequence
 
@@ -93,3 +94,57 @@ def test_forms_whose_resources_are_packed_are_followed() -> None:
 )
 def test_forms_that_are_drawn_as_often_as_documents_draw_them_are_read(content: bytes) -> None:
     assert open_pages(content, limits=LIMITS).page(0).shape[2] == 3
+
+
+def pages(*drawn: tuple[bytes, bytes], listed: bytes = b"%d 0 R") -> bytes:
+    """A document of pages, each with a content and a form F of its own."""
+    kids = b" ".join(b"%d 0 R" % (3 + 3 * index) for index in range(len(drawn)))
+    objects = [b"<< /Type /Catalog /Pages 2 0 R >>", b"<< /Type /Pages /Kids [%s] /Count %d >>" % (kids, len(drawn))]
+    for index, (content, form) in enumerate(drawn):
+        number = 4 + 3 * index
+        resources = b"/Resources << /XObject << /F %d 0 R >> >>" % (number + 1)
+        objects.append(
+            b"<< /Type /Page /Parent 2 0 R /MediaBox [0 0 400 400] /Contents %s %s >>" % (listed.replace(b"%d", b"%d" % number), resources)
+        )
+        objects += [stream(content), stream(form, _FORM)]
+    return (
+        b"%PDF-1.7\n"
+        + b"".join(b"%d 0 obj\n%s\nendobj\n" % numbered for numbered in enumerate(objects, 1))
+        + b"trailer\n<< /Root 1 0 R >>\n"
+    )
+
+
+MARKER, PICTURE = (b"/F Do " * 5_000, b"0 0 9 9 re f"), (b"/F Do", b"0 0 9 9 re f " * 20_000)
+
+
+@pytest.mark.parametrize("listed", [b"%d 0 R", b"[%d 0 R]", b"[ %d 0 R ]"])
+def test_a_large_form_of_one_page_and_a_small_one_of_another_may_have_one_name(listed: bytes) -> None:
+    """As files have that were joined."""
+    document = open_pages(pages(MARKER, PICTURE, listed=listed), limits=LIMITS)
+    assert [document.page(index).shape[2] for index in range(2)] == [3, 3]
+
+
+def test_a_page_that_draws_its_own_large_form_often_is_refused_beside_pages_with_others_of_its_name() -> None:
+    with pytest.raises(InvalidDocument, match="draws its parts so often"):
+        open_pages(pages(MARKER, PICTURE, (MARKER[0], PICTURE[1])), limits=LIMITS)
+
+
+def test_a_content_that_another_page_draws_with_inherited_forms_is_told_by_those_too() -> None:
+    """The first page is not drawn: it is no kid of the pages."""
+    apart = b"<< /Type /Page /Contents 4 0 R /Resources << /XObject << /F 7 0 R >> >> >>"
+    content = document(b"/F Do", draws_itself(resources=b""), apart, stream(b"0 0 9 9 re f", _FORM), resources=b"")
+    content = content.replace(b"/Kids [3 0 R]", b"/Kids [3 0 R] /Resources << /XObject << /F 5 0 R >> >>").replace(
+        b"/Resources <<  >>", b""
+    )
+    with pytest.raises(InvalidDocument, match="draws its parts so often"):
+        open_pages(content, limits=LIMITS)
+
+
+def test_forms_that_share_the_names_of_all_forms_are_told_at_once() -> None:
+    count = 3_000
+    forms = [stream(b"/F%d Do" % (number + 1) if number % 5 else b"", b"%s /Resources 5 0 R" % _FORM) for number in range(count)]
+    names = b" ".join(b"/F%d %d 0 R" % (number, 6 + number) for number in range(count + 1))
+    content = document(b"/F1 Do", b"<< /XObject << %s >> >>" % names, *forms, stream(b"", _FORM))
+    started = time.thread_time()
+    open_pages(content, limits=Limits())
+    assert time.thread_time() - started < 5
