@@ -12,6 +12,7 @@ from bridge.errors import PermanentError
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
+from bridge.rollups.days import iso_day
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables
 
@@ -53,10 +54,8 @@ class LabRollup:
 
     async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]]) -> Rolled:
         """Take up the reports of one document; tests that have no row yet get one first. Raises `TransientError`, `OverloadError`."""
-        known = {(row["test_name"], row["test_value"]) for row in await self._tables.look("reported", user=user, document=document)}
-        missing = [test for test in map(_columns, tests) if (test["test_name"].lower(), test["test_value"] or "") not in known]
-        if missing:
-            await self._tables.write("report", user=user, document=document, tests=json_text(missing))
+        if told := [_columns(test) for test in tests]:
+            await self._tables.write("report", user=user, document=document, tests=json_text(told))
         whole = Rolled()
         while (found := await self._roll(user, document=document)) != Rolled():
             whole += found
@@ -73,8 +72,13 @@ class LabRollup:
         return {"test_name": name, "loinc_code": code, "category": found.category, "status": str(found.status)}
 
     async def recompute(self, user: int, since: date, until: date) -> None:
-        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
+        """Compute all buckets of a user's days anew; what was deleted since is no longer counted.
+
+        Raises `TransientError`, `OverloadError`.
+        """
         await self._tables.recompute(user, since, until)
+        while await self.roll(user) != Rolled():
+            pass  # reports whose equal was deleted have no copy yet
 
     async def _roll(self, user: int, *, document: int | None) -> Rolled:
         rows = await self._tables.look("waiting", user=user, limit=_BATCH, document=document)
@@ -106,13 +110,15 @@ class LabRollup:
 
     def _told(self, row: Mapping[str, Any], answer: LabClassification | None) -> Mapping[str, Any]:
         """What is written about a report. What people have written about its name comes before what was found."""
+        read = [row["test_name"], row["test_value"], row["test_unit"], row["reference_range"]]
         if answer is None:
-            return {"id": row["id"], "reason": _NO_VALUE if not (row["test_value"] or "").strip() else _NO_NAME}
+            return {"id": row["id"], "read": read, "reason": _NO_VALUE if not (row["test_value"] or "").strip() else _NO_NAME}
         name = row["known_name"] or row["test_name"]
         loinc = row["known_loinc"] or _code(answer)
         reading = answer.reading
         return {
             "id": row["id"],
+            "read": read,
             "reason": None,
             "name": name,
             "code": row["known_code"] or platform_code(row["test_name"]),
@@ -169,17 +175,10 @@ def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
     return {
         **texts,
         "test_name": texts["test_name"] or "",
-        "test_date": _day(texts["test_date"]),
-        "report_date": _day(texts["report_date"]),
+        "test_date": iso_day(texts["test_date"]),
+        "report_date": iso_day(texts["report_date"]),
     }
 
 
 def _is_told(value: object) -> bool:
     return isinstance(value, str | int | float) and value != ""
-
-
-def _day(text: str | None) -> str | None:
-    try:
-        return date.fromisoformat((text or "")[:10]).isoformat()
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from bridge.errors import OverloadError, TransientError
+from bridge.errors import BridgeError, OverloadError, TransientError
 from bridge.pauses import stopped
 from bridge.rollups.port import Rolled, Rollup
 
@@ -36,15 +36,26 @@ async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: i
     return whole
 
 
+async def once(rollups: Sequence[Rollup], *, stop: asyncio.Event, pause: float = _TROUBLE_SECONDS) -> Rolled:
+    """As `until_empty`, but trouble that may pass is waited out, `pause` seconds at a time. Raises `PermanentError`."""
+    while not stop.is_set():
+        try:
+            return await until_empty(rollups, stop=stop)
+        except (TransientError, OverloadError) as error:
+            _log.warning("rollup_delayed", error=str(error))
+        await stopped(stop, pause)
+    return Rolled()
+
+
 async def for_ever(rollups: Sequence[Rollup], *, stop: asyncio.Event, interval: float) -> None:
-    """Passes until nothing waits, then a pause of `interval` seconds, until `stop`. Trouble that may pass is waited out."""
+    """Passes until nothing waits, then a pause of `interval` seconds, until `stop`. Trouble is waited out, whoever must end it."""
     while not stop.is_set():
         pause = interval
         try:
             found = await until_empty(rollups, stop=stop)
             if found != Rolled():
                 _log.info("rolled_up", rows=found.taken, failed=found.failed)
-        except (TransientError, OverloadError) as error:
+        except BridgeError as error:
             _log.warning("rollup_delayed", error=str(error))
             pause = min(interval, _TROUBLE_SECONDS)
         await stopped(stop, pause)

@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import until_empty
@@ -14,13 +16,14 @@ from bridge.rollups.port import Rolled, Rollup
 from bridge.systems.labs import platform
 from bridge.systems.port import Context
 
+_log = structlog.get_logger()
 _KINDS = {"process_pending_labs": "labs", "process_pending_vitals": "vitals", "process_pending_nutrition": "nutrition"}
 # Of a message's attribute, in characters.
 _LONGEST_REASON = 500
 
 
 class PlatformLabHandler:
-    """Does the jobs of the platform's queue. A pass is for the job's user alone: nobody waits for another's backlog."""
+    """Does the jobs of the platform's queue. A pass is for the job's user alone, where it tells one: nobody waits for another's backlog."""
 
     def __init__(self, *, labs: LabRollup, others: Mapping[str, Rollup], dead_queue: str = "") -> None:
         """`others`: vitals and nutrition, by name. `dead_queue`: of SQS, takes jobs that are given up; empty for none."""
@@ -49,9 +52,11 @@ class PlatformLabHandler:
         match request:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
-            case platform.LabCategorization() if request.tests:
-                result = _facts(await self._labs.roll_document(request.user_id, request.document_id, request.tests))
+            case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
+                result = _facts(await self._labs.roll_document(user, document, tests))
             case platform.LabCategorization():
+                if request.tests:
+                    _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")
                 result = _facts(await self._until_empty("labs", request.user_id))
             case platform.PendingPass():
                 result = _facts(await self._until_empty(_KINDS[request.job_type], request.user_id))
@@ -69,12 +74,12 @@ class PlatformLabHandler:
         if not self._dead_queue:
             return ()
         told = {"JobType": "job_type", "Priority": "priority", "UserId": "user_id"}
-        attributes = {name: str(job.request[field]) for name, field in told.items() if field in job.request}
+        attributes = {name: str(job.request[field]) for name, field in told.items() if job.request.get(field) is not None}
         body = json.dumps(job.request, ensure_ascii=False).encode()
         attributes["Reason"] = reason[:_LONGEST_REASON]
         return (Event(type="failed", destination=f"sqs:{self._dead_queue}", body=body, attributes=attributes),)
 
-    async def _until_empty(self, kind: str, user: int) -> Rolled:
+    async def _until_empty(self, kind: str, user: int | None) -> Rolled:
         return await until_empty([self._rollups[kind]], stop=asyncio.Event(), user=user)
 
 

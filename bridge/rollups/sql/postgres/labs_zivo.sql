@@ -1,33 +1,39 @@
 -- name: users
--- Whose rows wait, the longest waiting first.
+-- Whose rows wait, the longest waiting first. What failed waits for its time, or to be set to `pending`.
 SELECT raw.user_id FROM lab_reports raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
-WHERE raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+WHERE raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.categorization_status = 'pending')
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
 -- The rows of a user that a batch takes, with what is known of their names.
 SELECT raw.id, raw.test_name, raw.test_value, raw.test_unit, raw.reference_range, raw.test_category, mapping.test_name_standardized AS known_name,
        mapping.test_code AS known_code, mapping.test_category AS known_category, mapping.loinc_code AS known_loinc
-FROM lab_reports raw LEFT JOIN lab_test_mappings mapping ON mapping.test_name = lower(raw.test_name) AND mapping.is_active
+FROM lab_reports raw LEFT JOIN LATERAL (
+    SELECT * FROM lab_test_mappings known WHERE lower(known.test_name) = lower(raw.test_name) AND known.is_active
+    ORDER BY known.loinc_code IS NULL, known.test_name <> lower(raw.test_name), known.id LIMIT 1
+) AS mapping ON true
 LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
-WHERE raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+WHERE raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.categorization_status = 'pending')
   AND (CAST(:document AS integer) IS NULL OR raw.extracted_from_document_id = CAST(:document AS integer))
 ORDER BY raw.created_at, raw.id LIMIT :limit;
 
--- name: reported
--- Which of a document's tests have a row, whatever came of it.
-SELECT lower(test_name) AS test_name, coalesce(test_value, '') AS test_value FROM lab_reports
-WHERE user_id = :user AND extracted_from_document_id = :document;
-
 -- name: report
--- Writes the rows of a job's tests that the platform has not written.
+-- Writes the rows of a job's tests that the platform has not written. A test that tells no date is of the day of its report, or of the document's others.
 INSERT INTO lab_reports (user_id, test_name, test_category, test_value, test_unit, reference_range, test_status, lab_name, test_date, report_date,
                          extracted_from_document_id)
 SELECT :user, left(test.test_name, 255), left(test.test_category, 100), left(test.test_value, 100), left(test.test_unit, 50),
-       left(test.reference_range, 100), left(test.test_status, 20), left(test.lab_name, 255), coalesce(test.test_date, CAST(now() AT TIME ZONE :zone AS date)),
+       left(test.reference_range, 100), left(test.test_status, 20), left(test.lab_name, 255),
+       coalesce(test.test_date, test.report_date, (SELECT max(other.test_date) FROM lab_reports other WHERE other.user_id = :user
+                                                   AND other.extracted_from_document_id = :document), CAST(now() AT TIME ZONE :zone AS date)),
        test.report_date, :document
 FROM jsonb_to_recordset(CAST(:tests AS jsonb)) AS test (
     test_name text, test_category text, test_value text, test_unit text, reference_range text, test_status text, lab_name text, test_date date, report_date date
+)
+WHERE NOT EXISTS (
+    SELECT 1 FROM lab_reports written
+    WHERE written.user_id = :user AND written.extracted_from_document_id = :document
+      AND lower(btrim(written.test_name)) = lower(btrim(left(test.test_name, 255)))
+      AND btrim(coalesce(written.test_value, '')) = btrim(coalesce(left(test.test_value, 100), ''))
 );
 
 -- name: lock
@@ -46,9 +52,11 @@ WITH told AS (
 UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255) WHERE id = :row;
 
 -- name: learn
--- What a name means. What people have written stays.
+-- What a name means. What people have written stays, in whatever casing.
 INSERT INTO lab_test_mappings AS mappings (test_name, test_name_standardized, test_code, test_category, loinc_code, loinc_source, is_standardized)
-VALUES (left(lower(:name), 255), left(:name, 255), :code, :category, CAST(:loinc AS text), CASE WHEN CAST(:loinc AS text) IS NOT NULL THEN 'LOINC' END, false)
+SELECT coalesce((SELECT known.test_name FROM lab_test_mappings known WHERE lower(known.test_name) = left(lower(:name), 255) ORDER BY known.id LIMIT 1),
+                left(lower(:name), 255)),
+       left(:name, 255), :code, :category, CAST(:loinc AS text), CASE WHEN CAST(:loinc AS text) IS NOT NULL THEN 'LOINC' END, false
 ON CONFLICT (test_name) DO UPDATE SET
     loinc_source = CASE WHEN mappings.loinc_code IS NULL THEN excluded.loinc_source ELSE mappings.loinc_source END,
     loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now();
@@ -62,16 +70,23 @@ CREATE TEMPORARY TABLE lamina_touched (day date) ON COMMIT DROP;
 INSERT INTO lamina_touched SELECT generate_series(CAST(:since AS date), CAST(:until AS date), interval '1 day');
 
 -- name: forget
--- Copies whose report is gone from a user's days between two.
-DELETE FROM lab_report_categorized copy
-WHERE copy.user_id = :user AND copy.test_date BETWEEN CAST(:since AS date) AND CAST(:until AS date)
-  AND NOT EXISTS (SELECT 1 FROM lab_reports raw WHERE raw.id = copy.id AND raw.test_date = copy.test_date);
+-- Copies whose report is gone from a user's days between two. Equal reports have one copy: where another of them is left, it is taken up anew.
+WITH gone AS (
+    DELETE FROM lab_report_categorized copy
+    WHERE copy.user_id = :user AND copy.test_date BETWEEN CAST(:since AS date) AND CAST(:until AS date)
+      AND NOT EXISTS (SELECT 1 FROM lab_reports raw WHERE raw.id = copy.id AND raw.test_date = copy.test_date)
+    RETURNING copy.test_value, copy.test_date
+)
+UPDATE lab_reports twin SET categorization_status = 'pending'
+FROM gone WHERE twin.user_id = :user AND twin.test_date = gone.test_date AND twin.test_value = gone.test_value AND twin.categorization_status = 'categorized'
+  AND NOT EXISTS (SELECT 1 FROM lab_report_categorized own WHERE own.user_id = twin.user_id AND own.id = twin.id);
 
 -- name: take
--- Copies reports with their categories and codes, learns their names, and remembers which days they touch. A report that was copied before is moved.
+-- Copies reports with their categories and codes, learns their names, and remembers which days they touch. A report that was copied before is moved;
+-- an equal one, which had no copy of its own, is taken up anew.
 WITH told AS (
     SELECT * FROM jsonb_to_recordset(CAST(:rows AS jsonb)) AS told (
-        id integer, reason text, name text, code text, category text, loinc text, matched boolean, number double precision, unit text,
+        id integer, read jsonb, reason text, name text, code text, category text, loinc text, matched boolean, number double precision, unit text,
         converted_number double precision, converted_unit text, flag text
     )
 ), moved AS (
@@ -79,6 +94,8 @@ WITH told AS (
     SET categorization_status = CASE WHEN told.reason IS NULL THEN 'categorized' ELSE 'insufficient' END, failure_reason = told.reason,
         updated_at = now() AT TIME ZONE :zone
     FROM told WHERE raw.id = told.id AND raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed')
+      -- What was edited since it was read is read again.
+      AND told.read = jsonb_build_array(raw.test_name, raw.test_value, raw.test_unit, raw.reference_range)
     RETURNING raw.*, told.reason, told.name, told.code, told.category, told.loinc, told.matched, told.number, told.unit, told.converted_number,
               told.converted_unit, told.flag
 ), forgiven AS (
@@ -87,7 +104,11 @@ WITH told AS (
     DELETE FROM lab_report_categorized copy USING moved
     WHERE copy.id = moved.id AND copy.user_id = moved.user_id
       AND (copy.loinc_code, copy.test_value, copy.test_date) IS DISTINCT FROM (moved.loinc, moved.test_value, moved.test_date)
-    RETURNING copy.test_date
+    RETURNING copy.test_date, copy.test_value
+), twins AS (
+    UPDATE lab_reports twin SET categorization_status = 'pending'
+    FROM stale WHERE twin.user_id = :user AND twin.test_date = stale.test_date AND twin.test_value = stale.test_value AND twin.categorization_status = 'categorized'
+      AND NOT EXISTS (SELECT 1 FROM lab_report_categorized own WHERE own.user_id = twin.user_id AND own.id = twin.id)
 ), sound AS (
     SELECT DISTINCT ON (loinc, test_value, test_date) * FROM moved WHERE reason IS NULL ORDER BY loinc, test_value, test_date, id DESC
 ), copied AS (
@@ -115,8 +136,10 @@ WITH told AS (
     INSERT INTO lab_test_mappings AS mappings (
         test_name, test_name_standardized, test_code, test_category, gpt_suggested_category, loinc_code, loinc_source, is_standardized
     )
-    SELECT DISTINCT ON (lower(test_name)) lower(test_name), left(name, 255), code, category, test_category, CASE WHEN matched THEN loinc END,
-           CASE WHEN matched THEN 'LOINC' END, false
+    SELECT DISTINCT ON (lower(test_name))
+           coalesce((SELECT known.test_name FROM lab_test_mappings known WHERE lower(known.test_name) = lower(sound.test_name) ORDER BY known.id LIMIT 1),
+                    lower(test_name)),
+           left(name, 255), code, category, test_category, CASE WHEN matched THEN loinc END, CASE WHEN matched THEN 'LOINC' END, false
     FROM sound ORDER BY lower(test_name), id DESC
     ON CONFLICT (test_name) DO UPDATE SET
         gpt_suggested_category = coalesce(excluded.gpt_suggested_category, mappings.gpt_suggested_category),
@@ -146,9 +169,9 @@ WITH readings AS (
     FROM readings GROUP BY date, test_category, loinc_code
 ), fresh AS (
     SELECT date, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min, normal_range_max, status,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE shortest END AS min_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE longest END AS max_value
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(mean, 0)))) AS integer)), 90))) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(least, 0)))) AS integer)), 90))) AS text) ELSE shortest END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(most, 0)))) AS integer)), 90))) AS text) ELSE longest END AS max_value
     FROM groups
 ), gone AS (
     DELETE FROM lab_reports_daily bucket USING lamina_touched touched
@@ -188,9 +211,9 @@ WITH periods AS (
 ), fresh AS (
     SELECT DISTINCT ON (year, month, test_category, loinc_code) year, month, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min,
            normal_range_max, 'amber' AS status,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE words END AS min_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE words END AS max_value
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(mean, 0)))) AS integer)), 90))) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(least, 0)))) AS integer)), 90))) AS text) ELSE words END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(most, 0)))) AS integer)), 90))) AS text) ELSE words END AS max_value
     FROM groups ORDER BY year, month, test_category, loinc_code, test_name DESC, unit DESC
 ), gone AS (
     DELETE FROM lab_reports_monthly bucket USING periods
@@ -230,9 +253,9 @@ WITH periods AS (
 ), fresh AS (
     SELECT DISTINCT ON (year, quarter, test_category, loinc_code) year, quarter, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min,
            normal_range_max, 'amber' AS status,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE words END AS min_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE words END AS max_value
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(mean, 0)))) AS integer)), 90))) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(least, 0)))) AS integer)), 90))) AS text) ELSE words END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(most, 0)))) AS integer)), 90))) AS text) ELSE words END AS max_value
     FROM groups ORDER BY year, quarter, test_category, loinc_code, test_name DESC, unit DESC
 ), gone AS (
     DELETE FROM lab_reports_quarterly bucket USING periods
@@ -272,9 +295,9 @@ WITH periods AS (
 ), fresh AS (
     SELECT DISTINCT ON (year, test_category, loinc_code) year, test_category, loinc_code, test_name, test_code, unit, count, normal_range_min,
            normal_range_max, 'amber' AS status,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), 4)) AS text) ELSE words END AS avg_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), 4)) AS text) ELSE words END AS min_value,
-           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), 4)) AS text) ELSE words END AS max_value
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(mean AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(mean, 0)))) AS integer)), 90))) AS text) ELSE words END AS avg_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(least AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(least, 0)))) AS integer)), 90))) AS text) ELSE words END AS min_value,
+           CASE WHEN is_numeric THEN CAST(trim_scale(round(CAST(most AS numeric), least(greatest(4, CAST(3 - floor(log(abs(nullif(most, 0)))) AS integer)), 90))) AS text) ELSE words END AS max_value
     FROM groups ORDER BY year, test_category, loinc_code, test_name DESC, unit DESC
 ), gone AS (
     DELETE FROM lab_reports_yearly bucket USING periods

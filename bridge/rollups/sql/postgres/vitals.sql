@@ -1,15 +1,15 @@
 -- name: users
--- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`.
+-- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`. What failed waits for its time, or to be set to `pending`.
 SELECT raw.user_id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 ORDER BY raw.created_at, raw.id LIMIT :limit;
 
 -- name: lock
@@ -33,8 +33,9 @@ CREATE TEMPORARY TABLE lamina_touched (metric_type text, day date) ON COMMIT DRO
 
 -- name: touch
 -- All of a user's days between two, for a recomputation.
-INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
-WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1;
+INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
+WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1
+UNION SELECT metric_type, date FROM vitals_daily_aggregates WHERE user_id = :user AND date BETWEEN CAST(:since AS date) AND CAST(:until AS date);
 
 -- name: forget
 -- Copies whose reading is gone from a user's days between two.
@@ -47,16 +48,18 @@ WHERE copy.user_id = :user AND copy.start_date >= CAST(:since AS date) AND copy.
   );
 
 -- name: refuse
--- Parks readings whose unit cannot be converted to their metric's: units are never mixed.
+-- Parks readings that are no numbers, which would spoil their buckets, and those whose unit cannot be converted to their metric's: units are never mixed.
 WITH strange AS (
-    SELECT raw.id, raw.metric_type, raw.unit FROM vitals_raw_data raw
+    SELECT raw.id, CASE WHEN raw.value IN ('NaN', 'Infinity', '-Infinity') THEN 'the value is no number; mend it, and set the row to pending'
+           ELSE format('the unit %s of %s is not known; add it to lamina.vital_units, and set the row to pending', raw.unit, raw.metric_type) END AS error FROM vitals_raw_data raw
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type)
-      AND NOT EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type AND known.unit = lower(btrim(raw.unit)))
+      AND (raw.value IN ('NaN', 'Infinity', '-Infinity')
+        OR EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type)
+       AND NOT EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type AND known.unit = lower(btrim(raw.unit))))
 ), told AS (
     INSERT INTO lamina.row_failures (domain, row_id, attempts, error)
-    SELECT 'vitals', strange.id, 1, format('the unit %s of %s is not known; add it to lamina.vital_units, and set the row to pending', strange.unit, strange.metric_type)
-    FROM strange ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
+    SELECT 'vitals', strange.id, 1, strange.error FROM strange
+    ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
 )
 UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
 
@@ -65,7 +68,7 @@ UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE 
 WITH batch AS (
     SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
       AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
@@ -76,7 +79,8 @@ WITH batch AS (
 ), codes AS (
     SELECT metric.name, (
         SELECT mapping.loinc_code FROM vitals_mappings mapping
-        WHERE NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
+        WHERE mapping.loinc_code IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
         ORDER BY length(mapping.vital_sign), mapping.vital_sign LIMIT 1
     ) AS loinc_code
     FROM (SELECT DISTINCT metric_type AS name FROM moved) AS metric
@@ -98,7 +102,10 @@ WITH batch AS (
     WHERE moved.id NOT IN (SELECT id FROM edited)
     ON CONFLICT DO NOTHING
 )
-INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM moved;
+INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM moved
+-- Pressures are told in pairs, however they came.
+UNION SELECT other.metric_type, CAST(start_date AS date) FROM moved
+JOIN (VALUES ('Blood Pressure Systolic'), ('Blood Pressure Diastolic')) AS other (metric_type) ON moved.metric_type LIKE 'Blood Pressure %';
 
 -- name: pieces_table
 -- What buckets are made of: readings in one unit, and stretches of sleep.
@@ -113,7 +120,7 @@ WITH readings AS (
            coalesce(known.canonical, copy.unit) AS unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
-     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1
+     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
     LEFT JOIN lamina.vital_units known ON known.metric_type = copy.metric_type AND known.unit = lower(btrim(copy.unit))
 ), stretches AS (
     SELECT day, start_date, start_date AT TIME ZONE :zone AS began,
@@ -212,8 +219,10 @@ WITH pairs AS (
         (array_agg(moment ORDER BY systolic, diastolic, moment))[1]) AS notes
     FROM pairs GROUP BY date
 )
-UPDATE vitals_daily_aggregates bucket SET notes = told.notes FROM told
-WHERE bucket.user_id = :user AND bucket.date = told.date AND bucket.metric_type IN ('Blood Pressure Systolic', 'Blood Pressure Diastolic');
+UPDATE vitals_daily_aggregates bucket SET notes = told.notes
+FROM (SELECT DISTINCT day FROM lamina_touched) AS touched LEFT JOIN told ON told.date = touched.day
+WHERE bucket.user_id = :user AND bucket.date = touched.day AND bucket.metric_type IN ('Blood Pressure Systolic', 'Blood Pressure Diastolic')
+  AND (told.date IS NOT NULL OR bucket.notes LIKE 'highest % at %, lowest % at %');
 
 -- name: weekly
 -- From the days.

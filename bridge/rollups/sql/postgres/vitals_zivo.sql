@@ -1,15 +1,15 @@
 -- name: users
--- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`.
+-- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`. What failed waits for its time, or to be set to `pending`.
 SELECT raw.user_id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 ORDER BY raw.created_at, raw.id LIMIT :limit;
 
 -- name: lock
@@ -33,8 +33,9 @@ CREATE TEMPORARY TABLE lamina_touched (metric_type text, day date) ON COMMIT DRO
 
 -- name: touch
 -- All of a user's days between two, for a recomputation.
-INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
-WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1;
+INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
+WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1
+UNION SELECT metric_type, date FROM vitals_daily_aggregates WHERE user_id = :user AND date BETWEEN CAST(:since AS date) AND CAST(:until AS date);
 
 -- name: forget
 -- Copies whose reading is gone from a user's days between two.
@@ -46,12 +47,25 @@ WHERE copy.user_id = :user AND copy.start_date >= CAST(:since AS date) AND copy.
       AND raw.data_source = copy.data_source AND raw.notes IS NOT DISTINCT FROM copy.notes
   );
 
+-- name: refuse
+-- Parks readings that are no numbers, which would spoil their buckets.
+WITH strange AS (
+    SELECT raw.id, 'the value is no number; mend it, and set the row to pending' AS error FROM vitals_raw_data raw
+    WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
+      AND raw.value IN ('NaN', 'Infinity', '-Infinity')
+), told AS (
+    INSERT INTO lamina.row_failures (domain, row_id, attempts, error)
+    SELECT 'vitals', strange.id, 1, strange.error FROM strange
+    ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
+)
+UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
+
 -- name: take
 -- Copies a batch with its codes, and remembers which days it touches. A reading that was copied before is brought up to date.
 WITH batch AS (
     SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
       AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
@@ -62,7 +76,8 @@ WITH batch AS (
 ), codes AS (
     SELECT metric.name, (
         SELECT mapping.loinc_code FROM vitals_mappings mapping
-        WHERE NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
+        WHERE mapping.loinc_code IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
         ORDER BY length(mapping.vital_sign), mapping.vital_sign LIMIT 1
     ) AS loinc_code
     FROM (SELECT DISTINCT metric_type AS name FROM moved) AS metric
@@ -98,7 +113,7 @@ WITH RECURSIVE readings AS (
     SELECT copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value, copy.unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
-     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1
+     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
 ), stretches AS (
     SELECT day, start_date AS began, end_date AS ended, data_source, loinc_code,
            value / CASE WHEN lower(unit) LIKE 'min%' THEN 60 WHEN lower(unit) LIKE 's%' THEN 3600 ELSE 1 END AS hours

@@ -1,0 +1,171 @@
+"""Lab reports that are not as they should be, that are edited while they are worked on, or that come twice."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable, Mapping
+from datetime import date
+from typing import Any
+
+import pytest
+from sqlalchemy import text
+
+from bridge.job import Delivery
+from bridge.rollups.labs import LabRollup
+from bridge.rollups.passes import until_empty
+from bridge.rollups.port import Rolled
+from bridge.rollups.tables import RollupOptions, TableRollup
+from bridge.store import Store
+from bridge.systems.labs.platform_handler import PlatformLabHandler
+from tests.support.lab_classifier import GLUCOSE, HEMOGLOBIN, Classifier
+from tests.support.platform_rows import insert, lab_store, report, rows, vital
+from tests.support.recorded_context import RecordedContext
+
+OURS, ZIVO = "", "zivo"
+DAY = date(2026, 3, 2)
+
+
+@pytest.fixture
+def classifier() -> Classifier:
+    return Classifier()
+
+
+@pytest.fixture
+async def store(new_postgres_database: Callable[[], str]) -> AsyncIterator[Store]:
+    async with lab_store(new_postgres_database()) as opened:
+        yield opened
+
+
+async def rolled(store: Store, classifier: Classifier, *, compat: str = OURS) -> Rolled:
+    return await until_empty([LabRollup(store.database, classifier, RollupOptions(compat=compat))], stop=asyncio.Event())
+
+
+async def done(store: Store, classifier: Classifier, **content: Any) -> Mapping[str, Any]:
+    options = RollupOptions()
+    handler = PlatformLabHandler(
+        labs=LabRollup(store.database, classifier, options),
+        others={name: TableRollup(store.database, name, options) for name in ("vitals", "nutrition")},
+    )
+    message = Delivery(source="sqs", queue="ml-worker", message_id="m1", receipt="r1", body=json.dumps(content).encode())
+    return (await handler.handle(handler.parse(message), RecordedContext())).result
+
+
+@pytest.mark.parametrize("compat", [OURS, ZIVO])
+async def test_a_name_that_people_wrote_in_capitals_is_that_name(store: Store, classifier: Classifier, compat: str) -> None:
+    known = {"test_name": "Random Blood Sugar", "test_name_standardized": "Glucose, random", "test_code": "RBS"}
+    await insert(store, "lab_test_mappings", **known, test_category="Diabetes Panel", loinc_code=GLUCOSE, loinc_source="LOINC")
+    await report(store, "RANDOM blood sugar", "90", test_category="Sugar")
+    await rolled(store, classifier, compat=compat)
+
+    [copy] = await rows(store, "SELECT test_name, test_code, loinc_code, inferred_test_category FROM lab_report_categorized")
+    assert tuple(copy.values()) == ("Glucose, random", "RBS", GLUCOSE, "Diabetes Panel")
+    names = await rows(store, "SELECT test_name, gpt_suggested_category FROM lab_test_mappings")
+    assert [tuple(row.values()) for row in names] == [("Random Blood Sugar", "Sugar")]
+
+
+async def test_a_report_that_is_edited_while_it_is_read_is_read_again(store: Store, classifier: Classifier) -> None:
+    class Editing(Classifier):
+        async def classify_lab_tests(self, *arguments: Any, **more: Any) -> Any:
+            found = await super().classify_lab_tests(*arguments, **more)
+            await store.database.change(text("UPDATE lab_reports SET test_value = '120' WHERE test_value = '90'"))
+            return found
+
+    await report(store, "Glucose", "90")
+    await rolled(store, Editing())
+
+    [day] = await rows(store, "SELECT avg_value, count FROM lab_reports_daily")
+    assert tuple(day.values()) == ("120", 1)
+
+
+async def test_of_two_equal_reports_one_may_be_deleted(store: Store, classifier: Classifier) -> None:
+    await report(store, "Glucose", "90")
+    await report(store, "Glucose", "90")
+    await rolled(store, classifier)
+    await store.database.change(text("DELETE FROM lab_reports WHERE id = (SELECT max(id) FROM lab_reports)"))
+
+    await LabRollup(store.database, classifier, RollupOptions()).recompute(7, DAY, DAY)
+
+    [day] = await rows(store, "SELECT avg_value, count FROM lab_reports_daily")
+    assert tuple(day.values()) == ("90", 1)
+
+
+async def test_a_unit_that_is_not_told_is_the_same_however_it_is_not_told(store: Store, classifier: Classifier) -> None:
+    await report(store, "Hemoglobin", "13", unit=None)
+    await report(store, "Hemoglobin", "15", unit="")
+    await report(store, "Hemoglobin", "17", unit=" ")
+    await rolled(store, classifier)
+
+    [day] = await rows(store, "SELECT avg_value, count FROM lab_reports_daily")
+    assert tuple(day.values()) == ("15", 3)
+
+
+async def test_small_values_are_not_rounded_away(store: Store, classifier: Classifier) -> None:
+    await report(store, "Hemoglobin", "0.0000123", unit="kg/L")
+    await rolled(store, classifier)
+
+    for level in ("daily", "monthly", "quarterly", "yearly"):
+        [bucket] = await rows(store, f"SELECT avg_value, min_value, max_value FROM lab_reports_{level}")
+        assert set(bucket.values()) == {"0.0000123"}
+
+
+@pytest.mark.parametrize(
+    ("told", "day"),
+    [
+        ({"test_date": "2026-03-05T08:00:00+05:30"}, date(2026, 3, 5)),
+        ({"test_date": "05/03/2026"}, date(2026, 3, 5)),
+        ({"test_date": "5-Mar-2026"}, date(2026, 3, 5)),
+        ({"test_date": "5 March 2026"}, date(2026, 3, 5)),
+        ({"test_date": "2026/03/05"}, date(2026, 3, 5)),
+        ({"test_date": "2024-02-30", "report_date": "2024-02-29"}, date(2024, 2, 29)),
+        ({"report_date": "2026-03-06"}, date(2026, 3, 6)),
+        # As the document's other report has it.
+        ({}, DAY),
+    ],
+)
+async def test_a_test_of_a_job_is_of_the_day_that_it_tells(store: Store, classifier: Classifier, told: dict[str, str], day: date) -> None:
+    await report(store, "Glucose", "90", extracted_from_document_id=12)
+    tests = [{"test_name": "Hemoglobin", "test_value": "13.5", "test_unit": "g/dL", **told}]
+    await done(store, classifier, job_type="lab_categorization", user_id=7, document_id=12, tests=tests)
+
+    found = await rows(store, "SELECT test_date FROM lab_report_categorized WHERE loinc_code = :code", code=HEMOGLOBIN)
+    assert [row["test_date"] for row in found] == [day]
+
+
+async def test_a_job_that_is_done_twice_writes_nothing_twice_whatever_its_texts(store: Store, classifier: Classifier) -> None:
+    tests = [
+        {"test_name": "ÄPFELSÄURE İM BLUT", "test_value": "  7 ", "test_unit": "mg/dL"},
+        {"test_name": "N" * 300, "test_value": "v" * 150},
+        {"test_name": "Cultures\x00", "test_value": "none\x00 seen"},
+    ]
+    asked = {"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": tests}
+    await done(store, classifier, **asked)
+    await done(store, classifier, **asked)
+
+    assert len(await rows(store, "SELECT 1 FROM lab_reports")) == 3
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        {"user_id": 7, "document_id": None, "tests": None},
+        {"user_id": "7", "tests": [{"test_name": "Hemoglobin", "test_value": "13"}]},
+        {"user_id": 7, "document_id": 12, "tests": "Hemoglobin: 13"},
+        {"user_id": 7, "document_id": 12, "tests": ["Hemoglobin", None, 5]},
+        {"document_id": 12, "tests": [{"test_name": "Hemoglobin", "test_value": "13"}]},
+        {"user_id": 7, "priority": "urgent", "test_count": "many", "unknown": {"a": 1}},
+    ],
+)
+async def test_a_job_that_lacks_something_takes_up_what_waits(store: Store, classifier: Classifier, content: dict[str, Any]) -> None:
+    await report(store, "Glucose", "90", extracted_from_document_id=12)
+
+    assert (await done(store, classifier, job_type="lab_categorization", **content))["rows"] == 1
+
+    assert [row["loinc_code"] for row in await rows(store, "SELECT loinc_code FROM lab_reports_daily")] == [GLUCOSE]
+
+
+async def test_a_pass_without_a_user_is_for_all(store: Store, classifier: Classifier) -> None:
+    for user in (7, 8):
+        await vital(store, user, "Steps", 10, "count", "2026-03-02 08:00")
+
+    assert (await done(store, classifier, job_type="process_pending_vitals"))["rows"] == 2
