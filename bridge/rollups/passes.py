@@ -7,7 +7,7 @@ from collections.abc import Sequence
 
 import structlog
 
-from bridge.errors import BridgeError, OverloadError, TransientError
+from bridge.errors import BridgeError, NotYetError, OverloadError, TransientError
 from bridge.pauses import stopped
 from bridge.rollups.port import Rolled, Rollup
 
@@ -16,10 +16,15 @@ _TROUBLE_SECONDS = 5.0
 
 
 async def one_pass(rollup: Rollup, *, user: int | None = None) -> Rolled:
-    """One batch of each user who waits, or of one user. Raises `TransientError`, `OverloadError`."""
+    """One batch of each user who waits, or of one user. Raises `TransientError`, `OverloadError`; `NotYetError` for the one user."""
+    if user is not None:
+        return await rollup.roll(user)
     whole = Rolled()
-    for one in await rollup.users() if user is None else [user]:
-        whole += await rollup.roll(one)
+    for one in await rollup.users():
+        try:
+            whole += await rollup.roll(one)
+        except NotYetError as error:
+            _log.info("user_passed_over", reason=str(error))
     return whole
 
 

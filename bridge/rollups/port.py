@@ -32,7 +32,7 @@ class Rollup(Protocol):
         """Whose rows wait, the longest waiting first. Raises `TransientError`."""
 
     async def roll(self, user: int) -> Rolled:
-        """Take up one batch of a user's rows; nothing when none waits. Raises `TransientError`, `OverloadError`."""
+        """Take up one batch of a user's rows; nothing when none waits. Raises `TransientError`, `OverloadError`, `NotYetError`."""
 
     async def recompute(self, user: int, since: date, until: date) -> None:
         """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""

@@ -12,16 +12,19 @@ from typing import Any
 import structlog
 
 from bridge.database.port import Database
-from bridge.errors import ConfigurationError, PermanentError
+from bridge.errors import ConfigurationError, NotYetError, PermanentError, TooSlowError
 from bridge.rollups.port import Rolled
 
 _log = structlog.get_logger()
 _SQL = Path(__file__).parent / "sql"
 # After so many failures a row is parked.
 MOST_ATTEMPTS = 5
+# A batch that takes too long is tried with a quarter of its rows, down to so many.
+_FEWEST = 500
+_BUSY_SECONDS = 2.0
 # In this order, those that a file has; all of one batch are one transaction.
 _TABLES = ("touched", "pieces_table")
-_BUCKETS = ("pieces", "hourly", "daily", "pairs", "weekly", "monthly", "quarterly", "yearly")
+_BUCKETS = ("touched_counted", "pieces", "pieces_counted", "hourly", "daily", "pairs", "weekly", "monthly", "quarterly", "yearly")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -68,11 +71,16 @@ class RollupTables:
     async def change(self, user: int, steps: Sequence[str], **values: Any) -> None:
         """Run those steps that there are, and compute every bucket that they touch: all or nothing.
 
-        Raises `TransientError`; `PermanentError` when the tables refuse it.
+        Raises `TransientError`; `NotYetError` while another worker has the user's rows; `PermanentError` when the tables refuse it.
         """
         everything = {"user": user, "zone": self._options.zone, **values}
         statements = [self._sql[name] for name in (*_TABLES, *steps, *_BUCKETS) if name in self._sql]
-        await self._database.change(self._sql["lock"], {"user": user}, then=[(statement, everything) for statement in statements])
+        try:
+            await self._database.change(self._sql["lock"], {"user": user}, then=[(statement, everything) for statement in statements])
+        except TooSlowError as error:
+            if not error.waited:
+                raise
+            raise NotYetError(f"another worker is at this user's {self.name}", retry_after=_BUSY_SECONDS) from error
 
     async def fail(self, row: int, error: str) -> Rolled:
         """Have a row tried again later and later, and then parked."""
@@ -116,4 +124,10 @@ class TableRollup:
             # One of them cannot be done: the others are, in halves.
             half = len(ids) // 2
             return await self._take(user, ids[:half]) + await self._take(user, ids[half:])
+        except TooSlowError as error:
+            if len(ids) <= _FEWEST:
+                raise
+            self._batch = max(_FEWEST, len(ids) // 4)
+            _log.warning("batch_made_smaller", domain=self.name, rows=self._batch, error=str(error))
+            return await self._take(user, ids[: self._batch])
         return Rolled(taken=len(ids))

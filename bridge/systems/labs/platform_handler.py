@@ -45,7 +45,7 @@ class PlatformLabHandler:
         return platform.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Do what the job asks for. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Do what the job asks for. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
         request = platform.request_of(job)
         context.report(0.0, request.job_type)
         result: Mapping[str, Any]
@@ -53,7 +53,8 @@ class PlatformLabHandler:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
             case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
-                result = _facts(await self._labs.roll_document(user, document, tests))
+                told = await self._labs.roll_document(user, document, tests)
+                result = _facts(told + await self._until_empty("labs", user))
             case platform.LabCategorization():
                 if request.tests:
                     _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints
 
 from bridge.envelopes import masstransit, native, sns, tracing
 from bridge.envelopes.message import Message
@@ -51,7 +51,7 @@ class AnalysisRequest(AnalysisAnswer):
 
     uploadid: UUID
     tenantid: int
-    requestedbyuserid: str = ""
+    requestedbyuserid: Annotated[str, BeforeValidator(str)] = ""
     # Of the slide, in the platform's bucket.
     s3key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 

@@ -145,6 +145,17 @@ async def test_a_job_that_is_done_twice_writes_nothing_twice_whatever_its_texts(
     assert len(await rows(store, "SELECT 1 FROM lab_reports")) == 3
 
 
+async def test_tests_that_the_platform_wrote_without_their_document_are_not_written_again(store: Store, classifier: Classifier) -> None:
+    await report(store, "Hemoglobin", "13.5", unit="g/dL")
+    await report(store, "Glucose", "90", day="2026-03-01")
+    tests = [{"test_name": "hemoglobin", "test_value": 13.5, "test_date": "2026-03-02"}]
+
+    asked = {"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": tests}
+    assert (await done(store, classifier, **asked))["rows"] == 2, "what waits beside them is taken up too"
+
+    assert len(await rows(store, "SELECT 1 FROM lab_reports")) == 2
+
+
 @pytest.mark.parametrize(
     "content",
     [

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
-from bridge.errors import BridgeError, OverloadError, PermanentError
+from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError
 from bridge.lab_platform import rollups
 from bridge.rollups.passes import for_ever, once, until_empty
 from bridge.rollups.port import Rolled
@@ -58,6 +60,27 @@ async def test_a_parked_reading_is_tried_again_once_it_is_set_to_pending(store: 
     assert await rows(store, "SELECT 1 FROM lamina.row_failures") == []
 
 
+@pytest.mark.parametrize(
+    ("metric", "value", "unit", "average"),
+    [
+        ("Heart Rate", 60, "Beats per minute", 60),
+        ("Weight", 176.3698, " Pounds ", 80),
+        ("Height", 70.866, "inches", 180),
+        ("Workout Duration", 1.5, "hrs", 90),
+        ("Workout Duration", 90, "sec", 1.5),
+        ("Sleep", 450, "mins", 7.5),
+        ("Distance Walking", 2500, "metres", 2.5),
+        ("Active Energy", 418.4, "kilojoules", 100),
+    ],
+)
+async def test_units_are_known_by_their_usual_spellings(store: Store, metric: str, value: float, unit: str, average: float) -> None:
+    await vital(store, 7, metric, value, unit, "2026-03-02 08:00")
+    await rolled(store)
+
+    [day] = await days(store, metric)
+    assert day["average_value"] == pytest.approx(average, rel=1e-4)
+
+
 async def test_a_parked_reading_that_is_still_wrong_is_parked_again(store: Store) -> None:
     await vital(store, 7, "Weight", 80, "stones", "2026-03-02 08:00")
     await rolled(store)
@@ -67,6 +90,60 @@ async def test_a_parked_reading_that_is_still_wrong_is_parked_again(store: Store
 
     assert [row["aggregation_status"] for row in await rows(store, "SELECT aggregation_status FROM vitals_raw_data")] == ["failed"]
     assert await rolled(store) == Rolled()
+
+
+async def test_a_batch_that_takes_too_long_is_made_smaller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.database.change(
+        text(
+            "INSERT INTO vitals_raw_data (user_id, metric_type, value, unit, start_date, end_date, data_source) "
+            "SELECT 7, 'Steps', 1, 'count', at, at, 'device_sync' "
+            "FROM generate_series(timestamp '2026-03-02', '2026-03-02 23:59', '30 seconds') AS at"
+        )
+    )
+    change, sizes = store.database.change, []
+
+    async def slow(statement: Any, values: Any = None, *, then: Any = ()) -> Any:
+        if then:
+            sizes.append(len(json.loads(then[0][1]["ids"])))
+            if sizes[-1] > 1000:
+                raise TooSlowError("canceling statement due to statement timeout")
+        return await change(statement, values, then=then)
+
+    monkeypatch.setattr(store.database, "change", slow)
+    assert await rolled(store) == Rolled(taken=2879)
+
+    assert sizes == [2879, 719, 719, 719, 719, 3]
+    assert [row["total_value"] for row in await days(store, "Steps")] == [2879]
+
+
+async def test_whoever_finds_another_at_a_users_rows_waits_or_passes_the_user_over(store: Store) -> None:
+    for user in (7, 8):
+        await vital(store, user, "Steps", 10, "count", "2026-03-02 08:00")
+    async with await psycopg.AsyncConnection.connect(store.settings.database) as other:
+        await other.execute("SELECT pg_advisory_lock(hashtext('lamina vitals'), 7)")
+
+        with pytest.raises(NotYetError, match="another worker"):
+            await until_empty([rollup(store)], stop=asyncio.Event(), user=7)
+        assert await rolled(store) == Rolled(taken=1)
+
+    assert await rolled(store) == Rolled(taken=1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("compat", [OURS, ZIVO])
+async def test_a_full_batch_of_a_long_history_is_done_in_time(store: Store, compat: str) -> None:
+    columns = "user_id, metric_type, value, unit, start_date, end_date, data_source"
+    readings = (
+        "SELECT 7, (ARRAY['Heart Rate', 'Steps'])[1 + n % 2], 60 + n % 50, (ARRAY['bpm', 'count'])[1 + n % 2], at, at, '{}' "
+        "FROM (SELECT n, timestamp '2023-01-01' + n * interval '{} minutes' AS at FROM generate_series(1, {}) AS n) AS numbered"
+    )
+    history = f"INSERT INTO vitals_raw_categorized ({columns}) {readings.format('apple_healthkit', 10, 120_000)}"
+    await store.database.change(text(history))
+    await store.database.change(text(f"INSERT INTO vitals_raw_data ({columns}) {readings.format('device_sync', 75, 20_000)}"))
+    # The platform's own tables have no such index.
+    await store.database.change(text("DROP INDEX ix_vitals_raw_categorized_day"))
+
+    assert await rollup(store, compat=compat).roll(7) == Rolled(taken=20_000)
 
 
 @pytest.mark.parametrize("compat", [OURS, ZIVO])

@@ -5,17 +5,21 @@ WHERE raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
--- The rows of a user that a batch takes, with what is known of their names.
-SELECT raw.id, raw.test_name, raw.test_value, raw.test_unit, raw.reference_range, raw.test_category, mapping.test_name_standardized AS known_name,
-       mapping.test_code AS known_code, mapping.test_category AS known_category, mapping.loinc_code AS known_loinc
-FROM lab_reports raw LEFT JOIN LATERAL (
-    SELECT * FROM lab_test_mappings known WHERE lower(known.test_name) = lower(raw.test_name) AND known.is_active
-    ORDER BY known.loinc_code IS NULL, known.test_name <> lower(raw.test_name), known.id LIMIT 1
-) AS mapping ON true
-LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
-WHERE raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.categorization_status = 'pending')
-  AND (CAST(:document AS integer) IS NULL OR raw.extracted_from_document_id = CAST(:document AS integer))
-ORDER BY raw.created_at, raw.id LIMIT :limit;
+-- The rows of a user that a batch takes, with what is known of their names, which people may have written in any casing.
+WITH batch AS (
+    SELECT raw.id, raw.created_at, raw.test_name, raw.test_value, raw.test_unit, raw.reference_range, raw.test_category
+    FROM lab_reports raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
+    WHERE raw.user_id = :user AND raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.categorization_status = 'pending')
+      AND (CAST(:document AS integer) IS NULL OR raw.extracted_from_document_id = CAST(:document AS integer))
+    ORDER BY raw.created_at, raw.id LIMIT :limit
+), names AS (
+    SELECT DISTINCT ON (lower(test_name)) lower(test_name) AS folded, test_name_standardized, test_code, test_category, loinc_code FROM lab_test_mappings
+    WHERE is_active AND lower(test_name) IN (SELECT lower(test_name) FROM batch)
+    ORDER BY lower(test_name), loinc_code IS NULL, test_name <> lower(test_name), id
+)
+SELECT batch.id, batch.test_name, batch.test_value, batch.test_unit, batch.reference_range, batch.test_category, names.test_name_standardized AS known_name,
+       names.test_code AS known_code, names.test_category AS known_category, names.loinc_code AS known_loinc
+FROM batch LEFT JOIN names ON names.folded = lower(batch.test_name) ORDER BY batch.created_at, batch.id;
 
 -- name: report
 -- Writes the rows of a job's tests that the platform has not written. A test that tells no date is of the day of its report, or of the document's others.
@@ -31,7 +35,9 @@ FROM jsonb_to_recordset(CAST(:tests AS jsonb)) AS test (
 )
 WHERE NOT EXISTS (
     SELECT 1 FROM lab_reports written
-    WHERE written.user_id = :user AND written.extracted_from_document_id = :document
+    WHERE written.user_id = :user
+      AND (written.extracted_from_document_id = :document
+           OR written.extracted_from_document_id IS NULL AND written.test_date = coalesce(test.test_date, test.report_date))
       AND lower(btrim(written.test_name)) = lower(btrim(left(test.test_name, 255)))
       AND btrim(coalesce(written.test_value, '')) = btrim(coalesce(left(test.test_value, 100), ''))
 );
@@ -132,15 +138,17 @@ WITH told AS (
     ON CONFLICT (user_id, loinc_code, test_value, test_date) DO UPDATE SET
         number = excluded.number, unit = excluded.unit, converted_number = excluded.converted_number, converted_unit = excluded.converted_unit,
         flag = excluded.flag
+), known AS (
+    SELECT DISTINCT ON (lower(test_name)) lower(test_name) AS folded, test_name FROM lab_test_mappings
+    WHERE lower(test_name) IN (SELECT lower(test_name) FROM sound)
+    ORDER BY lower(test_name), NOT is_active, loinc_code IS NULL, test_name <> lower(test_name), id
 ), learnt AS (
     INSERT INTO lab_test_mappings AS mappings (
         test_name, test_name_standardized, test_code, test_category, gpt_suggested_category, loinc_code, loinc_source, is_standardized
     )
-    SELECT DISTINCT ON (lower(test_name))
-           coalesce((SELECT known.test_name FROM lab_test_mappings known WHERE lower(known.test_name) = lower(sound.test_name) ORDER BY known.id LIMIT 1),
-                    lower(test_name)),
-           left(name, 255), code, category, test_category, CASE WHEN matched THEN loinc END, CASE WHEN matched THEN 'LOINC' END, false
-    FROM sound ORDER BY lower(test_name), id DESC
+    SELECT DISTINCT ON (lower(sound.test_name)) coalesce(known.test_name, lower(sound.test_name)), left(name, 255), code, category, test_category,
+           CASE WHEN matched THEN loinc END, CASE WHEN matched THEN 'LOINC' END, false
+    FROM sound LEFT JOIN known ON known.folded = lower(sound.test_name) ORDER BY lower(sound.test_name), sound.id DESC
     ON CONFLICT (test_name) DO UPDATE SET
         gpt_suggested_category = coalesce(excluded.gpt_suggested_category, mappings.gpt_suggested_category),
         loinc_source = CASE WHEN mappings.loinc_code IS NULL THEN excluded.loinc_source ELSE mappings.loinc_source END,

@@ -107,6 +107,10 @@ INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM mov
 UNION SELECT other.metric_type, CAST(start_date AS date) FROM moved
 JOIN (VALUES ('Blood Pressure Systolic'), ('Blood Pressure Diastolic')) AS other (metric_type) ON moved.metric_type LIKE 'Blood Pressure %';
 
+-- name: touched_counted
+-- Without it PostgreSQL takes the days for a few, and compares each reading with each of them.
+ANALYZE lamina_touched;
+
 -- name: pieces_table
 -- What buckets are made of: readings in one unit, and stretches of sleep.
 CREATE TEMPORARY TABLE lamina_pieces (
@@ -120,7 +124,8 @@ WITH readings AS (
            coalesce(known.canonical, copy.unit) AS unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
-     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
+     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND CAST(copy.start_date AS date) = touched.day
+     AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
     LEFT JOIN lamina.vital_units known ON known.metric_type = copy.metric_type AND known.unit = lower(btrim(copy.unit))
 ), stretches AS (
     SELECT day, start_date, start_date AT TIME ZONE :zone AS began,
@@ -143,6 +148,10 @@ UNION ALL
 SELECT 'Sleep', min(start_date), extract(epoch FROM max(ended) - min(began)) / 3600, 'hours', min(data_source), max(loinc_code)
 FROM numbered GROUP BY day, island;
 
+-- name: pieces_counted
+-- As above.
+ANALYZE lamina_pieces;
+
 -- name: hourly
 -- Means, extremes and counts; totals of what adds up.
 WITH fresh AS (
@@ -161,7 +170,7 @@ WITH fresh AS (
 ), gone AS (
     DELETE FROM vitals_hourly_aggregates bucket USING lamina_touched touched
     WHERE bucket.user_id = :user AND bucket.metric_type = touched.metric_type
-      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1
+      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1 AND CAST(bucket.hour_start AS date) = touched.day
       AND NOT EXISTS (SELECT 1 FROM fresh WHERE bucket.metric_type = fresh.metric_type AND bucket.hour_start = fresh.hour_start)
 )
 INSERT INTO vitals_hourly_aggregates (

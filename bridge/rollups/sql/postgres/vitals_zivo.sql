@@ -101,6 +101,10 @@ WITH batch AS (
 )
 INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM moved;
 
+-- name: touched_counted
+-- Without it PostgreSQL takes the days for a few, and compares each reading with each of them.
+ANALYZE lamina_touched;
+
 -- name: pieces_table
 -- What buckets are made of.
 CREATE TEMPORARY TABLE lamina_pieces (
@@ -113,7 +117,8 @@ WITH RECURSIVE readings AS (
     SELECT copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value, copy.unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
-     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
+     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND CAST(copy.start_date AS date) = touched.day
+     AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
 ), stretches AS (
     SELECT day, start_date AS began, end_date AS ended, data_source, loinc_code,
            value / CASE WHEN lower(unit) LIKE 'min%' THEN 60 WHEN lower(unit) LIKE 's%' THEN 3600 ELSE 1 END AS hours
@@ -136,6 +141,10 @@ UNION ALL
 SELECT 'Sleep', CAST(day AS timestamp), before + hours, 'hours', data_source, loinc_code FROM kept
 WHERE place = (SELECT max(place) FROM ordered WHERE ordered.day = kept.day);
 
+-- name: pieces_counted
+-- As above.
+ANALYZE lamina_pieces;
+
 -- name: hourly
 -- Totals of five metrics and of sleep; the unit of the latest entry.
 WITH fresh AS (
@@ -154,7 +163,7 @@ WITH fresh AS (
 ), gone AS (
     DELETE FROM vitals_hourly_aggregates bucket USING lamina_touched touched
     WHERE bucket.user_id = :user AND bucket.metric_type = touched.metric_type
-      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1
+      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1 AND CAST(bucket.hour_start AS date) = touched.day
       AND NOT EXISTS (SELECT 1 FROM fresh WHERE bucket.metric_type = fresh.metric_type AND bucket.hour_start = fresh.hour_start)
 )
 INSERT INTO vitals_hourly_aggregates (
@@ -176,6 +185,7 @@ WITH fresh AS (
            mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT primary_source) AS text) AS sources_included
     FROM vitals_hourly_aggregates hours JOIN lamina_touched touched
       ON touched.metric_type = hours.metric_type AND hours.hour_start >= touched.day AND hours.hour_start < touched.day + 1
+     AND CAST(hours.hour_start AS date) = touched.day
     WHERE hours.user_id = :user GROUP BY hours.metric_type, CAST(hour_start AS date)
 ), changed AS (
     UPDATE vitals_daily_aggregates bucket SET

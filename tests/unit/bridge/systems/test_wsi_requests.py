@@ -52,6 +52,12 @@ def test_a_request_without_a_user_is_one() -> None:
         assert JOB == requests.job_of(message).key
 
 
+def test_whoever_asks_may_be_a_number_and_other_numbers_may_be_text() -> None:
+    request = requests.request_of(requests.job_of(enveloped({**EVENT, "requestedByUserId": 5, "tenantId": "7"})))
+
+    assert ("5", 7) == (request.requestedbyuserid, request.tenantid)
+
+
 def test_a_plain_request_that_sns_wrapped_is_answered_as_any_plain_one() -> None:
     job = requests.job_of(wrapped(EVENT))
 
