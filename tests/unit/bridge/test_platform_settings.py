@@ -51,6 +51,15 @@ def test_an_emulator_gets_keys_that_are_made_up_and_aws_none() -> None:
     assert ("", "") == aws_access(load()).keys
 
 
+@pytest.mark.parametrize(("ours", "tls"), [("", True), ("false", False)])
+def test_an_address_of_https_asks_for_tls_unless_ours_says_otherwise(monkeypatch: pytest.MonkeyPatch, ours: str, tls: bool) -> None:
+    monkeypatch.setenv("Wsi__InferenceServiceUrl", "HTTPS://inference:8443/")
+    if ours:
+        monkeypatch.setenv("BRIDGE_INFERENCE_TLS", ours)
+
+    assert ("inference:8443", tls) == (load().inference, load().inference_tls)
+
+
 def test_a_bad_value_names_every_variable_that_may_have_set_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("Wsi__InferenceServiceUrl", "http://nowhere")
 

@@ -138,12 +138,13 @@ WITH readings AS (
     WINDOW earlier AS (PARTITION BY day ORDER BY began, ended ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ), numbered AS (
     SELECT *, sum(is_new) OVER (PARTITION BY day ORDER BY began, ended ROWS UNBOUNDED PRECEDING) AS island FROM marked
+), counted AS (
+    SELECT *, count(*) OVER (PARTITION BY metric_type, day, unit) AS alike FROM readings WHERE metric_type <> 'Sleep'
 ), units AS (
-    SELECT metric_type, day, mode() WITHIN GROUP (ORDER BY unit) AS unit FROM readings WHERE metric_type <> 'Sleep' GROUP BY metric_type, day
+    SELECT *, first_value(unit) OVER (PARTITION BY metric_type, day ORDER BY alike DESC, unit) AS most_common FROM counted
 )
 INSERT INTO lamina_pieces
-SELECT readings.metric_type, start_date, value, readings.unit, data_source, loinc_code
-FROM readings JOIN units ON units.metric_type = readings.metric_type AND units.day = readings.day AND units.unit = readings.unit
+SELECT metric_type, start_date, value, unit, data_source, loinc_code FROM units WHERE unit = most_common
 UNION ALL
 SELECT 'Sleep', min(start_date), extract(epoch FROM max(ended) - min(began)) / 3600, 'hours', min(data_source), max(loinc_code)
 FROM numbered GROUP BY day, island;
