@@ -13,6 +13,7 @@ import structlog
 
 from bridge.database.port import Database
 from bridge.errors import ConfigurationError, NotYetError, PermanentError, TooSlowError
+from bridge.records.text import storable
 from bridge.rollups.port import Rolled
 
 _log = structlog.get_logger()
@@ -58,7 +59,7 @@ class RollupTables:
 
     async def write(self, statement: str, **values: Any) -> None:
         """Run a statement by itself. Raises `TransientError`."""
-        await self._database.change(self._sql[statement], {"zone": self._options.zone, **values})
+        await self._database.change(self._sql[statement], {"zone": self._options.zone, **storable(values)})
 
     async def users(self) -> Sequence[int]:
         """Whose rows wait, the longest waiting first. Raises `TransientError`."""
@@ -130,4 +131,5 @@ class TableRollup:
             self._batch = max(_FEWEST, len(ids) // 4)
             _log.warning("batch_made_smaller", domain=self.name, rows=self._batch, error=str(error))
             return await self._take(user, ids[: self._batch])
-        return Rolled(taken=len(ids))
+        [parked] = await self._tables.look("parked", ids=json.dumps(ids))
+        return Rolled(taken=len(ids) - parked["count"], failed=parked["count"])

@@ -76,7 +76,7 @@ class PlatformLabHandler:
             return ()
         told = {"JobType": "job_type", "Priority": "priority", "UserId": "user_id"}
         attributes = {name: str(job.request[field]) for name, field in told.items() if job.request.get(field) is not None}
-        body = json.dumps(job.request, ensure_ascii=False).encode()
+        body = json.dumps(job.request, ensure_ascii=False).encode(errors="replace")
         attributes["Reason"] = reason[:_LONGEST_REASON]
         return (Event(type="failed", destination=f"sqs:{self._dead_queue}", body=body, attributes=attributes),)
 

@@ -137,12 +137,13 @@ async def test_a_job_that_is_done_twice_writes_nothing_twice_whatever_its_texts(
         {"test_name": "ÄPFELSÄURE İM BLUT", "test_value": "  7 ", "test_unit": "mg/dL"},
         {"test_name": "N" * 300, "test_value": "v" * 150},
         {"test_name": "Cultures\x00", "test_value": "none\x00 seen"},
+        {"test_name": "Half a pair \ud83d", "test_value": "\udcaa"},
     ]
     asked = {"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": tests}
     await done(store, classifier, **asked)
     await done(store, classifier, **asked)
 
-    assert len(await rows(store, "SELECT 1 FROM lab_reports")) == 3
+    assert len(await rows(store, "SELECT 1 FROM lab_reports")) == 4
 
 
 async def test_tests_that_the_platform_wrote_without_their_document_are_not_written_again(store: Store, classifier: Classifier) -> None:
@@ -173,6 +174,23 @@ async def test_a_job_that_lacks_something_takes_up_what_waits(store: Store, clas
     assert (await done(store, classifier, job_type="lab_categorization", **content))["rows"] == 1
 
     assert [row["loinc_code"] for row in await rows(store, "SELECT loinc_code FROM lab_reports_daily")] == [GLUCOSE]
+
+
+async def test_a_name_with_a_character_that_no_table_holds_is_learnt_without_it(store: Store, classifier: Classifier) -> None:
+    await done(store, classifier, job_type="loinc_mapping", test_name="Serum\x00 X")
+
+    assert [row["test_name"] for row in await rows(store, "SELECT test_name FROM lab_test_mappings")] == ["serum\ufffd x"]
+
+
+async def test_a_job_that_is_given_up_goes_to_the_dead_letter_queue_whatever_its_texts(store: Store, classifier: Classifier) -> None:
+    handler = PlatformLabHandler(labs=LabRollup(store.database, classifier, RollupOptions()), others={}, dead_queue="dead")
+    body = b'{"job_type": "lab_categorization", "user_id": null, "document_id": 12, "tests": [{"test_name": "half \\ud83d"}]}'
+    job = handler.parse(Delivery(source="sqs", queue="ml-worker", message_id="m1", receipt="r1", body=body))
+
+    (event,) = handler.failure(job, "given up").events
+    assert event.destination == "sqs:dead"
+    assert json.loads(event.body)["tests"] == [{"test_name": "half ?"}]
+    assert event.attributes == {"JobType": "lab_categorization", "Priority": "normal", "Reason": "given up"}
 
 
 async def test_a_pass_without_a_user_is_for_all(store: Store, classifier: Classifier) -> None:

@@ -3,24 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from typing import Any
 
-import psycopg
 import pytest
 from sqlalchemy import text
 
-from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError
-from bridge.lab_platform import rollups
-from bridge.rollups.passes import for_ever, once, until_empty
+from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
-from bridge.settings_labs import LabWorkerSettings
 from bridge.store import Store
-from tests.support.lab_classifier import Classifier
-from tests.support.platform_rows import lab_store, meal, report, rows, vital
+from tests.support.platform_rows import lab_store, meal, rows, vital
 
 OURS, ZIVO = "", "zivo"
 DAY = date(2026, 3, 2)  # a Monday
@@ -46,7 +40,7 @@ async def days(store: Store, metric: str) -> list[dict[str, Any]]:
 
 async def test_a_parked_reading_is_tried_again_once_it_is_set_to_pending(store: Store) -> None:
     await vital(store, 7, "Weight", 80, "stones", "2026-03-02 08:00")
-    await rolled(store)
+    assert await rolled(store) == Rolled(failed=1)
     [failure] = await rows(store, "SELECT error, due_at FROM lamina.row_failures")
     assert failure["due_at"] is None
     assert await rolled(store) == Rolled()
@@ -92,60 +86,6 @@ async def test_a_parked_reading_that_is_still_wrong_is_parked_again(store: Store
     assert await rolled(store) == Rolled()
 
 
-async def test_a_batch_that_takes_too_long_is_made_smaller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
-    await store.database.change(
-        text(
-            "INSERT INTO vitals_raw_data (user_id, metric_type, value, unit, start_date, end_date, data_source) "
-            "SELECT 7, 'Steps', 1, 'count', at, at, 'device_sync' "
-            "FROM generate_series(timestamp '2026-03-02', '2026-03-02 23:59', '30 seconds') AS at"
-        )
-    )
-    change, sizes = store.database.change, []
-
-    async def slow(statement: Any, values: Any = None, *, then: Any = ()) -> Any:
-        if then:
-            sizes.append(len(json.loads(then[0][1]["ids"])))
-            if sizes[-1] > 1000:
-                raise TooSlowError("canceling statement due to statement timeout")
-        return await change(statement, values, then=then)
-
-    monkeypatch.setattr(store.database, "change", slow)
-    assert await rolled(store) == Rolled(taken=2879)
-
-    assert sizes == [2879, 719, 719, 719, 719, 3]
-    assert [row["total_value"] for row in await days(store, "Steps")] == [2879]
-
-
-async def test_whoever_finds_another_at_a_users_rows_waits_or_passes_the_user_over(store: Store) -> None:
-    for user in (7, 8):
-        await vital(store, user, "Steps", 10, "count", "2026-03-02 08:00")
-    async with await psycopg.AsyncConnection.connect(store.settings.database) as other:
-        await other.execute("SELECT pg_advisory_lock(hashtext('lamina vitals'), 7)")
-
-        with pytest.raises(NotYetError, match="another worker"):
-            await until_empty([rollup(store)], stop=asyncio.Event(), user=7)
-        assert await rolled(store) == Rolled(taken=1)
-
-    assert await rolled(store) == Rolled(taken=1)
-
-
-@pytest.mark.timeout(120)
-@pytest.mark.parametrize("compat", [OURS, ZIVO])
-async def test_a_full_batch_of_a_long_history_is_done_in_time(store: Store, compat: str) -> None:
-    columns = "user_id, metric_type, value, unit, start_date, end_date, data_source"
-    readings = (
-        "SELECT 7, (ARRAY['Heart Rate', 'Steps'])[1 + n % 2], 60 + n % 50, (ARRAY['bpm', 'count'])[1 + n % 2], at, at, '{}' "
-        "FROM (SELECT n, timestamp '2023-01-01' + n * interval '{} minutes' AS at FROM generate_series(1, {}) AS n) AS numbered"
-    )
-    history = f"INSERT INTO vitals_raw_categorized ({columns}) {readings.format('apple_healthkit', 10, 120_000)}"
-    await store.database.change(text(history))
-    await store.database.change(text(f"INSERT INTO vitals_raw_data ({columns}) {readings.format('device_sync', 75, 20_000)}"))
-    # The platform's own tables have no such index.
-    await store.database.change(text("DROP INDEX ix_vitals_raw_categorized_day"))
-
-    assert await rollup(store, compat=compat).roll(7) == Rolled(taken=20_000)
-
-
 @pytest.mark.parametrize("compat", [OURS, ZIVO])
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), float("-inf")])
 async def test_a_reading_that_is_no_number_is_parked_and_spoils_no_bucket(store: Store, compat: str, value: float) -> None:
@@ -164,7 +104,7 @@ async def test_a_reading_that_is_no_number_is_parked_and_spoils_no_bucket(store:
 async def test_a_meal_with_a_nutrient_that_is_no_number_is_parked_and_spoils_no_sum(store: Store, nutrients: dict[str, float]) -> None:
     await meal(store, 7, "2026-03-02", "lunch", 500, iron_mg=2, zinc_mg=3)
     await meal(store, 7, "2026-03-02", "dinner", **{"calories": 300, **nutrients})
-    await rolled(store, "nutrition")
+    assert await rolled(store, "nutrition") == Rolled(taken=1, failed=1)
 
     [day] = await rows(store, "SELECT total_calories, total_iron_mg, total_zinc_mg, meal_count FROM nutrition_daily_aggregates")
     assert tuple(day.values()) == (500, 2, 3, 1)
@@ -247,40 +187,3 @@ async def test_weeks_begin_on_monday_and_months_end_where_they_end(
         weeks = await rows(store, f"SELECT week_start_date, week_end_date FROM {table}_weekly_aggregates")
         months = await rows(store, f"SELECT year, month FROM {table}_monthly_aggregates")
         assert ([tuple(row.values()) for row in weeks], [tuple(row.values()) for row in months]) == ([week], [month])
-
-
-class Refusing(Classifier):
-    """A server that does not have what is asked for, or is not there, so many times."""
-
-    def __init__(self, error: BridgeError, *, times: int) -> None:
-        super().__init__()
-        self._left = [error] * times
-
-    async def classify_lab_tests(self, *arguments: Any, **more: Any) -> Any:
-        if self._left:
-            raise self._left.pop()
-        return await super().classify_lab_tests(*arguments, **more)
-
-
-async def test_a_loop_outlives_a_server_that_refuses_lab_reports(store: Store) -> None:
-    labs, others = rollups(LabWorkerSettings(), store.database, Refusing(PermanentError("no LabService [UNIMPLEMENTED]"), times=2))
-    await report(store, "Glucose", "90")
-    await vital(store, 7, "Steps", 10, "count", "2026-03-02 08:00")
-    stop = asyncio.Event()
-    loop = asyncio.create_task(for_ever([*others, labs], stop=stop, interval=0.05))
-
-    async with asyncio.timeout(60):
-        while not await rows(store, "SELECT 1 FROM vitals_daily_aggregates, lab_reports_daily"):
-            assert not loop.done(), loop.exception()
-            await asyncio.sleep(0.05)
-        stop.set()
-        await loop
-
-
-async def test_one_look_waits_for_a_server_that_is_not_there_yet(store: Store) -> None:
-    labs, others = rollups(LabWorkerSettings(), store.database, Refusing(OverloadError("nobody is there"), times=2))
-    await report(store, "Glucose", "90")
-
-    found = await once([*others, labs], stop=asyncio.Event(), pause=0.05)
-
-    assert found == Rolled(taken=1)

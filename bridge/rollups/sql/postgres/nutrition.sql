@@ -56,6 +56,11 @@ WITH strange AS (
 )
 UPDATE nutrition_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
 
+-- name: parked
+-- How many of a batch were parked in the place of being taken.
+SELECT count(*) AS count FROM lamina.row_failures
+WHERE domain = 'nutrition' AND due_at IS NULL AND row_id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id);
+
 -- name: take
 -- Takes a batch, and remembers which days it touches.
 WITH batch AS (

@@ -63,6 +63,11 @@ WITH strange AS (
 )
 UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
 
+-- name: parked
+-- How many of a batch were parked in the place of being taken.
+SELECT count(*) AS count FROM lamina.row_failures
+WHERE domain = 'vitals' AND due_at IS NULL AND row_id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id);
+
 -- name: take
 -- Copies a batch with its codes, and remembers which days it touches. A reading that was copied before is brought up to date.
 WITH batch AS (

@@ -1,0 +1,148 @@
+"""Rollups of much at once, beside others, and while what they need refuses or is not there."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Callable
+from typing import Any
+
+import psycopg
+import pytest
+from sqlalchemy import text
+
+from bridge.aws.access import Aws
+from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError
+from bridge.lab_platform import open_lab_platform, rollups
+from bridge.rollups.passes import for_ever, once, until_empty
+from bridge.rollups.port import Rolled
+from bridge.rollups.tables import RollupOptions, TableRollup
+from bridge.settings_labs import LabWorkerSettings
+from bridge.store import Store
+from tests.support.lab_classifier import Classifier
+from tests.support.platform_rows import lab_store, report, rows, vital
+
+OURS, ZIVO = "", "zivo"
+
+
+@pytest.fixture
+async def store(new_postgres_database: Callable[[], str]) -> AsyncIterator[Store]:
+    async with lab_store(new_postgres_database()) as opened:
+        yield opened
+
+
+def rollup(store: Store, *, compat: str = OURS) -> TableRollup:
+    return TableRollup(store.database, "vitals", RollupOptions(compat=compat))
+
+
+async def rolled(store: Store) -> Rolled:
+    return await until_empty([rollup(store)], stop=asyncio.Event())
+
+
+async def test_a_batch_that_takes_too_long_is_made_smaller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await store.database.change(
+        text(
+            "INSERT INTO vitals_raw_data (user_id, metric_type, value, unit, start_date, end_date, data_source) "
+            "SELECT 7, 'Steps', 1, 'count', at, at, 'device_sync' "
+            "FROM generate_series(timestamp '2026-03-02', '2026-03-02 23:59', '30 seconds') AS at"
+        )
+    )
+    change, sizes = store.database.change, []
+
+    async def slow(statement: Any, values: Any = None, *, then: Any = ()) -> Any:
+        if then:
+            sizes.append(len(json.loads(then[0][1]["ids"])))
+            if sizes[-1] > 1000:
+                raise TooSlowError("canceling statement due to statement timeout")
+        return await change(statement, values, then=then)
+
+    monkeypatch.setattr(store.database, "change", slow)
+    assert await rolled(store) == Rolled(taken=2879)
+
+    assert sizes == [2879, 719, 719, 719, 719, 3]
+    assert [row["total_value"] for row in await rows(store, "SELECT total_value FROM vitals_daily_aggregates")] == [2879]
+
+
+async def test_whoever_finds_another_at_a_users_rows_waits_or_passes_the_user_over(store: Store) -> None:
+    for user in (7, 8):
+        await vital(store, user, "Steps", 10, "count", "2026-03-02 08:00")
+    async with await psycopg.AsyncConnection.connect(store.settings.database) as other:
+        await other.execute("SELECT pg_advisory_lock(hashtext('lamina vitals'), 7)")
+
+        with pytest.raises(NotYetError, match="another worker"):
+            await until_empty([rollup(store)], stop=asyncio.Event(), user=7)
+        assert await rolled(store) == Rolled(taken=1)
+
+    assert await rolled(store) == Rolled(taken=1)
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("compat", [OURS, ZIVO])
+async def test_a_full_batch_of_a_long_history_is_done_in_time(store: Store, compat: str) -> None:
+    columns = "user_id, metric_type, value, unit, start_date, end_date, data_source"
+    readings = (
+        "SELECT 7, (ARRAY['Heart Rate', 'Steps'])[1 + n % 2], 60 + n % 50, (ARRAY['bpm', 'count'])[1 + n % 2], at, at, '{}' "
+        "FROM (SELECT n, timestamp '2023-01-01' + n * interval '{} minutes' AS at FROM generate_series(1, {}) AS n) AS numbered"
+    )
+    history = f"INSERT INTO vitals_raw_categorized ({columns}) {readings.format('apple_healthkit', 10, 120_000)}"
+    await store.database.change(text(history))
+    await store.database.change(text(f"INSERT INTO vitals_raw_data ({columns}) {readings.format('device_sync', 75, 20_000)}"))
+    # The platform's own tables have no such index.
+    await store.database.change(text("DROP INDEX ix_vitals_raw_categorized_day"))
+
+    assert await rollup(store, compat=compat).roll(7) == Rolled(taken=20_000)
+
+
+class Refusing(Classifier):
+    """A server that does not have what is asked for, or is not there, so many times."""
+
+    def __init__(self, error: BridgeError, *, times: int) -> None:
+        super().__init__()
+        self._left = [error] * times
+
+    async def classify_lab_tests(self, *arguments: Any, **more: Any) -> Any:
+        if self._left:
+            raise self._left.pop()
+        return await super().classify_lab_tests(*arguments, **more)
+
+
+async def test_a_loop_outlives_a_server_that_refuses_lab_reports(store: Store) -> None:
+    labs, others = rollups(LabWorkerSettings(), store.database, Refusing(PermanentError("no LabService [UNIMPLEMENTED]"), times=2))
+    await report(store, "Glucose", "90")
+    await vital(store, 7, "Steps", 10, "count", "2026-03-02 08:00")
+    stop = asyncio.Event()
+    loop = asyncio.create_task(for_ever([*others, labs], stop=stop, interval=0.05))
+
+    async with asyncio.timeout(60):
+        while not await rows(store, "SELECT 1 FROM vitals_daily_aggregates, lab_reports_daily"):
+            assert not loop.done(), loop.exception()
+            await asyncio.sleep(0.05)
+        stop.set()
+        await loop
+
+
+async def test_one_look_waits_for_a_server_that_is_not_there_yet(store: Store) -> None:
+    labs, others = rollups(LabWorkerSettings(), store.database, Refusing(OverloadError("nobody is there"), times=2))
+    await report(store, "Glucose", "90")
+
+    found = await once([*others, labs], stop=asyncio.Event(), pause=0.05)
+
+    assert found == Rolled(taken=1)
+
+
+@pytest.mark.parametrize(("mode", "ends"), [("both", False), ("aggregation", True)])
+async def test_a_look_that_cannot_be_ended_ends_the_loop_alone_beside_jobs(store: Store, mode: str, ends: bool) -> None:
+    await report(store, "Glucose", "90")
+    settings = LabWorkerSettings(ml_worker_mode=mode, aggregation_interval=0)
+    async with Aws() as aws:
+        refusing = Refusing(PermanentError("no LabService [UNIMPLEMENTED]"), times=9)
+        platform = await open_lab_platform(settings, store.database, refusing, aws)
+    assert platform.loop is not None
+    stop = asyncio.Event()
+
+    if ends:
+        with pytest.raises(PermanentError):
+            await platform.loop(stop)
+    else:
+        await platform.loop(stop)
+        assert not stop.is_set()
