@@ -19,7 +19,7 @@ from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.store import Store
 from bridge.systems.labs.platform_handler import PlatformLabHandler
 from tests.support.lab_classifier import GLUCOSE, HEMOGLOBIN, Classifier
-from tests.support.platform_rows import insert, lab_store, report, rows, vital
+from tests.support.platform_rows import insert, lab_store, meal, report, rows, vital
 from tests.support.recorded_context import RecordedContext
 
 OURS, ZIVO = "", "zivo"
@@ -191,6 +191,41 @@ async def test_a_job_that_is_given_up_goes_to_the_dead_letter_queue_whatever_its
     assert event.destination == "sqs:dead"
     assert json.loads(event.body)["tests"] == [{"test_name": "half ?"}]
     assert event.attributes == {"JobType": "lab_categorization", "Priority": "normal", "Reason": "given up"}
+
+
+async def without_defaults(store: Store) -> None:
+    """As tables are whose defaults are the platform's program's alone, and whose unique keys are indexes."""
+    defaults = await rows(
+        store,
+        "SELECT table_name, column_name FROM information_schema.columns WHERE table_schema = 'public' AND column_default IS NOT NULL "
+        "AND column_default NOT LIKE 'nextval%'",
+    )
+    for row in defaults:
+        await store.database.change(text(f"ALTER TABLE {row['table_name']} ALTER {row['column_name']} DROP DEFAULT"))
+    for level, period in {"daily": "date", "monthly": "year, month", "quarterly": "year, quarter", "yearly": "year"}.items():
+        table, key = f"lab_reports_{level}", f"user_id, {period}, test_category, loinc_code"
+        await store.database.change(text(f"ALTER TABLE {table} DROP CONSTRAINT {table}_loinc_code_unique"))
+        await store.database.change(text(f"CREATE UNIQUE INDEX {table}_loinc_code_unique ON {table} ({key})"))
+
+
+@pytest.mark.parametrize("compat", [OURS, ZIVO])
+async def test_no_table_needs_defaults_of_its_own(store: Store, classifier: Classifier, compat: str) -> None:
+    await report(store, "Glucose", "90")
+    await vital(store, 7, "Steps", 10, "count", "2026-03-02 08:00")
+    await meal(store, 7, "2026-03-02", "lunch", 500)
+    await without_defaults(store)
+
+    options = RollupOptions(compat=compat)
+    labs = LabRollup(store.database, classifier, options)
+    await labs.roll_document(7, 12, [{"test_name": "Hemoglobin", "test_value": "13"}])
+    await labs.map_name("Ferritin", request_id="1")
+    others = [TableRollup(store.database, name, options) for name in ("vitals", "nutrition")]
+    assert await until_empty([labs, *others], stop=asyncio.Event()) == Rolled(taken=3)
+
+    for table in ("lab_reports_yearly", "vitals_monthly_aggregates", "nutrition_monthly_aggregates"):
+        assert await rows(store, f"SELECT 1 FROM {table}"), table
+    names = await rows(store, "SELECT test_name, is_active FROM lab_test_mappings ORDER BY test_name")
+    assert [tuple(row.values()) for row in names] == [("ferritin", True), ("glucose", True), ("hemoglobin", True)]
 
 
 async def test_a_pass_without_a_user_is_for_all(store: Store, classifier: Classifier) -> None:

@@ -24,12 +24,12 @@ FROM batch LEFT JOIN names ON names.folded = lower(batch.test_name) ORDER BY bat
 -- name: report
 -- Writes the rows of a job's tests that the platform has not written. A test that tells no date is of the day of its report, or of the document's others.
 INSERT INTO lab_reports (user_id, test_name, test_category, test_value, test_unit, reference_range, test_status, lab_name, test_date, report_date,
-                         extracted_from_document_id)
+                         extracted_from_document_id, categorization_status, created_at, updated_at)
 SELECT :user, left(test.test_name, 255), left(test.test_category, 100), left(test.test_value, 100), left(test.test_unit, 50),
        left(test.reference_range, 100), left(test.test_status, 20), left(test.lab_name, 255),
        coalesce(test.test_date, test.report_date, (SELECT max(other.test_date) FROM lab_reports other WHERE other.user_id = :user
                                                    AND other.extracted_from_document_id = :document), CAST(now() AT TIME ZONE :zone AS date)),
-       test.report_date, :document
+       test.report_date, :document, 'pending', now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
 FROM jsonb_to_recordset(CAST(:tests AS jsonb)) AS test (
     test_name text, test_category text, test_value text, test_unit text, reference_range text, test_status text, lab_name text, test_date date, report_date date
 )
@@ -59,13 +59,15 @@ UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(C
 
 -- name: learn
 -- What a name means. What people have written stays, in whatever casing.
-INSERT INTO lab_test_mappings AS mappings (test_name, test_name_standardized, test_code, test_category, loinc_code, loinc_source, is_standardized)
+INSERT INTO lab_test_mappings AS mappings (test_name, test_name_standardized, test_code, test_category, loinc_code, loinc_source, is_standardized, is_active,
+                                           created_at, updated_at)
 SELECT coalesce((SELECT known.test_name FROM lab_test_mappings known WHERE lower(known.test_name) = left(lower(:name), 255) ORDER BY known.id LIMIT 1),
                 left(lower(:name), 255)),
-       left(:name, 255), :code, :category, CAST(:loinc AS text), CASE WHEN CAST(:loinc AS text) IS NOT NULL THEN 'LOINC' END, false
+       left(:name, 255), :code, :category, CAST(:loinc AS text), CASE WHEN CAST(:loinc AS text) IS NOT NULL THEN 'LOINC' END, false, true,
+       now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
 ON CONFLICT (test_name) DO UPDATE SET
     loinc_source = CASE WHEN mappings.loinc_code IS NULL THEN excluded.loinc_source ELSE mappings.loinc_source END,
-    loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now();
+    loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now() AT TIME ZONE :zone;
 
 -- name: touched
 -- The days whose buckets are computed anew.
@@ -144,15 +146,16 @@ WITH told AS (
     ORDER BY lower(test_name), NOT is_active, loinc_code IS NULL, test_name <> lower(test_name), id
 ), learnt AS (
     INSERT INTO lab_test_mappings AS mappings (
-        test_name, test_name_standardized, test_code, test_category, gpt_suggested_category, loinc_code, loinc_source, is_standardized
+        test_name, test_name_standardized, test_code, test_category, gpt_suggested_category, loinc_code, loinc_source, is_standardized, is_active,
+        created_at, updated_at
     )
     SELECT DISTINCT ON (lower(sound.test_name)) coalesce(known.test_name, lower(sound.test_name)), left(name, 255), code, category, test_category,
-           CASE WHEN matched THEN loinc END, CASE WHEN matched THEN 'LOINC' END, false
+           CASE WHEN matched THEN loinc END, CASE WHEN matched THEN 'LOINC' END, false, true, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
     FROM sound LEFT JOIN known ON known.folded = lower(sound.test_name) ORDER BY lower(sound.test_name), sound.id DESC
     ON CONFLICT (test_name) DO UPDATE SET
         gpt_suggested_category = coalesce(excluded.gpt_suggested_category, mappings.gpt_suggested_category),
         loinc_source = CASE WHEN mappings.loinc_code IS NULL THEN excluded.loinc_source ELSE mappings.loinc_source END,
-        loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now()
+        loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now() AT TIME ZONE :zone
 )
 INSERT INTO lamina_touched SELECT test_date FROM sound UNION SELECT test_date FROM stale;
 
@@ -193,7 +196,7 @@ INSERT INTO lab_reports_daily (
 SELECT :user, date, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit, normal_range_min,
        normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
 FROM fresh
-ON CONFLICT ON CONSTRAINT lab_reports_daily_loinc_code_unique DO UPDATE SET
+ON CONFLICT (user_id, date, test_category, loinc_code) DO UPDATE SET
     test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
     excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
     excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
@@ -235,7 +238,7 @@ INSERT INTO lab_reports_monthly (
 SELECT :user, year, month, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
        normal_range_min, normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
 FROM fresh
-ON CONFLICT ON CONSTRAINT lab_reports_monthly_loinc_code_unique DO UPDATE SET
+ON CONFLICT (user_id, year, month, test_category, loinc_code) DO UPDATE SET
     test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
     excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
     excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
@@ -277,7 +280,7 @@ INSERT INTO lab_reports_quarterly (
 SELECT :user, year, quarter, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit,
        normal_range_min, normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
 FROM fresh
-ON CONFLICT ON CONSTRAINT lab_reports_quarterly_loinc_code_unique DO UPDATE SET
+ON CONFLICT (user_id, year, quarter, test_category, loinc_code) DO UPDATE SET
     test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
     excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
     excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =
@@ -319,7 +322,7 @@ INSERT INTO lab_reports_yearly (
 SELECT :user, year, test_category, loinc_code, test_name, test_code, avg_value, min_value, max_value, count, unit, normal_range_min,
        normal_range_max, status, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
 FROM fresh
-ON CONFLICT ON CONSTRAINT lab_reports_yearly_loinc_code_unique DO UPDATE SET
+ON CONFLICT (user_id, year, test_category, loinc_code) DO UPDATE SET
     test_name = excluded.test_name, test_code = excluded.test_code, avg_value = excluded.avg_value, min_value =
     excluded.min_value, max_value = excluded.max_value, count = excluded.count, unit = excluded.unit, normal_range_min =
     excluded.normal_range_min, normal_range_max = excluded.normal_range_max, status = excluded.status, updated_at =

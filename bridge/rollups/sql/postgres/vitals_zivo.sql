@@ -97,9 +97,9 @@ WITH batch AS (
     RETURNING moved.id
 ), copied AS (
     INSERT INTO vitals_raw_categorized (user_id, metric_type, value, unit, start_date, end_date, data_source, source_device, notes, confidence_score,
-                                        loinc_code, aggregation_status, aggregated_at)
+                                        loinc_code, aggregation_status, aggregated_at, created_at, updated_at)
     SELECT user_id, metric_type, value, unit, start_date, end_date, data_source, source_device, notes, confidence_score, codes.loinc_code, 'aggregated',
-           now() AT TIME ZONE :zone
+           now() AT TIME ZONE :zone, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
     FROM moved JOIN codes ON codes.name = moved.metric_type
     WHERE moved.id NOT IN (SELECT id FROM edited)
     ON CONFLICT DO NOTHING
