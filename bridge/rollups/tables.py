@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -66,8 +66,15 @@ class RollupTables:
         return [row["user_id"] for row in await self.look("users")]
 
     async def recompute(self, user: int, since: date, until: date) -> None:
-        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
-        await self.change(user, ["touch", "forget"], since=since, until=until)
+        """Compute all buckets of a user's days anew; what was deleted since is not counted. Raises `TransientError`, `NotYetError`."""
+        try:
+            await self.change(user, ["touch", "forget"], since=since, until=until)
+        except TooSlowError:
+            if since == until:
+                raise
+            middle = since + (until - since) // 2
+            await self.recompute(user, since, middle)
+            await self.recompute(user, middle + timedelta(days=1), until)
 
     async def change(self, user: int, steps: Sequence[str], **values: Any) -> None:
         """Run those steps that there are, and compute every bucket that they touch: all or nothing.

@@ -160,8 +160,8 @@ async def _found(ministack: Ministack) -> dict[str, Any]:
         }
 
 
-def test_every_sound_request_is_answered_once_by_message_id(done: Finished) -> None:
-    expected = {(guid(name), "Completed") for name in ("twice", "payload")} | {(guid("missing"), "Failed")}
+def test_every_request_with_a_job_is_answered_once_by_message_id(done: Finished) -> None:
+    expected = {(guid(name), "Completed") for name in ("twice", "payload")} | {(guid(name), "Failed") for name in ("missing", "unsaid")}
     told = [
         (envelope["message"]["jobId"], envelope["messageType"][0].removesuffix("Event").rpartition("WsiAnalysis")[2])
         for _, envelope in done.saga

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from typing import Any
@@ -121,6 +122,19 @@ async def test_nutrients_that_a_meal_does_not_tell_count_as_none(store: Store) -
     assert tuple(day.values()) == (500, 0, 0)
     [week] = await rows(store, "SELECT avg_daily_protein_g FROM nutrition_weekly_aggregates")
     assert tuple(week.values()) == (0,)
+
+
+async def test_weeks_and_months_tell_every_source_that_is_in_them(store: Store) -> None:
+    sources = ["apple_healthkit", "apple_healthkit", "manual_entry", "device_sync"]
+    for minute, source in enumerate(sources):
+        await vital(store, 7, "Steps", 10, "count", f"2026-03-0{2 + minute // 3} 08:0{minute}", data_source=source)
+        await meal(store, 7, f"2026-03-0{2 + minute // 3}", "lunch", 500, data_source=source)
+    for name in ("vitals", "nutrition"):
+        await rolled(store, name)
+        for level in ("weekly", "monthly"):
+            [bucket] = await rows(store, f"SELECT primary_source, sources_included FROM {name}_{level}_aggregates")
+            assert json.loads(bucket["sources_included"]) == ["apple_healthkit", "device_sync", "manual_entry"]
+            assert bucket["primary_source"] == "apple_healthkit"
 
 
 @pytest.mark.parametrize("first", ["Blood Pressure Systolic", "Blood Pressure Diastolic"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
+from datetime import date
 from typing import Any
 
 import psycopg
@@ -61,6 +62,28 @@ async def test_a_batch_that_takes_too_long_is_made_smaller(store: Store, monkeyp
 
     assert sizes == [2879, 719, 719, 719, 719, 3]
     assert [row["total_value"] for row in await rows(store, "SELECT total_value FROM vitals_daily_aggregates")] == [2879]
+
+
+async def test_days_that_take_too_long_together_are_computed_anew_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for day in range(1, 11):
+        await vital(store, 7, "Steps", day, "count", f"2026-03-{day:02d} 08:00")
+    await rolled(store)
+    await store.database.change(text("DELETE FROM vitals_raw_data WHERE value IN (1, 6, 10)"))
+    change, lengths = store.database.change, []
+
+    async def slow(statement: Any, values: Any = None, *, then: Any = ()) -> Any:
+        if then:
+            lengths.append((then[0][1]["until"] - then[0][1]["since"]).days + 1)
+            if lengths[-1] > 4:
+                raise TooSlowError("canceling statement due to statement timeout")
+        return await change(statement, values, then=then)
+
+    monkeypatch.setattr(store.database, "change", slow)
+    await rollup(store).recompute(7, date(2026, 3, 1), date(2026, 3, 10))
+
+    assert lengths == [10, 5, 3, 2, 5, 3, 2]
+    totals = await rows(store, "SELECT total_value FROM vitals_daily_aggregates ORDER BY date")
+    assert [row["total_value"] for row in totals] == [2, 3, 4, 5, 7, 8, 9]
 
 
 async def test_whoever_finds_another_at_a_users_rows_waits_or_passes_the_user_over(store: Store) -> None:

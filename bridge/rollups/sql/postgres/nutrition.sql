@@ -167,7 +167,10 @@ WITH periods AS (
            sum(total_copper_mg) / count(*) AS avg_daily_copper_mg, sum(total_manganese_mg) / count(*) AS avg_daily_manganese_mg,
            sum(total_selenium_mcg) / count(*) AS avg_daily_selenium_mcg,
            sum(total_calories) AS total_weekly_calories, sum(meal_count) AS total_weekly_meals, count(*) AS days_with_data,
-           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM nutrition_daily_aggregates days JOIN periods ON days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY periods.week_start_date
 ), changed AS (
@@ -237,7 +240,10 @@ WITH periods AS (
            sum(total_copper_mg) / count(*) AS avg_daily_copper_mg, sum(total_manganese_mg) / count(*) AS avg_daily_manganese_mg,
            sum(total_selenium_mcg) / count(*) AS avg_daily_selenium_mcg,
            sum(total_calories) AS total_monthly_calories, sum(meal_count) AS total_monthly_meals, count(*) AS days_with_data,
-           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM nutrition_daily_aggregates days JOIN periods ON days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
     WHERE days.user_id = :user GROUP BY periods.year, periods.month
 ), changed AS (

@@ -248,7 +248,10 @@ WITH periods AS (
            CASE WHEN days.metric_type = 'Sleep' THEN avg(days.average_value)
                 ELSE sum(days.average_value * days.count) / nullif(sum(days.count), 0) END AS average_value, min(days.min_value) AS min_value, max(days.max_value) AS max_value,
            count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, mode() WITHIN GROUP (ORDER BY days.unit) AS unit,
-           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT days.primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.week_start_date
 ), changed AS (
@@ -283,7 +286,10 @@ WITH periods AS (
            CASE WHEN days.metric_type = 'Sleep' THEN avg(days.average_value)
                 ELSE sum(days.average_value * days.count) / nullif(sum(days.count), 0) END AS average_value, min(days.min_value) AS min_value, max(days.max_value) AS max_value,
            count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, mode() WITHIN GROUP (ORDER BY days.unit) AS unit,
-           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT days.primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.year, periods.month
 ), changed AS (
