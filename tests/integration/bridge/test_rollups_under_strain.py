@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+import random
+import signal
 from collections.abc import AsyncIterator, Callable
 from datetime import date
 from typing import Any
@@ -13,8 +16,9 @@ import pytest
 from sqlalchemy import text
 
 from bridge.aws.access import Aws
-from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError
+from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError, TransientError
 from bridge.lab_platform import open_lab_platform, rollups
+from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import for_ever, once, until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
@@ -22,6 +26,7 @@ from bridge.settings_labs import LabWorkerSettings
 from bridge.store import Store
 from tests.support.lab_classifier import Classifier
 from tests.support.platform_rows import lab_store, report, rows, vital
+from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
 
 OURS, ZIVO = "", "zivo"
 
@@ -114,6 +119,77 @@ async def test_a_full_batch_of_a_long_history_is_done_in_time(store: Store, comp
     await store.database.change(text("DROP INDEX ix_vitals_raw_categorized_day"))
 
     assert await rollup(store, compat=compat).roll(7) == Rolled(taken=20_000)
+
+
+USERS, READINGS = range(1, 21), 30
+
+
+async def much(store: Store) -> None:
+    """Readings, meals and reports of many users."""
+    numbers = f"generate_series(1, {USERS[-1]}) AS one, generate_series(1, {READINGS}) AS number"
+    at = "timestamp '2026-03-02' + number * interval '20 minutes'"
+    inserts = {
+        "vitals_raw_data (metric_type, value, unit, start_date, end_date, data_source": f"'Steps', 10, 'count', {at}, {at}, 'device_sync'",
+        "nutrition_raw_data (food_item_name, meal_type, portion_size, portion_unit, calories, meal_date, meal_time, data_source": (
+            f"'Food', 'lunch', 1, 'plate', 100, '2026-03-02', {at}, 'manual_entry'"
+        ),
+        "lab_reports (test_name, test_value, test_unit, test_date": "'Glucose', CAST(number AS text), 'mg/dL', '2026-03-02'",
+    }
+    for into, values in inserts.items():
+        await store.database.change(text(f"INSERT INTO {into}, user_id) SELECT {values}, one FROM {numbers}"))
+
+
+def crash(server: PostgresServer) -> None:
+    """End a process of the server's, which ends all the others and starts anew."""
+    try:
+        [*others] = server.run("SELECT pid FROM pg_stat_activity WHERE backend_type = 'client backend' AND pid <> pg_backend_pid()")
+    except psycopg.OperationalError:
+        return  # it is still starting
+    if others:
+        os.kill(random.choice(others)[0], signal.SIGKILL)
+
+
+@pytest.mark.timeout(120)
+async def test_a_database_that_crashes_again_and_again_loses_and_doubles_nothing() -> None:
+    with postgres_server() as server:
+        async with lab_store(server.new_database(template=migrated_template(server))) as store:
+            await much(store)
+            options, stop = RollupOptions(batch=7), asyncio.Event()
+            kinds = [
+                LabRollup(store.database, Classifier(), options),
+                *(TableRollup(store.database, n, options) for n in ("vitals", "nutrition")),
+            ]
+            async with asyncio.TaskGroup() as loops:
+                for _ in range(2):
+                    loops.create_task(for_ever(kinds, stop=stop, interval=0.05))
+                for _ in range(5):
+                    await asyncio.sleep(0.7)
+                    crash(server)
+                async with asyncio.timeout(80):
+                    while not await _all_done(store):
+                        await asyncio.sleep(0.3)
+                stop.set()
+
+            steps = await rows(store, "SELECT user_id, total_value, count FROM vitals_daily_aggregates ORDER BY user_id")
+            assert [tuple(row.values()) for row in steps] == [(user, 10 * READINGS, READINGS) for user in USERS]
+            meals = await rows(store, "SELECT user_id, total_calories, meal_count FROM nutrition_daily_aggregates ORDER BY user_id")
+            assert [tuple(row.values()) for row in meals] == [(user, 100 * READINGS, READINGS) for user in USERS]
+            labs = await rows(store, "SELECT user_id, avg_value, count FROM lab_reports_monthly ORDER BY user_id")
+            assert [tuple(row.values()) for row in labs] == [(user, "15.5", READINGS) for user in USERS]
+            assert await rows(store, "SELECT 1 FROM lamina.row_failures") == []
+
+
+async def _all_done(store: Store) -> bool:
+    try:
+        [left] = await rows(
+            store,
+            "SELECT (SELECT count(*) FROM vitals_raw_data WHERE aggregation_status <> 'categorized') "
+            "+ (SELECT count(*) FROM nutrition_raw_data WHERE aggregation_status <> 'completed') "
+            "+ (SELECT count(*) FROM lab_reports WHERE categorization_status <> 'categorized') AS count",
+        )
+    except TransientError:
+        return False
+    return bool(left["count"] == 0)
 
 
 class Refusing(Classifier):
