@@ -172,6 +172,20 @@ async def test_buckets_whose_readings_and_copies_are_gone_are_forgotten(store: S
         assert await rows(store, f"SELECT 1 FROM vitals_{level}_aggregates") == []
 
 
+@pytest.mark.parametrize("compat", [OURS, ZIVO])
+async def test_a_reading_that_two_workers_copied_counts_once(store: Store, compat: str) -> None:
+    await vital(store, 7, "Steps", 10, "count", "2026-03-02 08:00")
+    await rolled(store, compat=compat)
+    columns = "user_id, metric_type, value, unit, start_date, end_date, data_source"
+    await store.database.change(text(f"INSERT INTO vitals_raw_categorized ({columns}) SELECT {columns} FROM vitals_raw_data"))
+
+    await vital(store, 7, "Steps", 5, "count", "2026-03-02 08:30")
+    await rolled(store, compat=compat)
+
+    [day] = await days(store, "Steps")
+    assert (day["total_value"], day["count"]) == (15, 2)
+
+
 async def test_a_mapping_without_a_code_hides_none_that_has_one(store: Store) -> None:
     await store.database.change(text("INSERT INTO vitals_mappings (vital_sign, loinc_code) VALUES ('Heart Rate', NULL)"))
     await vital(store, 7, "Heart Rate", 60, "bpm", "2026-03-02 08:00")

@@ -19,7 +19,7 @@ from bridge.aws.access import Aws
 from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError, TransientError
 from bridge.lab_platform import open_lab_platform, rollups
 from bridge.rollups.labs import LabRollup
-from bridge.rollups.passes import for_ever, once, until_empty
+from bridge.rollups.passes import for_ever, once, one_pass, until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.settings_labs import LabWorkerSettings
@@ -98,8 +98,8 @@ async def test_whoever_finds_another_at_a_users_rows_waits_or_passes_the_user_ov
         await other.execute("SELECT pg_advisory_lock(hashtext('lamina vitals'), 7)")
 
         with pytest.raises(NotYetError, match="another worker"):
-            await until_empty([rollup(store)], stop=asyncio.Event(), user=7)
-        assert await rolled(store) == Rolled(taken=1)
+            await one_pass(rollup(store), user=7)
+        assert await one_pass(rollup(store)) == Rolled(taken=1)
 
     assert await rolled(store) == Rolled(taken=1)
 

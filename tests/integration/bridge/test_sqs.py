@@ -169,6 +169,18 @@ async def test_a_large_body_goes_through_s3_and_comes_back_whole(aws: Aws, queue
         await Payloads(aws).pack("nowhere", large, {})
 
 
+async def test_what_fits_into_a_queue_fits_into_its_dead_letter_queue(aws: Aws, queue: str) -> None:
+    body = b'{"job_type": "broken", "tests": "' + b"x" * 245_000 + b'"}'
+    await fresh_queue(aws, name=f"{queue}_error")
+    await _send(aws, queue, body)
+    delivery = await _one(SqsSource(aws, [queue], lease_seconds=LEASE))
+
+    await SqsErrorQueues(SqsQueues(aws)).put(delivery, reason="broken")
+
+    ((_, kept),) = await lying_in(aws, f"{queue}_error")
+    assert body == kept
+
+
 async def test_a_pointer_to_another_bucket_or_to_nothing_is_poison(aws: Aws, queue: str) -> None:
     bucket = f"bodies-{uuid4().hex[:8]}"
     await aws.call("s3", "create_bucket", Bucket=bucket)

@@ -125,13 +125,16 @@ CREATE TEMPORARY TABLE lamina_pieces (
 -- name: pieces
 -- Readings in their metric's unit; sleep as the union of its intervals, in real time: a night in which the clocks change is an hour shorter or longer.
 WITH readings AS (
-    SELECT copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value * coalesce(known.factor, 1) + coalesce(known.shift, 0) AS value,
+    -- Two workers at once may have copied a reading twice: the key of the copies does not tell those without notes apart.
+    SELECT DISTINCT ON (copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes)
+           copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value * coalesce(known.factor, 1) + coalesce(known.shift, 0) AS value,
            coalesce(known.canonical, copy.unit) AS unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
      AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND CAST(copy.start_date AS date) = touched.day
      AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
     LEFT JOIN lamina.vital_units known ON known.metric_type = copy.metric_type AND known.unit = lower(btrim(copy.unit))
+    ORDER BY copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes, copy.id DESC
 ), stretches AS (
     SELECT day, start_date, start_date AT TIME ZONE :zone AS began,
            CASE WHEN end_date > start_date THEN end_date AT TIME ZONE :zone ELSE start_date AT TIME ZONE :zone + make_interval(secs => value * 3600) END AS ended,

@@ -119,11 +119,14 @@ CREATE TEMPORARY TABLE lamina_pieces (
 -- name: pieces
 -- Readings in whatever unit they came; of stretches of sleep that overlap the longest.
 WITH RECURSIVE readings AS (
-    SELECT copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value, copy.unit, copy.data_source, copy.loinc_code, copy.notes
+    -- Two workers at once may have copied a reading twice: the key of the copies does not tell those without notes apart.
+    SELECT DISTINCT ON (copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes)
+           copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value, copy.unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
      AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND CAST(copy.start_date AS date) = touched.day
      AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
+    ORDER BY copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes, copy.id DESC
 ), stretches AS (
     SELECT day, start_date AS began, end_date AS ended, data_source, loinc_code,
            value / CASE WHEN lower(unit) LIKE 'min%' THEN 60 WHEN lower(unit) LIKE 's%' THEN 3600 ELSE 1 END AS hours
