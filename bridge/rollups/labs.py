@@ -8,7 +8,7 @@ from datetime import date
 from typing import Any, Protocol
 
 from bridge.database.port import Database
-from bridge.errors import PermanentError
+from bridge.errors import PermanentError, TransientError
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
@@ -20,6 +20,7 @@ from bridge.rollups.tables import RollupOptions, RollupTables
 _BATCH = 100
 _UNKNOWN = "UNKNOWN"
 _NO_NAME, _NO_VALUE = "Missing test_name", "Missing test_value"
+_KNOWN = LabTest(id="1", name="Hemoglobin")
 
 
 class LabClassifier(Protocol):
@@ -85,13 +86,29 @@ class LabRollup:
         if not rows:
             return Rolled()
         asked = [row for row in rows if row["test_name"].strip() and (row["test_value"] or "").strip()]
-        answers: dict[int, LabClassification] = {}
-        if asked:
-            tests = [_test(row) for row in asked]
+        answers, refused = await self._ask(user, asked) if asked else ({}, Rolled())
+        unanswered = {row["id"] for row in asked} - answers.keys()
+        told = [self._told(row, answers.get(row["id"])) for row in rows if row["id"] not in unanswered]
+        return refused + (await self._take(user, told) if told else Rolled())
+
+    async def _ask(self, user: int, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[int, LabClassification], Rolled]:
+        """What the server says of reports, by their ids; one that it fails over holds no other up.
+
+        Raises as `roll` does; `PermanentError` where it does no lab reports at all.
+        """
+        tests = [_test(row) for row in rows]
+        try:
             found = await self._classifier.classify_lab_tests(tests, request_id=f"labs/{user}")
-            await self._note(asked, tests, found)
-            answers = {row["id"]: answer for row, answer in zip(asked, found.tests, strict=True)}
-        return await self._take(user, [self._told(row, answers.get(row["id"])) for row in rows])
+        except (TransientError, PermanentError) as error:
+            if len(rows) > 1:
+                half = len(rows) // 2
+                (first, some), (second, others) = await self._ask(user, rows[:half]), await self._ask(user, rows[half:])
+                return {**first, **second}, some + others
+            # Where the server fails over what it knows as well, the report is not to blame.
+            await self._classifier.classify_lab_tests([_KNOWN], request_id=f"labs/{user}")
+            return {}, await self._tables.fail(rows[0]["id"], str(error))
+        await self._note(rows, tests, found)
+        return {row["id"]: answer for row, answer in zip(rows, found.tests, strict=True)}, Rolled()
 
     async def _note(self, rows: Sequence[Mapping[str, Any]], tests: Sequence[LabTest], found: LabClassifications) -> None:
         """What people have written a code for needs no review."""

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from bridge.errors import BridgeError, PermanentError, TransientError
 from bridge.job import Delivery
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import until_empty
@@ -191,6 +192,43 @@ async def test_a_job_that_is_given_up_goes_to_the_dead_letter_queue_whatever_its
     assert event.destination == "sqs:dead"
     assert json.loads(event.body)["tests"] == [{"test_name": "half ?"}]
     assert event.attributes == {"JobType": "lab_categorization", "Priority": "normal", "Reason": "given up"}
+
+
+@pytest.mark.parametrize("error", [TransientError("server made a mistake [INTERNAL]"), PermanentError("no such text [INVALID_ARGUMENT]")])
+async def test_a_report_that_the_server_fails_over_holds_no_other_up(store: Store, error: BridgeError) -> None:
+    class Stumbling(Classifier):
+        async def classify_lab_tests(self, tests: Any, **more: Any) -> Any:
+            if any(test.name == "Stone" for test in tests):
+                raise error
+            return await super().classify_lab_tests(tests, **more)
+
+    for number, name in enumerate(["Glucose", "Stone", "Hemoglobin", "Glucose", "Glucose"]):
+        await report(store, name, str(90 + number))
+
+    assert await rolled(store, Stumbling()) == Rolled(taken=4, failed=1)
+
+    assert [row["count"] for row in await rows(store, "SELECT count FROM lab_reports_daily ORDER BY loinc_code")] == [3, 1]
+    [failure] = await rows(store, "SELECT domain, attempts, error FROM lamina.row_failures")
+    assert tuple(failure.values()) == ("labs", 1, str(error))
+    [waiting] = await rows(store, "SELECT test_name, failure_reason FROM lab_reports WHERE categorization_status = 'failed'")
+    assert tuple(waiting.values()) == ("Stone", str(error))
+
+
+async def test_a_server_that_fails_over_everything_is_blamed_on_no_report(store: Store) -> None:
+    class Broken(Classifier):
+        async def classify_lab_tests(self, *arguments: Any, **more: Any) -> Any:
+            self.asked.append("asked")
+            raise TransientError("server made a mistake [INTERNAL]")
+
+    broken = Broken()
+    for value in range(40):
+        await report(store, "Glucose", str(value))
+
+    with pytest.raises(TransientError):
+        await rolled(store, broken)
+
+    assert len(broken.asked) < 10
+    assert {row["categorization_status"] for row in await rows(store, "SELECT categorization_status FROM lab_reports")} == {"pending"}
 
 
 async def without_defaults(store: Store) -> None:
