@@ -120,6 +120,29 @@ async def test_a_lease_is_renewed_up_to_a_bound_and_then_left_to_run_out(aws: Aw
     assert b"one" == (await _one(SqsSource(aws, [queue], lease_seconds=LEASE))).body
 
 
+@pytest.mark.parametrize(("receipts", "waits"), [(3, True), (100, False)])
+async def test_what_sqs_gives_up_after_few_receipts_comes_back_after_its_lease(aws: Aws, receipts: int, waits: bool) -> None:
+    dead, queue = await fresh_queue(aws), await fresh_queue(aws)
+    policy = {"deadLetterTargetArn": await Names(aws).arn("sqs", dead), "maxReceiveCount": receipts}
+    url = await Names(aws).queue_url(queue)
+    await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    source = SqsSource(aws, [queue], lease_seconds=4)
+    await _send(aws, queue, b"waits")
+
+    [first] = await source.receive(limit=1, wait_seconds=PATIENCE_SECONDS)
+    began = time.monotonic()
+    await source.release(first, delay_seconds=0.5)
+    while not (found := await source.receive(limit=1, wait_seconds=1)):
+        assert time.monotonic() < began + 60
+    assert (time.monotonic() - began > 3) == waits
+
+    [again] = found
+    began = time.monotonic()
+    await source.release(again, delay_seconds=0)  # such as by a bridge that stops
+    assert await source.receive(limit=1, wait_seconds=2)
+    assert time.monotonic() - began < 3
+
+
 async def test_messages_of_a_group_come_one_at_a_time_and_in_order(aws: Aws) -> None:
     queue = await fresh_queue(aws, fifo=True)
     source = SqsSource(aws, [queue], lease_seconds=LEASE)
