@@ -34,7 +34,8 @@ def test_the_platforms_variables_are_read_in_any_casing(monkeypatch: pytest.Monk
     assert ("eu-west-1", "http://localstack:4566", ("key", "secret")) == (access.region, access.endpoint, access.keys)
     assert ("inference:8001", "uploads") == (settings.inference, settings.wsi_bucket)
     assert "Host=db;Database=orders;Username=bridge" == settings.database
-    assert "amazonsqs://localhost/hive-orders/WsiAnalysisWorker" == wsi_source(settings)
+    assert "amazonsqs://localhost/WsiAnalysisWorker" == wsi_source(settings)
+    assert "amazonsqs://eu-west-1/hive-orders/WsiAnalysisWorker" == wsi_source(load(sqs_queues=("WsiAnalysisWorker",), aws_endpoint=""))
     assert "eu-central-1" == object_options(settings)["region"]
 
 
