@@ -133,7 +133,7 @@ class PostgresDatabase:
                 found = await _execute(connection, (statement, values or {}))
             for follower in then if found.count else ():
                 with patience():
-                    await _follow(connection, follower)
+                    found = replace(found, last=(await _follow(connection, follower)).rows)
             if then:
                 with patience():
                     await connection.commit()
@@ -175,9 +175,9 @@ async def _execute(connection: AsyncConnection, statement: Statement) -> Rows:
     return Rows(rows=rows, count=len(rows) if result.returns_rows else result.rowcount)
 
 
-async def _follow(connection: AsyncConnection, statement: Statement) -> None:
+async def _follow(connection: AsyncConnection, statement: Statement) -> Rows:
     try:
-        await _execute(connection, statement)
+        return await _execute(connection, statement)
     except (DataError, IntegrityError, ProgrammingError) as error:
         raise PermanentError(f"the tables refuse what is to be written: {reason(error)}") from error
 

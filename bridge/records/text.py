@@ -9,12 +9,23 @@ from typing import Any
 
 def json_text(value: Any) -> str:
     """The JSON text of a value, with other characters for those."""
-    return _whole(json.dumps(value, ensure_ascii=False).replace("\\u0000", "\\ufffd"))
+    return _whole(json.dumps(_without_nul(value), ensure_ascii=False))
 
 
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a statement, with other characters for those in texts."""
     return {name: _whole(value.replace("\x00", "\ufffd")) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\x00", "\ufffd")
+        case Mapping():
+            return {_without_nul(name): _without_nul(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_without_nul(one) for one in value]
+    return value
 
 
 def _whole(text: str) -> str:

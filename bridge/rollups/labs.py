@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from datetime import date
 from typing import Any, Protocol
 
 from bridge.database.port import Database
-from bridge.errors import PermanentError, TransientError
+from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
@@ -21,6 +22,12 @@ _BATCH = 100
 _UNKNOWN = "UNKNOWN"
 _NO_NAME, _NO_VALUE = "Missing test_name", "Missing test_value"
 _KNOWN = LabTest(id="1", name="Hemoglobin")
+# So often is a batch read anew that was edited meanwhile.
+_MOST_READINGS = 3
+# At the end of what the server says; the rest may quote a result.
+_STATUS = re.compile(r"\[[A-Z_]+\]$")
+# Rows of the platform's.
+_Reports = Sequence[Mapping[str, Any]]
 
 
 class LabClassifier(Protocol):
@@ -62,6 +69,10 @@ class LabRollup:
             whole += found
         return whole
 
+    async def hasten(self, user: int | None) -> None:
+        """Have the reports of a user, or of all, that failed and are not parked tried at once. Raises `TransientError`."""
+        await self._tables.write("hasten", user=user)
+
     async def map_name(self, name: str, *, request_id: str) -> Mapping[str, Any]:
         """Have the code of a name found, and remembered. Raises `TransientError`, `OverloadError`."""
         test = LabTest(id="1", name=name)
@@ -82,48 +93,61 @@ class LabRollup:
             pass  # reports whose equal was deleted have no copy yet
 
     async def _roll(self, user: int, *, document: int | None) -> Rolled:
-        rows = await self._tables.look("waiting", user=user, limit=_BATCH, document=document)
-        if not rows:
-            return Rolled()
+        found = Rolled()
+        for _ in range(_MOST_READINGS):
+            rows = await self._tables.look("waiting", user=user, limit=_BATCH, document=document)
+            if not rows or (found := await self._classified(user, rows)) != Rolled():
+                break
+        return found
+
+    async def _classified(self, user: int, rows: Sequence[Mapping[str, Any]]) -> Rolled:
         asked = [row for row in rows if row["test_name"].strip() and (row["test_value"] or "").strip()]
-        answers, refused = await self._ask(user, asked) if asked else ({}, Rolled())
+        parts, refused = await self._ask(user, asked) if asked else ([], Rolled())
+        answers: dict[int, LabClassification] = {}
+        for part, found in parts:
+            await self._note(part, found)
+            answers |= {row["id"]: answer for row, answer in zip(part, found.tests, strict=True)}
         unanswered = {row["id"] for row in asked} - answers.keys()
         told = [self._told(row, answers.get(row["id"])) for row in rows if row["id"] not in unanswered]
         return refused + (await self._take(user, told) if told else Rolled())
 
-    async def _ask(self, user: int, rows: Sequence[Mapping[str, Any]]) -> tuple[dict[int, LabClassification], Rolled]:
-        """What the server says of reports, by their ids; one that it fails over holds no other up.
+    async def _ask(self, user: int, rows: _Reports) -> tuple[list[tuple[_Reports, LabClassifications]], Rolled]:
+        """What the server says of reports, part by part; one that it fails over holds no other up.
 
         Raises as `roll` does; `PermanentError` where it does no lab reports at all.
         """
-        tests = [_test(row) for row in rows]
+        request = f"labs/{user}"
         try:
-            found = await self._classifier.classify_lab_tests(tests, request_id=f"labs/{user}")
-        except (TransientError, PermanentError) as error:
+            return [(rows, await self._classifier.classify_lab_tests([_test(row) for row in rows], request_id=request))], Rolled()
+        except DeviceError:
+            raise
+        except (TransientError, PermanentError):
             if len(rows) > 1:
                 half = len(rows) // 2
                 (first, some), (second, others) = await self._ask(user, rows[:half]), await self._ask(user, rows[half:])
-                return {**first, **second}, some + others
-            # Where the server fails over what it knows as well, the report is not to blame.
-            await self._classifier.classify_lab_tests([_KNOWN], request_id=f"labs/{user}")
-            return {}, await self._tables.fail(rows[0]["id"], str(error))
-        await self._note(rows, tests, found)
-        return {row["id"]: answer for row, answer in zip(rows, found.tests, strict=True)}, Rolled()
+                return first + second, some + others
+        # Where the server fails over what it knows as well, or did so but once, the report is not to blame.
+        await self._classifier.classify_lab_tests([_KNOWN], request_id=request)
+        try:
+            return [(rows, await self._classifier.classify_lab_tests([_test(rows[0])], request_id=request))], Rolled()
+        except DeviceError:
+            raise
+        except (TransientError, PermanentError) as error:
+            return [], await self._tables.fail(rows[0]["id"], _blame(error), passing=isinstance(error, TransientError))
 
-    async def _note(self, rows: Sequence[Mapping[str, Any]], tests: Sequence[LabTest], found: LabClassifications) -> None:
+    async def _note(self, rows: _Reports, found: LabClassifications) -> None:
         """What people have written a code for needs no review."""
-        unknown = [(test, one) for row, test, one in zip(rows, tests, found.tests, strict=True) if not row["known_loinc"]]
+        unknown = [(_test(row), one) for row, one in zip(rows, found.tests, strict=True) if not row["known_loinc"]]
         await self._reviews.note([test for test, _ in unknown], [one for _, one in unknown], catalogue=found.catalogue)
 
     async def _take(self, user: int, told: Sequence[Mapping[str, Any]]) -> Rolled:
         try:
-            await self._tables.change(user, ["take"], rows=json_text(told))
+            return await self._tables.take(user, ["take"], rows=json_text(told))
         except PermanentError as error:
             if len(told) == 1:
                 return await self._tables.fail(told[0]["id"], str(error))
             half = len(told) // 2
             return await self._take(user, told[:half]) + await self._take(user, told[half:])
-        return Rolled(taken=len(told))
 
     def _told(self, row: Mapping[str, Any], answer: LabClassification | None) -> Mapping[str, Any]:
         """What is written about a report. What people have written about its name comes before what was found."""
@@ -163,6 +187,12 @@ def platform_code(name: str) -> str:
 
 def _code(answer: LabClassification) -> str | None:
     return answer.candidates[0].code if answer.status is MatchStatus.MATCHED and answer.candidates else None
+
+
+def _blame(error: BridgeError) -> str:
+    """Why a report cannot be done, without its values."""
+    status = _STATUS.search(str(error))
+    return " ".join(("the inference server fails over it", *([status[0]] if status else ())))
 
 
 def _test(row: Mapping[str, Any]) -> LabTest:

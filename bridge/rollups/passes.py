@@ -7,47 +7,65 @@ from collections.abc import Sequence
 
 import structlog
 
-from bridge.errors import BridgeError, NotYetError, OverloadError, TransientError
+from bridge.errors import BridgeError, NotYetError, OverloadError, TooSlowError, TransientError
 from bridge.pauses import stopped
 from bridge.rollups.port import Rolled, Rollup
 
 _log = structlog.get_logger()
 _TROUBLE_SECONDS = 5.0
+# So often in a row may the database take too long over some user.
+_MOST_SLOW = 3
 
 
-async def one_pass(rollup: Rollup, *, user: int | None = None) -> Rolled:
-    """One batch of each user who waits, or of one user. Raises `TransientError`, `OverloadError`; `NotYetError` for the one user."""
+async def one_pass(rollup: Rollup, *, user: int | None = None, slow: dict[int, TooSlowError] | None = None) -> Rolled:
+    """One batch of each user who waits, or of one user. Raises `TransientError`, `OverloadError`; `NotYetError` for the one user.
+
+    `slow`: takes the users over whom the database takes too long; those who are in it are passed over.
+    """
     if user is not None:
         return await rollup.roll(user)
-    whole = Rolled()
+    whole, slow = Rolled(), {} if slow is None else slow
     for one in await rollup.users():
         try:
-            whole += await rollup.roll(one)
+            whole += await rollup.roll(one) if one not in slow else Rolled()
         except NotYetError as error:
             _log.info("user_passed_over", reason=str(error))
+        except TooSlowError as error:
+            _log.warning("user_passed_over", reason=str(error))
+            slow[one] = error
     return whole
 
 
 async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: int | None = None) -> Rolled:
-    """Passes until nothing waits, or until `stop`; between two passes of one kind the others have theirs. Raises as `one_pass` does."""
-    whole = Rolled()
+    """Passes until nothing waits, or until `stop`; between two passes of one kind the others have theirs.
+
+    Raises as `one_pass` does; `TooSlowError` once everybody else's rows are done.
+    """
+    whole, slow = Rolled(), {rollup.name: dict[int, TooSlowError]() for rollup in rollups}
     busy = list(rollups)
     while busy and not stop.is_set():
         for rollup in list(busy):
-            found = await one_pass(rollup, user=user)
+            found = await one_pass(rollup, user=user, slow=slow[rollup.name])
             whole += found
             if found == Rolled():
                 busy.remove(rollup)
+    for errors in slow.values():
+        for error in errors.values():
+            raise error
     return whole
 
 
 async def once(rollups: Sequence[Rollup], *, stop: asyncio.Event, pause: float = _TROUBLE_SECONDS) -> Rolled:
-    """As `until_empty`, but trouble that may pass is waited out, `pause` seconds at a time. Raises `PermanentError`."""
+    """As `until_empty`, but trouble that may pass is waited out, `pause` seconds at a time. Raises `PermanentError`, `TooSlowError`."""
+    slow = 0
     while not stop.is_set():
         try:
             return await until_empty(rollups, stop=stop)
         except (TransientError, OverloadError) as error:
             _log.warning("rollup_delayed", error=str(error))
+            slow = slow + 1 if isinstance(error, TooSlowError) else 0
+            if slow == _MOST_SLOW:
+                raise
         await stopped(stop, pause)
     return Rolled()
 

@@ -9,6 +9,7 @@ from typing import Any
 
 import structlog
 
+from bridge.errors import TransientError
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import until_empty
@@ -53,12 +54,16 @@ class PlatformLabHandler:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
             case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
-                told = await self._labs.roll_document(user, document, tests)
-                result = _facts(told + await self._until_empty("labs", user))
+                await self._labs.hasten(user)
+                result = _facts(await self._labs_left(user, told=await self._labs.roll_document(user, document, tests)))
             case platform.LabCategorization():
                 if request.tests:
                     _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")
-                result = _facts(await self._until_empty("labs", request.user_id))
+                await self._labs.hasten(request.user_id)
+                result = _facts(await self._labs_left(request.user_id))
+            case platform.PendingPass(job_type="process_pending_labs"):
+                await self._labs.hasten(request.user_id)
+                result = _facts(await self._labs_left(request.user_id))
             case platform.PendingPass():
                 result = _facts(await self._until_empty(_KINDS[request.job_type], request.user_id))
             case _:
@@ -82,6 +87,13 @@ class PlatformLabHandler:
 
     async def _until_empty(self, kind: str, user: int | None) -> Rolled:
         return await until_empty([self._rollups[kind]], stop=asyncio.Event(), user=user)
+
+    async def _labs_left(self, user: int | None, *, told: Rolled | None = None) -> Rolled:
+        """`told`: what was done before. Raises `TransientError` where reports failed that may go better soon, the others being done."""
+        whole = (told or Rolled()) + await self._until_empty("labs", user)
+        if whole.postponed:
+            raise TransientError(f"the inference server failed over {whole.postponed} reports; {whole.taken} others are done")
+        return whole
 
 
 def _facts(rolled: Rolled) -> Mapping[str, Any]:

@@ -45,6 +45,13 @@ async def rolled(store: Store) -> Rolled:
     return await until_empty([rollup(store)], stop=asyncio.Event())
 
 
+async def many(store: Store, count: int, *, user: int = 7, unit: str, value: str = "60") -> None:
+    columns = "user_id, metric_type, value, unit, start_date, end_date, data_source"
+    at = f"SELECT timestamp '2024-01-01' + n * interval '1 minute' AS at FROM generate_series(1, {count}) AS n"
+    readings = f"SELECT {user}, 'Heart Rate', {value}, '{unit}', at, at, 'device_sync' FROM ({at}) AS minutes"
+    await store.database.change(text(f"INSERT INTO vitals_raw_data ({columns}) {readings}"))
+
+
 async def test_a_batch_that_takes_too_long_is_made_smaller(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
     await store.database.change(
         text(
@@ -67,6 +74,74 @@ async def test_a_batch_that_takes_too_long_is_made_smaller(store: Store, monkeyp
 
     assert sizes == [2879, 719, 719, 719, 719, 3]
     assert [row["total_value"] for row in await rows(store, "SELECT total_value FROM vitals_daily_aggregates")] == [2879]
+
+
+async def test_batches_grow_again_once_the_backlog_that_took_too_long_is_done(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    change, sizes = store.database.change, []
+
+    async def slow(statement: Any, values: Any = None, *, then: Any = ()) -> Any:
+        if then:
+            sizes.append(len(json.loads(then[0][1]["ids"])))
+            if len(sizes) == 1:
+                raise TooSlowError("canceling statement due to statement timeout")
+        return await change(statement, values, then=then)
+
+    vitals = rollup(store)
+    for user in (7, 8, 7):
+        await store.database.change(text("DELETE FROM vitals_raw_data"))
+        await many(store, 720, user=user, unit="bpm")
+        with monkeypatch.context() as patched:
+            patched.setattr(store.database, "change", slow)
+            await until_empty([vitals], stop=asyncio.Event())
+
+    assert sizes == [720, 500, 220, 720, 720]
+
+
+@pytest.mark.timeout(120)
+@pytest.mark.parametrize("compat", [OURS, ZIVO])
+async def test_a_full_batch_of_readings_that_are_refused_is_done_in_time(store: Store, compat: str) -> None:
+    await many(store, 20_000, unit="hertz", value="'NaN'")
+
+    assert await rollup(store, compat=compat).roll(7) == Rolled(failed=20_000)
+
+    # What is parked is not written again.
+    await store.database.change(text("UPDATE lamina.row_failures SET error = 'known'"))
+    await vital(store, 7, "Steps", 5, "count", "2026-03-02 08:00")
+    assert await rolled(store) == Rolled(taken=1)
+    assert [row["error"] for row in await rows(store, "SELECT DISTINCT error FROM lamina.row_failures")] == ["known"]
+
+
+async def test_a_batch_takes_and_refuses_its_own_rows_alone(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    await vital(store, 7, "Steps", 5, "count", "2026-03-02 08:00")
+    await vital(store, 7, "Weight", 80, "stones", "2026-03-02 08:00")
+    look = store.database.look
+
+    async def first_alone(statement: Any, values: Any = None) -> Any:
+        # Rows that came while a batch was looked for, or that are more than it may have.
+        return await look(statement, {**values, "limit": 1} if values and "limit" in values else values)
+
+    monkeypatch.setattr(store.database, "look", first_alone)
+    await store.database.change(text("UPDATE vitals_raw_data SET created_at = now() - CAST(id || ' hours' AS interval)"))
+    assert await rollup(store).roll(7) == Rolled(failed=1)
+    assert await rows(store, "SELECT 1 FROM vitals_daily_aggregates") == []
+    assert await rollup(store).roll(7) == Rolled(taken=1)
+
+
+async def test_a_user_who_takes_too_long_holds_no_other_up_and_is_told_in_the_end(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    for user in (7, 8, 9):
+        await vital(store, user, "Steps", 10, "count", "2026-03-02 08:00")
+    change = store.database.change
+
+    async def slow(statement: Any, values: Any = None, *, then: Any = ()) -> Any:
+        if then and values["user"] == 7:
+            raise TooSlowError("canceling statement due to statement timeout")
+        return await change(statement, values, then=then)
+
+    monkeypatch.setattr(store.database, "change", slow)
+    with pytest.raises(TooSlowError):
+        await once([rollup(store)], stop=asyncio.Event(), pause=0.01)
+
+    assert [row["user_id"] for row in await rows(store, "SELECT user_id FROM vitals_daily_aggregates ORDER BY user_id")] == [8, 9]
 
 
 async def test_days_that_take_too_long_together_are_computed_anew_in_parts(store: Store, monkeypatch: pytest.MonkeyPatch) -> None:

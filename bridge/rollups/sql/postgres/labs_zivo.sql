@@ -47,15 +47,23 @@ WHERE NOT EXISTS (
 SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina labs'), :user)) AS lock;
 
 -- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked.
+-- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
 WITH told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
     SELECT 'labs', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    RETURNING due_at
 )
-UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255) WHERE id = :row;
+UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255) WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
+
+-- name: hasten
+-- What failed and is not parked is tried at once.
+UPDATE lamina.row_failures SET due_at = now FROM lamina.clock
+WHERE domain = 'labs' AND due_at > now AND row_id IN (
+    SELECT raw.id FROM lab_reports raw WHERE raw.categorization_status = 'failed' AND (CAST(:user AS integer) IS NULL OR raw.user_id = CAST(:user AS integer))
+);
 
 -- name: learn
 -- What a name means. What people have written stays, in whatever casing.
@@ -158,6 +166,11 @@ WITH told AS (
         loinc_code = coalesce(mappings.loinc_code, excluded.loinc_code), updated_at = now() AT TIME ZONE :zone
 )
 INSERT INTO lamina_touched SELECT test_date FROM sound UNION SELECT test_date FROM stale;
+
+-- name: counted
+-- How many of a batch were taken up.
+SELECT count(*) AS taken, 0 AS failed FROM lab_reports raw JOIN jsonb_to_recordset(CAST(:rows AS jsonb)) AS told (id integer) ON told.id = raw.id
+WHERE raw.user_id = :user AND raw.categorization_status IN ('categorized', 'insufficient');
 
 -- name: daily
 -- The first number of each text, in whatever unit.

@@ -17,15 +17,16 @@ ORDER BY raw.created_at, raw.id LIMIT :limit;
 SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina nutrition'), :user)) AS lock;
 
 -- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked.
+-- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
 WITH told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
     SELECT 'nutrition', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    RETURNING due_at
 )
-UPDATE nutrition_raw_data SET aggregation_status = 'failed' WHERE id = :row;
+UPDATE nutrition_raw_data SET aggregation_status = 'failed' WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
 
 -- name: touched
 -- The days whose buckets are computed anew.
@@ -44,6 +45,8 @@ SELECT 1 AS nothing WHERE false;
 WITH strange AS (
     SELECT raw.id FROM nutrition_raw_data raw
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
+      -- Under an OR the list is hashed: as a join it would be compared with every row that waits.
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
       AND (SELECT bool_or(amount IN ('NaN', 'Infinity', '-Infinity')) FROM unnest(ARRAY[
                calories, protein_g, fat_g, carbs_g, fiber_g, sugar_g, sodium_mg, vitamin_a_mcg, vitamin_c_mg, vitamin_d_mcg,
                vitamin_e_mg, vitamin_k_mcg, vitamin_b1_mg, vitamin_b2_mg, vitamin_b3_mg, vitamin_b6_mg, vitamin_b12_mcg, folate_mcg,
@@ -56,18 +59,13 @@ WITH strange AS (
 )
 UPDATE nutrition_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
 
--- name: parked
--- How many of a batch were parked in the place of being taken.
-SELECT count(*) AS count FROM lamina.row_failures
-WHERE domain = 'nutrition' AND due_at IS NULL AND row_id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id);
-
 -- name: take
 -- Takes a batch, and remembers which days it touches.
 WITH batch AS (
     SELECT raw.id FROM nutrition_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'nutrition' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
       AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
-      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
     UPDATE nutrition_raw_data raw SET aggregation_status = 'completed', aggregated_at = now() AT TIME ZONE :zone, updated_at = now() AT TIME ZONE :zone
@@ -76,6 +74,12 @@ WITH batch AS (
     DELETE FROM lamina.row_failures USING moved WHERE domain = 'nutrition' AND row_id = moved.id
 )
 INSERT INTO lamina_touched SELECT DISTINCT meal_date FROM moved;
+
+-- name: counted
+-- What became of a batch.
+SELECT count(*) FILTER (WHERE raw.aggregation_status = 'completed') AS taken, count(*) FILTER (WHERE raw.aggregation_status = 'failed') AS failed
+FROM nutrition_raw_data raw WHERE raw.user_id = :user
+ AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)));
 
 -- name: daily
 -- The sums of all meals of a day.
@@ -169,7 +173,7 @@ WITH periods AS (
            sum(total_calories) AS total_weekly_calories, sum(meal_count) AS total_weekly_meals, count(*) AS days_with_data,
            mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST((
                SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
-                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
            ) AS text) AS sources_included
     FROM nutrition_daily_aggregates days JOIN periods ON days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY periods.week_start_date
@@ -242,7 +246,7 @@ WITH periods AS (
            sum(total_calories) AS total_monthly_calories, sum(meal_count) AS total_monthly_meals, count(*) AS days_with_data,
            mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST((
                SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
-                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
            ) AS text) AS sources_included
     FROM nutrition_daily_aggregates days JOIN periods ON days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
     WHERE days.user_id = :user GROUP BY periods.year, periods.month

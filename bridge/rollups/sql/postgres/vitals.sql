@@ -17,15 +17,16 @@ ORDER BY raw.created_at, raw.id LIMIT :limit;
 SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina vitals'), :user)) AS lock;
 
 -- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked.
+-- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
 WITH told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
     SELECT 'vitals', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    RETURNING due_at
 )
-UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row;
+UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
 
 -- name: touched
 -- The days whose buckets are computed anew.
@@ -53,6 +54,8 @@ WITH strange AS (
     SELECT raw.id, CASE WHEN raw.value IN ('NaN', 'Infinity', '-Infinity') THEN 'the value is no number; mend it, and set the row to pending'
            ELSE format('the unit %s of %s is not known; add it to lamina.vital_units, and set the row to pending', raw.unit, raw.metric_type) END AS error FROM vitals_raw_data raw
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
+      -- Under an OR the list is hashed: as a join it would be compared with every row that waits.
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
       AND (raw.value IN ('NaN', 'Infinity', '-Infinity')
         OR EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type)
        AND NOT EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type AND known.unit = lower(btrim(raw.unit))))
@@ -63,18 +66,13 @@ WITH strange AS (
 )
 UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
 
--- name: parked
--- How many of a batch were parked in the place of being taken.
-SELECT count(*) AS count FROM lamina.row_failures
-WHERE domain = 'vitals' AND due_at IS NULL AND row_id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id);
-
 -- name: take
 -- Copies a batch with its codes, and remembers which days it touches. A reading that was copied before is brought up to date.
 WITH batch AS (
     SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
       AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
-      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
     UPDATE vitals_raw_data raw SET aggregation_status = 'categorized', aggregated_at = now() AT TIME ZONE :zone, updated_at = now() AT TIME ZONE :zone
@@ -111,6 +109,12 @@ INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM mov
 -- Pressures are told in pairs, however they came.
 UNION SELECT other.metric_type, CAST(start_date AS date) FROM moved
 JOIN (VALUES ('Blood Pressure Systolic'), ('Blood Pressure Diastolic')) AS other (metric_type) ON moved.metric_type LIKE 'Blood Pressure %';
+
+-- name: counted
+-- What became of a batch.
+SELECT count(*) FILTER (WHERE raw.aggregation_status = 'categorized') AS taken, count(*) FILTER (WHERE raw.aggregation_status = 'failed') AS failed
+FROM vitals_raw_data raw WHERE raw.user_id = :user
+ AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)));
 
 -- name: touched_counted
 -- Without it PostgreSQL takes the days for a few, and compares each reading with each of them.
@@ -253,7 +257,7 @@ WITH periods AS (
            count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, mode() WITHIN GROUP (ORDER BY days.unit) AS unit,
            mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST((
                SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
-                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
            ) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.week_start_date
@@ -291,7 +295,7 @@ WITH periods AS (
            count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, mode() WITHIN GROUP (ORDER BY days.unit) AS unit,
            mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST((
                SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
-                      jsonb_array_elements_text(CASE WHEN told LIKE '[%]' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
            ) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.year, periods.month
