@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from bridge.database.migrate import migrate
 from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
@@ -74,6 +75,17 @@ async def test_units_are_known_by_their_usual_spellings(store: Store, metric: st
 
     [day] = await days(store, metric)
     assert day["average_value"] == pytest.approx(average, rel=1e-4)
+
+
+async def test_a_database_from_before_gets_the_spellings_that_it_lacks_and_keeps_its_own(store: Store) -> None:
+    await store.database.change(text("DELETE FROM lamina.vital_units WHERE unit IN ('pounds', 'kilograms')"))
+    await store.database.change(text("INSERT INTO lamina.vital_units VALUES ('Weight', 'kilograms', 2, 0, 'kg')"))
+    await store.database.change(text("UPDATE lamina.alembic_version SET version_num = '0007'"))
+
+    await migrate(store.database)
+
+    units = await rows(store, "SELECT unit, factor FROM lamina.vital_units WHERE unit IN ('pounds', 'kilograms') ORDER BY unit")
+    assert [tuple(row.values()) for row in units] == [("kilograms", 2), ("pounds", 0.45359237)]
 
 
 async def test_a_parked_reading_that_is_still_wrong_is_parked_again(store: Store) -> None:
