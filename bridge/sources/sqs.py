@@ -32,6 +32,8 @@ _HIDDEN_SECONDS = 12 * 3600
 RENEWED_SECONDS = 11.5 * 3600
 # A message that SQS gives up after no more receipts comes back no sooner than after its lease.
 _FEW_RECEIPTS = 10
+# How long a queue is not asked again what it does, after it did not tell.
+_UNTOLD_SECONDS = 60.0
 _SYSTEM_ATTRIBUTES = ("MessageGroupId", "MessageDeduplicationId")
 
 
@@ -77,6 +79,8 @@ class SqsSource:
         self._batches: dict[tuple[str, str], Batches] = {}
         # Of which queues SQS gives messages up after few receipts.
         self._few_receipts: dict[str, bool] = {}
+        # When those may be asked again that did not tell, by the monotonic clock.
+        self._ask_again_at: dict[str, float] = {}
         # Polls whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[Any]] = set()
 
@@ -143,13 +147,16 @@ class SqsSource:
     async def _counts_receipts(self, queue: str) -> bool:
         """Whether SQS itself gives a queue's messages up after few receipts. They must last for a while then: a wait is no failure."""
         if queue not in self._few_receipts:
+            if self._clock() < self._ask_again_at.get(queue, 0.0):
+                return False
             try:
                 policy = await self._names.redrive_policy(queue)
             except TransientError:
                 return False
             except BridgeError as error:
                 _log.warning("redrive_policy_unknown", queue=short_name(queue), error=str(error))
-                policy = ""
+                self._ask_again_at[queue] = self._clock() + _UNTOLD_SECONDS
+                return False
             self._few_receipts[queue] = few = most_receipts(policy) <= _FEW_RECEIPTS
             if few:
                 _log.warning("few_receipts", queue=short_name(queue), reason="what waits comes back late for it; raise maxReceiveCount")

@@ -11,7 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from bridge.envelopes import masstransit, native, sns, tracing
 from bridge.envelopes.message import Message
@@ -33,10 +33,20 @@ BY_EVENT, BY_QUEUE, BY_LEDGER = "event", "queue", "ledger"
 _LONGEST_ID = 200
 
 
+def _readable(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
 class AnalysisAnswer(Message):
     """Whom a request is to be answered."""
 
     jobid: UUID
+    # As told; None where that cannot be read.
+    uploadid: Annotated[UUID | None, WrapValidator(_readable)] = None
+    tenantid: Annotated[int | None, WrapValidator(_readable)] = None
     # How the answer goes back.
     answer: str = BY_LEDGER
     # Of the envelope that it came in.

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import date
 from typing import Any
 
+import psycopg
 import pytest
 from sqlalchemy import text
 
@@ -352,3 +353,14 @@ async def test_a_pass_without_a_user_is_for_all(store: Store, classifier: Classi
         await vital(store, user, "Steps", 10, "count", "2026-03-02 08:00")
 
     assert (await done(store, classifier, job_type="process_pending_vitals"))["rows"] == 2
+
+
+async def test_a_job_waits_for_another_worker_that_is_at_its_users_rows(store: Store, classifier: Classifier) -> None:
+    await report(store, "Glucose", "90")
+    async with await psycopg.AsyncConnection.connect(store.settings.database) as other:
+        await other.execute("SELECT pg_advisory_lock(hashtext('lamina labs'), 7)")
+        job = asyncio.create_task(done(store, classifier, job_type="process_pending_labs", user_id=7))
+        await asyncio.sleep(6)
+        assert not job.done()
+
+    assert (await job)["rows"] == 1

@@ -227,3 +227,19 @@ async def test_weeks_begin_on_monday_and_months_end_where_they_end(
         weeks = await rows(store, f"SELECT week_start_date, week_end_date FROM {table}_weekly_aggregates")
         months = await rows(store, f"SELECT year, month FROM {table}_monthly_aggregates")
         assert ([tuple(row.values()) for row in weeks], [tuple(row.values()) for row in months]) == ([week], [month])
+
+
+@pytest.mark.parametrize("told", ["['manual_entry']", '["half', '["a", 5]', "manual_entry", '["\\u0000"]', ""])
+async def test_sources_of_a_day_that_are_not_written_as_they_should_be_hold_nothing_up(store: Store, told: str) -> None:
+    await vital(store, 7, "Steps", 10, "count", "2026-03-02 08:00")
+    await meal(store, 7, "2026-03-02", "lunch", 500)
+    for name in ("vitals", "nutrition"):
+        await rolled(store, name)
+        await store.database.change(text(f"UPDATE {name}_daily_aggregates SET sources_included = :told"), {"told": told})
+    await vital(store, 7, "Steps", 5, "count", "2026-03-03 08:00", data_source='a "quoted" source')
+    await meal(store, 7, "2026-03-03", "lunch", 500)
+
+    for name, source in (("vitals", 'a "quoted" source'), ("nutrition", "manual_entry")):
+        assert await rolled(store, name) == Rolled(taken=1)
+        [week] = await rows(store, f"SELECT sources_included FROM {name}_weekly_aggregates")
+        assert json.loads(week["sources_included"]) == [source]

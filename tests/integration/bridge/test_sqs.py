@@ -143,6 +143,36 @@ async def test_what_sqs_gives_up_after_few_receipts_comes_back_after_its_lease(a
     assert time.monotonic() - began < 3
 
 
+async def test_a_queue_that_did_not_tell_what_it_does_is_asked_again(aws: Aws, queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, asked = time.monotonic(), []
+    source = SqsSource(aws, [queue], lease_seconds=4, clock=lambda: seconds)
+    call = aws.call
+
+    async def refused(service: str, operation: str, **values: Any) -> Any:
+        if operation == "get_queue_attributes":
+            asked.append(operation)
+            raise ConfigurationError("there are no credentials")
+        return await call(service, operation, **values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(aws, "call", refused)
+        for _ in range(2):
+            await _send(aws, queue, b"waits")
+            await source.release(await _one(source), delay_seconds=60)
+    assert len(asked) == 1
+
+    seconds += 61
+    dead = await fresh_queue(aws)
+    policy = {"deadLetterTargetArn": await Names(aws).arn("sqs", dead), "maxReceiveCount": 3}
+    url = await Names(aws).queue_url(queue)
+    await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    await _send(aws, queue, b"waits")
+    await source.release(await _one(source), delay_seconds=0.5)
+    began = time.monotonic()
+    assert await source.receive(limit=1, wait_seconds=1)
+    assert time.monotonic() - began > 3
+
+
 async def test_messages_of_a_group_come_one_at_a_time_and_in_order(aws: Aws) -> None:
     queue = await fresh_queue(aws, fifo=True)
     source = SqsSource(aws, [queue], lease_seconds=LEASE)
@@ -193,7 +223,7 @@ async def test_a_large_body_goes_through_s3_and_comes_back_whole(aws: Aws, queue
 
 
 async def test_what_fits_into_a_queue_fits_into_its_dead_letter_queue(aws: Aws, queue: str) -> None:
-    body = b'{"job_type": "broken", "tests": "' + b"x" * 245_000 + b'"}'
+    body = b'{"job_type": "broken", "tests": "' + b"x" * 261_000 + b'"}'
     await fresh_queue(aws, name=f"{queue}_error")
     await _send(aws, queue, body)
     delivery = await _one(SqsSource(aws, [queue], lease_seconds=LEASE))

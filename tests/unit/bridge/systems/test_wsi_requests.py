@@ -49,7 +49,8 @@ def test_a_request_without_a_user_is_one() -> None:
     nobody = {**EVENT, "requestedByUserId": None}
 
     for message in (enveloped(nobody), delivery(nobody), delivery(native.write(requests.posted_job(nobody)))):
-        assert JOB == requests.job_of(message).key
+        job = requests.job_of(message)
+        assert (JOB, "") == (job.key, requests.request_of(job).requestedbyuserid)
 
 
 def test_whoever_asks_may_be_a_number_and_other_numbers_may_be_text() -> None:
@@ -114,11 +115,16 @@ def test_a_request_that_is_not_right_is_answered_so_that_nobody_waits_for_it(con
 
 
 def test_a_plain_request_that_is_not_right_is_answered_in_its_own_queue() -> None:
-    (event,) = requests.failed(requests.job_of(delivery({**EVENT, "uploadId": 5, "tenantId": None})), "why", AnswerNames())
+    for told, known in (
+        ({"uploadId": 5, "tenantId": None}, {"uploadId": None, "tenantId": None}),
+        ({"tenantId": "abc"}, {"uploadId": EVENT["uploadId"], "tenantId": None}),
+        ({"uploadId": "no guid"}, {"uploadId": None, "tenantId": 7}),
+        ({"s3Key": ""}, {"uploadId": EVENT["uploadId"], "tenantId": 7}),
+    ):
+        (event,) = requests.failed(requests.job_of(delivery({**EVENT, **told})), "why", AnswerNames())
 
-    assert "sqs:wsi-jobs-out" == event.destination
-    expected = {"jobId": JOB, "uploadId": None, "tenantId": None, "status": "Failed", "errorMessage": "why"}
-    assert expected == json.loads(event.body)
+        assert "sqs:wsi-jobs-out" == event.destination
+        assert {"jobId": JOB, **known, "status": "Failed", "errorMessage": "why"} == json.loads(event.body)
 
 
 @pytest.mark.parametrize("told", ["no guid", None, 5])
