@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
 from bridge.database.port import Database
@@ -13,7 +13,7 @@ from bridge.errors import BridgeError, DeviceError, PermanentError, TransientErr
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
-from bridge.rollups.days import iso_day
+from bridge.rollups.days import iso_day, month_comes_first
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables
 
@@ -62,7 +62,9 @@ class LabRollup:
 
     async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]]) -> Rolled:
         """Take up the reports of one document; tests that have no row yet get one first. Raises `TransientError`, `OverloadError`."""
-        if told := [_columns(test) for test in tests]:
+        dates = [told for test in tests for told in (_text(test, "test_date", "date"), _text(test, "report_date"))]
+        month_first = month_comes_first(dates, today=datetime.now(UTC).date())
+        if told := [_columns(test, month_first=month_first) for test in tests]:
             await self._tables.write("report", user=user, document=document, tests=json_text(told))
         whole = Rolled()
         while (found := await self._roll(user, document=document)) != Rolled():
@@ -205,7 +207,11 @@ def _test(row: Mapping[str, Any]) -> LabTest:
     )
 
 
-def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
+def _text(test: Mapping[str, Any], *names: str) -> str | None:
+    return next((str(test[name]) for name in names if _is_told(test.get(name))), None)
+
+
+def _columns(test: Mapping[str, Any], *, month_first: bool) -> dict[str, Any]:
     """A test of a message under the names of the table's columns; the platform's documents use both."""
     names = {
         "test_name": ("test_name", "name"),
@@ -218,12 +224,12 @@ def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
         "test_date": ("test_date", "date"),
         "report_date": ("report_date",),
     }
-    texts = {column: next((str(test[name]) for name in options if _is_told(test.get(name))), None) for column, options in names.items()}
+    texts = {column: _text(test, *options) for column, options in names.items()}
     return {
         **texts,
         "test_name": texts["test_name"] or "",
-        "test_date": iso_day(texts["test_date"]),
-        "report_date": iso_day(texts["report_date"]),
+        "test_date": iso_day(texts["test_date"], month_first=month_first),
+        "report_date": iso_day(texts["report_date"], month_first=month_first),
     }
 
 

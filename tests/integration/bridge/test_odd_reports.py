@@ -119,6 +119,7 @@ async def test_small_values_are_not_rounded_away(store: Store, classifier: Class
         ({"test_date": "5-Mar-2026"}, date(2026, 3, 5)),
         ({"test_date": "5 March 2026"}, date(2026, 3, 5)),
         ({"test_date": "2026/03/05"}, date(2026, 3, 5)),
+        ({"test_date": "Sept 5, 2025", "report_date": "05/03/26"}, date(2025, 9, 5)),
         ({"test_date": "2024-02-30", "report_date": "2024-02-29"}, date(2024, 2, 29)),
         ({"report_date": "2026-03-06"}, date(2026, 3, 6)),
         # As the document's other report has it.
@@ -364,3 +365,11 @@ async def test_a_job_waits_for_another_worker_that_is_at_its_users_rows(store: S
         assert not job.done()
 
     assert (await job)["rows"] == 1
+
+
+async def test_dates_of_one_document_have_one_order(store: Store, classifier: Classifier) -> None:
+    tests = [{"test_name": "Hemoglobin", "test_value": "13", "test_date": day} for day in ("03/05/2026", "03/25/2026")]
+    await done(store, classifier, job_type="lab_categorization", user_id=7, document_id=12, tests=tests)
+
+    found = await rows(store, "SELECT test_date FROM lab_reports ORDER BY test_date")
+    assert [row["test_date"] for row in found] == [date(2026, 3, 5), date(2026, 3, 25)]
