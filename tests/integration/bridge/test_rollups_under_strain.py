@@ -240,6 +240,8 @@ async def test_a_database_that_crashes_again_and_again_loses_and_doubles_nothing
                 for _ in range(5):
                     await asyncio.sleep(0.7)
                     crash(server)
+                # By then the last crash is one for everybody.
+                await asyncio.sleep(0.3)
                 async with asyncio.timeout(80):
                     while not await _all_done(store):
                         await asyncio.sleep(0.3)
