@@ -193,6 +193,7 @@ async def test_a_job_that_is_given_up_goes_to_the_dead_letter_queue_whatever_its
     (event,) = handler.failure(job, "given up").events
     assert event.destination == "sqs:dead"
     assert json.loads(event.body)["tests"] == [{"test_name": "half ?"}]
+    assert b", " not in event.body, "what fits into the queue is to fit here"
     assert event.attributes == {"JobType": "lab_categorization", "Priority": "normal", "Reason": "given up"}
 
 
