@@ -2,7 +2,8 @@
 
     BridgeError
     ├── TransientError       may go better next time; the job is tried again after a back-off, and an attempt is counted
-    │   └── DeviceError      the only device that was to do it failed, or has no engine for it; another may do better
+    │   ├── DeviceError      the only device that was to do it failed, or has no engine for it; another may do better
+    │   └── TooSlowError     the database ended a statement that took too long, or waited too long for another's lock
     ├── OverloadError        the server is down or full; the job waits, no attempt is counted, receiving slows down
     │   └── ServerLostError  it died or froze, or its connection broke, over the job; an interruption is counted
     ├── NotYetError          other jobs come first; the job waits, no attempt is counted, and receiving goes on
@@ -32,6 +33,15 @@ class DeviceError(TransientError):
         """`cause`: as the inference server names it, such as out_of_memory."""
         super().__init__(message)
         self.cause = cause
+
+
+class TooSlowError(TransientError):
+    """The database ended a statement that took too long. Less at a time may do."""
+
+    def __init__(self, message: str, *, waited: bool = False) -> None:
+        """`waited`: it was not slow itself: somebody else has the lock that it needs."""
+        super().__init__(message)
+        self.waited = waited
 
 
 class OverloadError(BridgeError):

@@ -13,7 +13,7 @@ from bridge.aws.names import Names
 from bridge.database.port import Database
 from bridge.errors import BridgeError
 from bridge.rollups.labs import LabClassifier, LabRollup
-from bridge.rollups.passes import for_ever, until_empty
+from bridge.rollups.passes import for_ever, once
 from bridge.rollups.port import Rollup
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.settings_labs import LabWorkerSettings
@@ -65,7 +65,13 @@ class _Loop:
         if self._settings.aggregation_interval:
             await for_ever(self._rollups, stop=stop, interval=self._settings.aggregation_interval)
             return
-        found = await until_empty(self._rollups, stop=stop)
-        _log.info("rolled_up", rows=found.taken, failed=found.failed)
-        if self._settings.ml_worker_mode == "aggregation":
+        alone = self._settings.ml_worker_mode == "aggregation"
+        try:
+            found = await once(self._rollups, stop=stop)
+            _log.info("rolled_up", rows=found.taken, failed=found.failed)
+        except BridgeError as error:
+            if alone:
+                raise
+            _log.error("rollup_given_up", error=str(error))  # jobs go on
+        if alone:
             stop.set()

@@ -246,7 +246,12 @@ def _set_by_others() -> dict[str, str]:
     for field, names in _NAMES_OF_OTHERS.items():
         value = next((environment[name.lower()] for name in names if name.lower() in environment), None)
         if value is not None and f"{PREFIX}{field}".lower() not in environment:
-            found[field] = value.partition("://")[2].rstrip("/") if field == "inference" and "://" in value else value
+            found[field] = value
+    if "://" in (url := found.get("inference", "")):
+        scheme, _, rest = url.partition("://")
+        found["inference"] = rest.rstrip("/")
+        if scheme.lower() == "https" and f"{PREFIX}inference_tls".lower() not in environment:
+            found["inference_tls"] = "true"
     return found
 
 

@@ -77,10 +77,12 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     if environment.get("POSTGRES_SERVER"):
         found["database"] = _database(environment)
     if environment.get("ML_WORKER_SQS_QUEUE_URL") and environment.get("ML_WORKER_MODE", "sqs") != "aggregation":
+        wait = environment.get("ML_WORKER_WAIT_TIME") or _DEFAULT_WAIT
         found |= {
             "sqs_queues": environment["ML_WORKER_SQS_QUEUE_URL"],
             "lease_seconds": environment.get("ML_WORKER_VISIBILITY_TIMEOUT") or _DEFAULT_LEASE,
-            "poll_seconds": environment.get("ML_WORKER_WAIT_TIME") or _DEFAULT_WAIT,
+            # 0 asked without waiting, over and over.
+            "poll_seconds": "1" if wait.strip() == "0" else wait,
             "concurrency": environment.get("ML_WORKER_BATCH_SIZE") or "1",
             "max_attempts": _MOST_RECEIPTS,
         }

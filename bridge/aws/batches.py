@@ -12,7 +12,7 @@ from bridge.errors import TransientError
 
 _MOST_ENTRIES = 10
 # The whole batch, bodies and attributes together; what SQS took from everyone before 2025.
-_MOST_BYTES = 250_000
+_MOST_BYTES = 256_000
 # How long an entry waits for company, in seconds.
 _LINGER_SECONDS = 0.004
 _TRIES = 4

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 
 from bridge.aws.access import Aws
 
@@ -21,6 +22,11 @@ def neighbour(queue: str, suffix: str) -> str:
     """The name of a queue's neighbour: jobs_error, jobs_error.fifo."""
     name = short_name(queue)
     return f"{name.removesuffix('.fifo')}{suffix}{'.fifo' if is_fifo(name) else ''}"
+
+
+def most_receipts(policy: str) -> float:
+    """After how many receipts SQS moves a message away, by a RedrivePolicy; infinity without one."""
+    return float(json.loads(policy or "{}").get("maxReceiveCount", math.inf))
 
 
 def dead_letter_queue(policy: str) -> str:
@@ -46,8 +52,12 @@ class Names:
 
     async def dead_letter_queue(self, queue: str) -> str:
         """The name of the queue that SQS moves a queue's dead messages to; empty where it has none. Raises as `Aws.call` does."""
+        return dead_letter_queue(await self.redrive_policy(queue))
+
+    async def redrive_policy(self, queue: str) -> str:
+        """What SQS does about messages that are received again and again, as JSON; empty for nothing. Raises as `Aws.call` does."""
         answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=await self.queue_url(queue), AttributeNames=["RedrivePolicy"])
-        return dead_letter_queue(answer.get("Attributes", {}).get("RedrivePolicy", ""))
+        return str(answer.get("Attributes", {}).get("RedrivePolicy", ""))
 
     async def topic_arn(self, topic: str) -> str:
         """The ARN of a topic, given by name or ARN."""

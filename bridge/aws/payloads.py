@@ -24,7 +24,8 @@ _POINTER = "software.amazon.payloadoffloading.PayloadS3Pointer"
 # What XML 1.0 allows, and with it SQS.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_ATTRIBUTES = 10
-MOST_INLINE_BYTES = 200_000
+# What SQS and SNS take everywhere, of body and attributes together.
+MOST_INLINE_BYTES = 262_144
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,8 +49,7 @@ class Payloads:
     async def pack(self, message_id: str, body: bytes, attributes: Mapping[str, str]) -> tuple[str, dict[str, str]]:
         """The text and the attributes to send. Raises `PermanentError`, `TransientError`."""
         text, packed = _as_text(body, attributes)
-        size = len(text.encode()) + sum(len(name) + len(value.encode()) + len("String") for name, value in packed.items())
-        if size > MOST_INLINE_BYTES:
+        if wire_size(text, packed) > MOST_INLINE_BYTES:
             text, packed = await self._put(message_id, body, attributes)
         if len(packed) > _MOST_ATTRIBUTES:
             raise PermanentError(f"the message has {len(packed)} attributes; SQS and SNS carry at most {_MOST_ATTRIBUTES}.")
@@ -84,6 +84,11 @@ class Payloads:
             return await self._aws.fetch(bucket, key, most_bytes=self._place.most_bytes)
         except PermanentError as error:
             raise PoisonError(f"the body cannot be had from S3: {error}") from error
+
+
+def wire_size(text: str, attributes: Mapping[str, str]) -> int:
+    """The bytes of a message as SQS and SNS count them."""
+    return len(text.encode()) + sum(len(name.encode()) + len("String") + len(value.encode()) for name, value in attributes.items() if value)
 
 
 def wire_attributes(attributes: Mapping[str, str]) -> dict[str, Any]:

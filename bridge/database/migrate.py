@@ -20,7 +20,7 @@ from bridge.database.sqlite import SqliteDatabase
 from bridge.errors import ConfigurationError, TransientError
 
 # The newest migration. A test holds it equal to the folder of migrations.
-LATEST = "0007"
+LATEST = "0008"
 _SCRIPTS = Path(__file__).parent / "migrations"
 # How long to wait for others that set up the same database, in seconds.
 _PATIENCE = 60.0

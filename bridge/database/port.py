@@ -21,6 +21,8 @@ class Rows:
     rows: Sequence[RowMapping] = ()
     # How many it found or changed.
     count: int = 0
+    # What the last of those that followed it in its transaction gave; PostgreSQL alone tells.
+    last: Sequence[RowMapping] = ()
     # Whether it may have been done twice, since the first answer was lost.
     retried: bool = False
 

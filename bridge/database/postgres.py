@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
-from contextlib import AsyncExitStack, aclosing, asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, aclosing, asynccontextmanager, contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, Protocol
 
@@ -16,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from bridge.database.port import Pool, Rows, Statement
 from bridge.database.statements import load_statements
-from bridge.errors import PermanentError, TransientError, first_line
+from bridge.errors import PermanentError, TooSlowError, TransientError, first_line
 
 # The server ends what takes longer, in seconds; a little later the connection is cut here, for servers that no longer answer.
 STATEMENT_SECONDS = 10.0
@@ -28,6 +29,8 @@ _ROLLED_BACK = frozenset({"40001", "40P01"})
 _GONE = frozenset({"57P01", "57P02", "57P03"})
 # data_exception, which quotes the value; what a trigger raises, which says anything.
 _OF_VALUES, _RAISED = "22", "P0"
+# query_canceled, lock_not_available: what took longer than `STATEMENT_SECONDS`, or waited longer than `LOCK_SECONDS`.
+_ENDED, _LOCKED = "57014", "55P03"
 
 
 class Driver(Protocol):
@@ -125,16 +128,16 @@ class PostgresDatabase:
                 await connection.execution_options(isolation_level="READ COMMITTED")
             # Without an answer, libpq's own time-outs do not help: the other side's kernel may well confirm what we send.
             raw = await connection.get_raw_connection()
-            watch = asyncio.get_running_loop().call_later(self._cut_seconds, self.driver.cut, raw.driver_connection)
-            try:
+            patience = partial(_watched, self._cut_seconds, partial(self.driver.cut, raw.driver_connection))
+            with patience():
                 found = await _execute(connection, (statement, values or {}))
-                for follower in then if found.count else ():
-                    await _follow(connection, follower)
-                if then:
+            for follower in then if found.count else ():
+                with patience():
+                    found = replace(found, last=(await _follow(connection, follower)).rows)
+            if then:
+                with patience():
                     await connection.commit()
-                return found
-            finally:
-                watch.cancel()
+            return found
 
     def _check(self, connection: Any, _record: Any, _proxy: Any) -> None:
         # Costs no round trip, unlike the pool's own ping: the kernel knows whether the other side has hung up.
@@ -155,6 +158,16 @@ async def _connected(engine: AsyncEngine, driver: Driver) -> AsyncConnection:
         raise ConnectionError(f"the connection was lost before its use: {reason(error)}") from error
 
 
+@contextmanager
+def _watched(seconds: float, cut: Callable[[], None]) -> Iterator[None]:
+    """Cut the connection if what is done takes longer."""
+    watch = asyncio.get_running_loop().call_later(seconds, cut)
+    try:
+        yield
+    finally:
+        watch.cancel()
+
+
 async def _execute(connection: AsyncConnection, statement: Statement) -> Rows:
     clause, values = statement
     result = await connection.execute(clause, dict(values))
@@ -162,9 +175,9 @@ async def _execute(connection: AsyncConnection, statement: Statement) -> Rows:
     return Rows(rows=rows, count=len(rows) if result.returns_rows else result.rowcount)
 
 
-async def _follow(connection: AsyncConnection, statement: Statement) -> None:
+async def _follow(connection: AsyncConnection, statement: Statement) -> Rows:
     try:
-        await _execute(connection, statement)
+        return await _execute(connection, statement)
     except (DataError, IntegrityError, ProgrammingError) as error:
         raise PermanentError(f"the tables refuse what is to be written: {reason(error)}") from error
 
@@ -207,12 +220,13 @@ def _translated(error: BaseException) -> BaseException:
     """Our error for a driver's; what lies with the values is passed on as it is."""
     if isinstance(error, DataError | IntegrityError):
         # Whoever logs it logs no values either: the driver's own text quotes rows whole.
-        told = (reason(error),)
-        error.args = told
+        error.args = (reason(error),)
         if error.orig is not None:
-            error.orig.args = told
+            error.orig.args = error.args
         return error
-    return TransientError(f"the database did not answer as it should: {reason(error)}")
+    told = f"the database did not answer as it should: {reason(error)}"
+    state = _state(error) if isinstance(error, DBAPIError) else ""
+    return TooSlowError(told, waited=state == _LOCKED) if state in {_ENDED, _LOCKED} else TransientError(told)
 
 
 def _new_engine(driver: Driver, *, autocommit: bool = True, **options: Any) -> AsyncEngine:

@@ -1,4 +1,4 @@
-"""Values as PostgreSQL takes them: NUL is the one character that neither its texts nor its JSON hold."""
+"""Values as PostgreSQL takes them: neither its texts nor its JSON hold NUL, or half of a surrogate pair."""
 
 from __future__ import annotations
 
@@ -8,10 +8,25 @@ from typing import Any
 
 
 def json_text(value: Any) -> str:
-    """The JSON text of a value, with another character for NUL."""
-    return json.dumps(value, ensure_ascii=False).replace("\\u0000", "\\ufffd")
+    """The JSON text of a value, with other characters for those."""
+    return _whole(json.dumps(_without_nul(value), ensure_ascii=False))
 
 
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Values of a statement, with another character for NUL in those that are texts."""
-    return {name: value.replace("\x00", "\ufffd") if isinstance(value, str) else value for name, value in values.items()}
+    """Values of a statement, with other characters for those in texts."""
+    return {name: _whole(value.replace("\x00", "\ufffd")) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def _without_nul(value: Any) -> Any:
+    match value:
+        case str():
+            return value.replace("\x00", "\ufffd")
+        case Mapping():
+            return {_without_nul(name): _without_nul(one) for name, one in value.items()}
+        case list() | tuple():
+            return [_without_nul(one) for one in value]
+    return value
+
+
+def _whole(text: str) -> str:
+    return text.encode(errors="replace").decode()

@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
-from datetime import date
+from datetime import UTC, date, datetime
 from typing import Any, Protocol
 
 from bridge.database.port import Database
-from bridge.errors import PermanentError
+from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
+from bridge.rollups.days import iso_day, month_comes_first
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables
 
@@ -19,6 +21,13 @@ from bridge.rollups.tables import RollupOptions, RollupTables
 _BATCH = 100
 _UNKNOWN = "UNKNOWN"
 _NO_NAME, _NO_VALUE = "Missing test_name", "Missing test_value"
+_KNOWN = LabTest(id="1", name="Hemoglobin")
+# So often is a batch read anew that was edited meanwhile.
+_MOST_READINGS = 3
+# At the end of what the server says; the rest may quote a result.
+_STATUS = re.compile(r"\[[A-Z_]+\]$")
+# Rows of the platform's.
+_Reports = Sequence[Mapping[str, Any]]
 
 
 class LabClassifier(Protocol):
@@ -53,14 +62,18 @@ class LabRollup:
 
     async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]]) -> Rolled:
         """Take up the reports of one document; tests that have no row yet get one first. Raises `TransientError`, `OverloadError`."""
-        known = {(row["test_name"], row["test_value"]) for row in await self._tables.look("reported", user=user, document=document)}
-        missing = [test for test in map(_columns, tests) if (test["test_name"].lower(), test["test_value"] or "") not in known]
-        if missing:
-            await self._tables.write("report", user=user, document=document, tests=json_text(missing))
+        dates = [told for test in tests for told in (_text(test, "test_date", "date"), _text(test, "report_date"))]
+        month_first = month_comes_first(dates, today=datetime.now(UTC).date())
+        if told := [_columns(test, month_first=month_first) for test in tests]:
+            await self._tables.write("report", user=user, document=document, tests=json_text(told))
         whole = Rolled()
         while (found := await self._roll(user, document=document)) != Rolled():
             whole += found
         return whole
+
+    async def hasten(self, user: int | None) -> None:
+        """Have the reports of a user, or of all, that failed and are not parked tried at once. Raises `TransientError`."""
+        await self._tables.write("hasten", user=user)
 
     async def map_name(self, name: str, *, request_id: str) -> Mapping[str, Any]:
         """Have the code of a name found, and remembered. Raises `TransientError`, `OverloadError`."""
@@ -73,46 +86,82 @@ class LabRollup:
         return {"test_name": name, "loinc_code": code, "category": found.category, "status": str(found.status)}
 
     async def recompute(self, user: int, since: date, until: date) -> None:
-        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
+        """Compute all buckets of a user's days anew; what was deleted since is no longer counted.
+
+        Raises `TransientError`, `OverloadError`.
+        """
         await self._tables.recompute(user, since, until)
+        while await self.roll(user) != Rolled():
+            pass  # reports whose equal was deleted have no copy yet
 
     async def _roll(self, user: int, *, document: int | None) -> Rolled:
-        rows = await self._tables.look("waiting", user=user, limit=_BATCH, document=document)
-        if not rows:
-            return Rolled()
-        asked = [row for row in rows if row["test_name"].strip() and (row["test_value"] or "").strip()]
-        answers: dict[int, LabClassification] = {}
-        if asked:
-            tests = [_test(row) for row in asked]
-            found = await self._classifier.classify_lab_tests(tests, request_id=f"labs/{user}")
-            await self._note(asked, tests, found)
-            answers = {row["id"]: answer for row, answer in zip(asked, found.tests, strict=True)}
-        return await self._take(user, [self._told(row, answers.get(row["id"])) for row in rows])
+        found = Rolled()
+        for _ in range(_MOST_READINGS):
+            rows = await self._tables.look("waiting", user=user, limit=_BATCH, document=document)
+            if not rows or (found := await self._classified(user, rows)) != Rolled():
+                break
+        return found
 
-    async def _note(self, rows: Sequence[Mapping[str, Any]], tests: Sequence[LabTest], found: LabClassifications) -> None:
+    async def _classified(self, user: int, rows: Sequence[Mapping[str, Any]]) -> Rolled:
+        asked = [row for row in rows if row["test_name"].strip() and (row["test_value"] or "").strip()]
+        parts, refused = await self._ask(user, asked) if asked else ([], Rolled())
+        answers: dict[int, LabClassification] = {}
+        for part, found in parts:
+            await self._note(part, found)
+            answers |= {row["id"]: answer for row, answer in zip(part, found.tests, strict=True)}
+        unanswered = {row["id"] for row in asked} - answers.keys()
+        told = [self._told(row, answers.get(row["id"])) for row in rows if row["id"] not in unanswered]
+        return refused + (await self._take(user, told) if told else Rolled())
+
+    async def _ask(self, user: int, rows: _Reports) -> tuple[list[tuple[_Reports, LabClassifications]], Rolled]:
+        """What the server says of reports, part by part; one that it fails over holds no other up.
+
+        Raises as `roll` does; `PermanentError` where it does no lab reports at all.
+        """
+        request = f"labs/{user}"
+        try:
+            return [(rows, await self._classifier.classify_lab_tests([_test(row) for row in rows], request_id=request))], Rolled()
+        except DeviceError:
+            raise
+        except (TransientError, PermanentError):
+            if len(rows) > 1:
+                half = len(rows) // 2
+                (first, some), (second, others) = await self._ask(user, rows[:half]), await self._ask(user, rows[half:])
+                return first + second, some + others
+        # Where the server fails over what it knows as well, or did so but once, the report is not to blame.
+        await self._classifier.classify_lab_tests([_KNOWN], request_id=request)
+        try:
+            return [(rows, await self._classifier.classify_lab_tests([_test(rows[0])], request_id=request))], Rolled()
+        except DeviceError:
+            raise
+        except (TransientError, PermanentError) as error:
+            return [], await self._tables.fail(rows[0]["id"], _blame(error), passing=isinstance(error, TransientError))
+
+    async def _note(self, rows: _Reports, found: LabClassifications) -> None:
         """What people have written a code for needs no review."""
-        unknown = [(test, one) for row, test, one in zip(rows, tests, found.tests, strict=True) if not row["known_loinc"]]
+        unknown = [(_test(row), one) for row, one in zip(rows, found.tests, strict=True) if not row["known_loinc"]]
         await self._reviews.note([test for test, _ in unknown], [one for _, one in unknown], catalogue=found.catalogue)
 
     async def _take(self, user: int, told: Sequence[Mapping[str, Any]]) -> Rolled:
         try:
-            await self._tables.change(user, ["take"], rows=json_text(told))
+            return await self._tables.take(user, ["take"], rows=json_text(told))
         except PermanentError as error:
             if len(told) == 1:
                 return await self._tables.fail(told[0]["id"], str(error))
             half = len(told) // 2
             return await self._take(user, told[:half]) + await self._take(user, told[half:])
-        return Rolled(taken=len(told))
 
     def _told(self, row: Mapping[str, Any], answer: LabClassification | None) -> Mapping[str, Any]:
         """What is written about a report. What people have written about its name comes before what was found."""
+        read = [row["test_name"], row["test_value"], row["test_unit"], row["reference_range"]]
         if answer is None:
-            return {"id": row["id"], "reason": _NO_VALUE if not (row["test_value"] or "").strip() else _NO_NAME}
+            return {"id": row["id"], "read": read, "reason": _NO_VALUE if not (row["test_value"] or "").strip() else _NO_NAME}
         name = row["known_name"] or row["test_name"]
         loinc = row["known_loinc"] or _code(answer)
         reading = answer.reading
         return {
             "id": row["id"],
+            "read": read,
             "reason": None,
             "name": name,
             "code": row["known_code"] or platform_code(row["test_name"]),
@@ -142,6 +191,12 @@ def _code(answer: LabClassification) -> str | None:
     return answer.candidates[0].code if answer.status is MatchStatus.MATCHED and answer.candidates else None
 
 
+def _blame(error: BridgeError) -> str:
+    """Why a report cannot be done, without its values."""
+    status = _STATUS.search(str(error))
+    return " ".join(("the inference server fails over it", *([status[0]] if status else ())))
+
+
 def _test(row: Mapping[str, Any]) -> LabTest:
     return LabTest(
         id=str(row["id"]),
@@ -152,7 +207,11 @@ def _test(row: Mapping[str, Any]) -> LabTest:
     )
 
 
-def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
+def _text(test: Mapping[str, Any], *names: str) -> str | None:
+    return next((str(test[name]) for name in names if _is_told(test.get(name))), None)
+
+
+def _columns(test: Mapping[str, Any], *, month_first: bool) -> dict[str, Any]:
     """A test of a message under the names of the table's columns; the platform's documents use both."""
     names = {
         "test_name": ("test_name", "name"),
@@ -165,21 +224,14 @@ def _columns(test: Mapping[str, Any]) -> dict[str, Any]:
         "test_date": ("test_date", "date"),
         "report_date": ("report_date",),
     }
-    texts = {column: next((str(test[name]) for name in options if _is_told(test.get(name))), None) for column, options in names.items()}
+    texts = {column: _text(test, *options) for column, options in names.items()}
     return {
         **texts,
         "test_name": texts["test_name"] or "",
-        "test_date": _day(texts["test_date"]),
-        "report_date": _day(texts["report_date"]),
+        "test_date": iso_day(texts["test_date"], month_first=month_first),
+        "report_date": iso_day(texts["report_date"], month_first=month_first),
     }
 
 
 def _is_told(value: object) -> bool:
     return isinstance(value, str | int | float) and value != ""
-
-
-def _day(text: str | None) -> str | None:
-    try:
-        return date.fromisoformat((text or "")[:10]).isoformat()
-    except ValueError:
-        return None

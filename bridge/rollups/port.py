@@ -15,10 +15,12 @@ class Rolled:
     # Rows that were taken up, and rows that could not be.
     taken: int = 0
     failed: int = 0
+    # Of those that could not be, how many may go better soon: a job for them is to be tried again.
+    postponed: int = 0
 
     def __add__(self, other: Rolled) -> Rolled:
         """Both together."""
-        return Rolled(taken=self.taken + other.taken, failed=self.failed + other.failed)
+        return Rolled(taken=self.taken + other.taken, failed=self.failed + other.failed, postponed=self.postponed + other.postponed)
 
 
 class Rollup(Protocol):
@@ -32,7 +34,7 @@ class Rollup(Protocol):
         """Whose rows wait, the longest waiting first. Raises `TransientError`."""
 
     async def roll(self, user: int) -> Rolled:
-        """Take up one batch of a user's rows; nothing when none waits. Raises `TransientError`, `OverloadError`."""
+        """Take up one batch of a user's rows; nothing when none waits. Raises `TransientError`, `OverloadError`, `NotYetError`."""
 
     async def recompute(self, user: int, since: date, until: date) -> None:
         """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""

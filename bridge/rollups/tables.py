@@ -5,23 +5,27 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
 import structlog
 
 from bridge.database.port import Database
-from bridge.errors import ConfigurationError, PermanentError
+from bridge.errors import ConfigurationError, NotYetError, PermanentError, TooSlowError
+from bridge.records.text import storable
 from bridge.rollups.port import Rolled
 
 _log = structlog.get_logger()
 _SQL = Path(__file__).parent / "sql"
 # After so many failures a row is parked.
 MOST_ATTEMPTS = 5
+# A batch that takes too long is tried with a quarter of its rows, down to so many.
+_FEWEST = 500
+_BUSY_SECONDS = 2.0
 # In this order, those that a file has; all of one batch are one transaction.
 _TABLES = ("touched", "pieces_table")
-_BUCKETS = ("pieces", "hourly", "daily", "pairs", "weekly", "monthly", "quarterly", "yearly")
+_BUCKETS = ("touched_counted", "pieces", "pieces_counted", "hourly", "daily", "pairs", "weekly", "monthly", "quarterly", "yearly")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,32 +57,53 @@ class RollupTables:
         """The rows that a statement gives. Raises `TransientError`."""
         return [dict(row) for row in (await self._database.look(self._sql[statement], values)).rows]
 
-    async def write(self, statement: str, **values: Any) -> None:
-        """Run a statement by itself. Raises `TransientError`."""
-        await self._database.change(self._sql[statement], {"zone": self._options.zone, **values})
+    async def write(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
+        """Run a statement by itself; the rows that it gives. Raises `TransientError`."""
+        found = await self._database.change(self._sql[statement], {"zone": self._options.zone, **storable(values)})
+        return [dict(row) for row in found.rows]
 
     async def users(self) -> Sequence[int]:
         """Whose rows wait, the longest waiting first. Raises `TransientError`."""
         return [row["user_id"] for row in await self.look("users")]
 
     async def recompute(self, user: int, since: date, until: date) -> None:
-        """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
-        await self.change(user, ["touch", "forget"], since=since, until=until)
+        """Compute all buckets of a user's days anew; what was deleted since is not counted. Raises `TransientError`, `NotYetError`."""
+        try:
+            await self.change(user, ["touch", "forget"], since=since, until=until)
+        except TooSlowError:
+            if since == until:
+                raise
+            middle = since + (until - since) // 2
+            await self.recompute(user, since, middle)
+            await self.recompute(user, middle + timedelta(days=1), until)
 
-    async def change(self, user: int, steps: Sequence[str], **values: Any) -> None:
-        """Run those steps that there are, and compute every bucket that they touch: all or nothing.
+    async def take(self, user: int, steps: Sequence[str], **values: Any) -> Rolled:
+        """Take a batch up by those steps. Raises as `change` does."""
+        [found] = await self.change(user, steps, then="counted", **values)
+        return Rolled(taken=found["taken"], failed=found["failed"])
 
-        Raises `TransientError`; `PermanentError` when the tables refuse it.
+    async def change(self, user: int, steps: Sequence[str], *, then: str = "", **values: Any) -> Sequence[Mapping[str, Any]]:
+        """Run those steps that there are, and compute every bucket that they touch: all or nothing. What `then`, the last of it, gives.
+
+        Raises `TransientError`; `NotYetError` while another worker has the user's rows; `PermanentError` when the tables refuse it.
         """
         everything = {"user": user, "zone": self._options.zone, **values}
-        statements = [self._sql[name] for name in (*_TABLES, *steps, *_BUCKETS) if name in self._sql]
-        await self._database.change(self._sql["lock"], {"user": user}, then=[(statement, everything) for statement in statements])
+        statements = [self._sql[name] for name in (*_TABLES, *steps, *_BUCKETS, then) if name in self._sql]
+        try:
+            followers = [(statement, everything) for statement in statements]
+            found = await self._database.change(self._sql["lock"], {"user": user}, then=followers)
+        except TooSlowError as error:
+            if not error.waited:
+                raise
+            raise NotYetError(f"another worker is at this user's {self.name}", retry_after=_BUSY_SECONDS) from error
+        return [dict(row) for row in found.last]
 
-    async def fail(self, row: int, error: str) -> Rolled:
-        """Have a row tried again later and later, and then parked."""
+    async def fail(self, row: int, error: str, *, passing: bool = False) -> Rolled:
+        """Have a row tried again later and later, and then parked. `passing`: it may go better soon."""
         _log.warning("row_not_rolled_up", domain=self.name, row=row, error=error)
-        await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)
-        return Rolled(failed=1)
+        told = await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)
+        is_parked = all(row["due_at"] is None for row in told)
+        return Rolled(failed=1, postponed=int(passing and not is_parked))
 
 
 class TableRollup:
@@ -88,6 +113,8 @@ class TableRollup:
         """`name`: vitals or nutrition. Raises `ConfigurationError` for a database that cannot hold a platform's tables."""
         self._tables = RollupTables(database, name, options)
         self._batch = options.batch
+        # Rows of one batch of those users whose batches took too long, until their backlogs are done.
+        self._smaller: dict[int, int] = {}
 
     @property
     def name(self) -> str:
@@ -100,8 +127,12 @@ class TableRollup:
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's rows. Raises `TransientError`."""
-        ids = [row["id"] for row in await self._tables.look("waiting", user=user, limit=self._batch)]
-        return await self._take(user, ids) if ids else Rolled()
+        batch = self._smaller.get(user, self._batch)
+        ids = [row["id"] for row in await self._tables.look("waiting", user=user, limit=batch)]
+        found = await self._take(user, ids) if ids else Rolled()
+        if len(ids) < self._smaller.get(user, batch):
+            self._smaller.pop(user, None)
+        return found
 
     async def recompute(self, user: int, since: date, until: date) -> None:
         """Compute all buckets of a user's days anew; what was deleted since is no longer counted. Raises `TransientError`."""
@@ -109,11 +140,16 @@ class TableRollup:
 
     async def _take(self, user: int, ids: Sequence[int]) -> Rolled:
         try:
-            await self._tables.change(user, ["refuse", "take"], ids=json.dumps(ids), limit=len(ids))
+            return await self._tables.take(user, ["refuse", "take"], ids=json.dumps(ids), limit=len(ids))
         except PermanentError as error:
             if len(ids) == 1:
                 return await self._tables.fail(ids[0], str(error))
             # One of them cannot be done: the others are, in halves.
             half = len(ids) // 2
             return await self._take(user, ids[:half]) + await self._take(user, ids[half:])
-        return Rolled(taken=len(ids))
+        except TooSlowError as error:
+            if len(ids) <= _FEWEST:
+                raise
+            self._smaller[user] = smaller = max(_FEWEST, len(ids) // 4)
+            _log.warning("batch_made_smaller", domain=self.name, rows=smaller, error=str(error))
+            return await self._take(user, ids[:smaller])

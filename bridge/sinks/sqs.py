@@ -8,7 +8,7 @@ from typing import Any
 from bridge.aws.access import Aws
 from bridge.aws.batches import Batches
 from bridge.aws.names import Names, is_fifo, short_name
-from bridge.aws.payloads import Payloads, wire_attributes
+from bridge.aws.payloads import Payloads, wire_attributes, wire_size
 from bridge.job import Message
 from bridge.sinks.identified import identified
 
@@ -38,7 +38,7 @@ class SqsQueues:
         if is_fifo(short_name(queue)):
             entry |= {"MessageGroupId": _identifier(group or message_id), "MessageDeduplicationId": _identifier(message_id)}
         batches = self._batches.setdefault(url, Batches(self._aws, "send_message_batch", url))
-        await batches.add(entry, size=len(text.encode()) + sum(len(name) + len(value.encode()) + 8 for name, value in packed.items()))
+        await batches.add(entry, size=wire_size(text, packed))
 
 
 class SqsSink:

@@ -86,8 +86,9 @@ def topology(settings: Settings) -> Topology:
 def wsi_source(settings: Settings) -> str:
     """The slide worker's own address, as MassTransit writes it."""
     queue = short_name(settings.sqs_queues[0]) if settings.sqs_queues else "WsiAnalysisWorker"
-    place = "localhost" if settings.aws_endpoint else settings.aws_region
-    return "/".join(["amazonsqs:/", *(part for part in (place, settings.aws_scope, queue) if part)])
+    # With an emulator the platform sets no scope.
+    place, scope = ("localhost", "") if settings.aws_endpoint else (settings.aws_region, settings.aws_scope)
+    return "/".join(["amazonsqs:/", *(part for part in (place, scope, queue) if part)])
 
 
 async def send_to_sqs(settings: Settings, job: Job, message: bytes) -> None:

@@ -15,6 +15,7 @@ from bridge.errors import (
     PermanentError,
     PoisonError,
     ServerLostError,
+    TooSlowError,
     TransientError,
 )
 
@@ -34,6 +35,7 @@ class Fate(StrEnum):
 FATES: Mapping[type[Exception], Fate] = {
     TransientError: Fate.RETRY,
     DeviceError: Fate.RETRY,
+    TooSlowError: Fate.RETRY,
     OverloadError: Fate.WAIT,
     ServerLostError: Fate.SUSPECT,
     NotYetError: Fate.YIELD,

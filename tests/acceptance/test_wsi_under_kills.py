@@ -150,7 +150,7 @@ def _run(folder: Path, postgres: PostgresServer, ministack: Ministack, asked: As
 
 
 def _broken(name: str) -> bytes:
-    return json.dumps({**requested(name), "message": {"jobId": guid(name), "tenantId": 7}}).encode()
+    return json.dumps({**requested(name), "message": {"jobId": name, "tenantId": 7}}).encode()
 
 
 async def _prepare(ministack: Ministack, slide: Path) -> None:
@@ -253,7 +253,7 @@ def test_every_result_lies_where_its_answer_says_and_is_of_the_schema(ended: End
 
 def test_the_poison_lies_in_the_error_queue_with_its_reason(ended: Ended) -> None:
     assert {_broken(name) for name in ended.asked.broken} == {body for _, body in ended.errors}
-    assert all("uploadid" in attributes["MT-Fault-Message"] for attributes, _ in ended.errors)
+    assert all("jobid" in attributes["MT-Fault-Message"] for attributes, _ in ended.errors)
 
 
 def test_no_row_and_no_message_is_left(ended: Ended) -> None:

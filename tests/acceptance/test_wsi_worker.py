@@ -83,10 +83,10 @@ def _run(folder: Path, ministack: Ministack) -> Finished:
     with running_server(folder / "models", folder, "--engine", "onnxruntime", *roots) as server:
         setup = BridgeSetup(folder=folder, inference=server.grpc, variables=variables)
         made = setup.call("topology", "apply")
-        broken = json.dumps({**requested("broken"), "message": {"jobId": guid("broken"), "tenantId": 7}}).encode()
+        broken = json.dumps({**requested("broken"), "message": {"jobId": "broken", "tenantId": 7}}).encode()
         asyncio.run(_publish(ministack, slide, broken))
         with setup.running() as bridge:
-            jobs = setup.wait_for_jobs("succeeded", "failed", count=4, seconds=90)
+            jobs = setup.wait_for_jobs("succeeded", "failed", count=5, seconds=90)
             asyncio.run(_until_empty(ministack))
             bridge.send_signal(signal.SIGTERM)
             status = bridge.wait(30)
@@ -117,6 +117,9 @@ async def _publish(ministack: Ministack, slide: Path, broken: bytes) -> None:
             twice,
             json.dumps(payload).encode(),
             json.dumps(requested("missing", "wsi/user-1/none/gone.svs")).encode(),
+            json.dumps(
+                requested("unsaid", message={"jobId": guid("unsaid"), "uploadId": guid("upload"), "tenantId": 7, "s3Key": None})
+            ).encode(),
             broken,
             twice,
             json.dumps(requested("other", messageType=["urn:message:HiveOrders.Api.Shared.Events:OrderPlaced"])).encode(),
@@ -157,8 +160,8 @@ async def _found(ministack: Ministack) -> dict[str, Any]:
         }
 
 
-def test_every_sound_request_is_answered_once_by_message_id(done: Finished) -> None:
-    expected = {(guid(name), "Completed") for name in ("twice", "payload")} | {(guid("missing"), "Failed")}
+def test_every_request_with_a_job_is_answered_once_by_message_id(done: Finished) -> None:
+    expected = {(guid(name), "Completed") for name in ("twice", "payload")} | {(guid(name), "Failed") for name in ("missing", "unsaid")}
     told = [
         (envelope["message"]["jobId"], envelope["messageType"][0].removesuffix("Event").rpartition("WsiAnalysis")[2])
         for _, envelope in done.saga
@@ -208,8 +211,14 @@ def test_a_missing_slide_fails_with_the_contracts_text(done: Finished) -> None:
 def test_a_broken_request_lies_in_the_error_queue_with_its_reason_and_its_bytes(done: Finished) -> None:
     ((attributes, body),) = done.errors
     assert (done.broken, "fault") == (body, attributes["MT-Reason"])
-    assert "uploadid" in attributes["MT-Fault-Message"]
-    assert guid("broken") not in done.jobs
+    assert "jobid" in attributes["MT-Fault-Message"]
+
+
+def test_a_request_that_does_not_tell_its_slide_fails_so_that_nobody_waits_for_it(done: Finished) -> None:
+    (envelope,) = done.answers("unsaid")
+    assert [URN.format("Failed")] == envelope["messageType"]
+    assert "s3key" in envelope["message"]["errorMessage"]
+    assert "failed" == done.jobs[guid("unsaid")].state
 
 
 def test_a_message_for_somebody_else_is_skipped(done: Finished) -> None:
@@ -227,7 +236,7 @@ def test_a_plain_request_is_answered_in_its_own_queue(done: Finished) -> None:
 
 def test_nothing_is_left_and_the_bridge_ends_well(done: Finished) -> None:
     assert (0, 0) == (done.left, done.bridge_status)
-    assert {guid(name) for name in ("twice", "payload", "missing", "plain")} == set(done.jobs)
+    assert {guid(name) for name in ("twice", "payload", "missing", "unsaid", "plain")} == set(done.jobs)
 
 
 def test_the_topology_is_made_once(done: Finished) -> None:

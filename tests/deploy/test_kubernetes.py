@@ -269,7 +269,7 @@ async def test_postgresql_triggers_count_what_waits(new_postgres_database: Calla
         await store.submit(message("waits too"))
         await vital(store, 1, "heart_rate", 60, "bpm", "2026-03-01T08:00")
         await vital(store, 1, "heart_rate", 61, "bpm", "2026-03-01T09:00", aggregation_status="categorized")
-        await meal(store, 1, "2026-03-01", "lunch", 500)
+        await meal(store, 1, "2026-03-01", "lunch", 500, aggregation_status="failed")
         await store.database.change(text("INSERT INTO lamina.row_failures VALUES ('nutrition', 1, 5, NULL, 'parked')"), {})
         for key, state in {"runs": "running", "comes again": "waiting", "ended": "succeeded"}.items():
             await insert(store, "lamina.jobs", key=key, system="cards", request="{}", state=state, created_at=0)

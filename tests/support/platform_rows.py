@@ -29,6 +29,12 @@ async def insert(store: Store, table: str, **columns: Any) -> None:
     await store.database.change(text(f"INSERT INTO {table} ({names}) VALUES ({values})"), columns)
 
 
+async def report(store: Store, name: str, value: str | None, unit: str | None = "mg/dL", day: str = "2026-03-02", **columns: Any) -> None:
+    """A result as a laboratory reported it."""
+    facts = {"user_id": 7, "test_name": name, "test_value": value, "test_unit": unit, "test_date": date.fromisoformat(day)}
+    await insert(store, "lab_reports", **{**facts, **columns})
+
+
 async def vital(store: Store, user: int, metric: str, value: float, unit: str, at: str, **columns: Any) -> None:
     """A reading at a local time; `minutes`: how long it lasted."""
     began = datetime.fromisoformat(at)

@@ -107,6 +107,14 @@ def test_commands_that_are_told_exist_with_their_options(page: Path) -> None:
         assert set() == {word for word in words if word.startswith("--")} - options, f"{program} {words}"
 
 
+def test_indexes_that_are_told_are_those_of_the_platforms_tables() -> None:
+    page = (ROOT / "docs/migration/lab-aggregation.md").read_text(encoding="utf-8")
+    ours = " ".join((ROOT / "bridge/database/platforms/labs.sql").read_text(encoding="utf-8").split())
+    told = re.findall(r"^CREATE INDEX CONCURRENTLY .*;$", page, re.MULTILINE)
+    assert "ix_lab_reports_user_id" in " ".join(told)
+    assert [] == [index for index in told if index.replace(" CONCURRENTLY", "") not in ours]
+
+
 def test_each_alert_has_its_section_in_the_runbook() -> None:
     headings = re.findall(r"^## (\w+)$", (ROOT / "docs" / "runbook.md").read_text(encoding="utf-8"), re.MULTILINE)
     assert list(ALERTS) == headings

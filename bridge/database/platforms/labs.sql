@@ -29,6 +29,10 @@ CREATE TABLE IF NOT EXISTS lab_reports (
 -- Finds what waits.
 CREATE INDEX IF NOT EXISTS ix_lab_reports_categorization_status ON lab_reports (categorization_status);
 
+-- name: ix_lab_reports_user_id
+-- Finds what a document, or a user, has.
+CREATE INDEX IF NOT EXISTS ix_lab_reports_user_id ON lab_reports (user_id);
+
 -- name: lab_report_categorized
 -- The same, with its category and code.
 CREATE TABLE IF NOT EXISTS lab_report_categorized (

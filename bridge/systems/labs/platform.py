@@ -18,8 +18,15 @@ _EXPECTED = '{"job_type": "lab_categorization", "user_id": 7, "document_id": 12,
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
 
 
-def _priority(value: object) -> object:
-    return "normal" if value == "" else value
+def _priority(value: object) -> str:
+    """What is none of the three is normal: nobody's job is refused for it."""
+    told = str(value).strip().lower()
+    return told if told in _PRIORITIES else "normal"
+
+
+def _objects(value: object) -> object:
+    """Of tests those that are any: the rows that wait are worked on all the same."""
+    return [test for test in value if isinstance(test, dict)] if isinstance(value, list | tuple) else ()
 
 
 class PlatformJob(Message):
@@ -33,10 +40,12 @@ class LabCategorization(PlatformJob):
     """Asks for categories and codes of the tests of one document."""
 
     job_type: Literal["lab_categorization"]
-    user_id: int
-    document_id: int
+    # None for all users.
+    user_id: int | None = None
+    # None where it is not told; then only rows that wait are worked on.
+    document_id: int | None = None
     # As the platform read them; empty for the user's rows that wait.
-    tests: tuple[dict[str, Any], ...] = ()
+    tests: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_objects)] = ()
 
 
 class LoincMapping(PlatformJob):
@@ -50,7 +59,8 @@ class PendingPass(PlatformJob):
     """Asks for a pass over a user's rows that wait."""
 
     job_type: Literal["process_pending_labs", "process_pending_vitals", "process_pending_nutrition"]
-    user_id: int
+    # None for all users.
+    user_id: int | None = None
 
 
 _MODELS: Mapping[str, type[PlatformJob]] = {

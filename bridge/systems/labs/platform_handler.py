@@ -7,6 +7,9 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+import structlog
+
+from bridge.errors import NotYetError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import until_empty
@@ -14,13 +17,16 @@ from bridge.rollups.port import Rolled, Rollup
 from bridge.systems.labs import platform
 from bridge.systems.port import Context
 
+_log = structlog.get_logger()
 _KINDS = {"process_pending_labs": "labs", "process_pending_vitals": "vitals", "process_pending_nutrition": "nutrition"}
 # Of a message's attribute, in characters.
 _LONGEST_REASON = 500
+# So often is it waited for another worker that is at the same user's rows: queues count how often they give a message out.
+_MOST_WAITS = 8
 
 
 class PlatformLabHandler:
-    """Does the jobs of the platform's queue. A pass is for the job's user alone: nobody waits for another's backlog."""
+    """Does the jobs of the platform's queue. A pass is for the job's user alone, where it tells one: nobody waits for another's backlog."""
 
     def __init__(self, *, labs: LabRollup, others: Mapping[str, Rollup], dead_queue: str = "") -> None:
         """`others`: vitals and nutrition, by name. `dead_queue`: of SQS, takes jobs that are given up; empty for none."""
@@ -42,17 +48,32 @@ class PlatformLabHandler:
         return platform.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Do what the job asks for. Raises `TransientError`, `OverloadError`, `PermanentError`."""
+        """Do what the job asks for. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
         request = platform.request_of(job)
         context.report(0.0, request.job_type)
+        for _ in range(_MOST_WAITS):
+            try:
+                return await self._outcome(job, request)
+            except NotYetError as error:
+                await asyncio.sleep(error.retry_after)
+        return await self._outcome(job, request)
+
+    async def _outcome(self, job: Job, request: platform.PlatformJob) -> Outcome:
         result: Mapping[str, Any]
         match request:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
-            case platform.LabCategorization() if request.tests:
-                result = _facts(await self._labs.roll_document(request.user_id, request.document_id, request.tests))
+            case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
+                await self._labs.hasten(user)
+                result = _facts(await self._labs_left(user, told=await self._labs.roll_document(user, document, tests)))
             case platform.LabCategorization():
-                result = _facts(await self._until_empty("labs", request.user_id))
+                if request.tests:
+                    _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")
+                await self._labs.hasten(request.user_id)
+                result = _facts(await self._labs_left(request.user_id))
+            case platform.PendingPass(job_type="process_pending_labs"):
+                await self._labs.hasten(request.user_id)
+                result = _facts(await self._labs_left(request.user_id))
             case platform.PendingPass():
                 result = _facts(await self._until_empty(_KINDS[request.job_type], request.user_id))
             case _:
@@ -69,13 +90,20 @@ class PlatformLabHandler:
         if not self._dead_queue:
             return ()
         told = {"JobType": "job_type", "Priority": "priority", "UserId": "user_id"}
-        attributes = {name: str(job.request[field]) for name, field in told.items() if field in job.request}
-        body = json.dumps(job.request, ensure_ascii=False).encode()
+        attributes = {name: str(job.request[field]) for name, field in told.items() if job.request.get(field) is not None}
+        body = json.dumps(job.request, ensure_ascii=False, separators=(",", ":")).encode(errors="replace")
         attributes["Reason"] = reason[:_LONGEST_REASON]
         return (Event(type="failed", destination=f"sqs:{self._dead_queue}", body=body, attributes=attributes),)
 
-    async def _until_empty(self, kind: str, user: int) -> Rolled:
+    async def _until_empty(self, kind: str, user: int | None) -> Rolled:
         return await until_empty([self._rollups[kind]], stop=asyncio.Event(), user=user)
+
+    async def _labs_left(self, user: int | None, *, told: Rolled | None = None) -> Rolled:
+        """`told`: what was done before. Raises `TransientError` where reports failed that may go better soon, the others being done."""
+        whole = (told or Rolled()) + await self._until_empty("labs", user)
+        if whole.postponed:
+            raise TransientError(f"the inference server failed over {whole.postponed} reports; {whole.taken} others are done")
+        return whole
 
 
 def _facts(rolled: Rolled) -> Mapping[str, Any]:

@@ -11,11 +11,11 @@ from dataclasses import dataclass, replace
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import Field, StringConstraints
+from pydantic import BeforeValidator, Field, StringConstraints, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
 from bridge.envelopes import masstransit, native, sns, tracing
 from bridge.envelopes.message import Message
-from bridge.errors import PoisonError
+from bridge.errors import PermanentError, PoisonError
 from bridge.job import Delivery, Event, Job
 
 SYSTEM = "wsi-requests"
@@ -30,22 +30,40 @@ _PLAIN = frozenset({"jobid", "s3key"})
 _LONGEST_ERROR = 512
 # How the answer goes back; kept in the job's request.
 BY_EVENT, BY_QUEUE, BY_LEDGER = "event", "queue", "ledger"
+_LONGEST_ID = 200
 
 
-class AnalysisRequest(Message):
-    """Asks for the analysis of one uploaded slide."""
+def _readable(value: object, read: ValidatorFunctionWrapHandler) -> object:
+    try:
+        return read(value)
+    except ValidationError:
+        return None
+
+
+class AnalysisAnswer(Message):
+    """Whom a request is to be answered."""
 
     jobid: UUID
-    uploadid: UUID
-    tenantid: int
-    requestedbyuserid: str = ""
-    # Of the slide, in the platform's bucket.
-    s3key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
+    # As told; None where that cannot be read.
+    uploadid: Annotated[UUID | None, WrapValidator(_readable)] = None
+    tenantid: Annotated[int | None, WrapValidator(_readable)] = None
     # How the answer goes back.
     answer: str = BY_LEDGER
     # Of the envelope that it came in.
-    conversation: Annotated[str, Field(max_length=200)] = ""
-    message: Annotated[str, Field(max_length=200)] = ""
+    conversation: Annotated[str, Field(max_length=_LONGEST_ID)] = ""
+    message: Annotated[str, Field(max_length=_LONGEST_ID)] = ""
+    # Why it cannot be done, of one whose other fields are not right: whoever waits for it is told so.
+    refused: str = ""
+
+
+class AnalysisRequest(AnalysisAnswer):
+    """Asks for the analysis of one uploaded slide."""
+
+    uploadid: UUID
+    tenantid: int
+    requestedbyuserid: Annotated[str, BeforeValidator(str)] = ""
+    # Of the slide, in the platform's bucket.
+    s3key: Annotated[str, StringConstraints(min_length=1, max_length=1024)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -78,24 +96,26 @@ def job_of(delivery: Delivery) -> Job:
     """The job that a message asks for. Raises `PoisonError`."""
     plain = _plain(delivery.body)
     if plain is not None:
-        return _unenveloped_job(plain, answer=BY_QUEUE)
+        return _asked_job(plain, answer=BY_QUEUE)
     if not masstransit.is_enveloped(delivery.body, delivery.attributes):
         return _job(native.read(delivery.body).request)
     envelope = masstransit.read(delivery.body)
     if not envelope.is_of(REQUESTED):
         raise PoisonError(f"the message is of the type {', '.join(envelope.types)}; expected {REQUESTED}.")
-    head = {"answer": BY_EVENT, "conversation": envelope.conversation_id, "message": envelope.message_id}
-    return _job({**envelope.event, **head})
+    conversation, message = envelope.conversation_id[:_LONGEST_ID], envelope.message_id[:_LONGEST_ID]
+    return _asked_job(envelope.event, answer=BY_EVENT, conversation=conversation, message=message)
 
 
 def request_of(job: Job) -> AnalysisRequest:
-    """What a job asks for. Raises `PoisonError`."""
+    """What a job asks for. Raises `PermanentError` for one that was not asked for in the right way."""
+    if refused := _answer_of(job).refused:
+        raise PermanentError(refused)
     return native.check_request(AnalysisRequest, job.request, expected=_EXPECTED)
 
 
 def posted_job(content: Mapping[str, Any]) -> Job:
     """The job that a call over HTTP asks for; its answer stays in the ledger. Raises `PoisonError`."""
-    return _unenveloped_job({name.lower(): value for name, value in content.items()}, answer=BY_LEDGER)
+    return _asked_job({name.lower(): value for name, value in content.items()}, answer=BY_LEDGER)
 
 
 def completed(job: Job, result_key: str, names: AnswerNames) -> tuple[Event, ...]:
@@ -116,7 +136,7 @@ def error_text(reason: str) -> str:
 
 
 def _answers(job: Job, kind: str, name: str, topic: str, facts: Mapping[str, Any], names: AnswerNames) -> tuple[Event, ...]:
-    request = request_of(job)
+    request = _answer_of(job)
     if request.answer == BY_EVENT:
         event = Event(type=kind, destination=f"sns:{topic}", body=b"", attributes={"Content-Type": masstransit.CONTENT_TYPE})
         envelope = masstransit.SentEnvelope(
@@ -131,18 +151,30 @@ def _answers(job: Job, kind: str, name: str, topic: str, facts: Mapping[str, Any
         )
         return (replace(event, body=masstransit.write(envelope)),)
     if request.answer == BY_QUEUE:
-        content = {**facts, "uploadId": str(request.uploadid), "tenantId": request.tenantid, "status": kind.capitalize()}
+        content = {**facts, "uploadId": job.request.get("uploadid"), "tenantId": job.request.get("tenantid"), "status": kind.capitalize()}
         body = json.dumps(content, ensure_ascii=False).encode()
         return (Event(type=kind, destination=f"sqs:{names.plain_queue}", body=body, attributes={"content-type": "application/json"}),)
     return ()
 
 
-def _unenveloped_job(content: Mapping[str, Any], *, answer: str) -> Job:
-    return _job({**content, "answer": answer, "conversation": "", "message": ""})
+def _asked_job(content: Mapping[str, Any], *, answer: str, conversation: str = "", message: str = "") -> Job:
+    """Whatever the request itself says under our own names is of no account."""
+    return _job({**content, "answer": answer, "conversation": conversation, "message": message, "refused": ""})
+
+
+def _answer_of(job: Job) -> AnalysisAnswer:
+    return native.check_request(AnalysisAnswer, job.request, expected=_EXPECTED)
 
 
 def _job(content: Mapping[str, Any]) -> Job:
-    request = native.check_request(AnalysisRequest, content, expected=_EXPECTED)
+    request: AnalysisAnswer
+    try:
+        request = native.check_request(AnalysisRequest, content, expected=_EXPECTED)
+    except PoisonError as error:
+        # Who waits for a job by its id, such as the platform's saga, would else wait for ever.
+        if content.get("answer", BY_LEDGER) == BY_LEDGER:
+            raise
+        request = native.check_request(AnalysisAnswer, {**content, "refused": str(error)}, expected=_EXPECTED)
     return Job(key=str(request.jobid), system=SYSTEM, request=request.model_dump(mode="json"))
 
 

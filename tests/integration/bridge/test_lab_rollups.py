@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable, Mapping
 from datetime import date
 from typing import Any
 
@@ -12,7 +11,6 @@ import pytest
 from sqlalchemy import text
 
 from bridge.errors import OverloadError
-from bridge.inference.labs import LabClassification, LabClassifications, LabReading, LabTest, LoincCandidate, MatchStatus
 from bridge.job import Delivery
 from bridge.rollups.labs import LabRollup, platform_code
 from bridge.rollups.passes import until_empty
@@ -20,56 +18,11 @@ from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.store import Store
 from bridge.systems.labs.platform_handler import PlatformLabHandler
-from tests.support.platform_rows import insert, lab_store, meal, rows, vital
+from tests.support.lab_classifier import GLUCOSE, GLUCOSE_FACTOR, HEMOGLOBIN, Classifier
+from tests.support.platform_rows import insert, lab_store, meal, report, rows, vital
 from tests.support.recorded_context import RecordedContext
 
 OURS, ZIVO = "", "zivo"
-GLUCOSE, HEMOGLOBIN = "2345-7", "718-7"
-# Milligrams a decilitre for a millimole a litre.
-GLUCOSE_FACTOR = 18.0156
-
-
-@dataclass
-class Classifier:
-    """Knows two tests, and reads numbers as the server does."""
-
-    asked: list[str] = field(default_factory=list)
-    down: bool = False
-
-    async def classify_lab_tests(self, tests: Sequence[LabTest], *, request_id: str, top_k: int = 0) -> LabClassifications:
-        if self.down:
-            raise OverloadError("the server is down")
-        self.asked += [test.name for test in tests]
-        return LabClassifications(tests=tuple(map(self._one, tests)), model="m:1", catalogue="c")
-
-    def _one(self, test: LabTest) -> LabClassification:
-        known = {"glucose": (GLUCOSE, "Diabetes Panel"), "hemoglobin": (HEMOGLOBIN, "Complete Blood Count (CBC)")}.get(test.name.lower())
-        candidates = (
-            (LoincCandidate(code=known[0], long_common_name=test.name, component=test.name, system="Bld", score=0.9, reasons=()),)
-            if known
-            else ()
-        )
-        try:
-            number = float(test.value)
-        except ValueError:
-            number = None
-        converts = known is not None and known[0] == GLUCOSE and number is not None
-        other = {"mg/dL": ("mmol/L", 1 / GLUCOSE_FACTOR), "mmol/L": ("mg/dL", GLUCOSE_FACTOR)}.get(test.unit) if converts else None
-        return LabClassification(
-            id=test.id,
-            category=known[1] if known else "Others",
-            category_confidence=0.9,
-            status=MatchStatus.MATCHED if known else MatchStatus.NO_MATCH,
-            candidates=candidates,
-            explanation="",
-            reading=LabReading(
-                number=number,
-                unit=test.unit,
-                converted_number=number * other[1] if other and number is not None else None,
-                converted_unit=other[0] if other else "",
-                flag="",
-            ),
-        )
 
 
 @pytest.fixture
@@ -81,11 +34,6 @@ def classifier() -> Classifier:
 async def store(new_postgres_database: Callable[[], str]) -> AsyncIterator[Store]:
     async with lab_store(new_postgres_database()) as opened:
         yield opened
-
-
-async def report(store: Store, name: str, value: str | None, unit: str = "mg/dL", day: str = "2026-03-02", **columns: Any) -> None:
-    facts = {"user_id": 7, "test_name": name, "test_value": value, "test_unit": unit, "test_date": date.fromisoformat(day)}
-    await insert(store, "lab_reports", **{**facts, **columns})
 
 
 async def rolled(store: Store, classifier: Classifier, *, compat: str = OURS) -> Rolled:

@@ -120,6 +120,59 @@ async def test_a_lease_is_renewed_up_to_a_bound_and_then_left_to_run_out(aws: Aw
     assert b"one" == (await _one(SqsSource(aws, [queue], lease_seconds=LEASE))).body
 
 
+@pytest.mark.parametrize(("receipts", "waits"), [(3, True), (100, False)])
+async def test_what_sqs_gives_up_after_few_receipts_comes_back_after_its_lease(aws: Aws, receipts: int, waits: bool) -> None:
+    dead, queue = await fresh_queue(aws), await fresh_queue(aws)
+    policy = {"deadLetterTargetArn": await Names(aws).arn("sqs", dead), "maxReceiveCount": receipts}
+    url = await Names(aws).queue_url(queue)
+    await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    source = SqsSource(aws, [queue], lease_seconds=4)
+    await _send(aws, queue, b"waits")
+
+    [first] = await source.receive(limit=1, wait_seconds=PATIENCE_SECONDS)
+    began = time.monotonic()
+    await source.release(first, delay_seconds=0.5)
+    while not (found := await source.receive(limit=1, wait_seconds=1)):
+        assert time.monotonic() < began + 60
+    assert (time.monotonic() - began > 3) == waits
+
+    [again] = found
+    began = time.monotonic()
+    await source.release(again, delay_seconds=0)  # such as by a bridge that stops
+    assert await source.receive(limit=1, wait_seconds=2)
+    assert time.monotonic() - began < 3
+
+
+async def test_a_queue_that_did_not_tell_what_it_does_is_asked_again(aws: Aws, queue: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    seconds, asked = time.monotonic(), []
+    source = SqsSource(aws, [queue], lease_seconds=4, clock=lambda: seconds)
+    call = aws.call
+
+    async def refused(service: str, operation: str, **values: Any) -> Any:
+        if operation == "get_queue_attributes":
+            asked.append(operation)
+            raise ConfigurationError("there are no credentials")
+        return await call(service, operation, **values)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(aws, "call", refused)
+        for _ in range(2):
+            await _send(aws, queue, b"waits")
+            await source.release(await _one(source), delay_seconds=60)
+    assert len(asked) == 1
+
+    seconds += 61
+    dead = await fresh_queue(aws)
+    policy = {"deadLetterTargetArn": await Names(aws).arn("sqs", dead), "maxReceiveCount": 3}
+    url = await Names(aws).queue_url(queue)
+    await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"RedrivePolicy": json.dumps(policy)})
+    await _send(aws, queue, b"waits")
+    await source.release(await _one(source), delay_seconds=0.5)
+    began = time.monotonic()
+    assert await source.receive(limit=1, wait_seconds=1)
+    assert time.monotonic() - began > 3
+
+
 async def test_messages_of_a_group_come_one_at_a_time_and_in_order(aws: Aws) -> None:
     queue = await fresh_queue(aws, fifo=True)
     source = SqsSource(aws, [queue], lease_seconds=LEASE)
@@ -167,6 +220,18 @@ async def test_a_large_body_goes_through_s3_and_comes_back_whole(aws: Aws, queue
         await payloads.pack("larger", b"x" * 400_001, {})
     with pytest.raises(PermanentError, match="BRIDGE_SQS_PAYLOAD_BUCKET"):
         await Payloads(aws).pack("nowhere", large, {})
+
+
+async def test_what_fits_into_a_queue_fits_into_its_dead_letter_queue(aws: Aws, queue: str) -> None:
+    body = b'{"job_type": "broken", "tests": "' + b"x" * 261_000 + b'"}'
+    await fresh_queue(aws, name=f"{queue}_error")
+    await _send(aws, queue, body)
+    delivery = await _one(SqsSource(aws, [queue], lease_seconds=LEASE))
+
+    await SqsErrorQueues(SqsQueues(aws)).put(delivery, reason="broken")
+
+    ((_, kept),) = await lying_in(aws, f"{queue}_error")
+    assert body == kept
 
 
 async def test_a_pointer_to_another_bucket_or_to_nothing_is_poison(aws: Aws, queue: str) -> None:

@@ -40,6 +40,12 @@ def test_a_worker_needs_nothing_but_its_old_variables(monkeypatch: pytest.Monkey
     assert settings.database == "postgresql://zivo:p%40ss@db:5432/health"
 
 
+def test_a_worker_that_did_not_wait_for_messages_waits_for_a_second(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, ML_WORKER_SQS_QUEUE_URL="https://sqs/1/q", ML_WORKER_WAIT_TIME="0")
+
+    assert load().poll_seconds == 1
+
+
 def test_what_it_sets_is_taken_over_and_ours_comes_first(monkeypatch: pytest.MonkeyPatch) -> None:
     given(
         monkeypatch, ML_WORKER_SQS_QUEUE_URL=QUEUE, ML_WORKER_VISIBILITY_TIMEOUT="120", ML_WORKER_BATCH_SIZE="5", ML_WORKER_WAIT_TIME="10"

@@ -56,7 +56,8 @@ def test_urgent_jobs_go_before_normal_ones_and_those_before_the_rest() -> None:
         content = {"job_type": "process_pending_labs", "user_id": 7, "priority": priority}
         return platform.job_of(_delivery(content)).priority
 
-    assert place("high") < place("normal") == place(None) < place("low")
+    assert place("high") == place(" HIGH ") < place("normal") == place(None) < place("low")
+    assert place("normal") == place("urgent") == place(5) == place([]), "what the old worker never read refuses no job"
 
 
 def test_a_message_that_is_delivered_again_is_the_same_job() -> None:
@@ -70,8 +71,7 @@ def test_a_message_that_is_delivered_again_is_the_same_job() -> None:
         (b"{", "not a JSON object"),
         ({"job_type": "train"}, "'train'; expected one of lab_categorization, loinc_mapping"),
         ({"job_type": ["train"]}, "expected one of"),
-        ({"job_type": "process_pending_labs"}, "user_id"),
-        ({"job_type": "process_pending_labs", "user_id": 7, "priority": "urgent"}, "priority"),
+        ({"job_type": "process_pending_labs", "user_id": "Eve"}, "user_id"),
         ({"job_type": "loinc_mapping", "test_name": ""}, "test_name"),
     ],
 )

@@ -34,7 +34,8 @@ def test_the_platforms_variables_are_read_in_any_casing(monkeypatch: pytest.Monk
     assert ("eu-west-1", "http://localstack:4566", ("key", "secret")) == (access.region, access.endpoint, access.keys)
     assert ("inference:8001", "uploads") == (settings.inference, settings.wsi_bucket)
     assert "Host=db;Database=orders;Username=bridge" == settings.database
-    assert "amazonsqs://localhost/hive-orders/WsiAnalysisWorker" == wsi_source(settings)
+    assert "amazonsqs://localhost/WsiAnalysisWorker" == wsi_source(settings)
+    assert "amazonsqs://eu-west-1/hive-orders/WsiAnalysisWorker" == wsi_source(load(sqs_queues=("WsiAnalysisWorker",), aws_endpoint=""))
     assert "eu-central-1" == object_options(settings)["region"]
 
 
@@ -49,6 +50,15 @@ def test_our_own_variables_come_first(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_an_emulator_gets_keys_that_are_made_up_and_aws_none() -> None:
     assert ("test", "test") == aws_access(load(aws_endpoint="http://localhost:4566")).keys
     assert ("", "") == aws_access(load()).keys
+
+
+@pytest.mark.parametrize(("ours", "tls"), [("", True), ("false", False)])
+def test_an_address_of_https_asks_for_tls_unless_ours_says_otherwise(monkeypatch: pytest.MonkeyPatch, ours: str, tls: bool) -> None:
+    monkeypatch.setenv("Wsi__InferenceServiceUrl", "HTTPS://inference:8443/")
+    if ours:
+        monkeypatch.setenv("BRIDGE_INFERENCE_TLS", ours)
+
+    assert ("inference:8443", tls) == (load().inference, load().inference_tls)
 
 
 def test_a_bad_value_names_every_variable_that_may_have_set_it(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,15 +1,15 @@
 -- name: users
--- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`.
+-- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`. What failed waits for its time, or to be set to `pending`.
 SELECT raw.user_id FROM nutrition_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'nutrition' AND failures.row_id = raw.id
     WHERE raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM nutrition_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'nutrition' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 ORDER BY raw.created_at, raw.id LIMIT :limit;
 
 -- name: lock
@@ -17,15 +17,16 @@ ORDER BY raw.created_at, raw.id LIMIT :limit;
 SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina nutrition'), :user)) AS lock;
 
 -- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked.
+-- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
 WITH told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
     SELECT 'nutrition', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    RETURNING due_at
 )
-UPDATE nutrition_raw_data SET aggregation_status = 'failed' WHERE id = :row;
+UPDATE nutrition_raw_data SET aggregation_status = 'failed' WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
 
 -- name: touched
 -- The days whose buckets are computed anew.
@@ -39,13 +40,32 @@ INSERT INTO lamina_touched SELECT generate_series(CAST(:since AS date), CAST(:un
 -- Meals are counted where they lie: nothing is copied that would have to be forgotten.
 SELECT 1 AS nothing WHERE false;
 
+-- name: refuse
+-- Parks meals with a nutrient that is no number, which would spoil every sum.
+WITH strange AS (
+    SELECT raw.id FROM nutrition_raw_data raw
+    WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
+      -- Under an OR the list is hashed: as a join it would be compared with every row that waits.
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
+      AND (SELECT bool_or(amount IN ('NaN', 'Infinity', '-Infinity')) FROM unnest(ARRAY[
+               calories, protein_g, fat_g, carbs_g, fiber_g, sugar_g, sodium_mg, vitamin_a_mcg, vitamin_c_mg, vitamin_d_mcg,
+               vitamin_e_mg, vitamin_k_mcg, vitamin_b1_mg, vitamin_b2_mg, vitamin_b3_mg, vitamin_b6_mg, vitamin_b12_mcg, folate_mcg,
+               calcium_mg, iron_mg, magnesium_mg, phosphorus_mg, potassium_mg, zinc_mg, copper_mg, manganese_mg, selenium_mcg
+           ]) AS amount)
+), told AS (
+    INSERT INTO lamina.row_failures (domain, row_id, attempts, error)
+    SELECT 'nutrition', strange.id, 1, 'a nutrient is no number; mend it, and set the row to pending' FROM strange
+    ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
+)
+UPDATE nutrition_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
+
 -- name: take
 -- Takes a batch, and remembers which days it touches.
 WITH batch AS (
     SELECT raw.id FROM nutrition_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'nutrition' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
-      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
     UPDATE nutrition_raw_data raw SET aggregation_status = 'completed', aggregated_at = now() AT TIME ZONE :zone, updated_at = now() AT TIME ZONE :zone
@@ -55,19 +75,25 @@ WITH batch AS (
 )
 INSERT INTO lamina_touched SELECT DISTINCT meal_date FROM moved;
 
+-- name: counted
+-- What became of a batch.
+SELECT count(*) FILTER (WHERE raw.aggregation_status = 'completed') AS taken, count(*) FILTER (WHERE raw.aggregation_status = 'failed') AS failed
+FROM nutrition_raw_data raw WHERE raw.user_id = :user
+ AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)));
+
 -- name: daily
 -- The sums of all meals of a day.
 WITH fresh AS (
     SELECT meal_date AS date,
-           sum(calories) AS total_calories, sum(protein_g) AS total_protein_g, sum(fat_g) AS total_fat_g, sum(carbs_g) AS total_carbs_g,
-           sum(fiber_g) AS total_fiber_g, sum(sugar_g) AS total_sugar_g, sum(sodium_mg) AS total_sodium_mg, sum(vitamin_a_mcg) AS
-           total_vitamin_a_mcg, sum(vitamin_c_mg) AS total_vitamin_c_mg, sum(vitamin_d_mcg) AS total_vitamin_d_mcg, sum(vitamin_e_mg) AS
-           total_vitamin_e_mg, sum(vitamin_k_mcg) AS total_vitamin_k_mcg, sum(vitamin_b1_mg) AS total_vitamin_b1_mg, sum(vitamin_b2_mg)
-           AS total_vitamin_b2_mg, sum(vitamin_b3_mg) AS total_vitamin_b3_mg, sum(vitamin_b6_mg) AS total_vitamin_b6_mg,
-           sum(vitamin_b12_mcg) AS total_vitamin_b12_mcg, sum(folate_mcg) AS total_folate_mcg, sum(calcium_mg) AS total_calcium_mg,
-           sum(iron_mg) AS total_iron_mg, sum(magnesium_mg) AS total_magnesium_mg, sum(phosphorus_mg) AS total_phosphorus_mg,
-           sum(potassium_mg) AS total_potassium_mg, sum(zinc_mg) AS total_zinc_mg, sum(copper_mg) AS total_copper_mg, sum(manganese_mg)
-           AS total_manganese_mg, sum(selenium_mcg) AS total_selenium_mcg,
+           coalesce(sum(calories), 0) AS total_calories, coalesce(sum(protein_g), 0) AS total_protein_g, coalesce(sum(fat_g), 0) AS total_fat_g, coalesce(sum(carbs_g), 0) AS total_carbs_g,
+           coalesce(sum(fiber_g), 0) AS total_fiber_g, coalesce(sum(sugar_g), 0) AS total_sugar_g, coalesce(sum(sodium_mg), 0) AS total_sodium_mg, coalesce(sum(vitamin_a_mcg), 0) AS
+           total_vitamin_a_mcg, coalesce(sum(vitamin_c_mg), 0) AS total_vitamin_c_mg, coalesce(sum(vitamin_d_mcg), 0) AS total_vitamin_d_mcg, coalesce(sum(vitamin_e_mg), 0) AS
+           total_vitamin_e_mg, coalesce(sum(vitamin_k_mcg), 0) AS total_vitamin_k_mcg, coalesce(sum(vitamin_b1_mg), 0) AS total_vitamin_b1_mg, coalesce(sum(vitamin_b2_mg), 0)
+           AS total_vitamin_b2_mg, coalesce(sum(vitamin_b3_mg), 0) AS total_vitamin_b3_mg, coalesce(sum(vitamin_b6_mg), 0) AS total_vitamin_b6_mg,
+           coalesce(sum(vitamin_b12_mcg), 0) AS total_vitamin_b12_mcg, coalesce(sum(folate_mcg), 0) AS total_folate_mcg, coalesce(sum(calcium_mg), 0) AS total_calcium_mg,
+           coalesce(sum(iron_mg), 0) AS total_iron_mg, coalesce(sum(magnesium_mg), 0) AS total_magnesium_mg, coalesce(sum(phosphorus_mg), 0) AS total_phosphorus_mg,
+           coalesce(sum(potassium_mg), 0) AS total_potassium_mg, coalesce(sum(zinc_mg), 0) AS total_zinc_mg, coalesce(sum(copper_mg), 0) AS total_copper_mg, coalesce(sum(manganese_mg), 0)
+           AS total_manganese_mg, coalesce(sum(selenium_mcg), 0) AS total_selenium_mcg,
            count(*) AS meal_count,
            count(*) FILTER (WHERE lower(meal_type) = 'breakfast') AS breakfast_count, count(*) FILTER (WHERE lower(meal_type) = 'lunch')
            AS lunch_count, count(*) FILTER (WHERE lower(meal_type) = 'dinner') AS dinner_count, count(*) FILTER (WHERE lower(meal_type)
@@ -77,7 +103,8 @@ WITH fresh AS (
            0) AS dinner_calories, coalesce(sum(calories) FILTER (WHERE lower(meal_type) = 'snack'), 0) AS snack_calories,
            mode() WITHIN GROUP (ORDER BY data_source) AS primary_source, CAST(jsonb_agg(DISTINCT data_source) AS text) AS sources_included
     FROM nutrition_raw_data meals JOIN lamina_touched touched ON touched.day = meals.meal_date
-    WHERE meals.user_id = :user GROUP BY meal_date
+    LEFT JOIN lamina.row_failures parked ON parked.domain = 'nutrition' AND parked.row_id = meals.id AND parked.due_at IS NULL
+    WHERE meals.user_id = :user AND parked.row_id IS NULL GROUP BY meal_date
 ), changed AS (
     UPDATE nutrition_daily_aggregates bucket SET
         total_calories = fresh.total_calories, total_protein_g = fresh.total_protein_g, total_fat_g = fresh.total_fat_g,
@@ -144,7 +171,10 @@ WITH periods AS (
            sum(total_copper_mg) / count(*) AS avg_daily_copper_mg, sum(total_manganese_mg) / count(*) AS avg_daily_manganese_mg,
            sum(total_selenium_mcg) / count(*) AS avg_daily_selenium_mcg,
            sum(total_calories) AS total_weekly_calories, sum(meal_count) AS total_weekly_meals, count(*) AS days_with_data,
-           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM nutrition_daily_aggregates days JOIN periods ON days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY periods.week_start_date
 ), changed AS (
@@ -214,7 +244,10 @@ WITH periods AS (
            sum(total_copper_mg) / count(*) AS avg_daily_copper_mg, sum(total_manganese_mg) / count(*) AS avg_daily_manganese_mg,
            sum(total_selenium_mcg) / count(*) AS avg_daily_selenium_mcg,
            sum(total_calories) AS total_monthly_calories, sum(meal_count) AS total_monthly_meals, count(*) AS days_with_data,
-           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM nutrition_daily_aggregates days JOIN periods ON days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
     WHERE days.user_id = :user GROUP BY periods.year, periods.month
 ), changed AS (

@@ -1,15 +1,15 @@
 -- name: users
--- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`.
+-- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`. What failed waits for its time, or to be set to `pending`.
 SELECT raw.user_id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 ORDER BY raw.created_at, raw.id LIMIT :limit;
 
 -- name: lock
@@ -17,15 +17,16 @@ ORDER BY raw.created_at, raw.id LIMIT :limit;
 SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina vitals'), :user)) AS lock;
 
 -- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked.
+-- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
 WITH told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
     SELECT 'vitals', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    RETURNING due_at
 )
-UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row;
+UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
 
 -- name: touched
 -- The days whose buckets are computed anew.
@@ -33,8 +34,9 @@ CREATE TEMPORARY TABLE lamina_touched (metric_type text, day date) ON COMMIT DRO
 
 -- name: touch
 -- All of a user's days between two, for a recomputation.
-INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
-WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1;
+INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
+WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1
+UNION SELECT metric_type, date FROM vitals_daily_aggregates WHERE user_id = :user AND date BETWEEN CAST(:since AS date) AND CAST(:until AS date);
 
 -- name: forget
 -- Copies whose reading is gone from a user's days between two.
@@ -47,16 +49,20 @@ WHERE copy.user_id = :user AND copy.start_date >= CAST(:since AS date) AND copy.
   );
 
 -- name: refuse
--- Parks readings whose unit cannot be converted to their metric's: units are never mixed.
+-- Parks readings that are no numbers, which would spoil their buckets, and those whose unit cannot be converted to their metric's: units are never mixed.
 WITH strange AS (
-    SELECT raw.id, raw.metric_type, raw.unit FROM vitals_raw_data raw
+    SELECT raw.id, CASE WHEN raw.value IN ('NaN', 'Infinity', '-Infinity') THEN 'the value is no number; mend it, and set the row to pending'
+           ELSE format('the unit %s of %s is not known; add it to lamina.vital_units, and set the row to pending', raw.unit, raw.metric_type) END AS error FROM vitals_raw_data raw
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type)
-      AND NOT EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type AND known.unit = lower(btrim(raw.unit)))
+      -- Under an OR the list is hashed: as a join it would be compared with every row that waits.
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
+      AND (raw.value IN ('NaN', 'Infinity', '-Infinity')
+        OR EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type)
+       AND NOT EXISTS (SELECT 1 FROM lamina.vital_units known WHERE known.metric_type = raw.metric_type AND known.unit = lower(btrim(raw.unit))))
 ), told AS (
     INSERT INTO lamina.row_failures (domain, row_id, attempts, error)
-    SELECT 'vitals', strange.id, 1, format('the unit %s of %s is not known; add it to lamina.vital_units, and set the row to pending', strange.unit, strange.metric_type)
-    FROM strange ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
+    SELECT 'vitals', strange.id, 1, strange.error FROM strange
+    ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
 )
 UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
 
@@ -65,8 +71,8 @@ UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE 
 WITH batch AS (
     SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
-      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
     UPDATE vitals_raw_data raw SET aggregation_status = 'categorized', aggregated_at = now() AT TIME ZONE :zone, updated_at = now() AT TIME ZONE :zone
@@ -76,7 +82,8 @@ WITH batch AS (
 ), codes AS (
     SELECT metric.name, (
         SELECT mapping.loinc_code FROM vitals_mappings mapping
-        WHERE NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
+        WHERE mapping.loinc_code IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
         ORDER BY length(mapping.vital_sign), mapping.vital_sign LIMIT 1
     ) AS loinc_code
     FROM (SELECT DISTINCT metric_type AS name FROM moved) AS metric
@@ -91,14 +98,27 @@ WITH batch AS (
     RETURNING moved.id
 ), copied AS (
     INSERT INTO vitals_raw_categorized (user_id, metric_type, value, unit, start_date, end_date, data_source, source_device, notes, confidence_score,
-                                        loinc_code, aggregation_status, aggregated_at)
+                                        loinc_code, aggregation_status, aggregated_at, created_at, updated_at)
     SELECT user_id, metric_type, value, unit, start_date, end_date, data_source, source_device, notes, confidence_score, codes.loinc_code, 'aggregated',
-           now() AT TIME ZONE :zone
+           now() AT TIME ZONE :zone, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
     FROM moved JOIN codes ON codes.name = moved.metric_type
     WHERE moved.id NOT IN (SELECT id FROM edited)
     ON CONFLICT DO NOTHING
 )
-INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM moved;
+INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM moved
+-- Pressures are told in pairs, however they came.
+UNION SELECT other.metric_type, CAST(start_date AS date) FROM moved
+JOIN (VALUES ('Blood Pressure Systolic'), ('Blood Pressure Diastolic')) AS other (metric_type) ON moved.metric_type LIKE 'Blood Pressure %';
+
+-- name: counted
+-- What became of a batch.
+SELECT count(*) FILTER (WHERE raw.aggregation_status = 'categorized') AS taken, count(*) FILTER (WHERE raw.aggregation_status = 'failed') AS failed
+FROM vitals_raw_data raw WHERE raw.user_id = :user
+ AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)));
+
+-- name: touched_counted
+-- Without it PostgreSQL takes the days for a few, and compares each reading with each of them.
+ANALYZE lamina_touched;
 
 -- name: pieces_table
 -- What buckets are made of: readings in one unit, and stretches of sleep.
@@ -109,12 +129,16 @@ CREATE TEMPORARY TABLE lamina_pieces (
 -- name: pieces
 -- Readings in their metric's unit; sleep as the union of its intervals, in real time: a night in which the clocks change is an hour shorter or longer.
 WITH readings AS (
-    SELECT copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value * coalesce(known.factor, 1) + coalesce(known.shift, 0) AS value,
+    -- Two workers at once may have copied a reading twice: the key of the copies does not tell those without notes apart.
+    SELECT DISTINCT ON (copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes)
+           copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value * coalesce(known.factor, 1) + coalesce(known.shift, 0) AS value,
            coalesce(known.canonical, copy.unit) AS unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
-     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1
+     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND CAST(copy.start_date AS date) = touched.day
+     AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
     LEFT JOIN lamina.vital_units known ON known.metric_type = copy.metric_type AND known.unit = lower(btrim(copy.unit))
+    ORDER BY copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes, copy.id DESC
 ), stretches AS (
     SELECT day, start_date, start_date AT TIME ZONE :zone AS began,
            CASE WHEN end_date > start_date THEN end_date AT TIME ZONE :zone ELSE start_date AT TIME ZONE :zone + make_interval(secs => value * 3600) END AS ended,
@@ -126,15 +150,20 @@ WITH readings AS (
     WINDOW earlier AS (PARTITION BY day ORDER BY began, ended ROWS BETWEEN UNBOUNDED PRECEDING AND 1 PRECEDING)
 ), numbered AS (
     SELECT *, sum(is_new) OVER (PARTITION BY day ORDER BY began, ended ROWS UNBOUNDED PRECEDING) AS island FROM marked
+), counted AS (
+    SELECT *, count(*) OVER (PARTITION BY metric_type, day, unit) AS alike FROM readings WHERE metric_type <> 'Sleep'
 ), units AS (
-    SELECT metric_type, day, mode() WITHIN GROUP (ORDER BY unit) AS unit FROM readings WHERE metric_type <> 'Sleep' GROUP BY metric_type, day
+    SELECT *, first_value(unit) OVER (PARTITION BY metric_type, day ORDER BY alike DESC, unit) AS most_common FROM counted
 )
 INSERT INTO lamina_pieces
-SELECT readings.metric_type, start_date, value, readings.unit, data_source, loinc_code
-FROM readings JOIN units ON units.metric_type = readings.metric_type AND units.day = readings.day AND units.unit = readings.unit
+SELECT metric_type, start_date, value, unit, data_source, loinc_code FROM units WHERE unit = most_common
 UNION ALL
 SELECT 'Sleep', min(start_date), extract(epoch FROM max(ended) - min(began)) / 3600, 'hours', min(data_source), max(loinc_code)
 FROM numbered GROUP BY day, island;
+
+-- name: pieces_counted
+-- As above.
+ANALYZE lamina_pieces;
 
 -- name: hourly
 -- Means, extremes and counts; totals of what adds up.
@@ -154,7 +183,7 @@ WITH fresh AS (
 ), gone AS (
     DELETE FROM vitals_hourly_aggregates bucket USING lamina_touched touched
     WHERE bucket.user_id = :user AND bucket.metric_type = touched.metric_type
-      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1
+      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1 AND CAST(bucket.hour_start AS date) = touched.day
       AND NOT EXISTS (SELECT 1 FROM fresh WHERE bucket.metric_type = fresh.metric_type AND bucket.hour_start = fresh.hour_start)
 )
 INSERT INTO vitals_hourly_aggregates (
@@ -212,8 +241,10 @@ WITH pairs AS (
         (array_agg(moment ORDER BY systolic, diastolic, moment))[1]) AS notes
     FROM pairs GROUP BY date
 )
-UPDATE vitals_daily_aggregates bucket SET notes = told.notes FROM told
-WHERE bucket.user_id = :user AND bucket.date = told.date AND bucket.metric_type IN ('Blood Pressure Systolic', 'Blood Pressure Diastolic');
+UPDATE vitals_daily_aggregates bucket SET notes = told.notes
+FROM (SELECT DISTINCT day FROM lamina_touched) AS touched LEFT JOIN told ON told.date = touched.day
+WHERE bucket.user_id = :user AND bucket.date = touched.day AND bucket.metric_type IN ('Blood Pressure Systolic', 'Blood Pressure Diastolic')
+  AND (told.date IS NOT NULL OR bucket.notes LIKE 'highest % at %, lowest % at %');
 
 -- name: weekly
 -- From the days.
@@ -224,7 +255,10 @@ WITH periods AS (
            CASE WHEN days.metric_type = 'Sleep' THEN avg(days.average_value)
                 ELSE sum(days.average_value * days.count) / nullif(sum(days.count), 0) END AS average_value, min(days.min_value) AS min_value, max(days.max_value) AS max_value,
            count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, mode() WITHIN GROUP (ORDER BY days.unit) AS unit,
-           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT days.primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.week_start_date
 ), changed AS (
@@ -259,7 +293,10 @@ WITH periods AS (
            CASE WHEN days.metric_type = 'Sleep' THEN avg(days.average_value)
                 ELSE sum(days.average_value * days.count) / nullif(sum(days.count), 0) END AS average_value, min(days.min_value) AS min_value, max(days.max_value) AS max_value,
            count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, mode() WITHIN GROUP (ORDER BY days.unit) AS unit,
-           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT days.primary_source) AS text) AS sources_included
+           mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST((
+               SELECT jsonb_agg(DISTINCT source ORDER BY source) FROM unnest(array_agg(days.sources_included)) AS told,
+                      jsonb_array_elements_text(CASE WHEN told ~ '^\s*\[\s*("([^"\\[:cntrl:]]|\\["\\/])*"\s*(,\s*"([^"\\[:cntrl:]]|\\["\\/])*"\s*)*)?\]\s*$' THEN CAST(told AS jsonb) ELSE '[]' END) AS source
+           ) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= make_date(periods.year, periods.month, 1) AND days.date < make_date(periods.year, periods.month, 1) + interval '1 month'
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.year, periods.month
 ), changed AS (

@@ -1,15 +1,15 @@
 -- name: users
--- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`.
+-- Whose rows wait, the longest waiting first. A worker that died leaves rows in `processing`. What failed waits for its time, or to be set to `pending`.
 SELECT raw.user_id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 ORDER BY raw.created_at, raw.id LIMIT :limit;
 
 -- name: lock
@@ -17,15 +17,16 @@ ORDER BY raw.created_at, raw.id LIMIT :limit;
 SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina vitals'), :user)) AS lock;
 
 -- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked.
+-- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
 WITH told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
     SELECT 'vitals', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    RETURNING due_at
 )
-UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row;
+UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
 
 -- name: touched
 -- The days whose buckets are computed anew.
@@ -33,8 +34,9 @@ CREATE TEMPORARY TABLE lamina_touched (metric_type text, day date) ON COMMIT DRO
 
 -- name: touch
 -- All of a user's days between two, for a recomputation.
-INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
-WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1;
+INSERT INTO lamina_touched SELECT metric_type, CAST(start_date AS date) FROM vitals_raw_categorized
+WHERE user_id = :user AND start_date >= CAST(:since AS date) AND start_date < CAST(:until AS date) + 1
+UNION SELECT metric_type, date FROM vitals_daily_aggregates WHERE user_id = :user AND date BETWEEN CAST(:since AS date) AND CAST(:until AS date);
 
 -- name: forget
 -- Copies whose reading is gone from a user's days between two.
@@ -46,13 +48,28 @@ WHERE copy.user_id = :user AND copy.start_date >= CAST(:since AS date) AND copy.
       AND raw.data_source = copy.data_source AND raw.notes IS NOT DISTINCT FROM copy.notes
   );
 
+-- name: refuse
+-- Parks readings that are no numbers, which would spoil their buckets.
+WITH strange AS (
+    SELECT raw.id, 'the value is no number; mend it, and set the row to pending' AS error FROM vitals_raw_data raw
+    WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
+      -- Under an OR the list is hashed: as a join it would be compared with every row that waits.
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
+      AND raw.value IN ('NaN', 'Infinity', '-Infinity')
+), told AS (
+    INSERT INTO lamina.row_failures (domain, row_id, attempts, error)
+    SELECT 'vitals', strange.id, 1, strange.error FROM strange
+    ON CONFLICT (domain, row_id) DO UPDATE SET error = excluded.error, due_at = NULL
+)
+UPDATE vitals_raw_data raw SET aggregation_status = 'failed' FROM strange WHERE raw.id = strange.id AND raw.aggregation_status <> 'failed';
+
 -- name: take
 -- Copies a batch with its codes, and remembers which days it touches. A reading that was copied before is brought up to date.
 WITH batch AS (
     SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
     WHERE raw.user_id = :user AND raw.aggregation_status IN ('pending', 'queued', 'processing', 'failed')
-      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock))
-      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(id AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS id))
+      AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
+      AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)))
     ORDER BY raw.created_at, raw.id LIMIT :limit FOR UPDATE OF raw SKIP LOCKED
 ), moved AS (
     UPDATE vitals_raw_data raw SET aggregation_status = 'categorized', aggregated_at = now() AT TIME ZONE :zone, updated_at = now() AT TIME ZONE :zone
@@ -62,7 +79,8 @@ WITH batch AS (
 ), codes AS (
     SELECT metric.name, (
         SELECT mapping.loinc_code FROM vitals_mappings mapping
-        WHERE NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
+        WHERE mapping.loinc_code IS NOT NULL
+          AND NOT EXISTS (SELECT 1 FROM regexp_split_to_table(metric.name, '\s+') AS word WHERE mapping.vital_sign NOT ILIKE '%' || word || '%')
         ORDER BY length(mapping.vital_sign), mapping.vital_sign LIMIT 1
     ) AS loinc_code
     FROM (SELECT DISTINCT metric_type AS name FROM moved) AS metric
@@ -77,14 +95,24 @@ WITH batch AS (
     RETURNING moved.id
 ), copied AS (
     INSERT INTO vitals_raw_categorized (user_id, metric_type, value, unit, start_date, end_date, data_source, source_device, notes, confidence_score,
-                                        loinc_code, aggregation_status, aggregated_at)
+                                        loinc_code, aggregation_status, aggregated_at, created_at, updated_at)
     SELECT user_id, metric_type, value, unit, start_date, end_date, data_source, source_device, notes, confidence_score, codes.loinc_code, 'aggregated',
-           now() AT TIME ZONE :zone
+           now() AT TIME ZONE :zone, now() AT TIME ZONE :zone, now() AT TIME ZONE :zone
     FROM moved JOIN codes ON codes.name = moved.metric_type
     WHERE moved.id NOT IN (SELECT id FROM edited)
     ON CONFLICT DO NOTHING
 )
 INSERT INTO lamina_touched SELECT DISTINCT metric_type, CAST(start_date AS date) FROM moved;
+
+-- name: counted
+-- What became of a batch.
+SELECT count(*) FILTER (WHERE raw.aggregation_status = 'categorized') AS taken, count(*) FILTER (WHERE raw.aggregation_status = 'failed') AS failed
+FROM vitals_raw_data raw WHERE raw.user_id = :user
+ AND (CAST(:ids AS jsonb) IS NULL OR raw.id IN (SELECT CAST(told.value AS bigint) FROM jsonb_array_elements_text(CAST(:ids AS jsonb)) AS told (value)));
+
+-- name: touched_counted
+-- Without it PostgreSQL takes the days for a few, and compares each reading with each of them.
+ANALYZE lamina_touched;
 
 -- name: pieces_table
 -- What buckets are made of.
@@ -95,10 +123,14 @@ CREATE TEMPORARY TABLE lamina_pieces (
 -- name: pieces
 -- Readings in whatever unit they came; of stretches of sleep that overlap the longest.
 WITH RECURSIVE readings AS (
-    SELECT copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value, copy.unit, copy.data_source, copy.loinc_code, copy.notes
+    -- Two workers at once may have copied a reading twice: the key of the copies does not tell those without notes apart.
+    SELECT DISTINCT ON (copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes)
+           copy.metric_type, touched.day, copy.start_date, copy.end_date, copy.value, copy.unit, copy.data_source, copy.loinc_code, copy.notes
     FROM lamina_touched touched
     JOIN vitals_raw_categorized copy ON copy.user_id = :user AND copy.metric_type = touched.metric_type
-     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1
+     AND copy.start_date >= touched.day AND copy.start_date < touched.day + 1 AND CAST(copy.start_date AS date) = touched.day
+     AND copy.value NOT IN ('NaN', 'Infinity', '-Infinity')
+    ORDER BY copy.metric_type, copy.start_date, copy.unit, copy.data_source, copy.notes, copy.id DESC
 ), stretches AS (
     SELECT day, start_date AS began, end_date AS ended, data_source, loinc_code,
            value / CASE WHEN lower(unit) LIKE 'min%' THEN 60 WHEN lower(unit) LIKE 's%' THEN 3600 ELSE 1 END AS hours
@@ -121,6 +153,10 @@ UNION ALL
 SELECT 'Sleep', CAST(day AS timestamp), before + hours, 'hours', data_source, loinc_code FROM kept
 WHERE place = (SELECT max(place) FROM ordered WHERE ordered.day = kept.day);
 
+-- name: pieces_counted
+-- As above.
+ANALYZE lamina_pieces;
+
 -- name: hourly
 -- Totals of five metrics and of sleep; the unit of the latest entry.
 WITH fresh AS (
@@ -139,7 +175,7 @@ WITH fresh AS (
 ), gone AS (
     DELETE FROM vitals_hourly_aggregates bucket USING lamina_touched touched
     WHERE bucket.user_id = :user AND bucket.metric_type = touched.metric_type
-      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1
+      AND bucket.hour_start >= touched.day AND bucket.hour_start < touched.day + 1 AND CAST(bucket.hour_start AS date) = touched.day
       AND NOT EXISTS (SELECT 1 FROM fresh WHERE bucket.metric_type = fresh.metric_type AND bucket.hour_start = fresh.hour_start)
 )
 INSERT INTO vitals_hourly_aggregates (
@@ -161,6 +197,7 @@ WITH fresh AS (
            mode() WITHIN GROUP (ORDER BY primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT primary_source) AS text) AS sources_included
     FROM vitals_hourly_aggregates hours JOIN lamina_touched touched
       ON touched.metric_type = hours.metric_type AND hours.hour_start >= touched.day AND hours.hour_start < touched.day + 1
+     AND CAST(hours.hour_start AS date) = touched.day
     WHERE hours.user_id = :user GROUP BY hours.metric_type, CAST(hour_start AS date)
 ), changed AS (
     UPDATE vitals_daily_aggregates bucket SET

@@ -22,7 +22,7 @@ from bridge.database.location import PostgresLocation
 from bridge.database.migrate import migrate
 from bridge.database.postgres import PostgresDatabase
 from bridge.database.schema import metadata
-from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, TransientError
+from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, TooSlowError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome, Progress
 from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import Claim, Counted
@@ -143,6 +143,18 @@ async def test_the_server_ends_what_takes_too_long_and_prepares_nothing(database
 
     assert ["10s", "5s"] == limits
     assert 0 == await _value(database, "SELECT count(*) AS value FROM pg_prepared_statements")
+
+
+async def test_a_statement_that_takes_too_long_is_told_from_other_trouble(database: PostgresDatabase) -> None:
+    shortened = text("SELECT set_config('statement_timeout', '100', true)")
+    with pytest.raises(TooSlowError):
+        await database.change(shortened, then=[(text("SELECT pg_sleep(5)"), {})])
+
+
+async def test_each_statement_of_a_transaction_has_its_own_time(postgres: PostgresServer, new_postgres_database: Callable[[], str]) -> None:
+    async with _opened(new_postgres_database(), cut_seconds=1.5) as database:
+        naps = [(text("SELECT pg_sleep(0.7)"), {})] * 4
+        assert (await database.change(text("SELECT 1 AS one"), then=naps)).count == 1
 
 
 async def test_connections_that_the_server_has_ended_are_replaced_unnoticed(postgres: PostgresServer, database: PostgresDatabase) -> None:

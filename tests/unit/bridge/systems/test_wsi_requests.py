@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from bridge.envelopes import masstransit, native
-from bridge.errors import PoisonError
+from bridge.errors import PermanentError, PoisonError
 from bridge.job import Delivery
 from bridge.systems.wsi import requests
 from bridge.systems.wsi.requests import AnswerNames
@@ -49,7 +49,14 @@ def test_a_request_without_a_user_is_one() -> None:
     nobody = {**EVENT, "requestedByUserId": None}
 
     for message in (enveloped(nobody), delivery(nobody), delivery(native.write(requests.posted_job(nobody)))):
-        assert JOB == requests.job_of(message).key
+        job = requests.job_of(message)
+        assert (JOB, "") == (job.key, requests.request_of(job).requestedbyuserid)
+
+
+def test_whoever_asks_may_be_a_number_and_other_numbers_may_be_text() -> None:
+    request = requests.request_of(requests.job_of(enveloped({**EVENT, "requestedByUserId": 5, "tenantId": "7"})))
+
+    assert ("5", 7) == (request.requestedbyuserid, request.tenantid)
 
 
 def test_a_plain_request_that_sns_wrapped_is_answered_as_any_plain_one() -> None:
@@ -86,15 +93,56 @@ def test_only_a_sound_message_of_another_type_is_somebody_elses() -> None:
 @pytest.mark.parametrize(
     ("content", "told"),
     [
-        ({**EVENT, "jobId": "no guid"}, "jobid"),
         ({name: value for name, value in EVENT.items() if name != "s3Key"}, "s3key"),
+        ({**EVENT, "s3Key": None}, "s3key"),
         ({**EVENT, "s3Key": ""}, "s3key"),
         ({**EVENT, "tenantId": "seven"}, "tenantid"),
+        ({**EVENT, "uploadId": None}, "uploadid"),
     ],
 )
-def test_a_request_that_is_not_right_names_the_field(content: dict[str, Any], told: str) -> None:
+def test_a_request_that_is_not_right_is_answered_so_that_nobody_waits_for_it(content: dict[str, Any], told: str) -> None:
+    job = requests.job_of(enveloped(content))
+    with pytest.raises(PermanentError, match=told) as refused:
+        requests.request_of(job)
+
+    (event,) = requests.failed(job, str(refused.value), AnswerNames())
+    assert "sns:HiveOrders_Api_Shared_Events-WsiAnalysisFailedEvent" == event.destination
+    answer = json.loads(event.body)
+    assert (JOB, CONVERSATION, MESSAGE) == (answer["message"]["jobId"], answer["conversationId"], answer["initiatorId"])
+    assert told in answer["message"]["errorMessage"]
     with pytest.raises(PoisonError, match=told):
-        requests.job_of(enveloped(content))
+        requests.posted_job(content)
+
+
+def test_a_plain_request_that_is_not_right_is_answered_in_its_own_queue() -> None:
+    for told, known in (
+        ({"uploadId": 5, "tenantId": None}, {"uploadId": None, "tenantId": None}),
+        ({"tenantId": "abc"}, {"uploadId": EVENT["uploadId"], "tenantId": None}),
+        ({"uploadId": "no guid"}, {"uploadId": None, "tenantId": 7}),
+        ({"s3Key": ""}, {"uploadId": EVENT["uploadId"], "tenantId": 7}),
+    ):
+        (event,) = requests.failed(requests.job_of(delivery({**EVENT, **told})), "why", AnswerNames())
+
+        assert "sqs:wsi-jobs-out" == event.destination
+        assert {"jobId": JOB, **known, "status": "Failed", "errorMessage": "why"} == json.loads(event.body)
+
+
+@pytest.mark.parametrize("told", ["no guid", None, 5])
+def test_a_request_without_an_id_of_its_job_cannot_be_answered(told: object) -> None:
+    for message in (enveloped({**EVENT, "jobId": told}), delivery({**EVENT, "jobId": told})):
+        with pytest.raises(PoisonError, match="jobid"):
+            requests.job_of(message)
+
+
+def test_what_a_request_says_under_our_own_names_is_of_no_account() -> None:
+    assert requests.job_of(enveloped({**EVENT, "refused": "x", "Answer": "ledger"})) == requests.job_of(enveloped())
+    assert requests.job_of(delivery({**EVENT, "refused": "x"})) == requests.job_of(delivery(EVENT))
+
+
+def test_ids_of_the_envelope_that_are_too_long_refuse_no_request() -> None:
+    job = requests.job_of(enveloped(conversationId="c" * 5000, messageId="m" * 5000))
+
+    assert "wsi/u/x/a b.svs" == requests.request_of(job).s3key
 
 
 def test_the_answer_goes_back_the_way_the_request_came() -> None:
