@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict
+from collections import OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -80,14 +80,24 @@ class Work:
         return max(1, self.size)
 
 
-_Line = OrderedDict[int, Work]
 _EVEN: Mapping[str, float] = MappingProxyType({})
+_Line = OrderedDict[int, Work]
+
+
+class _ClientLine(_Line):
+    """Requests of one priority, client and bucket."""
+
+    # What its priority and its client had been given in others' turns when it was last served, or began (`Turns.surplus`).
+    level_surplus = 0.0
+    client_surplus = 0.0
 
 
 class WaitingLine:
     """The queue of one model: every operation takes time by the clients and the batch, not by the requests that wait.
 
     Whose turn it is goes by priority, and among the clients of one priority by weight; what counts is the bytes that each was given.
+    Others of the same bucket fill the batch. What they are given so does not count against their requests of other buckets, whose turn
+    might never come otherwise.
     `weights`: shares of clients by name, 1 for those that it does not name.
     """
 
@@ -96,14 +106,15 @@ class WaitingLine:
         # What came since the last look, by identity: as long as all of it can go at once, nobody's turn has to be found.
         self._fresh: dict[int, Work] = {}
         # Priority → client → bucket → requests in the order of their arrival.
-        self._levels: dict[int, dict[str, dict[Bucket, _Line]]] = {}
+        self._levels: dict[int, dict[str, dict[Bucket, _ClientLine]]] = {}
         self._level_turns = Turns[int](batching.share, rank=int)
-        self._client_turns: dict[int, Turns[str]] = {}
-        self._weights = weights
+        self._client_turns = defaultdict[int, Turns[str]](lambda: Turns(lambda client: weights.get(client, 1.0)))
         # Bucket → all its requests in the order of their arrival.
         self._buckets: dict[Bucket, _Line] = {}
         self._rows: dict[Bucket, int] = {}
         self._counts: dict[int, int] = {}
+        # The request whose turn it is; None when that has to be found.
+        self._turn: Work | None = None
 
     def __len__(self) -> int:
         return sum(self._counts.values(), len(self._fresh))
@@ -145,16 +156,18 @@ class WaitingLine:
 
     def _settle(self) -> None:
         """Put what is fresh into the lines."""
-        if self._fresh:
-            for work in self._fresh.values():
-                self._enter(work)
-            self._fresh.clear()
+        for work in self._fresh.values():
+            self._enter(work)
+        self._fresh.clear()
 
     def _enter(self, work: Work) -> None:
+        self._turn = None
         self._level_turns.enter(work.level)
-        self._turns(work.level).enter(work.client)
-        client = self._levels.setdefault(work.level, {}).setdefault(work.client, {})
-        client.setdefault(work.bucket, OrderedDict())[id(work)] = work
+        self._client_turns[work.level].enter(work.client)
+        lines = self._levels.setdefault(work.level, {}).setdefault(work.client, {})
+        lines.setdefault(work.bucket, _ClientLine())[id(work)] = work
+        if len(lines[work.bucket]) == 1:
+            self._mark(work)
         self._buckets.setdefault(work.bucket, OrderedDict())[id(work)] = work
         self._rows[work.bucket] = self._rows.get(work.bucket, 0) + work.rows
         self._counts[work.level] = self._counts.get(work.level, 0) + 1
@@ -163,6 +176,7 @@ class WaitingLine:
         """Take a request out, wherever it stands."""
         if self._fresh.pop(id(work), None) is not None:
             return
+        self._turn = None
         clients = self._levels[work.level]
         lines = clients[work.client]
         for lines_by_bucket in (lines, self._buckets):
@@ -172,7 +186,7 @@ class WaitingLine:
                 del lines_by_bucket[work.bucket]
         if not lines:
             del clients[work.client]
-            self._turns(work.level).leave(work.client)
+            self._client_turns[work.level].leave(work.client)
         if not clients:
             del self._levels[work.level]
             self._level_turns.leave(work.level)
@@ -186,11 +200,9 @@ class WaitingLine:
     def buckets(self) -> list[Bucket]:
         """The buckets, that of the request whose turn it is first."""
         self._settle()
-        if not self._levels:
-            return []
-        level = self._level_turns.first()
-        lines = self._levels[level][self._turns(level).first()]
-        turn = min(lines, key=lambda bucket: next(iter(lines[bucket].values())).admitted)
+        if len(self._buckets) < 2:
+            return list(self._buckets)
+        turn = self._first().bucket
         return [turn, *(bucket for bucket in self._buckets if bucket != turn)]
 
     def rows(self, bucket: Bucket) -> int:
@@ -210,10 +222,13 @@ class WaitingLine:
     def next(self, bucket: Bucket) -> Work:
         """The request of a bucket whose turn it is."""
         self._settle()
+        first = self._first()
+        if first.bucket == bucket:
+            return first
         lines = (
             self._levels[level][client][bucket]
             for level in list(self._level_turns.in_order())
-            for client in list(self._turns(level).in_order())
+            for client in list(self._client_turns[level].in_order())
             if bucket in self._levels[level][client]
         )
         return next(iter(next(lines).values()))
@@ -221,35 +236,64 @@ class WaitingLine:
     def take(self, bucket: Bucket, room: int) -> list[Work]:
         """Take requests of a bucket until no further one fits into `room` rows, in the order of their turns."""
         self._settle()
-        taken: list[Work] = []
+        if bucket not in self._buckets:
+            return []
+        first = self._first()
+        taken = [first] if first.bucket == bucket and first.rows <= room else []
+        if taken:
+            self._give(first, first)
         for level in list(self._level_turns.in_order()):
-            for work in self._take(level, bucket, room):
-                taken.append(work)
-                room -= work.rows
-            if room <= 0:
+            left = room - sum(work.rows for work in taken)
+            if left <= 0:
                 break
+            taken += self._take(level, bucket, left, first)
         return taken
 
-    def _take(self, level: int, bucket: Bucket, room: int) -> list[Work]:
+    def _take(self, level: int, bucket: Bucket, room: int, first: Work) -> list[Work]:
         taken: list[Work] = []
-        turns = self._turns(level)
-        order = turns.in_order()
+        order = self._client_turns[level].in_order()
         for client in order:
             line = self._levels[level][client].get(bucket)
-            first = next(iter(line.values())) if line else None
-            if first is None or first.rows > room:
+            if not line or (work := next(iter(line.values()))).rows > room:
                 continue  # it keeps its turn
-            turns.charge(client, first.cost)
-            self._level_turns.charge(level, first.cost)
-            self.remove(first)
-            taken.append(first)
-            room -= first.rows
+            self._give(work, first)
+            taken.append(work)
+            room -= work.rows
             if not room:
                 break
         order.close()
         return taken
 
-    def _turns(self, level: int) -> Turns[str]:
-        if level not in self._client_turns:
-            self._client_turns[level] = Turns(lambda client: self._weights.get(client, 1.0))
-        return self._client_turns[level]
+    def _give(self, work: Work, first: Work) -> None:
+        """Take a request out for a batch; `first`: whose turn it is."""
+        mine = work.bucket == first.bucket and work.level == first.level
+        self._client_turns[work.level].charge(work.client, work.cost, surplus=not (mine and work.client == first.client))
+        self._level_turns.charge(work.level, work.cost, surplus=not mine)
+        self._mark(work)
+        self.remove(work)
+
+    def _first(self) -> Work:
+        """The request whose turn it is, of at least one that waits."""
+        if self._turn is None and len(self._buckets) == 1:
+            level = self._level_turns.first()
+            (line,) = self._levels[level][self._client_turns[level].first()].values()
+            self._turn = next(iter(line.values()))
+        elif self._turn is None:
+            firsts = map(self._first_of, self._levels)
+            self._turn = min(firsts, key=lambda work: self._level_turns.place(work.level, since=self._line_of(work).level_surplus))
+        return self._turn
+
+    def _first_of(self, level: int) -> Work:
+        firsts = (
+            (self._client_turns[level].place(client, since=line.client_surplus), next(iter(line.values())))
+            for client, lines in self._levels[level].items()
+            for line in lines.values()
+        )
+        return min(firsts, key=lambda each: (each[0], each[1].admitted))[1]
+
+    def _mark(self, work: Work) -> None:
+        line = self._line_of(work)
+        line.level_surplus, line.client_surplus = self._level_turns.surplus(work.level), self._client_turns[work.level].surplus(work.client)
+
+    def _line_of(self, work: Work) -> _ClientLine:
+        return self._levels[work.level][work.client][work.bucket]

@@ -2,6 +2,7 @@
 
 Stride scheduling (Waldspurger and Weihl, 1995): each one's pass rises by what it took over its weight, and the lowest pass goes next.
 Who comes anew begins at the pass that was served last: it goes before all who were served since, and cannot save up turns.
+Who is served in another's turn, to fill what that one leaves over, pays for it, and is told how much it was (`surplus`).
 """
 
 from __future__ import annotations
@@ -34,6 +35,8 @@ class Turns(Generic[Key]):
         self._heap: list[tuple[float, int, Key]] = []
         self._waiting: dict[Key, tuple[float, int, Key]] = {}
         self._gone: dict[Key, float] = {}
+        # By how much the pass of each who waits has risen in others' turns.
+        self._surplus: dict[Key, float] = {}
         # The pass that was served last.
         self._now = 0.0
 
@@ -48,19 +51,32 @@ class Turns(Generic[Key]):
     def leave(self, key: Key) -> None:
         """Someone waits no more."""
         at = self._waiting.pop(key)[0]
+        self._surplus.pop(key, None)
         if self._now < at < math.inf:
             self._gone[key] = at
         if len(self._gone) > _MOST_REMEMBERED:
             still = {key: at for key, at in self._gone.items() if at > self._now}
             self._gone = still if len(still) <= _MOST_REMEMBERED else {}
 
-    def charge(self, key: Key, cost: float) -> None:
-        """Someone who waits was given so much."""
+    def charge(self, key: Key, cost: float, *, surplus: bool = False) -> None:
+        """Someone who waits was given so much; `surplus`: in another's turn."""
         at = self._waiting[key][0]
         if at == math.inf:
             return
         self._now = max(self._now, at)
-        self._place(key, at + cost / self._weight(key))
+        paid = cost / self._weight(key)
+        if surplus:
+            self._surplus[key] = self.surplus(key) + paid
+        self._place(key, at + paid)
+
+    def surplus(self, key: Key) -> float:
+        """By how much the pass of someone who waits has risen in others' turns."""
+        return self._surplus.get(key, 0.0)
+
+    def place(self, key: Key, *, since: float) -> tuple[float, int]:
+        """Where someone who waits stands, the lowest first, when what it was given in others' turns does not count from `since` on."""
+        at, number, _ = self._waiting[key]
+        return at - (self.surplus(key) - since), number
 
     def first(self) -> Key:
         """Whose turn it is, of at least one that waits."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import itertools
 import time
+from typing import Any
 
 import numpy as np
 import pytest
@@ -62,6 +63,54 @@ def test_the_bucket_of_the_one_whose_turn_it_is_comes_first(line: WaitingLine, l
     for bucket, level in (("wide", 5), ("narrow", 1), ("tall", 5)):
         line.push(work(loop, bucket=bucket, level=level))
     assert ["narrow", "wide", "tall"] == line.buckets()
+
+
+@pytest.mark.parametrize(
+    ("client", "halves"),
+    [
+        ("other", [[{"level": 1, "client": "urgent"}], [{"level": 10, "client": "patient"}]]),
+        ("crowd", [[{"client": name} for name in "bcd"]] * 2),
+    ],
+    ids=["of the crowd's priority", "of the crowd's client"],
+)
+def test_another_shape_gets_its_turn_though_a_crowd_fills_the_batches_of_others(
+    line: WaitingLine, loop: asyncio.AbstractEventLoop, client: str, halves: list[list[dict[str, Any]]]
+) -> None:
+    """Of those whose turn comes before the crowd's one half waits while the other is served, so that one of them always chooses."""
+    batcher = Batcher(Batching(), max_batch_size=64)
+    for _ in range(200):
+        line.push(work(loop, client="crowd"))
+    shapes: list[object] = []
+    for number in range(40):
+        for caller in halves[number % 2]:
+            line.push(work(loop, **caller))
+        if number == 20:
+            line.push(work(loop, client=client, bucket="wide"))
+        batch = batcher.form(line, 0.0).batch
+        shapes.append(batch[0].bucket)
+        for each in batch:
+            if each.client == "crowd" and each.bucket != "wide":
+                line.push(work(loop, client="crowd"))
+    assert "wide" in shapes[20:24]
+
+
+def test_a_client_of_many_shapes_gets_no_more_than_its_share(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
+    for number in range(200):
+        line.push(work(loop, client="one shape"))
+        line.push(work(loop, client="many shapes", bucket=f"width {number}"))
+    taken = [each.client for _ in range(100) for each in line.take(line.buckets()[0], 1)]
+    assert 50 == taken.count("one shape")
+
+
+def test_another_shape_of_a_lower_level_waits_where_levels_are_strict(loop: asyncio.AbstractEventLoop) -> None:
+    line = WaitingLine(Batching(strict=True))
+    late = work(loop, level=2, bucket="wide")
+    line.push(late)
+    for _ in range(9):
+        line.push(work(loop, level=2))
+        line.push(work(loop, level=1))
+        assert [1, 2] == [each.level for each in line.take(line.buckets()[0], 2)]
+    assert late in line
 
 
 def test_a_request_that_does_not_fit_is_passed_over_and_keeps_its_turn(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
