@@ -44,9 +44,7 @@ class Batcher:
         taken now of a model that waits for nothing, by one of two batches that together are no more than one; 0 for what one may have.
         """
         if share:
-            # A request of more rows goes all the same.
-            bucket = line.buckets()[0]
-            return Formed(batch=tuple(line.take(bucket, max(line.next(bucket).rows, min(share, self._most // 2)))))
+            return Formed(batch=tuple(line.take(line.buckets()[0], min(share, self._most // 2))))
         half = 0
         if self._at_once and (rows := line.rows_of_all()):
             half = self._half(rows, returning)

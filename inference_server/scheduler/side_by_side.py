@@ -20,7 +20,7 @@ def placed_beside(loaded: LoadedModel) -> PlacedEngine | None:
     """What runs the second batch of a model's only instance; None where it runs one at a time."""
     facts, first = loaded.facts, loaded.placed[0]
     waits = facts.batching.max_delay_seconds or facts.batching.preferred_sizes
-    if len(loaded.placed) > 1 or first.rate.resources or waits or facts.max_batch_size < _LEAST_ROWS:
+    if len(loaded.placed) > 1 or first.rate.resources or waits or facts.max_batch_size < 2 * _LEAST_ROWS:
         return None
     engine = first.engine.beside() if isinstance(first.engine, RunsBeside) else None
     return replace(first, engine=engine) if engine else None
