@@ -41,10 +41,10 @@ class Batcher:
         """Take the next batch out of the line, or tell when to look again.
 
         `returning`: rows of a long run that has just ended, whose callers may be back before the next one has. `share`: rows to be
-        taken now of a model that waits for nothing; 0 for what a batch may have.
+        taken now of a model that waits for nothing, by one of two batches that together are no more than one; 0 for what one may have.
         """
         if share:
-            return Formed(batch=tuple(line.take(line.buckets()[0], min(share, self._most))))
+            return Formed(batch=tuple(line.take(line.buckets()[0], min(share, self._most // 2))))
         half = 0
         if self._at_once and (rows := line.rows_of_all()):
             half = self._half(rows, returning)

@@ -15,9 +15,10 @@ from inference_server.scheduler.executor import Instance, Ran
 from inference_server.scheduler.forecast import Forecast
 from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics
+from inference_server.scheduler.pace import Pace
 from inference_server.scheduler.queue import WaitingLine, Work
 from inference_server.scheduler.rate_limiter import RateLimiter
-from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of, small_rows
+from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0
@@ -60,8 +61,8 @@ class Dispatcher:
         self._running: dict[Instance, Sequence[Work]] = {}
         self._idle = list(self._instances)
         self._seat = limiter.seat(loaded.placed, self._dispatch)
-        # Whether the last run was a long one.
-        self._runs_long = False
+        # Whether a second batch is worth a core.
+        self._pace = Pace()
         self._look_again: asyncio.Handle | None = None
         # Whether that is after a delay, rather than in the next turn of the event loop.
         self._looks_later = False
@@ -70,6 +71,10 @@ class Dispatcher:
     def is_idle(self) -> bool:
         """Whether nothing runs."""
         return len(self._idle) == len(self._instances)
+
+    @property
+    def _runs_long(self) -> bool:
+        return self._forecast.usual_seconds >= _LONG_RUN_SECONDS
 
     def look(self, delay: float = 0.0) -> None:
         """Look for a batch when the requests that arrive in this turn of the event loop are all there, or after a delay."""
@@ -100,20 +105,19 @@ class Dispatcher:
         self._look_again = None
         returning = sum(work.rows for work in ended) if ended else 0
         while self._line and self._idle:
-            share = running = 0
-            if self._beside and self._runs_long:
-                running = sum(map(small_rows, self._running.values()))
-                share = share_of(self._line, running + small_rows(ended))
-            instance = self._free(joins=share > 0 and may_join(share, running))
+            running = [work for batch in self._running.values() for work in batch] if self._beside else []
+            share = share_of(self._line, (*running, *ended)) if self._beside and self._runs_long else 0
+            pairs = share > 0 and self._pace.pairs
+            instance = self._free(joins=pairs and may_join(share, sum(work.rows for work in running)))
             if instance is None:
                 break
             now = time.monotonic()
-            formed = self._batcher.form(self._line, now, returning=returning, share=share)
+            formed = self._batcher.form(self._line, now, returning=returning, share=share if pairs else 0)
             if not formed.batch:
                 if formed.again_at is not None:
                     self.look(max(formed.again_at - now, 0.0001))
                 break
-            self._start(instance, formed.batch, now)
+            self._start(instance, formed.batch, now, much_waits=share > 0)
 
     def _free(self, *, joins: bool) -> Instance | None:
         """An idle instance that may run now; `joins`: whether the second one may, beside the first."""
@@ -122,7 +126,7 @@ class Dispatcher:
                 return instance
         return None
 
-    def _start(self, instance: Instance, taken: Sequence[Work], now: float) -> None:
+    def _start(self, instance: Instance, taken: Sequence[Work], now: float, *, much_waits: bool) -> None:
         """Run what was taken out of the line, but for requests that nobody waits for and those whose deadline timer is late."""
         ends = now + self._forecast.seconds
         late = [work for work in taken if work.future.done() or (work.deadline is not None and work.deadline <= ends)]
@@ -130,8 +134,9 @@ class Dispatcher:
         if batch:
             self._idle.remove(instance)
             self._seat.begin(instance.placed)
+            beside = bool(self._running) if much_waits else None
             self._running[instance] = batch
-            instance.start(batch, lambda ran: self._finish(instance, batch, ran), waits=self._runs_long)
+            instance.start(batch, lambda ran: self._finish(instance, batch, ran, began_beside=beside), waits=self._runs_long)
             self._metrics.batch_rows.observe(sum(work.rows for work in batch))
         for work in late:
             self._owner.turned_away(work, self._too_late(work, now))
@@ -146,14 +151,19 @@ class Dispatcher:
             f"model {self._facts.name} lately took {shortest:.3f} s or more"
         )
 
-    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran) -> None:
-        """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile."""
+    def _finish(self, instance: Instance, batch: Sequence[Work], ran: Ran, *, began_beside: bool | None) -> None:
+        """Give the instance its next batch and hand over what the last one ended with, in this order: the cores would wait meanwhile.
+
+        `began_beside`: whether another batch ran when it began; None where too little waited to tell anything.
+        """
         self._idle.append(instance)
         del self._running[instance]
-        self._runs_long = ran.compute_seconds >= _LONG_RUN_SECONDS
+        if began_beside is not None and len(ran.runs) == 1:
+            size = sum(work.cost for work in batch)
+            self._pace.ran(size, ran.compute_seconds, began_beside=began_beside, ended_beside=bool(self._running))
         for run in ran.runs:
             self._forecast.ran(run.input_seconds + run.infer_seconds + run.output_seconds, time.monotonic())
         self._seat.end(instance.placed, more=bool(self._line))
-        self._dispatch(batch if self._runs_long else ())
+        self._dispatch(batch if ran.compute_seconds >= _LONG_RUN_SECONDS else ())
         self._metrics.compute_seconds.observe(ran.compute_seconds)
         self._owner.ended(batch, ran)

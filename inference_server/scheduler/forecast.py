@@ -26,6 +26,11 @@ class Forecast:
         """What a run takes at least; 0 while too few are known."""
         return min(self._runs) * self._trust if len(self._runs) >= _FEWEST else 0.0
 
+    @property
+    def usual_seconds(self) -> float:
+        """What a run takes on average; 0 while none is known."""
+        return sum(self._runs) / len(self._runs) if self._runs else 0.0
+
     def ran(self, seconds: float, now: float) -> None:
         """A run took so long."""
         self._runs.append(seconds)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import OrderedDict, defaultdict
+from collections import Counter, OrderedDict, defaultdict
 from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
@@ -112,6 +112,8 @@ class WaitingLine:
         # Bucket → all its requests in the order of their arrival.
         self._buckets: dict[Bucket, _Line] = {}
         self._rows: dict[Bucket, int] = {}
+        # Requests by their rows.
+        self._sizes: Counter[int] = Counter()
         self._counts: dict[int, int] = {}
         # The request whose turn it is; None when that has to be found.
         self._turn: Work | None = None
@@ -170,6 +172,7 @@ class WaitingLine:
             self._mark(work)
         self._buckets.setdefault(work.bucket, OrderedDict())[id(work)] = work
         self._rows[work.bucket] = self._rows.get(work.bucket, 0) + work.rows
+        self._sizes[work.rows] += 1
         self._counts[work.level] = self._counts.get(work.level, 0) + 1
 
     def remove(self, work: Work) -> None:
@@ -193,6 +196,9 @@ class WaitingLine:
         self._rows[work.bucket] -= work.rows
         if not self._rows[work.bucket]:
             del self._rows[work.bucket]
+        self._sizes[work.rows] -= 1
+        if not self._sizes[work.rows]:
+            del self._sizes[work.rows]
         self._counts[work.level] -= 1
         if not self._counts[work.level]:
             del self._counts[work.level]
@@ -213,6 +219,10 @@ class WaitingLine:
     def all_rows(self) -> int:
         """Rows of all requests."""
         return sum(self._rows.values()) + sum(work.rows for work in self._fresh.values())
+
+    def most_rows(self) -> int:
+        """Rows of the largest request; 0 where none waits."""
+        return max(max(self._sizes, default=0), max((work.rows for work in self._fresh.values()), default=0))
 
     def oldest(self, bucket: Bucket) -> Work:
         """The request of a bucket that came first."""

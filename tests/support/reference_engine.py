@@ -24,7 +24,8 @@ class ReferenceLoader:
     """Loads ONNX files into `ReferenceEngine`.
 
     `seconds`: added to each run. `error`: relative error of each output. `runs`: the inputs of each run of each engine, in their order.
-    `beside`: whether it was the second of two side by side. `failure`: raised by each run while it is set; `load_failure`: by each load.
+    `beside`: whether it was the second of two side by side. `slowdown`: how many times `seconds` a run takes beside another.
+    `failure`: raised by each run while it is set; `load_failure`: by each load.
     """
 
     version = "1"
@@ -37,12 +38,16 @@ class ReferenceLoader:
         error: float = 0.0,
         precisions: tuple[str, ...] = ("float32",),
         two_cores: bool = False,
+        slowdown: float = 1.0,
     ) -> None:
         self.name = name
         self.precisions = precisions
         self.seconds = seconds
         self.error = error
         self.two_cores = two_cores
+        self.slowdown = slowdown
+        # Runs that have begun and not ended.
+        self.running: list[Tensors] = []
         self.failure: ModelFailed | None = None
         self.load_failure: ModelFailed | None = None
         self.loads = 0
@@ -103,7 +108,9 @@ class ReferenceEngine:
         if self._loader.failure:
             raise self._loader.failure
         assert self._loader.goes.wait(60)
-        time.sleep(self._loader.seconds)
+        self._loader.running.append(inputs)
+        time.sleep(self._loader.seconds * (self._loader.slowdown if len(self._loader.running) > 1 else 1.0))
+        self._loader.running.pop()
         names = output_names or tuple(output.name for output in self.outputs)
         try:
             values = self._evaluator.run(list(names), dict(inputs))

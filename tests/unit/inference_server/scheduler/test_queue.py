@@ -212,3 +212,15 @@ def test_a_bucket_that_waits_does_not_hold_up_one_that_is_full(line: WaitingLine
     formed = batcher.form(line, waiting.admitted)
     assert ((), waiting.admitted + 2.0) == (formed.batch, formed.again_at)
     assert (waiting,) == batcher.form(line, waiting.admitted + 2.0).batch
+
+
+def test_the_largest_request_is_known_wherever_it_stands(line: WaitingLine, loop: asyncio.AbstractEventLoop) -> None:
+    assert 0 == line.most_rows()
+    small, large, other = work(loop), work(loop, rows=12, level=9), work(loop, rows=9, bucket="b")
+    for each in (small, large, other):
+        line.push(each)
+    assert 12 == line.most_rows()
+    assert [small] == line.take("a", 1)
+    assert 12 == line.most_rows()
+    line.remove(large)
+    assert 9 == line.most_rows()
