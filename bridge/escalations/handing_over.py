@@ -142,8 +142,9 @@ class HandOver:
     async def _keep(self, who: str, case: Escalation, ticket: str) -> None:
         try:
             await self._keep_ticket(case.document, ticket, case.review)
-        except BridgeError as error:  # with its ticket, so that it is not handed over again; for good or not, it holds up no other
-            _log.warning("ticket_not_kept", document=case.document, reason=str(error), next_try_in=self._interval)
+        except Exception as error:  # with its ticket, so that it is not handed over again; for good or not, it holds up no other
+            reason = str(error) if isinstance(error, BridgeError) else type(error).__name__
+            _log.warning("ticket_not_kept", document=case.document, reason=reason, next_try_in=self._interval)
             await self._cases.put_back_with(who, case, ticket=ticket, seconds=self._interval)
             return
         await self._cases.finish(who, case)

@@ -16,17 +16,14 @@ _DAY_FIRST = ("%d %m %Y", "%d %m %y")
 _MONTH_FIRST = ("%m %d %Y", "%m %d %y")
 
 
-def month_comes_first(printed: Iterable[str | None], *, today: date) -> bool:
-    """Whether a document's dates have the month before the day: one of them can be read so alone, or else would lie ahead.
+def month_comes_first(printed: Iterable[str | None]) -> bool:
+    """Whether a document's dates have the month before the day: one of them can be read so alone.
 
     Where nothing tells, the day comes first, as it does where the platform is used; and so it does where they contradict each other.
     """
     both = [(_read(one, _DAY_FIRST), _read(one, _MONTH_FIRST)) for one in map(_parts, printed)]
     by_day, by_month = ([one[order] is not None and one[1 - order] is None for one in both] for order in (0, 1))
-    if any(by_day) or any(by_month):
-        return not any(by_day)
-    known = [(day_first, month_first) for day_first, month_first in both if day_first and month_first]
-    return any(day_first > today for day_first, _ in known) and all(month_first <= today for _, month_first in known)
+    return any(by_month) and not any(by_day)
 
 
 def iso_day(printed: str | None, *, month_first: bool = False) -> str | None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from datetime import UTC, date, datetime
+from datetime import date
 from typing import Any, Protocol
 
 from bridge.database.port import Database
@@ -63,7 +63,7 @@ class LabRollup:
     async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]]) -> Rolled:
         """Take up the reports of one document; tests that have no row yet get one first. Raises `TransientError`, `OverloadError`."""
         dates = [told for test in tests for told in (_text(test, "test_date", "date"), _text(test, "report_date"))]
-        month_first = month_comes_first(dates, today=datetime.now(UTC).date())
+        month_first = month_comes_first(dates)
         if told := [_columns(test, month_first=month_first) for test in tests]:
             await self._tables.write("report", user=user, document=document, tests=json_text(told))
         whole = Rolled()
@@ -72,7 +72,7 @@ class LabRollup:
         return whole
 
     async def hasten(self, user: int | None) -> None:
-        """Have the reports of a user, or of all, that failed and are not parked tried at once. Raises `TransientError`."""
+        """Have the reports of a user, or of all, that failed once or twice tried at once. Raises `TransientError`."""
         await self._tables.write("hasten", user=user)
 
     async def map_name(self, name: str, *, request_id: str) -> Mapping[str, Any]:

@@ -22,7 +22,7 @@ _KINDS = {"process_pending_labs": "labs", "process_pending_vitals": "vitals", "p
 # Of a message's attribute, in characters.
 _LONGEST_REASON = 500
 # So often is it waited for another worker that is at the same user's rows: queues count how often they give a message out.
-_MOST_WAITS = 8
+_MOST_WAITS = 2
 
 
 class PlatformLabHandler:
@@ -51,6 +51,11 @@ class PlatformLabHandler:
         """Do what the job asks for. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
         request = platform.request_of(job)
         context.report(0.0, request.job_type)
+        match request:
+            case platform.LabCategorization() | platform.PendingPass(job_type="process_pending_labs"):
+                await self._labs.hasten(request.user_id)
+            case _:
+                pass
         for _ in range(_MOST_WAITS):
             try:
                 return await self._outcome(job, request)
@@ -64,15 +69,12 @@ class PlatformLabHandler:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
             case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
-                await self._labs.hasten(user)
                 result = _facts(await self._labs_left(user, told=await self._labs.roll_document(user, document, tests)))
             case platform.LabCategorization():
                 if request.tests:
                     _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")
-                await self._labs.hasten(request.user_id)
                 result = _facts(await self._labs_left(request.user_id))
             case platform.PendingPass(job_type="process_pending_labs"):
-                await self._labs.hasten(request.user_id)
                 result = _facts(await self._labs_left(request.user_id))
             case platform.PendingPass():
                 result = _facts(await self._until_empty(_KINDS[request.job_type], request.user_id))

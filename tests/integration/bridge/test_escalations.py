@@ -16,7 +16,7 @@ from redis.asyncio import Redis
 from structlog.testing import capture_logs
 
 from bridge.breaker import Breaker
-from bridge.errors import ConfigurationError, OverloadError, TransientError
+from bridge.errors import ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.escalations import State
 from bridge.escalations.cases import EscalationList
 from bridge.escalations.handing_over import HandOver
@@ -60,7 +60,7 @@ class Desk:
     unforeseen: set[str] = field(default_factory=set)
     # Whether the database takes no tickets, and documents of which it takes none.
     full: bool = False
-    refused: set[str] = field(default_factory=set)
+    refused: dict[str, Exception] = field(default_factory=dict)
 
     def hand_over(self, url: str = "") -> HandOver:
         breaker = Breaker(name="the review service", failures=self.failures, seconds=0.05)
@@ -98,8 +98,10 @@ class Desk:
         return document in self.decided or document in self.tickets
 
     async def _keep(self, document: str, ticket: str, review: str) -> None:
-        if self.full or document in self.refused:
+        if self.full:
             raise TransientError("the database takes nothing")
+        if document in self.refused:
+            raise self.refused[document]
         self.tickets[review or document] = ticket
 
 
@@ -427,7 +429,7 @@ async def test_a_ticket_that_the_database_did_not_take_is_kept_later_and_the_cas
 
 async def test_tickets_that_the_database_takes_never_hold_up_no_other_case(desk: Desk) -> None:
     desk.interval = 3600
-    desk.refused = {"one", "two"}
+    desk.refused = {"one": PermanentError("no column"), "two": ValueError("longer than the column")}
     await desk.add("one", "two", "three")
     async with desk.running():
         await desk.until(tickets=1)

@@ -265,6 +265,19 @@ async def test_a_job_over_whose_report_the_server_fails_is_tried_again_with_it(s
     assert await rows(store, "SELECT 1 FROM lamina.row_failures") == []
 
 
+async def test_however_many_jobs_come_a_report_is_parked_no_sooner_than_it_is_told(store: Store) -> None:
+    classifier = Faulty(TransientError("a mistake [INTERNAL]"), times=99)
+    await report(store, "Glucose", "90")
+
+    for _ in range(3):
+        with pytest.raises(TransientError):
+            await done(store, classifier, job_type="process_pending_labs", user_id=7)
+    for _ in range(5):
+        assert (await done(store, classifier, job_type="process_pending_labs", user_id=7))["failed_rows"] == 0
+    [failure] = await rows(store, "SELECT attempts, due_at IS NULL AS parked FROM lamina.row_failures")
+    assert tuple(failure.values()) == (3, False)
+
+
 async def test_a_job_with_a_report_that_is_parked_ends(store: Store) -> None:
     classifier = Faulty(TransientError("a mistake [INTERNAL]"), times=99)
     await report(store, "Glucose", "90")
@@ -272,6 +285,7 @@ async def test_a_job_with_a_report_that_is_parked_ends(store: Store) -> None:
     for _ in range(4):
         with pytest.raises(TransientError):
             await done(store, classifier, job_type="process_pending_labs", user_id=7)
+        await store.database.change(text("UPDATE lamina.row_failures SET due_at = 0 WHERE due_at > 0"))
     assert (await done(store, classifier, job_type="process_pending_labs", user_id=7))["failed_rows"] == 1
 
 

@@ -1,12 +1,8 @@
 from __future__ import annotations
 
-from datetime import date
-
 import pytest
 
 from bridge.rollups.days import iso_day, month_comes_first
-
-TODAY = date(2026, 6, 15)
 
 
 @pytest.mark.parametrize(
@@ -41,13 +37,12 @@ def test_a_day_is_read_as_laboratories_print_it(printed: str | None, day: str | 
         (["03/05/2026", None, "5 Mar 2026"], ["2026-05-03", None, "2026-03-05"]),
         # They contradict each other.
         (["03/05/2026", "25/03/2026", "03/25/2026"], ["2026-05-03", "2026-03-25", "2026-03-25"]),
-        # What was tested lies behind us.
-        (["03/11/2026", "04/05/2026"], ["2026-03-11", "2026-04-05"]),
-        (["11/12/2026"], ["2026-12-11"]),
+        # Nothing settles it, even where one would lie ahead: whose day it is depends on where it was printed.
+        (["03/11/2026", "04/05/2026"], ["2026-11-03", "2026-05-04"]),
         ([], []),
     ],
 )
 def test_day_and_month_have_one_order_in_a_document(printed: list[str | None], days: list[str | None]) -> None:
-    order = month_comes_first(printed, today=TODAY)
+    order = month_comes_first(printed)
 
     assert days == [iso_day(one, month_first=order) for one in printed]

@@ -59,9 +59,9 @@ WITH told AS (
 UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255) WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
 
 -- name: hasten
--- What failed and is not parked is tried at once.
+-- What failed is tried at once, as often as a job is; then it waits as long as it is told, so that no burst of jobs has it parked.
 UPDATE lamina.row_failures SET due_at = now FROM lamina.clock
-WHERE domain = 'labs' AND due_at > now AND row_id IN (
+WHERE domain = 'labs' AND due_at > now AND attempts < 3 AND row_id IN (
     SELECT raw.id FROM lab_reports raw WHERE raw.categorization_status = 'failed' AND (CAST(:user AS integer) IS NULL OR raw.user_id = CAST(:user AS integer))
 );
 
