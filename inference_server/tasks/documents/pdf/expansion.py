@@ -11,6 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 from typing import TypeAlias
 
 from inference_server.errors import InvalidDocument
@@ -37,10 +38,14 @@ _DRAWABLE = re.compile(rb"/XObject\s*(?:<<([^<>]*)>>|(\d{1,10})\s+\d{1,5}\s+R\b)
 _NO_CONTENT = re.compile(rb"/Subtype\s*/(?:Image|XML|Type1C|CIDFontType0C|OpenType)\b|/Length[123]\b|/Type\s*/(?:XRef|Metadata)\b")
 _PACKED_OBJECTS = re.compile(rb"/Type\s*/ObjStm\b")
 _FIRST = re.compile(rb"/First\s+(\d{1,10})\b")
+_COUNT = re.compile(rb"/N\s+(\d{1,10})\b")
+_PAIR = re.compile(rb"(\d{1,10})\D++(\d{1,10})")
 # So deep pdfium follows forms within forms.
 _DEEPEST = 40
 # Bytes that a form counts beside its content each time that it is drawn: what pdfium keeps of it takes more.
 _A_FORM = 64
+# Bytes that what is kept of a packed object counts beside its text.
+_KEPT = 512
 _PIECE = 64 * 1024
 # Of more than so many dictionaries, or objects, for a name, all of that name are meant.
 _MOST_TABLES = 16
@@ -72,7 +77,7 @@ def check_expansion(content: bytes, *, most_bytes: int) -> None:
             continue
         unpacked = _unpacked(content, start, most_bytes, sums)
         if _PACKED_OBJECTS.search(dictionary):
-            for inner, text in _objects_within(dictionary, unpacked):
+            for inner, text in _objects_within(dictionary, unpacked, sums):
                 texts.setdefault(inner, []).append(text)
         else:
             drawn = Counter(map(_plain, _DRAWN.findall(unpacked)))
@@ -237,14 +242,19 @@ class _Following:
         return self._next
 
 
-def _objects_within(dictionary: bytes, unpacked: bytes) -> Iterator[tuple[int, bytes]]:
+def _objects_within(dictionary: bytes, unpacked: bytes, sums: Sums) -> Iterator[tuple[int, bytes]]:
     """Objects that a stream of objects holds: pairs of number and place, then the objects (ISO 32000-1, 7.5.7)."""
     first = _FIRST.search(dictionary)
     begin = int(first[1]) if first else 0
-    numbers = [int(number) for number in re.findall(rb"\d{1,10}", unpacked[:begin])]
-    places = [begin + place for place in numbers[1::2]]
-    for number, start, end in zip(numbers[::2], places, [*places[1:], len(unpacked)], strict=False):
-        yield number, _plain(unpacked[start:end])
+    pairs = []
+    for pair in islice(_PAIR.finditer(unpacked, 0, begin), max(map(int, _COUNT.findall(dictionary)), default=None)):
+        sums.take_unpacked(_KEPT)
+        pairs.append((int(pair[1]), begin + int(pair[2])))
+    # Places need not go up; an object ends where any other begins.
+    ends = dict(pairwise([*sorted({place for _, place in pairs}), len(unpacked)]))
+    for number, start in pairs:
+        sums.take_unpacked(max(0, ends[start] - start))
+        yield number, _plain(unpacked[start : ends[start]])
 
 
 def _unpacked(content: bytes, start: int, most_bytes: int, sums: Sums) -> bytes:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 import zlib
 from collections.abc import Sequence
 
@@ -148,3 +149,33 @@ def test_forms_that_share_the_names_of_all_forms_are_told_at_once() -> None:
     started = time.thread_time()
     open_pages(content, limits=Limits())
     assert time.thread_time() - started < 5
+
+
+def packed_objects(*pairs: tuple[int, int], text: bytes, count: int | None = None) -> bytes:
+    """A stream of objects: the number and the place of each, then their text."""
+    header = b" ".join(b"%d %d" % pair for pair in pairs) + b" "
+    told = b"/Type /ObjStm /N %d /First %d" % (len(pairs) if count is None else count, len(header))
+    return stream(header + text, told, packed=True)
+
+
+def test_objects_whose_places_go_back_and_forth_keep_no_more_than_their_stream() -> None:
+    objects = packed_objects(*[(1, 0), (1, 99_999_999)] * 400, text=b" " * 300_000)
+    content = document(b"/F Do", stream(b"", _FORM), objects)
+    tracemalloc.start()
+    with pytest.raises(InvalidDocument, match="unpack to more than"):
+        open_pages(content, limits=LIMITS)
+    most = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert most < 10_000_000
+
+
+def test_packed_objects_in_any_order_are_followed_up_to_their_number() -> None:
+    objects = packed_objects((99, 40), (8, 0), text=b"<< /XObject << /F 5 0 R >> >>".ljust(40) + b"null")
+    content = document(b"/F Do", draws_itself(resources=b"/Resources 8 0 R"), objects)
+    with pytest.raises(InvalidDocument, match="draws its parts so often"):
+        open_pages(content, limits=LIMITS)
+
+
+def test_pairs_beyond_the_number_of_packed_objects_are_none() -> None:
+    objects = packed_objects((99, 0), *[(99, 0)] * 100_000, text=b"null", count=1)
+    assert 1 == open_pages(document(b"/F Do", stream(b"", _FORM), objects), limits=LIMITS).page_count
