@@ -11,7 +11,7 @@ import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import islice, pairwise
+from itertools import chain, islice, pairwise
 from typing import TypeAlias
 
 from inference_server.errors import InvalidDocument
@@ -112,7 +112,8 @@ class _Drawings:
             of_page = () if number in self._unclear else self._pages.get(number, ())
             tables = self._tables_of(content.dictionary) or of_page
         for name, count in content.drawn.items():
-            found = set().union(*(table.get(name, ()) for table in tables)) if len(tables) <= _MOST_TABLES else set()
+            named = [table[name] for table in tables if name in table] if len(tables) <= _MOST_TABLES else []
+            found = set().union(*named) if max(map(len, named), default=0) <= _MOST_TABLES else set()
             if 0 < len(found) <= _MOST_TABLES:
                 if drawable := found & self._drawable:
                     yield count, drawable
@@ -132,11 +133,12 @@ class _Drawings:
         return together
 
     def _tables_of(self, text: bytes) -> Sequence[_Table]:
-        """What a dictionary names as drawable, itself or by the resources that it refers to."""
-        return [*self._inline(text), *(table for number in set(_RESOURCES.findall(text)) for table in self._referred(int(number)))]
+        """What a dictionary names as drawable, itself or by the resources that it refers to; no more than tell that there are too many."""
+        referred = (table for number in set(_RESOURCES.findall(text)) for table in self._referred(int(number)))
+        return list(islice(chain(self._inline(text), referred), _MOST_TABLES + 1))
 
     def _inline(self, text: bytes) -> Iterator[_Table]:
-        for inline, number in _DRAWABLE.findall(text):
+        for inline, number in (found.groups() for found in _DRAWABLE.finditer(text)):
             yield self._table(int(number)) if number else _put(inline, {})
 
     def _table(self, number: int) -> _Table:
@@ -146,12 +148,14 @@ class _Drawings:
 
     def _referred(self, number: int) -> Sequence[_Table]:
         if number not in self._resources:
-            self._resources[number] = [table for text in self._texts.get(number, ()) for table in self._inline(text)]
+            tables = chain.from_iterable(map(self._inline, self._texts.get(number, ())))
+            self._resources[number] = list(islice(tables, _MOST_TABLES + 1))
         return self._resources[number]
 
     def _take_page(self, text: bytes) -> None:
-        for listed in _CONTENTS.findall(text):
-            tables = self._tables_of(text)
+        lists = _CONTENTS.findall(text)
+        tables = self._tables_of(text) if lists else ()
+        for listed in lists:
             for number in _REFERENCE.findall(b" ".join(listed)):
                 self._take_content(int(number), tables)
 

@@ -11,6 +11,7 @@ import pytest
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.pages import open_pages
+from inference_server.tasks.documents.pdf.expansion import check_expansion
 from inference_server.tasks.documents.values import Limits
 
 LIMITS = Limits(most_pdf_stream_bytes=1_000_000)
@@ -179,3 +180,22 @@ def test_packed_objects_in_any_order_are_followed_up_to_their_number() -> None:
 def test_pairs_beyond_the_number_of_packed_objects_are_none() -> None:
     objects = packed_objects((99, 0), *[(99, 0)] * 100_000, text=b"null", count=1)
     assert 1 == open_pages(document(b"/F Do", stream(b"", _FORM), objects), limits=LIMITS).page_count
+
+
+_SHARED = b"%s /Resources 5 0 R" % _FORM
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [stream(b"", _FORM), b"<< /XObject << %s >> %s >>" % (b"/A 1 0 R " * 50, b"/Contents[4 0 R]" * 20_000)],
+        [b"<< %s >>" % (b"/XObject 6 0 R " * 50_000), b"<< /A 7 0 R >>", *[stream(b"/A Do", _SHARED)] * 5_000],
+        [b"<< /XObject << %s >> >>" % b"".join(b"/A %d 0 R " % place for place in range(6, 200_000)), *[stream(b"/A Do", _SHARED)] * 5_000],
+    ],
+    ids=["contents", "tables", "objects"],
+)
+def test_what_many_streams_share_is_looked_at_once(more: Sequence[bytes]) -> None:
+    content = document(b"", *more, resources=b"")
+    started = time.thread_time()
+    check_expansion(content, most_bytes=100_000_000)
+    assert time.thread_time() - started < 2
