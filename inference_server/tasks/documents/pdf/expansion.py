@@ -7,29 +7,20 @@ there is, for ever. Not told are forms that are packed otherwise than by deflate
 from __future__ import annotations
 
 import re
-import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import chain, islice, pairwise
+from itertools import chain, islice
 from typing import TypeAlias
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.pdf.inflation import LIMIT, Sums
+from inference_server.tasks.documents.pdf.objects import KEPT, objects, objects_within, plain, unpacked_stream
 
 # Without forms nothing is drawn anew. A name may be written in numbers, which none of these is in a usual file.
 _ANY_FORM = re.compile(rb"/Form\b|/Subtype\s*/\w*#")
-# Before the word that an object begins with: its number, and how often that was used.
-_NUMBER = re.compile(rb"(?<!\d)(\d{1,10})\s+\d{1,5}\s+$")
-_NUMBER_BYTES = 32
-# What a dictionary ends with, and the line on which a stream's keyword stands.
-_STREAM = re.compile(rb">>\s{0,8}stream[^\r\n]*+(?:\r\n|\r|\n)?")
-_OBJECT_END = re.compile(rb"endobj")
-# What it takes to look at a word, in bytes of the file.
-_WORD = 64
-_ESCAPED = re.compile(rb"#([0-9A-Fa-f]{2})")
 _NAME = rb"/([^\s/<>\[\](){}%]+)"
-_DRAWN = re.compile(_NAME + rb"\s*Do(?![^\s/<>\[\](){}%])")
+_DRAWN = re.compile(rb"/([^\s/<>\[\](){}%]++)\s*+Do(?![^\s/<>\[\](){}%])")
 _ENTRY = re.compile(_NAME + rb"\s+(\d{1,10})\s+\d{1,5}\s+R\b")
 _RESOURCES = re.compile(rb"/Resources\s+(\d{1,10})\s+\d{1,5}\s+R\b")
 _CONTENTS = re.compile(rb"/Contents\s*(?:\[([^\[\]]*)\]|(\d{1,10}\s+\d{1,5}\s+R\b))")
@@ -37,18 +28,15 @@ _REFERENCE = re.compile(rb"(\d{1,10})\s+\d{1,5}\s+R\b")
 _DRAWABLE = re.compile(rb"/XObject\s*(?:<<([^<>]*)>>|(\d{1,10})\s+\d{1,5}\s+R\b)")
 _NO_CONTENT = re.compile(rb"/Subtype\s*/(?:Image|XML|Type1C|CIDFontType0C|OpenType)\b|/Length[123]\b|/Type\s*/(?:XRef|Metadata)\b")
 _PACKED_OBJECTS = re.compile(rb"/Type\s*/ObjStm\b")
-_FIRST = re.compile(rb"/First\s+(\d{1,10})\b")
-_COUNT = re.compile(rb"/N\s+(\d{1,10})\b")
-_PAIR = re.compile(rb"(\d{1,10})\D++(\d{1,10})")
 # So deep pdfium follows forms within forms.
 _DEEPEST = 40
 # Bytes that a form counts beside its content each time that it is drawn: what pdfium keeps of it takes more.
 _A_FORM = 64
-# Bytes that what is kept of a packed object counts beside its text.
-_KEPT = 512
 _PIECE = 64 * 1024
 # Of more than so many dictionaries, or objects, for a name, all of that name are meant.
 _MOST_TABLES = 16
+# Names that one stream may draw.
+_MOST_NAMES = 10_000
 # Objects by name.
 _Table: TypeAlias = Mapping[bytes, set[int]]
 # Number of an object, its size, and what it draws how often: objects, or what has a name anywhere.
@@ -71,17 +59,17 @@ def check_expansion(content: bytes, *, most_bytes: int) -> None:
     sums = Sums.of(content, most_bytes)
     texts: dict[int, list[bytes]] = {}
     contents: dict[int, list[_Content]] = {}
-    for number, dictionary, start in _objects(content, sums):
+    for number, dictionary, start in objects(content, sums):
         texts.setdefault(number, []).append(dictionary)
         if start is None or _NO_CONTENT.search(dictionary):
             continue
-        unpacked = _unpacked(content, start, most_bytes, sums)
+        unpacked = unpacked_stream(content, start, most_bytes, sums)
         if _PACKED_OBJECTS.search(dictionary):
-            for inner, text in _objects_within(dictionary, unpacked, sums):
+            for inner, text in objects_within(dictionary, unpacked, sums):
                 texts.setdefault(inner, []).append(text)
         else:
-            drawn = Counter(map(_plain, _DRAWN.findall(unpacked)))
-            contents.setdefault(number, []).append(_Content(size=len(unpacked), drawn=drawn, dictionary=dictionary))
+            content_of = _Content(size=len(unpacked), drawn=_drawn(unpacked, sums), dictionary=dictionary)
+            contents.setdefault(number, []).append(content_of)
     _check(_Drawings(texts, contents), most_bytes)
 
 
@@ -175,10 +163,31 @@ class _Drawings:
             self._unclear.add(number)
 
 
+def _drawn(unpacked: bytes, sums: Sums) -> Mapping[bytes, int]:
+    """What a stream draws by name, and how often; found in pieces, between which other threads go on."""
+    drawn: Counter[bytes] = Counter()
+    start = 0
+    while start < len(unpacked):
+        # What is drawn has one slash, and begins with it.
+        end = unpacked.rfind(b"/", start + 1, start + _PIECE)
+        if end < 0:
+            end = unpacked.find(b"/", start + _PIECE)
+        end = end if end >= 0 else len(unpacked)
+        drawn.update(plain(found[1]) for found in _DRAWN.finditer(unpacked, start, end))
+        if len(drawn) > _MOST_NAMES:
+            raise InvalidDocument(
+                f"a stream of the PDF draws more than {_MOST_NAMES} different parts. Print it to a PDF anew, or send its pages as images.",
+                limit=LIMIT,
+            )
+        start = end
+    sums.take_unpacked(KEPT * len(drawn))
+    return drawn
+
+
 def _put(text: bytes, named: dict[bytes, set[int]]) -> _Table:
     """Add the objects that a dictionary names."""
     for name, place in _ENTRY.findall(text):
-        named.setdefault(_plain(name), set()).add(int(place))
+        named.setdefault(plain(name), set()).add(int(place))
     return named
 
 
@@ -214,70 +223,3 @@ def _unsettled(streams: Sequence[_Stream]) -> list[_Stream]:
     """Those that may draw one of them still, by a name or by its number; of the others the length is known."""
     numbers = {number for number, _, _ in streams}
     return [one for one in streams if any(isinstance(drawable, bytes) or not numbers.isdisjoint(drawable) for _, drawable in one[2])]
-
-
-def _objects(content: bytes, sums: Sums) -> Iterator[tuple[int, bytes, int | None]]:
-    """Number and dictionary of each object, and where its stream begins; None where it has none."""
-    streams, ends = _Following(_STREAM, content), _Following(_OBJECT_END, content)
-    at = content.find(b"obj")
-    while at >= 0:
-        sums.take_packed(_WORD)
-        start = at + len(b"obj")
-        if number := _NUMBER.search(content[max(0, at - _NUMBER_BYTES) : at]):
-            (stream, begun), (end, _) = streams.after(start), ends.after(start)
-            sums.take_packed(min(stream, end) - start)
-            yield int(number[1]), _plain(content[start : min(stream, end)]), begun if stream < end else None
-        at = content.find(b"obj", start)
-
-
-class _Following:
-    """Where something comes next, for places that go up; the file is read once."""
-
-    def __init__(self, pattern: re.Pattern[bytes], content: bytes) -> None:
-        self._found = pattern.finditer(content)
-        self._none = (len(content), len(content))
-        self._next = (-1, -1)
-
-    def after(self, place: int) -> tuple[int, int]:
-        """Start and end of the first one from a place on; those of the file's end where there is none."""
-        while self._next[0] < place:
-            found = next(self._found, None)
-            self._next = found.span() if found else self._none
-        return self._next
-
-
-def _objects_within(dictionary: bytes, unpacked: bytes, sums: Sums) -> Iterator[tuple[int, bytes]]:
-    """Objects that a stream of objects holds: pairs of number and place, then the objects (ISO 32000-1, 7.5.7)."""
-    first = _FIRST.search(dictionary)
-    begin = int(first[1]) if first else 0
-    pairs = []
-    for pair in islice(_PAIR.finditer(unpacked, 0, begin), max(map(int, _COUNT.findall(dictionary)), default=None)):
-        sums.take_unpacked(_KEPT)
-        pairs.append((int(pair[1]), begin + int(pair[2])))
-    # Places need not go up; an object ends where any other begins.
-    ends = dict(pairwise([*sorted({place for _, place in pairs}), len(unpacked)]))
-    for number, start in pairs:
-        sums.take_unpacked(max(0, ends[start] - start))
-        yield number, _plain(unpacked[start : ends[start]])
-
-
-def _unpacked(content: bytes, start: int, most_bytes: int, sums: Sums) -> bytes:
-    """A stream, up to so many bytes; what is no deflate as it is, up to its end."""
-    inflater, unpacked = zlib.decompressobj(), bytearray()
-    try:
-        while not inflater.eof and len(unpacked) < most_bytes and start < len(content):
-            piece = content[start : start + _PIECE]
-            unpacked += inflater.decompress(piece, most_bytes - len(unpacked))
-            sums.take_packed(len(piece) - len(inflater.unused_data))
-            start += len(piece)
-    except zlib.error:
-        if not unpacked:
-            unpacked += content[start : content.find(b"endstream", start)]
-            sums.take_packed(len(unpacked))
-    sums.take_unpacked(len(unpacked))
-    return bytes(unpacked)
-
-
-def _plain(text: bytes) -> bytes:
-    """Names as they are meant."""
-    return _ESCAPED.sub(lambda found: bytes((int(found[1], 16),)), text) if b"#" in text else text

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
@@ -152,6 +153,18 @@ def test_forms_that_share_the_names_of_all_forms_are_told_at_once() -> None:
     assert time.thread_time() - started < 5
 
 
+@contextmanager
+def most_memory(size: int) -> Iterator[None]:
+    """Fails where more memory is taken meanwhile, in bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < size
+
+
 def packed_objects(*pairs: tuple[int, int], text: bytes, count: int | None = None) -> bytes:
     """A stream of objects: the number and the place of each, then their text."""
     header = b" ".join(b"%d %d" % pair for pair in pairs) + b" "
@@ -162,12 +175,8 @@ def packed_objects(*pairs: tuple[int, int], text: bytes, count: int | None = Non
 def test_objects_whose_places_go_back_and_forth_keep_no_more_than_their_stream() -> None:
     objects = packed_objects(*[(1, 0), (1, 99_999_999)] * 400, text=b" " * 300_000)
     content = document(b"/F Do", stream(b"", _FORM), objects)
-    tracemalloc.start()
-    with pytest.raises(InvalidDocument, match="unpack to more than"):
+    with most_memory(10_000_000), pytest.raises(InvalidDocument, match="unpack to more than"):
         open_pages(content, limits=LIMITS)
-    most = tracemalloc.get_traced_memory()[1]
-    tracemalloc.stop()
-    assert most < 10_000_000
 
 
 def test_packed_objects_in_any_order_are_followed_up_to_their_number() -> None:
@@ -199,3 +208,28 @@ def test_what_many_streams_share_is_looked_at_once(more: Sequence[bytes]) -> Non
     started = time.thread_time()
     check_expansion(content, most_bytes=100_000_000)
     assert time.thread_time() - started < 2
+
+
+def test_what_a_long_stream_draws_is_counted_without_a_list_of_all_of_it() -> None:
+    content = document(b"/Stamp Do " * 500_000, stream(b"", _FORM), resources=b"/XObject << /Stamp 5 0 R >>", packed=True)
+    with most_memory(20_000_000), pytest.raises(InvalidDocument, match="draws its parts so often"):
+        check_expansion(content, most_bytes=30_000_000)
+
+
+@pytest.mark.parametrize("between", [b" ", b" " * 70_000, b" 0 0 9 9 re f" * 1_000])
+def test_nothing_that_a_stream_draws_is_lost_between_the_pieces_that_are_searched(between: bytes) -> None:
+    """A hundred times a form of a thousand bytes: no other sum is as near to the limit."""
+    drawing = b"%s/F%sDo%s" % (between, b" " * 40_000, between) * 100
+    content = document(drawing, stream(b" " * 1_000, _FORM, packed=True), packed=True)
+    come_to = len(drawing) + 64 + 100 * (1_000 + 64)
+    check_expansion(content, most_bytes=come_to)
+    with pytest.raises(InvalidDocument, match="draws its parts so often"):
+        check_expansion(content, most_bytes=come_to - 1)
+
+
+def test_a_stream_that_draws_too_many_different_parts_is_refused() -> None:
+    names = [b"/F%d Do " % number for number in range(10_001)]
+    check_expansion(document(b"".join(names[1:]), stream(b"", _FORM)), most_bytes=100_000_000)
+    with pytest.raises(InvalidDocument, match="draws more than 10000 different parts") as refused:
+        check_expansion(document(b"".join(names), stream(b"", _FORM)), most_bytes=100_000_000)
+    assert refused.value.limit == "pdf_stream_bytes"
