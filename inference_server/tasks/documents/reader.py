@@ -139,11 +139,11 @@ class DocumentReader:
 
     async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
         limits, seconds = self._limits, self._limits.most_document_seconds
-        media_type = await asyncio.to_thread(checked_type, content, limits)
-        dpi = checked_dpi(request.dpi, limits)
-        opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
         try:
             async with asyncio.timeout(seconds):
+                media_type = await asyncio.to_thread(checked_type, content, limits)
+                dpi = checked_dpi(request.dpi, limits)
+                opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
                 return await opened(media_type, opening)
         except TimeoutError as late:
             raise DeadlineExceeded(f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting.") from late

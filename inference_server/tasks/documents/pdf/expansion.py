@@ -6,6 +6,7 @@ there is, for ever. Not told are forms that are packed otherwise than by deflate
 
 from __future__ import annotations
 
+import math
 import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
@@ -52,11 +53,14 @@ class _Content:
     dictionary: bytes
 
 
-def check_expansion(content: bytes, *, most_bytes: int) -> None:
-    """Raise `InvalidDocument` where a stream is longer than that with the forms that it draws, each as often as it is drawn; blocks."""
+def check_expansion(content: bytes, *, most_bytes: int, until: float = math.inf) -> None:
+    """Raise `InvalidDocument` where a stream is longer than that with the forms that it draws, each as often as it is drawn; blocks.
+
+    Raises `TimeoutError` where it takes longer, on the clock of `time.monotonic`.
+    """
     if not _ANY_FORM.search(content):
         return
-    sums = Sums.of(content, most_bytes)
+    sums = Sums.of(content, most_bytes, until)
     texts: dict[int, list[bytes]] = {}
     contents: dict[int, list[_Content]] = {}
     for number, dictionary, start in objects(content, sums):
@@ -70,14 +74,15 @@ def check_expansion(content: bytes, *, most_bytes: int) -> None:
         else:
             content_of = _Content(size=len(unpacked), drawn=_drawn(unpacked, sums), dictionary=dictionary)
             contents.setdefault(number, []).append(content_of)
-    _check(_Drawings(texts, contents), most_bytes)
+    _check(_Drawings(texts, contents, sums), most_bytes, sums)
 
 
 class _Drawings:
     """Which streams draw which."""
 
-    def __init__(self, texts: Mapping[int, Sequence[bytes]], contents: Mapping[int, Sequence[_Content]]) -> None:
+    def __init__(self, texts: Mapping[int, Sequence[bytes]], contents: Mapping[int, Sequence[_Content]], sums: Sums) -> None:
         self._texts = texts
+        self._sums = sums
         self._drawable = contents.keys()
         # By the number of an object that is one, or that has some: many dictionaries share them.
         self._tables: dict[int, _Table] = {}
@@ -88,6 +93,7 @@ class _Drawings:
         self._pages: dict[int, list[_Table]] = {}
         self._unclear: set[int] = set()
         for text in (text for several in texts.values() for text in several):
+            sums.check_time()
             self._take_page(text)
         self._take_lists()
         self.streams: Sequence[_Stream] = [
@@ -95,6 +101,7 @@ class _Drawings:
         ]
 
     def _drawn_by(self, number: int, content: _Content) -> Iterator[tuple[int, set[int] | bytes]]:
+        self._sums.check_time()
         tables: Sequence[_Table] = ()
         if content.drawn:
             of_page = () if number in self._unclear else self._pages.get(number, ())
@@ -112,6 +119,7 @@ class _Drawings:
         together: dict[bytes, set[int]] = {}
         numbers: set[int] = set()
         for inline, number in (found for several in self._texts.values() for text in several for found in _DRAWABLE.findall(text)):
+            self._sums.check_time()
             if number:
                 numbers.add(int(number))
             else:
@@ -168,6 +176,7 @@ def _drawn(unpacked: bytes, sums: Sums) -> Mapping[bytes, int]:
     drawn: Counter[bytes] = Counter()
     start = 0
     while start < len(unpacked):
+        sums.check_time()
         # What is drawn has one slash, and begins with it.
         end = unpacked.rfind(b"/", start + 1, start + _PIECE)
         if end < 0:
@@ -191,7 +200,7 @@ def _put(text: bytes, named: dict[bytes, set[int]]) -> _Table:
     return named
 
 
-def _check(drawings: _Drawings, most_bytes: int) -> None:
+def _check(drawings: _Drawings, most_bytes: int, sums: Sums) -> None:
     # By object: the longest so far, with forms followed a step deeper each time.
     lengths: dict[int, int] = {}
     for number, size, drawn in drawings.streams:
@@ -203,6 +212,7 @@ def _check(drawings: _Drawings, most_bytes: int) -> None:
         by_name = {name: max(lengths.get(each, 0) for each in drawings.anywhere[name]) for name in names}
         deeper = lengths.copy()
         for number, size, drawn in rest:
+            sums.check_time()
             length = size + _A_FORM
             for count, drawable in drawn:
                 length += count * (by_name[drawable] if isinstance(drawable, bytes) else max(lengths.get(each, 0) for each in drawable))

@@ -22,6 +22,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.pages import checked_type
 from inference_server.tasks.documents.pdf.library import PDFIUM
 from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
@@ -543,3 +544,15 @@ async def test_a_document_that_is_not_opened_in_time_is_told_to_have_waited(infe
         async with asyncio.timeout(30):
             with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.3 s; other PDFs may have kept it waiting"):
                 await read(reader, DocumentRequest(content=lab_report_pdf()))
+
+
+async def test_a_pdf_whose_bytes_take_too_long_to_check_is_told_in_time_and_leaves_its_thread(
+    inference: RecordedInference, text_models: Path
+) -> None:
+    packed = zlib.compress(b"/F Do " * 20_000_000)
+    content = b"%%PDF-1.7\n1 0 obj\n<< /Subtype /Form /Length %d >>\nstream\n%s\nendstream\nendobj\n" % (len(packed), packed)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=0.1))
+    with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.1 s"):
+        await read(reader, DocumentRequest(content=content))
+    with pytest.raises(TimeoutError):
+        checked_type(content, Limits(most_document_seconds=0.1))
