@@ -107,10 +107,12 @@ class DocumentReader:
         content = await self._content(request)
         pages = await self._open(content, request)
         tally = _Tally()
-        files = OutputFiles(request.formats, Original(content=content, media_type=pages.media_type, password=request.password))
+        until = started + self._limits.most_document_seconds
+        original = Original(content=content, media_type=pages.media_type, password=request.password)
+        files = OutputFiles(request.formats, original, until=until)
         try:
             numbers = selected_pages(request.pages, pages.page_count, self._limits)
-            work = _Work(pages=pages, mode=request.text_mode, until=started + self._limits.most_document_seconds)
+            work = _Work(pages=pages, mode=request.text_mode, until=until)
             async with aclosing(self._in_order(work, numbers, caller, tally)) as results:
                 async for result in results:
                     yield result

@@ -22,6 +22,7 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
 from inference_server.tasks.documents.pages import checked_type
 from inference_server.tasks.documents.pdf.library import PDFIUM
 from inference_server.tasks.documents.pdf.pages import PdfPages
@@ -556,3 +557,23 @@ async def test_a_pdf_whose_bytes_take_too_long_to_check_is_told_in_time_and_leav
         await read(reader, DocumentRequest(content=content))
     with pytest.raises(TimeoutError):
         checked_type(content, Limits(most_document_seconds=0.1))
+
+
+async def test_a_file_that_waits_for_pdfium_beyond_the_time_of_its_document_is_told_to_have_failed_and_leaves_the_others(
+    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference_server.tasks.documents.outputs.files._LEAST_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr("inference_server.tasks.documents.reader._CLOSING_SECONDS", 0.1)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=4))
+    formats = (OutputFormat.SEARCHABLE_PDF, OutputFormat.TEXT)
+    request = DocumentRequest(content=lab_report_pdf(), pages=(1,), text_mode=TextMode.LAYER, formats=formats)
+    async with asyncio.timeout(30), aclosing(reader.read(request, Caller())) as events:
+        page = await anext(events)
+        with PDFIUM:
+            failed, *texts, summary = [event async for event in events]
+    assert isinstance(page, PageResult)
+    assert isinstance(summary, DocumentSummary)
+    assert isinstance(failed, FileChunk)
+    assert ("document.pdf", True) == (failed.name, failed.last)
+    assert "not written in the time of its document" in failed.error
+    assert page.text == b"".join(chunk.data for chunk in texts if isinstance(chunk, FileChunk)).decode()
