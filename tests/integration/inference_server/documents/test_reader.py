@@ -577,3 +577,29 @@ async def test_a_file_that_waits_for_pdfium_beyond_the_time_of_its_document_is_t
     assert ("document.pdf", True) == (failed.name, failed.last)
     assert "not written in the time of its document" in failed.error
     assert page.text == b"".join(chunk.data for chunk in texts if isinstance(chunk, FileChunk)).decode()
+
+
+async def test_pages_of_a_pdf_that_wait_for_pdfium_leave_their_turn_to_those_of_images(
+    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def drawn(pages: PdfPages, index: int) -> Page:
+        begun.set()
+        assert ended.wait(60)
+        raise InvalidDocument("drawn in the end")
+
+    monkeypatch.setattr(PdfPages, "page", drawn)
+    reader = DocumentReader(inference, NOWHERE, text_models, pages_ahead=4, most_pages_at_once=4)
+    image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
+    reading = asyncio.create_task(read(reader, DocumentRequest(content=pdf([[]] * 4, size=SIZE))))
+    try:
+        assert await asyncio.to_thread(begun.wait, 30)
+        async with asyncio.timeout(15):
+            (page,), _ = await read(reader, DocumentRequest(content=image))
+        assert page.text == "Glukosa Puasa"
+    finally:
+        ended.set()
+        await asyncio.wait((reading,), timeout=30)
+    with pytest.raises(InvalidDocument, match="drawn in the end"):
+        await reading
