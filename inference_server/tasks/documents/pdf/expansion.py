@@ -118,12 +118,12 @@ class _Drawings:
     def _all(self) -> _Table:
         together: dict[bytes, set[int]] = {}
         numbers: set[int] = set()
-        for inline, number in (found for several in self._texts.values() for text in several for found in _DRAWABLE.findall(text)):
+        for found in (found for several in self._texts.values() for text in several for found in _DRAWABLE.finditer(text)):
             self._sums.check_time()
-            if number:
-                numbers.add(int(number))
+            if found[2]:
+                numbers.add(int(found[2]))
             else:
-                _put(inline, together)
+                _put(found[1], together)
         for text in (text for number in numbers for text in self._texts.get(number, ())):
             _put(text, together)
         return together
@@ -149,20 +149,22 @@ class _Drawings:
         return self._resources[number]
 
     def _take_page(self, text: bytes) -> None:
-        lists = _CONTENTS.findall(text)
-        tables = self._tables_of(text) if lists else ()
-        for listed in lists:
-            for number in _REFERENCE.findall(b" ".join(listed)):
-                self._take_content(int(number), tables)
+        tables: Sequence[_Table] | None = None
+        for listed in _CONTENTS.finditer(text):
+            tables = self._tables_of(text) if tables is None else tables
+            for reference in _REFERENCE.finditer(listed[1] or listed[2] or b""):
+                self._take_content(int(reference[1]), tables)
 
     def _take_lists(self) -> None:
         """Contents of a page may be a list that is an object of its own."""
         for number, tables in list(self._pages.items()):
             for text in self._texts.get(number, ()):
-                for one in _REFERENCE.findall(text) if b"<<" not in text else ():
-                    self._take_content(int(one), () if number in self._unclear else tables)
+                for reference in _REFERENCE.finditer(text) if b"<<" not in text else ():
+                    self._take_content(int(reference[1]), () if number in self._unclear else tables)
 
     def _take_content(self, number: int, tables: Sequence[_Table]) -> None:
+        if number not in self._texts:
+            return
         known = self._pages.setdefault(number, [])
         # What one page draws with resources of its own, another may with those of its parents.
         if tables and len(known) + len(tables) <= _MOST_TABLES:
@@ -195,8 +197,8 @@ def _drawn(unpacked: bytes, sums: Sums) -> Mapping[bytes, int]:
 
 def _put(text: bytes, named: dict[bytes, set[int]]) -> _Table:
     """Add the objects that a dictionary names."""
-    for name, place in _ENTRY.findall(text):
-        named.setdefault(plain(name), set()).add(int(place))
+    for found in _ENTRY.finditer(text):
+        named.setdefault(plain(found[1]), set()).add(int(found[2]))
     return named
 
 

@@ -233,3 +233,12 @@ def test_a_stream_that_draws_too_many_different_parts_is_refused() -> None:
     with pytest.raises(InvalidDocument, match="draws more than 10000 different parts") as refused:
         check_expansion(document(b"".join(names), stream(b"", _FORM)), most_bytes=100_000_000)
     assert refused.value.limit == "pdf_stream_bytes"
+
+
+@pytest.mark.parametrize(
+    "text", [b"<< /XObject << %s >> >>" % (b"/Stamp 10 0 R " * 500_000), b"<< /Contents [%s] >>" % (b"10 0 R " * 800_000)]
+)
+def test_what_a_dictionary_refers_to_over_and_over_is_kept_once(text: bytes) -> None:
+    content = document(b"", stream(b"", _FORM), packed_objects((8, 0), text=text))
+    with most_memory(30_000_000):
+        check_expansion(content, most_bytes=100_000_000)
