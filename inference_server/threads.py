@@ -170,7 +170,7 @@ class _Line:
                 return
             self._is_told = True
             waiting = len(self._waiting)
-        _log.warning("pdfium_held", seconds=round(seconds, 1), waiting=waiting)
+        _tell("pdfium_held", seconds=round(seconds, 1), waiting=waiting)
 
     def is_free(self, seconds: float) -> bool:
         with self._changed:
@@ -195,7 +195,13 @@ class _Line:
                 self._since, self._is_told = None, False
                 self._changed.notify_all()
             if is_told:
-                _log.warning("pdfium_free", seconds=round(seconds, 1))
+                _tell("pdfium_free", seconds=round(seconds, 1))
+
+
+def _tell(event: str, **told: float) -> None:
+    # A log that is broken ends neither the thread nor who waits for it.
+    with contextlib.suppress(Exception):
+        _log.warning(event, **told)
 
 
 def _do(work: Callable[[], T], future: Future[T]) -> None:

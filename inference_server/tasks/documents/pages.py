@@ -67,7 +67,10 @@ def open_pages(content: bytes, *, limits: Limits, dpi: int = 0, password: str = 
 
 
 def checked_type(content: bytes, limits: Limits) -> str:
-    """The format of a document whose bytes keep within the limits, told before anything opens it. Raises `InvalidDocument`; blocks."""
+    """The format of a document whose bytes keep within the limits, told before anything opens it; blocks.
+
+    Raises `InvalidDocument`, and `TimeoutError` where a document's time ends before it is told.
+    """
     if not content:
         raise InvalidDocument("the document is empty (0 bytes). Check that the file was written, and send its bytes.")
     if len(content) > limits.most_bytes:

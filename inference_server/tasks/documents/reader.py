@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -27,6 +27,7 @@ from inference_server.tasks.documents.quality import page_quality
 from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.running import in_thread_of, opened
 from inference_server.tasks.documents.text import TextModels, TextReader
+from inference_server.tasks.documents.turns import Turns
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode, TextSource
 
 _log = structlog.get_logger()
@@ -91,8 +92,8 @@ class DocumentReader:
         )
         self._pages_ahead = pages_ahead
         self._refused = refused
-        self._slots = asyncio.Semaphore(most_pages_at_once)
-        self._cpu_slots = asyncio.Semaphore(most_pages_at_once)
+        self._turns = Turns(most_pages_at_once)
+        self._cpu_turns = Turns(most_pages_at_once)
         self._memory = memory or Reuse()
 
     async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | FileChunk | DocumentSummary, None]:
@@ -107,10 +108,12 @@ class DocumentReader:
         content = await self._content(request)
         pages = await self._open(content, request)
         tally = _Tally()
-        files = OutputFiles(request.formats, Original(content=content, media_type=pages.media_type, password=request.password))
+        until = started + self._limits.most_document_seconds
+        original = Original(content=content, media_type=pages.media_type, password=request.password)
+        files = OutputFiles(request.formats, original, until=until)
         try:
             numbers = selected_pages(request.pages, pages.page_count, self._limits)
-            work = _Work(pages=pages, mode=request.text_mode, until=started + self._limits.most_document_seconds)
+            work = _Work(pages=pages, mode=request.text_mode, until=until)
             async with aclosing(self._in_order(work, numbers, caller, tally)) as results:
                 async for result in results:
                     yield result
@@ -139,11 +142,11 @@ class DocumentReader:
 
     async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
         limits, seconds = self._limits, self._limits.most_document_seconds
-        media_type = await asyncio.to_thread(checked_type, content, limits)
-        dpi = checked_dpi(request.dpi, limits)
-        opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
         try:
             async with asyncio.timeout(seconds):
+                media_type = await asyncio.to_thread(checked_type, content, limits)
+                dpi = checked_dpi(request.dpi, limits)
+                opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
                 return await opened(media_type, opening)
         except TimeoutError as late:
             raise DeadlineExceeded(f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting.") from late
@@ -165,12 +168,12 @@ class DocumentReader:
             await asyncio.gather(*under_way, return_exceptions=True)
 
     async def _page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
-        slots = self._cpu_slots if caller.device is Device.CPU else self._slots
-        async with slots, self._memory.reused(KEPT_FOR_DOCUMENTS):
+        turns = self._cpu_turns if caller.device is Device.CPU else self._turns
+        async with turns.turn(work.pages.media_type) as drawn, self._memory.reused(KEPT_FOR_DOCUMENTS):
             seconds = min(self._limits.most_page_seconds, work.until - time.monotonic())
             try:
                 async with asyncio.timeout(seconds):
-                    return await self._read_page(work, number, caller, tally)
+                    return await self._read_page(work, number, caller, tally, drawn)
             except TimeoutError as late:
                 error = self._late(number, work)
                 if caller.device:
@@ -182,10 +185,11 @@ class DocumentReader:
             self._refused(error.limit)
         return PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0, error=str(error))
 
-    async def _read_page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
+    async def _read_page(self, work: _Work, number: int, caller: Caller, tally: _Tally, drawn: Callable[[], Awaitable[None]]) -> PageResult:
         result = PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0)
         layer = await in_thread_of(work.pages.media_type, text_layer_of, work.pages, number - 1, work.mode)
         if layer is not None:
+            await drawn()
             fields = await asyncio.to_thread(key_fields, layer.lines)
             return replace(
                 result,
@@ -197,6 +201,7 @@ class DocumentReader:
                 fields=fields,
             )
         page = await in_thread_of(work.pages.media_type, work.pages.page, number - 1)
+        await drawn()
         reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
         quality = await asyncio.to_thread(page_quality, page, reading.lines)

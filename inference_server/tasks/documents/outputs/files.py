@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import asyncio
+import math
 import threading
+import time
 from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
 
 from inference_server.errors import InvalidDocument
@@ -18,6 +21,8 @@ from inference_server.tasks.documents.values import DocumentSummary, PageResult
 
 # A piece is this long at most, far below what a message may have.
 _PIECE_BYTES = 1024 * 1024
+# A piece may take so long where the time of its document is used up: what was read in it is still to be written.
+_LEAST_SECONDS = 30.0
 
 _MEDIA_TYPES: Mapping[OutputFormat, str] = {
     OutputFormat.JSON: "application/json",
@@ -40,9 +45,9 @@ _WRITERS: Mapping[OutputFormat, Callable[[Original], Writer]] = {
 class OutputFiles:
     """Writes the files asked for, none of which is ever whole in memory."""
 
-    def __init__(self, formats: Sequence[OutputFormat], original: Original) -> None:
-        """Each format once, in the order asked for."""
-        self._files = [_File(kind, original) for kind in dict.fromkeys(formats)]
+    def __init__(self, formats: Sequence[OutputFormat], original: Original, *, until: float = math.inf) -> None:
+        """Each format once, in the order asked for. `until`: the end of the document's time, on the clock of `time.monotonic`."""
+        self._files = [_File(kind, original, until) for kind in dict.fromkeys(formats)]
 
     async def page(self, page: PageResult) -> AsyncGenerator[FileChunk, None]:
         """What a page adds to each file."""
@@ -65,8 +70,9 @@ class OutputFiles:
 class _File:
     """One file: its writer, and how long it is."""
 
-    def __init__(self, kind: OutputFormat, original: Original) -> None:
+    def __init__(self, kind: OutputFormat, original: Original, until: float) -> None:
         self._kind = kind
+        self._until = until
         self._original = original
         # The type of the document that is read while it is written; pdfium does both.
         self._laid_over = original.media_type if kind is OutputFormat.SEARCHABLE_PDF else ""
@@ -83,7 +89,7 @@ class _File:
             return
         pieces = _even(self._written(write))
         try:
-            while (piece := await in_thread_of(self._laid_over, self._next, pieces)) is not None:
+            while (piece := await self._in_time(pieces)) is not None:
                 yield self._chunk(piece)
         except InvalidDocument as error:
             # Neither the pages nor the other files are to suffer.
@@ -92,6 +98,14 @@ class _File:
             return
         if last:
             yield self._chunk(b"", last=True)
+
+    async def _in_time(self, pieces: Iterator[bytes]) -> bytes | None:
+        seconds = max(self._until - time.monotonic(), _LEAST_SECONDS)
+        try:
+            async with asyncio.timeout(seconds if math.isfinite(seconds) else None):
+                return await in_thread_of(self._laid_over, self._next, pieces)
+        except TimeoutError as late:
+            raise InvalidDocument("the file was not written in the time of its document; other PDFs may have kept it waiting.") from late
 
     def close(self) -> None:
         with self._lock:

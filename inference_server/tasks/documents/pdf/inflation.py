@@ -9,7 +9,9 @@ files. What a page draws many times over has a check of its own (`expansion`).
 
 from __future__ import annotations
 
+import math
 import re
+import time
 import zlib
 
 from inference_server.errors import InvalidDocument
@@ -38,9 +40,12 @@ _HEADER = 2
 LIMIT = "pdf_stream_bytes"
 
 
-def check_inflation(content: bytes, *, most_bytes: int, most_image_bytes: int) -> None:
-    """Raise `InvalidDocument` where a stream, or an image, unpacks to more, or all of them to many times as much; blocks."""
-    sums = Sums.of(content, most_bytes)
+def check_inflation(content: bytes, *, most_bytes: int, most_image_bytes: int, until: float = math.inf) -> None:
+    """Raise `InvalidDocument` where a stream, or an image, unpacks to more, or all of them to many times as much; blocks.
+
+    Raises `TimeoutError` where it takes longer, on the clock of `time.monotonic`.
+    """
+    sums = Sums.of(content, most_bytes, until)
     before = 0
     with memoryview(content) as view:
         for found in _STREAM.finditer(content):
@@ -78,20 +83,27 @@ def _is_packed_twice(packed: memoryview) -> bool:
 
 
 class Sums:
-    """What all streams of a file may still take, in bytes."""
+    """What all streams of a file may still take, in bytes; and until when, which each of its calls looks at."""
 
-    def __init__(self, *, packed: int, unpacked: int) -> None:
+    def __init__(self, *, packed: int, unpacked: int, until: float = math.inf) -> None:
+        self._until = until
         self._packed = packed
         self._unpacked = self._most_unpacked = unpacked
 
     @classmethod
-    def of(cls, content: bytes, most_bytes: int) -> Sums:
+    def of(cls, content: bytes, most_bytes: int, until: float = math.inf) -> Sums:
         """Of a file of which no stream unpacks to more than so many."""
         together = min(_MOST_TOGETHER * most_bytes, _FEW_TOGETHER * most_bytes + _TOGETHER_A_BYTE * len(content))
-        return cls(packed=_MOST_READ * len(content) + most_bytes, unpacked=together)
+        return cls(packed=_MOST_READ * len(content) + most_bytes, unpacked=together, until=until)
+
+    def check_time(self) -> None:
+        """Raises `TimeoutError`."""
+        if time.monotonic() > self._until:
+            raise TimeoutError
 
     def take_packed(self, size: int) -> None:
         """Count bytes of the file that are read. Raises `InvalidDocument`."""
+        self.check_time()
         self._packed -= size
         if self._packed < 0:
             raise InvalidDocument(
@@ -100,6 +112,7 @@ class Sums:
 
     def take_unpacked(self, size: int) -> None:
         """Count bytes that they unpack to. Raises `InvalidDocument`."""
+        self.check_time()
         self._unpacked -= size
         if self._unpacked < 0:
             raise InvalidDocument(

@@ -23,9 +23,13 @@ _COLOURS = 3
 
 
 def check_pdf(content: bytes, limits: Limits) -> None:
-    """Raise `InvalidDocument` where pdfium would take too much memory or time for a file; blocks, and leaves pdfium alone."""
-    check_inflation(content, most_bytes=limits.most_pdf_stream_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels)
-    check_expansion(content, most_bytes=limits.most_pdf_stream_bytes)
+    """Raise `InvalidDocument` where pdfium would take too much memory or time for a file; blocks, and leaves pdfium alone.
+
+    Raises `TimeoutError` where that is not told within a document's time: who waited may have gone.
+    """
+    most_bytes, until = limits.most_pdf_stream_bytes, time.monotonic() + limits.most_document_seconds
+    check_inflation(content, most_bytes=most_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels, until=until)
+    check_expansion(content, most_bytes=most_bytes, until=until)
 
 
 class PdfPages:

@@ -22,6 +22,8 @@ from inference_server.storage import Storage
 from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
+from inference_server.tasks.documents.pages import checked_type
 from inference_server.tasks.documents.pdf.library import PDFIUM
 from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
@@ -543,3 +545,61 @@ async def test_a_document_that_is_not_opened_in_time_is_told_to_have_waited(infe
         async with asyncio.timeout(30):
             with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.3 s; other PDFs may have kept it waiting"):
                 await read(reader, DocumentRequest(content=lab_report_pdf()))
+
+
+async def test_a_pdf_whose_bytes_take_too_long_to_check_is_told_in_time_and_leaves_its_thread(
+    inference: RecordedInference, text_models: Path
+) -> None:
+    packed = zlib.compress(b"/F Do " * 20_000_000)
+    content = b"%%PDF-1.7\n1 0 obj\n<< /Subtype /Form /Length %d >>\nstream\n%s\nendstream\nendobj\n" % (len(packed), packed)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=0.1))
+    with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.1 s"):
+        await read(reader, DocumentRequest(content=content))
+    with pytest.raises(TimeoutError):
+        checked_type(content, Limits(most_document_seconds=0.1))
+
+
+async def test_a_file_that_waits_for_pdfium_beyond_the_time_of_its_document_is_told_to_have_failed_and_leaves_the_others(
+    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("inference_server.tasks.documents.outputs.files._LEAST_SECONDS", 0.2, raising=False)
+    monkeypatch.setattr("inference_server.tasks.documents.reader._CLOSING_SECONDS", 0.1)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=4))
+    formats = (OutputFormat.SEARCHABLE_PDF, OutputFormat.TEXT)
+    request = DocumentRequest(content=lab_report_pdf(), pages=(1,), text_mode=TextMode.LAYER, formats=formats)
+    async with asyncio.timeout(30), aclosing(reader.read(request, Caller())) as events:
+        page = await anext(events)
+        with PDFIUM:
+            failed, *texts, summary = [event async for event in events]
+    assert isinstance(page, PageResult)
+    assert isinstance(summary, DocumentSummary)
+    assert isinstance(failed, FileChunk)
+    assert ("document.pdf", True) == (failed.name, failed.last)
+    assert "not written in the time of its document" in failed.error
+    assert page.text == b"".join(chunk.data for chunk in texts if isinstance(chunk, FileChunk)).decode()
+
+
+async def test_pages_of_a_pdf_that_wait_for_pdfium_leave_their_turn_to_those_of_images(
+    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun, ended = threading.Event(), threading.Event()
+
+    def drawn(pages: PdfPages, index: int) -> Page:
+        begun.set()
+        assert ended.wait(60)
+        raise InvalidDocument("drawn in the end")
+
+    monkeypatch.setattr(PdfPages, "page", drawn)
+    reader = DocumentReader(inference, NOWHERE, text_models, pages_ahead=4, most_pages_at_once=4)
+    image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
+    reading = asyncio.create_task(read(reader, DocumentRequest(content=pdf([[]] * 4, size=SIZE))))
+    try:
+        assert await asyncio.to_thread(begun.wait, 30)
+        async with asyncio.timeout(15):
+            (page,), _ = await read(reader, DocumentRequest(content=image))
+        assert page.text == "Glukosa Puasa"
+    finally:
+        ended.set()
+        await asyncio.wait((reading,), timeout=30)
+    with pytest.raises(InvalidDocument, match="drawn in the end"):
+        await reading

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import time
+import tracemalloc
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.pages import open_pages
+from inference_server.tasks.documents.pdf.expansion import check_expansion
 from inference_server.tasks.documents.values import Limits
 
 LIMITS = Limits(most_pdf_stream_bytes=1_000_000)
@@ -148,3 +151,94 @@ def test_forms_that_share_the_names_of_all_forms_are_told_at_once() -> None:
     started = time.thread_time()
     open_pages(content, limits=Limits())
     assert time.thread_time() - started < 5
+
+
+@contextmanager
+def most_memory(size: int) -> Iterator[None]:
+    """Fails where more memory is taken meanwhile, in bytes."""
+    tracemalloc.start()
+    try:
+        yield
+        most = tracemalloc.get_traced_memory()[1]
+    finally:
+        tracemalloc.stop()
+    assert most < size
+
+
+def packed_objects(*pairs: tuple[int, int], text: bytes, count: int | None = None) -> bytes:
+    """A stream of objects: the number and the place of each, then their text."""
+    header = b" ".join(b"%d %d" % pair for pair in pairs) + b" "
+    told = b"/Type /ObjStm /N %d /First %d" % (len(pairs) if count is None else count, len(header))
+    return stream(header + text, told, packed=True)
+
+
+def test_objects_whose_places_go_back_and_forth_keep_no_more_than_their_stream() -> None:
+    objects = packed_objects(*[(1, 0), (1, 99_999_999)] * 400, text=b" " * 300_000)
+    content = document(b"/F Do", stream(b"", _FORM), objects)
+    with most_memory(10_000_000), pytest.raises(InvalidDocument, match="unpack to more than"):
+        open_pages(content, limits=LIMITS)
+
+
+def test_packed_objects_in_any_order_are_followed_up_to_their_number() -> None:
+    objects = packed_objects((99, 40), (8, 0), text=b"<< /XObject << /F 5 0 R >> >>".ljust(40) + b"null")
+    content = document(b"/F Do", draws_itself(resources=b"/Resources 8 0 R"), objects)
+    with pytest.raises(InvalidDocument, match="draws its parts so often"):
+        open_pages(content, limits=LIMITS)
+
+
+def test_pairs_beyond_the_number_of_packed_objects_are_none() -> None:
+    objects = packed_objects((99, 0), *[(99, 0)] * 100_000, text=b"null", count=1)
+    assert 1 == open_pages(document(b"/F Do", stream(b"", _FORM), objects), limits=LIMITS).page_count
+
+
+_SHARED = b"%s /Resources 5 0 R" % _FORM
+
+
+@pytest.mark.parametrize(
+    "more",
+    [
+        [stream(b"", _FORM), b"<< /XObject << %s >> %s >>" % (b"/A 1 0 R " * 50, b"/Contents[4 0 R]" * 20_000)],
+        [b"<< %s >>" % (b"/XObject 6 0 R " * 50_000), b"<< /A 7 0 R >>", *[stream(b"/A Do", _SHARED)] * 5_000],
+        [b"<< /XObject << %s >> >>" % b"".join(b"/A %d 0 R " % place for place in range(6, 200_000)), *[stream(b"/A Do", _SHARED)] * 5_000],
+    ],
+    ids=["contents", "tables", "objects"],
+)
+def test_what_many_streams_share_is_looked_at_once(more: Sequence[bytes]) -> None:
+    content = document(b"", *more, resources=b"")
+    started = time.thread_time()
+    check_expansion(content, most_bytes=100_000_000)
+    assert time.thread_time() - started < 2
+
+
+def test_what_a_long_stream_draws_is_counted_without_a_list_of_all_of_it() -> None:
+    content = document(b"/Stamp Do " * 500_000, stream(b"", _FORM), resources=b"/XObject << /Stamp 5 0 R >>", packed=True)
+    with most_memory(20_000_000), pytest.raises(InvalidDocument, match="draws its parts so often"):
+        check_expansion(content, most_bytes=30_000_000)
+
+
+@pytest.mark.parametrize("between", [b" ", b" " * 70_000, b" 0 0 9 9 re f" * 1_000])
+def test_nothing_that_a_stream_draws_is_lost_between_the_pieces_that_are_searched(between: bytes) -> None:
+    """A hundred times a form of a thousand bytes: no other sum is as near to the limit."""
+    drawing = b"%s/F%sDo%s" % (between, b" " * 40_000, between) * 100
+    content = document(drawing, stream(b" " * 1_000, _FORM, packed=True), packed=True)
+    come_to = len(drawing) + 64 + 100 * (1_000 + 64)
+    check_expansion(content, most_bytes=come_to)
+    with pytest.raises(InvalidDocument, match="draws its parts so often"):
+        check_expansion(content, most_bytes=come_to - 1)
+
+
+def test_a_stream_that_draws_too_many_different_parts_is_refused() -> None:
+    names = [b"/F%d Do " % number for number in range(10_001)]
+    check_expansion(document(b"".join(names[1:]), stream(b"", _FORM)), most_bytes=100_000_000)
+    with pytest.raises(InvalidDocument, match="draws more than 10000 different parts") as refused:
+        check_expansion(document(b"".join(names), stream(b"", _FORM)), most_bytes=100_000_000)
+    assert refused.value.limit == "pdf_stream_bytes"
+
+
+@pytest.mark.parametrize(
+    "text", [b"<< /XObject << %s >> >>" % (b"/Stamp 10 0 R " * 500_000), b"<< /Contents [%s] >>" % (b"10 0 R " * 800_000)]
+)
+def test_what_a_dictionary_refers_to_over_and_over_is_kept_once(text: bytes) -> None:
+    content = document(b"", stream(b"", _FORM), packed_objects((8, 0), text=text))
+    with most_memory(30_000_000):
+        check_expansion(content, most_bytes=100_000_000)
