@@ -115,9 +115,9 @@ class Overloaded(InferenceError):
 class DeadlineExceeded(InferenceError):
     """The caller's deadline passed before the work was done."""
 
-    def __init__(self, message: str = "", *, begun: bool = False) -> None:
-        """`begun`: whether it passed while a model ran, rather than in a queue."""
-        super().__init__(message)
+    def __init__(self, message: str = "", *, begun: bool = False, limit: str = "") -> None:
+        """`begun`: whether it passed while a model ran, rather than in a queue. `limit`: where it was the server's own."""
+        super().__init__(message, limit=limit)
         self.begun = begun
 
 

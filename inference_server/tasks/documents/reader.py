@@ -149,7 +149,11 @@ class DocumentReader:
                 opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
                 return await opened(media_type, opening)
         except TimeoutError as late:
-            raise DeadlineExceeded(f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting.") from late
+            raise DeadlineExceeded(
+                f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting. Try it again, or raise "
+                "INFERENCE_MAX_DOCUMENT_SECONDS.",
+                limit="document_seconds",
+            ) from late
 
     async def _in_order(self, work: _Work, numbers: tuple[int, ...], caller: Caller, tally: _Tally) -> AsyncGenerator[PageResult, None]:
         waiting = deque(numbers)
