@@ -49,9 +49,8 @@ async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: i
             whole += found
             if found == Rolled():
                 busy.remove(rollup)
-    for errors in slow.values():
-        for error in errors.values():
-            raise error
+    if error := next((error for errors in slow.values() for error in errors.values()), None):
+        raise error
     return whole
 
 

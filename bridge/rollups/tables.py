@@ -50,8 +50,10 @@ class RollupTables:
         self.name = name
         self._database = database
         self._options = options
-        compat = f"_{options.compat}" if options.compat and (_SQL / "postgres" / f"{name}_{options.compat}.sql").exists() else ""
-        self._sql = database.statements(_SQL, f"{name}{compat}")
+        # What is the same whoever's figures are written, and what is not, of those kinds that know two.
+        figures = f"{name}_{options.compat or 'ours'}"
+        files = [name, *([figures] if (_SQL / "postgres" / f"{figures}.sql").exists() else [])]
+        self._sql = {statement: text for file in files for statement, text in database.statements(_SQL, file).items()}
 
     async def look(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
         """The rows that a statement gives. Raises `TransientError`."""
