@@ -8,6 +8,7 @@
     │   └── ServerLostError  it died or froze, or its connection broke, over the job; an interruption is counted
     ├── NotYetError          other jobs come first; the job waits, no attempt is counted, and receiving goes on
     ├── PermanentError       will fail again; the job ends as failed now
+    │   └── RefusedError     the inference server may not read or write a place; for who chose it to judge whose fault that is
     ├── PoisonError          the message cannot be read; it goes to the dead letters with its original bytes
     ├── LeaseLostError       another worker has taken the job over; this one's work is dropped
     └── ConfigurationError   a setting is missing or wrong; names the variable and the fix
@@ -68,6 +69,10 @@ class NotYetError(BridgeError):
 
 class PermanentError(BridgeError):
     """Will fail again."""
+
+
+class RefusedError(PermanentError):
+    """The inference server may not read or write a place: by its roots, or by the rights of its user or role."""
 
 
 class PoisonError(BridgeError):

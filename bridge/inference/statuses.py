@@ -8,7 +8,7 @@ from enum import Enum
 
 import grpc
 
-from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, ServerLostError, TransientError
+from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentError, RefusedError, ServerLostError, TransientError
 
 # The trailing metadata in which a server that is full says when to come back.
 RETRY_AFTER_KEY = "retry-after-ms"
@@ -115,7 +115,7 @@ def translate(error: grpc.aio.AioRpcError, *, address: str) -> BridgeError:
         return OverloadError(reason, retry_after=retry_after(error) or pause)
     if meaning is Meaning.TRANSIENT:
         return TransientError(text)
-    return PermanentError(text)
+    return RefusedError(text) if code is grpc.StatusCode.PERMISSION_DENIED else PermanentError(text)
 
 
 def retry_after(error: grpc.aio.AioRpcError) -> float | None:

@@ -14,6 +14,7 @@ from bridge.errors import (
     OverloadError,
     PermanentError,
     PoisonError,
+    RefusedError,
     ServerLostError,
     TooSlowError,
     TransientError,
@@ -40,6 +41,7 @@ FATES: Mapping[type[Exception], Fate] = {
     ServerLostError: Fate.SUSPECT,
     NotYetError: Fate.YIELD,
     PermanentError: Fate.FAIL,
+    RefusedError: Fate.FAIL,
     PoisonError: Fate.FAIL,
     LeaseLostError: Fate.DROP,
     ConfigurationError: Fate.WAIT,  # the fault of whoever set the bridge up, not of the job

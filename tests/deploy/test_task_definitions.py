@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from bridge.settings_cards import load_card_worker
-from tests.support.ecs_definitions import container, misfits, problems, settings_of, unknown_settings
+from tests.support.ecs_definitions import container, misfits, problems, settings_of, unknown_settings, unwritable
 from tests.support.loaded_settings import bridge_of, server_of
 
 ROOT = Path(__file__).parents[2]
@@ -80,6 +80,15 @@ def test_no_folder_of_the_machine_is_written_to(file: Path) -> None:
         text = (ROOT / image).read_text(encoding="utf-8")
         assert "VOLUME /var/lib/lamina/engines" in text
         assert re.search(r"install --directory --owner=10001 .*/var/lib/lamina/engines", text)
+
+
+@pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)
+def test_what_the_programs_write_to_can_be_written(file: Path) -> None:
+    definition = rendered(file)
+    assert unwritable(definition) == []
+    for one in definition["containerDefinitions"]:
+        one["mountPoints"] = []
+    assert unwritable(definition)
 
 
 @pytest.mark.parametrize("file", DEFINITIONS, ids=lambda file: file.stem)

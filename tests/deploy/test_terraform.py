@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings
+from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings, unwritable
 from tests.support.loaded_settings import bridge_of, server_of
 from tests.support.overlays import built
 from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
@@ -124,6 +124,26 @@ def test_task_definitions_are_such_as_ecs_takes(example: str) -> None:
         address: problems({key: value for key, value in one.items() if value is not None}) for address, one in found.items()
     } == dict.fromkeys(found, "")
     assert {address: misfits(one) for address, one in found.items()} == {address: [] for address in found}
+
+
+@pytest.mark.parametrize("example", ON_ECS)
+def test_what_the_programs_write_to_can_be_written(example: str) -> None:
+    found = task_definitions(stack(example))
+    assert {address: unwritable(one) for address, one in found.items()} == {address: [] for address in found}
+
+
+def test_a_slide_server_in_a_bridges_task_has_a_disk_for_copies_of_slides(tmp_path: Path) -> None:
+    server = {"image": "registry/inference", "memory": 4096}
+    given = {**MODULES["wsi_worker"], "inference_address": "", "inference": server, "cpu": 4096, "memory": 8192, "disk_gib": 60}
+    made = apply("modules/wsi_worker", given, tmp_path)
+    (definition,) = task_definitions(made).values()
+    assert unwritable(definition) == []
+    (settings,) = (settings_of(one) for one in definition["containerDefinitions"] if one["name"] == "inference")
+    (task,) = made.of("aws_ecs_task_definition")
+    (disk,) = task.values["ephemeral_storage"]
+    assert int(settings["INFERENCE_MAX_STAGED_BYTES"]) == (disk["size_in_gib"] - 8) * 2**30
+    with pytest.MonkeyPatch.context() as monkeypatch:
+        assert server_of(settings, monkeypatch).max_staged_bytes == 52 * 2**30
 
 
 @pytest.mark.parametrize("example", ON_ECS)
@@ -277,7 +297,8 @@ def test_the_lab_workers_queues_are_those_of_the_replaced_stack() -> None:
     (dead,) = made.of("aws_sqs_queue", ".ml_worker_dlq")
     told = ("name", "max_message_size", "message_retention_seconds", "receive_wait_time_seconds", "visibility_timeout_seconds")
     assert [queue.values[name] for name in told] == ["production-ml-worker", 262_144, 345_600, 20, 300]
-    assert queue.json("redrive_policy")["maxReceiveCount"] == 3
+    # But for the replaced stack's 3 receipts: the bridge's receipts are no failures.
+    assert queue.json("redrive_policy")["maxReceiveCount"] == 1000
     assert (dead.values["name"], dead.values["message_retention_seconds"]) == ("production-ml-worker-dlq", 1_209_600)
     assert {one.values["name"] for one in made.of("aws_ssm_parameter")} == {
         "/zivohealth/production/ml_worker/queue_url",
@@ -369,7 +390,7 @@ def test_pushes_reach_the_service_with_a_token_for_what_it_expects(tmp_path: Pat
         "delivery": "push",
     }
     made = apply("modules/pubsub_cloudrun", variables, tmp_path)
-    (subscription,) = made.of("google_pubsub_subscription", ".jobs")
+    (subscription,) = made.of("google_pubsub_subscription", ".jobs[0]")
     (service,) = made.of("google_cloud_run_v2_service")
     settings = {one["name"]: one["value"] for one in service.values["template"][0]["containers"][0]["env"]}
     token = subscription.values["push_config"][0]["oidc_token"][0]
@@ -378,3 +399,21 @@ def test_pushes_reach_the_service_with_a_token_for_what_it_expects(tmp_path: Pat
     assert token["service_account_email"] == settings["BRIDGE_PUBSUB_PUSH_ACCOUNT"]
     assert [one.values["role"] for one in made.of("google_cloud_run_v2_service_iam_member")] == ["roles/run.invoker"]
     assert made.of("google_pubsub_subscription_iam_member", ".receives") == []
+
+
+def test_beside_the_platforms_own_stack_nothing_of_pubsub_is_made_twice(tmp_path: Path) -> None:
+    """Google refuses a topic or a subscription whose name is taken, so that nothing at all would come up."""
+    given = {
+        "project": "project",
+        "region": "europe-west1",
+        "image": "image",
+        "cloud_sql_instance": "project:europe-west1:platform",
+        "openai_key_secret": "key",
+        "create_topic": False,
+        "create_subscription": False,
+    }
+    made = apply("modules/consensus_worker", given, tmp_path)
+    assert [*made.of("google_pubsub_topic"), *made.of("google_pubsub_subscription")] == []
+    (right,) = made.of("google_pubsub_subscription_iam_member")
+    assert (right.values["subscription"], right.values["role"]) == ("consensus-engine-jobs-sub", "roles/pubsub.subscriber")
+    assert made.outputs["subscription"] == "projects/project/subscriptions/consensus-engine-jobs-sub"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import boto3
@@ -18,6 +20,7 @@ from tests.support.terraform.stacks import stack
 
 # The emulator's own.
 ACCOUNT, REGION = "000000000000", "us-east-1"
+DOCS = Path(__file__).parents[2] / "docs"
 ATTRIBUTES = {
     "message_retention_seconds": "MessageRetentionPeriod",
     "visibility_timeout_seconds": "VisibilityTimeout",
@@ -101,5 +104,24 @@ def test_the_lab_workers_parameters_and_queue_are_what_the_platforms_service_rea
     assert told["VisibilityTimeout"] == "300"
     assert json.loads(told["RedrivePolicy"]) == {
         "deadLetterTargetArn": f"arn:aws:sqs:{REGION}:{ACCOUNT}:production-ml-worker-dlq",
-        "maxReceiveCount": 3,
+        "maxReceiveCount": 1000,
     }
+
+
+def test_queues_of_the_platform_are_taken_into_the_state_at_the_addresses_that_are_told() -> None:
+    told = re.findall(r"^terraform import .*'(.+)' \$queues/(\w+)$", (DOCS / "deploy-aws.md").read_text(encoding="utf-8"), re.MULTILINE)
+    names = {one.address: one.values["name"] for one in stack("slide-worker").of("aws_sqs_queue")}
+    assert dict(told) == {address: name for address, name in names.items() if name.startswith("WsiAnalysisWorker")}
+
+
+def test_the_command_of_the_migrations_page_raises_the_receipts_and_keeps_the_dead_letter_queue(ministack: Ministack) -> None:
+    page = (DOCS / "migration" / "lab-worker.md").read_text(encoding="utf-8")
+    found = re.search(r"--attributes \\\n\s+'(.+)'", page)
+    assert found
+    sqs = client("sqs", ministack)
+    sqs.create_queue(QueueName="production-ml-worker-dlq")
+    url = sqs.create_queue(QueueName="raised-ml-worker")["QueueUrl"]
+    sqs.set_queue_attributes(QueueUrl=url, Attributes=here(json.loads(found[1])))
+    policy = json.loads(sqs.get_queue_attributes(QueueUrl=url, AttributeNames=["RedrivePolicy"])["Attributes"]["RedrivePolicy"])
+    assert policy["deadLetterTargetArn"] == f"arn:aws:sqs:{REGION}:{ACCOUNT}:production-ml-worker-dlq"
+    assert int(policy["maxReceiveCount"]) == 1000

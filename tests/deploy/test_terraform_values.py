@@ -56,7 +56,7 @@ WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
             "image": "image",
             "database_secret": "arn:aws:secretsmanager:eu-west-1:1:secret:d",
         },
-        {"topic_kms_key": "alias/topics", "inference_address": ""},
+        {"topic_kms_key": "alias/topics", "inference_address": "", "disk_gib": 8},
     ),
     "ml_worker": (
         ML_WORKER,
@@ -69,9 +69,14 @@ WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {
             "db_port": 0,
             "target_queue_depth": 0,
             "worker_mode": "all",
+            "max_receive_count": 2000,
         },
     ),
     "sqs_queue": ({}, {"name": "jobs.fifo"}),
+    "pubsub_cloudrun": (
+        {"project": "p", "region": "europe-west1", "topic": "jobs", "image": "image", "delivery": "push"},
+        {"name": "Worker", "create_subscription": False},
+    ),
     "eks_gpu_nodes": ({"cluster_name": "lamina", "subnet_ids": ["subnet-1"]}, {"max_size": 0, "disk_gib": 8, "capacity_type": "CHEAP"}),
 }
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import botocore.session
@@ -11,7 +12,9 @@ from botocore.validate import ParamValidator
 from bridge import settings as bridge_settings
 from bridge import settings_cards, settings_consensus, settings_labs
 from inference_server import settings as server_settings
+from scripts.try_image import instructions
 
+_ROOT = Path(__file__).parents[2]
 # Read by what the programs are made of, or by a worker's implied settings.
 _OTHERS = {
     "AWS_REGION",
@@ -105,3 +108,27 @@ def misfits(definition: Mapping[str, Any]) -> list[str]:
         found.append(f"containers may use {used} MiB of {definition['memory']}")
     found += [f"{one['name']} may stop for {one['stopTimeout']} s; ECS waits 120" for one in containers if one.get("stopTimeout", 0) > 120]
     return found
+
+
+# What a program writes to, by the variables that name it: of the server, and of both.
+_WRITTEN = {"inference": ("INFERENCE_ENGINE_CACHE", "INFERENCE_STAGING", "TMPDIR"), "bridge": ("TMPDIR",), "ml-worker": ("TMPDIR",)}
+
+
+def unwritable(definition: Mapping[str, Any]) -> list[str]:
+    """Settings of containers whose root is read-only that name a folder which no volume holds, as `container: SETTING=folder`."""
+    found = []
+    for one in definition["containerDefinitions"]:
+        settings = {"TMPDIR": "/tmp", **_image_settings(one["image"]), **settings_of(one)}
+        mounts = [mount["containerPath"] for mount in one.get("mountPoints", ()) if not mount["readOnly"]]
+        mounts += [mount["containerPath"] for mount in (one.get("linuxParameters") or {}).get("tmpfs", ())]
+        for name in _WRITTEN.get(one["name"], ()):
+            if not any(Path(settings[name]).is_relative_to(mount) for mount in mounts):
+                found.append(f"{one['name']}: {name}={settings[name]}")
+    return found
+
+
+def _image_settings(image: str) -> dict[str, str]:
+    """What an image of ours sets by itself."""
+    file = _ROOT / ("Dockerfile.cpu" if "inference" in image else "Dockerfile.bridge")
+    lines = [rest for kind, rest in instructions(file.read_text(encoding="utf-8")) if kind == "ENV"]
+    return dict(word.split("=", 1) for line in lines for word in line.split())

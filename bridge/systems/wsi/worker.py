@@ -7,7 +7,9 @@ from dataclasses import replace
 from typing import Any
 from urllib.parse import quote
 
-from bridge.errors import PermanentError
+import structlog
+
+from bridge.errors import NotYetError, PermanentError, RefusedError
 from bridge.job import Delivery, Job, Outcome
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems.port import Context
@@ -16,7 +18,12 @@ from bridge.systems.wsi.checkpoints import Found
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.requests import AnswerNames
 
+_log = structlog.get_logger()
 _REPORT = "analysis.json"
+# Where the platform keeps its slides.
+_SLIDES = "wsi/"
+# How long a slide waits that the server may not read, or whose results it may not write; others are tried meanwhile.
+_REFUSED_SECONDS = 60.0
 
 
 class RequestedSlideHandler:
@@ -52,7 +59,7 @@ class RequestedSlideHandler:
         return requests.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
-        """Analyse the slide. Raises `TransientError`, `OverloadError`, `PermanentError`, `ConfigurationError`."""
+        """Analyse the slide. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`, `ConfigurationError`."""
         request = requests.request_of(job)
         if not await self._bucket.holds(request.s3key):
             raise _missing(request)
@@ -66,9 +73,11 @@ class RequestedSlideHandler:
             found = await self._slides.analyze_into(folder_of, replace(job, request=slide), context)
         except PermanentError as error:
             # Taken away since.
-            if await self._bucket.holds(request.s3key):
-                raise
-            raise _missing(request) from error
+            if not await self._bucket.holds(request.s3key):
+                raise _missing(request) from error
+            if isinstance(error, RefusedError) and request.s3key.startswith(_SLIDES):
+                raise _refused(error) from error
+            raise
         await self._publish(found, folder_of(found.fence), self._bucket.folder_at(place))
         key = f"{place}/{job.key}/{found.fence}/{_REPORT}"
         kept = {**found.result, "upload_id": str(request.uploadid), "result_s3_key": key}
@@ -84,6 +93,15 @@ class RequestedSlideHandler:
         """The outcome of a slide that is given up."""
         result = {"error": "the slide could not be analysed", "reason": reason}
         return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))
+
+
+def _refused(error: RefusedError) -> NotYetError:
+    """What makes a slide wait that the server may not read, or whose result it may not write.
+
+    We have just seen it where the platform keeps its slides: whoever set the server up is at fault, and a failed event is for ever.
+    """
+    _log.warning("server_may_not", reason=str(error), retry_in=_REFUSED_SECONDS)
+    return NotYetError(f"waits until the inference server may read slides and write results: {error}", retry_after=_REFUSED_SECONDS)
 
 
 def _missing(request: requests.AnalysisRequest) -> PermanentError:

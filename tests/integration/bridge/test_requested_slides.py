@@ -12,7 +12,7 @@ import grpc
 import pytest
 from lamina.v1 import slides_pb2
 
-from bridge.errors import PermanentError
+from bridge.errors import NotYetError, PermanentError, RefusedError
 from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job
@@ -97,6 +97,52 @@ async def test_a_slide_that_is_taken_away_meanwhile_fails_in_the_contracts_words
     async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
         (tmp_path / "wsi" / "a b.svs").unlink()
         await context.abort(grpc.StatusCode.NOT_FOUND, "a b.svs does not exist")
+        yield
+
+    server.script = [lose]
+    with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
+        await handler.handle(_job(handler), RecordedContext())
+
+
+def _refuses(reason: str) -> Any:
+    async def refuse(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, reason)
+        yield
+
+    return refuse
+
+
+async def test_a_server_whose_roots_or_role_are_not_set_yet_makes_slides_wait_and_fails_none(
+    server: ScriptedServer, handler: RequestedSlideHandler
+) -> None:
+    """The platform is told nothing: a failed event cannot be taken back."""
+    done = server.script[0]
+    server.script = [_refuses("results/ may not be written. Name its folder in INFERENCE_WRITE_ROOTS."), done]
+    with pytest.raises(NotYetError, match="INFERENCE_WRITE_ROOTS") as raised:
+        await handler.handle(_job(handler), RecordedContext(fence=1))
+    assert raised.value.retry_after == 60
+    outcome = await handler.handle(_job(handler), RecordedContext(fence=2))
+    assert outcome.succeeded
+
+
+async def test_a_key_from_where_the_platform_keeps_no_slides_fails_where_the_server_may_not_read_it(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    (tmp_path / "others").mkdir()
+    (tmp_path / "others" / "a.svs").write_bytes(b"slide")
+    server.script = [_refuses("others/a.svs may not be read")]
+    with pytest.raises(RefusedError, match="may not be read"):
+        await handler.handle(_job(handler, "others/a.svs"), RecordedContext())
+
+
+async def test_a_slide_that_is_gone_fails_though_the_server_was_merely_refused(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    """Without the right to list a bucket S3 refuses what is missing."""
+
+    async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        (tmp_path / "wsi" / "a b.svs").unlink()
+        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the server may not read it")
         yield
 
     server.script = [lose]

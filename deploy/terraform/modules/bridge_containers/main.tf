@@ -4,6 +4,8 @@ locals {
   files_folder = "/run/lamina"
   # What the bridge keeps of the time before SIGKILL for giving leases back.
   drain_seconds = var.stop_seconds - 20
+  # What images, logs and built engines leave of the task's disk.
+  staged_bytes = (var.disk_gib - 8) * 1024 * 1024 * 1024
 
   log = {
     for name in ["bridge", "inference", "collector", "files"] : name => {
@@ -67,7 +69,10 @@ locals {
       INFERENCE_HTTP         = "127.0.0.1:8002"
       INFERENCE_DEVICE       = "cpu"
       INFERENCE_ENGINE_CACHE = "${local.state_folder}/engines"
-      TMPDIR                 = "${local.state_folder}/engines"
+      # The image names /tmp, which cannot be written on Fargate.
+      INFERENCE_STAGING          = "${local.state_folder}/engines/staging"
+      INFERENCE_MAX_STAGED_BYTES = tostring(local.staged_bytes)
+      TMPDIR                     = "${local.state_folder}/engines"
     },
     try(var.inference.environment, {}),
   )

@@ -67,6 +67,12 @@ variable "inference" {
   default = null
 }
 
+variable "disk_gib" {
+  description = "GiB of the task's disk; the server copies slides there that it cannot read in place."
+  type        = number
+  default     = 20
+}
+
 variable "collector_image" {
   description = "AWS' build of the OpenTelemetry collector, which tells the metrics of both programs to CloudWatch. Pin it by digest."
   type        = string

@@ -48,6 +48,7 @@ module "containers" {
   collector_image = var.collector_image
   shell_image     = var.shell_image
   stop_seconds    = var.stop_seconds
+  disk_gib        = var.disk_gib
   environment     = merge({ BRIDGE_CONCURRENCY = tostring(var.concurrency) }, var.environment)
   secrets         = var.secrets
   files           = var.files
@@ -63,6 +64,14 @@ resource "aws_ecs_task_definition" "bridge" {
   execution_role_arn       = aws_iam_role.execution.arn
   task_role_arn            = aws_iam_role.task.arn
   container_definitions    = module.containers.container_definitions
+
+  # 20 GiB are Fargate's own, and cannot be asked for.
+  dynamic "ephemeral_storage" {
+    for_each = var.disk_gib > 20 ? [var.disk_gib] : []
+    content {
+      size_in_gib = ephemeral_storage.value
+    }
+  }
 
   dynamic "volume" {
     for_each = module.containers.volumes

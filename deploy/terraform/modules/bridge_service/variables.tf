@@ -133,6 +133,17 @@ variable "scale" {
   default     = true
 }
 
+variable "disk_gib" {
+  description = "GiB of a task's disk, 20 to 200. A server in the task copies slides there that it cannot read in place, such as NDPI and MRXS: at most this less 8 at a time."
+  type        = number
+  default     = 20
+
+  validation {
+    condition     = var.disk_gib >= 20 && var.disk_gib <= 200
+    error_message = "disk_gib: expected 20 to 200, as Fargate has."
+  }
+}
+
 variable "min_capacity" {
   description = "Fewest tasks."
   type        = number

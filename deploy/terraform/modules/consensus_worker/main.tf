@@ -14,6 +14,7 @@ module "worker" {
   topic                 = var.topic
   create_topic          = var.create_topic
   subscription          = var.subscription
+  create_subscription   = var.create_subscription
   delivery              = "pull"
   image                 = var.image
   cloud_sql_instance    = var.cloud_sql_instance

@@ -37,6 +37,12 @@ variable "subscription" {
   default     = "consensus-engine-jobs-sub"
 }
 
+variable "create_subscription" {
+  description = "Whether it is made here, with its dead letters; false beside the platform's own stack, which has made both."
+  type        = bool
+  default     = true
+}
+
 variable "cloud_sql_instance" {
   description = "DB_INSTANCE_CONNECTION_NAME."
   type        = string

@@ -41,7 +41,7 @@ resource "aws_sqs_queue" "ml_worker" {
 
   redrive_policy = jsonencode({
     deadLetterTargetArn = aws_sqs_queue.ml_worker_dlq.arn
-    maxReceiveCount     = 3
+    maxReceiveCount     = var.max_receive_count
   })
 
   tags = merge(local.tags, { Name = local.name, Awake = "true" })

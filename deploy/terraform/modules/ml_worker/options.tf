@@ -42,6 +42,17 @@ variable "inference_environment" {
   default     = {}
 }
 
+variable "max_receive_count" {
+  description = "After so many receipts SQS itself moves a job to the dead letters. The replaced worker's 3 counted its failures; of the bridge, receipts are waits and interruptions, and failures (3) are counted in its ledger. With 3, a quarter of an hour without a server or three Spot notices would put aside jobs that never failed."
+  type        = number
+  default     = 1000
+
+  validation {
+    condition     = var.max_receive_count >= 1 && var.max_receive_count <= 1000
+    error_message = "max_receive_count: expected 1 to 1000, as SQS takes."
+  }
+}
+
 variable "assign_public_ip" {
   description = "Whether tasks get public addresses, which they need in subnets with neither NAT nor VPC endpoints."
   type        = bool

@@ -49,15 +49,19 @@ resource "google_pubsub_topic" "results" {
 
 resource "google_pubsub_topic" "dead_letters" {
   #checkov:skip=CKV_GCP_83:Google's own key, as for the topic of jobs.
+  count = var.create_subscription ? 1 : 0
+
   project = var.project
   name    = local.dead_letter
 }
 
 # Without a subscription a topic keeps nothing.
 resource "google_pubsub_subscription" "dead_letters" {
+  count = var.create_subscription ? 1 : 0
+
   project                    = var.project
   name                       = "${local.dead_letter}-sub"
-  topic                      = google_pubsub_topic.dead_letters.id
+  topic                      = google_pubsub_topic.dead_letters[0].id
   message_retention_duration = "1209600s"
 
   expiration_policy {
@@ -66,6 +70,8 @@ resource "google_pubsub_subscription" "dead_letters" {
 }
 
 resource "google_pubsub_subscription" "jobs" {
+  count = var.create_subscription ? 1 : 0
+
   project                    = var.project
   name                       = local.subscription
   topic                      = local.topic
@@ -84,7 +90,7 @@ resource "google_pubsub_subscription" "jobs" {
   }
 
   dead_letter_policy {
-    dead_letter_topic     = google_pubsub_topic.dead_letters.id
+    dead_letter_topic     = google_pubsub_topic.dead_letters[0].id
     max_delivery_attempts = var.max_delivery_attempts
   }
 

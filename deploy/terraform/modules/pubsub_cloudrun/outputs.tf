@@ -5,12 +5,12 @@ output "topic" {
 
 output "subscription" {
   description = "The subscription."
-  value       = google_pubsub_subscription.jobs.id
+  value       = var.create_subscription ? one(google_pubsub_subscription.jobs[*].id) : "projects/${var.project}/subscriptions/${local.subscription}"
 }
 
 output "dead_letter_topic" {
-  description = "The topic of dead letters."
-  value       = google_pubsub_topic.dead_letters.id
+  description = "The topic of dead letters; null where the platform's subscription has its own."
+  value       = one(google_pubsub_topic.dead_letters[*].id)
 }
 
 output "service_name" {

@@ -16,9 +16,11 @@ resource "google_pubsub_subscription_iam_member" "receives" {
   count = local.pull ? 1 : 0
 
   project      = var.project
-  subscription = google_pubsub_subscription.jobs.name
+  subscription = local.subscription
   role         = "roles/pubsub.subscriber"
   member       = google_service_account.bridge.member
+
+  depends_on = [google_pubsub_subscription.jobs]
 }
 
 resource "google_pubsub_topic_iam_member" "answers" {
@@ -32,15 +34,19 @@ resource "google_pubsub_topic_iam_member" "answers" {
 
 # Pub/Sub itself takes a dead letter off the subscription and publishes it.
 resource "google_pubsub_topic_iam_member" "forwards" {
+  count = var.create_subscription ? 1 : 0
+
   project = var.project
-  topic   = google_pubsub_topic.dead_letters.name
+  topic   = google_pubsub_topic.dead_letters[0].name
   role    = "roles/pubsub.publisher"
   member  = local.agent
 }
 
 resource "google_pubsub_subscription_iam_member" "forwards" {
+  count = var.create_subscription ? 1 : 0
+
   project      = var.project
-  subscription = google_pubsub_subscription.jobs.name
+  subscription = google_pubsub_subscription.jobs[0].name
   role         = "roles/pubsub.subscriber"
   member       = local.agent
 }

@@ -35,6 +35,17 @@ variable "subscription" {
   default     = null
 }
 
+variable "create_subscription" {
+  description = "Whether it is made here, with its dead letters; false where the platform's own stack has made it, which then has its say in both. Such a stack should allow 100 deliveries."
+  type        = bool
+  default     = true
+
+  validation {
+    condition     = var.create_subscription || var.delivery == "pull"
+    error_message = "create_subscription: expected true for pushes: where they go and by whose token is the subscription's to say."
+  }
+}
+
 variable "results_topic" {
   description = "The topic of results that name no other place; empty for none."
   type        = string

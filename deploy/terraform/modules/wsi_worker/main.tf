@@ -70,6 +70,7 @@ module "bridge" {
   image             = var.image
   cpu               = var.cpu
   memory            = var.memory
+  disk_gib          = var.disk_gib
   min_capacity      = var.min_capacity
   max_capacity      = var.max_capacity
   target_backlog    = var.target_backlog

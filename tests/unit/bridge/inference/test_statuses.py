@@ -3,7 +3,7 @@ from __future__ import annotations
 import grpc
 import pytest
 
-from bridge.errors import DeviceError, OverloadError, PermanentError, TransientError
+from bridge.errors import DeviceError, OverloadError, PermanentError, RefusedError, TransientError
 from bridge.inference.statuses import RULES, Meaning, is_retried, translate
 
 
@@ -18,7 +18,10 @@ def test_every_status_but_ok_has_a_rule() -> None:
 @pytest.mark.parametrize("code", RULES)
 def test_every_status_becomes_the_error_of_its_meaning(code: grpc.StatusCode) -> None:
     expected = {Meaning.OVERLOAD: OverloadError, Meaning.TRANSIENT: TransientError, Meaning.PERMANENT: PermanentError}
-    assert expected[RULES[code].meaning] is type(translate(rpc_error(code), address="here:1"))
+    error = translate(rpc_error(code), address="here:1")
+    assert isinstance(error, expected[RULES[code].meaning])
+    # A place that may not be read is told apart: who chose it knows whose fault that is.
+    assert isinstance(error, RefusedError) is (code is grpc.StatusCode.PERMISSION_DENIED)
 
 
 @pytest.mark.parametrize(
