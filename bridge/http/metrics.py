@@ -21,15 +21,18 @@ from bridge.vitals import Lease, Vitals
 
 _BUCKETS = (0.001, 0.003, 0.01, 0.03, 0.1, 0.3, 1, 3, 10, 30, 100, 300, 1000, 3000)
 # What a try came to, by the name of its outcome; whatever is not here was not foreseen.
-_CLASSES = {
+CLASSES = {
     "succeeded": "succeeded",
     "failed": "failed",
     "interrupted": "interrupted",
     "TransientError": "transient",
+    "DeviceError": "transient",
+    "TooSlowError": "transient",
     "OverloadError": "overload",
     "ServerLostError": "interrupted",
     "NotYetError": "waiting",
     "PermanentError": "permanent",
+    "RefusedError": "permanent",
     "PoisonError": "poison",
     "LeaseLostError": "lost",
     "ConfigurationError": "configuration",
@@ -161,7 +164,7 @@ class Metrics:
         elif taken.step is Step.BURIED:
             self._jobs.labels("unknown", "poison").inc()
         elif taken.step is Step.HANDLED:
-            self._tries.labels(taken.system, _CLASSES.get(taken.outcome, "unforeseen"), taken.outcome).inc()
+            self._tries.labels(taken.system, CLASSES.get(taken.outcome, "unforeseen"), taken.outcome).inc()
 
     def render(
         self,

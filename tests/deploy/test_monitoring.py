@@ -13,6 +13,9 @@ from typing import Any
 import pytest
 import yaml
 
+from bridge.errors import BridgeError
+from bridge.http.metrics import CLASSES
+from bridge.worker import FATES
 from scripts.prometheus_rule import RESOURCE, RULES, rendered
 from tests.support.alerts import ALERTS
 from tests.support.exposed_metrics import Exposed, everything_exposed
@@ -94,6 +97,16 @@ def test_every_metric_and_label_is_told_by_a_program(place: str, expression: str
                 assert exposed.has(each.sample, name, value), f"{place}: {each.sample} is never told with {name}={value}"
 
 
+def test_classes_of_tries_that_rules_look_for_are_classes_of_errors() -> None:
+    """Most of them are told only once something is broken."""
+    classes = {name for names in re.findall(r'class=~"([\w|]+)"', RULES.read_text(encoding="utf-8")) for name in names.split("|")}
+    assert {"overload", "waiting"} <= classes <= set(CLASSES.values())
+
+
+def test_every_error_that_a_try_may_come_to_has_a_class() -> None:
+    assert [] == [error.__name__ for error in FATES if error not in {BridgeError, Exception} and error.__name__ not in CLASSES]
+
+
 def test_either_program_tells_when_it_began_and_nothing_of_the_other(exposed: Exposed) -> None:
     assert "process_start_time_seconds" in exposed.of_bridge & exposed.of_server
     assert [] == [name for name in exposed.of_bridge if name.startswith("lamina_")]
@@ -171,7 +184,7 @@ def test_the_page_shows_a_configuration_that_prometheus_takes(tmp_path: Path) ->
     (tmp_path / "rules.yml").write_text(RULES.read_text(encoding="utf-8"))
     done = subprocess.run([promtool(), "check", "config", "prometheus.yml"], cwd=tmp_path, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stdout + done.stderr
-    assert "14 rules found" in done.stdout
+    assert "15 rules found" in done.stdout
 
 
 def test_dashboards_have_names_of_their_own() -> None:
