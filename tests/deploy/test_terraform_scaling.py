@@ -239,6 +239,21 @@ def test_errors_count_once_enough_jobs_have_ended(failed: int, poison: int, ende
 @pytest.mark.parametrize(
     ("figures", "expected"),
     [
+        ({}, False),
+        ({"documents.TriesPutOff": 15}, True),
+        ({"documents.TriesUnset": 15}, True),
+        ({"documents.TriesRefused": 1}, True),
+        ({"documents.TriesPutOff": 15, "documents.JobsEnded": 1}, False),
+        ({"documents.JobsEnded": 100}, False),
+    ],
+)
+def test_few_jobs_that_are_put_off_are_told_as_long_as_none_ends(figures: dict[str, float], expected: bool) -> None:
+    assert alarm("documents-worker", "put-off", figures) is expected
+
+
+@pytest.mark.parametrize(
+    ("figures", "expected"),
+    [
         ({"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 3, "lamina_device_utilisation_ratio": 0.01}, True),
         ({"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 3, "lamina_device_utilisation_ratio": 0.5}, False),
         ({"bridge_queue_messages/filot:ocr:gpu:queue/waiting": 3}, False),

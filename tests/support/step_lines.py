@@ -22,6 +22,12 @@ STEPS = {
         step=Step.COMMITTED, job_key="2", system="documents", seconds=0.5, outcome="failed", since_receipt=400.0
     ),
     "a message that cannot be read": StepTaken(step=Step.BURIED, job_key="", system="", seconds=0.1),
+    "a job that waits for a server": StepTaken(step=Step.HANDLED, job_key="5", system="labs", seconds=0.1, outcome="OverloadError"),
+    "a job that a setting keeps": StepTaken(step=Step.HANDLED, job_key="6", system="wsi-requests", seconds=0.1, outcome="ConfigurationError"),
+    "a slide that the server may not read": StepTaken(
+        step=Step.HANDLED, job_key="7", system="wsi-requests", seconds=0.1, outcome="NotYetError"
+    ),
+    "a slide that waits for its shares": StepTaken(step=Step.HANDLED, job_key="8", system="slides", seconds=0.1, outcome="NotYetError"),
     "a job that begins": StepTaken(step=Step.CLAIMED, job_key="3", system="documents", seconds=0.1),
 }
 

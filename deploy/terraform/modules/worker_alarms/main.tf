@@ -23,11 +23,14 @@ locals {
   namespace = "Lamina"
   # Dimensions of metrics from log lines are values in the line; the service is not, so the names carry it.
   jobs = {
-    ended  = "${var.name}.JobsEnded"
-    failed = "${var.name}.JobsFailed"
-    took   = "${var.name}.JobMilliseconds"
-    poison = "${var.name}.MessagesUnreadable"
-    spared = "${var.name}.JobsFallenBack"
+    ended   = "${var.name}.JobsEnded"
+    failed  = "${var.name}.JobsFailed"
+    took    = "${var.name}.JobMilliseconds"
+    poison  = "${var.name}.MessagesUnreadable"
+    spared  = "${var.name}.JobsFallenBack"
+    put_off = "${var.name}.TriesPutOff"
+    unset   = "${var.name}.TriesUnset"
+    refused = "${var.name}.TriesRefused"
   }
   service_dimensions   = { ClusterName = var.cluster_name, ServiceName = var.service_name }
   inference_dimensions = { ClusterName = var.cluster_name, ServiceName = var.inference_service == "" ? var.service_name : var.inference_service }

@@ -8,6 +8,7 @@ output "alarm_arns" {
       aws_cloudwatch_metric_alarm.given_up.arn,
       aws_cloudwatch_metric_alarm.ledger.arn,
       aws_cloudwatch_metric_alarm.slow.arn,
+      aws_cloudwatch_metric_alarm.put_off.arn,
       aws_cloudwatch_metric_alarm.silent.arn,
       module.exits.alarm_arn,
       aws_cloudwatch_metric_alarm.fallbacks.arn,
