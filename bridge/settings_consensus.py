@@ -105,6 +105,12 @@ def load_consensus() -> ConsensusSettings:
         raise ConfigurationError(
             "; ".join(bad_field(ConsensusSettings, problem["loc"], problem["msg"]) for problem in error.errors())
         ) from error
+    if settings.bridge_consensus == "auto" and os.environ.get("PUBSUB_SUBSCRIPTION") and not _asks(os.environ):
+        # Without this a worker whose secret is missing would start, be healthy, and pull nothing.
+        raise ConfigurationError(
+            "OPENAI_API_KEY is not set; set it to the language model's key, as PUBSUB_SUBSCRIPTION names the consensus pipeline's runs. "
+            "For other jobs unset that and use BRIDGE_PUBSUB_SUBSCRIPTIONS, or set BRIDGE_CONSENSUS=off"
+        )
     if settings.bridge_llm_run_cost and not settings.bridge_llm_prices:
         raise ConfigurationError(
             "BRIDGE_LLM_RUN_COST is set, but no price is known; set BRIDGE_LLM_PRICES too, or BRIDGE_LLM_RUN_TOKENS instead"

@@ -122,6 +122,14 @@ def test_a_key_alone_starts_no_pipeline_and_it_can_be_switched(monkeypatch: pyte
     assert not load_consensus().served
 
 
+def test_a_worker_whose_key_is_missing_starts_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, {"PUBSUB_PROJECT_ID": "ours", "PUBSUB_SUBSCRIPTION": "runs"})
+    with pytest.raises(ConfigurationError, match=r"OPENAI_API_KEY is not set.*BRIDGE_CONSENSUS=off"):
+        load_consensus()
+    monkeypatch.setenv("BRIDGE_CONSENSUS", "off")
+    assert not load_consensus().served
+
+
 @pytest.mark.parametrize(
     ("variables", "named"),
     [
