@@ -4,8 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 
+from bridge.aws.names import short_name
 from bridge.errors import ConfigurationError
 from bridge.settings import Settings
+from bridge.systems.wsi.requests import PLAIN_QUEUE
+
+# What the slide platform calls the queues of its requests.
+_SLIDE_QUEUES = {"WsiAnalysisWorker", PLAIN_QUEUE}
 
 
 def check_one_source(settings: Settings) -> None:
@@ -14,6 +19,17 @@ def check_one_source(settings: Settings) -> None:
     if len(named) > 1:
         variables = " and ".join(f"BRIDGE_{name.upper()}" for name in named)
         raise ConfigurationError(f"{variables} are both set, but a bridge takes jobs from one place; unset one, or start a bridge for each")
+
+
+def check_slide_bucket(settings: Settings) -> None:
+    """Without the bucket nobody would know the slide platform's requests, and all of them would end in its error queue.
+
+    Raises `ConfigurationError`.
+    """
+    if not settings.wsi_bucket and (named := _SLIDE_QUEUES & {short_name(queue) for queue in settings.sqs_queues}):
+        raise ConfigurationError(
+            f"BRIDGE_WSI_BUCKET (AWS__S3__BucketName) is not set; set it to the slides' bucket, as BRIDGE_SQS_QUEUES names {min(named)}"
+        )
 
 
 def check_pushes(settings: Settings) -> None:

@@ -19,7 +19,7 @@ from bridge.systems.wsi import requests
 from bridge.transports.aws import depth as sqs_depth
 from bridge.transports.aws import levels as sqs_levels
 from bridge.transports.aws import open_aws, payloads
-from bridge.transports.checks import check_one_source, check_pushes
+from bridge.transports.checks import check_one_source, check_pushes, check_slide_bucket
 from bridge.transports.port import Broker, Transport
 from bridge.transports.pubsub import open_pubsub, pubsub_broker, pubsub_sink
 from bridge.transports.redis import open_redis, redis_list_sink, redis_sink, redis_source
@@ -41,6 +41,7 @@ async def open_brokers(settings: Settings) -> AsyncIterator[Brokers]:
     """Set up what the settings name. Raises `ConfigurationError`."""
     check_one_source(settings)
     check_pushes(settings)
+    check_slide_bucket(settings)
     async with AsyncExitStack() as stack:
         sinks: dict[str, Sink] = {}
         broker: Broker | None = None

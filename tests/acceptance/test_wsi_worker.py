@@ -242,3 +242,12 @@ def test_nothing_is_left_and_the_bridge_ends_well(done: Finished) -> None:
 def test_the_topology_is_made_once(done: Finished) -> None:
     assert "subscribe queue WsiAnalysisWorker to topic HiveOrders_Api_Shared_Events-WsiAnalysisRequestedEvent (raw)" in done.topology
     assert [] == done.missing
+
+
+@pytest.mark.parametrize("queue", ["WsiAnalysisWorker", "wsi-jobs-in"])
+def test_without_the_bucket_the_bridge_ends_and_leaves_the_platforms_queue_alone(queue: str, tmp_path: Path) -> None:
+    """It would know no request, and put all of them into the error queue."""
+    variables = {"AWS__ServiceUrl": "http://127.0.0.1:9", "AWS__Region": "us-east-1", "BRIDGE_SQS_QUEUES": queue}
+    process = BridgeSetup(folder=tmp_path, inference="", variables=variables).start("run")
+    _, errors = process.communicate(timeout=60)
+    assert (process.returncode, "AWS__S3__BucketName" in errors, queue in errors) == (2, True, True)

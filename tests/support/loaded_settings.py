@@ -11,7 +11,7 @@ from bridge.settings import Settings
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
-from bridge.transports.checks import check_one_source
+from bridge.transports.checks import check_one_source, check_slide_bucket
 from inference_server.settings import Settings as ServerSettings
 
 # In the place of what lies elsewhere.
@@ -30,6 +30,7 @@ def bridge_of(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S
         monkeypatch.setenv(name, _SECRETS.get(name, value))
     loaded = bridge_settings.load()
     check_one_source(loaded)
+    check_slide_bucket(loaded)
     for load in (load_card_worker, load_consensus, load_lab_worker):
         load()
     return loaded
