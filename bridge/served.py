@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from bridge.errors import OverloadError
 from bridge.settings import Settings
 from bridge.settings_cards import load_card_worker
-from bridge.settings_consensus import ConsensusSettings, load_consensus
+from bridge.settings_consensus import ConsensusSettings, check_key, load_consensus
 from bridge.settings_labs import load_lab_worker
 from bridge.sources.port import QueueLevel
 from bridge.steps import Observer
@@ -60,6 +60,7 @@ class Systems:
 async def open_systems(settings: Settings, store: Store, tracer: Tracer | None = None) -> AsyncIterator[Systems]:
     """Set up every system that is served. Raises `ConfigurationError`, `TransientError`."""
     consensus = load_consensus()
+    check_key(consensus)
     async with AsyncExitStack() as stack:
         parts: list[Systems] = []
         # The consensus pipeline asks no inference server: beside it one is looked for only where it is named.

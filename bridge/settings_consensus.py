@@ -21,6 +21,8 @@ _PLACEHOLDERS = frozenset({"your-api-key-here", "your_openai_api_key_here", "sk-
 _PUBSUB_VARIABLES = ("PUBSUB_SUBSCRIPTION", "PUBSUB_TOPIC", "PUBSUB_PROJECT_ID", "PUBSUB_EMULATOR_HOST", "PUBSUB_USE_MOCK")
 # Each says that there is a database of the platform's; an account alone does so for its worker only.
 _PLACES = ("DB_HOST", "DB_NAME", "DB_PORT", "DB_INSTANCE_CONNECTION_NAME")
+# Our own, before the worker's.
+_SWITCH, _OUR_SUBSCRIPTIONS = "BRIDGE_CONSENSUS", "BRIDGE_PUBSUB_SUBSCRIPTIONS"
 # Jobs come from one place.
 _OTHER_SOURCES = ("BRIDGE_PUBSUB_PUSH_AUDIENCE", "BRIDGE_SQS_QUEUES", "BRIDGE_REDIS_QUEUES")
 _TRUE = frozenset({"1", "true", "yes", "on"})
@@ -105,12 +107,6 @@ def load_consensus() -> ConsensusSettings:
         raise ConfigurationError(
             "; ".join(bad_field(ConsensusSettings, problem["loc"], problem["msg"]) for problem in error.errors())
         ) from error
-    if settings.bridge_consensus == "auto" and os.environ.get("PUBSUB_SUBSCRIPTION") and not _asks(os.environ):
-        # Without this a worker whose secret is missing would start, be healthy, and pull nothing.
-        raise ConfigurationError(
-            "OPENAI_API_KEY is not set; set it to the language model's key, as PUBSUB_SUBSCRIPTION names the consensus pipeline's runs. "
-            "For other jobs unset that and use BRIDGE_PUBSUB_SUBSCRIPTIONS, or set BRIDGE_CONSENSUS=off"
-        )
     if settings.bridge_llm_run_cost and not settings.bridge_llm_prices:
         raise ConfigurationError(
             "BRIDGE_LLM_RUN_COST is set, but no price is known; set BRIDGE_LLM_PRICES too, or BRIDGE_LLM_RUN_TOKENS instead"
@@ -118,13 +114,23 @@ def load_consensus() -> ConsensusSettings:
     return settings
 
 
+def check_key(settings: ConsensusSettings) -> None:
+    """A worker of runs needs the language model's key; commands that only ask for runs do not. Raises `ConfigurationError`."""
+    if not settings.openai_api_key.get_secret_value() and _pulls_runs(os.environ):
+        # Without this a worker whose secret is missing would start, be healthy, and do nothing.
+        raise ConfigurationError(
+            "OPENAI_API_KEY is not set; set it to the language model's key, as PUBSUB_SUBSCRIPTION names the consensus pipeline's runs. "
+            "For other jobs unset that and use BRIDGE_PUBSUB_SUBSCRIPTIONS, or set BRIDGE_CONSENSUS=off"
+        )
+
+
 def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     """What the worker's variables say about settings of ours, by their names. `environment`: names in upper case."""
     found: dict[str, str] = {}
     if location := _database(environment):
         found["database"] = location
-    elsewhere = any(environment.get(name) for name in _OTHER_SOURCES) or environment.get("PUBSUB_USE_MOCK", "").lower() in _TRUE
-    if not elsewhere and _asks(environment):
+    # Where runs are asked for needs no key: whoever retries one without would else send it to the embedded queue, where nobody looks.
+    if not _is_elsewhere(environment) and (_asks(environment) or _pulls_runs(environment)):
         found["pubsub_subscriptions"] = environment.get("PUBSUB_SUBSCRIPTION") or _SUBSCRIPTION
         found["pubsub_topic"] = environment.get("PUBSUB_TOPIC") or _TOPIC
         if environment.get("PUBSUB_EMULATOR_HOST"):
@@ -133,9 +139,22 @@ def implied_settings(environment: Mapping[str, str]) -> Mapping[str, str]:
     return found
 
 
+def _is_elsewhere(environment: Mapping[str, str]) -> bool:
+    """Whether jobs come from another place than the worker's subscription; a bridge that does no runs must not take them from there."""
+    if environment.get(_SWITCH, "").lower() == "off":
+        return True
+    return any(environment.get(name) for name in _OTHER_SOURCES) or environment.get("PUBSUB_USE_MOCK", "").lower() in _TRUE
+
+
+def _pulls_runs(environment: Mapping[str, str]) -> bool:
+    """Whether jobs come from a subscription under the worker's name, be there a key or none."""
+    named = environment.get("PUBSUB_SUBSCRIPTION") and not environment.get(_OUR_SUBSCRIPTIONS)
+    return bool(named) and not _is_elsewhere(environment)
+
+
 def _asks(environment: Mapping[str, str]) -> bool:
     """Whether these are a worker's variables."""
-    return bool(environment.get("OPENAI_API_KEY")) and any(environment.get(name) for name in _PUBSUB_VARIABLES)
+    return bool(environment.get("OPENAI_API_KEY", "").strip()) and any(environment.get(name) for name in _PUBSUB_VARIABLES)
 
 
 def _database(environment: Mapping[str, str]) -> str:

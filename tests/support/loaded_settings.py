@@ -9,7 +9,7 @@ import pytest
 from bridge import settings as bridge_settings
 from bridge.settings import Settings
 from bridge.settings_cards import load_card_worker
-from bridge.settings_consensus import load_consensus
+from bridge.settings_consensus import check_key, load_consensus
 from bridge.settings_labs import load_lab_worker
 from bridge.transports.checks import check_one_source, check_slide_bucket
 from inference_server.settings import Settings as ServerSettings
@@ -31,7 +31,8 @@ def bridge_of(settings: Mapping[str, str], monkeypatch: pytest.MonkeyPatch) -> S
     loaded = bridge_settings.load()
     check_one_source(loaded)
     check_slide_bucket(loaded)
-    for load in (load_card_worker, load_consensus, load_lab_worker):
+    check_key(load_consensus())
+    for load in (load_card_worker, load_lab_worker):
         load()
     return loaded
 

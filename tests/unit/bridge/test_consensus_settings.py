@@ -6,7 +6,7 @@ import pytest
 
 from bridge.errors import ConfigurationError
 from bridge.settings import load
-from bridge.settings_consensus import load_consensus
+from bridge.settings_consensus import check_key, load_consensus
 
 PUBSUB = {"OPENAI_API_KEY": "sk-real-0123456789", "PUBSUB_PROJECT_ID": "ours"}
 LOCATIONS = [
@@ -122,12 +122,39 @@ def test_a_key_alone_starts_no_pipeline_and_it_can_be_switched(monkeypatch: pyte
     assert not load_consensus().served
 
 
-def test_a_worker_whose_key_is_missing_starts_not_idle(monkeypatch: pytest.MonkeyPatch) -> None:
-    given(monkeypatch, {"PUBSUB_PROJECT_ID": "ours", "PUBSUB_SUBSCRIPTION": "runs"})
+@pytest.mark.parametrize("key", ["", "\n"])
+def test_a_worker_whose_key_is_missing_starts_not_idle(key: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, {"PUBSUB_PROJECT_ID": "ours", "PUBSUB_SUBSCRIPTION": "runs", "OPENAI_API_KEY": key})
     with pytest.raises(ConfigurationError, match=r"OPENAI_API_KEY is not set.*BRIDGE_CONSENSUS=off"):
-        load_consensus()
-    monkeypatch.setenv("BRIDGE_CONSENSUS", "off")
-    assert not load_consensus().served
+        check_key(load_consensus())
+
+
+@pytest.mark.parametrize(
+    "elsewhere",
+    [
+        {"BRIDGE_CONSENSUS": "off"},
+        {"BRIDGE_CONSENSUS": "off", "OPENAI_API_KEY": "sk-real-0123456789"},
+        {"BRIDGE_SQS_QUEUES": "labs"},
+        {"BRIDGE_REDIS_QUEUES": "cards"},
+        {"BRIDGE_PUBSUB_PUSH_AUDIENCE": "https://bridge"},
+        {"BRIDGE_PUBSUB_SUBSCRIPTIONS": "documents"},
+        {"PUBSUB_USE_MOCK": "true"},
+    ],
+    ids=lambda variables: "-".join(variables),
+)
+def test_a_bridge_whose_jobs_come_from_elsewhere_needs_no_key(elsewhere: dict[str, str], monkeypatch: pytest.MonkeyPatch) -> None:
+    given(monkeypatch, {"PUBSUB_PROJECT_ID": "ours", "PUBSUB_SUBSCRIPTION": "runs", **elsewhere})
+    consensus = load_consensus()
+    check_key(consensus)
+    assert not consensus.served
+    assert "runs" not in load().pubsub_subscriptions
+
+
+def test_whoever_asks_for_a_run_needs_no_key_and_sends_to_the_workers_topic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """In the embedded queue the run would lie for ever."""
+    given(monkeypatch, {"PUBSUB_PROJECT_ID": "ours", "PUBSUB_SUBSCRIPTION": "runs", "PUBSUB_TOPIC": "asked", "DB_HOST": "db"})
+    load_consensus()
+    assert (load().pubsub_subscriptions, load().pubsub_topic) == (("runs",), "asked")
 
 
 @pytest.mark.parametrize(
