@@ -16,14 +16,13 @@ from bridge.systems.port import Context
 from bridge.systems.wsi import requests
 from bridge.systems.wsi.checkpoints import Found
 from bridge.systems.wsi.handler import SlideHandler
+from bridge.systems.wsi.refusals import WAIT_SECONDS, Refusals
 from bridge.systems.wsi.requests import AnswerNames
 
 _log = structlog.get_logger()
 _REPORT = "analysis.json"
 # Where the platform keeps its slides.
 _SLIDES = "wsi/"
-# How long a slide waits that the server may not read, or whose results it may not write; others are tried meanwhile.
-_REFUSED_SECONDS = 60.0
 
 
 class RequestedSlideHandler:
@@ -44,6 +43,7 @@ class RequestedSlideHandler:
         self._bucket = bucket
         self._names = names or AnswerNames()
         self._asked = dict(asked or {})
+        self._refusals = Refusals()
 
     @property
     def system(self) -> str:
@@ -75,9 +75,12 @@ class RequestedSlideHandler:
             # Taken away since.
             if not await self._bucket.holds(request.s3key):
                 raise _missing(request) from error
-            if isinstance(error, RefusedError) and request.s3key.startswith(_SLIDES):
+            refused = isinstance(error, RefusedError) and request.s3key.startswith(_SLIDES)
+            if refused and not self._refusals.is_for_good(job.key):
                 raise _refused(error) from error
             raise
+        if found.fence == context.claim.fence:
+            self._refusals.done(job.key)
         await self._publish(found, folder_of(found.fence), self._bucket.folder_at(place))
         key = f"{place}/{job.key}/{found.fence}/{_REPORT}"
         kept = {**found.result, "upload_id": str(request.uploadid), "result_s3_key": key}
@@ -95,13 +98,14 @@ class RequestedSlideHandler:
         return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))
 
 
-def _refused(error: RefusedError) -> NotYetError:
+def _refused(error: PermanentError) -> NotYetError:
     """What makes a slide wait that the server may not read, or whose result it may not write.
 
-    We have just seen it where the platform keeps its slides: whoever set the server up is at fault, and a failed event is for ever.
+    We have just seen it where the platform keeps its slides: whoever set the server up is at fault, and a failed event is for ever. Only
+    where other slides are done meanwhile is it the slide, such as one with a key or a tag of its own, and somebody waits for an answer.
     """
-    _log.warning("server_may_not", reason=str(error), retry_in=_REFUSED_SECONDS)
-    return NotYetError(f"waits until the inference server may read slides and write results: {error}", retry_after=_REFUSED_SECONDS)
+    _log.warning("server_may_not", reason=str(error), retry_in=WAIT_SECONDS)
+    return NotYetError(f"waits until the inference server may read slides and write results: {error}", retry_after=WAIT_SECONDS)
 
 
 def _missing(request: requests.AnalysisRequest) -> PermanentError:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -123,6 +124,41 @@ async def test_a_server_whose_roots_or_role_are_not_set_yet_makes_slides_wait_an
     assert raised.value.retry_after == 60
     outcome = await handler.handle(_job(handler), RecordedContext(fence=2))
     assert outcome.succeeded
+
+
+async def _is_done(handler: RequestedSlideHandler, key: str) -> bool:
+    return (await handler.handle(replace(_job(handler, "wsi/other.svs"), key=key), RecordedContext())).succeeded
+
+
+async def test_a_slide_that_alone_is_refused_while_others_are_done_fails_in_the_end(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    """The bucket's policy may shut the server out of one slide, by its tags or its key; nobody would ever hear of it."""
+    (tmp_path / "wsi" / "other.svs").write_bytes(b"slide")
+    refused, done = _refuses("the server may not read it"), server.script[0]
+    server.script = [*[refused, done] * 30, refused]
+    for fence in range(1, 31):
+        with pytest.raises(NotYetError):
+            await handler.handle(_job(handler), RecordedContext(fence=fence))
+        assert await _is_done(handler, f"another-{fence}")
+    with pytest.raises(RefusedError, match="may not read it"):
+        await handler.handle(_job(handler), RecordedContext(fence=31))
+
+
+async def test_slides_that_waited_long_are_not_failed_while_one_server_after_another_is_mended(
+    server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
+) -> None:
+    (tmp_path / "wsi" / "other.svs").write_bytes(b"slide")
+    refused, done = _refuses("the server may not read it"), server.script[0]
+    server.script = [*[refused] * 40, *[done, refused] * 10, done]
+    for fence in range(1, 41):  # no server is let
+        with pytest.raises(NotYetError):
+            await handler.handle(_job(handler), RecordedContext(fence=fence))
+    for fence in range(41, 51):  # one is, and others get it
+        assert await _is_done(handler, f"another-{fence}")
+        with pytest.raises(NotYetError):
+            await handler.handle(_job(handler), RecordedContext(fence=fence))
+    assert (await handler.handle(_job(handler), RecordedContext(fence=51))).succeeded
 
 
 async def test_a_key_from_where_the_platform_keeps_no_slides_fails_where_the_server_may_not_read_it(
