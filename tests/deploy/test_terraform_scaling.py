@@ -251,6 +251,21 @@ def test_few_jobs_that_are_put_off_are_told_as_long_as_none_ends(figures: dict[s
     assert alarm("documents-worker", "put-off", figures) is expected
 
 
+@pytest.mark.parametrize(("minutes", "expected"), [(6, False), (45, True)])
+@pytest.mark.parametrize("begun", range(10))
+def test_a_cold_start_is_not_told_however_long_the_first_job_takes(begun: int, minutes: int, expected: bool) -> None:
+    """A GPU that comes from none takes 6 minutes; CloudWatch's periods begin when they like."""
+    (found,) = [
+        one.values for one in stack("documents-worker").of("aws_cloudwatch_metric_alarm") if one.values["alarm_name"].endswith("put-off")
+    ]
+    (length,) = {one["metric"][0]["period"] // 60 for one in found["metric_query"] if one["metric"]}
+    told = [{"documents.TriesPutOff": 1.0} if begun <= minute < begun + minutes else {} for minute in range(90)]
+    periods = [{name: 1.0 for figures in told[start : start + length] for name in figures} for start in range(0, 90, length)]
+    counts = "".join("x" if alarm("documents-worker", "put-off", figures) else "." for figures in periods)
+    assert ("x" * found["datapoints_to_alarm"] in counts) is expected
+    assert found["datapoints_to_alarm"] == found["evaluation_periods"]
+
+
 @pytest.mark.parametrize(
     ("figures", "expected"),
     [

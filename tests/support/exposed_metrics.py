@@ -68,7 +68,12 @@ async def everything_exposed(folder: Path) -> Exposed:
 
 
 async def _do_some(store: Store) -> None:
-    for key, request in {"good": {}, "bad": {"broken": True}, "flaky": {"transient_failures": 1}, "spare": {"fallback": "spare"}}.items():
+    for key, request in {
+        "good": {"parts": 2},
+        "bad": {"broken": True},
+        "flaky": {"transient_failures": 1},
+        "spare": {"fallback": "spare"},
+    }.items():
         await store.submit(message(key, **request))
     await store.queue.send("poison", b"?")
     async with asyncio.timeout(60):

@@ -59,8 +59,9 @@ resource "aws_cloudwatch_metric_alarm" "put_off" {
   alarm_description   = "For half an hour every try was put off for want of a server or of a right, and no job ended. Figures: the bridge's log."
   comparison_operator = "GreaterThanOrEqualToThreshold"
   threshold           = 1
-  evaluation_periods  = 2
-  datapoints_to_alarm = 2
+  # A cold start of 6 minutes lies in two of them at most, so that none is told while its first job takes long.
+  evaluation_periods  = 3
+  datapoints_to_alarm = 3
   treat_missing_data  = "notBreaching"
   alarm_actions       = var.alarm_actions
   ok_actions          = var.alarm_actions
@@ -74,7 +75,7 @@ resource "aws_cloudwatch_metric_alarm" "put_off" {
         namespace   = local.namespace
         metric_name = metric_query.value
         stat        = "Sum"
-        period      = 900
+        period      = 600
       }
     }
   }
