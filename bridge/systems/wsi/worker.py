@@ -16,7 +16,7 @@ from bridge.systems.port import Context
 from bridge.systems.wsi import requests
 from bridge.systems.wsi.checkpoints import Found
 from bridge.systems.wsi.handler import SlideHandler
-from bridge.systems.wsi.refusals import WAIT_SECONDS, Refusals
+from bridge.systems.wsi.refusals import Refusals
 from bridge.systems.wsi.requests import AnswerNames
 
 _log = structlog.get_logger()
@@ -77,7 +77,7 @@ class RequestedSlideHandler:
                 raise _missing(request) from error
             refused = isinstance(error, RefusedError) and request.s3key.startswith(_SLIDES)
             if refused and not self._refusals.is_for_good(job.key):
-                raise _refused(error) from error
+                raise _refused(error, self._refusals.wait_seconds(job.key)) from error
             raise
         if found.fence == context.claim.fence:
             self._refusals.done(job.key)
@@ -98,14 +98,14 @@ class RequestedSlideHandler:
         return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))
 
 
-def _refused(error: PermanentError) -> NotYetError:
+def _refused(error: PermanentError, seconds: float) -> NotYetError:
     """What makes a slide wait that the server may not read, or whose result it may not write.
 
     We have just seen it where the platform keeps its slides: whoever set the server up is at fault, and a failed event is for ever. Only
     where other slides are done meanwhile is it the slide, such as one with a key or a tag of its own, and somebody waits for an answer.
     """
-    _log.warning("server_may_not", reason=str(error), retry_in=WAIT_SECONDS)
-    return NotYetError(f"waits until the inference server may read slides and write results: {error}", retry_after=WAIT_SECONDS)
+    _log.warning("server_may_not", reason=str(error), retry_in=seconds)
+    return NotYetError(f"waits until the inference server may read slides and write results: {error}", retry_after=seconds)
 
 
 def _missing(request: requests.AnalysisRequest) -> PermanentError:
