@@ -25,6 +25,13 @@ _MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
 # What probabilities of networks of 16 bits may be beyond 0 and 1.
 _ROUNDING = 0.01
+# The most that softmax makes of one value over another where both lie between 0 and 1, and what rounding adds.
+_EXACT = 1e-6
+_SOFTMAX_OF_ONE = np.e * (1 + _EXACT)
+# One value tells both of two classes.
+_COMPLEMENTS = 2
+# What leaves a pixel as it is.
+_UNTOUCHED: dict[str, object] = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 # Okabe and Ito's colours, which readers without colour vision can tell apart.
 _COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66), (110, 110, 110))
 
@@ -41,6 +48,8 @@ class TileModel:
         self._input = tensor_name(facts, manifest.input, "input")
         spec = next(spec for spec in facts.inputs if spec.name == self._input)
         _check_input(spec, manifest, facts.name)
+        if spec.dtype == np.uint8:
+            _check_untouched(manifest, facts.name)
         self._levels = None if spec.dtype == np.uint8 else Levels(manifest, spec.dtype, model=facts.name)
         self._limit = facts.max_batch_size or 1
 
@@ -98,6 +107,16 @@ def _check_input(spec: TensorSpec, manifest: TileManifest, model: str) -> None:
         raise ConfigurationError(
             f"{model} takes {spec.name} of the shape {known}, and its {FILE} says {expected}, where the first is any number (-1) or 1. "
             "Say tile_size and layout as the network has them, or export it for any number of tiles."
+        )
+
+
+def _check_untouched(manifest: TileManifest, model: str) -> None:
+    """Raise `ConfigurationError` where a manifest normalises what a network takes as it is."""
+    told = sorted(key for key, neutral in _UNTOUCHED.items() if key in manifest.model_fields_set and getattr(manifest, key) != neutral)
+    if told:
+        raise ConfigurationError(
+            f"{model} takes pixels as uint8, as they are, and its {FILE} says {' and '.join(told)}, which nothing would apply. "
+            "Leave them out if the network normalises pixels itself; else export it so that it takes float32."
         )
 
 
@@ -170,6 +189,31 @@ def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArr
         powers = np.exp(values - values.max(axis=axis, keepdims=True))
         return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
     return np.asarray(1 / (1 + np.exp(-values))) if activation == "sigmoid" else values
+
+
+def doubt(probabilities: NDArray[np.float64], manifest: Classes) -> tuple[str, ...]:
+    """A note where the network seems to have made probabilities itself, before the manifest's activation did.
+
+    `probabilities`: of many judgements, count × classes, after the activation. What lies between 0 and 1 before it differs by 1 at most.
+    """
+    if not len(probabilities) or manifest.activation == "none":
+        return ()
+    if manifest.activation == "softmax":
+        made = bool((probabilities.max(axis=1) <= _SOFTMAX_OF_ONE * probabilities.min(axis=1)).all())
+    else:
+        values = probabilities[:, -1:] if len(manifest.classes) == _COMPLEMENTS else probabilities
+        made = bool(((values >= activated(np.zeros(1), "sigmoid", 0)) & (values <= activated(np.ones(1), "sigmoid", 0) + _EXACT)).all())
+    if not made:
+        return ()
+    return (twice(manifest.activation),)
+
+
+def twice(activation: str) -> str:
+    """The note of it."""
+    return (
+        f"No value of the network seems to lie outside 0 to 1: if it makes probabilities itself, {activation} was applied twice, "
+        f"which makes them too alike. Then say the activation none in {FILE}."
+    )
 
 
 def taken(probabilities: NDArray[np.floating], classes: Sequence[str], thresholds: Mapping[str, float], axis: int) -> NDArray[np.int64]:
