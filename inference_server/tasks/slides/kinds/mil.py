@@ -18,6 +18,7 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Column, Finding
 from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.kinds.stains import Normaliser
 from inference_server.tasks.slides.kinds.tile_model import (
+    ROUNDING,
     activated,
     as_numbers_of,
     class_probabilities,
@@ -36,8 +37,6 @@ CLASSIFICATION = "High attention"
 _COLOUR = (213, 94, 0)
 # Kinds of types: text, signed and unsigned numbers, truth values.
 _NO_FLOATS = "OUSiub"
-# Of probabilities of networks of 16 bits.
-_SUM_ROUNDING = 1e-3
 # Bytes of the vectors of one bag, which a head takes whole.
 _MOST_BAG_BYTES = 256 * 1024 * 1024
 
@@ -94,7 +93,7 @@ class AttentionHead:
     def doubt(self, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
         """A note where the values are probabilities before softmax already: one slide's may be alike, but hardly sum to 1 by chance."""
         values = np.asarray(outputs[self._output], np.float64).reshape(-1)
-        made = self.manifest.activation == "softmax" and values.min() >= 0 and abs(values.sum() - 1) <= _SUM_ROUNDING
+        made = self.manifest.activation == "softmax" and values.min() >= 0 and abs(values.sum() - 1) <= ROUNDING
         return (twice("softmax"),) if made else ()
 
     def attention(self, outputs: Mapping[str, Tensor], tiles: int) -> NDArray[np.float64] | None:

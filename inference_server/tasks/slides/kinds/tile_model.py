@@ -23,11 +23,12 @@ from inference_server.tasks.slides.values import Pixels
 _CELL_MICROMETRES = 8.0
 _MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
-# What probabilities of networks of 16 bits may be beyond 0 and 1.
-_ROUNDING = 0.01
-# The most that softmax makes of one value over another where both lie between 0 and 1, and what rounding adds.
-_EXACT = 1e-6
-_SOFTMAX_OF_ONE = np.e * (1 + _EXACT)
+# What probabilities of networks of 16 bits may be beyond 0 and 1, and their sum beside 1.
+ROUNDING = 0.01
+# The most that softmax makes of one value over another where both lie between 0 and 1, and so far beyond as rounding brings them.
+_SOFTMAX_OF_ONE = np.exp(1 + ROUNDING)
+# Fewer judgements may all be undecided, as those of a field of a few tiles are.
+_LEAST_TOLD = 32
 # One value tells both of two classes.
 _COMPLEMENTS = 2
 # What leaves a pixel as it is.
@@ -169,7 +170,7 @@ def class_probabilities(values: NDArray[np.floating], manifest: Classes, *, axis
     """
     probabilities = activated(values, manifest.activation, axis)
     least, most = (float(edge) for edge in (probabilities.min(initial=0), probabilities.max(initial=0)))
-    if least < -_ROUNDING or most > 1 + _ROUNDING:
+    if least < -ROUNDING or most > 1 + ROUNDING:
         raise ConfigurationError(
             f"{model} puts out {least if least < 0 else most:g} as a probability. "
             f"Say the activation that it needs in {FILE}: softmax or sigmoid instead of none."
@@ -194,15 +195,17 @@ def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArr
 def doubt(probabilities: NDArray[np.float64], manifest: Classes) -> tuple[str, ...]:
     """A note where the network seems to have made probabilities itself, before the manifest's activation did.
 
-    `probabilities`: of many judgements, count × classes, after the activation. What lies between 0 and 1 before it differs by 1 at most.
+    `probabilities`: of many judgements, count × classes, after the activation; of a few there is no note. What lies between 0 and 1
+    before it differs by 1 at most.
     """
-    if not len(probabilities) or manifest.activation == "none":
+    if len(probabilities) < _LEAST_TOLD or manifest.activation == "none":
         return ()
     if manifest.activation == "softmax":
         made = bool((probabilities.max(axis=1) <= _SOFTMAX_OF_ONE * probabilities.min(axis=1)).all())
     else:
         values = probabilities[:, -1:] if len(manifest.classes) == _COMPLEMENTS else probabilities
-        made = bool(((values >= activated(np.zeros(1), "sigmoid", 0)) & (values <= activated(np.ones(1), "sigmoid", 0) + _EXACT)).all())
+        least, most = activated(np.array([-ROUNDING, 1 + ROUNDING]), "sigmoid", 0)
+        made = bool(((values >= least) & (values <= most)).all())
     if not made:
         return ()
     return (twice(manifest.activation),)

@@ -60,3 +60,5 @@ def test_a_head_that_puts_out_probabilities_where_softmax_is_told_is_doubted() -
     assert () == judge.doubt({"logits": np.array([[-0.5, 1.5]], np.float32)})
     [note] = judge.doubt({"logits": np.array([[0.2, 0.8]], np.float16)})
     assert "softmax was applied twice" in note
+    # Rounded to 8 bits, they sum to 1.004.
+    assert judge.doubt({"logits": np.array([[0.2001953125, 0.8046875]], np.float32)})

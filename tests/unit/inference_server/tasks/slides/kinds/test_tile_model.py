@@ -118,18 +118,29 @@ def test_a_manifest_that_normalises_what_a_model_of_bytes_takes_is_refused(told:
 @pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
 def test_probabilities_that_are_made_into_probabilities_again_are_noted(activation: Literal["softmax", "sigmoid"]) -> None:
     manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("fat", "stroma", "tumour"), activation=activation)
-    values = np.array([[-4.0, 1.0, 3.0], [0.5, -0.2, 2.5], [6.0, -1.0, 0.0]])
+    values = np.tile([[-4.0, 1.0, 3.0], [0.5, -0.2, 2.5], [6.0, -1.0, 0.0]], (20, 1))
     once = activated(values, activation, 1)
     assert () == doubt(once, manifest)
     [note] = doubt(activated(once, activation, 1), manifest)
     assert f"{activation} was applied twice" in note
     assert () == doubt(activated(once, activation, 1)[:0], manifest)
     assert () == doubt(once, manifest.model_copy(update={"activation": "none"}))
+    # As networks of 16 bits round them.
+    beyond = once.astype(ml_dtypes.bfloat16).astype(np.float64) * 1.0078125
+    assert beyond.max() > 1
+    assert doubt(activated(beyond, activation, 1), manifest)
+
+
+def test_a_few_tiles_that_a_network_is_undecided_on_tell_nothing_of_its_output() -> None:
+    manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("stroma", "tumour"))
+    undecided = activated(np.array([[0.3, -0.2], [0.1, 0.4], [-0.3, 0.2], [0.9, 0.6]]), "softmax", 1)
+    assert () == doubt(undecided, manifest)
+    assert doubt(np.tile(undecided, (8, 1)), manifest)
 
 
 def test_one_logit_of_two_classes_that_is_a_probability_already_is_noted() -> None:
     manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("glass", "tumour"), activation="sigmoid")
-    logits = np.array([[-3.0], [0.4], [2.0]])
+    logits = np.tile([[-3.0], [0.4], [2.0]], (20, 1))
 
     def made(values: NDArray[np.float64]) -> NDArray[np.float64]:
         return np.asarray(class_probabilities(values, manifest, axis=1, model="tumour", unit="tile"), np.float64)
