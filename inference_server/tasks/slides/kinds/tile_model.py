@@ -25,10 +25,10 @@ _MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
 # What probabilities of networks of 16 bits may be beyond 0 and 1, and their sum beside 1.
 ROUNDING = 0.01
-# The most that softmax makes of one value over another where both lie between 0 and 1, and so far beyond as rounding brings them.
-_SOFTMAX_OF_ONE = np.exp(1 + ROUNDING)
 # Fewer judgements may all be undecided, as those of a field of a few tiles are.
 _LEAST_TOLD = 32
+# Of them so many are looked at together.
+_LOOKED_AT = 1024
 # One value tells both of two classes.
 _COMPLEMENTS = 2
 # What leaves a pixel as it is.
@@ -195,20 +195,28 @@ def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArr
 def doubt(probabilities: NDArray[np.float64], manifest: Classes) -> tuple[str, ...]:
     """A note where the network seems to have made probabilities itself, before the manifest's activation did.
 
-    `probabilities`: of many judgements, count × classes, after the activation; of a few there is no note. What lies between 0 and 1
-    before it differs by 1 at most.
+    `probabilities`: of many judgements, count × classes, after the activation; of a few there is no note.
     """
     if len(probabilities) < _LEAST_TOLD or manifest.activation == "none":
         return ()
-    if manifest.activation == "softmax":
-        made = bool((probabilities.max(axis=1) <= _SOFTMAX_OF_ONE * probabilities.min(axis=1)).all())
-    else:
-        values = probabilities[:, -1:] if len(manifest.classes) == _COMPLEMENTS else probabilities
-        least, most = activated(np.array([-ROUNDING, 1 + ROUNDING]), "sigmoid", 0)
-        made = bool(((values >= least) & (values <= most)).all())
-    if not made:
+    made = _made_by_softmax if manifest.activation == "softmax" else _made_by_sigmoid
+    values = probabilities[:, -1:] if made is _made_by_sigmoid and len(manifest.classes) == _COMPLEMENTS else probabilities
+    if not all(made(values[start : start + _LOOKED_AT]) for start in range(0, len(values), _LOOKED_AT)):
         return ()
     return (twice(manifest.activation),)
+
+
+def _made_by_softmax(probabilities: NDArray[np.float64]) -> bool:
+    """Whether what softmax was applied to can have been probabilities: of values that sum to 1, none is below 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.log(probabilities)
+        before = logarithms - logarithms.mean(axis=1, keepdims=True) + 1 / probabilities.shape[1]
+    return bool((before >= -ROUNDING).all())
+
+
+def _made_by_sigmoid(probabilities: NDArray[np.float64]) -> bool:
+    least, most = activated(np.array([-ROUNDING, 1 + ROUNDING]), "sigmoid", 0)
+    return bool(((probabilities >= least) & (probabilities <= most)).all())
 
 
 def twice(activation: str) -> str:

@@ -138,6 +138,17 @@ def test_a_few_tiles_that_a_network_is_undecided_on_tell_nothing_of_its_output()
     assert doubt(np.tile(undecided, (8, 1)), manifest)
 
 
+def test_logits_that_are_alike_are_no_probabilities_where_they_cannot_sum_to_one() -> None:
+    manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("fat", "muscle", "stroma", "tumour"))
+    logits = np.tile([[0.9, 0.8, 0.1, 0.9], [0.2, 0.3, 1.0, 0.9]], (1000, 1))
+    assert () == doubt(activated(logits, "softmax", 1), manifest)
+    # One tile tells, wherever it is, and one that is sure to the last digit.
+    alike = np.full((2000, 4), 0.25)
+    assert doubt(alike, manifest)
+    for told in ([0.9, 0.1, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1]):
+        assert () == doubt(np.concatenate([alike, [told]]), manifest)
+
+
 def test_one_logit_of_two_classes_that_is_a_probability_already_is_noted() -> None:
     manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("glass", "tumour"), activation="sigmoid")
     logits = np.tile([[-3.0], [0.4], [2.0]], (20, 1))
