@@ -1,8 +1,11 @@
 """Analyses a slide that the server can read, and keeps the artifacts that it streams back.
 
-Run: python examples/slide.py SLIDE FOLDER [ADDRESS]
+Run: python examples/slide.py SLIDE FOLDER [ADDRESS] [--mpp MICROMETRES]
+
+`--mpp` is the size of a pixel, for a slide or a field of view that does not tell it.
 """
 
+import argparse
 import json
 import sys
 from pathlib import Path
@@ -11,11 +14,11 @@ import grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 
-def main(slide: str, folder: Path, address: str) -> None:
+def main(slide: str, folder: Path, address: str, mpp: float | None) -> None:
     """Print the progress and the findings; write the artifacts into the folder."""
     folder.mkdir(parents=True, exist_ok=True)
     with grpc.insecure_channel(address) as channel:
-        request = slides_pb2.AnalyzeSlideRequest(slide_uri=slide, analysis="he_baseline")
+        request = slides_pb2.AnalyzeSlideRequest(slide_uri=slide, analysis="he_baseline", mpp=mpp)
         for event in slides_pb2_grpc.SlideServiceStub(channel).AnalyzeSlide(request, timeout=3600):
             match event.WhichOneof("event"):
                 case "progress":
@@ -28,4 +31,10 @@ def main(slide: str, folder: Path, address: str) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1], Path(sys.argv[2]), sys.argv[3] if len(sys.argv) > 3 else "127.0.0.1:8001")
+    parser = argparse.ArgumentParser(description="Analyse a slide.")
+    parser.add_argument("slide")
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("address", nargs="?", default="127.0.0.1:8001")
+    parser.add_argument("--mpp", type=float)
+    given = parser.parse_args()
+    main(given.slide, given.folder, given.address, given.mpp)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING
 
+import structlog
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
 
 from inference_server.allocator import Reuse
@@ -24,6 +25,7 @@ from inference_server.tasks.labs.limits import Limits as LabLimits
 if TYPE_CHECKING:
     from inference_server.tasks.documents.reader import DocumentReader
 
+_log = structlog.get_logger()
 SLIDES, DOCUMENTS, LABS = "lamina.v1.SlideService", "lamina.v1.DocumentService", "lamina.v1.LabService"
 _SLIDE_MODELS = ("he_baseline",)
 DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
@@ -69,9 +71,13 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage, memory:
     # Only a server of slides has their readers in memory; the same for documents.
     from inference_server.service.slides import SlideServicer
     from inference_server.tasks.slides.analysis import SlideAnalyzer
+    from inference_server.tasks.slides.manifest import wrong
     from inference_server.tasks.slides.readers.staging import Staging
     from inference_server.tasks.slides.values import SlideLimits
 
+    # The first job that needs one would fail by it, perhaps long after it was put there.
+    for name, reason in wrong(settings.models).items():
+        _log.warning("manifest_refused", analysis=name, reason=reason)
     limits = SlideLimits(
         most_slide_pixels=settings.max_slide_pixels,
         most_image_pixels=settings.max_image_pixels,

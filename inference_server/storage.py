@@ -34,6 +34,8 @@ _LONGEST_NAME = 255
 # What the operating system says of a place that another try will not find any better.
 _DENIED = frozenset({errno.EACCES, errno.EPERM, errno.EROFS})
 _FOR_GOOD = _DENIED | {errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG, errno.ELOOP}
+# What stores of S3 and of Google, and of Azure, answer where the bucket itself is missing, not an upload that was begun in it.
+_NO_BUCKET = ("NoSuchBucket", "ContainerNotFound")
 
 
 class Storage:
@@ -155,6 +157,9 @@ class Storage:
         except (BaseError, OSError, WebFailure) as error:
             if local_path is not None and (number := stored.number(error)) in _FOR_GOOD:
                 raise _unwritable(uri, number) from error
+            if local_path is None and any(code in str(error) for code in _NO_BUCKET):
+                # It may yet be made: jobs wait for it, rather than fail one after the other.
+                raise Unavailable(f"{uri} cannot be written: there is no such bucket. Make it, or name another one.") from error
             raise Unavailable(f"storage failed while {uri} was written ({stored.reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: Roots) -> tuple[ObjectStore | WebStore, str, Path | None]:

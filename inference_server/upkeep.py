@@ -23,6 +23,7 @@ from inference_server.tasks.labs.importing import ImportReport
 from inference_server.tasks.labs.importing import import_catalogue as import_into
 from inference_server.tasks.labs.ranker import keep_ranker
 from inference_server.tasks.labs.training.train import train
+from inference_server.tasks.slides.manifest import wrong
 
 _log = structlog.get_logger()
 
@@ -66,4 +67,7 @@ def import_bert(checkpoint: Path, settings: Settings, name: str) -> Path:
 
 def list_models(models: Path) -> list[tuple[str, ...]]:
     """Name, versions, batch size and state of each model of a repository, as text. Raises `ConfigurationError`."""
-    return [described(ModelRepository(models), name) for name in ModelRepository(models).names()]
+    refused = wrong(models)
+    listed = [described(ModelRepository(models), name) for name in ModelRepository(models).names()]
+    # What is wrong with the model itself is told first.
+    return [(*each[:-1], refused.get(each[0], each[-1]) if each[1] else each[-1]) for each in listed]

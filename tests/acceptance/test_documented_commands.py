@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import json
 import os
 import re
@@ -14,8 +15,10 @@ import numpy as np
 import pypdfium2
 import pytest
 import tifffile
+from PIL import Image
 
 from tests.support.built_models import built_models
+from tests.support.he_fields import Look, paint_field
 from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
 from tests.support.server_process import ROOT, ServerProcess, running_server
 
@@ -75,6 +78,25 @@ def test_the_slide_example_streams_the_artifacts(server: ServerProcess, folder: 
     assert 0 == done.returncode, done.stderr
     assert "he_baseline" in json.dumps(json.loads(done.stdout))
     assert {"analysis.json", "heatmap.png", "overlay.png", "detections.geojson.gz"} <= {path.name for path in (tmp_path / "out").iterdir()}
+
+
+def test_a_field_of_view_without_a_resolution_is_analysed_as_documented(server: ServerProcess, folder: Path, tmp_path: Path) -> None:
+    field = paint_field(Look(), 3)
+    Image.fromarray(field.pixels).save(folder / "field.png")
+    command = [sys.executable, "examples/slide.py", str(folder / "field.png"), str(tmp_path / "out"), server.grpc]
+    refused = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert "does not tell its resolution" in refused.stderr
+    done = subprocess.run([*command, "--mpp", "0.25"], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert 0 == done.returncode, done.stderr
+    features = json.loads(gzip.decompress((tmp_path / "out" / "detections.geojson.gz").read_bytes()))["features"]
+    centres = np.array([feature["geometry"]["coordinates"] for feature in features])
+    # 4 µm are 16 px. Whatever lies beside an edge of the field is found as the rest is.
+    apart = np.hypot(*(field.centres[:, None] - centres[None]).transpose(2, 0, 1)).min(axis=1)
+    beside = (field.centres.min(axis=1) < 16) | (field.centres.max(axis=1) > 512 - 16)
+    assert np.mean(apart <= 16) > 0.8
+    assert np.mean(apart[beside] <= 16) > 0.8
+    nearest = centres[np.hypot(*(field.centres[:, None] - centres[None]).transpose(2, 0, 1)).argmin(axis=1)][apart <= 8]
+    assert np.abs((nearest - field.centres[apart <= 8]).mean(axis=0)).max() < 1.0
 
 
 def test_the_document_example_prints_the_text_and_keeps_the_files(server: ServerProcess, tmp_path: Path) -> None:

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Annotated, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from inference_server.errors import ConfigurationError, NotFound
 from inference_server.models import shipped
@@ -240,10 +241,22 @@ def read(models: Path, name: str) -> Manifest:
         content = _content(models, name).removeprefix(codecs.BOM_UTF8)
         return _kind(name, content).model_validate_json(content)
     except ValidationError as error:
-        wrong = "; ".join(f"{'.'.join(str(part) for part in each['loc']) or 'the whole'}: {each['msg']}" for each in error.errors())
-        raise ConfigurationError(f"{name}/{FILE} is wrong: {wrong}. docs/slides.md tells each key.") from error
+        raise ConfigurationError(
+            f"{name}/{FILE} is wrong: {'; '.join(map(_told, error.errors()))}. docs/slides.md tells each key."
+        ) from error
     except OSError as error:
         raise ConfigurationError(f"{name}/{FILE} cannot be read ({type(error).__name__}). Check its permissions.") from error
+
+
+def wrong(models: Path) -> dict[str, str]:
+    """Why manifests cannot be used, by analysis; whether they fit their models shows when these are loaded."""
+    reasons = {}
+    for name in available(models):
+        try:
+            read(models, name)
+        except ConfigurationError as error:
+            reasons[name] = str(error)
+    return reasons
 
 
 def read_as(kind: type[_Kind], models: Path, name: str, *, used_by: str) -> _Kind:
@@ -253,6 +266,12 @@ def read_as(kind: type[_Kind], models: Path, name: str, *, used_by: str) -> _Kin
         wanted = next(key for key, each in _KINDS.items() if each is kind)
         raise ConfigurationError(f"{used_by} needs {name} to be a model of kind {wanted}; its {FILE} says another. Name another model.")
     return found
+
+
+def _told(fault: ErrorDetails) -> str:
+    """What is wrong with one key."""
+    key = ".".join(str(part) for part in fault["loc"]) or "the whole"
+    return f"{key}: {'there is no such key' if fault['type'] == 'extra_forbidden' else fault['msg'].removeprefix('Value error, ')}"
 
 
 def _content(models: Path, name: str) -> bytes:

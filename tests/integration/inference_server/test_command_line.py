@@ -148,3 +148,22 @@ def test_what_is_no_onnx_model_is_not_listed_as_well_formed(run: Run, tmp_path: 
     assert "lost/1/model.onnx is missing; put the model there" == states["lost"]
     assert "junk/1/model.onnx is no ONNX model that can be read (DecodeError)" in states["junk"]
     assert "empty/1/model.onnx is no ONNX model: its graph has no inputs" in states["empty"]
+
+
+def test_a_wrong_manifest_is_told_where_models_are_listed_and_when_a_server_starts(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("COLUMNS", "400")
+    for name in ("sound", "odd"):
+        write_model(tmp_path, name, sum_and_difference())
+        (tmp_path / name / "slide.json").write_text(json.dumps({"mpp": 0.5, "tile_size": 224, "classes": ["a", "b"]}))
+    (tmp_path / "odd" / "slide.json").write_text(json.dumps({"mpp": 0.5, "tilesize": 224, "classes": ["a", "b"]}))
+    _, told = run("models", "list", "--models", ".")
+    states = {cells[1].strip(): cells[4].strip() for line in told.splitlines() if len(cells := line.split("│")) == 6}
+    reason = "odd/slide.json is wrong: tile_size: Field required; tilesize: there is no such key. docs/slides.md tells each key."
+    assert {"sound": "well-formed", "odd": reason} == states
+
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        _, told = run("serve", "--models", ".", "--listen", f"127.0.0.1:{taken.getsockname()[1]}")
+    warnings = [json.loads(line) for line in told.splitlines() if "manifest_refused" in line]
+    assert [("warning", "odd", reason)] == [(each["level"], each["analysis"], each["reason"]) for each in warnings]

@@ -22,7 +22,7 @@ from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
-from inference_server.errors import ContentChanged
+from inference_server.errors import ContentChanged, Unavailable
 from inference_server.storage import Storage
 from tests.support.ministack_server import Ministack
 
@@ -176,3 +176,15 @@ async def test_an_object_of_s3_is_read_as_it_was_found_or_not_at_all(
     for reading in (storage.read_range(found, 10, 20), storage.check_unchanged(listed[0]), storage.download(listed[0], tmp_path / "copy")):
         with pytest.raises(ContentChanged, match=r"a\.bin was replaced or removed"):
             await reading
+
+
+@pytest.mark.parametrize("size", [10, 12_000_000])
+async def test_a_bucket_that_is_missing_is_told_where_something_is_to_be_written(
+    ministack: Ministack, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, size: int
+) -> None:
+    for name, value in ministack.environment().items():
+        monkeypatch.setenv(name, value)
+    storage = Storage(read_roots=(), write_roots=("s3://nowhere",), allow_http=True)
+    (tmp_path / "made").write_bytes(bytes(size))
+    with pytest.raises(Unavailable, match=r"s3://nowhere/a/analysis.json cannot be written: there is no such bucket"):
+        await storage.write("s3://nowhere/a/analysis.json", tmp_path / "made")

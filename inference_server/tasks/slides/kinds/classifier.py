@@ -15,6 +15,7 @@ from inference_server.tasks.slides.kinds.tile_model import (
     TileModel,
     class_probabilities,
     colour_of,
+    doubt,
     rectangle,
     taken,
 )
@@ -109,7 +110,10 @@ class SlideClassification:
                     for name, area, mean in zip(manifest.classes, areas, means, strict=True)
                 ],
             },
-            notes=(f"Classes are those of {FILE} beside the model; a tile's tissue counts for its likeliest class.",),
+            notes=(
+                f"Classes are those of {FILE} beside the model; a tile's tissue counts for its likeliest class.",
+                *doubt(values, manifest),
+            ),
             heat=Heat(
                 values=self._probabilities[..., manifest.heat_class],
                 scale=(self._plan.tile_size * self._grid.scale_x, self._plan.tile_size * self._grid.scale_y),

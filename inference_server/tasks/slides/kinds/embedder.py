@@ -36,10 +36,21 @@ class TileEmbedder(TileModel):
         super().__init__(manifest=manifest, facts=facts)
         shape = next(spec.shape for spec in facts.outputs if spec.name == self.output)
         told = int(np.prod(shape[1:])) if min(shape[1:], default=-1) > 0 else 0
-        if not (manifest.features or told):
-            raise ConfigurationError(f"{self.model} does not tell how long its vectors are; say it as features in {FILE}.")
+        if not manifest.features:
+            self._check_told(shape, told)
         self.features = manifest.features or told
         self.dtype: np.dtype[np.floating] = np.dtype(manifest.precision)
+
+    def _check_told(self, shape: Sequence[int], told: int) -> None:
+        """Raise `ConfigurationError` where the network alone does not tell what a tile's vector is. `told`: its length; 0 if unknown."""
+        where = f"{self.model} puts out {self.output} of the shape {list(shape)}"
+        if sum(size > 1 for size in shape[1:]) > 1:
+            raise ConfigurationError(
+                f"{where}, more than a vector a tile. Export it with what makes one of them, such as the first (class) token or the mean; "
+                f"or say as features in {FILE} how many values a tile has, to have them one after the other."
+            )
+        if not told:
+            raise ConfigurationError(f"{where}, which does not tell how long a tile's vector is; say it as features in {FILE}.")
 
     def vectors(self, outputs: Mapping[str, Tensor], tiles: int) -> NDArray[np.floating]:
         """Of so many tiles, tiles × features.
@@ -49,7 +60,7 @@ class TileEmbedder(TileModel):
         raw = self.values(outputs, tiles)
         values = raw.reshape(raw.shape[0], -1)
         if values.shape[1] != self.features:
-            raise ConfigurationError(f"{self.model} puts out {values.shape[1]} values a tile; {self.features} were expected of it.")
+            raise ConfigurationError(f"{self.model} puts out {list(raw.shape[1:])} a tile; a vector of {self.features} was expected of it.")
         return as_numbers_of(self.dtype, values, source=self.model, way_out=f"Say precision float32 in {self.model}/{FILE}.")
 
 

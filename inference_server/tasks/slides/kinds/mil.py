@@ -18,6 +18,7 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Column, Finding
 from inference_server.tasks.slides.kinds.embedder import SlideEmbedding, TileEmbedder
 from inference_server.tasks.slides.kinds.stains import Normaliser
 from inference_server.tasks.slides.kinds.tile_model import (
+    ROUNDING,
     activated,
     as_numbers_of,
     class_probabilities,
@@ -25,6 +26,7 @@ from inference_server.tasks.slides.kinds.tile_model import (
     rectangle,
     taken,
     tensor_name,
+    twice,
 )
 from inference_server.tasks.slides.manifest import FILE, HeadManifest
 from inference_server.tasks.slides.survey import Slide
@@ -88,6 +90,12 @@ class AttentionHead:
         values = np.asarray(output_of(outputs, self._output, self.facts.name), np.float64).reshape(-1)
         return np.asarray(class_probabilities(values, self.manifest, axis=0, model=self.facts.name, unit="slide"), np.float64)
 
+    def doubt(self, outputs: Mapping[str, Tensor]) -> tuple[str, ...]:
+        """A note where the values are probabilities before softmax already: one slide's may be alike, but hardly sum to 1 by chance."""
+        values = np.asarray(outputs[self._output], np.float64).reshape(-1)
+        made = self.manifest.activation == "softmax" and values.min() >= 0 and abs(values.sum() - 1) <= ROUNDING
+        return (twice("softmax"),) if made else ()
+
     def attention(self, outputs: Mapping[str, Tensor], tiles: int) -> NDArray[np.float64] | None:
         """One for each tile: those of the positive class where the head has some by class. Raises `ConfigurationError`."""
         if not self._attention:
@@ -122,6 +130,7 @@ class SlideJudgement:
         self._bag = slide.tiles[:: self._step]
         self._engine = head.facts.engine
         self._probabilities: NDArray[np.float64] | None = None
+        self._doubt: tuple[str, ...] = ()
         shape = self._embedding.tissue.shape
         self._attention = np.full(shape, np.nan)
         self._ranks = np.full(shape, np.nan)
@@ -151,6 +160,7 @@ class SlideJudgement:
         response = await inference.infer(self._head.request(vectors, caller))
         self._engine = response.engine
         self._probabilities = self._head.probabilities(response.outputs)
+        self._doubt = self._head.doubt(response.outputs)
         weights = self._head.attention(response.outputs, len(self._bag))
         if weights is not None:
             places = places_of(self._bag)
@@ -164,6 +174,7 @@ class SlideJudgement:
             notes=(
                 f"Classes are those of {FILE} beside the head, of the whole slide. Attention is what the head weighed, not what it found.",
                 *((f"The head judged every {self._step}th tile: it takes at most {self._head.most_tiles}.",) if self._step > 1 else ()),
+                *self._doubt,
             ),
             heat=Heat(values=self._ranks, scale=self._embedding.scale, top=1.0),
             points=np.empty((0, 2)),

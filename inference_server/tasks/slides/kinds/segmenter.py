@@ -33,6 +33,9 @@ _USUAL_VALUES = 4
 # Masks of a few classes shrink to a hundredth; more effort gains little.
 _LEVEL = 1
 
+# Dimensions of what a network puts out by class.
+_PLANES_BY_TILE = 4
+
 Labels = NDArray[np.uint8]
 
 
@@ -63,7 +66,10 @@ class TileSegmenter(TileModel):
             return self._checked(chosen[:, inner, inner].astype(np.int64))
         channels_last = self.manifest.layout == "NHWC"
         values = np.moveaxis(raw, -1, 1) if channels_last and raw.ndim == 4 else raw
-        values = self._of_size(values, (values.shape[1], whole, whole))[:, :, inner, inner]
+        if values.ndim != _PLANES_BY_TILE or values.shape[2:] != (whole, whole):
+            count = len(self.manifest.classes)
+            raise self._other_size(raw, (whole, whole, count) if channels_last else (count, whole, whole))
+        values = values[:, :, inner, inner]
         # One by one: what is made on the way takes several times as much as they do.
         return np.stack([self._likeliest(each) for each in values])
 
@@ -74,11 +80,14 @@ class TileSegmenter(TileModel):
 
     def _of_size(self, values: Tensor, shape: tuple[int, ...]) -> Tensor:
         if values.shape[1:] != shape:
-            raise ConfigurationError(
-                f"{self.model} puts out {list(values.shape[1:])} a tile; {list(shape)} were expected. "
-                f"Say layout and output_stride in {FILE} as the network has them."
-            )
+            raise self._other_size(values, shape)
         return values
+
+    def _other_size(self, values: Tensor, expected: tuple[int, ...]) -> ConfigurationError:
+        return ConfigurationError(
+            f"{self.model} puts out {list(values.shape[1:])} a tile; {list(expected)} were expected. "
+            f"Say layout and output_stride in {FILE} as the network has them; an output without the edges of its tile cannot be used."
+        )
 
     def _checked(self, chosen: NDArray[np.int64]) -> Labels:
         classes = len(self.manifest.classes)

@@ -23,8 +23,16 @@ from inference_server.tasks.slides.values import Pixels
 _CELL_MICROMETRES = 8.0
 _MOST_DOUBLINGS = 16
 _PIXELS_A_CALL = 16 * 256 * 256
-# What probabilities of networks of 16 bits may be beyond 0 and 1.
-_ROUNDING = 0.01
+# What probabilities of networks of 16 bits may be beyond 0 and 1, and their sum beside 1.
+ROUNDING = 0.01
+# Fewer judgements may all be undecided, as those of a field of a few tiles are.
+_LEAST_TOLD = 32
+# Of them so many are looked at together.
+_LOOKED_AT = 1024
+# One value tells both of two classes.
+_COMPLEMENTS = 2
+# What leaves a pixel as it is.
+_UNTOUCHED: dict[str, object] = {"scale": 1.0, "mean": (0.0, 0.0, 0.0), "std": (1.0, 1.0, 1.0)}
 # Okabe and Ito's colours, which readers without colour vision can tell apart.
 _COLOURS = ((0, 114, 178), (213, 94, 0), (0, 158, 115), (204, 121, 167), (230, 159, 0), (86, 180, 233), (240, 228, 66), (110, 110, 110))
 
@@ -41,6 +49,8 @@ class TileModel:
         self._input = tensor_name(facts, manifest.input, "input")
         spec = next(spec for spec in facts.inputs if spec.name == self._input)
         _check_input(spec, manifest, facts.name)
+        if spec.dtype == np.uint8:
+            _check_untouched(manifest, facts.name)
         self._levels = None if spec.dtype == np.uint8 else Levels(manifest, spec.dtype, model=facts.name)
         self._limit = facts.max_batch_size or 1
 
@@ -101,6 +111,16 @@ def _check_input(spec: TensorSpec, manifest: TileManifest, model: str) -> None:
         )
 
 
+def _check_untouched(manifest: TileManifest, model: str) -> None:
+    """Raise `ConfigurationError` where a manifest normalises what a network takes as it is."""
+    told = sorted(key for key, neutral in _UNTOUCHED.items() if key in manifest.model_fields_set and getattr(manifest, key) != neutral)
+    if told:
+        raise ConfigurationError(
+            f"{model} takes pixels as uint8, as they are, and its {FILE} says {' and '.join(told)}, which nothing would apply. "
+            "Leave them out if the network normalises pixels itself; else export it so that it takes float32."
+        )
+
+
 def tensor_name(facts: ModelFacts, wanted: str, side: str) -> str:
     """The tensor that a manifest names, or the only one. Raises `ConfigurationError`."""
     names = [spec.name for spec in (facts.inputs if side == "input" else facts.outputs)]
@@ -150,7 +170,7 @@ def class_probabilities(values: NDArray[np.floating], manifest: Classes, *, axis
     """
     probabilities = activated(values, manifest.activation, axis)
     least, most = (float(edge) for edge in (probabilities.min(initial=0), probabilities.max(initial=0)))
-    if least < -_ROUNDING or most > 1 + _ROUNDING:
+    if least < -ROUNDING or most > 1 + ROUNDING:
         raise ConfigurationError(
             f"{model} puts out {least if least < 0 else most:g} as a probability. "
             f"Say the activation that it needs in {FILE}: softmax or sigmoid instead of none."
@@ -170,6 +190,41 @@ def activated(values: NDArray[np.floating], activation: str, axis: int) -> NDArr
         powers = np.exp(values - values.max(axis=axis, keepdims=True))
         return np.asarray(powers / powers.sum(axis=axis, keepdims=True))
     return np.asarray(1 / (1 + np.exp(-values))) if activation == "sigmoid" else values
+
+
+def doubt(probabilities: NDArray[np.float64], manifest: Classes) -> tuple[str, ...]:
+    """A note where the network seems to have made probabilities itself, before the manifest's activation did.
+
+    `probabilities`: of many judgements, count × classes, after the activation; of a few there is no note.
+    """
+    if len(probabilities) < _LEAST_TOLD or manifest.activation == "none":
+        return ()
+    made = _made_by_softmax if manifest.activation == "softmax" else _made_by_sigmoid
+    values = probabilities[:, -1:] if made is _made_by_sigmoid and len(manifest.classes) == _COMPLEMENTS else probabilities
+    if not all(made(values[start : start + _LOOKED_AT]) for start in range(0, len(values), _LOOKED_AT)):
+        return ()
+    return (twice(manifest.activation),)
+
+
+def _made_by_softmax(probabilities: NDArray[np.float64]) -> bool:
+    """Whether what softmax was applied to can have been probabilities: of values that sum to 1, none is below 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        logarithms = np.log(probabilities)
+        before = logarithms - logarithms.mean(axis=1, keepdims=True) + 1 / probabilities.shape[1]
+    return bool((before >= -ROUNDING).all())
+
+
+def _made_by_sigmoid(probabilities: NDArray[np.float64]) -> bool:
+    least, most = activated(np.array([-ROUNDING, 1 + ROUNDING]), "sigmoid", 0)
+    return bool(((probabilities >= least) & (probabilities <= most)).all())
+
+
+def twice(activation: str) -> str:
+    """The note of it."""
+    return (
+        f"No value of the network seems to lie outside 0 to 1: if it makes probabilities itself, {activation} was applied twice, "
+        f"which makes them too alike. Then say the activation none in {FILE}."
+    )
 
 
 def taken(probabilities: NDArray[np.floating], classes: Sequence[str], thresholds: Mapping[str, float], axis: int) -> NDArray[np.int64]:

@@ -181,7 +181,8 @@ async def deliver(
 ) -> tuple[ArtifactFacts, ...]:
     """Write the files that were made under `output_uri`, or stream them when it is empty. Raises `AccessDenied`, `Unavailable`."""
     delivered = []
-    for name in names:
+    # The report is written last: where it is, all are, whoever watches the folder.
+    for name in sorted(names, key=_REPORT.__eq__) if output_uri else names:
         path = folder / name
         if not path.exists():
             continue
@@ -193,7 +194,7 @@ async def deliver(
         sha256 = await asyncio.to_thread(_sha256, path)
         media_type, size = _FILES[name].media_type, path.stat().st_size
         delivered.append(ArtifactFacts(name=name, media_type=media_type, uri=uri, size_bytes=size, sha256=sha256))
-    return tuple(delivered)
+    return tuple(sorted(delivered, key=lambda each: names.index(each.name)))
 
 
 def place(output_uri: str, name: str) -> str:

@@ -84,7 +84,7 @@ def test_each_key_is_documented_with_the_kinds_that_have_it() -> None:
         (NUCLEI | {"classes": ["small", "large"]}, "classes: Tuple should have at most 1 item"),
         (NUCLEI | {"colors": {"Nucleus": [0, 0, 0]}}, "colors names Nucleus, which classes lacks"),
         (NUCLEI | {"response_share": 2}, "response_share: Input should be less than or equal to 1"),
-        (NUCLEI | {"least_tissue": 0.1}, "least_tissue: Extra inputs are not permitted"),
+        (NUCLEI | {"least_tissue": 0.1}, "least_tissue: there is no such key"),
         ({"kind": "embedder", "mpp": 1, "tile_size": 64, "overlap": 7}, "overlap is 7; expected an even number"),
         ({"kind": "embedder", "mpp": 1, "tile_size": 64, "overlap": 50}, "leaves at least 16 px"),
         (

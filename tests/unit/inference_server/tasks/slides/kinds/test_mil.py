@@ -52,3 +52,13 @@ def test_vectors_beyond_what_a_head_takes_are_refused() -> None:
 def test_a_head_that_takes_whole_numbers_is_refused() -> None:
     with pytest.raises(ConfigurationError, match="judge takes bag of the type int64; a head takes vectors of floats"):
         head((-1,), takes=np.int64)
+
+
+def test_a_head_that_puts_out_probabilities_where_softmax_is_told_is_doubted() -> None:
+    judge = head((-1,))
+    assert () == judge.doubt({"logits": np.array([[0.2, 0.9]], np.float32)})
+    assert () == judge.doubt({"logits": np.array([[-0.5, 1.5]], np.float32)})
+    [note] = judge.doubt({"logits": np.array([[0.2, 0.8]], np.float16)})
+    assert "softmax was applied twice" in note
+    # Rounded to 8 bits, they sum to 1.004.
+    assert judge.doubt({"logits": np.array([[0.2001953125, 0.8046875]], np.float32)})

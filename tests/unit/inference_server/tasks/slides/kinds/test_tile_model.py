@@ -7,11 +7,12 @@ from typing import Any, Literal
 import ml_dtypes
 import numpy as np
 import pytest
+from numpy.typing import NDArray
 
 from inference_server.engine.port import TensorSpec
 from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import ModelFacts
-from inference_server.tasks.slides.kinds.tile_model import TileModel, class_probabilities, output_of
+from inference_server.tasks.slides.kinds.tile_model import TileModel, activated, class_probabilities, doubt, output_of
 from inference_server.tasks.slides.manifest import Classes, TileClassifierManifest
 
 
@@ -105,3 +106,55 @@ def test_numbers_of_16_bits_are_looked_at_too_and_text_is_refused() -> None:
         output_of({"logits": np.array([np.nan], ml_dtypes.bfloat16)}, "logits", "tumour")
     with pytest.raises(ConfigurationError, match="tumour puts out text as logits"):
         output_of({"logits": np.array(["a"], object)}, "logits", "tumour")
+
+
+@pytest.mark.parametrize("told", [{"mean": (0.5, 0.5, 0.5)}, {"std": (0.2, 0.2, 0.2), "mean": (0.5, 0.5, 0.5)}, {"scale": 1 / 255}])
+def test_a_manifest_that_normalises_what_a_model_of_bytes_takes_is_refused(told: dict[str, Any]) -> None:
+    with pytest.raises(ConfigurationError, match=f"slide.json says {' and '.join(sorted(told))}, which nothing would apply"):
+        model_of(np.uint8, **told)
+    model_of(np.uint8, scale=1.0, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+
+
+@pytest.mark.parametrize("activation", ["softmax", "sigmoid"])
+def test_probabilities_that_are_made_into_probabilities_again_are_noted(activation: Literal["softmax", "sigmoid"]) -> None:
+    manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("fat", "stroma", "tumour"), activation=activation)
+    values = np.tile([[-4.0, 1.0, 3.0], [0.5, -0.2, 2.5], [6.0, -1.0, 0.0]], (20, 1))
+    once = activated(values, activation, 1)
+    assert () == doubt(once, manifest)
+    [note] = doubt(activated(once, activation, 1), manifest)
+    assert f"{activation} was applied twice" in note
+    assert () == doubt(activated(once, activation, 1)[:0], manifest)
+    assert () == doubt(once, manifest.model_copy(update={"activation": "none"}))
+    # As networks of 16 bits round them.
+    beyond = once.astype(ml_dtypes.bfloat16).astype(np.float64) * 1.0078125
+    assert beyond.max() > 1
+    assert doubt(activated(beyond, activation, 1), manifest)
+
+
+def test_a_few_tiles_that_a_network_is_undecided_on_tell_nothing_of_its_output() -> None:
+    manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("stroma", "tumour"))
+    undecided = activated(np.array([[0.3, -0.2], [0.1, 0.4], [-0.3, 0.2], [0.9, 0.6]]), "softmax", 1)
+    assert () == doubt(undecided, manifest)
+    assert doubt(np.tile(undecided, (8, 1)), manifest)
+
+
+def test_logits_that_are_alike_are_no_probabilities_where_they_cannot_sum_to_one() -> None:
+    manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("fat", "muscle", "stroma", "tumour"))
+    logits = np.tile([[0.9, 0.8, 0.1, 0.9], [0.2, 0.3, 1.0, 0.9]], (1000, 1))
+    assert () == doubt(activated(logits, "softmax", 1), manifest)
+    # One tile tells, wherever it is, and one that is sure to the last digit.
+    alike = np.full((2000, 4), 0.25)
+    assert doubt(alike, manifest)
+    for told in ([0.9, 0.1, 0.0, 0.0], [0.7, 0.1, 0.1, 0.1]):
+        assert () == doubt(np.concatenate([alike, [told]]), manifest)
+
+
+def test_one_logit_of_two_classes_that_is_a_probability_already_is_noted() -> None:
+    manifest = TileClassifierManifest(mpp=1.0, tile_size=64, classes=("glass", "tumour"), activation="sigmoid")
+    logits = np.tile([[-3.0], [0.4], [2.0]], (20, 1))
+
+    def made(values: NDArray[np.float64]) -> NDArray[np.float64]:
+        return np.asarray(class_probabilities(values, manifest, axis=1, model="tumour", unit="tile"), np.float64)
+
+    assert () == doubt(made(logits), manifest)
+    assert doubt(made(made(logits)[:, 1:]), manifest)
