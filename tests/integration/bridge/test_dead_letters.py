@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from bridge.job import Delivery, Outcome
+from bridge.job import Delivery, Job, Outcome
 from bridge.ledger.port import Claim
 from bridge.settings import load
 from bridge.store import open_store
@@ -18,8 +19,8 @@ from tests.support.redis_server import RedisServer
 from tests.support.trial_bridge import trial_settings
 
 
-def _poison() -> Delivery:
-    return Delivery(source="local", queue="jobs", message_id="m-1", receipt="r", body=b"?", attributes={"kind": "test"})
+def _poison(message_id: str = "m-1") -> Delivery:
+    return Delivery(source="local", queue="jobs", message_id=message_id, receipt="r", body=b"?", attributes={"kind": "test"})
 
 
 async def test_a_replay_that_is_cut_off_before_it_is_noted_and_done_again_is_one_message(tmp_path: Path) -> None:
@@ -70,3 +71,28 @@ async def test_a_document_that_is_replayed_is_the_plain_item_and_the_job_that_it
         assert isinstance(await store.ledger.claim(job, worker="tester", lease_seconds=60), Claim), "with all its attempts"
         assert await client.exists(f"{queue}:lock:{document}")
     await client.aclose()
+
+
+async def test_the_platform_row_of_a_job_is_queued_again_before_its_message_is(tmp_path: Path) -> None:
+    """Of the systems whose own rows have the last word, and of the very job; from the ledger's letters as from a queue of dead messages."""
+    told: list[str] = []
+
+    async def requeue(key: str) -> bool:
+        told.append(f"{key}, with {len(await store.queue.peek())} messages sent")
+        return True
+
+    settings = load(**trial_settings(tmp_path))
+    async with open_store(settings) as opened:
+        store = replace(opened, requeues={"with rows": requeue})
+        for key, system in (("job", "with rows"), ("job-2", "with rows"), ("other", "without")):
+            job = Job(key=key, system=system, request={})
+            claim = await store.ledger.claim(job, worker="tester", lease_seconds=60)
+            assert isinstance(claim, Claim)
+            await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=_poison(key), reason="it broke")
+        letters = {letter.job_key: letter for letter in await store.dead_letters.list()}
+
+        await store.replay(letters["job"].id)
+        await store.replay(letters["other"].id)
+        assert await store.reopen("job-2")
+
+    assert ["job, with 0 messages sent", "job-2, with 2 messages sent"] == told
