@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StringConstraints
@@ -22,6 +23,14 @@ def _priority(value: object) -> str:
     """What is none of the three is normal: nobody's job is refused for it."""
     told = str(value).strip().lower()
     return told if told in _PRIORITIES else "normal"
+
+
+def _day(value: object) -> date | None:
+    """Of a moment; None where none can be read."""
+    try:
+        return date.fromisoformat(str(value)[:10])
+    except ValueError:
+        return None
 
 
 def _objects(value: object) -> object:
@@ -46,6 +55,8 @@ class LabCategorization(PlatformJob):
     document_id: int | None = None
     # As the platform read them; empty for the user's rows that wait.
     tests: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_objects)] = ()
+    # The day on which it was asked for, by UTC; None where it is not told. No test was made after it.
+    submitted_at: Annotated[date | None, BeforeValidator(_day)] = None
 
 
 class LoincMapping(PlatformJob):
