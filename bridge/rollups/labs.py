@@ -53,9 +53,9 @@ class LabRollup:
         """For people."""
         return self._tables.name
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return await self._tables.users()
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
+        return await self._tables.users(failed=failed)
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's reports. Raises `TransientError`, `OverloadError`."""

@@ -64,9 +64,9 @@ class RollupTables:
         found = await self._database.change(self._sql[statement], {"zone": self._options.zone, **storable(values)})
         return [dict(row) for row in found.rows]
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return [row["user_id"] for row in await self.look("users")]
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
+        return [row["user_id"] for row in await self.look("due" if failed else "users")]
 
     async def recompute(self, user: int, since: date, until: date) -> None:
         """Compute all buckets of a user's days anew; what was deleted since is not counted. Raises `TransientError`, `NotYetError`."""
@@ -123,9 +123,9 @@ class TableRollup:
         """For people."""
         return self._tables.name
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return await self._tables.users()
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
+        return await self._tables.users(failed=failed)
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's rows. Raises `TransientError`."""

@@ -4,6 +4,12 @@ SELECT raw.user_id FROM lab_reports raw LEFT JOIN lamina.row_failures failures O
 WHERE raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.categorization_status = 'pending')
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
+-- name: due
+-- Whose rows have failed and are to be tried again now, the longest due first.
+SELECT raw.user_id FROM lamina.row_failures failures JOIN lab_reports raw ON raw.id = failures.row_id
+WHERE failures.domain = 'labs' AND failures.due_at <= (SELECT now FROM lamina.clock) AND raw.categorization_status = 'failed'
+GROUP BY raw.user_id ORDER BY min(failures.due_at), raw.user_id;
+
 -- name: waiting
 -- The rows of a user that a batch takes, with what is known of their names, which people may have written in any casing.
 WITH batch AS (

@@ -5,6 +5,12 @@ SELECT raw.user_id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failur
       AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
+-- name: due
+-- Whose rows have failed and are to be tried again now, the longest due first.
+SELECT raw.user_id FROM lamina.row_failures failures JOIN vitals_raw_data raw ON raw.id = failures.row_id
+WHERE failures.domain = 'vitals' AND failures.due_at <= (SELECT now FROM lamina.clock) AND raw.aggregation_status = 'failed'
+GROUP BY raw.user_id ORDER BY min(failures.due_at), raw.user_id;
+
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
