@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 import math
 
+import structlog
+
 from bridge.aws.access import Aws
+from bridge.errors import ConfigurationError, PermanentError
+
+_log = structlog.get_logger()
+# What SQS and SNS have always taken, of body and attributes together. Since 2025 a queue may take up to 1 MiB, by its MaximumMessageSize.
+MOST_BYTES_EVERYWHERE = 262_144
 
 
 def short_name(queue: str) -> str:
@@ -40,6 +47,7 @@ class Names:
     def __init__(self, aws: Aws) -> None:
         self._aws = aws
         self._urls: dict[str, str] = {}
+        self._most_bytes: dict[str, int] = {}
         self._owner: tuple[str, str] | None = None
 
     async def queue_url(self, queue: str) -> str:
@@ -58,6 +66,21 @@ class Names:
         """What SQS does about messages that are received again and again, as JSON; empty for nothing. Raises as `Aws.call` does."""
         answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=await self.queue_url(queue), AttributeNames=["RedrivePolicy"])
         return str(answer.get("Attributes", {}).get("RedrivePolicy", ""))
+
+    async def most_bytes(self, queue: str) -> int:
+        """The largest message that a queue takes, attributes included, by its own account; what every queue takes where it does not tell.
+
+        Raises `TransientError`.
+        """
+        if queue not in self._most_bytes:
+            url = await self.queue_url(queue)
+            try:
+                answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+            except (PermanentError, ConfigurationError) as error:
+                _log.warning("largest_message_unknown", queue=short_name(queue), error=str(error))
+                return MOST_BYTES_EVERYWHERE
+            self._most_bytes[queue] = int(answer.get("Attributes", {}).get("MaximumMessageSize", MOST_BYTES_EVERYWHERE))
+        return self._most_bytes[queue]
 
     async def topic_arn(self, topic: str) -> str:
         """The ARN of a topic, given by name or ARN."""
