@@ -8,6 +8,7 @@ from uuid import uuid4
 
 from redis.asyncio import Redis
 
+from bridge.dead.kept import KeptLetters
 from bridge.job import Delivery, Job, Outcome
 from bridge.ledger.port import Claim
 from bridge.settings import load
@@ -15,6 +16,7 @@ from bridge.store import open_store
 from bridge.systems.cards import messages
 from bridge.transports.redis import open_redis, redis_source
 from bridge.transports.sending import resend_letter
+from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.trial_bridge import trial_settings
 
@@ -96,3 +98,19 @@ async def test_the_platform_row_of_a_job_is_queued_again_before_its_message_is(t
         assert await store.reopen("job-2")
 
     assert ["job, with 0 messages sent", "job-2, with 2 messages sent"] == told
+
+
+async def test_a_letter_of_pubsub_tells_the_topic_that_it_is_sent_to(tmp_path: Path) -> None:
+    """Of several subscriptions only the first one's topic is known."""
+    async with pubsub_server() as server:
+        server.create("urgent", "urgent-sub")
+        server.create("jobs", "jobs-sub")
+        pubsub = {"pubsub_project": "trial", "pubsub_emulator": server.address, "pubsub_topic": "urgent"}
+        settings = load(**trial_settings(tmp_path), **pubsub, pubsub_subscriptions=("urgent-sub", "jobs-sub"))
+        async with open_store(settings) as store:
+            await store.dead_letters.bury(replace(_poison(), source="pubsub", queue="jobs-sub"), reason="cannot be read")
+            letters = KeptLetters(store)
+            [letter] = [letter async for letter in letters.browse()]
+
+            assert ("jobs-sub", "urgent", "urgent") == (letter.queue, letter.destination, await letters.replay(letter))
+        assert [b"?"] == [message.data for message in server.topics["projects/trial/topics/urgent"]]
