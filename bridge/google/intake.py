@@ -195,14 +195,17 @@ class Intake:
 
     def _forget_older(self, message_ids: set[str]) -> None:
         """What is delivered again is out no more under its older id. Whoever works on it has the ledger's word for it."""
-        for ack_id in [ack_id for ack_id, taken in self._taken.items() if taken.message.message_id in message_ids]:
-            self.settled(ack_id)
-        self._waiting = [message for message in self._waiting if message.message_id not in message_ids]
+        older = [
+            message for message in [*self._waiting, *(taken.message for taken in self._taken.values())] if message.message_id in message_ids
+        ]
+        self._waiting = [message for message in self._waiting if message not in older]
+        for message in older:
+            self.settled(message.ack_id)
 
     def _due(self, ack_id: str) -> None:
         """What was kept waits for a receiver, before all that came after it."""
         message = self._taken.pop(ack_id).message
-        self._waiting.insert(0, replace(message, attempts=message.attempts + 1, arrived_at=_now()))
+        self._waiting.insert(0, replace(message, kept=message.kept + 1, arrived_at=_now()))
         self._changed()
 
     def _see_to_leases(self) -> None:

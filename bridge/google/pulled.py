@@ -42,22 +42,24 @@ class Pulled:
     body: bytes
     attributes: Mapping[str, str]
     ordering_key: str
-    # Deliveries, this one and those after it was kept here included; 0 where the subscription does not count, having no dead-letter policy.
-    attempts: int
+    # Deliveries, this one included; 0 where the subscription does not count, having no dead-letter policy.
+    deliveries: int
     # When it was published, in seconds since 1970; None where that is not told.
     published_at: float | None
     # By the clock of the event loop.
     arrived_at: float = field(compare=False)
+    # How often it was kept here for a later try, which Pub/Sub knows nothing of.
+    kept: int = 0
 
     @property
     def counted(self) -> bool:
         """Whether each return of it brings it nearer to the end of a dead-letter policy."""
-        return self.attempts > 0
+        return self.deliveries > 0
 
     @property
     def spare(self) -> bool:
         """Whether it may be left to others merely because nobody here has time for it."""
-        return self.attempts <= _SPARE_DELIVERIES
+        return self.deliveries <= _SPARE_DELIVERIES
 
     def fresh(self, lease_seconds: float) -> bool:
         """Whether the lease that it came with is as wanted."""
@@ -73,7 +75,7 @@ def pulled(received: ReceivedMessage, *, arrived_at: float) -> Pulled:
         body=received.message.data,
         attributes=dict(received.message.attributes),
         ordering_key=received.message.ordering_key,
-        attempts=received.delivery_attempt,
+        deliveries=received.delivery_attempt,
         published_at=_seconds(received.message.publish_time),
         arrived_at=arrived_at,
     )

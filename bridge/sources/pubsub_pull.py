@@ -217,7 +217,7 @@ class PubsubSource:
             receipt=message.ack_id,
             body=message.body,
             attributes={**message.attributes, **order},
-            receive_count=max(1, message.attempts),
+            receive_count=max(1, message.deliveries) + message.kept,
         )
 
 

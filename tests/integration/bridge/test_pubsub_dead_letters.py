@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -134,13 +135,48 @@ async def test_what_nobody_has_time_for_is_left_to_others_while_that_does_no_har
     async with _source(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
         server.publish("jobs", b"urgent")
         assert b"urgent" == (await _one(source)).body
-        await until(lambda: server.out("rest-sub"))
+        await _until_one_waits(source)
         clock.sleep(101)
         await until(lambda: not server.streams)
         before = held.deadline
         clock.sleep(100)  # a third of its lease has passed, and not the whole
         await until(lambda: held.deadline != before)
         assert (0 if left_to_others else 1) == server.out("rest-sub")
+
+
+async def test_what_was_kept_here_however_often_is_left_to_others_by_what_pubsub_has_counted(
+    server: PubsubServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = moved_clock(monkeypatch)
+    server.publish("jobs", b"one")
+    [held] = server.subscriptions["projects/trial/subscriptions/jobs-sub"].messages
+    async with _source(server, patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
+        for _ in range(MOST_DELIVERIES):
+            await source.release(await _one(source), delay_seconds=0.01, tried=False)
+        await _until_one_waits(source)
+        clock.sleep(101)
+        await until(lambda: not server.streams)
+        before = held.deadline
+        clock.sleep(100)
+        await until(lambda: held.deadline != before)
+        assert (0, 1) == (server.out("jobs-sub"), held.attempts)
+
+
+async def test_what_waits_and_is_delivered_again_takes_no_more_places(server: PubsubServer) -> None:
+    server.create("rest", "rest-sub", most_deliveries=MOST_DELIVERIES)
+    async with _source(server, "jobs-sub", "rest-sub") as source:
+        for number in range(12):
+            server.publish("rest", str(number).encode())
+        server.publish("jobs", b"urgent")
+        assert [b"urgent"] == [delivery.body for delivery in await source.receive(limit=3, wait_seconds=PATIENCE_SECONDS)]
+        for times in (1, 2, 3):
+            await until(lambda: server.deliveries("rest-sub") == 3 * times)  # noqa: B023
+            if times < 3:
+                server.redeliver("rest-sub")
+
+        assert 3 == len(await source.receive(limit=3, wait_seconds=PATIENCE_SECONDS))
+        await asyncio.sleep(0.2)
+        assert 3 == server.out("rest-sub")
 
 
 async def _renewed_again_and_again(server: PubsubServer, clock: MovedClock, *, times: int) -> None:
@@ -150,6 +186,13 @@ async def _renewed_again_and_again(server: PubsubServer, clock: MovedClock, *, t
         before = held.deadline
         clock.sleep(21)
         await until(lambda: held.deadline > before)  # noqa: B023
+
+
+async def _until_one_waits(source: PubsubSource) -> None:
+    """Here, and not only on its way."""
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        while not any(level.waiting for level in await source.levels()):
+            await asyncio.sleep(0.005)
 
 
 async def _one(source: PubsubSource) -> Delivery:
