@@ -40,18 +40,24 @@ async def one_pass(rollup: Rollup, *, user: int | None = None, failed: bool = Fa
 async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: int | None = None, failed: bool = False) -> Rolled:
     """Passes, as `one_pass` makes them, until nothing waits, or until `stop`; between two passes of one kind the others have theirs.
 
-    Raises as `one_pass` does; `TooSlowError` once everybody else's rows are done.
+    Raises as `one_pass` does, once the other kinds are done, which one that fails does not hold up; `TooSlowError` once everybody else's
+    rows are done.
     """
     whole, slow = Rolled(), {rollup.name: dict[int, TooSlowError]() for rollup in rollups}
-    busy = list(rollups)
+    busy, errors = list(rollups), list[BridgeError]()
     while busy and not stop.is_set():
         for rollup in list(busy):
-            found = await one_pass(rollup, user=user, failed=failed, slow=slow[rollup.name])
+            found = Rolled()
+            try:
+                found = await one_pass(rollup, user=user, failed=failed, slow=slow[rollup.name])
+            except BridgeError as error:
+                errors.append(error)
             whole += found
             if found == Rolled():
                 busy.remove(rollup)
-    if error := next((error for errors in slow.values() for error in errors.values()), None):
-        raise error
+    errors += [error for found_slow in slow.values() for error in found_slow.values()]
+    if errors:
+        raise errors[0]
     return whole
 
 

@@ -101,10 +101,14 @@ class RollupTables:
         return [dict(row) for row in found.last]
 
     async def fail(self, row: int, error: str, *, passing: bool = False) -> Rolled:
-        """Have a row tried again later and later, and then parked. `passing`: it may go better soon."""
+        """Have a row tried again later and later, and then parked. `passing`: it may go better soon.
+
+        Nothing comes of it where another worker has done the row meanwhile.
+        """
         _log.warning("row_not_rolled_up", domain=self.name, row=row, error=error)
-        told = await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)
-        is_parked = all(row["due_at"] is None for row in told)
+        if not (told := await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)):
+            return Rolled()
+        is_parked = told[0]["is_counted"] and told[0]["due_at"] is None
         return Rolled(failed=1, postponed=int(passing and not is_parked))
 
 
