@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import date, datetime, timedelta
+from itertools import takewhile
 
 _BETWEEN = re.compile(r"[-/.,\s]+|(?<=\d)T(?=\d)")
 # 5th March.
@@ -25,7 +26,8 @@ class PrintedDays:
     """The days of one document. Its dates have one order, where there is one in which all can be read.
 
     Of several orders those count by which no day lies ahead, of those the ones by which none is older than ten years, and of those the
-    day comes first, then the month. Where its dates contradict each other each is read by itself.
+    day comes first, then the month. Where its dates contradict each other each is read by itself; so it is where all can be read with a
+    year of two digits first alone, and one is older then.
     """
 
     def __init__(self, printed: Iterable[str | None], *, known_on: date) -> None:
@@ -62,7 +64,11 @@ class PrintedDays:
         passed = {order: found for order, found in readable.items() if all(day <= self._known_on + _AHEAD for day in found)}
         if not passed:  # as where clocks differ; but nothing else speaks for a year of two digits that comes first
             passed = {order: found for order, found in readable.items() if order is not _YEAR_FIRST}
-        return tuple(order for order, found in passed.items() if all(day >= self._known_on - _OLD for day in found)) or tuple(passed)
+        young = [order for order, found in passed.items() if all(day >= self._known_on - _OLD for day in found)]
+        if not young:
+            return () if [*passed] == [_YEAR_FIRST] else tuple(passed)
+        # Those that come before the first of them give way to it, but may be right.
+        return *young, *takewhile(lambda order: order is not young[0], passed)
 
 
 def _iso(printed: str) -> str | None:

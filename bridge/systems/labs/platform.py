@@ -17,6 +17,8 @@ from bridge.job import Delivery, Job
 SYSTEM = "lab-jobs"
 _EXPECTED = '{"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": […], "priority": "normal"}'
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+# No job was asked for before this.
+_EARLIEST = date(2015, 1, 1)
 
 
 def _priority(value: object) -> str:
@@ -26,11 +28,12 @@ def _priority(value: object) -> str:
 
 
 def _day(value: object) -> date | None:
-    """Of a moment; None where none can be read."""
+    """Of a moment; None where none can be read, or it is one that programs write for none, such as of the year 1 or 1970."""
     try:
-        return date.fromisoformat(str(value)[:10])
+        day = date.fromisoformat(str(value)[:10])
     except ValueError:
         return None
+    return day if day >= _EARLIEST else None
 
 
 def _objects(value: object) -> object:

@@ -71,7 +71,8 @@ class PlatformLabHandler:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
             case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
-                days = printed_days(tests, known_on=request.submitted_at or datetime.now(UTC).date())
+                today = datetime.now(UTC).date()
+                days = printed_days(tests, known_on=min(request.submitted_at or today, today))
                 told = await self._labs.roll_document(user, document, tests, days=days)
                 result = {**_facts(await self._labs_left(user, told=told)), **_ambiguous(days)}
             case platform.LabCategorization():

@@ -139,7 +139,7 @@ async def test_a_test_of_a_job_is_of_the_day_that_it_tells(store: Store, classif
     ("told", "day", "ambiguous"),
     [
         # With the year last the day would be one of 21 years ago.
-        ("26/03/05", date(2026, 3, 5), None),
+        ("26/03/05", date(2026, 3, 5), ["2026-03-05", "2005-03-26"]),
         ("20/03/21", date(2021, 3, 20), ["2021-03-20", "2020-03-21"]),
         ("05/03/26", date(2026, 3, 5), ["2026-03-05", "2026-05-03"]),
         # The fourth of December has not come.
@@ -156,6 +156,19 @@ async def test_a_day_that_can_be_read_in_several_ways_is_the_likely_one_and_what
 
     assert [day] == [row["test_date"] for row in await rows(store, "SELECT test_date FROM lab_report_categorized")]
     assert ({told: ambiguous} if ambiguous else None) == result.get("ambiguous_dates")
+
+
+@pytest.mark.parametrize(
+    "submitted", ["0001-01-01T00:00:00", "1970-01-01T00:00:00", "9999-12-31T23:59:59.9999999", "soon", 1779264000, None]
+)
+async def test_a_job_that_was_asked_for_at_no_time_that_can_be_is_done_as_one_of_today(
+    store: Store, classifier: Classifier, submitted: object
+) -> None:
+    tests = [{"test_name": "Hemoglobin", "test_value": "13.5", "test_unit": "g/dL", "test_date": "25/03/26"}]
+
+    await done(store, classifier, job_type="lab_categorization", user_id=7, document_id=12, submitted_at=submitted, tests=tests)
+
+    assert [date(2026, 3, 25)] == [row["test_date"] for row in await rows(store, "SELECT test_date FROM lab_report_categorized")]
 
 
 async def test_a_job_that_is_done_twice_writes_nothing_twice_whatever_its_texts(store: Store, classifier: Classifier) -> None:
