@@ -47,7 +47,6 @@ class Names:
     def __init__(self, aws: Aws) -> None:
         self._aws = aws
         self._urls: dict[str, str] = {}
-        self._most_bytes: dict[str, int] = {}
         self._owner: tuple[str, str] | None = None
 
     async def queue_url(self, queue: str) -> str:
@@ -70,17 +69,15 @@ class Names:
     async def most_bytes(self, queue: str) -> int:
         """The largest message that a queue takes, attributes included, by its own account; what every queue takes where it does not tell.
 
-        Raises `TransientError`.
+        Asked each time, so that what waits goes once somebody has allowed the queue more. Raises `TransientError`.
         """
-        if queue not in self._most_bytes:
-            url = await self.queue_url(queue)
-            try:
-                answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["MaximumMessageSize"])
-            except (PermanentError, ConfigurationError) as error:
-                _log.warning("largest_message_unknown", queue=short_name(queue), error=str(error))
-                return MOST_BYTES_EVERYWHERE
-            self._most_bytes[queue] = int(answer.get("Attributes", {}).get("MaximumMessageSize", MOST_BYTES_EVERYWHERE))
-        return self._most_bytes[queue]
+        url = await self.queue_url(queue)
+        try:
+            answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+        except (PermanentError, ConfigurationError) as error:
+            _log.warning("largest_message_unknown", queue=short_name(queue), error=str(error))
+            return MOST_BYTES_EVERYWHERE
+        return int(answer.get("Attributes", {}).get("MaximumMessageSize", MOST_BYTES_EVERYWHERE))
 
     async def topic_arn(self, topic: str) -> str:
         """The ARN of a topic, given by name or ARN."""

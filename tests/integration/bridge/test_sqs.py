@@ -238,6 +238,10 @@ async def test_without_a_bucket_a_body_goes_through_a_queue_that_takes_it_and_el
 
     assert [large] * 3 == [body for _, body in await lying_in(aws, roomy)]
 
+    await aws.call("sqs", "set_queue_attributes", QueueUrl=await Names(aws).queue_url(queue), Attributes={"MaximumMessageSize": "1048576"})
+    await queues.send(queue, large, message_id="large", attributes={"a": "b"})
+    assert [large] == [body for _, body in await lying_in(aws, queue)], "as the error advised, without a new start"
+
 
 @pytest.mark.parametrize("bucket", ["", "bodies"])
 async def test_a_bridge_that_starts_tells_whether_large_messages_are_carried(
