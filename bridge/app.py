@@ -35,6 +35,10 @@ from bridge.vitals import Vitals
 from bridge.worker import Backoff, Desk, Worker, WorkPolicy
 
 if TYPE_CHECKING:
+    from starlette.routing import Route
+
+    from bridge.http.events import JobEvents
+    from bridge.http.figures import Figures
     from bridge.http.metrics import Metrics
     from bridge.http.server import HttpServer
 
@@ -134,20 +138,39 @@ class Bridge:
 
     def _http(self, stop: asyncio.Event) -> HttpServer:
         from bridge.http.events import JobEvents
-        from bridge.http.figures import Figures
-        from bridge.http.push import PushRoute
         from bridge.http.routes import Routes
         from bridge.http.server import HttpServer
+
+        events, told = JobEvents(), self._systems.metrics
+        routes = Routes(
+            jobs=self._store.jobs,
+            figures=self._figures(),
+            events=events,
+            probes={"ledger": self._store.probe, **self._systems.probes, "queue": self._queue_probe},
+            more=self._more_routes(events),
+            vitals=self._vitals,
+            draining=stop.is_set,
+            platform_metrics=(lambda levels: told(levels, self._worker.in_flight)) if told else None,
+        )
+        return HttpServer(routes.application(), self._settings.http)
+
+    def _more_routes(self, events: JobEvents) -> Sequence[Route]:
+        """What is served beside health, figures and jobs."""
+        from bridge.http.push import PushRoute
         from bridge.http.wsi import WsiRoutes
 
-        probes = {"ledger": self._store.probe, **self._systems.probes}
-        probes["queue"] = self._queue_probe
-        jobs, events = self._store.jobs, JobEvents()
-        more = list(WsiRoutes(jobs=jobs, events=events, submit=self._store.submit).routes()) if self._settings.wsi_bucket else []
-        more.extend(self._systems.routes)
-        if inbox := push_inbox(self._settings, self._store.queue):
-            more.append(PushRoute(inbox).route())
-        figures = Figures(
+        slides = WsiRoutes(jobs=self._store.jobs, events=events, submit=self._store.submit)
+        inbox = push_inbox(self._settings, self._store.queue)
+        return [
+            *(slides.routes() if self._settings.wsi_bucket else []),
+            *self._systems.routes,
+            *([PushRoute(inbox).route()] if inbox else []),
+        ]
+
+    def _figures(self) -> Figures:
+        from bridge.http.figures import Figures
+
+        return Figures(
             metrics=self._metrics,
             outbox=self._store.outbox,
             dead_letters=self._store.dead_letters,
@@ -155,18 +178,6 @@ class Bridge:
             escalations=self._systems.escalations,
             every_seconds=self._settings.metrics_seconds,
         )
-        told = self._systems.metrics
-        routes = Routes(
-            jobs=jobs,
-            figures=figures,
-            events=events,
-            probes=probes,
-            more=more,
-            vitals=self._vitals,
-            draining=stop.is_set,
-            platform_metrics=(lambda levels: told(levels, self._worker.in_flight)) if told else None,
-        )
-        return HttpServer(routes.application(), self._settings.http)
 
     async def _queue_probe(self) -> None:
         """Raise why no messages can come."""

@@ -20,6 +20,8 @@ from bridge.settings_labs import LabWorkerSettings
 from bridge.systems.labs.platform_handler import PlatformLabHandler
 
 _log = structlog.get_logger()
+# How often rows that failed are looked for, where nothing says how often the tables are looked at.
+_DUE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +30,7 @@ class LabPlatform:
 
     handler: PlatformLabHandler
     # Runs until `stop`; sets it when nothing else is to be done.
-    loop: Callable[[asyncio.Event], Awaitable[None]] | None
+    loop: Callable[[asyncio.Event], Awaitable[None]]
 
 
 async def open_lab_platform(settings: LabWorkerSettings, database: Database, classifier: LabClassifier, aws: Aws) -> LabPlatform:
@@ -36,7 +38,7 @@ async def open_lab_platform(settings: LabWorkerSettings, database: Database, cla
     labs, others = rollups(settings, database, classifier)
     dead = await _dead_queue(settings, aws)
     handler = PlatformLabHandler(labs=labs, others={rollup.name: rollup for rollup in others}, dead_queue=dead)
-    return LabPlatform(handler=handler, loop=_Loop(settings, [*others, labs]) if settings.rolls_up else None)
+    return LabPlatform(handler=handler, loop=_Loop(settings, [*others, labs]))
 
 
 async def _dead_queue(settings: LabWorkerSettings, aws: Aws) -> str:
@@ -62,9 +64,16 @@ class _Loop:
         self._rollups = every
 
     async def __call__(self, stop: asyncio.Event) -> None:
-        if self._settings.aggregation_interval:
-            await for_ever(self._rollups, stop=stop, interval=self._settings.aggregation_interval)
+        interval = self._settings.aggregation_interval
+        if self._settings.rolls_up and interval:
+            await for_ever(self._rollups, stop=stop, interval=interval)
             return
+        if self._settings.rolls_up:
+            await self._look_once(stop)
+        # Rows are taken up by the jobs for them; of those that failed then, no job may come any more.
+        await for_ever(self._rollups, stop=stop, interval=interval or _DUE_SECONDS, failed=True)
+
+    async def _look_once(self, stop: asyncio.Event) -> None:
         alone = self._settings.ml_worker_mode == "aggregation"
         try:
             found = await once(self._rollups, stop=stop)

@@ -142,7 +142,7 @@ async def _lab_platform(store: Store, client: InferenceClient, aws: Aws) -> Syst
     from bridge.lab_platform import open_lab_platform
 
     platform = await open_lab_platform(labs, store.database, client, aws)
-    return Systems(recognisers=[platform.handler], loops=[platform.loop] if platform.loop else [])
+    return Systems(recognisers=[platform.handler], loops=[platform.loop])
 
 
 @asynccontextmanager

@@ -36,7 +36,8 @@ class LabWorkerSettings(BaseSettings):
     ml_worker_mode: Literal["sqs", "aggregation", "both"] | None = None
     # The queue that jobs come from.
     ml_worker_sqs_queue_url: str = ""
-    # Seconds between two looks at the tables; 0 for one look, until nothing waits, after which mode `aggregation` ends.
+    # Seconds between two looks at the tables, in mode `sqs` at rows that failed and are due; 0 for one look, until nothing waits, after
+    # which mode `aggregation` ends, and else for looks at those rows alone.
     aggregation_interval: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
     # `zivo` for the figures of the worker that we replace.
     aggregation_compat: Literal["", "zivo"] = ""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -19,9 +19,8 @@ from bridge.errors import TransientError
 from bridge.job import Job
 from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import DeadLetter, DeadLetters, JobRecord, Jobs, Ledger, Outbox, Pruner
-from bridge.records.consensus import ConsensusRecords
+from bridge.requeues import Requeue, requeues
 from bridge.settings import Settings
-from bridge.systems.consensus.messages import SYSTEM as CONSENSUS
 from bridge.transports.sending import resend_letter, send_job
 
 _log = structlog.get_logger()
@@ -44,6 +43,8 @@ class Store:
     results: LocalQueue
     # Says where else jobs may come from.
     settings: Settings
+    # By system, what has a platform's own row of a job say that it is to be worked on.
+    requeues: Mapping[str, Requeue]
 
     async def submit(self, message: bytes) -> JobRecord | None:
         """Send a message that asks for a job; returns the job when its key is known already. Raises `PoisonError`."""
@@ -64,7 +65,7 @@ class Store:
     async def replay(self, letter_id: int) -> DeadLetter:
         """Send a dead letter's bytes again. Raises `PermanentError`."""
         letter = await self.dead_letters.reopen(letter_id)
-        await self._queue_run_of(letter.job_key)
+        await self._requeue_row_of(letter.job_key)
         await resend_letter(self.settings, letter, database=self.database)
         await self.dead_letters.mark_replayed(letter_id)
         return letter
@@ -72,14 +73,14 @@ class Store:
     async def reopen(self, key: str) -> bool:
         """Let a failed job be begun anew, for whoever sends its message again; false when it has not failed."""
         reopened = await self.jobs.reopen(key)
-        await self._queue_run_of(key)
+        await self._requeue_row_of(key)
         return reopened
 
-    async def _queue_run_of(self, key: str | None) -> None:
-        """Queue the run of the consensus pipeline that a job is: its row has the last word, and a failed one is skipped."""
+    async def _requeue_row_of(self, key: str) -> None:
+        """Have the platform's row of a job say that it is to be worked on, where it has the last word: a failed one is skipped."""
         job = await self.jobs.find(key) if key else None
-        if key and job is not None and job.system == CONSENSUS:
-            await ConsensusRecords(self.database).requeue(key)
+        if job is not None and job.key == key and (requeue := self.requeues.get(job.system)):
+            await requeue(key)
 
     async def probe(self) -> None:
         """Raise `TransientError` when the ledger is out of reach."""
@@ -139,6 +140,7 @@ def _store_in(database: Database, settings: Settings) -> Store:
         queue=LocalQueue(database, settings.queue),
         results=LocalQueue(database, settings.results_queue),
         settings=settings,
+        requeues=requeues(database),
     )
 
 

@@ -5,7 +5,14 @@ from __future__ import annotations
 import json
 import math
 
+import structlog
+
 from bridge.aws.access import Aws
+from bridge.errors import ConfigurationError, PermanentError
+
+_log = structlog.get_logger()
+# What SQS and SNS have always taken, of body and attributes together. Since 2025 a queue may take up to 1 MiB, by its MaximumMessageSize.
+MOST_BYTES_EVERYWHERE = 262_144
 
 
 def short_name(queue: str) -> str:
@@ -58,6 +65,19 @@ class Names:
         """What SQS does about messages that are received again and again, as JSON; empty for nothing. Raises as `Aws.call` does."""
         answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=await self.queue_url(queue), AttributeNames=["RedrivePolicy"])
         return str(answer.get("Attributes", {}).get("RedrivePolicy", ""))
+
+    async def most_bytes(self, queue: str) -> int:
+        """The largest message that a queue takes, attributes included, by its own account; what every queue takes where it does not tell.
+
+        Asked each time, so that what waits goes once somebody has allowed the queue more. Raises `TransientError`.
+        """
+        url = await self.queue_url(queue)
+        try:
+            answer = await self._aws.call("sqs", "get_queue_attributes", QueueUrl=url, AttributeNames=["MaximumMessageSize"])
+        except (PermanentError, ConfigurationError) as error:
+            _log.warning("largest_message_unknown", queue=short_name(queue), error=str(error))
+            return MOST_BYTES_EVERYWHERE
+        return int(answer.get("Attributes", {}).get("MaximumMessageSize", MOST_BYTES_EVERYWHERE))
 
     async def topic_arn(self, topic: str) -> str:
         """The ARN of a topic, given by name or ARN."""

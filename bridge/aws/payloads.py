@@ -10,11 +10,12 @@ import base64
 import binascii
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 from bridge.aws.access import Aws
+from bridge.aws.names import MOST_BYTES_EVERYWHERE
 from bridge.errors import PermanentError, PoisonError
 
 _ENCODING = "lamina-encoding"
@@ -24,8 +25,6 @@ _POINTER = "software.amazon.payloadoffloading.PayloadS3Pointer"
 # What XML 1.0 allows, and with it SQS.
 _FORBIDDEN = re.compile("[^\t\n\r\u0020-\ud7ff\ue000-\ufffd\U00010000-\U0010ffff]")
 _MOST_ATTRIBUTES = 10
-# What SQS and SNS take everywhere, of body and attributes together.
-MOST_INLINE_BYTES = 262_144
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,11 +45,19 @@ class Payloads:
         self._aws = aws
         self._place = place or PayloadPlace()
 
-    async def pack(self, message_id: str, body: bytes, attributes: Mapping[str, str]) -> tuple[str, dict[str, str]]:
-        """The text and the attributes to send. Raises `PermanentError`, `TransientError`."""
+    async def pack(
+        self, message_id: str, body: bytes, attributes: Mapping[str, str], *, room: Callable[[], Awaitable[int]] | None = None
+    ) -> tuple[str, dict[str, str]]:
+        """The text and the attributes to send. Raises `PermanentError`, `TransientError`.
+
+        `room`: the largest message that its queue takes, asked where no bucket carries one that not every queue takes.
+        """
         text, packed = _as_text(body, attributes)
-        if wire_size(text, packed) > MOST_INLINE_BYTES:
-            text, packed = await self._put(message_id, body, attributes)
+        size = wire_size(text, packed)
+        if size > MOST_BYTES_EVERYWHERE:
+            most = await room() if room and not self._place.bucket else MOST_BYTES_EVERYWHERE
+            if size > most:
+                text, packed = await self._put(message_id, body, attributes, size=size, most=most)
         if len(packed) > _MOST_ATTRIBUTES:
             raise PermanentError(f"the message has {len(packed)} attributes; SQS and SNS carry at most {_MOST_ATTRIBUTES}.")
         return text, packed
@@ -66,10 +73,15 @@ class Payloads:
         pointer = _pointer(text)
         return (text.encode(), kept) if pointer is None else (await self._get(*pointer), kept)
 
-    async def _put(self, message_id: str, body: bytes, attributes: Mapping[str, str]) -> tuple[str, dict[str, str]]:
+    async def _put(
+        self, message_id: str, body: bytes, attributes: Mapping[str, str], *, size: int, most: int
+    ) -> tuple[str, dict[str, str]]:
         place = self._place
         if not place.bucket:
-            raise PermanentError(f"the message has {len(body)} bytes, too many for SQS; set BRIDGE_SQS_PAYLOAD_BUCKET, for S3 to carry it.")
+            raise PermanentError(
+                f"the message has {size} bytes with its attributes, and its queue takes {most}; set BRIDGE_SQS_PAYLOAD_BUCKET, for S3 "
+                "to carry it, or raise the queue's MaximumMessageSize, up to 1048576."
+            )
         if len(body) > place.most_bytes:
             raise PermanentError(f"the message has {len(body)} bytes; at most {place.most_bytes} are carried.")
         key = f"{place.prefix}{message_id}"

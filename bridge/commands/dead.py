@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -103,27 +104,30 @@ def replay(
     as_json: AsJson = False,
 ) -> None:
     """Send dead messages again; their jobs start anew, with all their attempts. Each is taken off a queue once its replay is confirmed."""
-    filters = any((older_than, newer_than, reason, system, type_, key))
-    if (message_id is None) is not (everything or filters) or (everything and filters):
-        raise PermanentError("name one dead letter by its id, or give --all, or what they have in common, such as --reason or --key")
     wanted = _wanted(older_than, newer_than, reason, system, type_, key, replayed=False)
-    if message_id is not None:
-        wanted = _one(message_id, whole=True)
-
-    async def work(store: Store) -> list[dict[str, Any]]:
-        async with _place(store, queue) as place:
-            told = [await _replayed(place, message, to, dry_run) async for message in _meant(place, wanted, count)]
-        if message_id is not None and not told:
-            raise PermanentError(f"there is no dead letter {message_id}")
-        return told
-
-    told = with_store(work)
+    told = with_store(
+        partial(_replay_all, queue=queue, wanted=_to_replay(message_id, everything, wanted), count=count, to=to, dry_run=dry_run)
+    )
+    if message_id is not None and not told:
+        raise PermanentError(f"there is no dead letter {message_id}")
     if as_json:
         print_json(told)
     else:
         _say(told)
     if any(each["error"] for each in told):
         raise typer.Exit(_EXIT_SOME_FAILED)
+
+
+def _to_replay(message_id: str | None, everything: bool, wanted: Wanted) -> Wanted:
+    """The one message of an id, or those with something in common, or all: one of the three must be asked for, and no more."""
+    if sum((message_id is not None, everything, wanted.narrows)) != 1:
+        raise PermanentError("name one dead letter by its id, or give --all, or what they have in common, such as --reason or --key")
+    return wanted if message_id is None else _one(message_id, whole=True)
+
+
+async def _replay_all(store: Store, *, queue: str, wanted: Wanted, count: int | None, to: str, dry_run: bool) -> list[dict[str, Any]]:
+    async with _place(store, queue) as place:
+        return [await _replayed(place, message, to, dry_run) async for message in _meant(place, wanted, count)]
 
 
 async def _replayed(place: DeadPlace, message: DeadMessage, to: str, dry_run: bool) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from bridge.dead.port import Contents, DeadMessage, contents_of
 from bridge.errors import PermanentError
 from bridge.ledger.port import DeadLetter
 from bridge.store import Store
+from bridge.transports.sending import replay_place
 
 _ALL = 1_000_000
 
@@ -21,22 +22,22 @@ class KeptLetters:
     async def browse(self) -> AsyncIterator[DeadMessage]:
         """Each of them once. Raises `TransientError`."""
         for letter in await self._store.dead_letters.list(limit=_ALL):
-            yield _message(letter)
+            yield _message(letter, destination=replay_place(self._store.settings, letter))
 
     async def replay(self, message: DeadMessage, *, to: str = "") -> str:
         """Send one again, and note that; returns where it went. Raises `PermanentError`, `TransientError`."""
         if to:
             raise PermanentError("--to is for real queues; a dead letter of the ledger goes back to where it came from")
-        return (await self._store.replay(int(message.id))).queue
+        return replay_place(self._store.settings, await self._store.replay(int(message.id)))
 
 
-def _message(letter: DeadLetter) -> DeadMessage:
+def _message(letter: DeadLetter, *, destination: str) -> DeadMessage:
     said = contents_of(letter.body, letter.attributes)
     return DeadMessage(
         id=str(letter.id),
         source=letter.source,
         queue=letter.queue,
-        destination=letter.queue,
+        destination=destination,
         message_id=letter.message_id,
         contents=Contents(job_key=letter.job_key or said.job_key, system=said.system, type=said.type),
         reason=letter.reason,

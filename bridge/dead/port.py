@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from fnmatch import fnmatchcase
 from typing import Protocol
 
@@ -65,6 +65,11 @@ class Wanted:
     key: str = ""
     # Whether those that were sent again already are meant too.
     replayed: bool = True
+
+    @property
+    def narrows(self) -> bool:
+        """Whether anything is given that a message must have, beside its id."""
+        return replace(self, id="", whole_id=False, replayed=True) != Wanted()
 
     def fits(self, message: DeadMessage, *, now: float) -> bool:
         """Whether a message is meant. `now`: seconds since 1970."""

@@ -43,9 +43,9 @@ class PullStream:
         self.capacity = capacity
         # Acknowledgement ids of what came by it and is still out.
         self.out: set[str] = set()
-        # Until when the server counts what was given back for long as out all the same: it holds a place until then.
-        self._held: list[float] = []
-        self.opened_at = self._settled_at = _now()
+        # Until when what nobody works on is out for the server all the same, and holds a place; by acknowledgement id.
+        self._held: dict[str, float] = {}
+        self.opened_at = self._stirred_at = _now()
         # Why it broke.
         self.failure: BridgeError | None = None
         self._access = access
@@ -64,26 +64,35 @@ class PullStream:
     @property
     def free(self) -> int:
         """How many more may come."""
-        return self.capacity - len(self.out) - sum(until > _now() for until in self._held)
+        return self.capacity - len(self.out) - self._holding
 
     @property
-    def spent(self) -> bool:
-        """Whether nothing is out by it, and nothing comes for now: all its places are held."""
-        return not self.out and self.free <= 0
+    def blocked(self) -> bool:
+        """Whether places are held that come free when nobody may want them, and nothing is on its way that would be lost with it."""
+        return self._holding > 0 and (self.free <= 0 or self.idle)
 
     @property
     def idle(self) -> bool:
-        """Whether nothing is out by it, and nothing came for a moment."""
-        return not self.out and _now() - self._settled_at > _IDLE_SECONDS
+        """Whether nothing came for a moment, and no place became free."""
+        return _now() - self._stirred_at > _IDLE_SECONDS
 
-    def settle(self, ack_id: str, *, held_seconds: float) -> None:
-        """A message is not out any more. `held_seconds`: how long the server keeps its place."""
-        if ack_id not in self.out:
-            return
-        self.out.remove(ack_id)
-        self._settled_at = _now()
-        if held_seconds > 0:
-            self._held = [*(until for until in self._held if until > _now()), _now() + held_seconds]
+    def settle(self, ack_id: str) -> None:
+        """A message is not out any more, and holds no place."""
+        if ack_id in self.out or ack_id in self._held:
+            self.out.discard(ack_id)
+            self._held.pop(ack_id, None)
+            self._stirred_at = _now()
+
+    def hold(self, ack_id: str, *, seconds: float) -> None:
+        """Nobody works on a message, and the server keeps its place for so long."""
+        if ack_id in self.out:
+            self.out.remove(ack_id)
+            self._held = {held: until for held, until in self._held.items() if until > _now()}
+            self._held[ack_id] = _now() + seconds
+
+    @property
+    def _holding(self) -> int:
+        return sum(until > _now() for until in self._held.values())
 
     async def close(self, *, seconds: float) -> None:
         """End it, and wait for that but not longer."""
@@ -97,6 +106,7 @@ class PullStream:
                     async with asyncio.timeout(self._silence_seconds):
                         response = await anext(responses)
                     if response.received_messages:
+                        self._stirred_at = _now()
                         self.out.update(received.ack_id for received in response.received_messages)
                         self._arrived(list(response.received_messages))
         except StopAsyncIteration:

@@ -13,7 +13,7 @@ from bridge.errors import BridgeError, DeviceError, PermanentError, TransientErr
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
 from bridge.records.text import json_text
-from bridge.rollups.days import iso_day, month_comes_first
+from bridge.rollups.days import PrintedDays
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables
 
@@ -22,6 +22,7 @@ _BATCH = 100
 _UNKNOWN = "UNKNOWN"
 _NO_NAME, _NO_VALUE = "Missing test_name", "Missing test_value"
 _KNOWN = LabTest(id="1", name="Hemoglobin")
+_TEST_DATE = ("test_date", "date")
 # So often is a batch read anew that was edited meanwhile.
 _MOST_READINGS = 3
 # At the end of what the server says; the rest may quote a result.
@@ -52,19 +53,20 @@ class LabRollup:
         """For people."""
         return self._tables.name
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return await self._tables.users()
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
+        return await self._tables.users(failed=failed)
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's reports. Raises `TransientError`, `OverloadError`."""
         return await self._roll(user, document=None)
 
-    async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]]) -> Rolled:
-        """Take up the reports of one document; tests that have no row yet get one first. Raises `TransientError`, `OverloadError`."""
-        dates = [told for test in tests for told in (_text(test, "test_date", "date"), _text(test, "report_date"))]
-        month_first = month_comes_first(dates)
-        if told := [_columns(test, month_first=month_first) for test in tests]:
+    async def roll_document(self, user: int, document: int, tests: Sequence[Mapping[str, Any]], *, days: PrintedDays) -> Rolled:
+        """Take up the reports of one document; tests that have no row yet get one first. `days`: those of the tests.
+
+        Raises `TransientError`, `OverloadError`.
+        """
+        if told := [_columns(test, days) for test in tests]:
             await self._tables.write("report", user=user, document=document, tests=json_text(told))
         whole = Rolled()
         while (found := await self._roll(user, document=document)) != Rolled():
@@ -211,7 +213,12 @@ def _text(test: Mapping[str, Any], *names: str) -> str | None:
     return next((str(test[name]) for name in names if _is_told(test.get(name))), None)
 
 
-def _columns(test: Mapping[str, Any], *, month_first: bool) -> dict[str, Any]:
+def printed_days(tests: Sequence[Mapping[str, Any]], *, known_on: date) -> PrintedDays:
+    """The days of a document's tests. `known_on`: when they were asked for."""
+    return PrintedDays((told for test in tests for told in (_text(test, *_TEST_DATE), _text(test, "report_date"))), known_on=known_on)
+
+
+def _columns(test: Mapping[str, Any], days: PrintedDays) -> dict[str, Any]:
     """A test of a message under the names of the table's columns; the platform's documents use both."""
     names = {
         "test_name": ("test_name", "name"),
@@ -221,15 +228,15 @@ def _columns(test: Mapping[str, Any], *, month_first: bool) -> dict[str, Any]:
         "reference_range": ("reference_range", "normal_range"),
         "test_status": ("test_status", "status"),
         "lab_name": ("lab_name",),
-        "test_date": ("test_date", "date"),
+        "test_date": _TEST_DATE,
         "report_date": ("report_date",),
     }
     texts = {column: _text(test, *options) for column, options in names.items()}
     return {
         **texts,
         "test_name": texts["test_name"] or "",
-        "test_date": iso_day(texts["test_date"], month_first=month_first),
-        "report_date": iso_day(texts["report_date"], month_first=month_first),
+        "test_date": days.iso(texts["test_date"]),
+        "report_date": days.iso(texts["report_date"]),
     }
 
 

@@ -17,15 +17,16 @@ _TROUBLE_SECONDS = 5.0
 _MOST_SLOW = 3
 
 
-async def one_pass(rollup: Rollup, *, user: int | None = None, slow: dict[int, TooSlowError] | None = None) -> Rolled:
+async def one_pass(rollup: Rollup, *, user: int | None = None, failed: bool = False, slow: dict[int, TooSlowError] | None = None) -> Rolled:
     """One batch of each user who waits, or of one user. Raises `TransientError`, `OverloadError`; `NotYetError` for the one user.
 
-    `slow`: takes the users over whom the database takes too long; those who are in it are passed over.
+    `failed`: of users alone whose rows have failed and are due. `slow`: takes the users over whom the database takes too long; those
+    who are in it are passed over.
     """
     if user is not None:
         return await rollup.roll(user)
     whole, slow = Rolled(), {} if slow is None else slow
-    for one in await rollup.users():
+    for one in await rollup.users(failed=failed):
         try:
             whole += await rollup.roll(one) if one not in slow else Rolled()
         except NotYetError as error:
@@ -36,21 +37,27 @@ async def one_pass(rollup: Rollup, *, user: int | None = None, slow: dict[int, T
     return whole
 
 
-async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: int | None = None) -> Rolled:
-    """Passes until nothing waits, or until `stop`; between two passes of one kind the others have theirs.
+async def until_empty(rollups: Sequence[Rollup], *, stop: asyncio.Event, user: int | None = None, failed: bool = False) -> Rolled:
+    """Passes, as `one_pass` makes them, until nothing waits, or until `stop`; between two passes of one kind the others have theirs.
 
-    Raises as `one_pass` does; `TooSlowError` once everybody else's rows are done.
+    Raises as `one_pass` does, once the other kinds are done, which one that fails does not hold up; `TooSlowError` once everybody else's
+    rows are done.
     """
     whole, slow = Rolled(), {rollup.name: dict[int, TooSlowError]() for rollup in rollups}
-    busy = list(rollups)
+    busy, errors = list(rollups), list[BridgeError]()
     while busy and not stop.is_set():
         for rollup in list(busy):
-            found = await one_pass(rollup, user=user, slow=slow[rollup.name])
+            found = Rolled()
+            try:
+                found = await one_pass(rollup, user=user, failed=failed, slow=slow[rollup.name])
+            except BridgeError as error:
+                errors.append(error)
             whole += found
             if found == Rolled():
                 busy.remove(rollup)
-    if error := next((error for errors in slow.values() for error in errors.values()), None):
-        raise error
+    errors += [error for found_slow in slow.values() for error in found_slow.values()]
+    if errors:
+        raise errors[0]
     return whole
 
 
@@ -69,12 +76,15 @@ async def once(rollups: Sequence[Rollup], *, stop: asyncio.Event, pause: float =
     return Rolled()
 
 
-async def for_ever(rollups: Sequence[Rollup], *, stop: asyncio.Event, interval: float) -> None:
-    """Passes until nothing waits, then a pause of `interval` seconds, until `stop`. Trouble is waited out, whoever must end it."""
+async def for_ever(rollups: Sequence[Rollup], *, stop: asyncio.Event, interval: float, failed: bool = False) -> None:
+    """Passes until nothing waits, then a pause of `interval` seconds, until `stop`. Trouble is waited out, whoever must end it.
+
+    `failed`: of users alone whose rows have failed and are due.
+    """
     while not stop.is_set():
         pause = interval
         try:
-            found = await until_empty(rollups, stop=stop)
+            found = await until_empty(rollups, stop=stop, failed=failed)
             if found != Rolled():
                 _log.info("rolled_up", rows=found.taken, failed=found.failed)
         except BridgeError as error:

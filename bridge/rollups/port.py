@@ -30,8 +30,8 @@ class Rollup(Protocol):
     def name(self) -> str:
         """For people: vitals, nutrition, labs."""
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's rows; nothing when none waits. Raises `TransientError`, `OverloadError`, `NotYetError`."""

@@ -64,9 +64,9 @@ class RollupTables:
         found = await self._database.change(self._sql[statement], {"zone": self._options.zone, **storable(values)})
         return [dict(row) for row in found.rows]
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return [row["user_id"] for row in await self.look("users")]
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
+        return [row["user_id"] for row in await self.look("due" if failed else "users")]
 
     async def recompute(self, user: int, since: date, until: date) -> None:
         """Compute all buckets of a user's days anew; what was deleted since is not counted. Raises `TransientError`, `NotYetError`."""
@@ -101,10 +101,14 @@ class RollupTables:
         return [dict(row) for row in found.last]
 
     async def fail(self, row: int, error: str, *, passing: bool = False) -> Rolled:
-        """Have a row tried again later and later, and then parked. `passing`: it may go better soon."""
+        """Have a row tried again later and later, and then parked. `passing`: it may go better soon.
+
+        Nothing comes of it where another worker has done the row meanwhile.
+        """
         _log.warning("row_not_rolled_up", domain=self.name, row=row, error=error)
-        told = await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)
-        is_parked = all(row["due_at"] is None for row in told)
+        if not (told := await self.write("failed", row=row, error=error, most=MOST_ATTEMPTS)):
+            return Rolled()
+        is_parked = told[0]["is_counted"] and told[0]["due_at"] is None
         return Rolled(failed=1, postponed=int(passing and not is_parked))
 
 
@@ -123,9 +127,9 @@ class TableRollup:
         """For people."""
         return self._tables.name
 
-    async def users(self) -> Sequence[int]:
-        """Whose rows wait, the longest waiting first. Raises `TransientError`."""
-        return await self._tables.users()
+    async def users(self, *, failed: bool = False) -> Sequence[int]:
+        """Whose rows wait, the longest waiting first. `failed`: whose rows have failed and are due alone. Raises `TransientError`."""
+        return await self._tables.users(failed=failed)
 
     async def roll(self, user: int) -> Rolled:
         """Take up one batch of a user's rows. Raises `TransientError`."""

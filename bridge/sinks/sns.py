@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from bridge.aws.access import Aws
-from bridge.aws.names import Names, is_fifo
-from bridge.aws.payloads import MOST_INLINE_BYTES, wire_attributes, wire_size
+from bridge.aws.names import MOST_BYTES_EVERYWHERE, Names, is_fifo
+from bridge.aws.payloads import wire_attributes, wire_size
 from bridge.errors import PermanentError
 from bridge.job import Message
 from bridge.sinks.identified import identified
@@ -42,8 +42,8 @@ class SnsSink:
             text = message.body.decode()
         except UnicodeDecodeError as error:
             raise PermanentError("the message is no text; SNS carries text only.") from error
-        if (size := wire_size(text, attributes)) > MOST_INLINE_BYTES:
-            raise PermanentError(f"the message has {size} bytes with its attributes; at most {MOST_INLINE_BYTES} go through SNS.")
+        if (size := wire_size(text, attributes)) > MOST_BYTES_EVERYWHERE:
+            raise PermanentError(f"the message has {size} bytes with its attributes; at most {MOST_BYTES_EVERYWHERE} go through SNS.")
         order: dict[str, Any] = {}
         if is_fifo(topic):
             order = {"MessageGroupId": message.job_key[-128:], "MessageDeduplicationId": message.message_id}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 from typing import Any
 
 from bridge.aws.access import Aws
@@ -33,7 +34,7 @@ class SqsQueues:
         """Send to a queue, given by name or URL. `group`: what a FIFO queue keeps in order. Raises as `Aws.call` does."""
         url = await self._names.queue_url(queue)
         plain = {name: value for name, value in (attributes or {}).items() if name not in _OWN_PLACES}
-        text, packed = await self._payloads.pack(message_id, body, plain)
+        text, packed = await self._payloads.pack(message_id, body, plain, room=partial(self._names.most_bytes, queue))
         entry: dict[str, Any] = {"MessageBody": text, "MessageAttributes": wire_attributes(packed)}
         if is_fifo(short_name(queue)):
             entry |= {"MessageGroupId": _identifier(group or message_id), "MessageDeduplicationId": _identifier(message_id)}

@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 import structlog
 
 from bridge.errors import BridgeError, ConfigurationError, LeaseLostError
-from bridge.google.intake import Intake, Patience, Pulled
+from bridge.google.intake import Intake
+from bridge.google.pulled import Patience, Pulled
 from bridge.job import Delivery
 from bridge.sources.port import QueueLevel
 from bridge.sources.turns import Turns
@@ -43,14 +44,11 @@ class PubsubSource:
         patience: Patience | None = None,
         name: str = "pubsub",
     ) -> None:
-        """`subscriptions`: the most urgent first. `urgent_in_a_row`: after so many messages of one, the next gets its turn."""
-        if not subscriptions:
-            raise ConfigurationError("BRIDGE_PUBSUB_SUBSCRIPTIONS names no subscription; name at least one, such as jobs-sub")
-        if lease_seconds > LONGEST_LEASE_SECONDS:
-            raise ConfigurationError(
-                f"BRIDGE_LEASE_SECONDS: Pub/Sub leases a message for {LONGEST_LEASE_SECONDS} s at most, not {lease_seconds:g}; "
-                "leases are renewed for as long as a job runs, so that a shorter one does no harm"
-            )
+        """`subscriptions`: the most urgent first. `urgent_in_a_row`: after so many messages of one, the next gets its turn.
+
+        Raises `ConfigurationError`.
+        """
+        _check(subscriptions, lease_seconds)
         self._access = access
         self._turns = Turns(subscriptions, in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
@@ -81,15 +79,15 @@ class PubsubSource:
         await asyncio.gather(*(intake.close() for intake in self._intakes.values()), *self._tasks)
 
     async def depth(self) -> int:
-        """How many messages wait here; 1 while some came a moment ago. Pub/Sub does not tell how many it has."""
-        waiting = sum(intake.waiting for intake in self._intakes.values())
+        """How many messages wait here, for a receiver or a later try; 1 while some came a moment ago. Pub/Sub tells not what it has."""
+        waiting = sum(intake.waiting + (0 if math.isnan(intake.kept) else int(intake.kept)) for intake in self._intakes.values())
         quiet = min(intake.quiet_for() for intake in self._intakes.values()) > _QUIET_SECONDS
         return waiting or int(not quiet)
 
     async def levels(self) -> Sequence[QueueLevel]:
         """What has come here and waits. Pub/Sub tells a client nothing of what it has not sent yet."""
         return [
-            QueueLevel(queue=name, waiting=intake.waiting, leased=math.nan, delayed=math.nan, oldest_seconds=intake.oldest_seconds())
+            QueueLevel(queue=name, waiting=intake.waiting, leased=math.nan, delayed=intake.kept, oldest_seconds=intake.oldest_seconds())
             for name, intake in self._intakes.items()
         ]
 
@@ -118,6 +116,7 @@ class PubsubSource:
 
     async def renew(self, delivery: Delivery, *, lease_seconds: float) -> None:
         """Prolong the lease. Raises `LeaseLostError` when exactly-once delivery says that the receipt is stale."""
+        self._intakes[delivery.queue].renewed(delivery.receipt)
         if await self._access.prolong(delivery.queue, [delivery.receipt], seconds=_whole(lease_seconds)):
             self._intakes[delivery.queue].settled(delivery.receipt)
             raise LeaseLostError(f"the message {delivery.message_id} was delivered again, or is gone")
@@ -133,13 +132,17 @@ class PubsubSource:
     async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
         """Give the message back, to be delivered again after the delay; harmless when the receipt is stale.
 
-        Those behind it with the same ordering key go back with it: Pub/Sub sends them again in their order.
+        Where a dead-letter policy counts each return, it is kept here under lease until then. Else those behind it with the same
+        ordering key go back with it: Pub/Sub sends them again in their order.
         """
         intake = self._intakes[delivery.queue]
+        if await intake.keep(delivery.receipt, seconds=delay_seconds):
+            return
+        delay = _whole(delay_seconds)
         followers = intake.withdraw_followers(delivery.receipt)
-        lost = await self._access.prolong(delivery.queue, [delivery.receipt, *followers], seconds=_whole(delay_seconds))
+        lost = await self._access.prolong(delivery.queue, [delivery.receipt, *followers], seconds=delay)
         for receipt in (delivery.receipt, *followers):
-            intake.settled(receipt, delay_seconds=delay_seconds)
+            intake.given_back(receipt, delay_seconds=delay)
         if delivery.receipt in lost:
             _log.info("released_late", message_id=delivery.message_id)
 
@@ -214,7 +217,17 @@ class PubsubSource:
             receipt=message.ack_id,
             body=message.body,
             attributes={**message.attributes, **order},
-            receive_count=max(1, message.attempts),
+            receive_count=max(1, message.deliveries) + message.kept,
+        )
+
+
+def _check(subscriptions: Sequence[str], lease_seconds: float) -> None:
+    if not subscriptions:
+        raise ConfigurationError("BRIDGE_PUBSUB_SUBSCRIPTIONS names no subscription; name at least one, such as jobs-sub")
+    if lease_seconds > LONGEST_LEASE_SECONDS:
+        raise ConfigurationError(
+            f"BRIDGE_LEASE_SECONDS: Pub/Sub leases a message for {LONGEST_LEASE_SECONDS} s at most, not {lease_seconds:g}; "
+            "leases are renewed for as long as a job runs, so that a shorter one does no harm"
         )
 
 

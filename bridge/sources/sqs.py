@@ -14,9 +14,10 @@ import structlog
 
 from bridge.aws.access import Aws
 from bridge.aws.batches import Batches
-from bridge.aws.names import Names, is_fifo, most_receipts, short_name
+from bridge.aws.names import Names, is_fifo, short_name
 from bridge.aws.payloads import Payloads, plain_attributes
-from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, PermanentError, PoisonError, TransientError
+from bridge.aws.receipt_limits import ReceiptLimits
+from bridge.errors import BridgeError, ConfigurationError, LeaseLostError, PermanentError, PoisonError
 from bridge.job import UNREADABLE, Delivery
 from bridge.sources.freshness import Freshness
 from bridge.sources.turns import Turns
@@ -30,10 +31,6 @@ _SLICE_SECONDS = 1.0
 # SQS hides a message for 12 h from its receipt and not longer.
 _HIDDEN_SECONDS = 12 * 3600
 RENEWED_SECONDS = 11.5 * 3600
-# A message that SQS gives up after no more receipts comes back no sooner than after its lease.
-_FEW_RECEIPTS = 10
-# How long a queue is not asked again what it does, after it did not tell.
-_UNTOLD_SECONDS = 60.0
 _SYSTEM_ATTRIBUTES = ("MessageGroupId", "MessageDeduplicationId")
 
 
@@ -77,10 +74,7 @@ class SqsSource:
         # By queue and message id.
         self._held: dict[tuple[str, str], _Held] = {}
         self._batches: dict[tuple[str, str], Batches] = {}
-        # Of which queues SQS gives messages up after few receipts.
-        self._few_receipts: dict[str, bool] = {}
-        # When those may be asked again that did not tell, by the monotonic clock.
-        self._ask_again_at: dict[str, float] = {}
+        self._limits = ReceiptLimits(self._names, clock=clock)
         # Polls whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[Any]] = set()
 
@@ -133,34 +127,20 @@ class SqsSource:
             _log.info("acknowledged_late", message_id=delivery.message_id)
 
     async def release(self, delivery: Delivery, *, delay_seconds: float, tried: bool = True) -> None:
-        """Give the message back, to be delivered again after the delay; harmless when the receipt is stale."""
+        """Give the message back, to be delivered again after the delay; harmless when the receipt is stale.
+
+        Where SQS gives messages up after few receipts, a delay is no shorter than a lease.
+        """
         held = self._held.pop(_key(delivery), None)
         age = self._clock() - held.received_at if held else 0.0
-        if delay_seconds and await self._counts_receipts(delivery.queue):
+        if delay_seconds and await self._limits.are_few(delivery.queue):
+            # Its receipts must last for a while: a wait is no failure.
             delay_seconds = max(delay_seconds, self._lease_seconds)
         delay = min(delay_seconds, max(0.0, _HIDDEN_SECONDS - age - 1))
         try:
             await self._hide(delivery.queue, held.receipt if held else delivery.receipt, delay)
         except LeaseLostError:
             _log.info("released_late", message_id=delivery.message_id)
-
-    async def _counts_receipts(self, queue: str) -> bool:
-        """Whether SQS itself gives a queue's messages up after few receipts. They must last for a while then: a wait is no failure."""
-        if queue not in self._few_receipts:
-            if self._clock() < self._ask_again_at.get(queue, 0.0):
-                return False
-            try:
-                policy = await self._names.redrive_policy(queue)
-            except TransientError:
-                return False
-            except BridgeError as error:
-                _log.warning("redrive_policy_unknown", queue=short_name(queue), error=str(error))
-                self._ask_again_at[queue] = self._clock() + _UNTOLD_SECONDS
-                return False
-            self._few_receipts[queue] = few = most_receipts(policy) <= _FEW_RECEIPTS
-            if few:
-                _log.warning("few_receipts", queue=short_name(queue), reason="what waits comes back late for it; raise maxReceiveCount")
-        return self._few_receipts[queue]
 
     async def _look_around(self, limit: int) -> list[Delivery]:
         """What lies in the first queue that has anything, without waiting."""

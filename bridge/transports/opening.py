@@ -7,6 +7,8 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from functools import partial
 
+import structlog
+
 from bridge.aws.access import Aws
 from bridge.settings import Settings
 from bridge.sinks.port import Sink
@@ -24,6 +26,8 @@ from bridge.transports.port import Broker, Transport
 from bridge.transports.pubsub import open_pubsub, pubsub_broker, pubsub_sink
 from bridge.transports.redis import open_redis, redis_list_sink, redis_sink, redis_source
 from bridge.worker.burial import Burial
+
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -87,6 +91,11 @@ async def open_transport(settings: Settings, *, local: Transport) -> AsyncIterat
 
 @asynccontextmanager
 async def _sqs_source(settings: Settings, aws: Aws) -> AsyncIterator[SqsSource]:
+    if not settings.sqs_payload_bucket:
+        reason = (
+            "results and dead messages over 256 KiB are sent only where a queue's MaximumMessageSize allows it; bodies in S3 are refused"
+        )
+        _log.info("no_payload_bucket", setting="BRIDGE_SQS_PAYLOAD_BUCKET", reason=reason)
     source = SqsSource(
         aws,
         settings.sqs_queues,

@@ -41,7 +41,7 @@ def pubsub_sink(settings: Settings, access: PubsubAccess) -> Sink:
 @asynccontextmanager
 async def pubsub_broker(settings: Settings, access: PubsubAccess, sink: Sink) -> AsyncIterator[Broker]:
     """The subscriptions that jobs come from."""
-    from bridge.google.intake import Patience
+    from bridge.google.pulled import Patience
     from bridge.sources.pubsub_pull import PubsubSource
 
     source = PubsubSource(

@@ -42,6 +42,11 @@ def replay_id(letter: DeadLetter) -> str:
     return f"{letter.message_id}.{life.hex[:12]}"
 
 
+def replay_place(settings: Settings, letter: DeadLetter) -> str:
+    """Where a dead letter is sent again: its queue; of Pub/Sub, whose subscriptions take nothing, the one topic that is set."""
+    return settings.pubsub_topic if letter.source == "pubsub" else letter.queue
+
+
 async def resend_letter(settings: Settings, letter: DeadLetter, *, database: Database) -> None:
     """Send the bytes of a dead letter to where they came from. Raises `PermanentError` when that is not set up here."""
     own = replay_id(letter)

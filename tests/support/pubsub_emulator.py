@@ -33,13 +33,12 @@ class PubsubEmulator:
     address: str
     _channel: grpc.Channel
 
-    def create(self, topic: str, *subscriptions: str) -> None:
-        """Make a topic and its subscriptions, of the project `trial`."""
+    def create(self, topic: str, *subscriptions: str, most_deliveries: int = 100) -> None:
+        """Make a topic and its subscriptions, of the project `trial`, with a dead-letter policy: else deliveries are not counted."""
         path = f"projects/trial/topics/{topic}"
         for name in (path, f"{path}-dead"):
             self._call("Publisher/CreateTopic", types.Topic, types.Topic(name=name))
-        # Deliveries are counted only for the sake of such a policy.
-        counted = types.DeadLetterPolicy(dead_letter_topic=f"{path}-dead", max_delivery_attempts=100)
+        counted = types.DeadLetterPolicy(dead_letter_topic=f"{path}-dead", max_delivery_attempts=most_deliveries)
         for name in subscriptions:
             made = types.Subscription(
                 name=f"projects/trial/subscriptions/{name}", topic=path, enable_exactly_once_delivery=True, dead_letter_policy=counted

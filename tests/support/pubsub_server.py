@@ -1,6 +1,7 @@
 """A small Pub/Sub for tests: a real gRPC server on 127.0.0.1 that speaks Google's messages and forgets everything at its end.
 
-It keeps what the documentation promises: ack deadlines, redelivery, exactly-once acknowledgements, flow control, ordering keys, attempts.
+It keeps what the documentation promises: ack deadlines, redelivery, exactly-once acknowledgements, flow control, ordering keys, and
+dead-letter policies, without which it counts no deliveries.
 """
 
 from __future__ import annotations
@@ -55,6 +56,8 @@ class Subscription:
     topic: str
     exactly_once: bool
     ordered: bool
+    # Of a dead-letter policy, which moves a message to the topic `…-dead` after so many; 0 for none.
+    most_deliveries: int
     messages: list[_Held] = field(default_factory=list)
     # All ids that were ever given out.
     given: dict[str, _Held] = field(default_factory=dict)
@@ -84,12 +87,14 @@ class PubsubServer:
         """What PUBSUB_EMULATOR_HOST says."""
         return f"127.0.0.1:{self.port}"
 
-    def create(self, topic: str, *subscriptions: str, exactly_once: bool = True, ordered: bool = False) -> None:
-        """Make a topic and its subscriptions, of the project `trial`."""
+    def create(self, topic: str, *subscriptions: str, exactly_once: bool = True, ordered: bool = False, most_deliveries: int = 0) -> None:
+        """Make a topic and its subscriptions, of the project `trial`. `most_deliveries`: of their dead-letter policy; 0 for none."""
         self.topics.setdefault(f"projects/trial/topics/{topic}", [])
         for name in subscriptions:
             path = f"projects/trial/subscriptions/{name}"
-            self.subscriptions[path] = Subscription(topic=f"projects/trial/topics/{topic}", exactly_once=exactly_once, ordered=ordered)
+            self.subscriptions[path] = Subscription(
+                topic=f"projects/trial/topics/{topic}", exactly_once=exactly_once, ordered=ordered, most_deliveries=most_deliveries
+            )
 
     def publish(self, topic: str, body: bytes, *, ordering_key: str = "", **attributes: str) -> str:
         """Publish; returns the message's id."""
@@ -120,6 +125,10 @@ class PubsubServer:
     def out(self, subscription: str) -> int:
         """Messages that somebody has."""
         return sum(held.out for held in self.subscriptions[f"projects/trial/subscriptions/{subscription}"].messages)
+
+    def deliveries(self, subscription: str) -> int:
+        """Deliveries so far, of all its messages."""
+        return len(self.subscriptions[f"projects/trial/subscriptions/{subscription}"].given)
 
     async def _publish(self, request: types.PublishRequest, context: Any) -> types.PublishResponse:
         await self._check(context, self.topics, request.topic)
@@ -197,7 +206,11 @@ class PubsubServer:
         """What the stream may get now."""
         free = stream.capacity - sum(held.out and held.stream is stream for held in subscription.messages)
         keys: dict[str, _Held] = {}
-        for held in subscription.messages:
+        for held in list(subscription.messages):
+            if subscription.most_deliveries and held.attempts >= subscription.most_deliveries and not held.out:
+                subscription.messages.remove(held)
+                self.topics.setdefault(f"{subscription.topic}-dead", []).append(held.message)
+                continue
             key = held.message.ordering_key if subscription.ordered else ""
             before = keys.get(key) if key else None
             if key:
@@ -213,7 +226,8 @@ class PubsubServer:
             held.deadline = time.monotonic() + stream.lease
             held.stream = stream
             subscription.given[held.ack_id] = held
-            yield types.ReceivedMessage(ack_id=held.ack_id, message=held.message, delivery_attempt=held.attempts)
+            counted = held.attempts if subscription.most_deliveries else 0
+            yield types.ReceivedMessage(ack_id=held.ack_id, message=held.message, delivery_attempt=counted)
 
     async def _valid(self, subscription: Subscription, ack_ids: Any) -> dict[str, str]:
         """What an exactly-once subscription has to say against these ids."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from datetime import date
 from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, StringConstraints
@@ -16,12 +17,23 @@ from bridge.job import Delivery, Job
 SYSTEM = "lab-jobs"
 _EXPECTED = '{"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "tests": […], "priority": "normal"}'
 _PRIORITIES = {"high": 0, "normal": 1, "low": 2}
+# No job was asked for before this.
+_EARLIEST = date(2015, 1, 1)
 
 
 def _priority(value: object) -> str:
     """What is none of the three is normal: nobody's job is refused for it."""
     told = str(value).strip().lower()
     return told if told in _PRIORITIES else "normal"
+
+
+def _day(value: object) -> date | None:
+    """Of a moment; None where none can be read, or it is one that programs write for none, such as of the year 1 or 1970."""
+    try:
+        day = date.fromisoformat(str(value)[:10])
+    except ValueError:
+        return None
+    return day if day >= _EARLIEST else None
 
 
 def _objects(value: object) -> object:
@@ -46,6 +58,8 @@ class LabCategorization(PlatformJob):
     document_id: int | None = None
     # As the platform read them; empty for the user's rows that wait.
     tests: Annotated[tuple[dict[str, Any], ...], BeforeValidator(_objects)] = ()
+    # The day on which it was asked for, by UTC; None where it is not told. No test was made after it.
+    submitted_at: Annotated[date | None, BeforeValidator(_day)] = None
 
 
 class LoincMapping(PlatformJob):

@@ -5,13 +5,15 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Mapping
+from datetime import UTC, datetime
 from typing import Any
 
 import structlog
 
 from bridge.errors import NotYetError, TransientError
 from bridge.job import Delivery, Event, Job, Outcome
-from bridge.rollups.labs import LabRollup
+from bridge.rollups.days import PrintedDays
+from bridge.rollups.labs import LabRollup, printed_days
 from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled, Rollup
 from bridge.systems.labs import platform
@@ -69,7 +71,10 @@ class PlatformLabHandler:
             case platform.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
             case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
-                result = _facts(await self._labs_left(user, told=await self._labs.roll_document(user, document, tests)))
+                today = datetime.now(UTC).date()
+                days = printed_days(tests, known_on=min(request.submitted_at or today, today))
+                told = await self._labs.roll_document(user, document, tests, days=days)
+                result = {**_facts(await self._labs_left(user, told=told)), **_ambiguous(days)}
             case platform.LabCategorization():
                 if request.tests:
                     _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")
@@ -106,6 +111,14 @@ class PlatformLabHandler:
         if whole.postponed:
             raise TransientError(f"the inference server failed over {whole.postponed} reports; {whole.taken} others are done")
         return whole
+
+
+def _ambiguous(days: PrintedDays) -> Mapping[str, Any]:
+    """What people may want to look at: days are taken for one of several that they may be."""
+    if not days.ambiguous:
+        return {}
+    _log.warning("ambiguous_dates", dates=len(days.ambiguous), reason="the job's result tells them, and which days were taken")
+    return {"ambiguous_dates": {text: list(readings) for text, readings in days.ambiguous.items()}}
 
 
 def _facts(rolled: Rolled) -> Mapping[str, Any]:

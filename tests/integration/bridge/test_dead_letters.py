@@ -2,24 +2,27 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
 
 from redis.asyncio import Redis
 
-from bridge.job import Delivery, Outcome
+from bridge.dead.kept import KeptLetters
+from bridge.job import Delivery, Job, Outcome
 from bridge.ledger.port import Claim
 from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.cards import messages
 from bridge.transports.redis import open_redis, redis_source
 from bridge.transports.sending import resend_letter
+from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.trial_bridge import trial_settings
 
 
-def _poison() -> Delivery:
-    return Delivery(source="local", queue="jobs", message_id="m-1", receipt="r", body=b"?", attributes={"kind": "test"})
+def _poison(message_id: str = "m-1") -> Delivery:
+    return Delivery(source="local", queue="jobs", message_id=message_id, receipt="r", body=b"?", attributes={"kind": "test"})
 
 
 async def test_a_replay_that_is_cut_off_before_it_is_noted_and_done_again_is_one_message(tmp_path: Path) -> None:
@@ -70,3 +73,44 @@ async def test_a_document_that_is_replayed_is_the_plain_item_and_the_job_that_it
         assert isinstance(await store.ledger.claim(job, worker="tester", lease_seconds=60), Claim), "with all its attempts"
         assert await client.exists(f"{queue}:lock:{document}")
     await client.aclose()
+
+
+async def test_the_platform_row_of_a_job_is_queued_again_before_its_message_is(tmp_path: Path) -> None:
+    """Of the systems whose own rows have the last word, and of the very job; from the ledger's letters as from a queue of dead messages."""
+    told: list[str] = []
+
+    async def requeue(key: str) -> bool:
+        told.append(f"{key}, with {len(await store.queue.peek())} messages sent")
+        return True
+
+    settings = load(**trial_settings(tmp_path))
+    async with open_store(settings) as opened:
+        store = replace(opened, requeues={"with rows": requeue})
+        for key, system in (("job", "with rows"), ("job-2", "with rows"), ("other", "without")):
+            job = Job(key=key, system=system, request={})
+            claim = await store.ledger.claim(job, worker="tester", lease_seconds=60)
+            assert isinstance(claim, Claim)
+            await store.ledger.finish(claim, Outcome(succeeded=False, result={}), buried=_poison(key), reason="it broke")
+        letters = {letter.job_key: letter for letter in await store.dead_letters.list()}
+
+        await store.replay(letters["job"].id)
+        await store.replay(letters["other"].id)
+        assert await store.reopen("job-2")
+
+    assert ["job, with 0 messages sent", "job-2, with 2 messages sent"] == told
+
+
+async def test_a_letter_of_pubsub_tells_the_topic_that_it_is_sent_to(tmp_path: Path) -> None:
+    """Of several subscriptions only the first one's topic is known."""
+    async with pubsub_server() as server:
+        server.create("urgent", "urgent-sub")
+        server.create("jobs", "jobs-sub")
+        pubsub = {"pubsub_project": "trial", "pubsub_emulator": server.address, "pubsub_topic": "urgent"}
+        settings = load(**trial_settings(tmp_path), **pubsub, pubsub_subscriptions=("urgent-sub", "jobs-sub"))
+        async with open_store(settings) as store:
+            await store.dead_letters.bury(replace(_poison(), source="pubsub", queue="jobs-sub"), reason="cannot be read")
+            letters = KeptLetters(store)
+            [letter] = [letter async for letter in letters.browse()]
+
+            assert ("jobs-sub", "urgent", "urgent") == (letter.queue, letter.destination, await letters.replay(letter))
+        assert [b"?"] == [message.data for message in server.topics["projects/trial/topics/urgent"]]

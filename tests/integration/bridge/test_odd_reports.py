@@ -14,7 +14,7 @@ from sqlalchemy import text
 
 from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
 from bridge.job import Delivery
-from bridge.rollups.labs import LabRollup
+from bridge.rollups.labs import LabRollup, printed_days
 from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
@@ -133,6 +133,42 @@ async def test_a_test_of_a_job_is_of_the_day_that_it_tells(store: Store, classif
 
     found = await rows(store, "SELECT test_date FROM lab_report_categorized WHERE loinc_code = :code", code=HEMOGLOBIN)
     assert [row["test_date"] for row in found] == [day]
+
+
+@pytest.mark.parametrize(
+    ("told", "day", "ambiguous"),
+    [
+        # With the year last the day would be one of 21 years ago.
+        ("26/03/05", date(2026, 3, 5), ["2026-03-05", "2005-03-26"]),
+        ("20/03/21", date(2021, 3, 20), ["2021-03-20", "2020-03-21"]),
+        ("05/03/26", date(2026, 3, 5), ["2026-03-05", "2026-05-03"]),
+        # The fourth of December has not come.
+        ("04/12/2026", date(2026, 4, 12), None),
+    ],
+)
+async def test_a_day_that_can_be_read_in_several_ways_is_the_likely_one_and_what_is_doubtful_is_told(
+    store: Store, classifier: Classifier, told: str, day: date, ambiguous: list[str] | None
+) -> None:
+    tests = [{"test_name": "Hemoglobin", "test_value": "13.5", "test_unit": "g/dL", "test_date": told}]
+    asked = {"job_type": "lab_categorization", "user_id": 7, "document_id": 12, "submitted_at": "2026-05-20T08:00:00.123456"}
+
+    result = await done(store, classifier, **asked, tests=tests)
+
+    assert [day] == [row["test_date"] for row in await rows(store, "SELECT test_date FROM lab_report_categorized")]
+    assert ({told: ambiguous} if ambiguous else None) == result.get("ambiguous_dates")
+
+
+@pytest.mark.parametrize(
+    "submitted", ["0001-01-01T00:00:00", "1970-01-01T00:00:00", "9999-12-31T23:59:59.9999999", "soon", 1779264000, None]
+)
+async def test_a_job_that_was_asked_for_at_no_time_that_can_be_is_done_as_one_of_today(
+    store: Store, classifier: Classifier, submitted: object
+) -> None:
+    tests = [{"test_name": "Hemoglobin", "test_value": "13.5", "test_unit": "g/dL", "test_date": "25/03/26"}]
+
+    await done(store, classifier, job_type="lab_categorization", user_id=7, document_id=12, submitted_at=submitted, tests=tests)
+
+    assert [date(2026, 3, 25)] == [row["test_date"] for row in await rows(store, "SELECT test_date FROM lab_report_categorized")]
 
 
 async def test_a_job_that_is_done_twice_writes_nothing_twice_whatever_its_texts(store: Store, classifier: Classifier) -> None:
@@ -353,7 +389,8 @@ async def test_no_table_needs_defaults_of_its_own(store: Store, classifier: Clas
 
     options = RollupOptions(compat=compat)
     labs = LabRollup(store.database, classifier, options)
-    await labs.roll_document(7, 12, [{"test_name": "Hemoglobin", "test_value": "13"}])
+    tests = [{"test_name": "Hemoglobin", "test_value": "13"}]
+    await labs.roll_document(7, 12, tests, days=printed_days(tests, known_on=DAY))
     await labs.map_name("Ferritin", request_id="1")
     others = [TableRollup(store.database, name, options) for name in ("vitals", "nutrition")]
     assert await until_empty([labs, *others], stop=asyncio.Event()) == Rolled(taken=3)

@@ -11,9 +11,9 @@ import grpc
 import pytest
 
 from bridge.errors import ConfigurationError, PermanentError, TransientError
-from bridge.google import intake
+from bridge.google import streams
 from bridge.google.access import PubsubAccess
-from bridge.google.intake import Patience
+from bridge.google.pulled import Patience
 from bridge.job import Message
 from bridge.sinks.pubsub import PubsubSink
 from bridge.sources.pubsub_pull import PubsubSource
@@ -161,7 +161,7 @@ async def _receive_one_while_another_waits(server: PubsubServer, source: PubsubS
 
 
 async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer) -> None:
-    server.create("ordered", "ordered-sub", ordered=True)
+    server.create("ordered", "ordered-sub", ordered=True, most_deliveries=100)
     for key, body in [("a", b"a1"), ("a", b"a2"), ("b", b"b1"), ("a", b"a3")]:
         server.publish("ordered", body, ordering_key=key)
     async with _source(server, "ordered-sub") as source:
@@ -223,7 +223,7 @@ async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
 
 
 async def test_a_stream_that_ends_at_once_is_not_opened_over_and_over(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(intake, "_HONEST_LIFE_SECONDS", 3600.0)  # so that a pause of the machine is no life
+    monkeypatch.setattr(streams, "_HONEST_LIFE_SECONDS", 3600.0)  # so that a pause of the machine is no life
     server.ends_at_once = True
     async with _source(server) as source:
         with pytest.raises(TransientError, match="has ended the stream"):

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator
 import pytest
 
 from bridge.google.access import PubsubAccess
-from bridge.google.intake import Patience
+from bridge.google.pulled import Patience
 from bridge.job import Delivery
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.moved_clock import moved_clock
@@ -68,6 +68,31 @@ async def test_once_delays_are_over_no_more_is_out_than_was_asked_for(
     await _receive(source, 3)
     await asyncio.sleep(0.2)
     assert (3, 5) == (server.out("jobs-sub"), server.left("jobs-sub"))
+
+
+@pytest.mark.parametrize("delay_seconds", [300, 900])
+async def test_beside_long_jobs_no_more_is_out_than_was_asked_for_once_delays_are_over(
+    server: PubsubServer, source: PubsubSource, monkeypatch: pytest.MonkeyPatch, delay_seconds: float
+) -> None:
+    clock = moved_clock(monkeypatch)
+    _publish(server, 3)
+    _long, *others = await _receive(source, 3)
+    for delivery in others:
+        await source.release(delivery, delay_seconds=delay_seconds)
+    _publish(server, 2)
+    # Another long one, and one that ends: of three slots one is free.
+    _another, ended = await _receive(source, 2)
+    await source.acknowledge(ended)
+    await source.receive(limit=1, wait_seconds=0)
+
+    clock.sleep(301)
+    for delivery in (_long, _another):
+        await source.renew(delivery, lease_seconds=LEASE_SECONDS)
+    clock.sleep(300)  # Pub/Sub takes no longer delay
+    _publish(server, 5)
+    await _receive(source, 1)
+    await asyncio.sleep(0.2)
+    assert (3, 9) == (server.out("jobs-sub"), server.left("jobs-sub"))
 
 
 def _publish(server: PubsubServer, count: int) -> None:

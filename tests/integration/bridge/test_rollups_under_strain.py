@@ -25,6 +25,7 @@ from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.settings_labs import LabWorkerSettings
 from bridge.store import Store
 from tests.support.lab_classifier import Classifier
+from tests.support.patience import until
 from tests.support.platform_rows import lab_store, report, rows, vital
 from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
 
@@ -275,9 +276,11 @@ class Refusing(Classifier):
     def __init__(self, error: BridgeError, *, times: int) -> None:
         super().__init__()
         self._left = [error] * times
+        self.asks_in_vain = 0
 
     async def classify_lab_tests(self, *arguments: Any, **more: Any) -> Any:
         if self._left:
+            self.asks_in_vain += 1
             raise self._left.pop()
         return await super().classify_lab_tests(*arguments, **more)
 
@@ -313,12 +316,14 @@ async def test_a_look_that_cannot_be_ended_ends_the_loop_alone_beside_jobs(store
     async with Aws() as aws:
         refusing = Refusing(PermanentError("no LabService [UNIMPLEMENTED]"), times=9)
         platform = await open_lab_platform(settings, store.database, refusing, aws)
-    assert platform.loop is not None
     stop = asyncio.Event()
+    loop = asyncio.create_task(platform.loop(stop))
 
     if ends:
         with pytest.raises(PermanentError):
-            await platform.loop(stop)
+            await loop
     else:
-        await platform.loop(stop)
+        await until(lambda: refusing.asks_in_vain)
         assert not stop.is_set()
+        stop.set()
+        await loop

@@ -12,7 +12,9 @@ from typing import Any
 from uuid import uuid4
 
 import pytest
+from structlog.testing import capture_logs
 
+from bridge.app import local_transport
 from bridge.aws.access import Aws, AwsAccess
 from bridge.aws.batches import Batches
 from bridge.aws.names import Names
@@ -31,6 +33,7 @@ from bridge.sources.sqs import RENEWED_SECONDS, SqsSource
 from bridge.store import open_store
 from bridge.systems.router import Router
 from bridge.systems.wsi import requests
+from bridge.transports.opening import open_transport
 from bridge.transports.republishing import republish
 from tests.support.ministack_server import Ministack
 from tests.support.patience import PATIENCE_SECONDS
@@ -220,6 +223,36 @@ async def test_a_large_body_goes_through_s3_and_comes_back_whole(aws: Aws, queue
         await payloads.pack("larger", b"x" * 400_001, {})
     with pytest.raises(PermanentError, match="BRIDGE_SQS_PAYLOAD_BUCKET"):
         await Payloads(aws).pack("nowhere", large, {})
+
+
+async def test_without_a_bucket_a_body_goes_through_a_queue_that_takes_it_and_else_both_remedies_are_told(aws: Aws, queue: str) -> None:
+    large = b"x" * 900_000
+    for name, most in ((queue, 262_144), (roomy := await fresh_queue(aws), 1_048_576)):
+        url = await Names(aws).queue_url(name)
+        await aws.call("sqs", "set_queue_attributes", QueueUrl=url, Attributes={"MaximumMessageSize": str(most)})
+
+    queues = SqsQueues(aws)
+    await asyncio.gather(*(queues.send(roomy, large, message_id=str(number), attributes={"kind": "test"}) for number in range(3)))
+    with pytest.raises(PermanentError, match=r"900008 bytes.* takes 262144.*BRIDGE_SQS_PAYLOAD_BUCKET.*MaximumMessageSize"):
+        await queues.send(queue, large, message_id="large", attributes={"a": "b"})
+
+    assert [large] * 3 == [body for _, body in await lying_in(aws, roomy)]
+
+    await aws.call("sqs", "set_queue_attributes", QueueUrl=await Names(aws).queue_url(queue), Attributes={"MaximumMessageSize": "1048576"})
+    await queues.send(queue, large, message_id="large", attributes={"a": "b"})
+    assert [large] == [body for _, body in await lying_in(aws, queue)], "as the error advised, without a new start"
+
+
+@pytest.mark.parametrize("bucket", ["", "bodies"])
+async def test_a_bridge_that_starts_tells_whether_large_messages_are_carried(
+    ministack: Ministack, queue: str, tmp_path: Path, bucket: str
+) -> None:
+    settings = _settings(ministack, queue, tmp_path).model_copy(update={"sqs_payload_bucket": bucket})
+    with capture_logs() as logs:
+        async with open_store(settings) as store, open_transport(settings, local=local_transport(settings, store)):
+            pass
+
+    assert ([] if bucket else ["BRIDGE_SQS_PAYLOAD_BUCKET"]) == [each["setting"] for each in logs if each["event"] == "no_payload_bucket"]
 
 
 async def test_what_fits_into_a_queue_fits_into_its_dead_letter_queue(aws: Aws, queue: str) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from bridge.google.access import PubsubAccess
-from bridge.google.intake import Patience
+from bridge.google.pulled import Patience
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.pubsub_emulator import PubsubEmulator
 from tests.support.pubsub_server import PubsubServer, pubsub_server
@@ -25,8 +25,10 @@ async def _at_hand_on(
 ) -> AsyncIterator[SourceAtHand]:
     prefix = f"jobs-{uuid4()}"
     topics = [f"{prefix}-{urgency}" for urgency in range(3)]
+    emulated = isinstance(server, PubsubEmulator)
     for topic in topics:
-        server.create(topic, f"{topic}-sub")
+        # Deliveries are counted only for the sake of such a policy.
+        server.create(topic, f"{topic}-sub", most_deliveries=100)
     access = PubsubAccess(project="trial", emulator=server.address)
     # Streams end with their receiver: else either might get what both could have.
     patience = Patience(linger_seconds=linger_seconds, settle_seconds=0.3, hold_seconds=hold_seconds)
@@ -38,7 +40,6 @@ async def _at_hand_on(
     async def send(body: bytes, priority: int = 0) -> None:
         server.publish(topics[min(priority // 4, 2)], body, kind="test")
 
-    emulated = isinstance(server, PubsubEmulator)
     yield SourceAtHand(source=sources[0], rival=sources[1], send=send, levels=sources[0].levels, comes_to_either=emulated)
     for source in sources:
         await source.close()

@@ -5,6 +5,12 @@ SELECT raw.user_id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failur
       AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.aggregation_status IN ('pending', 'queued'))
 GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
 
+-- name: due
+-- Whose rows have failed and are to be tried again now, the longest due first.
+SELECT raw.user_id FROM lamina.row_failures failures JOIN vitals_raw_data raw ON raw.id = failures.row_id
+WHERE failures.domain = 'vitals' AND failures.due_at <= (SELECT now FROM lamina.clock) AND raw.aggregation_status = 'failed'
+GROUP BY raw.user_id ORDER BY min(failures.due_at), raw.user_id;
+
 -- name: waiting
 -- The rows of a user that a batch would take.
 SELECT raw.id FROM vitals_raw_data raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'vitals' AND failures.row_id = raw.id
@@ -18,15 +24,19 @@ SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina vitals'),
 
 -- name: failed
 -- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
-WITH told AS (
+-- What failed for several workers at once has failed once, and what another has done meanwhile has not failed.
+WITH held AS (
+    SELECT aggregation_status = 'failed' AS is_told FROM vitals_raw_data WHERE id = :row AND aggregation_status IN ('pending', 'queued', 'processing', 'failed') FOR UPDATE
+), told AS (
     INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
-    SELECT 'vitals', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock
+    SELECT 'vitals', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock, held
     ON CONFLICT (domain, row_id) DO UPDATE SET
         attempts = failures.attempts + 1, error = excluded.error,
         due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
+    WHERE failures.due_at <= excluded.due_at - 60 OR NOT (SELECT is_told FROM held)
     RETURNING due_at
 )
-UPDATE vitals_raw_data SET aggregation_status = 'failed' WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at;
+UPDATE vitals_raw_data SET aggregation_status = 'failed' FROM held WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at, EXISTS (SELECT 1 FROM told) AS is_counted;
 
 -- name: touched
 -- The days whose buckets are computed anew.
