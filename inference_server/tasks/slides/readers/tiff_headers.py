@@ -4,7 +4,7 @@ async-tiff reads a file from its beginning up to the last directory, which in mo
 panics on some directories, which writes a backtrace among the logs, and on others asks for more memory than there is, which ends the
 process. So they are read and checked here, range by range, and handed over as a small BigTIFF of directories alone. Where tiles are
 pictures of their own they are read without async-tiff, which then is not told their places: to take apart those of a large slide took it
-most of the time of opening. Other tiles it takes to begin at `SHIFT`. The slide comes first, which in an OME-TIFF may be any of the
+most of the time of opening. Other tiles it takes to begin at `SHIFT`. The slide comes first, which may be any of the
 file's images; levels that are kept in directories below it follow.
 """
 
@@ -33,11 +33,13 @@ XMP, ARGOS_METADATA = 700, 65000
 # Width, height, bits per sample, photometric interpretation, samples per pixel. TIFF lets the last three be missing.
 _NEEDED = frozenset({256, 257, 258, 262, 277})
 _RESOLUTIONS = (282, 283)
+# TIFF 6.0 knows none, inches and centimetres; some programs write others.
+_RESOLUTION_UNIT, _CENTIMETRE = 296, 3
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 262, 270
 _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 # Of maps: async-tiff takes apart what is in it.
 _GEO_KEYS = 34735
-_TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 324, 325, 330
+_TILE_WIDTH, _TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 322, 324, 325, 330
 _COMPRESSION, _PLANAR_CONFIGURATION, _PLANAR = 259, 284, 2
 # JPEG, and JPEG 2000: Aperio's own numbers for Y, Cb, Cr and for R, G, B, and the registered one.
 _JPEG, JPEG2000_YCBCR = 7, 33003
@@ -86,8 +88,10 @@ class Places:
 class Headers:
     """The directories of a TIFF."""
 
-    # A BigTIFF of them.
+    # A BigTIFF of them, the slide's first.
     file: bytes
+    # Whether it comes first in the file too.
+    comes_first: bool
     # Of the tiles of each, in the same order.
     places: Sequence[Places]
 
@@ -110,29 +114,52 @@ async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> He
         entries, place = await _walked(storage, found, layout, place, seen)
         chain.append(await _values(storage, found, layout, entries, held=held))
         held += _size(chain[-1])
+    if not chain:
+        # As writers leave it until they are done. Of a file without directories async-tiff takes the header for one.
+        raise InvalidSlide(
+            f"{found.uri} is a TIFF that tells of no image: its writer did not finish, or has not yet. Copy or export it again, whole."
+        )
     # Not on the event loop: a long description takes seconds to take apart.
-    first, *others = await on_core(_slide_first, found, layout, chain) if chain else [[]]
+    number, (first, *others) = await on_core(_slide_first, found, layout, chain)
     lower = list[Directory]()
     for where in _below(layout, first):
         entries, _ = await _walked(storage, found, layout, where, seen)
         lower.append(await _values(storage, found, layout, entries, held=held))
         held += _size(lower[-1])
-    directories = [first, *lower, *others] if chain else []
+    directories = [first, *lower, *others]
     places = [Places.of(layout, each) for each in directories]
-    return Headers(file=_written(order, directories, places), places=places)
+    return Headers(file=_written(order, directories, places), comes_first=number == 0, places=places)
 
 
-def _slide_first(found: StoredObject, layout: Layout, chain: Sequence[Directory]) -> list[Directory]:
-    """The slide's directory, with the file's description, and those after it that may be its levels: no image of its own by OME-XML."""
+def _slide_first(found: StoredObject, layout: Layout, chain: Sequence[Directory]) -> tuple[int, list[Directory]]:
+    """The slide's number in the chain; then its directory and those that may be its levels, of OME-TIFF no image of its own.
+
+    There the slide has the file's description.
+    """
     description = [(entry, value) for entry, value in chain[0] if entry.tag == _DESCRIPTION]
     text = description[0][1].decode("utf-8", "replace") if description else ""
     images = ome.images_of(text, Path(found.key).name)
     slide = ome.slide_of(images, [(whole_number(layout, each, _WIDTH), whole_number(layout, each, _HEIGHT)) for each in chain])
     if slide is None:
-        return list(chain)
+        number = _largest(layout, chain)
+        others = [*chain[:number], *chain[number + 1 :]]
+        # What came before it may be smaller levels, from small to large.
+        return number, [chain[number], *(sorted(others, key=lambda each: -whole_number(layout, each, _WIDTH)) if number else others)]
     alone = {image.directory for image in images} | {slide.directory}
     base = [each for each in chain[slide.directory] if each[0].tag != _DESCRIPTION] + description
-    return [sorted(base, key=lambda each: each[0].tag), *(directory for number, directory in enumerate(chain) if number not in alone)]
+    others = [directory for number, directory in enumerate(chain) if number not in alone]
+    return slide.directory, [sorted(base, key=lambda each: each[0].tag), *others]
+
+
+def _largest(layout: Layout, chain: Sequence[Directory]) -> int:
+    """The number of the largest tiled image, the first of equals: a macro image, a label or a smaller level may come before it."""
+
+    def size(number: int) -> int:
+        is_tiled = any(entry.tag == _TILE_WIDTH for entry, _ in chain[number])
+        return whole_number(layout, chain[number], _WIDTH) * whole_number(layout, chain[number], _HEIGHT) if is_tiled else -1
+
+    # A first one without pixels is damaged, and the slide none of the others.
+    return max(range(len(chain)), key=size) if size(0) else 0
 
 
 async def _check_far(storage: Storage, found: StoredObject, layout: Layout, place: int) -> None:
@@ -210,6 +237,9 @@ def _written(order: str, directories: Sequence[Directory], places: Sequence[Plac
         entries = []
         is_told = len(told.offsets) and not told.of_pictures
         left_out = {_SUB_DIRECTORIES} if is_told else {_SUB_DIRECTORIES, _TILE_OFFSETS, _TILE_BYTE_COUNTS}
+        # async-tiff tells of no unit then, which means inches.
+        if whole_number(layout, directory, _RESOLUTION_UNIT) > _CENTIMETRE:
+            left_out |= {*_RESOLUTIONS}
         for entry, value in directory:
             if entry.tag in left_out:
                 continue

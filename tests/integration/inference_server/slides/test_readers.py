@@ -319,6 +319,46 @@ async def test_levels_are_the_tiled_images_of_the_same_proportions(tmp_path: Pat
     assert [1.0, 4.0] == [level.downsample for level in (await facts_of(path)).levels]
 
 
+async def test_resolution_in_a_unit_that_tiff_does_not_know_counts_as_none(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    """2,000 px per millimetre, which by the inch would be 12.7 µm."""
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2000, 2000), resolutionunit="MILLIMETER")
+    assert (await facts_of(path)).mpp_x is None
+
+
+async def test_a_slide_none_of_whose_tiles_were_written_is_not_taken_for_a_blank_one(tmp_path: Path) -> None:
+    tags = level_tags(1000, 700, number=0, tile=256, compression=7, photometric=2)
+    path = write_tiff(tmp_path / "slide.tif", [(tags, [b""] * 12)], big=False)
+    with pytest.raises(InvalidSlide, match="has none of its tiles: its writer did not finish"):
+        await facts_of(path)
+
+
+@pytest.mark.parametrize("other", ["mask", "macro", "16 bits"])
+async def test_what_lies_beside_a_slide_in_its_proportions_is_no_level(tmp_path: Path, picture: NDArray[np.uint8], other: str) -> None:
+    half = picture[::2, ::2]
+    pixels, photometric, kind = {
+        "mask": (half[..., 0], "minisblack", 0),
+        "macro": (255 - half, "rgb", 9),
+        "16 bits": (half.astype(np.uint16) * 257, "rgb", 0),
+    }[other]
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for each, colours, subfile in ((picture, "rgb", 0), (pixels, photometric, kind), (picture[::4, ::4], "rgb", 1)):
+            tiff.write(each, tile=(256, 256), photometric=colours, compression="zlib", subfiletype=subfile, metadata=None)
+    assert [1.0, 4.0] == [level.downsample for level in (await facts_of(path)).levels]
+
+
+async def test_of_a_slide_after_other_images_no_reader_takes_another(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    """The slide is packed in a way that OpenSlide alone reads, and OpenSlide reads the first image."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture[:100, :150], photometric="rgb", rowsperstrip=16)
+        planes = np.ascontiguousarray(np.moveaxis(picture, -1, 0))
+        tiff.write(planes, tile=(256, 256), photometric="rgb", planarconfig="separate", compression="zlib", predictor=True)
+    with pytest.raises(InvalidSlide, match="its slide comes after other images, of which other readers take the first"):
+        await facts_of(path)
+
+
 async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=(3, 20))
     async with open_at(path) as reader:
@@ -340,6 +380,17 @@ async def test_a_truncated_slide_is_told_to_be_truncated(tmp_path: Path, picture
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(InvalidSlide, match="truncated"):
+        await facts_of(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"II*\x00" + bytes(4), b"MM\x00*" + bytes(4), b"II+\x00\x08\x00" + bytes(10)], ids=["little", "big", "bigtiff"]
+)
+@pytest.mark.parametrize("following", [0, 100_000], ids=["alone", "before tiles"])
+async def test_a_slide_whose_writer_is_not_done_is_told_so_and_ends_no_process(tmp_path: Path, header: bytes, following: int) -> None:
+    path = tmp_path / "slide.svs"
+    path.write_bytes(header + b"\x99" * following)
+    with pytest.raises(InvalidSlide, match="tells of no image: its writer did not finish, or has not yet"):
         await facts_of(path)
 
 
