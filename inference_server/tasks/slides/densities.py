@@ -20,6 +20,11 @@ _DEFAULT_WHITE = 245.0
 # Of the glass in each channel, in percent: dust and shadows lie below.
 _WHITE_PERCENT = 90
 
+# What was not scanned is pure white, and tells nothing of glass that has a tint. The rest of what is bright is glass where so much of it
+# lies within so many levels of its median, in each channel, and no more beyond: pale tissue on a background that was painted
+# white varies more.
+_GLASS_LEVELS, _LEAST_GLASS, _MOST_BEYOND = 3, 0.6, 0.1
+
 Plane = NDArray[np.float32]
 T = TypeVar("T")
 
@@ -98,15 +103,34 @@ class CellDensities:
 
     def _white(self) -> NDArray[np.float64]:
         """By channel."""
-        counts: NDArray[np.int64] = np.sum(by_stripes(len(self._cells), self._glass), axis=0)
-        return np.array([percentile(each, _WHITE_PERCENT) for each in counts]) if counts.any() else np.full(3, _DEFAULT_WHITE)
+        bright, scanned = np.sum(by_stripes(len(self._cells), self._bright), axis=0)
+        unscanned = 1 - scanned.sum() / max(bright.sum(), 1)
+        glass = scanned if unscanned >= 1 - _WHITE_PERCENT / 100 and all(map(_is_glass, scanned)) else bright
+        return np.array([percentile(each, _WHITE_PERCENT) for each in glass]) if glass.any() else np.full(3, _DEFAULT_WHITE)
 
-    def _glass(self, rows: slice) -> NDArray[np.int64]:
-        """How many cells of glass have each level of a channel, [channel, level]."""
+    def _bright(self, rows: slice) -> NDArray[np.int64]:
+        """How many bright cells have each level of a channel; then those of them that are not pure white, [2, channel, level]."""
         colours = self._colours(rows)
-        glass = cv2.inRange(colours, np.full(3, _GLASS), np.full(3, WHITE))
-        found = [cv2.calcHist([colours], [channel], glass, [WHITE + 1], [0, WHITE + 1]).reshape(-1) for channel in range(3)]
-        return np.array(found).astype(np.int64)
+        white = np.full(3, WHITE)
+        bright, pure = cv2.inRange(colours, np.full(3, _GLASS), white), cv2.inRange(colours, white, white)
+        return np.array([_levels(colours, np.asarray(each, np.uint8)) for each in (bright, cv2.subtract(bright, pure))])
+
+
+def _levels(colours: Pixels, kept: Pixels) -> NDArray[np.int64]:
+    """How many of the kept have each level of a channel, [channel, level]."""
+    found = [cv2.calcHist([colours], [channel], kept, [WHITE + 1], [0, WHITE + 1]).reshape(-1) for channel in range(3)]
+    return np.array(found).astype(np.int64)
+
+
+def _is_glass(counts: NDArray[np.int64]) -> bool:
+    """Whether a channel of what is bright, and no pure white, lies near its median, and little beyond."""
+    total = counts.sum()
+    if not total:
+        return False
+    middle = round(percentile(counts, 50))
+    near = counts[max(middle - _GLASS_LEVELS, 0) : middle + _GLASS_LEVELS + 1].sum()
+    beyond = counts[middle + _GLASS_LEVELS + 1 :].sum()
+    return bool(near >= _LEAST_GLASS * total and beyond <= _MOST_BEYOND * total)
 
 
 def percentile(counts: NDArray[np.int64], percent: float) -> float:

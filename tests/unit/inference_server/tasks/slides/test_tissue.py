@@ -46,6 +46,27 @@ async def test_a_patch_of_tissue_is_found(background: tuple[int, int, int], colo
     assert 0.01 > np.mean(expected != found.mask)
 
 
+@pytest.mark.parametrize("background", [(255, 255, 255), (243, 243, 243), (240, 231, 238), (228, 232, 243), (232, 226, 238)])
+async def test_what_was_not_scanned_changes_no_mask(background: tuple[int, int, int]) -> None:
+    """It is pure white, and the glass of many scanners is not."""
+    cells = cells_of(background, (*MIDDLE, PINK))
+    slide = np.full((3 * EDGE, 3 * EDGE, 3), 255, np.uint8)
+    slide[EDGE : 2 * EDGE, EDGE : 2 * EDGE] = cells
+    expected = np.zeros(slide.shape[:2], bool)
+    expected[EDGE : 2 * EDGE, EDGE : 2 * EDGE] = (await tissue_of(cells)).mask
+    np.testing.assert_array_equal(expected, (await tissue_of(slide)).mask)
+
+
+async def test_pale_tissue_on_a_background_that_was_painted_white_is_no_glass() -> None:
+    random = np.random.default_rng(2)
+    cells = np.full((EDGE, EDGE, 3), 255, np.uint8)
+    density = np.clip(random.normal(0.06, 0.015, (40, 50, 1)), 0.03, None) * np.array((0.4, 1.5, 1.0))
+    cells[MIDDLE] = np.round(255 * 10.0**-density)
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    assert 0.02 > np.mean(expected != (await tissue_of(cells)).mask)
+
+
 async def test_glass_alone_is_no_tissue() -> None:
     assert 0.0 == (await tissue_of(cells_of((241, 240, 238)))).area_mm2
 
