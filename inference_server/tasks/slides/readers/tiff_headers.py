@@ -39,7 +39,7 @@ _WIDTH, _HEIGHT, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 262, 270
 _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 # Of maps: async-tiff takes apart what is in it.
 _GEO_KEYS = 34735
-_TILE_WIDTH, _TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 322, 324, 325, 330
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 322, 323, 324, 325, 330
 _COMPRESSION, _PLANAR_CONFIGURATION, _PLANAR = 259, 284, 2
 # JPEG, and JPEG 2000: Aperio's own numbers for Y, Cb, Cr and for R, G, B, and the registered one.
 _JPEG, JPEG2000_YCBCR = 7, 33003
@@ -58,6 +58,8 @@ _LARGEST_BYTES = 2**20
 _LARGEST_VALUES_BYTES = 2**28
 # And in one of texts, profile and JPEG's tables, which have a few megabytes at most: a hundred of text are searched for seconds.
 _LARGEST_TEXTS_BYTES = 2**24
+# Of one tile, whoever reads it.
+_LARGEST_TILE_PIXELS = 2**26
 _TEXTS = frozenset({_DESCRIPTION, 305, 347, ICC_PROFILE, XMP, ARGOS_METADATA})
 
 
@@ -259,6 +261,11 @@ def _written(order: str, directories: Sequence[Directory], places: Sequence[Plac
 
 def _check(found: StoredObject, layout: Layout, entries: Sequence[Entry]) -> None:
     tags = set()
+    sides = [entry for entry in entries if entry.tag in (_TILE_WIDTH, _TILE_HEIGHT) and entry.kind in WIDTHS]
+    inline = [(entry, entry.inline[: entry.size]) for entry in sides if 0 < entry.size <= len(entry.inline)]
+    # OpenSlide asks for the memory of a tile before it looks what is in it, and ends the process where there is none.
+    if whole_number(layout, inline, _TILE_WIDTH) * whole_number(layout, inline, _TILE_HEIGHT) > _LARGEST_TILE_PIXELS:
+        raise _damaged(found.uri, f"directory tells of tiles with more than {_LARGEST_TILE_PIXELS:,} px")
     for entry in entries:
         tags.add(entry.tag)
         if entry.count * WIDTHS.get(entry.kind, 1) > found.size_bytes:
