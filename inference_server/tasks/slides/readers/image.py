@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
 import warnings
@@ -21,6 +22,8 @@ from inference_server.tasks.slides.values import Level, Pixels, Position, SlideF
 
 _BLOCK = 512
 _FORMATS = ("TIFF", "PNG", "JPEG")
+# That are looked at of a TIFF; labels come among the first.
+_MOST_FRAMES = 20
 _RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION = 296, 282, 283
 _TIFF_UNIT_MICROMETRES = {2: 25400.0, 3: 10000.0}
 _COLOUR_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "YCbCr"})
@@ -135,8 +138,28 @@ def _check(name: str, image: Image.Image, bound: _Bound) -> None:
     width, height = image.size
     if width * height > bound.most_pixels:
         raise _too_large(name, f"{width} × {height} ", bound)
+    if image.format == "TIFF" and (larger := _larger(image)):
+        raise InvalidSlide(
+            f"{name} begins with an image of {width} × {height} px, and has one of {larger[0]} × {larger[1]} px after it; "
+            "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
+        )
     if image.mode not in _COLOUR_MODES:
-        raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have.")
+        raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have. Export it so.")
+
+
+def _larger(image: Image.Image) -> tuple[int, int] | None:
+    """The size of an image of the same file that has more pixels than the first."""
+    width, height = image.size
+    try:
+        # The end of them, or damage: what is read is the first alone.
+        with contextlib.suppress(EOFError, OSError, SyntaxError, ValueError, TypeError):
+            for number in range(1, _MOST_FRAMES):
+                image.seek(number)
+                if image.width * image.height > width * height:
+                    return image.size
+    finally:
+        image.seek(0)
+    return None
 
 
 def _too_large(name: str, size: str, bound: _Bound) -> InvalidSlide:

@@ -219,7 +219,7 @@ def _check_bounds(facts: SlideFacts, properties: Mapping[str, str], limits: Slid
         if width * height > limits.most_tile_pixels:
             raise InvalidSlide(
                 f"{facts.uri} says that it is stored in tiles of {width:.0f} × {height:.0f} px; "
-                f"at most {limits.most_tile_pixels:,} px a tile are accepted. It is damaged, or must be exported with smaller tiles. {CONVERT}",
+                f"at most {limits.most_tile_pixels:,} px a tile are accepted. It is damaged, or must be exported anew. {CONVERT}",
                 limit="tile_pixels",
             )
 

@@ -184,7 +184,7 @@ def _check_decodable(uri: str, directory: Any) -> None:
         raise InvalidSlide(
             f"{uri} has {samples} samples of {list(directory.bits_per_sample)} bits, photometric "
             f"{int(directory.photometric_interpretation)}; "
-            "expected 8-bit RGB, YCbCr or grey."
+            "expected 8-bit RGB, YCbCr or grey. Export it again as 8-bit RGB."
         )
     if directory.compression not in DECODED:
         raise NotThisReader(f"{uri} is compressed by method {int(directory.compression)}")

@@ -359,6 +359,17 @@ async def test_of_a_slide_after_other_images_no_reader_takes_another(tmp_path: P
         await facts_of(path)
 
 
+async def test_a_label_before_a_slide_without_tiles_is_not_taken_for_it(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    label, before, after = picture[:100, :150], tmp_path / "before.tif", tmp_path / "after.tif"
+    for path, images in ((before, (label, picture)), (after, (picture, label))):
+        with tifffile.TiffWriter(path) as tiff:
+            for each in images:
+                tiff.write(each, photometric="rgb", rowsperstrip=16)
+    with pytest.raises(InvalidSlide, match="begins with an image of 150 × 100 px, and has one of 1000 × 700 px after it"):
+        await facts_of(before)
+    np.testing.assert_array_equal(picture, await whole(after))
+
+
 async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=(3, 20))
     async with open_at(path) as reader:
