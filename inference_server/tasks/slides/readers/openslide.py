@@ -214,9 +214,11 @@ def _check_bounds(facts: SlideFacts, properties: Mapping[str, str], limits: Slid
             f"{facts.uri} has {facts.width} × {facts.height} px; at most {limits.most_slide_pixels:,} px are accepted. Crop it.",
             limit="slide_pixels",
         )
-    for level in range(len(facts.levels)):
-        width, height = (_number(properties, f"openslide.level[{level}].tile-{side}") or 0 for side in ("width", "height"))
-        if width * height > limits.most_tile_pixels:
+    for number, level in enumerate(facts.levels):
+        width, height = (_number(properties, f"openslide.level[{number}].tile-{side}") or 0 for side in ("width", "height"))
+        # Hamamatsu's small levels may be one picture, which is decoded whole.
+        is_whole = (width, height) == (level.width, level.height)
+        if width * height > max(limits.most_tile_pixels, is_whole * limits.most_image_pixels):
             raise InvalidSlide(
                 f"{facts.uri} says that it is stored in tiles of {width:.0f} × {height:.0f} px; "
                 f"at most {limits.most_tile_pixels:,} px a tile are accepted. It is damaged, or must be exported anew. {CONVERT}",

@@ -22,7 +22,7 @@ from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.ahead import ReadAhead
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_directories import levels_of, refuse_other_formats
+from inference_server.tasks.slides.readers.tiff_directories import levels_of, refuse_other_formats, refuse_without_tiles
 from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, SHIFT, Places, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
@@ -72,6 +72,7 @@ class TiffReader:
     def _from_directories(
         cls, found: StoredObject, directories: list[Any], places: Sequence[Places], limits: SlideLimits, ranges: Ranges, told: str
     ) -> TiffReader:
+        refuse_without_tiles(found.uri, directories[0])
         _check_channels(found.uri, directories[0], told)
         _check_bounds(found.uri, directories[0], limits)
         pyramid = list(levels_of(directories))

@@ -8,8 +8,8 @@ from typing import Any
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, XMP
 
-# NewSubfileType (TIFF 6.0) of a smaller level; Aperio's macro image adds 8, a mask 4.
-_REDUCED = 1
+# NewSubfileType (TIFF 6.0) of what is no level: a mask, and Aperio's macro image. A level has 1, and 2 as a page of several.
+_MASK, _MACRO = 4, 8
 # Levels of one pyramid differ in proportion by rounding only: by a pixel, and what that does to small ones is added.
 _PROPORTION_TOLERANCE = 0.005
 
@@ -34,7 +34,7 @@ def levels_of(directories: list[Any]) -> Iterator[int]:
 
 def _differs(directory: Any, base: Any) -> bool:
     """Whether pixels are of another kind than those of level 0, as of a mask in grey, or a macro image or mask is told to be such."""
-    is_beside = (directory.new_subfile_type or 0) & ~_REDUCED
+    is_beside = (directory.new_subfile_type or 0) & (_MASK | _MACRO)
     return (
         bool(is_beside)
         or (directory.samples_per_pixel == 1) != (base.samples_per_pixel == 1)
@@ -43,10 +43,13 @@ def _differs(directory: Any, base: Any) -> bool:
 
 
 def refuse_other_formats(uri: str, directories: list[Any]) -> None:
-    """Raise `NotThisReader` for a format that is laid out otherwise, and for a file without a tiled image."""
+    """Raise `NotThisReader` for a format that is laid out otherwise."""
     if any(map(_is_other_format, directories)):
         raise NotThisReader(f"{uri} is a vendor's TIFF with a layout of its own")
-    base = directories[0]
+
+
+def refuse_without_tiles(uri: str, base: Any) -> None:
+    """Raise `NotThisReader` where the slide is not stored in tiles."""
     if base.tile_width is None or base.tile_height is None:
         raise NotThisReader(f"{uri} is a TIFF without tiles")
 

@@ -154,14 +154,15 @@ def _slide_first(found: StoredObject, layout: Layout, chain: Sequence[Directory]
 
 
 def _largest(layout: Layout, chain: Sequence[Directory]) -> int:
-    """The number of the largest tiled image, the first of equals: a macro image, a label or a smaller level may come before it."""
+    """The number of the largest tiled image, the first of equals: a macro image, a label or a smaller level may come before it.
 
-    def size(number: int) -> int:
-        is_tiled = any(entry.tag == _TILE_WIDTH for entry, _ in chain[number])
-        return whole_number(layout, chain[number], _WIDTH) * whole_number(layout, chain[number], _HEIGHT) if is_tiled else -1
-
+    Of a slide without tiles it is the first: what is in tiles then may be overviews of it.
+    """
+    sizes = [whole_number(layout, each, _WIDTH) * whole_number(layout, each, _HEIGHT) for each in chain]
+    is_tiled = [any(entry.tag == _TILE_WIDTH for entry, _ in each) for each in chain]
+    largest = max(range(len(chain)), key=lambda number: sizes[number] if is_tiled[number] else -1)
     # A first one without pixels is damaged, and the slide none of the others.
-    return max(range(len(chain)), key=size) if size(0) else 0
+    return largest if sizes[0] and (is_tiled[0] or sizes[largest] == max(sizes)) else 0
 
 
 async def _check_far(storage: Storage, found: StoredObject, layout: Layout, place: int) -> None:
@@ -265,7 +266,11 @@ def _check(found: StoredObject, layout: Layout, entries: Sequence[Entry]) -> Non
     inline = [(entry, entry.inline[: entry.size]) for entry in sides if 0 < entry.size <= len(entry.inline)]
     # OpenSlide asks for the memory of a tile before it looks what is in it, and ends the process where there is none.
     if whole_number(layout, inline, _TILE_WIDTH) * whole_number(layout, inline, _TILE_HEIGHT) > _LARGEST_TILE_PIXELS:
-        raise _damaged(found.uri, f"directory tells of tiles with more than {_LARGEST_TILE_PIXELS:,} px")
+        raise InvalidSlide(
+            f"{found.uri} tells of tiles with more than {_LARGEST_TILE_PIXELS:,} px: it is damaged, or stored as one tile. "
+            "Copy or upload it again, whole, or export it with tiles of 256 × 256 or 512 × 512.",
+            limit="tile_pixels",
+        )
     for entry in entries:
         tags.add(entry.tag)
         if entry.count * WIDTHS.get(entry.kind, 1) > found.size_bytes:

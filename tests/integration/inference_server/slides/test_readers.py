@@ -370,6 +370,59 @@ async def test_a_label_before_a_slide_without_tiles_is_not_taken_for_it(tmp_path
     np.testing.assert_array_equal(picture, await whole(after))
 
 
+@pytest.mark.parametrize(("pages", "levels"), [((2, 3, 2), 3), ((2, 9, 3), 2)], ids=["pages", "macro"])
+async def test_levels_that_are_told_to_be_pages_are_levels(
+    tmp_path: Path, picture: NDArray[np.uint8], pages: tuple[int, int, int], levels: int
+) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for step, kind in zip((1, 2, 4), pages, strict=True):
+            tiff.write(picture[::step, ::step], tile=(256, 256), photometric="rgb", subfiletype=kind, metadata=None)
+    assert levels == len((await facts_of(path)).levels)
+
+
+async def test_tiled_overviews_of_a_slide_without_tiles_are_not_taken_for_it(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    """As GDAL adds them, in tiles whatever the slide is stored in."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture, photometric="rgb", rowsperstrip=16, metadata=None)
+        for step in (2, 4):
+            tiff.write(picture[::step, ::step], tile=(128, 128), photometric="rgb", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(picture, await whole(path))
+
+
+@pytest.mark.parametrize("compression", [None, 34892, 50002, 65000])
+async def test_of_an_image_without_tiles_what_comes_after_it_changes_nothing(
+    tmp_path: Path, picture: NDArray[np.uint8], compression: int | None
+) -> None:
+    """Not a way to store it that Pillow does not know, nor its colour profile."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture, photometric="rgb", rowsperstrip=16, metadata=None)
+        tiff.write(picture[:40, :60], photometric="rgb", rowsperstrip=16, metadata=None, iccprofile=bytes(200))
+    if compression:
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.pages[1].tags["Compression"].overwrite(compression, dtype="H")
+    np.testing.assert_array_equal(picture, await whole(path))
+    assert b"" == (await facts_of(path)).icc_profile
+
+
+async def test_of_an_ome_slide_in_strips_after_its_label_no_reader_takes_the_label(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = tmp_path / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for each in (picture[:100, :150], picture):
+            tiff.write(each, photometric="rgb", rowsperstrip=16)
+    with pytest.raises(InvalidSlide, match="its slide comes after other images, of which other readers take the first"):
+        await facts_of(path)
+
+
+async def test_a_slide_in_one_tile_is_told_how_to_be_exported(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, np.full((8300, 8300), 240, np.uint8), tile=(8304, 8304), compression="zlib", metadata=None)
+    with pytest.raises(InvalidSlide, match=r"or stored as one tile.* export it with tiles of 256 × 256"):
+        await facts_of(path)
+
+
 async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=(3, 20))
     async with open_at(path) as reader:

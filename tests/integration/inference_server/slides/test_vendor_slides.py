@@ -85,6 +85,20 @@ async def test_tiles_for_which_there_is_no_memory_are_refused_before_openslide_a
         await whole_level(path, 0)
 
 
+@pytest.mark.parametrize(("most", "is_read"), [(256 * 176, True), (256 * 176 - 1, False)])
+async def test_a_level_that_is_one_picture_may_be_as_large_as_any_that_is_decoded_whole(
+    tmp_path: Path, picture: Pixels, most: int, is_read: bool
+) -> None:
+    """Hamamatsu's small levels may have no markers, and have tens of millions of pixels where the slide is large."""
+    slide = np.ascontiguousarray(picture[:704, :1024])
+    path = write_ndpi(tmp_path / "slide.ndpi", [slide, np.ascontiguousarray(slide[::4, ::4])])
+    storage = Storage(read_roots=(str(tmp_path),), write_roots=())
+    limits = SlideLimits(most_tile_pixels=10_000, most_image_pixels=most)
+    with contextlib.nullcontext() if is_read else pytest.raises(InvalidSlide, match="stored in tiles of 256 × 176 px"):
+        async with open_slide(storage, str(path), limits, Staging(storage, most_bytes=1 << 30)) as reader:
+            assert "openslide" == reader.facts.reader
+
+
 async def test_small_levels_keep_the_factor_that_the_file_tells(tmp_path: Path, picture: Pixels) -> None:
     # 15 px fit 1,000 px by 64, and by 67 too.
     path = write_philips(tmp_path / "slide.tiff", np.ascontiguousarray(picture[:700, :1000]), levels=7)

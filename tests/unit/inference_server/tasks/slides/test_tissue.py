@@ -67,6 +67,15 @@ async def test_pale_tissue_on_a_background_that_was_painted_white_is_no_glass() 
     assert 0.02 > np.mean(expected != (await tissue_of(cells)).mask)
 
 
+@pytest.mark.parametrize("colour", [(245, 216, 229), (234, 218, 238)], ids=["pink", "violet"])
+async def test_even_tissue_on_a_background_that_was_painted_white_is_no_glass(colour: tuple[int, int, int]) -> None:
+    cells = np.full((EDGE, EDGE, 3), 255, np.uint8)
+    cells[MIDDLE] = cells_of(colour)[MIDDLE]
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    assert 0.01 > np.mean(expected != (await tissue_of(cells)).mask)
+
+
 async def test_glass_alone_is_no_tissue() -> None:
     assert 0.0 == (await tissue_of(cells_of((241, 240, 238)))).area_mm2
 
