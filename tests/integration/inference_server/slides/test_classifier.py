@@ -101,6 +101,22 @@ async def test_where_more_is_taken_for_ink_than_for_tissue_the_report_says_so(
     assert [True, False] == told
 
 
+async def test_stains_of_the_colours_of_ink_are_analysed_where_the_manifest_keeps_them(
+    analyses_with: Callable[..., Any], tmp_path: Path
+) -> None:
+    blue = np.full((400, 600, 3), 243, np.uint8)
+    blue[80:320, 100:500] = (100, 150, 205)
+    slide = write_svs(tmp_path / "blue.svs", blue)
+    for name, asked in (("left", {}), ("kept", {"ink": "keep"})):
+        write_classifier(tmp_path / "models", name, **asked)
+    ran = analyses_with(tmp_path / "models")
+    left, kept = [(await ran.run(slide, analysis=name)).report for name in ("left", "kept")]
+    assert (0, 0) == (left["tiles"]["analyzed"], kept["tissue"]["pen_mm2"])
+    assert kept["tiles"]["analyzed"] > 0
+    assert left["tissue"]["pen_mm2"] == pytest.approx(kept["tissue"]["area_mm2"], rel=0.1)
+    assert not [note for note in kept["notes"] if "ink" in note]
+
+
 async def test_the_heatmap_shows_the_positive_class(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     write_classifier(tmp_path / "models", positive="glass")
     found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")

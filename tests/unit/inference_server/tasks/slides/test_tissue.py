@@ -20,11 +20,11 @@ EDGE = 100
 PINK = (215, 150, 190)
 
 
-async def tissue_of(cells: NDArray[np.uint8]) -> Tissue:
+async def tissue_of(cells: NDArray[np.uint8], **asked: bool) -> Tissue:
     height, width, _ = cells.shape
     size = {"width": width, "height": height, "slide_width": width, "slide_height": height}
     grid = Grid(level=0, step_x=1, step_y=1, scale_x=1, scale_y=1, mpp_x=8, mpp_y=8, **size)
-    return await find_tissue(facts_of("", cells, (8, 8)), grid, cells)
+    return await find_tissue(facts_of("", cells, (8, 8)), grid, cells, **asked)
 
 
 def cells_of(background: tuple[int, int, int], *patches: tuple[slice, slice, tuple[int, int, int]]) -> NDArray[np.uint8]:
@@ -74,6 +74,17 @@ async def test_even_tissue_on_a_background_that_was_painted_white_is_no_glass(co
     expected = np.zeros((EDGE, EDGE), bool)
     expected[MIDDLE] = True
     assert 0.01 > np.mean(expected != (await tissue_of(cells)).mask)
+
+
+@pytest.mark.parametrize("colour", [(100, 150, 205), (120, 190, 200), (235, 60, 130)], ids=["trichrome", "alcian", "ziehl_neelsen"])
+async def test_stains_that_have_the_colours_of_ink_are_tissue_where_ink_is_kept(colour: tuple[int, int, int]) -> None:
+    cells = cells_of((243, 243, 243), (*MIDDLE, colour))
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    kept, excluded = await tissue_of(cells, keeps_ink=True), await tissue_of(cells)
+    assert 0.01 > np.mean(expected != kept.mask)
+    assert not kept.pen.any()
+    assert 0.0 == excluded.area_mm2
 
 
 async def test_glass_alone_is_no_tissue() -> None:
