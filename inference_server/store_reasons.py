@@ -21,6 +21,8 @@ _MEANINGS = (
     (r"builder error", "its address is http, which INFERENCE_ALLOW_HTTP does not allow"),
     (r"TooManyRedirects|following redirect", "it sends on and on to other places"),
     (r"TimedOut|timed out", "it does not answer in time"),
+    (r"\bInvalidCertificate\(", "its certificate is not trusted"),
+    (r'"dns error"', "the name of its host leads nowhere"),
     (r"error sending request", "no connection to it"),
     (r"error decoding response body|request or response body", "its answer is cut short"),
 )

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
 from inference_server.errors import AccessDenied, InvalidInput, Unavailable
 from inference_server.storage import Storage
+from tests.support.certificates import Authority
 from tests.support.local_http import Asked
 from tests.support.web_server import Answer, WebServer, web_server
 
@@ -75,6 +77,21 @@ async def test_a_store_whose_account_is_not_set_is_told(monkeypatch: pytest.Monk
     monkeypatch.delenv("AZURE_STORAGE_ACCOUNT_NAME", raising=False)
     with pytest.raises(InvalidInput, match="AZURE_STORAGE_ACCOUNT_NAME is not set"):
         await Storage(read_roots=("az://bucket/",), write_roots=()).open("az://bucket/a.svs")
+
+
+async def test_a_store_whose_certificate_nobody_vouches_for_is_told(
+    store: WebServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with web_server(tls=Authority().issue("server").write(tmp_path, "server")) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", server.url)
+        with pytest.raises(Unavailable, match="its certificate is not trusted"):
+            await storage().open(URI)
+
+
+async def test_a_store_whose_name_leads_nowhere_is_told(store: WebServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://no-such-host.invalid")
+    with pytest.raises(Unavailable, match="the name of its host leads nowhere"):
+        await storage().open(URI)
 
 
 @pytest.mark.parametrize("kept", [0, 95])
