@@ -13,12 +13,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import obstore
-from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError
+from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
-from inference_server import stored
+from inference_server import store_reasons, stored
 from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
 from inference_server.places import Place, Roots
+from inference_server.store_reasons import reason
 from inference_server.stored import StoredObject
 from inference_server.web import Connections, WebFailure
 from inference_server.web_store import WebStore
@@ -62,12 +63,12 @@ class Storage:
             if local_path is not None and local_path.is_dir():
                 raise InvalidInput(f"{uri} is a folder; a file was expected.") from error
             raise NotFound(f"{uri} does not exist. Check the path, and that the server sees the same files as you.") from error
-        except (PermissionDeniedError, PermissionError) as error:
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
             raise AccessDenied(f"the server may not read {uri}. Grant its user or role read access.") from error
         except (BaseError, OSError, WebFailure) as error:
             if local_path is not None:
                 raise _unreadable(uri, local_path) from error
-            raise Unavailable(f"storage did not answer for {uri} ({stored.reason(error)}); try again.") from error
+            raise Unavailable(f"storage did not answer for {uri} ({reason(error)}); try again.") from error
         return StoredObject(uri=uri, store=store, key=key, local_path=local_path, meta=meta)
 
     async def read(self, uri: str, *, most_bytes: int, limit: str = "", written: bool = False) -> bytes:
@@ -152,15 +153,15 @@ class Storage:
             await (store.put(content) if isinstance(store, WebStore) else obstore.put_async(store, key, content))
         except ValueError as error:
             raise InvalidInput(f"{uri!r} holds characters that no file or object can have in its name.") from error
-        except (PermissionDeniedError, PermissionError) as error:
+        except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
             raise _unwritable(uri, errno.EACCES) from error
         except (BaseError, OSError, WebFailure) as error:
-            if local_path is not None and (number := stored.number(error)) in _FOR_GOOD:
+            if local_path is not None and (number := store_reasons.number(error)) in _FOR_GOOD:
                 raise _unwritable(uri, number) from error
             if local_path is None and any(code in str(error) for code in _NO_BUCKET):
                 # It may yet be made: jobs wait for it, rather than fail one after the other.
                 raise Unavailable(f"{uri} cannot be written: there is no such bucket. Make it, or name another one.") from error
-            raise Unavailable(f"storage failed while {uri} was written ({stored.reason(error)}); try again.") from error
+            raise Unavailable(f"storage failed while {uri} was written ({reason(error)}); try again.") from error
 
     def _resolve(self, uri: str, roots: Roots) -> tuple[ObjectStore | WebStore, str, Path | None]:
         found = roots.found(uri)
@@ -173,7 +174,7 @@ class Storage:
                 return WebStore(uri.rstrip("/"), roots, self._connections), key, None
             return from_url(root, client_options={"allow_http": found.scheme == "http" or self._allow_http}), key, None
         except (BaseError, ValueError) as error:
-            raise InvalidInput(f"{uri} cannot be opened ({type(error).__name__}); expected {found.scheme}://bucket/key.") from error
+            raise InvalidInput(f"{uri} cannot be opened ({reason(error)}); expected {found.scheme}://bucket/key.") from error
 
 
 def _beside(found: StoredObject, meta: ObjectMeta) -> StoredObject:
@@ -199,7 +200,7 @@ def _files_beside(found: StoredObject) -> list[StoredObject]:
 
 
 def _unlisted(found: StoredObject, error: Exception) -> Unavailable:
-    return Unavailable(f"storage failed while the files beside {found.uri} were listed ({stored.reason(error)}); try again.")
+    return Unavailable(f"storage failed while the files beside {found.uri} were listed ({reason(error)}); try again.")
 
 
 def _check_local_place(uri: str, path: Path) -> None:

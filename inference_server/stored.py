@@ -9,8 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
-import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
@@ -22,6 +20,7 @@ from obstore.store import LocalStore
 from inference_server.errors import ContentChanged, Unavailable
 from inference_server.ranges import cut, joined
 from inference_server.scattered import read_scattered
+from inference_server.store_reasons import reason
 from inference_server.threads import in_thread, on_disk
 from inference_server.web import WebFailure
 from inference_server.web_store import WebAnswer, WebStore
@@ -220,7 +219,11 @@ async def _read_joined(found: StoredObject, starts: Sequence[int], ends: Sequenc
     async def one(span: tuple[int, int]) -> tuple[ObjectMeta, bytes | Bytes]:
         async with turns:
             answer = await _get(found, span)
-            return answer.meta, await answer.bytes_async()
+            content = await answer.bytes_async()
+            # obstore compares what an answer says of itself alone.
+            if len(content) != span[1] - span[0]:
+                raise WebFailure("its answer has more or less bytes than were asked for")
+            return answer.meta, content
 
     with _translated(found, "read"):
         reading = [asyncio.ensure_future(one(span)) for span in spans]
@@ -275,17 +278,3 @@ def _translated(found: StoredObject, verb: str) -> Iterator[None]:
 
 def _failed(found: StoredObject, verb: str, error: Exception) -> Unavailable:
     return Unavailable(f"storage failed while {found.uri} was {verb} ({reason(error)}); try again.")
-
-
-def reason(error: Exception) -> str:
-    """In the operating system's words where it was the one that failed; the rest of a store's text names places inside of it."""
-    if isinstance(error, WebFailure):
-        return str(error)
-    found = number(error)
-    return os.strerror(found) if found else type(error).__name__
-
-
-def number(error: Exception) -> int:
-    """The operating system's number of an error; 0 where it was another's."""
-    found = re.search(r"\(os error (\d+)\)", str(error))
-    return int(found[1]) if found else getattr(error, "errno", None) or 0

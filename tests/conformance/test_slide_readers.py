@@ -100,6 +100,16 @@ def vips(folder: Path, **options: int) -> Path:
     return save_pyramid(folder / "slide.svs", VipsImage.new_from_array(PICTURE, interpretation="srgb"), description=description, **options)
 
 
+def turned_round(folder: Path) -> Path:
+    """A label and the smaller level come first, as some programs that convert slides write them."""
+    path = folder / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for pixels in (PICTURE[:150, :220], HALF, PICTURE):
+            resolution = (10000, 10000) if pixels is HALF else (20000, 20000)
+            tiff.write(pixels, tile=(256, 256), photometric="rgb", compression="zlib", resolution=resolution, resolutionunit="CENTIMETER")
+    return path
+
+
 def png(folder: Path, profile: bytes = b"") -> Path:
     Image.fromarray(PICTURE).save(folder / "slide.png", icc_profile=profile, compress_level=1)
     return folder / "slide.png"
@@ -140,6 +150,8 @@ KINDS = {
     # Its tag of the directories below has the type IFD instead of IFD8, and its values lie apart from it.
     "ome_classic_pyramid": Kind(write=lambda folder: ome(folder, bigtiff=False, levels=4), reader="tiff", levels=4),
     "deflate": Kind(write=lambda folder: tiled(folder, compression="zlib", predictor=True), reader="tiff"),
+    # OpenSlide takes the label for the slide.
+    "label_first": Kind(write=turned_round, reader="tiff", levels=2, peer=False),
     "uncompressed": Kind(write=tiled, reader="tiff"),
     "lzw": Kind(write=lambda folder: write_lzw_tiff(folder / "slide.tif", PICTURE), reader="tiff", mpp=None),
     "dicom": Kind(

@@ -20,6 +20,13 @@ _DEFAULT_WHITE = 245.0
 # Of the glass in each channel, in percent: dust and shadows lie below.
 _WHITE_PERCENT = 90
 
+# What was not scanned is pure white, and tells nothing of glass that has a tint. The rest of what is bright is glass where so much of it
+# lies within so many levels of its median, in each channel, and no more beyond: pale tissue on a background that was painted
+# white varies more.
+_GLASS_LEVELS, _LEAST_GLASS, _MOST_BEYOND = 3, 0.6, 0.1
+# Greatest optical density by which the medians of its channels differ: even and pale, but more coloured, is tissue.
+_MOST_TINT = 0.03
+
 Plane = NDArray[np.float32]
 T = TypeVar("T")
 
@@ -98,15 +105,38 @@ class CellDensities:
 
     def _white(self) -> NDArray[np.float64]:
         """By channel."""
-        counts: NDArray[np.int64] = np.sum(by_stripes(len(self._cells), self._glass), axis=0)
-        return np.array([percentile(each, _WHITE_PERCENT) for each in counts]) if counts.any() else np.full(3, _DEFAULT_WHITE)
+        counts, pure = zip(*by_stripes(len(self._cells), self._bright), strict=True)
+        bright, unscanned = np.sum(counts, axis=0), sum(pure)
+        scanned = bright.copy()
+        scanned[:, WHITE] -= unscanned
+        is_framed = unscanned >= (1 - _WHITE_PERCENT / 100) * bright[0].sum()
+        glass = scanned if is_framed and _is_glass(scanned) else bright
+        return np.array([percentile(each, _WHITE_PERCENT) for each in glass]) if glass.any() else np.full(3, _DEFAULT_WHITE)
 
-    def _glass(self, rows: slice) -> NDArray[np.int64]:
-        """How many cells of glass have each level of a channel, [channel, level]."""
+    def _bright(self, rows: slice) -> tuple[NDArray[np.int64], int]:
+        """How many bright cells have each level of a channel, [channel, level]; and how many are pure white."""
         colours = self._colours(rows)
-        glass = cv2.inRange(colours, np.full(3, _GLASS), np.full(3, WHITE))
-        found = [cv2.calcHist([colours], [channel], glass, [WHITE + 1], [0, WHITE + 1]).reshape(-1) for channel in range(3)]
-        return np.array(found).astype(np.int64)
+        white = np.full(3, WHITE)
+        bright = cv2.inRange(colours, np.full(3, _GLASS), white)
+        found = [cv2.calcHist([colours], [channel], bright, [WHITE + 1], [0, WHITE + 1]).reshape(-1) for channel in range(3)]
+        return np.array(found).astype(np.int64), cv2.countNonZero(cv2.inRange(colours, white, white))
+
+
+def _is_glass(counts: NDArray[np.int64]) -> bool:
+    """Whether what is bright, and no pure white, is even and nearly colourless. `counts`: [channel, level]."""
+    if not counts.any():
+        return False
+    medians = [percentile(each, 50) for each in counts]
+    return bool(np.log10(max(medians) / min(medians)) <= _MOST_TINT) and all(map(_is_even, counts))
+
+
+def _is_even(counts: NDArray[np.int64]) -> bool:
+    """Whether a channel lies near its median, and little beyond."""
+    total = counts.sum()
+    middle = round(percentile(counts, 50))
+    near = counts[max(middle - _GLASS_LEVELS, 0) : middle + _GLASS_LEVELS + 1].sum()
+    beyond = counts[middle + _GLASS_LEVELS + 1 :].sum()
+    return bool(near >= _LEAST_GLASS * total and beyond <= _MOST_BEYOND * total)
 
 
 def percentile(counts: NDArray[np.int64], percent: float) -> float:

@@ -51,6 +51,8 @@ class AnalysisPlan:
     most_edge: int = 0
     # How many times as much a pixel takes while its tile is under way as one of usual models: of those that put out many values for it.
     weight: int = 1
+    # Whether what has the colours of ink is tissue, as of stains that have them.
+    keeps_ink: bool = False
     # Names of artifacts that it has beside those of all.
     extras: tuple[str, ...] = ()
 

@@ -68,6 +68,8 @@ class TileManifest(NetworkManifest):
     layout: Literal["NCHW", "NHWC"] = "NCHW"
     # A tile is analysed when more than this share of it is tissue.
     least_tissue: Annotated[float, Field(ge=0, lt=1)] = 0.1
+    # Whether what has the colours of ink is left out of the tissue, or kept: stains of other kinds than HE have them.
+    ink: Literal["exclude", "keep"] = "exclude"
 
     @model_validator(mode="after")
     def _tiles_have_a_centre(self) -> TileManifest:

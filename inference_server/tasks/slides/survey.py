@@ -113,7 +113,8 @@ async def survey(outlined: Outline, plan: AnalysisPlan, cells: Pixels, *, call_s
     """Find the tissue; the cells are not held. `call_share`: most tiles of one call as a share of all; a call has at least one."""
     facts, grid = outlined.facts, outlined.grid
     tissue, thumbnail = await asyncio.gather(
-        find_tissue(facts, coarser(facts, grid, plan.cell), cells), asyncio.to_thread(thumbnails.from_cells, grid, cells, plan.cell)
+        find_tissue(facts, coarser(facts, grid, plan.cell), cells, keeps_ink=plan.keeps_ink),
+        asyncio.to_thread(thumbnails.from_cells, grid, cells, plan.cell),
     )
     tiles, colours = await asyncio.gather(
         asyncio.to_thread(

@@ -123,15 +123,15 @@ async def scan(regions: Regions, grid: Grid) -> Pixels:
     return cells
 
 
-async def find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
-    """The mask from the mean colours of cells of about 8 µm."""
-    return await asyncio.to_thread(_find_tissue, facts, grid, cells)
+async def find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels, *, keeps_ink: bool = False) -> Tissue:
+    """The mask from the mean colours of cells of about 8 µm. `keeps_ink`: what has the colours of ink is tissue, and no ink is told."""
+    return await asyncio.to_thread(_find_tissue, facts, grid, cells, keeps_ink)
 
 
-def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
+def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels, keeps_ink: bool) -> Tissue:
     rows, columns = _coverage(facts.height, grid.scale_y, grid.height), _coverage(facts.width, grid.scale_x, grid.width)
     density = CellDensities(cells, rows=rows, columns=columns)
-    mask, packed_pen, threshold = _masks(density)
+    mask, packed_pen, threshold = _masks(density, keeps_ink)
     packed_folded = PackedMask.of(folds(density, mask))
     return Tissue(
         grid=grid,
@@ -144,10 +144,11 @@ def _find_tissue(facts: SlideFacts, grid: Grid, cells: Pixels) -> Tissue:
     )
 
 
-def _masks(density: CellDensities) -> tuple[Mask, PackedMask, float]:
+def _masks(density: CellDensities, keeps_ink: bool) -> tuple[Mask, PackedMask, float]:
     """Tissue, ink, and the threshold. Each mask of the whole slide is let go as soon as what it is for is made."""
     seen = _see(density)
-    threshold, pen = seen.threshold, PackedMask.of(pen_marks(seen.inked, seen.faintly_inked))
+    threshold = seen.threshold
+    pen = PackedMask.of(np.zeros_like(seen.inked) if keeps_ink else pen_marks(seen.inked, seen.faintly_inked))
     sure, likely = majority(seen.sure, _MAJORITY), majority(seen.pale, _MAJORITY)
     del seen
     mask = grown(sure, likely)

@@ -71,6 +71,7 @@ class TileModel:
             halo=manifest.overlap // 2,
             cell=_cell(manifest, step),
             least_tissue=manifest.least_tissue,
+            keeps_ink=manifest.ink == "keep",
             batch=max(min(_PIXELS_A_CALL // (manifest.tile_size**2 * weight), self._limit), 1),
             learned_weights=True,
             weight=weight,

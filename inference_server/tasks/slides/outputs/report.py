@@ -56,7 +56,7 @@ def render(
         "measures": findings.measures,
         "tiles": {"analyzed": run.tiles_analyzed, "by_engine": run.tiles_by_engine, "unreadable": len(run.unreadable)},
         "unreadable": [_place(facts, *place) for place in run.unreadable[:_MOST_LISTED]],
-        "notes": [*findings.notes, *_left_out(run, plan, tissue)],
+        "notes": [*findings.notes, *_left_out(run, plan, tissue), *_inked(tissue)],
     }
     return json.dumps(report, indent=2, ensure_ascii=False, allow_nan=False) + "\n"
 
@@ -77,6 +77,19 @@ def _left_out(run: RunFacts, plan: AnalysisPlan, tissue: Tissue) -> list[str]:
         return []
     edge = plan.tile_size * plan.mpp
     return [f"No tile of {edge:g} µm has more than {plan.least_tissue:.0%} of tissue (least_tissue), so that none was analysed."]
+
+
+def _inked(tissue: Tissue) -> list[str]:
+    """That what is taken for ink may be the tissue."""
+    pen = tissue.mm2_of(tissue.pen)
+    if pen <= tissue.area_mm2:
+        return []
+    note = (
+        f"More of the slide has colours of ink ({pen:.3g} mm²) than of tissue ({tissue.area_mm2:.3g} mm²), and ink is left out. "
+        "Other stains than haematoxylin, eosin, DAB, PAS and Giemsa may be taken for ink, and so may fluorescence; "
+        'with "ink": "keep" in its manifest a tile model sees them.'
+    )
+    return [note]
 
 
 def _grid(grid: Grid, plan: AnalysisPlan) -> dict[str, Json]:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import dataclasses
 import io
+import struct
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,6 +23,10 @@ from inference_server.tasks.slides.values import Level, Pixels, Position, SlideF
 
 _BLOCK = 512
 _FORMATS = ("TIFF", "PNG", "JPEG")
+# That are looked at of a TIFF; labels come among the first.
+_MOST_FRAMES = 20
+# Pillow raises each of them for damaged files, and for ways to store them that it does not know.
+_FAILURES = (OSError, SyntaxError, ValueError, TypeError, EOFError, LookupError, ArithmeticError, struct.error)
 _RESOLUTION_UNIT, _X_RESOLUTION, _Y_RESOLUTION = 296, 282, 283
 _TIFF_UNIT_MICROMETRES = {2: 25400.0, 3: 10000.0}
 _COLOUR_MODES = frozenset({"1", "L", "LA", "P", "RGB", "RGBA", "YCbCr"})
@@ -127,7 +133,7 @@ def _decode(name: str, source: Path | io.BytesIO, bound: _Bound) -> tuple[Pixels
             return np.ascontiguousarray(_on_white(_as_stored(image))), _resolution(image), image.info.get("icc_profile") or b""
     except Image.DecompressionBombError as error:
         raise _too_large(name, "far more ", bound) from error
-    except (OSError, SyntaxError, ValueError, TypeError, EOFError) as error:  # Pillow raises each of them for damaged files
+    except _FAILURES as error:
         raise InvalidSlide(f"{name} cannot be decoded: {bound.damaged}") from error
 
 
@@ -135,8 +141,31 @@ def _check(name: str, image: Image.Image, bound: _Bound) -> None:
     width, height = image.size
     if width * height > bound.most_pixels:
         raise _too_large(name, f"{width} × {height} ", bound)
+    if image.format == "TIFF" and (larger := _larger(image)):
+        raise InvalidSlide(
+            f"{name} begins with an image of {width} × {height} px, and has one of {larger[0]} × {larger[1]} px after it; "
+            "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
+        )
     if image.mode not in _COLOUR_MODES:
-        raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have.")
+        raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have. Export it so.")
+
+
+def _larger(image: Image.Image) -> tuple[int, int] | None:
+    """The size of an image of the same file that has more pixels than the first."""
+    width, height = image.size
+    # Pillow adds what others tell, such as their colour profile.
+    of_first = dict(image.info)
+    try:
+        # The end of them, damage, or what Pillow does not know: what is read is the first alone.
+        with contextlib.suppress(*_FAILURES):
+            for number in range(1, _MOST_FRAMES):
+                image.seek(number)
+                if image.width * image.height > width * height:
+                    return image.size
+    finally:
+        image.seek(0)
+        image.info = of_first
+    return None
 
 
 def _too_large(name: str, size: str, bound: _Bound) -> InvalidSlide:

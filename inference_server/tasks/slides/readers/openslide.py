@@ -54,12 +54,11 @@ class OpenSlideReader:
             raise InvalidSlide(
                 f"{uri} cannot be opened: it is truncated or damaged ({_reason(error, path)}). Copy or upload it again, whole."
             ) from error
-        if facts.width * facts.height > limits.most_slide_pixels:
+        try:
+            _check_bounds(facts, slide.properties, limits)
+        except InvalidSlide:
             slide.close()
-            raise InvalidSlide(
-                f"{uri} has {facts.width} × {facts.height} px; at most {limits.most_slide_pixels:,} px are accepted. Crop it.",
-                limit="slide_pixels",
-            )
+            raise
         return cls(facts=facts, path=path, slide=slide)
 
     @property
@@ -206,6 +205,25 @@ def _facts(uri: str, slide: openslide.OpenSlide) -> SlideFacts:
         bounds_y=int(_number(properties, openslide.PROPERTY_NAME_BOUNDS_Y) or 0),
         icc_profile=slide.color_profile.tobytes() if slide.color_profile else b"",
     )
+
+
+def _check_bounds(facts: SlideFacts, properties: Mapping[str, str], limits: SlideLimits) -> None:
+    """Raise `InvalidSlide` for a slide that is too large, or stored in tiles for which OpenSlide finds no memory: that ends the process."""
+    if facts.width * facts.height > limits.most_slide_pixels:
+        raise InvalidSlide(
+            f"{facts.uri} has {facts.width} × {facts.height} px; at most {limits.most_slide_pixels:,} px are accepted. Crop it.",
+            limit="slide_pixels",
+        )
+    for number, level in enumerate(facts.levels):
+        width, height = (_number(properties, f"openslide.level[{number}].tile-{side}") or 0 for side in ("width", "height"))
+        # Hamamatsu's small levels may be one picture, which is decoded whole.
+        is_whole = (width, height) == (level.width, level.height)
+        if width * height > max(limits.most_tile_pixels, is_whole * limits.most_image_pixels):
+            raise InvalidSlide(
+                f"{facts.uri} says that it is stored in tiles of {width:.0f} × {height:.0f} px; "
+                f"at most {limits.most_tile_pixels:,} px a tile are accepted. It is damaged, or must be exported anew. {CONVERT}",
+                limit="tile_pixels",
+            )
 
 
 def _meant(told: float, whole: int, part: int) -> float:

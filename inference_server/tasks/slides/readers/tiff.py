@@ -22,7 +22,8 @@ from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.ahead import ReadAhead
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_headers import ARGOS_METADATA, ICC_PROFILE, SHIFT, XMP, Places, read_headers
+from inference_server.tasks.slides.readers.tiff_directories import levels_of, refuse_other_formats, refuse_without_tiles
+from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, SHIFT, Places, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import on_core, on_disk
@@ -30,8 +31,6 @@ from inference_server.threads import on_core, on_disk
 _GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
-# Levels of one pyramid may differ in proportion by rounding only.
-_PROPORTION_TOLERANCE = 0.02
 
 
 class TiffReader:
@@ -54,8 +53,7 @@ class TiffReader:
             directories = list(tiff.ifds)
         del tiff
         ranges.forget_headers()
-        if not directories:
-            raise InvalidSlide(f"{found.uri} is a TIFF without any image; it is damaged. Copy or export it again.")
+        await on_core(refuse_other_formats, found.uri, directories)
         base = directories[0]
         size = base.image_width, base.image_height
         told = await on_core(ome.image_told, base.image_description or "", Path(found.key).name, size)
@@ -63,7 +61,7 @@ class TiffReader:
             reader = await on_core(cls._from_directories, found, directories, headers.places, limits, ranges, told.pixels)
             await reader._check_planes(storage, found)
         except NotThisReader as error:
-            if told.directory == 0:
+            if headers.comes_first:
                 raise
             raise InvalidSlide(
                 f"{error}; and its slide comes after other images, of which other readers take the first. Export it alone."
@@ -74,15 +72,19 @@ class TiffReader:
     def _from_directories(
         cls, found: StoredObject, directories: list[Any], places: Sequence[Places], limits: SlideLimits, ranges: Ranges, told: str
     ) -> TiffReader:
-        _refuse_other_formats(found.uri, directories)
+        refuse_without_tiles(found.uri, directories[0])
         _check_channels(found.uri, directories[0], told)
         _check_bounds(found.uri, directories[0], limits)
-        pyramid = list(_pyramid(directories))
+        pyramid = list(levels_of(directories))
         for number in pyramid:
             _check_bounds(found.uri, directories[number], limits)
             _check_decodable(found.uri, directories[number])
         for number in pyramid:
             _check_places(found, directories[number], places[number])
+        if not places[0].byte_counts.any():
+            raise InvalidSlide(
+                f"{found.uri} has none of its tiles: its writer did not finish, or has not yet. Copy or export it again, whole."
+            )
         levels = [StoredLevel.of(directories[number], places[number]) for number in pyramid]
         return cls(facts=_facts(found.uri, [directories[number] for number in pyramid], told), levels=levels, ranges=ranges)
 
@@ -146,39 +148,6 @@ class TiffReader:
         """Nothing is held open between reads."""
 
 
-def _pyramid(directories: list[Any]) -> Iterator[int]:
-    """Numbers of level 0 and the smaller tiled images of its proportions, from large to small.
-
-    Labels, macros and thumbnails are stored in strips.
-    """
-    base = directories[0]
-    yield 0
-    least = base.image_width
-    for number, directory in enumerate(directories[1:], 1):
-        width, height = directory.image_width, directory.image_height
-        if None in (directory.tile_width, directory.tile_height) or width >= least or min(width, height) < 1:
-            continue
-        across, down = base.image_width / width, base.image_height / height
-        if abs(across / down - 1) <= _PROPORTION_TOLERANCE + 1 / width + 1 / height:
-            least = width
-            yield number
-
-
-def _refuse_other_formats(uri: str, directories: list[Any]) -> None:
-    base = directories[0]
-    software, description = (base.software or ""), (base.image_description or "")
-    told_apart = software.startswith(("Philips", "MedScan")) or "<scn" in description[:2000] or "level=0" in description
-    if told_apart or "iScan" in _text(base, XMP) or "Argos.Scan.Metadata" in _text(base, ARGOS_METADATA):
-        raise NotThisReader(f"{uri} is a vendor's TIFF with a layout of its own")
-    if base.tile_width is None or base.tile_height is None:
-        raise NotThisReader(f"{uri} is a TIFF without tiles")
-
-
-def _text(directory: Any, tag: int) -> str:
-    value = directory.other_tags.get(tag, "")
-    return bytes(value).decode("latin-1") if isinstance(value, (list, bytes)) else str(value)
-
-
 def _profile(directory: Any) -> bytes:
     value = directory.other_tags.get(ICC_PROFILE, b"")
     return bytes(value) if isinstance(value, (list, bytes)) else b""
@@ -216,7 +185,7 @@ def _check_decodable(uri: str, directory: Any) -> None:
         raise InvalidSlide(
             f"{uri} has {samples} samples of {list(directory.bits_per_sample)} bits, photometric "
             f"{int(directory.photometric_interpretation)}; "
-            "expected 8-bit RGB, YCbCr or grey."
+            "expected 8-bit RGB, YCbCr or grey. Export it again as 8-bit RGB."
         )
     if directory.compression not in DECODED:
         raise NotThisReader(f"{uri} is compressed by method {int(directory.compression)}")

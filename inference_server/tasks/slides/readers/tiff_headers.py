@@ -4,7 +4,7 @@ async-tiff reads a file from its beginning up to the last directory, which in mo
 panics on some directories, which writes a backtrace among the logs, and on others asks for more memory than there is, which ends the
 process. So they are read and checked here, range by range, and handed over as a small BigTIFF of directories alone. Where tiles are
 pictures of their own they are read without async-tiff, which then is not told their places: to take apart those of a large slide took it
-most of the time of opening. Other tiles it takes to begin at `SHIFT`. The slide comes first, which in an OME-TIFF may be any of the
+most of the time of opening. Other tiles it takes to begin at `SHIFT`. The slide comes first, which may be any of the
 file's images; levels that are kept in directories below it follow.
 """
 
@@ -33,11 +33,13 @@ XMP, ARGOS_METADATA = 700, 65000
 # Width, height, bits per sample, photometric interpretation, samples per pixel. TIFF lets the last three be missing.
 _NEEDED = frozenset({256, 257, 258, 262, 277})
 _RESOLUTIONS = (282, 283)
+# TIFF 6.0 knows none, inches and centimetres; some programs write others.
+_RESOLUTION_UNIT, _CENTIMETRE = 296, 3
 _WIDTH, _HEIGHT, _PHOTOMETRIC, _DESCRIPTION = 256, 257, 262, 270
 _KNOWN_PHOTOMETRICS = frozenset({0, 1, 2, 3, 4, 5, 6, 8})
 # Of maps: async-tiff takes apart what is in it.
 _GEO_KEYS = 34735
-_TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 324, 325, 330
+_TILE_WIDTH, _TILE_HEIGHT, _TILE_OFFSETS, _TILE_BYTE_COUNTS, _SUB_DIRECTORIES = 322, 323, 324, 325, 330
 _COMPRESSION, _PLANAR_CONFIGURATION, _PLANAR = 259, 284, 2
 # JPEG, and JPEG 2000: Aperio's own numbers for Y, Cb, Cr and for R, G, B, and the registered one.
 _JPEG, JPEG2000_YCBCR = 7, 33003
@@ -56,6 +58,8 @@ _LARGEST_BYTES = 2**20
 _LARGEST_VALUES_BYTES = 2**28
 # And in one of texts, profile and JPEG's tables, which have a few megabytes at most: a hundred of text are searched for seconds.
 _LARGEST_TEXTS_BYTES = 2**24
+# Of one tile, whoever reads it.
+_LARGEST_TILE_PIXELS = 2**26
 _TEXTS = frozenset({_DESCRIPTION, 305, 347, ICC_PROFILE, XMP, ARGOS_METADATA})
 
 
@@ -86,8 +90,10 @@ class Places:
 class Headers:
     """The directories of a TIFF."""
 
-    # A BigTIFF of them.
+    # A BigTIFF of them, the slide's first.
     file: bytes
+    # Whether it comes first in the file too.
+    comes_first: bool
     # Of the tiles of each, in the same order.
     places: Sequence[Places]
 
@@ -110,29 +116,53 @@ async def read_headers(storage: Storage, found: StoredObject, head: bytes) -> He
         entries, place = await _walked(storage, found, layout, place, seen)
         chain.append(await _values(storage, found, layout, entries, held=held))
         held += _size(chain[-1])
+    if not chain:
+        # As writers leave it until they are done. Of a file without directories async-tiff takes the header for one.
+        raise InvalidSlide(
+            f"{found.uri} is a TIFF that tells of no image: its writer did not finish, or has not yet. Copy or export it again, whole."
+        )
     # Not on the event loop: a long description takes seconds to take apart.
-    first, *others = await on_core(_slide_first, found, layout, chain) if chain else [[]]
+    number, (first, *others) = await on_core(_slide_first, found, layout, chain)
     lower = list[Directory]()
     for where in _below(layout, first):
         entries, _ = await _walked(storage, found, layout, where, seen)
         lower.append(await _values(storage, found, layout, entries, held=held))
         held += _size(lower[-1])
-    directories = [first, *lower, *others] if chain else []
+    directories = [first, *lower, *others]
     places = [Places.of(layout, each) for each in directories]
-    return Headers(file=_written(order, directories, places), places=places)
+    return Headers(file=_written(order, directories, places), comes_first=number == 0, places=places)
 
 
-def _slide_first(found: StoredObject, layout: Layout, chain: Sequence[Directory]) -> list[Directory]:
-    """The slide's directory, with the file's description, and those after it that may be its levels: no image of its own by OME-XML."""
+def _slide_first(found: StoredObject, layout: Layout, chain: Sequence[Directory]) -> tuple[int, list[Directory]]:
+    """The slide's number in the chain; then its directory and those that may be its levels, of OME-TIFF no image of its own.
+
+    There the slide has the file's description.
+    """
     description = [(entry, value) for entry, value in chain[0] if entry.tag == _DESCRIPTION]
     text = description[0][1].decode("utf-8", "replace") if description else ""
     images = ome.images_of(text, Path(found.key).name)
     slide = ome.slide_of(images, [(whole_number(layout, each, _WIDTH), whole_number(layout, each, _HEIGHT)) for each in chain])
     if slide is None:
-        return list(chain)
+        number = _largest(layout, chain)
+        others = [*chain[:number], *chain[number + 1 :]]
+        # What came before it may be smaller levels, from small to large.
+        return number, [chain[number], *(sorted(others, key=lambda each: -whole_number(layout, each, _WIDTH)) if number else others)]
     alone = {image.directory for image in images} | {slide.directory}
     base = [each for each in chain[slide.directory] if each[0].tag != _DESCRIPTION] + description
-    return [sorted(base, key=lambda each: each[0].tag), *(directory for number, directory in enumerate(chain) if number not in alone)]
+    others = [directory for number, directory in enumerate(chain) if number not in alone]
+    return slide.directory, [sorted(base, key=lambda each: each[0].tag), *others]
+
+
+def _largest(layout: Layout, chain: Sequence[Directory]) -> int:
+    """The number of the largest tiled image, the first of equals: a macro image, a label or a smaller level may come before it.
+
+    Of a slide without tiles it is the first: what is in tiles then may be overviews of it.
+    """
+    sizes = [whole_number(layout, each, _WIDTH) * whole_number(layout, each, _HEIGHT) for each in chain]
+    is_tiled = [any(entry.tag == _TILE_WIDTH for entry, _ in each) for each in chain]
+    largest = max(range(len(chain)), key=lambda number: sizes[number] if is_tiled[number] else -1)
+    # A first one without pixels is damaged, and the slide none of the others.
+    return largest if sizes[0] and (is_tiled[0] or sizes[largest] == max(sizes)) else 0
 
 
 async def _check_far(storage: Storage, found: StoredObject, layout: Layout, place: int) -> None:
@@ -210,6 +240,9 @@ def _written(order: str, directories: Sequence[Directory], places: Sequence[Plac
         entries = []
         is_told = len(told.offsets) and not told.of_pictures
         left_out = {_SUB_DIRECTORIES} if is_told else {_SUB_DIRECTORIES, _TILE_OFFSETS, _TILE_BYTE_COUNTS}
+        # async-tiff tells of no unit then, which means inches.
+        if whole_number(layout, directory, _RESOLUTION_UNIT) > _CENTIMETRE:
+            left_out |= {*_RESOLUTIONS}
         for entry, value in directory:
             if entry.tag in left_out:
                 continue
@@ -229,6 +262,15 @@ def _written(order: str, directories: Sequence[Directory], places: Sequence[Plac
 
 def _check(found: StoredObject, layout: Layout, entries: Sequence[Entry]) -> None:
     tags = set()
+    sides = [entry for entry in entries if entry.tag in (_TILE_WIDTH, _TILE_HEIGHT) and entry.kind in WIDTHS]
+    inline = [(entry, entry.inline[: entry.size]) for entry in sides if 0 < entry.size <= len(entry.inline)]
+    # OpenSlide asks for the memory of a tile before it looks what is in it, and ends the process where there is none.
+    if whole_number(layout, inline, _TILE_WIDTH) * whole_number(layout, inline, _TILE_HEIGHT) > _LARGEST_TILE_PIXELS:
+        raise InvalidSlide(
+            f"{found.uri} tells of tiles with more than {_LARGEST_TILE_PIXELS:,} px: it is damaged, or stored as one tile. "
+            "Copy or upload it again, whole, or export it with tiles of 256 × 256 or 512 × 512.",
+            limit="tile_pixels",
+        )
     for entry in entries:
         tags.add(entry.tag)
         if entry.count * WIDTHS.get(entry.kind, 1) > found.size_bytes:

@@ -86,6 +86,37 @@ async def test_where_no_tile_has_enough_tissue_the_report_says_so(
     assert note not in (await ran.run(blank, analysis="pinkness")).report["notes"]
 
 
+async def test_where_more_is_taken_for_ink_than_for_tissue_the_report_says_so(
+    analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]
+) -> None:
+    """As of a stain that has the colours of a pen: else all of it would be missing without a word."""
+    write_classifier(tmp_path / "models")
+    ran = analyses_with(tmp_path / "models")
+    blue = np.full((400, 600, 3), 243, np.uint8)
+    blue[80:320, 100:500] = (100, 150, 205)
+    told = [
+        any("More of the slide has colours of ink" in note for note in (await ran.run(slide, analysis="pinkness")).report["notes"])
+        for slide in (write_svs(tmp_path / "blue.svs", blue), write_svs(tmp_path / "slide.svs", picture))
+    ]
+    assert [True, False] == told
+
+
+async def test_stains_of_the_colours_of_ink_are_analysed_where_the_manifest_keeps_them(
+    analyses_with: Callable[..., Any], tmp_path: Path
+) -> None:
+    blue = np.full((400, 600, 3), 243, np.uint8)
+    blue[80:320, 100:500] = (100, 150, 205)
+    slide = write_svs(tmp_path / "blue.svs", blue)
+    for name, asked in (("left", {}), ("kept", {"ink": "keep"})):
+        write_classifier(tmp_path / "models", name, **asked)
+    ran = analyses_with(tmp_path / "models")
+    left, kept = [(await ran.run(slide, analysis=name)).report for name in ("left", "kept")]
+    assert (0, 0) == (left["tiles"]["analyzed"], kept["tissue"]["pen_mm2"])
+    assert kept["tiles"]["analyzed"] > 0
+    assert left["tissue"]["pen_mm2"] == pytest.approx(kept["tissue"]["area_mm2"], rel=0.1)
+    assert not [note for note in kept["notes"] if "ink" in note]
+
+
 async def test_the_heatmap_shows_the_positive_class(analyses_with: Callable[..., Any], tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     write_classifier(tmp_path / "models", positive="glass")
     found = await analyses_with(tmp_path / "models").run(write_svs(tmp_path / "slide.svs", picture), analysis="pinkness")

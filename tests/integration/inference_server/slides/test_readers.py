@@ -319,6 +319,110 @@ async def test_levels_are_the_tiled_images_of_the_same_proportions(tmp_path: Pat
     assert [1.0, 4.0] == [level.downsample for level in (await facts_of(path)).levels]
 
 
+async def test_resolution_in_a_unit_that_tiff_does_not_know_counts_as_none(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    """2,000 px per millimetre, which by the inch would be 12.7 µm."""
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, picture, tile=(256, 256), photometric="rgb", resolution=(2000, 2000), resolutionunit="MILLIMETER")
+    assert (await facts_of(path)).mpp_x is None
+
+
+async def test_a_slide_none_of_whose_tiles_were_written_is_not_taken_for_a_blank_one(tmp_path: Path) -> None:
+    tags = level_tags(1000, 700, number=0, tile=256, compression=7, photometric=2)
+    path = write_tiff(tmp_path / "slide.tif", [(tags, [b""] * 12)], big=False)
+    with pytest.raises(InvalidSlide, match="has none of its tiles: its writer did not finish"):
+        await facts_of(path)
+
+
+@pytest.mark.parametrize("other", ["mask", "macro", "16 bits"])
+async def test_what_lies_beside_a_slide_in_its_proportions_is_no_level(tmp_path: Path, picture: NDArray[np.uint8], other: str) -> None:
+    half = picture[::2, ::2]
+    pixels, photometric, kind = {
+        "mask": (half[..., 0], "minisblack", 0),
+        "macro": (255 - half, "rgb", 9),
+        "16 bits": (half.astype(np.uint16) * 257, "rgb", 0),
+    }[other]
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for each, colours, subfile in ((picture, "rgb", 0), (pixels, photometric, kind), (picture[::4, ::4], "rgb", 1)):
+            tiff.write(each, tile=(256, 256), photometric=colours, compression="zlib", subfiletype=subfile, metadata=None)
+    assert [1.0, 4.0] == [level.downsample for level in (await facts_of(path)).levels]
+
+
+async def test_of_a_slide_after_other_images_no_reader_takes_another(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    """The slide is packed in a way that OpenSlide alone reads, and OpenSlide reads the first image."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture[:100, :150], photometric="rgb", rowsperstrip=16)
+        planes = np.ascontiguousarray(np.moveaxis(picture, -1, 0))
+        tiff.write(planes, tile=(256, 256), photometric="rgb", planarconfig="separate", compression="zlib", predictor=True)
+    with pytest.raises(InvalidSlide, match="its slide comes after other images, of which other readers take the first"):
+        await facts_of(path)
+
+
+async def test_a_label_before_a_slide_without_tiles_is_not_taken_for_it(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    label, before, after = picture[:100, :150], tmp_path / "before.tif", tmp_path / "after.tif"
+    for path, images in ((before, (label, picture)), (after, (picture, label))):
+        with tifffile.TiffWriter(path) as tiff:
+            for each in images:
+                tiff.write(each, photometric="rgb", rowsperstrip=16)
+    with pytest.raises(InvalidSlide, match="begins with an image of 150 × 100 px, and has one of 1000 × 700 px after it"):
+        await facts_of(before)
+    np.testing.assert_array_equal(picture, await whole(after))
+
+
+@pytest.mark.parametrize(("pages", "levels"), [((2, 3, 2), 3), ((2, 9, 3), 2)], ids=["pages", "macro"])
+async def test_levels_that_are_told_to_be_pages_are_levels(
+    tmp_path: Path, picture: NDArray[np.uint8], pages: tuple[int, int, int], levels: int
+) -> None:
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        for step, kind in zip((1, 2, 4), pages, strict=True):
+            tiff.write(picture[::step, ::step], tile=(256, 256), photometric="rgb", subfiletype=kind, metadata=None)
+    assert levels == len((await facts_of(path)).levels)
+
+
+async def test_tiled_overviews_of_a_slide_without_tiles_are_not_taken_for_it(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    """As GDAL adds them, in tiles whatever the slide is stored in."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture, photometric="rgb", rowsperstrip=16, metadata=None)
+        for step in (2, 4):
+            tiff.write(picture[::step, ::step], tile=(128, 128), photometric="rgb", subfiletype=1, metadata=None)
+    np.testing.assert_array_equal(picture, await whole(path))
+
+
+@pytest.mark.parametrize("compression", [None, 34892, 50002, 65000])
+async def test_of_an_image_without_tiles_what_comes_after_it_changes_nothing(
+    tmp_path: Path, picture: NDArray[np.uint8], compression: int | None
+) -> None:
+    """Not a way to store it that Pillow does not know, nor its colour profile."""
+    path = tmp_path / "slide.tif"
+    with tifffile.TiffWriter(path) as tiff:
+        tiff.write(picture, photometric="rgb", rowsperstrip=16, metadata=None)
+        tiff.write(picture[:40, :60], photometric="rgb", rowsperstrip=16, metadata=None, iccprofile=bytes(200))
+    if compression:
+        with tifffile.TiffFile(path, mode="r+b") as tiff:
+            tiff.pages[1].tags["Compression"].overwrite(compression, dtype="H")
+    np.testing.assert_array_equal(picture, await whole(path))
+    assert b"" == (await facts_of(path)).icc_profile
+
+
+async def test_of_an_ome_slide_in_strips_after_its_label_no_reader_takes_the_label(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
+    path = tmp_path / "slide.ome.tif"
+    with tifffile.TiffWriter(path, ome=True) as tiff:
+        for each in (picture[:100, :150], picture):
+            tiff.write(each, photometric="rgb", rowsperstrip=16)
+    with pytest.raises(InvalidSlide, match="its slide comes after other images, of which other readers take the first"):
+        await facts_of(path)
+
+
+async def test_a_slide_in_one_tile_is_told_how_to_be_exported(tmp_path: Path) -> None:
+    path = tmp_path / "slide.tif"
+    tifffile.imwrite(path, np.full((8300, 8300), 240, np.uint8), tile=(8304, 8304), compression="zlib", metadata=None)
+    with pytest.raises(InvalidSlide, match=r"or stored as one tile.* export it with tiles of 256 × 256"):
+        await facts_of(path)
+
+
 async def test_a_few_damaged_tiles_are_white_and_listed(tmp_path: Path, picture: NDArray[np.uint8]) -> None:
     path = write_svs(tmp_path / "slide.svs", picture, tile=64, spoil=(3, 20))
     async with open_at(path) as reader:
@@ -340,6 +444,17 @@ async def test_a_truncated_slide_is_told_to_be_truncated(tmp_path: Path, picture
     content = path.read_bytes()
     path.write_bytes(content[: int(len(content) * kept)])
     with pytest.raises(InvalidSlide, match="truncated"):
+        await facts_of(path)
+
+
+@pytest.mark.parametrize(
+    "header", [b"II*\x00" + bytes(4), b"MM\x00*" + bytes(4), b"II+\x00\x08\x00" + bytes(10)], ids=["little", "big", "bigtiff"]
+)
+@pytest.mark.parametrize("following", [0, 100_000], ids=["alone", "before tiles"])
+async def test_a_slide_whose_writer_is_not_done_is_told_so_and_ends_no_process(tmp_path: Path, header: bytes, following: int) -> None:
+    path = tmp_path / "slide.svs"
+    path.write_bytes(header + b"\x99" * following)
+    with pytest.raises(InvalidSlide, match="tells of no image: its writer did not finish, or has not yet"):
         await facts_of(path)
 
 

@@ -14,6 +14,7 @@ import grpc.aio
 import numpy as np
 import openslide
 import pytest
+import tifffile
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
@@ -69,6 +70,33 @@ async def test_blocks_of_a_level_that_is_no_whole_part_of_the_first_meet_without
     path = write_scn(tmp_path / "slide.scn", picture[:height, :width], [(128, 64, 1329, height)], levels=2)
     assert not openslide.OpenSlide(path).level_downsamples[1].is_integer()
     np.testing.assert_array_equal(peers_level(path, 1), await whole_level(path, 1))
+
+
+@pytest.mark.parametrize(("width", "said"), [(1 << 28, "tells of tiles with more than"), (1 << 18, "stored in tiles of 262144 × 128 px")])
+@pytest.mark.parametrize("level", [0, 2])
+async def test_tiles_for_which_there_is_no_memory_are_refused_before_openslide_asks_for_it(
+    tmp_path: Path, picture: Pixels, width: int, said: str, level: int
+) -> None:
+    """It ends the process where it gets none: of a file whose header is damaged, all slides and documents of the server with it."""
+    path = write_philips(tmp_path / "slide.tiff", picture)
+    with tifffile.TiffFile(path, mode="r+b") as tiff:
+        tiff.pages[level].tags["TileWidth"].overwrite(width, dtype="I")
+    with pytest.raises(InvalidSlide, match=said):
+        await whole_level(path, 0)
+
+
+@pytest.mark.parametrize(("most", "is_read"), [(256 * 176, True), (256 * 176 - 1, False)])
+async def test_a_level_that_is_one_picture_may_be_as_large_as_any_that_is_decoded_whole(
+    tmp_path: Path, picture: Pixels, most: int, is_read: bool
+) -> None:
+    """Hamamatsu's small levels may have no markers, and have tens of millions of pixels where the slide is large."""
+    slide = np.ascontiguousarray(picture[:704, :1024])
+    path = write_ndpi(tmp_path / "slide.ndpi", [slide, np.ascontiguousarray(slide[::4, ::4])])
+    storage = Storage(read_roots=(str(tmp_path),), write_roots=())
+    limits = SlideLimits(most_tile_pixels=10_000, most_image_pixels=most)
+    with contextlib.nullcontext() if is_read else pytest.raises(InvalidSlide, match="stored in tiles of 256 × 176 px"):
+        async with open_slide(storage, str(path), limits, Staging(storage, most_bytes=1 << 30)) as reader:
+            assert "openslide" == reader.facts.reader
 
 
 async def test_small_levels_keep_the_factor_that_the_file_tells(tmp_path: Path, picture: Pixels) -> None:

@@ -20,11 +20,11 @@ EDGE = 100
 PINK = (215, 150, 190)
 
 
-async def tissue_of(cells: NDArray[np.uint8]) -> Tissue:
+async def tissue_of(cells: NDArray[np.uint8], **asked: bool) -> Tissue:
     height, width, _ = cells.shape
     size = {"width": width, "height": height, "slide_width": width, "slide_height": height}
     grid = Grid(level=0, step_x=1, step_y=1, scale_x=1, scale_y=1, mpp_x=8, mpp_y=8, **size)
-    return await find_tissue(facts_of("", cells, (8, 8)), grid, cells)
+    return await find_tissue(facts_of("", cells, (8, 8)), grid, cells, **asked)
 
 
 def cells_of(background: tuple[int, int, int], *patches: tuple[slice, slice, tuple[int, int, int]]) -> NDArray[np.uint8]:
@@ -44,6 +44,47 @@ async def test_a_patch_of_tissue_is_found(background: tuple[int, int, int], colo
     expected = np.zeros((EDGE, EDGE), bool)
     expected[MIDDLE] = True
     assert 0.01 > np.mean(expected != found.mask)
+
+
+@pytest.mark.parametrize("background", [(255, 255, 255), (243, 243, 243), (240, 231, 238), (228, 232, 243), (232, 226, 238)])
+async def test_what_was_not_scanned_changes_no_mask(background: tuple[int, int, int]) -> None:
+    """It is pure white, and the glass of many scanners is not."""
+    cells = cells_of(background, (*MIDDLE, PINK))
+    slide = np.full((3 * EDGE, 3 * EDGE, 3), 255, np.uint8)
+    slide[EDGE : 2 * EDGE, EDGE : 2 * EDGE] = cells
+    expected = np.zeros(slide.shape[:2], bool)
+    expected[EDGE : 2 * EDGE, EDGE : 2 * EDGE] = (await tissue_of(cells)).mask
+    np.testing.assert_array_equal(expected, (await tissue_of(slide)).mask)
+
+
+async def test_pale_tissue_on_a_background_that_was_painted_white_is_no_glass() -> None:
+    random = np.random.default_rng(2)
+    cells = np.full((EDGE, EDGE, 3), 255, np.uint8)
+    density = np.clip(random.normal(0.06, 0.015, (40, 50, 1)), 0.03, None) * np.array((0.4, 1.5, 1.0))
+    cells[MIDDLE] = np.round(255 * 10.0**-density)
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    assert 0.02 > np.mean(expected != (await tissue_of(cells)).mask)
+
+
+@pytest.mark.parametrize("colour", [(245, 216, 229), (234, 218, 238)], ids=["pink", "violet"])
+async def test_even_tissue_on_a_background_that_was_painted_white_is_no_glass(colour: tuple[int, int, int]) -> None:
+    cells = np.full((EDGE, EDGE, 3), 255, np.uint8)
+    cells[MIDDLE] = cells_of(colour)[MIDDLE]
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    assert 0.01 > np.mean(expected != (await tissue_of(cells)).mask)
+
+
+@pytest.mark.parametrize("colour", [(100, 150, 205), (120, 190, 200), (235, 60, 130)], ids=["trichrome", "alcian", "ziehl_neelsen"])
+async def test_stains_that_have_the_colours_of_ink_are_tissue_where_ink_is_kept(colour: tuple[int, int, int]) -> None:
+    cells = cells_of((243, 243, 243), (*MIDDLE, colour))
+    expected = np.zeros((EDGE, EDGE), bool)
+    expected[MIDDLE] = True
+    kept, excluded = await tissue_of(cells, keeps_ink=True), await tissue_of(cells)
+    assert 0.01 > np.mean(expected != kept.mask)
+    assert not kept.pen.any()
+    assert 0.0 == excluded.area_mm2
 
 
 async def test_glass_alone_is_no_tissue() -> None:
