@@ -12,6 +12,7 @@ import numpy as np
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.alphabet import Alphabet, read_alphabet
+from inference_server.tasks.documents.dashes import dash_in
 from inference_server.tasks.documents.recognition import (
     Character,
     Crop,
@@ -113,13 +114,23 @@ def _candidates(page: Page, outlines: Sequence[Outline], settings: RecognitionSe
 def _surest(outlines: Sequence[Outline], candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[ReadQuad]:
     best: dict[int, ReadQuad] = {}
     for candidate in candidates:
-        characters = tuple(latin_signs(_joined(candidate.pieces, read)))
+        characters = _characters(candidate, read)
         confidence = float(np.mean([character.confidence for character in characters])) if characters else 0.0
+        if candidate.position in best and len(characters) <= 1:
+            # Turned, a dash is a 1: a letter that stands alone is read as it stands.
+            continue
         if candidate.position not in best or confidence >= best[candidate.position].confidence:
             best[candidate.position] = ReadQuad(
                 outline=outlines[candidate.position], crop=candidate.crop, characters=characters, confidence=confidence
             )
     return list(best.values())
+
+
+def _characters(candidate: _Candidate, read: Mapping[int, list[Character]]) -> tuple[Character, ...]:
+    characters = tuple(latin_signs(_joined(candidate.pieces, read)))
+    is_letter = "".join(character.text for character in characters).isalnum()
+    dash = dash_in(candidate.crop) if len(characters) <= 1 and not (is_letter and characters[0].text.isascii()) else None
+    return (dash,) if dash else characters
 
 
 def _joined(pieces: Sequence[Piece], read: Mapping[int, list[Character]]) -> list[Character]:

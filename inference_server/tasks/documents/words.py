@@ -146,11 +146,18 @@ def _is_missed_space(gap: _Gap, usual: float, height: int, before: Character, af
         if before.text.isdecimal() and after.text.isdecimal():
             return by_height >= _SPACE_BETWEEN_DIGITS
         return not (before.text in ",." and after.text.isdecimal())
-    if before.text in _OPENING or after.text in _CLOSING:
+    if before.text in _OPENING or after.text in _CLOSING or _lacks_ink(gap, before, after):
         return False
     if by_height >= _SPACE_BY_HEIGHT and by_usual >= _SPACE_BY_USUAL:
         return True
     return before.text.isalnum() and after.text.isalnum() and _is_wide(by_usual, by_height, usual / height, before, after)
+
+
+def _lacks_ink(gap: _Gap, before: Character, after: Character) -> bool:
+    """Whether a gap reaches a letter's own place: it is as wide as it is since the letter is pale, not since a word ends there."""
+    if before.space_after >= _SPACE_THOUGHT_OF or before.text in _OF_RULES or after.text in _OF_RULES:
+        return False
+    return gap.start <= before.x or gap.end >= after.x
 
 
 def _is_wide(by_usual: float, by_height: float, usual_by_height: float, before: Character, after: Character) -> bool:
