@@ -19,6 +19,9 @@ _MARGIN = 1 / 8
 _RULE_HEIGHTS, _RULE_SHARE = 1.5, 0.4
 # Rules above and below a line are no higher together, as a share of it: what is higher is a dark ground.
 _MOST_RULES = 1 / 4
+# The light that falls on a line is measured in one of so many rows and columns. It differs by a shadow from so many levels of 255 on;
+# where it is lower than the last, there is a dark ground.
+_LIGHT_STEP, _SHADOW, _DARK = 4, 40, 48
 # Letters are measured on a page of this shorter side: small enough to be quick, large enough to be told from specks.
 _MEASURED_SIDE = 1000
 # Spots of ink that are so high, in pixels there, so much wider than high at most, and so many, are letters.
@@ -31,12 +34,24 @@ _SMALL_SHARE = 0.3
 
 def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which pixels of a line [H, W, 3] are ink: those on the rarer side of Otsu's threshold (Otsu 1979), margins and rules left out."""
-    marked = marked_of(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8))
+    marked = marked_of(_evenly_lit(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)))
     margin = int(len(marked) * _MARGIN)
     marked[:margin] = 0
     marked[len(marked) - margin :] = 0
     _erase_rules(marked)
     return marked.astype(np.bool_)
+
+
+def _evenly_lit(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A grey line [H, W] as it would be without the shadow across it, all of which would be on one side of a threshold."""
+    # Of most columns more than half is paper: their median tells its light.
+    some = gray[::_LIGHT_STEP, ::_LIGHT_STEP]
+    light = cv2.blur(np.partition(some, len(some) // 2, axis=0)[len(some) // 2][None], (len(some), 1))
+    least, most = int(light.min()), int(light.max())
+    if least < _DARK or most - least < _SHADOW:
+        return gray
+    levels = cv2.resize(light.astype(np.float32), (gray.shape[1], 1), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.multiply(gray, np.repeat(most / levels, len(gray), axis=0), dtype=cv2.CV_8U), np.uint8)
 
 
 def _erase_rules(marked: NDArray[np.uint8]) -> None:
