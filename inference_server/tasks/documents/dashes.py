@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import cv2
 import numpy as np
 
 from inference_server.tasks.documents.ink import ink_of
 from inference_server.tasks.documents.recognition import Character, Crop
 
+# What a dash is read as. Where small, the two of an equals sign run into one, which is told apart by what was read.
+_READ_AS = frozenset("-‐‑‒–—―−_ー一")
 # A crop of more of its heights holds more than a dash.
 _MOST_HEIGHTS = 1.25
 # A dash is so much wider than high, at most this share of the crop's height, and lies between these two.
@@ -16,9 +20,9 @@ _LEAST_RATIO, _MOST_HEIGHT, _BETWEEN = 1.6, 0.3, (0.25, 0.75)
 _LEAST_FILLED = 0.75
 
 
-def dash_in(crop: Crop) -> Character | None:
-    """The dash that is all that a crop shows; None where it shows anything else."""
-    if crop.width > _MOST_HEIGHTS * len(crop.image):
+def dash_in(crop: Crop, read: Sequence[Character]) -> Character | None:
+    """The dash that is all that a crop shows; None where it shows anything else. `read`: what it was read as."""
+    if crop.width > _MOST_HEIGHTS * len(crop.image) or len(read) > 1 or any(character.text not in _READ_AS for character in read):
         return None
     ink = ink_of(crop.image)
     left, top, width, height = cv2.boundingRect(ink.view(np.uint8))

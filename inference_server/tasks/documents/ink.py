@@ -22,6 +22,8 @@ _MOST_RULES = 1 / 4
 # The light that falls on a line is measured in one of so many rows and columns. It differs by a shadow from so many levels of 255 on;
 # where it is lower than the last, there is a dark ground.
 _LIGHT_STEP, _SHADOW, _DARK = 4, 40, 48
+# What differs from the light by the first share is print. Of that in a shadow, less than the second is lighter.
+_PRINT, _MOST_LIGHTER = 1 / 4, 0.06
 # Letters are measured on a page of this shorter side: small enough to be quick, large enough to be told from specks.
 _MEASURED_SIDE = 1000
 # Spots of ink that are so high, in pixels there, so much wider than high at most, and so many, are letters.
@@ -46,12 +48,24 @@ def _evenly_lit(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A grey line [H, W] as it would be without the shadow across it, all of which would be on one side of a threshold."""
     # Of most columns more than half is paper: their median tells its light.
     some = gray[::_LIGHT_STEP, ::_LIGHT_STEP]
-    light = cv2.blur(np.partition(some, len(some) // 2, axis=0)[len(some) // 2][None], (len(some), 1))
+    middle = np.partition(some, len(some) // 2, axis=0)[len(some) // 2]
+    light = cv2.blur(middle[None], (len(some), 1))
     least, most = int(light.min()), int(light.max())
-    if least < _DARK or most - least < _SHADOW:
+    if least < _DARK or most - least < _SHADOW or _is_ground(some, middle, light[0], light[0] <= most - _SHADOW):
         return gray
     levels = cv2.resize(light.astype(np.float32), (gray.shape[1], 1), interpolation=cv2.INTER_LINEAR)
     return np.asarray(cv2.multiply(gray, np.repeat(most / levels, len(gray), axis=0), dtype=cv2.CV_8U), np.uint8)
+
+
+def _is_ground(some: NDArray[np.uint8], middle: NDArray[np.uint8], light: NDArray[np.uint8], dim: NDArray[np.bool_]) -> bool:
+    """Whether columns are dim by what is printed there: light letters on a coloured ground, or bold ones. In a shadow print is darker."""
+    margin = int(len(some) * _MARGIN) + 1
+    pixels = some[margin : len(some) - margin, dim].astype(np.float32)
+    # At the edges of a shadow whole columns are lighter than the light around them.
+    is_edge = middle[dim] > (1 + _PRINT) * light[dim]
+    lighter = (pixels > (1 + _PRINT) * light[dim]) & ~is_edge
+    darker = pixels < (1 - _PRINT) * light[dim]
+    return int(np.count_nonzero(lighter)) > _MOST_LIGHTER * int(np.count_nonzero(darker))
 
 
 def _erase_rules(marked: NDArray[np.uint8]) -> None:
