@@ -22,6 +22,8 @@ _MOST_RULES = 1 / 4
 # The light that falls on a line is measured in one of so many rows and columns. It differs by a shadow from so many levels of 255 on;
 # where it is lower than the last, there is a dark ground.
 _LIGHT_STEP, _SHADOW, _DARK = 4, 40, 48
+# As wide as a stroke of a letter, in such columns.
+_STROKE = np.ones((1, 5), np.uint8)
 # What differs from the light by the first share is print. Of that in a shadow, less than the second is lighter.
 _PRINT, _MOST_LIGHTER = 1 / 4, 0.06
 # Letters are measured on a page of this shorter side: small enough to be quick, large enough to be told from specks.
@@ -46,9 +48,10 @@ def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
 
 def _evenly_lit(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A grey line [H, W] as it would be without the shadow across it, all of which would be on one side of a threshold."""
-    # Of most columns more than half is paper: their median tells its light.
+    # Of most columns more than half is paper: their median tells its light. Those of upright strokes, narrow ones, are closed.
     some = gray[::_LIGHT_STEP, ::_LIGHT_STEP]
-    middle = np.partition(some, len(some) // 2, axis=0)[len(some) // 2]
+    median = np.partition(some, len(some) // 2, axis=0)[len(some) // 2]
+    middle = np.asarray(cv2.morphologyEx(median[None], cv2.MORPH_CLOSE, _STROKE), np.uint8)[0]
     light = cv2.blur(middle[None], (len(some), 1))
     least, most = int(light.min()), int(light.max())
     if least < _DARK or most - least < _SHADOW or _is_ground(some, middle, light[0], light[0] <= most - _SHADOW):

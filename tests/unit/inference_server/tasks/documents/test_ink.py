@@ -24,6 +24,19 @@ def test_print_in_a_shadow_is_ink() -> None:
     assert np.array_equal(STROKES, ink_of(line_of(gray)))
 
 
+@pytest.mark.parametrize("stroke", [4, 8])
+def test_upright_strokes_that_fill_a_line_are_no_shadow(stroke: int) -> None:
+    """As in `list` and `ill`, whose columns are ink for the most part; what is pale in them would be lit away."""
+    strokes = [column for column in range(20, 200) if column % 16 < stroke]
+    gray = np.full((48, 480), 250, np.uint8)
+    gray[8:40, strokes] = 20
+    gray[30:32, 20:200] = 130
+    ink = ink_of(line_of(gray))
+    assert ink[30:32, 20:200].all()
+    assert ink[8:40, strokes].all()
+    assert 32 * len(strokes) + 2 * (180 - len(strokes)) == ink.sum()
+
+
 @pytest.mark.parametrize("ground", [100, 140, 170])
 def test_light_print_on_a_coloured_part_is_no_shadow(ground: int) -> None:
     """Its gaps are found where its strokes are: lit evenly, ground and strokes would be one white."""
