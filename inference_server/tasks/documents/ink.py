@@ -19,6 +19,13 @@ _MARGIN = 1 / 8
 _RULE_HEIGHTS, _RULE_SHARE = 1.5, 0.4
 # Rules above and below a line are no higher together, as a share of it: what is higher is a dark ground.
 _MOST_RULES = 1 / 4
+# The light that falls on a line is measured in one of so many rows and columns. It differs by a shadow from so many levels of 255 on;
+# where it is lower than the last, there is a dark ground.
+_LIGHT_STEP, _SHADOW, _DARK = 4, 40, 48
+# As wide as a stroke of a letter, in such columns.
+_STROKE = np.ones((1, 5), np.uint8)
+# What differs from the light by the first share is print. Of that in a shadow, less than the second is lighter.
+_PRINT, _MOST_LIGHTER = 1 / 4, 0.06
 # Letters are measured on a page of this shorter side: small enough to be quick, large enough to be told from specks.
 _MEASURED_SIDE = 1000
 # Spots of ink that are so high, in pixels there, so much wider than high at most, and so many, are letters.
@@ -31,12 +38,37 @@ _SMALL_SHARE = 0.3
 
 def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     """Which pixels of a line [H, W, 3] are ink: those on the rarer side of Otsu's threshold (Otsu 1979), margins and rules left out."""
-    marked = marked_of(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8))
+    marked = marked_of(_evenly_lit(np.asarray(cv2.cvtColor(image, cv2.COLOR_RGB2GRAY), np.uint8)))
     margin = int(len(marked) * _MARGIN)
     marked[:margin] = 0
     marked[len(marked) - margin :] = 0
     _erase_rules(marked)
     return marked.astype(np.bool_)
+
+
+def _evenly_lit(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
+    """A grey line [H, W] as it would be without the shadow across it, all of which would be on one side of a threshold."""
+    # Of most columns more than half is paper: their median tells its light. Those of upright strokes, narrow ones, are closed.
+    some = gray[::_LIGHT_STEP, ::_LIGHT_STEP]
+    median = np.partition(some, len(some) // 2, axis=0)[len(some) // 2]
+    middle = np.asarray(cv2.morphologyEx(median[None], cv2.MORPH_CLOSE, _STROKE), np.uint8)[0]
+    light = cv2.blur(middle[None], (len(some), 1))
+    least, most = int(light.min()), int(light.max())
+    if least < _DARK or most - least < _SHADOW or _is_ground(some, middle, light[0], light[0] <= most - _SHADOW):
+        return gray
+    levels = cv2.resize(light.astype(np.float32), (gray.shape[1], 1), interpolation=cv2.INTER_LINEAR)
+    return np.asarray(cv2.multiply(gray, np.repeat(most / levels, len(gray), axis=0), dtype=cv2.CV_8U), np.uint8)
+
+
+def _is_ground(some: NDArray[np.uint8], middle: NDArray[np.uint8], light: NDArray[np.uint8], dim: NDArray[np.bool_]) -> bool:
+    """Whether columns are dim by what is printed there: light letters on a coloured ground, or bold ones. In a shadow print is darker."""
+    margin = int(len(some) * _MARGIN) + 1
+    pixels = some[margin : len(some) - margin, dim].astype(np.float32)
+    # At the edges of a shadow whole columns are lighter than the light around them.
+    is_edge = middle[dim] > (1 + _PRINT) * light[dim]
+    lighter = (pixels > (1 + _PRINT) * light[dim]) & ~is_edge
+    darker = pixels < (1 - _PRINT) * light[dim]
+    return int(np.count_nonzero(lighter)) > _MOST_LIGHTER * int(np.count_nonzero(darker))
 
 
 def _erase_rules(marked: NDArray[np.uint8]) -> None:

@@ -12,6 +12,7 @@ import numpy as np
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.alphabet import Alphabet, read_alphabet
+from inference_server.tasks.documents.dashes import dash_in
 from inference_server.tasks.documents.recognition import (
     Character,
     Crop,
@@ -26,6 +27,10 @@ from inference_server.tasks.documents.recognition import (
 from inference_server.tasks.documents.signs import latin_signs
 from inference_server.tasks.documents.steps import answered, steps_of
 from inference_server.tasks.documents.values import Outline, Page
+
+# What one letter is read as it stands with less is nothing. What strokes and dots are read as, however they are turned; what ticks are.
+_SURE_OF_ONE = 0.5
+_STROKES, _TICKS = frozenset("1Iil|/\\-_=~.,:;'\"`"), frozenset("√✓✔×")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -113,13 +118,32 @@ def _candidates(page: Page, outlines: Sequence[Outline], settings: RecognitionSe
 def _surest(outlines: Sequence[Outline], candidates: Sequence[_Candidate], read: Mapping[int, list[Character]]) -> list[ReadQuad]:
     best: dict[int, ReadQuad] = {}
     for candidate in candidates:
-        characters = tuple(latin_signs(_joined(candidate.pieces, read)))
+        characters = _characters(candidate, read)
         confidence = float(np.mean([character.confidence for character in characters])) if characters else 0.0
+        if candidate.position in best and len(characters) <= 1 and not counts_turned(best[candidate.position], characters):
+            continue
         if candidate.position not in best or confidence >= best[candidate.position].confidence:
             best[candidate.position] = ReadQuad(
                 outline=outlines[candidate.position], crop=candidate.crop, characters=characters, confidence=confidence
             )
     return list(best.values())
+
+
+def counts_turned(standing: ReadQuad, turned: Sequence[Character]) -> bool:
+    """Whether a turned reading of one letter counts: where nothing of Latin text was read as it stands, and what is no mere stroke now.
+
+    Turned, a dash is a 1.
+    """
+    is_read = standing.confidence >= _SURE_OF_ONE and all(character.text.isascii() for character in standing.characters)
+    return not is_read and any(
+        character.text in _TICKS or (character.text.isascii() and character.text not in _STROKES) for character in turned
+    )
+
+
+def _characters(candidate: _Candidate, read: Mapping[int, list[Character]]) -> tuple[Character, ...]:
+    characters = tuple(latin_signs(_joined(candidate.pieces, read)))
+    dash = dash_in(candidate.crop, characters)
+    return (dash,) if dash else characters
 
 
 def _joined(pieces: Sequence[Piece], read: Mapping[int, list[Character]]) -> list[Character]:

@@ -43,6 +43,8 @@ _SPACE_THOUGHT_OF = 0.01
 _OPENING, _CLOSING = frozenset("([{<«\"'-/@#$"), frozenset(".,;:!?)]}>»\"'-/%")
 # What a rule is read as, such as that of a blank to fill in: rules are no ink, so that nothing is known of gaps in them.
 _OF_RULES = frozenset("_=–—")
+# So many pixels of a line aside a letter may be told of its ink.
+_BESIDE_INK = 6
 # Scripts that are written without spaces.
 _SPACELESS = ("CJK", "HIRAGANA", "KATAKANA", "HANGUL", "IDEOGRAPHIC", "FULLWIDTH")
 
@@ -53,6 +55,8 @@ class _Gap:
 
     start: int
     end: int
+    # Whether it is as wide as it is since a letter beside it is pale, not since a word ends there.
+    lacks_ink: bool = False
 
     @property
     def width(self) -> int:
@@ -146,7 +150,7 @@ def _is_missed_space(gap: _Gap, usual: float, height: int, before: Character, af
         if before.text.isdecimal() and after.text.isdecimal():
             return by_height >= _SPACE_BETWEEN_DIGITS
         return not (before.text in ",." and after.text.isdecimal())
-    if before.text in _OPENING or after.text in _CLOSING:
+    if before.text in _OPENING or after.text in _CLOSING or (gap.lacks_ink and before.space_after < _SPACE_THOUGHT_OF):
         return False
     if by_height >= _SPACE_BY_HEIGHT and by_usual >= _SPACE_BY_USUAL:
         return True
@@ -175,15 +179,22 @@ def _gaps(visible: Sequence[Character], columns: NDArray[np.bool_]) -> list[_Gap
     # The recogniser may tell a letter beside its ink: the margin there is no gap.
     first, last = (int(inked[0]), int(inked[-1]) + 1) if len(inked) else (0, len(columns))
     first, last = 0 if visible[0].text in _OF_RULES else first, len(columns) if visible[-1].text in _OF_RULES else last
-    return [_gap_between(runs, before, after, within=(first, last)) for before, after in itertools.pairwise(visible)]
+    return [_gap_between(runs, before, after, columns, within=(first, last)) for before, after in itertools.pairwise(visible)]
 
 
-def _gap_between(runs: Gaps, before: Character, after: Character, *, within: tuple[int, int]) -> _Gap:
+def _gap_between(runs: Gaps, before: Character, after: Character, columns: NDArray[np.bool_], *, within: tuple[int, int]) -> _Gap:
     """`within`: the first x of the line's ink, and the one after it."""
     if before.text == after.text and before.text in _OF_RULES:
         return _Gap(start=int(after.x), end=int(after.x))
     start, end = runs.widest(int(max(before.x, within[0])), math.ceil(min(after.x, within[1])))
-    return _Gap(start=start, end=end)
+    lacks_ink = (start <= before.x and _is_pale(before, columns)) or (end >= after.x and _is_pale(after, columns))
+    return _Gap(start=start, end=end, lacks_ink=lacks_ink)
+
+
+def _is_pale(character: Character, columns: NDArray[np.bool_]) -> bool:
+    """Whether a letter or digit has no ink where it was read, nor so near that it was told beside it. Rules and points may have none."""
+    around = columns[max(0, int(character.x) - _BESIDE_INK) : int(character.x) + _BESIDE_INK + 1]
+    return character.text.isalnum() and not around.any()
 
 
 def _first_ink(columns: NDArray[np.bool_], character_x: float) -> float:

@@ -37,6 +37,7 @@ from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, image
 from tests.support.worn_pages import SHAPES, Wear, scanned
 
 NOWHERE = Storage(read_roots=(), write_roots=())
+GOODS = ("Rent", "Travel", "Postage", "Freight", "Salaries", "Repairs", "Paper", "Printing")
 # Takes small pages as they are, for tests in which nothing is to be read.
 SMALL = DetectionSettings(least_short_side=32)
 
@@ -239,6 +240,21 @@ async def test_text_that_runs_down_the_page_is_read(reader: DocumentReader) -> N
     page_image.paste(strip.transpose(Image.Transpose.ROTATE_270), (150, 50))
     ((page,), _) = await read(reader, DocumentRequest(content=image_file(page_image, "PNG")))
     assert "CONFIDENTIAL" == page.text
+
+
+@pytest.mark.parametrize("font", ["Courier", "Times-Roman"])
+async def test_dashes_in_the_cells_of_a_table_are_no_digits(reader: DocumentReader, font: str) -> None:
+    rows = [[name, *("-" if (row + column) % 2 else f"{row + 3},{column + 2}80" for column in range(4))] for row, name in enumerate(GOODS)]
+    texts = [
+        Text(text=cell, x=60 + 90 * column, y=60 + 22 * row, font=font)
+        for row, cells in enumerate(rows)
+        for column, cell in enumerate(cells)
+    ]
+    picture = scanned(ComposedPage(texts=tuple(texts), truth="", size=(480, 260)), Wear(dpi=110, noise=5))
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(picture, "PNG")))
+    found = page.text.split()
+    assert [cell for row in rows for cell in row if cell != "-"] == [cell for cell in found if cell != "-"]
+    assert found.count("-") > len(rows)
 
 
 async def test_a_line_longer_than_the_recogniser_takes_is_read_whole(reader: DocumentReader) -> None:

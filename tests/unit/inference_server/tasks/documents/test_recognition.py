@@ -9,7 +9,9 @@ import numpy as np
 import pytest
 
 from inference_server.tasks.documents.recognition import (
+    LINE_HEIGHT,
     Character,
+    Crop,
     Piece,
     RecognitionSettings,
     batches_of,
@@ -175,3 +177,15 @@ def test_what_a_doubtful_character_may_be_instead_is_told_with_it() -> None:
     first, last = read(likelihood, ("", "a", "b", "-", "c", " "), 30)
     assert [("b", pytest.approx(0.3)), ("", pytest.approx(0.05))] == list(first.others)
     assert () == last.others
+
+
+def test_a_long_line_with_a_shadow_across_it_is_cut_between_its_words() -> None:
+    """Blocks of 40 pixels as words, 24 pixels apart, a part of them in a shadow that one threshold takes for ink."""
+    image = np.full((LINE_HEIGHT, 64 * 32, 3), 240, np.uint8)
+    for left in range(30, image.shape[1], 64):
+        image[12:36, left : left + 40] = 30
+    image[:, 700:1400] = image[:, 700:1400] * 0.45
+    pieces = pieces_of(Crop(image=image, to_page=np.eye(3)), SETTINGS)
+    assert 2 <= len(pieces)
+    # Each cut is where no block is, and a space.
+    assert all((piece.offset - 30) % 64 > 40 and piece.after_space for piece in pieces[1:])

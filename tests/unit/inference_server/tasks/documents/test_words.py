@@ -48,6 +48,20 @@ def test_a_space_that_was_missed_is_found_by_its_width() -> None:
     assert ["abc", "def"] == [word.text for word in words_of(read, crop_of("abc def"), SPELLER)]
 
 
+@pytest.mark.parametrize(("space_after", "words"), [(0.001, ["tablecloth"]), (0.05, ["tab", "lecloth"])])
+def test_a_pale_letter_is_no_gap_unless_a_space_was_thought_of(space_after: float, words: list[str]) -> None:
+    read, crop = spaced_line("tablecloth", [4, 4, 8, *[4] * 6], space_after)
+    crop.image[:, int(read[3].x) - 8 : int(read[3].x) + 8][12:36] = 215
+    assert words == [word.text for word in words_of(read, crop, SPELLER)]
+
+
+@pytest.mark.parametrize(("letters", "aside"), [("ab:cd", 16), ("abIcd", 12)])
+def test_what_is_told_beside_its_ink_is_not_pale(letters: str, aside: int) -> None:
+    read, crop = spaced_line(letters, [4, 4, 30, 4])
+    read[2] = replace(read[2], x=read[2].x + aside)
+    assert [letters[:3], letters[3:]] == [word.text for word in words_of(read, crop, SPELLER)]
+
+
 def spaced_line(letters: str, gaps: Sequence[int], space_after: float = 0.0) -> tuple[list[Character], Crop]:
     """Blocks 16 pixels wide and 24 high, so many pixels apart, each read as a letter; no space was read."""
     lefts = [8 + 16 * index + sum(gaps[:index]) for index in range(len(letters))]
