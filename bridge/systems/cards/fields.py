@@ -99,6 +99,9 @@ def _npwp(layout: Layout) -> Card:
     fields = {"npwpNumber": _tax_number(layout), "name": (below or labelled) if is_beside_ktp else (labelled or below)}
     names = _names([*layout.of("name"), *(layout.of("holder") if is_beside_ktp else ())])
     several = [name for name, read in (("npwpNumber", _tax_numbers(layout)), ("name", names)) if _differ(read)]
+    # Where none is found below the number, the only name is the KTP's, which may be another person's.
+    if is_beside_ktp and labelled and not below:
+        several.append("name")
     return Card(fields={name: one for name, one in fields.items() if one}, several=tuple(several))
 
 

@@ -3,7 +3,7 @@
 Thresholds of pictures, measured with the built-in models on rendered cards of 14 to 41 pixels of text height, in eight degrees of blur:
 characters were read with 2 to 5 % of errors down to a sharpness of 0.024, with 6 to 7 % at 0.017, and with more than 46 % at 0.014. Of
 pictures that were moved while they were taken, in any direction, 0.02 is about where fields begin to be lost.
-A line of a KTP takes about 3 % of the area of its text; a burnt spot of 2 % hides the greater part of one. A spot on a card that is as
+A line of a KTP takes about 3 % of the area of its text; a burnt spot of 1 % hides a word. A spot on a card that is as
 white as itself cannot be told from paper: fields that are not there tell it. Of cards that are read well none is missing.
 """
 
@@ -22,7 +22,7 @@ from bridge.systems.cards.provinces import province_code, same_province
 from bridge.systems.cards.scoring import ENOUGH, Score
 
 LEAST_SHARPNESS = 0.02
-MOST_GLARE = 0.02
+MOST_GLARE = 0.01
 LEAST_TEXT_HEIGHT = 10.0
 # Of the recogniser, in the fields that count for the score.
 LEAST_CONFIDENCE = 0.8

@@ -50,10 +50,21 @@ def glare_of(page: Page, quads: Sequence[Quad], crops: Sequence[NDArray[np.float
     inside = area.astype(bool)
     if not inside.any() or (np.median(darkest[inside]) >= _WHITE_PAPER and not _lies_in_light(darkest, inside, crops)):
         return 0.0
-    burnt = ((darkest >= _BURNT) & inside).astype(np.uint8)
+    burnt = ((darkest >= _BURNT) & inside & ~_beside(darkest, inside)).astype(np.uint8)
     spots = spots_of(burnt)[:, 4]
     total = int(inside.sum())
     return float(spots[spots >= _LEAST_SPOT * total].sum() / total)
+
+
+def _beside(darkest: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """White that comes in from the edge of the picture, and lies for the greater part outside the text: paper or a plate under a card."""
+    burnt = (darkest >= _BURNT).astype(np.uint8)
+    count, spots = cv2.connectedComponents(burnt, ltype=cv2.CV_32S)
+    pixels, within = np.bincount(spots.ravel(), minlength=count), np.bincount(spots[inside], minlength=count)
+    at_edge = np.zeros(count, bool)
+    at_edge[np.concatenate([spots[0], spots[-1], spots[:, 0], spots[:, -1]])] = True
+    at_edge[0] = False
+    return np.asarray((at_edge & (2 * within < pixels))[spots], bool)
 
 
 def _lies_in_light(darkest: NDArray[np.uint8], inside: NDArray[np.bool_], crops: Sequence[NDArray[np.float32]]) -> bool:

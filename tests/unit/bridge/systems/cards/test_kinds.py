@@ -122,6 +122,10 @@ def test_beside_a_ktp_the_holder_of_a_tax_card_is_the_one_below_its_number() -> 
     assert [] == codes(found("NPWP", [*KTP, *below(NPWP, 180)])), "both of one person"
 
 
+def test_beside_a_ktp_the_only_name_may_be_of_someone_else() -> None:
+    assert ("name",) == found("NPWP", [*KTP, *below(NPWP[:3], 180)]).card.several
+
+
 def test_a_value_that_ends_at_the_edge_of_the_picture_may_go_on_beyond() -> None:
     at_the_edge = [*KTP[:2], (400 - MARGIN - 10 * len("Nama : BUDI SANTOSO"), 40.0, "Nama : BUDI SANTOSO"), *below(KTP[3:], 60)]
     finding = found("KTP", at_the_edge)
