@@ -15,6 +15,11 @@ _NEIGHBOURHOOD = re.compile(r"\W*\d{1,3}\W*\d{1,3}\W*")
 # `003/007` without its label; `143` alone is the number of a house.
 _TWO_NUMBERS = re.compile(r"\W*(?:\d{1,3}\W+\d{1,3}|\d{6})\W*")
 _HOUSE = re.compile(r"[A-Z]{1,2}[ ./-]?\d{1,3}")
+# Of names that are printed in capitals, what may have small letters: `Drs. ANDI, S.Kom`, `SITI, SPd`, `AHMAD bin ALI`.
+_TITLES = re.compile(
+    r"\b(?:Drs?|Dra|Hj|Ir|dr|[Bb]in(?:ti)?|als)\b\.?|\b(?:[A-Z][a-z]{0,2}\.)+[A-Z][A-Za-z]{0,3}\b|"
+    r"(?<=[ ,])[A-Z]{2}[a-z]{1,3}\b(?:\.[A-Z][a-z]{0,3}\b)?"
+)
 _FOR_LIFE = skeleton("SEUMUR HIDUP")
 
 
@@ -73,7 +78,7 @@ def is_name(text: str) -> bool:
 
 def is_holder(text: str) -> bool:
     """Whether what stands behind or below the number of a tax card, and has no label, is its holder's name."""
-    return is_name(text) and text.isupper() and (re.match(COMPANIES, text) is not None or not re.search(HEADINGS, text))
+    return is_name(text) and _TITLES.sub("", text).isupper() and (re.match(COMPANIES, text) is not None or not re.search(HEADINGS, text))
 
 
 def is_of_another_field(text: str) -> bool:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Sequence
 from itertools import islice
 
 from bridge.systems.cards.labels import labels_in
 from bridge.systems.cards.rows import Row
 from bridge.systems.cards.spelling import Piece, distance, most_wrong, pieces_of, skeleton
+from bridge.systems.cards.vocabulary import STREETS
 
 # Heads that no KTP and no tax card has, wherever they stand in a row before its labels.
 _HEADS = (
@@ -17,6 +19,8 @@ _HEADS = (
     *("SURAT SETORAN", "SURAT PEMBERITAHUAN", "SURAT TANDA", "SURAT PENGUKUHAN", "AKTA KELAHIRAN", "KUTIPAN AKTA", "BUKTI POTONG"),
     *("FAKTUR PAJAK", "SLIP GAJI", "BUKU TABUNGAN", "REKENING KORAN", "DAFTAR RIWAYAT HIDUP", "CURRICULUM VITAE", "DATA DIRI"),
 )
+# What is written across a card tells what its copy is for: papers behind these words are not the picture's own.
+_PURPOSES = tuple(map(skeleton, ("UNTUK", "KEPERLUAN", "KHUSUS", "GUNA", "PERSYARATAN")))
 # Of one word, which begins a row, or what stands beyond a wide gap.
 _HEADING_WORDS = ("FORMULIR", "BIODATA", "PASPOR", "PASSPORT")
 # A sale. A receipt may lie beside a card: it tells something only where nothing on the picture is of a card's own head.
@@ -25,7 +29,7 @@ _SALES_ROWS = ("TOTAL", "SUBTOTAL", "GRAND TOTAL", "TUNAI", "KEMBALI", "KEMBALIA
 _LEAST_SALES_ROWS = 2
 # The head of a tax card, of which it has at least one; and the words by which a text without them is still of taxes.
 _TAX_HEADS = ("DIREKTORAT JENDERAL PAJAK", "KEMENTERIAN KEUANGAN", "DEPARTEMEN KEUANGAN")
-_TAX_WORDS = ("pajak", skeleton("NPWP"))
+_TAX_WORDS = (skeleton("PAJAK"), skeleton("NPWP"), skeleton("KPP"))
 _SALE = "a receipt or an invoice"
 # Of a row no more words are looked at.
 _MOST_WORDS = 12
@@ -50,8 +54,13 @@ def other_document(kind: str, rows: Sequence[Row], *, has_number: bool) -> str:
 
 
 def _heads_in(row: Row) -> Iterator[str]:
-    """The heads of other papers that a row has."""
+    """The heads of other papers that a row has before its labels, and before what it is for."""
+    # `PERUM BPJS KETENAGAKERJAAN BLOK A1` is the second row of an address.
+    if re.match(STREETS, row.text, re.IGNORECASE):
+        return
     before = next((label.start for label in labels_in(row) if label.name not in {"", "other"}), len(row.text))
+    purposes = (word.start for word in pieces_of(row.text) if skeleton(word.text) in _PURPOSES)
+    before = min(before, next(purposes, before))
     yield from (head for head in _HEADS if _has(row, (head,), before))
     begun = [skeleton(word.text) for word in _first_words(row) if word.start < before]
     yield from (word for word in _HEADING_WORDS if any(distance(one, skeleton(word)) <= 1 for one in begun))

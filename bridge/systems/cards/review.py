@@ -32,11 +32,15 @@ _ON_A_KTP = ("nik", "name", "birthPlace", "birthDate", "address", "gender", "rel
 _MOST_MISSING = 1
 # What tells who someone is: none of these may.
 _OF_A_PERSON = frozenset({"name", "birthPlace", "birthDate", "address", "gender"})
-_LEAST_NAME = 4
+# The platform scores names of so many characters, and approves cards without one. Of people who are called `ANI` or `EKO` it is whole; what
+# has fewer is the rest of a name.
+_LEAST_NAME, _LEAST_WHOLE_NAME = 4, 3
 # Cards are printed in capitals, without these marks: what has them was read over dirt, a finger or something written across. Titles may
-# have small letters (`S.Kom`).
+# have small letters (`S.Kom`, `SPd`).
 _NOT_PRINTED = re.compile(r"(?<![\w.])\w*[A-Z]{2}\w*[a-z]|(?<![\w.])\w*[a-z]\w*[A-Z]{2}|[\"?!*|{}\[\]<>~=+$%^\\]")
 _IN_CAPITALS = ("name", "birthPlace", "address")
+# Behind a name, without the stops between its letters: `SPd`, `AMd.Kep`.
+_TITLE = re.compile(r"(?<=[ ,])[A-Z]{2}[a-z]{1,3}(?![A-Za-z])")
 _OLDEST = 110
 
 
@@ -102,7 +106,8 @@ def _shown(card: Card) -> Iterator[Reason]:
 def _confidence(card: Card) -> Iterator[Reason]:
     for name, found in card.fields.items():
         is_doubtful = name in _COUNTING and found.confidence is not None and found.confidence < LEAST_CONFIDENCE
-        if is_doubtful or (name in _IN_CAPITALS and _NOT_PRINTED.search(found.value)):
+        printed = _TITLE.sub("", found.value) if name == "name" else found.value
+        if is_doubtful or (name in _IN_CAPITALS and _NOT_PRINTED.search(printed)):
             yield Reason(code="LOW_CONFIDENCE", message=f"the field {name} was hardly readable", stopped_by=Gate.PICTURES)
 
 
@@ -138,9 +143,9 @@ def _contradictions(card: Card, facts: NikFacts) -> Iterator[Reason]:
 
 
 def _name(card: Card) -> Iterator[Reason]:
-    if len(card.values.get("name", "")) < _LEAST_NAME:
+    if (length := len(card.values.get("name", ""))) < _LEAST_NAME:
         message = f"no name of {_LEAST_NAME} characters or more was found"
-        yield Reason(code="NAME_MISSING", message=message, stopped_by=Gate.PICTURES)
+        yield Reason(code="NAME_MISSING", message=message, stopped_by=Gate.PICTURES if length < _LEAST_WHOLE_NAME else Gate.OFF)
 
 
 def _tax(card: Card) -> Iterator[Reason]:

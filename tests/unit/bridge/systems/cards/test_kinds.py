@@ -91,6 +91,31 @@ def test_no_card_is_taken_for_another_paper_and_none_for_several(seed: int) -> N
         assert ("", ()) == (told.card.other, told.card.several)
 
 
+@pytest.mark.parametrize(
+    "across",
+    ["UNTUK PENGAJUAN KARTU KREDIT", "Hanya untuk pembukaan buku tabungan", "KHUSUS PENDAFTARAN BPJS KESEHATAN", "KEPERLUAN SURAT KUASA"],
+)
+def test_what_a_copy_is_for_is_no_head_of_another_paper(across: str) -> None:
+    for kind, card in (("KTP", KTP), ("NPWP", NPWP)):
+        assert [] == codes(found(kind, [across, *card]))
+        assert [] == codes(found(kind, [*card, across]))
+
+
+@pytest.mark.parametrize("address", ["PERUM BPJS KESEHATAN BLOK A1", "JL. PASPOR NO 3", "KOMP. BANK TOTAL"])
+def test_an_address_is_no_head_of_another_paper(address: str) -> None:
+    assert [] == codes(found("KTP", [*KTP[:6], (90.0, 120.0, address), *below(KTP[6:], 140)]))
+    assert [] == codes(found("NPWP", [*NPWP[:4], address]))
+
+
+@pytest.mark.parametrize("work", ["PEGAWAI BANK", "KARYAWAN BUMN", "PELAJAR/MAHASISWA", "ANGGOTA DPR", "KASIR", "PEGAWAI BPJS KESEHATAN"])
+def test_an_occupation_is_no_other_paper(work: str) -> None:
+    assert [] == codes(found("KTP", [*KTP, f"Pekerjaan : {work}"]))
+
+
+def test_a_tax_card_whose_head_was_cropped_is_told_by_its_office() -> None:
+    assert [] == codes(found("NPWP", [TAX, "BUDI SANTOSO", "JL. MERDEKA NO. 10", "KPP PRATAMA BANDUNG"]))
+
+
 def test_two_cards_in_one_picture_go_to_a_person() -> None:
     other = [line.replace(NIK, "5171014506900002").replace("BUDI SANTOSO", "SITI AMINAH") for line in KTP]
     finding = found("KTP", [*KTP, *below(other, 400)])
@@ -145,6 +170,14 @@ def test_a_tax_card_whose_name_was_not_read_goes_to_a_person() -> None:
     assert (90, ["NAME_MISSING"], "needs_review") == (finding.score.points, codes(finding), finding.score.decision)
 
 
+def test_a_name_of_three_letters_is_whole_and_one_of_two_is_the_rest_of_one() -> None:
+    for kind, card in (("KTP", KTP), ("NPWP", NPWP)):
+        whole = found(kind, [line.replace("BUDI SANTOSO", "ANI") for line in card])
+        assert ("ANI", ["NAME_MISSING"], "auto_approve") == (whole.card.values["name"], codes(whole), whole.score.decision)
+    rest = found("KTP", [line.replace("BUDI SANTOSO", "BU") for line in KTP])
+    assert ("BU", "needs_review") == (rest.card.values["name"], rest.score.decision)
+
+
 @pytest.mark.parametrize(
     ("old", "new"),
     [("BANDUNG", "BANDUiv"), ("BUDI SANTOSO", 'BUDI "CAKSONO'), ("BUDI SANTOSO", "BUDI SANTosO"), ("JL. MERDEKA", "JL. MER*EKA")],
@@ -154,6 +187,16 @@ def test_signs_that_no_card_prints_were_read_over_something(old: str, new: str) 
     assert (["LOW_CONFIDENCE"], "needs_review") == (codes(finding), finding.score.decision)
 
 
-@pytest.mark.parametrize("name", ["NI'MATUL KHOIRIYAH", "DRS. H. AGUS SALIM, S.Kom", "R.A. KARTINI", "ABDUL (ALM)", "Budi Santoso"])
+@pytest.mark.parametrize(
+    "name", ["NI'MATUL KHOIRIYAH", "DRS. H. AGUS SALIM, S.Kom", "R.A. KARTINI", "ABDUL (ALM)", "Budi Santoso", "SITI, SPd", "SITI AMd.Kep"]
+)
 def test_names_that_cards_print_are_no_such_signs(name: str) -> None:
     assert [] == codes(found("KTP", [line.replace("BUDI SANTOSO", name) for line in KTP]))
+
+
+@pytest.mark.parametrize(
+    "name", ["Drs. ANDI", "Hj SITI AMINAH", "BUDI, S.Pd.SD", "DR. dr. BUDI, Sp.PD", "BUDI SANTOSO, SPd", "BUDI bin AHMAD"]
+)
+def test_the_holder_of_a_tax_card_may_have_titles_with_small_letters(name: str) -> None:
+    finding = found("NPWP", [line.replace("BUDI SANTOSO", name) for line in NPWP])
+    assert (name, []) == (finding.card.values["name"], codes(finding))

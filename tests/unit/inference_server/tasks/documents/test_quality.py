@@ -113,6 +113,19 @@ def test_white_paper_under_two_cards_is_no_glare_and_a_spot_on_one_of_them_is() 
     assert 0.01 < page_quality(sheet, moved).glare < 0.3
 
 
+def test_a_reflection_that_comes_in_from_an_edge_is_glare_and_a_plate_along_it_is_none() -> None:
+    page, lines = card()
+    height, width = page.shape[:2]
+    wide = np.full((height, width + 200, 3), 200, np.uint8)
+    wide[:, :width] = page // 2 + 90
+    reach = int(max(one.polygon[:, 0].max() for one in lines)) - 60
+    plate = wide.copy()
+    plate[:, reach:] = 255
+    assert 0 == page_quality(plate, lines).glare
+    cv2.ellipse(wide, (width + 200, height // 2), (width + 200 - reach, height // 3), 0, 0, 360, (255, 255, 255), -1)
+    assert page_quality(wide, lines).glare > 0.01
+
+
 def test_text_height_and_contrast_are_those_of_the_lines() -> None:
     page, lines = card()
     quality = page_quality(page, lines)
