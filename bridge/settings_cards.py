@@ -77,8 +77,8 @@ class CardWorkerSettings(BaseSettings):
     # The service where people review.
     buli2_api_url: HttpAddress = "http://localhost:8080"
     buli2_api_key: Key = SecretStr("")
-    # Ours: what sends a card to a person however it scores: poor pictures and what was hardly read; with `all`, small text and
-    # contradictions too.
+    # Ours: what sends a card to a person however it scores: poor pictures, other papers and what was hardly read; with `all`, small text
+    # and contradictions too.
     bridge_card_gate: Literal["off", "pictures", "all"] = "pictures"
     # Ours: seconds that the inference server's GPU may take for a document, its time in the server's queue included.
     bridge_card_gpu_seconds: Limit = 60.0

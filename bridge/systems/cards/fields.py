@@ -4,22 +4,26 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import islice
 
 from bridge.systems.cards.birth import date_in, place_in
 from bridge.systems.cards.digits import NPWP_DIGITS, Number, grouped_npwp, is_number, numbers_in
+from bridge.systems.cards.kinds import other_document
 from bridge.systems.cards.labels import label_of
 from bridge.systems.cards.layout import Layout, Value, layout_of
 from bridge.systems.cards.lines import Polygon, ReadLine, lines_of_text
 from bridge.systems.cards.nik import nik_facts
 from bridge.systems.cards.rows import Passage, place_of, rows_of
-from bridge.systems.cards.spelling import pieces_of, skeleton, word_told
+from bridge.systems.cards.spelling import distance, most_wrong, pieces_of, skeleton, word_told
 from bridge.systems.cards.vocabulary import WORDS
 
 _NIK_DIGITS = 16
 # Before a number that has no label that we know there may be so many letters: `NO`, or what is left of `NIK`.
 _MOST_LETTERS_BEFORE = 4
 _NUMBER_WORDS = frozenset({skeleton(word) for word in ("NO", "NOMOR", "NOMER", "ID", "IDENTITAS")})
+# Labels that a tax card does not have.
+_OF_A_KTP = ("gender", "religion", "maritalStatus")
 _GENDERS = {"LAKI": "LAKI-LAKI", "PRIA": "LAKI-LAKI", "WANITA": "PEREMPUAN"}
 
 
@@ -43,6 +47,12 @@ class Card:
     fields: Mapping[str, Field]
     # As printed in the head of a KTP; empty when it is not read.
     province: str = ""
+    # What the picture shows instead of a card; empty where nothing tells that it is something else.
+    other: str = ""
+    # Fields of which it shows more than one: two cards, or a letter and a card.
+    several: tuple[str, ...] = ()
+    # Fields that stand at an edge of it, and may go on beyond.
+    cut: tuple[str, ...] = ()
 
     @property
     def values(self) -> Mapping[str, str]:
@@ -53,7 +63,11 @@ class Card:
 def card_of(kind: str, lines: Sequence[ReadLine]) -> Card | None:
     """What stands on a KTP or an NPWP; None for another kind of document."""
     reader = {"KTP": _ktp, "NPWP": _npwp}.get(kind.upper())
-    return reader(layout_of(rows_of(lines))) if reader else None
+    if reader is None:
+        return None
+    rows = rows_of(lines)
+    card = reader(layout_of(rows))
+    return replace(card, other=other_document(kind.upper(), rows, has_number="npwpNumber" in card.fields))
 
 
 def card_fields(kind: str, text: str) -> Mapping[str, str] | None:
@@ -74,13 +88,21 @@ def _ktp(layout: Layout) -> Card:
         "maritalStatus": _one_of("maritalStatus", layout),
     }
     province = next((value.rows[0].text for value in layout.of("province")), "")
-    return Card(fields={name: one for name, one in found.items() if one}, province=province)
+    several = [name for name, read in (("nik", _niks(layout)), ("name", _names(layout.of("name")))) if _differ(read)]
+    return Card(fields={name: one for name, one in found.items() if one}, province=province, several=tuple(several))
 
 
 def _npwp(layout: Layout) -> Card:
-    # Most tax cards have the name below the number, without a label.
-    fields = {"npwpNumber": _tax_number(layout), "name": _name(layout.of("name")) or _name(layout.of("holder"))}
-    return Card(fields={name: one for name, one in fields.items() if one})
+    # Most tax cards have the name below the number, without a label; where a KTP lies beside one, the label is its own.
+    labelled, below = _name(layout.of("name")), _name(layout.of("holder"))
+    is_beside_ktp = any(map(layout.of, _OF_A_KTP))
+    fields = {"npwpNumber": _tax_number(layout), "name": (below or labelled) if is_beside_ktp else (labelled or below)}
+    names = _names([*layout.of("name"), *(layout.of("holder") if is_beside_ktp else ())])
+    several = [name for name, read in (("npwpNumber", _tax_numbers(layout)), ("name", names)) if _differ(read)]
+    # Where none is found below the number, the only name is the KTP's, which may be another person's.
+    if is_beside_ktp and labelled and not below:
+        several.append("name")
+    return Card(fields={name: one for name, one in fields.items() if one}, several=tuple(several))
 
 
 def _field(value: str, *passages: Passage) -> Field:
@@ -106,6 +128,32 @@ def _tax_number(layout: Layout) -> Field | None:
     if number is None or passage is None:
         return None
     return _field(grouped_npwp(number.digits) if len(number.digits) == NPWP_DIGITS else number.digits, passage)
+
+
+def _niks(layout: Layout) -> list[str]:
+    """All that stand behind a label, and those without one that a person may have."""
+    loose = (number.digits for number, _ in _unlabelled(layout, _NIK_DIGITS))
+    return [*(number.digits for number, _ in _alone(layout.of("nik"), _NIK_DIGITS)), *filter(_is_sound, loose)]
+
+
+def _tax_numbers(layout: Layout) -> list[str]:
+    """All of 15 digits: one of 16 is the same holder's."""
+    return [number.digits for number, _ in (*_alone(layout.of("npwp"), NPWP_DIGITS), *_unlabelled(layout, NPWP_DIGITS))]
+
+
+def _alone(values: Sequence[Value], count: int) -> Iterator[tuple[Number, Passage]]:
+    """Of each value its surest number, where it has no other digits beside it."""
+    return (found for value in values for found in islice(_behind([value], count), 1) if found[0].alone)
+
+
+def _names(values: Sequence[Value]) -> list[str]:
+    return [read.value for value in values if (read := _name([value]))]
+
+
+def _differ(read: Sequence[str]) -> bool:
+    """Whether values are more than one, though letters or digits of it are misread."""
+    first, *others = [skeleton(value) for value in read] or [""]
+    return any(distance(first, other) > most_wrong(len(first)) for other in others)
 
 
 def _behind(values: Sequence[Value], count: int) -> Iterator[tuple[Number, Passage]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from math import hypot
 from typing import Any
 
 from bridge.inference.documents import DocumentPage, PageQuality
@@ -12,7 +13,9 @@ from bridge.systems.cards.lines import lines_of_pages, lines_of_text
 from bridge.systems.cards.review import Gate, Reason, reasons_of
 from bridge.systems.cards.scoring import Score, for_review, score_of
 
-_FIELDS, _PROVINCE, _QUALITY = "fields", "province", "quality"
+_FIELDS, _PROVINCE, _OTHER, _SEVERAL, _CUT, _QUALITY = "fields", "province", "other", "several", "cut", "quality"
+# A value that comes nearer to an edge of the picture than this, in heights of its text, may go on beyond it.
+_LEAST_MARGIN = 0.15
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,6 +49,9 @@ def reading_of(kind: str, pages: Sequence[DocumentPage]) -> dict[str, Any]:
     return {
         _FIELDS: {name: asdict(one) for name, one in card.fields.items()},
         _PROVINCE: card.province,
+        _OTHER: card.other,
+        _SEVERAL: card.several,
+        _CUT: [name for name, one in card.fields.items() for page in pages if page.page_number == one.page and _is_cut(one, page)],
         _QUALITY: {str(page.page_number): asdict(page.quality) for page in pages if page.quality},
     }
 
@@ -76,4 +82,22 @@ def _card(kept: Mapping[str, Any]) -> Card:
     fields = {
         name: Field(**{**one, "polygon": tuple((float(x), float(y)) for x, y in one["polygon"])}) for name, one in kept[_FIELDS].items()
     }
-    return Card(fields=fields, province=kept.get(_PROVINCE, ""))
+    told = {"several": tuple(kept.get(_SEVERAL, ())), "cut": tuple(kept.get(_CUT, ()))}
+    return Card(fields=fields, province=kept.get(_PROVINCE, ""), other=kept.get(_OTHER, ""), **told)
+
+
+def _is_cut(field: Field, page: DocumentPage) -> bool:
+    """Whether a value begins or ends at an edge of its picture."""
+    if not field.polygon:
+        return False
+    head, top_right, bottom_right, foot = field.polygon
+    length = hypot(top_right[0] - head[0], top_right[1] - head[1]) or 1.0
+    # A little further along the text at either end.
+    further = _LEAST_MARGIN * hypot(foot[0] - head[0], foot[1] - head[1]) / length
+    x, y = further * (top_right[0] - head[0]), further * (top_right[1] - head[1])
+    ends = [(_between(head, foot), -1), (_between(top_right, bottom_right), 1)]
+    return not all(0 < end[0] + sign * x < page.width and 0 < end[1] + sign * y < page.height for end, sign in ends)
+
+
+def _between(one: tuple[float, float], other: tuple[float, float]) -> tuple[float, float]:
+    return (one[0] + other[0]) / 2, (one[1] + other[1]) / 2

@@ -12,7 +12,14 @@ from bridge.systems.cards.vocabulary import COMPANIES, HEADINGS, STREETS, WORDS
 
 _NUMBER = re.compile(rf"{DIGIT_LIKE}(?:[\s.,_-]{{0,3}}{DIGIT_LIKE}){{9,}}")
 _NEIGHBOURHOOD = re.compile(r"\W*\d{1,3}\W*\d{1,3}\W*")
+# `003/007` without its label; `143` alone is the number of a house.
+_TWO_NUMBERS = re.compile(r"\W*(?:\d{1,3}\W+\d{1,3}|\d{6})\W*")
 _HOUSE = re.compile(r"[A-Z]{1,2}[ ./-]?\d{1,3}")
+# Of names that are printed in capitals, what may have small letters: `Drs. ANDI, S.Kom`, `SITI, SPd`, `AHMAD bin ALI`.
+_TITLES = re.compile(
+    r"\b(?:Drs?|Dra|Hj|Ir|dr|[Bb]in(?:ti)?|als)\b\.?|\b(?:[A-Z][a-z]{0,2}\.)+[A-Z][A-Za-z]{0,3}\b|"
+    r"(?<=[ ,])[A-Z]{2}[a-z]{1,3}\b(?:\.[A-Z][a-z]{0,3}\b)?"
+)
 _FOR_LIFE = skeleton("SEUMUR HIDUP")
 
 
@@ -60,26 +67,27 @@ def goes_on(name: str, before: str, text: str, *, placed: bool) -> bool:
         return is_name(text)
     # Without a place, a mark or two are more often dirt, but for `C5`.
     is_some = placed or sum(map(str.isalnum, text)) >= 3 or bool(_HOUSE.fullmatch(text))
-    return name == "address" and is_some and not _is_of_another_field(text)
+    return name == "address" and is_some and not is_of_another_field(text)
 
 
 def is_name(text: str) -> bool:
     """Whether a text may be the name of a person: hardly a digit, no address, and nothing that another field has."""
     is_words = sum(map(str.isalpha, text)) >= 3 and not re.search(r"[:;/]|\d.*\d", text)
-    return is_words and not re.match(STREETS, text, re.IGNORECASE) and not _is_of_another_field(text)
+    return is_words and not re.match(STREETS, text, re.IGNORECASE) and not is_of_another_field(text)
 
 
 def is_holder(text: str) -> bool:
     """Whether what stands behind or below the number of a tax card, and has no label, is its holder's name."""
-    return is_name(text) and text.isupper() and (re.match(COMPANIES, text) is not None or not re.search(HEADINGS, text))
+    return is_name(text) and _TITLES.sub("", text).isupper() and (re.match(COMPANIES, text) is not None or not re.search(HEADINGS, text))
 
 
-def _is_of_another_field(text: str) -> bool:
+def is_of_another_field(text: str) -> bool:
+    """Whether a text is a value that names and addresses are not: a word of a closed list, a number, a date."""
     told = (word_told(text, WORDS[name]) for name in ("gender", "religion", "maritalStatus"))
     whole = any(found and found[2] == len(text) for found in told)
     # `IDA BAGUS GUSTI` has no letter that digits are not taken for.
     is_long = _NUMBER.fullmatch(text) is not None and any(map(str.isdigit, text))
-    return whole or is_long or date_in(text) is not None or _NEIGHBOURHOOD.fullmatch(text) is not None
+    return whole or is_long or date_in(text) is not None or _TWO_NUMBERS.fullmatch(text) is not None
 
 
 def _has_words(text: str) -> bool:

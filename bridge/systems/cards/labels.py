@@ -8,7 +8,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bridge.systems.cards.fitting import Fit, fit
+from bridge.systems.cards.fitting import Fit, fit, is_of_another_field
 from bridge.systems.cards.provinces import headed_province
 from bridge.systems.cards.rows import Row
 from bridge.systems.cards.spelling import Piece, distance, most_wrong, pieces_of, skeleton
@@ -176,6 +176,9 @@ def _is_label(candidate: _Candidate) -> bool:
     if name == "nik" and text.strip(" :.-") and not re.match(r"\W*\w*\d", text) and not candidate.is_before_another:
         return False
     if candidate.wrong and candidate.holds_another:
+        return False
+    # `ama : ISLAM` at the edge of a picture is the rest of `Agama`.
+    if candidate.wrong and name == "name" and is_of_another_field(text.strip(" :.-")):
         return False
     # In `NPWP 16.123.456.7-890.000` the digits are of the number.
     if candidate.spelling in _NUMBERED and not candidate.colon and sum(map(str.isdigit, text)) < _LEAST_DIGITS:

@@ -20,6 +20,8 @@ _AFTER_NAMES = frozenset({"birth", "birthPlace", "birthDate", "gender", "address
 # A second row begins below the first, in heights of the text, or left of it where the label stands.
 _MOST_INDENT = 3.0
 _MOST_LEADING = 1.5
+# Nor is its text so many times as high: what is written across a card is none of its rows.
+_MOST_TALLER = 1.5
 # So many labels without a value are a column; no card has more.
 _LEAST_COLUMN = 2
 _MOST_LABELS = 40
@@ -82,7 +84,7 @@ class _Reader:
     last: str = ""
 
     def read(self, row: Row) -> None:
-        labels = labels_in(row)
+        labels = [] if self.ends_address(row) else labels_in(row)
         if not labels:
             self.free += [part for piece in Passage(row=row, start=0, end=len(row.text)).pieces() for part in _parted(piece)]
             return
@@ -101,6 +103,14 @@ class _Reader:
             self.wait_on(self.waiting)
         for label, passage in behind:
             self.take(label, passage)
+
+    def ends_address(self, row: Row) -> bool:
+        """Whether `RW 001` is the end of an address: below its value, where no label stands."""
+        if self.last != "address" or not re.match(r"R[TW]\b[^:/]*\d[^:]*$", row.text, re.IGNORECASE):
+            return False
+        first = self.layout.of("address")[-1].rows[0].box
+        own = Passage(row=row, start=0, end=len(row.text)).box
+        return first is not None and own is not None and own.left > first.left - own.height
 
     def take(self, label: Label, passage: Passage) -> None:
         """Keep what stands beside a label, where it fits; else the label waits for what comes."""
@@ -138,7 +148,7 @@ class _Reader:
     def hold(self, passages: Iterable[Passage]) -> None:
         """Keep the holder of a tax card, whose name may stand behind its number, or below it, without a label."""
         for passage in passages:
-            if not self.layout.of("name") and is_holder(passage.text):
+            if is_holder(passage.text):
                 self.layout.add("holder", Value(whole=passage, rows=(passage,)))
 
     def wait_on(self, waiting: Sequence[str]) -> None:
@@ -197,4 +207,4 @@ def _is_below(passage: Passage, value: Value) -> bool | None:
         return None
     height = last.height
     is_near = last.middle < box.middle and box.top - last.bottom < _MOST_LEADING * height
-    return is_near and box.left < first.left + _MOST_INDENT * height
+    return is_near and box.left < first.left + _MOST_INDENT * height and box.height < _MOST_TALLER * first.height

@@ -25,6 +25,8 @@ _SUPPORT_HEIGHTS = 4.0
 # So many spaces part columns in a text without places.
 _WIDE_SPACE = re.compile(r"\t\s*| {4,}")
 _TITLE = re.compile(r"\b\w{1,2}\.\w{1,3}$")
+# The last letter of a label that touches its value, before a value in capitals.
+_REST_OF_LABEL = re.compile(r"[a-z]\s+(?=[A-Z]{2})")
 # Around a value.
 _AROUND = " \t:;=|~_-.,*'\"<>»«+"
 
@@ -108,6 +110,8 @@ class Passage:
     def trimmed(self) -> Passage:
         """Without marks and spaces around."""
         start = len(self.text) - len(self.text.lstrip(_AROUND))
+        if rest := _REST_OF_LABEL.match(self.text, start):
+            start = rest.end()
         end = max(start, len(self.text.rstrip(_AROUND)))
         # The last stop of `S.H.` is of the title.
         return self.part(start, end + (self.text[end : end + 1] == "." and bool(_TITLE.search(self.text, start, end))))

@@ -24,6 +24,9 @@ _WHITE_ALL_OVER, _TENTH = 248, 10
 _GROUND = 7
 # A burnt spot is at least this share of the text's area; smaller ones are letters on dark ground, and dust.
 _LEAST_SPOT = 0.002
+# Around a sheet straight lines leave its outline by at most this share of its length, between so many corners: four, and more where the
+# edge of the picture cuts some off and light lies on it (4 to 6 were measured); half an ellipse has 8 and 9.
+_STRAIGHT, _MOST_CORNERS = 0.01, 7
 # Text is looked at in pieces of so many columns of a line's crop, with its upper and lower edges left out. Ink is faded where the ground is
 # as light as the second, and the ink so much lighter than that of the darkest quarter.
 _PIECE, _EDGE = 16, 2
@@ -50,10 +53,36 @@ def glare_of(page: Page, quads: Sequence[Quad], crops: Sequence[NDArray[np.float
     inside = area.astype(bool)
     if not inside.any() or (np.median(darkest[inside]) >= _WHITE_PAPER and not _lies_in_light(darkest, inside, crops)):
         return 0.0
-    burnt = ((darkest >= _BURNT) & inside).astype(np.uint8)
+    burnt = ((darkest >= _BURNT) & inside & ~_beside(darkest, inside)).astype(np.uint8)
     spots = spots_of(burnt)[:, 4]
     total = int(inside.sum())
     return float(spots[spots >= _LEAST_SPOT * total].sum() / total)
+
+
+def _beside(darkest: NDArray[np.uint8], inside: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """White that comes in from the edge of the picture, and lies for the greater part outside the text: paper or a plate under a card.
+
+    It goes from one edge to the opposite one, or has straight sides; a reflection ends within the picture, and is round.
+    """
+    burnt = (darkest >= _BURNT).astype(np.uint8)
+    count, spots = cv2.connectedComponents(burnt, ltype=cv2.CV_32S)
+    pixels, within = np.bincount(spots.ravel(), minlength=count), np.bincount(spots[inside], minlength=count)
+    sides = np.zeros((4, count), bool)
+    for touched, side in zip(sides, (spots[0], spots[-1], spots[:, 0], spots[:, -1]), strict=True):
+        touched[side] = True
+    across = (sides[0] & sides[1]) | (sides[2] & sides[3])
+    beside = sides.any(axis=0) & (within > 0) & (2 * within < pixels)
+    beside[0] = False
+    for spot in np.flatnonzero(beside & ~across):
+        beside[spot] = _is_straight((spots == spot).astype(np.uint8))
+    return np.asarray(beside[spots], bool)
+
+
+def _is_straight(spot: NDArray[np.uint8]) -> bool:
+    """Whether a spot [H, W] has straight sides, as a sheet has."""
+    # What is printed on a sheet makes no difference.
+    outline = cv2.convexHull(np.argwhere(spot).astype(np.int32))
+    return len(cv2.approxPolyDP(outline, _STRAIGHT * cv2.arcLength(outline, True), True)) <= _MOST_CORNERS
 
 
 def _lies_in_light(darkest: NDArray[np.uint8], inside: NDArray[np.bool_], crops: Sequence[NDArray[np.float32]]) -> bool:

@@ -100,6 +100,12 @@ def test_a_card_that_contradicts_its_nik_goes_to_a_person(old: str, new: str, co
     assert ([code], "auto_approve") == (codes(ungated), ungated.score.decision)
 
 
+@pytest.mark.parametrize("year", ["1885", "2985"])
+def test_a_birth_date_of_no_one_who_lives_is_told_though_the_nik_has_its_last_digits(year: str) -> None:
+    finding = found(changed("1985", year))
+    assert (["BIRTH_DATE"], "needs_review") == (codes(finding), finding.score.decision)
+
+
 def test_of_women_40_is_added_to_the_day() -> None:
     lines = [line.replace("3273010203850001", "3273014203850001").replace("LAKI-LAKI", "PEREMPUAN") for line in KTP]
     assert [] == codes(found(page(lines)))

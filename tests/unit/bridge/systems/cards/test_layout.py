@@ -10,7 +10,7 @@ import pytest
 
 from bridge.systems.cards.fields import card_fields, card_of
 from bridge.systems.cards.lines import lines_of_pages
-from tests.support.card_pages import page, page_of_texts
+from tests.support.card_pages import box, page, page_of_texts
 from tests.support.composed_cards import identity_card, tax_card
 
 LABELS = (
@@ -323,3 +323,46 @@ def test_names_are_told_as_they_were_read_whatever_known_words_the_server_took_t
     card = card_of("KTP", lines_of_pages([mended]))
     assert card is not None
     assert {"nik": "3273010203850001", "name": "HERMAN SUSANTO", "religion": "ISLAM"} == card.values
+
+
+@pytest.mark.parametrize("second", ["143", "RW 001", "RT 003", "NO.27 KOMP. DEPLU"])
+def test_an_address_goes_on_in_a_number_and_in_its_neighbourhood(second: str) -> None:
+    lines = ["Alamat : JL. PROF. SOEPOMO", (90.0, 20.0, second), (0.0, 40.0, "RT/RW : 003/007"), (0.0, 60.0, "Agama : ISLAM")]
+    told = card_of("KTP", lines_of_pages([page(lines)]))
+    assert told is not None
+    assert {"address": f"JL. PROF. SOEPOMO {second}", "religion": "ISLAM"} == told.values
+
+
+@pytest.mark.parametrize("label", ["RW 001", "RT 003/007"])
+def test_a_neighbourhood_below_the_label_is_no_address(label: str) -> None:
+    told = card_of("KTP", lines_of_pages([page(["Alamat : DUSUN KRAJAN", (0.0, 20.0, label), (0.0, 40.0, "Agama : ISLAM")])]))
+    assert told is not None
+    assert "DUSUN KRAJAN" == told.values["address"]
+
+
+def test_two_numbers_below_an_address_are_its_neighbourhood_whose_label_was_not_read() -> None:
+    for numbers in ("003/007", "003007"):
+        told = card_of("KTP", lines_of_pages([page(["Alamat : DUSUN KRAJAN", (90.0, 20.0, numbers), (0.0, 40.0, "Agama : ISLAM")])]))
+        assert told is not None
+        assert "DUSUN KRAJAN" == told.values["address"]
+
+
+def test_what_is_written_large_across_a_card_is_no_row_of_an_address() -> None:
+    read = page(["Alamat : DUSUN KRAJAN", (90.0, 22.0, "UNTUK VERIFIKASI"), (0.0, 60.0, "Agama : ISLAM")])
+    large = [replace(word, polygon=box(90.0 + 170 * number, 22.0, 160, 30)) for number, word in enumerate(read.lines[1].words)]
+    across = replace(read.lines[1], words=tuple(large))
+    told = card_of("KTP", lines_of_pages([replace(read, lines=(read.lines[0], across, read.lines[2]))]))
+    assert told is not None
+    assert "DUSUN KRAJAN" == told.values["address"]
+
+
+def test_what_is_left_of_a_label_at_the_edge_is_no_other_label() -> None:
+    told = card_of("KTP", lines_of_pages([page(["ama : SITI AMINAH", "ama : KRISTEN", "ama KAWIN"])]))
+    assert told is not None
+    assert {"name": "SITI AMINAH"} == told.values
+
+
+def test_the_last_letter_of_a_label_is_no_part_of_its_value() -> None:
+    told = card_of("KTP", lines_of_pages([page(["Tempat/Tgl Lahi r DENPASAR, 28-08-1978", "Tempat/Tgl Lahir r DENPASAR, 28-08-1978"])]))
+    assert told is not None
+    assert "DENPASAR" == told.values["birthPlace"]

@@ -97,6 +97,35 @@ def test_white_paper_and_white_ground_around_a_card_are_no_glare() -> None:
     assert 0 == page_quality(wide, moved).glare
 
 
+def test_white_paper_under_two_cards_is_no_glare_and_a_spot_on_one_of_them_is() -> None:
+    page, lines = card()
+    height, width = page.shape[:2]
+    sheet = np.full((2 * height + 500, width + 400, 3), 255, np.uint8)
+    moved = []
+    for top in (100, height + 300):
+        sheet[top : top + height, 200 : 200 + width] = page
+        moved += [Line(text=one.text, confidence=1, polygon=one.polygon + np.array((200, top), np.float32), words=()) for one in lines]
+    assert 0 == page_quality(sheet, moved).glare
+
+    corners = moved[0].polygon
+    (left, top), (right, bottom) = corners.min(axis=0).astype(int), corners.max(axis=0).astype(int)
+    sheet[top - 10 : bottom + 10, left:right] = 255
+    assert 0.01 < page_quality(sheet, moved).glare < 0.3
+
+
+def test_a_reflection_that_comes_in_from_an_edge_is_glare_and_a_plate_along_it_is_none() -> None:
+    page, lines = card()
+    height, width = page.shape[:2]
+    wide = np.full((height, width + 200, 3), 200, np.uint8)
+    wide[:, :width] = page // 2 + 90
+    reach = int(max(one.polygon[:, 0].max() for one in lines)) - 60
+    plate = wide.copy()
+    plate[:, reach:] = 255
+    assert 0 == page_quality(plate, lines).glare
+    cv2.ellipse(wide, (width + 200, height // 2), (width + 200 - reach, height // 3), 0, 0, 360, (255, 255, 255), -1)
+    assert page_quality(wide, lines).glare > 0.01
+
+
 def test_text_height_and_contrast_are_those_of_the_lines() -> None:
     page, lines = card()
     quality = page_quality(page, lines)

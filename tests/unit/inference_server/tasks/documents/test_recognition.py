@@ -157,6 +157,32 @@ def test_repeated_classes_count_once_and_blanks_part_equal_characters() -> None:
     assert [0.9] * 5 == pytest.approx([character.confidence for character in found])
 
 
+@pytest.mark.parametrize(
+    ("sure", "doubted", "blank", "text"),
+    [
+        # As `MAWAR II` is answered in bfloat16; the same letter wide; and what is doubted all over.
+        ((0.955, 0.953), 0.702, 0.293, "aa"),
+        ((0.955, 0.953), 0.902, 0.09, "a"),
+        ((0.85, 0.77), 0.69, 0.288, "a"),
+    ],
+)
+def test_two_equal_characters_are_parted_by_a_step_that_was_nearly_blank(
+    sure: tuple[float, float], doubted: float, blank: float, text: str
+) -> None:
+    answer = likelihood([0, 1, 1, 1, 0, 2])
+    answer[[1, 2, 3], 1] = (sure[0], doubted, sure[1])
+    answer[2, 0] = blank
+    found = read(answer, CHARACTERS, 60)
+    assert f"{text}b" == "".join(character.text for character in found)
+    assert ([15, 35, 55] if text == "aa" else [25, 55]) == [character.x for character in found]
+
+
+def test_a_wide_space_is_one() -> None:
+    answer = likelihood([1, 4, 4, 4, 2], 0.95)
+    answer[2, [0, 4]] = (0.32, 0.68)
+    assert "a b" == "".join(character.text for character in read(answer, CHARACTERS, 50))
+
+
 def test_nothing_but_blanks_is_no_text() -> None:
     assert [] == read(likelihood([0, 0, 0]), CHARACTERS, 30)
 
