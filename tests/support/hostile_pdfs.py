@@ -6,7 +6,8 @@ import zlib
 from collections.abc import Callable, Mapping
 
 _FORM = b"/Type /XObject /Subtype /Form /BBox [0 0 400 400]"
-_SPACES = 200_000_000
+# More than a process may have that may have little.
+_SPACES = 150_000_000
 
 
 def stream(content: bytes, entries: bytes = b"") -> bytes:

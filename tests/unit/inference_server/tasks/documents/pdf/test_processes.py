@@ -122,8 +122,8 @@ asyncio.run(main())
 
 
 def test_neither_the_server_nor_a_process_takes_the_memory_that_a_bomb_asks_for(tmp_path: Path) -> None:
-    for number, make in enumerate(BOMBS.values()):
-        (tmp_path / f"{number}.pdf").write_bytes(make())
+    for name in ("a form that draws itself", "deflate", "LZW"):
+        (tmp_path / f"{name}.pdf").write_bytes(BOMBS[name]())
     command = [sys.executable, "-c", _PROGRAM, *map(str, sorted(tmp_path.iterdir()))]
     done = subprocess.run(
         command, capture_output=True, text=True, check=True, timeout=110, env=dict(os.environ, PYTHONPATH=str(Path.cwd()))
