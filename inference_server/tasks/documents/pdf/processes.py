@@ -22,8 +22,9 @@ _FEWEST, _MOST = 2, 4
 ASIDE_SECONDS = 5.0
 # What nobody waits for any longer may end by itself: most works take less than it takes to start a process anew.
 _LEFT_SECONDS = 1.0
-# What a process has done, and the share of its memory that it still has then, after which another takes its place.
-_MOST_WORKS, _WORN_SHARE = 1000, 4
+# What a process has done, and the share of its memory that it still has then, after which another takes its place; but not for what all
+# have that have read a text layer.
+_MOST_WORKS, _WORN_SHARE, _USUAL_BYTES = 1000, 4, 96 * 2**20
 _LOOK_SECONDS = 0.1
 _log = structlog.get_logger()
 
@@ -156,7 +157,7 @@ class PdfProcesses:
             return
         if was_aside or self._is_closed:
             process.kill(Reason.SLOW)
-        elif process.works >= _MOST_WORKS or process.resident > self.most_bytes // _WORN_SHARE:
+        elif process.works >= _MOST_WORKS or process.resident > max(self.most_bytes // _WORN_SHARE, _USUAL_BYTES):
             process.kill(Reason.WORN)
         elif process.has_ended or not process.is_settled:
             process.kill(Reason.ASTRAY)

@@ -197,6 +197,16 @@ async def test_a_process_that_was_killed_between_two_pages_is_not_missed(process
     await until(lambda: ends == ["killed"])
 
 
+async def test_a_process_stays_for_the_next_document_unless_it_keeps_much_memory(processes: PdfProcesses, ends: list[str]) -> None:
+    for _ in range(2):
+        await read(await opened(processes, lab_report_pdf()), mode=TextMode.LAYER)
+    assert (processes.count, ends) == (1, [])
+    # With its file, which is open still.
+    await opened(processes, lab_report_pdf() + b"%" + bytes(70_000_000))
+    await until(lambda: ends == ["worn"])
+    assert not isinstance(await read(await opened(processes, lab_report_pdf())), TextLayer)
+
+
 async def test_what_is_told_to_a_whole_group_leaves_processes_to_their_server(processes: PdfProcesses, ends: list[str]) -> None:
     pages = await opened(processes, lab_report_pdf())
     for number in (signal.SIGINT, signal.SIGTERM):
