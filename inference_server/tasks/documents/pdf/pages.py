@@ -18,6 +18,8 @@ T = TypeVar("T")
 
 # A document that has cost so many processes is given up.
 _MOST_LOST = 3
+# What a file itself may have done, unlike whoever kills processes from outside.
+_BY_THE_FILE = frozenset({Reason.MEMORY, Reason.CRASHED, Reason.ASTRAY})
 # What is written stays in memory up to here, and goes to a file beyond.
 IN_MEMORY = 16 * 1024 * 1024
 
@@ -105,7 +107,7 @@ class PdfPages:
         try:
             return await lease.do(work)
         except Ended as ended:
-            self._lost += 1
+            self._lost += ended.reason in _BY_THE_FILE
             raise self._error(what, ended.reason) from ended
         except asyncio.CancelledError:
             # It took its time, or its caller is gone.

@@ -109,7 +109,7 @@ class PdfProcess:
     @property
     def has_ended(self) -> bool:
         """Whether it is of no more use."""
-        return self._process.poll() is not None
+        return self._reason is not None or self._process.poll() is not None
 
     def open(self, document: object, content: bytes, password: str) -> int:
         """Open a file in the place of the one before; returns how many pages it has. Raises `InvalidDocument` and `Ended`."""
@@ -142,11 +142,8 @@ class PdfProcess:
     def lay_over(self, pages: BinaryIO, size: int, write: Callable[[bytes], object]) -> None:
         """Lay text over the open file: `pages` are frames, so many bytes in all. Raises `InvalidDocument` and `Ended`."""
         self._begin({"do": "overlay"}, size)
-        try:
-            while piece := pages.read(PIECE_BYTES):
-                self._channel.sendall(piece)
-        except OSError as error:
-            raise self._ended() from error
+        while piece := pages.read(PIECE_BYTES):
+            self._send(piece)
         written = 0
         while True:
             head, size = self._answer()
@@ -190,18 +187,18 @@ class PdfProcess:
 
     def _asked(self, head: Mapping[str, Any], body: bytes = b"") -> tuple[dict[str, Any], int]:
         self._begin(head, len(body))
-        try:
-            self._channel.sendall(body)
-        except OSError as error:
-            raise self._ended() from error
+        self._send(body)
         return self._answer()
 
     def _begin(self, head: Mapping[str, Any], size: int) -> None:
         self._await_ready()
         self.works += 1
         self.is_settled = False
+        self._send(frame(head, size))
+
+    def _send(self, content: bytes) -> None:
         try:
-            self._channel.sendall(frame(head, size))
+            self._channel.sendall(content)
         except OSError as error:
             raise self._ended() from error
 
@@ -257,8 +254,8 @@ _REASONS = {MEMORY_STATUS: Reason.MEMORY, -9: Reason.KILLED}
 
 def _environment() -> dict[str, str]:
     passed_on = {name: os.environ[name] for name in _PASSED_ON if name in os.environ}
-    # The same modules, wherever the server has them from. One process has one thread that computes.
-    return passed_on | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
+    # The same modules, wherever the server has them from, which may be told from its folder. One process has one thread that computes.
+    return passed_on | {"PYTHONPATH": os.pathsep.join(map(os.path.abspath, sys.path)), "OPENBLAS_NUM_THREADS": "1"}
 
 
 def _end(process: subprocess.Popen[bytes], channel: socket.socket) -> None:

@@ -147,26 +147,34 @@ class PdfProcesses:
         _log.warning("pdf_set_aside", seconds=ASIDE_SECONDS, aside=self._aside)
         return True
 
-    def give_back(self, process: PdfProcess | None, document: Document, *, was_aside: bool) -> None:
-        """A lease ended."""
+    def give_back(self, process: PdfProcess | None, document: Document, *, was_aside: bool, was_left: bool) -> None:
+        """A lease ended; `was_left`: nobody waited for its last work."""
         if was_aside:
             self._aside -= 1
         else:
             self._permits.release()
         if process is None:
             return
-        if was_aside or self._is_closed:
-            process.kill(Reason.SLOW)
-        elif process.works >= _MOST_WORKS or process.resident > max(self.most_bytes // _WORN_SHARE, _USUAL_BYTES):
-            process.kill(Reason.WORN)
-        elif process.has_ended or not process.is_settled:
-            process.kill(Reason.ASTRAY)
-        else:
-            if document.is_closed and process.document is document:
-                process.drop()
-            self._idle.append(process)
+        if not process.has_ended and (reason := self._past_use(process, was_aside=was_aside, was_left=was_left)):
+            process.kill(reason)
+        if process.has_ended:
+            self.lost(process)
             return
-        self.lost(process)
+        if document.is_closed and process.document is document:
+            process.drop()
+        self._idle.append(process)
+
+    def _past_use(self, process: PdfProcess, *, was_aside: bool, was_left: bool) -> Reason | None:
+        """Why a process is not to be used again."""
+        if self._is_closed:
+            return Reason.CLOSED
+        if was_aside:
+            return Reason.SLOW
+        if process.works >= _MOST_WORKS or process.resident > max(self.most_bytes // _WORN_SHARE, _USUAL_BYTES):
+            return Reason.WORN
+        if not process.is_settled:
+            return Reason.GIVEN_UP if was_left else Reason.ASTRAY
+        return None
 
     def lost(self, process: PdfProcess) -> None:
         """A process that has ended, or was killed."""
@@ -195,6 +203,7 @@ class Lease:
         self._document = document
         self._process: PdfProcess | None = None
         self._is_aside = False
+        self._look: asyncio.TimerHandle | None = None
         # What ends a work that nobody waits for; the lease is at its end when that is.
         self.left: asyncio.Task[None] | None = None
 
@@ -218,22 +227,29 @@ class Lease:
 
     def end(self) -> None:
         """Give the place back."""
-        self._processes.give_back(self._process, self._document, was_aside=self._is_aside)
+        self._processes.give_back(self._process, self._document, was_aside=self._is_aside, was_left=self.left is not None)
 
     async def _done(self, process: PdfProcess, work: Callable[[PdfProcess], T]) -> T:
         future = self._processes.begin(lambda: work(process))
-        aside = asyncio.get_running_loop().call_later(ASIDE_SECONDS, self._set_aside, process)
+        self._look_at_later(process, ASIDE_SECONDS)
         try:
             await asyncio.wait((future,))
         except asyncio.CancelledError:
             self.left = self._processes.leave(process, future)
             raise
         finally:
-            aside.cancel()
+            if self._look:
+                self._look.cancel()
         return future.result()
+
+    def _look_at_later(self, process: PdfProcess, seconds: float) -> None:
+        self._look = asyncio.get_running_loop().call_later(seconds, self._set_aside, process)
 
     def _set_aside(self, process: PdfProcess) -> None:
         self._is_aside = self._is_aside or self._processes.set_aside(process)
+        if not self._is_aside:
+            # One of those that are may end before this one does.
+            self._look_at_later(process, _LOOK_SECONDS)
 
 
 def _may_be_anothers(ended: Ended) -> bool:

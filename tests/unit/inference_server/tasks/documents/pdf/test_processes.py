@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
@@ -19,6 +21,7 @@ from inference_server.errors import InvalidDocument, Unavailable
 from inference_server.tasks.documents.pages import File, open_pages
 from inference_server.tasks.documents.pdf import processes as module
 from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.pdf.process import Reason
 from inference_server.tasks.documents.pdf.processes import PdfProcesses
 from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
 from tests.support.endless_pdf import endless_pdf
@@ -155,6 +158,19 @@ async def test_documents_that_take_long_leave_their_places_to_others(processes: 
     await stopped(*works)
 
 
+async def test_files_that_hold_their_places_leave_them_when_others_have_ended_that_had_left_theirs(
+    processes: PdfProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "ASIDE_SECONDS", 0.5)
+    works: list[asyncio.Task[Any]] = []
+    for count in (2, 4):
+        works += [asyncio.create_task(read(await opened(processes, endless_pdf()))) for _ in range(2)]
+        await until(lambda count=count: len(processes.pids) == count and all(map(_works, processes.pids)))  # type: ignore[misc]
+    await stopped(*works[:2])
+    assert not isinstance(await read(await opened(processes, lab_report_pdf())), TextLayer)
+    await stopped(*works[2:])
+
+
 async def test_one_document_leaves_the_others_a_process(processes: PdfProcesses) -> None:
     pages = await opened(processes, endless_pdf())
     works = [asyncio.create_task(read(pages)) for _ in range(4)]
@@ -222,6 +238,75 @@ async def test_one_whose_processes_are_killed_from_outside_may_be_tried_again(pr
     os.kill(processes.pids[0], signal.SIGKILL)
     with pytest.raises(Unavailable, match=r"its process was killed, as is done where memory has run out. Try again"):
         await task
+
+
+async def test_what_is_killed_from_outside_is_not_laid_to_its_document(
+    processes: PdfProcesses, monkeypatch: pytest.MonkeyPatch, ends: list[str]
+) -> None:
+    pages = await opened(processes, lab_report_pdf())
+    os.kill(processes.pids[0], signal.SIGKILL)
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    for _ in range(4):
+        with pytest.raises(Unavailable, match="end as soon as they are started"):
+            await read(pages)
+    monkeypatch.undo()
+    assert not isinstance(await read(pages), TextLayer)
+    await until(lambda: set(ends) == {"killed", "not_started"})
+
+
+async def test_what_is_killed_while_nobody_asks_anything_of_it_is_no_defect(processes: PdfProcesses, ends: list[str]) -> None:
+    pages = await opened(processes, lab_report_pdf())
+    (process,) = processes._alive
+    async with processes.lease(pages) as lease:
+        await lease.do(lambda process: process.open(pages, lab_report_pdf(), ""))
+        os.kill(process.pid, signal.SIGKILL)
+        await until(lambda: process.has_ended)
+    await until(lambda: ends == ["killed"])
+
+
+async def test_a_file_that_nobody_takes_any_longer_is_no_defect(processes: PdfProcesses, ends: list[str]) -> None:
+    pages = await opened(processes, lab_report_pdf())
+    writes, goes_on = threading.Event(), threading.Event()
+
+    def write(piece: bytes) -> None:
+        writes.set()
+        goes_on.wait()
+        raise ValueError("write to closed file")
+
+    async with processes.lease(pages) as lease:
+        work = asyncio.create_task(lease.do(lambda process: process.lay_over(io.BytesIO(), 0, write)))
+        await until(writes.is_set)
+        work.cancel()
+        await asyncio.wait((work,))
+        goes_on.set()
+    await until(lambda: ends == ["given_up"])
+
+
+async def test_a_process_that_was_killed_is_not_used_again_however_long_the_kernel_takes(
+    processes: PdfProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pages = await opened(processes, lab_report_pdf())
+    (first,) = processes.pids
+    async with processes.lease(pages) as lease:
+        (process,) = processes._alive
+        await lease.do(lambda process: process.open(pages, lab_report_pdf(), ""))
+        with monkeypatch.context() as slow:
+            slow.setattr(subprocess.Popen, "kill", lambda self: None)
+            process.kill(Reason.GIVEN_UP)
+            assert process.has_ended
+    assert not isinstance(await read(pages), TextLayer)
+    assert first not in processes.pids
+
+
+async def test_modules_are_found_where_the_server_has_them_relative_to_its_folder(
+    processes: PdfProcesses, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["server.pyz", *sys.path])
+    await opened(processes, lab_report_pdf())
+    environment = Path(f"/proc/{processes.pids[0]}/environ").read_bytes().split(b"\0")
+    (found,) = (entry for entry in environment if entry.startswith(b"PYTHONPATH="))
+    assert found.startswith(b"PYTHONPATH=" + os.fsencode(tmp_path / "server.pyz") + b":")
 
 
 async def test_a_document_that_has_cost_three_processes_is_given_up(processes: PdfProcesses, ends: list[str]) -> None:
