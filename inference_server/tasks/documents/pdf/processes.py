@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Callable
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from typing import Protocol, TypeVar
 
@@ -130,12 +130,25 @@ class PdfProcesses:
         raise Unavailable("the server leaves.")
 
     async def in_thread(self, work: Callable[[], T]) -> T:
-        """Do what blocks."""
-        return await asyncio.get_running_loop().run_in_executor(self._threads, work)
+        """Do what blocks. Raises `Unavailable` as `begin` does."""
+        return await self.begin(work)
 
-    def begin(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """The same, for who has to know what became of it."""
-        return asyncio.get_running_loop().run_in_executor(self._threads, work)
+    def begin(self, work: Callable[[], T], *, may_wait: bool = False) -> asyncio.Future[T]:
+        """The same, for who has to know what became of it. Raises `Unavailable` where the system has no room for a thread.
+
+        `may_wait`: it is done when another thread has ended its work then.
+        """
+        future: Future[T] = Future()
+        try:
+            self._threads.submit(_do, future, work)
+        except RuntimeError as error:
+            # It waits among the works all the same, and whoever was told that it failed is not to be surprised by it.
+            if not may_wait and future.cancel():
+                raise Unavailable(
+                    "the PDF is not read: no thread can be started for it. Raise the machine's or the container's limit of processes, and "
+                    "try again."
+                ) from error
+        return asyncio.wrap_future(future)
 
     def set_aside(self, process: PdfProcess) -> bool:
         """Give the place of a process to others, if not too many are aside already; it must not come back."""
@@ -180,7 +193,7 @@ class PdfProcesses:
         """A process that has ended, or was killed."""
         self._alive.discard(process)
         # The kernel may take its time for what had much memory.
-        self.begin(process.reaped).add_done_callback(lambda reaped: self._tell_end(process, reaped.result()))
+        self.begin(process.reaped, may_wait=True).add_done_callback(lambda reaped: self._tell_end(process, reaped.result()))
 
     def _tell_end(self, process: PdfProcess, reason: Reason) -> None:
         self._ended(reason)
@@ -250,6 +263,17 @@ class Lease:
         if not self._is_aside:
             # One of those that are may end before this one does.
             self._look_at_later(process, _LOOK_SECONDS)
+
+
+def _do(future: Future[T], work: Callable[[], T]) -> None:
+    if not future.set_running_or_notify_cancel():
+        return
+    try:
+        future.set_result(work())
+    except BaseException as error:  # whatever it is, it is told where it is waited for
+        future.set_exception(error)
+        # The error's frames know it, and would keep what they hold.
+        del future
 
 
 def _may_be_anothers(ended: Ended) -> bool:

@@ -333,6 +333,26 @@ async def test_without_a_process_it_may_be_tried_again(
     assert (await opened(processes, lab_report_pdf())).page_count == 2
 
 
+async def test_a_work_that_gets_no_thread_is_not_done_behind_the_back_of_who_was_told(
+    processes: PdfProcesses, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def fail(thread: threading.Thread) -> None:
+        raise RuntimeError("can't start new thread")
+
+    pages, held, done = await opened(processes, lab_report_pdf()), threading.Event(), []
+    # All threads that there are.
+    working = [processes.begin(held.wait) for _ in processes._threads._threads]
+    async with processes.lease(pages) as lease:
+        monkeypatch.setattr(threading.Thread, "start", fail)
+        with pytest.raises(Unavailable, match="no thread can be started"):
+            await lease.do(lambda process: done.append(process.pid))
+        monkeypatch.undo()
+    held.set()
+    await asyncio.wait(working)
+    assert not isinstance(await read(pages), TextLayer)
+    assert done == []
+
+
 async def test_where_no_further_process_can_be_started_those_that_there_are_do_the_work(
     processes: PdfProcesses, monkeypatch: pytest.MonkeyPatch
 ) -> None:
