@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import inspect
 import os
-import sys
 from importlib import metadata
 from pathlib import Path
 from typing import Annotated, Any
@@ -25,10 +24,6 @@ from inference_server.commands.evaluate import evaluate_cli
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.logs import configure_logging
 from inference_server.settings import PREFIX, Settings
-from inference_server.threads import ends_one_by_one
-
-# For what pdfium does when all else has ended.
-_ENDING_SECONDS = 2.0
 
 cli = typer.Typer(name="inference-server", no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False)
 models_cli = typer.Typer(help="The models of the repository.", no_args_is_help=True)
@@ -142,18 +137,6 @@ def import_catalogue(
 
 def main() -> None:
     """Run the command line; errors of the user end with one clear message and exit status 2."""
-    try:
-        _run()
-    except SystemExit as ended:
-        if not ends_one_by_one(seconds=_ENDING_SECONDS):
-            # pdfium cannot be stopped, nor taken down while it works.
-            sys.stdout.flush()
-            sys.stderr.flush()
-            os._exit(ended.code if isinstance(ended.code, int) else bool(ended.code))
-        raise
-
-
-def _run() -> None:
     try:
         cli()
     except InferenceError as error:

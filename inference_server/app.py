@@ -86,7 +86,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
     """Build the parts; `levels` are those of the logs that were configured. Raises `ConfigurationError`."""
     base = _base(settings, levels)
     labs = lab_classifier(settings, base.models)
-    services = [_open_inference(base), *task_services(settings, base.models, labs, base.metrics, base.memory)]
+    services = [_open_inference(base), *task_services(settings, base.models, labs, base.metrics, base.registry, base.memory)]
     health = health_app(
         lifecycle=base.lifecycle,
         registry=base.registry,
@@ -104,6 +104,7 @@ def compose(settings: Settings, levels: LogLevels | None = None) -> Application:
         close_traces=base.tracing.close,
         left_out=left_out(settings),
         sweeps=[service.sweep for service in services],
+        closes=[service.close for service in services],
     )
 
 

@@ -52,6 +52,8 @@ class Application:
     left_out: frozenset[str] = frozenset()
     # Clear away what earlier servers left behind; each blocks.
     sweeps: Sequence[Callable[[], None]] = ()
+    # Called when no call is left; none blocks.
+    closes: Sequence[Callable[[], None]] = ()
     # Called when what is to stay has been loaded.
     settled: Callable[[], None] = lambda: None
 
@@ -71,6 +73,8 @@ class Application:
             await stop.wait()
             await self.grpc.stop(grace_seconds=self.settings.grace_seconds, drain_seconds=self.settings.drain_seconds, hurry=hurry)
             loading.cancel()
+            for close in self.closes:
+                close()
             await self.models.close(grace_seconds=0)
             self.http.stop()
             watching.cancel()

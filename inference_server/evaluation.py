@@ -42,7 +42,10 @@ async def evaluate_documents(folder: Path, settings: Settings, progress: Progres
     async with _loaded(settings, *DOCUMENT_MODELS) as models:
         # Nothing is read by its address, and every page is answered for in the figures.
         reader = document_reader(settings, models, Storage(read_roots=(), write_roots=()), lambda limit: None)
-        return await documents.evaluate(reader, known, _CALLER, lambda done: progress(done, len(known))), left_out
+        try:
+            return await documents.evaluate(reader, known, _CALLER, lambda done: progress(done, len(known))), left_out
+        finally:
+            reader.processes.close()
 
 
 @asynccontextmanager

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import structlog
 from lamina.v1 import documents_pb2_grpc, labs_pb2_grpc, slides_pb2_grpc
+from prometheus_client import CollectorRegistry
 
 from inference_server.allocator import Reuse
 from inference_server.errors import InferenceError
@@ -31,12 +32,14 @@ _SLIDE_MODELS = ("he_baseline",)
 DOCUMENT_MODELS = ("ppocrv6_small_det", "ppocrv6_small_rec")
 
 
-def task_services(settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics, memory: Reuse) -> list[Service]:
+def task_services(
+    settings: Settings, models: ServingModels, labs: LabClassifier, metrics: CallMetrics, registry: CollectorRegistry, memory: Reuse
+) -> list[Service]:
     """Those that the settings name. `memory`: the process' one."""
     storage = Storage(read_roots=settings.read_roots, write_roots=settings.write_roots, allow_http=settings.allow_http)
     services: dict[str, Callable[[], Service]] = {
         "slides": lambda: _slides(settings, models, storage, memory),
-        "documents": lambda: _documents(settings, models, storage, metrics, memory),
+        "documents": lambda: _documents(settings, models, storage, metrics, registry, memory),
         "labs": lambda: _labs(labs),
     }
     return [compose() for name, compose in services.items() if name in settings.services]
@@ -96,23 +99,39 @@ def _slides(settings: Settings, models: ServingModels, storage: Storage, memory:
     )
 
 
-def _documents(settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics, memory: Reuse) -> Service:
+def _documents(
+    settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics, registry: CollectorRegistry, memory: Reuse
+) -> Service:
     from inference_server.service.documents import DocumentServicer
+    from inference_server.service.pdf_metrics import PdfMetrics
 
-    servicer = DocumentServicer(document_reader(settings, models, storage, metrics.limit_refused, memory))
+    pdf_metrics = PdfMetrics(registry)
+    reader = document_reader(settings, models, storage, metrics.limit_refused, memory, pdf_metrics.ended)
+    pdf_metrics.watch(lambda: reader.processes.count)
+    servicer = DocumentServicer(reader)
     return Service(
         name=DOCUMENTS,
         add_to=partial(documents_pb2_grpc.add_DocumentServiceServicer_to_server, servicer),
         is_able=lambda: all(map(models.is_ready, DOCUMENT_MODELS)),
+        close=reader.processes.close,
     )
 
 
 def document_reader(
-    settings: Settings, models: ServingModels, storage: Storage, refused: Callable[[str], None], memory: Reuse | None = None
+    settings: Settings,
+    models: ServingModels,
+    storage: Storage,
+    refused: Callable[[str], None],
+    memory: Reuse | None = None,
+    ended: Callable[[str], None] = lambda reason: None,
 ) -> DocumentReader:
-    """The documents task with the limits of the settings; `refused` is told the limit that a page passed; `memory`: the process' one."""
+    """The documents task with the limits of the settings; `refused` is told the limit that a page passed; `memory`: the process' one.
+
+    `ended` is told why a process for PDFs ended.
+    """
     import cv2
 
+    from inference_server.tasks.documents.pdf.processes import PdfProcesses
     from inference_server.tasks.documents.reader import DocumentReader
     from inference_server.tasks.documents.values import Limits as DocumentLimits
 
@@ -121,12 +140,12 @@ def document_reader(
     limits = DocumentLimits(
         most_bytes=settings.max_document_bytes,
         most_pages=settings.max_document_pages,
-        most_pdf_stream_bytes=settings.max_pdf_stream_bytes,
         most_page_pixels=settings.max_page_pixels,
         most_page_seconds=settings.max_page_seconds,
         most_document_seconds=settings.max_document_seconds,
     )
-    return DocumentReader(models, storage, settings.models, limits=limits, refused=refused, memory=memory)
+    processes = PdfProcesses(most=settings.pdf_processes, most_bytes=settings.max_pdf_memory_bytes, ended=ended)
+    return DocumentReader(models, storage, settings.models, limits=limits, refused=refused, memory=memory, processes=processes)
 
 
 def lab_classifier(settings: Settings, models: ServingModels) -> LabClassifier:

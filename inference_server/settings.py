@@ -204,11 +204,10 @@ class Settings(BaseSettings):
     )
     max_document_bytes: int = Field(128 * 2**20, ge=1, description="Largest document, in bytes.")
     max_document_pages: int = Field(2000, ge=1, description="Most pages of a document.")
-    max_pdf_stream_bytes: int = Field(
-        128 * 2**20, ge=1, description="Most bytes that a stream of a PDF may unpack to; an image 3 for each pixel of the largest page."
-    )
+    pdf_processes: int = Field(0, ge=0, le=64, description="Processes that read PDFs; 0 for one a core, 2 to 4.")
+    max_pdf_memory_bytes: int = Field(2**30, ge=2**27, description="Most bytes of memory that each of them may use.")
     max_page_pixels: int = Field(100_000_000, ge=1, description="Largest page of a document, in pixels.")
-    max_page_seconds: float = Field(120.0, gt=0, description="Longest that a page of a document may take, from its turn on, in seconds.")
+    max_page_seconds: float = Field(120.0, gt=0, description="Longest that a page of a document may be worked on, in seconds.")
     max_document_seconds: float = Field(3600.0, gt=0, description="Longest that a document may take; pages left then are told as errors.")
     max_lab_tests: int = Field(1000, ge=1, description="Most lab tests, texts or aliases of a request.")
     max_lab_characters: int = Field(300, ge=1, description="Longest name, or other text, of a lab test, and longest query, in characters.")

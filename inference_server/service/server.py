@@ -46,6 +46,8 @@ class Service:
     is_able: Callable[[], bool] = lambda: True
     # Clears away what earlier servers left behind; blocks.
     sweep: Callable[[], None] = lambda: None
+    # Called when no call is left; does not block.
+    close: Callable[[], None] = lambda: None
 
 
 @dataclass(frozen=True, kw_only=True)

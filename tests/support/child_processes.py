@@ -29,3 +29,8 @@ def peak_bytes(pid: int) -> int:
 def _status_bytes(pid: int, name: str) -> int:
     lines = Path(f"/proc/{pid}/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(f"{name}:"))
+
+
+def children_of(pid: int) -> list[int]:
+    """The processes that a process started and that run, or were not yet waited for."""
+    return [int(child) for path in Path(f"/proc/{pid}/task").glob("*/children") for child in path.read_text().split()]

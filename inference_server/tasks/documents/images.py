@@ -16,7 +16,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.depth import eight_bits
 from inference_server.tasks.documents.tiff_frames import TiffFrames
-from inference_server.tasks.documents.values import Limits, Page, TextLayer
+from inference_server.tasks.documents.values import Limits, Page
 
 # Named one by one: `Image.open` would try every format that it knows, and has size limits of its own.
 _READERS: dict[str, type[ImageFile.ImageFile]] = {
@@ -69,9 +69,6 @@ class ImagePages:
                 raise InvalidDocument(
                     f"page {index + 1} cannot be decoded: the {_name(self.media_type)} file is damaged or cut off. Save or scan it again."
                 ) from error
-
-    def text_layer(self, index: int) -> TextLayer | None:
-        """None: an image holds no text of its own."""
 
     def close(self) -> None:
         """Free the file."""

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.tasks.documents.images import ImagePages
-from inference_server.tasks.documents.pdf.pages import PdfPages, check_pdf
-from inference_server.tasks.documents.running import PDF
+from inference_server.tasks.documents.page_time import PageTime
+from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.pdf.processes import PdfProcesses
+from inference_server.tasks.documents.running import opened
 from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
+
+PDF = "application/pdf"
 
 # pdfium, too, looks for the header in the first kilobyte: some writers put other bytes before it.
 _PDF_HEADER_WITHIN = 1024
@@ -37,7 +44,7 @@ _KNOWN_OTHERS = (
 
 
 class Pages(Protocol):
-    """A document whose pages are made one at a time. Blocks: call it in threads."""
+    """A document whose pages are made one at a time."""
 
     @property
     def media_type(self) -> str:
@@ -47,30 +54,49 @@ class Pages(Protocol):
     def page_count(self) -> int:
         """Pages of the document."""
 
-    def page(self, index: int) -> Page:
-        """The page at `index`, from 0, upright. Raises `InvalidDocument` when it cannot be decoded or is too large."""
+    async def read(self, index: int, mode: TextMode, time: PageTime) -> Page | TextLayer:
+        """The picture of the page at `index`, from 0, upright, when its turn has come; or the file's own text where the mode takes it.
 
-    def text_layer(self, index: int) -> TextLayer | None:
-        """The text that the file itself has of the page at `index`; None where its format has none. Raises `InvalidDocument`."""
+        Raises `InvalidDocument` when it cannot be decoded or is too large.
+        """
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Free the document."""
 
 
-def open_pages(content: bytes, *, limits: Limits, dpi: int = 0, password: str = "") -> Pages:
-    """Open a document without decoding a page; blocks.
+class PicturePages:
+    """The pages of an image file, decoded in threads."""
 
-    `dpi`: at which PDF pages are rendered; 0 for the default. Raises `InvalidDocument`, and `InvalidInput` for a bad `dpi`.
-    """
-    dpi = checked_dpi(dpi, limits)
-    return open_checked(content, checked_type(content, limits), limits=limits, dpi=dpi, password=password)
+    def __init__(self, pages: ImagePages) -> None:
+        self.media_type, self.page_count = pages.media_type, pages.page_count
+        self._pages = pages
+
+    async def read(self, index: int, mode: TextMode, time: PageTime) -> Page:
+        """See `Pages`."""
+        if mode is TextMode.LAYER:
+            raise InvalidDocument(f"a {self.media_type} file has no text of its own. Ask for OCR or AUTO in `text_mode`.")
+        await time.turn()
+        return await asyncio.to_thread(self._pages.page, index)
+
+    async def close(self) -> None:
+        """Free the file."""
+        await asyncio.to_thread(self._pages.close)
+
+
+@dataclass(frozen=True, kw_only=True)
+class File:
+    """What is to be opened."""
+
+    content: bytes = field(repr=False)
+    media_type: str
+    # Dots per inch at which PDF pages are drawn.
+    dpi: int
+    # Of an encrypted PDF.
+    password: str = field(repr=False)
 
 
 def checked_type(content: bytes, limits: Limits) -> str:
-    """The format of a document whose bytes keep within the limits, told before anything opens it; blocks.
-
-    Raises `InvalidDocument`, and `TimeoutError` where a document's time ends before it is told.
-    """
+    """The format of a document whose bytes keep within the limits. Raises `InvalidDocument`."""
     if not content:
         raise InvalidDocument("the document is empty (0 bytes). Check that the file was written, and send its bytes.")
     if len(content) > limits.most_bytes:
@@ -78,17 +104,20 @@ def checked_type(content: bytes, limits: Limits) -> str:
             f"the document has {len(content)} bytes; at most {limits.most_bytes} are accepted. Split it, or scan at a lower resolution.",
             limit="document_bytes",
         )
-    media_type = media_type_of(content)
-    if media_type == PDF:
-        check_pdf(content, limits)
-    return media_type
+    return media_type_of(content)
 
 
-def open_checked(content: bytes, media_type: str, *, limits: Limits, dpi: int, password: str) -> Pages:
-    """Open what `checked_type` let pass; blocks. Raises `InvalidDocument`."""
-    if media_type == PDF:
-        return PdfPages(content, dpi=dpi, password=password, limits=limits)
-    return ImagePages(content, media_type, limits=limits)
+async def open_pages(file: File, *, limits: Limits, processes: PdfProcesses, time: PageTime) -> PdfPages | PicturePages:
+    """Open what `checked_type` let pass, without decoding a page. Raises `InvalidDocument`, and `Unavailable` without a process."""
+    if file.media_type != PDF:
+        return PicturePages(await opened(partial(ImagePages, file.content, file.media_type, limits=limits)))
+    pages = PdfPages(file.content, dpi=file.dpi, password=file.password, limits=limits, processes=processes)
+    try:
+        await pages.open(time)
+    except BaseException:
+        await pages.close()
+        raise
+    return pages
 
 
 def checked_dpi(dpi: int, limits: Limits) -> int:
@@ -111,23 +140,6 @@ def selected_pages(asked: tuple[int, ...], page_count: int, limits: Limits) -> t
             limit="document_pages",
         )
     return numbers
-
-
-def text_layer_of(pages: Pages, index: int, mode: TextMode) -> TextLayer | None:
-    """The file's own text of a page where the mode takes it; None where its picture is to be read. Raises `InvalidDocument`; blocks."""
-    if mode is TextMode.OCR:
-        return None
-    try:
-        layer = pages.text_layer(index)
-    except InvalidDocument:
-        if mode is TextMode.AUTO:
-            return None
-        raise
-    if mode is TextMode.LAYER:
-        if layer is None:
-            raise InvalidDocument(f"a {pages.media_type} file has no text of its own. Ask for OCR or AUTO in `text_mode`.")
-        return layer
-    return layer if layer is not None and layer.is_sound else None
 
 
 def media_type_of(content: bytes) -> str:

@@ -5,16 +5,14 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncGenerator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 from dataclasses import dataclass, field, replace
-from functools import partial
 from pathlib import Path
 
-import numpy as np
 import structlog
 
-from inference_server.allocator import KEPT_FOR_DOCUMENTS, Reuse
+from inference_server.allocator import Reuse
 from inference_server.errors import DeadlineExceeded, InvalidDocument, InvalidInput
 from inference_server.scheduler.port import Caller, Device, Inference
 from inference_server.storage import Storage
@@ -22,17 +20,17 @@ from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.key_fields import key_fields
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
-from inference_server.tasks.documents.pages import Pages, checked_dpi, checked_type, open_checked, selected_pages, text_layer_of
+from inference_server.tasks.documents.page_time import PageTime
+from inference_server.tasks.documents.pages import File, Pages, PicturePages, checked_dpi, checked_type, open_pages, selected_pages
+from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.pdf.processes import PdfProcesses
 from inference_server.tasks.documents.quality import page_quality
 from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.running import in_thread_of, opened
+from inference_server.tasks.documents.tally import Tally
 from inference_server.tasks.documents.text import TextModels, TextReader
-from inference_server.tasks.documents.turns import Turns
-from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode, TextSource
+from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextLayer, TextMode, TextSource
 
 _log = structlog.get_logger()
-# After so long a document is left to be closed when its turn comes.
-_CLOSING_SECONDS = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,12 +73,13 @@ class DocumentReader:
         most_pages_at_once: int = 8,
         refused: Callable[[str], None] = lambda limit: None,
         memory: Reuse | None = None,
+        processes: PdfProcesses | None = None,
     ) -> None:
         """`models`: the repository's folder, where the recogniser's characters lie. `refused`: told the limit that a page passed.
 
         `pages_ahead`: pages of one document in work at once; `most_pages_at_once`: of all documents together, which bounds the memory,
         and as many again that the CPU alone may read: those that a GPU keeps waiting hold none of them up.
-        `memory`: the process' one.
+        `memory`: the process' one. `processes`: those that read PDFs.
         """
         self._storage = storage
         self._limits = limits or Limits()
@@ -92,9 +91,10 @@ class DocumentReader:
         )
         self._pages_ahead = pages_ahead
         self._refused = refused
-        self._turns = Turns(most_pages_at_once)
-        self._cpu_turns = Turns(most_pages_at_once)
+        self._turns = asyncio.Semaphore(most_pages_at_once)
+        self._cpu_turns = asyncio.Semaphore(most_pages_at_once)
         self._memory = memory or Reuse()
+        self.processes = processes or PdfProcesses()
 
     async def read(self, request: DocumentRequest, caller: Caller) -> AsyncGenerator[PageResult | FileChunk | DocumentSummary, None]:
         """Yield each page asked for, in order, after it what it adds to the files, then the summary. Close the generator to stop the work.
@@ -106,10 +106,11 @@ class DocumentReader:
         started = time.monotonic()
         self._text.check_device(caller)
         content = await self._content(request)
-        pages = await self._open(content, request)
-        tally = _Tally()
         until = started + self._limits.most_document_seconds
-        original = Original(content=content, media_type=pages.media_type, password=request.password)
+        pages = await self._open(content, request, until)
+        tally = Tally()
+        lay_over = pages.laid_over if isinstance(pages, PdfPages) else None
+        original = Original(content=content, media_type=pages.media_type, lay_over=lay_over)
         files = OutputFiles(request.formats, original, until=until)
         try:
             numbers = selected_pages(request.pages, pages.page_count, self._limits)
@@ -122,13 +123,16 @@ class DocumentReader:
                             yield chunk
             # Some pages alone may all be broken: whoever asks for the rest of a document, has the others already.
             if tally.failed == pages.page_count:
-                raise InvalidDocument(tally.first_error)
+                raise tally.error()
             summary = tally.summary(pages, time.monotonic() - started)
             async with aclosing(files.end(summary)) as chunks:
                 async for chunk in chunks:
                     yield chunk
         finally:
-            await _closed(files, pages)
+            try:
+                await asyncio.to_thread(files.close)
+            finally:
+                await pages.close()
         _log_read(request, summary, pages=len(numbers), words=tally.words)
         yield summary
 
@@ -140,22 +144,31 @@ class DocumentReader:
             return request.content
         return await self._storage.read(request.uri, most_bytes=self._limits.most_bytes, limit="document_bytes")
 
-    async def _open(self, content: bytes, request: DocumentRequest) -> Pages:
-        limits, seconds = self._limits, self._limits.most_document_seconds
+    async def _open(self, content: bytes, request: DocumentRequest, until: float) -> PdfPages | PicturePages:
+        limits = self._limits
+        media_type = checked_type(content, limits)
+        file = File(content=content, media_type=media_type, dpi=checked_dpi(request.dpi, limits), password=request.password)
+        opening = self._time(self._turns, until)
         try:
-            async with asyncio.timeout(seconds):
-                media_type = await asyncio.to_thread(checked_type, content, limits)
-                dpi = checked_dpi(request.dpi, limits)
-                opening = partial(open_checked, content, media_type, limits=limits, dpi=dpi, password=request.password)
-                return await opened(media_type, opening)
+            async with opening:
+                return await open_pages(file, limits=limits, processes=self.processes, time=opening)
         except TimeoutError as late:
-            raise DeadlineExceeded(
-                f"the document was not opened within {seconds:g} s; other PDFs may have kept it waiting. Try it again, or raise "
-                "INFERENCE_MAX_DOCUMENT_SECONDS.",
-                limit="document_seconds",
+            if opening.is_waiting or time.monotonic() >= until:
+                raise DeadlineExceeded(
+                    f"the document was not opened within {limits.most_document_seconds:g} s; other PDFs may have kept it waiting. Try it "
+                    "again, or raise INFERENCE_MAX_DOCUMENT_SECONDS.",
+                    limit="document_seconds",
+                ) from late
+            raise InvalidDocument(
+                f"the PDF was not opened within {limits.most_page_seconds:g} s: pdfium does not come to an end with it. Print it to a PDF "
+                "anew, send its pages as images, or raise INFERENCE_MAX_PAGE_SECONDS.",
+                limit="page_seconds",
             ) from late
 
-    async def _in_order(self, work: _Work, numbers: tuple[int, ...], caller: Caller, tally: _Tally) -> AsyncGenerator[PageResult, None]:
+    def _time(self, turns: asyncio.Semaphore, until: float) -> PageTime:
+        return PageTime(turns, self._memory, seconds=self._limits.most_page_seconds, until=until)
+
+    async def _in_order(self, work: _Work, numbers: tuple[int, ...], caller: Caller, tally: Tally) -> AsyncGenerator[PageResult, None]:
         waiting = deque(numbers)
         under_way: deque[asyncio.Task[PageResult]] = deque()
         try:
@@ -171,29 +184,28 @@ class DocumentReader:
                 task.cancel()
             await asyncio.gather(*under_way, return_exceptions=True)
 
-    async def _page(self, work: _Work, number: int, caller: Caller, tally: _Tally) -> PageResult:
-        turns = self._cpu_turns if caller.device is Device.CPU else self._turns
-        async with turns.turn(work.pages.media_type) as drawn, self._memory.reused(KEPT_FOR_DOCUMENTS):
-            seconds = min(self._limits.most_page_seconds, work.until - time.monotonic())
-            try:
-                async with asyncio.timeout(seconds):
-                    return await self._read_page(work, number, caller, tally, drawn)
-            except TimeoutError as late:
-                error = self._late(number, work)
-                if caller.device:
-                    # What a device does not read in time, another may, or the same when it has less to do.
-                    raise DeadlineExceeded(str(error)) from late
-            except InvalidDocument as found:
-                error = found
+    async def _page(self, work: _Work, number: int, caller: Caller, tally: Tally) -> PageResult:
+        page_time = self._time(self._cpu_turns if caller.device is Device.CPU else self._turns, work.until)
+        try:
+            async with page_time:
+                return await self._read_page(work, number, caller, tally, page_time)
+        except TimeoutError as late:
+            error = self._late(number, work)
+            tally.kept_waiting += page_time.is_waiting
+            if caller.device:
+                # What a device does not read in time, another may, or the same when it has less to do.
+                raise DeadlineExceeded(str(error)) from late
+        except InvalidDocument as found:
+            error = found
         if error.limit:
             self._refused(error.limit)
         return PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0, error=str(error))
 
-    async def _read_page(self, work: _Work, number: int, caller: Caller, tally: _Tally, drawn: Callable[[], Awaitable[None]]) -> PageResult:
+    async def _read_page(self, work: _Work, number: int, caller: Caller, tally: Tally, page_time: PageTime) -> PageResult:
         result = PageResult(page_number=number, page_count=work.pages.page_count, width=0, height=0)
-        layer = await in_thread_of(work.pages.media_type, text_layer_of, work.pages, number - 1, work.mode)
-        if layer is not None:
-            await drawn()
+        page = await work.pages.read(number - 1, work.mode, page_time)
+        if isinstance(page, TextLayer):
+            layer = page
             fields = await asyncio.to_thread(key_fields, layer.lines)
             return replace(
                 result,
@@ -204,8 +216,6 @@ class DocumentReader:
                 rotation_degrees=layer.rotation_degrees,
                 fields=fields,
             )
-        page = await in_thread_of(work.pages.media_type, work.pages.page, number - 1)
-        await drawn()
         reading = await self._text.read(page, caller)
         tally.models.update(dict.fromkeys(reading.models))
         quality = await asyncio.to_thread(page_quality, page, reading.lines)
@@ -255,45 +265,3 @@ def _log_read(request: DocumentRequest, summary: DocumentSummary, *, pages: int,
         words=words,
         seconds=round(summary.duration_seconds, 3),
     )
-
-
-async def _closed(files: OutputFiles, pages: Pages) -> None:
-    """Both closed; where the thread is held by a page that takes for ever, they are when it is free."""
-    closing = asyncio.ensure_future(in_thread_of(pages.media_type, _close, files, pages))
-    if (await asyncio.wait((closing,), timeout=_CLOSING_SECONDS))[0]:
-        closing.result()
-
-
-def _close(files: OutputFiles, pages: Pages) -> None:
-    files.close()
-    pages.close()
-
-
-class _Tally:
-    """What a document's pages add up to."""
-
-    def __init__(self) -> None:
-        self.failed = 0
-        self.words = 0
-        self.first_error = ""
-        # In the order of their first use.
-        self.models: dict[str, None] = {}
-        self._confidence = 0.0
-
-    def count(self, page: PageResult) -> None:
-        if page.error:
-            self.failed += 1
-            self.first_error = self.first_error or page.error
-        confidences = [word.confidence for line in page.lines for word in line.words]
-        self.words += len(confidences)
-        self._confidence += float(np.sum(confidences))
-
-    def summary(self, pages: Pages, seconds: float) -> DocumentSummary:
-        return DocumentSummary(
-            page_count=pages.page_count,
-            failed_pages=self.failed,
-            media_type=pages.media_type,
-            mean_confidence=self._confidence / self.words if self.words else 0.0,
-            models=tuple(self.models),
-            duration_seconds=seconds,
-        )

@@ -1,13 +1,13 @@
-"""In which thread a document is read: what pdfium reads goes one by one, and holds no thread of those that read the others."""
+"""What is opened in a thread, and closed if nobody waits for it any longer."""
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
 from concurrent.futures import Future
-from typing import ParamSpec, Protocol, TypeVar
+from typing import Protocol, TypeVar
 
-from inference_server.threads import begin_in_thread, begin_one_by_one, one_by_one, turn_of
+from inference_server.threads import begin_in_thread
 
 
 class _Closable(Protocol):
@@ -17,32 +17,20 @@ class _Closable(Protocol):
         """Free it."""
 
 
-P = ParamSpec("P")
-T = TypeVar("T")
 Opened = TypeVar("Opened", bound=_Closable)
 
-PDF = "application/pdf"
 
-
-async def in_thread_of(media_type: str, work: Callable[P, T], *args: P.args, **kwargs: P.kwargs) -> T:
-    """Like `asyncio.to_thread`, of a document of this type."""
-    if media_type == PDF:
-        return await one_by_one(work, *args, **kwargs)
-    return await asyncio.to_thread(work, *args, **kwargs)
-
-
-async def opened(media_type: str, opening: Callable[[], Opened]) -> Opened:
-    """What opens in the thread of its type; a task that is cancelled leaves it to be closed there, not whenever memory is collected."""
-    begin = begin_one_by_one if media_type == PDF else begin_in_thread
-    future = begin(opening)
+async def opened(opening: Callable[[], Opened]) -> Opened:
+    """What opens in a thread; a task that is cancelled leaves it to be closed there, not whenever memory is collected."""
+    future = begin_in_thread(opening)
     try:
-        return await (turn_of(future) if media_type == PDF else asyncio.wrap_future(future))
+        return await asyncio.wrap_future(future)
     except asyncio.CancelledError:
         if not future.cancel():
-            future.add_done_callback(lambda ended: _close(begin, ended))
+            future.add_done_callback(_close)
         raise
 
 
-def _close(begin: Callable[[Callable[[], None]], Future[None]], ended: Future[Opened]) -> None:
+def _close(ended: Future[Opened]) -> None:
     if not ended.exception():
-        begin(ended.result().close)
+        begin_in_thread(ended.result().close)

@@ -34,13 +34,11 @@ class Limits:
     most_pages: int = 2_000
     # Width times height of one page image; an A0 sheet at 200 dpi has 62 million.
     most_page_pixels: int = 100_000_000
-    # What a stream of a PDF may unpack to; an image as many bytes as the largest page has in colours.
-    most_pdf_stream_bytes: int = 128 * 1024 * 1024
     lowest_dpi: int = 36
     highest_dpi: int = 600
     # Dots per inch at which PDF pages are rendered when the request does not say.
     default_dpi: int = 200
-    # Wall time of one page, from its turn on, and of a whole document, in seconds.
+    # Wall time of one page while it is worked on, and of a whole document, in seconds.
     most_page_seconds: float = 120.0
     most_document_seconds: float = 3600.0
 

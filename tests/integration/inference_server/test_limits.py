@@ -9,7 +9,6 @@ import re
 import threading
 import urllib.request
 import uuid
-import zlib
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -39,6 +38,7 @@ from inference_server.service.streaming import InferStream
 from inference_server.service.wire_format import parse_request
 from inference_server.settings import Settings
 from inference_server.storage import Storage
+from inference_server.tasks.documents.pdf.processes import PdfProcesses
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
@@ -48,6 +48,7 @@ from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import ClientTile, SlideLimits
+from tests.support.hostile_pdfs import BOMBS
 from tests.support.pdf import Text, pdf
 from tests.support.running_application import running_application
 from tests.support.slides import paint, write_jpeg_tiff
@@ -262,25 +263,29 @@ async def _document_pages(folder: Path, models: ServingModels) -> None:
     await _read(folder, models, DocumentRequest(content=pdf([[], []])), most_pages=1)
 
 
-@passing("pdf_stream_bytes")
-async def _pdf_stream_bytes(folder: Path, models: ServingModels) -> None:
-    content = b"%PDF-1.4\n1 0 obj\n<< >>\nstream\n" + zlib.compress(b" " * 100) + b"\nendstream\nendobj\n"
-    await _read(folder, models, DocumentRequest(content=content), most_pdf_stream_bytes=99)
-
-
 async def _refused_page(folder: Path, models: ServingModels, **limits: float) -> None:
-    """Pages are refused one by one: each is told to the counter when it is refused, rather than by the error in the end."""
-    refused: list[str] = []
     content = io.BytesIO()
     Image.fromarray(PICTURE).save(content, "PNG")
-    reader = DocumentReader(
-        models, Storage(read_roots=(), write_roots=()), folder, limits=replace(DocumentLimits(), **limits), refused=refused.append
-    )
+    await _refused_page_of(content.getvalue(), folder, models, **limits)
+
+
+async def _refused_page_of(
+    content: bytes, folder: Path, models: ServingModels, *, processes: PdfProcesses | None = None, **limits: float
+) -> None:
+    """Pages are refused one by one: each is told to the counter when it is refused, rather than by the error in the end."""
+    refused: list[str] = []
+    nowhere, limited = Storage(read_roots=(), write_roots=()), replace(DocumentLimits(), **limits)
+    reader = DocumentReader(models, nowhere, folder, limits=limited, refused=refused.append, processes=processes)
     with pytest.raises(InferenceError) as caught:
-        async for _ in reader.read(DocumentRequest(content=content.getvalue()), ANYBODY):
+        async for _ in reader.read(DocumentRequest(content=content), ANYBODY):
             pass
     assert caught.value.limit == ""
     raise InferenceError("as counted", limit=refused[0])
+
+
+@passing("pdf_memory_bytes")
+async def _pdf_memory_bytes(folder: Path, models: ServingModels) -> None:
+    await _refused_page_of(BOMBS["deflate"](), folder, models, processes=PdfProcesses(most_bytes=2**27))
 
 
 @passing("page_pixels")
@@ -375,7 +380,7 @@ async def test_what_passes_a_limit_is_refused_and_names_it(limit: str, tmp_path:
         await CASES[limit](tmp_path, models)
     assert caught.value.limit == limit
     # These end a page, and a connection, and no request.
-    if limit not in {"page_pixels", "page_seconds", "document_seconds", "connections"}:
+    if limit not in {"page_pixels", "page_seconds", "pdf_memory_bytes", "document_seconds", "connections"}:
         assert status_of(caught.value).name == documented()[limit][-1]
 
 

@@ -5,16 +5,13 @@ from __future__ import annotations
 import asyncio
 import contextvars
 import threading
-import time
 from collections.abc import Callable, Coroutine
-from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from inference_server import threads
-from inference_server.threads import in_thread, on_core, on_disk, one_by_one, usable_cores
+from inference_server.threads import in_thread, on_core, on_disk, usable_cores
 
 Run = Callable[..., Coroutine[Any, Any, Any]]
 ways = pytest.mark.parametrize("run", [in_thread, on_core])
@@ -107,16 +104,3 @@ def test_a_cpu_quota_bounds_the_cores(tmp_path: Path) -> None:
     assert 1 == usable_cores(cgroup=tmp_path)
     (tmp_path / "cpu.max").write_text("max 100000\n")
     assert free == usable_cores(cgroup=tmp_path) >= 1
-
-
-async def test_a_log_that_is_broken_does_not_end_the_thread_of_what_is_done_one_by_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    class Broken:
-        def warning(self, event: str, **told: float) -> None:
-            raise BrokenPipeError
-
-    monkeypatch.setattr(threads, "_one", cache(threads._Line))
-    monkeypatch.setattr(threads, "HELD_SECONDS", 0.05)
-    monkeypatch.setattr(threads, "_log", Broken())
-    async with asyncio.timeout(30):
-        await one_by_one(time.sleep, 0.3)
-        assert [1, 3] == await one_by_one(sorted, [3, 1])

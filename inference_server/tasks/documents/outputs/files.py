@@ -6,18 +6,20 @@ import asyncio
 import math
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
+from typing import TypeVar
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.alto import alto_writer
 from inference_server.tasks.documents.outputs.hocr import hocr_writer
 from inference_server.tasks.documents.outputs.plain import TextWriter
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat, Writer
-from inference_server.tasks.documents.outputs.searchable import searchable_writer
+from inference_server.tasks.documents.outputs.searchable import PdfTextWriter, searchable_writer
 from inference_server.tasks.documents.outputs.structured import JsonWriter
 from inference_server.tasks.documents.outputs.tsv import TsvWriter
-from inference_server.tasks.documents.running import in_thread_of
 from inference_server.tasks.documents.values import DocumentSummary, PageResult
+
+T = TypeVar("T")
 
 # A piece is this long at most, far below what a message may have.
 _PIECE_BYTES = 1024 * 1024
@@ -74,10 +76,10 @@ class _File:
         self._kind = kind
         self._until = until
         self._original = original
-        # The type of the document that is read while it is written; pdfium does both.
-        self._laid_over = original.media_type if kind is OutputFormat.SEARCHABLE_PDF else ""
-        # Made in a thread, as it may read the document.
+        # Made in a thread where it reads the document.
         self._writer: Writer | None = None
+        if kind is OutputFormat.SEARCHABLE_PDF and original.lay_over:
+            self._writer = PdfTextWriter(original.lay_over)
         self._length = 0
         # A caller that went away leaves a thread behind that still writes.
         self._lock = threading.Lock()
@@ -89,7 +91,9 @@ class _File:
             return
         pieces = _even(self._written(write))
         try:
-            while (piece := await self._in_time(pieces)) is not None:
+            if last and isinstance(self._writer, PdfTextWriter):
+                await self._in_time(self._writer.prepare())
+            while (piece := await self._in_time(asyncio.to_thread(self._next, pieces))) is not None:
                 yield self._chunk(piece)
         except InvalidDocument as error:
             # Neither the pages nor the other files are to suffer.
@@ -99,13 +103,16 @@ class _File:
         if last:
             yield self._chunk(b"", last=True)
 
-    async def _in_time(self, pieces: Iterator[bytes]) -> bytes | None:
+    async def _in_time(self, work: Awaitable[T]) -> T:
         seconds = max(self._until - time.monotonic(), _LEAST_SECONDS)
         try:
             async with asyncio.timeout(seconds if math.isfinite(seconds) else None):
-                return await in_thread_of(self._laid_over, self._next, pieces)
+                return await work
         except TimeoutError as late:
-            raise InvalidDocument("the file was not written in the time of its document; other PDFs may have kept it waiting.") from late
+            raise InvalidDocument(
+                "the file was not written in the time of its document; other PDFs may have kept it waiting. Name fewer in `pages`, or "
+                "raise INFERENCE_MAX_DOCUMENT_SECONDS."
+            ) from late
 
     def close(self) -> None:
         with self._lock:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Protocol
+from typing import BinaryIO, Protocol, TypeAlias
 
 from inference_server.tasks.documents.values import DocumentSummary, PageResult
+
+# Of frames of pages with their lines, so many bytes, the file with them.
+LayOver: TypeAlias = Callable[[BinaryIO, int], Awaitable[BinaryIO]]
 
 
 class OutputFormat(StrEnum):
@@ -27,8 +30,8 @@ class Original:
 
     content: bytes = field(repr=False)
     media_type: str
-    # Of an encrypted PDF.
-    password: str = field(default="", repr=False)
+    # Of a PDF: lays text over its pages; see `PdfPages.laid_over`.
+    lay_over: LayOver | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,7 +18,7 @@ _EMPTY = 2
 
 
 def is_written_over(page: pypdfium2.PdfPage) -> bool:
-    """Whether the page shows text that its content does not hold; the caller holds pdfium's lock."""
+    """Whether the page shows text that its content does not hold."""
     for index in range(raw.FPDFPage_GetAnnotCount(page.raw)):
         with _annotation(page, index) as annotation:
             if annotation and not raw.FPDFAnnot_GetFlags(annotation) & _UNSEEN and _shows_text(page, annotation):

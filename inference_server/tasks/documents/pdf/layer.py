@@ -17,7 +17,7 @@ from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.pdf.annotations import is_written_over
-from inference_server.tasks.documents.pdf.library import Affine, points_to_pixels
+from inference_server.tasks.documents.pdf.pixels import Affine, points_to_pixels
 from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Quad, TextLayer, Word
 
@@ -73,7 +73,7 @@ class _LayerWord:
 
 
 def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
-    """The text of a page as words on a picture of `width` × `height` pixels; the caller holds pdfium's lock. Raises `InvalidDocument`."""
+    """The text of a page as words on a picture of `width` × `height` pixels. Raises `InvalidDocument`."""
     textpage = page.get_textpage()
     try:
         count = textpage.count_chars()

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import ctypes
+import io
 import math
-import tempfile
-from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -16,55 +17,71 @@ from pypdfium2 import raw
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.glyphless import CODES_TO_GLYPHS, TO_UNICODE, font_file
 from inference_server.tasks.documents.outputs.placement import PlacedText, placed_words
-from inference_server.tasks.documents.outputs.port import Original
 from inference_server.tasks.documents.pdf.layer import read_layer
-from inference_server.tasks.documents.pdf.library import PDFIUM, open_pdf, points_to_pixels
-from inference_server.tasks.documents.values import DocumentSummary, Line, PageResult, TextLayer, TextSource, Word
+from inference_server.tasks.documents.pdf.library import open_pdf
+from inference_server.tasks.documents.pdf.packing import lines_of
+from inference_server.tasks.documents.pdf.pixels import points_to_pixels
+from inference_server.tasks.documents.pdf.wire import PIECE_BYTES, exactly, read_head
+from inference_server.tasks.documents.values import Line, TextLayer, Word
 
-_READ_BYTES = 1024 * 1024
-# What is written stays in memory up to here, and goes to a file beyond.
-_IN_MEMORY = 16 * 1024 * 1024
+
+@dataclass(frozen=True, kw_only=True)
+class ReadPage:
+    """What is laid over a page."""
+
+    # From 1.
+    number: int
+    # Of the picture that it was read from, in pixels.
+    width: int
+    height: int
+    lines: Sequence[Line]
 
 
-class PdfOverlayWriter:
+def lay_over(content: bytes, password: str, pages: bytes, write: Callable[[bytes], None]) -> None:
+    """Write a PDF with text over its pages. `pages`: frames as `packed_page` makes them. Raises `InvalidDocument`."""
+    with closing(PdfOverlay(content, password)) as overlay:
+        for page in _unpacked(pages):
+            overlay.add(page)
+        overlay.save(write)
+
+
+def _unpacked(pages: bytes) -> Iterator[ReadPage]:
+    stream = io.BytesIO(pages)
+    while stream.tell() < len(pages):
+        head, size = read_head(stream)
+        width, height = head["size"]
+        yield ReadPage(number=head["page"], width=width, height=height, lines=lines_of(head["lines"], exactly(stream, size)))
+
+
+class PdfOverlay:
     """Adds the text of each page that was read from its picture, less what the page holds itself: a search would find it twice.
 
-    Pages with sound text of their own get none. Written whole at the end.
+    Pages with sound text of their own get none.
     """
 
-    def __init__(self, original: Original) -> None:
-        with PDFIUM:
-            self._document = open_pdf(original.content, original.password)
-            self._font = _font(self._document)
-        self._closed = False
+    def __init__(self, content: bytes, password: str) -> None:
+        """A copy of its own: text stays on the pages to which it was added."""
+        self._document = open_pdf(content, password)
+        self._font = _font(self._document)
 
-    def page(self, page: PageResult) -> Iterable[bytes]:
-        """Nothing to send yet."""
-        if page.source is TextSource.OCR and page.lines:
-            with PDFIUM:
-                self._add(page)
-        return []
-
-    def end(self, summary: DocumentSummary) -> Iterator[bytes]:
-        """The whole file."""
-        with tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY) as file:
-            with PDFIUM:
-                # The password that opened it is the caller's own; what is made of it is theirs to protect.
-                self._document.save(file, flags=raw.FPDF_REMOVE_SECURITY)
-            file.seek(0)
-            while piece := file.read(_READ_BYTES):
-                yield piece
+    def save(self, write: Callable[[bytes], None]) -> None:
+        """Write the whole file, in pieces. Raises `InvalidDocument`."""
+        pieces = _Pieces(write)
+        try:
+            # The password that opened it is the caller's own; what is made of it is theirs to protect.
+            self._document.save(pieces, flags=raw.FPDF_REMOVE_SECURITY)
+        except pypdfium2.PdfiumError as error:
+            raise InvalidDocument("the PDF cannot be written anew; the file is damaged. Export it again.") from error
+        pieces.flush()
 
     def close(self) -> None:
         """Free the document."""
-        with PDFIUM:
-            if not self._closed:
-                self._closed = True
-                raw.FPDFFont_Close(self._font)
-                self._document.close()
+        raw.FPDFFont_Close(self._font)
+        self._document.close()
 
-    def _add(self, result: PageResult) -> None:
-        page = self._loaded(result.page_number)
+    def add(self, result: ReadPage) -> None:
+        """Lay text over a page. Raises `InvalidDocument`."""
+        page = self._loaded(result.number)
         try:
             layer = read_layer(page, result.width, result.height)
             if layer.is_sound:
@@ -77,7 +94,7 @@ class PdfOverlayWriter:
                     raw.FPDFPage_InsertObject(page.raw, self._text_object(text))
             page.gen_content()
         except pypdfium2.PdfiumError as error:
-            raise InvalidDocument(f"page {result.page_number} takes no text; the file is damaged there.") from error
+            raise InvalidDocument(f"page {result.number} takes no text; the file is damaged there.") from error
         finally:
             page.close()
 
@@ -93,6 +110,24 @@ class PdfOverlayWriter:
         raw.FPDFTextObj_SetTextRenderMode(shape, raw.FPDF_TEXTRENDERMODE_INVISIBLE)
         raw.FPDFPageObj_TransformF(shape, raw.FS_MATRIX(*map(_settled, text.matrix)))
         return shape
+
+
+class _Pieces:
+    """Gathers what pdfium writes, a few bytes at a time."""
+
+    def __init__(self, write: Callable[[bytes], None]) -> None:
+        self._write = write
+        self._held = bytearray()
+
+    def write(self, data: Any) -> None:
+        self._held += data
+        if len(self._held) >= PIECE_BYTES:
+            self.flush()
+
+    def flush(self) -> None:
+        for start in range(0, len(self._held), PIECE_BYTES):
+            self._write(bytes(self._held[start : start + PIECE_BYTES]))
+        self._held.clear()
 
 
 class _Held:

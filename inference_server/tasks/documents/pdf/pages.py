@@ -1,138 +1,130 @@
-"""Pages of PDF files, rendered by pdfium."""
+"""Pages of PDF files, as the server reads them: by processes that can be ended."""
 
 from __future__ import annotations
 
-import ctypes
-import math
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+import asyncio
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import BinaryIO, TypeVar
 
-import numpy as np
-import pypdfium2
-from pypdfium2 import raw
+from inference_server.errors import InvalidDocument, Unavailable
+from inference_server.tasks.documents.page_time import PageTime
+from inference_server.tasks.documents.pdf.process import Ended, PdfProcess, Reason
+from inference_server.tasks.documents.pdf.processes import Lease, PdfProcesses
+from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
 
-from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.pdf.expansion import check_expansion
-from inference_server.tasks.documents.pdf.inflation import check_inflation
-from inference_server.tasks.documents.pdf.layer import read_layer
-from inference_server.tasks.documents.pdf.library import PDFIUM, POINTS_PER_INCH, open_pdf
-from inference_server.tasks.documents.values import Limits, Page, TextLayer
+T = TypeVar("T")
 
-_COLOURS = 3
-
-
-def check_pdf(content: bytes, limits: Limits) -> None:
-    """Raise `InvalidDocument` where pdfium would take too much memory or time for a file; blocks, and leaves pdfium alone.
-
-    Raises `TimeoutError` where that is not told within a document's time: who waited may have gone.
-    """
-    most_bytes, until = limits.most_pdf_stream_bytes, time.monotonic() + limits.most_document_seconds
-    check_inflation(content, most_bytes=most_bytes, most_image_bytes=_COLOURS * limits.most_page_pixels, until=until)
-    check_expansion(content, most_bytes=most_bytes, until=until)
+# A document that has cost so many processes is given up.
+_MOST_LOST = 3
+# What a file itself may have done, unlike whoever kills processes from outside.
+_BY_THE_FILE = frozenset({Reason.MEMORY, Reason.CRASHED, Reason.ASTRAY})
+# What is written stays in memory up to here, and goes to a file beyond.
+IN_MEMORY = 16 * 1024 * 1024
 
 
 class PdfPages:
-    """A PDF whose pages are rendered one at a time."""
+    """A PDF whose pages are drawn one at a time, or a few where several processes are free."""
 
     media_type = "application/pdf"
 
-    def __init__(self, content: bytes, *, dpi: int, password: str, limits: Limits) -> None:
-        """Of a file that `check_pdf` let pass. `dpi`: dots per inch. Raises `InvalidDocument` when the file is broken or encrypted."""
+    def __init__(self, content: bytes, *, dpi: int, password: str, limits: Limits, processes: PdfProcesses) -> None:
+        """`dpi`: dots per inch."""
+        self._content, self._password = content, password
         self._dpi = dpi
         self._limits = limits
-        self._closed = False
-        with PDFIUM:
-            self._document = open_pdf(content, password)
-            # Values that were typed into a form are drawn by the form environment only.
-            with suppress(pypdfium2.PdfiumError):
-                self._document.init_forms()
-            self.page_count = len(self._document)
+        self._processes = processes
+        self._lost = 0
+        self.turns = asyncio.Semaphore(processes.most_of_one)
+        self.is_closed = False
+        self.page_count = 0
 
-    def page(self, index: int) -> Page:
-        """Render the page at `index`, from 0."""
-        with self._loaded(index) as page:
-            size = self._pixels(index + 1, page)
-            self._check_pixels(index + 1, size)
-            try:
-                return self._rendered(index + 1, page, size)
-            except (pypdfium2.PdfiumError, ValueError) as error:
-                raise InvalidDocument(f"page {index + 1} cannot be rendered; the file is damaged there.") from error
+    async def open(self, time: PageTime) -> None:
+        """Find the pages. Raises `InvalidDocument` when the file is broken or encrypted, `Unavailable` without a process."""
+        async with self._lease() as lease:
+            time.run()
+            self.page_count = await self._done(lease, "the PDF", self._opened_in)
 
-    def text_layer(self, index: int) -> TextLayer:
-        """What the file itself says the page at `index` holds."""
-        with self._loaded(index) as page:
-            try:
-                return read_layer(page, *self._pixels(index + 1, page))
-            except (pypdfium2.PdfiumError, ValueError) as error:
-                raise InvalidDocument(f"the text of page {index + 1} cannot be read; the file is damaged there.") from error
+    async def read(self, index: int, mode: TextMode, time: PageTime) -> Page | TextLayer:
+        """See `Pages`. Once it is drawn a page keeps its process until its turn comes, so that not all of a file's are drawn at once."""
+        limits = self._limits
 
-    def close(self) -> None:
-        """Free the document."""
-        with PDFIUM:
-            self._closed = True
-            self._document.close()
+        def work(process: PdfProcess) -> Page | TextLayer:
+            self._open_in(process)
+            return process.page(index, mode=mode, dpi=self._dpi, lowest_dpi=limits.lowest_dpi, most_pixels=limits.most_page_pixels)
 
-    @contextmanager
-    def _loaded(self, index: int) -> Iterator[pypdfium2.PdfPage]:
-        with PDFIUM:
-            if self._closed:
-                # A caller that went away leaves threads behind that waited for their turn.
-                raise InvalidDocument("the document was closed while it was read.")
-            try:
-                page = self._document[index]
-            except pypdfium2.PdfiumError as error:
-                raise InvalidDocument(f"page {index + 1} is broken: its description cannot be read.") from error
-            try:
-                yield page
-            finally:
-                page.close()
+        async with self._lease() as lease:
+            time.run()
+            found = await self._done(lease, f"page {index + 1}", work)
+            if not isinstance(found, TextLayer):
+                await time.turn()
+            return found
 
-    def _rendered(self, number: int, page: pypdfium2.PdfPage, size: tuple[int, int]) -> Page:
-        """Draw a page in steps, so that one that takes for ever keeps the others waiting only for as long as a page may take."""
-        bitmap = pypdfium2.PdfBitmap.new_native(*size, raw.FPDFBitmap_BGR)
+    async def laid_over(self, pages: BinaryIO, size: int) -> BinaryIO:
+        """The file with text over its pages. `pages`: frames of them, so many bytes. Raises `InvalidDocument` and `Unavailable`."""
+        file: BinaryIO = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
+
+        def work(process: PdfProcess) -> None:
+            self._open_in(process)
+            pages.seek(0)
+            file.seek(0)
+            file.truncate()
+            process.lay_over(pages, size, file.write)
+
         try:
-            bitmap.fill_rect((255, 255, 255, 255), 0, 0, *size)
-            place = (0, 0, *size, 0, raw.FPDF_ANNOT | raw.FPDF_REVERSE_BYTE_ORDER)
-            pause = _deadline(self._limits.most_page_seconds)
-            try:
-                state = raw.FPDF_RenderPageBitmap_Start(bitmap.raw, page.raw, *place, ctypes.byref(pause))
-            finally:
-                raw.FPDF_RenderPage_Close(page.raw)
-            if state == raw.FPDF_RENDER_TOBECONTINUED:
+            async with self._lease() as lease:
+                await self._done(lease, "the searchable PDF", work)
+        except BaseException:
+            file.close()
+            raise
+        file.seek(0)
+        return file
+
+    async def close(self) -> None:
+        """Free the document."""
+        self.is_closed = True
+        self._processes.drop(self)
+
+    def _opened_in(self, process: PdfProcess) -> int:
+        return process.open(self, self._content, self._password)
+
+    def _open_in(self, process: PdfProcess) -> None:
+        if process.document is not self:
+            self._opened_in(process)
+
+    @asynccontextmanager
+    async def _lease(self) -> AsyncIterator[Lease]:
+        async with self._processes.lease(self) as lease:
+            if self._lost >= _MOST_LOST:
                 raise InvalidDocument(
-                    f"page {number} was not drawn within {self._limits.most_page_seconds:g} s. Ask for a lower dpi, or simplify the page.",
-                    limit="page_seconds",
+                    f"not read: what was read of the document before ended pdfium {_MOST_LOST} times. Print it to a PDF anew, send its "
+                    "pages as images, or name other pages in `pages`."
                 )
-            if page.formenv:
-                raw.FPDF_FFLDraw(page.formenv.raw, bitmap.raw, page.raw, *place)
-            # A copy: the bitmap's memory is pdfium's.
-            return np.array(bitmap.to_numpy()[:, :, :3], copy=True)
-        finally:
-            bitmap.close()
+            yield lease
 
-    def _pixels(self, number: int, page: pypdfium2.PdfPage) -> tuple[int, int]:
-        width, height = page.get_width(), page.get_height()
-        if not (width > 0 and height > 0 and math.isfinite(width * height)):
-            raise InvalidDocument(f"page {number} has no area ({width} × {height} points).")
-        scale = self._dpi / POINTS_PER_INCH
-        return math.ceil(width * scale), math.ceil(height * scale)
+    async def _done(self, lease: Lease, what: str, work: Callable[[PdfProcess], T]) -> T:
+        try:
+            return await lease.do(work)
+        except Ended as ended:
+            self._lost += ended.reason in _BY_THE_FILE
+            raise self._error(what, ended.reason) from ended
+        except asyncio.CancelledError:
+            # It took its time, or its caller is gone.
+            self._lost += 1
+            raise
 
-    def _check_pixels(self, number: int, size: tuple[int, int]) -> None:
-        width, height = size
-        if width * height > self._limits.most_page_pixels:
-            fitting = int(self._dpi * math.sqrt(self._limits.most_page_pixels / (width * height)))
-            is_smaller = fitting >= self._limits.lowest_dpi
-            raise InvalidDocument(
-                f"page {number} would have {width} × {height} pixels at {self._dpi} dpi; at most {self._limits.most_page_pixels} "
-                f"pixels are accepted. {f'Ask for a dpi of at most {fitting}' if is_smaller else 'Print it on smaller paper'}.",
-                limit="page_pixels",
+    def _error(self, what: str, reason: Reason) -> InvalidDocument | Unavailable:
+        if reason is Reason.MEMORY:
+            return InvalidDocument(
+                f"{what} takes pdfium more than {self._processes.most_bytes} bytes of memory. Ask for a lower dpi, print the document to "
+                "a PDF anew, send its pages as images, or raise INFERENCE_MAX_PDF_MEMORY_BYTES.",
+                limit="pdf_memory_bytes",
             )
-
-
-def _deadline(seconds: float) -> raw.IFSDK_PAUSE:
-    """What pdfium asks between two steps of drawing: whether to stop."""
-    until = time.monotonic() + seconds
-    pause = raw.IFSDK_PAUSE(version=1)
-    pypdfium2.internal.set_callback(pause, "NeedToPauseNow", lambda _: time.monotonic() > until)
-    return pause
+        if reason in {Reason.CRASHED, Reason.ASTRAY}:
+            return InvalidDocument(
+                f"{what} makes pdfium fail: the file is damaged. Print the document to a PDF anew, or send its pages as images."
+            )
+        if reason is Reason.NOT_STARTED:
+            return Unavailable(f"{what} is not read: processes for PDFs end as soon as they are started. Look for memory that has run out.")
+        return Unavailable(f"{what} was not read: its process was killed, as is done where memory has run out. Try again.")

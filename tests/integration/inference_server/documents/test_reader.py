@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import shutil
-import struct
-import threading
-import zlib
-from contextlib import aclosing
+from collections.abc import AsyncIterator
+from contextlib import aclosing, asynccontextmanager, suppress
 from pathlib import Path
 
 import cv2
@@ -23,15 +22,15 @@ from inference_server.tasks.documents.detection import DetectionSettings
 from inference_server.tasks.documents.evaluation import bag_f1
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
-from inference_server.tasks.documents.pages import checked_type
-from inference_server.tasks.documents.pdf.library import PDFIUM
 from inference_server.tasks.documents.pdf.pages import PdfPages
+from inference_server.tasks.documents.pdf.processes import Lease, PdfProcesses
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from inference_server.tasks.documents.values import DocumentSummary, Limits, Page, PageResult, TextMode
+from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode
 from tests.support.composed_pages import ComposedPage, cells_form, columns, form
 from tests.support.direct_inference import DirectInference, RecordedInference
+from tests.support.endless_pdf import endless_pdf
 from tests.support.moved_clock import moved_clock
-from tests.support.patience import until
+from tests.support.patience import PATIENCE_SECONDS, until
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
 from tests.support.worn_pages import SHAPES, Wear, scanned
@@ -503,119 +502,113 @@ async def test_small_blurred_print_is_cut_out_no_higher_than_it_stands(reader: D
     assert np.mean(figures) > 0.8
 
 
-async def test_a_pdf_that_holds_pdfium_for_ever_holds_up_no_other_document(reader: DocumentReader) -> None:
+async def test_a_pdf_that_holds_pdfium_for_ever_holds_up_no_other_document(inference: RecordedInference, text_models: Path) -> None:
     image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
-    with PDFIUM:
-        # More than there are threads.
-        reading = [
-            asyncio.create_task(read(reader, DocumentRequest(content=lab_report_pdf(), text_mode=TextMode.LAYER))) for _ in range(40)
-        ]
-        await asyncio.sleep(0.5)
-        async with asyncio.timeout(30):
-            (page,), _ = await read(reader, DocumentRequest(content=image))
+    # Fewer turns than pages that are drawn for ever.
+    reader = DocumentReader(inference, NOWHERE, text_models, most_pages_at_once=1, processes=PdfProcesses(most=3))
+    endless = [asyncio.create_task(read(reader, DocumentRequest(content=endless_pdf()))) for _ in range(2)]
+    await until(lambda: reader.processes.count == 2)
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        (page,), _ = await read(reader, DocumentRequest(content=image))
+        pages, _ = await read(reader, DocumentRequest(content=lab_report_pdf()))
     assert page.text == "Glukosa Puasa"
-    assert [2] * 40 == [summary.page_count for _, summary in await asyncio.gather(*reading)]
+    assert list(LAB_REPORT_TEXT) == [page.text for page in pages]
+    assert not any(task.done() for task in endless)
+    await _ended(*endless)
+    reader.processes.close()
+
+
+async def _ended(*tasks: asyncio.Task[object]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.wait(tasks)
 
 
 async def test_a_page_that_pdfium_draws_for_ever_is_told_in_time_and_the_document_ends(
-    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
+    inference: RecordedInference, text_models: Path
 ) -> None:
-    ended = threading.Event()
-
-    def drawn(pages: PdfPages, index: int) -> Page:
-        with PDFIUM:
-            assert ended.wait(60)
-        raise InvalidDocument("drawn in the end")
-
-    monkeypatch.setattr(PdfPages, "page", drawn)
-    monkeypatch.setattr("inference_server.tasks.documents.reader._CLOSING_SECONDS", 0.1)
-    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_page_seconds=0.2))
-    try:
-        async with asyncio.timeout(30):
-            with pytest.raises(InvalidDocument, match=r"page 1 was not read within 0\.2 s"):
-                await read(reader, DocumentRequest(content=lab_report_pdf()))
-    finally:
-        ended.set()
+    refused: list[str] = []
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_page_seconds=1.5), refused=refused.append)
+    # Its process is there.
+    with suppress(InvalidDocument):
+        await read(reader, DocumentRequest(content=lab_report_pdf()))
+    async with asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(InvalidDocument, match=r"not (read|opened) within 1\.5 s"):
+            await read(reader, DocumentRequest(content=endless_pdf()))
+    # Ended with the page.
+    await until(lambda: reader.processes.count == 0)
 
 
-async def test_what_needs_no_pdfium_is_told_while_another_document_holds_it(reader: DocumentReader) -> None:
-    """A PDF that is refused by its bytes, and an image that has a PDF's header in its first kilobyte."""
-    circular = b"<< /Subtype /Form /Resources << /XObject << /F 1 0 R >> >> /Length 11 >>\nstream\n/F Do /F Do\nendstream"
-    image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
-    chunk = b"tEXtComment\0%PDF-1.7"
-    image = image[:33] + struct.pack(">I", len(chunk) - 4) + chunk + struct.pack(">I", zlib.crc32(chunk)) + image[33:]
-    with PDFIUM:
-        holding = asyncio.create_task(read(reader, DocumentRequest(content=lab_report_pdf(), text_mode=TextMode.LAYER)))
-        await asyncio.sleep(0.5)
-        async with asyncio.timeout(30):
-            with pytest.raises(InvalidDocument, match="draws its parts so often"):
-                await read(reader, DocumentRequest(content=b"%PDF-1.7\n1 0 obj\n" + circular + b"\nendobj\n"))
-            (page,), _ = await read(reader, DocumentRequest(content=image))
-    assert page.text == "Glukosa Puasa"
-    await holding
+@asynccontextmanager
+async def _held(processes: PdfProcesses) -> AsyncIterator[None]:
+    """All its places."""
+    holder = PdfPages(b"", dpi=72, password="", limits=Limits(), processes=processes)
+    async with processes.lease(holder):
+        yield
 
 
 async def test_a_document_that_is_not_opened_in_time_is_told_to_have_waited(inference: RecordedInference, text_models: Path) -> None:
-    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=0.3))
-    with PDFIUM:
-        async with asyncio.timeout(30):
-            with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.3 s; other PDFs may have kept it waiting"):
-                await read(reader, DocumentRequest(content=lab_report_pdf()))
+    processes = PdfProcesses(most=1)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=0.3), processes=processes)
+    async with _held(processes), asyncio.timeout(PATIENCE_SECONDS):
+        with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.3 s; other PDFs may have kept it waiting"):
+            await read(reader, DocumentRequest(content=lab_report_pdf()))
 
 
-async def test_a_pdf_whose_bytes_take_too_long_to_check_is_told_in_time_and_leaves_its_thread(
-    inference: RecordedInference, text_models: Path
-) -> None:
-    packed = zlib.compress(b"/F Do " * 20_000_000)
-    content = b"%%PDF-1.7\n1 0 obj\n<< /Subtype /Form /Length %d >>\nstream\n%s\nendstream\nendobj\n" % (len(packed), packed)
-    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=0.1))
-    with pytest.raises(DeadlineExceeded, match=r"not opened within 0\.1 s"):
-        await read(reader, DocumentRequest(content=content))
-    with pytest.raises(TimeoutError):
-        checked_type(content, Limits(most_document_seconds=0.1))
+async def test_a_document_whose_pages_wait_in_vain_may_be_tried_again(inference: RecordedInference, text_models: Path) -> None:
+    class Held(PdfProcesses):
+        """Of which others have all as soon as a document is opened."""
+
+        def __init__(self) -> None:
+            super().__init__(most=1)
+            self.leases = 0
+
+        @asynccontextmanager
+        async def lease(self, document: object) -> AsyncIterator[Lease]:
+            self.leases += 1
+            if self.leases > 1:
+                await asyncio.Event().wait()
+            async with super().lease(document) as lease:
+                yield lease
+
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=5, most_page_seconds=1), processes=Held())
+    with pytest.raises(DeadlineExceeded, match=r"the 5 s of a document are used up.*it may be read when less is to do") as late:
+        await read(reader, DocumentRequest(content=lab_report_pdf()))
+    assert late.value.limit == "document_seconds"
 
 
 async def test_a_file_that_waits_for_pdfium_beyond_the_time_of_its_document_is_told_to_have_failed_and_leaves_the_others(
     inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("inference_server.tasks.documents.outputs.files._LEAST_SECONDS", 0.2, raising=False)
-    monkeypatch.setattr("inference_server.tasks.documents.reader._CLOSING_SECONDS", 0.1)
-    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=4))
+    processes = PdfProcesses(most=1)
+    reader = DocumentReader(inference, NOWHERE, text_models, limits=Limits(most_document_seconds=5), processes=processes)
     formats = (OutputFormat.SEARCHABLE_PDF, OutputFormat.TEXT)
     request = DocumentRequest(content=lab_report_pdf(), pages=(1,), text_mode=TextMode.LAYER, formats=formats)
-    async with asyncio.timeout(30), aclosing(reader.read(request, Caller())) as events:
+    async with asyncio.timeout(PATIENCE_SECONDS), aclosing(reader.read(request, Caller())) as events:
         page = await anext(events)
-        with PDFIUM:
-            failed, *texts, summary = [event async for event in events]
+        async with _held(processes):
+            *texts, failed, last, summary = [event async for event in events]
     assert isinstance(page, PageResult)
     assert isinstance(summary, DocumentSummary)
     assert isinstance(failed, FileChunk)
     assert ("document.pdf", True) == (failed.name, failed.last)
     assert "not written in the time of its document" in failed.error
-    assert page.text == b"".join(chunk.data for chunk in texts if isinstance(chunk, FileChunk)).decode()
+    assert page.text == b"".join(chunk.data for chunk in (*texts, last) if isinstance(chunk, FileChunk)).decode()
 
 
-async def test_pages_of_a_pdf_that_wait_for_pdfium_leave_their_turn_to_those_of_images(
-    inference: RecordedInference, text_models: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    begun, ended = threading.Event(), threading.Event()
+async def test_a_document_that_is_closed_is_kept_by_no_process(reader: DocumentReader) -> None:
+    large = lab_report_pdf() + b"%" + bytes(60_000_000)
+    await read(reader, DocumentRequest(content=large, pages=(1,)))
 
-    def drawn(pages: PdfPages, index: int) -> Page:
-        begun.set()
-        assert ended.wait(60)
-        raise InvalidDocument("drawn in the end")
+    def resident() -> int:
+        (pid,) = reader.processes.pids
+        return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
-    monkeypatch.setattr(PdfPages, "page", drawn)
-    reader = DocumentReader(inference, NOWHERE, text_models, pages_ahead=4, most_pages_at_once=4)
+    await until(lambda: resident() < 60_000_000)
+
+
+async def test_images_need_no_process(reader: DocumentReader) -> None:
     image = image_file(images_of(pdf([[Text(text="Glukosa Puasa", x=40, y=60, size=16)]], size=SIZE))[0], "PNG")
-    reading = asyncio.create_task(read(reader, DocumentRequest(content=pdf([[]] * 4, size=SIZE))))
-    try:
-        assert await asyncio.to_thread(begun.wait, 30)
-        async with asyncio.timeout(15):
-            (page,), _ = await read(reader, DocumentRequest(content=image))
-        assert page.text == "Glukosa Puasa"
-    finally:
-        ended.set()
-        await asyncio.wait((reading,), timeout=30)
-    with pytest.raises(InvalidDocument, match="drawn in the end"):
-        await reading
+    assert [event async for event in reader.read(DocumentRequest(content=image, formats=tuple(OutputFormat)), Caller())]
+    assert 0 == reader.processes.count

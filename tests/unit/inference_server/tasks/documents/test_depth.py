@@ -11,14 +11,14 @@ import tifffile
 from PIL import Image
 
 from inference_server.tasks.documents.depth import eight_bits
-from inference_server.tasks.documents.pages import open_pages
 from inference_server.tasks.documents.values import Limits, Page
+from tests.support.opened_pages import opened
 
 
 def read(values: np.ndarray, kind: str = "TIFF") -> Page:
     out = io.BytesIO()
     Image.fromarray(values).save(out, kind)
-    return open_pages(out.getvalue(), limits=Limits()).page(0)
+    return opened(out.getvalue(), limits=Limits()).page(0)
 
 
 def printed(ground: float, ink: float) -> np.ndarray:
@@ -59,7 +59,7 @@ def test_what_is_no_sound_number_is_ground_and_does_not_empty_the_page(odd: floa
 def test_a_tiff_whose_higher_levels_are_darker_is_not_turned_into_its_negative(bits: int) -> None:
     out = io.BytesIO()
     tifffile.imwrite(out, printed(0, 2**bits - 1).astype(np.uint16), photometric="miniswhite")
-    page = open_pages(out.getvalue(), limits=Limits()).page(0)
+    page = opened(out.getvalue(), limits=Limits()).page(0)
     assert (255, 0) == (int(page[0, 0, 0]), int(page[100, 150, 0]))
 
 

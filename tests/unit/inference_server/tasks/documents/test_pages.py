@@ -15,8 +15,9 @@ from PIL import Image, ImageOps
 from pypdf import PdfReader, PdfWriter
 
 from inference_server.errors import InvalidDocument, InvalidInput
-from inference_server.tasks.documents.pages import open_pages, selected_pages
+from inference_server.tasks.documents.pages import selected_pages
 from inference_server.tasks.documents.values import Limits
+from tests.support.opened_pages import opened
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file
 
@@ -49,7 +50,7 @@ def one_page_pdf() -> bytes:
 
 
 def test_pdf_pages_are_rendered_at_the_resolution_asked_for() -> None:
-    pages = open_pages(one_page_pdf(), limits=LIMITS, dpi=150)
+    pages = opened(one_page_pdf(), limits=LIMITS, dpi=150)
     page = pages.page(0)
     assert ("application/pdf", 1) == (pages.media_type, pages.page_count)
     assert ((150, 300, 3), np.uint8) == (page.shape, page.dtype)
@@ -57,22 +58,22 @@ def test_pdf_pages_are_rendered_at_the_resolution_asked_for() -> None:
 
 
 def test_pdf_pages_are_rendered_at_200_dpi_by_default() -> None:
-    assert (200, 400, 3) == open_pages(one_page_pdf(), limits=LIMITS).page(0).shape
+    assert (200, 400, 3) == opened(one_page_pdf(), limits=LIMITS).page(0).shape
 
 
 def test_a_pdf_is_found_behind_leading_bytes() -> None:
-    assert "application/pdf" == open_pages(b"\n\n" + one_page_pdf(), limits=LIMITS).media_type
+    assert "application/pdf" == opened(b"\n\n" + one_page_pdf(), limits=LIMITS).media_type
 
 
 @pytest.mark.parametrize(("kind", "media_type"), [("PNG", "image/png"), ("JPEG", "image/jpeg"), ("TIFF", "image/tiff")])
 def test_the_format_is_told_by_the_content(kind: str, media_type: str) -> None:
-    pages = open_pages(image_file(gradient(), kind), limits=LIMITS)
+    pages = opened(image_file(gradient(), kind), limits=LIMITS)
     assert (media_type, 1, (40, 60, 3)) == (pages.media_type, pages.page_count, pages.page(0).shape)
 
 
 def test_every_frame_of_a_tiff_is_a_page() -> None:
     frames = [Image.new("L", (50, 20 + 10 * index), 50 * index) for index in range(3)]
-    pages = open_pages(image_file(frames[0], "TIFF", save_all=True, append_images=frames[1:]), limits=LIMITS)
+    pages = opened(image_file(frames[0], "TIFF", save_all=True, append_images=frames[1:]), limits=LIMITS)
     assert 3 == pages.page_count
     assert [(40, 50, 100), (20, 50, 0)] == [(*pages.page(index).shape[:2], int(pages.page(index).max())) for index in (2, 0)]
 
@@ -83,7 +84,7 @@ def test_a_photograph_is_turned_as_its_exif_says(orientation: int, dark_corner: 
     image.paste("black", (0, 0, 16, 16))
     exif = Image.Exif()
     exif[0x0112] = orientation
-    page = open_pages(image_file(image, "JPEG", exif=exif, quality=95), limits=LIMITS).page(0)
+    page = opened(image_file(image, "JPEG", exif=exif, quality=95), limits=LIMITS).page(0)
     assert (32, 64) if orientation < 5 else (64, 32) == page.shape[:2]
     assert page[dark_corner].max() < 40
     assert 1 == sum(page[corner].max() < 40 for corner in ((0, 0), (0, -1), (-1, 0), (-1, -1)))
@@ -91,19 +92,19 @@ def test_a_photograph_is_turned_as_its_exif_says(orientation: int, dark_corner: 
 
 def test_transparent_paper_is_white() -> None:
     image = Image.new("RGBA", (10, 10), (0, 0, 0, 0))
-    assert 255 == open_pages(image_file(image, "PNG"), limits=LIMITS).page(0).min()
+    assert 255 == opened(image_file(image, "PNG"), limits=LIMITS).page(0).min()
 
 
 @pytest.mark.parametrize("mode", ["1", "L", "P", "CMYK"])
 def test_every_colour_mode_becomes_rgb(mode: str) -> None:
-    page = open_pages(image_file(gradient().convert(mode), "TIFF"), limits=LIMITS).page(0)
+    page = opened(image_file(gradient().convert(mode), "TIFF"), limits=LIMITS).page(0)
     assert ((40, 60, 3), np.uint8) == (page.shape, page.dtype)
     assert (True, True) == (page[:, :5].mean() < 60, page[:, -5:].mean() > 195)
 
 
 def test_sixteen_bits_are_scaled_to_eight() -> None:
     deep = Image.fromarray(np.tile(np.linspace(0, 65535, 60).astype(np.uint16), (40, 1)))
-    page = open_pages(image_file(deep, "PNG"), limits=LIMITS).page(0)
+    page = opened(image_file(deep, "PNG"), limits=LIMITS).page(0)
     assert (0, 255, 127) == (int(page[0, 0, 0]), int(page[0, -1, 0]), int(page[0, 29:31].mean()))
 
 
@@ -125,59 +126,59 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
 )
 def test_what_is_no_document_is_refused_with_the_reason(content: bytes, reason: str) -> None:
     with pytest.raises(InvalidDocument, match=reason):
-        open_pages(content, limits=LIMITS)
+        opened(content, limits=LIMITS)
 
 
 def test_an_encrypted_pdf_says_so_and_how_to_mend_it() -> None:
     with pytest.raises(InvalidDocument, match=r"is encrypted\. Give its password in the field `password`"):
-        open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS)
+        opened(encrypted(one_page_pdf(), "secret"), limits=LIMITS)
 
 
 def test_a_wrong_password_is_told_apart() -> None:
     with pytest.raises(InvalidDocument, match="password given does not open it"):
-        open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="guess")
+        opened(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="guess")
 
 
 def test_a_pdf_without_pages_is_not_told_the_fault_of_the_file_before_it() -> None:
     out = io.BytesIO()
     PdfWriter().write(out)
     with pytest.raises(InvalidDocument, match="is encrypted"):
-        open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS)
+        opened(encrypted(one_page_pdf(), "secret"), limits=LIMITS)
     with pytest.raises(InvalidDocument, match="no pages can be found"):
-        open_pages(out.getvalue(), limits=LIMITS)
+        opened(out.getvalue(), limits=LIMITS)
 
 
 def test_the_right_password_opens_an_encrypted_pdf() -> None:
-    assert 1 == open_pages(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="secret").page_count
+    assert 1 == opened(encrypted(one_page_pdf(), "secret"), limits=LIMITS, password="secret").page_count
 
 
 def test_a_huge_image_is_refused_from_its_header() -> None:
-    pages = open_pages(huge_png(60_000, 60_000), limits=LIMITS)
+    pages = opened(huge_png(60_000, 60_000), limits=LIMITS)
     with pytest.raises(InvalidDocument, match="60000 × 60000 pixels; at most 100000000"):
         pages.page(0)
 
 
 def test_a_huge_pdf_page_is_refused_with_a_resolution_that_fits() -> None:
-    pages = open_pages(pdf([[]], size=(7200, 7200)), limits=LIMITS, dpi=216)
+    pages = opened(pdf([[]], size=(7200, 7200)), limits=LIMITS, dpi=216)
     with pytest.raises(InvalidDocument, match=r"21600 × 21600 pixels at 216 dpi.*dpi of at most (99|100)\."):
         pages.page(0)
 
 
 def test_a_pdf_page_that_is_too_large_at_every_resolution_is_not_told_to_be_asked_for_at_one() -> None:
-    pages = open_pages(pdf([[]], size=(100_000, 100_000)), limits=LIMITS)
+    pages = opened(pdf([[]], size=(100_000, 100_000)), limits=LIMITS)
     with pytest.raises(InvalidDocument, match=r"at 200 dpi; at most \d+ pixels are accepted\. Print it on smaller paper\."):
         pages.page(0)
 
 
 def test_too_many_bytes_are_refused_before_anything_is_read() -> None:
     with pytest.raises(InvalidDocument, match="at most 100 are accepted"):
-        open_pages(one_page_pdf(), limits=Limits(most_bytes=100))
+        opened(one_page_pdf(), limits=Limits(most_bytes=100))
 
 
 @pytest.mark.parametrize("dpi", [-1, 10, 601])
 def test_a_resolution_out_of_range_is_refused(dpi: int) -> None:
     with pytest.raises(InvalidInput, match="expected 36 to 600"):
-        open_pages(one_page_pdf(), limits=LIMITS, dpi=dpi)
+        opened(one_page_pdf(), limits=LIMITS, dpi=dpi)
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "TIFF"])
@@ -185,7 +186,7 @@ def test_an_image_that_was_cut_off_is_told_so(kind: str) -> None:
     noise = Image.fromarray(np.random.default_rng(1).integers(0, 255, (200, 200, 3), dtype=np.uint8))
     content = image_file(noise, kind)
     with pytest.raises(InvalidDocument, match=r"damaged or cut off|header cannot be read"):
-        open_pages(content[: len(content) // 2], limits=LIMITS).page(0)
+        opened(content[: len(content) // 2], limits=LIMITS).page(0)
 
 
 def test_pages_are_selected_in_order_and_once() -> None:
@@ -208,7 +209,7 @@ def test_too_many_pages_are_refused_and_a_selection_of_them_is_not() -> None:
 
 def test_a_webp_photograph_is_one_page() -> None:
     frames = image_file(gradient(), "WEBP", lossless=True, save_all=True, append_images=[gradient()])
-    document = open_pages(frames, limits=LIMITS)
+    document = opened(frames, limits=LIMITS)
     assert ("image/webp", 1) == (document.media_type, document.page_count)
     assert (document.page(0) == np.asarray(gradient())).all()
 
@@ -218,7 +219,7 @@ def test_a_heic_photograph_is_read_upright() -> None:
     exif[0x0112] = 6
     out = io.BytesIO()
     pillow_heif.from_pillow(gradient(160, 120)).save(out, quality=-1, exif=exif.tobytes())
-    document = open_pages(out.getvalue(), limits=LIMITS)
+    document = opened(out.getvalue(), limits=LIMITS)
     page = document.page(0)
     assert ("image/heic", 1) == (document.media_type, document.page_count)
     upright = np.asarray(ImageOps.exif_transpose(Image.open(io.BytesIO(image_file(gradient(160, 120), "PNG", exif=exif)))))
@@ -237,7 +238,7 @@ def test_a_heic_photograph_is_turned_by_its_own_property_and_not_by_exif(
     monkeypatch.setattr("pillow_heif.heif._get_orientation_for_encoder", lambda info: irot)
     pillow_heif.from_pillow(gradient(160, 120)).save(out, quality=-1, exif=exif.tobytes())
     assert (irot != 1) == (b"irot" in out.getvalue())
-    page = open_pages(out.getvalue(), limits=LIMITS).page(0)
+    page = opened(out.getvalue(), limits=LIMITS).page(0)
     assert shape == page.shape
     # Of both pages the dark edge is at the top left.
     assert page[2, 2, 0] < 10
@@ -248,7 +249,7 @@ def test_a_huge_webp_or_heic_image_is_refused_from_its_header() -> None:
     pillow_heif.from_pillow(gradient(640, 480)).save(out)
     for content in (out.getvalue(), image_file(gradient(640, 480), "WEBP")):
         with pytest.raises(InvalidDocument, match=r"page 1 has 640 × 480 pixels; at most 1000 pixels are accepted"):
-            open_pages(content, limits=Limits(most_page_pixels=1000)).page(0)
+            opened(content, limits=Limits(most_page_pixels=1000)).page(0)
 
 
 def test_without_its_wheel_heic_is_refused_with_the_way_to_mend_it() -> None:
@@ -256,28 +257,12 @@ def test_without_its_wheel_heic_is_refused_with_the_way_to_mend_it() -> None:
     program = """
 import sys
 sys.modules["pillow_heif"] = None
-from inference_server.tasks.documents.pages import open_pages
+from inference_server.tasks.documents.images import ImagePages
 from inference_server.tasks.documents.values import Limits
 try:
-    open_pages(bytes(4) + b"ftypheic" + bytes(20), limits=Limits())
+    ImagePages(bytes(4) + b"ftypheic" + bytes(20), "image/heic", limits=Limits())
 except Exception as error:
     print(type(error).__name__, error)
 """
     told = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, timeout=60).stdout
     assert "InvalidDocument the document is a HEIC image, which this server does not read: install it with the extra lamina[heic]" in told
-
-
-def test_a_page_that_takes_for_ever_is_given_up() -> None:
-    """Half a million shapes; the lock that all documents share is free again after the page's time."""
-    content = pdf_of(b"0.5 w " + b" ".join(b"%d %d m 300 %d l S" % (n % 300, n % 200, n % 199) for n in range(500_000)))
-    with pytest.raises(InvalidDocument, match=r"page 1 was not drawn within 0\.05 s") as failed:
-        open_pages(content, limits=Limits(most_page_seconds=0.05)).page(0)
-    assert "page_seconds" == failed.value.limit
-
-
-def pdf_of(content: bytes) -> bytes:
-    writer = PdfWriter(clone_from=io.BytesIO(one_page_pdf()))
-    writer.pages[0]["/Contents"].get_object().set_data(content)
-    out = io.BytesIO()
-    writer.write(out)
-    return out.getvalue()

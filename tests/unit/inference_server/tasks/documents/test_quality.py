@@ -6,9 +6,9 @@ import cv2
 import numpy as np
 import pytest
 
-from inference_server.tasks.documents.pages import open_pages, text_layer_of
 from inference_server.tasks.documents.quality import page_quality
-from inference_server.tasks.documents.values import Limits, Line, Page, PageQuality, TextMode
+from inference_server.tasks.documents.values import Limits, Line, Page, PageQuality
+from tests.support.opened_pages import opened
 from tests.support.pdf import Text, pdf
 
 CARD = [Text(text=f"Nama : BUDI SANTOSO {row}", x=20, y=30 + 20 * row) for row in range(8)]
@@ -16,9 +16,8 @@ CARD = [Text(text=f"Nama : BUDI SANTOSO {row}", x=20, y=30 + 20 * row) for row i
 
 def card(dpi: int = 200, paper: tuple[int, int, int] = (190, 215, 235)) -> tuple[Page, tuple[Line, ...]]:
     """A card of coloured paper, and the lines on it."""
-    document = open_pages(pdf([CARD], size=(240, 200)), limits=Limits(), dpi=dpi)
-    layer = text_layer_of(document, 0, TextMode.LAYER)
-    assert layer is not None
+    document = opened(pdf([CARD], size=(240, 200)), limits=Limits(), dpi=dpi)
+    layer = document.text_layer(0)
     picture = document.page(0).astype(np.float32) / 255 * paper
     return picture.astype(np.uint8), layer.lines
 

@@ -7,15 +7,15 @@ import time
 import pytest
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.pages import open_pages
 from inference_server.tasks.documents.values import Limits
+from tests.support.opened_pages import opened
 from tests.support.tiff import tiff_of
 
 LIMITS = Limits()
 
 
 def level(content: bytes, index: int) -> int:
-    return int(open_pages(content, limits=LIMITS).page(index)[0, 0, 0])
+    return int(opened(content, limits=LIMITS).page(index)[0, 0, 0])
 
 
 def test_opening_a_file_and_reading_its_last_page_takes_time_that_grows_with_its_frames_and_not_with_their_square() -> None:
@@ -23,7 +23,7 @@ def test_opening_a_file_and_reading_its_last_page_takes_time_that_grows_with_its
 
     def seconds(content: bytes, frames: int) -> float:
         began = time.process_time()
-        pages = open_pages(content, limits=LIMITS)
+        pages = opened(content, limits=LIMITS)
         assert (frames, (frames - 1) % 251) == (pages.page_count, int(pages.page(frames - 1)[0, 0, 0]))
         return time.process_time() - began
 
@@ -34,24 +34,24 @@ def test_opening_a_file_and_reading_its_last_page_takes_time_that_grows_with_its
 
 def test_a_file_with_more_frames_than_anyone_reads_is_refused() -> None:
     with pytest.raises(InvalidDocument, match="more than 100000 pages") as refused:
-        open_pages(tiff_of([0] * 100_001), limits=LIMITS)
+        opened(tiff_of([0] * 100_001), limits=LIMITS)
     assert "document_pages" == refused.value.limit
 
 
 @pytest.mark.parametrize("big", [False, True])
 def test_frames_are_read_in_any_order_and_again(big: bool) -> None:
-    pages = open_pages(tiff_of([10, 20, 30], big=big), limits=LIMITS)
+    pages = opened(tiff_of([10, 20, 30], big=big), limits=LIMITS)
     assert [30, 10, 20, 30] == [int(pages.page(index)[0, 0, 0]) for index in (2, 0, 1, 2)]
 
 
 def test_a_chain_that_comes_back_to_its_first_frame_ends_there() -> None:
-    assert 2 == open_pages(tiff_of([10, 20], last_next=8), limits=LIMITS).page_count
+    assert 2 == opened(tiff_of([10, 20], last_next=8), limits=LIMITS).page_count
 
 
 @pytest.mark.parametrize(("place", "big"), [(1_000_000, False), (2**63, True), (2**64 - 1, True)])
 def test_a_frame_that_lies_behind_the_end_harms_no_other(place: int, big: bool) -> None:
     content = tiff_of([10, 20], last_next=place, big=big)
-    pages = open_pages(content, limits=LIMITS)
+    pages = opened(content, limits=LIMITS)
     assert (3, 20) == (pages.page_count, level(content, 1))
     with pytest.raises(InvalidDocument, match="page 3 cannot be decoded: the TIFF file is damaged or cut off"):
         pages.page(2)

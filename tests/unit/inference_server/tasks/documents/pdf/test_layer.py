@@ -14,9 +14,9 @@ from pypdf.generic import ArrayObject, DictionaryObject, FloatObject, NameObject
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
 from inference_server.tasks.documents.outputs.port import Original
-from inference_server.tasks.documents.pages import open_pages, text_layer_of
 from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.values import Limits, TextLayer, TextMode
+from tests.support.opened_pages import opened
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf
 from tests.support.read_pages import line, page, written
@@ -25,10 +25,9 @@ LIMITS = Limits()
 
 
 def layer_of(content: bytes, index: int = 0, dpi: int = 200) -> TextLayer:
-    document = open_pages(content, limits=LIMITS, dpi=dpi)
+    document = opened(content, limits=LIMITS, dpi=dpi)
     layer = document.text_layer(index)
     document.close()
-    assert layer is not None
     return layer
 
 
@@ -209,12 +208,12 @@ def pypdf_repaired(content: bytes) -> bytes:
 
 
 def test_modes_take_the_layer_or_leave_it() -> None:
-    report, scanned = (open_pages(content, limits=LIMITS) for content in (lab_report_pdf(), scan(share=0.9, text="Glukosa Puasa 92")))
-    assert text_layer_of(report, 0, TextMode.OCR) is None
-    assert text_layer_of(report, 0, TextMode.AUTO) is not None
-    assert text_layer_of(scanned, 0, TextMode.AUTO) is None
-    assert text_layer_of(scanned, 0, TextMode.LAYER) is not None
-    image = open_pages(image_file(Image.new("L", (50, 50)), "PNG"), limits=LIMITS)
-    assert text_layer_of(image, 0, TextMode.AUTO) is None
+    report, scanned = (opened(content, limits=LIMITS) for content in (lab_report_pdf(), scan(share=0.9, text="Glukosa Puasa 92")))
+    assert not isinstance(report.read(0, TextMode.OCR), TextLayer)
+    assert isinstance(report.read(0, TextMode.AUTO), TextLayer)
+    assert not isinstance(scanned.read(0, TextMode.AUTO), TextLayer)
+    assert isinstance(scanned.read(0, TextMode.LAYER), TextLayer)
+    image = opened(image_file(Image.new("L", (50, 50)), "PNG"), limits=LIMITS)
+    assert not isinstance(image.read(0, TextMode.AUTO), TextLayer)
     with pytest.raises(InvalidDocument, match="a image/png file has no text of its own"):
-        text_layer_of(image, 0, TextMode.LAYER)
+        image.read(0, TextMode.LAYER)

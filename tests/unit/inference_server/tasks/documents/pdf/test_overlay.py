@@ -11,12 +11,10 @@ import pytest
 from PIL import Image
 from pypdf.generic import FloatObject, NameObject, NumberObject, RectangleObject
 
-from inference_server.tasks.documents.outputs.port import Original
-from inference_server.tasks.documents.pdf.overlay import PdfOverlayWriter
-from inference_server.tasks.documents.values import PageResult
+from tests.support.opened_pages import overlaid
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file, lab_report_pdf
-from tests.support.read_pages import line, page, written
+from tests.support.read_pages import line, page
 
 DPI = 100
 
@@ -26,10 +24,6 @@ def scanned(pages: int = 1) -> bytes:
     noise = np.random.default_rng(3).integers(0, 255, (300, 400), dtype=np.uint8)
     images = [Image.fromarray(noise) for _ in range(pages)]
     return image_file(images[0], "PDF", save_all=True, append_images=images[1:], resolution=DPI)
-
-
-def overlaid(content: bytes, *pages: PageResult, password: str = "") -> bytes:
-    return written(PdfOverlayWriter(Original(content=content, media_type="application/pdf", password=password)), pages)
 
 
 def text_of(content: bytes, index: int = 0) -> str:

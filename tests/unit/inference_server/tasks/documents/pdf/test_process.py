@@ -1,0 +1,95 @@
+"""What a process answers is believed no more than what a stranger sends."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from inference_server.errors import InvalidDocument
+from inference_server.tasks.documents.pdf.process import Ended, PdfProcess, Reason
+
+# Says that it is ready, reads what it is asked for, and answers each request with the next line of a file: a head, and the size of a body.
+_PROGRAM = """#!{python}
+import json, socket, struct, sys
+channel = socket.socket(fileno=int(sys.argv[-2]))
+stream = channel.makefile("rb")
+def send(head, size, body=0):
+    told = json.dumps(head).encode()
+    channel.sendall(struct.pack("<IQ", len(told), size) + told + bytes(body))
+send(dict(ready=True), 0)
+for line in open({answers!r}):
+    head, size, body = json.loads(line)
+    told, length = struct.unpack("<IQ", stream.read(12))
+    stream.read(told + length)
+    send(head, size, body)
+stream.read()
+"""
+_PAGE = {"mode": "ocr", "dpi": 72, "lowest_dpi": 36, "most_pixels": 100}
+
+
+@pytest.fixture
+def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PdfProcess]:
+    """A process that a file has taken over, with its answers: heads, the sizes that they tell, and the bytes that come."""
+
+    def start(*answers: tuple[Any, int, int]) -> PdfProcess:
+        (tmp_path / "answers").write_text("\n".join(map(json.dumps, answers)))
+        program = tmp_path / "program"
+        program.write_text(_PROGRAM.format(python=sys.executable, answers=str(tmp_path / "answers")))
+        program.chmod(0o755)
+        monkeypatch.setattr(sys, "executable", str(program))
+        return PdfProcess(most_bytes=2**27)
+
+    return start
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        ({"picture": [10, 11]}, 330, 330),
+        ({"picture": [10, 10]}, 299, 299),
+        ({"picture": [-10, -10]}, 300, 300),
+        ({"picture": [2**40, 2**40]}, 3 * 2**80 % 2**63, 0),
+        ({"picture": "x"}, 0, 0),
+        ({"layer": {"lines": [["a", 1.0, [["a", 1.0, ""]]]], "size": [9, 9], "sound": True, "rotation": 0}}, 32, 32),
+        ({"layer": {"lines": 5, "size": [9, 9], "sound": True, "rotation": 0}}, 0, 0),
+        ({"layer": {}}, 2**40, 0),
+        ({}, 0, 0),
+    ],
+)
+def test_a_page_that_is_none_ends_the_process(answering: Callable[..., PdfProcess], answer: tuple[Any, int, int]) -> None:
+    process = answering(({"done": True, "pages": 1}, 0, 0), answer)
+    assert process.open(object(), b"", "") == 1
+    with pytest.raises(Ended) as ended:
+        process.page(0, **_PAGE)
+    assert ended.value.reason is Reason.ASTRAY
+    assert process.has_ended
+
+
+@pytest.mark.parametrize("pages", [-1, 2**20, "1", None])
+def test_a_count_of_pages_that_is_none_ends_the_process(answering: Callable[..., PdfProcess], pages: object) -> None:
+    with pytest.raises(Ended) as ended:
+        answering(({"done": True, "pages": pages}, 0, 0)).open(object(), b"", "")
+    assert ended.value.reason is Reason.ASTRAY
+
+
+def test_neither_messages_nor_limits_of_a_process_are_passed_on_as_they_are(answering: Callable[..., PdfProcess]) -> None:
+    process = answering(({"refused": "x" * 10**6, "limit": "made_up"}, 0, 0))
+    with pytest.raises(InvalidDocument) as refused:
+        process.open(object(), b"", "")
+    assert (len(str(refused.value)), refused.value.limit) == (1000, "")
+    process.kill(Reason.CLOSED)
+
+
+def test_a_file_that_never_ends_ends_the_process(answering: Callable[..., PdfProcess], tmp_path: Path) -> None:
+    with (tmp_path / "pages").open("w+b") as pages, (tmp_path / "file").open("w+b") as file:
+        process = answering(({"done": True, "pages": 1}, 0, 0), ({"piece": True}, 2**40, 0))
+        process.open(object(), b"", "")
+        with pytest.raises(Ended) as ended:
+            process.lay_over(pages, 0, file.write)
+        assert ended.value.reason is Reason.ASTRAY
+        assert file.tell() == 0
