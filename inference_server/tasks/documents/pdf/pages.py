@@ -126,5 +126,8 @@ class PdfPages:
                 f"{what} makes pdfium fail: the file is damaged. Print the document to a PDF anew, or send its pages as images."
             )
         if reason is Reason.NOT_STARTED:
-            return Unavailable(f"{what} is not read: processes for PDFs end as soon as they are started. Look for memory that has run out.")
+            return Unavailable(
+                f"{what} is not read: processes for PDFs end as soon as they are started. The server's standard error tells why, unless "
+                "memory has run out."
+            )
         return Unavailable(f"{what} was not read: its process was killed, as is done where memory has run out. Try again.")

@@ -81,8 +81,9 @@ class PdfProcess:
         quiet = subprocess.DEVNULL
         try:
             with theirs:
+                # Why it cannot start is told where the server tells its own errors; later nothing is, for it may be of a document.
                 self._process = subprocess.Popen(  # noqa: S603
-                    command, stdin=quiet, stdout=quiet, stderr=quiet, cwd="/", env=_environment(), pass_fds=(theirs.fileno(),)
+                    command, stdin=quiet, stdout=quiet, cwd="/", env=_environment(), pass_fds=(theirs.fileno(),)
                 )
         except BaseException:
             self._channel.close()

@@ -97,6 +97,7 @@ def serve(channel: socket.socket, most_bytes: int) -> None:
     confine(most_bytes)
     stream: BinaryIO = channel.makefile("rb")
     worker = Worker(channel)
+    _say_no_more()
     send(channel, {"ready": True})
     while True:
         head, size = read_head(stream)
@@ -107,6 +108,13 @@ def serve(channel: socket.socket, most_bytes: int) -> None:
             else:
                 worker.answer(head, body)
             del body
+
+
+def _say_no_more() -> None:
+    """What is written from now on, as by pdfium of a file, is of a document."""
+    nowhere = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(nowhere, 2)
+    os.close(nowhere)
 
 
 if __name__ == "__main__":

@@ -93,3 +93,20 @@ def test_a_file_that_never_ends_ends_the_process(answering: Callable[..., PdfPro
             process.lay_over(pages, 0, file.write)
         assert ended.value.reason is Reason.ASTRAY
         assert file.tell() == 0
+
+
+def test_why_a_process_cannot_start_is_told_where_the_servers_errors_are(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    python = tmp_path / "python"
+    python.write_text("#!/bin/sh\necho 'no such library' >&2\nexit 1\n")
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+    process = PdfProcess(most_bytes=2**30)
+
+    with pytest.raises(Ended) as ended:
+        process.open(object(), b"%PDF-1.4", "")
+
+    assert ended.value.reason is Reason.NOT_STARTED
+    process.reaped()
+    assert capfd.readouterr().err == "no such library\n"

@@ -340,8 +340,10 @@ async def test_a_work_that_gets_no_thread_is_not_done_behind_the_back_of_who_was
         raise RuntimeError("can't start new thread")
 
     pages, held, done = await opened(processes, lab_report_pdf()), threading.Event(), []
-    # All threads that there are.
-    working = [processes.begin(held.wait) for _ in processes._threads._threads]
+    pool = processes._threads
+    # All threads that there are, once they have nothing more to do.
+    await until(lambda: pool._idle_semaphore._value == len(pool._threads))
+    working = [processes.begin(held.wait) for _ in list(pool._threads)]
     async with processes.lease(pages) as lease:
         monkeypatch.setattr(threading.Thread, "start", fail)
         with pytest.raises(Unavailable, match="no thread can be started"):
