@@ -31,8 +31,9 @@ MOST_THRESHOLD = 0.07
 # are grey, stains are not.
 LEAST_COLOUR = 0.025
 _LEAST_SPREAD = 0.2
-# Glue beyond the coverslip is pale and absorbs blue most: clearer than this in the mean, and denser in blue than in green so many times.
-_GLUE_DENSITY, _GLUE_RATIO = 0.12, 1.3
+# Glue beyond the coverslip is pale and yellow: clearer than this in the mean, and denser in blue than in green so many times. Brown
+# stains are pale in places too: DAB has 1.37, melanin 1.5, and a level more or less of a pale cell is a tenth of that.
+_GLUE_DENSITY, _GLUE_RATIO = 0.12, 1.8
 # Pale tissue beside denser: least mean density and difference, and green at least so much of the densest channel.
 PALE_THRESHOLD = 0.02
 _PALE_COLOUR, _PALE_GREEN = 0.015, 0.9
