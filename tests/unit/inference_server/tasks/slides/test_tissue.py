@@ -186,10 +186,12 @@ async def test_pale_stains_are_tissue_with_and_without_a_part_that_was_not_scann
     assert 0.01 > np.mean(expected != (await tissue_of(slide)).mask[EDGE // 2 :])
 
 
-async def test_pale_tissue_that_hangs_together_with_denser_is_tissue_and_dirt_that_pale_is_not() -> None:
-    pale = (231, 221, 229)
+@pytest.mark.parametrize(("dense", "pale"), [(PINK, (231, 221, 229)), ((190, 147, 120), (234, 225, 219))], ids=["eosin", "DAB"])
+async def test_pale_tissue_that_hangs_together_with_denser_is_tissue_and_dirt_that_pale_is_not(
+    dense: tuple[int, int, int], pale: tuple[int, int, int]
+) -> None:
     beside, alone = (slice(20, 60), slice(75, 95)), (slice(75, 95), slice(10, 40))
-    found = await tissue_of(cells_of(GLASS, (*beside, pale), (*MIDDLE, PINK), (*alone, pale)))
+    found = await tissue_of(cells_of(GLASS, (*beside, pale), (*MIDDLE, dense), (*alone, pale)))
     assert found.mask[20:60, 30:95].mean() > 0.97
     assert not found.mask[alone].any()
 
