@@ -31,11 +31,12 @@ MOST_THRESHOLD = 0.07
 # are grey, stains are not.
 LEAST_COLOUR = 0.025
 _LEAST_SPREAD = 0.2
-# Glue beyond the coverslip is pale and absorbs blue most: clearer than this in the mean, and denser in blue than in green so many times.
-_GLUE_DENSITY, _GLUE_RATIO = 0.12, 1.3
-# Pale tissue beside denser: least mean density and difference, and green at least so much of the densest channel.
+# Glue beyond the coverslip is pale and yellow: clearer than this in the mean, and denser in blue than in green so many times. Brown
+# stains are pale in places too: DAB has 1.37, melanin 1.5, and a level more or less of a pale cell is a tenth of that.
+_GLUE_DENSITY, _GLUE_RATIO = 0.12, 1.8
+# Pale tissue beside denser: least mean density and difference, and green at least so much of red, and of blue: DAB has 0.73 of blue.
 PALE_THRESHOLD = 0.02
-_PALE_COLOUR, _PALE_GREEN = 0.015, 0.9
+_PALE_COLOUR, _PALE_RED, _PALE_BLUE = 0.015, 0.9, 0.65
 # A cell takes the majority of the 5 × 5 cells around it (40 µm), which drops specks and closes pinholes.
 _MAJORITY = 5
 # Level pixels of a block along each axis, and blocks that are read at once, while the slide is scanned.
@@ -178,7 +179,7 @@ def _see(density: CellDensities) -> _Seen:
         some = every.where(dense)
         coloured, spread = _coloured(some), some.spread
         stained[rows][dense] = of_stains = coloured & (spread > LEAST_COLOUR)
-        pale[rows][dense] = coloured & (spread > _PALE_COLOUR) & (some.green > _PALE_GREEN * some.densest)
+        pale[rows][dense] = coloured & (spread > _PALE_COLOUR) & (some.green > _PALE_RED * some.red) & (some.green > _PALE_BLUE * some.blue)
         inked[rows][dense], faintly_inked[rows][dense] = ink(some)
         return _histogram(mean), mean[dense][of_stains]
 
