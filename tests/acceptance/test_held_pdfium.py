@@ -56,7 +56,7 @@ def test_a_server_whose_pdfium_is_held_ends_in_time_and_its_processes_too(tmp_pa
         started = time.monotonic()
         server.signal(number)
         assert (server.wait(seconds=60), server.has_left_nothing()) == (0, True)
-        # A second of draining, two for what is cancelled then, and two for what may end still.
+        # A second of draining, and two for what is cancelled then.
         assert time.monotonic() - started < 15
         server.wait_for("stopped")
         assert not any(map(_lives, processes))

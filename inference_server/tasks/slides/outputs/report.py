@@ -86,8 +86,8 @@ def _inked(tissue: Tissue) -> list[str]:
         return []
     note = (
         f"More of the slide has colours of ink ({pen:.3g} mm²) than of tissue ({tissue.area_mm2:.3g} mm²), and ink is left out. "
-        "Other stains than haematoxylin, eosin, DAB, PAS and Giemsa may be taken for ink, and so may fluorescence; "
-        'with "ink": "keep" in its manifest a tile model sees them.'
+        "Other stains than haematoxylin, eosin, DAB, PAS, Giemsa, silver and oil red may be taken for ink, and so may "
+        'fluorescence; with "ink": "keep" in its manifest a tile model sees them.'
     )
     return [note]
 
