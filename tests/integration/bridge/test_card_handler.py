@@ -55,10 +55,10 @@ def read_as(*lines: str, models: Sequence[str] = ("rec:1@onnxruntime:float32",))
     """The server reads these lines, with these models."""
     found = []
     for row, line in enumerate(lines):
-        corners = [documents_pb2.Point(x=x, y=y + 20 * row) for x, y in ((1, 2), (300, 2), (300, 12), (1, 12))]
+        corners = [documents_pb2.Point(x=x, y=y + 20 * row) for x, y in ((20, 12), (300, 12), (300, 22), (20, 22))]
         word = documents_pb2.Word(text=line, confidence=0.9, polygon=corners)
         found.append(documents_pb2.TextLine(text=line, confidence=0.9, polygon=corners, words=[word]))
-    page = documents_pb2.DocumentPage(page_number=1, page_count=1, width=100, height=200, lines=found, text="\n".join(lines))
+    page = documents_pb2.DocumentPage(page_number=1, page_count=1, width=320, height=200, lines=found, text="\n".join(lines))
     page.quality.CopyFrom(documents_pb2.PageQuality(sharpness=0.3, text_height=30, contrast=0.8))
     summary = documents_pb2.DocumentSummary(page_count=1, media_type="image/png", models=models)
     return answer(documents_pb2.RecognizeDocumentResponse(page=page), documents_pb2.RecognizeDocumentResponse(summary=summary))
