@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable, Iterator
 from typing import BinaryIO
 
 from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
 from inference_server.tasks.documents.outputs.port import LayOver, Original, Writer
 from inference_server.tasks.documents.pdf.packing import packed_page
+from inference_server.tasks.documents.spooled import spooled_file
 from inference_server.tasks.documents.values import DocumentSummary, PageResult, TextSource
 
 _READ_BYTES = 1024 * 1024
-# What waits to be laid over the pages stays in memory up to here, and goes to a file beyond.
-_IN_MEMORY = 16 * 1024 * 1024
 
 
 def searchable_writer(original: Original) -> Writer:
@@ -28,7 +26,7 @@ class PdfTextWriter:
 
     def __init__(self, lay_over: LayOver) -> None:
         self._lay_over = lay_over
-        self._pages: BinaryIO = tempfile.SpooledTemporaryFile(max_size=_IN_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
+        self._pages = spooled_file()
         self._file: BinaryIO | None = None
 
     def page(self, page: PageResult) -> Iterable[bytes]:

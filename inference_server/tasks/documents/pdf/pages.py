@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import BinaryIO, TypeVar
@@ -12,6 +11,7 @@ from inference_server.errors import InvalidDocument, Unavailable
 from inference_server.tasks.documents.page_time import PageTime
 from inference_server.tasks.documents.pdf.process import Ended, PdfProcess, Reason
 from inference_server.tasks.documents.pdf.processes import Lease, PdfProcesses
+from inference_server.tasks.documents.spooled import spooled_file
 from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
 
 T = TypeVar("T")
@@ -20,8 +20,6 @@ T = TypeVar("T")
 _MOST_LOST = 3
 # What a file itself may have done, unlike whoever kills processes from outside.
 _BY_THE_FILE = frozenset({Reason.MEMORY, Reason.CRASHED, Reason.ASTRAY})
-# What is written stays in memory up to here, and goes to a file beyond.
-IN_MEMORY = 16 * 1024 * 1024
 
 
 class PdfPages:
@@ -63,7 +61,7 @@ class PdfPages:
 
     async def laid_over(self, pages: BinaryIO, size: int) -> BinaryIO:
         """The file with text over its pages. `pages`: frames of them, so many bytes. Raises `InvalidDocument` and `Unavailable`."""
-        file: BinaryIO = tempfile.SpooledTemporaryFile(max_size=IN_MEMORY)  # type: ignore[assignment]  # noqa: SIM115
+        file = spooled_file()
 
         def work(process: PdfProcess) -> None:
             self._open_in(process)
