@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import grpc
@@ -13,17 +12,13 @@ import pytest
 from bridge.errors import ConfigurationError, PermanentError, TransientError
 from bridge.google import streams
 from bridge.google.access import PubsubAccess
-from bridge.google.pulled import Patience
 from bridge.job import Message
 from bridge.sinks.pubsub import PubsubSink
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until
+from tests.support.pubsub_pulling import PATIENT, pulling, until_waiting
 from tests.support.pubsub_server import PubsubServer, pubsub_server
-
-# They outlast whatever pause a machine makes, but where a test has them end.
-LEASE_SECONDS = 600.0
-PATIENT = Patience(linger_seconds=3600, silence_seconds=3600, close_seconds=PATIENCE_SECONDS)
 
 
 @pytest.fixture
@@ -33,30 +28,10 @@ async def server() -> AsyncIterator[PubsubServer]:
         yield server
 
 
-@asynccontextmanager
-async def _source(
-    server: PubsubServer, *subscriptions: str, lease_seconds: float = LEASE_SECONDS, patience: Patience = PATIENT
-) -> AsyncIterator[PubsubSource]:
-    access = PubsubAccess(project="trial", emulator=server.address)
-    source = PubsubSource(access, subscriptions or ("jobs-sub",), lease_seconds=lease_seconds, patience=patience)
-    try:
-        yield source
-    finally:
-        await source.close()
-        await access.close()
-
-
-async def _until_waiting(source: PubsubSource, subscription: str) -> None:
-    """Until a message of the subscription has arrived here, for the next who asks."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not any(level.waiting for level in await source.levels() if level.queue == subscription):
-            await asyncio.sleep(0.005)
-
-
 async def test_no_more_is_out_than_was_asked_for_and_the_stream_stays_open(server: PubsubServer) -> None:
     for number in range(6):
         server.publish("jobs", str(number).encode())
-    async with _source(server) as source:
+    async with pulling(server) as source:
         found = list(await source.receive(limit=2, wait_seconds=60))
         await asyncio.sleep(0.2)
         assert 2 == server.out("jobs-sub")
@@ -74,7 +49,7 @@ async def test_a_stream_that_falls_silent_is_opened_anew(server: PubsubServer) -
     # A pause of the machine is a silence as well: a slow one gets more time.
     for silence_seconds in (0.4, 1.5, 5.0, 15.0):
         # What is on its way when a stream ends comes again after this lease.
-        async with _source(server, lease_seconds=10, patience=replace(PATIENT, silence_seconds=silence_seconds)) as source:
+        async with pulling(server, lease_seconds=10, patience=replace(PATIENT, silence_seconds=silence_seconds)) as source:
             assert not await source.receive(limit=1, wait_seconds=1.5 * silence_seconds)
             opened = server.opened
             for _ in range(2):
@@ -92,7 +67,7 @@ async def test_a_stream_that_falls_silent_is_opened_anew(server: PubsubServer) -
 
 async def test_streams_end_while_nobody_receives(server: PubsubServer) -> None:
     """A worker with no free slot takes nothing away from the others."""
-    async with _source(server, patience=replace(PATIENT, linger_seconds=0.1)) as source:
+    async with pulling(server, patience=replace(PATIENT, linger_seconds=0.1)) as source:
         receiving = asyncio.create_task(source.receive(limit=1, wait_seconds=3600))
         await until(lambda: server.streams)
         receiving.cancel()
@@ -107,12 +82,12 @@ async def test_streams_end_while_nobody_receives(server: PubsubServer) -> None:
 async def test_what_waits_for_a_receiver_keeps_its_lease(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     server.create("rest", "rest-sub")
     clock = moved_clock(monkeypatch)
-    async with _source(server, "jobs-sub", "rest-sub", lease_seconds=60) as source:
+    async with pulling(server, "jobs-sub", "rest-sub", lease_seconds=60) as source:
         server.publish("jobs", b"urgent")
         [urgent] = await source.receive(limit=1, wait_seconds=60)
         await source.acknowledge(urgent)
         server.publish("rest", b"rest")
-        await _until_waiting(source, "rest-sub")
+        await until_waiting(source, "rest-sub")
         [held] = server.subscriptions["projects/trial/subscriptions/rest-sub"].messages
         for _ in range(4):
             before = held.deadline
@@ -125,7 +100,7 @@ async def test_what_waits_for_a_receiver_keeps_its_lease(server: PubsubServer, m
 
 async def test_what_waits_too_long_is_left_to_others(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = moved_clock(monkeypatch)
-    async with _source(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
+    async with pulling(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
         await _receive_one_while_another_waits(server, source)
         clock.sleep(101)
         await until(lambda: not server.streams)
@@ -137,14 +112,14 @@ async def test_what_waits_too_long_is_left_to_others(server: PubsubServer, monke
 
 
 async def test_closing_gives_back_what_waits(server: PubsubServer) -> None:
-    async with _source(server, "jobs-sub", "rest-sub") as source:
+    async with pulling(server, "jobs-sub", "rest-sub") as source:
         await _receive_one_while_another_waits(server, source)
         await source.close()
         assert (1, 0, 1) == (server.out("jobs-sub"), server.out("rest-sub"), server.left("rest-sub"))
 
 
 async def test_closing_ends_though_nobody_answers(server: PubsubServer) -> None:
-    async with _source(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, close_seconds=0.1)) as source:
+    async with pulling(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, close_seconds=0.1)) as source:
         await _receive_one_while_another_waits(server, source)
         server.outage = grpc.StatusCode.UNAVAILABLE
         await asyncio.wait_for(source.close(), 60)
@@ -157,14 +132,14 @@ async def _receive_one_while_another_waits(server: PubsubServer, source: PubsubS
     [urgent] = await source.receive(limit=1, wait_seconds=60)
     assert b"urgent" == urgent.body
     server.publish("rest", b"rest")
-    await _until_waiting(source, "rest-sub")
+    await until_waiting(source, "rest-sub")
 
 
 async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer) -> None:
     server.create("ordered", "ordered-sub", ordered=True, most_deliveries=100)
     for key, body in [("a", b"a1"), ("a", b"a2"), ("b", b"b1"), ("a", b"a3")]:
         server.publish("ordered", body, ordering_key=key)
-    async with _source(server, "ordered-sub") as source:
+    async with pulling(server, "ordered-sub") as source:
         first = await source.receive(limit=4, wait_seconds=60)
         assert [b"a1", b"b1"] == [delivery.body for delivery in first]
         assert not await source.receive(limit=4, wait_seconds=0)
@@ -180,7 +155,7 @@ async def test_messages_of_one_key_come_one_after_the_other(server: PubsubServer
 
 async def test_an_acknowledgement_that_is_not_confirmed_is_tried_again(server: PubsubServer) -> None:
     server.publish("jobs", b"one")
-    async with _source(server) as source:
+    async with pulling(server) as source:
         [delivery] = await source.receive(limit=1, wait_seconds=60)
         server.failing_settlements = 2
 
@@ -192,7 +167,7 @@ async def test_an_acknowledgement_that_is_not_confirmed_is_tried_again(server: P
 async def test_a_subscription_without_exactly_once_delivery_is_served_too(server: PubsubServer) -> None:
     server.create("plain", "plain-sub", exactly_once=False)
     server.publish("plain", b"one")
-    async with _source(server, "plain-sub") as source:
+    async with pulling(server, "plain-sub") as source:
         [delivery] = await source.receive(limit=1, wait_seconds=60)
         await source.renew(delivery, lease_seconds=60)
         await source.release(delivery, delay_seconds=0)
@@ -203,7 +178,7 @@ async def test_a_subscription_without_exactly_once_delivery_is_served_too(server
 
 
 async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
-    async with _source(server) as source:
+    async with pulling(server) as source:
         server.outage = grpc.StatusCode.UNAVAILABLE
         with pytest.raises(TransientError, match="an outage"):
             await source.receive(limit=1, wait_seconds=60)
@@ -225,14 +200,14 @@ async def test_an_outage_is_told_and_overcome(server: PubsubServer) -> None:
 async def test_a_stream_that_ends_at_once_is_not_opened_over_and_over(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(streams, "_HONEST_LIFE_SECONDS", 3600.0)  # so that a pause of the machine is no life
     server.ends_at_once = True
-    async with _source(server) as source:
+    async with pulling(server) as source:
         with pytest.raises(TransientError, match="has ended the stream"):
             await source.receive(limit=1, wait_seconds=60)
         assert 1 == server.opened
 
 
 async def test_one_subscription_that_fails_does_not_hold_up_the_others(server: PubsubServer) -> None:
-    async with _source(server, "other-sub", "jobs-sub") as source:
+    async with pulling(server, "other-sub", "jobs-sub") as source:
         with pytest.raises(ConfigurationError, match="other-sub"):
             await source.receive(limit=1, wait_seconds=60)
         server.publish("jobs", b"one")
@@ -247,12 +222,12 @@ async def test_one_subscription_that_fails_does_not_hold_up_the_others(server: P
 
 
 async def test_it_is_not_idle_before_it_has_looked(server: PubsubServer) -> None:
-    async with _source(server) as source:
+    async with pulling(server) as source:
         assert 1 == await source.depth()
 
 
 async def test_a_subscription_that_is_missing_is_named(server: PubsubServer) -> None:
-    async with _source(server, "other-sub") as source:
+    async with pulling(server, "other-sub") as source:
         with pytest.raises(ConfigurationError, match=r"other-sub.*does it exist"):
             await source.receive(limit=1, wait_seconds=60)
 

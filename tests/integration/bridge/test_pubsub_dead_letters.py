@@ -4,21 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
 from dataclasses import replace
 
 import pytest
 
-from bridge.google.access import PubsubAccess
-from bridge.google.pulled import Patience
 from bridge.job import Delivery
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.moved_clock import MovedClock, moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until
+from tests.support.pubsub_pulling import PATIENT, pulling, until_waiting
 from tests.support.pubsub_server import PubsubServer, pubsub_server
 
-PATIENT = Patience(linger_seconds=3600, silence_seconds=3600, close_seconds=PATIENCE_SECONDS)
-LEASE_SECONDS = 600.0
 # The fewest that Pub/Sub takes.
 MOST_DELIVERIES = 5
 
@@ -30,22 +26,9 @@ async def server() -> AsyncIterator[PubsubServer]:
         yield server
 
 
-@asynccontextmanager
-async def _source(
-    server: PubsubServer, *subscriptions: str, lease_seconds: float = LEASE_SECONDS, patience: Patience = PATIENT
-) -> AsyncIterator[PubsubSource]:
-    access = PubsubAccess(project="trial", emulator=server.address)
-    source = PubsubSource(access, subscriptions or ("jobs-sub",), lease_seconds=lease_seconds, patience=patience)
-    try:
-        yield source
-    finally:
-        await source.close()
-        await access.close()
-
-
 @pytest.fixture
 async def source(server: PubsubServer) -> AsyncIterator[PubsubSource]:
-    async with _source(server) as source:
+    async with pulling(server) as source:
         yield source
 
 
@@ -62,7 +45,7 @@ async def test_what_waits_again_and_again_is_not_taken_for_dead(server: PubsubSe
 
 async def test_what_waits_long_keeps_its_lease_and_others_get_its_slot(server: PubsubServer, monkeypatch: pytest.MonkeyPatch) -> None:
     clock = moved_clock(monkeypatch)
-    async with _source(server, lease_seconds=60) as source:
+    async with pulling(server, lease_seconds=60) as source:
         server.publish("jobs", b"waits")
         await source.release(await _one(source), delay_seconds=300)
         [level] = await source.levels()
@@ -82,10 +65,10 @@ async def test_what_waits_long_keeps_its_lease_and_others_get_its_slot(server: P
 
 async def test_closing_gives_back_what_was_kept(server: PubsubServer) -> None:
     server.publish("jobs", b"one")
-    async with _source(server) as source:
+    async with pulling(server) as source:
         await source.release(await _one(source), delay_seconds=600)
     assert (0, 1) == (server.out("jobs-sub"), server.left("jobs-sub"))
-    async with _source(server) as source:
+    async with pulling(server) as source:
         assert b"one" == (await _one(source)).body
 
 
@@ -112,7 +95,7 @@ async def test_a_message_that_was_let_go_of_does_not_hold_up_those_with_its_key(
 ) -> None:
     """As when the ledger is out of reach: neither acknowledged nor given back."""
     clock = moved_clock(monkeypatch)
-    async with _source(server, lease_seconds=60) as source:
+    async with pulling(server, lease_seconds=60) as source:
         for body in (b"1", b"2"):
             server.publish("jobs", body, ordering_key="a")
         await _one(source)
@@ -132,10 +115,10 @@ async def test_what_nobody_has_time_for_is_left_to_others_while_that_does_no_har
     server.publish("rest", b"rest")
     [held] = server.subscriptions["projects/trial/subscriptions/rest-sub"].messages
     held.attempts = deliveries - 1
-    async with _source(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
+    async with pulling(server, "jobs-sub", "rest-sub", patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
         server.publish("jobs", b"urgent")
         assert b"urgent" == (await _one(source)).body
-        await _until_one_waits(source)
+        await until_waiting(source, "rest-sub")
         clock.sleep(101)
         await until(lambda: not server.streams)
         before = held.deadline
@@ -149,10 +132,10 @@ async def test_what_was_kept_here_however_often_is_left_to_others_by_what_pubsub
     clock = moved_clock(monkeypatch)
     server.publish("jobs", b"one")
     [held] = server.subscriptions["projects/trial/subscriptions/jobs-sub"].messages
-    async with _source(server, patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
+    async with pulling(server, patience=replace(PATIENT, linger_seconds=100, hold_seconds=190)) as source:
         for _ in range(MOST_DELIVERIES):
             await source.release(await _one(source), delay_seconds=0.01, tried=False)
-        await _until_one_waits(source)
+        await until_waiting(source, "jobs-sub")
         clock.sleep(101)
         await until(lambda: not server.streams)
         await _passes(clock, 480, lambda: server.out("jobs-sub") == 0)
@@ -161,7 +144,7 @@ async def test_what_was_kept_here_however_often_is_left_to_others_by_what_pubsub
 
 async def test_what_waits_and_is_delivered_again_takes_no_more_places(server: PubsubServer) -> None:
     server.create("rest", "rest-sub", most_deliveries=MOST_DELIVERIES)
-    async with _source(server, "jobs-sub", "rest-sub") as source:
+    async with pulling(server, "jobs-sub", "rest-sub") as source:
         for number in range(12):
             server.publish("rest", str(number).encode())
         server.publish("jobs", b"urgent")
@@ -193,13 +176,6 @@ async def _passes(clock: MovedClock, seconds: int, true: Callable[[], object]) -
         if true():
             return
     await until(true)
-
-
-async def _until_one_waits(source: PubsubSource) -> None:
-    """Here, and not only on its way."""
-    async with asyncio.timeout(PATIENCE_SECONDS):
-        while not any(level.waiting for level in await source.levels()):
-            await asyncio.sleep(0.005)
 
 
 async def _one(source: PubsubSource) -> Delivery:

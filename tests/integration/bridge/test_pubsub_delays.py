@@ -7,16 +7,12 @@ from collections.abc import AsyncIterator
 
 import pytest
 
-from bridge.google.access import PubsubAccess
-from bridge.google.pulled import Patience
 from bridge.job import Delivery
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.moved_clock import moved_clock
-from tests.support.patience import PATIENCE_SECONDS, until
+from tests.support.patience import until
+from tests.support.pubsub_pulling import LEASE_SECONDS, pulling
 from tests.support.pubsub_server import PubsubServer, pubsub_server
-
-PATIENT = Patience(linger_seconds=3600, silence_seconds=3600, close_seconds=PATIENCE_SECONDS)
-LEASE_SECONDS = 600.0
 
 
 @pytest.fixture
@@ -28,11 +24,8 @@ async def server() -> AsyncIterator[PubsubServer]:
 
 @pytest.fixture
 async def source(server: PubsubServer) -> AsyncIterator[PubsubSource]:
-    access = PubsubAccess(project="trial", emulator=server.address)
-    source = PubsubSource(access, ["jobs-sub"], lease_seconds=LEASE_SECONDS, patience=PATIENT)
-    yield source
-    await source.close()
-    await access.close()
+    async with pulling(server) as source:
+        yield source
 
 
 async def test_streams_do_not_pile_up_while_message_after_message_is_given_back_for_long(

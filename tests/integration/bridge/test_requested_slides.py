@@ -95,14 +95,20 @@ async def test_a_slide_that_is_not_there_fails_at_once_in_the_contracts_words(
 async def test_a_slide_that_is_taken_away_meanwhile_fails_in_the_contracts_words(
     server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
 ) -> None:
-    async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        (tmp_path / "wsi" / "a b.svs").unlink()
-        await context.abort(grpc.StatusCode.NOT_FOUND, "a b.svs does not exist")
-        yield
-
-    server.script = [lose]
+    server.script = [_loses(tmp_path, grpc.StatusCode.NOT_FOUND, "a b.svs does not exist")]
     with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
         await handler.handle(_job(handler), RecordedContext())
+
+
+def _loses(folder: Path, code: grpc.StatusCode, reason: str) -> Any:
+    """The slide is taken away while the server is asked."""
+
+    async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
+        (folder / "wsi" / "a b.svs").unlink()
+        await context.abort(code, reason)
+        yield
+
+    return lose
 
 
 def _refuses(reason: str) -> Any:
@@ -177,12 +183,6 @@ async def test_a_slide_that_is_gone_fails_though_the_server_was_merely_refused(
     server: ScriptedServer, handler: RequestedSlideHandler, tmp_path: Path
 ) -> None:
     """Without the right to list a bucket S3 refuses what is missing."""
-
-    async def lose(request: Any, context: grpc.aio.ServicerContext) -> AsyncIterator[Any]:
-        (tmp_path / "wsi" / "a b.svs").unlink()
-        await context.abort(grpc.StatusCode.PERMISSION_DENIED, "the server may not read it")
-        yield
-
-    server.script = [lose]
+    server.script = [_loses(tmp_path, grpc.StatusCode.PERMISSION_DENIED, "the server may not read it")]
     with pytest.raises(PermanentError, match=r"^S3 object not found\. "):
         await handler.handle(_job(handler), RecordedContext())
