@@ -264,7 +264,7 @@ def _xml(pyramid: _Pyramid) -> bytes:
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
         'xsi:schemaLocation="http://www.openmicroscopy.org/Schemas/OME/2016-06 '
         'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd" Creator="Lamina">'
-        f'<Image ID="Image:0" Name={quoteattr(pyramid.name)}><Description>{escape(pyramid.description)}</Description>'
+        f'<Image ID="Image:0" Name={quoteattr(pyramid.name)}><Description>{escape(_printable(pyramid.description))}</Description>'
         f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{_TYPES[pyramid.dtype.name]}" BigEndian="false" SizeX="{columns}" '
         f'SizeY="{rows}" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{pyramid.pixel[0]:.9g}" PhysicalSizeY="{pyramid.pixel[1]:.9g}">'
         f'<Channel ID="Channel:0:0" Name={quoteattr(pyramid.name)} SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="1"/>'
@@ -272,3 +272,8 @@ def _xml(pyramid: _Pyramid) -> bytes:
         f'PositionY="{pyramid.origin[1]:.9g}" PositionYUnit="µm"/></Pixels></Image></OME>'
     )
     return text.encode()
+
+
+def _printable(text: str) -> str:
+    """Without what XML takes in no way, such as the control characters that a class' name may have: readers find no OME-XML then."""
+    return "".join(each if each.isprintable() else " " for each in text)

@@ -100,6 +100,14 @@ def test_what_is_told_has_no_references_to_characters(tmp_path: Path) -> None:
     assert "Stroma &lt;β&gt;".encode() in path.read_bytes()
 
 
+def test_a_class_whose_name_has_characters_that_xml_lacks_leaves_the_rest_readable(tmp_path: Path) -> None:
+    path = tmp_path / "mask.ome.tiff"
+    labels = LabelMap(classes=("a\x01b", "c\x00d\ufffe"), height=2, width=3, edge=16, scale=(1.0, 1.0), block=lambda row, column: None)
+    ome_tiff.write_labels(path, labels, ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(0.0, 0.0)))
+    assert ("3", "0.5") == (pixels_of(path)["SizeX"], pixels_of(path)["PhysicalSizeX"])
+    assert b"0: none; 1: a b; 2: c d " in path.read_bytes()
+
+
 @pytest.mark.parametrize(("rows", "columns"), [(10, 14), (3, 700)])
 def test_a_small_picture_opens_in_libvips(tmp_path: Path, rows: int, columns: int) -> None:
     """It refuses tiles of 512 px for a picture of a few."""
