@@ -130,14 +130,17 @@ def write_jpeg_tiff(
     return write_tiff(path, directories, big=bigtiff)
 
 
-def write_jpeg2000_svs(path: Path, levels: Sequence[Pixels], *, compression: int, tile: int = 256, lossless: bool = True) -> Path:
-    """An Aperio-like slide in JPEG 2000: of R, G, B (compression 33005), or of Y, Cb, Cr (33003)."""
+def write_jpeg2000_svs(
+    path: Path, levels: Sequence[Pixels], *, compression: int, tile: int = 256, lossless: bool = True, aperio: bool = True
+) -> Path:
+    """An Aperio-like slide in JPEG 2000: of R, G, B (compression 33005), or of Y, Cb, Cr (33003); of others R, G, B in both."""
     directories = []
     for number, pixels in enumerate(levels):
         tags = level_tags(pixels.shape[1], pixels.shape[0], number=number, tile=tile, compression=compression, photometric=2)
-        tags += described(f"Aperio Image Library v11\r\n({tile}x{tile}) J2K|AppMag = 20|MPP = 0.5") if number == 0 else []
+        tags += described(f"Aperio Image Library v11\r\n({tile}x{tile}) J2K|AppMag = 20|MPP = 0.5") if number == 0 and aperio else []
         stored = (
-            Image.fromarray(each).convert("YCbCr") if compression == 33003 else Image.fromarray(each) for each in tiles_of(pixels, tile)
+            Image.fromarray(each).convert("YCbCr") if compression == 33003 and aperio else Image.fromarray(each)
+            for each in tiles_of(pixels, tile)
         )
         directories.append((tags, [_jpeg2000(each, lossless=lossless) for each in stored]))
     return write_tiff(path, directories, big=False)

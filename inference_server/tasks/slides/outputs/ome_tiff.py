@@ -23,6 +23,8 @@ from inference_server.tasks.slides.masks import stripes
 MASK_FILE = "mask.ome.tiff"
 MEDIA_TYPE = "image/tiff"
 _EDGE = 512
+# Of which the sides of TIFF's tiles are multiples.
+_STEP = 16
 # Levels are added until one fits into a tile.
 _MOST_LEVELS = 16
 # A level of a mask with at most so many pixels is kept while those below it are made from it.
@@ -221,7 +223,7 @@ def _write(path: Path, pyramid: _Pyramid) -> None:
                 _tiles(pyramid, level),
                 shape=shape,
                 dtype=pyramid.dtype,
-                tile=(_EDGE, _EDGE),
+                tile=_tile_shape(pyramid),
                 compression="zlib",
                 photometric="minisblack",
                 metadata=None,
@@ -235,31 +237,43 @@ def _write(path: Path, pyramid: _Pyramid) -> None:
 def _tiles(pyramid: _Pyramid, level: int) -> Iterator[bytes]:
     """All tiles of a level as they are stored, one at a time; those past its right and lower edge filled up."""
     rows, columns = pyramid.shapes[level]
-    blank = isal_zlib.compress(np.full((_EDGE, _EDGE), pyramid.empty, pyramid.dtype).tobytes(), _LEVEL)
+    stored = _tile_shape(pyramid)
+    blank = isal_zlib.compress(np.full(stored, pyramid.empty, pyramid.dtype).tobytes(), _LEVEL)
     for row in range(-(-rows // _EDGE)):
         for column in range(-(-columns // _EDGE)):
             pixels = pyramid.tile(level, row, column)
             if pixels is None or (np.isnan(pyramid.empty) and np.isnan(pixels).all()):
                 yield blank
             else:
-                full = np.full((_EDGE, _EDGE), pyramid.empty, pyramid.dtype)
+                full = np.full(stored, pyramid.empty, pyramid.dtype)
                 full[: pixels.shape[0], : pixels.shape[1]] = pixels
                 yield isal_zlib.compress(full.tobytes(), _LEVEL)
 
 
+def _tile_shape(pyramid: _Pyramid) -> tuple[int, int]:
+    """Of all levels, no larger than the first one needs: libvips refuses tiles that are far larger than their image."""
+    rows, columns = (min(-(-side // _STEP) * _STEP, _EDGE) for side in pyramid.shapes[0])
+    return rows, columns
+
+
 def _xml(pyramid: _Pyramid) -> bytes:
-    """OME-XML 2016-06 of one plane of one channel; other letters than ASCII as references, for readers that expect none."""
+    """OME-XML 2016-06 of one plane of one channel, in UTF-8: of references such as `&#181;` Bio-Formats reads none, nor then the rest."""
     rows, columns = pyramid.shapes[0]
     text = (
         '<?xml version="1.0" encoding="UTF-8"?>'
         '<OME xmlns="http://www.openmicroscopy.org/Schemas/OME/2016-06" xmlns:xsi="http://www.w3.org/2001/XMLSchema-instance" '
         'xsi:schemaLocation="http://www.openmicroscopy.org/Schemas/OME/2016-06 '
         'http://www.openmicroscopy.org/Schemas/OME/2016-06/ome.xsd" Creator="Lamina">'
-        f'<Image ID="Image:0" Name={quoteattr(pyramid.name)}><Description>{escape(pyramid.description)}</Description>'
+        f'<Image ID="Image:0" Name={quoteattr(pyramid.name)}><Description>{escape(_printable(pyramid.description))}</Description>'
         f'<Pixels ID="Pixels:0" DimensionOrder="XYCZT" Type="{_TYPES[pyramid.dtype.name]}" BigEndian="false" SizeX="{columns}" '
         f'SizeY="{rows}" SizeC="1" SizeZ="1" SizeT="1" PhysicalSizeX="{pyramid.pixel[0]:.9g}" PhysicalSizeY="{pyramid.pixel[1]:.9g}">'
         f'<Channel ID="Channel:0:0" Name={quoteattr(pyramid.name)} SamplesPerPixel="1"/><TiffData IFD="0" PlaneCount="1"/>'
-        f'<Plane TheC="0" TheZ="0" TheT="0" PositionX="{pyramid.origin[0]:.9g}" PositionXUnit="&#181;m" '
-        f'PositionY="{pyramid.origin[1]:.9g}" PositionYUnit="&#181;m"/></Pixels></Image></OME>'
+        f'<Plane TheC="0" TheZ="0" TheT="0" PositionX="{pyramid.origin[0]:.9g}" PositionXUnit="µm" '
+        f'PositionY="{pyramid.origin[1]:.9g}" PositionYUnit="µm"/></Pixels></Image></OME>'
     )
-    return text.encode("ascii", "xmlcharrefreplace")
+    return text.encode()
+
+
+def _printable(text: str) -> str:
+    """Without what XML takes in no way, such as the control characters that a class' name may have: readers find no OME-XML then."""
+    return "".join(each if each.isprintable() else " " for each in text)

@@ -23,7 +23,7 @@ MOST_CELLS = 2**24
 class Outline:
     """One region of cells that share edges."""
 
-    # Corners (x, y) in pixels of the mask, not closed; the holes likewise.
+    # Corners (x, y) in pixels of the mask, not closed, in the order that GeoJSON wants (RFC 7946, 3.1.6); the holes likewise.
     shell: NDArray[np.int64]
     holes: tuple[NDArray[np.int64], ...]
 
@@ -99,7 +99,8 @@ def _rings(region: NDArray[np.bool_]) -> list[NDArray[np.int32]]:
     # and those at an odd place at the far one.
     doubled = region.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     found, hierarchy = cv2.findContours(doubled, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
-    rings = [_simple(np.asarray((contour[:, 0, :] + 1) // 2, np.int32)) for contour in found]
+    # It goes round a region with the clock, by x to the right and y upwards, and round a hole against it; GeoJSON has it the other way.
+    rings = [_simple(np.asarray((contour[::-1, 0, :] + 1) // 2, np.int32)) for contour in found]
     outer = next(index for index in range(len(rings)) if hierarchy[0][index][3] < 0)
     return [rings.pop(outer), *rings]
 

@@ -61,7 +61,8 @@ def _of_slide(limits: SlideLimits) -> _Bound:
         limit="image_pixels",
         too_large="is an image without tiles and has {size}px: such an image must be decoded whole, and at most {most:,} px are. "
         + CONVERT,
-        damaged="it is truncated, damaged or of an unknown kind. Copy or upload it again, whole.",
+        damaged="it is truncated, damaged or of a kind that is not read, such as floating point, CIE L*a*b* or WebP in TIFF. "
+        f"Copy or upload it again, whole; if other programs open it, export it as 8-bit RGB. {CONVERT}",
     )
 
 
@@ -146,6 +147,10 @@ def _check(name: str, image: Image.Image, bound: _Bound) -> None:
             f"{name} begins with an image of {width} × {height} px, and has one of {larger[0]} × {larger[1]} px after it; "
             "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
         )
+    if image.format == "TIFF" and image.mode == "L" and (channels := _as_large(image)) > 1:
+        raise InvalidSlide(
+            f"{name} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
+        )
     if image.mode not in _COLOUR_MODES:
         raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have. Export it so.")
 
@@ -153,19 +158,28 @@ def _check(name: str, image: Image.Image, bound: _Bound) -> None:
 def _larger(image: Image.Image) -> tuple[int, int] | None:
     """The size of an image of the same file that has more pixels than the first."""
     width, height = image.size
+    return next((size for size, _ in _others(image) if size[0] * size[1] > width * height), None)
+
+
+def _as_large(image: Image.Image) -> int:
+    """How many grey images of the same file are as large as the first, which is one of them."""
+    first = image.size, "L"
+    return 1 + sum(each == first for each in _others(image))
+
+
+def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
+    """Size and mode of the images after the first, as far as they are looked at."""
+    found = []
     # Pillow adds what others tell, such as their colour profile.
     of_first = dict(image.info)
-    try:
-        # The end of them, damage, or what Pillow does not know: what is read is the first alone.
-        with contextlib.suppress(*_FAILURES):
-            for number in range(1, _MOST_FRAMES):
-                image.seek(number)
-                if image.width * image.height > width * height:
-                    return image.size
-    finally:
-        image.seek(0)
-        image.info = of_first
-    return None
+    # The end of them, damage, or what Pillow does not know: what is read is the first alone.
+    with contextlib.suppress(*_FAILURES):
+        for number in range(1, _MOST_FRAMES):
+            image.seek(number)
+            found.append((image.size, image.mode))
+    image.seek(0)
+    image.info = of_first
+    return found
 
 
 def _too_large(name: str, size: str, bound: _Bound) -> InvalidSlide:

@@ -21,6 +21,18 @@ from inference_server.threads import in_thread
 _BLOCK = 512
 # How OpenSlide begins to say that a sound file is not for it.
 _UNSUPPORTED = "Unsupported"
+# Compressions of TIFF that it tells by number, and whose they are.
+_COMPRESSIONS = {
+    "33003": "JPEG 2000",
+    "33004": "JPEG 2000",
+    "34712": "JPEG 2000",
+    "34887": "LERC",
+    "34925": "LZMA",
+    "34933": "PNG",
+    "34934": "JPEG XR",
+    "50001": "WebP",
+    "50002": "JPEG XL",
+}
 # Whose places OpenSlide cuts to whole pixels of a level; of others it moves pictures by parts of one.
 _CUTS_PLACES = "leica"
 
@@ -52,7 +64,8 @@ class OpenSlideReader:
             if _UNSUPPORTED in str(error):
                 raise InvalidSlide(f"{uri} is stored in a way that cannot be read ({_reason(error, path)}). {CONVERT}") from error
             raise InvalidSlide(
-                f"{uri} cannot be opened: it is truncated or damaged ({_reason(error, path)}). Copy or upload it again, whole."
+                f"{uri} cannot be opened: it is truncated or damaged, or lacks what OpenSlide needs ({_reason(error, path)}). "
+                "Copy or upload it again, whole; if other programs open it, export it anew with one of them."
             ) from error
         try:
             _check_bounds(facts, slide.properties, limits)
@@ -244,4 +257,6 @@ def _number(properties: Mapping[str, str], name: str) -> float | None:
 
 
 def _reason(error: Exception, path: Path) -> str:
-    return str(error).replace(f"{path.parent}/", "")
+    told = str(error).replace(f"{path.parent}/", "")
+    name = _COMPRESSIONS.get(told.rpartition("TIFF compression: ")[2])
+    return f"{told}, {name}" if name else told

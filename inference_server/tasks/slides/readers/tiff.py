@@ -12,7 +12,7 @@ from typing import Any
 
 import async_tiff
 import numpy as np
-from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit
+from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit, SampleFormat
 
 from inference_server.errors import InvalidSlide, Unavailable
 from inference_server.storage import Storage
@@ -22,14 +22,18 @@ from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.ahead import ReadAhead
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.regions import WHITE
-from inference_server.tasks.slides.readers.tiff_directories import levels_of, refuse_other_formats, refuse_without_tiles
-from inference_server.tasks.slides.readers.tiff_headers import ICC_PROFILE, SHIFT, Places, read_headers
+from inference_server.tasks.slides.readers.tiff_directories import channels_apart, levels_of, refuse_other_formats, refuse_without_tiles
+from inference_server.tasks.slides.readers.tiff_headers import FILL_ORDER, ICC_PROFILE, JPEG2000, SHIFT, Places, read_headers
 from inference_server.tasks.slides.readers.tiles import CODED, DECODED, PANICS, Ranges, StoredLevel, is_subsampled
 from inference_server.tasks.slides.values import Level, Pixels, Position, SlideFacts, SlideLimits
 from inference_server.threads import on_core, on_disk
 
 _GREYS = {PhotometricInterpretation.BlackIsZero, PhotometricInterpretation.WhiteIsZero}
 _COLOURS = frozenset({PhotometricInterpretation.RGB, PhotometricInterpretation.YCbCr, *_GREYS})
+# For messages (TIFF 6.0, PhotometricInterpretation).
+_PHOTOMETRICS = {0: "grey", 1: "grey", 2: "RGB", 3: "a palette", 4: "a mask", 5: "CMYK", 6: "YCbCr", 8: "CIE L*a*b*"}
+# The first pixel of a byte in its lowest bit: nothing but libtiff turns them round.
+_LOWEST_FIRST = 2
 _UNIT_MICROMETRES = {ResolutionUnit.Inch: 25400.0, ResolutionUnit.Centimeter: 10000.0}
 
 
@@ -73,19 +77,20 @@ class TiffReader:
         cls, found: StoredObject, directories: list[Any], places: Sequence[Places], limits: SlideLimits, ranges: Ranges, told: str
     ) -> TiffReader:
         refuse_without_tiles(found.uri, directories[0])
-        _check_channels(found.uri, directories[0], told)
+        _check_channels(found.uri, directories, told)
         _check_bounds(found.uri, directories[0], limits)
+        if not places[0].byte_counts.any():
+            raise InvalidSlide(
+                f"{found.uri} has none of its tiles: its writer did not finish, or has not yet. Copy or export it again, whole."
+            )
         pyramid = list(levels_of(directories))
         for number in pyramid:
             _check_bounds(found.uri, directories[number], limits)
             _check_decodable(found.uri, directories[number])
         for number in pyramid:
             _check_places(found, directories[number], places[number])
-        if not places[0].byte_counts.any():
-            raise InvalidSlide(
-                f"{found.uri} has none of its tiles: its writer did not finish, or has not yet. Copy or export it again, whole."
-            )
-        levels = [StoredLevel.of(directories[number], places[number]) for number in pyramid]
+        aperio = _is_aperio(directories[0])
+        levels = [StoredLevel.of(directories[number], places[number], aperio=aperio) for number in pyramid]
         return cls(facts=_facts(found.uri, [directories[number] for number in pyramid], told), levels=levels, ranges=ranges)
 
     @property
@@ -171,30 +176,42 @@ def _check_bounds(uri: str, directory: Any, limits: SlideLimits) -> None:
         )
 
 
-def _check_channels(uri: str, base: Any, told: str) -> None:
-    """Colours that OME keeps as separate images would be read as grey. `told`: of the image's pixels."""
-    if (channels := ome.channels(told)) > base.samples_per_pixel:
+def _check_channels(uri: str, directories: list[Any], told: str) -> None:
+    """Colours that are kept as separate images would be read as grey. `told`: of the image's pixels, by OME."""
+    base = directories[0]
+    channels = ome.channels(told) if told else channels_apart(directories)
+    if channels > base.samples_per_pixel:
         raise InvalidSlide(
             f"{uri} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
         )
 
 
 def _check_decodable(uri: str, directory: Any) -> None:
-    samples = directory.samples_per_pixel
-    if set(directory.bits_per_sample) != {8} or samples not in (1, 3, 4) or directory.photometric_interpretation not in _COLOURS:
+    samples, photometric = directory.samples_per_pixel, directory.photometric_interpretation
+    is_signed = SampleFormat.Int in (directory.sample_format or ())
+    is_known = samples in (1, 3, 4) and photometric in _COLOURS and (samples == 1 or photometric not in _GREYS)
+    if set(directory.bits_per_sample) != {8} or is_signed or not is_known:
         raise InvalidSlide(
-            f"{uri} has {samples} samples of {list(directory.bits_per_sample)} bits, photometric "
-            f"{int(directory.photometric_interpretation)}; "
+            f"{uri} has {samples} samples of {list(directory.bits_per_sample)} bits{' with a sign' * is_signed}, photometric "
+            f"{int(photometric)} ({_PHOTOMETRICS.get(int(photometric), 'unknown')}); "
             "expected 8-bit RGB, YCbCr or grey. Export it again as 8-bit RGB."
+        )
+    is_coded, is_planar = directory.compression in CODED, directory.planar_configuration == PlanarConfiguration.Planar
+    # As Bio-Formats writes them: R, G, B, of which it says that they are Y, Cb, Cr. OpenSlide and libvips read neither.
+    if is_planar and is_coded and (directory.compression in JPEG2000 or photometric == PhotometricInterpretation.YCbCr):
+        raise InvalidSlide(
+            f"{uri} keeps its colours apart, each compressed by method {int(directory.compression)} as a picture of its own; "
+            "expected the colours of a pixel together. Export it again as interleaved RGB, or by another method such as LZW."
         )
     if directory.compression not in DECODED:
         raise NotThisReader(f"{uri} is compressed by method {int(directory.compression)}")
-    is_coded = directory.compression in CODED
-    if directory.photometric_interpretation == PhotometricInterpretation.YCbCr and not is_coded:
+    if photometric == PhotometricInterpretation.YCbCr and not is_coded:
         raise NotThisReader(f"{uri} has brightness and colour apart, and neither JPEG nor JPEG 2000 that tells how")
     is_predicted = directory.predictor not in (None, Predictor.Unknown)
-    if directory.planar_configuration == PlanarConfiguration.Planar and (is_coded or is_predicted):
+    if is_planar and (is_coded or is_predicted):
         raise NotThisReader(f"{uri} keeps its colours apart, each compressed in a way that only colours together are read in")
+    if not is_coded and directory.other_tags.get(FILL_ORDER) == _LOWEST_FIRST:
+        raise NotThisReader(f"{uri} has the bits of its bytes in the order that few programs write")
 
 
 def _check_places(found: StoredObject, directory: Any, places: Places) -> None:
@@ -218,10 +235,14 @@ def _check_places(found: StoredObject, directory: Any, places: Places) -> None:
         )
 
 
+def _is_aperio(base: Any) -> bool:
+    return str(base.image_description or "").startswith("Aperio")
+
+
 def _facts(uri: str, pyramid: list[Any], told: str) -> SlideFacts:
     base = pyramid[0]
     description = base.image_description or ""
-    aperio = description.startswith("Aperio")
+    aperio = _is_aperio(base)
     mpp_x, mpp_y = _resolution(base, description, told, aperio=aperio)
     return SlideFacts(
         uri=uri,

@@ -42,6 +42,15 @@ def _differs(directory: Any, base: Any) -> bool:
     )
 
 
+def channels_apart(directories: list[Any]) -> int:
+    """How many grey images are as large as the first, a grey one, which is one of them: channels, as fluorescence is kept; else 0."""
+    base = directories[0]
+    if base.samples_per_pixel != 1:
+        return 0
+    size = base.image_width, base.image_height
+    return sum((each.image_width, each.image_height) == size and not _differs(each, base) for each in directories)
+
+
 def refuse_other_formats(uri: str, directories: list[Any]) -> None:
     """Raise `NotThisReader` for a format that is laid out otherwise."""
     if any(map(_is_other_format, directories)):

@@ -28,7 +28,7 @@ from inference_server.threads import on_core
 
 # Added to the places of tiles; beyond what any file has.
 SHIFT = 1 << 48
-ICC_PROFILE = 34675
+ICC_PROFILE, FILL_ORDER = 34675, 266
 XMP, ARGOS_METADATA = 700, 65000
 # Width, height, bits per sample, photometric interpretation, samples per pixel. TIFF lets the last three be missing.
 _NEEDED = frozenset({256, 257, 258, 262, 277})
@@ -48,7 +48,7 @@ JPEG2000 = frozenset({JPEG2000_YCBCR, 33005, 34712})
 _NDPI_FORMAT = 65420
 # What is handed over: what these readers ask for, or async-tiff needs for the tiles. Scanners keep megabytes in tags of their own.
 _KEPT = frozenset(
-    {254, 259, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, ICC_PROFILE, XMP, ARGOS_METADATA, *_RESOLUTIONS, *_NEEDED}
+    {254, 259, FILL_ORDER, 270, 284, 296, 305, 317, 322, 323, 325, 338, 339, 347, ICC_PROFILE, XMP, ARGOS_METADATA, *_RESOLUTIONS, *_NEEDED}
 )
 _TEXT, _SHORT, _RATIO, _LONG8 = 2, 3, 5, 16
 _CHUNK_BYTES = 4 * 1024

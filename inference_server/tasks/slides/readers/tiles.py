@@ -105,6 +105,8 @@ class StoredLevel:
     photometric: PhotometricInterpretation
     # JPEG tables that the level's tiles share, without SOI and EOI.
     tables: bytes
+    # Whether JPEG 2000 is of Y, Cb, Cr whatever the photometric says: Aperio's. Others (Bio-Formats, tifffile) use the same number for any.
+    aperio: bool
     # Whether each tile is a picture of its own, which is decoded from its bytes alone: then async-tiff need not fetch it.
     is_pictures: bool
     # By row and column: where a tile begins in the file, and its length; 0 for one that was never scanned.
@@ -112,13 +114,14 @@ class StoredLevel:
     byte_counts: NDArray[np.int64]
 
     @staticmethod
-    def of(directory: Any, places: Places) -> StoredLevel:
-        """What a directory says, and where its tiles lie."""
+    def of(directory: Any, places: Places, *, aperio: bool) -> StoredLevel:
+        """What a directory says, and where its tiles lie. `aperio`: whether the slide says that it is Aperio's."""
         return StoredLevel(
             directory=directory,
             compression=int(directory.compression),
             photometric=directory.photometric_interpretation,
             tables=bytes(directory.jpeg_tables or b"")[2:-2],
+            aperio=aperio,
             is_pictures=places.of_pictures,
             offsets=places.offsets.astype(np.int64),
             byte_counts=places.byte_counts.astype(np.int64),
@@ -193,7 +196,7 @@ class StoredLevel:
             if (picture.height, picture.width) != size:
                 raise ValueError("a tile of another size")
             pixels = np.asarray(picture.convert("RGB") if picture.mode == "L" else picture)
-        coded_apart = self.compression == JPEG2000_YCBCR or self.photometric == PhotometricInterpretation.YCbCr
+        coded_apart = (self.aperio and self.compression == JPEG2000_YCBCR) or self.photometric == PhotometricInterpretation.YCbCr
         return _rgb_of(pixels) if coded_apart else pixels
 
     @cached_property

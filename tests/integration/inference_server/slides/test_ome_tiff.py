@@ -9,9 +9,10 @@ from xml.etree import ElementTree
 
 import numpy as np
 import pytest
+import pyvips
 import tifffile
 
-from inference_server.tasks.slides.findings import Heat
+from inference_server.tasks.slides.findings import Heat, LabelMap
 from inference_server.tasks.slides.outputs import ome_tiff
 from tests.support.slides import paint, write_svs
 from tests.support.tile_models import write_classifier
@@ -86,6 +87,34 @@ def test_bounds_on_an_edge_between_pixels_cut_off_all_before_it(tmp_path: Path) 
     placement = ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(3.3, 0.0))
     ome_tiff.write_heat(path, Heat(values=np.arange(5.0)[None], scale=(1.1, 1.1), top=1.0), placement)
     assert [[3.0, 4.0]] == tifffile.imread(path).tolist()
+
+
+def test_what_is_told_has_no_references_to_characters(tmp_path: Path) -> None:
+    """Bio-Formats takes the `&` out of such as `&#181;`, fails at the unit that is left, and knows nothing of the file then."""
+    path = tmp_path / "mask.ome.tiff"
+    labels = LabelMap(classes=("Stroma <β>",), height=2, width=3, edge=16, scale=(1.0, 1.0), block=lambda row, column: None)
+    ome_tiff.write_labels(path, labels, ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(0.0, 0.0)))
+    assert b"&#" not in path.read_bytes()
+    assert "µm" == pixels_of(path)["PositionXUnit"]
+    assert "µm".encode() in path.read_bytes()
+    assert "Stroma &lt;β&gt;".encode() in path.read_bytes()
+
+
+def test_a_class_whose_name_has_characters_that_xml_lacks_leaves_the_rest_readable(tmp_path: Path) -> None:
+    path = tmp_path / "mask.ome.tiff"
+    labels = LabelMap(classes=("a\x01b", "c\x00d\ufffe"), height=2, width=3, edge=16, scale=(1.0, 1.0), block=lambda row, column: None)
+    ome_tiff.write_labels(path, labels, ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(0.0, 0.0)))
+    assert ("3", "0.5") == (pixels_of(path)["SizeX"], pixels_of(path)["PhysicalSizeX"])
+    assert b"0: none; 1: a b; 2: c d " in path.read_bytes()
+
+
+@pytest.mark.parametrize(("rows", "columns"), [(10, 14), (3, 700)])
+def test_a_small_picture_opens_in_libvips(tmp_path: Path, rows: int, columns: int) -> None:
+    """It refuses tiles of 512 px for a picture of a few."""
+    values = np.random.default_rng(1).random((rows, columns)).astype(np.float32)
+    path = tmp_path / "heat.ome.tiff"
+    ome_tiff.write_heat(path, Heat(values=values, scale=(1.0, 1.0), top=1.0), ome_tiff.Placement(mpp=(0.5, 0.5), bounds=(0.0, 0.0)))
+    assert np.array_equal(values, pyvips.Image.new_from_file(str(path)).numpy())
 
 
 def test_the_same_values_give_the_same_bytes(tmp_path: Path) -> None:

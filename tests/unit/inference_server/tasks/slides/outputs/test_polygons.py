@@ -35,6 +35,12 @@ def test_a_ring_has_a_hole() -> None:
     assert (12.0, 1) == (found.area, len(found.interiors))
 
 
+def test_rings_go_round_as_geojson_wants_them() -> None:
+    """RFC 7946, 3.1.6: a shell against the clock, holes with it, by x to the right and y upwards."""
+    (found,) = outlined(drawn("####", "#..#", "#..#", "####"))
+    assert [True, False] == [ring.is_ccw for ring in (found.exterior, *found.interiors)]
+
+
 def test_cells_that_touch_at_a_corner_are_two_regions() -> None:
     assert [1.0, 1.0] == [each.area for each in outlined(drawn("#.", ".#"))]
 
