@@ -489,6 +489,24 @@ async def test_what_ended_long_ago_is_removed_and_nothing_else(store: Store) -> 
     assert not await store.dead_letters.list()
 
 
+async def test_jobs_that_were_begun_and_left_to_another_program_are_forgotten_in_the_end(store: Store) -> None:
+    await store.ledger.release(await claimed(store.ledger, job("given back")))
+    await store.ledger.release(await claimed(store.ledger, job("to be tried again")), delay_seconds=3600)
+    await claimed(store.ledger, job("lost"))
+    await claimed(store.ledger, job("long at work"), lease=3600)
+    await store.jobs.announce(job("never begun"))
+    await store.ledger.finish(await claimed(store.ledger, job("replayed")), Outcome(succeeded=False, result={}))
+    jobs = "lamina.jobs" if store.database.dialect == "postgres" else "jobs"
+    earlier = ", ".join(f"{moment} = {moment} - 1800" for moment in ("created_at", "started_at", "due_at", "lease_until"))
+    await store.database.change(text(f"UPDATE {jobs} SET {earlier}"))
+    await store.reopen("replayed")
+
+    assert 0 == await store.pruner.prune(keep_seconds=3600)
+    assert 2 == await store.pruner.prune(keep_seconds=900)
+    assert {"to be tried again", "long at work", "never begun", "replayed"} == {record.key for record in await store.jobs.list()}
+    assert 1 == (await claimed(store.ledger, job("given back"))).fence, "it is a new job"
+
+
 async def test_no_more_is_removed_at_once_than_asked_for(store: Store) -> None:
     for number in range(3):
         await store.ledger.finish(await claimed(store.ledger, job(f"job-{number}")), Outcome(succeeded=True, result={}))

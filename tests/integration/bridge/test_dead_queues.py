@@ -157,6 +157,22 @@ async def test_the_queue_that_sqs_moved_a_message_from_is_where_it_goes_back(aws
     assert 0 == await depth_of(aws, dead)
 
 
+async def test_what_dies_again_while_it_is_sent_again_does_not_come_round_for_ever(aws: Aws) -> None:
+    queue, errors = await _pair(aws)
+    await _put(aws, errors, b"never readable", **masstransit.error_attributes("cannot be read", queue=queue))
+    sent_again = 0
+    async with _dead(aws, errors) as place:
+        async for dead in place.browse():
+            await place.replay(dead)
+            sent_again += 1
+            assert 1 == sent_again, "the second is the first, which a bridge has put aside once more"
+            # SQS tells when it answers in whole seconds.
+            await asyncio.sleep(1.1)
+            await _put(aws, errors, b"never readable", **masstransit.error_attributes("cannot be read", queue=queue))
+
+    assert (1, 1) == (await depth_of(aws, queue), await depth_of(aws, errors))
+
+
 async def test_a_type_of_masstransit_picks_its_messages(aws: Aws, ministack: Ministack, tmp_path: Path) -> None:
     queue, errors = await _pair(aws)
     for kind in ("SlideWanted", "ReportWanted"):

@@ -6,6 +6,15 @@ DELETE FROM lamina.jobs WHERE key IN (
     LIMIT :limit FOR UPDATE SKIP LOCKED
 );
 
+-- name: forsaken
+-- Jobs that were begun, and whose messages have not come again since: another program has done them, such as the worker that was here before.
+DELETE FROM lamina.jobs WHERE key IN (
+    SELECT key FROM lamina.jobs
+    WHERE state IN ('queued', 'waiting', 'running') AND created_at < (SELECT now FROM lamina.clock) - CAST(:keep AS double precision)
+      AND greatest(started_at, due_at, lease_until) < (SELECT now FROM lamina.clock) - CAST(:keep AS double precision)
+    LIMIT :limit FOR UPDATE SKIP LOCKED
+);
+
 -- name: outbox
 -- Messages that were sent long ago.
 DELETE FROM lamina.outbox WHERE id IN (

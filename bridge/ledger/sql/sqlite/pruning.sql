@@ -4,6 +4,15 @@ DELETE FROM jobs WHERE key IN (
     SELECT key FROM jobs WHERE finished_at IS NOT NULL AND finished_at < (SELECT now FROM clock) - :keep LIMIT :limit
 );
 
+-- name: forsaken
+-- Jobs that were begun, and whose messages have not come again since: another program has done them, such as the worker that was here before.
+DELETE FROM jobs WHERE key IN (
+    SELECT key FROM jobs
+    WHERE state IN ('queued', 'waiting', 'running') AND created_at < (SELECT now FROM clock) - :keep
+      AND max(coalesce(started_at, due_at, lease_until), coalesce(due_at, 0), coalesce(lease_until, 0)) < (SELECT now FROM clock) - :keep
+    LIMIT :limit
+);
+
 -- name: outbox
 -- Messages that were sent long ago.
 DELETE FROM outbox WHERE id IN (
