@@ -24,7 +24,7 @@ _REPLAYS = UUID("5e0b2f63-8f0e-5c57-9a39-3a2b1d0c7f42")
 _HIDDEN_SECONDS = 300
 _MOST_A_BATCH = 10
 _WAIT_SECONDS = 1
-# So many answers in a row with nothing in them that was there at the beginning: SQS gives messages in no order.
+# So many answers in a row that tell that nothing is left of what was there at the beginning: SQS gives messages in no order.
 _MOST_LATE_ANSWERS = 5
 _SUFFIXES = ("_error", "_skipped", "-dlq", "_dlq", "-dead-letter", "-deadletter")
 
@@ -59,20 +59,10 @@ class SqsDeadQueue:
 
         What was sent after the look began is left out: what is sent again may die again at once, and would come round for ever.
         """
-        url = await self._names.queue_url(self._queue)
         seen: set[str] = set()
-        until, late = 0.0, 0
+        until, passed, late = 0.0, 0, 0
         while late < _MOST_LATE_ANSWERS:
-            answer = await self._aws.call(
-                "sqs",
-                "receive_message",
-                QueueUrl=url,
-                MaxNumberOfMessages=_MOST_A_BATCH,
-                WaitTimeSeconds=_WAIT_SECONDS,
-                VisibilityTimeout=_HIDDEN_SECONDS,
-                MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["All"],
-            )
+            answer = await self._received()
             messages = answer.get("Messages", ())
             if not messages:
                 return
@@ -80,8 +70,11 @@ class SqsDeadQueue:
             # All are held before the first is told: whoever has enough leaves in between. One that comes again has a newer receipt.
             self._held.update({message["MessageId"]: message for message in messages})
             fresh = [message for message in messages if message["MessageId"] not in seen and _sent_at(message) <= until]
-            late = 0 if fresh else late + 1
             seen |= {message["MessageId"] for message in fresh}
+            passed += len(messages) - len(fresh)
+            # All that was told may have died again, and lie before the rest: while no more have come, a full answer of such tells nothing.
+            tells = len(messages) < _MOST_A_BATCH or passed > len(seen)
+            late = 0 if fresh else late + tells
             for message in fresh:
                 yield await self._message(message)
 
@@ -101,6 +94,18 @@ class SqsDeadQueue:
         await self._aws.call("sqs", "delete_message", QueueUrl=url, ReceiptHandle=raw["ReceiptHandle"])
         del self._held[message.id]
         return short_name(target)
+
+    async def _received(self) -> Mapping[str, Any]:
+        return await self._aws.call(
+            "sqs",
+            "receive_message",
+            QueueUrl=await self._names.queue_url(self._queue),
+            MaxNumberOfMessages=_MOST_A_BATCH,
+            WaitTimeSeconds=_WAIT_SECONDS,
+            VisibilityTimeout=_HIDDEN_SECONDS,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        )
 
     async def _message(self, raw: Mapping[str, Any]) -> DeadMessage:
         attributes = plain_attributes(raw.get("MessageAttributes", {}))
