@@ -640,10 +640,14 @@ def test_the_old_worker_goes_on_with_what_was_given_back(run: Run) -> None:
     while run.client.llen(GPU) < len(documents):
         setup.call("documents", "reap")
         assert time.monotonic() < until, run.client.keys("filot:*")
+    stuck = run.add("user/KTP_clear.png")
     with psycopg.connect(run.database, autocommit=True) as connection:
-        connection.execute(statement.encode())
+        connection.execute("UPDATE documents SET status = 'processing' WHERE id = %s", (stuck,))
+        told = [str(row[0]) for row in connection.execute(statement.encode())]
+    assert sorted([*documents, stuck]) == sorted(told)
+    setup.call("documents", "enqueue", *(document for document in told if run.client.lpos(GPU, document) is None))
 
-    assert sorted(documents) == sorted(_taken_by_the_old_worker(run))
+    assert sorted([*documents, stuck]) == sorted(_taken_by_the_old_worker(run))
     assert [] == run.client.keys("filot:ocr:gpu:queue:*")
 
 
