@@ -165,7 +165,7 @@ class Settings(BaseSettings):
     max_server_losses: Count = 5
     # How often every inference server is told of the reviewed names of lab tests; 0 for never.
     lab_alias_seconds: Annotated[float, Field(ge=0, allow_inf_nan=False)] = 30.0
-    # After so many days jobs that ended, messages that were sent, and dead letters are removed.
+    # After so many days jobs that ended, or were begun and left alone, messages that were sent, and dead letters are removed.
     keep_days: Seconds = 30.0
     # The bound of the first wait after a failure, doubled with each; and the longest.
     backoff_seconds: Seconds = 1.0

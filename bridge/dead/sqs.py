@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from email.utils import parsedate_to_datetime
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID, uuid5
@@ -23,6 +24,8 @@ _REPLAYS = UUID("5e0b2f63-8f0e-5c57-9a39-3a2b1d0c7f42")
 _HIDDEN_SECONDS = 300
 _MOST_A_BATCH = 10
 _WAIT_SECONDS = 1
+# So many answers in a row that tell that nothing is left of what was there at the beginning: SQS gives messages in no order.
+_MOST_LATE_ANSWERS = 5
 _SUFFIXES = ("_error", "_skipped", "-dlq", "_dlq", "-dead-letter", "-deadletter")
 
 
@@ -52,27 +55,26 @@ class SqsDeadQueue:
             await self._give_back(held[start : start + _MOST_A_BATCH])
 
     async def browse(self) -> AsyncIterator[DeadMessage]:
-        """Each of them once, about the oldest first. Raises `TransientError`, `ConfigurationError`."""
-        url = await self._names.queue_url(self._queue)
+        """Each of them once, about the oldest first. Raises `TransientError`, `ConfigurationError`.
+
+        What was sent after the look began is left out: what is sent again may die again at once, and would come round for ever.
+        """
         seen: set[str] = set()
-        while True:
-            answer = await self._aws.call(
-                "sqs",
-                "receive_message",
-                QueueUrl=url,
-                MaxNumberOfMessages=_MOST_A_BATCH,
-                WaitTimeSeconds=_WAIT_SECONDS,
-                VisibilityTimeout=_HIDDEN_SECONDS,
-                MessageAttributeNames=["All"],
-                MessageSystemAttributeNames=["All"],
-            )
+        until, passed, late = 0.0, 0, 0
+        while late < _MOST_LATE_ANSWERS:
+            answer = await self._received()
             messages = answer.get("Messages", ())
             if not messages:
                 return
+            until = until or _second_after(answer)
             # All are held before the first is told: whoever has enough leaves in between. One that comes again has a newer receipt.
             self._held.update({message["MessageId"]: message for message in messages})
-            fresh = [message for message in messages if message["MessageId"] not in seen]
+            fresh = [message for message in messages if message["MessageId"] not in seen and _sent_at(message) <= until]
             seen |= {message["MessageId"] for message in fresh}
+            passed += len(messages) - len(fresh)
+            # All that was told may have died again, and lie before the rest: while no more have come, a full answer of such tells nothing.
+            tells = len(messages) < _MOST_A_BATCH or passed > len(seen)
+            late = 0 if fresh else late + tells
             for message in fresh:
                 yield await self._message(message)
 
@@ -93,6 +95,18 @@ class SqsDeadQueue:
         del self._held[message.id]
         return short_name(target)
 
+    async def _received(self) -> Mapping[str, Any]:
+        return await self._aws.call(
+            "sqs",
+            "receive_message",
+            QueueUrl=await self._names.queue_url(self._queue),
+            MaxNumberOfMessages=_MOST_A_BATCH,
+            WaitTimeSeconds=_WAIT_SECONDS,
+            VisibilityTimeout=_HIDDEN_SECONDS,
+            MessageAttributeNames=["All"],
+            MessageSystemAttributeNames=["All"],
+        )
+
     async def _message(self, raw: Mapping[str, Any]) -> DeadMessage:
         attributes = plain_attributes(raw.get("MessageAttributes", {}))
         try:
@@ -108,7 +122,7 @@ class SqsDeadQueue:
             message_id=raw["MessageId"],
             contents=contents_of(body, attributes),
             reason=_reason(system, attributes),
-            died_at=masstransit.died_at(attributes) or int(system.get("SentTimestamp", time.time() * 1000)) / 1000,
+            died_at=masstransit.died_at(attributes) or _sent_at(raw) or time.time(),
             body=body,
             attributes=attributes,
         )
@@ -154,6 +168,20 @@ class SqsDeadQueue:
         except BridgeError as error:
             # They come back by themselves.
             _log.warning("give_back_failed", queue=self._queue, hidden_seconds=_HIDDEN_SECONDS, error=str(error))
+
+
+def _sent_at(raw: Mapping[str, Any]) -> float:
+    """When a message was sent to the queue that it lies in, or died in; 0 where SQS does not tell."""
+    return int(raw.get("Attributes", {}).get("SentTimestamp", 0)) / 1000
+
+
+def _second_after(answer: Mapping[str, Any]) -> float:
+    """When SQS gave an answer, by its own clock, which it tells in whole seconds; by ours where it does not."""
+    told = answer.get("ResponseMetadata", {}).get("HTTPHeaders", {}).get("date", "")
+    try:
+        return parsedate_to_datetime(told).timestamp() + 1
+    except ValueError:
+        return time.time() + 1
 
 
 def _reason(system: Mapping[str, str], attributes: Mapping[str, str]) -> str:

@@ -117,7 +117,7 @@ class LedgerPruner:
         self._sql = database.statements(_SQL, "pruning")
 
     async def prune(self, *, keep_seconds: float, limit: int = 500) -> int:
-        """Remove what ended longer ago, at most `limit` rows of each kind; returns how many."""
+        """Remove what ended, or was left alone, longer ago, at most `limit` rows of each kind; returns how many."""
         found = 0
         for statement in self._sql.values():
             found += (await self._database.change(statement, {"keep": keep_seconds, "limit": limit})).count

@@ -203,7 +203,7 @@ class Pruner(Protocol):
     """Takes away what nobody will ask for any more."""
 
     async def prune(self, *, keep_seconds: float, limit: int = 500) -> int:
-        """Remove jobs that ended, messages that were sent, and letters that died longer ago.
+        """Remove jobs that ended, or were begun and left alone, messages that were sent, and letters that died longer ago.
 
         At most `limit` rows of each kind, so that nothing is locked for long; returns how many.
         """

@@ -621,3 +621,42 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
     assert queues["buli2RetryQueueLength"] in {0, 1}
     assert ({"buli2": "CLOSED"}, {"size": 0}) == (as_json["metrics"]["circuitBreaker"], as_json["metrics"]["metricsBuffer"])
     assert f'bridge_queue_oldest_seconds{{queue="{GPU}",source="redis"}}' in metrics
+
+
+def test_the_old_worker_goes_on_with_what_was_given_back(run: Run) -> None:
+    """Once what the page about it says is done."""
+    page = (Path(__file__).parents[2] / "docs" / "migration" / "ocr-worker.md").read_text(encoding="utf-8")
+    [statement] = [line for line in page.partition("\n## Go back\n")[2].splitlines() if line.startswith("UPDATE ")]
+    documents = [run.add("user/KTP_clear.png") for _ in range(3)]
+    # Nobody answers there, so that all wait.
+    setup = run.setup(BRIDGE_INFERENCE=free_address(), OCR_GPU_CONCURRENCY="3", BRIDGE_DRAIN_SECONDS="0.2")
+    with setup.running_forked() as bridge:
+        run.client.rpush(GPU, *documents)
+        run.wait_until(lambda rows: {row["status"] for row in rows.values()} == {"processing"})
+        bridge.terminate()
+        bridge.join(60)
+    assert 0 == bridge.exitcode
+    until = time.monotonic() + 60
+    while run.client.llen(GPU) < len(documents):
+        setup.call("documents", "reap")
+        assert time.monotonic() < until, run.client.keys("filot:*")
+    stuck = run.add("user/KTP_clear.png")
+    with psycopg.connect(run.database, autocommit=True) as connection:
+        connection.execute("UPDATE documents SET status = 'processing' WHERE id = %s", (stuck,))
+        told = [str(row[0]) for row in connection.execute(statement.encode())]
+    assert sorted([*documents, stuck]) == sorted(told)
+    setup.call("documents", "enqueue", *(document for document in told if run.client.lpos(GPU, document) is None))
+
+    assert sorted([*documents, stuck]) == sorted(_taken_by_the_old_worker(run))
+    assert [] == run.client.keys("filot:ocr:gpu:queue:*")
+
+
+def _taken_by_the_old_worker(run: Run) -> list[str]:
+    """The documents that it takes off its list: it drops those that are processing or completed in the table."""
+    taken = []
+    while item := run.client.lpop(GPU):
+        document = item.decode()
+        assert run.client.set(f"filot:ocr:gpu:lock:{document}", "its own", nx=True, ex=600), "nobody has it"
+        if run.documents()[document]["status"] not in {"processing", "completed"}:
+            taken.append(document)
+    return taken

@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 from sqlalchemy import text
 
+from bridge.database.local_queue import LocalQueue
 from bridge.errors import LeaseLostError, PermanentError
 from bridge.job import Delivery, Event, Job, Outcome, Progress, Units, Write
 from bridge.ledger.port import SUSPECT_LOSSES, Claim, Counted, Ledger, Refusal, State
@@ -487,6 +488,44 @@ async def test_what_ended_long_ago_is_removed_and_nothing_else(store: Store) -> 
     assert ["running"] == [record.key for record in await store.jobs.list()]
     assert 1 == (await store.outbox.backlog()).depth, "what is not sent is kept"
     assert not await store.dead_letters.list()
+
+
+async def test_jobs_that_were_begun_and_left_to_another_program_are_forgotten_in_the_end(store: Store) -> None:
+    await store.ledger.release(await claimed(store.ledger, job("given back")))
+    await store.ledger.release(await claimed(store.ledger, job("to be tried again")), delay_seconds=3600)
+    await claimed(store.ledger, job("lost"))
+    await claimed(store.ledger, job("long at work"), lease=3600)
+    await store.jobs.announce(job("never begun"))
+    await store.ledger.finish(await claimed(store.ledger, job("replayed")), Outcome(succeeded=False, result={}))
+    jobs = "lamina.jobs" if store.database.dialect == "postgres" else "jobs"
+    earlier = ", ".join(f"{moment} = {moment} - 1800" for moment in ("created_at", "started_at", "due_at", "lease_until"))
+    await store.database.change(text(f"UPDATE {jobs} SET {earlier}"))
+    await store.reopen("replayed")
+
+    assert 0 == await store.pruner.prune(keep_seconds=3600)
+    assert 2 == await store.pruner.prune(keep_seconds=900)
+    assert {"to be tried again", "long at work", "never begun", "replayed"} == {record.key for record in await store.jobs.list()}
+    assert 1 == (await claimed(store.ledger, job("given back"))).fence, "it is a new job"
+
+
+async def test_a_job_whose_message_lies_in_a_queue_of_the_database_is_late_and_not_forsaken(store: Store) -> None:
+    queue = LocalQueue(store.database, "jobs")
+    await queue.send("asked for", b"{}")
+    for key in ("asked for", "left"):
+        claim = await store.ledger.checkpoint(await claimed(store.ledger, job(key)), {"tiles": 5})
+        await store.ledger.release(claim, error="no", counted=Counted.ATTEMPT)
+    failed = Outcome(succeeded=False, result={})
+    await store.ledger.finish(await claimed(store.ledger, job("replayed")), failed, buried=delivery("replayed"), reason="no")
+    [letter] = await store.dead_letters.list()
+    await store.replay(letter.id)
+    jobs = "lamina.jobs" if store.database.dialect == "postgres" else "jobs"
+    earlier = ", ".join(f"{moment} = {moment} - 1800" for moment in ("created_at", "started_at", "due_at"))
+    await store.database.change(text(f"UPDATE {jobs} SET {earlier}"))
+
+    assert 1 == await store.pruner.prune(keep_seconds=900)
+    assert {"asked for", "replayed"} == {record.key for record in await store.jobs.list()}
+    again = await claimed(store.ledger, job("asked for"))
+    assert (2, 1, {"tiles": 5}) == (again.fence, again.attempts, again.checkpoint)
 
 
 async def test_no_more_is_removed_at_once_than_asked_for(store: Store) -> None:

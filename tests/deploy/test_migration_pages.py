@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import asyncio
 import re
 import shlex
+from collections.abc import Callable
 from pathlib import Path
+from uuid import uuid4
 
+import psycopg
 import pytest
 
+from bridge.database.platforms import create_tables
+from bridge.settings import load
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
+from bridge.store import open_store
 from tests.support.loaded_settings import bridge_of, server_of
 
 PAGES = Path(__file__).parents[2] / "docs" / "migration"
@@ -22,6 +29,24 @@ def exported(page: str, command: str) -> dict[str, str]:
     (block,) = (one for one in re.findall(r"```bash\n(.*?)```", text, re.DOTALL) if f"\n{command}" in one)
     words = [word for line in block.splitlines() if line.startswith("export ") for word in shlex.split(line)[1:]]
     return dict(word.split("=", 1) for word in words)
+
+
+def statements(page: str, section: str) -> list[str]:
+    """What a section has typed into the database."""
+    text = (PAGES / f"{page}.md").read_text(encoding="utf-8")
+    (found,) = re.findall(rf"\n## {section}\n(.*?)(?=\n## |\Z)", text, re.DOTALL)
+    return [line.strip() for block in re.findall(r"```sql\n(.*?)```", found, re.DOTALL) for line in block.splitlines() if line.strip()]
+
+
+def with_tables(database: str, platform: str) -> psycopg.Connection[tuple[object, ...]]:
+    """A database as `bridge migrate --with` leaves it."""
+
+    async def made() -> None:
+        async with open_store(load(database=database)) as store:
+            await create_tables(store.database, platform)
+
+    asyncio.run(made())
+    return psycopg.connect(database, autocommit=True)
 
 
 def test_the_slide_workers_trial_has_a_server_that_may_read_and_write_the_bridges_bucket(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -66,3 +91,43 @@ def test_the_consensus_workers_trial_has_a_subscription_and_a_database_of_its_ow
     assert bridge.pubsub_subscriptions == ("consensus-trial-sub",)
     assert bridge.pubsub_topic == "consensus-trial"
     assert "europe-west1%3Atrial" in bridge.database
+
+
+def test_the_document_of_the_card_workers_trial_is_the_one_that_it_enqueues(new_postgres_database: Callable[[], str]) -> None:
+    (insert,) = statements("ocr-worker", "Try it beside the old one")
+    with with_tables(new_postgres_database(), "documents") as connection:
+        connection.execute(insert.encode())
+        found = connection.execute("SELECT CAST(id AS text), CAST(status AS text), file_url IS NOT NULL FROM documents").fetchall()
+    (enqueued,) = re.findall(r"^bridge documents enqueue (\S+)$", (PAGES / "ocr-worker.md").read_text(encoding="utf-8"), re.MULTILINE)
+    assert [(enqueued, "uploaded", True)] == found
+
+
+def test_the_old_consensus_worker_can_begin_anew_what_a_bridge_gave_back(new_postgres_database: Callable[[], str]) -> None:
+    proposal = "INSERT INTO proposal_versions (id, run_id, expanded_proposal_json, persona_template_version) VALUES (%s, %s, '{}', '1.0.0')"
+    columns = "id, run_id, persona_id, persona_name, review_json, confidence_score, blocking_issues_present, security_concerns_present"
+    review = (
+        f"INSERT INTO persona_reviews ({columns}, prompt_parameters_json, created_at)"
+        " VALUES (%s, %s, 'critic', 'Critic', '{}', 0.5, false, false, '{}', now())"
+    ).encode()
+    run = (
+        "INSERT INTO runs (id, status, input_idea, run_type, model, temperature, parameters_json)"
+        " VALUES (%s, %s, 'An idea', 'INITIAL', 'gpt-5.1', 0.7, '{}')"
+    )
+    states = {uuid4(): state for state in ("QUEUED", "RUNNING", "COMPLETED", "FAILED")}
+    with with_tables(new_postgres_database(), "consensus") as connection:
+        for key, state in states.items():
+            connection.execute(run, (key, state))
+            connection.execute(proposal, (uuid4(), key))
+            connection.execute(review, (uuid4(), key))
+        for statement in statements("consensus-worker", "Go back"):
+            connection.execute(statement.encode())
+        kept = {
+            table: connection.execute(f"SELECT run_id FROM {table}".encode()).fetchall()
+            for table in ("proposal_versions", "persona_reviews")
+        }
+        for key, state in states.items():
+            if state in {"QUEUED", "RUNNING"}:
+                # As the old worker does, which looks for no earlier one.
+                connection.execute(proposal, (uuid4(), key))
+    for table, rows in kept.items():
+        assert {"COMPLETED", "FAILED"} == {states[row[0]] for row in rows}, table  # type: ignore[index]

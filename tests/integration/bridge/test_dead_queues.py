@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from bridge.app import Bridge, local_transport
-from bridge.aws.access import Aws
+from bridge.aws.access import Aws, AwsAccess
 from bridge.aws.names import Names
 from bridge.aws.payloads import Payloads, wire_attributes
 from bridge.dead.port import DeadMessage
@@ -155,6 +155,61 @@ async def test_the_queue_that_sqs_moved_a_message_from_is_where_it_goes_back(aws
 
     assert [message("moved")] == [body for _, body in await lying_in(aws, queue)]
     assert 0 == await depth_of(aws, dead)
+
+
+async def test_what_dies_again_while_it_is_sent_again_does_not_come_round_for_ever(aws: Aws) -> None:
+    queue, errors = await _pair(aws)
+    await _put(aws, errors, b"never readable", **masstransit.error_attributes("cannot be read", queue=queue))
+    sent_again = 0
+    async with _dead(aws, errors) as place:
+        async for dead in place.browse():
+            await place.replay(dead)
+            sent_again += 1
+            assert 1 == sent_again, "the second is the first, which a bridge has put aside once more"
+            # SQS tells when it answers in whole seconds.
+            await asyncio.sleep(1.1)
+            await _put(aws, errors, b"never readable", **masstransit.error_attributes("cannot be read", queue=queue))
+
+    assert (1, 1) == (await depth_of(aws, queue), await depth_of(aws, errors))
+
+
+async def test_all_that_was_dead_is_sent_again_though_what_died_since_comes_before_it(ministack: Ministack) -> None:
+    async with _NewestFirst(AwsAccess(endpoint=ministack.endpoint)) as aws:
+        queue, errors = await _pair(aws)
+        bodies = {f"never readable {number}".encode() for number in range(80)}
+        for body in bodies:
+            await _put(aws, errors, body, **masstransit.error_attributes("cannot be read", queue=queue))
+        # SQS tells when it answers in whole seconds.
+        await asyncio.sleep(1.1)
+        sent_again = []
+        async with _dead(aws, errors) as place:
+            async for dead in place.browse():
+                await place.replay(dead)
+                sent_again.append(dead.body)
+                if 60 == len(sent_again):
+                    await asyncio.sleep(2.1)
+                    for body in sent_again:
+                        await _put(aws, errors, body, **masstransit.error_attributes("cannot be read", queue=queue))
+
+        assert (80, bodies) == (len(sent_again), set(sent_again))
+        assert (80, 60) == (await depth_of(aws, queue), await depth_of(aws, errors))
+
+
+class _NewestFirst(Aws):
+    """An order that SQS may choose, and the emulator never does."""
+
+    def __init__(self, access: AwsAccess) -> None:
+        super().__init__(access)
+        self._received: list[dict[str, Any]] = []
+
+    async def call(self, service: str, operation: str, **arguments: Any) -> dict[str, Any]:
+        if operation != "receive_message":
+            return await super().call(service, operation, **arguments)
+        while found := (answer := await super().call(service, operation, **{**arguments, "WaitTimeSeconds": 0})).get("Messages"):
+            self._received += found
+        self._received.sort(key=lambda message: int(message["Attributes"]["SentTimestamp"]))
+        given, self._received = self._received[-10:], self._received[:-10]
+        return {**answer, "Messages": given}
 
 
 async def test_a_type_of_masstransit_picks_its_messages(aws: Aws, ministack: Ministack, tmp_path: Path) -> None:

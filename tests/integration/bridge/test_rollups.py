@@ -309,3 +309,26 @@ async def test_a_meal_that_failed_before_is_tried_again_and_a_deleted_one_forgot
 
     for level in ("daily", "weekly", "monthly"):
         assert await rows(store, f"SELECT 1 FROM nutrition_{level}_aggregates") == []
+
+
+async def test_the_old_figures_come_back_whole_after_ours(store: Store) -> None:
+    async def readings(user: int) -> None:
+        await vital(store, user, "Weight", 70, "kg", "2026-03-02 08:00")
+        await vital(store, user, "Weight", 155, "lb", "2026-03-02 09:00")
+        await vital(store, user, "Steps", 900, "count", "2026-03-03 09:00")
+        await vital(store, user, "Blood Pressure Systolic", 120, "mmHg", "2026-03-02 08:00")
+        await vital(store, user, "Blood Pressure Diastolic", 80, "mmHg", "2026-03-02 08:00")
+
+    async def figures(level: str, user: int) -> list[dict[str, Any]]:
+        found = await rows(store, f"SELECT * FROM vitals_{level}_aggregates WHERE user_id = :user ORDER BY metric_type", user=user)
+        return [{name: value for name, value in row.items() if name not in {"id", "user_id", "created_at", "updated_at"}} for row in found]
+
+    await readings(7)
+    await rolled(store)
+    await readings(8)
+    await rolled(store, compat=ZIVO)
+    await rollup(store, compat=ZIVO).recompute(7, DAY, date(2026, 3, 3))
+
+    for level in ("hourly", "daily", "weekly", "monthly"):
+        assert await figures(level, 8) == await figures(level, 7), level
+    assert {"mmHg", "count", "lb"} == {row["unit"] for row in await figures("weekly", 7)}

@@ -87,7 +87,8 @@ WHERE key = :key AND fence = :fence AND state = 'running';
 -- name: reopen
 -- Lets a failed job be claimed anew, with all its attempts; where `ended` is 1, one that succeeded too.
 UPDATE jobs SET state = 'queued', attempts = 0, interruptions = 0, server_losses = 0, finished_at = NULL, result = NULL,
-    due_at = NULL, progress = 0, stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL, revision = revision + 1
+    due_at = (SELECT now FROM clock), progress = 0, stage = '', units_done = 0, units_total = 0, units_per_second = 0, seconds_left = NULL,
+    revision = revision + 1
 WHERE key = :key AND (state = 'failed' OR (state = 'succeeded' AND CAST(:ended AS integer) = 1));
 
 -- name: forget_sent

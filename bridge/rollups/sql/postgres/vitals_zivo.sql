@@ -125,7 +125,7 @@ SELECT
 FROM fresh WHERE NOT EXISTS (SELECT 1 FROM changed WHERE changed.metric_type = fresh.metric_type AND changed.hour_start = fresh.hour_start);
 
 -- name: daily
--- From the hours, each counted alike.
+-- From the hours, each counted alike. Pairs of pressures that our own figures have left in the notes are none of the old ones.
 WITH fresh AS (
     SELECT hours.metric_type, CAST(hour_start AS date) AS date, max(loinc_code) AS loinc_code, sum(total_value) AS total_value,
            CASE WHEN hours.metric_type = 'Sleep' THEN sum(total_value) ELSE avg(average_value) END AS average_value, min(min_value) AS min_value, max(max_value) AS max_value,
@@ -139,7 +139,8 @@ WITH fresh AS (
     UPDATE vitals_daily_aggregates bucket SET
         loinc_code = fresh.loinc_code, total_value = fresh.total_value, average_value = fresh.average_value, min_value =
         fresh.min_value, max_value = fresh.max_value, count = fresh.count, duration_minutes = fresh.duration_minutes, unit =
-        fresh.unit, primary_source = fresh.primary_source, sources_included = fresh.sources_included, updated_at = now() AT TIME ZONE :zone
+        fresh.unit, primary_source = fresh.primary_source, sources_included = fresh.sources_included, updated_at = now() AT TIME ZONE :zone,
+        notes = CASE WHEN bucket.notes LIKE 'highest % at %, lowest % at %' THEN NULL ELSE bucket.notes END
     FROM fresh WHERE bucket.user_id = :user AND bucket.metric_type = fresh.metric_type AND bucket.date = fresh.date
     RETURNING bucket.metric_type, bucket.date
 ), gone AS (
@@ -158,13 +159,13 @@ SELECT
 FROM fresh WHERE NOT EXISTS (SELECT 1 FROM changed WHERE changed.metric_type = fresh.metric_type AND changed.date = fresh.date);
 
 -- name: weekly
--- From the days.
+-- From the days. A week keeps its unit, but not one that none of its days has: our own figures have left it.
 WITH periods AS (
     SELECT DISTINCT metric_type, CAST(date_trunc('week', day) AS date) AS week_start_date FROM lamina_touched
 ), fresh AS (
     SELECT days.metric_type, periods.week_start_date, periods.week_start_date + 6 AS week_end_date, max(days.loinc_code) AS loinc_code, sum(days.total_value) AS total_value,
            avg(days.average_value) AS average_value, min(days.min_value) AS min_value, max(days.max_value) AS max_value,
-           count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, min(days.unit) AS unit,
+           count(*) AS days_with_data, sum(days.duration_minutes) AS total_duration_minutes, min(days.unit) AS unit, array_agg(days.unit) AS units,
            mode() WITHIN GROUP (ORDER BY days.primary_source) AS primary_source, CAST(jsonb_agg(DISTINCT days.primary_source) AS text) AS sources_included
     FROM vitals_daily_aggregates days JOIN periods ON periods.metric_type = days.metric_type AND days.date >= periods.week_start_date AND days.date < periods.week_start_date + 7
     WHERE days.user_id = :user GROUP BY days.metric_type, periods.week_start_date
@@ -172,7 +173,8 @@ WITH periods AS (
     UPDATE vitals_weekly_aggregates bucket SET
         loinc_code = fresh.loinc_code, total_value = fresh.total_value, average_value = fresh.average_value, min_value =
         fresh.min_value, max_value = fresh.max_value, days_with_data = fresh.days_with_data, total_duration_minutes =
-        fresh.total_duration_minutes, primary_source = fresh.primary_source, sources_included = fresh.sources_included, updated_at = now() AT TIME ZONE :zone
+        fresh.total_duration_minutes, primary_source = fresh.primary_source, sources_included = fresh.sources_included, updated_at = now() AT TIME ZONE :zone,
+        unit = CASE WHEN bucket.unit = ANY (fresh.units) THEN bucket.unit ELSE fresh.unit END
     FROM fresh WHERE bucket.user_id = :user AND bucket.metric_type = fresh.metric_type AND bucket.week_start_date = fresh.week_start_date AND bucket.week_end_date = fresh.week_end_date
     RETURNING bucket.metric_type, bucket.week_start_date, bucket.week_end_date
 ), gone AS (
