@@ -158,11 +158,11 @@ def republished(body: bytes) -> tuple[str, bytes]:
     return message_id, json.dumps({**content, "messageId": message_id}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def error_attributes(reason: str, *, queue: str, error: str = "Lamina.PoisonError") -> dict[str, str]:
+def error_attributes(reason: str, *, queue: str) -> dict[str, str]:
     """MassTransit's own headers of a message in an `_error` queue."""
     return {
         "MT-Reason": "fault",
-        "MT-Fault-ExceptionType": error,
+        "MT-Fault-ExceptionType": "Lamina.PoisonError",
         "MT-Fault-Message": _one_line(reason),
         "MT-Fault-Timestamp": moment_text(),
         "MT-Fault-InputAddress": queue,

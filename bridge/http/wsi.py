@@ -21,7 +21,7 @@ from bridge.moments import moment_text
 from bridge.systems.wsi import requests
 from bridge.tracing.context import TRACEPARENT, TRACESTATE, carrier
 
-# Below the 100 s after which the platform's worker gives a call up.
+# How long a call waits for its job: below the 100 s after which the platform's worker gives a call up.
 _PATIENCE_SECONDS = 90.0
 _LOOK_SECONDS = 0.2
 _MOST_BODY_BYTES = 64 * 1024
@@ -38,18 +38,10 @@ _STATUSES = {
 class WsiRoutes:
     """Answers in the platform's shapes."""
 
-    def __init__(
-        self,
-        *,
-        jobs: Jobs,
-        events: JobEvents,
-        submit: Callable[[bytes], Awaitable[JobRecord | None]],
-        patience_seconds: float = _PATIENCE_SECONDS,
-    ) -> None:
-        """`submit`: sends a message of ours to where jobs come from. `patience_seconds`: how long a call waits for its job."""
+    def __init__(self, *, jobs: Jobs, events: JobEvents, submit: Callable[[bytes], Awaitable[JobRecord | None]]) -> None:
+        """`submit`: sends a message of ours to where jobs come from."""
         self._jobs = jobs
         self._submit = submit
-        self._patience = patience_seconds
         self._events = events
 
     def routes(self) -> Sequence[Route]:
@@ -71,7 +63,7 @@ class WsiRoutes:
             return Response(status_code=400)
         await self._submit(native.write(job))
         clock = asyncio.get_running_loop().time
-        until = clock() + self._patience
+        until = clock() + _PATIENCE_SECONDS
         while clock() < until:
             record = await self._found(job.key)
             if record is not None and record.state is State.SUCCEEDED and record.result is not None:
@@ -79,7 +71,9 @@ class WsiRoutes:
             if record is not None and record.state is State.FAILED:
                 return _refusal(500, "failed", requests.error_text(_reason(record)))
             await asyncio.sleep(_LOOK_SECONDS)
-        return _refusal(504, "not done yet", f"the slide is still being analysed after {self._patience:g} s; ask again with the same jobId")
+        return _refusal(
+            504, "not done yet", f"the slide is still being analysed after {_PATIENCE_SECONDS:g} s; ask again with the same jobId"
+        )
 
     async def _job(self, request: Request) -> Response:
         key = request.path_params["job_id"].lower()
