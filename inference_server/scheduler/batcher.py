@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from inference_server.models.values import Batching
-from inference_server.scheduler.queue import WaitingLine, Work
+from inference_server.scheduler.queue import WaitingLine
+from inference_server.scheduler.work import Work
 
 
 @dataclass(frozen=True, kw_only=True)

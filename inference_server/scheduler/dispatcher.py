@@ -16,9 +16,10 @@ from inference_server.scheduler.forecast import Forecast
 from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics
 from inference_server.scheduler.pace import Pace
-from inference_server.scheduler.queue import WaitingLine, Work
+from inference_server.scheduler.queue import WaitingLine
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.side_by_side import may_join, placed_beside, share_of
+from inference_server.scheduler.work import Work
 
 # How long a run that has begun is waited for when its model is stopped.
 _RUN_SECONDS = 30.0

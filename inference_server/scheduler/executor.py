@@ -18,7 +18,7 @@ from inference_server.engine.selection import label
 from inference_server.errors import DeviceFailed, InferenceError, ModelFailed
 from inference_server.models.values import RateLimit
 from inference_server.scheduler.port import Device
-from inference_server.scheduler.queue import Answer, Run, Work
+from inference_server.scheduler.work import Answer, Run, Work
 
 _log = structlog.get_logger(__name__)
 Outcome = Answer | InferenceError

@@ -16,12 +16,13 @@ from inference_server.scheduler.loading import LoadedModel
 from inference_server.scheduler.metrics import ModelMetrics, outcome_of
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
-from inference_server.scheduler.queue import Answer, WaitingLine, Work
+from inference_server.scheduler.queue import WaitingLine
 from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache, ResponseCache
 from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.tracing import trace_batch, trace_refusal, trace_waited_in_vain
 from inference_server.scheduler.validation import Signature
+from inference_server.scheduler.work import Answer, Work
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,7 +8,8 @@ from dataclasses import replace
 from inference_server.engine.port import RunsBeside
 from inference_server.scheduler.executor import PlacedEngine
 from inference_server.scheduler.loading import LoadedModel
-from inference_server.scheduler.queue import WaitingLine, Work
+from inference_server.scheduler.queue import WaitingLine
+from inference_server.scheduler.work import Work
 
 # Batches to which the rows that wait, run or are about to return are shared out: two run while the next two gather.
 _BATCHES = 4

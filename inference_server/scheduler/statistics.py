@@ -7,7 +7,7 @@ from collections import defaultdict
 from dataclasses import dataclass, field
 
 from inference_server.errors import DeadlineExceeded, InferenceError, ModelFailed
-from inference_server.scheduler.queue import Answer, Run
+from inference_server.scheduler.work import Answer, Run
 
 # Why requests fail, in Triton's words: out of time in the queue, left by their caller, in the engine, and all else.
 REJECTED, CANCELED, BACKEND, OTHER = REASONS = ("REJECTED", "CANCELED", "BACKEND", "OTHER")

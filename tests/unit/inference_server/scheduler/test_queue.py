@@ -12,7 +12,8 @@ import pytest
 
 from inference_server.models.values import Batching
 from inference_server.scheduler.batcher import Batcher
-from inference_server.scheduler.queue import WaitingLine, Work
+from inference_server.scheduler.queue import WaitingLine
+from inference_server.scheduler.work import Work
 
 _arrivals = itertools.count(1)
 
