@@ -190,7 +190,7 @@ def died_at(attributes: Mapping[str, str]) -> float | None:
     """When a message was put aside, in seconds since 1970; None when it says nothing."""
     told = next((value for name, value in attributes.items() if name.lower() == "mt-fault-timestamp"), "")
     try:
-        return datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(told).timestamp()
     except ValueError:
         return None
 

@@ -1,4 +1,4 @@
-"""Values as PostgreSQL takes them: neither its texts nor its JSON hold NUL, or half of a surrogate pair."""
+"""Values as any database takes them: neither texts nor JSON hold NUL, or half of a surrogate pair."""
 
 from __future__ import annotations
 
@@ -14,7 +14,12 @@ def json_text(value: Any) -> str:
 
 def storable(values: Mapping[str, Any]) -> dict[str, Any]:
     """Values of a statement, with other characters for those in texts."""
-    return {name: _whole(value.replace("\x00", "\ufffd")) if isinstance(value, str) else value for name, value in values.items()}
+    return {name: storable_text(value) if isinstance(value, str) else value for name, value in values.items()}
+
+
+def storable_text(text: str) -> str:
+    """A text with other characters for those."""
+    return _whole(text.replace("\x00", "\ufffd"))
 
 
 def _without_nul(value: Any) -> Any:
