@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from inference_server.engine.port import Engine, Tensor, Tensors, TensorSpec
-from inference_server.scheduler.executor import PlacedEngine
+from inference_server.scheduler.dispatch.executor import PlacedEngine
 from inference_server.scheduler.port import Device
 
 _log = structlog.get_logger(__name__)

@@ -9,11 +9,11 @@ from typing import Any
 
 import onnx
 
-from inference_server.engine.plans import PLAN_FILE, PlanCache, Recipe
 from inference_server.engine.port import Engine
-from inference_server.engine.profiles import Profile, read_profile
-from inference_server.engine.tensorrt import TensorRtLoader
-from inference_server.engine.tensorrt_build import PlanBuilder
+from inference_server.engine.tensorrt.build_process import PlanBuilder
+from inference_server.engine.tensorrt.engine import TensorRtLoader
+from inference_server.engine.tensorrt.plans import PLAN_FILE, PlanCache, Recipe
+from inference_server.engine.tensorrt.profiles import Profile, read_profile
 from inference_server.errors import ModelFailed
 from tests.support.fake_device import FakeDevice
 from tests.support.fake_tensorrt import VERSION, fake_tensorrt

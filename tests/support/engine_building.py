@@ -10,14 +10,14 @@ import time
 from pathlib import Path
 from typing import Any
 
-from inference_server.engine.ahead import AheadOfTime
-from inference_server.engine.building import EngineBuilds
-from inference_server.engine.plans import PlanCache, Recipe
 from inference_server.engine.port import EngineLoader
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.selection import EngineSelector
-from inference_server.engine.tensorrt import TensorRtLoader
-from inference_server.engine.tensorrt_build import PlanBuilder
+from inference_server.engine.selection.selector import EngineSelector
+from inference_server.engine.tensorrt.ahead import AheadOfTime
+from inference_server.engine.tensorrt.build_process import PlanBuilder
+from inference_server.engine.tensorrt.building import EngineBuilds
+from inference_server.engine.tensorrt.engine import TensorRtLoader
+from inference_server.engine.tensorrt.plans import PlanCache, Recipe
 from tests.support.fake_device import FakeDevice
 from tests.support.fake_tensorrt import VERSION, fake_tensorrt
 

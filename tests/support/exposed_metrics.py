@@ -20,13 +20,13 @@ from bridge.ledger.port import Backlog
 from bridge.sources.port import QueueLevel
 from bridge.store import Store
 from inference_server.engine.gpu_monitor import GpuReading
-from inference_server.scheduler.admission import Admission, QueueLimits
-from inference_server.scheduler.executor import PlacedEngine
-from inference_server.scheduler.memory import MemoryBudget
-from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics, tell_of_room
+from inference_server.scheduler.dispatch.admission import Admission, QueueLimits
+from inference_server.scheduler.dispatch.executor import PlacedEngine
+from inference_server.scheduler.loading.memory import MemoryBudget
+from inference_server.scheduler.metrics.scheduler import ModelMetrics, SchedulerMetrics, tell_of_room
 from inference_server.scheduler.response_cache import ResponseCache
-from inference_server.service.device_metrics import DeviceCollector
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
+from inference_server.service.metrics.devices import DeviceCollector
 from tests.support.answering_bridge import answering_bridge, figures_of
 from tests.support.requests import infer_request
 from tests.support.running_application import running_application

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.port import Engine, Tensor, Tensors, TensorSpec
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import ModelFailed
 
 

@@ -11,7 +11,7 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from inference_server.engine.onnxruntime_device import DeviceRuns
+from inference_server.engine.onnxruntime.device import DeviceRuns
 from inference_server.engine.port import TensorSpec
 from inference_server.engine.transfers import GraphShapes, Transfers
 from tests.support import onnx_models

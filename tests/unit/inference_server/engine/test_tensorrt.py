@@ -11,7 +11,7 @@ import ml_dtypes
 import numpy as np
 import pytest
 
-from inference_server.engine.tensorrt import TensorRtEngine, TensorRtLoader
+from inference_server.engine.tensorrt.engine import TensorRtEngine, TensorRtLoader
 from inference_server.errors import DeviceFailed, ModelFailed
 from tests.support import fake_tensorrt, onnx_models
 from tests.support.built_plans import build_plan, recipe, write_plan
