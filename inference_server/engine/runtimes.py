@@ -28,7 +28,7 @@ from inference_server.errors import ConfigurationError, ModelFailed
 _GPU_SHARE = 0.9
 # Folder of built engines, in that of all caches of engines.
 PLANS = "plans"
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ from inference_server.scheduler.retiring import Retiring
 from inference_server.scheduler.serving import ServedModel, Shared
 from inference_server.scheduler.status import ModelState, ModelStatus, Statuses
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class ServingModels:

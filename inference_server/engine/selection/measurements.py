@@ -12,7 +12,7 @@ from typing import Any
 
 import structlog
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

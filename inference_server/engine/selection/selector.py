@@ -29,7 +29,7 @@ EngineOptions = Mapping[str, Mapping[str, str]]
 _EQUAL = 0.03
 # Raised when candidates are measured in another way: what was kept of the old one is measured again.
 _METHOD = 2
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

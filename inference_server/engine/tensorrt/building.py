@@ -21,7 +21,7 @@ BUILDING, BUILT, FAILED = "building", "built", "failed"
 _COMMAND = (sys.executable, "-m", "inference_server.engine.tensorrt.build_process")
 # Lines of what the process writes to standard error that are told when it ends without a reason.
 _LAST_LINES = 3
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ _DTYPES: Mapping[str, np.dtype[Any]] = {
 # What a plan computes in that its owner built: nobody but him knows.
 PLAN = "plan"
 PRECISIONS = ("float32", "float16", "bfloat16")
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 def bindings() -> ModuleType:

@@ -10,7 +10,7 @@ import structlog
 from inference_server.engine.port import Engine, Tensor, Tensors
 from inference_server.engine.tensorrt.profiles import Profile, fitting
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class RangedEngine:

@@ -25,7 +25,7 @@ from inference_server.scheduler.metrics.scheduler import ModelMetrics
 _RUN_SECONDS = 30.0
 # A shorter run is not worth halving: to begin one costs as much as a few of its rows.
 _LONG_RUN_SECONDS = 0.01
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class Owner(Protocol):

@@ -20,7 +20,7 @@ from inference_server.models.values import RateLimit
 from inference_server.scheduler.dispatch.work import Answer, Run, Work
 from inference_server.scheduler.port import Device
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 Outcome = Answer | InferenceError
 # A batch, what is called when it was run, and what is released when the thread has taken it.
 _Task = tuple[tuple[Work, ...], Callable[["Ran"], None], "threading.Lock | None"]

@@ -15,7 +15,7 @@ from inference_server.engine.tensorrt.building import BUILDING, BUILT, FAILED, B
 from inference_server.engine.tensorrt.plans import Recipe
 from inference_server.errors import InferenceError
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 _Model = tuple[str, str]
 
 

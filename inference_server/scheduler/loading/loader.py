@@ -25,7 +25,7 @@ from inference_server.scheduler.loading.samples import Samples, rows_are_indepen
 from inference_server.scheduler.port import ModelFacts
 from inference_server.threads import usable_cores
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -11,7 +11,7 @@ import structlog
 
 from inference_server.errors import InferenceError, ModelFailed
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 T = TypeVar("T")
 
 

@@ -5,10 +5,10 @@ from __future__ import annotations
 import re
 from enum import IntEnum
 
-from bridge.systems.cards.birth import date_in
-from bridge.systems.cards.digits import DIGIT_LIKE, is_number
-from bridge.systems.cards.spelling import distance, skeleton, word_told
-from bridge.systems.cards.vocabulary import COMPANIES, HEADINGS, STREETS, WORDS
+from bridge.systems.cards.parsing.birth import date_in
+from bridge.systems.cards.parsing.digits import DIGIT_LIKE, is_number
+from bridge.systems.cards.parsing.spelling import distance, skeleton, word_told
+from bridge.systems.cards.parsing.vocabulary import COMPANIES, HEADINGS, STREETS, WORDS
 
 _NUMBER = re.compile(rf"{DIGIT_LIKE}(?:[\s.,_-]{{0,3}}{DIGIT_LIKE}){{9,}}")
 _NEIGHBOURHOOD = re.compile(r"\W*\d{1,3}\W*\d{1,3}\W*")

@@ -7,16 +7,16 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 
-from bridge.systems.cards.birth import date_in, place_in
-from bridge.systems.cards.digits import NPWP_DIGITS, Number, grouped_npwp, is_number, numbers_in
-from bridge.systems.cards.kinds import other_document
-from bridge.systems.cards.labels import label_of
-from bridge.systems.cards.layout import Layout, Value, layout_of
-from bridge.systems.cards.lines import Polygon, ReadLine, lines_of_text
-from bridge.systems.cards.nik import nik_facts
-from bridge.systems.cards.rows import Passage, place_of, rows_of
-from bridge.systems.cards.spelling import distance, most_wrong, pieces_of, skeleton, word_told
-from bridge.systems.cards.vocabulary import WORDS
+from bridge.systems.cards.parsing.birth import date_in, place_in
+from bridge.systems.cards.parsing.digits import NPWP_DIGITS, Number, grouped_npwp, is_number, numbers_in
+from bridge.systems.cards.parsing.kinds import other_document
+from bridge.systems.cards.parsing.labels import label_of
+from bridge.systems.cards.parsing.layout import Layout, Value, layout_of
+from bridge.systems.cards.parsing.lines import Polygon, ReadLine, lines_of_text
+from bridge.systems.cards.parsing.nik import nik_facts
+from bridge.systems.cards.parsing.rows import Passage, place_of, rows_of
+from bridge.systems.cards.parsing.spelling import distance, most_wrong, pieces_of, skeleton, word_told
+from bridge.systems.cards.parsing.vocabulary import WORDS
 
 _NIK_DIGITS = 16
 # Before a number that has no label that we know there may be so many letters: `NO`, or what is left of `NIK`.

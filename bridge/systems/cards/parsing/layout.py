@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import pairwise
 
-from bridge.systems.cards.columns import paired
-from bridge.systems.cards.digits import NPWP_DIGITS, numbers_in
-from bridge.systems.cards.fitting import Fit, fit, goes_on, is_holder
-from bridge.systems.cards.labels import Label, labels_in
-from bridge.systems.cards.rows import Passage, Row
+from bridge.systems.cards.parsing.columns import paired
+from bridge.systems.cards.parsing.digits import NPWP_DIGITS, numbers_in
+from bridge.systems.cards.parsing.fitting import Fit, fit, goes_on, is_holder
+from bridge.systems.cards.parsing.labels import Label, labels_in
+from bridge.systems.cards.parsing.rows import Passage, Row
 
 # Fields that may run over several rows, and over how many more.
 _MORE_ROWS = {"name": 2, "birth": 1, "address": 3}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from functools import cache, partial
 
-from bridge.systems.cards.fitting import Fit, fit, goes_on, is_name
+from bridge.systems.cards.parsing.fitting import Fit, fit, goes_on, is_name
 
 # How much a value that surely fits weighs against one that may, and what one costs that nothing is found for.
 _WEIGHTS = {Fit.SURELY: 3.0, Fit.MAYBE: 1.5}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import struct
 from collections.abc import Iterator
 
-from bridge.systems.cards.pictures import picture_format
+from bridge.systems.cards.reading.pictures import picture_format
 
 # Start of a frame in any coding; SOF4, SOF8 and SOF12 are other segments (ITU-T T.81, table B.1).
 _FRAMES = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}

@@ -13,7 +13,7 @@ from itertools import combinations, groupby, pairwise
 from math import hypot
 
 from bridge.inference.documents import Word
-from bridge.systems.cards.lines import Polygon, ReadLine
+from bridge.systems.cards.parsing.lines import Polygon, ReadLine
 
 # Where words are parted by so many heights, something else begins: another column, or what is printed under the photograph.
 GAP_HEIGHTS = 1.5

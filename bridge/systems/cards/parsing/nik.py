@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from datetime import date
 
-from bridge.systems.cards.provinces import PROVINCES
+from bridge.systems.cards.parsing.provinces import PROVINCES
 
 _WOMEN = 40
 

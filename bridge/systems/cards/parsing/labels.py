@@ -8,11 +8,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 
-from bridge.systems.cards.fitting import Fit, fit, is_of_another_field
-from bridge.systems.cards.provinces import headed_province
-from bridge.systems.cards.rows import Row
-from bridge.systems.cards.spelling import Piece, distance, most_wrong, pieces_of, skeleton
-from bridge.systems.cards.vocabulary import LABELS, STREETS, WEAK
+from bridge.systems.cards.parsing.fitting import Fit, fit, is_of_another_field
+from bridge.systems.cards.parsing.provinces import headed_province
+from bridge.systems.cards.parsing.rows import Row
+from bridge.systems.cards.parsing.spelling import Piece, distance, most_wrong, pieces_of, skeleton
+from bridge.systems.cards.parsing.vocabulary import LABELS, STREETS, WEAK
 
 # By skeleton: the label, and of how many words it is.
 _SPELLED = {skeleton(spelling): (name, len(list(pieces_of(spelling)))) for name, spellings in LABELS.items() for spelling in spellings}

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import islice
 
-from bridge.systems.cards.labels import labels_in
-from bridge.systems.cards.rows import Row
-from bridge.systems.cards.spelling import Piece, distance, most_wrong, pieces_of, skeleton
-from bridge.systems.cards.vocabulary import STREETS
+from bridge.systems.cards.parsing.labels import labels_in
+from bridge.systems.cards.parsing.rows import Row
+from bridge.systems.cards.parsing.spelling import Piece, distance, most_wrong, pieces_of, skeleton
+from bridge.systems.cards.parsing.vocabulary import STREETS
 
 
 @dataclass(frozen=True)

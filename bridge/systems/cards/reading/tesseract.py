@@ -14,9 +14,9 @@ from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any, cast
 
 from bridge.errors import PermanentError
-from bridge.systems.cards.drawing import FAILURES
-from bridge.systems.cards.pictures import PICTURES, picture_format
-from bridge.systems.cards.wrapping import page_of
+from bridge.systems.cards.reading.drawing import FAILURES
+from bridge.systems.cards.reading.pictures import PICTURES, picture_format
+from bridge.systems.cards.reading.wrapping import page_of
 
 if TYPE_CHECKING:
     from asyncio import StreamReader, StreamWriter

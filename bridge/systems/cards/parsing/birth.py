@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date
 
-from bridge.systems.cards.digits import DIGIT_LIKE, mended
+from bridge.systems.cards.parsing.digits import DIGIT_LIKE, mended
 
 _MONTHS = ("JAN", "FEB", "MAR", "APR", "ME[IY]", "JUN", "JUL", "AGU", "SEP", "O[KC]T", "NO[VP]", "DES")
 # Day, month and year, with something between or all eight digits.

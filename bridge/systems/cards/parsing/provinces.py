@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from itertools import islice
 
-from bridge.systems.cards.spelling import distance, most_wrong, pieces_of, skeleton
+from bridge.systems.cards.parsing.spelling import distance, most_wrong, pieces_of, skeleton
 
 PROVINCES = {
     "11": "ACEH",
