@@ -23,8 +23,8 @@ from bridge.sources.port import QueueLevel
 from bridge.store import Store
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
-from bridge.systems.cards.review import Gate
 from bridge.systems.cards.reading.tesseract import Tesseract
+from bridge.systems.cards.review import Gate
 from bridge.transports.redis import open_redis
 
 if TYPE_CHECKING:

@@ -34,8 +34,8 @@ from bridge.store import Store, open_store
 from bridge.systems.cards.finding import finding_of, reading_of
 from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.cards.review import Gate
-from bridge.systems.cards.tesseract import Tesseract
 from tests.support.claimed_context import ClaimedContext
 from tests.support.fault_proxy import FaultProxy
 from tests.support.local_http import Asked, LocalHttp, local_http
@@ -309,7 +309,7 @@ async def test_cards_are_parsed_beside_the_loop(office: Office, monkeypatch: pyt
 
         return working
 
-    for module, work in (("readers", reading_of), ("handler", finding_of)):
+    for module, work in (("reading.readers", reading_of), ("handler", finding_of)):
         monkeypatch.setattr(f"bridge.systems.cards.{module}.{work.__name__}", noted(work))
     assert (await office.work(office.add())).succeeded
     assert 2 == len(threads)

@@ -19,8 +19,8 @@ from bridge.inference.client import InferenceClient
 from bridge.inference.policies import RetryPolicy
 from bridge.job import Job
 from bridge.systems.cards.options import CardOptions
-from bridge.systems.cards.readers import CardReaders, told_of_reader
-from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.reading.readers import CardReaders, told_of_reader
+from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.port import Context
 from tests.support.moved_clock import MovedClock, moved_clock
 from tests.support.scripted_server import Behaviour, ScriptedServer, answer, hang, refuse, scripted_server

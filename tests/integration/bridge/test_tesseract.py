@@ -22,11 +22,11 @@ import pytest
 from PIL import Image
 
 from bridge.errors import PermanentError
-from bridge.systems.cards import tesseract as tesseract_module
-from bridge.systems.cards.drawing import drawn
 from bridge.systems.cards.finding import fields_in
-from bridge.systems.cards.tesseract import Tesseract
-from bridge.systems.cards.wrapping import page_of
+from bridge.systems.cards.reading import tesseract as tesseract_module
+from bridge.systems.cards.reading.drawing import drawn
+from bridge.systems.cards.reading.tesseract import Tesseract
+from bridge.systems.cards.reading.wrapping import page_of
 from tests.support.composed_cards import identity_card
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until

@@ -1,7 +1,9 @@
 """Draws the pages of a PDF for a program that reads pictures alone.
 
-Usage: python -m bridge.systems.cards.reading.drawing DPI PAGES PIXELS TURN. Takes the PDF from standard input, and writes each page as a binary PGM
-(grey, 8 bits) to standard output. The exit status is one of `FAILURES` for a document that cannot be drawn; no more is said of it.
+    python -m bridge.systems.cards.reading.drawing DPI PAGES PIXELS TURN
+
+Takes the PDF from standard input, and writes each page as a binary PGM (grey, 8 bits) to standard output. The exit status is one of
+`FAILURES` for a document that cannot be drawn; no more is said of it.
 
 A process of its own: pdfium is not thread-safe, and a broken file may end it.
 """

@@ -14,9 +14,9 @@ from bridge.errors import BridgeError, DeviceError, OverloadError, PermanentErro
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentOptions, DocumentPage, DocumentSummary
 from bridge.job import Job
-from bridge.systems.cards.reading.engines import has_no_engine, read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
 from bridge.systems.cards.finding import fields_in, reading_of
 from bridge.systems.cards.options import CardOptions
+from bridge.systems.cards.reading.engines import has_no_engine, read_on_gpu, safe_part, why_gpu_failed, why_on_cpu
 from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.port import Context
 

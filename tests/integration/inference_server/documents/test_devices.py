@@ -16,8 +16,8 @@ from prometheus_client import CollectorRegistry
 
 from bridge.inference.client import InferenceClient
 from bridge.systems.cards.options import CardOptions
-from bridge.systems.cards.readers import CardReaders, told_of_reader
-from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.reading.readers import CardReaders, told_of_reader
+from bridge.systems.cards.reading.tesseract import Tesseract
 from inference_server.engine.failures import failure_on_device
 from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.runtimes import Runtimes
