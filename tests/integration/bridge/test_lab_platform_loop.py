@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator, Callable
 import pytest
 from sqlalchemy import text
 
-from bridge import lab_platform
 from bridge.aws.access import Aws
-from bridge.lab_platform import open_lab_platform
+from bridge.platforms import labs as lab_platform
+from bridge.platforms.labs import open_lab_platform
 from bridge.settings_labs import LabWorkerSettings
 from bridge.store import Store
 from tests.support.lab_classifier import Classifier

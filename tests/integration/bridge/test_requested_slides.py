@@ -19,7 +19,7 @@ from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job
 from bridge.results import ResultStore
 from bridge.systems.wsi.handler import SlideHandler
-from bridge.systems.wsi.worker import RequestedSlideHandler
+from bridge.systems.wsi.platform_handler import RequestedSlideHandler
 from tests.support.recorded_context import RecordedContext
 from tests.support.scripted_server import ScriptedServer, answer, scripted_server
 

@@ -11,7 +11,7 @@ from sqlalchemy import text
 
 from bridge.errors import PermanentError, TransientError
 from bridge.inference.labs import LabTest
-from bridge.lab_platform import rollups
+from bridge.platforms.labs import rollups
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled

@@ -17,7 +17,7 @@ from sqlalchemy import text
 
 from bridge.aws.access import Aws
 from bridge.errors import BridgeError, NotYetError, OverloadError, PermanentError, TooSlowError, TransientError
-from bridge.lab_platform import open_lab_platform, rollups
+from bridge.platforms.labs import open_lab_platform, rollups
 from bridge.rollups.labs import LabRollup
 from bridge.rollups.passes import for_ever, once, one_pass, until_empty
 from bridge.rollups.port import Rolled

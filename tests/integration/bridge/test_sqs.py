@@ -32,7 +32,7 @@ from bridge.sinks.sqs_errors import SqsErrorQueues
 from bridge.sources.sqs import RENEWED_SECONDS, SqsSource
 from bridge.store import open_store
 from bridge.systems.router import Router
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 from bridge.transports.opening import open_transport
 from bridge.transports.republishing import republish
 from tests.support.ministack_server import Ministack
@@ -434,8 +434,8 @@ async def test_an_answer_is_republished_under_one_new_id(ministack: Ministack, a
     topic = "HiveOrders_Api_Shared_Events-WsiAnalysisCompletedEvent"
     async for change in missing(aws, Topology(topics=[topic], subscriptions={queue: [topic]})):
         await make(aws, change)
-    job = requests.posted_job({"jobId": str(uuid4()), "uploadId": str(uuid4()), "tenantId": 1, "s3Key": "k"})
-    job = replace(job, request={**job.request, "answer": requests.BY_EVENT})
+    job = platform_messages.posted_job({"jobId": str(uuid4()), "uploadId": str(uuid4()), "tenantId": 1, "s3Key": "k"})
+    job = replace(job, request={**job.request, "answer": platform_messages.BY_EVENT})
     settings = _settings(ministack, queue, tmp_path)
     async with open_store(settings) as store:
         claim = await store.ledger.claim(job, worker="w", lease_seconds=60)

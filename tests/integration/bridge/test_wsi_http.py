@@ -19,7 +19,7 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.port import Context
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 from tests.support.answering_bridge import until_it_answers
 from tests.support.ports import free_address
 from tests.support.trial_bridge import trial_settings
@@ -32,10 +32,10 @@ UPLOAD = "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11"
 class PlayedAnalysis:
     """Says where the result would lie."""
 
-    system = requests.SYSTEM
+    system = platform_messages.SYSTEM
 
     def parse(self, delivery: Delivery) -> Job:
-        return requests.job_of(delivery)
+        return platform_messages.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
         if "gone" in job.request["s3key"]:

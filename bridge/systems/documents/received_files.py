@@ -8,7 +8,7 @@ from typing import Any, Self
 from bridge.inference.documents import DocumentChunk
 from bridge.inference.slides import Artifact, ArtifactChunk
 from bridge.results import ResultFolder
-from bridge.systems.received import ReceivedArtifacts
+from bridge.systems.received_artifacts import ReceivedArtifacts
 
 
 class ReceivedFiles:

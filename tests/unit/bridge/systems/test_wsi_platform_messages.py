@@ -9,8 +9,8 @@ import pytest
 from bridge.envelopes import masstransit, native
 from bridge.errors import PermanentError, PoisonError
 from bridge.job import Delivery
-from bridge.systems.wsi import requests
-from bridge.systems.wsi.requests import AnswerNames
+from bridge.systems.wsi import platform_messages
+from bridge.systems.wsi.platform_messages import AnswerNames
 
 MESSAGE = "00c60000-5d1b-0015-2f6c-08dd2b1f3a5c"
 CONVERSATION = "00c60000-5d1b-0015-3377-08dd2b1f3a5c"
@@ -31,14 +31,14 @@ def delivery(content: Any, **attributes: str) -> Delivery:
 
 def enveloped(event: Any = EVENT, **changes: Any) -> Delivery:
     return delivery(
-        {"messageId": MESSAGE, "conversationId": CONVERSATION, "messageType": [requests.REQUESTED], "message": event, **changes}
+        {"messageId": MESSAGE, "conversationId": CONVERSATION, "messageType": [platform_messages.REQUESTED], "message": event, **changes}
     )
 
 
 def test_two_deliveries_of_a_request_are_one_job_however_its_id_is_written() -> None:
     shouted = enveloped({**EVENT, "jobId": JOB.upper()}, messageId="other")
 
-    assert JOB == requests.job_of(enveloped()).key == requests.job_of(shouted).key
+    assert JOB == platform_messages.job_of(enveloped()).key == platform_messages.job_of(shouted).key
 
 
 def wrapped(content: Any) -> Delivery:
@@ -48,46 +48,46 @@ def wrapped(content: Any) -> Delivery:
 def test_a_request_without_a_user_is_one() -> None:
     nobody = {**EVENT, "requestedByUserId": None}
 
-    for message in (enveloped(nobody), delivery(nobody), delivery(native.write(requests.posted_job(nobody)))):
-        job = requests.job_of(message)
-        assert (JOB, "") == (job.key, requests.request_of(job).requestedbyuserid)
+    for message in (enveloped(nobody), delivery(nobody), delivery(native.write(platform_messages.posted_job(nobody)))):
+        job = platform_messages.job_of(message)
+        assert (JOB, "") == (job.key, platform_messages.request_of(job).requestedbyuserid)
 
 
 def test_whoever_asks_may_be_a_number_and_other_numbers_may_be_text() -> None:
-    request = requests.request_of(requests.job_of(enveloped({**EVENT, "requestedByUserId": 5, "tenantId": "7"})))
+    request = platform_messages.request_of(platform_messages.job_of(enveloped({**EVENT, "requestedByUserId": 5, "tenantId": "7"})))
 
     assert ("5", 7) == (request.requestedbyuserid, request.tenantid)
 
 
 def test_a_plain_request_that_sns_wrapped_is_answered_as_any_plain_one() -> None:
-    job = requests.job_of(wrapped(EVENT))
+    job = platform_messages.job_of(wrapped(EVENT))
 
-    assert requests.is_request(wrapped(EVENT))
-    assert requests.job_of(delivery(EVENT)) == job
-    assert "sqs:wsi-jobs-out" == requests.completed(job, "key", AnswerNames())[0].destination
+    assert platform_messages.is_request(wrapped(EVENT))
+    assert platform_messages.job_of(delivery(EVENT)) == job
+    assert "sqs:wsi-jobs-out" == platform_messages.completed(job, "key", AnswerNames())[0].destination
 
 
 def test_what_a_plain_request_says_beside_its_fields_is_of_no_account() -> None:
-    assert requests.job_of(delivery(EVENT)) == requests.job_of(
+    assert platform_messages.job_of(delivery(EVENT)) == platform_messages.job_of(
         delivery({**EVENT, "conversation": 5, "message": "x" * 300, "answer": "event"})
     )
 
 
 def test_requests_of_the_platform_are_told_from_those_of_others() -> None:
-    assert requests.is_request(enveloped())
-    assert requests.is_request(delivery(EVENT))
-    assert requests.is_request(delivery({name.upper(): value for name, value in EVENT.items()}))
-    assert requests.is_request(delivery(b"broken", **{"content-type": masstransit.CONTENT_TYPE}))
-    assert not requests.is_request(delivery({"system": "wsi", "key": "k", "request": {"slide_uri": "a"}}))
-    assert not requests.is_request(delivery(b"broken"))
-    assert not requests.is_request(wrapped("broken"))
+    assert platform_messages.is_request(enveloped())
+    assert platform_messages.is_request(delivery(EVENT))
+    assert platform_messages.is_request(delivery({name.upper(): value for name, value in EVENT.items()}))
+    assert platform_messages.is_request(delivery(b"broken", **{"content-type": masstransit.CONTENT_TYPE}))
+    assert not platform_messages.is_request(delivery({"system": "wsi", "key": "k", "request": {"slide_uri": "a"}}))
+    assert not platform_messages.is_request(delivery(b"broken"))
+    assert not platform_messages.is_request(wrapped("broken"))
 
 
 def test_only_a_sound_message_of_another_type_is_somebody_elses() -> None:
-    assert requests.is_of_another_type(enveloped(messageType=["urn:message:A:B"]))
-    assert not requests.is_of_another_type(enveloped())
-    assert not requests.is_of_another_type(enveloped(event="broken", messageType=["urn:message:A:B"]))
-    assert not requests.is_of_another_type(delivery(EVENT))
+    assert platform_messages.is_of_another_type(enveloped(messageType=["urn:message:A:B"]))
+    assert not platform_messages.is_of_another_type(enveloped())
+    assert not platform_messages.is_of_another_type(enveloped(event="broken", messageType=["urn:message:A:B"]))
+    assert not platform_messages.is_of_another_type(delivery(EVENT))
 
 
 @pytest.mark.parametrize(
@@ -101,17 +101,17 @@ def test_only_a_sound_message_of_another_type_is_somebody_elses() -> None:
     ],
 )
 def test_a_request_that_is_not_right_is_answered_so_that_nobody_waits_for_it(content: dict[str, Any], told: str) -> None:
-    job = requests.job_of(enveloped(content))
+    job = platform_messages.job_of(enveloped(content))
     with pytest.raises(PermanentError, match=told) as refused:
-        requests.request_of(job)
+        platform_messages.request_of(job)
 
-    (event,) = requests.failed(job, str(refused.value), AnswerNames())
+    (event,) = platform_messages.failed(job, str(refused.value), AnswerNames())
     assert "sns:HiveOrders_Api_Shared_Events-WsiAnalysisFailedEvent" == event.destination
     answer = json.loads(event.body)
     assert (JOB, CONVERSATION, MESSAGE) == (answer["message"]["jobId"], answer["conversationId"], answer["initiatorId"])
     assert told in answer["message"]["errorMessage"]
     with pytest.raises(PoisonError, match=told):
-        requests.posted_job(content)
+        platform_messages.posted_job(content)
 
 
 def test_a_plain_request_that_is_not_right_is_answered_in_its_own_queue() -> None:
@@ -121,7 +121,7 @@ def test_a_plain_request_that_is_not_right_is_answered_in_its_own_queue() -> Non
         ({"uploadId": "no guid"}, {"uploadId": None, "tenantId": 7}),
         ({"s3Key": ""}, {"uploadId": EVENT["uploadId"], "tenantId": 7}),
     ):
-        (event,) = requests.failed(requests.job_of(delivery({**EVENT, **told})), "why", AnswerNames())
+        (event,) = platform_messages.failed(platform_messages.job_of(delivery({**EVENT, **told})), "why", AnswerNames())
 
         assert "sqs:wsi-jobs-out" == event.destination
         assert {"jobId": JOB, **known, "status": "Failed", "errorMessage": "why"} == json.loads(event.body)
@@ -131,23 +131,23 @@ def test_a_plain_request_that_is_not_right_is_answered_in_its_own_queue() -> Non
 def test_a_request_without_an_id_of_its_job_cannot_be_answered(told: object) -> None:
     for message in (enveloped({**EVENT, "jobId": told}), delivery({**EVENT, "jobId": told})):
         with pytest.raises(PoisonError, match="jobid"):
-            requests.job_of(message)
+            platform_messages.job_of(message)
 
 
 def test_what_a_request_says_under_our_own_names_is_of_no_account() -> None:
-    assert requests.job_of(enveloped({**EVENT, "refused": "x", "Answer": "ledger"})) == requests.job_of(enveloped())
-    assert requests.job_of(delivery({**EVENT, "refused": "x"})) == requests.job_of(delivery(EVENT))
+    assert platform_messages.job_of(enveloped({**EVENT, "refused": "x", "Answer": "ledger"})) == platform_messages.job_of(enveloped())
+    assert platform_messages.job_of(delivery({**EVENT, "refused": "x"})) == platform_messages.job_of(delivery(EVENT))
 
 
 def test_ids_of_the_envelope_that_are_too_long_refuse_no_request() -> None:
-    job = requests.job_of(enveloped(conversationId="c" * 5000, messageId="m" * 5000))
+    job = platform_messages.job_of(enveloped(conversationId="c" * 5000, messageId="m" * 5000))
 
-    assert "wsi/u/x/a b.svs" == requests.request_of(job).s3key
+    assert "wsi/u/x/a b.svs" == platform_messages.request_of(job).s3key
 
 
 def test_the_answer_goes_back_the_way_the_request_came() -> None:
     names = AnswerNames(source="amazonsqs://eu-west-1/WsiAnalysisWorker")
-    (event,) = requests.completed(requests.job_of(enveloped()), "results/7/x/analysis.json", names)
+    (event,) = platform_messages.completed(platform_messages.job_of(enveloped()), "results/7/x/analysis.json", names)
     told = json.loads(event.body)
     assert "sns:HiveOrders_Api_Shared_Events-WsiAnalysisCompletedEvent" == event.destination
     assert {"Content-Type": "application/vnd.masstransit+json"} == event.attributes
@@ -155,36 +155,41 @@ def test_the_answer_goes_back_the_way_the_request_came() -> None:
     assert "amazonsqs://eu-west-1/HiveOrders_Api_Shared_Events-WsiAnalysisCompletedEvent?type=topic" == told["destinationAddress"]
     assert {"jobId": JOB, "resultS3Key": "results/7/x/analysis.json"} == told["message"]
 
-    (plain,) = requests.failed(requests.job_of(delivery(EVENT)), "why", names)
+    (plain,) = platform_messages.failed(platform_messages.job_of(delivery(EVENT)), "why", names)
     assert "sqs:wsi-jobs-out" == plain.destination
     expected = {"jobId": JOB, "uploadId": EVENT["uploadId"], "tenantId": 7, "status": "Failed", "errorMessage": "why"}
     assert expected == json.loads(plain.body)
 
 
 def test_ids_that_are_none_never_reach_the_platform() -> None:
-    (event,) = requests.completed(requests.job_of(enveloped(messageId="text", conversationId="text")), "key", AnswerNames())
+    (event,) = platform_messages.completed(
+        platform_messages.job_of(enveloped(messageId="text", conversationId="text")), "key", AnswerNames()
+    )
     told = json.loads(event.body)
 
     assert (event.message_id(JOB), event.message_id(JOB), None) == (told["messageId"], told["conversationId"], told["initiatorId"])
 
 
 def test_an_error_is_cut_to_what_the_platform_keeps() -> None:
-    (event,) = requests.failed(requests.job_of(enveloped()), "x" * 600, AnswerNames())
+    (event,) = platform_messages.failed(platform_messages.job_of(enveloped()), "x" * 600, AnswerNames())
 
     assert 512 == len(json.loads(event.body)["message"]["errorMessage"])
 
 
 def test_a_request_over_http_travels_in_our_own_envelope_and_is_answered_by_the_ledger() -> None:
-    posted = requests.posted_job({**EVENT, "answer": "event"})
-    read = requests.job_of(delivery(native.write(posted)))
+    posted = platform_messages.posted_job({**EVENT, "answer": "event"})
+    read = platform_messages.job_of(delivery(native.write(posted)))
 
     assert posted == read
-    assert () == requests.completed(read, "key", AnswerNames())
+    assert () == platform_messages.completed(read, "key", AnswerNames())
 
 
 def test_the_answer_tells_the_trace_as_masstransit_does() -> None:
     trace = {"traceparent": "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01", "tracestate": "vendor=1"}
-    traced, plain = (requests.completed(replace(requests.job_of(enveloped()), trace=each), "key", AnswerNames()) for each in (trace, {}))
+    traced, plain = (
+        platform_messages.completed(replace(platform_messages.job_of(enveloped()), trace=each), "key", AnswerNames())
+        for each in (trace, {})
+    )
 
     assert {"MT-Activity-Id": trace["traceparent"], **trace} == json.loads(traced[0].body)["headers"]
     assert {} == json.loads(plain[0].body)["headers"]

@@ -13,11 +13,11 @@ from bridge.errors import NotYetError, PermanentError, RefusedError
 from bridge.job import Delivery, Job, Outcome
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems.port import Context
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 from bridge.systems.wsi.checkpoints import Found
 from bridge.systems.wsi.handler import SlideHandler
+from bridge.systems.wsi.platform_messages import AnswerNames
 from bridge.systems.wsi.refusals import Refusals
-from bridge.systems.wsi.requests import AnswerNames
 
 _log = structlog.get_logger()
 _REPORT = "analysis.json"
@@ -48,19 +48,19 @@ class RequestedSlideHandler:
     @property
     def system(self) -> str:
         """Its name."""
-        return requests.SYSTEM
+        return platform_messages.SYSTEM
 
     def recognises(self, delivery: Delivery) -> bool:
         """Whether a message is in the platform's form."""
-        return requests.is_request(delivery)
+        return platform_messages.is_request(delivery)
 
     def parse(self, delivery: Delivery) -> Job:
         """Read a message. Raises `PoisonError`."""
-        return requests.job_of(delivery)
+        return platform_messages.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Analyse the slide. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`, `ConfigurationError`."""
-        request = requests.request_of(job)
+        request = platform_messages.request_of(job)
         if not await self._bucket.holds(request.s3key):
             raise _missing(request)
         place = f"results/{request.tenantid}/{request.uploadid}"
@@ -84,7 +84,7 @@ class RequestedSlideHandler:
         await self._publish(found, folder_of(found.fence), self._bucket.folder_at(place))
         key = f"{place}/{job.key}/{found.fence}/{_REPORT}"
         kept = {**found.result, "upload_id": str(request.uploadid), "result_s3_key": key}
-        return Outcome(succeeded=True, result=kept, events=requests.completed(job, key, self._names))
+        return Outcome(succeeded=True, result=kept, events=platform_messages.completed(job, key, self._names))
 
     async def _publish(self, found: Found, folder: ResultFolder, known: ResultFolder) -> None:
         """Copy all files to where readers look who know only the upload; the report comes last, when the others are there."""
@@ -95,7 +95,7 @@ class RequestedSlideHandler:
     def failure(self, job: Job, reason: str) -> Outcome:
         """The outcome of a slide that is given up."""
         result = {"error": "the slide could not be analysed", "reason": reason}
-        return Outcome(succeeded=False, result=result, events=requests.failed(job, reason, self._names))
+        return Outcome(succeeded=False, result=result, events=platform_messages.failed(job, reason, self._names))
 
 
 def _refused(error: PermanentError, seconds: float) -> NotYetError:
@@ -108,5 +108,5 @@ def _refused(error: PermanentError, seconds: float) -> NotYetError:
     return NotYetError(f"waits until the inference server may read slides and write results: {error}", retry_after=seconds)
 
 
-def _missing(request: requests.AnalysisRequest) -> PermanentError:
+def _missing(request: platform_messages.AnalysisRequest) -> PermanentError:
     return PermanentError(f"S3 object not found. The key is {request.s3key}")
