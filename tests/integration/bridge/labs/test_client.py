@@ -18,7 +18,7 @@ from bridge.client import JobClient
 from bridge.errors import ConfigurationError, PermanentError, PoisonError
 from tests.support.ministack_server import Ministack
 
-_DOCUMENTATION = Path(__file__).parents[3] / "docs" / "labs.md"
+_DOCUMENTATION = Path(__file__).parents[4] / "docs" / "labs.md"
 _TESTS = [{"name": "Hemoglobin", "value": "13.5", "unit": "g/dL"}, {"name": "Gula Darah Puasa", "value": "105"}]
 
 
