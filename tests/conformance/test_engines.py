@@ -19,7 +19,7 @@ from inference_server.engine.port import EngineLoader, RunsBeside, TensorSpec
 from inference_server.engine.selection.agreement import deviation
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
-from tests.support.built_plans import BuildingLoader
+from tests.support.gpu.built_plans import BuildingLoader
 from tests.support.reference_engine import ReferenceLoader
 
 Loaded = tuple[EngineLoader, str]

@@ -11,7 +11,7 @@ import pytest
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
-from tests.support.loaded_settings import bridge_of, server_of
+from tests.support.deploy.loaded_settings import bridge_of, server_of
 
 PAGES = Path(__file__).parents[2] / "docs" / "migration"
 

@@ -33,9 +33,9 @@ from inference_server.service.server import GrpcServer, Service
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits, PageResult
+from tests.support.gpu.pretended_gpu import PretendedGpu
 from tests.support.patience import until
 from tests.support.pdf import Text, pdf
-from tests.support.pretended_gpu import PretendedGpu
 from tests.support.printed_pages import image_file, images_of
 from tests.support.serving import serving
 

@@ -18,9 +18,9 @@ from typing import Any
 
 import pytest
 
-from tests.support.terraform.schemas import schemas
+from tests.support.deploy.terraform.schemas import schemas
 
-ROOT = Path(__file__).parents[3] / "deploy" / "terraform"
+ROOT = Path(__file__).parents[4] / "deploy" / "terraform"
 _PROVIDER = Path(__file__).parent / "provider.py"
 _SECONDS = 90
 

@@ -18,7 +18,7 @@ import onnx
 from google.protobuf.message import DecodeError
 from onnx.reference import ReferenceEvaluator
 
-from tests.support.fake_device import FakeDevice
+from tests.support.gpu.fake_device import FakeDevice
 
 VERSION = "10.16.1.11"
 DataType = Enum("DataType", "FLOAT HALF BF16 INT8 UINT8 INT32 INT64 BOOL FP8 FP4 INT4 E8M0")

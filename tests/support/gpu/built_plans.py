@@ -15,8 +15,8 @@ from inference_server.engine.tensorrt.engine import TensorRtLoader
 from inference_server.engine.tensorrt.plans import PLAN_FILE, PlanCache, Recipe
 from inference_server.engine.tensorrt.profiles import Profile, read_profile
 from inference_server.errors import ModelFailed
-from tests.support.fake_device import FakeDevice
-from tests.support.fake_tensorrt import VERSION, fake_tensorrt
+from tests.support.gpu.fake_device import FakeDevice
+from tests.support.gpu.fake_tensorrt import VERSION, fake_tensorrt
 
 
 def recipe(path: Path, *profiles: str, **parts: Any) -> Recipe:

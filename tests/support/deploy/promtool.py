@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-_CACHE = Path(__file__).parents[2] / ".cache" / "promtool"
+_CACHE = Path(__file__).parents[3] / ".cache" / "promtool"
 _DOWNLOAD_SECONDS = 120
 
 

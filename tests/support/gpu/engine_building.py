@@ -1,4 +1,4 @@
-"""A process that builds engines as the real one does, over the fake TensorRT: python -m tests.support.engine_building FAULT CACHE."""
+"""A process that builds engines as the real one does, over the fake TensorRT: python -m tests.support.gpu.engine_building FAULT CACHE."""
 
 from __future__ import annotations
 
@@ -18,13 +18,13 @@ from inference_server.engine.tensorrt.build_process import PlanBuilder
 from inference_server.engine.tensorrt.building import EngineBuilds
 from inference_server.engine.tensorrt.engine import TensorRtLoader
 from inference_server.engine.tensorrt.plans import PlanCache, Recipe
-from tests.support.fake_device import FakeDevice
-from tests.support.fake_tensorrt import VERSION, fake_tensorrt
+from tests.support.gpu.fake_device import FakeDevice
+from tests.support.gpu.fake_tensorrt import VERSION, fake_tensorrt
 
 
 def builds(cache: Path, *, fault: str = "none", jobs: int = 1) -> EngineBuilds:
     """Builds in processes of their own. `fault`: none, fails, crashes, or waits, until there is a file `go` in the cache."""
-    return EngineBuilds(cache, jobs=jobs, command=(sys.executable, "-m", "tests.support.engine_building", fault))
+    return EngineBuilds(cache, jobs=jobs, command=(sys.executable, "-m", "tests.support.gpu.engine_building", fault))
 
 
 def gpu_with_tensorrt(

@@ -14,7 +14,7 @@ from bridge import settings_cards, settings_consensus, settings_labs
 from inference_server import settings as server_settings
 from scripts.try_image import instructions
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 # Read by what the programs are made of, or by a worker's implied settings.
 _OTHERS = {
     "AWS_REGION",

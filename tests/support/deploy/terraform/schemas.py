@@ -20,7 +20,7 @@ from typing import Any
 
 from tests.support.skipping import skip_or_fail
 
-_ROOT = Path(__file__).parents[3]
+_ROOT = Path(__file__).parents[4]
 _REQUIREMENTS = _ROOT / "requirements" / "terraform-schemas.txt"
 _CACHE = _ROOT / ".cache" / "terraform"
 _INSTALL_SECONDS = 180

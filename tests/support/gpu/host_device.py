@@ -8,7 +8,7 @@ from collections.abc import Callable
 import numpy as np
 
 from inference_server.engine.cuda import Bytes
-from tests.support.fake_device import FakeDevice, FakeGraph
+from tests.support.gpu.fake_device import FakeDevice, FakeGraph
 
 
 class HostDevice:

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import yaml
 
-from tests.support.deploy_tools import kustomized
-from tests.support.manifests import Manifests
+from tests.support.deploy.deploy_tools import kustomized
+from tests.support.deploy.manifests import Manifests
 
-KUBERNETES = Path(__file__).parents[2] / "deploy" / "kubernetes"
+KUBERNETES = Path(__file__).parents[3] / "deploy" / "kubernetes"
 OVERLAYS = ("eks-gpu", "gke", "local")
 
 
