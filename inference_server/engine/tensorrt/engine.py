@@ -48,7 +48,7 @@ def bindings() -> ModuleType:
 
 
 class TensorRtLoader:
-    """Loads plans; what builds them from ONNX is `tensorrt_build`.
+    """Loads plans; what builds them from ONNX is `build_process`.
 
     `api`: the package, as `bindings` gives it.
     """

@@ -11,7 +11,7 @@ WHERE failures.domain = '{domain}' AND failures.due_at <= (SELECT now FROM lamin
 GROUP BY raw.user_id ORDER BY min(failures.due_at), raw.user_id;
 
 -- name: waiting
--- The rows of a user that a batch would take.
+-- The rows of a user that a batch would take. Of lab reports more is to be known: labs.sql has its own.
 SELECT raw.id FROM {rows} raw LEFT JOIN lamina.row_failures failures ON failures.domain = '{domain}' AND failures.row_id = raw.id
 WHERE raw.user_id = :user AND raw.{status} IN ({waiting})
   AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.{status} IN ({asked}))
