@@ -27,9 +27,9 @@ from rich.table import Table
 from benchmarks.support.documents.server import document_server
 from bridge.inference.client import InferenceClient
 from bridge.inference.documents import DocumentPage
-from bridge.systems.cards.fields import card_fields, card_of
-from bridge.systems.cards.lines import lines_of_pages
-from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.parsing.fields import card_fields, card_of
+from bridge.systems.cards.parsing.lines import lines_of_pages
+from bridge.systems.cards.reading.tesseract import Tesseract
 from tests.support.composed_cards import ComposedCard, identity_card, tax_card
 from tests.support.worn_pages import Wear, scanned
 

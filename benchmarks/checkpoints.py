@@ -27,7 +27,7 @@ from rich.table import Table
 
 from inference_server.app import prepare_process
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller

@@ -32,15 +32,15 @@ from benchmarks.support.shaped_models import build as build_shaped
 from inference_server.compilation import Wanted, compile_models
 from inference_server.engine import devices
 from inference_server.engine.gpu_monitor import GpuMonitor
-from inference_server.engine.measurements import MeasurementCache
 from inference_server.engine.port import Engine
-from inference_server.engine.sample import representative
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.measurements import MeasurementCache
+from inference_server.engine.selection.sample import representative
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.model_serving import runtimes, serving_models
 from inference_server.models.builders import BUILDERS
 from inference_server.models.repository import ModelRepository
-from inference_server.scheduler.loading import ModelLoader
+from inference_server.scheduler.loading.loader import ModelLoader
 from inference_server.scheduler.port import InferenceRequest, ModelFacts
 from inference_server.scheduler.registry import ServingModels
 from inference_server.settings import Settings

@@ -35,7 +35,7 @@ from skimage.segmentation import watershed
 
 from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.models.builders.he_baseline_graph import stain_matrix
 from inference_server.models.repository import ModelRepository

@@ -34,7 +34,7 @@ from benchmarks.support.serving.load import MINILM, drive, text_request, text_te
 from benchmarks.support.serving.servers import Server, running, write_repository
 from inference_server.engine.port import Engine
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.builders import BUILDERS
 
 CALLERS = 64

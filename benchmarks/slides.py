@@ -40,7 +40,7 @@ from benchmarks.support.slides.speed import classified, whole_slides
 from inference_server.allocator import leave_to_itself
 from inference_server.app import prepare_process
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage

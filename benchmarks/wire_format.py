@@ -13,8 +13,8 @@ from collections.abc import Callable
 import numpy as np
 from inference import grpc_service_pb2 as wire
 
-from inference_server.service.tensors import decode_inputs, encode
-from inference_server.service.wire_format import InferResponse, parse_request, serialize_response
+from inference_server.service.open_inference.tensors import decode_inputs, encode
+from inference_server.service.open_inference.wire_format import InferResponse, parse_request, serialize_response
 
 # With --check: the most that reading and writing 1 MiB by hand may cost, as a share of protobuf's cost.
 _BOUND = 0.6

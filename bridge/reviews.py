@@ -13,13 +13,10 @@ from collections.abc import Mapping
 from email.utils import parsedate_to_datetime
 from typing import Any
 
-import structlog
-
 from bridge.bounded_calls import TimedHttp, TimedHttps, TimedRequest
 from bridge.breaker import Breaker
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 
-_log = structlog.get_logger()
 # What the platform's column holds.
 _LONGEST_TICKET = 255
 # Of what tells a ticket, in bytes.

@@ -112,7 +112,7 @@ async def _inference_systems(settings: Settings, store: Store, tracer: Tracer | 
 
 def _own_systems(settings: Settings, store: Store, client: InferenceClient, slides: SlideHandler, results: ResultStore) -> Systems:
     """Those whose messages are in our own envelope."""
-    from bridge.alias_feed import AliasFeed
+    from bridge.platforms.alias_feed import AliasFeed
     from bridge.records.lab_reviews import LabReviews
     from bridge.systems.documents.handler import DocumentHandler
     from bridge.systems.labs.handler import LabHandler
@@ -139,7 +139,7 @@ async def _lab_platform(store: Store, client: InferenceClient, aws: Aws) -> Syst
     labs = load_lab_worker()
     if not labs.served:
         return Systems()
-    from bridge.lab_platform import open_lab_platform
+    from bridge.platforms.labs import open_lab_platform
 
     platform = await open_lab_platform(labs, store.database, client, aws)
     return Systems(recognisers=[platform.handler], loops=[platform.loop])
@@ -151,7 +151,7 @@ async def _card_platform(settings: Settings, store: Store, client: InferenceClie
     if not cards.served:
         yield Systems()
         return
-    from bridge.card_platform import open_card_platform
+    from bridge.platforms.cards import open_card_platform
 
     async with open_card_platform(cards, settings, store, client) as platform:
         yield Systems(
@@ -165,7 +165,7 @@ async def _card_platform(settings: Settings, store: Store, client: InferenceClie
 
 @asynccontextmanager
 async def _consensus(settings: ConsensusSettings, store: Store) -> AsyncIterator[Systems]:
-    from bridge.consensus_pipeline import open_pipeline
+    from bridge.platforms.consensus import open_pipeline
 
     async with open_pipeline(settings, store.database) as pipeline:
         yield Systems(
@@ -178,8 +178,8 @@ async def _consensus(settings: ConsensusSettings, store: Store) -> AsyncIterator
 
 def _slide_platform(settings: Settings, slides: SlideHandler, aws: Aws) -> Systems:
     from bridge.results import ResultStore
-    from bridge.systems.wsi.requests import AnswerNames
-    from bridge.systems.wsi.worker import RequestedSlideHandler
+    from bridge.systems.wsi.platform_handler import RequestedSlideHandler
+    from bridge.systems.wsi.platform_messages import AnswerNames
     from bridge.transports.aws import object_options, wsi_source
 
     if not settings.wsi_bucket:

@@ -25,20 +25,20 @@ from inference_server.places import Roots
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.spans import Tracer
 from inference_server.served import degraded, lab_classifier, left_out, task_services
-from inference_server.service.connection_metrics import ConnectionMetrics
-from inference_server.service.control import Control
-from inference_server.service.cuda_memory import CudaMemory
-from inference_server.service.device_metrics import DeviceCollector
 from inference_server.service.http import HttpServer, health_app
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics, ReadinessCollector
-from inference_server.service.open_inference import SERVICE, OpenInferenceServicer, ServerParts, add_to_server
+from inference_server.service.metrics.calls import CallMetrics, ReadinessCollector
+from inference_server.service.metrics.connections import ConnectionMetrics
+from inference_server.service.metrics.devices import DeviceCollector
+from inference_server.service.open_inference.control import Control
+from inference_server.service.open_inference.cuda_memory import CudaMemory
+from inference_server.service.open_inference.servicer import SERVICE, OpenInferenceServicer, ServerParts, add_to_server
+from inference_server.service.open_inference.shared_memory import SharedMemory
+from inference_server.service.open_inference.trace_settings import TraceSettings
 from inference_server.service.request_limits import RequestLimits
-from inference_server.service.security import Security, SecurityOptions, is_loopback, secure
+from inference_server.service.security.options import Security, SecurityOptions, is_loopback, secure
 from inference_server.service.server import Connection, GrpcServer, Service
-from inference_server.service.shared_memory import SharedMemory
-from inference_server.service.trace_settings import TraceSettings
 from inference_server.service.tracing import RequestTraces
 from inference_server.settings import Settings
 

@@ -14,9 +14,9 @@ import structlog
 from inference_server.errors import InferenceError
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.status import ModelState
-from inference_server.service.access import Access
 from inference_server.service.http import HttpServer
 from inference_server.service.lifecycle import Lifecycle, Phase
+from inference_server.service.security.access import Access
 from inference_server.service.server import GrpcServer
 from inference_server.settings import Settings
 from inference_server.tasks.labs.classifier import LabClassifier

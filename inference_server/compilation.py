@@ -7,16 +7,16 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
-from inference_server.engine.ahead import NATIVE, AheadOfTime
-from inference_server.engine.building import BUILDING, BUILT, FAILED, BuildState, EngineBuilds
-from inference_server.engine.plans import Recipe
-from inference_server.engine.profiles import read_profile
 from inference_server.engine.runtimes import PLANS
-from inference_server.engine.selection import AUTO, PLAN_SUFFIX, EngineSelector
+from inference_server.engine.selection.selector import AUTO, PLAN_SUFFIX, EngineSelector
+from inference_server.engine.tensorrt.ahead import NATIVE, AheadOfTime
+from inference_server.engine.tensorrt.building import BUILDING, BUILT, FAILED, BuildState, EngineBuilds
+from inference_server.engine.tensorrt.plans import Recipe
+from inference_server.engine.tensorrt.profiles import read_profile
 from inference_server.errors import ConfigurationError, InferenceError
 from inference_server.model_serving import runtimes
 from inference_server.models.repository import ModelFolder, ModelRepository
-from inference_server.scheduler.loading import ModelLoader
+from inference_server.scheduler.loading.loader import ModelLoader
 from inference_server.settings import Settings
 
 _POLL_SECONDS = 0.1

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from prometheus_client import CollectorRegistry
 
-from inference_server.engine.building import EngineBuilds
-from inference_server.engine.measurements import MeasurementCache
 from inference_server.engine.runtimes import PLANS, Runtimes, discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.measurements import MeasurementCache
+from inference_server.engine.selection.selector import EngineSelector
+from inference_server.engine.tensorrt.building import EngineBuilds
 from inference_server.errors import ConfigurationError
 from inference_server.models.repository import ModelRepository
-from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.registry import ServingModels
 from inference_server.settings import Settings

@@ -14,7 +14,7 @@ from inference_server.allocator import Reuse
 from inference_server.errors import InferenceError
 from inference_server.scheduler.registry import ServingModels
 from inference_server.service.labs import LabServicer
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.server import Service
 from inference_server.settings import Settings
 from inference_server.storage import Storage
@@ -103,7 +103,7 @@ def _documents(
     settings: Settings, models: ServingModels, storage: Storage, metrics: CallMetrics, registry: CollectorRegistry, memory: Reuse
 ) -> Service:
     from inference_server.service.documents import DocumentServicer
-    from inference_server.service.pdf_metrics import PdfMetrics
+    from inference_server.service.metrics.pdf import PdfMetrics
 
     pdf_metrics = PdfMetrics(registry)
     reader = document_reader(settings, models, storage, metrics.limit_refused, memory, pdf_metrics.ended)

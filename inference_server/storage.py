@@ -1,6 +1,6 @@
 """Where slides and documents are read from and artifacts written to: disk, S3, GCS, Azure or HTTP.
 
-With `stored` and `web_store` alone in importing obstore.
+With `stored` and `web.store` alone in importing obstore.
 """
 
 from __future__ import annotations
@@ -21,8 +21,8 @@ from inference_server.errors import AccessDenied, InferenceError, InvalidInput, 
 from inference_server.places import Place, Roots
 from inference_server.store_reasons import reason
 from inference_server.stored import StoredObject
-from inference_server.web import Connections, WebFailure
-from inference_server.web_store import WebStore
+from inference_server.web.requests import Connections, WebFailure
+from inference_server.web.store import WebStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence

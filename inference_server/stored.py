@@ -1,6 +1,6 @@
 """One file or object of a store, read in the state in which it was found, or not at all.
 
-With `storage` and `web_store` alone in importing obstore.
+With `storage` and `web.store` alone in importing obstore.
 
 Each answer of a store says of which state it is, and is compared; a file on disk is looked at after each read.
 """
@@ -18,12 +18,11 @@ from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore
 
 from inference_server.errors import ContentChanged, Unavailable
-from inference_server.ranges import cut, joined
-from inference_server.scattered import read_scattered
+from inference_server.ranges import cut, joined, read_scattered
 from inference_server.store_reasons import reason
 from inference_server.threads import in_thread, on_disk
-from inference_server.web import WebFailure
-from inference_server.web_store import WebAnswer, WebStore
+from inference_server.web.requests import WebFailure
+from inference_server.web.store import WebAnswer, WebStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence

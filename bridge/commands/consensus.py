@@ -46,7 +46,7 @@ def submit(
     settings = load_consensus()
 
     async def work(store: Store) -> bool:
-        from bridge.consensus_submission import Submission
+        from bridge.platforms.consensus_submission import Submission
 
         submission = Submission(store, settings)
         if message:
@@ -94,7 +94,7 @@ def retry(run_id: Annotated[str, typer.Argument(help="The run's id.")]) -> None:
     settings = load_consensus()
 
     async def work(store: Store) -> None:
-        from bridge.consensus_submission import Submission
+        from bridge.platforms.consensus_submission import Submission
 
         submission = Submission(store, settings)
         run = await submission.retry(await _found(submission.records, run_id))

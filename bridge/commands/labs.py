@@ -14,7 +14,7 @@ from bridge.errors import OverloadError, PermanentError
 from bridge.records.lab_reviews import LabReview, LabReviews, ReviewState
 
 if TYPE_CHECKING:
-    from bridge.alias_feed import AliasFeed
+    from bridge.platforms.alias_feed import AliasFeed
     from bridge.store import Store
 
 By = Annotated[str, typer.Option("--by", help="Who says so; kept with it.")]
@@ -95,7 +95,7 @@ def _check_digit(digits: str) -> str:
 
 def _with_reviews(work: Callable[[LabReviews, AliasFeed], Awaitable[None]]) -> None:
     async def opened(store: Store) -> None:
-        from bridge.alias_feed import AliasFeed
+        from bridge.platforms.alias_feed import AliasFeed
         from bridge.surroundings import server_trust
 
         reviews, settings = LabReviews(store.database), store.settings

@@ -63,7 +63,7 @@ def recompute(
 def _with_rollups(kinds: Sequence[Kind] | None, work: Callable[[Sequence[Rollup]], Awaitable[None]]) -> None:
     from bridge import logs, settings
     from bridge.inference.client import InferenceClient
-    from bridge.lab_platform import rollups
+    from bridge.platforms.labs import rollups
     from bridge.settings_labs import load_lab_worker
     from bridge.store import open_store
     from bridge.surroundings import server_trust

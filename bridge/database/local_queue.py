@@ -45,9 +45,7 @@ class LocalQueue:
         self._sql = database.statements(_SQL, "local_queue")
         self._deletions: Gatherer[str, bool] = Gatherer(self._delete_all)
 
-    async def send(
-        self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, priority: int = 0, delay_seconds: float = 0.0
-    ) -> bool:
+    async def send(self, message_id: str, body: bytes, *, attributes: Mapping[str, str] | None = None, priority: int = 0) -> bool:
         """Add a message; false when one with this id lies there already."""
         values = {
             "queue": self.name,
@@ -55,7 +53,6 @@ class LocalQueue:
             "body": body,
             "attributes": json.dumps(dict(attributes or {})),
             "priority": priority,
-            "delay": delay_seconds,
         }
         return (await self._database.change(self._sql["send"], values)).count > 0
 

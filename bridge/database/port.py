@@ -56,8 +56,8 @@ class Database(Protocol):
     def dialect(self) -> Literal["sqlite", "postgres"]:
         """Whose SQL it understands."""
 
-    def statements(self, folder: Path, name: str) -> Mapping[str, TextClause]:
-        """The statements of `folder`/`dialect`/`name`.sql, made for this database."""
+    def statements(self, folder: Path, name: str, **words: str) -> Mapping[str, TextClause]:
+        """The statements of `folder`/`dialect`/`name`.sql, made for this database. `words`: each stands where a file says `{word}`."""
 
     async def look(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
         """Run one statement that changes nothing. Raises `TransientError`."""

@@ -89,9 +89,9 @@ class PostgresDatabase:
         """For people; without secrets."""
         return self.driver.name
 
-    def statements(self, folder: Path, name: str) -> Mapping[str, TextClause]:
+    def statements(self, folder: Path, name: str, **words: str) -> Mapping[str, TextClause]:
         """The statements of `folder`/postgres/`name`.sql, for our schema."""
-        return load_statements(folder / "postgres" / f"{name}.sql", schema=self.schema)
+        return load_statements(folder / "postgres" / f"{name}.sql", schema=self.schema, **words)
 
     async def look(self, statement: TextClause, values: Mapping[str, Any] | None = None) -> Rows:
         """Run one statement that changes nothing. Raises `TransientError`."""

@@ -42,9 +42,9 @@ class SqliteDatabase:
         """For people."""
         return str(self.path)
 
-    def statements(self, folder: Path, name: str) -> Mapping[str, TextClause]:
+    def statements(self, folder: Path, name: str, **words: str) -> Mapping[str, TextClause]:
         """The statements of `folder`/sqlite/`name`.sql."""
-        return load_statements(folder / "sqlite" / f"{name}.sql")
+        return load_statements(folder / "sqlite" / f"{name}.sql", **words)
 
     @asynccontextmanager
     async def read(self) -> AsyncIterator[AsyncConnection]:

@@ -15,9 +15,11 @@ _WRITTEN_SCHEMA = re.compile(r"\blamina\.")
 
 
 @lru_cache(maxsize=64)
-def load_statements(file: Path, *, schema: str = "") -> Mapping[str, TextClause]:
-    """The statements of one file, by name. `schema`: stands where the file says `lamina`."""
+def load_statements(file: Path, *, schema: str = "", **words: str) -> Mapping[str, TextClause]:
+    """The statements of one file, by name. `schema`: stands where the file says `lamina`; `words`: each where it says `{word}`."""
     written = file.read_text(encoding="utf-8")
+    for word, meant in words.items():
+        written = written.replace(f"{{{word}}}", meant)
     if schema:
         written = _WRITTEN_SCHEMA.sub(f'"{schema}".', written)
     parts = _NAME.split(written)[1:]

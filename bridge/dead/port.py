@@ -11,7 +11,7 @@ from typing import Protocol
 from bridge.envelopes import masstransit, native
 from bridge.errors import PoisonError
 from bridge.job import Delivery
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,8 +105,8 @@ def contents_of(body: bytes, attributes: Mapping[str, str]) -> Contents:
     delivery = Delivery(source="", queue="", message_id="", receipt="", body=body, attributes=attributes)
     kind = _type_of(delivery)
     try:
-        if requests.is_request(delivery):
-            job = requests.job_of(delivery)
+        if platform_messages.is_request(delivery):
+            job = platform_messages.job_of(delivery)
             return Contents(job_key=job.key, system=job.system, type=kind)
         envelope = native.read(body)
         return Contents(job_key=envelope.key, system=envelope.system, type=kind)

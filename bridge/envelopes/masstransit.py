@@ -158,11 +158,11 @@ def republished(body: bytes) -> tuple[str, bytes]:
     return message_id, json.dumps({**content, "messageId": message_id}, ensure_ascii=False, separators=(",", ":")).encode()
 
 
-def error_attributes(reason: str, *, queue: str, error: str = "Lamina.PoisonError") -> dict[str, str]:
+def error_attributes(reason: str, *, queue: str) -> dict[str, str]:
     """MassTransit's own headers of a message in an `_error` queue."""
     return {
         "MT-Reason": "fault",
-        "MT-Fault-ExceptionType": error,
+        "MT-Fault-ExceptionType": "Lamina.PoisonError",
         "MT-Fault-Message": _one_line(reason),
         "MT-Fault-Timestamp": moment_text(),
         "MT-Fault-InputAddress": queue,
@@ -190,7 +190,7 @@ def died_at(attributes: Mapping[str, str]) -> float | None:
     """When a message was put aside, in seconds since 1970; None when it says nothing."""
     told = next((value for name, value in attributes.items() if name.lower() == "mt-fault-timestamp"), "")
     try:
-        return datetime.fromisoformat(told.replace("Z", "+00:00")).timestamp()
+        return datetime.fromisoformat(told).timestamp()
     except ValueError:
         return None
 

@@ -11,6 +11,7 @@ from urllib.parse import urlsplit
 from bridge.errors import ConfigurationError, TransientError
 
 _MOST_BYTES = 64 * 1024
+_CALL_SECONDS = 3.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,14 +25,13 @@ class Answer:
 class LocalService:
     """A service at a base URL, such as http://169.254.169.254."""
 
-    def __init__(self, url: str, *, variable: str, seconds: float = 3.0) -> None:
-        """`variable`: where the URL was set. `seconds`: what a call may take. Raises `ConfigurationError`."""
+    def __init__(self, url: str, *, variable: str) -> None:
+        """`variable`: where the URL was set. Raises `ConfigurationError`."""
         parts = urlsplit(url)
         if parts.scheme != "http" or not parts.hostname:
             raise ConfigurationError(f"{variable}: {url!r} is no address of a service on this machine; expected http://host[:port][/path]")
         self._address = (parts.hostname, parts.port or http.client.HTTP_PORT)
         self._path = parts.path.rstrip("/")
-        self._seconds = seconds
 
     async def call(self, method: str, path: str, *, body: bytes | None = None, headers: Mapping[str, str] | None = None) -> Answer:
         """One call. Raises `TransientError` when nothing sensible comes back in time."""
@@ -39,7 +39,7 @@ class LocalService:
 
     def _call(self, method: str, path: str, body: bytes | None, headers: dict[str, str]) -> Answer:
         host, port = self._address
-        connection = http.client.HTTPConnection(host, port, timeout=self._seconds)
+        connection = http.client.HTTPConnection(host, port, timeout=_CALL_SECONDS)
         try:
             connection.request(method, path, body, headers)
             response = connection.getresponse()

@@ -102,7 +102,7 @@ class SpotWatch:
     def _read(self, body: bytes) -> Notice:
         try:
             told = json.loads(body)
-            until = datetime.fromisoformat(str(told["time"]).replace("Z", "+00:00")).timestamp()
+            until = datetime.fromisoformat(str(told["time"])).timestamp()
             return Notice(action=str(told["action"]), seconds_left=max(0.0, until - self._clock()))
         except (ValueError, KeyError, TypeError):
             _log.warning("spot_notice_unreadable", notice=body[:200].decode(errors="replace"))

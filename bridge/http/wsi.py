@@ -18,10 +18,10 @@ from bridge.errors import PoisonError
 from bridge.http.events import JobEvents
 from bridge.ledger.port import JobRecord, Jobs, State
 from bridge.moments import moment_text
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 from bridge.tracing.context import TRACEPARENT, TRACESTATE, carrier
 
-# Below the 100 s after which the platform's worker gives a call up.
+# How long a call waits for its job: below the 100 s after which the platform's worker gives a call up.
 _PATIENCE_SECONDS = 90.0
 _LOOK_SECONDS = 0.2
 _MOST_BODY_BYTES = 64 * 1024
@@ -38,18 +38,10 @@ _STATUSES = {
 class WsiRoutes:
     """Answers in the platform's shapes."""
 
-    def __init__(
-        self,
-        *,
-        jobs: Jobs,
-        events: JobEvents,
-        submit: Callable[[bytes], Awaitable[JobRecord | None]],
-        patience_seconds: float = _PATIENCE_SECONDS,
-    ) -> None:
-        """`submit`: sends a message of ours to where jobs come from. `patience_seconds`: how long a call waits for its job."""
+    def __init__(self, *, jobs: Jobs, events: JobEvents, submit: Callable[[bytes], Awaitable[JobRecord | None]]) -> None:
+        """`submit`: sends a message of ours to where jobs come from."""
         self._jobs = jobs
         self._submit = submit
-        self._patience = patience_seconds
         self._events = events
 
     def routes(self) -> Sequence[Route]:
@@ -64,22 +56,24 @@ class WsiRoutes:
         """Have a slide analysed and wait for it. A call that came too early finds the same job when it is made again."""
         try:
             trace = carrier(request.headers.get(TRACEPARENT), request.headers.get(TRACESTATE))
-            job = replace(requests.posted_job(await _content(request)), trace=trace)
+            job = replace(platform_messages.posted_job(await _content(request)), trace=trace)
         except PoisonError as error:
             return _refusal(400, "bad request", str(error))
         except ClientDisconnect:
             return Response(status_code=400)
         await self._submit(native.write(job))
         clock = asyncio.get_running_loop().time
-        until = clock() + self._patience
+        until = clock() + _PATIENCE_SECONDS
         while clock() < until:
             record = await self._found(job.key)
             if record is not None and record.state is State.SUCCEEDED and record.result is not None:
                 return JSONResponse({"resultS3Key": record.result["result_s3_key"]})
             if record is not None and record.state is State.FAILED:
-                return _refusal(500, "failed", requests.error_text(_reason(record)))
+                return _refusal(500, "failed", platform_messages.error_text(_reason(record)))
             await asyncio.sleep(_LOOK_SECONDS)
-        return _refusal(504, "not done yet", f"the slide is still being analysed after {self._patience:g} s; ask again with the same jobId")
+        return _refusal(
+            504, "not done yet", f"the slide is still being analysed after {_PATIENCE_SECONDS:g} s; ask again with the same jobId"
+        )
 
     async def _job(self, request: Request) -> Response:
         key = request.path_params["job_id"].lower()
@@ -92,7 +86,7 @@ class WsiRoutes:
 
     async def _found(self, key: str) -> JobRecord | None:
         record = await self._jobs.find(key)
-        return record if record is not None and record.key == key and record.system == requests.SYSTEM else None
+        return record if record is not None and record.key == key and record.system == platform_messages.SYSTEM else None
 
 
 def platform_facts(record: JobRecord) -> dict[str, Any]:
@@ -102,7 +96,7 @@ def platform_facts(record: JobRecord) -> dict[str, Any]:
         "wsiUploadId": record.request.get("uploadid"),
         "status": _STATUSES[record.state],
         "resultS3Key": (record.result or {}).get("result_s3_key"),
-        "errorMessage": requests.error_text(_reason(record)) if record.state is State.FAILED else None,
+        "errorMessage": platform_messages.error_text(_reason(record)) if record.state is State.FAILED else None,
         "createdAt": _moment(record.created_at),
         "completedAt": _moment(record.finished_at),
         "progress": round(record.progress, 4),

@@ -7,11 +7,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from bridge.database.port import Database
+from bridge.database.text import storable_text
 from bridge.errors import PermanentError
 from bridge.gathering import Gatherer
 from bridge.job import Delivery, Event, Job, Message
 from bridge.ledger.port import Backlog, DeadLetter, JobRecord, State
-from bridge.ledger.rows import job_values, letter_of, letter_values, message_of, only_record, prefix_bounds, record_of, storable
+from bridge.ledger.rows import job_values, letter_of, letter_values, message_of, only_record, prefix_bounds, record_of
 
 _SQL = Path(__file__).parent / "sql"
 
@@ -35,7 +36,7 @@ class LedgerOutbox:
 
     async def postpone(self, message_id: str, *, delay_seconds: float, error: str) -> None:
         """Record that a try to send failed."""
-        values = {"message_id": message_id, "delay": delay_seconds, "error": storable(error)}
+        values = {"message_id": message_id, "delay": delay_seconds, "error": storable_text(error)}
         await self._database.change(self._sql["postpone"], values)
 
     async def backlog(self) -> Backlog:

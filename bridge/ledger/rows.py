@@ -11,6 +11,7 @@ from typing import Any
 from sqlalchemy import RowMapping, TextClause, text
 
 from bridge.database.port import Statement
+from bridge.database.text import storable_text
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery, Event, Job, Message, Outcome, Progress, Write
 from bridge.ledger.port import Claim, Counted, DeadLetter, JobRecord, State
@@ -25,7 +26,7 @@ def job_values(job: Job) -> dict[str, Any]:
         "key": job.key,
         "system": job.system,
         "request": json.dumps(dict(job.request)),
-        "reply_queue": storable(job.reply_queue),
+        "reply_queue": storable_text(job.reply_queue),
         "priority": job.priority,
         "trace": json.dumps(dict(job.trace)) if job.trace else "",
     }
@@ -35,7 +36,7 @@ def end_values(outcome: Outcome, reason: str) -> dict[str, Any]:
     """What the end of a job writes into its row."""
     state = State.SUCCEEDED if outcome.succeeded else State.FAILED
     error = "" if outcome.succeeded else reason or str(outcome.result.get("reason") or outcome.result.get("error") or "")
-    return {"state": state.value, "result": json.dumps(outcome.result), "error": storable(error)}
+    return {"state": state.value, "result": json.dumps(outcome.result), "error": storable_text(error)}
 
 
 def release_values(delay_seconds: float, error: str, counted: Counted) -> dict[str, Any]:
@@ -44,7 +45,7 @@ def release_values(delay_seconds: float, error: str, counted: Counted) -> dict[s
     return {
         "state": state.value,
         "delay": delay_seconds,
-        "error": storable(error),
+        "error": storable_text(error),
         "counted": int(counted is Counted.ATTEMPT),
         "unproved": int(counted in (Counted.NOT_TRIED, Counted.SERVER_LOST)),
         "lost": int(counted is Counted.SERVER_LOST),
@@ -67,7 +68,7 @@ def progress_values(progress: Progress) -> dict[str, Any]:
     units = progress.units
     return {
         "progress": progress.share,
-        "stage": storable(progress.stage),
+        "stage": storable_text(progress.stage),
         "units_done": units.done,
         "units_total": units.total,
         "units_per_second": units.per_second,
@@ -92,15 +93,10 @@ def letter_values(delivery: Delivery, *, reason: str) -> dict[str, Any]:
         "source": delivery.source,
         "queue": delivery.queue,
         "message_id": delivery.message_id,
-        "reason": storable(reason),
+        "reason": storable_text(reason),
         "body": delivery.body,
         "attributes": json.dumps(dict(delivery.attributes)),
     }
-
-
-def storable(text: str) -> str:
-    """A text that any database takes: no NUL, no half of a surrogate pair."""
-    return text.replace("\x00", "\ufffd").encode(errors="replace").decode()
 
 
 def claim_of(job_key: str, row: RowMapping) -> Claim:
@@ -149,7 +145,7 @@ def record_of(row: RowMapping) -> JobRecord:
 
 def prefix_bounds(key_prefix: str) -> dict[str, str]:
     """The first and the last key that start so."""
-    return {"first": storable(key_prefix), "last": storable(key_prefix) + _LAST_CHARACTER}
+    return {"first": storable_text(key_prefix), "last": storable_text(key_prefix) + _LAST_CHARACTER}
 
 
 def only_record(rows: Sequence[RowMapping], key_prefix: str) -> JobRecord | None:

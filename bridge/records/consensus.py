@@ -11,9 +11,9 @@ from typing import Any
 from uuid import UUID
 
 from bridge.database.port import Database
+from bridge.database.text import json_text, storable
 from bridge.errors import ConfigurationError
 from bridge.job import Write
-from bridge.records.text import json_text, storable
 
 _SQL = Path(__file__).parent / "sql"
 

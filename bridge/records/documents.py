@@ -9,10 +9,10 @@ from typing import Any
 from uuid import UUID
 
 from bridge.database.port import Database
+from bridge.database.text import json_text, storable
 from bridge.errors import ConfigurationError
 from bridge.job import Write
 from bridge.moments import moment_text
-from bridge.records.text import json_text, storable
 
 _SQL = Path(__file__).parent / "sql"
 # What the platform writes when a person has had the last word; the statements have the same.

@@ -11,10 +11,10 @@ from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from bridge.database.text import json_text
 from bridge.errors import PermanentError
 from bridge.inference.labs import Alias, LabClassification, LabTest, MatchStatus
 from bridge.job import Write
-from bridge.records.text import json_text
 
 if TYPE_CHECKING:
     # The command line names the states without a database.

@@ -9,10 +9,10 @@ from datetime import date
 from typing import Any, Protocol
 
 from bridge.database.port import Database
+from bridge.database.text import json_text
 from bridge.errors import BridgeError, DeviceError, PermanentError, TransientError
 from bridge.inference.labs import LabClassification, LabClassifications, LabTest, MatchStatus
 from bridge.records.lab_reviews import LabReviews
-from bridge.records.text import json_text
 from bridge.rollups.days import PrintedDays
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables

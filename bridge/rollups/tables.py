@@ -12,8 +12,8 @@ from typing import Any
 import structlog
 
 from bridge.database.port import Database
+from bridge.database.text import storable
 from bridge.errors import ConfigurationError, NotYetError, PermanentError, TooSlowError
-from bridge.records.text import storable
 from bridge.rollups.port import Rolled
 
 _log = structlog.get_logger()
@@ -23,6 +23,22 @@ MOST_ATTEMPTS = 5
 # A batch that takes too long is tried with a quarter of its rows, down to so many.
 _FEWEST = 500
 _BUSY_SECONDS = 2.0
+_AGGREGATED = {"status": "aggregation_status", "failure": "aggregation_status = 'failed'"}
+# Of a worker that died rows are left `queued` or `processing`.
+_QUEUED = {"waiting": "'pending', 'queued', 'processing', 'failed'", "asked": "'pending', 'queued'"}
+# The words of `waiting.sql` for each kind: the table of its `rows`; the column of their `status`; the statuses that are `waiting`, and of
+# these the ones that are `asked` for whatever failed before; and what a `failure` sets.
+_WORDS: Mapping[str, Mapping[str, str]] = {
+    "labs": {
+        "rows": "lab_reports",
+        "status": "categorization_status",
+        "waiting": "'pending', 'failed'",
+        "asked": "'pending'",
+        "failure": "categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255)",
+    },
+    "vitals": {"rows": "vitals_raw_data", **_AGGREGATED, **_QUEUED},
+    "nutrition": {"rows": "nutrition_raw_data", **_AGGREGATED, **_QUEUED},
+}
 # In this order, those that a file has; all of one batch are one transaction.
 _TABLES = ("touched", "pieces_table")
 _BUCKETS = ("touched_counted", "pieces", "pieces_counted", "hourly", "daily", "pairs", "weekly", "monthly", "quarterly", "yearly")
@@ -53,7 +69,9 @@ class RollupTables:
         # What is the same whoever's figures are written, and what is not, of those kinds that know two.
         figures = f"{name}_{options.compat or 'ours'}"
         files = [name, *([figures] if (_SQL / "postgres" / f"{figures}.sql").exists() else [])]
-        self._sql = {statement: text for file in files for statement, text in database.statements(_SQL, file).items()}
+        self._sql = dict(database.statements(_SQL, "waiting", domain=name, **_WORDS[name]))
+        for file in files:
+            self._sql |= database.statements(_SQL, file)
 
     async def look(self, statement: str, **values: Any) -> Sequence[Mapping[str, Any]]:
         """The rows that a statement gives. Raises `TransientError`."""

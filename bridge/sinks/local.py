@@ -10,16 +10,10 @@ from bridge.job import Message
 class LocalSink:
     """Puts each message into the embedded queue that it is meant for. A message that lies there already is kept once."""
 
-    def __init__(self, database: Database, *, queue: str = "results", name: str = "local") -> None:
+    def __init__(self, database: Database, *, queue: str = "results") -> None:
         """`queue`: takes the messages that name no destination."""
         self._database = database
         self._queue = queue
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def send(self, message: Message) -> None:
         """Send, and return once the message is on the disk."""

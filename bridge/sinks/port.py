@@ -10,9 +10,5 @@ from bridge.job import Message
 class Sink(Protocol):
     """A queue, topic or channel that results go to."""
 
-    @property
-    def name(self) -> str:
-        """As configured: local, sqs."""
-
     async def send(self, message: Message) -> None:
         """Send, and return once the other side has it. Raises `TransientError`, `PermanentError`."""

@@ -21,16 +21,10 @@ ORDERING_KEY = "OrderingKey"
 class PubsubSink:
     """Publishes each message to its topic, under its id as the attribute `MessageId`: a message sent twice has one id."""
 
-    def __init__(self, access: PubsubAccess, *, topic: str = "results", name: str = "pubsub") -> None:
+    def __init__(self, access: PubsubAccess, *, topic: str = "results") -> None:
         """`topic`: takes the messages that name no destination."""
         self._access = access
         self._topic = topic
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def send(self, message: Message) -> None:
         """Publish, and return once Pub/Sub has it. Raises `TransientError`, `PermanentError`, `ConfigurationError`."""

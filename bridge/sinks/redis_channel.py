@@ -17,7 +17,6 @@ class RedisSink:
         channel: str = "results",
         key: str = "{channel}:{job_key}:{type}",
         keep_seconds: float = 7 * 24 * 3600.0,
-        name: str = "redis",
     ) -> None:
         """`channel`: takes the messages that name no destination.
 
@@ -33,12 +32,6 @@ class RedisSink:
         self._channel = channel
         self._key = key
         self._keep_seconds = keep_seconds
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def send(self, message: Message) -> None:
         """Store and publish, and return once Redis has it. Raises `TransientError`, `PermanentError`, `ConfigurationError`."""

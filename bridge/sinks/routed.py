@@ -17,11 +17,6 @@ class RoutedSink:
         self._default = default
         self._by_scheme = by_scheme
 
-    @property
-    def name(self) -> str:
-        """The default's."""
-        return self._default.name
-
     async def send(self, message: Message) -> None:
         """Send, and return once the other side has it. Raises as the sink does."""
         scheme, colon, rest = message.destination.partition(":")

@@ -18,22 +18,13 @@ _MOST_ATTRIBUTES = 10
 class SnsSink:
     """Publishes each message to its topic, under its id as the attribute `MessageId`."""
 
-    def __init__(self, aws: Aws, *, topic: str = "", name: str = "sns") -> None:
-        """`topic`: takes the messages that name no destination."""
+    def __init__(self, aws: Aws) -> None:
         self._aws = aws
         self._names = Names(aws)
-        self._topic = topic
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def send(self, message: Message) -> None:
         """Publish, and return once SNS has it. Raises `TransientError`, `PermanentError`, `ConfigurationError`."""
-        topic = message.destination or self._topic
-        if not topic:
+        if not (topic := message.destination):
             raise PermanentError(f"the message {message.message_id} names no topic, and none is set")
         attributes = identified(message)
         if len(attributes) > _MOST_ATTRIBUTES:

@@ -45,16 +45,10 @@ class SqsQueues:
 class SqsSink:
     """Sends each message to its queue, under its id as the attribute `MessageId`; a FIFO queue drops what it has had already."""
 
-    def __init__(self, queues: SqsQueues, *, queue: str = "results", name: str = "sqs") -> None:
+    def __init__(self, queues: SqsQueues, *, queue: str = "results") -> None:
         """`queue`: takes the messages that name no destination."""
         self._queues = queues
         self._queue = queue
-        self._name = name
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def send(self, message: Message) -> None:
         """Send, and return once SQS has it. Raises `TransientError`, `PermanentError`, `ConfigurationError`."""

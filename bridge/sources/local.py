@@ -20,18 +20,14 @@ _SHARE_OF_QUIET = 0.1
 class LocalSource:
     """Delivers the messages of one embedded queue, each leased to its receiver."""
 
-    def __init__(self, queue: LocalQueue, *, lease_seconds: float, urgent_in_a_row: int = 8, name: str = "local") -> None:
+    name = "local"
+
+    def __init__(self, queue: LocalQueue, *, lease_seconds: float, urgent_in_a_row: int = 8) -> None:
         """`urgent_in_a_row`: after so many messages of one priority a less urgent one gets its turn."""
         self._queue = queue
         self._urgencies = Urgencies(in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
-        self._name = name
         self._last_delivery = 0.0
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         """At most `limit` deliveries, the most urgent first; empty when none came in time."""
@@ -78,7 +74,7 @@ class LocalSource:
 
     def _delivery(self, message: QueuedMessage) -> Delivery:
         return Delivery(
-            source=self._name,
+            source=self.name,
             queue=message.queue,
             message_id=message.message_id,
             receipt=message.receipt,

@@ -33,7 +33,7 @@ class Source(Protocol):
 
     @property
     def name(self) -> str:
-        """As configured: local, sqs."""
+        """What kind of queue it is: local, pubsub, redis, sqs."""
 
     async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         """At most `limit` deliveries, each leased to us; empty when none came in time."""

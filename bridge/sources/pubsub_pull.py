@@ -34,6 +34,8 @@ class PubsubSource:
     No more messages are out than were asked for. Those of one ordering key come one after the other.
     """
 
+    name = "pubsub"
+
     def __init__(
         self,
         access: PubsubAccess,
@@ -42,7 +44,6 @@ class PubsubSource:
         lease_seconds: float,
         urgent_in_a_row: int = 8,
         patience: Patience | None = None,
-        name: str = "pubsub",
     ) -> None:
         """`subscriptions`: the most urgent first. `urgent_in_a_row`: after so many messages of one, the next gets its turn.
 
@@ -53,7 +54,6 @@ class PubsubSource:
         self._turns = Turns(subscriptions, in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
         self._patience = patience or Patience()
-        self._name = name
         self._changed = asyncio.Event()
         self._intakes = {
             subscription: Intake(access, subscription, lease_seconds=lease_seconds, patience=self._patience, changed=self._changed.set)
@@ -66,11 +66,6 @@ class PubsubSource:
         # Why the newest look at the subscriptions failed; None when it did not.
         self._failure: BridgeError | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def close(self) -> None:
         """End the streams and give back what nobody has taken; takes a few seconds at most."""
@@ -211,7 +206,7 @@ class PubsubSource:
     def _delivery(self, subscription: str, message: Pulled) -> Delivery:
         order = {"OrderingKey": message.ordering_key} if message.ordering_key else {}
         return Delivery(
-            source=self._name,
+            source=self.name,
             queue=subscription,
             message_id=message.message_id,
             receipt=message.ack_id,

@@ -86,6 +86,8 @@ class ListKeys:
 class RedisSource:
     """Delivers the items of one list or several, the first of them before the others. Each claim, renewal and return is one script."""
 
+    name = "redis"
+
     def __init__(
         self,
         access: RedisAccess,
@@ -96,7 +98,6 @@ class RedisSource:
         adopt_seconds: float = 0.0,
         look_seconds: float = 0.0,
         lock_seconds: float = 0.0,
-        name: str = "redis",
     ) -> None:
         """`queues`: the most urgent first. `urgent_in_a_row`: after so many items of one, the next gets its turn.
 
@@ -113,7 +114,6 @@ class RedisSource:
         self._adopt_seconds = adopt_seconds
         self._look_seconds = look_seconds or adopt_seconds / 10
         self._lock_seconds = lock_seconds
-        self._name = name
         self._scripts = {path.stem: Script(path, before=_KINDS) for path in _LUA.glob("*.lua")}
         self._last_delivery = self._last_adoption = float("-inf")
         self._ages = {keys.queue: ListAges() for keys in queues}
@@ -123,11 +123,6 @@ class RedisSource:
         self._acknowledgements = {keys.queue: Gatherer(partial(self._acknowledge_all, keys)) for keys in queues}
         # Claims whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[None]] = set()
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     @property
     def look_seconds(self) -> float:
@@ -262,7 +257,7 @@ class RedisSource:
 
     def _delivery(self, queue: str, receipt: str, item: bytes, body: bytes, attributes: bytes, deliveries: int) -> Delivery:
         return Delivery(
-            source=self._name,
+            source=self.name,
             queue=queue,
             message_id=_identifier(item),
             receipt=f"{receipt}:{item.decode('utf-8', 'surrogateescape')}",

@@ -48,6 +48,8 @@ class _Held:
 class SqsSource:
     """Delivers the messages of one queue or several, the first of them before the others."""
 
+    name = "sqs"
+
     def __init__(
         self,
         aws: Aws,
@@ -56,7 +58,6 @@ class SqsSource:
         lease_seconds: float,
         payloads: Payloads | None = None,
         urgent_in_a_row: int = 8,
-        name: str = "sqs",
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         """`queues`: names or URLs, the most urgent first. `urgent_in_a_row`: after so many messages of one, the next gets its turn."""
@@ -67,7 +68,6 @@ class SqsSource:
         self._turns = Turns(queues, in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
         self._payloads = payloads or Payloads(aws)
-        self._name = name
         self._clock = clock
         # What the messages that came tell of those that wait.
         self.freshness = Freshness()
@@ -77,11 +77,6 @@ class SqsSource:
         self._limits = ReceiptLimits(self._names, clock=clock)
         # Polls whose receivers are gone, and what they brought on its way back.
         self._orphans: set[asyncio.Task[Any]] = set()
-
-    @property
-    def name(self) -> str:
-        """As configured."""
-        return self._name
 
     async def close(self) -> None:
         """Wait until what abandoned polls have brought is given back."""
@@ -231,7 +226,7 @@ class SqsSource:
             _log.warning("payload_out_of_reach", message_id=message["MessageId"], error=str(error))
             return None
         return Delivery(
-            source=self._name,
+            source=self.name,
             queue=queue,
             message_id=message["MessageId"],
             receipt=message["ReceiptHandle"],

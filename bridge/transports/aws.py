@@ -19,8 +19,8 @@ from bridge.settings import Settings
 from bridge.sinks.sqs import SqsQueues
 from bridge.sources.freshness import Freshness
 from bridge.sources.port import QueueLevel
-from bridge.systems.wsi import requests
-from bridge.systems.wsi.requests import AnswerNames
+from bridge.systems.wsi import platform_messages
+from bridge.systems.wsi.platform_messages import AnswerNames
 
 _DEPTHS = ("ApproximateNumberOfMessages", "ApproximateNumberOfMessagesNotVisible", "ApproximateNumberOfMessagesDelayed")
 _REDRIVE = "RedrivePolicy"
@@ -75,11 +75,11 @@ def topology(settings: Settings) -> Topology:
     if not settings.wsi_bucket:
         return Topology(queues=queues, outputs=[settings.results_queue] if queues else [])
     answers = AnswerNames()
-    topics = [requests.REQUESTED_TOPIC, answers.completed_topic, answers.failed_topic]
+    topics = [platform_messages.REQUESTED_TOPIC, answers.completed_topic, answers.failed_topic]
     # Platforms publish to the first queue; plain requests come by the one named for them.
-    events = next((queue for queue in queues if short_name(queue) != requests.PLAIN_QUEUE), "")
-    plain = [answers.plain_queue] if any(short_name(queue) == requests.PLAIN_QUEUE for queue in queues) else []
-    subscriptions = {events: [requests.REQUESTED_TOPIC]} if events else {}
+    events = next((queue for queue in queues if short_name(queue) != platform_messages.PLAIN_QUEUE), "")
+    plain = [answers.plain_queue] if any(short_name(queue) == platform_messages.PLAIN_QUEUE for queue in queues) else []
+    subscriptions = {events: [platform_messages.REQUESTED_TOPIC]} if events else {}
     return Topology(queues=queues, outputs=[*plain, settings.results_queue], topics=topics, subscriptions=subscriptions)
 
 

@@ -7,7 +7,7 @@ import importlib.util
 from bridge.aws.names import short_name
 from bridge.errors import ConfigurationError
 from bridge.settings import Settings
-from bridge.systems.wsi.requests import PLAIN_QUEUE
+from bridge.systems.wsi.platform_messages import PLAIN_QUEUE
 
 # What the slide platform calls the queues of its requests.
 _SLIDE_QUEUES = {"WsiAnalysisWorker", PLAIN_QUEUE}

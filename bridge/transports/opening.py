@@ -17,7 +17,7 @@ from bridge.sinks.sns import SnsSink
 from bridge.sinks.sqs import SqsQueues, SqsSink
 from bridge.sinks.sqs_errors import SqsErrorQueues
 from bridge.sources.sqs import SqsSource
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 from bridge.transports.aws import depth as sqs_depth
 from bridge.transports.aws import levels as sqs_levels
 from bridge.transports.aws import open_aws, payloads
@@ -73,7 +73,7 @@ async def open_transport(settings: Settings, *, local: Transport) -> AsyncIterat
         schemes: Mapping[str, Sink] = {"local": local.sink, "sqs": sqs, "sns": SnsSink(aws), **brokers.sinks}
         if settings.sqs_queues:
             async with _sqs_source(settings, aws) as source:
-                errors = SqsErrorQueues(queues, source=source.name, skips=requests.is_of_another_type)
+                errors = SqsErrorQueues(queues, source=source.name, skips=platform_messages.is_of_another_type)
                 yield Transport(
                     source=source,
                     sink=RoutedSink(sqs, schemes),

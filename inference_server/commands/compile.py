@@ -17,7 +17,7 @@ from inference_server.logs import configure_logging
 from inference_server.settings import PREFIX, Settings
 
 if TYPE_CHECKING:
-    from inference_server.engine.building import BuildState
+    from inference_server.engine.tensorrt.building import BuildState
 
 
 class Precision(StrEnum):

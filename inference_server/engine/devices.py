@@ -53,10 +53,10 @@ def usable_memory(*, cgroup: Path = Path("/sys/fs/cgroup")) -> int:
         return machine
 
 
-def _cpu_name(*, cpuinfo: Path = Path("/proc/cpuinfo")) -> str:
+def _cpu_name() -> str:
     """Model and feature level: two machines of one name may differ in what they compute fast."""
     try:
-        fields = dict(_field(line) for line in cpuinfo.read_text().split("\n\n")[0].splitlines() if ":" in line)
+        fields = dict(_field(line) for line in Path("/proc/cpuinfo").read_text().split("\n\n")[0].splitlines() if ":" in line)
     except OSError:
         return platform.processor() or platform.machine()
     name = fields.get("model name", platform.machine())

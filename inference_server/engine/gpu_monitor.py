@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 _SECONDS = 1.0
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

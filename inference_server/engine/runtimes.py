@@ -10,19 +10,25 @@ from pathlib import Path
 import structlog
 
 from inference_server.engine import devices
-from inference_server.engine.ahead import AheadOfTime
 from inference_server.engine.cuda import CudaDevice
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader, cuda_provider, installed_providers, load_libraries, tensorrt_provider
-from inference_server.engine.plans import PlanCache
+from inference_server.engine.onnxruntime.engine import (
+    OnnxRuntimeLoader,
+    cuda_provider,
+    installed_providers,
+    load_libraries,
+    tensorrt_provider,
+)
 from inference_server.engine.port import EngineLoader
-from inference_server.engine.tensorrt import TensorRtLoader, bindings
+from inference_server.engine.tensorrt.ahead import AheadOfTime
+from inference_server.engine.tensorrt.engine import TensorRtLoader, bindings
+from inference_server.engine.tensorrt.plans import PlanCache
 from inference_server.errors import ConfigurationError, ModelFailed
 
 # Of a GPU's memory, for the arena of a session.
 _GPU_SHARE = 0.9
 # Folder of built engines, in that of all caches of engines.
 PLANS = "plans"
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 @dataclass(frozen=True, kw_only=True)

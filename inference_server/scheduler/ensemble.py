@@ -13,9 +13,9 @@ from inference_server.errors import ConfigurationError, InferenceError, Unavaila
 from inference_server.models.ensembles import Step
 from inference_server.models.repository import ModelFolder
 from inference_server.models.values import ConfigMessage, TensorConfig
-from inference_server.scheduler.metrics import ModelMetrics, outcome_of
+from inference_server.scheduler.metrics.scheduler import ModelMetrics, outcome_of
+from inference_server.scheduler.metrics.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse, ModelFacts
-from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.validation import Signature
 
 ENGINE = "ensemble"

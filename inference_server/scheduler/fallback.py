@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 import structlog
 
 from inference_server.engine.port import Engine, Tensor, Tensors, TensorSpec
-from inference_server.scheduler.executor import PlacedEngine
+from inference_server.scheduler.dispatch.executor import PlacedEngine
 from inference_server.scheduler.port import Device
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class SpareEngine:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 from dataclasses import replace
 
-from inference_server.engine.selection import label
-from inference_server.scheduler.executor import PlacedEngine
+from inference_server.engine.selection.selector import label
+from inference_server.scheduler.dispatch.executor import PlacedEngine
 from inference_server.scheduler.fallback import copy_on_cpu
-from inference_server.scheduler.loading import LoadedModel
-from inference_server.scheduler.memory import Holdings
-from inference_server.scheduler.metrics import ModelMetrics
+from inference_server.scheduler.loading.loader import LoadedModel
+from inference_server.scheduler.loading.memory import Holdings
+from inference_server.scheduler.metrics.scheduler import ModelMetrics
 from inference_server.scheduler.port import Device, InferenceRequest, InferenceResponse
 from inference_server.scheduler.response_cache import ModelCache
 from inference_server.scheduler.serving import ServedModel, Shared

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from inference_server.engine.selection import AUTO
-from inference_server.scheduler.admission import QueueLimits
+from inference_server.engine.selection.selector import AUTO
+from inference_server.scheduler.dispatch.admission import QueueLimits
 
 
 @dataclass(frozen=True, kw_only=True)

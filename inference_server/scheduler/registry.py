@@ -10,31 +10,31 @@ from functools import partial
 import structlog
 from prometheus_client import CollectorRegistry
 
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import ConfigurationError, InferenceError, InvalidInput, NotFound, Unavailable
 from inference_server.models.repository import ModelFolder, ModelRepository, VersionFile, no_such_model
 from inference_server.models.values import ConfigMessage
-from inference_server.scheduler.admission import Admission
-from inference_server.scheduler.builds import Builder, ModelBuilds
 from inference_server.scheduler.catalogue import Catalogue, Served
+from inference_server.scheduler.dispatch.admission import Admission
+from inference_server.scheduler.dispatch.rate_limiter import RateLimiter
 from inference_server.scheduler.ensemble import ServedEnsemble
 from inference_server.scheduler.gpu_serving import served_model
-from inference_server.scheduler.load_order import check_ends, load_order
-from inference_server.scheduler.load_thread import LoadThread
-from inference_server.scheduler.loading import ModelLoader
-from inference_server.scheduler.memory import MemoryBudget, gpu_budgets
-from inference_server.scheduler.metrics import ModelMetrics, SchedulerMetrics, tell_of_room
+from inference_server.scheduler.loading.builds import Builder, ModelBuilds
+from inference_server.scheduler.loading.loader import ModelLoader
+from inference_server.scheduler.loading.memory import MemoryBudget, gpu_budgets
+from inference_server.scheduler.loading.order import check_ends, load_order
+from inference_server.scheduler.loading.thread import LoadThread
+from inference_server.scheduler.metrics.scheduler import ModelMetrics, SchedulerMetrics, tell_of_room
+from inference_server.scheduler.metrics.statistics import Statistics
+from inference_server.scheduler.metrics.triton import TritonMetrics
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse, ModelFacts
-from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.scheduler.retiring import Retiring
 from inference_server.scheduler.serving import ServedModel, Shared
-from inference_server.scheduler.statistics import Statistics
 from inference_server.scheduler.status import ModelState, ModelStatus, Statuses
-from inference_server.scheduler.triton_metrics import TritonMetrics
 
-_log = structlog.get_logger(__name__)
+_log = structlog.get_logger()
 
 
 class ServingModels:

@@ -14,8 +14,8 @@ from types import MappingProxyType
 import numpy as np
 
 from inference_server.engine.port import Tensor
+from inference_server.scheduler.metrics.statistics import Statistics
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
-from inference_server.scheduler.statistics import Statistics
 from inference_server.scheduler.validation import size_of
 
 # Beyond this, hashing would hold the event loop up.

@@ -9,17 +9,18 @@ from dataclasses import dataclass
 from functools import partial
 
 from inference_server.errors import DeadlineExceeded, InferenceError, Overloaded, Unavailable
-from inference_server.scheduler.admission import Admission
-from inference_server.scheduler.dispatcher import Dispatcher
-from inference_server.scheduler.executor import Ran
-from inference_server.scheduler.loading import LoadedModel
-from inference_server.scheduler.metrics import ModelMetrics, outcome_of
+from inference_server.scheduler.dispatch.admission import Admission
+from inference_server.scheduler.dispatch.dispatcher import Dispatcher
+from inference_server.scheduler.dispatch.executor import Ran
+from inference_server.scheduler.dispatch.queue import WaitingLine
+from inference_server.scheduler.dispatch.rate_limiter import RateLimiter
+from inference_server.scheduler.dispatch.work import Answer, Work
+from inference_server.scheduler.loading.loader import LoadedModel
+from inference_server.scheduler.metrics.scheduler import ModelMetrics, outcome_of
+from inference_server.scheduler.metrics.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
-from inference_server.scheduler.queue import Answer, WaitingLine, Work
-from inference_server.scheduler.rate_limiter import RateLimiter
 from inference_server.scheduler.response_cache import ModelCache, ResponseCache
-from inference_server.scheduler.statistics import CANCELED, Statistics, reason_of
 from inference_server.scheduler.tracing import trace_batch, trace_refusal, trace_waited_in_vain
 from inference_server.scheduler.validation import Signature
 

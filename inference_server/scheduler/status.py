@@ -8,7 +8,7 @@ from enum import Enum
 
 from inference_server.errors import InferenceError, NotFound, Unavailable
 from inference_server.models.repository import no_such_model
-from inference_server.scheduler.metrics import SchedulerMetrics
+from inference_server.scheduler.metrics.scheduler import SchedulerMetrics
 
 
 class ModelState(Enum):

@@ -10,9 +10,9 @@ import time
 from collections.abc import Sequence
 
 from inference_server.errors import InferenceError
-from inference_server.scheduler.executor import Ran
+from inference_server.scheduler.dispatch.executor import Ran
+from inference_server.scheduler.dispatch.work import Answer, Work
 from inference_server.scheduler.port import ModelFacts
-from inference_server.scheduler.queue import Answer, Work
 from inference_server.scheduler.spans import Attributes, Span
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.errors import InvalidTensor
-from inference_server.scheduler.queue import Bucket
+from inference_server.scheduler.dispatch.work import Bucket
 
 # Combinations of shapes that are remembered.
 _MOST_KNOWN = 1024

@@ -13,7 +13,7 @@ import structlog
 
 from inference_server.errors import InferenceError
 from inference_server.service.errors import status_of, trailers_of
-from inference_server.service.metrics import MethodMetrics
+from inference_server.service.metrics.calls import MethodMetrics
 
 Context = grpc.aio.ServicerContext[Any, Any]
 

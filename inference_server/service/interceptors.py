@@ -17,16 +17,16 @@ from google.protobuf.message import DecodeError
 from inference_server.allocator import KEPT_FOR_MESSAGES, Reuse
 from inference_server.errors import InferenceError, InvalidInput
 from inference_server.logs import LogLevels
-from inference_server.service.access import Access, Identity
 from inference_server.service.caller import client_of, remember_proved_name
 from inference_server.service.calls import Call, Kind, Method, abort
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.handlers import Serve, send_all
 from inference_server.service.http2.messages import Content
 from inference_server.service.lifecycle import BytesInFlight, Holding, Lifecycle
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
+from inference_server.service.open_inference.wire_format import InferRequest
 from inference_server.service.request_limits import RequestLimits
-from inference_server.service.wire_format import InferRequest
+from inference_server.service.security.access import Access, Identity
 
 # Answered until the very end, and logged only when they fail: probes, and what tools ask before they call.
 _PROBES = (

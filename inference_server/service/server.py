@@ -13,12 +13,12 @@ from grpc_reflection.v1alpha import reflection, reflection_pb2_grpc
 from prometheus_client import CollectorRegistry
 
 from inference_server.errors import ConfigurationError
-from inference_server.service.connection_metrics import ConnectionMetrics
 from inference_server.service.http2.handlers import Intercept
 from inference_server.service.http2.patience import ConnectionLimits
 from inference_server.service.http2.server import Http2Server, ServerLimits
 from inference_server.service.lifecycle import Lifecycle, Phase
-from inference_server.service.tls import Tls
+from inference_server.service.metrics.connections import ConnectionMetrics
+from inference_server.service.security.tls import Tls
 
 _log = structlog.get_logger()
 

@@ -21,8 +21,8 @@ from inference_server.scheduler.spans import Attributes, Span, Tracer
 from inference_server.service.errors import status_of
 from inference_server.service.http2.context import CallContext
 from inference_server.service.http2.handlers import Intercept, Serve
-from inference_server.service.trace_settings import TraceSettings
-from inference_server.service.wire_format import InferRequest, InferResponse
+from inference_server.service.open_inference.trace_settings import TraceSettings
+from inference_server.service.open_inference.wire_format import InferRequest, InferResponse
 
 Context = grpc.aio.ServicerContext[Any, Any]
 Metadata = Sequence[tuple[str, str | bytes]]

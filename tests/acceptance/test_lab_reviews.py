@@ -13,9 +13,9 @@ from typing import Any
 
 import pytest
 
-from bridge.alias_feed import AliasFeed
 from bridge.inference.client import InferenceClient
 from bridge.inference.labs import Alias, LabTest, MatchStatus
+from bridge.platforms.alias_feed import AliasFeed
 from bridge.records.lab_reviews import LabReviews
 from bridge.settings import load
 from bridge.store import open_store

@@ -13,13 +13,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_server.engine.agreement import deviation
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.openvino import OpenVinoLoader
 from inference_server.engine.port import EngineLoader, RunsBeside, TensorSpec
+from inference_server.engine.selection.agreement import deviation
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
-from tests.support.built_plans import BuildingLoader
+from tests.support.gpu.built_plans import BuildingLoader
 from tests.support.reference_engine import ReferenceLoader
 
 Loaded = tuple[EngineLoader, str]
@@ -226,7 +226,7 @@ def test_an_engine_may_be_freed_as_soon_as_a_run_beside_has_ended(double: Path) 
     code = """
 import sys, threading
 import numpy as np
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 threading.Thread(target=lambda: [None for _ in iter(int, 1)], daemon=True).start()
 sys.setswitchinterval(1e-6)
 for _ in range(100):

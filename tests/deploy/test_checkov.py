@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.installed_tools import tool
+from tests.support.deploy.installed_tools import tool
 
 # Of its own environment's installation, and of the scan.
 pytestmark = pytest.mark.timeout(480)

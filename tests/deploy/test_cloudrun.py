@@ -12,8 +12,8 @@ import yaml
 from bridge.settings import Settings, load
 from bridge.settings_consensus import load_consensus
 from bridge.transports.checks import check_one_source, check_pushes
-from tests.support.deploy_tools import deploy_python
-from tests.support.manifests import only_these_variables
+from tests.support.deploy.deploy_tools import deploy_python
+from tests.support.deploy.manifests import only_these_variables
 
 CLOUDRUN = Path(__file__).parents[2] / "deploy" / "cloudrun"
 # After SIGTERM Cloud Run waits so long, in seconds; and what the bridge needs beside its drain.

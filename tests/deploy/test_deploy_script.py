@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.ecs_definitions import problems
-from tests.support.recorded_programs import Recorded, recorded_programs
+from tests.support.deploy.ecs_definitions import problems
+from tests.support.deploy.recorded_programs import Recorded, recorded_programs
 
 ROOT = Path(__file__).parents[2]
 REGISTRY = "123456789012.dkr.ecr.ap-southeast-2.amazonaws.com"

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from bridge.systems.cards.tesseract import LANGUAGES
+from bridge.systems.cards.reading.tesseract import LANGUAGES
 from scripts.sbom import bill_of_materials
 from scripts.try_image import instructions, try_image
-from tests.support.deploy_tools import deploy_python
+from tests.support.deploy.deploy_tools import deploy_python
 
 ROOT = Path(__file__).parents[2]
 DOCKERFILES = sorted(ROOT.glob("Dockerfile.*"))

@@ -19,12 +19,12 @@ from bridge.settings import load as load_bridge
 from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
-from inference_server.service.permissions import Permission
-from inference_server.service.tokens import read_tokens
+from inference_server.service.security.permissions import Permission
+from inference_server.service.security.tokens import read_tokens
 from inference_server.settings import Settings as ServerSettings
-from tests.support.deploy_tools import deploy_python
-from tests.support.manifests import Manifests, Resource, containers, only_these_variables, pod, pod_labels, program, selects
-from tests.support.overlays import OVERLAYS, built, with_tls
+from tests.support.deploy.deploy_tools import deploy_python
+from tests.support.deploy.manifests import Manifests, Resource, containers, only_these_variables, pod, pod_labels, program, selects
+from tests.support.deploy.overlays import OVERLAYS, built, with_tls
 from tests.support.platform_rows import insert, lab_store, meal, vital
 from tests.support.running_application import running_application
 from tests.support.small_models import write_small_repository

@@ -11,9 +11,9 @@ import yaml
 
 from bridge.settings import load as load_bridge
 from inference_server.settings import Settings as ServerSettings
-from tests.support.deploy_tools import kustomized
-from tests.support.manifests import Manifests, only_these_variables, pod, program
-from tests.support.overlays import KUBERNETES, OVERLAYS, built, with_tls
+from tests.support.deploy.deploy_tools import kustomized
+from tests.support.deploy.manifests import Manifests, only_these_variables, pod, program
+from tests.support.deploy.overlays import KUBERNETES, OVERLAYS, built, with_tls
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "deploy-kubernetes.md").read_text(encoding="utf-8")

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.deploy.terraform.stacks import stack
 from tests.support.step_lines import written
-from tests.support.terraform.stacks import stack
 
 
 @pytest.fixture

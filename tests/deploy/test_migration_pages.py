@@ -18,7 +18,7 @@ from bridge.settings_cards import load_card_worker
 from bridge.settings_consensus import load_consensus
 from bridge.settings_labs import load_lab_worker
 from bridge.store import open_store
-from tests.support.loaded_settings import bridge_of, server_of
+from tests.support.deploy.loaded_settings import bridge_of, server_of
 
 PAGES = Path(__file__).parents[2] / "docs" / "migration"
 

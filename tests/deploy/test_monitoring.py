@@ -17,10 +17,10 @@ from bridge.errors import BridgeError
 from bridge.http.metrics import CLASSES
 from bridge.worker import FATES
 from scripts.prometheus_rule import RESOURCE, RULES, rendered
-from tests.support.alerts import ALERTS
-from tests.support.exposed_metrics import Exposed, everything_exposed
-from tests.support.promql import asked
-from tests.support.promtool import promtool
+from tests.support.deploy.alerts import ALERTS
+from tests.support.deploy.exposed_metrics import Exposed, everything_exposed
+from tests.support.deploy.promql import asked
+from tests.support.deploy.promtool import promtool
 
 ROOT = Path(__file__).parents[2]
 DOCUMENT = (ROOT / "docs" / "monitoring.md").read_text(encoding="utf-8")

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from bridge.settings_cards import load_card_worker
-from tests.support.ecs_definitions import container, misfits, problems, settings_of, unknown_settings, unwritable
-from tests.support.loaded_settings import bridge_of, server_of
+from tests.support.deploy.ecs_definitions import container, misfits, problems, settings_of, unknown_settings, unwritable
+from tests.support.deploy.loaded_settings import bridge_of, server_of
 
 ROOT = Path(__file__).parents[2]
 DEFINITIONS = sorted((ROOT / "deploy" / "ecs").glob("*.json"))

@@ -10,11 +10,11 @@ from typing import Any
 
 import pytest
 
-from tests.support.ecs_definitions import misfits, problems, settings_of, unknown_settings, unwritable
-from tests.support.loaded_settings import bridge_of, server_of
-from tests.support.overlays import built
-from tests.support.terraform.runs import ROOT, Stack, apply, terraform, validate
-from tests.support.terraform.stacks import ML_WORKER, ON_ECS, VARIABLES, stack
+from tests.support.deploy.ecs_definitions import misfits, problems, settings_of, unknown_settings, unwritable
+from tests.support.deploy.loaded_settings import bridge_of, server_of
+from tests.support.deploy.overlays import built
+from tests.support.deploy.terraform.runs import ROOT, Stack, apply, terraform, validate
+from tests.support.deploy.terraform.stacks import ML_WORKER, ON_ECS, VARIABLES, stack
 
 _WORKER = {
     "image": "registry/bridge",

@@ -10,8 +10,8 @@ from typing import Any
 import hcl2
 import pytest
 
-from tests.support.terraform.runs import planned_after
-from tests.support.terraform.stacks import ML_WORKER as ARGUMENTS
+from tests.support.deploy.terraform.runs import planned_after
+from tests.support.deploy.terraform.stacks import ML_WORKER as ARGUMENTS
 
 ROOT = Path(__file__).parents[2] / "deploy" / "terraform"
 ML_WORKER = ROOT / "modules" / "ml_worker"

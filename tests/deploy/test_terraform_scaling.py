@@ -11,9 +11,9 @@ import pytest
 
 from benchmarks.support.autoscaling.model import Seen
 from benchmarks.support.autoscaling.policies import backlog_of_a_task
-from tests.support.metric_math import worked_out
-from tests.support.terraform.runs import Resource, apply
-from tests.support.terraform.stacks import ML_WORKER, VARIABLES, stack
+from tests.support.deploy.metric_math import worked_out
+from tests.support.deploy.terraform.runs import Resource, apply
+from tests.support.deploy.terraform.stacks import ML_WORKER, VARIABLES, stack
 
 WAITING, WORKING = "ApproximateNumberOfMessagesVisible", "ApproximateNumberOfMessagesNotVisible"
 

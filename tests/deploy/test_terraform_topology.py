@@ -13,10 +13,10 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support.ecs_definitions import settings_of
+from tests.support.deploy.ecs_definitions import settings_of
+from tests.support.deploy.terraform.runs import Stack
+from tests.support.deploy.terraform.stacks import stack
 from tests.support.ministack_server import Ministack
-from tests.support.terraform.runs import Stack
-from tests.support.terraform.stacks import stack
 
 # The emulator's own.
 ACCOUNT, REGION = "000000000000", "us-east-1"

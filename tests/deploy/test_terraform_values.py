@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from tests.support.terraform.runs import apply
-from tests.support.terraform.stacks import ML_WORKER
+from tests.support.deploy.terraform.runs import apply
+from tests.support.deploy.terraform.stacks import ML_WORKER
 
 # Of each module: what is right, and what is not.
 WRONG: dict[str, tuple[Mapping[str, Any], Mapping[str, Any]]] = {

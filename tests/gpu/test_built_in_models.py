@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from inference_server.compilation import Wanted, compile_models
-from inference_server.engine.agreement import deviation
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.sample import representative
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.agreement import deviation
+from inference_server.engine.selection.sample import representative
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest

@@ -11,10 +11,10 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference_server.engine.building import BUILT, EngineBuilds
-from inference_server.engine.profiles import read_profile
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.selection import EngineSelector, ModelFile
+from inference_server.engine.selection.selector import EngineSelector, ModelFile
+from inference_server.engine.tensorrt.building import BUILT, EngineBuilds
+from inference_server.engine.tensorrt.profiles import read_profile
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
 

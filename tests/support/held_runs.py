@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from inference_server.engine.onnxruntime import OnnxRuntimeEngine
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeEngine
 from tests.support.patience import until
 
 

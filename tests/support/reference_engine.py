@@ -16,7 +16,7 @@ from onnx.reference import ReferenceEvaluator
 
 from inference_server.engine.port import Tensor, Tensors, TensorSpec
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import ModelFailed
 
 

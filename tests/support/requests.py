@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from inference import grpc_service_pb2 as wire
 
-from inference_server.service.tensors import datatype_of, encode
+from inference_server.service.open_inference.tensors import datatype_of, encode
 
 Array = np.ndarray[Any, Any]
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from prometheus_client import CollectorRegistry
 
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels

@@ -37,16 +37,24 @@ class TraceCollector(trace_service_pb2_grpc.TraceServiceServicer):
         self.spans: list[Collected] = []
         # How many came.
         self.count = 0
+        # Of each message that brought some.
+        self.metadata: list[dict[str, str]] = []
         self.endpoint = ""
         self._keeps = keeps
 
     def Export(self, request: Any, context: Any) -> Any:  # noqa: N802
+        if self._keeps:
+            self.metadata.append({key: str(value) for key, value in context.invocation_metadata()})
         for resource_spans in request.resource_spans:
             resource = _plain(resource_spans.resource.attributes)
             for scope in resource_spans.scope_spans:
                 self.count += len(scope.spans)
                 self.spans += [] if not self._keeps else [Collected(span, resource) for span in scope.spans]
         return trace_service_pb2.ExportTraceServiceResponse()
+
+    def named(self, start: str) -> list[Collected]:
+        """The spans whose names begin so."""
+        return [span for span in self.spans if span.name.startswith(start)]
 
     def wait_for(self, wanted: Callable[[list[Collected]], Any], *, seconds: float = 60.0) -> Any:
         """What `wanted` gives of the spans so far, once it gives something."""

@@ -97,8 +97,6 @@ def _event(kind: str, job: Job, result: Mapping[str, Any]) -> Event:
 class StumblingSink:
     """A sink, but the first try to send each message of some jobs fails."""
 
-    name = "stumbling"
-
     def __init__(self, sink: Sink, jobs: set[str]) -> None:
         self._sink = sink
         self._jobs = jobs

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.engine import contest, stopwatch
+from inference_server.engine.selection import contest, stopwatch
 from tests.support import reference_engine
 
 # Seconds between two readings: whatever is done takes a while.

@@ -16,7 +16,7 @@ from bridge.settings_cards import CardWorkerSettings
 from bridge.settings_consensus import ConsensusSettings
 from inference_server import settings as server_settings
 from inference_server.__main__ import cli as server_program
-from tests.support.alerts import ALERTS
+from tests.support.deploy.alerts import ALERTS
 
 ROOT = Path(__file__).parents[2]
 PAGES = sorted([*ROOT.glob("*.md"), *(ROOT / "docs").rglob("*.md"), *(ROOT / "deploy").glob("*.md")])

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from benchmarks.support.shaped_models import CLASSES, SMALL_RESNET, build
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.scheduler.registry import ServingModels

@@ -8,8 +8,8 @@ from math import hypot
 from typing import Any
 
 from bridge.inference.documents import DocumentPage, PageQuality
-from bridge.systems.cards.fields import Card, Field, card_of
-from bridge.systems.cards.lines import lines_of_pages, lines_of_text
+from bridge.systems.cards.parsing.fields import Card, Field, card_of
+from bridge.systems.cards.parsing.lines import lines_of_pages, lines_of_text
 from bridge.systems.cards.review import Gate, Reason, reasons_of
 from bridge.systems.cards.scoring import Score, for_review, score_of
 

@@ -21,8 +21,8 @@ from bridge.reviews import ReviewService
 from bridge.systems.cards import messages
 from bridge.systems.cards.finding import Finding, finding_of
 from bridge.systems.cards.options import CardOptions
-from bridge.systems.cards.readers import CardReaders, told_of_reader
-from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.reading.readers import CardReaders, told_of_reader
+from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.port import Context
 
 _log = structlog.get_logger()

@@ -16,9 +16,9 @@ from datetime import date
 from enum import StrEnum
 
 from bridge.inference.documents import PageQuality
-from bridge.systems.cards.fields import Card
-from bridge.systems.cards.nik import NikFacts, nik_facts
-from bridge.systems.cards.provinces import province_code, same_province
+from bridge.systems.cards.parsing.fields import Card
+from bridge.systems.cards.parsing.nik import NikFacts, nik_facts
+from bridge.systems.cards.parsing.provinces import province_code, same_province
 from bridge.systems.cards.scoring import ENOUGH, Score
 
 LEAST_SHARPNESS = 0.02

@@ -19,7 +19,7 @@ from bridge.systems import native
 from bridge.systems.documents import messages
 from bridge.systems.documents.files import DocumentFiles
 from bridge.systems.documents.pages import PageContent, PageFiles
-from bridge.systems.documents.received import ReceivedFiles
+from bridge.systems.documents.received_files import ReceivedFiles
 from bridge.systems.locations import local_path
 from bridge.systems.port import Context
 

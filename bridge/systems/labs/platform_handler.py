@@ -16,7 +16,7 @@ from bridge.rollups.days import PrintedDays
 from bridge.rollups.labs import LabRollup, printed_days
 from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled, Rollup
-from bridge.systems.labs import platform
+from bridge.systems.labs import platform_messages
 from bridge.systems.port import Context
 
 _log = structlog.get_logger()
@@ -39,22 +39,22 @@ class PlatformLabHandler:
     @property
     def system(self) -> str:
         """Its name."""
-        return platform.SYSTEM
+        return platform_messages.SYSTEM
 
     def recognises(self, delivery: Delivery) -> bool:
         """Whether a message is in the platform's form."""
-        return platform.is_platform_job(delivery)
+        return platform_messages.is_platform_job(delivery)
 
     def parse(self, delivery: Delivery) -> Job:
         """Read a message. Raises `PoisonError`."""
-        return platform.job_of(delivery)
+        return platform_messages.job_of(delivery)
 
     async def handle(self, job: Job, context: Context) -> Outcome:
         """Do what the job asks for. Raises `TransientError`, `OverloadError`, `NotYetError`, `PermanentError`."""
-        request = platform.request_of(job)
+        request = platform_messages.request_of(job)
         context.report(0.0, request.job_type)
         match request:
-            case platform.LabCategorization() | platform.PendingPass(job_type="process_pending_labs"):
+            case platform_messages.LabCategorization() | platform_messages.PendingPass(job_type="process_pending_labs"):
                 await self._labs.hasten(request.user_id)
             case _:
                 pass
@@ -65,23 +65,23 @@ class PlatformLabHandler:
                 await asyncio.sleep(error.retry_after)
         return await self._outcome(job, request)
 
-    async def _outcome(self, job: Job, request: platform.PlatformJob) -> Outcome:
+    async def _outcome(self, job: Job, request: platform_messages.PlatformJob) -> Outcome:
         result: Mapping[str, Any]
         match request:
-            case platform.LoincMapping():
+            case platform_messages.LoincMapping():
                 result = await self._labs.map_name(request.test_name, request_id=job.key)
-            case platform.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
+            case platform_messages.LabCategorization(user_id=int(user), document_id=int(document), tests=tests) if tests:
                 today = datetime.now(UTC).date()
                 days = printed_days(tests, known_on=min(request.submitted_at or today, today))
                 told = await self._labs.roll_document(user, document, tests, days=days)
                 result = {**_facts(await self._labs_left(user, told=told)), **_ambiguous(days)}
-            case platform.LabCategorization():
+            case platform_messages.LabCategorization():
                 if request.tests:
                     _log.warning("tests_left_out", reason="the job tells no user or no document that they are of")
                 result = _facts(await self._labs_left(request.user_id))
-            case platform.PendingPass(job_type="process_pending_labs"):
+            case platform_messages.PendingPass(job_type="process_pending_labs"):
                 result = _facts(await self._labs_left(request.user_id))
-            case platform.PendingPass():
+            case platform_messages.PendingPass():
                 result = _facts(await self._until_empty(_KINDS[request.job_type], request.user_id))
             case _:
                 raise TypeError(type(request))

@@ -12,7 +12,7 @@ from bridge.errors import BridgeError
 from bridge.inference.slides import SlideCheckpoint, SlideResume
 from bridge.results import ResultFolder
 from bridge.systems.port import Context
-from bridge.systems.received import ReceivedArtifacts
+from bridge.systems.received_artifacts import ReceivedArtifacts
 
 _log = structlog.get_logger()
 # Of the folder of a try.

@@ -15,7 +15,7 @@ from bridge.job import Delivery, Job, Outcome, Units
 from bridge.results import ResultFolder, ResultStore
 from bridge.systems import native
 from bridge.systems.port import Context
-from bridge.systems.received import ReceivedArtifacts
+from bridge.systems.received_artifacts import ReceivedArtifacts
 from bridge.systems.wsi import messages
 from bridge.systems.wsi.checkpoints import FolderOf, Found, SlideCheckpoints, cleared
 from bridge.systems.wsi.messages import SlideRequest

@@ -23,7 +23,7 @@ from bridge.ledger.port import Claim
 from bridge.settings import load
 from bridge.sources.port import QueueLevel
 from bridge.store import Store, open_store
-from bridge.systems.wsi import requests
+from bridge.systems.wsi import platform_messages
 
 JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
 PATH = f"/api/v1/wsi/jobs/{JOB}/events"
@@ -112,7 +112,7 @@ async def no_levels() -> tuple[QueueLevel, ...]:
 
 
 def job() -> Job:
-    return Job(key=JOB, system=requests.SYSTEM, request={"uploadid": "u"})
+    return Job(key=JOB, system=platform_messages.SYSTEM, request={"uploadid": "u"})
 
 
 async def claimed(store: Store, *, lease: float = 60.0) -> Claim:

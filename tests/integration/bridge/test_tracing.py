@@ -28,12 +28,12 @@ from bridge.surroundings import open_tracer
 from bridge.tracing import otel
 from bridge.transports.opening import open_transport
 from tests.support.ministack_server import Ministack
-from tests.support.otlp_server import Collected, ToldSpan, otlp_server
 from tests.support.patience import PATIENCE_SECONDS
 from tests.support.pubsub_server import pubsub_server
 from tests.support.redis_server import RedisServer
 from tests.support.scripted_server import ScriptedServer, answer, refuse, scripted_server
 from tests.support.sqs import aws_of, fresh_queue, lying_in
+from tests.support.trace_collector import Collected, TraceCollector, trace_collector
 from tests.support.trial_bridge import TrialHandler, message, trial_settings
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
@@ -90,8 +90,8 @@ async def aws(ministack: Ministack) -> AsyncIterator[Aws]:
         yield aws
 
 
-def _traced(collected: Collected) -> dict[str, str]:
-    return {"traces": "otlp", "traces_endpoint": f"http://{collected.address}"}
+def _traced(collector: TraceCollector) -> dict[str, str]:
+    return {"traces": "otlp", "traces_endpoint": collector.endpoint}
 
 
 async def _through_sqs(aws: Aws, ministack: Ministack, server: ScriptedServer, folder: Path, **changes: Any) -> dict[str, str]:
@@ -120,27 +120,27 @@ async def test_without_opentelemetry_a_trace_is_passed_on_as_it_came(
 async def test_every_part_of_the_work_is_a_span_of_the_messages_trace(
     aws: Aws, ministack: Ministack, server: ScriptedServer, tmp_path: Path
 ) -> None:
-    async with otlp_server() as collected:
-        attributes = await _through_sqs(aws, ministack, server, tmp_path, **_traced(collected), traces_headers="x-key=secret")
-        told = {span.name: span for span in collected.spans}
+    with trace_collector() as collector:
+        attributes = await _through_sqs(aws, ministack, server, tmp_path, **_traced(collector), traces_headers="x-key=secret")
+        told = {span.name: span for span in collector.spans}
 
-    def one(start: str) -> ToldSpan:
-        [span] = collected.named(start)
+    def one(start: str) -> Collected:
+        [span] = collector.named(start)
         return span
 
     receive, job, call, send = one("receive "), one("job labs"), one("lamina.v1.LabService/ClassifyLabTests"), one("send completed")
-    assert {TRACE_ID} == {span.trace_id for span in collected.spans}
-    assert {"lamina-bridge"} == {span.service for span in collected.spans}
-    assert ("b7ad6b7169203331", "b7ad6b7169203331") == (receive.parent_id, job.parent_id)
-    assert (job.span_id, job.span_id) == (call.parent_id, send.parent_id)
-    assert f"00-{TRACE_ID}-{call.span_id}-01" == server.metadata[0]["traceparent"]
-    assert f"00-{TRACE_ID}-{send.span_id}-01" == attributes["traceparent"]
+    assert {TRACE_ID} == {span.trace_id for span in collector.spans}
+    assert {"lamina-bridge"} == {span.resource["service.name"] for span in collector.spans}
+    assert ("b7ad6b7169203331", "b7ad6b7169203331") == (receive.parent, job.parent)
+    assert (job.id, job.id) == (call.parent, send.parent)
+    assert f"00-{TRACE_ID}-{call.id}-01" == server.metadata[0]["traceparent"]
+    assert f"00-{TRACE_ID}-{send.id}-01" == attributes["traceparent"]
     before, after = ("received", "read"), ("claimed", "handled", "committed", "acknowledged")
-    assert [receive.span_id] * 2 + [job.span_id] * 4 == [told[f"step {step}"].parent_id for step in (*before, *after)]
-    assert job.start <= told["step handled"].start <= call.start <= call.end <= told["step handled"].end + 0.01
-    assert ("order", "done") == (job.facts["lamina.job.key"], job.facts["lamina.outcome"])
-    assert not [span.name for span in collected.spans if span.failed]
-    assert "secret" == collected.metadata[0]["x-key"]
+    assert [receive.id] * 2 + [job.id] * 4 == [told[f"step {step}"].parent for step in (*before, *after)]
+    assert job.start <= told["step handled"].start <= call.start <= call.end <= told["step handled"].end + 10_000_000
+    assert ("order", "done") == (job.attributes["lamina.job.key"], job.attributes["lamina.outcome"])
+    assert not [span.name for span in collector.spans if span.failed]
+    assert "secret" == collector.metadata[0]["x-key"]
 
 
 @pytest.mark.usefixtures("patient")
@@ -148,11 +148,11 @@ async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, t
     import grpc
 
     server.script = [refuse(grpc.StatusCode.INVALID_ARGUMENT)]
-    async with otlp_server() as collected:
-        async with _running(tmp_path, inference=server.address, **_traced(collected)) as store:
+    with trace_collector() as collector:
+        async with _running(tmp_path, inference=server.address, **_traced(collector)) as store:
             await store.submit(json.dumps(LABS).encode())
             await _ended(store, "order", State.FAILED)
-        [call] = collected.named("lamina.v1.LabService/ClassifyLabTests")
+        [call] = collector.named("lamina.v1.LabService/ClassifyLabTests")
 
     assert call.failed
 
@@ -160,8 +160,8 @@ async def test_a_call_that_fails_is_a_span_that_failed(server: ScriptedServer, t
 @pytest.mark.usefixtures("patient")
 async def test_whoever_takes_a_job_over_goes_on_with_its_trace(tmp_path: Path) -> None:
     """The message tells no trace: the first bridge begins one, and the ledger keeps it."""
-    async with otlp_server() as collected:
-        traced = {**_traced(collected), "trial": True, "drain_seconds": 0.0}
+    with trace_collector() as collector:
+        traced = {**_traced(collector), "trial": True, "drain_seconds": 0.0}
         async with _running(tmp_path, **traced) as store:
             await store.submit(message("one", parts=60, part_seconds=0.05))
             async with asyncio.timeout(60):
@@ -169,12 +169,12 @@ async def test_whoever_takes_a_job_over_goes_on_with_its_trace(tmp_path: Path) -
                     await asyncio.sleep(0.02)
         async with _running(tmp_path, **traced) as store:
             await _ended(store, "one")
-        first, second = collected.named("job trial")
-        receipts = collected.named("receive jobs")
+        first, second = collector.named("job trial")
+        receipts = collector.named("receive jobs")
 
     assert first.trace_id == second.trace_id
-    assert first.span_id != second.span_id
-    assert {first.trace_id} == {span.trace_id for span in collected.spans}, "no span of a second trace is told"
+    assert first.id != second.id
+    assert {first.trace_id} == {span.trace_id for span in collector.spans}, "no span of a second trace is told"
     assert 2 == len(receipts)
 
 

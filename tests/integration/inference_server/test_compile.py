@@ -16,7 +16,7 @@ from inference_server.__main__ import cli
 from inference_server.engine.devices import gpus
 from inference_server.errors import ConfigurationError
 from tests.support import onnx_models
-from tests.support.engine_building import builds, gpu_with_tensorrt
+from tests.support.gpu.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.serving import serving
 from tests.support.virtual_clock import measured_virtually

@@ -24,18 +24,18 @@ from prometheus_client import CollectorRegistry
 
 from inference_server.errors import InferenceError
 from inference_server.models.repository import ModelRepository
-from inference_server.scheduler.admission import Admission, QueueLimits
+from inference_server.scheduler.dispatch.admission import Admission, QueueLimits
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
-from inference_server.service.connection_metrics import ConnectionMetrics
 from inference_server.service.errors import status_of
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
+from inference_server.service.metrics.connections import ConnectionMetrics
+from inference_server.service.open_inference.shared_memory import SharedMemory
+from inference_server.service.open_inference.streaming import InferStream
+from inference_server.service.open_inference.wire_format import parse_request
 from inference_server.service.request_limits import RequestLimits
 from inference_server.service.server import Connection, GrpcServer
-from inference_server.service.shared_memory import SharedMemory
-from inference_server.service.streaming import InferStream
-from inference_server.service.wire_format import parse_request
 from inference_server.settings import Settings
 from inference_server.storage import Storage
 from inference_server.tasks.documents.pdf.processes import PdfProcesses

@@ -7,8 +7,8 @@ import os
 
 import pytest
 
-from bridge.card_platform import bucket_of
 from bridge.errors import ConfigurationError
+from bridge.platforms.cards import bucket_of
 from bridge.settings import load
 from bridge.settings_cards import load_card_worker
 

@@ -13,7 +13,7 @@ import bridge.systems
 from bridge.ledger.facts import SHOWN_IN_PART, SHOWN_WHOLE, impersonal_facts, job_facts
 from bridge.ledger.port import JobRecord, State
 from bridge.systems.wsi import messages as slides
-from bridge.systems.wsi import requests as slide_requests
+from bridge.systems.wsi import platform_messages
 
 PERSONAL = "BUDI SANTOSO 3273010203850001"
 
@@ -64,7 +64,7 @@ def test_what_tells_of_people_is_left_out(system: str, request_: dict[str, Any],
     assert PERSONAL in json.dumps(job_facts(record(system, request_, result))), "those who may read the ledger are told all"
 
 
-@pytest.mark.parametrize("system", [slides.SYSTEM, slide_requests.SYSTEM])
+@pytest.mark.parametrize("system", [slides.SYSTEM, platform_messages.SYSTEM])
 def test_slides_are_shown_whole(system: str) -> None:
     slide = record(system, {"slide_uri": "a.svs"}, {"summary": {"tissue_share": 0.5}})
     assert job_facts(slide) == impersonal_facts(slide)

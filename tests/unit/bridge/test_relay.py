@@ -26,7 +26,6 @@ class Sink:
     """Keeps what it is sent, unless `refuse` raises."""
 
     refuse: Callable[[Message], Awaitable[None]]
-    name: str = "test"
     sent: list[Message] = field(default_factory=list)
 
     async def send(self, message: Message) -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from inference_server.models.config import read_configuration
 from inference_server.models.repository import ModelRepository
-from inference_server.service.tokens import read_tokens
+from inference_server.service.security.tokens import read_tokens
 from inference_server.tasks.documents.alphabet import read_alphabet
 from inference_server.tasks.documents.spelling import Lexicon
 from inference_server.tasks.labs.aliases import AliasMemory

@@ -1,7 +1,7 @@
 -- name: send
 -- Adds a message; the same id on the same queue is kept once.
 INSERT INTO lamina.local_messages (queue, message_id, body, attributes, priority, sent_at, visible_at)
-SELECT :queue, :message_id, :body, :attributes, :priority, now, now + CAST(:delay AS double precision) FROM lamina.clock
+SELECT :queue, :message_id, :body, :attributes, :priority, now, now FROM lamina.clock
 ON CONFLICT (queue, message_id) DO NOTHING;
 
 -- name: receive

@@ -1,7 +1,7 @@
 -- name: send
 -- Adds a message; the same id on the same queue is kept once.
 INSERT INTO local_messages (queue, message_id, body, attributes, priority, sent_at, visible_at)
-SELECT :queue, :message_id, :body, :attributes, :priority, now, now + :delay FROM clock
+SELECT :queue, :message_id, :body, :attributes, :priority, now, now FROM clock
 WHERE true
 ON CONFLICT (queue, message_id) DO NOTHING;
 

@@ -1,15 +1,3 @@
--- name: users
--- Whose rows wait, the longest waiting first. What failed waits for its time, or to be set to `pending`.
-SELECT raw.user_id FROM lab_reports raw LEFT JOIN lamina.row_failures failures ON failures.domain = 'labs' AND failures.row_id = raw.id
-WHERE raw.categorization_status IN ('pending', 'failed') AND (failures.row_id IS NULL OR failures.due_at <= (SELECT now FROM lamina.clock) OR raw.categorization_status = 'pending')
-GROUP BY raw.user_id ORDER BY min(raw.created_at), raw.user_id;
-
--- name: due
--- Whose rows have failed and are to be tried again now, the longest due first.
-SELECT raw.user_id FROM lamina.row_failures failures JOIN lab_reports raw ON raw.id = failures.row_id
-WHERE failures.domain = 'labs' AND failures.due_at <= (SELECT now FROM lamina.clock) AND raw.categorization_status = 'failed'
-GROUP BY raw.user_id ORDER BY min(failures.due_at), raw.user_id;
-
 -- name: waiting
 -- The rows of a user that a batch takes, with what is known of their names, which people may have written in any casing.
 WITH batch AS (
@@ -47,26 +35,6 @@ WHERE NOT EXISTS (
       AND lower(btrim(written.test_name)) = lower(btrim(left(test.test_name, 255)))
       AND btrim(coalesce(written.test_value, '')) = btrim(coalesce(left(test.test_value, 100), ''))
 );
-
--- name: lock
--- One batch of a user at a time.
-SELECT 1 AS locked FROM (SELECT pg_advisory_xact_lock(hashtext('lamina labs'), :user)) AS lock;
-
--- name: failed
--- A row that cannot be rolled up is tried again later and later, and then parked. Gives when; nothing of one that is parked.
--- What failed for several workers at once has failed once, and what another has done meanwhile has not failed.
-WITH held AS (
-    SELECT categorization_status = 'failed' AS is_told FROM lab_reports WHERE id = :row AND categorization_status IN ('pending', 'failed') FOR UPDATE
-), told AS (
-    INSERT INTO lamina.row_failures AS failures (domain, row_id, attempts, due_at, error)
-    SELECT 'labs', :row, 1, now + 60, CAST(:error AS text) FROM lamina.clock, held
-    ON CONFLICT (domain, row_id) DO UPDATE SET
-        attempts = failures.attempts + 1, error = excluded.error,
-        due_at = CASE WHEN failures.attempts + 1 >= :most THEN NULL ELSE excluded.due_at + 60 * (2 ^ failures.attempts - 1) END
-    WHERE failures.due_at <= excluded.due_at - 60 OR NOT (SELECT is_told FROM held)
-    RETURNING due_at
-)
-UPDATE lab_reports SET categorization_status = 'failed', failure_reason = left(CAST(:error AS text), 255) FROM held WHERE id = :row RETURNING (SELECT due_at FROM told) AS due_at, EXISTS (SELECT 1 FROM told) AS is_counted;
 
 -- name: hasten
 -- What failed is tried at once, as often as a job is; then it waits as long as it is told, so that no burst of jobs has it parked.

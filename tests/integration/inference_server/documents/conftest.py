@@ -16,7 +16,7 @@ from inference_server.models.builders.ppocr import build_detector, build_recogni
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.server import GrpcServer, Service
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader

@@ -16,26 +16,26 @@ from prometheus_client import CollectorRegistry
 
 from bridge.inference.client import InferenceClient
 from bridge.systems.cards.options import CardOptions
-from bridge.systems.cards.readers import CardReaders, told_of_reader
-from bridge.systems.cards.tesseract import Tesseract
+from bridge.systems.cards.reading.readers import CardReaders, told_of_reader
+from bridge.systems.cards.reading.tesseract import Tesseract
 from inference_server.engine.failures import failure_on_device
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import DeadlineExceeded, InvalidDocument
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller, Device
 from inference_server.service.documents import DocumentServicer
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.server import GrpcServer, Service
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits, PageResult
+from tests.support.gpu.pretended_gpu import PretendedGpu
 from tests.support.patience import until
 from tests.support.pdf import Text, pdf
-from tests.support.pretended_gpu import PretendedGpu
 from tests.support.printed_pages import image_file, images_of
 from tests.support.serving import serving
 

@@ -9,9 +9,9 @@ from typing import Any
 
 import pytest
 
-from inference_server.engine.onnxruntime import OnnxRuntimeEngine, OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeEngine, OnnxRuntimeLoader
 from inference_server.engine.runtimes import Runtimes
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest

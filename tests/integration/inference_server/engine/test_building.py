@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.engine.building import BUILDING, BUILT, FAILED, BuildState, EngineBuilds
 from inference_server.engine.devices import gpus
-from inference_server.engine.plans import PLAN_FILE, PlanCache, Recipe
-from inference_server.engine.profiles import read_profile
+from inference_server.engine.tensorrt.building import BUILDING, BUILT, FAILED, BuildState, EngineBuilds
+from inference_server.engine.tensorrt.plans import PLAN_FILE, PlanCache, Recipe
+from inference_server.engine.tensorrt.profiles import read_profile
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
-from tests.support.built_plans import build_plan, recipe
-from tests.support.engine_building import builds
+from tests.support.gpu.built_plans import build_plan, recipe
+from tests.support.gpu.engine_building import builds
 
 
 @pytest.fixture

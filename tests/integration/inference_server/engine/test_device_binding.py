@@ -11,11 +11,11 @@ import onnxruntime
 import pytest
 from onnx import TensorProto, helper
 
-from inference_server.engine.onnxruntime_device import DeviceRuns
+from inference_server.engine.onnxruntime.device import DeviceRuns
 from inference_server.engine.port import TensorSpec
 from inference_server.engine.transfers import GraphShapes, Transfers
 from tests.support import onnx_models
-from tests.support.host_device import HostDevice
+from tests.support.gpu.host_device import HostDevice
 
 
 def _runs(path: Path, device: HostDevice, *outputs: str, dtype: type = np.float32, **transfers: object) -> DeviceRuns:

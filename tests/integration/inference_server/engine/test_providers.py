@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader, cuda_provider, installed_providers, tensorrt_provider
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader, cuda_provider, installed_providers, tensorrt_provider
 from inference_server.errors import ModelFailed
 from tests.support import onnx_models
 

@@ -14,14 +14,14 @@ from typing import Any
 import numpy as np
 import pytest
 
-from inference_server.engine import stopwatch
-from inference_server.engine.agreement import deviation
-from inference_server.engine.measurements import Measurement, MeasurementCache
 from inference_server.engine.port import Engine, Tensors
 from inference_server.engine.runtimes import Runtimes, discover
-from inference_server.engine.sample import representative
-from inference_server.engine.selection import EngineSelector, ModelFile, label
-from inference_server.engine.stopwatch import ThreadTimes
+from inference_server.engine.selection import stopwatch
+from inference_server.engine.selection.agreement import deviation
+from inference_server.engine.selection.measurements import Measurement, MeasurementCache
+from inference_server.engine.selection.sample import representative
+from inference_server.engine.selection.selector import EngineSelector, ModelFile, label
+from inference_server.engine.selection.stopwatch import ThreadTimes
 from inference_server.errors import ConfigurationError, ModelFailed
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceLoader, gpu_selector

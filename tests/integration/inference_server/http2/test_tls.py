@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.service.tls import TlsFiles, server_tls
+from inference_server.service.security.tls import TlsFiles, server_tls
 from tests.support.certificates import Authority
 from tests.support.http2 import PREFACE, RawPeer, is_served, is_served_at_last, settings
 from tests.support.http2_transport import LOOPS, Transport, transport, until_true

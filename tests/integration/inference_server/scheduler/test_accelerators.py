@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models

@@ -15,7 +15,7 @@ from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models
-from tests.support.engine_building import builds, gpu_with_tensorrt
+from tests.support.gpu.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.reference_engine import selector as cpu_selector
 from tests.support.serving import ask, serving

@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from tests.support import onnx_models

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from inference_server.engine.port import Tensors
-from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels

@@ -15,10 +15,10 @@ from inference_server.errors import DeviceFailed, DeviceMissing, ModelFailed
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller, Device
 from inference_server.scheduler.status import ModelState
-from inference_server.service.infer_calls import InferCalls
 from inference_server.service.lifecycle import BytesInFlight
-from inference_server.service.shared_memory import SharedMemory
-from inference_server.service.wire_format import parse_request
+from inference_server.service.open_inference.infer_calls import InferCalls
+from inference_server.service.open_inference.shared_memory import SharedMemory
+from inference_server.service.open_inference.wire_format import parse_request
 from tests.support import onnx_models
 from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, gpu_selector, selector
 from tests.support.serving import ask, serving

@@ -14,12 +14,12 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from inference_server.engine.devices import usable_memory
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import MemoryExhausted
-from inference_server.scheduler import executor
-from inference_server.scheduler.memory import MemoryBudget, resident_bytes
+from inference_server.scheduler.dispatch import executor
+from inference_server.scheduler.loading.memory import MemoryBudget, resident_bytes
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
 from tests.support import onnx_models, small_models

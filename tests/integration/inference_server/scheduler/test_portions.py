@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.portions import in_portions
 from inference_server.errors import ModelFailed
 from inference_server.scheduler.port import Caller, InferenceRequest

@@ -12,7 +12,7 @@ from google.protobuf import text_format
 from inference import model_config_pb2
 
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import ConfigurationError, InvalidTensor, ModelFailed, NotFound, Unavailable
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest

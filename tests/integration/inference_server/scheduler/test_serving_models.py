@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from inference_server.engine.onnxruntime import OnnxRuntimeLoader
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.port import Tensors
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import DeadlineExceeded, InvalidTensor, ModelFailed, NotFound, Overloaded, Unavailable
 from inference_server.models.repository import ModelRepository
-from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels

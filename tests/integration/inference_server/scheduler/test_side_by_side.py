@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 from prometheus_client import CollectorRegistry
 
-from inference_server.engine.onnxruntime import OnnxRuntimeEngine
+from inference_server.engine.onnxruntime.engine import OnnxRuntimeEngine
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import DeadlineExceeded, ModelFailed
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels
@@ -185,7 +185,7 @@ async def test_a_batch_that_fails_costs_only_the_request_at_fault(tmp_path: Path
 
 
 async def test_engines_are_gone_when_their_model_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("inference_server.scheduler.dispatcher._LONG_RUN_SECONDS", 0.0)
+    monkeypatch.setattr("inference_server.scheduler.dispatch.dispatcher._LONG_RUN_SECONDS", 0.0)
     made: list[weakref.ref[OnnxRuntimeEngine]] = []
     begin = OnnxRuntimeEngine.__init__
 

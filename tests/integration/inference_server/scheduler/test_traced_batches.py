@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace import ReadableSpan
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
 from inference_server.errors import DeviceFailed, ModelFailed, Overloaded
-from inference_server.scheduler.admission import QueueLimits
+from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.spans import Span
 from inference_server.telemetry import OpenTelemetryTracer

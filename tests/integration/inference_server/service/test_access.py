@@ -17,8 +17,8 @@ from prometheus_client import CollectorRegistry
 from inference_server.service.caller import caller_of
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
-from inference_server.service.metrics import CallMetrics
-from inference_server.service.security import Security, SecurityOptions, secure
+from inference_server.service.metrics.calls import CallMetrics
+from inference_server.service.security.options import Security, SecurityOptions, secure
 from inference_server.service.server import GrpcServer, Service
 from tests.support.certificates import Authority
 from tests.support.requests import failed_call

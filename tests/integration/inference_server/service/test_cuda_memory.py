@@ -15,9 +15,9 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server import app
 from inference_server.errors import AlreadyExists, InvalidInput, NotEnabled, NotFound
-from inference_server.service.cuda_memory import CudaMemory, SharedRegions
-from inference_server.service.shared_memory import SharedMemory
-from tests.support.fake_peer_memory import FakePeerMemory
+from inference_server.service.open_inference.cuda_memory import CudaMemory, SharedRegions
+from inference_server.service.open_inference.shared_memory import SharedMemory
+from tests.support.gpu.fake_peer_memory import FakePeerMemory
 from tests.support.requests import failure, floats, infer_request
 from tests.support.running_application import running_application
 

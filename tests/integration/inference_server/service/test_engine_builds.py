@@ -15,7 +15,7 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 from inference_server import model_serving
 from inference_server.engine import gpu_monitor
 from tests.support import onnx_models
-from tests.support.engine_building import builds, gpu_with_tensorrt
+from tests.support.gpu.engine_building import builds, gpu_with_tensorrt
 from tests.support.reference_engine import ReferenceLoader
 from tests.support.running_application import running_application
 from tests.support.virtual_clock import measured_virtually

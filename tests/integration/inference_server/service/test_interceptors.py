@@ -17,7 +17,7 @@ from inference_server.errors import InvalidTensor, Overloaded
 from inference_server.service.caller import caller_of
 from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
-from inference_server.service.metrics import CallMetrics
+from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.request_limits import RequestLimits
 from inference_server.service.server import Connection, GrpcServer, Service
 from tests.support.moved_clock import moved_clock

@@ -17,7 +17,7 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.errors import AlreadyExists, InvalidInput, NotEnabled, NotFound
-from inference_server.service.shared_memory import SharedMemory
+from inference_server.service.open_inference.shared_memory import SharedMemory
 from tests.support.requests import failure, floats, infer_request
 from tests.support.running_application import running_application
 

@@ -14,7 +14,7 @@ import pytest
 from pyarrow import parquet
 
 from inference_server.engine.runtimes import discover
-from inference_server.engine.selection import EngineSelector
+from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels

@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import AccessDenied, InvalidSlide, NotFound
-from inference_server.scattered import read_scattered
+from inference_server.ranges import read_scattered
 from inference_server.storage import Storage
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.opening import open_slide

@@ -12,7 +12,7 @@ import pytest
 from inference_server.engine import cuda
 from inference_server.engine.cuda import CudaDevice, PeerMemory
 from inference_server.errors import DeviceFailed, ModelFailed
-from tests.support.fake_cuda_runtime import FakeCudaRuntime
+from tests.support.gpu.fake_cuda_runtime import FakeCudaRuntime
 
 
 @pytest.fixture

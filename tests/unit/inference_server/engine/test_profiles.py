@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from inference_server.engine.port import TensorSpec
-from inference_server.engine.profiles import (
+from inference_server.engine.tensorrt.profiles import (
     check_profile,
     fitting,
     likely_profile,

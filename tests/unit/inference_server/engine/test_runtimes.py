@@ -10,8 +10,8 @@ import pytest
 from inference_server.engine import devices, runtimes
 from inference_server.engine.devices import Device
 from inference_server.errors import ConfigurationError, DeviceFailed
-from tests.support.fake_device import FakeDevice
-from tests.support.fake_tensorrt import VERSION, fake_tensorrt
+from tests.support.gpu.fake_device import FakeDevice
+from tests.support.gpu.fake_tensorrt import VERSION, fake_tensorrt
 
 ALL = ("TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider")
 

@@ -9,7 +9,7 @@ import pytest
 
 from inference_server.engine.devices import Device, cpu, gpus
 from inference_server.engine.port import TensorSpec
-from inference_server.engine.sample import representative
+from inference_server.engine.selection.sample import representative
 from inference_server.threads import usable_cores
 
 

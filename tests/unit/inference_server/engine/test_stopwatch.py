@@ -7,8 +7,15 @@ from pathlib import Path
 
 import pytest
 
-from inference_server.engine import stopwatch
-from inference_server.engine.stopwatch import ThreadTimes, longest_wait, quiet_seconds, thread_times, wall_seconds, without_waiting
+from inference_server.engine.selection import stopwatch
+from inference_server.engine.selection.stopwatch import (
+    ThreadTimes,
+    longest_wait,
+    quiet_seconds,
+    thread_times,
+    wall_seconds,
+    without_waiting,
+)
 
 
 @pytest.mark.parametrize(

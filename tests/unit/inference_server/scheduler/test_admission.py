@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inference_server.errors import InvalidTensor, Overloaded
-from inference_server.scheduler.admission import Admission, Pace, QueueLimits
+from inference_server.scheduler.dispatch.admission import Admission, Pace, QueueLimits
 
 
 def test_the_retry_hint_follows_the_recent_pace() -> None:

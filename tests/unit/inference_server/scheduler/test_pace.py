@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.scheduler.pace import Pace
+from inference_server.scheduler.dispatch.pace import Pace
 
 
 def run(pace: Pace, *, gain: float, runs: int) -> list[bool]:

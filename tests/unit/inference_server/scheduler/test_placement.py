@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from inference_server.engine.port import TensorSpec
-from inference_server.engine.profiles import written
+from inference_server.engine.tensorrt.profiles import written
 from inference_server.models.config import read_configuration
 from inference_server.models.values import Configuration
-from inference_server.scheduler.placement import options_on, pin_of, profiles_of
+from inference_server.scheduler.loading.placement import options_on, pin_of, profiles_of
 
 X = TensorSpec(name="x", dtype=np.dtype(np.float32), shape=(-1, 8))
 TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt"

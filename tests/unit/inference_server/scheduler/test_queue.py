@@ -11,8 +11,9 @@ import numpy as np
 import pytest
 
 from inference_server.models.values import Batching
-from inference_server.scheduler.batcher import Batcher
-from inference_server.scheduler.queue import WaitingLine, Work
+from inference_server.scheduler.dispatch.batcher import Batcher
+from inference_server.scheduler.dispatch.queue import WaitingLine
+from inference_server.scheduler.dispatch.work import Work
 
 _arrivals = itertools.count(1)
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections import Counter
 
-from inference_server.scheduler.turns import Turns
+from inference_server.scheduler.dispatch.turns import Turns
 
 
 def serve(turns: Turns[str], times: int, *, cost: float = 1.0) -> str:

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from inference_server.errors import InvalidTensor
-from inference_server.service.classification import best_classes
+from inference_server.service.open_inference.classification import best_classes
 
 
 def test_each_row_has_its_best_classes_best_first() -> None:

@@ -11,9 +11,9 @@ from prometheus_client import CollectorRegistry
 
 from inference_server.engine import gpu_monitor
 from inference_server.engine.gpu_monitor import GpuMonitor
-from inference_server.scheduler.device_times import DeviceTimes
-from inference_server.scheduler.executor import PlacedEngine
-from inference_server.service.device_metrics import DeviceCollector
+from inference_server.scheduler.dispatch.executor import PlacedEngine
+from inference_server.scheduler.metrics.device_times import DeviceTimes
+from inference_server.service.metrics.devices import DeviceCollector
 
 
 class Failure(Exception):

@@ -9,7 +9,7 @@ from grpc_health.v1 import health_pb2
 from inference import grpc_service_pb2
 from lamina.v1 import documents_pb2, labs_pb2, slides_pb2
 
-from inference_server.service.permissions import NEEDS, Need, Permission, need_of
+from inference_server.service.security.permissions import NEEDS, Need, Permission, need_of
 
 
 def methods() -> Iterator[str]:

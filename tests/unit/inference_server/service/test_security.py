@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from inference_server.errors import ConfigurationError, PermissionMissing, Unauthenticated
-from inference_server.service.access import Access, Identity
-from inference_server.service.permissions import Permission
-from inference_server.service.security import SecurityOptions, is_loopback, secure
+from inference_server.service.security.access import Access, Identity
+from inference_server.service.security.options import SecurityOptions, is_loopback, secure
+from inference_server.service.security.permissions import Permission
 from tests.support.certificates import Authority
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"

@@ -8,7 +8,7 @@ import pytest
 from inference import grpc_service_pb2 as wire
 
 from inference_server.errors import InvalidTensor
-from inference_server.service.tensors import datatype_of, decode_inputs, encode, is_slow_to_decode
+from inference_server.service.open_inference.tensors import datatype_of, decode_inputs, encode, is_slow_to_decode
 
 DATATYPES = {
     "BOOL": np.bool_,

@@ -9,9 +9,9 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import ConfigurationError
-from inference_server.service.permissions import Permission
-from inference_server.service.tokens import Tokens, read_tokens
-from inference_server.service.watched import Watched
+from inference_server.service.security.permissions import Permission
+from inference_server.service.security.tokens import Tokens, read_tokens
+from inference_server.service.security.watched import Watched
 
 TOKEN, OTHER = "first-token-of-the-bridge", "second-token-of-the-bridge"
 

@@ -8,7 +8,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from inference import grpc_service_pb2 as wire
 
-from inference_server.service.wire_format import (
+from inference_server.service.open_inference.wire_format import (
     InferResponse,
     StreamResponse,
     parse_request,

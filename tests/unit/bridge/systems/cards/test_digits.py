@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import pytest
 
-from bridge.systems.cards.fields import card_fields, card_of
-from bridge.systems.cards.lines import lines_of_pages
+from bridge.systems.cards.parsing.fields import card_fields, card_of
+from bridge.systems.cards.parsing.lines import lines_of_pages
 from tests.support.card_pages import page
 
 NIK = "3273010203850001"

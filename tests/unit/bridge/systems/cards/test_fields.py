@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bridge.systems.cards.fields import card_fields
+from bridge.systems.cards.parsing.fields import card_fields
 from bridge.systems.cards.scoring import score_of
 
 KTP = """PROVINSI JAWA BARAT

@@ -8,8 +8,8 @@ from dataclasses import replace
 
 import pytest
 
-from bridge.systems.cards.fields import card_fields, card_of
-from bridge.systems.cards.lines import lines_of_pages
+from bridge.systems.cards.parsing.fields import card_fields, card_of
+from bridge.systems.cards.parsing.lines import lines_of_pages
 from tests.support.card_pages import box, page, page_of_texts
 from tests.support.composed_cards import identity_card, tax_card
 

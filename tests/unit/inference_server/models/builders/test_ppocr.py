@@ -12,8 +12,8 @@ import onnxruntime
 import pytest
 from onnx import numpy_helper
 
-from inference_server.engine.agreement import deviation
 from inference_server.engine.openvino import OpenVinoLoader
+from inference_server.engine.selection.agreement import deviation
 from inference_server.models.builders.int8_ranges import tell_ranges
 from inference_server.models.builders.ppocr import build_detector, build_recognizer
 from inference_server.models.config import read_configuration

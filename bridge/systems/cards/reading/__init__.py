@@ -1,0 +1,1 @@
+"""From a document's file to lines: the inference server, and Tesseract where that cannot read."""

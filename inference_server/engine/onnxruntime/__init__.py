@@ -1,0 +1,1 @@
+"""ONNX Runtime as an engine. Alone in importing onnxruntime."""

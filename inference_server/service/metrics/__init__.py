@@ -1,0 +1,1 @@
+"""What the server tells Prometheus beside the scheduler's figures: calls, connections, GPUs, and the processes that read PDFs."""
