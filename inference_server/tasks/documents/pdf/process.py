@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -151,8 +152,11 @@ class PdfProcess:
             if "piece" not in head:
                 return
             written += size
-            if size > PIECE_BYTES or written > self._most_bytes:
+            if size > PIECE_BYTES:
                 raise self._astray()
+            if written > self._most_bytes:
+                self.kill(Reason.MEMORY)
+                raise self._ended()
             write(self._body(size))
 
     def drop(self) -> None:
@@ -250,7 +254,9 @@ class PdfProcess:
         return self._ended()
 
 
-_REASONS = {MEMORY_STATUS: Reason.MEMORY, -9: Reason.KILLED}
+# pdfium aborts where it is given no memory: a system's own limit may be met before the process has looked at what it uses. What it finds
+# wrong with itself ends it by other signals.
+_REASONS = {MEMORY_STATUS: Reason.MEMORY, -signal.SIGABRT: Reason.MEMORY, -signal.SIGKILL: Reason.KILLED}
 
 
 def _environment() -> dict[str, str]:
