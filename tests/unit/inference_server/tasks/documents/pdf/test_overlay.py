@@ -143,3 +143,9 @@ def test_what_stops_the_writing_is_told_as_what_it_is() -> None:
 
     with closing(PdfOverlay(scanned(), "")) as overlay, pytest.raises(MemoryError):
         overlay.save(full)
+
+
+def test_the_font_that_is_added_reaches_as_far_down_as_its_characters() -> None:
+    fonts = pypdf.PdfReader(io.BytesIO(overlaid(scanned(), page(line(["Nama:"]))))).pages[0]["/Resources"]["/Font"]
+    (font,) = fonts.values()
+    assert -10 < font["/DescendantFonts"][0]["/FontDescriptor"]["/Descent"] < 0
