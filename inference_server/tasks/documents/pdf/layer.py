@@ -18,7 +18,7 @@ from inference_server.tasks.documents.layout import reading_order
 from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.pdf.annotations import is_written_over
 from inference_server.tasks.documents.pdf.pixels import Affine, points_to_pixels
-from inference_server.tasks.documents.pdf.right_to_left import letters_from_right, line_back, mirrored
+from inference_server.tasks.documents.pdf.right_to_left import in_order_from_right, letters_from_right, line_back, mirrored
 from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Line, Quad, TextLayer, Word
 
@@ -80,8 +80,7 @@ class _LayerWord:
 
     def mirrored(self, width: int) -> _LayerWord:
         """In a mirror beside a page of `width` pixels."""
-        polygon = mirrored(self.word.polygon, width)
-        return replace(self, word=replace(self.word, polygon=polygon), is_from_right=not self.is_from_right)
+        return replace(self, word=replace(self.word, polygon=mirrored(self.word.polygon, width)))
 
 
 def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
@@ -99,7 +98,8 @@ def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
     lines = [[word for word in line if word.is_on(width, height)] for line in lines]
     garbage = sum(word.garbage for line in lines for word in line)
     text = "".join(word.word.text for line in lines for word in line)
-    sound = _is_text(text, garbage) and _picture_share(page) <= _MOST_PICTURES and not is_written_over(page)
+    lost = sum(_lost(line) for line in lines)
+    sound = _is_text(text, garbage, lost) and _picture_share(page) <= _MOST_PICTURES and not is_written_over(page)
     turn = Turn(quarters=_quarters([word.word for line in lines for word in line]), height=height, width=width)
     upright = [[word.turned(turn) for word in line] for line in lines]
     found = tuple(turn.line_back(line) for line in _in_order(upright, height if turn.quarters % 2 else width, letters_from_right(text) > 0))
@@ -108,9 +108,10 @@ def read_layer(page: pypdfium2.PdfPage, width: int, height: int) -> TextLayer:
 
 def _in_order(lines: Sequence[Sequence[_LayerWord]], width: int, is_from_right: bool) -> list[Line]:
     """Lines in reading order on an upright page of `width` pixels; `is_from_right`: most of its text is."""
+    runs = [run for line in lines for run in _runs(line)]
     if is_from_right:
-        lines = [[word.mirrored(width) for word in line] for line in lines]
-    found = reading_order([_fragment(run) for line in lines for run in _runs(line)])
+        runs = [[word.mirrored(width) for word in run] for run in runs]
+    found = reading_order([_fragment(run) for run in runs])
     return [line_back(line, width) for line in found] if is_from_right else list(found)
 
 
@@ -197,21 +198,27 @@ def _slanted(points: NDArray[np.float64], across: float, down: float) -> tuple[N
 
 def _runs(words: Sequence[_LayerWord]) -> list[list[_LayerWord]]:
     """Words of one line that stand close together, as the detector would find them."""
+    is_from_right = bool(words) and words[0].is_from_right
+    if is_from_right:
+        # What runs from the left within it lies on the other side: they are looked at as they lie.
+        words = sorted(words, key=lambda one: _along(one, words[0]))
     runs: list[list[_LayerWord]] = []
     for word in words:
         if runs and _follows(runs[-1][-1], word):
             runs[-1].append(word)
         else:
             runs.append([word])
-    return runs
+    return [in_order_from_right(run, lambda one: one.word.text) for run in runs] if is_from_right else runs
+
+
+def _along(word: _LayerWord, first: _LayerWord) -> float:
+    """How far a word lies along the line of another."""
+    return float(word.word.polygon.mean(axis=0) @ (first.word.polygon[1] - first.word.polygon[0]))
 
 
 def _follows(before: _LayerWord, after: _LayerWord) -> bool:
     first, second = before.word.polygon, after.word.polygon
     gap = float(np.hypot(*(second[[0, 3]].mean(axis=0) - first[[1, 2]].mean(axis=0))))
-    if before.is_from_right:
-        # What runs from the left within it lies on the other side.
-        gap = min(gap, float(np.hypot(*(second[[1, 2]].mean(axis=0) - first[[0, 3]].mean(axis=0)))))
     return gap < _GAP_HEIGHTS * max(before.height, after.height)
 
 
@@ -226,12 +233,16 @@ def _fragment(run: Sequence[_LayerWord]) -> Fragment:
     return Fragment(quad=quad, words=tuple(one.word for one in run))
 
 
-def _is_text(text: str, garbage: int) -> bool:
-    if len(text) < _LEAST_CHARACTERS:
+def _lost(line: Sequence[_LayerWord]) -> int:
+    """How many signs of a line are lost, but for the bullet before it: often of a font that tells nothing, and of no meaning."""
+    signs = [word.word.text for word in line]
+    return sum(sign.count(_NO_SIGN) for sign in (signs[1:] if signs[:1] == [_NO_SIGN] else signs))
+
+
+def _is_text(text: str, garbage: int, lost: int) -> bool:
+    if len(text) < _LEAST_CHARACTERS or lost > _MOST_LOST * len(text):
         return False
-    garbage += sum(one == "\ufffd" or unicodedata.category(one) in {"Cc", "Cn", "Co"} for one in text)
-    if text.count(_NO_SIGN) > _MOST_LOST * len(text):
-        return False
+    garbage += sum(one == _NO_SIGN or unicodedata.category(one) in {"Cc", "Cn", "Co"} for one in text)
     letters = sum(one.isalnum() or unicodedata.category(one).startswith("M") for one in text)
     return garbage <= _MOST_GARBAGE * len(text) and letters >= _LEAST_LETTERS * len(text)
 

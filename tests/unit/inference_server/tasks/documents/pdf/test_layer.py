@@ -212,6 +212,20 @@ def test_a_few_lost_signs_are_told_as_lost_and_the_text_is_not_trusted() -> None
     assert layer_of(pypdf_repaired(content)).is_sound
 
 
+def test_lost_bullets_leave_a_list_trusted() -> None:
+    """Fonts of bullets often do not say what they draw; what is told beside them is whole."""
+    encoding = b"/Encoding << /BaseEncoding /WinAnsiEncoding /Differences [1 /g1] >>"
+    content = pdf(
+        [[Text(text=f"@ Glukosa puasa {row} mg/dL, di atas nilai rujukan rawat jalan", x=20, y=30 + 20 * row) for row in range(6)]],
+        size=SIZE,
+    )
+    content = content.replace(b"/Encoding /WinAnsiEncoding", encoding)
+    bullets = layer_of(pypdf_repaired(content.replace(b"(@", b"(\\001")))
+    assert all(line.text.startswith("\ufffd Glukosa puasa ") for line in bullets.lines)
+    assert bullets.is_sound
+    assert not layer_of(pypdf_repaired(content.replace(b"(@ Glukosa", b"(Glukosa \\001"))).is_sound
+
+
 def written_from_the_right(*lines: str) -> bytes:
     """Lines as such pages have them: from the left, what is read last first, and the letters of words too."""
     seen = [[word if word.isascii() else word[::-1] for word in reversed(one.split())] for one in lines]
@@ -227,6 +241,23 @@ def test_text_that_is_written_from_the_right_is_in_the_order_in_which_it_is_read
         rights = [word.polygon[:, 0].max() for word in one.words]
         assert rights == sorted(rights, reverse=True)
         assert all(word.polygon[0, 0] < word.polygon[1, 0] for word in one.words)
+
+
+def test_names_of_several_words_run_from_the_left_within_text_from_the_right() -> None:
+    (found,) = layer_of(written_from_the_right("שם המטופל הרשום Cohen David בן 45"), dpi=72).lines
+    assert "שם המטופל הרשום David Cohen בן 45" == found.text
+    assert found.text.split() == [word.text for word in found.words]
+
+
+def test_a_row_from_the_left_keeps_its_order_on_a_page_from_the_right() -> None:
+    """As in reports whose text is Arabic and whose table is English."""
+    columns = [line([word], x=x, y=120) for word, x in (("Glucose", 20), ("126", 160), ("mg/dL", 240), ("70-100", 330))]
+    arabic = line([word[::-1] for word in reversed(["تقرير", "المختبر", "الطبي", "العام"])])
+    content = written(
+        ImagePdfWriter(Original(content=image_file(Image.new("L", (400, 300), 255), "PNG"), media_type="image/png")),
+        (page(arabic, *columns),),
+    )
+    assert "تقرير المختبر الطبي العام\nGlucose 126 mg/dL 70-100" == text_of(layer_of(content, dpi=72))
 
 
 def test_a_line_from_the_right_among_others_keeps_its_order() -> None:
