@@ -12,8 +12,8 @@ from inference_server.tasks.documents.outputs.glyphless import ADVANCE, codes_of
 from inference_server.tasks.documents.values import Line
 
 _ADVANCE = ADVANCE / 1000
-# Of a word's height: what readers take for a space at the least. They look at the gap, whatever is written in it.
-_LEAST_GAP = 0.15
+# Of a word's height: a little more than what readers take for a space (poppler: 0.15). They look at the gap, whatever is written in it.
+_LEAST_GAP = 0.18
 # However near the next word is, so much of a word's width is left.
 _LEAST_WIDTH = 0.5
 
