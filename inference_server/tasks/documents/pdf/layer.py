@@ -46,6 +46,8 @@ _STRAIGHT = 0.05
 _MOSTLY = 2.0
 # Of a glyph's place in its line, below which it has no outline: pdfium then tells a thousandth of the type's size.
 _NO_OUTLINE = 0.01
+# In points: what is thicker has an outline at any size of type. Of most glyphs the place need not be asked for, which takes time.
+_THIN = 0.5
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -137,10 +139,12 @@ def _lines(textpage: pypdfium2.PdfTextPage) -> Iterator[Iterator[Sequence[_Chara
 def _character(textpage: pypdfium2.PdfTextPage, index: int) -> _Character:
     code = raw.FPDFText_GetUnicode(textpage.raw, index)
     left, bottom, right, top = textpage.get_charbox(index)
-    loose = textpage.get_charbox(index, loose=True)
-    if min(right - left, top - bottom) <= _NO_OUTLINE * max(loose[2] - loose[0], loose[3] - loose[1]):
-        # Fonts whose glyphs have no outline, or that are neither in the file nor on this machine, still have bounds.
-        left, bottom, right, top = loose
+    thickness = min(right - left, top - bottom)
+    if thickness <= _THIN:
+        loose = textpage.get_charbox(index, loose=True)
+        if thickness <= _NO_OUTLINE * max(loose[2] - loose[0], loose[3] - loose[1]):
+            # Fonts whose glyphs have no outline, or that are neither in the file nor on this machine, still have bounds.
+            left, bottom, right, top = loose
     matrix = raw.FS_MATRIX()
     raw.FPDFText_GetMatrix(textpage.raw, index, ctypes.byref(matrix))
     return _Character(
