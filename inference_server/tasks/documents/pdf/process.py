@@ -142,7 +142,7 @@ class PdfProcess:
             raise self._astray() from error
 
     def lay_over(self, pages: BinaryIO, size: int, write: Callable[[bytes], object]) -> None:
-        """Lay text over the open file: `pages` are frames, so many bytes in all. Raises `InvalidDocument` and `Ended`."""
+        """Lay text over the open file: `pages` are frames, so many bytes. Raises `InvalidDocument`, `Ended` and what `write` raises."""
         self._begin({"do": "overlay"}, size)
         while piece := pages.read(PIECE_BYTES):
             self._send(piece)
@@ -157,7 +157,13 @@ class PdfProcess:
             if written > self._most_bytes:
                 self.kill(Reason.MEMORY)
                 raise self._ended()
-            write(self._body(size))
+            body = self._body(size)
+            try:
+                write(body)
+            except BaseException:
+                # As where the disk is full: it answers well, and nobody takes what it answers.
+                self.kill(Reason.GIVEN_UP)
+                raise
 
     def drop(self) -> None:
         """Have it free its file; nothing is waited for."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -102,6 +103,19 @@ def test_a_file_that_grows_beyond_its_bound_is_told_as_too_large(answering: Call
         with pytest.raises(Ended) as ended:
             process.lay_over(pages, 0, file.write)
     assert ended.value.reason is Reason.MEMORY
+
+
+def test_a_process_whose_file_has_no_room_is_given_up_and_not_told_as_astray(answering: Callable[..., PdfProcess], tmp_path: Path) -> None:
+    def full(piece: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (tmp_path / "pages").open("w+b") as pages:
+        process = answering(({"done": True, "pages": 1}, 0, 0), ({"piece": True}, 1000, 1000))
+        process.open(object(), b"", "")
+        with pytest.raises(OSError, match="No space"):
+            process.lay_over(pages, 0, full)
+    assert process.has_ended
+    assert process.reaped() is Reason.GIVEN_UP
 
 
 def test_why_a_process_cannot_start_is_told_where_the_servers_errors_are(
