@@ -33,6 +33,9 @@ with suppress(ImportError):
 # Of TIFF 6.0.
 _PHOTOMETRIC, _WHITE_IS_ZERO = 262, 0
 
+# Compressions of TIFF that not every build of Pillow reads.
+_RARE = {"webp": "WebP", "zstd": "Zstandard", "lzma": "LZMA", "jpeg": "JPEG", "tiff_jpeg": "the old JPEG"}
+
 # What Pillow raises on damaged files, by its plugins and its codecs.
 DAMAGE = (OSError, SyntaxError, ValueError, EOFError, KeyError, TypeError, IndexError, OverflowError, Image.DecompressionBombError)
 
@@ -66,14 +69,20 @@ class ImagePages:
             except InvalidDocument:
                 raise
             except DAMAGE as error:
-                raise InvalidDocument(
-                    f"page {index + 1} cannot be decoded: the {_name(self.media_type)} file is damaged or cut off. Save or scan it again."
-                ) from error
+                raise InvalidDocument(self._undecoded(index)) from error
 
     def close(self) -> None:
         """Free the file."""
         with self._lock:
             self._images.close()
+
+    def _undecoded(self, index: int) -> str:
+        told = f"page {index + 1} cannot be decoded: the {_name(self.media_type)} file is damaged or cut off"
+        # Pillow does not tell a compression that it was built without from a damage.
+        with suppress(InvalidDocument, *DAMAGE):
+            if rare := _RARE.get(str(self._images.open(index).info.get("compression"))):
+                told = f"{told}, or this server does not read its compression, {rare}"
+        return f"{told}. Save or scan it again."
 
     def _check_size(self, number: int, image: ImageFile.ImageFile) -> None:
         width, height = image.size

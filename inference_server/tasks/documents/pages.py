@@ -32,14 +32,19 @@ _SIGNATURES = (
 # Behind the length of the first box: images of HEVC, one or several.
 _HEIC = (b"ftypheic", b"ftypheix", b"ftypheim", b"ftypheis", b"ftypmif1", b"ftypmsf1")
 
+# What it holds may begin with a PDF, as it is.
+_ZIP = b"PK\x03\x04"
+
 # Formats that people send and that are not read, for a better message.
 _KNOWN_OTHERS = (
     (b"GIF8", "a GIF image"),
     (b"BM", "a BMP image"),
-    (b"PK\x03\x04", "a ZIP archive or an Office document"),
+    (_ZIP, "a ZIP archive or an Office document"),
     (b"\xd0\xcf\x11\xe0", "an old Office document"),
     (b"{\\rtf", "an RTF document"),
     (b"%!PS", "PostScript"),
+    (b"\x00\x00\x00\x0cjP  \r\n\x87\n", "a JPEG 2000 image"),
+    (b"\xff\x4f\xff\x51", "a JPEG 2000 image"),
 )
 
 
@@ -147,7 +152,7 @@ def media_type_of(content: bytes) -> str:
     for signature, media_type in _SIGNATURES:
         if content.startswith(signature):
             return media_type
-    if b"%PDF-" in content[:_PDF_HEADER_WITHIN]:
+    if b"%PDF-" in content[:_PDF_HEADER_WITHIN] and not content.startswith(_ZIP):
         return PDF
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         return "image/webp"

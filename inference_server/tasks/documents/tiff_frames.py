@@ -16,6 +16,10 @@ from inference_server.errors import InvalidDocument
 # As many directories are followed within a tenth of a second; requests name pages of larger files than they may read whole.
 _MOST_FRAMES = 100_000
 _BIG = 43
+# Of TIFF 6.0. Where each colour lies by itself Pillow takes two bytes of one pixel for two pixels.
+_BITS, _PLANAR, _COLOUR_BY_COLOUR, _MOST_BITS = 258, 284, 2, 8
+# What Pillow says of pixels that it does not know.
+_UNKNOWN_PIXELS = "unknown pixel mode"
 
 
 class TiffFrames:
@@ -35,13 +39,22 @@ class TiffFrames:
         return len(self._offsets)
 
     def open(self, index: int) -> TiffImageFile:
-        """The frame at `index` behind its directory, not decoded. Raises what Pillow raises on damaged files."""
+        """The frame at `index` behind its directory, not decoded.
+
+        Raises `InvalidDocument` where its kind of pixels is not read, and what Pillow raises on damaged files.
+        """
         if len(self) > 1:
             # The file names this frame as its first one. Nothing else is changed, so that all other places hold.
             self._file.seek(self._first_at)
             self._file.write(self._place.pack(self._offsets[index]))
         self._file.seek(0)
-        return TiffImageFile(self._file)
+        try:
+            image = TiffImageFile(self._file)
+        except SyntaxError as error:
+            raise (_unread(index + 1) if str(error) == _UNKNOWN_PIXELS else error) from error
+        if image.tag_v2.get(_PLANAR) == _COLOUR_BY_COLOUR and max(image.tag_v2.get(_BITS, (1,))) > _MOST_BITS:
+            raise _unread(index + 1)
+        return image
 
     def close(self) -> None:
         """Free the file."""
@@ -67,3 +80,10 @@ class TiffFrames:
         if not found:
             raise ValueError("no frame")
         return list(found)
+
+
+def _unread(number: int) -> InvalidDocument:
+    return InvalidDocument(
+        f"page {number} of the TIFF file has pixels of a kind that is not read, as of 16 bits colour by colour. Save it in 8 bits "
+        "of grey or RGB."
+    )

@@ -100,6 +100,15 @@ class _File:
             self._failed = True
             yield self._chunk(b"", last=True, error=str(error))
             return
+        except OSError as error:
+            # What grows beyond some megabytes goes to the disk.
+            self._failed = True
+            told = (
+                f"the file was not written: the server has no room for it on its disk ({error.strerror}). Free some, or name a folder that "
+                "it may write in TMPDIR."
+            )
+            yield self._chunk(b"", last=True, error=told)
+            return
         if last:
             yield self._chunk(b"", last=True)
 

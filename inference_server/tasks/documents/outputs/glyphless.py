@@ -11,6 +11,9 @@ import struct
 # Of a character, in units of the font, whose em is 1,000.
 ADVANCE = 500
 _EM = 1000
+# How far a character reaches below the line: not at all, but 0 is taken for "not told" by readers, which then mark a third more;
+# and pdfium rounds 1 to 0.
+DESCENT = 2
 
 TO_UNICODE = b"""/CIDInit /ProcSet findresource begin
 12 dict begin
@@ -50,7 +53,7 @@ def font_file() -> bytes:
         {
             b"glyf": glyph,
             b"head": struct.pack(">IIIIHHqqhhhhHHhhh", 0x10000, 0x10000, 0, 0x5F0F3CF5, 0, _EM, 0, 0, 0, 0, ADVANCE, _EM, 0, 8, 2, 0, 0),
-            b"hhea": struct.pack(">IhhhHhhhhhhhhhhhH", 0x10000, _EM, 0, 0, ADVANCE, 0, 0, ADVANCE, 1, 0, 0, 0, 0, 0, 0, 0, 1),
+            b"hhea": struct.pack(">IhhhHhhhhhhhhhhhH", 0x10000, _EM, -DESCENT, 0, ADVANCE, 0, 0, ADVANCE, 1, 0, 0, 0, 0, 0, 0, 0, 1),
             b"hmtx": struct.pack(">Hh", ADVANCE, 0),
             b"loca": struct.pack(">HH", 0, len(glyph) // 2),
             b"maxp": struct.pack(">IHHHHHHHHHHHHHH", 0x10000, 1, 3, 1, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0),

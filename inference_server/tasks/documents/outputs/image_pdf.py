@@ -9,7 +9,7 @@ import numpy as np
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.images import DAMAGE, images_of
-from inference_server.tasks.documents.outputs.glyphless import ADVANCE, CODES_TO_GLYPHS, TO_UNICODE, font_file
+from inference_server.tasks.documents.outputs.glyphless import ADVANCE, CODES_TO_GLYPHS, DESCENT, TO_UNICODE, font_file
 from inference_server.tasks.documents.outputs.image_streams import ImageStream, image_stream, points_of
 from inference_server.tasks.documents.outputs.placement import placed_words
 from inference_server.tasks.documents.outputs.port import Original
@@ -111,7 +111,7 @@ class ImagePdfWriter:
         )
         descriptor = (
             f"<< /Type /FontDescriptor /FontName /Glyphless /Flags 5 /FontBBox [0 0 {ADVANCE} 1000] /ItalicAngle 0 /Ascent 1000 "
-            f"/Descent 0 /CapHeight 1000 /StemV 80 /FontFile2 {_FONT_FILE} 0 R >>"
+            f"/Descent {-DESCENT} /CapHeight 1000 /StemV 80 /FontFile2 {_FONT_FILE} 0 R >>"
         )
         font = (
             f"<< /Type /Font /Subtype /Type0 /BaseFont /Glyphless /Encoding /Identity-H /DescendantFonts [{_DESCENDANT} 0 R] "

@@ -71,6 +71,8 @@ class PdfOverlay:
             # The password that opened it is the caller's own; what is made of it is theirs to protect.
             self._document.save(pieces, flags=raw.FPDF_REMOVE_SECURITY)
         except pypdfium2.PdfiumError as error:
+            if pieces.failure:
+                raise pieces.failure from None
             raise InvalidDocument("the PDF cannot be written anew; the file is damaged. Export it again.") from error
         pieces.flush()
 
@@ -118,11 +120,17 @@ class _Pieces:
     def __init__(self, write: Callable[[bytes], None]) -> None:
         self._write = write
         self._held = bytearray()
+        # Why pdfium was told to stop: what is raised to it is lost on the way.
+        self.failure: BaseException | None = None
 
     def write(self, data: Any) -> None:
-        self._held += data
-        if len(self._held) >= PIECE_BYTES:
-            self.flush()
+        try:
+            self._held += data
+            if len(self._held) >= PIECE_BYTES:
+                self.flush()
+        except BaseException as error:
+            self.failure = error
+            raise
 
     def flush(self) -> None:
         for start in range(0, len(self._held), PIECE_BYTES):

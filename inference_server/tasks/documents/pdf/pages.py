@@ -115,8 +115,9 @@ class PdfPages:
     def _error(self, what: str, reason: Reason) -> InvalidDocument | Unavailable:
         if reason is Reason.MEMORY:
             return InvalidDocument(
-                f"{what} takes pdfium more than {self._processes.most_bytes} bytes of memory. Ask for a lower dpi, print the document to "
-                "a PDF anew, send its pages as images, or raise INFERENCE_MAX_PDF_MEMORY_BYTES.",
+                f"{what} takes pdfium more than {self._processes.most_bytes} bytes of memory, or than the system gives it. Ask for a "
+                "lower dpi, print the document to a PDF anew, send its pages as images, or raise INFERENCE_MAX_PDF_MEMORY_BYTES, or the "
+                "system's own limit where that is lower.",
                 limit="pdf_memory_bytes",
             )
         if reason in {Reason.CRASHED, Reason.ASTRAY}:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -141,7 +142,7 @@ class PdfProcess:
             raise self._astray() from error
 
     def lay_over(self, pages: BinaryIO, size: int, write: Callable[[bytes], object]) -> None:
-        """Lay text over the open file: `pages` are frames, so many bytes in all. Raises `InvalidDocument` and `Ended`."""
+        """Lay text over the open file: `pages` are frames, so many bytes. Raises `InvalidDocument`, `Ended` and what `write` raises."""
         self._begin({"do": "overlay"}, size)
         while piece := pages.read(PIECE_BYTES):
             self._send(piece)
@@ -151,9 +152,18 @@ class PdfProcess:
             if "piece" not in head:
                 return
             written += size
-            if size > PIECE_BYTES or written > self._most_bytes:
+            if size > PIECE_BYTES:
                 raise self._astray()
-            write(self._body(size))
+            if written > self._most_bytes:
+                self.kill(Reason.MEMORY)
+                raise self._ended()
+            body = self._body(size)
+            try:
+                write(body)
+            except BaseException:
+                # As where the disk is full: it answers well, and nobody takes what it answers.
+                self.kill(Reason.GIVEN_UP)
+                raise
 
     def drop(self) -> None:
         """Have it free its file; nothing is waited for."""
@@ -250,7 +260,9 @@ class PdfProcess:
         return self._ended()
 
 
-_REASONS = {MEMORY_STATUS: Reason.MEMORY, -9: Reason.KILLED}
+# pdfium aborts where it is given no memory: a system's own limit may be met before the process has looked at what it uses. What it finds
+# wrong with itself ends it by other signals.
+_REASONS = {MEMORY_STATUS: Reason.MEMORY, -signal.SIGABRT: Reason.MEMORY, -signal.SIGKILL: Reason.KILLED}
 
 
 def _environment() -> dict[str, str]:

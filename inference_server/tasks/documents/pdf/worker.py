@@ -123,3 +123,6 @@ if __name__ == "__main__":
     except Cut:
         # The process is to leave, whatever is open still.
         os._exit(0)
+    except MemoryError:
+        # For what it was sent.
+        os._exit(MEMORY_STATUS)

@@ -116,6 +116,8 @@ def test_sixteen_bits_are_scaled_to_eight() -> None:
         (b"PK\x03\x04\x14\x00\x06\x00", "Office document"),
         (b"RIFF\x24\x00\x00\x00WEBPVP8 ", "WebP file is broken"),
         (b"\x00\x00\x00\x20ftypavif\x00\x00\x00\x00", "an AVIF image"),
+        (b"\x00\x00\x00\x0cjP  \r\n\x87\n\x00\x00\x00\x14ftypjp2 ", "a JPEG 2000 image"),
+        (b"PK\x03\x04\x14\x00report.pdf%PDF-1.7\n", "a ZIP archive or an Office document"),
         (b"\x00\x00\x00\x20ftypheic\x00\x00\x00\x00", "HEIC file is broken"),
         (bytes(range(256)), "of no known format"),
         (b"%PDF-1.7\ngarbage", "PDF is broken"),

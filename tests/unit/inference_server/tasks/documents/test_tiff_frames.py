@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import io
+import struct
 import time
 
+import numpy as np
 import pytest
+import tifffile
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.values import Limits
@@ -55,3 +59,33 @@ def test_a_frame_that_lies_behind_the_end_harms_no_other(place: int, big: bool) 
     assert (3, 20) == (pages.page_count, level(content, 1))
     with pytest.raises(InvalidDocument, match="page 3 cannot be decoded: the TIFF file is damaged or cut off"):
         pages.page(2)
+
+
+def tiff_by_tifffile(pixels: np.ndarray, **kind: object) -> bytes:
+    out = io.BytesIO()
+    tifffile.imwrite(out, pixels, **kind)
+    return out.getvalue()
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        tiff_by_tifffile(np.full((3, 30, 40), 40_000, np.uint16), photometric="rgb", planarconfig="separate"),
+        tiff_by_tifffile(np.full((30, 40, 2), 40_000, np.uint16), photometric="minisblack", extrasamples=["unassalpha"]),
+        tiff_by_tifffile(np.full((30, 40), 0.5, np.float16)),
+        tiff_by_tifffile(np.full((30, 40), 0.5, np.float64)),
+    ],
+    ids=["16 bits colour by colour", "16 bits with alpha", "half floats", "double floats"],
+)
+def test_pixels_of_a_kind_that_is_not_read_are_told_as_that_and_not_as_a_damage(content: bytes) -> None:
+    """Pillow reads those colour by colour as twice as many pixels of eight bits: words would lie elsewhere."""
+    with pytest.raises(InvalidDocument, match=r"page 1 of the TIFF file has pixels of a kind that is not read.*8 bits"):
+        opened(content, limits=LIMITS).page(0)
+
+
+def test_a_compression_that_may_not_be_read_here_is_named() -> None:
+    content = bytearray(tiff_by_tifffile(np.full((30, 40, 3), 200, np.uint8), photometric="rgb", metadata=None))
+    at = content.index(struct.pack("<HHI", 259, 3, 1))
+    content[at + 8 : at + 10] = struct.pack("<H", 50001)
+    with pytest.raises(InvalidDocument, match=r"page 1 cannot be decoded: .* damaged or cut off, or .* compression, WebP"):
+        opened(bytes(content), limits=LIMITS).page(0)

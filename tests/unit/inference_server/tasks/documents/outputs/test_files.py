@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import AsyncIterator
+from pathlib import Path
 from typing import BinaryIO
+
+import pytest
 
 from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
+from inference_server.tasks.documents.spooled import spooled_file
 from tests.support.pdf import pdf
 from tests.support.read_pages import SUMMARY, line, page
 
@@ -48,3 +53,24 @@ async def test_a_file_that_cannot_be_written_says_so_and_leaves_the_others() -> 
     assert "the PDF takes no font" == failed.error
     assert ("document.txt", b"a", "") == (text.name, text.data, text.error)
     assert ["document.txt"] == [end.name for end in ends] == [end.name for end in more], "nothing more of the one that failed"
+
+
+async def test_where_nothing_can_be_written_to_the_disk_the_file_says_so_and_leaves_the_others(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is longer than is held in memory goes to the folder for temporary files."""
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "is not there"))
+
+    async def lay_over(pages: BinaryIO, size: int) -> BinaryIO:
+        file = spooled_file()
+        file.write(bytes(17 * 2**20))
+        return file
+
+    files = OutputFiles([OutputFormat.SEARCHABLE_PDF, OutputFormat.TEXT], Original(content=b"", media_type="", lay_over=lay_over))
+    await all_of(files.page(page(line(["a"]))))
+    failed, end = await all_of(files.end(SUMMARY))
+    files.close()
+    assert ("document.pdf", True) == (failed.name, failed.last)
+    assert "no room for it on its disk (No such file or directory)" in failed.error
+    assert "TMPDIR" in failed.error
+    assert ("document.txt", True, "") == (end.name, end.last, end.error)

@@ -6,6 +6,7 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import pypdf
@@ -65,6 +66,26 @@ def test_words_are_found_where_they_are_seen(degrees: float) -> None:
     quad = line(["Glukosa", "92"], x=200, y=150, degrees=degrees).words[0].polygon
     assert quad.min(axis=0) == pytest.approx([boxes[:, 0].min(), 300 - boxes[:, 3].max()], abs=1)
     assert quad.max(axis=0) == pytest.approx([boxes[:, 2].max(), 300 - boxes[:, 1].min()], abs=1)
+
+
+def test_words_whose_boxes_touch_stay_words_for_readers_that_look_at_gaps() -> None:
+    """Boxes of words reach a little beyond their ink, so that those of words that stand close overlap."""
+    near = line(["126", "mg/dL"])
+    first, second = near.words
+    touching = replace(
+        near, words=(replace(first, polygon=first.polygon + np.array([(0, 0), (12, 0), (12, 0), (0, 0)], np.float32)), second)
+    )
+    pdf = searchable(image_file(picture(), "PNG", dpi=(72, 72)), "image/png", page(touching))
+    textpage = pypdfium2.PdfDocument(pdf)[0].get_textpage()
+    assert textpage.get_charbox(4)[0] - textpage.get_charbox(2)[2] > 0.155 * 20
+    assert "126 mg/dL" == textpage.get_text_range()
+
+
+def test_the_font_reaches_as_far_down_as_its_characters() -> None:
+    """Of a font without a descent readers mark a third more than the word."""
+    reader = pypdf.PdfReader(io.BytesIO(searchable(image_file(picture(), "PNG"), "image/png")))
+    descriptor = reader.pages[0]["/Resources"]["/Font"]["/F"]["/DescendantFonts"][0]["/FontDescriptor"]
+    assert -10 < descriptor["/Descent"] < 0
 
 
 @pytest.mark.parametrize("mode", ["RGB", "L", "CMYK"])

@@ -201,6 +201,88 @@ def test_glyphs_that_mean_nothing_are_not_trusted() -> None:
     assert not layer_of(pypdf_repaired(content)).is_sound
 
 
+def test_a_few_lost_signs_are_told_as_lost_and_the_text_is_not_trusted() -> None:
+    """What stands for a bound or a unit, and is no sign, would go unseen in a long text."""
+    known = b"/Differences [1 /hyphen 3 /g1 /g2]"
+    content = lab_report_pdf().replace(b"/Encoding /WinAnsiEncoding", b"/Encoding << /BaseEncoding /WinAnsiEncoding " + known + b" >>")
+    lost = content.replace(b"(", b"(\\003\\004", 1)
+    layer = layer_of(pypdf_repaired(lost))
+    assert "\ufffd\ufffd" == text_of(layer)[:2]
+    assert not layer.is_sound
+    assert layer_of(pypdf_repaired(content)).is_sound
+
+
+def test_lost_bullets_leave_a_list_trusted() -> None:
+    """Fonts of bullets often do not say what they draw; what is told beside them is whole."""
+    encoding = b"/Encoding << /BaseEncoding /WinAnsiEncoding /Differences [1 /g1] >>"
+    content = pdf(
+        [[Text(text=f"@ Glukosa puasa {row} mg/dL, di atas nilai rujukan rawat jalan", x=20, y=30 + 20 * row) for row in range(6)]],
+        size=SIZE,
+    )
+    content = content.replace(b"/Encoding /WinAnsiEncoding", encoding)
+    bullets = layer_of(pypdf_repaired(content.replace(b"(@", b"(\\001")))
+    assert all(line.text.startswith("\ufffd Glukosa puasa ") for line in bullets.lines)
+    assert bullets.is_sound
+    assert not layer_of(pypdf_repaired(content.replace(b"(@ Glukosa", b"(Glukosa \\001"))).is_sound
+
+
+def written_from_the_right(*lines: str) -> bytes:
+    """Lines as such pages have them: from the left, what is read last first, and the letters of words too."""
+    seen = [[word if word.isascii() else word[::-1] for word in reversed(one.split())] for one in lines]
+    result = page(*(line(words, y=30 + 40 * index) for index, words in enumerate(seen)))
+    return written(ImagePdfWriter(Original(content=image_file(Image.new("L", (400, 300), 255), "PNG"), media_type="image/png")), (result,))
+
+
+def test_text_that_is_written_from_the_right_is_in_the_order_in_which_it_is_read() -> None:
+    lines = ("בדיקת דם 12.5 תקינה", "המוגלובין g/dL 13.2 עד", "اسم المريض محمد")
+    layer = layer_of(written_from_the_right(*lines), dpi=72)
+    assert "\n".join(lines) == text_of(layer)
+    for one in layer.lines:
+        rights = [word.polygon[:, 0].max() for word in one.words]
+        assert rights == sorted(rights, reverse=True)
+        assert all(word.polygon[0, 0] < word.polygon[1, 0] for word in one.words)
+
+
+def test_names_of_several_words_run_from_the_left_within_text_from_the_right() -> None:
+    (found,) = layer_of(written_from_the_right("שם המטופל הרשום Cohen David בן 45"), dpi=72).lines
+    assert "שם המטופל הרשום David Cohen בן 45" == found.text
+    assert found.text.split() == [word.text for word in found.words]
+
+
+def test_a_row_from_the_left_keeps_its_order_on_a_page_from_the_right() -> None:
+    """As in reports whose text is Arabic and whose table is English."""
+    columns = [line([word], x=x, y=120) for word, x in (("Glucose", 20), ("126", 160), ("mg/dL", 240), ("70-100", 330))]
+    arabic = line([word[::-1] for word in reversed(["تقرير", "المختبر", "الطبي", "العام"])])
+    content = written(
+        ImagePdfWriter(Original(content=image_file(Image.new("L", (400, 300), 255), "PNG"), media_type="image/png")),
+        (page(arabic, *columns),),
+    )
+    assert "تقرير المختبر الطبي العام\nGlucose 126 mg/dL 70-100" == text_of(layer_of(content, dpi=72))
+
+
+def test_a_line_from_the_right_among_others_keeps_its_order() -> None:
+    latin = "Laboratory report of the whole year"
+    content = written(
+        ImagePdfWriter(Original(content=image_file(Image.new("L", (400, 300), 255), "PNG"), media_type="image/png")),
+        (page(line(latin.split()), line(["םד", "תקידב"], y=80)),),
+    )
+    assert f"{latin}\nבדיקת דם" == text_of(layer_of(content, dpi=72))
+
+
+def test_words_of_fonts_that_are_not_there_have_bounds() -> None:
+    """East Asian fonts are often left to the reader's machine."""
+    content = pdf([[Text(text="Glukosa", x=20, y=40)]], size=SIZE).replace(
+        b"/Subtype /Type1 /BaseFont /Helvetica /Encoding /WinAnsiEncoding",
+        b"/Subtype /Type0 /BaseFont /STSong-Light /Encoding /UniGB-UCS2-H /DescendantFonts [<< /Type /Font /Subtype /CIDFontType0 "
+        b"/BaseFont /STSong-Light /CIDSystemInfo << /Registry (Adobe) /Ordering (GB1) /Supplement 4 >> /DW 1000 >>]",
+    )
+    content = content.replace(b"(Glukosa)", b"<" + "血红蛋白".encode("utf-16-be").hex().encode() + b">")
+    (found,) = layer_of(pypdf_repaired(content)).lines
+    assert "血红蛋白" == found.text
+    width, height = np.ptp(found.words[0].polygon, axis=0)
+    assert 2 < width / height < 5
+
+
 def pypdf_repaired(content: bytes) -> bytes:
     out = io.BytesIO()
     pypdf.PdfWriter(clone_from=io.BytesIO(content)).write(out)

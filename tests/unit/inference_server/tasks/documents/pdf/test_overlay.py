@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+from contextlib import closing
 
 import numpy as np
 import pypdf
@@ -11,6 +12,7 @@ import pytest
 from PIL import Image
 from pypdf.generic import FloatObject, NameObject, NumberObject, RectangleObject
 
+from inference_server.tasks.documents.pdf.overlay import PdfOverlay
 from tests.support.opened_pages import overlaid
 from tests.support.pdf import Text, pdf
 from tests.support.printed_pages import image_file, lab_report_pdf
@@ -133,3 +135,17 @@ def test_what_the_page_leaves_behind_does_not_move_the_text() -> None:
     start, _ = found.search("Glukosa").get_next()
     left, bottom, _, _ = found.get_charbox(start)
     assert (72, 216 - 120 * 0.72) == pytest.approx((left, bottom), abs=1)
+
+
+def test_what_stops_the_writing_is_told_as_what_it_is() -> None:
+    def full(piece: bytes) -> None:
+        raise MemoryError
+
+    with closing(PdfOverlay(scanned(), "")) as overlay, pytest.raises(MemoryError):
+        overlay.save(full)
+
+
+def test_the_font_that_is_added_reaches_as_far_down_as_its_characters() -> None:
+    fonts = pypdf.PdfReader(io.BytesIO(overlaid(scanned(), page(line(["Nama:"]))))).pages[0]["/Resources"]["/Font"]
+    (font,) = fonts.values()
+    assert -10 < font["/DescendantFonts"][0]["/FontDescriptor"]["/Descent"] < 0

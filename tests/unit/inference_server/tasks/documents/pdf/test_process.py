@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import sys
 from collections.abc import Callable
@@ -36,13 +37,13 @@ _PAGE = {"mode": "ocr", "dpi": 72, "lowest_dpi": 36, "most_pixels": 100}
 def answering(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., PdfProcess]:
     """A process that a file has taken over, with its answers: heads, the sizes that they tell, and the bytes that come."""
 
-    def start(*answers: tuple[Any, int, int]) -> PdfProcess:
+    def start(*answers: tuple[Any, int, int], most_bytes: int = 2**27) -> PdfProcess:
         (tmp_path / "answers").write_text("\n".join(map(json.dumps, answers)))
         program = tmp_path / "program"
         program.write_text(_PROGRAM.format(python=sys.executable, answers=str(tmp_path / "answers")))
         program.chmod(0o755)
         monkeypatch.setattr(sys, "executable", str(program))
-        return PdfProcess(most_bytes=2**27)
+        return PdfProcess(most_bytes=most_bytes)
 
     return start
 
@@ -93,6 +94,28 @@ def test_a_file_that_never_ends_ends_the_process(answering: Callable[..., PdfPro
             process.lay_over(pages, 0, file.write)
         assert ended.value.reason is Reason.ASTRAY
         assert file.tell() == 0
+
+
+def test_a_file_that_grows_beyond_its_bound_is_told_as_too_large(answering: Callable[..., PdfProcess], tmp_path: Path) -> None:
+    with (tmp_path / "pages").open("w+b") as pages, (tmp_path / "file").open("w+b") as file:
+        process = answering(({"done": True, "pages": 1}, 0, 0), ({"piece": True}, 1000, 1000), most_bytes=999)
+        process.open(object(), b"", "")
+        with pytest.raises(Ended) as ended:
+            process.lay_over(pages, 0, file.write)
+    assert ended.value.reason is Reason.MEMORY
+
+
+def test_a_process_whose_file_has_no_room_is_given_up_and_not_told_as_astray(answering: Callable[..., PdfProcess], tmp_path: Path) -> None:
+    def full(piece: bytes) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with (tmp_path / "pages").open("w+b") as pages:
+        process = answering(({"done": True, "pages": 1}, 0, 0), ({"piece": True}, 1000, 1000))
+        process.open(object(), b"", "")
+        with pytest.raises(OSError, match="No space"):
+            process.lay_over(pages, 0, full)
+    assert process.has_ended
+    assert process.reaped() is Reason.GIVEN_UP
 
 
 def test_why_a_process_cannot_start_is_told_where_the_servers_errors_are(

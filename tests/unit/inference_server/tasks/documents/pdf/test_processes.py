@@ -32,6 +32,8 @@ from tests.support.printed_pages import lab_report_pdf
 
 # The least that may be set.
 LITTLE = 2**27
+# Of addresses: enough to start, and to read a page.
+_GIVEN_KIBIBYTES = 400_000
 
 
 @pytest.fixture
@@ -95,6 +97,27 @@ async def test_a_bomb_ends_in_a_clear_error_and_another_document_is_read_meanwhi
     assert refused.value.limit == "pdf_memory_bytes"
     assert not isinstance(await read(report, 1), TextLayer)
     await until(lambda: set(ends) == {"memory"})
+
+
+@pytest.fixture
+def given_little(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The system gives processes less memory than the server lets them have."""
+    python = tmp_path / "python"
+    python.write_text(f'#!/bin/sh\nulimit -v {_GIVEN_KIBIBYTES}\nexec {sys.executable} "$@"\n')
+    python.chmod(0o755)
+    monkeypatch.setattr(sys, "executable", str(python))
+
+
+@pytest.mark.parametrize("what", ["page 1", "the PDF"])
+async def test_memory_that_the_system_does_not_give_is_told_as_that(what: str, given_little: None, ends: list[str]) -> None:
+    processes = PdfProcesses(most=1, ended=ends.append)
+    content = BOMBS["a form that draws itself"]() if what == "page 1" else lab_report_pdf() + bytes(1024 * _GIVEN_KIBIBYTES)
+    message = f"{what} takes pdfium more than .*INFERENCE_MAX_PDF_MEMORY_BYTES, or the system's own limit"
+    with pytest.raises(InvalidDocument, match=message) as refused:
+        await read(await opened(processes, content))
+    assert refused.value.limit == "pdf_memory_bytes"
+    await until(lambda: ends == ["memory"])
+    processes.close()
 
 
 # A process of its own: its memory, and that of its processes, are told by the most that they ever had.
