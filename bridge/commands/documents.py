@@ -92,6 +92,34 @@ def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them
         typer.echo("no document is stuck")
 
 
+@commands.command()
+def recover(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them.")] = False) -> None:
+    """Queue documents again that Redis has lost: their row says `processing`, and they lie nowhere in it. They go on where they were."""
+    found = _with_source(lambda source: _recover(source, only_look=dry_run))
+    for document in found:
+        typer.echo(f"{document} {'is lost' if dry_run else 'is queued again'}")
+    if not found:
+        typer.echo("no document is lost")
+
+
+async def _recover(source: RedisSource, *, only_look: bool) -> list[str]:
+    from bridge.ledger.port import State
+    from bridge.records.documents import DocumentRecords
+    from bridge.settings import load
+    from bridge.store import open_store
+
+    async with open_store(load()) as store:
+        records = DocumentRecords(store.database)
+        await records.check()
+        lost = list(await source.lacking(await records.in_work()))
+        for document in () if only_look else lost:
+            job = await store.jobs.find(f"{document}/")
+            # By the id that it was asked for by: it is the same job.
+            has_ended = job is None or job.state in {State.SUCCEEDED, State.FAILED}
+            await source.enqueue(document, correlation="" if job is None or has_ended else job.key.partition("/")[2])
+    return lost
+
+
 async def worker_facts(settings: Settings, cards: CardWorkerSettings) -> dict[str, object]:
     """What the bridge at BRIDGE_HTTP tells of itself, null where it cannot now; of one that does not answer, what is known without it."""
     facts = await asyncio.to_thread(_told_by_bridge, settings.http)

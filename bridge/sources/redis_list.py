@@ -158,6 +158,13 @@ class RedisSource:
         found = [await self._run("stuck", keys, _milliseconds(seconds), int(only_look)) for keys in self._keys.values()]
         return [item.decode() for items in found for item in items]
 
+    async def lacking(self, items: Sequence[str]) -> Sequence[str]:
+        """Those of some items that wait in none of the lists, and that nobody works on."""
+        for keys in self._keys.values():
+            parts = [items[first : first + _MOST_AT_ONCE] for first in range(0, len(items), _MOST_AT_ONCE)]
+            items = [item.decode() for part in parts for item in await self._run("lacking", keys, *part)]
+        return items
+
     async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         """At most `limit` deliveries; empty when none came in time."""
         clock = asyncio.get_running_loop().time
