@@ -159,11 +159,11 @@ def _lists(environment: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
 def _check_apart(lists: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
     """Raise `ConfigurationError` where one key is to be two things: Redis keeps one, and what lies in it would be taken for the other."""
     beside = [keys.get(name) or f"{queue}:{name}" for queue, keys in lists.items() for name in _BESIDE]
-    if "," in (queue := environment.get("OCR_GPU_QUEUE_KEY", "")) or queue != queue.strip():
-        raise ConfigurationError(f"OCR_GPU_QUEUE_KEY: {queue!r} has a comma, or begins or ends with a space; set it to a key without")
     used = Counter([*lists, *beside, *_SHARED_KEYS.values(), *_CASES])
     for name in ("OCR_GPU_QUEUE_KEY", "OCR_GPU_PROCESSING_KEY", "OCR_GPU_ATTEMPTS_KEY"):
         key = environment.get(name, "")
+        if name == "OCR_GPU_QUEUE_KEY" and ("," in key or key != key.strip()):
+            raise ConfigurationError(f"{name}: {key!r} has a comma, or begins or ends with a space; set it to a key without")
         if used[key] > 1 or key.startswith(_SHARED_KEYS["locks"]):
             raise ConfigurationError(
                 f"{name}: {key!r} is the key of something else too; set it to one of its own, or unset it for the default"
