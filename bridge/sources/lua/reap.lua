@@ -49,6 +49,11 @@ if ARGV[2] == '1' then
   for _, item in ipairs(redis.call('HKEYS', holders)) do
     redis.call('ZADD', leases, 'NX', now + lease, item)
   end
+  -- No lease is that long: the server's clock was set back.
+  local longest = math.max(lease, lock, foreign)
+  for _, item in ipairs(redis.call('ZRANGEBYSCORE', leases, now + 2 * longest, '+inf')) do
+    redis.call('ZADD', leases, now + longest, item)
+  end
   -- What that program has ended keeps no lease: it would run out over the next try.
   for _, item in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
     if is_foreign(item) and redis.call('SISMEMBER', processing, item) == 0 then

@@ -648,6 +648,20 @@ async def test_what_a_dead_bridge_had_comes_again_though_the_server_has_evicted_
     await access.close()
 
 
+async def test_what_a_dead_bridge_had_comes_again_soon_though_the_servers_clock_was_set_back(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    access = RedisAccess(redis.url)
+    await client.rpush(queue, "one")
+    assert await RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS).receive(limit=1, wait_seconds=60)
+    # Leases end by the server's clock: for one that was set back by a day, a day later.
+    await client.zincrby(f"{queue}:leases", 24 * 3600 * 1000, "one")
+
+    [again] = await RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS).receive(limit=1, wait_seconds=60)
+    assert "one" == again.message_id
+    await access.close()
+
+
 async def test_what_another_program_has_ended_in_our_place_is_not_taken_for_evicted(redis: RedisServer, client: Redis, queue: str) -> None:
     """It took it for stuck, did it, and has taken its id away."""
     access = RedisAccess(redis.url)
