@@ -476,7 +476,7 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
     taken_over = run.on(lambda store: rows(store, "SELECT key FROM lamina.jobs WHERE fence > 1"))
     assert killer.orphaned & {row["key"] for row in taken_over}, "others took over what the killed had"
     assert {row["status"] for row in run.documents().values()} == {"completed"}
-    assert {result["documentId"] for result in results} == set(documents)
+    assert sorted(result["documentId"] for result in results) == sorted(documents), "each is told of once"
     jobs = run.on(lambda store: rows(store, "SELECT state, attempts, count(*) AS count FROM lamina.jobs GROUP BY state, attempts"))
     assert [tuple(row.values()) for row in jobs] == [("succeeded", 0, len(documents))], "interruptions burn no attempt"
     assert (run.client.llen(GPU), run.client.scard("filot:ocr:gpu:processing")) == (0, 0)
