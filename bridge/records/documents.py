@@ -39,6 +39,11 @@ class DocumentRecord:
         return self.status == "completed"
 
     @property
+    def is_in_work(self) -> bool:
+        """Whether it says that it waits for a worker, or that one has it."""
+        return self.status == "processing"
+
+    @property
     def is_decided(self) -> bool:
         """Whether a person has had the last word on it."""
         return self.verification_status in _BY_PEOPLE
