@@ -117,10 +117,9 @@ async def _recover(source: RedisSource, *, only_look: bool, settle_seconds: floa
         await records.check()
         if suspects := await source.lacking(await records.in_work()):
             await asyncio.sleep(settle_seconds)
-        lost = [document for document in suspects if await _is_lost(document, source, records)]
         if only_look:
-            return lost
-        return [document for document in lost if await _is_queued_again(document, source, records, store)]
+            return [document for document in suspects if await _is_lost(document, source, records)]
+        return [document for document in suspects if await _is_queued_again(document, source, records, store)]
 
 
 async def _is_lost(document: str, source: RedisSource, records: DocumentRecords) -> bool:
@@ -133,7 +132,7 @@ async def _is_lost(document: str, source: RedisSource, records: DocumentRecords)
 
 async def _is_queued_again(document: str, source: RedisSource, records: DocumentRecords, store: Store) -> bool:
     job = await store.jobs.find_open(f"{document}/")
-    # Once more: there may have been thousands before it, and another `recover` with them.
+    # Only now: thousands may have come before it.
     if not await _is_lost(document, source, records):
         return False
     # By the id that it was asked for by: it is the same job.
