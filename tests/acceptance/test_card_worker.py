@@ -613,14 +613,14 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
             except OSError:
                 assert time.monotonic() < until
                 time.sleep(0.2)
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+        of_prometheus = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "text/plain;version=0.0.4;q=0.9,*/*;q=0.1"})
+        with urllib.request.urlopen(of_prometheus, timeout=60) as answer:
             metrics = answer.read().decode()
         run.client.rpush("filot:buli2:retry_queue", "{}")
-        asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
             as_json = json.load(answer)
         stands = json.loads(setup.call("documents", "status"))
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(of_prometheus, timeout=60) as answer:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 
     assert (told["ok"], told["status"]) == (True, "ok")
