@@ -49,9 +49,9 @@ if ARGV[2] == '1' then
   for _, item in ipairs(redis.call('HKEYS', holders)) do
     redis.call('ZADD', leases, 'NX', now + lease, item)
   end
-  -- No lease is that long: the server's clock was set back.
+  -- No lease is that long: the server's clock was set back. Those of other bridges may be longer than ours: they get an hour more.
   local longest = math.max(lease, lock, foreign)
-  for _, item in ipairs(redis.call('ZRANGEBYSCORE', leases, now + 2 * longest, '+inf')) do
+  for _, item in ipairs(redis.call('ZRANGEBYSCORE', leases, now + 2 * longest + 3600000, '+inf')) do
     redis.call('ZADD', leases, now + longest, item)
   end
   -- What that program has ended keeps no lease: it would run out over the next try.

@@ -662,6 +662,18 @@ async def test_what_a_dead_bridge_had_comes_again_soon_though_the_servers_clock_
     await access.close()
 
 
+async def test_a_bridge_with_a_longer_lease_keeps_its_item_beside_others(redis: RedisServer, client: Redis, queue: str) -> None:
+    access = RedisAccess(redis.url)
+    await client.rpush(queue, "one")
+    [delivery] = await RedisSource(access, [_with_locks(queue)], lease_seconds=1800).receive(limit=1, wait_seconds=60)
+    until = await client.zscore(f"{queue}:leases", "one")
+
+    other = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS, look_seconds=LEASE_SECONDS / 4)
+    assert not await other.receive(limit=1, wait_seconds=3 * LEASE_SECONDS)
+    assert until == await client.zscore(f"{queue}:leases", delivery.message_id)
+    await access.close()
+
+
 async def test_what_another_program_has_ended_in_our_place_is_not_taken_for_evicted(redis: RedisServer, client: Redis, queue: str) -> None:
     """It took it for stuck, did it, and has taken its id away."""
     access = RedisAccess(redis.url)
