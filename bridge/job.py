@@ -138,3 +138,5 @@ class Message:
     attributes: Mapping[str, str] = field(default_factory=dict)
     # Tries to send it so far.
     attempts: int = 0
+    # When it was put there, in seconds since 1970. A job that was begun anew asks for the same message once more, at another time.
+    asked_at: float = 0.0

@@ -19,6 +19,10 @@ from bridge.errors import ConfigurationError
 MOST_POLL_SECONDS = 60
 _PREFIX = "filot:ocr:gpu"
 _CPU = "filot:ocr"
+# What the bridge keeps beside a list, where it has no other name: `list:leases` and so on.
+_BESIDE = ("processing", "leases", "delayed", "deliveries", "started", "holders", "bodies", "attributes")
+# The cases for people.
+_CASES = ("filot:buli2:retry_queue", "filot:buli2:retry_queue:dead", "filot:buli2:retry_queue:turn")
 # Of both lists, so that a document that lies in both is one job.
 _SHARED_KEYS = {"correlation": f"{_PREFIX}:correlation", "locks": f"{_PREFIX}:lock:"}
 
@@ -35,7 +39,7 @@ def _not_off(value: object) -> object:
 def _http_address(value: str) -> str:
     parts = urlsplit(value.strip())
     if value and (parts.scheme not in {"http", "https"} or not parts.hostname):
-        raise ValueError("it is no address such as https://account.r2.cloudflarestorage.com")
+        raise ValueError("it is no address such as https://name.example")
     return value.strip()
 
 
@@ -154,10 +158,13 @@ def _lists(environment: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
 
 def _check_apart(lists: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
     """Raise `ConfigurationError` where one key is to be two things: Redis keeps one, and what lies in it would be taken for the other."""
-    shared = {*_SHARED_KEYS, "twin"}
-    used = Counter([*lists, *(key for keys in lists.values() for name, key in keys.items() if name not in shared), *_SHARED_KEYS.values()])
+    beside = [keys.get(name) or f"{queue}:{name}" for queue, keys in lists.items() for name in _BESIDE]
+    used = Counter([*lists, *beside, *_SHARED_KEYS.values(), *_CASES])
     for name in ("OCR_GPU_QUEUE_KEY", "OCR_GPU_PROCESSING_KEY", "OCR_GPU_ATTEMPTS_KEY"):
-        if used[key := environment.get(name, "")] > 1:
+        key = environment.get(name, "")
+        if name == "OCR_GPU_QUEUE_KEY" and ("," in key or key != key.strip()):
+            raise ConfigurationError(f"{name}: {key!r} has a comma, or begins or ends with a space; set it to a key without")
+        if used[key] > 1 or key.startswith(_SHARED_KEYS["locks"]):
             raise ConfigurationError(
                 f"{name}: {key!r} is the key of something else too; set it to one of its own, or unset it for the default"
             )

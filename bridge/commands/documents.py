@@ -14,13 +14,18 @@ from bridge.commands.common import print_json
 from bridge.errors import PermanentError
 
 if TYPE_CHECKING:
+    from bridge.records.documents import DocumentRecords
     from bridge.settings import Settings
     from bridge.settings_cards import CardWorkerSettings
     from bridge.sources.redis_list import RedisSource
+    from bridge.store import Store
 
 Result = TypeVar("Result")
 _EXIT_SOME_LAY_THERE = 1
 _BRIDGE_SECONDS = 5.0
+# What lies nowhere may be on its way: the platform writes a row before it queues it, and the old worker takes a document off its list
+# before it says that it has it.
+_SETTLE_SECONDS = 2.0
 
 commands = typer.Typer(help="The card platform's queue of documents.", no_args_is_help=True)
 commands.add_typer(escalations.commands, name="escalations")
@@ -90,6 +95,48 @@ def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them
         typer.echo(f"{document} {'is stuck' if dry_run else 'is queued again'}")
     if not found:
         typer.echo("no document is stuck")
+
+
+@commands.command()
+def recover(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them.")] = False) -> None:
+    """Queue documents again that Redis has lost: their row says `processing`, and they lie nowhere in it. They go on where they were."""
+    found = _with_source(lambda source: _recover(source, only_look=dry_run))
+    for document in found:
+        typer.echo(f"{document} {'is lost' if dry_run else 'is queued again'}")
+    if not found:
+        typer.echo("no document is lost")
+
+
+async def _recover(source: RedisSource, *, only_look: bool, settle_seconds: float = _SETTLE_SECONDS) -> list[str]:
+    from bridge.records.documents import DocumentRecords
+    from bridge.settings import load
+    from bridge.store import open_store
+
+    async with open_store(load()) as store:
+        records = DocumentRecords(store.database)
+        await records.check()
+        if suspects := await source.lacking(await records.in_work()):
+            await asyncio.sleep(settle_seconds)
+        if only_look:
+            return [document for document in suspects if await _is_lost(document, source, records)]
+        return [document for document in suspects if await _is_queued_again(document, source, records, store)]
+
+
+async def _is_lost(document: str, source: RedisSource, records: DocumentRecords) -> bool:
+    """Whether it lies nowhere, and is to be done. Redis is asked first: who ends a document writes its row before it lets it go."""
+    if not await source.lacking([document]):
+        return False
+    row = await records.find(document)
+    return row is not None and row.is_in_work
+
+
+async def _is_queued_again(document: str, source: RedisSource, records: DocumentRecords, store: Store) -> bool:
+    job = await store.jobs.find_open(f"{document}/")
+    # Only now: thousands may have come before it.
+    if not await _is_lost(document, source, records):
+        return False
+    # By the id that it was asked for by: it is the same job.
+    return await source.enqueue(document, correlation="" if job is None else job.key.partition("/")[2])
 
 
 async def worker_facts(settings: Settings, cards: CardWorkerSettings) -> dict[str, object]:

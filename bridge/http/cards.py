@@ -49,7 +49,7 @@ class CardRoutes:
         return [Route("/health", self._health)]
 
     async def metrics(self, levels: Sequence[QueueLevel] | None, in_flight: int) -> Mapping[str, Any]:
-        """The answer to `GET /metrics` for those who want JSON. What is out of reach is null, and `ok` is false then.
+        """The answer to `GET /metrics` for those who do not want Prometheus' text. What is out of reach is null, and `ok` is false then.
 
         `levels`: of the queues that jobs come from; None while they do not tell. `in_flight`: documents being read.
         """

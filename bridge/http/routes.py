@@ -25,6 +25,8 @@ Probe = Callable[[], Awaitable[None]]
 # Takes what lies in the queues that jobs come from; None while they do not tell.
 PlatformMetrics = Callable[[Sequence[QueueLevel] | None], Awaitable[Mapping[str, Any]]]
 _PROBE_SECONDS = 3.0
+# What asks for figures as Prometheus reads them.
+_OF_PROMETHEUS = ("text/plain", "application/openmetrics-text")
 
 
 class Routes:
@@ -45,7 +47,7 @@ class Routes:
         """`probes`: what must be reachable for new work to be done, by name. `more`: what platforms ask; they share `events`.
 
         `vitals`: tells what is stuck. `draining`: whether no new work is taken any more. `platform_metrics`: what those get of `/metrics`
-        who ask for JSON, as clients of a platform's old worker do.
+        who do not ask for Prometheus' text, as clients of a platform's old worker do.
         """
         self._jobs = jobs
         self._figures = figures
@@ -100,8 +102,11 @@ class Routes:
 
 
 def _wants_json(request: Request) -> bool:
-    """Whether JSON is named: Prometheus and those who take anything get its text."""
-    return "application/json" in request.headers.get("accept", "") or request.query_params.get("format") == "json"
+    """Whether JSON is named, or nothing is: the platform's worker knows no other. Prometheus names its text."""
+    accepted = request.headers.get("accept", "")
+    if "application/json" in accepted or request.query_params.get("format") == "json":
+        return True
+    return not any(kind in accepted for kind in _OF_PROMETHEUS)
 
 
 def _unknown(key: str) -> Response:

@@ -64,6 +64,11 @@ class LedgerJobs:
         """The one job whose key starts so; None when none does, or several do."""
         return only_record((await self._database.look(self._sql["find"], prefix_bounds(key_prefix))).rows, key_prefix)
 
+    async def find_open(self, key_prefix: str) -> JobRecord | None:
+        """The newest job whose key starts so and that has not ended; None when there is none."""
+        row = (await self._database.look(self._sql["find_open"], prefix_bounds(key_prefix))).first
+        return None if row is None else record_of(row)
+
     async def reopen(self, key: str, *, ended: bool = False) -> bool:
         """Let a failed job be claimed anew; false when it has not failed. `ended`: one that succeeded too."""
         told = Event(type="failed", destination="", body=b"").message_id(key)

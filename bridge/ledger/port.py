@@ -192,6 +192,9 @@ class Jobs(Protocol):
     async def find(self, key_prefix: str) -> JobRecord | None:
         """The one job whose key starts so; None when none does, or several do."""
 
+    async def find_open(self, key_prefix: str) -> JobRecord | None:
+        """The newest job whose key starts so and that has not ended; None when there is none."""
+
     async def reopen(self, key: str, *, ended: bool = False) -> bool:
         """Let a failed job be claimed anew, with all its attempts; false when it has not failed. `ended`: one that succeeded too."""
 

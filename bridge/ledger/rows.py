@@ -129,6 +129,7 @@ def message_of(row: RowMapping) -> Message:
         body=bytes(row["body"]),
         attributes=json.loads(row["attributes"]),
         attempts=row["attempts"],
+        asked_at=row["created_at"],
     )
 
 

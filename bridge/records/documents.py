@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -39,6 +39,11 @@ class DocumentRecord:
         return self.status == "completed"
 
     @property
+    def is_in_work(self) -> bool:
+        """Whether it says that it waits for a worker, or that one has it."""
+        return self.status == "processing"
+
+    @property
     def is_decided(self) -> bool:
         """Whether a person has had the last word on it."""
         return self.verification_status in _BY_PEOPLE
@@ -68,6 +73,10 @@ class DocumentRecords:
         """The document; None when there is none."""
         row = (await self._database.look(self._sql["find"], {"id": document_id})).first
         return None if row is None else DocumentRecord(**row)
+
+    async def in_work(self) -> Sequence[str]:
+        """The documents that say that they wait for a worker, or that one has them; the oldest first."""
+        return [row["id"] for row in (await self._database.look(self._sql["in_work"])).rows]
 
     async def is_with_people(self, document_id: str, review: str = "") -> bool:
         """Whether a person has had the last word on a document, or its case has a ticket; not of one that is not in the table.

@@ -65,6 +65,9 @@ class _Stored:
     """A value that is stored and published."""
 
     key: str
+    # Where it is noted that it was published, and what is.
+    noted: str
+    mark: str
     channel: str
     body: bytes
     # Until it is removed.
@@ -178,15 +181,16 @@ class RedisAccess:
                 return False
             raise ours from error
 
-    async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float) -> None:
-        """Store a value for a while and publish it, in one step. Raises as `run` does."""
-        await self._stored.ask(_Stored(key=key, channel=channel, body=body, milliseconds=round(keep_seconds * 1000)))
+    async def store_and_publish(self, key: str, channel: str, body: bytes, *, keep_seconds: float, message_id: str, mark: str) -> None:
+        """Store a value for a while and publish it, in one step, and once for each `mark` of a message. Raises as `run` does."""
+        noted, milliseconds = f"{key}:sent:{message_id}", round(keep_seconds * 1000)
+        await self._stored.ask(_Stored(key=key, noted=noted, mark=mark, channel=channel, body=body, milliseconds=milliseconds))
 
     async def _store_all(self, values: Sequence[_Stored]) -> Sequence[None]:
         arguments: list[bytes | str | int] = []
         for value in values:
-            arguments += [value.channel, value.body, value.milliseconds]
-        await self.run(self._publish, [value.key for value in values], *arguments)
+            arguments += [value.channel, value.body, value.milliseconds, value.mark]
+        await self.run(self._publish, [key for value in values for key in (value.key, value.noted)], *arguments)
         return [None] * len(values)
 
     def _through_sentinels(self, parts: SplitResult, options: dict[str, Any]) -> Redis:

@@ -8,7 +8,10 @@ from bridge.redis.access import RedisAccess
 
 
 class RedisSink:
-    """Stores each message under a key of its own and publishes it, in one step: who was not listening finds it there."""
+    """Stores each message under a key of its own and publishes it, in one step: who was not listening finds it there.
+
+    A message that is sent again, as its relay was killed before it could note that it had sent it, is published once.
+    """
 
     def __init__(
         self,
@@ -37,4 +40,6 @@ class RedisSink:
         """Store and publish, and return once Redis has it. Raises `TransientError`, `PermanentError`, `ConfigurationError`."""
         channel = message.destination or self._channel
         key = self._key.format(channel=channel, job_key=message.job_key, type=message.type, message_id=message.message_id)
-        await self._access.store_and_publish(key, channel, message.body, keep_seconds=self._keep_seconds)
+        await self._access.store_and_publish(
+            key, channel, message.body, keep_seconds=self._keep_seconds, message_id=message.message_id, mark=repr(message.asked_at)
+        )

@@ -36,6 +36,8 @@ _BUSY_POLL_SECONDS = 0.05
 _IDLE_POLL_SECONDS = 2.5
 _ASKING_POLL_SECONDS = 0.25
 _IDLE_AFTER_SECONDS = 2.0
+# How often leases are looked for that the server has evicted, where nobody looks for what other programs lost.
+_LOOK_SECONDS = 60.0
 # Items that are names, such as documents' ids, are known by themselves; others by their digest: ids are logged.
 _NAME = re.compile(r"[A-Za-z0-9._:/+=-]{1,200}")
 # More are asked for by another script.
@@ -112,7 +114,7 @@ class RedisSource:
         self._turns = Turns([keys.queue for keys in queues], in_a_row=urgent_in_a_row)
         self._lease_seconds = lease_seconds
         self._adopt_seconds = adopt_seconds
-        self._look_seconds = look_seconds or adopt_seconds / 10
+        self._look_seconds = look_seconds or adopt_seconds / 10 or _LOOK_SECONDS
         self._lock_seconds = lock_seconds
         self._scripts = {path.stem: Script(path, before=_KINDS) for path in _LUA.glob("*.lua")}
         self._last_delivery = self._last_adoption = float("-inf")
@@ -150,6 +152,13 @@ class RedisSource:
         """Bring back what nobody holds: items that were begun longer ago, by whomever, and those whose delay is over; returns them."""
         found = [await self._run("stuck", keys, _milliseconds(seconds), int(only_look)) for keys in self._keys.values()]
         return [item.decode() for items in found for item in items]
+
+    async def lacking(self, items: Sequence[str]) -> Sequence[str]:
+        """Those of some items that wait in none of the lists, and that nobody works on."""
+        for keys in self._keys.values():
+            parts = [items[first : first + _MOST_AT_ONCE] for first in range(0, len(items), _MOST_AT_ONCE)]
+            items = [item.decode() for part in parts for item in await self._run("lacking", keys, *part)]
+        return items
 
     async def receive(self, *, limit: int, wait_seconds: float) -> Sequence[Delivery]:
         """At most `limit` deliveries; empty when none came in time."""
@@ -213,15 +222,16 @@ class RedisSource:
     async def _look_around(self, limit: int) -> list[Delivery]:
         """What lies in the first list that has anything. Expired leases and due delays are brought back first."""
         now = asyncio.get_running_loop().time()
-        adopting = self._adopt_seconds > 0 and now - self._last_adoption >= self._look_seconds
+        adopting = now - self._last_adoption >= self._look_seconds
         if adopting:
             self._last_adoption = now
         for queue in self._turns.order():
             if adopting or now - self._last_reaps[queue] >= _REAP_SECONDS:
                 self._last_reaps[queue] = now
                 self._due.look_begins(queue)
-                foreign, lock = _milliseconds(self._adopt_seconds), self._lock(self._lease_seconds)
-                returned, following = await self._run("reap", self._keys[queue], foreign, int(adopting), lock)
+                foreign, ours = _milliseconds(self._adopt_seconds), _milliseconds(self._lease_seconds)
+                arguments = (foreign, int(adopting), self._lock(self._lease_seconds), ours)
+                returned, following = await self._run("reap", self._keys[queue], *arguments)
                 if following >= 0:
                     self._due.found(queue, now + following / 1000)
                 if returned:

@@ -21,6 +21,7 @@ import pytest
 import redis as redis_client
 from psycopg.rows import dict_row
 
+from bridge.job import Job
 from bridge.settings import load
 from bridge.store import Store, open_store
 from tests.support.answering_bridge import figures_of
@@ -475,7 +476,7 @@ def test_no_document_is_lost_or_done_twice_while_workers_are_killed(run: Run, re
     taken_over = run.on(lambda store: rows(store, "SELECT key FROM lamina.jobs WHERE fence > 1"))
     assert killer.orphaned & {row["key"] for row in taken_over}, "others took over what the killed had"
     assert {row["status"] for row in run.documents().values()} == {"completed"}
-    assert {result["documentId"] for result in results} == set(documents)
+    assert sorted(result["documentId"] for result in results) == sorted(documents), "each is told of once"
     jobs = run.on(lambda store: rows(store, "SELECT state, attempts, count(*) AS count FROM lamina.jobs GROUP BY state, attempts"))
     assert [tuple(row.values()) for row in jobs] == [("succeeded", 0, len(documents))], "interruptions burn no attempt"
     assert (run.client.llen(GPU), run.client.scard("filot:ocr:gpu:processing")) == (0, 0)
@@ -572,6 +573,32 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     assert run.client.llen(GPU) == 3
 
 
+def test_what_redis_has_lost_is_queued_again_and_goes_on_as_the_job_that_it_was(run: Run) -> None:
+    """Redis was started anew and empty: what waits or is worked on stays as it is, and so does what has ended or was not asked for."""
+    setup = run.setup()
+    again, new, waits, held, delayed = (run.add("user/KTP_clear.png", status="processing") for _ in range(5))
+    ended, unasked = run.add("user/KTP_clear.png", status="completed"), run.add("user/KTP_clear.png")
+    correlation = str(uuid4())
+    job = Job(key=f"{again}/{correlation}", system="cards", request={"documentId": again, "correlationId": correlation})
+    run.on(lambda store: store.jobs.announce(job))
+    run.client.rpush(CPU, waits)
+    run.client.sadd("filot:ocr:gpu:processing", held)
+    run.client.zadd("filot:ocr:delayed", {delayed: 1})
+
+    told = setup.call("documents", "recover", "--dry-run")
+    assert (f"{again} is lost\n{new} is lost\n", 0) == (told, run.client.llen(GPU))
+    assert f"{again} is queued again\n{new} is queued again\n" == setup.call("documents", "recover")
+    assert "no document is lost\n" == setup.call("documents", "recover")
+    assert [again.encode(), new.encode()] == run.client.lrange(GPU, 0, -1)
+    with published(run) as results, setup.running_forked():
+        run.wait_until(lambda found: all(found[document]["status"] == "completed" for document in (again, new, waits, delayed)))
+        until_told(results, 4)
+
+    assert correlation == next(result["correlationId"] for result in results if result["documentId"] == again)
+    assert {"succeeded"} == {row["state"] for row in run.on(lambda store: rows(store, "SELECT state FROM lamina.jobs"))}
+    assert ["completed", "uploaded", "processing"] == [run.documents()[document]["status"] for document in (ended, unasked, held)]
+
+
 def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) -> None:
     address = free_address()
     # No languages lie there, where the machine has Tesseract at all.
@@ -586,14 +613,14 @@ def test_health_is_told_as_the_task_definition_asks(run: Run, tmp_path: Path) ->
             except OSError:
                 assert time.monotonic() < until
                 time.sleep(0.2)
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+        of_prometheus = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "text/plain;version=0.0.4;q=0.9,*/*;q=0.1"})
+        with urllib.request.urlopen(of_prometheus, timeout=60) as answer:
             metrics = answer.read().decode()
         run.client.rpush("filot:buli2:retry_queue", "{}")
-        asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "application/json, text/plain, */*"})
-        with urllib.request.urlopen(asked, timeout=60) as answer:
+        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
             as_json = json.load(answer)
         stands = json.loads(setup.call("documents", "status"))
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as answer:
+        with urllib.request.urlopen(of_prometheus, timeout=60) as answer:
             assert 'bridge_escalations{state="waiting"}' in answer.read().decode()
 
     assert (told["ok"], told["status"]) == (True, "ok")

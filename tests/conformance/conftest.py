@@ -96,7 +96,7 @@ async def _redis_sink(redis: RedisServer) -> AsyncIterator[SinkAtHand]:
 
     async def arrived(queue: str) -> Sequence[tuple[str, bytes]]:
         start = f"{prefix}:{queue or 'results'}:"
-        keys = sorted([key.decode() async for key in client.scan_iter(f"{start}*")])
+        keys = sorted([key.decode() async for key in client.scan_iter(f"{start}*") if b":sent:" not in key])
         return [(key.removeprefix(start), bytes(await client.get(key) or b"")) for key in keys]
 
     yield SinkAtHand(sink=RedisSink(access, key=prefix + ":{channel}:{message_id}"), arrived=arrived)

@@ -55,6 +55,19 @@ async def test_a_new_job_is_claimed_under_fence_one(store: Store) -> None:
     assert record.started_at is not None
 
 
+async def test_the_newest_job_that_has_not_ended_is_found(store: Store) -> None:
+    await store.ledger.finish(await claimed(store.ledger, job("document-1/ended")), success())
+    for key in ("document-1/old", "document-1/new", "document-12/new", "document-0/new"):
+        await store.jobs.announce(job(key))
+        await asyncio.sleep(0.01)
+
+    found = await store.jobs.find_open("document-1/")
+    assert found is not None
+    assert "document-1/new" == found.key
+    await store.ledger.finish(await claimed(store.ledger, job("document-0/new")), success())
+    assert await store.jobs.find_open("document-0/") is None
+
+
 async def test_an_announced_job_is_claimed(store: Store) -> None:
     await store.jobs.announce(job())
     await store.jobs.announce(job())

@@ -42,10 +42,11 @@ async def _escalations() -> dict[str, int]:
 
 
 async def figures_of(address: str) -> str:
-    """What `/metrics` of either program answers."""
+    """What `/metrics` of either program answers to Prometheus."""
 
     def get() -> str:
-        with urllib.request.urlopen(f"http://{address}/metrics", timeout=60) as reply:
+        asked = urllib.request.Request(f"http://{address}/metrics", headers={"Accept": "text/plain"})
+        with urllib.request.urlopen(asked, timeout=60) as reply:
             return str(reply.read().decode())
 
     return await asyncio.to_thread(get)

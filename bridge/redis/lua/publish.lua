@@ -1,7 +1,17 @@
--- Stores each value for a while and publishes it. KEYS: where each is stored. ARGV: channel, value and milliseconds of each.
-for place, key in ipairs(KEYS) do
-  local channel, value, milliseconds = ARGV[3 * place - 2], ARGV[3 * place - 1], ARGV[3 * place]
-  redis.call('SET', key, value, 'PX', milliseconds)
-  redis.call('PUBLISH', channel, value)
+-- Stores each value for a while and publishes it, unless it was published before. KEYS: where each is stored, and where it is noted that it was
+-- published. ARGV: channel, value, milliseconds, and what is noted of each.
+for place = 1, #KEYS / 2 do
+  local key, noted = KEYS[2 * place - 1], KEYS[2 * place]
+  local channel, value, milliseconds, mark = ARGV[4 * place - 3], ARGV[4 * place - 2], ARGV[4 * place - 1], ARGV[4 * place]
+  if redis.call('GET', noted) ~= mark then
+    redis.call('SET', key, value, 'PX', milliseconds)
+    redis.call('SET', noted, mark, 'PX', milliseconds)
+    local heard = redis.pcall('PUBLISH', channel, value)
+    if type(heard) == 'table' then
+      -- Nothing is undone: it is to be sent again.
+      redis.call('DEL', noted)
+      return heard
+    end
+  end
 end
-return #KEYS
+return #KEYS / 2

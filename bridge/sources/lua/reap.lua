@@ -1,12 +1,12 @@
 -- Brings back what nobody holds any more and what has waited long enough. One step: it needs no lock, and any number of workers may run it.
 -- KEYS as in claim.lua. ARGV: 1 lease in ms for items that are being worked on under no lease of ours; 0 to leave them alone. 2 1 to look for
--- such items now 3 how long locks last, in ms.
+-- such items now, and for ours without a lease 3 how long locks last, in ms 4 our lease in ms.
 -- Returns how many items it brought back, and in how many ms the next may be due; -1 for none.
 local queue, processing, leases, delayed = KEYS[1], KEYS[2], KEYS[3], KEYS[4]
-local started, holders, locks = KEYS[6], KEYS[7], KEYS[11]
+local started, holders, correlation, locks = KEYS[6], KEYS[7], KEYS[10], KEYS[11]
 local time = redis.call('TIME')
 local now = time[1] * 1000 + math.floor(time[2] / 1000)
-local foreign, lock = tonumber(ARGV[1]), tonumber(ARGV[3])
+local foreign, lock, lease = tonumber(ARGV[1]), tonumber(ARGV[3]), tonumber(ARGV[4])
 local returned = 0
 
 -- Until when an item is left to another program, by when that says it has begun: by its note, and by the age of its lock. 0 where neither tells.
@@ -29,12 +29,30 @@ local function is_foreign(item)
   return foreign > 0 and redis.call('HEXISTS', holders, item) == 0
 end
 
--- What another program left in the set of items in work gets a lease; if it is still there when that runs out, it is done again.
+-- Whether an item that is not in the set of those in work was ours, and has not ended: then the server has evicted the set. Whoever else ended it
+-- took its id away; where there are no ids, nobody else works on it.
+local function is_open(item)
+  return redis.call('HEXISTS', holders, item) == 1
+    and (correlation == queue or redis.call('HEXISTS', correlation, item) == 1)
+    and not redis.call('LPOS', queue, item)
+    and not redis.call('ZSCORE', delayed, item)
+end
+
+-- What another program left in the set of items in work gets a lease; if it is still there when that runs out, it is done again. So does what
+-- is ours and has none: the server has evicted it. Whoever has the item renews it.
 if ARGV[2] == '1' then
   for _, item in ipairs(redis.call('SMEMBERS', processing)) do
     if is_foreign(item) then
       redis.call('ZADD', leases, 'NX', now + foreign, item)
     end
+  end
+  for _, item in ipairs(redis.call('HKEYS', holders)) do
+    redis.call('ZADD', leases, 'NX', now + lease, item)
+  end
+  -- No lease is that long: the server's clock was set back. Those of other bridges may be longer than ours: they get an hour more.
+  local longest = math.max(lease, lock, foreign)
+  for _, item in ipairs(redis.call('ZRANGEBYSCORE', leases, now + 2 * longest + 3600000, '+inf')) do
+    redis.call('ZADD', leases, now + longest, item)
   end
   -- What that program has ended keeps no lease: it would run out over the next try.
   for _, item in ipairs(redis.call('ZRANGE', leases, 0, -1)) do
@@ -57,8 +75,8 @@ for index = #expired, 1, -1 do
     -- That program has begun it anew since it was first seen.
     redis.call('ZADD', leases, ends, item)
   else
-    -- First where it goes: we may not be allowed everything. Gone from the set: whoever had it has finished it.
-    if redis.call('SISMEMBER', processing, item) == 1 then
+    -- First where it goes: we may not be allowed everything. Gone from the set: whoever had it has finished it, or brought it back.
+    if redis.call('SISMEMBER', processing, item) == 1 or is_open(item) then
       redis.call('LPUSH', queue, item)
       redis.call('SREM', processing, item)
       returned = returned + 1

@@ -70,7 +70,7 @@ async def _rig(find: Find, folder: Path, lines: Lines) -> AsyncIterator[Rig]:
         return await queue.depth() + len(behind) + await client.hlen(shared["correlation"])
 
     async def arrived() -> Sequence[tuple[str, bytes]]:
-        found = [key async for key in client.scan_iter(f"{prefix}:results:*")]
+        found = [key async for key in client.scan_iter(f"{prefix}:results:*") if b":sent:" not in key]
         return [(key.decode().rpartition(":")[2], bytes(await client.get(key) or b"")) for key in found]
 
     try:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+from dataclasses import MISSING, fields
 
 import pytest
 
+from bridge import settings_cards
 from bridge.errors import ConfigurationError
 from bridge.platforms.cards import bucket_of
 from bridge.settings import load
 from bridge.settings_cards import load_card_worker
+from bridge.sources.redis_list import ListKeys
 
 STORE = {"CF_R2_BUCKET_NAME": "documents", "CF_R2_ENDPOINT": "https://account.r2.example"}
 
@@ -141,12 +144,29 @@ def test_a_value_that_is_wrong_names_the_variable_that_was_set(monkeypatch: pyte
         ("OCR_GPU_PROCESSING_KEY", "filot:ocr:processing"),
         ("OCR_GPU_ATTEMPTS_KEY", "filot:ocr:gpu:processing:timestamps"),
         ("OCR_GPU_ATTEMPTS_KEY", "filot:ocr:attempts"),
+        ("OCR_GPU_QUEUE_KEY", "filot:ocr:queue:holders"),
+        ("OCR_GPU_QUEUE_KEY", "filot:buli2:retry_queue"),
+        ("OCR_GPU_QUEUE_KEY", "filot:ocr:gpu:lock:1"),
+        ("OCR_GPU_PROCESSING_KEY", "filot:ocr:gpu:queue:leases"),
+        ("OCR_GPU_ATTEMPTS_KEY", "filot:buli2:retry_queue:dead"),
     ],
 )
 def test_a_key_that_is_something_else_too_is_refused(monkeypatch: pytest.MonkeyPatch, name: str, key: str) -> None:
     given(monkeypatch, **{name: key})
     with pytest.raises(ConfigurationError, match=f"^{name}: '{key}' is the key of something else too"):
         load()
+
+
+@pytest.mark.parametrize("key", [" ", "own:queue ", "own,queue"])
+def test_a_list_whose_name_settings_cannot_hold_is_refused(monkeypatch: pytest.MonkeyPatch, key: str) -> None:
+    """Else another list would be served in its place, or none."""
+    given(monkeypatch, OCR_GPU_QUEUE_KEY=key)
+    with pytest.raises(ConfigurationError, match=f"^OCR_GPU_QUEUE_KEY: '{key}' has a comma, or begins or ends with a space"):
+        load()
+
+
+def test_all_keys_beside_a_list_are_known_to_the_settings() -> None:
+    assert [field.name for field in fields(ListKeys) if field.default is MISSING and field.name != "queue"] == list(settings_cards._BESIDE)
 
 
 def test_one_list_may_have_the_cpus_keys_throughout(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -158,6 +158,12 @@ SELECT key, system, state, fence, attempts, request, result, last_error, progres
        units_done, units_total, units_per_second, seconds_left, revision
 FROM lamina.jobs WHERE key >= :first AND key <= :last ORDER BY key LIMIT 2;
 
+-- name: find_open
+-- Of the jobs whose key lies between them, the newest that has not ended.
+SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at,
+       units_done, units_total, units_per_second, seconds_left, revision
+FROM lamina.jobs WHERE key >= :first AND key <= :last AND state NOT IN ('succeeded', 'failed') ORDER BY created_at DESC, key LIMIT 1;
+
 -- name: list
 -- The newest jobs, of one state or of any.
 SELECT key, system, state, fence, attempts, request, result, last_error, progress, stage, created_at, started_at, finished_at,

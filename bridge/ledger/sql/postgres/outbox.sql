@@ -10,7 +10,7 @@ WITH due AS MATERIALIZED (
 )
 UPDATE lamina.outbox AS o SET due_at = (SELECT now FROM lamina.clock) + CAST(:lease AS double precision)
 FROM due WHERE o.id = due.id
-RETURNING o.id, o.message_id, o.job_key, o.type, o.destination, o.body, o.attributes, o.attempts;
+RETURNING o.id, o.message_id, o.job_key, o.type, o.destination, o.body, o.attributes, o.attempts, o.created_at;
 
 -- name: mark_sent
 -- Records that messages have arrived.

@@ -13,7 +13,7 @@ SELECT 1 FROM outbox, clock WHERE sent_at IS NULL AND due_at <= now LIMIT 1;
 -- Leases the oldest messages that are due.
 UPDATE outbox SET due_at = (SELECT now FROM clock) + :lease
 WHERE id IN (SELECT id FROM outbox, clock WHERE sent_at IS NULL AND due_at <= now ORDER BY id LIMIT :limit)
-RETURNING id, message_id, job_key, type, destination, body, attributes, attempts;
+RETURNING id, message_id, job_key, type, destination, body, attributes, attempts, created_at;
 
 -- name: mark_sent
 -- Records that messages have arrived.

@@ -3,6 +3,10 @@
 SELECT CAST(id AS text) AS id, CAST(user_id AS text) AS user_id, type, file_url, CAST(status AS text) AS status, verification_status, buli2_ticket_id
 FROM documents WHERE id = CAST(:id AS uuid);
 
+-- name: in_work
+-- Those that a worker is to have: the platform says so before it queues them.
+SELECT CAST(id AS text) AS id FROM documents WHERE status = 'processing' ORDER BY created_at, id;
+
 -- name: processing
 -- A worker has begun. Here and below: what has been completed meanwhile, by whomever, is left as it is, and so is what a person has decided.
 UPDATE documents SET status = 'processing' WHERE id = CAST(:id AS uuid) AND status IS DISTINCT FROM 'completed';

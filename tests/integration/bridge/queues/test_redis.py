@@ -9,6 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -276,9 +277,9 @@ async def test_a_key_of_another_kind_costs_no_item(redis: RedisServer, client: R
     with pytest.raises(ConfigurationError, match="used for something else"):
         await source.requeue_stuck(seconds=0)
     await client.delete(f"{queue}:{kind}")
-    if kind not in {"processing", "leases"}:  # else it is gone with what the test has deleted
-        [again] = await source.receive(limit=2, wait_seconds=60)
-        await source.acknowledge(again)
+    source._look_seconds = 0.0  # it comes even where the test has deleted what says that it is worked on
+    [again] = await source.receive(limit=2, wait_seconds=60)
+    await source.acknowledge(again)
     assert not await source.receive(limit=2, wait_seconds=LEASE_SECONDS * 1.5)
     await access.close()
 
@@ -308,7 +309,7 @@ async def test_an_account_needs_no_more_than_its_own_keys_and_channels(redis: Re
         await source.acknowledge(again)
         assert await source.send("two", b"body")
         assert 1 == (await source.levels())[0].waiting
-        await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"{}", keep_seconds=1)
+        await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"{}", keep_seconds=1, message_id="id", mark="1")
 
 
 @pytest.mark.parametrize("command", ["sadd", "zadd", "hset", "set", "exists"])
@@ -587,6 +588,107 @@ async def test_a_result_is_published_and_stored_for_a_while(redis: RedisServer, 
     assert 500 < await client.ttl(f"{queue}:job-1:completed") <= 600
 
 
+async def test_a_result_that_is_sent_again_is_published_once_unless_it_was_asked_for_anew(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    """Its relay was killed before it could note that it had sent it; the job was begun anew, and came to the same."""
+    access = RedisAccess(redis.url)
+    sink = RedisSink(access, channel=queue, keep_seconds=600)
+    first = Message(message_id="id", job_key="job-1", type="failed", destination="", body=b"same", asked_at=1.5)
+    other = replace(first, message_id="other", job_key="job-2", body=b"other")
+    async with client.pubsub() as listener:
+        await listener.subscribe(queue)
+        for message in (first, first, replace(first, asked_at=2.5), other, first, replace(first, asked_at=3.5, body=b"end")):
+            await sink.send(message)
+        heard = []
+        while b"end" not in heard:
+            if told := await listener.get_message(timeout=60, ignore_subscribe_messages=True):
+                heard.append(told["data"])
+    keys = sorted(await client.keys(f"{queue}:*"))
+    await access.close()
+
+    # The fifth was put there before the third, which it follows: no relay sends them so.
+    assert [b"same", b"same", b"other", b"same", b"end"] == heard
+    assert [f"{queue}:job-{key}".encode() for key in ("1:failed", "1:failed:sent:id", "2:failed", "2:failed:sent:other")] == keys
+    assert all([500 < await client.ttl(key) <= 600 for key in keys])
+
+
+async def test_a_result_that_may_not_be_published_is_sent_again(redis: RedisServer, client: Redis, queue: str) -> None:
+    message = Message(message_id="id", job_key="job-1", type="completed", destination="", body=b"{}", asked_at=1.5)
+    async with _as_account(redis, f"~{queue}*", "+@all", "resetchannels") as access:
+        with pytest.raises(ConfigurationError, match="allow our user"):
+            await RedisSink(access, channel=queue).send(message)
+    access = RedisAccess(redis.url)
+    async with client.pubsub() as listener:
+        await listener.subscribe(queue)
+        await RedisSink(access, channel=queue).send(message)
+        heard = [await listener.get_message(timeout=60) for _ in range(2)][-1]
+    await access.close()
+
+    assert heard is not None
+    assert b"{}" == heard["data"]
+
+
+@pytest.mark.parametrize("evicted", [("leases",), ("processing",), ("leases", "processing"), ("holders",)])
+@pytest.mark.parametrize("alike_the_platforms", [False, True])
+async def test_what_a_dead_bridge_had_comes_again_though_the_server_has_evicted_a_key(
+    redis: RedisServer, client: Redis, queue: str, evicted: Sequence[str], alike_the_platforms: bool
+) -> None:
+    keys = _with_locks(queue) if alike_the_platforms else ListKeys.of(queue)
+    access = RedisAccess(redis.url)
+    await client.rpush(queue, "one")
+    adopt_seconds = LEASE_SECONDS if evicted == ("holders",) else 0.0
+    assert await RedisSource(access, [keys], lease_seconds=LEASE_SECONDS).receive(limit=1, wait_seconds=60)
+    assert len(evicted) == await client.delete(*(f"{queue}:{name}" for name in evicted))
+
+    other = RedisSource(access, [keys], lease_seconds=LEASE_SECONDS, adopt_seconds=adopt_seconds)
+    [again] = await other.receive(limit=1, wait_seconds=60)
+    await other.acknowledge(again)
+    assert ("one", []) == (again.message_id, await client.keys(f"{queue}*"))
+    await access.close()
+
+
+async def test_what_a_dead_bridge_had_comes_again_soon_though_the_servers_clock_was_set_back(
+    redis: RedisServer, client: Redis, queue: str
+) -> None:
+    access = RedisAccess(redis.url)
+    await client.rpush(queue, "one")
+    assert await RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS).receive(limit=1, wait_seconds=60)
+    # Leases end by the server's clock: for one that was set back by a day, a day later.
+    await client.zincrby(f"{queue}:leases", 24 * 3600 * 1000, "one")
+
+    [again] = await RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS).receive(limit=1, wait_seconds=60)
+    assert "one" == again.message_id
+    await access.close()
+
+
+async def test_a_bridge_with_a_longer_lease_keeps_its_item_beside_others(redis: RedisServer, client: Redis, queue: str) -> None:
+    access = RedisAccess(redis.url)
+    await client.rpush(queue, "one")
+    [delivery] = await RedisSource(access, [_with_locks(queue)], lease_seconds=1800).receive(limit=1, wait_seconds=60)
+    until = await client.zscore(f"{queue}:leases", "one")
+
+    other = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS, look_seconds=LEASE_SECONDS / 4)
+    assert not await other.receive(limit=1, wait_seconds=3 * LEASE_SECONDS)
+    assert until == await client.zscore(f"{queue}:leases", delivery.message_id)
+    await access.close()
+
+
+async def test_what_another_program_has_ended_in_our_place_is_not_taken_for_evicted(redis: RedisServer, client: Redis, queue: str) -> None:
+    """It took it for stuck, did it, and has taken its id away."""
+    access = RedisAccess(redis.url)
+    source = RedisSource(access, [_with_locks(queue)], lease_seconds=LEASE_SECONDS)
+    await client.rpush(queue, "one")
+    assert await source.receive(limit=1, wait_seconds=60)
+    await client.srem(f"{queue}:processing", "one")
+    await client.hdel(f"{queue}:correlation", "one")
+    await _end(client, f"{queue}:leases")
+
+    assert not await source.receive(limit=1, wait_seconds=3 * LEASE_SECONDS)
+    assert 0 == await client.zcard(f"{queue}:leases")
+    await access.close()
+
+
 def test_a_result_key_that_cannot_be_made_names_the_variable(redis: RedisServer) -> None:
     with pytest.raises(ConfigurationError, match="BRIDGE_REDIS_RESULT_KEY"):
         RedisSink(RedisAccess(redis.url), key="{chanel}")
@@ -674,5 +776,5 @@ async def test_what_was_sent_is_not_told_when_the_server_does_not_know_the_comma
     with redis_server("--rename-command", "EVALSHA", "") as server:
         access = RedisAccess(server.url)
         with pytest.raises(PermanentError, match=r"unknown command 'EVALSHA'$"):
-            await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"BUDI", keep_seconds=1)
+            await access.store_and_publish(f"{queue}:result", f"{queue}:results", b"BUDI", keep_seconds=1, message_id="id", mark="1")
         await access.close()

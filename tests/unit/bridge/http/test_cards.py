@@ -101,10 +101,12 @@ def test_metrics_are_json_in_the_platforms_shape_for_those_who_name_it() -> None
     [
         ("/metrics", "application/json, text/plain, */*", "application/json"),
         ("/metrics?format=json", "*/*", "application/json"),
-        ("/metrics", "*/*", "text/plain"),
+        ("/metrics", "*/*", "application/json"),
+        ("/metrics", "text/plain", "text/plain"),
+        ("/metrics", "application/openmetrics-text;version=1.0.0,*/*;q=0.1", "text/plain"),
         ("/metrics", "application/openmetrics-text;version=1.0.0;q=0.5,text/plain;version=0.0.4;q=0.3,*/*;q=0.1", "text/plain"),
     ],
-    ids=["axios", "by the query", "curl", "prometheus"],
+    ids=["axios", "by the query", "curl", "text by name", "openmetrics alone", "prometheus"],
 )
 def test_prometheus_and_old_clients_each_get_what_they_read(path: str, accept: str, kind: str) -> None:
     assert client(card_routes()).get(path, headers={"Accept": accept}).headers["content-type"].startswith(kind)
