@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -77,23 +78,61 @@ class Neighbourhoods:
         return in_reading_order(maxima.x // self._reach, maxima.y // self._reach)
 
 
-def near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
-    """Which of these have one of those within so many grid pixels, along rows and along columns."""
-    around, found = Neighbourhoods(those, reach), np.zeros(len(these.x), np.bool_)
-
-    def find(some: slice) -> None:
-        for one, _ in around.pairs(these.where(some)):
-            found[some][one] = True
-
-    by_portions(these, find)
-    return found
+def of_all(some: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    """What a work makes of each of some scales, two at a time."""
+    first, others = side_by_side(lambda: [work(each) for each in some[::2]], lambda: [work(each) for each in some[1::2]])
+    return [(others if place % 2 else first)[place // 2] for place in range(len(some))]
 
 
-def of_both(fine: S, coarse: S, work: Callable[[S], T]) -> tuple[T, T]:
-    """What a work makes of each of two scales, side by side."""
-    return side_by_side(lambda: work(fine), lambda: work(coarse))
+def strongest(maxima: Sequence[Maxima], scores: Sequence[NDArray[np.float32]], reaches: Sequence[float]) -> list[NDArray[np.bool_]]:
+    """Which of some maxima by scale, finest first, stay: from the greatest score down those that lie near none that stays.
+
+    Near is within the coarser one's reach, of `reaches` in grid pixels. Of equal scores the finer scale's, and the first, stays.
+    """
+    ends = np.cumsum([len(each.x) for each in maxima])
+    winners, losers = _contests(joined(*maxima), np.concatenate(scores), reaches, ends)
+    kept, open_ = np.zeros(ends[-1], np.bool_), np.ones(ends[-1], np.bool_)
+    while open_.any():
+        beaten = np.zeros(ends[-1], np.bool_)
+        beaten[losers] = True
+        new = open_ & ~beaten
+        kept |= new
+        open_ &= beaten
+        open_[losers[new[winners]]] = False
+        both = np.flatnonzero(open_[winners] & open_[losers])
+        winners, losers = winners[both], losers[both]
+    return np.split(kept, ends[:-1].tolist())
 
 
-def by_portions(maxima: Maxima, work: Callable[[slice], None]) -> None:
-    """Work on some after others, so few that what is computed of them fits into a core's cache, and two times so many at a time."""
-    by_stripes(len(maxima.x), work, at_a_time=_PORTION)
+def _contests(
+    together: Maxima, scores: NDArray[np.float32], reaches: Sequence[float], ends: NDArray[np.int64]
+) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+    """Of each two that are near each other the one that goes first, and the other; those of a scale end where the next one's begin."""
+    found: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = [(np.empty(0, np.int32), np.empty(0, np.int32))]
+    start = 0
+    for end, reach in zip(ends.tolist(), reaches, strict=True):
+        up_to = together.where(slice(0, end))
+        found += _near_before(up_to, start, scores, reach)
+        start = end
+    winners, losers = (np.concatenate(each) for each in zip(*found, strict=True))
+    return winners, losers
+
+
+def _near_before(
+    maxima: Maxima, start: int, scores: NDArray[np.float32], reach: float
+) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """The contests of all from a start on with those before them."""
+    around, these = Neighbourhoods(maxima, math.ceil(reach)), maxima.where(slice(start, None))
+
+    def find(some: slice) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+        contests = []
+        for one, other in around.pairs(these.where(some)):
+            one = one + (start + some.start)
+            x, y = maxima.x[one] - maxima.x[other], maxima.y[one] - maxima.y[other]
+            near = np.flatnonzero((x * x + y * y < reach * reach) & (other < one))
+            later, earlier = one[near].astype(np.int32), other[near].astype(np.int32)
+            first = scores[later] > scores[earlier]
+            contests.append((np.where(first, later, earlier), np.where(first, earlier, later)))
+        return contests
+
+    return [each for found in by_stripes(len(these.x), find, at_a_time=_PORTION) for each in found]
