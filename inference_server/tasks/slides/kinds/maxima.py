@@ -89,11 +89,14 @@ def strongest(maxima: Sequence[Maxima], scores: Sequence[NDArray[np.float32]], r
 
     Near is within the coarser one's reach, of `reaches` in grid pixels. Of equal scores the finer scale's, and the first, stays.
     """
-    ends = np.cumsum([len(each.x) for each in maxima])
-    winners, losers = _contests(joined(*maxima), np.concatenate(scores), reaches, ends)
-    kept, open_ = np.zeros(ends[-1], np.bool_), np.ones(ends[-1], np.bool_)
+    starts = np.cumsum([0, *(len(each.x) for each in maxima)]).tolist()
+    every = np.concatenate(scores)
+    contests = [each for scale, reach in enumerate(reaches) for each in _contests(maxima[: scale + 1], starts, every, reach)]
+    winners, losers = (np.concatenate([np.empty(0, np.int32), *(each[side] for each in contests)]) for side in range(2))
+    del contests
+    kept, open_ = np.zeros(len(every), np.bool_), np.ones(len(every), np.bool_)
     while open_.any():
-        beaten = np.zeros(ends[-1], np.bool_)
+        beaten = np.zeros(len(every), np.bool_)
         beaten[losers] = True
         new = open_ & ~beaten
         kept |= new
@@ -101,38 +104,35 @@ def strongest(maxima: Sequence[Maxima], scores: Sequence[NDArray[np.float32]], r
         open_[losers[new[winners]]] = False
         both = np.flatnonzero(open_[winners] & open_[losers])
         winners, losers = winners[both], losers[both]
-    return np.split(kept, ends[:-1].tolist())
+    return np.split(kept, starts[1:-1])
 
 
 def _contests(
-    together: Maxima, scores: NDArray[np.float32], reaches: Sequence[float], ends: NDArray[np.int64]
-) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
-    """Of each two that are near each other the one that goes first, and the other; those of a scale end where the next one's begin."""
-    found: list[tuple[NDArray[np.int32], NDArray[np.int32]]] = [(np.empty(0, np.int32), np.empty(0, np.int32))]
-    start = 0
-    for end, reach in zip(ends.tolist(), reaches, strict=True):
-        up_to = together.where(slice(0, end))
-        found += _near_before(up_to, start, scores, reach)
-        start = end
-    winners, losers = (np.concatenate(each) for each in zip(*found, strict=True))
-    return winners, losers
-
-
-def _near_before(
-    maxima: Maxima, start: int, scores: NDArray[np.float32], reach: float
+    maxima: Sequence[Maxima], starts: Sequence[int], scores: NDArray[np.float32], reach: float
 ) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-    """The contests of all from a start on with those before them."""
-    around, these = Neighbourhoods(maxima, math.ceil(reach)), maxima.where(slice(start, None))
+    """Of each two that are near each other, one of them of the last scale, the one that goes first, and the other."""
+    *_, these = maxima
+    first_of_these = starts[len(maxima) - 1]
 
-    def find(some: slice) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
-        contests = []
-        for one, other in around.pairs(these.where(some)):
-            one = one + (start + some.start)
-            x, y = maxima.x[one] - maxima.x[other], maxima.y[one] - maxima.y[other]
-            near = np.flatnonzero((x * x + y * y < reach * reach) & (other < one))
-            later, earlier = one[near].astype(np.int32), other[near].astype(np.int32)
+    def find(some: slice) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        mine = these.where(some)
+        those, places = _rows(maxima, starts, mine.y[0] - reach, mine.y[-1] + reach)
+        found = [np.empty((2, 0), np.int32)]
+        for one, other in Neighbourhoods(those, math.ceil(reach)).pairs(mine):
+            x, y = mine.x[one] - those.x[other], mine.y[one] - those.y[other]
+            later, earlier = (one + (first_of_these + some.start)).astype(np.int32), places[other]
+            near = np.flatnonzero((x * x + y * y < reach * reach) & (earlier < later))
+            later, earlier = later[near], earlier[near]
             first = scores[later] > scores[earlier]
-            contests.append((np.where(first, later, earlier), np.where(first, earlier, later)))
-        return contests
+            found.append(np.stack([np.where(first, later, earlier), np.where(first, earlier, later)]))
+        winners, losers = np.concatenate(found, axis=1)
+        return winners, losers
 
-    return [each for found in by_stripes(len(these.x), find, at_a_time=_PORTION) for each in found]
+    return by_stripes(len(these.x), find, at_a_time=_PORTION)
+
+
+def _rows(maxima: Sequence[Maxima], starts: Sequence[int], top: float, bottom: float) -> tuple[Maxima, NDArray[np.int32]]:
+    """Those of some rows, and their places among the maxima of all scales."""
+    some = [slice(int(np.searchsorted(each.y, top)), int(np.searchsorted(each.y, bottom, side="right"))) for each in maxima]
+    places = [np.arange(start + rows.start, start + rows.stop, dtype=np.int32) for start, rows in zip(starts, some, strict=False)]
+    return joined(*(each.where(rows) for each, rows in zip(maxima, some, strict=True))), np.concatenate(places)

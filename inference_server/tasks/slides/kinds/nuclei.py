@@ -96,11 +96,12 @@ def choose(maxima: Sequence[Maxima], sigmas: Sequence[float], *, width: int, hei
         _score(each, (sigma / _USUAL_SIGMA) ** _WHOLE * np.divide(strength, most, out=np.zeros(blocks), where=most > 0) ** _ALIKE)
         for each, sigma, strength in zip(maxima, sigmas, by_scale, strict=True)
     ]
-    enough = _least_response(np.concatenate(scores), least, share)
-    some = [score >= enough for score in scores]
-    found = [each.where(kept) for each, kept in zip(maxima, some, strict=True)]
-    reaches = [_ONE_NUCLEUS * 2**0.5 * sigma for sigma in sigmas]
-    kept = strongest(found, [score[kept] for score, kept in zip(scores, some, strict=True)], reaches)
+    enough = _least_response(scores, least, share)
+    found = [each.where(score >= enough) for each, score in zip(maxima, scores, strict=True)]
+    # Whoever called may hold them no longer: of a large slide they are tens of megabytes.
+    del maxima
+    scores = [score[score >= enough] for score in scores]
+    kept = strongest(found, scores, [_ONE_NUCLEUS * 2**0.5 * sigma for sigma in sigmas])
     together = joined(*(each.where(those) for each, those in zip(found, kept, strict=True)))
     scale = np.repeat(np.arange(len(kept), dtype=np.int8), [np.count_nonzero(those) for those in kept])
     # A few runs, each in order already, which is what a stable sort makes use of.
@@ -115,26 +116,29 @@ def _unmixing() -> NDArray[np.float64]:
     return unmixing
 
 
-def _least_response(response: NDArray[np.float32], least: float, share: float) -> float:
-    """A share of the mean response, weighted by its square: nuclei outweigh texture even where they are few.
+def _least_response(scores: Sequence[NDArray[np.float32]], least: float, share: float) -> float:
+    """A share of the mean score, weighted by its square: nuclei outweigh texture even where they are few.
 
     Never less than `least`, or than less where the mean is so far above it that nuclei make it, however pale: noise alone does not.
     """
-    values = response.astype(np.float64)
-    weight = float((values**2).sum())
-    if not weight:
+    squares, cubes = (sum(float((score.astype(np.float64) ** power).sum()) for score in scores) for power in (2, 3))
+    if not squares:
         return least
-    strong = float((values**3).sum()) / weight
+    strong = cubes / squares
     floor = least * min(1.0, _CLEAR * (least / strong) ** 2)
-    return max(_valley(values[values > floor] / strong, share) * strong, floor)
+    if share:
+        share = _valley(np.sum([_counts(score[score > floor].astype(np.float64) / strong, share) for score in scores], axis=0), share)
+    return max(share * strong, floor)
 
 
-def _valley(responses: NDArray[np.float64], share: float) -> float:
-    """The share, or one above it where far fewer answer, and more do further up: specks or texture lie below, nuclei above."""
-    if not share:
-        return share
+def _counts(responses: NDArray[np.float64], share: float) -> NDArray[np.int64]:
+    """How many there are in each bin about a share."""
     bins = np.floor(np.log(responses / share) / _BIN).astype(np.int64) + _BINS_BELOW
-    counts = np.bincount(bins[(bins >= 0) & (bins < _BINS)], minlength=_BINS)
+    return np.bincount(bins[(bins >= 0) & (bins < _BINS)], minlength=_BINS)
+
+
+def _valley(counts: NDArray[np.int64], share: float) -> float:
+    """The share, or one above it where far fewer answer, and more do further up: specks or texture lie below, nuclei above."""
     reach = np.arange(-3 * _SIGMA_BINS, 3 * _SIGMA_BINS + 1)
     density = np.convolve(counts, np.exp(-0.5 * (reach / _SIGMA_BINS) ** 2), mode="same")[_BINS_BELOW:]
     lowest = int(density[:_VALLEY_BINS].argmin())

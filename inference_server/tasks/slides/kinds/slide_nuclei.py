@@ -111,9 +111,8 @@ class SlideNuclei:
     def _chosen(self) -> Nuclei:
         """The candidates among the maxima, which are let go."""
         grid, manifest = self._grid, self._filter.manifest
-        packed = [self._maxima.pop(name) for name in manifest.outputs]
         return choose(
-            of_all(packed, in_order),
+            of_all([self._maxima.pop(name) for name in manifest.outputs], in_order),
             manifest.sigmas,
             width=grid.width,
             height=grid.height,

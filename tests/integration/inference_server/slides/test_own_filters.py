@@ -140,7 +140,7 @@ async def test_outputs_that_do_not_fit_are_told_where_no_parameter_does(
     ):
         await analyses.run(slide, analysis="wide")
     tile = ClientTile(id="t", rgb=PICTURE.tobytes(), width=WIDTH, height=HEIGHT)
-    with pytest.raises(ConfigurationError, match="wide puts out candidates of the shape"):
+    with pytest.raises(ConfigurationError, match="wide puts out finest_candidates of the shape"):
         await analyses.analyzer.analyze_tiles("wide", [tile], 0.5, Caller())
 
 

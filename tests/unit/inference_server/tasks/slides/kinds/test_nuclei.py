@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.maxima import Maxima, joined, strongest
+from inference_server.tasks.slides.kinds.maxima import Maxima, strongest
 from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Nuclei, eosin_leak
 from inference_server.tasks.slides.kinds.nuclei import choose as choose_by
 
@@ -36,11 +36,6 @@ def choose(*by_scale: Maxima, width: int = 1024, height: int = 1024, least: floa
     """By the numbers of he_baseline's manifest; of the scales that are not given, none."""
     every = (*by_scale, *[nothing()] * (len(SIGMAS) - len(by_scale)))
     return choose_by(every, SIGMAS, width=width, height=height, least=least, share=share)
-
-
-def lattice(step: int, response: float) -> Maxima:
-    """So far apart that each is a nucleus of its own at any scale."""
-    return placed(*[(x, y, response) for y in range(40, 1000, step) for x in range(40, 1000, step)])
 
 
 def placed(*places: tuple[float, float, float]) -> Maxima:
@@ -116,7 +111,8 @@ def test_two_that_touch_are_not_taken_for_one_that_lies_between_them() -> None:
 )
 def test_among_nuclei_of_a_size_another_is_taken_for_one_of_that_size(around: tuple[float, float], expected: int) -> None:
     """One that the finer scale answers a little more strongly."""
-    finer, coarser = (joined(placed((500, 500, here)), lattice(80, there)) for here, there in zip((0.5, 0.4), around, strict=True))
+    places = [(x, y) for y in range(40, 1000, 80) for x in range(40, 1000, 80)]
+    finer, coarser = (placed((500, 500, here), *[(x, y, there) for x, y in places]) for here, there in zip((0.5, 0.4), around, strict=True))
     found = choose(nothing(), finer, coarser)
     assert [expected] == found.scale[(found.found.x == 500) & (found.found.y == 500)].tolist()
 
