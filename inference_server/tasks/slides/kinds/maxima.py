@@ -18,6 +18,8 @@ T = TypeVar("T")
 # Of the numbers of places, more than any row is wide.
 _ROW = 2**31
 _PORTION = 2**15
+# Rounds after which those that are not decided are few, but for patterns that no tissue has.
+_ROUNDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -95,7 +97,9 @@ def strongest(maxima: Sequence[Maxima], scores: Sequence[NDArray[np.float32]], r
     winners, losers = (np.concatenate([np.empty(0, np.int32), *(each[side] for each in contests)]) for side in range(2))
     del contests
     kept, open_ = np.zeros(len(every), np.bool_), np.ones(len(every), np.bool_)
-    while open_.any():
+    for _ in range(_ROUNDS):
+        if not open_.any():
+            break
         beaten = np.zeros(len(every), np.bool_)
         beaten[losers] = True
         new = open_ & ~beaten
@@ -104,7 +108,23 @@ def strongest(maxima: Sequence[Maxima], scores: Sequence[NDArray[np.float32]], r
         open_[losers[new[winners]]] = False
         both = np.flatnonzero(open_[winners] & open_[losers])
         winners, losers = winners[both], losers[both]
+    _one_by_one(kept, open_, every, winners, losers)
     return np.split(kept, starts[1:-1])
+
+
+def _one_by_one(
+    kept: NDArray[np.bool_], open_: NDArray[np.bool_], scores: NDArray[np.float32], winners: NDArray[np.int32], losers: NDArray[np.int32]
+) -> None:
+    """Decide those that are open still, from the greatest score down: a long row of ever greater ones would take a round each."""
+    undecided = np.flatnonzero(open_)
+    order = np.argsort(winners, kind="stable")
+    beaten_by, losers = winners[order], losers[order]
+    starts, ends = (np.searchsorted(beaten_by, undecided, side=side).tolist() for side in ("left", "right"))
+    for place in np.argsort(-scores[undecided], kind="stable").tolist():
+        one = undecided[place]
+        if open_[one]:
+            kept[one] = True
+            open_[losers[starts[place] : ends[place]]] = False
 
 
 def _contests(

@@ -97,10 +97,13 @@ def choose(maxima: Sequence[Maxima], sigmas: Sequence[float], *, width: int, hei
         for each, sigma, strength in zip(maxima, sigmas, by_scale, strict=True)
     ]
     enough = _least_response(scores, least, share)
-    found = [each.where(score >= enough) for each, score in zip(maxima, scores, strict=True)]
+    # Texture answers finer scales: they must answer so many times more as they are finer than the usual one.
+    strong = [score >= enough * max(1.0, _USUAL_SIGMA / sigma) for score, sigma in zip(scores, sigmas, strict=True)]
+    found = [each.where(those) for each, those in zip(maxima, strong, strict=True)]
     # Whoever called may hold them no longer: of a large slide they are tens of megabytes.
     del maxima
-    scores = [score[score >= enough] for score in scores]
+    scores = [score[those] for score, those in zip(scores, strong, strict=True)]
+    del strong
     kept = strongest(found, scores, [_ONE_NUCLEUS * 2**0.5 * sigma for sigma in sigmas])
     together = joined(*(each.where(those) for each, those in zip(found, kept, strict=True)))
     scale = np.repeat(np.arange(len(kept), dtype=np.int8), [np.count_nonzero(those) for those in kept])

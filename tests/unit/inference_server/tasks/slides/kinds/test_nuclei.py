@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.maxima import Maxima, strongest
+from inference_server.tasks.slides.kinds.maxima import Maxima, joined, strongest
 from inference_server.tasks.slides.kinds.nuclei import EOSIN, HAEMATOXYLIN, LEAK_STEP, MOST_LEAK, Nuclei, eosin_leak
 from inference_server.tasks.slides.kinds.nuclei import choose as choose_by
 
@@ -32,7 +32,7 @@ def nothing() -> Maxima:
 SIGMAS = (2.7, 4.0, 5.6, 7.8)
 
 
-def choose(*by_scale: Maxima, width: int = 1024, height: int = 1024, least: float = 0.045, share: float = 0.26) -> Nuclei:
+def choose(*by_scale: Maxima, width: int = 1024, height: int = 1024, least: float = 0.045, share: float = 0.28) -> Nuclei:
     """By the numbers of he_baseline's manifest; of the scales that are not given, none."""
     every = (*by_scale, *[nothing()] * (len(SIGMAS) - len(by_scale)))
     return choose_by(every, SIGMAS, width=width, height=height, least=least, share=share)
@@ -123,8 +123,8 @@ def test_of_equal_answers_the_finer_scale_and_the_first_stay_whatever_the_order_
 
 
 def test_pale_nuclei_are_found_below_what_noise_answers_elsewhere() -> None:
-    pale = choose(nothing(), mixed(500, 0.1, 200, 0.035))
-    assert (700, True) == (len(pale.scale), pale.least_response < 0.028)
+    pale = choose(nothing(), mixed(500, 0.1, 200, 0.038))
+    assert (700, True) == (len(pale.scale), pale.least_response < 0.03)
 
 
 def test_specks_are_left_where_a_valley_parts_them_from_nuclei() -> None:
@@ -134,7 +134,7 @@ def test_specks_are_left_where_a_valley_parts_them_from_nuclei() -> None:
 def test_without_a_valley_the_share_tells() -> None:
     rising = maxima((100, 0.12, WHOLE), (200, 0.16, WHOLE), (300, 0.22, WHOLE), (500, 0.5, WHOLE))
     values = rising.response.astype(float)
-    assert pytest.approx(0.26 * float((values**3).sum() / (values**2).sum())) == choose(nothing(), rising).least_response
+    assert pytest.approx(0.28 * float((values**3).sum() / (values**2).sum())) == choose(nothing(), rising).least_response
 
 
 def test_candidates_come_in_reading_order() -> None:
@@ -154,6 +154,26 @@ def test_candidates_are_the_same_however_many_are_worked_on_at_once(monkeypatch:
     for name in ("x", "y", "response"):
         assert getattr(at_once.found, name).tolist() == getattr(by_few.found, name).tolist()
     assert at_once.scale.tolist() == by_few.scale.tolist()
+
+
+@pytest.mark.parametrize(("scale", "answer", "expected"), [(0, 0.2, False), (0, 0.3, True), (1, 0.2, True)])
+def test_a_scale_finer_than_usual_must_answer_more_for_texture_answers_it(scale: int, answer: float, expected: bool) -> None:
+    """One maximum far from many of 0.5 OD: the least is 0.14 OD, and at 1.35 µm 0.21 of its score, which is 0.25 OD."""
+    by_scale = [nothing(), mixed(900, 0.5, 0, 0)]
+    alone = placed((3900, 3900, answer))
+    by_scale[scale] = joined(by_scale[scale], alone)
+    found = choose(*by_scale, width=4096, height=4096).found
+    assert expected is bool((found.x == 3900).any())
+
+
+def test_a_long_row_of_ever_greater_maxima_is_decided_as_any_other() -> None:
+    """Each is near the next, so that each waits for the one after it."""
+    count = 1001
+    row = Maxima(
+        x=np.arange(count, dtype=np.int32) * 4, y=np.zeros(count, np.int32), response=np.linspace(0.1, 1, count).astype(np.float32)
+    )
+    (kept,) = strongest([row], [row.response], [6.0])
+    assert list(range(0, count, 2)) == np.flatnonzero(kept).tolist()
 
 
 def test_no_two_candidates_are_one_nucleus_and_none_is_missing() -> None:
