@@ -33,7 +33,7 @@ def picture() -> NDArray[np.uint8]:
     """Nuclei that are paler in its right half."""
     pixels = paint(WIDTH, HEIGHT, tissue=TISSUE, nuclei=NUCLEI).astype(np.float64)
     plain = paint(WIDTH, HEIGHT, tissue=TISSUE)
-    pixels[:, 500:] = (pixels[:, 500:] + plain[:, 500:]) / 2
+    pixels[:, 500:] = 0.6 * pixels[:, 500:] + 0.4 * plain[:, 500:]
     return np.round(pixels).astype(np.uint8)
 
 
