@@ -9,11 +9,11 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from inference_server.models import shipped
-from inference_server.models.builders.he_baseline_graph import CELL, COARSE, FINE, HALO, LEAST_RESPONSE, graph_model
+from inference_server.models.builders.he_baseline_graph import CELL, HALO, LEAST_RESPONSE, SCALES, graph_model
 
 NAME = "he_baseline"
 # Raised when the graph changes, so that a model of an older build is built again.
-_REVISION = 4
+_REVISION = 5
 
 
 def build(models: Path) -> Path:
@@ -47,7 +47,7 @@ def _files() -> Mapping[Path, bytes]:
         "lamina.slide.halo": str(HALO),
         "lamina.slide.cell": str(CELL),
         "lamina.slide.least_response_od": str(LEAST_RESPONSE),
-        **{f"lamina.slide.sigma.{scale.output}": f"{scale.sigma:.2f}" for scale in (FINE, COARSE)},
+        **{f"lamina.slide.sigma.{scale.output}": f"{scale.sigma:.2f}" for scale in SCALES},
         "sha256": hashlib.sha256(model).hexdigest(),
         "revision": str(_REVISION),
     }
@@ -71,8 +71,10 @@ input [
   { name: "eosin_leak" data_type: TYPE_FP32 dims: [ 1 ] }
 ]
 output [
+  { name: "finest_candidates" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "candidates" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "coarse_candidates" data_type: TYPE_FP32 dims: [ -1, -1 ] },
+  { name: "coarsest_candidates" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "haematoxylin" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "eosin" data_type: TYPE_FP32 dims: [ -1, -1 ] },
   { name: "sharpness" data_type: TYPE_FP32 dims: [ -1, -1 ] },
@@ -84,7 +86,7 @@ model_warmup [
   {
     name: "tile"
     batch_size: 1
-    inputs { key: "tiles" value: { data_type: TYPE_UINT8 dims: [ 300, 300, 3 ] random_data: true } }
+    inputs { key: "tiles" value: { data_type: TYPE_UINT8 dims: [ 312, 312, 3 ] random_data: true } }
     inputs { key: "eosin_leak" value: { data_type: TYPE_FP32 dims: [ 1 ] zero_data: true } }
   }
 ]

@@ -172,7 +172,7 @@ class SegmenterManifest(TileManifest, Classes):
 
 
 class NucleiManifest(Manifest):
-    """A filter that puts out maxima of haematoxylin at two scales, without learned weights: `he_baseline` is one."""
+    """A filter that puts out maxima of haematoxylin at several scales, without learned weights: `he_baseline` is one."""
 
     kind: Literal["nuclei"]
     # Micrometres per pixel at which the filter is run.
@@ -183,8 +183,8 @@ class NucleiManifest(Manifest):
     # Pixels that the filter sees beyond each side of the core, and the edge of the cells of its means.
     halo: Annotated[int, Field(ge=0, le=1024)]
     cell: Annotated[int, Field(ge=4, le=256)]
-    # σ of the fine and of the coarse scale, in µm, by the output that has its maxima.
-    scales: Annotated[dict[_Name, _Factor], Field(min_length=2, max_length=2)]
+    # σ of each scale in µm, by the output that has its maxima.
+    scales: Annotated[dict[_Name, _Factor], Field(min_length=2, max_length=8)]
     # What candidates are called, by QuPath too.
     classes: tuple[_Name]
     colors: dict[str, _Colour] = {}
@@ -201,15 +201,20 @@ class NucleiManifest(Manifest):
                 f"and all as multiples of cell, {self.cell}"
             )
         if len(set(self.scales.values())) < len(self.scales):
-            raise ValueError("scales has the same σ twice; expected a fine and a coarse one")
+            raise ValueError("scales has the same σ twice; expected one for each output")
         if unknown := set(self.colors) - set(self.classes):
             raise ValueError(f"colors names {', '.join(sorted(unknown))}, which classes lacks")
         return self
 
     @property
     def outputs(self) -> tuple[str, ...]:
-        """Those of the scales, the fine one's first."""
+        """Those of the scales, the finest first."""
         return tuple(sorted(self.scales, key=self.scales.__getitem__))
+
+    @property
+    def sigmas(self) -> tuple[float, ...]:
+        """Of the scales, as their outputs, in pixels of the filter."""
+        return tuple(self.scales[name] / self.mpp for name in self.outputs)
 
 
 # A mask has a byte a pixel, and two of its values mean no class.

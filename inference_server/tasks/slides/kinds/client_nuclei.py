@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.maxima import Maxima
-from inference_server.tasks.slides.kinds.nuclei import POOLED, choose, eosin_leak
+from inference_server.tasks.slides.kinds.nuclei import choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import DENSITIES, inputs_of
 from inference_server.tasks.slides.manifest import NucleiManifest
 from inference_server.tasks.slides.values import Pixels, Point, TileFindings
@@ -36,12 +36,19 @@ def inputs(tiles: Sequence[Pixels], grid: Grid, manifest: NucleiManifest) -> Ten
 
 def findings(name: str, grid: Grid, outputs: Mapping[str, Tensor], manifest: NucleiManifest) -> TileFindings:
     """What is told of a tile; places in its own pixels."""
-    fine, coarse = (_maxima(outputs[scale], grid, band=manifest.cell) for scale in manifest.outputs)
-    nuclei = choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
     start = manifest.halo + manifest.cell
+    edge = outputs[DENSITIES].shape[-1] - 2 * manifest.halo
+    nuclei = choose(
+        [_maxima(outputs[scale], grid, band=manifest.cell, pooled=edge // outputs[scale].shape[-1]) for scale in manifest.outputs],
+        manifest.sigmas,
+        width=grid.width,
+        height=grid.height,
+        least=manifest.least_response_od,
+        share=manifest.response_share,
+    )
     densities = np.maximum(outputs[DENSITIES][:, start : start + grid.height, start : start + grid.width], 0)
     haematoxylin, eosin = densities.mean(axis=(1, 2), dtype=np.float64).tolist()
-    count = len(nuclei.coarse)
+    count = len(nuclei.scale)
     return TileFindings(
         id=name,
         scores={
@@ -57,13 +64,13 @@ def findings(name: str, grid: Grid, outputs: Mapping[str, Tensor], manifest: Nuc
     )
 
 
-def _maxima(output: Tensor, grid: Grid, *, band: int) -> Maxima:
-    """The maxima of one scale on the tile, which begins after a band of pixels.
+def _maxima(output: Tensor, grid: Grid, *, band: int, pooled: int) -> Maxima:
+    """The maxima of one scale, on means of so many pixels, on the tile, which begins after a band of pixels.
 
     One that lies past an edge is taken for its mirror image, unless that was found too.
     """
     rows, columns = np.nonzero(output)
-    x, y = POOLED * columns.astype(np.int32) - band, POOLED * rows.astype(np.int32) - band
+    x, y = pooled * columns.astype(np.int32) - band, pooled * rows.astype(np.int32) - band
     response = output[rows, columns].astype(np.float32)
     inner_x, inner_y = _mirrored(x, grid.width), _mirrored(y, grid.height)
     moved = (inner_x != x) | (inner_y != y)

@@ -38,6 +38,8 @@ class Summary:
     # Haematoxylin, eosin (OD) and sharpness (grey levels), and which are blurred by themselves.
     values: TissueValues
     nuclei: Nuclei
+    # The first of the coarser half of the scales.
+    coarse: int
     # OD of haematoxylin that each OD of eosin shows.
     leak: float
     # Edge of a cell in pixels of the analysis, and of a tile in cells.
@@ -46,14 +48,13 @@ class Summary:
 
     def measures(self) -> dict[str, Json]:
         """Figures of the report."""
-        candidates, area = len(self.nuclei.coarse), self.tissue.area_mm2
+        candidates, area = len(self.nuclei.scale), self.tissue.area_mm2
         blurred = float(self._weights[self._blurred].sum()) * self.tissue.grid.cell_mm2
         return {
             "nuclear_candidates": candidates,
             "nuclear_candidates_per_mm2": _rounded(candidates / area if area else None),
-            "coarse_candidates": int(np.count_nonzero(self.nuclei.coarse)),
+            "coarse_candidates": int(np.count_nonzero(self.nuclei.scale >= self.coarse)),
             "least_response_od": _rounded(self.nuclei.least_response),
-            "least_coarse_response_od": _rounded(self.nuclei.least_coarse_response),
             "eosin_leak": self.leak,
             # A cell's mean counts what lies past the slide's edge as white, which has no density.
             "mean_haematoxylin_od": _rounded(_weighted(self.values["haematoxylin"], self._weights)),

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -17,6 +18,8 @@ T = TypeVar("T")
 # Of the numbers of places, more than any row is wide.
 _ROW = 2**31
 _PORTION = 2**15
+# Rounds after which those that are not decided are few, but for patterns that no tissue has.
+_ROUNDS = 64
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,23 +80,79 @@ class Neighbourhoods:
         return in_reading_order(maxima.x // self._reach, maxima.y // self._reach)
 
 
-def near(these: Maxima, those: Maxima, reach: int) -> NDArray[np.bool_]:
-    """Which of these have one of those within so many grid pixels, along rows and along columns."""
-    around, found = Neighbourhoods(those, reach), np.zeros(len(these.x), np.bool_)
-
-    def find(some: slice) -> None:
-        for one, _ in around.pairs(these.where(some)):
-            found[some][one] = True
-
-    by_portions(these, find)
-    return found
+def of_all(some: Sequence[S], work: Callable[[S], T]) -> list[T]:
+    """What a work makes of each of some scales, two at a time."""
+    first, others = side_by_side(lambda: [work(each) for each in some[::2]], lambda: [work(each) for each in some[1::2]])
+    return [(others if place % 2 else first)[place // 2] for place in range(len(some))]
 
 
-def of_both(fine: S, coarse: S, work: Callable[[S], T]) -> tuple[T, T]:
-    """What a work makes of each of two scales, side by side."""
-    return side_by_side(lambda: work(fine), lambda: work(coarse))
+def strongest(maxima: Sequence[Maxima], scores: Sequence[NDArray[np.float32]], reaches: Sequence[float]) -> list[NDArray[np.bool_]]:
+    """Which of some maxima by scale, finest first, stay: from the greatest score down those that lie near none that stays.
+
+    Near is within the coarser one's reach, of `reaches` in grid pixels. Of equal scores the finer scale's, and the first, stays.
+    """
+    starts = np.cumsum([0, *(len(each.x) for each in maxima)]).tolist()
+    every = np.concatenate(scores)
+    contests = [each for scale, reach in enumerate(reaches) for each in _contests(maxima[: scale + 1], starts, every, reach)]
+    winners, losers = (np.concatenate([np.empty(0, np.int32), *(each[side] for each in contests)]) for side in range(2))
+    del contests
+    kept, open_ = np.zeros(len(every), np.bool_), np.ones(len(every), np.bool_)
+    for _ in range(_ROUNDS):
+        if not open_.any():
+            break
+        beaten = np.zeros(len(every), np.bool_)
+        beaten[losers] = True
+        new = open_ & ~beaten
+        kept |= new
+        open_ &= beaten
+        open_[losers[new[winners]]] = False
+        both = np.flatnonzero(open_[winners] & open_[losers])
+        winners, losers = winners[both], losers[both]
+    _one_by_one(kept, open_, every, winners, losers)
+    return np.split(kept, starts[1:-1])
 
 
-def by_portions(maxima: Maxima, work: Callable[[slice], None]) -> None:
-    """Work on some after others, so few that what is computed of them fits into a core's cache, and two times so many at a time."""
-    by_stripes(len(maxima.x), work, at_a_time=_PORTION)
+def _one_by_one(
+    kept: NDArray[np.bool_], open_: NDArray[np.bool_], scores: NDArray[np.float32], winners: NDArray[np.int32], losers: NDArray[np.int32]
+) -> None:
+    """Decide those that are open still, from the greatest score down: a long row of ever greater ones would take a round each."""
+    undecided = np.flatnonzero(open_)
+    order = np.argsort(winners, kind="stable")
+    beaten_by, losers = winners[order], losers[order]
+    starts, ends = (np.searchsorted(beaten_by, undecided, side=side).tolist() for side in ("left", "right"))
+    for place in np.argsort(-scores[undecided], kind="stable").tolist():
+        one = undecided[place]
+        if open_[one]:
+            kept[one] = True
+            open_[losers[starts[place] : ends[place]]] = False
+
+
+def _contests(
+    maxima: Sequence[Maxima], starts: Sequence[int], scores: NDArray[np.float32], reach: float
+) -> list[tuple[NDArray[np.int32], NDArray[np.int32]]]:
+    """Of each two that are near each other, one of them of the last scale, the one that goes first, and the other."""
+    *_, these = maxima
+    first_of_these = starts[len(maxima) - 1]
+
+    def find(some: slice) -> tuple[NDArray[np.int32], NDArray[np.int32]]:
+        mine = these.where(some)
+        those, places = _rows(maxima, starts, mine.y[0] - reach, mine.y[-1] + reach)
+        found = [np.empty((2, 0), np.int32)]
+        for one, other in Neighbourhoods(those, math.ceil(reach)).pairs(mine):
+            x, y = mine.x[one] - those.x[other], mine.y[one] - those.y[other]
+            later, earlier = (one + (first_of_these + some.start)).astype(np.int32), places[other]
+            near = np.flatnonzero((x * x + y * y < reach * reach) & (earlier < later))
+            later, earlier = later[near], earlier[near]
+            first = scores[later] > scores[earlier]
+            found.append(np.stack([np.where(first, later, earlier), np.where(first, earlier, later)]))
+        winners, losers = np.concatenate(found, axis=1)
+        return winners, losers
+
+    return by_stripes(len(these.x), find, at_a_time=_PORTION)
+
+
+def _rows(maxima: Sequence[Maxima], starts: Sequence[int], top: float, bottom: float) -> tuple[Maxima, NDArray[np.int32]]:
+    """Those of some rows, and their places among the maxima of all scales."""
+    some = [slice(int(np.searchsorted(each.y, top)), int(np.searchsorted(each.y, bottom, side="right"))) for each in maxima]
+    places = [np.arange(start + rows.start, start + rows.stop, dtype=np.int32) for start, rows in zip(starts, some, strict=False)]
+    return joined(*(each.where(rows) for each, rows in zip(maxima, some, strict=True))), np.concatenate(places)

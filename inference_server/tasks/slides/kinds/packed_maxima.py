@@ -60,6 +60,15 @@ class PackedMaxima:
         return Maxima(x=x + POOLED * column, y=y + POOLED * row, response=self.response)
 
 
+def among_pooled(place: NDArray[np.int64], *, columns: int, edge: int) -> NDArray[np.int64]:
+    """Places in a scale's output, so many columns wide, of tiles of an edge in pixels, as places among means of `POOLED` pixels."""
+    most = edge // POOLED
+    if columns == most:
+        return place
+    row, column = np.divmod(place, columns)
+    return (row * most + column) * (most // columns)
+
+
 def in_order(found: Sequence[PackedMaxima]) -> Maxima:
     """The maxima of all tiles, in reading order on the slide."""
     count, end = sum(len(each.place) for each in found), 0

@@ -13,10 +13,10 @@ from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Point
 from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
-from inference_server.tasks.slides.kinds.maxima import Maxima, of_both
+from inference_server.tasks.slides.kinds.maxima import Maxima, of_all
 from inference_server.tasks.slides.kinds.nuclei import Nuclei, choose, eosin_leak
 from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, NucleusFilter, inputs_of
-from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, in_order
+from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, among_pooled, in_order
 from inference_server.tasks.slides.kinds.tile_model import colour_of
 from inference_server.tasks.slides.manifest import NucleiManifest
 from inference_server.tasks.slides.masks import Mask
@@ -65,7 +65,7 @@ class SlideNuclei:
             found = np.flatnonzero(maxima != 0)
             number, place = np.divmod(found, len(maxima) // len(tiles))
             kept[f"{name}.counts"] = np.bincount(number, minlength=len(tiles)).astype(np.int32)
-            kept[f"{name}.place"] = place.astype(np.int32)
+            kept[f"{name}.place"] = among_pooled(place, columns=outputs[name].shape[2], edge=self._plan.tile_size).astype(np.int32)
             kept[f"{name}.score"] = maxima[found].astype(np.float32)
         return kept
 
@@ -88,6 +88,7 @@ class SlideNuclei:
             tissue=self._tissue,
             values=self._cells,
             nuclei=nuclei,
+            coarse=len(manifest.outputs) // 2,
             leak=self._leak,
             cell=self._plan.cell,
             per_tile=self._plan.tile_size // self._plan.cell,
@@ -109,10 +110,15 @@ class SlideNuclei:
 
     def _chosen(self) -> Nuclei:
         """The candidates among the maxima, which are let go."""
-        of_fine, of_coarse = (self._maxima.pop(name) for name in self._filter.manifest.outputs)
-        fine, coarse = of_both(of_fine, of_coarse, in_order)
         grid, manifest = self._grid, self._filter.manifest
-        return choose(fine, coarse, width=grid.width, height=grid.height, least=manifest.least_response_od, share=manifest.response_share)
+        return choose(
+            of_all([self._maxima.pop(name) for name in manifest.outputs], in_order),
+            manifest.sigmas,
+            width=grid.width,
+            height=grid.height,
+            least=manifest.least_response_od,
+            share=manifest.response_share,
+        )
 
     def _on_tissue(self, maxima: Maxima) -> Mask:
         mask, cell = self._tissue.mask, self._plan.cell
@@ -132,6 +138,6 @@ def _features(places: NDArray[np.float64], nuclei: Nuclei, manifest: NucleiManif
             colour=colour_of(name, manifest.classes, manifest.colors),
             measurements={
                 "Response (OD)": np.asarray(np.round(nuclei.found.response[some].astype(np.float64), 4), np.float64),
-                "Scale (µm)": scales[nuclei.coarse[some].astype(np.int64)],
+                "Scale (µm)": scales[nuclei.scale[some]],
             },
         )

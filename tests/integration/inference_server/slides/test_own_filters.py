@@ -33,7 +33,7 @@ def picture() -> NDArray[np.uint8]:
     """Nuclei that are paler in its right half."""
     pixels = paint(WIDTH, HEIGHT, tissue=TISSUE, nuclei=NUCLEI).astype(np.float64)
     plain = paint(WIDTH, HEIGHT, tissue=TISSUE)
-    pixels[:, 500:] = (pixels[:, 500:] + plain[:, 500:]) / 2
+    pixels[:, 500:] = 0.6 * pixels[:, 500:] + 0.4 * plain[:, 500:]
     return np.round(pixels).astype(np.uint8)
 
 
@@ -105,7 +105,7 @@ async def test_a_copy_whose_manifest_does_not_fit_is_refused_with_what_the_graph
         await stub.AnalyzeTiles(slides_pb2.AnalyzeTilesRequest(analysis="wide", tiles=[tile], mpp=0.5))
     for refused in (of_slide, of_tiles):
         assert grpc.StatusCode.FAILED_PRECONDITION == refused.value.code()
-        assert "wide/slide.json says halo 54; the model's graph has 22. Say that." in str(refused.value.details())
+        assert "wide/slide.json says halo 54; the model's graph has 28. Say that." in str(refused.value.details())
 
 
 async def test_a_copy_may_run_at_another_resolution_for_smaller_nuclei(
@@ -135,10 +135,12 @@ async def test_outputs_that_do_not_fit_are_told_where_no_parameter_does(
 ) -> None:
     copy_filter(models, tmp_path / "models", "wide", halo=54)
     analyses = analyses_with(tmp_path / "models")
-    with pytest.raises(ConfigurationError, match=r"wide puts out candidates of the shape .* by halo 54 and cell 16 of its slide.json"):
+    with pytest.raises(
+        ConfigurationError, match=r"wide puts out finest_candidates of the shape .* by halo 54 and cell 16 of its slide.json"
+    ):
         await analyses.run(slide, analysis="wide")
     tile = ClientTile(id="t", rgb=PICTURE.tobytes(), width=WIDTH, height=HEIGHT)
-    with pytest.raises(ConfigurationError, match="wide puts out candidates of the shape"):
+    with pytest.raises(ConfigurationError, match="wide puts out finest_candidates of the shape"):
         await analyses.analyzer.analyze_tiles("wide", [tile], 0.5, Caller())
 
 

@@ -15,8 +15,8 @@ from inference_server.models.builders import he_baseline
 from inference_server.models.builders import he_baseline_graph as graph
 from inference_server.tasks.slides.kinds import nuclei
 
-HALO, POOLED = graph.HALO, graph.POOLED
-SCALES = (graph.FINE.output, graph.COARSE.output)
+HALO = graph.HALO
+SCALES = {scale.output: scale.pooled for scale in graph.SCALES}
 RANDOM = np.random.default_rng(11)
 
 
@@ -65,12 +65,11 @@ def test_each_maximum_is_found_once_wherever_the_picture_is_cut(session: onnxrun
     for edge in (64, 128, 256):
         places = [(y, x) for y in range(0, size, edge) for x in range(0, size, edge)]
         outputs = run(session, np.stack([whole[y : y + edge + 2 * HALO, x : x + edge + 2 * HALO] for y, x in places]), leak)
-        for names, pixels in ((SCALES, POOLED), (("haematoxylin", "eosin", "sharpness"), 16)):
-            for name in names:
-                joined = np.zeros((size // pixels, size // pixels), np.float32)
-                for index, (y, x) in enumerate(places):
-                    joined[y // pixels : (y + edge) // pixels, x // pixels : (x + edge) // pixels] = outputs[name][index]
-                np.testing.assert_array_equal(expected[name][0], joined)
+        for name, pixels in (SCALES | dict.fromkeys(("haematoxylin", "eosin", "sharpness"), 16)).items():
+            joined = np.zeros((size // pixels, size // pixels), np.float32)
+            for index, (y, x) in enumerate(places):
+                joined[y // pixels : (y + edge) // pixels, x // pixels : (x + edge) // pixels] = outputs[name][index]
+            np.testing.assert_array_equal(expected[name][0], joined)
 
 
 def pattern(kind: str, edge: int) -> NDArray[np.uint8]:
@@ -100,26 +99,25 @@ def blob(size: int, x: float, y: float, sigma: float, stain: tuple[float, float,
 
 
 @pytest.mark.parametrize(("x", "y"), [(62.0, 74.0), (61.0, 73.0), (62.9, 74.9)])
-def test_a_blob_is_found_at_its_centre_by_both_scales(session: onnxruntime.InferenceSession, x: float, y: float) -> None:
+def test_a_blob_is_found_at_its_centre_by_every_scale(session: onnxruntime.InferenceSession, x: float, y: float) -> None:
     found = run(session, blob(128, x, y, 4.0, graph.HAEMATOXYLIN)[None])
-    for name in SCALES:
+    for name, pooled in SCALES.items():
         ((row, column),) = zip(*np.nonzero(found[name][0]), strict=True)
-        assert 1.0 >= max(abs(POOLED * column - x), abs(POOLED * row - y))
+        assert pooled / 2 >= max(abs(pooled * column - x), abs(pooled * row - y))
 
 
-@pytest.mark.parametrize(("sigma", "stronger"), [(3.0, 0), (8.0, 1)])
-def test_the_scale_of_a_blobs_size_answers_more_strongly(session: onnxruntime.InferenceSession, sigma: float, stronger: int) -> None:
+@pytest.mark.parametrize(("sigma", "strongest"), [(1.8, 0), (3.5, 1), (6.5, 2), (10.0, 3)])
+def test_the_scale_of_a_blobs_size_answers_most_strongly(session: onnxruntime.InferenceSession, sigma: float, strongest: int) -> None:
     found = run(session, blob(128, 62.0, 74.0, sigma, graph.HAEMATOXYLIN)[None])
-    responses = [found[name].max() for name in SCALES]
-    assert responses[stronger] > 1.1 * responses[1 - stronger]
+    assert strongest == int(np.argmax([found[name].max() for name in SCALES]))
 
 
 def test_a_blob_answers_what_the_gaussian_and_the_laplacian_make_of_it(session: onnxruntime.InferenceSession) -> None:
     """A Gaussian of σ filtered at σ' has the response 2 · a · σ² σ'² / (σ² + σ'²)², with the peak a of its density."""
-    tile = blob(128, 62.0, 74.0, 6.0, graph.HAEMATOXYLIN)
-    for scale in (graph.FINE, graph.COARSE):
-        variance = scale.variance * POOLED**2
-        expected = 2 * 0.8 * 36 * variance / (36 + variance) ** 2
+    tile = blob(128, 64.0, 72.0, 8.0, graph.HAEMATOXYLIN)
+    for scale in graph.SCALES:
+        variance = scale.variance * scale.pooled**2
+        expected = 2 * 0.8 * 64 * variance / (64 + variance) ** 2
         # Three boxes are flatter than a Gaussian, the more so the less alike they are.
         assert 0.83 * expected < float(run(session, tile[None])[scale.output].max()) < 1.02 * expected
 

@@ -44,7 +44,7 @@ def filter_of(facts: ModelFacts | None = None, **changes: Any) -> NucleusFilter:
 
 def test_the_manifest_that_is_shipped_fits_the_graph_that_is_built() -> None:
     plan = filter_of().plan()
-    assert ("mine", 0.5, 512, 22, 16, 1) == (plan.model, plan.mpp, plan.tile_size, plan.halo, plan.cell, plan.batch)
+    assert ("mine", 0.5, 512, 28, 16, 1) == (plan.model, plan.mpp, plan.tile_size, plan.halo, plan.cell, plan.batch)
     assert not plan.learned_weights
 
 
@@ -64,14 +64,14 @@ def test_a_manifest_says_which_tile_sizes_there_are() -> None:
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"halo": 20}, "mine/slide.json says halo 20; the model's graph has 22"),
+        ({"halo": 20}, "mine/slide.json says halo 20; the model's graph has 28"),
         ({"cell": 8, "mpp": 1.0, "scales": {"candidates": 4, "coarse_candidates": 5.6}}, "says cell 8; the model's graph has 16"),
         ({"mpp": 0.25}, "says a cell of 16 px at an mpp of 0.25; blur is told on blocks of 32 px there"),
-        ({"mpp": 0.4}, r"says 2 µm as scales.candidates; the graph's Gaussian has 3.91 px, which are 1.56 µm at its mpp of 0.4"),
+        ({"mpp": 0.4}, r"says 1.35 µm as scales.finest_candidates; the graph's Gaussian has 2.69 px, which are 1.08 µm at its mpp of 0.4"),
         ({"scales": {"candidates": 2, "coarse_candidates": 4}}, "says 4 µm as scales.coarse_candidates"),
         (
-            {"scales": {"candidates": 2, "large": 2.8}},
-            "lacks the output large, which its slide.json of kind nuclei needs; it has",
+            {"scales": {"candidates": 2, "larger": 2.8}},
+            "lacks the output larger, which its slide.json of kind nuclei needs; it has",
         ),
         ({"least_response_od": 0.01}, "least_response_od 0.01; the model's graph puts out no maxima of less than 0.02"),
     ],
@@ -98,10 +98,10 @@ def test_a_parameter_that_is_no_number_is_told() -> None:
         filter_of(replace(built(), parameters={"lamina.slide.halo": "wide"}))
 
 
-@pytest.mark.parametrize("halo", [20, 54])
+@pytest.mark.parametrize("halo", [20, 60])
 def test_without_parameters_the_outputs_tell_what_does_not_fit(halo: int) -> None:
     found = filter_of(replace(built(), parameters={}), halo=halo)
     outputs = {"candidates": np.zeros((2, 128, 128), np.float32), "eosin": np.zeros((2, 16, 16), np.float32)}
-    filter_of().check_outputs(outputs, (2, 300, 300, 3))
-    with pytest.raises(ConfigurationError, match=r"mine puts out candidates of the shape \[2, 128, 128\] for 2 tiles of 300 × 300 px"):
-        found.check_outputs(outputs, (2, 300, 300, 3))
+    filter_of().check_outputs(outputs | {"coarsest_candidates": np.zeros((2, 64, 64), np.float32)}, (2, 312, 312, 3))
+    with pytest.raises(ConfigurationError, match=r"mine puts out candidates of the shape \[2, 128, 128\] for 2 tiles of 312 × 312 px"):
+        found.check_outputs(outputs, (2, 312, 312, 3))

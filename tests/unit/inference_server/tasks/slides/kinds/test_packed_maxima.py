@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, in_order
+from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, among_pooled, in_order
 from inference_server.tasks.slides.tiling import Tile
 
 RANDOM = np.random.default_rng(6)
@@ -52,3 +52,11 @@ def test_those_of_all_tiles_come_in_reading_order() -> None:
 def test_what_cannot_be_of_these_tiles_is_refused(counts: list[int], place: list[int]) -> None:
     with pytest.raises(ValueError, match=r"expected|negative"):
         PackedMaxima.of(tiles_of(64), counts=np.array(counts, np.int32), place=np.array(place, np.int32), response=np.zeros(len(place)))
+
+
+@pytest.mark.parametrize(("pooled", "columns"), [(2, 64), (4, 32), (8, 16)])
+def test_a_scale_on_means_of_more_pixels_has_its_maxima_where_theirs_begin(pooled: int, columns: int) -> None:
+    row, column = np.array([0, 3, 15]), np.array([5, 0, 15])
+    place = among_pooled(row * columns + column, columns=columns, edge=128)
+    assert (row * pooled).tolist() == (2 * (place // 64)).tolist()
+    assert (column * pooled).tolist() == (2 * (place % 64)).tolist()
