@@ -95,6 +95,16 @@ class TextReader:
 
     async def _outlines(self, page: Page, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
         found = await self._detect(page, caller, used)
+        if lies_on_side(found.outlines):
+            # Of text that runs up or down the detector loses what is short, such as lone digits and dashes, and ends of lines.
+            turned = await asyncio.to_thread(np.ascontiguousarray, replace(_as_it_came(page), quarters=1).page(page))
+            upright = await self._level_outlines(turned, await self._detect(turned, caller, used), caller, used)
+            back = replace(_as_it_came(turned), quarters=3)
+            return [back.outline(outline) for outline in upright]
+        return await self._level_outlines(page, found, caller, used)
+
+    async def _level_outlines(self, page: Page, found: DetectedText, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
+        """What was found on a page, or, where lines hang together, on it made level."""
         if not found.is_tangled:
             return found.outlines
         level = await asyncio.to_thread(leveled, page, found.outlines, self._detection.most_short_side)
@@ -130,7 +140,7 @@ class TextReader:
         async def read(turn: Turn, some: Sequence[int]) -> list[ReadQuad]:
             return await self._lines.read(turn.page(page), [turn.outline(lines[index]) for index in some], caller, used)
 
-        as_it_came = Turn(quarters=0, height=page.shape[0], width=page.shape[1])
+        as_it_came = _as_it_came(page)
         turn = replace(as_it_came, quarters=int(lies_on_side(trial)))
         some = telling([turn.outline(outline) for outline in trial], _TRIAL_LINES, _TRIAL_RATIO)
         found = await read(turn, some)
@@ -143,6 +153,10 @@ class TextReader:
                 turn, some, found = as_it_came, [], []
         rest = sorted(set(range(len(lines))) - set(some))
         return turn, found + await read(turn, rest)
+
+
+def _as_it_came(page: Page) -> Turn:
+    return Turn(quarters=0, height=page.shape[0], width=page.shape[1])
 
 
 def _trials(found: Sequence[ReadQuad]) -> list[Trial]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
@@ -75,10 +76,10 @@ def _truths_of(documents: Sequence[Path], texts: Sequence[Path]) -> dict[Path, P
 
 def _known(document: Path, truth: Path) -> KnownDocument:
     try:
-        content = truth.read_text(encoding="utf-8-sig")
+        content = truth.read_text(encoding=_encoding_of(truth))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InvalidInput(f"{truth} cannot be read ({reason}); expected text in UTF-8.") from error
+        raise InvalidInput(f"{truth} cannot be read ({reason}); expected text in UTF-8, or in UTF-16 with a BOM.") from error
     ending = truth.suffix.lower()
     if ending == ".txt":
         # ICDAR's receipts have their boxes in such files too.
@@ -94,6 +95,12 @@ def _known(document: Path, truth: Path) -> KnownDocument:
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise InvalidInput(f"{truth} does not hold a text as it is known here; expected JSON: {_EXPECTED_JSON}.") from error
     return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
+
+
+def _encoding_of(truth: Path) -> str:
+    """As the file's first bytes tell: what Windows' programs call Unicode is UTF-16, which always begins with a mark."""
+    with truth.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 def _texts_of_csv(content: str, truth: Path) -> tuple[tuple[str, ...], bool]:

@@ -83,6 +83,23 @@ def test_a_text_is_known_from_a_file_of_the_same_stem(tmp_path: Path, case: str)
     assert ('TOTAL, "RM" 1,200.00\nEND', is_by_page, []) == told
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["1.csv", "1.txt", "1.json"])
+def test_a_mark_at_a_texts_start_tells_how_it_is_written(tmp_path: Path, name: str, encoding: str) -> None:
+    contents = {"1.csv": "page;text\r\n1;12,50 € für Ω\r\n", "1.txt": "12,50 € für Ω\r\n", "1.json": '{"text":\r\n"12,50 € für Ω"}'}
+    (tmp_path / "1.png").touch()
+    (tmp_path / name).write_bytes(f"\ufeff{contents[name]}".encode(encoding))
+    [document], _ = known_documents(tmp_path)
+    assert "12,50 € für Ω" == document.texts[0].strip()
+
+
+def test_a_text_in_an_unknown_encoding_is_told_with_those_that_are_known(tmp_path: Path) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / "1.txt").write_bytes("Größe".encode("latin-1"))
+    with pytest.raises(InvalidInput, match="expected text in UTF-8, or in UTF-16 with a BOM"):
+        known_documents(tmp_path)
+
+
 def test_pages_of_a_table_are_told_apart_and_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "1.pdf").touch()
     (tmp_path / "1.csv").write_text("text,page\none,1\nthree,3\nagain,3\n")
