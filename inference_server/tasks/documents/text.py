@@ -22,6 +22,7 @@ from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.spelling import Lexicon, Speller
+from inference_server.tasks.documents.strays import with_dashes, without_marks, without_specks_of
 from inference_server.tasks.documents.strips import joined, strips_of
 from inference_server.tasks.documents.values import Line, Outline, Page
 
@@ -165,7 +166,8 @@ def _trials(found: Sequence[ReadQuad]) -> list[Trial]:
 
 def _lines(turn: Turn, found: Sequence[ReadQuad], rows: Sequence[CellRow], lexicon: Lexicon) -> tuple[Line, ...]:
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
+    found = with_dashes(found)
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
     fragments = fragments_of(found, rows, turn, speller, _LEAST_CONFIDENCE)
-    return tuple(turn.line_back(line) for line in reading_order([fragment for fragment in fragments if fragment.words]))
+    return tuple(turn.line_back(line) for line in without_marks(reading_order(without_specks_of(fragments))))
