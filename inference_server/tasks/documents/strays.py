@@ -13,8 +13,11 @@ from inference_server.tasks.documents.values import Line
 
 # What specks and scratches are read as where they stand apart, up to so many of them: more are a dotted rule.
 _SPECKS, _MOST_SPECKS = frozenset(".·'`,"), 2
-# What they are read as where nothing else stands on their line: beside other text these are colons of a column, and dashes of a table.
-_ALONE, _MOST_ALONE = _SPECKS | frozenset(":;-–—"), 3
+# What they are read as where nothing else stands on their line: beside other text these are colons of a column. A dash alone may be an
+# answer, or one of three that part what is above from what is below.
+_ALONE = _SPECKS | frozenset(":;")
+# Typed so, they say that what stands above holds here too.
+_DITTO = frozenset({"''", ",,", "``"})
 # What a short dash is read as, and a crop of at most so many of its heights shows no longer one.
 _DASHES, _MOST_HEIGHTS = frozenset("一ー_–—―"), 1.25
 
@@ -33,16 +36,14 @@ def _is_dash(quad: ReadQuad) -> bool:
 
 def without_specks_of(fragments: Sequence[Fragment]) -> list[Fragment]:
     """Fragments with words, those of specks left out."""
-    return [
-        fragment for fragment in fragments if fragment.words and not _is_of([word.text for word in fragment.words], _SPECKS, _MOST_SPECKS)
-    ]
+    return [fragment for fragment in fragments if fragment.words and not _is_of([word.text for word in fragment.words], _SPECKS)]
 
 
 def without_marks(lines: Sequence[Line]) -> tuple[Line, ...]:
-    """Lines in which there is more than a mark or two."""
-    return tuple(line for line in lines if not _is_of([line.text], _ALONE, _MOST_ALONE))
+    """Lines in which there is more than a dot or colon or two."""
+    return tuple(line for line in lines if not _is_of([line.text], _ALONE))
 
 
-def _is_of(texts: Sequence[str], signs: frozenset[str], most: int) -> bool:
+def _is_of(texts: Sequence[str], signs: frozenset[str]) -> bool:
     text = "".join(texts).replace(" ", "")
-    return len(text) <= most and signs.issuperset(text)
+    return len(text) <= _MOST_SPECKS and text not in _DITTO and signs.issuperset(text)

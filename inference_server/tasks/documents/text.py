@@ -101,7 +101,10 @@ class TextReader:
             turned = await asyncio.to_thread(np.ascontiguousarray, replace(_as_it_came(page), quarters=1).page(page))
             upright = await self._level_outlines(turned, await self._detect(turned, caller, used), caller, used)
             back = replace(_as_it_came(turned), quarters=3)
-            return [back.outline(outline) for outline in upright]
+            again = [back.outline(outline) for outline in upright]
+            # A page of short words and tall marks may only have seemed to lie so: turned, what was found is lost in its turn.
+            if lies_on_side(again):
+                return again
         return await self._level_outlines(page, found, caller, used)
 
     async def _level_outlines(self, page: Page, found: DetectedText, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:

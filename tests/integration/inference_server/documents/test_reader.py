@@ -158,6 +158,19 @@ async def test_two_lines_alone_tell_which_way_up_their_page_is(reader: DocumentR
     assert (lines, 90 * quarters) == ([line.text for line in page.lines], page.rotation_degrees)
 
 
+async def test_a_page_of_short_words_and_tall_marks_is_read_as_it_lies(reader: DocumentReader) -> None:
+    # More of its outlines are tall than level, so that it seems to lie on its side; looked at turned, marks were read as 11.
+    rows = [["Jan 3", "Paper", "12.00"], *(['"', '"', amount] for amount in ("3.50", "4.00", "5.50")), ["Jan 9", "Ink", "2.20"]]
+    texts = tuple(
+        Text(text=cell, x=20 + 75 * column, y=30 + 20 * row, size=11, font="Times-Roman")
+        for row, cells in enumerate(rows)
+        for column, cell in enumerate(cells)
+    )
+    image = scanned(ComposedPage(texts=texts, truth="", size=(240, 150)), Wear(dpi=150))
+    ((page,), _) = await read(reader, DocumentRequest(content=image_file(image, "PNG")))
+    assert ([" ".join(row) for row in rows], 0) == ([line.text for line in page.lines], page.rotation_degrees)
+
+
 async def test_a_page_that_is_askew_is_read_in_order(reader: DocumentReader) -> None:
     askew = images_of(lab_report_pdf())[0].rotate(3, expand=True, fillcolor="white", resample=Image.Resampling.BICUBIC)
     ((page,), _) = await read(reader, DocumentRequest(content=image_file(askew, "PNG")))

@@ -47,11 +47,16 @@ def test_a_rule_that_is_long_and_dashes_within_text_stay() -> None:
 
 
 def test_specks_beside_text_are_left_out() -> None:
-    fragments = [Fragment(quad=QUAD, words=words(text)) for text in ("Rent", ".", "·.", "", ":", "-", '"', "...", "7")]
+    fragments = [Fragment(quad=QUAD, words=words(text)) for text in ("Rent", ".", "·.", "", ":", "-", '"', "''", ",,", "...", "7")]
     kept = [" ".join(word.text for word in fragment.words) for fragment in without_specks_of(fragments)]
-    assert ["Rent", ":", "-", '"', "...", "7"] == kept
+    assert ["Rent", ":", "-", '"', "''", ",,", "...", "7"] == kept
 
 
 def test_a_line_of_nothing_but_a_mark_or_two_is_left_out() -> None:
-    lines = [line(text) for text in (":", "-", ". :", "·.'", "....", "- 3 -", "7", "- - - -", '"')]
-    assert ["....", "- 3 -", "7", "- - - -", '"'] == [kept.text for kept in without_marks(lines)]
+    lines = [line(text) for text in (":", ". :", "·.", "'", "...", "- 3 -", "7", '"', "'' ''", ",,")]
+    assert ["...", "- 3 -", "7", '"', "'' ''", ",,"] == [kept.text for kept in without_marks(lines)]
+
+
+@pytest.mark.parametrize("text", ["-", "--", "---", "- -", "- - -", "- - - -", "–"])
+def test_dashes_that_are_all_of_a_line_stay(text: str) -> None:
+    assert [text] == [kept.text for kept in without_marks([line(text)])]
