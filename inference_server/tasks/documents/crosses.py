@@ -9,7 +9,7 @@ from itertools import pairwise
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.documents.ink import ink_of
+from inference_server.tasks.documents.ink import ink_of, last_row_of
 from inference_server.tasks.documents.recognition import Character, Crop
 
 _SIGN, _LETTER = "×", "x"
@@ -51,4 +51,5 @@ def _stands_on_line(characters: Sequence[Character], index: int, ink: NDArray[np
     if not digits or not len(own):
         return False
     foot, height = (float(np.mean([value(found) for found in digits])) for value in (lambda found: found[-1], np.ptp))
-    return foot - float(own[-1]) <= _MOST_RAISED * height
+    # Where digits reach into the margin of their line, nothing is known of their foot.
+    return foot < last_row_of(ink) and foot - float(own[-1]) <= _MOST_RAISED * height

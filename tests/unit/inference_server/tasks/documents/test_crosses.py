@@ -42,3 +42,12 @@ def test_anything_else_stays_a_sign(line: tuple[list[Character], Crop]) -> None:
 def test_a_sign_whose_line_shows_no_ink_stays() -> None:
     characters, crop = line_of(38)
     assert "×" == with_printed_x(characters, Crop(image=np.full_like(crop.image, 250), to_page=np.eye(3)))[2].text
+
+
+def test_a_sign_beside_digits_that_reach_into_the_margin_of_their_line_stays() -> None:
+    characters, crop = line_of(38)
+    lower = np.full_like(crop.image, 250)
+    # Six rows down, digits end at row 43 and the sign at row 40; rows from 42 on are margin.
+    lower[6:] = crop.image[:-6]
+    lower[41:44, 40:54] = 250
+    assert "×" == with_printed_x(characters, Crop(image=lower, to_page=np.eye(3)))[2].text
