@@ -46,6 +46,11 @@ def ink_of(image: NDArray[np.uint8]) -> NDArray[np.bool_]:
     return marked.astype(np.bool_)
 
 
+def last_row_of(ink: NDArray[np.bool_]) -> int:
+    """The last row of a line of which `ink_of` tells whether it has ink; what stands there may go on below, in the margin."""
+    return len(ink) - int(len(ink) * _MARGIN) - 1
+
+
 def _evenly_lit(gray: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """A grey line [H, W] as it would be without the shadow across it, all of which would be on one side of a threshold."""
     # Of most columns more than half is paper: their median tells its light. Those of upright strokes, narrow ones, are closed.

@@ -12,6 +12,7 @@ import numpy as np
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest, InferenceResponse
 from inference_server.tasks.builtin import builtin_facts
 from inference_server.tasks.documents.alphabet import Alphabet, read_alphabet
+from inference_server.tasks.documents.crosses import with_printed_x
 from inference_server.tasks.documents.dashes import dash_in
 from inference_server.tasks.documents.recognition import (
     Character,
@@ -141,7 +142,7 @@ def counts_turned(standing: ReadQuad, turned: Sequence[Character]) -> bool:
 
 
 def _characters(candidate: _Candidate, read: Mapping[int, list[Character]]) -> tuple[Character, ...]:
-    characters = tuple(latin_signs(_joined(candidate.pieces, read)))
+    characters = tuple(with_printed_x(latin_signs(_joined(candidate.pieces, read)), candidate.crop))
     dash = dash_in(candidate.crop, characters)
     return (dash,) if dash else characters
 

@@ -25,7 +25,7 @@ def latin_signs(characters: Sequence[Character]) -> Sequence[Character]:
     """The characters of a line, their signs as Latin text has them; a line with East Asian letters as it is."""
     texts = [character.text for character in characters]
     line = "".join(texts)
-    if line.isascii() or any(unicodedata.name(letter, "").startswith(_EAST_ASIAN) for letter in line if not letter.isascii()):
+    if line.isascii() or is_east_asian(line):
         return characters
     characters = (
         [_digit_of(line[:index], character) for index, character in enumerate(characters)] if len(line) == len(texts) else characters
@@ -33,6 +33,11 @@ def latin_signs(characters: Sequence[Character]) -> Sequence[Character]:
     texts = [character.text for character in characters]
     around = zip(["", *texts], characters, [*texts[1:], ""], strict=False)
     return [told for before, character, after in around for told in _latin(before, character, after)]
+
+
+def is_east_asian(text: str) -> bool:
+    """Whether it has letters of East Asian scripts."""
+    return not text.isascii() and any(unicodedata.name(letter, "").startswith(_EAST_ASIAN) for letter in text if not letter.isascii())
 
 
 def _digit_of(before: str, character: Character) -> Character:

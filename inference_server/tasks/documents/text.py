@@ -22,6 +22,7 @@ from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
 from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
 from inference_server.tasks.documents.recognition import RecognitionSettings
 from inference_server.tasks.documents.spelling import Lexicon, Speller
+from inference_server.tasks.documents.strays import with_dashes, without_marks, without_specks_of
 from inference_server.tasks.documents.strips import joined, strips_of
 from inference_server.tasks.documents.values import Line, Outline, Page
 
@@ -95,6 +96,19 @@ class TextReader:
 
     async def _outlines(self, page: Page, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
         found = await self._detect(page, caller, used)
+        if lies_on_side(found.outlines):
+            # Of text that runs up or down the detector loses what is short, such as lone digits and dashes, and ends of lines.
+            turned = await asyncio.to_thread(np.ascontiguousarray, replace(_as_it_came(page), quarters=1).page(page))
+            upright = await self._level_outlines(turned, await self._detect(turned, caller, used), caller, used)
+            back = replace(_as_it_came(turned), quarters=3)
+            again = [back.outline(outline) for outline in upright]
+            # A page of short words and tall marks may only have seemed to lie so: turned, what was found is lost in its turn.
+            if lies_on_side(again):
+                return again
+        return await self._level_outlines(page, found, caller, used)
+
+    async def _level_outlines(self, page: Page, found: DetectedText, caller: Caller, used: dict[str, None]) -> Sequence[Outline]:
+        """What was found on a page, or, where lines hang together, on it made level."""
         if not found.is_tangled:
             return found.outlines
         level = await asyncio.to_thread(leveled, page, found.outlines, self._detection.most_short_side)
@@ -130,7 +144,7 @@ class TextReader:
         async def read(turn: Turn, some: Sequence[int]) -> list[ReadQuad]:
             return await self._lines.read(turn.page(page), [turn.outline(lines[index]) for index in some], caller, used)
 
-        as_it_came = Turn(quarters=0, height=page.shape[0], width=page.shape[1])
+        as_it_came = _as_it_came(page)
         turn = replace(as_it_came, quarters=int(lies_on_side(trial)))
         some = telling([turn.outline(outline) for outline in trial], _TRIAL_LINES, _TRIAL_RATIO)
         found = await read(turn, some)
@@ -145,13 +159,18 @@ class TextReader:
         return turn, found + await read(turn, rest)
 
 
+def _as_it_came(page: Page) -> Turn:
+    return Turn(quarters=0, height=page.shape[0], width=page.shape[1])
+
+
 def _trials(found: Sequence[ReadQuad]) -> list[Trial]:
     return [Trial(characters=len(quad.characters), confidence=quad.confidence) for quad in found]
 
 
 def _lines(turn: Turn, found: Sequence[ReadQuad], rows: Sequence[CellRow], lexicon: Lexicon) -> tuple[Line, ...]:
     """Put what is sure enough to be text in order, on the upright page, and tell where it lies on the page as it came."""
+    found = with_dashes(found)
     sure = [quad for quad in found if quad.confidence >= _LEAST_CONFIDENCE]
     speller = Speller(lexicon, [quad.characters for quad in sure])
     fragments = fragments_of(found, rows, turn, speller, _LEAST_CONFIDENCE)
-    return tuple(turn.line_back(line) for line in reading_order([fragment for fragment in fragments if fragment.words]))
+    return tuple(turn.line_back(line) for line in without_marks(reading_order(without_specks_of(fragments))))

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import codecs
 import csv
 import io
 import json
+import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,9 +18,12 @@ TRUTHS = (".csv", ".json", ".txt")
 # Folders of documents and of their texts within one folder, as FUNSD and ICDAR's receipts have them.
 _FOLDERS = (("images", "annotations"), ("img", "box"))
 _COORDINATES = 8
+# What Excel reads a table by, and may write, in a line before the table's own.
+_TOLD_MARK = re.compile(r'"?sep=([,;\t])"?[ \t]*(?=\n|$)')
 # What the column of words or lines may be called.
 _TEXT_COLUMNS = ("text", "word", "transcription")
 _EXPECTED_JSON = 'a list of {"text": …}, {"text": …}, {"lines": […]}, {"words": […]}, or {"pages": [{"lines": [{"text": …}]}]}'
+_EXPECTED_ENCODING = "expected text in UTF-8, or in UTF-16 with a BOM"
 _MOST_PAGES = 100_000
 
 
@@ -75,16 +80,19 @@ def _truths_of(documents: Sequence[Path], texts: Sequence[Path]) -> dict[Path, P
 
 def _known(document: Path, truth: Path) -> KnownDocument:
     try:
-        content = truth.read_text(encoding="utf-8-sig")
+        content = truth.read_text(encoding=_encoding_of(truth))
     except (OSError, UnicodeDecodeError) as error:
         reason = getattr(error, "strerror", None) or type(error).__name__
-        raise InvalidInput(f"{truth} cannot be read ({reason}); expected text in UTF-8.") from error
+        raise InvalidInput(f"{truth} cannot be read ({reason}); {_EXPECTED_ENCODING}.") from error
+    if "\0" in content:
+        # Read as UTF-8, Latin text in UTF-16 has one for each of its characters.
+        raise InvalidInput(f"{truth} cannot be read (it holds zero bytes, as UTF-16 without a BOM does); {_EXPECTED_ENCODING}.")
     ending = truth.suffix.lower()
     if ending == ".txt":
         # ICDAR's receipts have their boxes in such files too.
         text = "\n".join(_lines_of_boxes(content, truth)) if _has_boxes(content) else content
         return KnownDocument(path=document, texts=(text,), is_by_page=False)
-    if not content.strip():
+    if not _TOLD_MARK.sub("", content, count=1).strip():
         raise InvalidInput(f"{truth} is empty; expected the document's text. That of a blank page is an empty {truth.stem}.txt.")
     if ending == ".csv":
         texts, is_by_page = _texts_of_csv(content, truth)
@@ -96,12 +104,22 @@ def _known(document: Path, truth: Path) -> KnownDocument:
     return KnownDocument(path=document, texts=texts, is_by_page=is_by_page)
 
 
+def _encoding_of(truth: Path) -> str:
+    """As the file's first bytes tell: what Windows' programs call Unicode is UTF-16, which always begins with a mark."""
+    with truth.open("rb") as file:
+        return "utf-16" if file.read(2) in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
+
+
 def _texts_of_csv(content: str, truth: Path) -> tuple[tuple[str, ...], bool]:
     """A table with a column of words or lines, and maybe one `page`; or boxes, without names of columns."""
-    first = content.splitlines()[0]
-    rows = csv.reader(io.StringIO(content), delimiter=next((mark for mark in ",;\t" if mark in first), ","), strict=True)
+    told = _TOLD_MARK.match(content)
+    # Left blank, that line still counts in what is told of others.
+    content = content[told.end() :] if told else content
+    first = content.lstrip().split("\n", 1)[0]
+    mark = told[1] if told else next((mark for mark in ",;\t" if mark in first), ",")
+    rows = csv.reader(io.StringIO(content), delimiter=mark, strict=True)
     try:
-        names = [name.strip().lower() for name in next(rows, [])]
+        names = [name.strip().lower() for name in next(filter(None, rows), [])]
         column = next((name for name in _TEXT_COLUMNS if name in names), None)
         if column is None:
             return ("\n".join(_lines_of_boxes(content, truth)),), False

@@ -83,6 +83,52 @@ def test_a_text_is_known_from_a_file_of_the_same_stem(tmp_path: Path, case: str)
     assert ('TOTAL, "RM" 1,200.00\nEND', is_by_page, []) == told
 
 
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16-le", "utf-16-be"])
+@pytest.mark.parametrize("name", ["1.csv", "1.txt", "1.json"])
+def test_a_mark_at_a_texts_start_tells_how_it_is_written(tmp_path: Path, name: str, encoding: str) -> None:
+    contents = {"1.csv": "page;text\r\n1;12,50 € für Ω\r\n", "1.txt": "12,50 € für Ω\r\n", "1.json": '{"text":\r\n"12,50 € für Ω"}'}
+    (tmp_path / "1.png").touch()
+    (tmp_path / name).write_bytes(f"\ufeff{contents[name]}".encode(encoding))
+    [document], _ = known_documents(tmp_path)
+    assert "12,50 € für Ω" == document.texts[0].strip()
+
+
+@pytest.mark.parametrize(
+    ("text", "encoding"),
+    [("Größe", "latin-1"), ("Total", "utf-16-le"), ("Total", "utf-16-be"), ("Größe", "utf-16-le"), ("Total", "utf-32")],
+)
+@pytest.mark.parametrize("name", ["1.csv", "1.txt", "1.json"])
+def test_a_text_in_an_unknown_encoding_is_told_with_those_that_are_known(tmp_path: Path, name: str, text: str, encoding: str) -> None:
+    (tmp_path / "1.png").touch()
+    (tmp_path / name).write_bytes(text.encode(encoding))
+    with pytest.raises(InvalidInput, match="expected text in UTF-8, or in UTF-16 with a BOM"):
+        known_documents(tmp_path)
+
+
+@pytest.mark.parametrize(("told", "mark"), [("sep=;", ";"), ("sep=,", ","), ('"sep=;"', ";"), ("sep=\t", "\t")])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-16"])
+def test_a_table_may_tell_what_parts_its_columns_in_a_line_before_it(tmp_path: Path, told: str, mark: str, encoding: str) -> None:
+    (tmp_path / "1.pdf").touch()
+    rows = [["text", "page"], ['"1,200; 50\t%"', "1"]]
+    (tmp_path / "1.csv").write_bytes("\r\n".join([told, *map(mark.join, rows)]).encode(encoding))
+    [document], _ = known_documents(tmp_path)
+    assert (("1,200; 50\t%",), True) == (document.texts, document.is_by_page)
+
+
+def test_lines_of_a_table_are_counted_from_the_one_that_tells_what_parts_its_columns(tmp_path: Path) -> None:
+    (tmp_path / "1.pdf").touch()
+    (tmp_path / "1.csv").write_text("sep=;\ntext;page\none;1\ntwo;none\n")
+    with pytest.raises(InvalidInput, match="line 4: the page is 'none'"):
+        known_documents(tmp_path)
+
+
+def test_a_table_that_only_tells_what_parts_its_columns_is_empty(tmp_path: Path) -> None:
+    (tmp_path / "1.pdf").touch()
+    (tmp_path / "1.csv").write_text("sep=;\n\n")
+    with pytest.raises(InvalidInput, match="is empty"):
+        known_documents(tmp_path)
+
+
 def test_pages_of_a_table_are_told_apart_and_may_be_empty(tmp_path: Path) -> None:
     (tmp_path / "1.pdf").touch()
     (tmp_path / "1.csv").write_text("text,page\none,1\nthree,3\nagain,3\n")
