@@ -23,8 +23,8 @@ from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.store import Store
-from tests.support.platform_rows import lab_store
-from tests.support.postgres_server import PostgresServer, postgres_server
+from tests.support.bridge.platform_rows import lab_store
+from tests.support.servers.postgres import PostgresServer, postgres_server
 
 MOST_SECONDS = 60.0
 MOST_RATIO = 3.0

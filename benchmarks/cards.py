@@ -4,8 +4,8 @@
 - Of all fields, those that are read as something else: a person would have to find them. Bar: 0.02.
 - The same from Tesseract's text alone, which has no places, where Tesseract is found: for comparison, without a bar.
 
-The cards are composed, rendered and worn (`tests/support/composed_cards.py`, `worn_pages.py`), read by an inference server through the
-bridge's own client, and parsed as its worker does.
+The cards are composed, rendered and worn (`composed_cards.py`, `worn_pages.py` of `tests/support/documents/`), read by an inference
+server through the bridge's own client, and parsed as its worker does.
 
 Run: python benchmarks/cards.py [--check] [--of-a-kind 6]
 """
@@ -30,8 +30,8 @@ from bridge.inference.documents import DocumentPage
 from bridge.systems.cards.parsing.fields import card_fields, card_of
 from bridge.systems.cards.parsing.lines import lines_of_pages
 from bridge.systems.cards.reading.tesseract import Tesseract
-from tests.support.composed_cards import ComposedCard, identity_card, tax_card
-from tests.support.worn_pages import Wear, scanned
+from tests.support.documents.composed_cards import ComposedCard, identity_card, tax_card
+from tests.support.documents.worn_pages import Wear, scanned
 
 LEAST_RIGHT, MOST_WRONG = 0.97, 0.02
 _WEARS = {

@@ -25,11 +25,11 @@ from rich.table import Table
 from benchmarks.support.process_tree import cpu_seconds
 from bridge.records.consensus import ConsensusRecords, NewRun
 from bridge.systems.consensus import messages
-from tests.support.bridge_process import BridgeSetup
-from tests.support.consensus_runs import consensus_store, new_run
-from tests.support.language_model import KEY, FakeLanguageModel, fake_language_model
-from tests.support.postgres_server import postgres_server
-from tests.support.pubsub_server import PubsubServer, pubsub_server
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.consensus_runs import consensus_store, new_run
+from tests.support.servers.language_model import KEY, FakeLanguageModel, fake_language_model
+from tests.support.servers.postgres import postgres_server
+from tests.support.servers.pubsub_server import PubsubServer, pubsub_server
 
 MOST_ADDED_MS = 60.0
 _WARM_UP = 5

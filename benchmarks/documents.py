@@ -14,7 +14,7 @@ changes of speed, meet them all.
   read the engines still meet new shapes. Bar: 1.05.
 - Character error rate in reading order and F1 of the words, by kind of page, of Lamina and of RapidOCR.
 
-The pages are rendered and worn (`tests/support/composed_pages.py`, `worn_pages.py`).
+The pages are rendered and worn (`tests/support/documents/composed_pages.py`, `worn_pages.py`).
 
 Run: python benchmarks/documents.py [--check] [--parts accuracy,speed,memory] [--pages 2000] [--rounds 3] [--without-tesseract]
 """
@@ -40,9 +40,9 @@ from benchmarks.support.documents.readers import CALLERS, Programs, Times, measu
 from benchmarks.support.documents.server import document_server
 from benchmarks.support.process_tree import memory_bytes
 from inference_server.tasks.documents.evaluation import PageFigures, page_figures
-from tests.support.composed_pages import PAIRED_STYLES, ComposedPage, cells_form, columns, form, lab_report, paired_form, receipt
-from tests.support.server_process import ServerProcess
-from tests.support.worn_pages import Wear, scanned
+from tests.support.documents.composed_pages import PAIRED_STYLES, ComposedPage, cells_form, columns, form, lab_report, paired_form, receipt
+from tests.support.documents.worn_pages import Wear, scanned
+from tests.support.inference_server.server_process import ServerProcess
 
 LEAST_OVER_RAPIDOCR, LEAST_OVER_TESSERACT = 4.0, 1.0
 MOST_MEDIAN, MOST_GROWTH = 0.5, 1.05

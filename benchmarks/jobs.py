@@ -34,9 +34,9 @@ from benchmarks.support.jobs.idle_bridge import Idle, make_queues, measure_idle
 from benchmarks.support.jobs.latency import through_postgres, through_redis
 from benchmarks.support.jobs.queues import Celery, Dramatiq, JobSystem, Place, PostgresBridge, RedisBridge, seconds_for, working
 from benchmarks.support.peers.environments import PeerMissing
-from tests.support.ministack_server import running_ministack
-from tests.support.postgres_server import PostgresServer, postgres_server
-from tests.support.redis_server import redis_server
+from tests.support.servers.ministack import running_ministack
+from tests.support.servers.postgres import PostgresServer, postgres_server
+from tests.support.servers.redis import redis_server
 
 PARTS = ("rate", "latency", "idle")
 PROCESSES = (1, 2)

@@ -33,7 +33,7 @@ from benchmarks.support.process_tree import cpu_seconds, memory_bytes
 from inference_server.models.builders import BUILDERS
 from inference_server.tasks.labs.catalogue import load_catalogue
 from inference_server.tasks.labs.training.printed import Printer
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.inference_server.server_process import ServerProcess, running_server
 
 CODES = 33_000
 CALLERS, OF_A_REQUEST = 4, 100

@@ -21,7 +21,7 @@ from PIL import Image
 
 from benchmarks.support.choices import existing_file
 from benchmarks.support.slides.pictures import PERIOD, TILE, aperio_description, islands, painted, picture
-from tests.support.slides import Tag, described, jpeg_tile, level_tags, tables_tag, without_tables, write_tiff
+from tests.support.slides.painted import Tag, described, jpeg_tile, level_tags, tables_tag, without_tables, write_tiff
 
 EDGE = 100_000
 _QUALITY = 80
@@ -67,7 +67,7 @@ def write_by_libvips(
     """Write one of the same islands, levels by 2, by libvips; arguments as of `write_large_slide`."""
     # Only what writes by it loads it.
     from benchmarks.support.slides.composition import composed
-    from tests.support.vips_slides import QUALITIES, save_pyramid
+    from tests.support.slides.vips import QUALITIES, save_pyramid
 
     stored = KINDS[kind]
     description = aperio_description(edge, mpp=mpp, rgb_components=stored.rgb_components, quality=QUALITIES[stored.rgb_components])

@@ -44,8 +44,8 @@ from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import ClientTile
-from tests.support.he_fields import Field, Look, paint_field
-from tests.support.slides import paint, scattered
+from tests.support.slides.he_fields import Field, Look, paint_field
+from tests.support.slides.painted import paint, scattered
 
 Points = NDArray[np.float64]
 MPP = 0.25

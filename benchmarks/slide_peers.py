@@ -32,8 +32,8 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks.support.peers.environments import WORKERS, PeerMissing, environment
-from tests.support.server_process import running_server
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.inference_server.server_process import running_server
+from tests.support.slides.painted import paint, scattered, write_svs
 
 LEAST_RATIO = 3.0
 MOST_DIFFERENCE = 0.01

@@ -44,7 +44,7 @@ from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.registry import ServingModels
 from inference_server.storage import Storage
-from tests.support.range_server import RangeServer, range_server
+from tests.support.slides.range_server import RangeServer, range_server
 
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {
     "raw": raw_tiles,

@@ -23,13 +23,13 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
-from inference_server.tasks.slides.focus import block_edge, blurred_blocks, blurred_tissue
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.readers.image import facts_of
-from inference_server.tasks.slides.tissue import Tissue, find_tissue
+from inference_server.tasks.slides.tissue.focus import block_edge, blurred_blocks, blurred_tissue
+from inference_server.tasks.slides.tissue.mask import Tissue, find_tissue
 from inference_server.tasks.slides.values import Pixels
-from tests.support.he_fields import STAINS
-from tests.support.slides import INKS
+from tests.support.slides.he_fields import STAINS
+from tests.support.slides.painted import INKS
 
 WHITE = 243.0
 PALER = 0.4, 0.15

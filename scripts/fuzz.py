@@ -16,11 +16,11 @@ import hypothesis
 from hypothesis import HealthCheck, given, settings
 from PIL import Image
 
-from tests.support.broken_frames import sessions, throw
-from tests.support.built_models import built_models
 from tests.support.child_processes import resident_bytes
-from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
-from tests.support.server_process import ServerProcess
+from tests.support.inference_server.broken_frames import sessions, throw
+from tests.support.inference_server.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
+from tests.support.inference_server.server_process import ServerProcess
+from tests.support.models.built_models import built_models
 
 _CALLS_A_ROUND = 500
 _CONNECTIONS_A_ROUND = 50

@@ -31,7 +31,7 @@ from inference_server.models.builders.ppocr import DETECTOR, RECOGNIZER, wheel_m
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from tests.support.direct_inference import DirectInference
+from tests.support.models.direct_inference import DirectInference
 
 DATA = Path(__file__).parents[1] / "inference_server" / "models" / "data"
 MODELS = (DETECTOR, RECOGNIZER)

@@ -11,10 +11,10 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.support.lost_workers import LostWorkers
-from tests.support.ministack_server import Ministack, running_ministack
-from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
-from tests.support.pubsub_emulator import PubsubEmulator, emulator_program, pubsub_emulator
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.servers.ministack import Ministack, running_ministack
+from tests.support.servers.postgres import PostgresServer, migrated_template, postgres_server
+from tests.support.servers.pubsub_emulator import PubsubEmulator, emulator_program, pubsub_emulator
+from tests.support.servers.redis import RedisServer, redis_server
 
 if sys.dont_write_bytecode:
     # Each of the hundreds of programs that tests start would compile all its modules anew. They are kept, but not beside the sources.

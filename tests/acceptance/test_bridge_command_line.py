@@ -13,8 +13,8 @@ import pytest
 
 from bridge.settings import PREFIX, Settings
 from bridge.steps import Step
+from tests.support.bridge.trial_bridge import Trial, message, open_trial_store, start, trial_settings
 from tests.support.forked import Finished, bridge
-from tests.support.trial_bridge import Trial, message, open_trial_store, start, trial_settings
 
 NO_SERVER = {"BRIDGE_HTTP": "off", "BRIDGE_INFERENCE": "127.0.0.1:1", "BRIDGE_DRAIN_SECONDS": "1"}
 

@@ -24,20 +24,20 @@ from psycopg.rows import dict_row
 from bridge.job import Job
 from bridge.settings import load
 from bridge.store import Store, open_store
-from tests.support.answering_bridge import figures_of
-from tests.support.bridge_process import BridgeSetup
-from tests.support.built_models import built_models
-from tests.support.killer import Killer
-from tests.support.local_http import Asked, LocalHttp, local_http
-from tests.support.ministack_server import Ministack, running_ministack
-from tests.support.pdf import Text, pdf
-from tests.support.platform_rows import rows
+from tests.support.bridge.answering_bridge import figures_of
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.killer import Killer
+from tests.support.bridge.platform_rows import rows
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import image_file, images_of
+from tests.support.inference_server.server_process import running_server
+from tests.support.models.built_models import built_models
 from tests.support.ports import free_address
-from tests.support.postgres_server import PostgresServer
-from tests.support.printed_pages import image_file, images_of
-from tests.support.redis_server import RedisServer, redis_server
-from tests.support.server_process import running_server
-from tests.support.sqs import aws_of
+from tests.support.servers.local_http import Asked, LocalHttp, local_http
+from tests.support.servers.ministack import Ministack, running_ministack
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.redis import RedisServer, redis_server
+from tests.support.servers.sqs import aws_of
 
 pytestmark = pytest.mark.timeout(400)
 

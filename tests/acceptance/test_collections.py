@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.small_models import write_small_repository
+from tests.support.models.small_models import write_small_repository
 
 # A server that leaves by itself once the garbage collector looks no more at what it has loaded, or after a while.
 _SERVER = """

@@ -12,11 +12,11 @@ from uuid import uuid4
 
 import pytest
 
-from tests.support.bridge_process import BridgeSetup, finished
-from tests.support.consensus_runs import confidence, decision
-from tests.support.language_model import KEY, FakeLanguageModel, fake_language_model
+from tests.support.bridge.bridge_process import BridgeSetup, finished
+from tests.support.bridge.consensus_runs import confidence, decision
 from tests.support.ports import free_address
-from tests.support.postgres_server import PostgresServer
+from tests.support.servers.language_model import KEY, FakeLanguageModel, fake_language_model
+from tests.support.servers.postgres import PostgresServer
 
 pytestmark = pytest.mark.timeout(180)
 IDEA = "We should do idea 1."

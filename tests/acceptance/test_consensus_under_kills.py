@@ -21,14 +21,14 @@ import pytest
 from bridge.ledger.port import JobRecord
 from bridge.records.consensus import ConsensusRecords, NewRun, RunRecord
 from bridge.systems.consensus import messages
-from tests.support.bridge_process import BridgeSetup
-from tests.support.consensus_runs import confidence, consensus_store, decision, new_run, statuses
-from tests.support.killer import Killer
-from tests.support.language_model import KEY, FakeLanguageModel, fake_language_model, one_in
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.consensus_runs import confidence, consensus_store, decision, new_run, statuses
+from tests.support.bridge.killer import Killer
 from tests.support.patience import Headway
-from tests.support.postgres_server import PostgresServer
-from tests.support.pubsub_emulator import PubsubEmulator
-from tests.support.pubsub_server import PubsubServer, pubsub_server
+from tests.support.servers.language_model import KEY, FakeLanguageModel, fake_language_model, one_in
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.pubsub_emulator import PubsubEmulator
+from tests.support.servers.pubsub_server import PubsubServer, pubsub_server
 
 pytestmark = pytest.mark.timeout(600)
 

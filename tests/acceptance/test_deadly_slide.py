@@ -16,12 +16,12 @@ import pytest
 from bridge.ledger.port import DeadLetter, JobRecord
 from bridge.store import Store
 from bridge.systems.wsi import messages
-from tests.support.bridge_process import BridgeSetup
-from tests.support.local_http import Asked, LocalHttp, local_http
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.inference_server.server_process import ServerProcess, running_server
 from tests.support.ports import free_address
-from tests.support.server_process import ServerProcess, running_server
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.servers.local_http import Asked, LocalHttp, local_http
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 pytestmark = pytest.mark.timeout(300)
 

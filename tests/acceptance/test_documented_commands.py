@@ -17,10 +17,10 @@ import pytest
 import tifffile
 from PIL import Image
 
-from tests.support.built_models import built_models
-from tests.support.he_fields import Look, paint_field
-from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
-from tests.support.server_process import ROOT, ServerProcess, running_server
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
+from tests.support.inference_server.server_process import ROOT, ServerProcess, running_server
+from tests.support.models.built_models import built_models
+from tests.support.slides.he_fields import Look, paint_field
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

@@ -13,10 +13,10 @@ from lamina.v1 import slides_pb2
 from PIL import Image
 
 from scripts.fuzz import Fuzz, judge
-from tests.support.broken_frames import sessions, throw
-from tests.support.fuzz_messages import valid_messages
-from tests.support.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
-from tests.support.server_process import ServerProcess
+from tests.support.inference_server.broken_frames import sessions, throw
+from tests.support.inference_server.fuzz_messages import valid_messages
+from tests.support.inference_server.fuzzing import Call, Target, calls, fuzzed_server, is_wrong, methods, write_repository
+from tests.support.inference_server.server_process import ServerProcess
 
 
 @pytest.fixture(scope="module")

@@ -14,10 +14,10 @@ import pytest
 from lamina.v1 import documents_pb2, documents_pb2_grpc
 
 from tests.support.child_processes import children_of, resident_bytes
-from tests.support.endless_pdf import endless_pdf
-from tests.support.pdf import Text, pdf
-from tests.support.server_process import ServerProcess, running_server
-from tests.support.small_models import write_small_repository
+from tests.support.documents.endless_pdf import endless_pdf
+from tests.support.documents.pdf import Text, pdf
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.models.small_models import write_small_repository
 
 _FLAGS = ("--engine", "onnxruntime", "--grace-seconds", "0", "--drain-seconds", "1", "--pdf-processes", "2")
 

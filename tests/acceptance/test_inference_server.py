@@ -24,11 +24,11 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 from onnx import TensorProto
 
-from tests.support.hamamatsu_slides import write_ndpi
-from tests.support.range_server import range_server
-from tests.support.server_process import ServerProcess, running_server
-from tests.support.slides import paint
-from tests.support.small_models import identity, slow, write_model, write_small_repository
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.models.small_models import identity, slow, write_model, write_small_repository
+from tests.support.slides.hamamatsu import write_ndpi
+from tests.support.slides.painted import paint
+from tests.support.slides.range_server import range_server
 
 BUF = Path(sys.executable).parent / "buf"
 

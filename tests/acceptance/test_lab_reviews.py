@@ -19,9 +19,9 @@ from bridge.platforms.alias_feed import AliasFeed
 from bridge.records.lab_reviews import LabReviews
 from bridge.settings import load
 from bridge.store import open_store
-from tests.support.bridge_process import BridgeSetup
-from tests.support.built_models import built_models
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.models.built_models import built_models
 
 pytestmark = pytest.mark.timeout(180)
 NAME = "Tes manis ajaib"

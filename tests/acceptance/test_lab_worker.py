@@ -20,14 +20,14 @@ from bridge.aws.access import AwsAccess
 from bridge.client import JobClient
 from bridge.settings import load
 from bridge.store import Store, open_store
-from tests.support.bridge_process import BridgeSetup, finished
-from tests.support.built_models import built_models
-from tests.support.killer import Killer
-from tests.support.ministack_server import Ministack, running_ministack
-from tests.support.platform_rows import insert, meal, rows, vital
-from tests.support.postgres_server import PostgresServer
-from tests.support.server_process import running_server
-from tests.support.sqs import aws_of, lying_in
+from tests.support.bridge.bridge_process import BridgeSetup, finished
+from tests.support.bridge.killer import Killer
+from tests.support.bridge.platform_rows import insert, meal, rows, vital
+from tests.support.inference_server.server_process import running_server
+from tests.support.models.built_models import built_models
+from tests.support.servers.ministack import Ministack, running_ministack
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.sqs import aws_of, lying_in
 
 pytestmark = pytest.mark.timeout(400)
 

@@ -23,11 +23,11 @@ from bridge.systems.documents.handler import DocumentHandler
 from bridge.systems.wsi import messages as slides
 from bridge.systems.wsi.handler import SlideHandler
 from scripts.demo_inputs import write_lab_list, write_lab_report, write_slide
-from tests.support.bridge_process import BridgeSetup, finished, has_left_nothing
-from tests.support.built_models import built_models
+from tests.support.bridge.bridge_process import BridgeSetup, finished, has_left_nothing
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.inference_server.server_process import running_server
+from tests.support.models.built_models import built_models
 from tests.support.ports import free_address
-from tests.support.recorded_context import RecordedContext
-from tests.support.server_process import running_server
 
 # The fixture starts two programs, and loads all models.
 pytestmark = pytest.mark.timeout(300)

@@ -20,10 +20,10 @@ from bridge.ledger.port import JobRecord
 from bridge.store import Store
 from bridge.systems.labs import messages
 from inference_server.models.builders import BUILDERS
-from tests.support.bridge_process import BridgeSetup
-from tests.support.hosts import NAME, Hosts, open_hosts
-from tests.support.lab_server import Served, served
-from tests.support.server_process import running_server
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.lab_server import Served, served
+from tests.support.inference_server.server_process import running_server
+from tests.support.servers.hosts import NAME, Hosts, open_hosts
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -79,7 +79,7 @@ def wait_until(happened: Callable[[], bool], *, seconds: float, what: str) -> No
 def lab_server(hosts: Hosts, host: int, log: Path) -> Iterator[subprocess.Popen[bytes]]:
     """A light server on its host."""
     address = f"{hosts.address(host)}:{hosts.port}"
-    command = hosts.command(host, sys.executable, "-m", "tests.support.lab_server", address, str(log), str(SECONDS[host]))
+    command = hosts.command(host, sys.executable, "-m", "tests.support.bridge.lab_server", address, str(log), str(SECONDS[host]))
     process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[2])})
     try:
         wait_until(log.exists, seconds=60, what="the server listens")

@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.client_environment import run_node_client, run_python_client
-from tests.support.server_process import ServerProcess, running_server
-from tests.support.small_models import write_small_repository
+from tests.support.inference_server.client_environment import run_node_client, run_python_client
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.models.small_models import write_small_repository
 
 SHARED_MEMORY = "lamina_clients_"
 # perf_analyzer names its keys after the tensors.

@@ -16,9 +16,9 @@ from bridge.inference.client import InferenceClient
 from bridge.inference.credentials import ServerTrust
 from bridge.inference.labs import LabTest
 from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
-from tests.support.certificates import Authority
-from tests.support.fuzzing import write_repository
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.inference_server.fuzzing import write_repository
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.servers.certificates import Authority
 
 LABS, SLIDES = "token-for-laboratories", "token-for-the-slides"
 TESTS = [LabTest(id="a", name="Hemoglobin", value="13.5", unit="g/dL")]

@@ -25,14 +25,14 @@ from bridge.aws.names import Names
 from bridge.aws.payloads import wire_attributes
 from bridge.ledger.port import JobRecord
 from bridge.store import Store
-from tests.support.bridge_process import BridgeSetup
-from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.wsi import guid
+from tests.support.inference_server.server_process import ServerProcess, running_server
 from tests.support.ports import free_address, free_port
-from tests.support.server_process import ServerProcess, running_server
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.sqs import aws_of, lying_in
-from tests.support.tile_models import write_classifier
-from tests.support.wsi import guid
+from tests.support.servers.ministack import Ministack, running_ministack
+from tests.support.servers.sqs import aws_of, lying_in
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 pytestmark = pytest.mark.timeout(600)
 

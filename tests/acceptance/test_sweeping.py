@@ -6,7 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from tests.support.small_models import write_small_repository
+from tests.support.models.small_models import write_small_repository
 
 # A server on whose staging folder the store hangs, as one of the network may.
 _SERVER = """

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.http2 import END_HEADERS, GOAWAY, HEADERS, PING, SETTINGS, RawPeer, block, call, frame, head
-from tests.support.http2_transport import until_true
-from tests.support.server_process import ServerProcess, running_server
-from tests.support.small_models import sum_and_difference, write_model
+from tests.support.inference_server.http2 import END_HEADERS, GOAWAY, HEADERS, PING, SETTINGS, RawPeer, block, call, frame, head
+from tests.support.inference_server.http2_transport import until_true
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.models.small_models import sum_and_difference, write_model
 
 METADATA = "/inference.GRPCInferenceService/ServerMetadata"
 

@@ -27,14 +27,14 @@ from bridge.settings import load
 from bridge.store import open_store
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_slide
-from tests.support.bridge_process import BridgeSetup
-from tests.support.killer import Killer
-from tests.support.ministack_server import Ministack, running_ministack
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.killer import Killer
+from tests.support.bridge.wsi import BUCKET, SLIDE, TOPIC, guid, kind_of, requested
+from tests.support.inference_server.server_process import running_server
 from tests.support.patience import Headway
-from tests.support.postgres_server import PostgresServer, postgres_server
-from tests.support.server_process import running_server
-from tests.support.sqs import aws_of, depth_of, lying_in
-from tests.support.wsi import BUCKET, SLIDE, TOPIC, guid, kind_of, requested
+from tests.support.servers.ministack import Ministack, running_ministack
+from tests.support.servers.postgres import PostgresServer, postgres_server
+from tests.support.servers.sqs import aws_of, depth_of, lying_in
 
 pytestmark = pytest.mark.timeout(900)
 

@@ -24,11 +24,11 @@ from bridge.settings import load
 from bridge.transports.aws import topology
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_slide
-from tests.support.bridge_process import BridgeSetup
-from tests.support.ministack_server import Ministack, running_ministack
-from tests.support.server_process import running_server
-from tests.support.sqs import aws_of, depth_of, lying_in
-from tests.support.wsi import BUCKET, SLIDE, TOPIC, URN, guid, kind_of, requested
+from tests.support.bridge.bridge_process import BridgeSetup
+from tests.support.bridge.wsi import BUCKET, SLIDE, TOPIC, URN, guid, kind_of, requested
+from tests.support.inference_server.server_process import running_server
+from tests.support.servers.ministack import Ministack, running_ministack
+from tests.support.servers.sqs import aws_of, depth_of, lying_in
 
 pytestmark = pytest.mark.timeout(300)
 

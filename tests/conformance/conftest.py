@@ -22,13 +22,13 @@ from bridge.sinks.pubsub import PubsubSink
 from bridge.sinks.redis_channel import RedisSink
 from bridge.sinks.sqs import SqsQueues, SqsSink
 from bridge.store import Store, open_store
-from tests.support.ministack_server import Ministack
-from tests.support.pubsub_server import pubsub_server
-from tests.support.redis_server import RedisServer
-from tests.support.sources.kinds import SOURCES
-from tests.support.sources.port import SourceAtHand
-from tests.support.sources.pubsub_pull import EMULATED, on_googles_emulator
-from tests.support.sqs import aws_of, fresh_queue, lying_in
+from tests.support.bridge.sources.kinds import SOURCES
+from tests.support.bridge.sources.port import SourceAtHand
+from tests.support.bridge.sources.pubsub_pull import EMULATED, on_googles_emulator
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.pubsub_server import pubsub_server
+from tests.support.servers.redis import RedisServer
+from tests.support.servers.sqs import aws_of, fresh_queue, lying_in
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -18,9 +18,9 @@ from inference_server.engine.openvino import OpenVinoLoader
 from inference_server.engine.port import EngineLoader, RunsBeside, TensorSpec
 from inference_server.engine.selection.agreement import deviation
 from inference_server.errors import ModelFailed
-from tests.support import onnx_models
 from tests.support.gpu.built_plans import BuildingLoader
-from tests.support.reference_engine import ReferenceLoader
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader
 
 Loaded = tuple[EngineLoader, str]
 LOADERS: dict[str, Callable[[], EngineLoader]] = {

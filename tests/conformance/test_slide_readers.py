@@ -25,14 +25,14 @@ from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
-from tests.support.colour_profiles import linear_profile
-from tests.support.dicom_slides import write_dicom
-from tests.support.hamamatsu_slides import write_ndpi, write_vms
-from tests.support.mirax_slides import write_mrxs
-from tests.support.range_server import RangeServer, range_server
-from tests.support.slides import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
-from tests.support.vendor_tiffs import write_argos, write_bif, write_philips, write_scn, write_trestle
-from tests.support.vips_slides import save_pyramid
+from tests.support.slides.colour_profiles import linear_profile
+from tests.support.slides.dicom import write_dicom
+from tests.support.slides.hamamatsu import write_ndpi, write_vms
+from tests.support.slides.mirax import write_mrxs
+from tests.support.slides.painted import paint, scattered, write_jpeg2000_svs, write_jpeg_tiff, write_lzw_tiff, write_svs
+from tests.support.slides.range_server import RangeServer, range_server
+from tests.support.slides.vendor_tiffs import write_argos, write_bif, write_philips, write_scn, write_trestle
+from tests.support.slides.vips import save_pyramid
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 1000, 700

@@ -16,9 +16,9 @@ import bridge.sources
 from bridge.errors import LeaseLostError
 from bridge.job import Delivery
 from bridge.sources.port import Source
-from tests.support.sources.kinds import SOURCES
-from tests.support.sources.port import IN_A_ROW, LEASE_SECONDS, SourceAtHand
-from tests.support.sources.pubsub_pull import EMULATED
+from tests.support.bridge.sources.kinds import SOURCES
+from tests.support.bridge.sources.port import IN_A_ROW, LEASE_SECONDS, SourceAtHand
+from tests.support.bridge.sources.pubsub_pull import EMULATED
 
 LONGER_THAN_A_LEASE = LEASE_SECONDS * 1.3
 # What is waited for ends the wait; only a failure takes so long.

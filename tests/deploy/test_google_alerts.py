@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
+from tests.support.bridge.step_lines import written
 from tests.support.deploy.alerts import ALERTS
 from tests.support.deploy.promql import asked
 from tests.support.deploy.promtool import promtool
 from tests.support.deploy.terraform.runs import Stack, apply
 from tests.support.deploy.terraform.stacks import stack
-from tests.support.step_lines import written
 
 # What Google Cloud tells of subscriptions and services, in the names of PromQL.
 _UNDELIVERED = "pubsub_googleapis_com:subscription_num_undelivered_messages"

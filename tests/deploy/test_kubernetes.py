@@ -22,13 +22,13 @@ from bridge.settings_labs import load_lab_worker
 from inference_server.service.security.permissions import Permission
 from inference_server.service.security.tokens import read_tokens
 from inference_server.settings import Settings as ServerSettings
+from tests.support.bridge.platform_rows import insert, lab_store, meal, vital
+from tests.support.bridge.trial_bridge import message
 from tests.support.deploy.deploy_tools import deploy_python
 from tests.support.deploy.manifests import Manifests, Resource, containers, only_these_variables, pod, pod_labels, program, selects
 from tests.support.deploy.overlays import OVERLAYS, built, with_tls
-from tests.support.platform_rows import insert, lab_store, meal, vital
-from tests.support.running_application import running_application
-from tests.support.small_models import write_small_repository
-from tests.support.trial_bridge import message
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.small_models import write_small_repository
 
 ROOT = Path(__file__).parents[2]
 # Names of variables that neither settings nor implied settings read, and who does.

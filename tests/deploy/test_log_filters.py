@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
+from tests.support.bridge.step_lines import written
 from tests.support.deploy.terraform.stacks import stack
-from tests.support.step_lines import written
 
 
 @pytest.fixture

@@ -13,8 +13,8 @@ from typing import Any
 import boto3
 import pytest
 
-from tests.support.ministack_server import Ministack
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.redis import RedisServer, redis_server
 
 SCRIPT = Path(__file__).parents[2] / "deploy" / "requeue_stuck_jobs.sh"
 STUCK, FRESH = "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c", "0b9f7d1e-56cc-4d0a-8d0f-5a4d8a1e2f33"

@@ -16,7 +16,7 @@ import pytest
 from tests.support.deploy.ecs_definitions import settings_of
 from tests.support.deploy.terraform.runs import Stack
 from tests.support.deploy.terraform.stacks import stack
-from tests.support.ministack_server import Ministack
+from tests.support.servers.ministack import Ministack
 
 # The emulator's own.
 ACCOUNT, REGION = "000000000000", "us-east-1"

@@ -12,9 +12,9 @@ from bridge.job import Event
 from bridge.ledger.port import State
 from bridge.steps import Step
 from tests.support import forked
-from tests.support.fault_proxy import FaultProxy
-from tests.support.postgres_server import PostgresServer
-from tests.support.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
+from tests.support.bridge.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
+from tests.support.servers.fault_proxy import FaultProxy
+from tests.support.servers.postgres import PostgresServer
 
 _JOBS = 12
 _SECONDS = 100

@@ -14,8 +14,8 @@ from typing import Any
 import pytest
 
 from bridge.ledger.port import JobRecord, State
-from tests.support.freezing import freeze_between_writes
-from tests.support.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
+from tests.support.bridge.freezing import freeze_between_writes
+from tests.support.bridge.trial_bridge import Trial, log_lines, message, open_trial_store, start, trial_settings
 
 _SECONDS = 60
 

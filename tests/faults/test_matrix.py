@@ -14,9 +14,9 @@ import pytest
 
 from bridge.job import Event
 from bridge.steps import Step
-from tests.support.faults import FAULTS, Fault
-from tests.support.sources.kinds import SOURCES
-from tests.support.trial_stage import POISON, REQUESTS, Aftermath, open_stage
+from tests.support.bridge.faults import FAULTS, Fault
+from tests.support.bridge.sources.kinds import SOURCES
+from tests.support.bridge.trial_stage import POISON, REQUESTS, Aftermath, open_stage
 
 pytestmark = pytest.mark.timeout(600)
 # Enough to keep the processors busy while leases run out.

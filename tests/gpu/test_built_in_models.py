@@ -15,8 +15,8 @@ from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.settings import Settings
-from tests.support.built_models import built_models
-from tests.support.serving import serving
+from tests.support.inference_server.serving import serving
+from tests.support.models.built_models import built_models
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(1800)]
 SHAPES = {"ppocrv6_small_det": (3, 640, 640), "ppocrv6_small_rec": (3, 48, 320), "he_baseline": (256, 256, 3)}

@@ -16,7 +16,7 @@ from inference_server.engine.selection.selector import EngineSelector, ModelFile
 from inference_server.engine.tensorrt.building import BUILT, EngineBuilds
 from inference_server.engine.tensorrt.profiles import read_profile
 from inference_server.errors import ModelFailed
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 PROFILES = ("x=1x64:8x64:32x64", "x=33x64:64x64:128x64")

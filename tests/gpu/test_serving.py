@@ -16,9 +16,9 @@ from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.engine.runtimes import Runtimes
-from tests.support import onnx_models
-from tests.support.requests import failure
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
+from tests.support.models import onnx_models
+from tests.support.models.requests import failure
 
 pytestmark = [pytest.mark.gpu, pytest.mark.timeout(900)]
 BYTES = 4096

@@ -16,7 +16,7 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
-from tests.support.slides import paint, write_svs
+from tests.support.slides.painted import paint, write_svs
 
 EDGE = 2100
 LEVELS = (0, 1, 2)

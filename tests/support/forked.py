@@ -14,7 +14,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 _IMPORTED_ONCE = [
-    "tests.support.trial_bridge",
+    "tests.support.bridge.trial_bridge",
     "bridge.__main__",
     "bridge.commands.display",
     "bridge.http.metrics",

@@ -8,7 +8,7 @@ import time
 
 import pytest
 
-from tests.support import reference_engine
+from tests.support.models import reference_engine
 
 
 class MovedClock:

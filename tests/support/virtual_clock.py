@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from inference_server.engine.selection import contest, stopwatch
-from tests.support import reference_engine
+from tests.support.models import reference_engine
 
 # Seconds between two readings: whatever is done takes a while.
 _A_READING = 0.0001

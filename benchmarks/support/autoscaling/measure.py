@@ -25,8 +25,8 @@ from bridge.inference.labs import LabTest
 from bridge.inference.slides import SlideOptions, SlideResult
 from inference_server.models.builders import BUILDERS
 from scripts.demo_inputs import write_lab_report, write_slide
-from tests.support.postgres_server import postgres_server
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.inference_server.server_process import ServerProcess, running_server
+from tests.support.servers.postgres import postgres_server
 
 _CALLERS = 4
 _SECONDS = 6.0

@@ -8,7 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from inference_server.models.builders import BUILDERS
-from tests.support.server_process import ServerProcess, running_server
+from tests.support.inference_server.server_process import ServerProcess, running_server
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from pathlib import Path
 from benchmarks.support.child_environment import child_environment
 from benchmarks.support.process_tree import cpu_seconds, memory_bytes
 from tests.support.child_processes import resident_bytes, wait_or_kill
-from tests.support.ministack_server import Ministack
+from tests.support.servers.ministack import Ministack
 
 _RECEIVE = b"AmazonSQS.ReceiveMessage"
 _START_SECONDS = 60.0

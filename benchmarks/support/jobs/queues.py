@@ -23,8 +23,8 @@ from benchmarks.support.peers.environments import WORKERS, PeerMissing, environm
 from bridge.envelopes import native
 from bridge.job import Job
 from tests.support.child_processes import wait_or_kill
-from tests.support.postgres_server import PostgresServer, migrated_template
-from tests.support.redis_server import RedisServer
+from tests.support.servers.postgres import PostgresServer, migrated_template
+from tests.support.servers.redis import RedisServer
 
 _STAGE = 1  # the database of Redis that the workers do not look at
 _STOP_SECONDS = 20

@@ -22,7 +22,7 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import AnalysisRequest
 from tests.support.child_processes import peak_bytes
-from tests.support.server_process import running_server
+from tests.support.inference_server.server_process import running_server
 
 MOST_MEMORY, MOST_GROWTH = 1.2e9, 1.1
 _TURNS = 3

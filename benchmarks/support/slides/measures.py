@@ -26,7 +26,7 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.survey import Slide, outline, scan_cells, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Progress, SlideLimits
-from tests.support.range_server import RangeServer
+from tests.support.slides.range_server import RangeServer
 
 BUCKET = "slides"
 LIMITS = SlideLimits()

@@ -10,7 +10,7 @@ import openslide
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.support.slides import paint, scattered
+from tests.support.slides.painted import paint, scattered
 
 TILE = 256
 # Tiles along each side of the picture that repeats.

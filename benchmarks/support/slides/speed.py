@@ -27,7 +27,7 @@ from inference_server.scheduler.port import Caller, InferenceRequest
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis
 from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.survey import Slide, read_batch
-from tests.support.needed_bytes import needed_bytes
+from tests.support.slides.needed_bytes import needed_bytes
 
 ROUNDS = 3
 LEAST_OVER_SLOWER, LEAST_TILES, LEAST_CLASSIFIED, MOST_READ = 0.8, 500.0, 0.9, 1.1

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Protocol
 
 from inference_server.errors import InvalidDocument, InvalidInput
-from inference_server.tasks.documents.images import ImagePages
+from inference_server.tasks.documents.images.files import ImagePages
 from inference_server.tasks.documents.page_time import PageTime
 from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.pdf.processes import PdfProcesses

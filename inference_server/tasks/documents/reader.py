@@ -16,16 +16,16 @@ from inference_server.allocator import Reuse
 from inference_server.errors import DeadlineExceeded, InvalidDocument, InvalidInput
 from inference_server.scheduler.port import Caller, Device, Inference
 from inference_server.storage import Storage
-from inference_server.tasks.documents.detection import DetectionSettings
-from inference_server.tasks.documents.key_fields import key_fields
+from inference_server.tasks.documents.detection.detector import DetectionSettings
+from inference_server.tasks.documents.images.quality import page_quality
+from inference_server.tasks.documents.layout.key_fields import key_fields
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
 from inference_server.tasks.documents.page_time import PageTime
 from inference_server.tasks.documents.pages import File, Pages, PicturePages, checked_dpi, checked_type, open_pages, selected_pages
 from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.pdf.processes import PdfProcesses
-from inference_server.tasks.documents.quality import page_quality
-from inference_server.tasks.documents.recognition import RecognitionSettings
+from inference_server.tasks.documents.recognition.recogniser import RecognitionSettings
 from inference_server.tasks.documents.tally import Tally
 from inference_server.tasks.documents.text import TextModels, TextReader
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextLayer, TextMode, TextSource

@@ -12,18 +12,18 @@ import numpy as np
 from inference_server.models.recognizer_files import WORDS
 from inference_server.scheduler.port import Caller, Inference, InferenceRequest
 from inference_server.tasks.builtin import builtin_facts
-from inference_server.tasks.documents.cell_search import cell_rows_of
-from inference_server.tasks.documents.cell_words import fragments_of
-from inference_server.tasks.documents.cells import CellRow, without_letters, without_rules
-from inference_server.tasks.documents.detection import DetectedText, DetectionSettings, detected_text, detector_input
-from inference_server.tasks.documents.layout import reading_order
-from inference_server.tasks.documents.leveled import leveled
-from inference_server.tasks.documents.lines import LineReader, ReadQuad, told
-from inference_server.tasks.documents.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
-from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.spelling import Lexicon, Speller
-from inference_server.tasks.documents.strays import with_dashes, without_marks, without_specks_of
-from inference_server.tasks.documents.strips import joined, strips_of
+from inference_server.tasks.documents.detection.cell_search import cell_rows_of
+from inference_server.tasks.documents.detection.cells import CellRow, without_letters, without_rules
+from inference_server.tasks.documents.detection.detector import DetectedText, DetectionSettings, detected_text, detector_input
+from inference_server.tasks.documents.detection.leveled import leveled
+from inference_server.tasks.documents.detection.orientation import Trial, Turn, is_better, is_sure, lies_on_side, telling
+from inference_server.tasks.documents.detection.strips import joined, strips_of
+from inference_server.tasks.documents.layout.reading_order import reading_order
+from inference_server.tasks.documents.recognition.cell_words import fragments_of
+from inference_server.tasks.documents.recognition.lines import LineReader, ReadQuad, told
+from inference_server.tasks.documents.recognition.recogniser import RecognitionSettings
+from inference_server.tasks.documents.recognition.spelling import Lexicon, Speller
+from inference_server.tasks.documents.recognition.strays import with_dashes, without_marks, without_specks_of
 from inference_server.tasks.documents.values import Line, Outline, Page
 
 # What is read with less confidence is not text.

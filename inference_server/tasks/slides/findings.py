@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.tasks.slides.tiling import Tile
-from inference_server.tasks.slides.tissue_values import TissuePlane
+from inference_server.tasks.slides.tissue.values import TissuePlane
 from inference_server.tasks.slides.values import Pixels
 
 # One value a tile.

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Sequence
 
 from inference_server.tasks.slides.grid import Grid, of_finer_level, read_cells
 from inference_server.tasks.slides.readers.regions import Regions
-from inference_server.tasks.slides.tissue import scan
+from inference_server.tasks.slides.tissue.mask import scan
 from inference_server.tasks.slides.values import Pixels
 
 # Left, top, right and bottom, in cells.

@@ -13,13 +13,13 @@ from inference_server.tasks.slides import overview, resolution
 from inference_server.tasks.slides.budget import CacheBudget
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.grid import Grid, choose_grid, coarser, read_all_cells
-from inference_server.tasks.slides.masks import colours_where, some_of
 from inference_server.tasks.slides.outputs import thumbnails
 from inference_server.tasks.slides.outputs.thumbnails import Thumbnail
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.tiling import Tile, bytes_to_keep, tissue_tiles
-from inference_server.tasks.slides.tissue import Tissue, find_tissue
+from inference_server.tasks.slides.tissue.cells import colours_where, some_of
+from inference_server.tasks.slides.tissue.mask import Tissue, find_tissue
 from inference_server.tasks.slides.values import AnalysisRequest, Pixels, SlideFacts, SlideLimits
 
 

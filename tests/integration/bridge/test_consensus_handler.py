@@ -26,12 +26,12 @@ from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.systems.consensus.handler import ConsensusHandler
 from bridge.systems.consensus.options import ModelChoice, RunOptions
-from tests.support.claimed_context import ClaimedContext
-from tests.support.consensus_runs import confidence, consensus_store, decision, job_of, new_run, statuses
-from tests.support.fault_proxy import FaultProxy
-from tests.support.language_model import KEY, Call, FakeLanguageModel, Fault, fake_language_model
+from tests.support.bridge.claimed_context import ClaimedContext
+from tests.support.bridge.consensus_runs import confidence, consensus_store, decision, job_of, new_run, statuses
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS
+from tests.support.servers.fault_proxy import FaultProxy
+from tests.support.servers.language_model import KEY, Call, FakeLanguageModel, Fault, fake_language_model
 
 CHOICE = ModelChoice(model="gpt-5.1", temperature=0.7)
 OPTIONS = RunOptions(expand=CHOICE, review=ModelChoice(model="gpt-5.1", temperature=0.2), aggregate=CHOICE)

@@ -16,9 +16,9 @@ from bridge.store import open_store
 from bridge.systems.cards import messages
 from bridge.transports.redis import open_redis, redis_source
 from bridge.transports.sending import resend_letter
-from tests.support.pubsub_server import pubsub_server
-from tests.support.redis_server import RedisServer
-from tests.support.trial_bridge import trial_settings
+from tests.support.bridge.trial_bridge import trial_settings
+from tests.support.servers.pubsub_server import pubsub_server
+from tests.support.servers.redis import RedisServer
 
 
 def _poison(message_id: str = "m-1") -> Delivery:

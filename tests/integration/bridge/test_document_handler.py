@@ -19,8 +19,8 @@ from bridge.job import Delivery, Job
 from bridge.results import ResultStore
 from bridge.systems.documents.handler import DocumentHandler
 from bridge.systems.documents.messages import request_message
-from tests.support.recorded_context import RecordedContext
-from tests.support.scripted_server import ScriptedServer, answer, refuse, scripted_server
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse, scripted_server
 
 
 @pytest.fixture

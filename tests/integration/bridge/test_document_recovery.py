@@ -22,8 +22,8 @@ from bridge.sources.redis_list import RedisSource
 from bridge.store import open_store
 from bridge.transports.redis import open_redis, redis_source
 from tests.support.ports import free_port
-from tests.support.postgres_server import PostgresServer
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.servers.postgres import PostgresServer
+from tests.support.servers.redis import RedisServer, redis_server
 
 GPU, CPU = "filot:ocr:gpu:queue", "filot:ocr:queue"
 LOST, QUEUED, TAKEN, DONE = (f"{number}0000000-0000-4000-8000-000000000000" for number in "1234")

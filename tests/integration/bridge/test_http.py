@@ -26,8 +26,8 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.sources.local import LocalSource
 from bridge.store import Store, open_store
+from tests.support.bridge.trial_bridge import TrialHandler, message, trial_settings
 from tests.support.ports import free_address
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
 
 
 async def _get(address: str, path: str) -> tuple[int, str]:

@@ -17,8 +17,8 @@ from bridge.llm.limits import RateLimits
 from bridge.llm.port import Meter, Question
 from bridge.llm.responses import CallPolicy, ResponsesModel, strict_schema
 from bridge.systems.consensus.schemas import ExpandedProposal, PersonaReview
-from tests.support.language_model import KEY, TOKENS, Call, FakeLanguageModel, Fault, fake_language_model
 from tests.support.moved_clock import moved_clock
+from tests.support.servers.language_model import KEY, TOKENS, Call, FakeLanguageModel, Fault, fake_language_model
 
 QUICK = CallPolicy(tries=3, wait=0.01, seconds=60.0, prices={"gpt-5.1": (1.0, 10.0)})
 

@@ -21,10 +21,10 @@ from bridge.http.figures import Figures
 from bridge.http.metrics import Metrics
 from bridge.ledger.port import Backlog
 from bridge.sources.port import QueueLevel
-from tests.support.answering_bridge import answering_bridge, figures_of
-from tests.support.ministack_server import Ministack
-from tests.support.sqs import aws_of, fresh_queue
-from tests.support.trial_bridge import message
+from tests.support.bridge.answering_bridge import answering_bridge, figures_of
+from tests.support.bridge.trial_bridge import message
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.sqs import aws_of, fresh_queue
 
 DOCUMENT = (Path(__file__).parents[3] / "docs" / "bridge.md").read_text(encoding="utf-8")
 Scraped = Mapping[tuple[str, frozenset[tuple[str, str]]], float]

@@ -15,8 +15,8 @@ import pytest
 
 from bridge.errors import BridgeError, ConfigurationError, OverloadError, PermanentError, TransientError
 from bridge.results import ResultStore
-from tests.support.local_http import local_http
 from tests.support.ports import free_port
+from tests.support.servers.local_http import local_http
 
 LARGE = 300_000_000
 

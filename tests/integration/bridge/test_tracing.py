@@ -27,14 +27,14 @@ from bridge.store import Store, open_store
 from bridge.surroundings import open_tracer
 from bridge.tracing import otel
 from bridge.transports.opening import open_transport
-from tests.support.ministack_server import Ministack
+from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse, scripted_server
+from tests.support.bridge.trial_bridge import TrialHandler, message, trial_settings
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.pubsub_server import pubsub_server
-from tests.support.redis_server import RedisServer
-from tests.support.scripted_server import ScriptedServer, answer, refuse, scripted_server
-from tests.support.sqs import aws_of, fresh_queue, lying_in
-from tests.support.trace_collector import Collected, TraceCollector, trace_collector
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.pubsub_server import pubsub_server
+from tests.support.servers.redis import RedisServer
+from tests.support.servers.sqs import aws_of, fresh_queue, lying_in
+from tests.support.servers.trace_collector import Collected, TraceCollector, trace_collector
 
 TRACE_ID = "0af7651916cd43dd8448eb211c80319c"
 PARENT = f"00-{TRACE_ID}-b7ad6b7169203331-01"

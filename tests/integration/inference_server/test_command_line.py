@@ -15,7 +15,7 @@ import typer
 
 from inference_server.__main__ import cli, main
 from inference_server.settings import PREFIX, Settings
-from tests.support.small_models import sum_and_difference, write_model
+from tests.support.models.small_models import sum_and_difference, write_model
 
 Run = Callable[..., tuple[int, str]]
 

@@ -15,10 +15,10 @@ from inference_server import compilation
 from inference_server.__main__ import cli
 from inference_server.engine.devices import gpus
 from inference_server.errors import ConfigurationError
-from tests.support import onnx_models
 from tests.support.gpu.engine_building import builds, gpu_with_tensorrt
-from tests.support.reference_engine import ReferenceLoader
-from tests.support.serving import serving
+from tests.support.inference_server.serving import serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader
 from tests.support.virtual_clock import measured_virtually
 
 Run = Callable[..., Result]

@@ -14,9 +14,9 @@ import structlog
 
 from inference_server.__main__ import main
 from inference_server.settings import PREFIX, Settings
-from tests.support.built_models import built_models
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf
+from tests.support.models.built_models import built_models
 
 Run = Callable[..., tuple[int, str, str]]
 LABS, DOCUMENTS = "all_minilm_l6_v2", ("ppocrv6_small_det", "ppocrv6_small_rec")

@@ -48,10 +48,10 @@ from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import ClientTile, SlideLimits
-from tests.support.hostile_pdfs import BOMBS
-from tests.support.pdf import Text, pdf
-from tests.support.running_application import running_application
-from tests.support.slides import paint, write_jpeg_tiff
+from tests.support.documents.hostile_pdfs import BOMBS
+from tests.support.documents.pdf import Text, pdf
+from tests.support.inference_server.running_application import running_application
+from tests.support.slides.painted import paint, write_jpeg_tiff
 
 ANYBODY = Caller()
 SERVING = Path(__file__).parents[3] / "docs" / "serving.md"

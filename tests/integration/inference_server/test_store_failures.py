@@ -9,9 +9,9 @@ import pytest
 
 from inference_server.errors import AccessDenied, InvalidInput, Unavailable
 from inference_server.storage import Storage
-from tests.support.certificates import Authority
-from tests.support.local_http import Asked
-from tests.support.web_server import Answer, WebServer, web_server
+from tests.support.servers.certificates import Authority
+from tests.support.servers.local_http import Asked
+from tests.support.servers.web_server import Answer, WebServer, web_server
 
 CONTENT = bytes(range(256)) * 40
 URI, ROOT = "s3://bucket/a.svs", "s3://bucket/"

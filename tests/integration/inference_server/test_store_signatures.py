@@ -24,7 +24,7 @@ from google.auth import jwt
 
 from inference_server.errors import ContentChanged, Unavailable
 from inference_server.storage import Storage
-from tests.support.ministack_server import Ministack
+from tests.support.servers.ministack import Ministack
 
 CONTENT = bytes(range(200))
 Asked = tuple[str, list[tuple[str, str, dict[str, str]]]]

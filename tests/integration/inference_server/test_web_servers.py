@@ -24,10 +24,10 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from inference_server.web import requests as web
 from inference_server.web import store as web_store
-from tests.support.certificates import Authority
-from tests.support.local_http import Asked
-from tests.support.slides import paint, write_svs
-from tests.support.web_server import Answer, WebServer, web_server
+from tests.support.servers.certificates import Authority
+from tests.support.servers.local_http import Asked
+from tests.support.servers.web_server import Answer, WebServer, web_server
+from tests.support.slides.painted import paint, write_svs
 
 Meddling = Callable[[Asked, Answer], object]
 

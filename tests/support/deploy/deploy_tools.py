@@ -17,7 +17,7 @@ from typing import Any
 import pytest
 import yaml
 
-from tests.support.client_environment import python_environment
+from tests.support.inference_server.client_environment import python_environment
 
 _ROOT = Path(__file__).parents[3]
 _REQUIREMENTS = _ROOT / "requirements" / "deploy.txt"

@@ -27,11 +27,11 @@ from inference_server.scheduler.metrics.scheduler import ModelMetrics, Scheduler
 from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.metrics.devices import DeviceCollector
-from tests.support.answering_bridge import answering_bridge, figures_of
-from tests.support.requests import infer_request
-from tests.support.running_application import running_application
-from tests.support.small_models import write_small_repository
-from tests.support.trial_bridge import message
+from tests.support.bridge.answering_bridge import answering_bridge, figures_of
+from tests.support.bridge.trial_bridge import message
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.requests import infer_request
+from tests.support.models.small_models import write_small_repository
 
 _Values = dict[str, dict[str, set[str]]]
 

@@ -6,7 +6,7 @@ from bridge.envelopes import native
 from bridge.errors import PoisonError
 from bridge.job import Delivery, Job
 from bridge.systems.router import Router
-from tests.support.trial_bridge import TrialHandler
+from tests.support.bridge.trial_bridge import TrialHandler
 
 
 def _delivery(body: bytes) -> Delivery:

@@ -11,11 +11,11 @@ import pytest
 from inference_server.models.config import read_configuration
 from inference_server.models.repository import ModelRepository
 from inference_server.service.security.tokens import read_tokens
-from inference_server.tasks.documents.alphabet import read_alphabet
-from inference_server.tasks.documents.spelling import Lexicon
+from inference_server.tasks.documents.recognition.alphabet import read_alphabet
+from inference_server.tasks.documents.recognition.spelling import Lexicon
 from inference_server.tasks.labs.aliases import AliasMemory
 from inference_server.tasks.slides import manifest
-from tests.support.small_models import sum_and_difference, write_model
+from tests.support.models.small_models import sum_and_difference, write_model
 
 LABELLED = 'output [{ name: "OUTPUT0" data_type: TYPE_INT32 dims: [16] label_filename: "labels.txt" }]\n'
 

@@ -8,11 +8,11 @@ from collections.abc import Iterator, Mapping
 import numpy as np
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.images import DAMAGE, images_of
-from inference_server.tasks.documents.outputs.glyphless import ADVANCE, CODES_TO_GLYPHS, DESCENT, TO_UNICODE, font_file
+from inference_server.tasks.documents.images.files import DAMAGE, images_of
 from inference_server.tasks.documents.outputs.image_streams import ImageStream, image_stream, points_of
-from inference_server.tasks.documents.outputs.placement import placed_words
 from inference_server.tasks.documents.outputs.port import Original
+from inference_server.tasks.documents.pdf.glyphless import ADVANCE, CODES_TO_GLYPHS, DESCENT, TO_UNICODE, font_file
+from inference_server.tasks.documents.pdf.placement import placed_words
 from inference_server.tasks.documents.values import DocumentSummary, PageResult
 
 _CATALOGUE, _PAGES, _FONT, _DESCENDANT, _DESCRIPTOR, _FONT_FILE, _TO_UNICODE, _GLYPHS = range(1, 9)

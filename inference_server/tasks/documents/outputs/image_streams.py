@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from PIL import ImageFile
 
-from inference_server.tasks.documents.images import upright_rgb
+from inference_server.tasks.documents.images.files import upright_rgb
 
 _POINTS_PER_INCH = 72
 # Where an image does not say its resolution, or says nonsense, as many cameras do.

@@ -14,12 +14,12 @@ from numpy.typing import NDArray
 from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.layout import reading_order
-from inference_server.tasks.documents.orientation import Turn
+from inference_server.tasks.documents.detection.orientation import Turn
+from inference_server.tasks.documents.layout.reading_order import reading_order
+from inference_server.tasks.documents.layout.rows import Fragment
 from inference_server.tasks.documents.pdf.annotations import is_written_over
 from inference_server.tasks.documents.pdf.pixels import Affine, points_to_pixels
 from inference_server.tasks.documents.pdf.right_to_left import in_order_from_right, letters_from_right, line_back, mirrored
-from inference_server.tasks.documents.rows import Fragment
 from inference_server.tasks.documents.values import Line, Quad, TextLayer, Word
 
 # Fewer characters are a page number or a stamp on a scan.

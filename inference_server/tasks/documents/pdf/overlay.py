@@ -15,12 +15,12 @@ import pypdfium2
 from pypdfium2 import raw
 
 from inference_server.errors import InvalidDocument
-from inference_server.tasks.documents.outputs.glyphless import CODES_TO_GLYPHS, TO_UNICODE, font_file
-from inference_server.tasks.documents.outputs.placement import PlacedText, placed_words
+from inference_server.tasks.documents.pdf.glyphless import CODES_TO_GLYPHS, TO_UNICODE, font_file
 from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.pdf.library import open_pdf
 from inference_server.tasks.documents.pdf.packing import lines_of
 from inference_server.tasks.documents.pdf.pixels import points_to_pixels
+from inference_server.tasks.documents.pdf.placement import PlacedText, placed_words
 from inference_server.tasks.documents.pdf.wire import PIECE_BYTES, exactly, read_head
 from inference_server.tasks.documents.values import Line, TextLayer, Word
 

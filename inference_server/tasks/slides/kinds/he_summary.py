@@ -11,13 +11,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Column, Heat, Json
-from inference_server.tasks.slides.focus import blurred_tissue
 from inference_server.tasks.slides.kinds.nuclei import Nuclei
-from inference_server.tasks.slides.masks import Mask, spans, stripes
 from inference_server.tasks.slides.outputs.rendering import reach_of, smoothed
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
-from inference_server.tasks.slides.tissue import Tissue
-from inference_server.tasks.slides.tissue_values import TissuePlane, TissueValues
+from inference_server.tasks.slides.tissue.cells import Mask, spans, stripes
+from inference_server.tasks.slides.tissue.focus import blurred_tissue
+from inference_server.tasks.slides.tissue.mask import Tissue
+from inference_server.tasks.slides.tissue.values import TissuePlane, TissueValues
 
 # The name of the marks of cells that are out of focus.
 BLURRED = "blurred"

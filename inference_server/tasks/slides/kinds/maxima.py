@@ -10,7 +10,7 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.slides.masks import by_stripes
+from inference_server.tasks.slides.tissue.cells import by_stripes
 from inference_server.threads import side_by_side
 
 S = TypeVar("S")

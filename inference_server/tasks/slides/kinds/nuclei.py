@@ -21,8 +21,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.kinds.maxima import Maxima, in_reading_order, joined, of_all, strongest
-from inference_server.tasks.slides.masks import some_of
 from inference_server.tasks.slides.outputs.rendering import smoothed
+from inference_server.tasks.slides.tissue.cells import some_of
 from inference_server.tasks.slides.values import Pixels
 
 # The model's own numbers: QuPath's default vectors, the steps and the bounds of the leak, and the pixels of a maximum's place.

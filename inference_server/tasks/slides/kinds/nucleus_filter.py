@@ -10,9 +10,9 @@ from inference_server.engine.port import Tensor, Tensors
 from inference_server.errors import ConfigurationError, InvalidInput
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.findings import AnalysisPlan
-from inference_server.tasks.slides.focus import block_edge
 from inference_server.tasks.slides.kinds.nuclei import POOLED
 from inference_server.tasks.slides.manifest import FILE, NucleiManifest
+from inference_server.tasks.slides.tissue.focus import block_edge
 from inference_server.tasks.slides.values import Pixels
 
 # Means over cells of the core, and both densities of each pixel, halo included.

@@ -10,7 +10,6 @@ from numpy.typing import NDArray
 from inference_server.allocator import return_what_is_free
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Points
-from inference_server.tasks.slides.focus import blurred_blocks
 from inference_server.tasks.slides.grid import Grid
 from inference_server.tasks.slides.kinds.he_summary import BLURRED, Summary
 from inference_server.tasks.slides.kinds.maxima import Maxima, of_all
@@ -19,10 +18,11 @@ from inference_server.tasks.slides.kinds.nucleus_filter import CELL_OUTPUTS, Nuc
 from inference_server.tasks.slides.kinds.packed_maxima import PackedMaxima, among_pooled, in_order
 from inference_server.tasks.slides.kinds.tile_model import colour_of
 from inference_server.tasks.slides.manifest import NucleiManifest
-from inference_server.tasks.slides.masks import Mask
 from inference_server.tasks.slides.tiling import Tile
-from inference_server.tasks.slides.tissue import Tissue
-from inference_server.tasks.slides.tissue_values import TissueValues
+from inference_server.tasks.slides.tissue.cells import Mask
+from inference_server.tasks.slides.tissue.focus import blurred_blocks
+from inference_server.tasks.slides.tissue.mask import Tissue
+from inference_server.tasks.slides.tissue.values import TissueValues
 from inference_server.tasks.slides.values import Pixels
 from inference_server.threads import side_by_side
 

@@ -10,9 +10,9 @@ from numpy.typing import NDArray
 
 from inference_server.engine.port import Tensors
 from inference_server.tasks.slides.findings import AnalysisPlan, Column
-from inference_server.tasks.slides.focus import REACH, block_edge, blurred_in, blurred_tissue, greens
 from inference_server.tasks.slides.survey import Slide
 from inference_server.tasks.slides.tiling import Tile, places_of
+from inference_server.tasks.slides.tissue.focus import REACH, block_edge, blurred_in, blurred_tissue, greens
 from inference_server.tasks.slides.values import Pixels
 
 

@@ -18,7 +18,7 @@ from isal import isal_zlib
 from numpy.typing import NDArray
 
 from inference_server.tasks.slides.findings import Heat, LabelMap
-from inference_server.tasks.slides.masks import stripes
+from inference_server.tasks.slides.tissue.cells import stripes
 
 MASK_FILE = "mask.ome.tiff"
 MEDIA_TYPE = "image/tiff"

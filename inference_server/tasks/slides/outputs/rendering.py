@@ -8,8 +8,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageChops, ImageDraw
 
 from inference_server.tasks.slides.findings import Heat
-from inference_server.tasks.slides.masks import stripes
 from inference_server.tasks.slides.outputs import png
+from inference_server.tasks.slides.tissue.cells import stripes
 from inference_server.tasks.slides.values import Pixels
 
 # The colour map inferno of matplotlib (public domain, CC0), at equal steps: even in lightness, and readable without colour vision.

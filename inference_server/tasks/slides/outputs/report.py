@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings, Json
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.tissue import Tissue
+from inference_server.tasks.slides.tissue.mask import Tissue
 from inference_server.tasks.slides.values import AnalysisRequest, SlideFacts
 
 SCHEMA = "lamina.slide-analysis/1"

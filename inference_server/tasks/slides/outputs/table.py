@@ -12,9 +12,9 @@ from numpy.typing import NDArray
 from inference_server.tasks.slides.engines import TileEngines
 from inference_server.tasks.slides.findings import Column, Findings, Vectors
 from inference_server.tasks.slides.grid import Grid
-from inference_server.tasks.slides.masks import PackedMask
 from inference_server.tasks.slides.tiling import Tile, cell_sums, places_of
-from inference_server.tasks.slides.tissue import Tissue
+from inference_server.tasks.slides.tissue.cells import PackedMask
+from inference_server.tasks.slides.tissue.mask import Tissue
 from inference_server.tasks.slides.values import SlideFacts
 
 FILE = "tiles.parquet"

@@ -36,10 +36,10 @@ from bridge.systems.cards.handler import CardHandler
 from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.cards.review import Gate
-from tests.support.claimed_context import ClaimedContext
-from tests.support.fault_proxy import FaultProxy
-from tests.support.local_http import Asked, LocalHttp, local_http
-from tests.support.scripted_server import Behaviour, ScriptedServer, answer, refuse, scripted_server
+from tests.support.bridge.claimed_context import ClaimedContext
+from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, answer, refuse, scripted_server
+from tests.support.servers.fault_proxy import FaultProxy
+from tests.support.servers.local_http import Asked, LocalHttp, local_http
 
 CLEAR = (
     *("NIK : 3273010203850001", "Nama : BUDI SANTOSO", "Tempat/Tgl Lahir : BANDUNG, 02-03-1985", "Jenis Kelamin : LAKI-LAKI"),

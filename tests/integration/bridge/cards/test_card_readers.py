@@ -22,8 +22,8 @@ from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.reading.readers import CardReaders, told_of_reader
 from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.port import Context
+from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, answer, hang, refuse, scripted_server
 from tests.support.moved_clock import MovedClock, moved_clock
-from tests.support.scripted_server import Behaviour, ScriptedServer, answer, hang, refuse, scripted_server
 
 CARD = b"\x89PNG\r\n\x1a\nand so on"
 GPU, CPU, EITHER = documents_pb2.DEVICE_GPU, documents_pb2.DEVICE_CPU, documents_pb2.DEVICE_UNSPECIFIED

@@ -11,7 +11,7 @@ from typer.testing import CliRunner, Result
 
 from bridge.__main__ import app
 from bridge.errors import PermanentError
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.servers.redis import RedisServer, redis_server
 
 WAITING, DEAD = "filot:buli2:retry_queue", "filot:buli2:retry_queue:dead"
 

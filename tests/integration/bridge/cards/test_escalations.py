@@ -22,10 +22,10 @@ from bridge.escalations.cases import EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.redis.access import RedisAccess
 from bridge.reviews import ReviewService
-from tests.support.local_http import Answering, Asked, LocalHttp, local_http
 from tests.support.moved_clock import moved_clock
 from tests.support.ports import free_port
-from tests.support.redis_server import RedisServer
+from tests.support.servers.local_http import Answering, Asked, LocalHttp, local_http
+from tests.support.servers.redis import RedisServer
 
 TICKET = 200, b'{"taskId": "task-1"}'
 # A whole number that no float holds.

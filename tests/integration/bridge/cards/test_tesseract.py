@@ -27,12 +27,12 @@ from bridge.systems.cards.reading import tesseract as tesseract_module
 from bridge.systems.cards.reading.drawing import drawn
 from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.cards.reading.wrapping import page_of
-from tests.support.composed_cards import identity_card
+from tests.support.documents.composed_cards import identity_card
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import image_file, images_of
+from tests.support.documents.worn_pages import Wear, scanned
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import image_file, images_of
-from tests.support.worn_pages import Wear, scanned
 
 needs_tesseract = pytest.mark.skipif(shutil.which("tesseract") is None, reason="Tesseract is not on this machine")
 LINES = ("NIK : 3273010203850001", "Nama : BUDI SANTOSO")

@@ -17,7 +17,7 @@ from bridge.database.cloud_sql import CloudSqlDriver
 from bridge.database.location import CloudSqlLocation
 from bridge.database.postgres import PostgresDatabase
 from bridge.errors import TransientError
-from tests.support.local_http import local_http
+from tests.support.servers.local_http import local_http
 
 
 @contextmanager

@@ -27,10 +27,10 @@ from bridge.job import Delivery, Event, Job, Outcome, Progress
 from bridge.ledger.either import LedgerDeadLetters, LedgerJobs, LedgerOutbox, LedgerPruner
 from bridge.ledger.port import Claim, Counted
 from bridge.ledger.postgres import PostgresLedger
-from tests.support.fault_proxy import FaultProxy
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import until
-from tests.support.postgres_server import PostgresServer
+from tests.support.servers.fault_proxy import FaultProxy
+from tests.support.servers.postgres import PostgresServer
 
 
 @asynccontextmanager

@@ -20,9 +20,9 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.steps import Step, StepTaken
 from bridge.store import Store, open_store
-from tests.support.local_http import Asked, LocalHttp, local_http
+from tests.support.bridge.trial_bridge import TrialHandler, message, trial_settings
 from tests.support.moved_clock import moved_clock
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.servers.local_http import Asked, LocalHttp, local_http
 
 
 def _agent(asked: Asked) -> tuple[int, bytes]:

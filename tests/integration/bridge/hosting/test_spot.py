@@ -17,8 +17,8 @@ from bridge.ledger.port import State
 from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import Store, open_store
-from tests.support.local_http import Asked, LocalHttp, local_http
-from tests.support.trial_bridge import Trial, TrialHandler, message, start, trial_settings
+from tests.support.bridge.trial_bridge import Trial, TrialHandler, message, start, trial_settings
+from tests.support.servers.local_http import Asked, LocalHttp, local_http
 
 ACTION = "/latest/meta-data/spot/instance-action"
 REBALANCE = "/latest/meta-data/events/recommendations/rebalance"

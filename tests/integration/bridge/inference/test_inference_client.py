@@ -18,7 +18,7 @@ from bridge.inference.documents import DocumentOptions, DocumentPage, DocumentSu
 from bridge.inference.labs import LabTest, MatchStatus
 from bridge.inference.policies import RetryPolicy, Timeouts
 from bridge.inference.slides import SlideOptions, SlideProgress, SlideResult
-from tests.support.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
+from tests.support.bridge.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
 
 TESTS = [LabTest(id="a", name="Hemoglobin", value="13.5", unit="g/dL")]
 QUICK = RetryPolicy(attempts=3, wait_initial=0.01, wait_most=0.05)

@@ -19,7 +19,7 @@ from bridge.inference.labs import LabTest
 from bridge.inference.policies import RetryPolicy, Timeouts, Watchfulness
 from bridge.inference.replicas import replicas
 from bridge.inference.slides import SlideProgress
-from tests.support.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
+from tests.support.bridge.scripted_server import ScriptedServer, answer, hang, refuse, scripted_server
 
 TESTS = [LabTest(id="a", name="Hemoglobin")]
 # Servers and their name are looked at often. An answer may take as long as a pause of the machine does.

@@ -16,7 +16,7 @@ import pytest
 from bridge.aws.access import AwsAccess
 from bridge.client import JobClient
 from bridge.errors import ConfigurationError, PermanentError, PoisonError
-from tests.support.ministack_server import Ministack
+from tests.support.servers.ministack import Ministack
 
 _DOCUMENTATION = Path(__file__).parents[4] / "docs" / "labs.md"
 _TESTS = [{"name": "Hemoglobin", "value": "13.5", "unit": "g/dL"}, {"name": "Gula Darah Puasa", "value": "105"}]

@@ -21,8 +21,8 @@ from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.labs.handler import LabHandler
 from bridge.systems.labs.messages import request_message
-from tests.support.recorded_context import RecordedContext
-from tests.support.scripted_server import Behaviour, ScriptedServer, answer, scripted_server
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, answer, scripted_server
 
 
 @pytest.fixture

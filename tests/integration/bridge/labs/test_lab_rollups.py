@@ -18,9 +18,9 @@ from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.store import Store
 from bridge.systems.labs.platform_handler import PlatformLabHandler
-from tests.support.lab_classifier import GLUCOSE, GLUCOSE_FACTOR, HEMOGLOBIN, Classifier
-from tests.support.platform_rows import insert, lab_store, meal, report, rows, vital
-from tests.support.recorded_context import RecordedContext
+from tests.support.bridge.platform_rows import insert, lab_store, meal, report, rows, vital
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.inference_server.lab_classifier import GLUCOSE, GLUCOSE_FACTOR, HEMOGLOBIN, Classifier
 
 OURS, ZIVO = "", "zivo"
 

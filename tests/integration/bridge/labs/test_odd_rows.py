@@ -16,7 +16,7 @@ from bridge.rollups.passes import until_empty
 from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.store import Store
-from tests.support.platform_rows import lab_store, meal, rows, vital
+from tests.support.bridge.platform_rows import lab_store, meal, rows, vital
 
 OURS, ZIVO = "", "zivo"
 DAY = date(2026, 3, 2)  # a Monday

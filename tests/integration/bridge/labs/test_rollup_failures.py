@@ -18,8 +18,8 @@ from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, RollupTables, TableRollup
 from bridge.settings_labs import LabWorkerSettings
 from bridge.store import Store
-from tests.support.lab_classifier import Classifier
-from tests.support.platform_rows import lab_store, meal, report, rows, vital
+from tests.support.bridge.platform_rows import lab_store, meal, report, rows, vital
+from tests.support.inference_server.lab_classifier import Classifier
 
 
 @pytest.fixture

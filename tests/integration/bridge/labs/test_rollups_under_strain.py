@@ -24,10 +24,10 @@ from bridge.rollups.port import Rolled
 from bridge.rollups.tables import RollupOptions, TableRollup
 from bridge.settings_labs import LabWorkerSettings
 from bridge.store import Store
-from tests.support.lab_classifier import Classifier
+from tests.support.bridge.platform_rows import lab_store, report, rows, vital
+from tests.support.inference_server.lab_classifier import Classifier
 from tests.support.patience import until
-from tests.support.platform_rows import lab_store, report, rows, vital
-from tests.support.postgres_server import PostgresServer, migrated_template, postgres_server
+from tests.support.servers.postgres import PostgresServer, migrated_template, postgres_server
 
 OURS, ZIVO = "", "zivo"
 

@@ -17,8 +17,8 @@ from bridge.errors import ConfigurationError
 from bridge.results import ResultStore
 from bridge.settings import load
 from bridge.transports.aws import aws_access, object_options, open_aws
-from tests.support.local_http import Asked, LocalHttp, local_http, passed_on
-from tests.support.ministack_server import Ministack
+from tests.support.servers.local_http import Asked, LocalHttp, local_http, passed_on
+from tests.support.servers.ministack import Ministack
 
 ROLE = "arn:aws:iam::000000000000:role/bridge"
 

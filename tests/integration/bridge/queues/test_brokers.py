@@ -21,9 +21,9 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import Store, open_store
 from bridge.transports.opening import open_brokers, open_transport
-from tests.support.pubsub_server import pubsub_server
-from tests.support.redis_server import RedisServer
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.bridge.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.servers.pubsub_server import pubsub_server
+from tests.support.servers.redis import RedisServer
 
 
 @asynccontextmanager

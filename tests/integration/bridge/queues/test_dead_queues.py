@@ -28,11 +28,11 @@ from bridge.served import Systems
 from bridge.settings import load
 from bridge.store import open_store
 from bridge.transports.opening import open_transport
+from tests.support.bridge.trial_bridge import TrialHandler, message, trial_settings
 from tests.support.forked import Finished, bridge
-from tests.support.local_http import Asked, local_http, passed_on
-from tests.support.ministack_server import Ministack
-from tests.support.sqs import aws_of, depth_of, fresh_queue, lying_in
-from tests.support.trial_bridge import TrialHandler, message, trial_settings
+from tests.support.servers.local_http import Asked, local_http, passed_on
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.sqs import aws_of, depth_of, fresh_queue, lying_in
 
 
 @pytest.fixture

@@ -12,8 +12,8 @@ from bridge.job import Delivery
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.moved_clock import MovedClock, moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until
-from tests.support.pubsub_pulling import PATIENT, pulling, until_waiting
-from tests.support.pubsub_server import PubsubServer, pubsub_server
+from tests.support.servers.pubsub_pulling import PATIENT, pulling, until_waiting
+from tests.support.servers.pubsub_server import PubsubServer, pubsub_server
 
 # The fewest that Pub/Sub takes.
 MOST_DELIVERIES = 5

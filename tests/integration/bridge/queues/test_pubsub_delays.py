@@ -11,8 +11,8 @@ from bridge.job import Delivery
 from bridge.sources.pubsub_pull import PubsubSource
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import until
-from tests.support.pubsub_pulling import LEASE_SECONDS, pulling
-from tests.support.pubsub_server import PubsubServer, pubsub_server
+from tests.support.servers.pubsub_pulling import LEASE_SECONDS, pulling
+from tests.support.servers.pubsub_server import PubsubServer, pubsub_server
 
 
 @pytest.fixture

@@ -19,8 +19,8 @@ from bridge.http.server import HttpServer
 from bridge.settings import load
 from bridge.sources.pubsub_push import PushInbox
 from bridge.store import Store, open_store
-from tests.support.google_tokens import ACCOUNT, AUDIENCE, Signer
-from tests.support.sources.pubsub_push import envelope
+from tests.support.bridge.sources.pubsub_push import envelope
+from tests.support.servers.google_tokens import ACCOUNT, AUDIENCE, Signer
 
 Push = Callable[..., Any]
 

@@ -23,10 +23,10 @@ from bridge.redis import access as access_module
 from bridge.redis.access import RedisAccess, Script
 from bridge.sinks.redis_channel import RedisSink
 from bridge.sources.redis_list import ListKeys, RedisSource
-from tests.support.certificates import Authority
-from tests.support.fault_proxy import FaultProxy
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.servers.certificates import Authority
+from tests.support.servers.fault_proxy import FaultProxy
+from tests.support.servers.redis import RedisServer, redis_server
 
 # Of leases that run out while a test waits for that. Others outlast whatever pause a machine makes, or a test lets them end (`_end`).
 LEASE_SECONDS = 0.5

@@ -17,9 +17,9 @@ from bridge.redis import access as access_module
 from bridge.redis.access import RedisAccess, Script
 from bridge.sources import redis_list
 from bridge.sources.redis_list import ListKeys, RedisSource
-from tests.support.fault_proxy import FaultProxy
 from tests.support.patience import PATIENCE_SECONDS, until
-from tests.support.redis_server import RedisServer, redis_server
+from tests.support.servers.fault_proxy import FaultProxy
+from tests.support.servers.redis import RedisServer, redis_server
 
 LISTS = ("first", "second")
 

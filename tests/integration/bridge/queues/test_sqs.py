@@ -35,9 +35,9 @@ from bridge.systems.router import Router
 from bridge.systems.wsi import platform_messages
 from bridge.transports.opening import open_transport
 from bridge.transports.republishing import republish
-from tests.support.ministack_server import Ministack
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.sqs import aws_of, fresh_queue, lying_in
+from tests.support.servers.ministack import Ministack
+from tests.support.servers.sqs import aws_of, fresh_queue, lying_in
 
 # Outlasts whatever pause a machine makes. A lease that is to run out does so on the queue as the clock of our source is moved past it.
 LEASE = 3600.0

@@ -20,8 +20,8 @@ from bridge.job import Delivery, Job
 from bridge.results import ResultStore
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.platform_handler import RequestedSlideHandler
-from tests.support.recorded_context import RecordedContext
-from tests.support.scripted_server import ScriptedServer, answer, scripted_server
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.bridge.scripted_server import ScriptedServer, answer, scripted_server
 
 JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
 UPLOAD = "b5a4c7f6-6b0a-4b57-8d3a-0f3c7f3f8f11"

@@ -20,8 +20,8 @@ from bridge.results import ResultStore
 from bridge.systems.wsi import checkpoints
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.messages import request_message
-from tests.support.recorded_context import RecordedContext
-from tests.support.scripted_server import ScriptedServer, answer, refuse, scripted_server
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse, scripted_server
 
 PICTURE = b"picture" * 1000
 REPORT = {"tissue": {"area_mm2": 1.5, "share": 0.5, "cell_um": 8}, "measures": {"nuclear_candidates": 40}, "unreadable": []}

@@ -32,12 +32,12 @@ from inference_server.service.slides import SlideServicer
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import Pixels
-from tests.support.colour_profiles import linear_profile
-from tests.support.direct_inference import DirectInference
-from tests.support.recorded_context import RecordedContext
-from tests.support.scripted_server import refuse, scripted_server
-from tests.support.slides import paint, write_svs
-from tests.support.tile_models import write_segmenter
+from tests.support.bridge.recorded_context import RecordedContext
+from tests.support.bridge.scripted_server import refuse, scripted_server
+from tests.support.models.direct_inference import DirectInference
+from tests.support.slides.colour_profiles import linear_profile
+from tests.support.slides.painted import paint, write_svs
+from tests.support.slides.tile_models import write_segmenter
 
 QUICK = SharingPolicy(patience_seconds=600.0, least_pause_seconds=0.02, most_pause_seconds=0.1)
 IMPATIENT = SharingPolicy(patience_seconds=0.0)

@@ -20,9 +20,9 @@ from bridge.settings import load
 from bridge.store import open_store
 from bridge.systems.port import Context
 from bridge.systems.wsi import platform_messages
-from tests.support.answering_bridge import until_it_answers
+from tests.support.bridge.answering_bridge import until_it_answers
+from tests.support.bridge.trial_bridge import trial_settings
 from tests.support.ports import free_address
-from tests.support.trial_bridge import trial_settings
 
 JOB = "7f1de0a4-58a5-4f53-9d7b-0d5dd47c5b0e"
 TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"

@@ -20,7 +20,7 @@ from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.server import GrpcServer, Service
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader
-from tests.support.direct_inference import RecordedInference
+from tests.support.models.direct_inference import RecordedInference
 
 
 @pytest.fixture(scope="session")

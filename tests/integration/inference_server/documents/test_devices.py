@@ -33,11 +33,11 @@ from inference_server.service.server import GrpcServer, Service
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits, PageResult
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import image_file, images_of
 from tests.support.gpu.pretended_gpu import PretendedGpu
+from tests.support.inference_server.serving import serving
 from tests.support.patience import until
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import image_file, images_of
-from tests.support.serving import serving
 
 CARD = image_file(images_of(pdf(((Text(text="Nama : BUDI", x=20, y=40),),), size=(200, 80)))[0], "PNG")
 NOWHERE = Storage(read_roots=(), write_roots=())

@@ -13,7 +13,7 @@ from inference_server.models.builders import int8_ranges
 from inference_server.models.builders.ppocr import DETECTOR, RECOGNIZER, wheel_model
 from inference_server.models.shipped import int8_ranges as shipped_ranges
 from scripts.measure_int8_ranges import Channels, measured
-from tests.support.printed_pages import lab_report_pdf
+from tests.support.documents.printed_pages import lab_report_pdf
 
 
 def test_a_range_holds_what_was_seen_and_some_more() -> None:

@@ -12,8 +12,8 @@ import pytest
 from lamina.v1 import documents_pb2, documents_pb2_grpc
 
 from inference_server.models.builders.ppocr import DETECTOR, RECOGNIZER
-from tests.support.printed_pages import LAB_REPORT_TEXT, lab_report_pdf
-from tests.support.server_process import running_server
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, lab_report_pdf
+from tests.support.inference_server.server_process import running_server
 
 CONFIG = """name: "{name}"
 backend: "onnxruntime"

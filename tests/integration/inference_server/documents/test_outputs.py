@@ -16,7 +16,7 @@ import pytest
 from lamina.v1 import documents_pb2
 from PIL import Image
 
-from tests.support.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf, tiff_file
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, image_file, images_of, lab_report_pdf, tiff_file
 
 ALL = [value for value in documents_pb2.OutputFormat.values() if value != documents_pb2.OUTPUT_FORMAT_UNSPECIFIED]
 NAMES = {"document.json", "document.txt", "document.hocr", "document.alto.xml", "document.pdf", "document.tsv"}

@@ -18,22 +18,22 @@ from rapidfuzz import fuzz
 from inference_server.errors import AccessDenied, ConfigurationError, DeadlineExceeded, InvalidDocument, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.storage import Storage
-from inference_server.tasks.documents.detection import DetectionSettings
+from inference_server.tasks.documents.detection.detector import DetectionSettings
+from inference_server.tasks.documents.detection.orientation import Turn
 from inference_server.tasks.documents.evaluation import bag_f1
-from inference_server.tasks.documents.orientation import Turn
 from inference_server.tasks.documents.outputs.port import FileChunk, OutputFormat
 from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.pdf.processes import Lease, PdfProcesses
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import DocumentSummary, Limits, PageResult, TextMode
-from tests.support.composed_pages import ComposedPage, cells_form, columns, form
-from tests.support.direct_inference import DirectInference, RecordedInference
-from tests.support.endless_pdf import endless_pdf
+from tests.support.documents.composed_pages import ComposedPage, cells_form, columns, form
+from tests.support.documents.endless_pdf import endless_pdf
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
+from tests.support.documents.worn_pages import SHAPES, Wear, scanned
+from tests.support.models.direct_inference import DirectInference, RecordedInference
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import PATIENCE_SECONDS, until
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf, tiff_file
-from tests.support.worn_pages import SHAPES, Wear, scanned
 
 NOWHERE = Storage(read_roots=(), write_roots=())
 GOODS = ("Rent", "Travel", "Postage", "Freight", "Salaries", "Repairs", "Paper", "Printing")

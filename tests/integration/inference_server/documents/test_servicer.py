@@ -9,7 +9,7 @@ import grpc.aio
 import pytest
 from lamina.v1 import documents_pb2
 
-from tests.support.printed_pages import LAB_REPORT_TEXT, lab_report_pdf
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, lab_report_pdf
 
 
 async def test_pages_are_streamed_and_then_the_summary(stub: Any) -> None:

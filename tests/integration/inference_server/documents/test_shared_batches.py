@@ -15,12 +15,12 @@ from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
-from inference_server.tasks.documents.recognition import LINE_HEIGHT
+from inference_server.tasks.documents.recognition.recogniser import LINE_HEIGHT
 from inference_server.tasks.documents.values import PageResult
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import SIZE
+from tests.support.inference_server.serving import serving
 from tests.support.patience import until
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import SIZE
-from tests.support.serving import serving
 
 # As wide as each other, but for what the detector finds: of one width bucket.
 LINES = ("Leukosit 7.2", "Leukosit 7.5", "Leukosit 8.4", "Leukosit 9.3")

@@ -15,9 +15,9 @@ from inference_server.engine.tensorrt.building import BUILDING, BUILT, FAILED, B
 from inference_server.engine.tensorrt.plans import PLAN_FILE, PlanCache, Recipe
 from inference_server.engine.tensorrt.profiles import read_profile
 from inference_server.errors import ModelFailed
-from tests.support import onnx_models
 from tests.support.gpu.built_plans import build_plan, recipe
 from tests.support.gpu.engine_building import builds
+from tests.support.models import onnx_models
 
 
 @pytest.fixture

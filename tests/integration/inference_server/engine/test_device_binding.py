@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 from inference_server.engine.onnxruntime.device import DeviceRuns
 from inference_server.engine.port import TensorSpec
 from inference_server.engine.transfers import GraphShapes, Transfers
-from tests.support import onnx_models
 from tests.support.gpu.host_device import HostDevice
+from tests.support.models import onnx_models
 
 
 def _runs(path: Path, device: HostDevice, *outputs: str, dtype: type = np.float32, **transfers: object) -> DeviceRuns:

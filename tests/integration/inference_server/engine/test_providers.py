@@ -8,7 +8,7 @@ import pytest
 
 from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader, cuda_provider, installed_providers, tensorrt_provider
 from inference_server.errors import ModelFailed
-from tests.support import onnx_models
+from tests.support.models import onnx_models
 
 
 @pytest.mark.skipif("CUDAExecutionProvider" in installed_providers(), reason="this ONNX Runtime has CUDA")

@@ -23,9 +23,9 @@ from inference_server.engine.selection.sample import representative
 from inference_server.engine.selection.selector import EngineSelector, ModelFile, label
 from inference_server.engine.selection.stopwatch import ThreadTimes
 from inference_server.errors import ConfigurationError, ModelFailed
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, gpu_selector
-from tests.support.reference_engine import selector as reference_selector
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, gpu_selector
+from tests.support.models.reference_engine import selector as reference_selector
 from tests.support.virtual_clock import VirtualClock, measured_virtually
 
 

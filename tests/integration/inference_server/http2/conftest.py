@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from tests.support.http2 import RawPeer
-from tests.support.http2_transport import LOOPS, Transport, transport
+from tests.support.inference_server.http2 import RawPeer
+from tests.support.inference_server.http2_transport import LOOPS, Transport, transport
 
 
 @pytest.fixture(params=LOOPS)

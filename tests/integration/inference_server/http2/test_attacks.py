@@ -12,7 +12,7 @@ import hpack
 import pytest
 from structlog.testing import capture_logs
 
-from tests.support.http2 import (
+from tests.support.inference_server.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -35,7 +35,7 @@ from tests.support.http2 import (
     message,
     settings,
 )
-from tests.support.http2_transport import LOOPS, Transport, transport, until_true
+from tests.support.inference_server.http2_transport import LOOPS, Transport, transport, until_true
 
 CALM, EXHAUSTED, DEADLINE, CANCEL = 11, 8, 4, 8
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from tests.support.http2 import (
+from tests.support.inference_server.http2 import (
     CONTINUATION,
     DATA,
     END_HEADERS,
@@ -29,7 +29,7 @@ from tests.support.http2 import (
     message,
     settings,
 )
-from tests.support.http2_transport import LOOPS, Transport, transport, until_true
+from tests.support.inference_server.http2_transport import LOOPS, Transport, transport, until_true
 
 OK, DEADLINE, NOT_FOUND, EXHAUSTED, UNIMPLEMENTED, INTERNAL, UNAVAILABLE = 0, 4, 5, 8, 12, 13, 14
 TOTAL = block(head("/test.Transport/Total"))

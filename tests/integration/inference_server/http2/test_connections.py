@@ -15,7 +15,7 @@ from typing import Any
 import grpc
 import pytest
 
-from tests.support.http2 import (
+from tests.support.inference_server.http2 import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -33,7 +33,7 @@ from tests.support.http2 import (
     message,
     settings,
 )
-from tests.support.http2_transport import LOOPS, SECONDS, Transport, transport, until_true
+from tests.support.inference_server.http2_transport import LOOPS, SECONDS, Transport, transport, until_true
 
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))
 WIDE = settings(initial_window_size=2**30) + frame(WINDOW_UPDATE, 0, 0, (2**30).to_bytes(4))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.http2 import (
+from tests.support.inference_server.http2 import (
     DATA,
     END_HEADERS,
     END_STREAM,
@@ -21,7 +21,7 @@ from tests.support.http2 import (
     message,
     settings,
 )
-from tests.support.http2_transport import Transport, until_true
+from tests.support.inference_server.http2_transport import Transport, until_true
 
 TOTAL = block(head("/test.Transport/Total"))
 LARGE = "/test.Transport/Large"

@@ -7,9 +7,9 @@ from collections.abc import Iterator
 import pytest
 from hypothesis import HealthCheck, given, settings
 
-from tests.support.broken_frames import sessions, throw
-from tests.support.http2 import is_served
-from tests.support.http2_transport import LOOPS, Transport, transport
+from tests.support.inference_server.broken_frames import sessions, throw
+from tests.support.inference_server.http2 import is_served
+from tests.support.inference_server.http2_transport import LOOPS, Transport, transport
 
 PATHS = [f"/test.Transport/{name}" for name in ("One", "Count", "Total", "Both", "Large", "Wait", "Fail", "Nothing")]
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from tests.support.http2 import (
+from tests.support.inference_server.http2 import (
     ACK,
     CONTINUATION,
     DATA,
@@ -29,7 +29,7 @@ from tests.support.http2 import (
     message,
     settings,
 )
-from tests.support.http2_transport import Transport, until_true
+from tests.support.inference_server.http2_transport import Transport, until_true
 
 PROTOCOL, FLOW_CONTROL, STREAM_CLOSED, FRAME_SIZE, COMPRESSION, CALM = 1, 3, 5, 6, 9, 11
 OPEN = frame(HEADERS, END_HEADERS, 1, block(head("/test.Transport/Total")))

@@ -12,9 +12,9 @@ from pathlib import Path
 import pytest
 
 from inference_server.service.security.tls import TlsFiles, server_tls
-from tests.support.certificates import Authority
-from tests.support.http2 import PREFACE, RawPeer, is_served, is_served_at_last, settings
-from tests.support.http2_transport import LOOPS, Transport, transport, until_true
+from tests.support.inference_server.http2 import PREFACE, RawPeer, is_served, is_served_at_last, settings
+from tests.support.inference_server.http2_transport import LOOPS, Transport, transport, until_true
+from tests.support.servers.certificates import Authority
 
 
 class Files:

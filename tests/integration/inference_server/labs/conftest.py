@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from inference_server.tasks.labs.classifier import LabClassifier
-from tests.support.built_models import built_models
-from tests.support.direct_inference import DirectInference
+from tests.support.models.built_models import built_models
+from tests.support.models.direct_inference import DirectInference
 
 MODEL = "all_minilm_l6_v2"
 

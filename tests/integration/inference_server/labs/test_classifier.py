@@ -20,7 +20,7 @@ from inference_server.tasks.labs.importing import import_catalogue
 from inference_server.tasks.labs.limits import Limits
 from inference_server.tasks.labs.match import Status
 from inference_server.tasks.labs.normalise import PrintedTest
-from tests.support.direct_inference import DirectInference, RecordedInference
+from tests.support.models.direct_inference import DirectInference, RecordedInference
 
 CALLER = Caller(client="test")
 COUNT, LIVER, KIDNEY = "Complete Blood Count (CBC)", "Liver Function Tests (LFT)", "Kidney Function Tests (KFT)"

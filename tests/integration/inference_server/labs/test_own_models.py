@@ -18,9 +18,9 @@ from inference_server.tasks.labs.classifier import LabClassifier
 from inference_server.tasks.labs.ranker import keep_ranker, read_ranker
 from inference_server.tasks.labs.training.fitting import Fitting
 from inference_server.tasks.labs.training.train import Plan, train
-from tests.support.built_models import built_models
-from tests.support.direct_inference import DirectInference
-from tests.support.server_process import running_server
+from tests.support.inference_server.server_process import running_server
+from tests.support.models.built_models import built_models
+from tests.support.models.direct_inference import DirectInference
 
 HIDDEN, WIDE = 16, 24
 _MARKS = "abcdefghijklmnopqrstuvwxyz0123456789"

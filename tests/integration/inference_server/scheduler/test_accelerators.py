@@ -10,9 +10,9 @@ from inference_server.engine.runtimes import discover
 from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, gpu_selector, selector
 
 TENSORRT = """optimization { execution_accelerators { gpu_execution_accelerator { name: "tensorrt"
                 parameters { key: "precision_mode" value: "FP16" } parameters { key: "max_workspace_size_bytes" value: "1073741824" }

@@ -14,11 +14,11 @@ from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models
 from tests.support.gpu.engine_building import builds, gpu_with_tensorrt
-from tests.support.reference_engine import ReferenceLoader
-from tests.support.reference_engine import selector as cpu_selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader
+from tests.support.models.reference_engine import selector as cpu_selector
 from tests.support.virtual_clock import measured_virtually
 
 PROFILE = 'parameters {{ key: "lamina.tensorrt_profile.{0}" value {{ string_value: "{1}" }} }}'

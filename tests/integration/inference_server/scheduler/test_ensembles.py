@@ -12,10 +12,10 @@ import pytest
 from inference_server.errors import ConfigurationError, DeadlineExceeded, InvalidTensor, Unavailable
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models, small_models
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models, small_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 from tests.support.moved_clock import moved_clock
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
 
 TENSORS = """input { name: "x" data_type: TYPE_FP32 dims: [4] }
              output { name: "total" data_type: TYPE_FP32 dims: [4] } output { name: "half" data_type: TYPE_FP32 dims: [4] } """

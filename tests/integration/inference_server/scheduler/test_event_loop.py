@@ -14,8 +14,8 @@ from inference_server.engine.runtimes import discover
 from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
-from tests.support import onnx_models
-from tests.support.serving import serving
+from tests.support.inference_server.serving import serving
+from tests.support.models import onnx_models
 from tests.support.thread_clock import waited_for_a_core
 
 

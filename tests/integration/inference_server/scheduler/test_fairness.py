@@ -15,9 +15,9 @@ from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
 from inference_server.scheduler.registry import ServingModels
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 
 TENSORS = 'input { name: "x" data_type: TYPE_FP32 dims: [4] } '
 TILE, PAGE, OTHER = 1.0, 2.0, 3.0

@@ -19,9 +19,9 @@ from inference_server.service.lifecycle import BytesInFlight
 from inference_server.service.open_inference.infer_calls import InferCalls
 from inference_server.service.open_inference.shared_memory import SharedMemory
 from inference_server.service.open_inference.wire_format import parse_request
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, gpu_selector, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceEngine, ReferenceLoader, gpu_selector, selector
 
 CONFIG = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
 ALLOWED = SchedulingOptions(cpu_fallback=True)

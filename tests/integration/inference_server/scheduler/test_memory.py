@@ -22,9 +22,9 @@ from inference_server.scheduler.dispatch import executor
 from inference_server.scheduler.loading.memory import MemoryBudget, resident_bytes
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models, small_models
-from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models, small_models
+from tests.support.models.reference_engine import ReferenceEngine, ReferenceLoader, selector
 
 MIB = 2**20
 

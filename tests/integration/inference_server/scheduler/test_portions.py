@@ -11,9 +11,9 @@ from inference_server.engine.onnxruntime.engine import OnnxRuntimeLoader
 from inference_server.engine.portions import in_portions
 from inference_server.errors import ModelFailed
 from inference_server.scheduler.port import Caller, InferenceRequest
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import serving
+from tests.support.inference_server.serving import serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 
 # A row of x has 16 bytes.
 CONFIG = """

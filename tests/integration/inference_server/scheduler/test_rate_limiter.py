@@ -10,9 +10,9 @@ import pytest
 
 from inference_server.engine.port import Tensor, Tensors
 from inference_server.scheduler.registry import ServingModels
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceEngine, ReferenceLoader, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceEngine, ReferenceLoader, selector
 
 
 @pytest.fixture

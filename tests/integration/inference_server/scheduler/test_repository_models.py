@@ -17,9 +17,9 @@ from inference_server.errors import ConfigurationError, InvalidTensor, ModelFail
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 
 
 @pytest.fixture

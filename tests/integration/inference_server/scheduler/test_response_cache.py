@@ -11,9 +11,9 @@ from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest, InferenceResponse
 from inference_server.scheduler.response_cache import ResponseCache
 from inference_server.scheduler.status import ModelState
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 
 CACHES = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] } response_cache { enable: true }'
 

@@ -20,10 +20,10 @@ from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels
-from tests.support import onnx_models
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 from tests.support.moved_clock import MovedClock, moved_clock
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
 
 TENSORS = 'input { name: "x" data_type: TYPE_FP32 dims: [4] } '
 BATCHES = f"max_batch_size: 8 {TENSORS} dynamic_batching {{ }}"

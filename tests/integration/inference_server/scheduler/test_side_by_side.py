@@ -17,9 +17,9 @@ from inference_server.engine.selection.selector import EngineSelector
 from inference_server.errors import DeadlineExceeded, ModelFailed
 from inference_server.scheduler.port import InferenceRequest
 from inference_server.scheduler.registry import ServingModels
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 
 CONFIG = 'max_batch_size: 64 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
 TWO_THREADS = 'parameters { key: "intra_op_thread_count" value { string_value: "2" } }'

@@ -17,9 +17,9 @@ from inference_server.scheduler.dispatch.admission import QueueLimits
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.spans import Span
 from inference_server.telemetry import OpenTelemetryTracer
-from tests.support import onnx_models
-from tests.support.reference_engine import ReferenceLoader, gpu_selector, selector
-from tests.support.serving import ask, serving
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, gpu_selector, selector
 
 BATCHES = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
 

@@ -9,10 +9,10 @@ import pytest
 from prometheus_client import CollectorRegistry
 
 from inference_server.errors import DeadlineExceeded, InvalidTensor, ModelFailed
-from tests.support import onnx_models
+from tests.support.inference_server.serving import ask, serving
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader, selector
 from tests.support.moved_clock import MovedClock, moved_clock
-from tests.support.reference_engine import ReferenceLoader, selector
-from tests.support.serving import ask, serving
 
 BATCHES = 'max_batch_size: 8 input { name: "x" data_type: TYPE_FP32 dims: [4] }'
 ALONE = 'max_batch_size: 1 input { name: "x" data_type: TYPE_FP32 dims: [4] }'

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.support.small_models import write_small_repository
+from tests.support.models.small_models import write_small_repository
 
 
 @pytest.fixture(scope="session")

@@ -20,8 +20,8 @@ from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.security.options import Security, SecurityOptions, secure
 from inference_server.service.server import GrpcServer, Service
-from tests.support.certificates import Authority
-from tests.support.requests import failed_call
+from tests.support.models.requests import failed_call
+from tests.support.servers.certificates import Authority
 
 Request, Response = wire.ModelInferRequest, wire.ModelInferResponse
 TOKEN = "first-token-of-the-bridge"

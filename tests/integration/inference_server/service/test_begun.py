@@ -11,7 +11,7 @@ from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 from inference_server.errors import Unavailable
 from inference_server.tasks.slides.analysis import SlideAnalyzer
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
 
 ASKED = (("lamina-tell-begin", "1"),)
 

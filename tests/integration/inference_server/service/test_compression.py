@@ -14,8 +14,8 @@ import pytest
 from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.application import Application
-from tests.support.requests import infer_request
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.requests import infer_request
 
 TEXT = np.array(["x" * 200_000], np.object_)
 

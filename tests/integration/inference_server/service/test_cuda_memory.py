@@ -18,8 +18,8 @@ from inference_server.errors import AlreadyExists, InvalidInput, NotEnabled, Not
 from inference_server.service.open_inference.cuda_memory import CudaMemory, SharedRegions
 from inference_server.service.open_inference.shared_memory import SharedMemory
 from tests.support.gpu.fake_peer_memory import FakePeerMemory
-from tests.support.requests import failure, floats, infer_request
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.requests import failure, floats, infer_request
 
 SECRET = "secret-handle"
 BIG = 2**63

@@ -14,10 +14,10 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server import model_serving
 from inference_server.engine import gpu_monitor
-from tests.support import onnx_models
 from tests.support.gpu.engine_building import builds, gpu_with_tensorrt
-from tests.support.reference_engine import ReferenceLoader
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
+from tests.support.models import onnx_models
+from tests.support.models.reference_engine import ReferenceLoader
 from tests.support.virtual_clock import measured_virtually
 
 STATE = "lamina_model_engine_build_state"

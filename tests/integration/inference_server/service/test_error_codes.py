@@ -17,8 +17,8 @@ import pytest_asyncio
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 
-from tests.support.requests import failure, floats, infer_request
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.requests import failure, floats, infer_request
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

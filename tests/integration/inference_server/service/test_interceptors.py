@@ -20,9 +20,9 @@ from inference_server.service.lifecycle import BytesInFlight, Lifecycle, Phase
 from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.request_limits import RequestLimits
 from inference_server.service.server import Connection, GrpcServer, Service
+from tests.support.models.requests import failed_call
 from tests.support.moved_clock import moved_clock
 from tests.support.patience import until
-from tests.support.requests import failed_call
 
 Request, Response = wire.ModelInferRequest, wire.ModelInferResponse
 

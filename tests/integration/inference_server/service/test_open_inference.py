@@ -21,9 +21,9 @@ from inference import model_config_pb2
 from inference_server.app import compose
 from inference_server.application import Application
 from inference_server.settings import Settings
-from tests.support.held_runs import held_runs
+from tests.support.models.held_runs import held_runs
+from tests.support.models.requests import failure, floats, infer_request, steps
 from tests.support.patience import until
-from tests.support.requests import failure, floats, infer_request, steps
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

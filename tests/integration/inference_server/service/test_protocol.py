@@ -20,11 +20,11 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 from onnx import TensorProto
 
 from inference_server.application import Application
-from tests.support.held_runs import held_runs
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.held_runs import held_runs
+from tests.support.models.requests import failure, floats, infer_request, steps
+from tests.support.models.small_models import identity, slow, sum_and_difference, write_model, write_small_repository
 from tests.support.patience import until
-from tests.support.requests import failure, floats, infer_request, steps
-from tests.support.running_application import running_application
-from tests.support.small_models import identity, slow, sum_and_difference, write_model, write_small_repository
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

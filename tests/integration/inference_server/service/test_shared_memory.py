@@ -18,8 +18,8 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.errors import AlreadyExists, InvalidInput, NotEnabled, NotFound
 from inference_server.service.open_inference.shared_memory import SharedMemory
-from tests.support.requests import failure, floats, infer_request
-from tests.support.running_application import running_application
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.requests import failure, floats, infer_request
 
 PREFIX = "lamina_test_"
 BIG = 2**63

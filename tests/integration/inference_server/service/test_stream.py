@@ -16,10 +16,10 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 
 from inference_server.application import Application
 from inference_server.service.lifecycle import Phase
-from tests.support.held_runs import held_runs
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.held_runs import held_runs
+from tests.support.models.requests import failure, floats, infer_request, steps
 from tests.support.patience import until
-from tests.support.requests import failure, floats, infer_request, steps
-from tests.support.running_application import running_application
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

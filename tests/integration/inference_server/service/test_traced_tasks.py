@@ -15,11 +15,11 @@ from inference import grpc_service_pb2_grpc as wire_grpc
 from lamina.v1 import documents_pb2, documents_pb2_grpc, labs_pb2, labs_pb2_grpc, slides_pb2, slides_pb2_grpc
 from PIL import Image
 
-from tests.support.built_models import built_models
-from tests.support.printed_pages import lab_report_pdf
-from tests.support.requests import failure
-from tests.support.running_application import running_application
-from tests.support.trace_collector import Collected, TraceCollector, trace_collector
+from tests.support.documents.printed_pages import lab_report_pdf
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.built_models import built_models
+from tests.support.models.requests import failure
+from tests.support.servers.trace_collector import Collected, TraceCollector, trace_collector
 
 TRACE, CALLER = "0af7651916cd43dd8448eb211c80319c", "b7ad6b7169203331"
 METADATA = (("traceparent", f"00-{TRACE}-{CALLER}-01"),)

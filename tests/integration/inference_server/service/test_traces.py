@@ -19,11 +19,11 @@ from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 from inference_server import telemetry
 from inference_server.application import Application
-from tests.support.held_runs import held_runs
+from tests.support.inference_server.running_application import running_application
+from tests.support.models.held_runs import held_runs
+from tests.support.models.requests import failure, floats, infer_request, steps
 from tests.support.patience import until
-from tests.support.requests import failure, floats, infer_request, steps
-from tests.support.running_application import running_application
-from tests.support.trace_collector import Collected, TraceCollector, trace_collector
+from tests.support.servers.trace_collector import Collected, TraceCollector, trace_collector
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

@@ -15,8 +15,8 @@ from inference_server.scheduler.port import Caller
 from inference_server.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, SlideLimits
-from tests.support.built_models import built_models
-from tests.support.direct_inference import DirectInference
+from tests.support.models.built_models import built_models
+from tests.support.models.direct_inference import DirectInference
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from inference_server.tasks.slides.kinds import tile_model
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 PICTURE = paint(900, 700, tissue=(30, 30, 860, 650), nuclei=scattered(120, within=(50, 50, 840, 630), apart=25), noise=2.0)
 

@@ -22,10 +22,10 @@ from inference_server.tasks.slides.readers.tiff import TiffReader
 from inference_server.tasks.slides.survey import Slide, read_batch
 from inference_server.tasks.slides.tiling import Tile
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Pixels, Position, SlideLimits
-from tests.support.direct_inference import DirectInference
+from tests.support.models.direct_inference import DirectInference
 from tests.support.patience import PATIENCE_SECONDS, until
-from tests.support.slides import paint, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.slides.painted import paint, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 TILES = 25
 NEVER = 3600.0

@@ -14,7 +14,7 @@ import pytest
 
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.values import Checkpoint, Share
-from tests.support.cut_off_analyses import REQUESTS, Place, files, parts, result_of, streamed, write_inputs
+from tests.support.slides.cut_off_analyses import REQUESTS, Place, files, parts, result_of, streamed, write_inputs
 
 
 @pytest.fixture(scope="module")

@@ -15,8 +15,8 @@ from PIL import Image
 from pyarrow import parquet
 
 from inference_server.errors import ConfigurationError, InvalidInput, NotFound
-from tests.support.slides import paint, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.slides.painted import paint, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 WIDTH, HEIGHT = 1024, 768
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "analysis.schema.json").read_text())

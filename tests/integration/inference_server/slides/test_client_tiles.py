@@ -16,9 +16,9 @@ from scipy.optimize import linear_sum_assignment
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.values import ClientTile
-from tests.support.he_fields import Look, paint_field
-from tests.support.slides import paint, scattered
-from tests.support.tile_models import write_classifier
+from tests.support.slides.he_fields import Look, paint_field
+from tests.support.slides.painted import paint, scattered
+from tests.support.slides.tile_models import write_classifier
 
 WIDTH, HEIGHT = 300, 200
 NUCLEI = scattered(25, within=(15, 15, 285, 185), apart=25)

@@ -18,7 +18,7 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
-from tests.support.slides import paint, scattered, write_jpeg_tiff
+from tests.support.slides.painted import paint, scattered, write_jpeg_tiff
 
 WIDTH, HEIGHT = 2000, 1500
 TISSUE = (150, 200, 1850, 1300)

@@ -15,9 +15,9 @@ from inference_server.errors import InvalidInput, InvalidSlide
 from inference_server.storage import Storage
 from inference_server.tasks.slides.findings import Points
 from inference_server.tasks.slides.outputs import dicom_annotations
-from tests.support.dicom_slides import write_dicom
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.slides.dicom import write_dicom
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 NUCLEI = scattered(60, within=(120, 100, 680, 500), apart=25)
 PICTURE = paint(800, 600, tissue=(100, 80, 700, 520), nuclei=NUCLEI)

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import shapely
 
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 # At 0.35 µm/px the analyses' pixels are 2.86 px, those of a mask with a stride twice as many: none fits.
 WIDTH, HEIGHT, MPP = 701, 503, 0.35

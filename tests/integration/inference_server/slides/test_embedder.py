@@ -13,8 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from inference_server.errors import ConfigurationError
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_embedder
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_embedder
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "analysis.schema.json").read_text())
 # At 0.5 µm/px; tiles of 64 px at 1 µm/px are 128 px of it.

@@ -21,10 +21,10 @@ from inference_server.errors import AccessDenied, InvalidInput, InvalidSlide, No
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides import analysis, runs, survey
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Chunk, ClientTile, Progress
-from tests.support.he_fields import Look, paint_field
-from tests.support.mirax_slides import write_mrxs
 from tests.support.patience import until
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.slides.he_fields import Look, paint_field
+from tests.support.slides.mirax import write_mrxs
+from tests.support.slides.painted import paint, scattered, write_svs
 
 WIDTH, HEIGHT = 1300, 900
 TISSUE = (150, 130, 1150, 770)

@@ -16,9 +16,9 @@ from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds.nucleus_filter import inputs_of
 from inference_server.tasks.slides.values import AnalysisRequest
-from tests.support.direct_inference import DirectInference
-from tests.support.slides import paint, scattered, write_lzw_tiff
-from tests.support.tile_models import write_many_classes
+from tests.support.models.direct_inference import DirectInference
+from tests.support.slides.painted import paint, scattered, write_lzw_tiff
+from tests.support.slides.tile_models import write_many_classes
 
 
 class Watched(DirectInference):

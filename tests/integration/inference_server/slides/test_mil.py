@@ -13,8 +13,8 @@ import pytest
 from pyarrow import parquet
 
 from inference_server.errors import ConfigurationError, NotFound
-from tests.support.slides import paint, write_svs
-from tests.support.tile_models import write_classifier, write_embedder, write_head
+from tests.support.slides.painted import paint, write_svs
+from tests.support.slides.tile_models import write_classifier, write_embedder, write_head
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "analysis.schema.json").read_text())
 # Pale tissue with one dark corner: 4 × 4 of 8 × 6 tiles.

@@ -22,8 +22,8 @@ from inference_server.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Share
-from tests.support.cut_off_analyses import REQUESTS, cut_off, files, parts, result_of, write_inputs
-from tests.support.serving import serving
+from tests.support.inference_server.serving import serving
+from tests.support.slides.cut_off_analyses import REQUESTS, cut_off, files, parts, result_of, write_inputs
 
 FIRST, SECOND = "onnxruntime:float32", "openvino:float32"
 Events = list[Any]

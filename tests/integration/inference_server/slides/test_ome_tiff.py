@@ -14,8 +14,8 @@ import tifffile
 
 from inference_server.tasks.slides.findings import Heat, LabelMap
 from inference_server.tasks.slides.outputs import ome_tiff
-from tests.support.slides import paint, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.slides.painted import paint, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 NAMES = {"ome": "http://www.openmicroscopy.org/Schemas/OME/2016-06"}
 

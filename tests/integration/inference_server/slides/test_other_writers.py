@@ -18,7 +18,7 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
-from tests.support.slides import paint, scattered, tiles_of, write_jpeg2000_svs, write_tiff
+from tests.support.slides.painted import paint, scattered, tiles_of, write_jpeg2000_svs, write_tiff
 
 Pixels = NDArray[np.uint8]
 TISSUE = (50, 50, 450, 250)

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from inference_server.errors import ConfigurationError
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, ClientTile
-from tests.support.running_application import running_application
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.inference_server.running_application import running_application
+from tests.support.slides.painted import paint, scattered, write_svs
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "analysis.schema.json").read_text())
 WIDTH, HEIGHT = 1000, 700

@@ -28,7 +28,7 @@ from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideFacts, SlideLimits
 from inference_server.threads import usable_cores
-from tests.support.slides import (
+from tests.support.slides.painted import (
     jpeg_tile,
     level_tags,
     paint,

@@ -19,10 +19,10 @@ from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.survey import outline, scan_cells, survey
 from inference_server.tasks.slides.values import AnalysisRequest, Checkpoint, Share, SlideLimits
-from tests.support.direct_inference import DirectInference
-from tests.support.needed_bytes import needed_bytes
-from tests.support.range_server import RangeServer, range_server
-from tests.support.slides import paint, scattered, write_jpeg_tiff, write_svs
+from tests.support.models.direct_inference import DirectInference
+from tests.support.slides.needed_bytes import needed_bytes
+from tests.support.slides.painted import paint, scattered, write_jpeg_tiff, write_svs
+from tests.support.slides.range_server import RangeServer, range_server
 
 EDGE = 3600
 

@@ -19,11 +19,11 @@ from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, SlideLimits
-from tests.support.dicom_slides import write_dicom
-from tests.support.direct_inference import DirectInference
-from tests.support.mirax_slides import write_mrxs
-from tests.support.range_server import RangeServer, range_server
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.models.direct_inference import DirectInference
+from tests.support.slides.dicom import write_dicom
+from tests.support.slides.mirax import write_mrxs
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.range_server import RangeServer, range_server
 
 WIDTH, HEIGHT = 448, 384
 INSIDE = (30, 30, WIDTH - 30, HEIGHT - 30)

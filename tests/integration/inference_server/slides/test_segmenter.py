@@ -19,8 +19,8 @@ from pyarrow import parquet
 
 from inference_server.errors import ConfigurationError
 from inference_server.tasks.slides.outputs import polygons
-from tests.support.slides import paint, write_lzw_tiff, write_svs
-from tests.support.tile_models import write_segmenter
+from tests.support.slides.painted import paint, write_lzw_tiff, write_svs
+from tests.support.slides.tile_models import write_segmenter
 
 SCHEMA = json.loads((Path(__file__).parents[4] / "docs" / "analysis.schema.json").read_text())
 WIDTH, HEIGHT = 900, 700

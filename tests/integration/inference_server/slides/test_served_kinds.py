@@ -12,9 +12,9 @@ import onnx
 import pytest
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
-from tests.support.running_application import running_application
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
+from tests.support.inference_server.running_application import running_application
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 COMMON = {"analysis.json", "heatmap.png", "heatmap.ome.tiff", "overlay.png", "detections.geojson.gz", "tiles.parquet"}
 FILES = {

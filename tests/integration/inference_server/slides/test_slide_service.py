@@ -13,7 +13,7 @@ import pytest
 from lamina.v1 import slides_pb2, slides_pb2_grpc
 
 from inference_server.service.slides import SlideServicer
-from tests.support.slides import paint, scattered, write_svs
+from tests.support.slides.painted import paint, scattered, write_svs
 
 TISSUE = (100, 80, 700, 520)
 NUCLEI = scattered(80, within=(120, 100, 680, 500), apart=25)

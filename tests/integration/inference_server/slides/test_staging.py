@@ -23,7 +23,7 @@ from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from inference_server.threads import in_thread
 from tests.support.patience import until
-from tests.support.range_server import RangeServer, range_server
+from tests.support.slides.range_server import RangeServer, range_server
 
 SIZE = 300_000
 

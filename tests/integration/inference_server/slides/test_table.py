@@ -19,9 +19,9 @@ from inference_server.errors import Unavailable
 from inference_server.scheduler.port import Caller
 from inference_server.tasks.slides.outputs import table
 from inference_server.tasks.slides.values import AnalysisRequest, Progress
-from tests.support.he_fields import Look, paint_field
-from tests.support.slides import paint, scattered, with_fold, with_ink, write_svs
-from tests.support.tile_models import write_classifier, write_embedder, write_head, write_segmenter
+from tests.support.slides.he_fields import Look, paint_field
+from tests.support.slides.painted import paint, scattered, with_fold, with_ink, write_svs
+from tests.support.slides.tile_models import write_classifier, write_embedder, write_head, write_segmenter
 
 NUCLEI = scattered(60, within=(120, 100, 680, 500), apart=25)
 PICTURE = paint(800, 600, tissue=(100, 80, 700, 520), nuclei=NUCLEI)

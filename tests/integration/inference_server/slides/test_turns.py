@@ -24,10 +24,10 @@ from inference_server.tasks.slides.progress import ProgressMeter
 from inference_server.tasks.slides.runs import Runs
 from inference_server.tasks.slides.turns import Turn
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Progress, SlideLimits
-from tests.support.direct_inference import DirectInference
+from tests.support.models.direct_inference import DirectInference
 from tests.support.patience import until
-from tests.support.slides import paint, scattered, write_svs
-from tests.support.tile_models import write_classifier
+from tests.support.slides.painted import paint, scattered, write_svs
+from tests.support.slides.tile_models import write_classifier
 
 PICTURE = paint(640, 640, tissue=(0, 0, 640, 640), nuclei=scattered(60, within=(20, 20, 620, 620), apart=25), noise=2.0)
 

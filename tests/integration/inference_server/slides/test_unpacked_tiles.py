@@ -20,7 +20,7 @@ from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
 from tests.support.child_processes import peak_bytes, resident_bytes
-from tests.support.slides import level_tags, paint, tiles_of, write_tiff
+from tests.support.slides.painted import level_tags, paint, tiles_of, write_tiff
 
 EDGE, TILE = 512, 256
 # What they unpack to, and what reading them may take.

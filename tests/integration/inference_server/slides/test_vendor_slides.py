@@ -26,12 +26,12 @@ from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
-from tests.support.hamamatsu_slides import write_ndpi, write_vms
-from tests.support.mirax_slides import write_mrxs
-from tests.support.range_server import range_server
-from tests.support.running_application import running_application
-from tests.support.slides import paint, scattered
-from tests.support.vendor_tiffs import Box, write_bif, write_philips, write_scn
+from tests.support.inference_server.running_application import running_application
+from tests.support.slides.hamamatsu import write_ndpi, write_vms
+from tests.support.slides.mirax import write_mrxs
+from tests.support.slides.painted import paint, scattered
+from tests.support.slides.range_server import range_server
+from tests.support.slides.vendor_tiffs import Box, write_bif, write_philips, write_scn
 
 Pixels = NDArray[np.uint8]
 WIDTH, HEIGHT = 2048, 1024

@@ -14,8 +14,8 @@ import pytest
 from bridge.commands.documents import worker_facts
 from bridge.settings import load
 from bridge.settings_cards import load_card_worker
-from tests.support.local_http import local_http
 from tests.support.ports import free_port
+from tests.support.servers.local_http import local_http
 
 NOTHING = {"isRunning": False, "isGPUAvailable": False, "activeJobsCount": 0}
 

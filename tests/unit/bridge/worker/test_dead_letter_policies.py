@@ -18,7 +18,7 @@ from bridge.sources.pubsub_pull import PubsubSource
 from bridge.steps import Step
 from bridge.systems.port import Context
 from tests.support.patience import PATIENCE_SECONDS
-from tests.support.pubsub_emulator import PubsubEmulator
+from tests.support.servers.pubsub_emulator import PubsubEmulator
 from tests.unit.bridge.worker.conftest import Office, Offices, done
 
 # Of a policy; Pub/Sub takes no fewer.

@@ -11,7 +11,7 @@ from bridge.job import Job, Outcome
 from bridge.sources.pubsub_pull import PubsubSource
 from bridge.systems.port import Context
 from tests.support.patience import until
-from tests.support.pubsub_server import pubsub_server
+from tests.support.servers.pubsub_server import pubsub_server
 from tests.unit.bridge.worker.conftest import Offices, done
 
 

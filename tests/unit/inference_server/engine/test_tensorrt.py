@@ -13,10 +13,10 @@ import pytest
 
 from inference_server.engine.tensorrt.engine import TensorRtEngine, TensorRtLoader
 from inference_server.errors import DeviceFailed, ModelFailed
-from tests.support import onnx_models
 from tests.support.gpu import fake_tensorrt
 from tests.support.gpu.built_plans import build_plan, recipe, write_plan
 from tests.support.gpu.fake_device import FakeDevice, FakeStream
+from tests.support.models import onnx_models
 
 SMALL, LARGE = "x=1x1:4x8:8x16", "x=1x1:8x64:32x256"
 

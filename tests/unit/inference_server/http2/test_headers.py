@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from inference_server.service.http2 import blocks
 from inference_server.service.http2.frames import ConnectionFailed, ErrorCode
 from inference_server.service.http2.headers import HeadReader
-from tests.support.http2 import block, head
+from tests.support.inference_server.http2 import block, head
 
 NAMES = st.from_regex(r"[a-z][a-z0-9_.-]{0,12}", fullmatch=True).filter(lambda name: not name.endswith("-bin"))
 VALUES = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E), max_size=200)

@@ -8,7 +8,7 @@ import pytest
 
 from inference_server.errors import NotFound
 from inference_server.models.repository import ModelRepository
-from tests.support.small_models import sum_and_difference, write_model
+from tests.support.models.small_models import sum_and_difference, write_model
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,7 @@ from inference_server.errors import ConfigurationError, PermissionMissing, Unaut
 from inference_server.service.security.access import Access, Identity
 from inference_server.service.security.options import SecurityOptions, is_loopback, secure
 from inference_server.service.security.permissions import Permission
-from tests.support.certificates import Authority
+from tests.support.servers.certificates import Authority
 
 INFER = "/inference.GRPCInferenceService/ModelInfer"
 TOKEN = "first-token-of-the-bridge"

@@ -8,7 +8,7 @@ import pytest
 
 from bridge.systems.cards.parsing.fields import card_fields, card_of
 from bridge.systems.cards.parsing.lines import lines_of_pages
-from tests.support.card_pages import page
+from tests.support.documents.card_pages import page
 
 NIK = "3273010203850001"
 NPWP = "09.254.294.3-407.000"

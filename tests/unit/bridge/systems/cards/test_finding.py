@@ -10,7 +10,7 @@ import pytest
 from bridge.inference.documents import DocumentPage, PageQuality
 from bridge.systems.cards.finding import Finding, finding_of, reading_of
 from bridge.systems.cards.review import Gate
-from tests.support.card_pages import box, page
+from tests.support.documents.card_pages import box, page
 
 KTP = (
     "PROVINSI JAWA BARAT",

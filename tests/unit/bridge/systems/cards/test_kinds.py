@@ -8,8 +8,8 @@ import pytest
 
 from bridge.systems.cards.finding import Finding, finding_of, reading_of
 from bridge.systems.cards.review import Gate
-from tests.support.card_pages import page
-from tests.support.composed_cards import identity_card, tax_card
+from tests.support.documents.card_pages import page
+from tests.support.documents.composed_cards import identity_card, tax_card
 
 NIK, TAX = "3273010203850001", "09.254.294.3-407.000"
 KTP = (

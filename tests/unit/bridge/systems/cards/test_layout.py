@@ -10,8 +10,8 @@ import pytest
 
 from bridge.systems.cards.parsing.fields import card_fields, card_of
 from bridge.systems.cards.parsing.lines import lines_of_pages
-from tests.support.card_pages import box, page, page_of_texts
-from tests.support.composed_cards import identity_card, tax_card
+from tests.support.documents.card_pages import box, page, page_of_texts
+from tests.support.documents.composed_cards import identity_card, tax_card
 
 LABELS = (
     *("NIK", "Nama", "Tempat/Tgl Lahir", "Jenis Kelamin", "Alamat", "RT/RW", "Kel/Desa", "Kecamatan", "Agama", "Status Perkawinan"),

@@ -17,9 +17,9 @@ from inference_server.engine.selection.agreement import deviation
 from inference_server.models.builders.int8_ranges import tell_ranges
 from inference_server.models.builders.ppocr import build_detector, build_recognizer
 from inference_server.models.config import read_configuration
-from inference_server.tasks.documents.alphabet import read_alphabet
-from inference_server.tasks.documents.recognition import RecognitionSettings
-from inference_server.tasks.documents.steps import answered, steps_of
+from inference_server.tasks.documents.recognition.alphabet import read_alphabet
+from inference_server.tasks.documents.recognition.recogniser import RecognitionSettings
+from inference_server.tasks.documents.recognition.steps import answered, steps_of
 
 
 def wheel_file(name: str) -> Path:

@@ -17,9 +17,9 @@ from pypdf import PdfReader, PdfWriter
 from inference_server.errors import InvalidDocument, InvalidInput
 from inference_server.tasks.documents.pages import selected_pages
 from inference_server.tasks.documents.values import Limits
-from tests.support.opened_pages import opened
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import image_file
+from tests.support.documents.opened_pages import opened
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import image_file
 
 LIMITS = Limits()
 
@@ -259,7 +259,7 @@ def test_without_its_wheel_heic_is_refused_with_the_way_to_mend_it() -> None:
     program = """
 import sys
 sys.modules["pillow_heif"] = None
-from inference_server.tasks.documents.images import ImagePages
+from inference_server.tasks.documents.images.files import ImagePages
 from inference_server.tasks.documents.values import Limits
 try:
     ImagePages(bytes(4) + b"ftypheic" + bytes(20), "image/heic", limits=Limits())

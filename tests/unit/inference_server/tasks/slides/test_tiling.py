@@ -15,7 +15,7 @@ from inference_server.tasks.slides.grid import read_all_cells
 from inference_server.tasks.slides.survey import boxes_of, outline
 from inference_server.tasks.slides.tiling import tissue_tiles
 from inference_server.tasks.slides.values import AnalysisRequest, Level, Pixels, Position, SlideFacts, SlideLimits
-from tests.support.needed_bytes import tiles_below
+from tests.support.slides.needed_bytes import tiles_below
 
 STORED, CELL = 256, 64
 

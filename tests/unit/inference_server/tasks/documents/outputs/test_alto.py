@@ -7,7 +7,7 @@ from xml.etree import ElementTree
 import pytest
 
 from inference_server.tasks.documents.outputs.alto import alto_writer
-from tests.support.read_pages import line, page, written
+from tests.support.documents.read_pages import line, page, written
 
 NAMESPACE = "{http://www.loc.gov/standards/alto/ns-v4#}"
 # Of alto-4-4.xsd: what each element must have, and which elements may be in it, in this order.

@@ -13,8 +13,8 @@ from inference_server.errors import InvalidDocument
 from inference_server.tasks.documents.outputs.files import OutputFiles
 from inference_server.tasks.documents.outputs.port import FileChunk, Original, OutputFormat
 from inference_server.tasks.documents.spooled import spooled_file
-from tests.support.pdf import pdf
-from tests.support.read_pages import SUMMARY, line, page
+from tests.support.documents.pdf import pdf
+from tests.support.documents.read_pages import SUMMARY, line, page
 
 ORIGINAL = Original(content=pdf([[]]), media_type="application/pdf")
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from inference_server.tasks.documents.outputs.hocr import hocr_writer
-from tests.support.read_pages import line, page, written
+from tests.support.documents.read_pages import line, page, written
 
 XHTML = "{http://www.w3.org/1999/xhtml}"
 

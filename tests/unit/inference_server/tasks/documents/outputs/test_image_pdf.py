@@ -16,8 +16,8 @@ from PIL import Image, ImageOps
 
 from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
 from inference_server.tasks.documents.outputs.port import Original
-from tests.support.printed_pages import image_file, tiff_file
-from tests.support.read_pages import line, page, written
+from tests.support.documents.printed_pages import image_file, tiff_file
+from tests.support.documents.read_pages import line, page, written
 
 SIZE = (400, 300)
 LINES = (line(["Nama:", "Siti"]), line(["血圧", "Привет", "𝔘nd"], y=60), line(["askew", "words"], y=100, degrees=3))

@@ -9,7 +9,7 @@ import json
 from inference_server.tasks.documents.outputs.plain import TextWriter
 from inference_server.tasks.documents.outputs.structured import JsonWriter
 from inference_server.tasks.documents.outputs.tsv import TsvWriter
-from tests.support.read_pages import SUMMARY, line, page, written
+from tests.support.documents.read_pages import SUMMARY, line, page, written
 
 PAGES = (
     page(line(["Nama:", "Siti"]), line(["5\t6"], y=60), of=3),

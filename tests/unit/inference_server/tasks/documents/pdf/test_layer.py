@@ -16,10 +16,10 @@ from inference_server.tasks.documents.outputs.image_pdf import ImagePdfWriter
 from inference_server.tasks.documents.outputs.port import Original
 from inference_server.tasks.documents.pdf.layer import read_layer
 from inference_server.tasks.documents.values import Limits, TextLayer, TextMode
-from tests.support.opened_pages import opened
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf
-from tests.support.read_pages import line, page, written
+from tests.support.documents.opened_pages import opened
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import LAB_REPORT_TEXT, SIZE, image_file, images_of, lab_report_pdf
+from tests.support.documents.read_pages import line, page, written
 
 LIMITS = Limits()
 

@@ -13,10 +13,10 @@ from PIL import Image
 from pypdf.generic import FloatObject, NameObject, NumberObject, RectangleObject
 
 from inference_server.tasks.documents.pdf.overlay import PdfOverlay
-from tests.support.opened_pages import overlaid
-from tests.support.pdf import Text, pdf
-from tests.support.printed_pages import image_file, lab_report_pdf
-from tests.support.read_pages import line, page
+from tests.support.documents.opened_pages import overlaid
+from tests.support.documents.pdf import Text, pdf
+from tests.support.documents.printed_pages import image_file, lab_report_pdf
+from tests.support.documents.read_pages import line, page
 
 DPI = 100
 

@@ -24,11 +24,11 @@ from inference_server.tasks.documents.pdf.pages import PdfPages
 from inference_server.tasks.documents.pdf.process import Reason
 from inference_server.tasks.documents.pdf.processes import PdfProcesses
 from inference_server.tasks.documents.values import Limits, Page, TextLayer, TextMode
-from tests.support.endless_pdf import endless_pdf
-from tests.support.hostile_pdfs import BOMBS
-from tests.support.opened_pages import page_time
+from tests.support.documents.endless_pdf import endless_pdf
+from tests.support.documents.hostile_pdfs import BOMBS
+from tests.support.documents.opened_pages import page_time
+from tests.support.documents.printed_pages import lab_report_pdf
 from tests.support.patience import until
-from tests.support.printed_pages import lab_report_pdf
 
 # The least that may be set.
 LITTLE = 2**27

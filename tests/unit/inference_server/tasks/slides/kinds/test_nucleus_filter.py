@@ -17,7 +17,7 @@ from inference_server.models.config import read_configuration
 from inference_server.scheduler.port import ModelFacts
 from inference_server.tasks.slides.kinds.nucleus_filter import NucleusFilter
 from inference_server.tasks.slides.manifest import NucleiManifest
-from tests.support.built_models import built_models
+from tests.support.models.built_models import built_models
 
 SHIPPED = json.loads(shipped.slide_manifest("he_baseline"))
 

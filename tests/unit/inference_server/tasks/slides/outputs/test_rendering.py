@@ -11,7 +11,7 @@ from PIL import Image
 
 from inference_server.tasks.slides.findings import Heat
 from inference_server.tasks.slides.outputs import rendering
-from inference_server.tasks.slides.tissue_values import TissuePlane
+from inference_server.tasks.slides.tissue.values import TissuePlane
 
 
 @pytest.mark.parametrize(("cell", "times"), [(1, 4.0), (1, 64.0), (8, 1.5), (8, 0.5), (8, 0.33)])

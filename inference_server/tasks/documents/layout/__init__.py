@@ -1,0 +1,1 @@
+"""Lines in reading order: rows, columns, and labels with their values."""
