@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+import structlog
 from hypothesis import HealthCheck, settings
 
 from tests.support.lost_workers import LostWorkers
@@ -44,6 +46,17 @@ def pytest_collection_modifyitems(config: pytest.Config, items: Sequence[pytest.
     for item in items if config.getoption("whole_matrix") else ():
         if bound := item.get_closest_marker("timeout"):
             item.add_marker(pytest.mark.timeout(_TIMES_OF_A_SHARE * bound.args[0]), append=False)
+
+
+@pytest.fixture(autouse=True)
+def logs_as_before() -> Iterator[None]:
+    """A command that runs in the test's own process sets the logs to that test's standard error, which is closed behind it."""
+    root, configuration = logging.getLogger(), structlog.get_config()
+    handlers, level = root.handlers[:], root.level
+    yield
+    structlog.configure(**configuration)
+    root.handlers[:] = handlers
+    root.setLevel(level)
 
 
 @pytest.fixture(scope="session")

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 import typer
 
 from inference_server.__main__ import cli, main
@@ -21,7 +19,7 @@ Run = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in an empty folder, with no settings: exit status, and what it printed."""
     for name in Settings.model_fields:
         monkeypatch.delenv(PREFIX + name.upper(), raising=False)
@@ -33,11 +31,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             main()
         return int(ended.value.code or 0), "".join(capsys.readouterr())
 
-    handlers = logging.getLogger().handlers[:]
-    yield run
-    # The command set the logs to this test's standard error.
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:] = handlers
+    return run
 
 
 BAD = {

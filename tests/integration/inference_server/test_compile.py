@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import json
-import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 from typer.testing import CliRunner, Result
 
 from inference_server import compilation
@@ -23,15 +21,6 @@ from tests.support.virtual_clock import measured_virtually
 
 Run = Callable[..., Result]
 PROFILE = "x=1x1:4x8:8x16"
-
-
-@pytest.fixture(autouse=True)
-def logs() -> Iterator[None]:
-    """The command sets the logs to this test's standard error."""
-    handlers = logging.getLogger().handlers[:]
-    yield
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:] = handlers
 
 
 @pytest.fixture

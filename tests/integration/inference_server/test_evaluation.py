@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import json
-import logging
 import shutil
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import structlog
 
 from inference_server.__main__ import main
 from inference_server.settings import PREFIX, Settings
@@ -29,7 +27,7 @@ Kreatinin,serum,mg/dL,,9999999-9
 
 
 @pytest.fixture
-def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Iterator[Run]:
+def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> Run:
     """Runs the command line in an empty folder: exit status, and what it printed as its result and beside it."""
     for name in Settings.model_fields:
         monkeypatch.delenv(PREFIX + name.upper(), raising=False)
@@ -43,11 +41,7 @@ def run(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp
             main()
         return int(ended.value.code or 0), *capsys.readouterr()
 
-    handlers = logging.getLogger().handlers[:]
-    yield run
-    # The command set the logs to this test's standard error.
-    structlog.reset_defaults()
-    logging.getLogger().handlers[:] = handlers
+    return run
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,6 @@ import numpy as np
 import onnx
 import pytest
 import pytest_asyncio
-import structlog
 from inference import grpc_service_pb2 as wire
 from inference import grpc_service_pb2_grpc as wire_grpc
 from onnx import TensorProto
@@ -321,14 +320,6 @@ async def test_a_model_that_there_is_not_cannot_be_unloaded(stub: Any) -> None:
     assert (await failure(stub.RepositoryModelUnload(wire.RepositoryModelUnloadRequest(model_name="none"))))[0] is NOT_FOUND
 
 
-@pytest.fixture
-def logging_as_before() -> Iterator[None]:
-    configuration = structlog.get_config()
-    yield
-    structlog.configure(**configuration)
-
-
-@pytest.mark.usefixtures("logging_as_before")
 async def test_log_settings_are_read_and_changed(stub: Any) -> None:
     request = wire.LogSettingsRequest()
     before = await stub.LogSettings(request)
