@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Coroutine, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +67,7 @@ class LineReader:
         self._settings = settings
         # By version of the recogniser, and the last sizes of what it answers.
         self._alphabets: dict[tuple[object, ...], Alphabet] = {}
+        self._reading = threading.Lock()
 
     async def read(self, page: Page, outlines: Sequence[Outline], caller: Caller, used: dict[str, None]) -> list[ReadQuad]:
         """Read each of them, in their order, in the surest way; those that cannot be cut out are left out.
@@ -98,9 +100,15 @@ class LineReader:
         # A model that was built anew may answer otherwise.
         key = (response.version, *(output.shape[2:] for output in response.outputs.values()))
         if key not in self._alphabets:
-            folder = self._models / self._recognizer / response.version
-            self._alphabets[key] = await asyncio.to_thread(read_alphabet, folder, *answered(response.outputs))
+            await asyncio.to_thread(self._read_alphabet, key, response)
         return self._alphabets[key]
+
+    def _read_alphabet(self, key: tuple[object, ...], response: InferenceResponse) -> None:
+        """Read it once: all batches of a first page want it, and several threads of Python 3.11 may not open files of numpy at once."""
+        with self._reading:
+            if key not in self._alphabets:
+                folder = self._models / self._recognizer / response.version
+                self._alphabets[key] = read_alphabet(folder, *answered(response.outputs))
 
 
 def told(response: InferenceResponse) -> str:
