@@ -142,29 +142,24 @@ def _check(name: str, image: Image.Image, bound: _Bound) -> None:
     width, height = image.size
     if width * height > bound.most_pixels:
         raise _too_large(name, f"{width} × {height} ", bound)
-    if image.format == "TIFF" and (larger := _larger(image)):
-        raise InvalidSlide(
-            f"{name} begins with an image of {width} × {height} px, and has one of {larger[0]} × {larger[1]} px after it; "
-            "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
-        )
-    if image.format == "TIFF" and image.mode == "L" and (channels := _as_large(image)) > 1:
-        raise InvalidSlide(
-            f"{name} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
-        )
+    if image.format == "TIFF":
+        _check_others(name, image)
     if image.mode not in _COLOUR_MODES:
         raise InvalidSlide(f"{name} has pixels of kind {image.mode}; expected 8-bit RGB or grey, as brightfield slides have. Export it so.")
 
 
-def _larger(image: Image.Image) -> tuple[int, int] | None:
-    """The size of an image of the same file that has more pixels than the first."""
-    width, height = image.size
-    return next((size for size, _ in _others(image) if size[0] * size[1] > width * height), None)
-
-
-def _as_large(image: Image.Image) -> int:
-    """How many grey images of the same file are as large as the first, which is one of them."""
-    first = image.size, "L"
-    return 1 + sum(each == first for each in _others(image))
+def _check_others(name: str, image: Image.Image) -> None:
+    """Raise `InvalidSlide` where the first image of a TIFF file is not all of the slide."""
+    (width, height), others = image.size, _others(image)
+    if larger := next((size for size, _ in others if size[0] * size[1] > width * height), None):
+        raise InvalidSlide(
+            f"{name} begins with an image of {width} × {height} px, and has one of {larger[0]} × {larger[1]} px after it; "
+            "the first is read of images without tiles, and this one may be a label or a macro image. Export the slide alone."
+        )
+    if image.mode == "L" and (channels := 1 + others.count((image.size, "L"))) > 1:
+        raise InvalidSlide(
+            f"{name} keeps its {channels} channels as separate images; expected the colours of a pixel together. Export it again as RGB."
+        )
 
 
 def _others(image: Image.Image) -> list[tuple[tuple[int, int], str]]:
