@@ -14,6 +14,7 @@ from pydantic_settings import BaseSettings, SettingsConfigDict
 
 from bridge.bad_values import bad_value
 from bridge.errors import ConfigurationError
+from bridge.escalations import ESCALATIONS, keys_of
 
 # Of any bridge: a stop waits for a poll.
 MOST_POLL_SECONDS = 60
@@ -21,8 +22,6 @@ _PREFIX = "filot:ocr:gpu"
 _CPU = "filot:ocr"
 # What the bridge keeps beside a list, where it has no other name: `list:leases` and so on.
 _BESIDE = ("processing", "leases", "delayed", "deliveries", "started", "holders", "bodies", "attributes")
-# The cases for people.
-_CASES = ("filot:buli2:retry_queue", "filot:buli2:retry_queue:dead", "filot:buli2:retry_queue:turn")
 # Of both lists, so that a document that lies in both is one job.
 _SHARED_KEYS = {"correlation": f"{_PREFIX}:correlation", "locks": f"{_PREFIX}:lock:"}
 
@@ -159,7 +158,7 @@ def _lists(environment: Mapping[str, str]) -> Mapping[str, Mapping[str, str]]:
 def _check_apart(lists: Mapping[str, Mapping[str, str]], environment: Mapping[str, str]) -> None:
     """Raise `ConfigurationError` where one key is to be two things: Redis keeps one, and what lies in it would be taken for the other."""
     beside = [keys.get(name) or f"{queue}:{name}" for queue, keys in lists.items() for name in _BESIDE]
-    used = Counter([*lists, *beside, *_SHARED_KEYS.values(), *_CASES])
+    used = Counter([*lists, *beside, *_SHARED_KEYS.values(), *keys_of(ESCALATIONS)])
     for name in ("OCR_GPU_QUEUE_KEY", "OCR_GPU_PROCESSING_KEY", "OCR_GPU_ATTEMPTS_KEY"):
         key = environment.get(name, "")
         if name == "OCR_GPU_QUEUE_KEY" and ("," in key or key != key.strip()):

@@ -101,7 +101,8 @@ def _facts(case: Escalation) -> dict[str, Any]:
 def _with_cases(work: Callable[[EscalationList], Awaitable[Result]]) -> Result:
     from bridge import settings
     from bridge.errors import ConfigurationError
-    from bridge.escalations.cases import ESCALATIONS, EscalationList
+    from bridge.escalations import ESCALATIONS
+    from bridge.escalations.cases import EscalationList
     from bridge.transports.redis import open_redis
 
     configured = settings.load()

@@ -15,12 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from bridge.escalations import State
+from bridge.escalations import State, keys_of
 from bridge.job import Event
 from bridge.redis.access import RedisAccess, Script
 
-# The platform's name for the list.
-ESCALATIONS = "filot:buli2:retry_queue"
 _LUA = Path(__file__).parents[1] / "redis" / "lua"
 # Longer than a call and its tries take, in ms.
 _TURN = 180_000
@@ -58,9 +56,7 @@ class EscalationList:
     def __init__(self, access: RedisAccess, key: str) -> None:
         """`key`: of the list; the dead lie in `key:dead`."""
         self._access = access
-        self._key = key
-        self._dead = f"{key}:dead"
-        self._turn = f"{key}:turn"
+        self._key, self._dead, self._turn = keys_of(key)
         self._head, self._settle, self._move = (Script(_LUA / f"{name}.lua") for name in ("head", "settle", "move"))
 
     def later(self, case: Mapping[str, Any]) -> Event:

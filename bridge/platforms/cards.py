@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from bridge.errors import ConfigurationError
-from bridge.escalations.cases import ESCALATIONS, EscalationList
+from bridge.escalations import ESCALATIONS
+from bridge.escalations.cases import EscalationList
 from bridge.escalations.handing_over import HandOver
 from bridge.inference.client import InferenceClient
 from bridge.records.documents import DocumentRecords
