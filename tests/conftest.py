@@ -87,6 +87,13 @@ def redis() -> Iterator[RedisServer]:
         yield server
 
 
+@pytest.fixture(scope="module")
+def own_redis() -> Iterator[RedisServer]:
+    """A Redis server of a module's own, which its tests may empty, stop and set."""
+    with redis_server() as server:
+        yield server
+
+
 @pytest.fixture(scope="session")
 def google_emulator() -> Iterator[PubsubEmulator]:
     """Google's emulator of Pub/Sub. Tests keep to topics of their own."""

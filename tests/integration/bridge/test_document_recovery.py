@@ -23,30 +23,29 @@ from bridge.store import open_store
 from bridge.transports.redis import open_redis, redis_source
 from tests.support.ports import free_port
 from tests.support.servers.postgres import PostgresServer
-from tests.support.servers.redis import RedisServer, redis_server
+from tests.support.servers.redis import RedisServer
 
 GPU, CPU = "filot:ocr:gpu:queue", "filot:ocr:queue"
 LOST, QUEUED, TAKEN, DONE = (f"{number}0000000-0000-4000-8000-000000000000" for number in "1234")
 
 
-@pytest.fixture(scope="module")
-def server() -> Iterator[RedisServer]:
-    with redis_server() as running:
-        yield running
-
-
 @pytest.fixture
-def lists(server: RedisServer) -> Iterator[redis_client.Redis]:
-    with redis_client.Redis.from_url(server.url) as client:
+def lists(own_redis: RedisServer) -> Iterator[redis_client.Redis]:
+    with redis_client.Redis.from_url(own_redis.url) as client:
         client.flushall()
         yield client
 
 
 @pytest.fixture
-def platform(postgres: PostgresServer, server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection]:
+def platform(postgres: PostgresServer, own_redis: RedisServer, monkeypatch: pytest.MonkeyPatch) -> Iterator[psycopg.Connection]:
     """Its documents, all of them `processing`; the settings name it."""
     database = postgres.new_database()
-    variables = {"DATABASE_URL": database, "REDIS_URL": server.url, "CF_R2_BUCKET_NAME": "bucket", "CF_R2_ENDPOINT": "http://127.0.0.1:1"}
+    variables = {
+        "DATABASE_URL": database,
+        "REDIS_URL": own_redis.url,
+        "CF_R2_BUCKET_NAME": "bucket",
+        "CF_R2_ENDPOINT": "http://127.0.0.1:1",
+    }
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     assert 0 == CliRunner().invoke(app, ["migrate", "--with", "documents"]).exit_code
