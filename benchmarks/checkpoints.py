@@ -32,7 +32,7 @@ from inference_server.models.builders import BUILDERS
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint
 from scripts.demo_inputs import write_slide

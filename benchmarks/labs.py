@@ -31,7 +31,7 @@ from rich.table import Table
 from benchmarks.support.choices import existing_file
 from benchmarks.support.process_tree import cpu_seconds, memory_bytes
 from inference_server.models.builders import BUILDERS
-from inference_server.tasks.labs.catalogue import load_catalogue
+from inference_server.tasks.labs.catalogue.catalogue import load_catalogue
 from inference_server.tasks.labs.training.printed import Printer
 from tests.support.inference_server.server_process import ServerProcess, running_server
 

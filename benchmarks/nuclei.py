@@ -41,7 +41,7 @@ from inference_server.models.builders.he_baseline_graph import stain_matrix
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import ClientTile
 from tests.support.slides.he_fields import Field, Look, paint_field

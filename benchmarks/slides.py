@@ -43,7 +43,7 @@ from inference_server.engine.runtimes import discover
 from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.registry import ServingModels
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from tests.support.slides.range_server import RangeServer, range_server
 
 PARTS: dict[str, Callable[[Bench], Awaitable[None]]] = {

@@ -21,7 +21,6 @@ from inference_server.engine.gpu_monitor import GpuMonitor
 from inference_server.errors import ConfigurationError
 from inference_server.logs import LogLevels, configure_logging
 from inference_server.model_serving import serving_models
-from inference_server.places import Roots
 from inference_server.scheduler.registry import ServingModels
 from inference_server.scheduler.spans import Tracer
 from inference_server.served import degraded, lab_classifier, left_out, task_services
@@ -41,6 +40,7 @@ from inference_server.service.security.options import Security, SecurityOptions,
 from inference_server.service.server import Connection, GrpcServer, Service
 from inference_server.service.tracing import RequestTraces
 from inference_server.settings import Settings
+from inference_server.storage.places import Roots
 
 _SWITCH_SECONDS = 0.0005
 _LOOK_SECONDS = 1.0

@@ -15,7 +15,7 @@ from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
 from inference_server.served import DOCUMENT_MODELS, document_reader, lab_classifier
 from inference_server.settings import Settings
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents import evaluation as documents
 from inference_server.tasks.documents.truth import known_documents
 from inference_server.tasks.labs import evaluation as labs

@@ -17,10 +17,10 @@ from inference_server.service.labs import LabServicer
 from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.server import Service
 from inference_server.settings import Settings
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.builtin import builtin_facts
+from inference_server.tasks.labs.catalogue.importing import DEFAULT_MODEL
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.importing import DEFAULT_MODEL
 from inference_server.tasks.labs.limits import Limits as LabLimits
 
 if TYPE_CHECKING:

@@ -17,11 +17,11 @@ from inference_server.models.listing import described
 from inference_server.models.repository import ModelRepository
 from inference_server.scheduler.registry import ServingModels
 from inference_server.settings import Settings
-from inference_server.tasks.labs.catalogue import FOLDER
+from inference_server.tasks.labs.catalogue.catalogue import FOLDER
+from inference_server.tasks.labs.catalogue.importing import ImportReport
+from inference_server.tasks.labs.catalogue.importing import import_catalogue as import_into
 from inference_server.tasks.labs.classifier import RANKER
-from inference_server.tasks.labs.importing import ImportReport
-from inference_server.tasks.labs.importing import import_catalogue as import_into
-from inference_server.tasks.labs.ranker import keep_ranker
+from inference_server.tasks.labs.matching.ranker import keep_ranker
 from inference_server.tasks.labs.training.train import train
 from inference_server.tasks.slides.manifest import wrong
 

@@ -29,7 +29,7 @@ from inference_server.models.builders import BUILDERS
 from inference_server.models.builders.int8_ranges import measured_tensors, packed
 from inference_server.models.builders.ppocr import DETECTOR, RECOGNIZER, wheel_model
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from tests.support.models.direct_inference import DirectInference
 

@@ -8,11 +8,11 @@ import grpc.aio
 from lamina.v1 import labs_pb2, labs_pb2_grpc
 
 from inference_server.service.caller import caller_of
-from inference_server.tasks.labs.aliases import Alias
 from inference_server.tasks.labs.classifier import Classification, LabClassifier
-from inference_server.tasks.labs.match import Candidate, Status
-from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.results import Flag, Kind, LabResult
+from inference_server.tasks.labs.matching.aliases import Alias
+from inference_server.tasks.labs.matching.match import Candidate, Status
+from inference_server.tasks.labs.measures.results import Flag, Kind, LabResult
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 _STATUSES = {
     Status.MATCHED: labs_pb2.MATCH_STATUS_MATCHED,

@@ -18,7 +18,7 @@ from PIL import Image
 from pyvips import Image as VipsImage
 
 from inference_server.errors import InvalidInput, InvalidSlide, Unavailable
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.colour import with_managed_colours
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader

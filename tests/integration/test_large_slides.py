@@ -11,7 +11,7 @@ import pytest
 import tifffile
 
 from benchmarks.large_slides import KINDS, write_by_libvips, write_large_slide
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging

@@ -17,7 +17,7 @@ from inference_server.engine.selection.selector import EngineSelector
 from inference_server.models.builders import BUILDERS
 from inference_server.scheduler.port import Caller, Inference
 from inference_server.scheduler.registry import ServingModels
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.findings import AnalysisPlan

@@ -11,7 +11,7 @@ import simplejpeg
 
 from benchmarks.support.slides.measures import BUCKET, LIMITS, ROUNDS, Bench, Rate, mean_rate, timed
 from inference_server.allocator import KEPT_FOR_SLIDES, Reuse
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.manifest import BUILT_IN
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging

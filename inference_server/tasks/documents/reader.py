@@ -15,7 +15,7 @@ import structlog
 from inference_server.allocator import Reuse
 from inference_server.errors import DeadlineExceeded, InvalidDocument, InvalidInput
 from inference_server.scheduler.port import Caller, Device, Inference
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents.detection.detector import DetectionSettings
 from inference_server.tasks.documents.images.quality import page_quality
 from inference_server.tasks.documents.layout.key_fields import key_fields

@@ -5,11 +5,11 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.match import Match, Status
-from inference_server.tasks.labs.names import base_component
-from inference_server.tasks.labs.normalise import fold
-from inference_server.tasks.labs.retrieve import Query
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.names import base_component
+from inference_server.tasks.labs.matching.match import Match, Status
+from inference_server.tasks.labs.matching.retrieve import Query
+from inference_server.tasks.labs.parsing.normalise import fold
 
 LIVER = "Liver Function Tests (LFT)"
 KIDNEY = "Kidney Function Tests (KFT)"

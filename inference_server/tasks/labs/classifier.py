@@ -16,21 +16,21 @@ import structlog
 
 from inference_server.errors import InferenceError, InvalidCatalogue, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, Inference
-from inference_server.tasks.labs.aliases import Alias, AliasMemory
-from inference_server.tasks.labs.catalogue import FOLDER, Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.catalogue import FOLDER, Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.importing import DEFAULT_MODEL
+from inference_server.tasks.labs.catalogue.vectors import embedded_names
 from inference_server.tasks.labs.categorise import Categoriser
 from inference_server.tasks.labs.embed import Embedder, Vectors
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.importing import DEFAULT_MODEL
 from inference_server.tasks.labs.limits import Limits, check_locale
-from inference_server.tasks.labs.match import AT_ONCE, Candidate, Match, Matcher, MatchSettings, Status
+from inference_server.tasks.labs.matching.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.matching.match import AT_ONCE, Candidate, Match, Matcher, MatchSettings, Status
+from inference_server.tasks.labs.matching.ranking import best_ranking
+from inference_server.tasks.labs.matching.retrieve import Query
 from inference_server.tasks.labs.meanings import Meanings
-from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.ranking import best_ranking
-from inference_server.tasks.labs.results import LabResult, lab_result
-from inference_server.tasks.labs.retrieve import Query
-from inference_server.tasks.labs.ucum import load as load_units
-from inference_server.tasks.labs.vectors import embedded_names
+from inference_server.tasks.labs.measures.results import LabResult, lab_result
+from inference_server.tasks.labs.measures.ucum import load as load_units
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 _Done = TypeVar("_Done")
 _log = structlog.get_logger()

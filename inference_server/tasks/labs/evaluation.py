@@ -14,13 +14,13 @@ from pathlib import Path
 
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller
-from inference_server.tasks.labs.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.catalogue.entries import Entry
 from inference_server.tasks.labs.categorise import CATEGORIES
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.limits import Limits
-from inference_server.tasks.labs.match import Candidate
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.matching.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.matching.match import Candidate
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 COLUMNS = ("name", "specimen", "unit", "category", "loinc")
 _CANDIDATES = 20

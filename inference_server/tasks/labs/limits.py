@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from inference_server.errors import InvalidInput
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 _OLDEST = 150
 

@@ -14,8 +14,8 @@ import structlog
 from inference_server.allocator import KEPT_FOR_FINDINGS, KEPT_FOR_SLIDES, Reuse, return_what_is_free
 from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller, Inference
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides import checkpoints, scratch, survey
 from inference_server.tasks.slides.analyses import Analyses, Prepared
 from inference_server.tasks.slides.budget import CacheBudget, CallBudget

@@ -24,7 +24,7 @@ from safetensors.numpy import load, save
 
 from inference_server.engine.port import Tensors
 from inference_server.scheduler.port import ModelFacts
-from inference_server.stored import StoredObject
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.findings import AnalysisPlan
 from inference_server.tasks.slides.readers.regions import News
 from inference_server.tasks.slides.values import Pixels, Place

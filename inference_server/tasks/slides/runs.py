@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from functools import partial
 
 from inference_server.errors import AccessDenied, InvalidInput, NotFound
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.checkpoints import Journal, NotResumable, Part, Refusals, Saved, recall
 from inference_server.tasks.slides.findings import AnalysisPlan, TileAnalysis

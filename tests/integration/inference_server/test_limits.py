@@ -37,13 +37,13 @@ from inference_server.service.open_inference.wire_format import parse_request
 from inference_server.service.request_limits import RequestLimits
 from inference_server.service.server import Connection, GrpcServer
 from inference_server.settings import Settings
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents.pdf.processes import PdfProcesses
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.values import Limits as DocumentLimits
 from inference_server.tasks.labs.classifier import LabClassifier
 from inference_server.tasks.labs.limits import Limits as LabLimits
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import AccessDenied, InvalidInput, Unavailable
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from tests.support.servers.certificates import Authority
 from tests.support.servers.local_http import Asked
 from tests.support.servers.web_server import Answer, WebServer, web_server

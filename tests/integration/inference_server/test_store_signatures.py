@@ -23,7 +23,7 @@ from cryptography.hazmat.primitives.asymmetric import rsa
 from google.auth import jwt
 
 from inference_server.errors import ContentChanged, Unavailable
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from tests.support.servers.ministack import Ministack
 
 CONTENT = bytes(range(200))

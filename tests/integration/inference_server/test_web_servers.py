@@ -18,12 +18,12 @@ import pytest
 import uvloop
 
 from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, InvalidSlide, NotFound, Unavailable
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
+from inference_server.storage.web import requests as web
+from inference_server.storage.web import store as web_store
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.staging import Staging
 from inference_server.tasks.slides.values import SlideLimits
-from inference_server.web import requests as web
-from inference_server.web import store as web_store
 from tests.support.servers.certificates import Authority
 from tests.support.servers.local_http import Asked
 from tests.support.servers.web_server import Answer, WebServer, web_server

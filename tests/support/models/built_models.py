@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from inference_server.models.builders import BUILDERS
-from inference_server.tasks.labs.catalogue import FOLDER
+from inference_server.tasks.labs.catalogue.catalogue import FOLDER
 
 _CACHE = Path(__file__).parents[3] / ".cache"
 _FOLDER = _CACHE / "test-models"

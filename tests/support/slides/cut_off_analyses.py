@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from inference_server.scheduler.port import Caller
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Chunk
 from tests.support.models.built_models import built_models

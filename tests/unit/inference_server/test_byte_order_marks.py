@@ -13,7 +13,7 @@ from inference_server.models.repository import ModelRepository
 from inference_server.service.security.tokens import read_tokens
 from inference_server.tasks.documents.recognition.alphabet import read_alphabet
 from inference_server.tasks.documents.recognition.spelling import Lexicon
-from inference_server.tasks.labs.aliases import AliasMemory
+from inference_server.tasks.labs.matching.aliases import AliasMemory
 from inference_server.tasks.slides import manifest
 from tests.support.models.small_models import sum_and_difference, write_model
 

@@ -11,8 +11,8 @@ import pytest
 from obstore.store import LocalStore
 
 from inference_server.errors import AccessDenied, ContentChanged, InferenceError, InvalidInput, NotFound
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 
 REMOTE = ("s3://bucket", "gs://other/slides/", "https://host.example/data")
 

@@ -11,17 +11,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.scheduler.port import Caller
-from inference_server.tasks.labs.catalogue import Catalogue, joined_catalogue
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue, joined_catalogue
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.fit import Features
+from inference_server.tasks.labs.catalogue.names import base_component
+from inference_server.tasks.labs.catalogue.vectors import embedded_names
 from inference_server.tasks.labs.embed import Embedder
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.names import base_component
-from inference_server.tasks.labs.normalise import PrintedTest, fold, split_axes
-from inference_server.tasks.labs.ranker import Curve
-from inference_server.tasks.labs.rerank import Features
-from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retriever
-from inference_server.tasks.labs.signals import Signals
+from inference_server.tasks.labs.matching.ranker import Curve
+from inference_server.tasks.labs.matching.retrieve import Query, RetrievalSettings, Retriever
+from inference_server.tasks.labs.matching.signals import Signals
+from inference_server.tasks.labs.parsing.normalise import PrintedTest, fold, split_axes
 from inference_server.tasks.labs.training.printed import Printer
-from inference_server.tasks.labs.vectors import embedded_names
 
 CALLER = Caller(client="training", priority=1_000)
 _AT_ONCE = 32

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.ranker import Curve, Network
-from inference_server.tasks.labs.rerank import Features
+from inference_server.tasks.labs.catalogue.fit import Features
+from inference_server.tasks.labs.matching.ranker import Curve, Network
 
 _NEWTON_STEPS = 25
 _FIRST_DECAY, _SECOND_DECAY, _TINY = 0.9, 0.999, 1e-8

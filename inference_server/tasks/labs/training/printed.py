@@ -7,9 +7,9 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.names import base_component
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.names import base_component
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 # Words for a system, in a specimen field and in names; an empty one tells nothing.
 _SPECIMENS: dict[str, tuple[str, ...]] = {

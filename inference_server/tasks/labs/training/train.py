@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.scheduler.port import Inference
-from inference_server.tasks.labs.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.fit import Features
 from inference_server.tasks.labs.embed import Embedder
-from inference_server.tasks.labs.ranker import Curve, Ranker, hand_scores, judged, shares_of, standardised
-from inference_server.tasks.labs.rerank import Features
-from inference_server.tasks.labs.signals import Signals
+from inference_server.tasks.labs.matching.ranker import Curve, Ranker, hand_scores, judged, shares_of, standardised
+from inference_server.tasks.labs.matching.signals import Signals
 from inference_server.tasks.labs.training.examples import (
     CALIBRATION,
     MEASURED,

@@ -13,7 +13,7 @@ import structlog
 
 from inference_server.allocator import return_what_is_free
 from inference_server.errors import InvalidInput, InvalidSlide
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import scratch
 from inference_server.tasks.slides.findings import AnalysisPlan, Findings
 from inference_server.tasks.slides.outputs import dicom_annotations, geojson, ome_tiff, rendering, table

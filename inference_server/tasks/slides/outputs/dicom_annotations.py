@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.findings import Points, Shape
 from inference_server.tasks.slides.values import SlideFacts
 

@@ -8,8 +8,8 @@ import sys
 from pathlib import Path
 
 from inference_server.errors import ContentChanged, InvalidSlide
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 
 # Most files of one slide that are copied.

@@ -12,8 +12,8 @@ from pathlib import Path
 import structlog
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 from inference_server.tasks.slides.readers.files import MIRAX, NAMED_BY_TEXT, files_of
 from inference_server.tasks.slides.readers.image import ImageReader

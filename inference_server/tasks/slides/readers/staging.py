@@ -16,8 +16,8 @@ from pathlib import Path
 from typing import TextIO
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.events import first_failure
 from inference_server.threads import in_thread
 

@@ -15,8 +15,8 @@ import numpy as np
 from async_tiff.enums import PhotometricInterpretation, PlanarConfiguration, Predictor, ResolutionUnit, SampleFormat
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides import resolution
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.ahead import ReadAhead

@@ -19,8 +19,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.port import NotThisReader
 from inference_server.tasks.slides.readers.tiff_layout import WIDTHS, Directory, Entry, Layout, whole_number, whole_numbers

@@ -16,8 +16,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import InferenceError
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.readers.regions import WHITE
 from inference_server.tasks.slides.readers.tiff_headers import JPEG2000, JPEG2000_YCBCR, SHIFT, Places
 from inference_server.tasks.slides.readers.unpacking import inflated, of_lzw, of_zstandard

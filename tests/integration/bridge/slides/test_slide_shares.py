@@ -29,7 +29,7 @@ from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.shares import SharingPolicy
 from bridge.worker import Desk, Worker, WorkPolicy
 from inference_server.service.slides import SlideServicer
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import Pixels
 from tests.support.bridge.recorded_context import RecordedContext

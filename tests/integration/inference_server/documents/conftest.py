@@ -18,7 +18,7 @@ from inference_server.service.interceptors import CallInterceptor
 from inference_server.service.lifecycle import BytesInFlight, Lifecycle
 from inference_server.service.metrics.calls import CallMetrics
 from inference_server.service.server import GrpcServer, Service
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader
 from tests.support.models.direct_inference import RecordedInference
 

@@ -17,7 +17,7 @@ from rapidfuzz import fuzz
 
 from inference_server.errors import AccessDenied, ConfigurationError, DeadlineExceeded, InvalidDocument, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents.detection.detector import DetectionSettings
 from inference_server.tasks.documents.detection.orientation import Turn
 from inference_server.tasks.documents.evaluation import bag_f1

@@ -13,7 +13,7 @@ from inference_server.engine.onnxruntime.engine import OnnxRuntimeEngine, OnnxRu
 from inference_server.engine.runtimes import Runtimes
 from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.port import Caller
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.documents.reader import DocumentReader, DocumentRequest
 from inference_server.tasks.documents.recognition.recogniser import LINE_HEIGHT
 from inference_server.tasks.documents.values import PageResult

@@ -12,14 +12,14 @@ import pytest
 
 from inference_server.errors import InvalidCatalogue, InvalidInput, NotFound, Unavailable
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
-from inference_server.tasks.labs import quantities, ucum
-from inference_server.tasks.labs.aliases import Alias
+from inference_server.tasks.labs.catalogue.importing import import_catalogue
 from inference_server.tasks.labs.categorise import CATEGORIES
 from inference_server.tasks.labs.classifier import Classified, LabClassifier
-from inference_server.tasks.labs.importing import import_catalogue
 from inference_server.tasks.labs.limits import Limits
-from inference_server.tasks.labs.match import Status
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.matching.aliases import Alias
+from inference_server.tasks.labs.matching.match import Status
+from inference_server.tasks.labs.measures import quantities, ucum
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 from tests.support.models.direct_inference import DirectInference, RecordedInference
 
 CALLER = Caller(client="test")

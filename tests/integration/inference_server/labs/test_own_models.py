@@ -15,7 +15,7 @@ from lamina.v1 import documents_pb2, documents_pb2_grpc, labs_pb2, labs_pb2_grpc
 from safetensors.numpy import save_file
 
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.ranker import keep_ranker, read_ranker
+from inference_server.tasks.labs.matching.ranker import keep_ranker, read_ranker
 from inference_server.tasks.labs.training.fitting import Fitting
 from inference_server.tasks.labs.training.train import Plan, train
 from tests.support.inference_server.server_process import running_server

@@ -13,7 +13,7 @@ from inference_server.errors import InvalidInput
 from inference_server.scheduler.port import Caller
 from inference_server.service.labs import LabServicer
 from inference_server.tasks.labs.classifier import LabClassifier
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 
 @pytest.fixture

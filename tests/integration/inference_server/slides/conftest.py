@@ -12,7 +12,7 @@ import pytest
 from numpy.typing import NDArray
 
 from inference_server.scheduler.port import Caller
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, SlideLimits
 from tests.support.models.built_models import built_models

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import checkpoints, computing, events
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.findings import AnalysisPlan

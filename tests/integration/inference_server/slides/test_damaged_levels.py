@@ -11,7 +11,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import overview
 from inference_server.tasks.slides.grid import choose_grid, coarser
 from inference_server.tasks.slides.readers.opening import open_slide

@@ -12,7 +12,7 @@ import pydicom
 import pytest
 
 from inference_server.errors import InvalidInput, InvalidSlide
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.findings import Points
 from inference_server.tasks.slides.outputs import dicom_annotations
 from tests.support.slides.dicom import write_dicom

@@ -18,7 +18,7 @@ from inference_server.engine.selection.selector import EngineSelector
 from inference_server.scheduler.options import SchedulingOptions
 from inference_server.scheduler.port import Caller
 from inference_server.scheduler.registry import ServingModels
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import checkpoints
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.values import AnalysisRequest, AnalysisResult, Checkpoint, Share

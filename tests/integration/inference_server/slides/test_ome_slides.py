@@ -12,7 +12,7 @@ import tifffile
 from numpy.typing import NDArray
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging

@@ -19,8 +19,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import AccessDenied, InvalidSlide, NotFound
-from inference_server.ranges import read_scattered
-from inference_server.storage import Storage
+from inference_server.storage.ranges import read_scattered
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers import ome
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
@@ -647,7 +647,7 @@ async def test_a_mount_that_hangs_holds_up_no_other_slide(
         return read_scattered(path, *given, **options)
 
     async with open_at(hung) as reader, open_at(sound) as other:
-        monkeypatch.setattr("inference_server.stored.read_scattered", read_slowly)
+        monkeypatch.setattr("inference_server.storage.stored.read_scattered", read_slowly)
         waiting = [asyncio.create_task(reader.read_tiles(0, [(0, 0)])) for _ in range(2 * usable_cores() + 4)]
         try:
             for _ in range(max(usable_cores(), 2)):

@@ -12,7 +12,7 @@ import pytest
 
 from inference_server.errors import Unavailable
 from inference_server.scheduler.port import Caller
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.analyses import Analyses
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.opening import open_slide

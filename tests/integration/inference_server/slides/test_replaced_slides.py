@@ -13,8 +13,8 @@ import pytest
 
 from inference_server.errors import ContentChanged, InvalidSlide
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.staging import Staging

@@ -15,8 +15,8 @@ from typing import Any
 import pytest
 
 from inference_server.errors import InvalidSlide, Unavailable
-from inference_server.storage import Storage
-from inference_server.stored import StoredObject
+from inference_server.storage.storage import Storage
+from inference_server.storage.stored import StoredObject
 from inference_server.tasks.slides.readers.files import files_of
 from inference_server.tasks.slides.readers.opening import opened
 from inference_server.tasks.slides.readers.staging import Staging

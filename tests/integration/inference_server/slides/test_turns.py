@@ -16,7 +16,7 @@ import pytest
 
 from inference_server.errors import InvalidSlide
 from inference_server.scheduler.port import Caller, InferenceRequest, InferenceResponse
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides import checkpoints, computing
 from inference_server.tasks.slides.analysis import SlideAnalyzer
 from inference_server.tasks.slides.kinds import tile_model

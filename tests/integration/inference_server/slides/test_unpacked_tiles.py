@@ -14,7 +14,7 @@ import pyarrow
 import pytest
 from PIL import Image
 
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.regions import Regions
 from inference_server.tasks.slides.readers.staging import Staging

@@ -20,7 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from inference_server.errors import InvalidSlide
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.readers.opening import open_slide
 from inference_server.tasks.slides.readers.port import SlideReader
 from inference_server.tasks.slides.readers.regions import Regions

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import InvalidInput
-from inference_server.tasks.labs.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.matching.aliases import Alias, AliasMemory
 
 
 @pytest.fixture

@@ -7,11 +7,11 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import InvalidInput
+from inference_server.tasks.labs.catalogue.entries import Entry
 from inference_server.tasks.labs.categorise import BLOOD_COUNT, DIABETES
-from inference_server.tasks.labs.entries import Entry
 from inference_server.tasks.labs.evaluation import Answer, Gold, coverage, expected_calibration_error, figures, read_gold
-from inference_server.tasks.labs.match import Candidate
-from inference_server.tasks.labs.normalise import PrintedTest
+from inference_server.tasks.labs.matching.match import Candidate
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 HEADER = "name,specimen,unit,category,loinc"
 GLUCOSE = Entry(code="2345-7", component="Glucose", system="Ser/Plas")

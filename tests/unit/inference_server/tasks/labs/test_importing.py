@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import ConfigurationError, InvalidCatalogue
-from inference_server.tasks.labs.axes import from_long_name
-from inference_server.tasks.labs.catalogue import Catalogue, load_catalogue
-from inference_server.tasks.labs.entries import COLUMNS, Entry, read_entries
-from inference_server.tasks.labs.importing import ImportReport, import_catalogue
+from inference_server.tasks.labs.catalogue.axes import from_long_name
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.entries import COLUMNS, Entry, read_entries
+from inference_server.tasks.labs.catalogue.importing import ImportReport, import_catalogue
 
 OFFICIAL = (
     "LOINC_NUM", "COMPONENT", "PROPERTY", "TIME_ASPCT", "SYSTEM", "SCALE_TYP", "METHOD_TYP", "CLASS", "STATUS", "CLASSTYPE", "SHORTNAME",

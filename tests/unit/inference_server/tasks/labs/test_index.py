@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from rapidfuzz import fuzz, process
 
-from inference_server.tasks.labs.index import CosineIndex, NameIndex
+from inference_server.tasks.labs.catalogue.index import CosineIndex, NameIndex
 
 TEXTS = ["glucose", "glucose urine", "hemoglobin a1c", "cholesterol in ldl", "triiodothyronine free", "vitamin b12", "17 oh progesterone"]
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from inference_server.tasks.labs.lists import Lists
+from inference_server.tasks.labs.catalogue.lists import Lists
 
 
 @pytest.mark.parametrize("asked", [[], [1], [0, 2], [2, 0, 2, 1], [1, 1]])

@@ -8,14 +8,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from inference_server.tasks.labs.aliases import Alias, AliasMemory
-from inference_server.tasks.labs.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.catalogue.entries import Entry, write_entries
 from inference_server.tasks.labs.categorise import CATEGORIES, Categoriser
-from inference_server.tasks.labs.entries import Entry, write_entries
-from inference_server.tasks.labs.match import Match, Matcher, Status
-from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.ranking import best_ranking
-from inference_server.tasks.labs.retrieve import Query
+from inference_server.tasks.labs.matching.aliases import Alias, AliasMemory
+from inference_server.tasks.labs.matching.match import Match, Matcher, Status
+from inference_server.tasks.labs.matching.ranking import best_ranking
+from inference_server.tasks.labs.matching.retrieve import Query
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 NO_FILE = Path("no ranker of its own")
 DIABETES, URINE, LIPIDS = "Diabetes Panel", "Urine & Stool Tests", "Lipid Profile"

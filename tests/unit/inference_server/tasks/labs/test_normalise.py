@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.tasks.labs.normalise import Abbreviations, PrintedTest, fold, parse
+from inference_server.tasks.labs.parsing.normalise import Abbreviations, PrintedTest, fold, parse
 
 
 @pytest.mark.parametrize(

@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 
 from inference_server.errors import InvalidCatalogue
-from inference_server.tasks.labs.catalogue import Catalogue, load_catalogue
-from inference_server.tasks.labs.ranker import read_ranker, write_ranker
-from inference_server.tasks.labs.ranking import SHIPPED, best_ranking
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue, load_catalogue
+from inference_server.tasks.labs.matching.ranker import read_ranker, write_ranker
+from inference_server.tasks.labs.matching.ranking import SHIPPED, best_ranking
 from inference_server.tasks.labs.training.fitting import Fitting, Listed, fit_curve, fit_network
 from inference_server.tasks.labs.training.printed import Printer
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.quantities import converted, ucum
-from inference_server.tasks.labs.results import Kind, LabResult, lab_result
+from inference_server.tasks.labs.measures.quantities import converted, ucum
+from inference_server.tasks.labs.measures.results import Kind, LabResult, lab_result
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 
 def result(value: str, *, unit: str = "", printed_range: str = "", locale: str = "", code: str = "", component: str = "") -> LabResult:

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.tasks.labs.quantities import converted, ucum
-from inference_server.tasks.labs.ucum import in_unit, is_unit
+from inference_server.tasks.labs.measures.quantities import converted, ucum
+from inference_server.tasks.labs.measures.ucum import in_unit, is_unit
 
 
 @pytest.mark.parametrize(

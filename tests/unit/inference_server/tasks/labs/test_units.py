@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from inference_server.tasks.labs.units import fold_unit, properties_of
+from inference_server.tasks.labs.parsing.units import fold_unit, properties_of
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from inference_server.errors import InferenceError
-from inference_server.storage import Storage
+from inference_server.storage.storage import Storage
 from inference_server.tasks.slides.outputs.artifacts import deliver
 from inference_server.tasks.slides.values import Chunk
 

@@ -8,8 +8,8 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 
-from inference_server.tasks.labs.units import properties_of
-from inference_server.tasks.labs.vocabulary import (
+from inference_server.tasks.labs.parsing.units import properties_of
+from inference_server.tasks.labs.parsing.vocabulary import (
     FILLERS,
     HINTED_PROPERTIES,
     MEDICINE_WORDS,

@@ -16,13 +16,13 @@ import obstore
 from obstore.exceptions import BaseError, NotFoundError, PermissionDeniedError, UnauthenticatedError
 from obstore.store import LocalStore, from_url
 
-from inference_server import store_reasons, stored
 from inference_server.errors import AccessDenied, InferenceError, InvalidInput, NotFound, Unavailable
-from inference_server.places import Place, Roots
-from inference_server.store_reasons import reason
-from inference_server.stored import StoredObject
-from inference_server.web.requests import Connections, WebFailure
-from inference_server.web.store import WebStore
+from inference_server.storage import reasons, stored
+from inference_server.storage.places import Place, Roots
+from inference_server.storage.reasons import reason
+from inference_server.storage.stored import StoredObject
+from inference_server.storage.web.requests import Connections, WebFailure
+from inference_server.storage.web.store import WebStore
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -156,7 +156,7 @@ class Storage:
         except (PermissionDeniedError, UnauthenticatedError, PermissionError) as error:
             raise _unwritable(uri, errno.EACCES) from error
         except (BaseError, OSError, WebFailure) as error:
-            if local_path is not None and (number := store_reasons.number(error)) in _FOR_GOOD:
+            if local_path is not None and (number := reasons.number(error)) in _FOR_GOOD:
                 raise _unwritable(uri, number) from error
             if local_path is None and any(code in str(error) for code in _NO_BUCKET):
                 # It may yet be made: jobs wait for it, rather than fail one after the other.

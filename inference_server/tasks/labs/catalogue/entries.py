@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from inference_server.errors import InvalidCatalogue
-from inference_server.tasks.labs.axes import from_long_name
+from inference_server.tasks.labs.catalogue.axes import from_long_name
 
 _TEXT_COLUMNS = ("code", "component", "property", "time_aspect", "system", "scale", "method", "long_common_name", "short_name", "category")
 _LIST_COLUMNS = ("units", "english_names", "indonesian_names")

@@ -9,15 +9,15 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.aliases import Alias, AliasMemory, spelling
-from inference_server.tasks.labs.catalogue import Catalogue
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.fit import Features, column
 from inference_server.tasks.labs.embed import Vectors
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.normalise import PrintedTest
-from inference_server.tasks.labs.ranking import HandRanking, Ranked, Ranking
-from inference_server.tasks.labs.recall import Recall, Recalled
-from inference_server.tasks.labs.rerank import Features, column
-from inference_server.tasks.labs.retrieve import Query, RetrievalSettings, Retrieved, Retriever
+from inference_server.tasks.labs.matching.aliases import Alias, AliasMemory, spelling
+from inference_server.tasks.labs.matching.ranking import HandRanking, Ranked, Ranking
+from inference_server.tasks.labs.matching.recall import Recall, Recalled
+from inference_server.tasks.labs.matching.retrieve import Query, RetrievalSettings, Retrieved, Retriever
+from inference_server.tasks.labs.parsing.normalise import PrintedTest
 
 # Queries that are matched at once, and whose likeness with every name is held.
 AT_ONCE = 32

@@ -14,9 +14,9 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.lists import Lists
-from inference_server.tasks.labs.normalise import fold, split_axes
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.lists import Lists
+from inference_server.tasks.labs.parsing.normalise import fold, split_axes
 
 # A text that names more groups than this is no name: "Chemistry", "Level".
 _MOST_GROUPS = 12

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from inference_server.errors import ConfigurationError, InvalidCatalogue
-from inference_server.tasks.labs.rerank import Features, Weights
-from inference_server.tasks.labs.signals import COLUMNS, FACTS
+from inference_server.tasks.labs.catalogue.fit import Features, Weights
+from inference_server.tasks.labs.matching.signals import COLUMNS, FACTS
 
 # What the confidence of a first candidate is read from.
 JUDGED = (

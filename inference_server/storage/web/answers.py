@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
-from inference_server.web.requests import Reply
+from inference_server.storage.web.requests import Reply
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

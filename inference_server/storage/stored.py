@@ -18,11 +18,11 @@ from obstore.exceptions import BaseError, NotFoundError, PreconditionError
 from obstore.store import LocalStore
 
 from inference_server.errors import ContentChanged, Unavailable
-from inference_server.ranges import cut, joined, read_scattered
-from inference_server.store_reasons import reason
+from inference_server.storage.ranges import cut, joined, read_scattered
+from inference_server.storage.reasons import reason
+from inference_server.storage.web.requests import WebFailure
+from inference_server.storage.web.store import WebAnswer, WebStore
 from inference_server.threads import in_thread, on_disk
-from inference_server.web.requests import WebFailure
-from inference_server.web.store import WebAnswer, WebStore
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterator, Sequence

@@ -19,7 +19,7 @@ from weakref import WeakKeyDictionary
 
 import httpx2
 
-from inference_server.places import web_host
+from inference_server.storage.places import web_host
 
 CONNECT_SECONDS = 5.0
 # In which a server that is asked says nothing at all.

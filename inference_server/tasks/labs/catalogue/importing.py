@@ -13,12 +13,12 @@ from pathlib import Path
 
 from inference_server.errors import ConfigurationError, InvalidCatalogue
 from inference_server.scheduler.port import Inference
-from inference_server.tasks.labs.catalogue import FOLDER, IMPORTED, IMPORTED_FACTS, load_catalogue
+from inference_server.tasks.labs.catalogue.catalogue import FOLDER, IMPORTED, IMPORTED_FACTS, load_catalogue
+from inference_server.tasks.labs.catalogue.entries import Entry, Skipped, count_rows, read_official, read_replacements, write_entries
+from inference_server.tasks.labs.catalogue.names import base_component
+from inference_server.tasks.labs.catalogue.vectors import embedded_names
 from inference_server.tasks.labs.embed import Embedder
-from inference_server.tasks.labs.entries import Entry, Skipped, count_rows, read_official, read_replacements, write_entries
-from inference_server.tasks.labs.names import base_component
-from inference_server.tasks.labs.normalise import fold
-from inference_server.tasks.labs.vectors import embedded_names
+from inference_server.tasks.labs.parsing.normalise import fold
 
 Progress = Callable[[int, int], None]
 # Lies beside Loinc.csv in a release, and tells what stands for deprecated codes.

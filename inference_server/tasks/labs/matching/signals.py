@@ -1,4 +1,4 @@
-"""What is known of a printed test and of each code that it may be, as numbers for the ranker: the features of `rerank` and more."""
+"""What is known of a printed test and of each code that it may be, as numbers for the ranker: the features of `catalogue.fit` and more."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.headings import heading_fit
-from inference_server.tasks.labs.lists import Lists
-from inference_server.tasks.labs.names import base_component
-from inference_server.tasks.labs.normalise import fold
-from inference_server.tasks.labs.rerank import EntryTable, Features, Weights, looked_up
-from inference_server.tasks.labs.retrieve import Query, Retrieved
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.fit import EntryTable, Features, Weights, looked_up
+from inference_server.tasks.labs.catalogue.lists import Lists
+from inference_server.tasks.labs.catalogue.names import base_component
+from inference_server.tasks.labs.matching.headings import heading_fit
+from inference_server.tasks.labs.matching.retrieve import Query, Retrieved
+from inference_server.tasks.labs.parsing.normalise import fold
 
 _PROPERTIES = ("MCnc", "SCnc", "ACnc", "CCnc", "NCnc", "NFr", "PrThr", "Titr")
 _SYSTEMS = ("ser/plas", "ser", "plas", "ppp", "bld", "urine", "csf", "stool", "xxx")

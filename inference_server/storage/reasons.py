@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 
-from inference_server.web.requests import WebFailure
+from inference_server.storage.web.requests import WebFailure
 
 _STATUS = re.compile(r"status code: (\d{3})\b")
 # As S3 names what was wrong (SlowDown, ExpiredToken); to HEAD it names nothing.

@@ -15,11 +15,11 @@ from importlib import resources
 from pathlib import Path
 
 from inference_server.errors import InvalidCatalogue
-from inference_server.tasks.labs.entries import Entry, read_entries
-from inference_server.tasks.labs.index import NameIndex
-from inference_server.tasks.labs.names import Names, build_names
-from inference_server.tasks.labs.normalise import Abbreviations
-from inference_server.tasks.labs.rerank import EntryTable
+from inference_server.tasks.labs.catalogue.entries import Entry, read_entries
+from inference_server.tasks.labs.catalogue.fit import EntryTable
+from inference_server.tasks.labs.catalogue.index import NameIndex
+from inference_server.tasks.labs.catalogue.names import Names, build_names
+from inference_server.tasks.labs.parsing.normalise import Abbreviations
 
 FOLDER = "_catalogue"
 IMPORTED = "loinc.csv"

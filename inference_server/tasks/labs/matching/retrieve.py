@@ -9,9 +9,9 @@ from dataclasses import dataclass, replace
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.catalogue import Catalogue
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue
 from inference_server.tasks.labs.embed import Vectors
-from inference_server.tasks.labs.normalise import ParsedTest, PrintedTest, fold, parse, split_axes
+from inference_server.tasks.labs.parsing.normalise import ParsedTest, PrintedTest, fold, parse, split_axes
 
 Scores = NDArray[np.float32]
 _PARENTHESIS = re.compile(r"[(\[]([^()\[\]]{2,})[)\]]?")

@@ -13,8 +13,8 @@ from pathlib import Path
 import structlog
 
 from inference_server.errors import InvalidInput, Unavailable
-from inference_server.tasks.labs.normalise import fold
-from inference_server.tasks.labs.units import fold_unit
+from inference_server.tasks.labs.parsing.normalise import fold
+from inference_server.tasks.labs.parsing.units import fold_unit
 
 _LONGEST_NAME = 300
 

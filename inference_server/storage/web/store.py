@@ -17,9 +17,9 @@ from urllib.parse import urldefrag, urljoin, urlsplit
 from obstore.exceptions import NotFoundError, PermissionDeniedError, PreconditionError
 
 from inference_server.errors import AccessDenied, InvalidInput
-from inference_server.places import Roots, web_host
-from inference_server.web import answers
-from inference_server.web.requests import Connections, Reply, WebFailure, WebRequest, size_of
+from inference_server.storage.places import Roots, web_host
+from inference_server.storage.web import answers
+from inference_server.storage.web.requests import Connections, Reply, WebFailure, WebRequest, size_of
 
 if TYPE_CHECKING:
     from obstore import ObjectMeta

@@ -1,4 +1,4 @@
-"""Chooses among codes: features of a parsed test and an entry, their weights, and the confidence of a choice."""
+"""How well each code fits a printed test: the features of a parsed test and an entry, and their hand-set weights."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from inference_server.tasks.labs.entries import Entry
-from inference_server.tasks.labs.lists import Lists
-from inference_server.tasks.labs.normalise import ParsedTest
-from inference_server.tasks.labs.units import fold_unit
-from inference_server.tasks.labs.vocabulary import SYSTEMS, USUAL_SYSTEMS
+from inference_server.tasks.labs.catalogue.entries import Entry
+from inference_server.tasks.labs.catalogue.lists import Lists
+from inference_server.tasks.labs.parsing.normalise import ParsedTest
+from inference_server.tasks.labs.parsing.units import fold_unit
+from inference_server.tasks.labs.parsing.vocabulary import SYSTEMS, USUAL_SYSTEMS
 
 Features = NDArray[np.float32]
 _Told = TypeVar("_Told", bound=Hashable)

@@ -15,7 +15,7 @@ import structlog
 from numpy.typing import NDArray
 
 from inference_server.scheduler.port import Caller, ModelFacts
-from inference_server.tasks.labs.catalogue import FOLDER
+from inference_server.tasks.labs.catalogue.catalogue import FOLDER
 from inference_server.tasks.labs.embed import Embedder, Vectors
 
 _log = structlog.get_logger()

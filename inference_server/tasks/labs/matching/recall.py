@@ -9,12 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 from rapidfuzz import fuzz, process
 
-from inference_server.tasks.labs.aliases import Alias, digits
+from inference_server.tasks.labs.catalogue.index import CosineIndex
 from inference_server.tasks.labs.embed import Vectors
-from inference_server.tasks.labs.index import CosineIndex
-from inference_server.tasks.labs.normalise import split_axes
-from inference_server.tasks.labs.retrieve import Query
-from inference_server.tasks.labs.units import fold_unit
+from inference_server.tasks.labs.matching.aliases import Alias, digits
+from inference_server.tasks.labs.matching.retrieve import Query
+from inference_server.tasks.labs.parsing.normalise import split_axes
+from inference_server.tasks.labs.parsing.units import fold_unit
 
 # Specimens that routine names tell or not, as they like.
 _USUAL = frozenset({"serum", "plasma", "blood", "serum or plasma", "whole blood"})

@@ -12,18 +12,18 @@ import structlog
 from numpy.typing import NDArray
 
 from inference_server.errors import InvalidCatalogue
-from inference_server.tasks.labs.catalogue import Catalogue
-from inference_server.tasks.labs.ranker import Ranker, judged, read_ranker, shares_of
-from inference_server.tasks.labs.rerank import EntryTable, Features, Weights
-from inference_server.tasks.labs.retrieve import Query, Retrieved
-from inference_server.tasks.labs.signals import HAS_METHOD, Signals
+from inference_server.tasks.labs.catalogue.catalogue import Catalogue
+from inference_server.tasks.labs.catalogue.fit import EntryTable, Features, Weights
+from inference_server.tasks.labs.matching.ranker import Ranker, judged, read_ranker, shares_of
+from inference_server.tasks.labs.matching.retrieve import Query, Retrieved
+from inference_server.tasks.labs.matching.signals import HAS_METHOD, Signals
 
 _log = structlog.get_logger()
 _AXES = len(Weights().vector())
 # Laboratories differ on the method of a test: how much less the first is believed to be the very code when another differs in that alone,
 # and it has a method itself or has none. Found on development names; made tests cannot tell, for they name the code that they came from.
 _DOUBT_OF_METHOD, _DOUBT_WITHOUT = 0.8, 0.92
-SHIPPED = Path(__file__).parent / "data" / "ranker.json"
+SHIPPED = Path(__file__).parents[1] / "data" / "ranker.json"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,7 +36,7 @@ class Ranked:
     confidences: Features
     # Probability that the component is in the catalogue.
     known: float
-    # The columns of `rerank.Weights`, one row for each of `order`.
+    # The columns of `fit.Weights`, one row for each of `order`.
     axes: Features
 
 

@@ -11,10 +11,10 @@ from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
 
-from inference_server.tasks.labs.normalise import PrintedTest, fold
-from inference_server.tasks.labs.quantities import converted, other_unit, ucum
+from inference_server.tasks.labs.measures.quantities import converted, other_unit, ucum
+from inference_server.tasks.labs.parsing.normalise import PrintedTest, fold
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 _NUMBER = r"[-+]?\d+(?:[.,'\u00a0 ]?\d+)*"
 _VALUE = re.compile(rf"(?P<bound>[<>≤≥]=?)?\s*(?P<number>{_NUMBER})\s*(?:[%*]|[HL]|\(?[HL]\)?)?")
 _TITRE = re.compile(r"(?P<bound>[<>≤≥]=?)?\s*1\s*[:/]\s*(?P<number>\d+(?:[.,]\d{3})*)")

@@ -11,11 +11,11 @@ from collections.abc import Mapping
 from functools import cache, lru_cache
 from pathlib import Path
 
-from inference_server.tasks.labs.names import base_component
-from inference_server.tasks.labs.ucum import in_unit, is_unit
-from inference_server.tasks.labs.units import fold_unit
+from inference_server.tasks.labs.catalogue.names import base_component
+from inference_server.tasks.labs.measures.ucum import in_unit, is_unit
+from inference_server.tasks.labs.parsing.units import fold_unit
 
-_DATA = Path(__file__).parent / "data"
+_DATA = Path(__file__).parents[1] / "data"
 _PREFIXES = {"": 1.0, "k": 1e3, "d": 1e-1, "c": 1e-2, "m": 1e-3, "u": 1e-6, "n": 1e-9, "p": 1e-12, "f": 1e-15}
 # Spellings of reports, folded, that UCUM does not know.
 _SPELLINGS = {

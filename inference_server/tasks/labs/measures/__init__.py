@@ -1,0 +1,1 @@
+"""What was measured: results as numbers with units, in other units, and within their ranges or not."""
