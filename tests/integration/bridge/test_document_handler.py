@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
@@ -14,25 +13,12 @@ from structlog.testing import capture_logs
 
 from bridge.errors import OverloadError, PermanentError, PoisonError
 from bridge.inference.client import InferenceClient
-from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job
 from bridge.results import ResultStore
 from bridge.systems.documents.handler import DocumentHandler
 from bridge.systems.documents.messages import request_message
 from tests.support.bridge.recorded_context import RecordedContext
-from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse, scripted_server
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: ScriptedServer) -> AsyncIterator[InferenceClient]:
-    async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as made:
-        yield made
+from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse
 
 
 @pytest.fixture

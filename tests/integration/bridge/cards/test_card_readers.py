@@ -22,7 +22,7 @@ from bridge.systems.cards.options import CardOptions
 from bridge.systems.cards.reading.readers import CardReaders, told_of_reader
 from bridge.systems.cards.reading.tesseract import Tesseract
 from bridge.systems.port import Context
-from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, answer, hang, refuse, scripted_server
+from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, answer, hang, refuse
 from tests.support.moved_clock import MovedClock, moved_clock
 
 CARD = b"\x89PNG\r\n\x1a\nand so on"
@@ -64,12 +64,6 @@ def tesseract(folder: Path, text: str = "Nama : BUDI", *, status: int = 0) -> Te
     program.write_text(f'#!/bin/sh\n[ "$1" = --list-langs ] && {listed} && exit 0\ncat > /dev/null; printf "{text}\\n"; exit {status}\n')
     program.chmod(0o755)
     return Tesseract(program=str(program))
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as running:
-        yield running
 
 
 @pytest.fixture

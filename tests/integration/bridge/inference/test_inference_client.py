@@ -25,12 +25,6 @@ QUICK = RetryPolicy(attempts=3, wait_initial=0.01, wait_most=0.05)
 
 
 @pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
 async def client(server: ScriptedServer) -> AsyncIterator[InferenceClient]:
     timeouts = Timeouts(slide=100, document=100, labs=100, idle=100)
     async with InferenceClient(server.address, client_name="bridge-7", timeouts=timeouts, retries=QUICK) as made:

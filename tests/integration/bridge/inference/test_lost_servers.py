@@ -15,18 +15,12 @@ from bridge.inference.client import InferenceClient
 from bridge.inference.labs import LabTest
 from bridge.inference.policies import RetryPolicy
 from bridge.inference.server import Server
-from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, begin, hang, refuse, scripted_server
+from tests.support.bridge.scripted_server import Behaviour, ScriptedServer, begin, hang, refuse
 from tests.support.servers.fault_proxy import FaultProxy
 
 QUICK = RetryPolicy(attempts=3, wait_initial=0.01, wait_most=0.05)
 PROGRESS = slides_pb2.AnalyzeSlideResponse(progress=slides_pb2.AnalysisProgress(stage="tiles", tiles_done=1, tiles_total=4))
 Ask = Callable[[InferenceClient], Awaitable[Any]]
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as running:
-        yield running
 
 
 @pytest.fixture

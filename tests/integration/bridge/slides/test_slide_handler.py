@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,30 +14,17 @@ from lamina.v1 import slides_pb2
 
 from bridge.errors import OverloadError, PermanentError, TransientError
 from bridge.inference.client import InferenceClient
-from bridge.inference.policies import RetryPolicy
 from bridge.job import Delivery, Job, Units
 from bridge.results import ResultStore
 from bridge.systems.wsi import checkpoints
 from bridge.systems.wsi.handler import SlideHandler
 from bridge.systems.wsi.messages import request_message
 from tests.support.bridge.recorded_context import RecordedContext
-from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse, scripted_server
+from tests.support.bridge.scripted_server import ScriptedServer, answer, refuse
 
 PICTURE = b"picture" * 1000
 REPORT = {"tissue": {"area_mm2": 1.5, "share": 0.5, "cell_um": 8}, "measures": {"nuclear_candidates": 40}, "unreadable": []}
 SUMMARY = {"tissue_area_mm2": 1.5, "tissue_share": 0.5, "nuclear_candidates": 40}
-
-
-@pytest.fixture
-async def server() -> AsyncIterator[ScriptedServer]:
-    async with scripted_server() as running:
-        yield running
-
-
-@pytest.fixture
-async def client(server: ScriptedServer) -> AsyncIterator[InferenceClient]:
-    async with InferenceClient(server.address, retries=RetryPolicy(attempts=1)) as made:
-        yield made
 
 
 @pytest.fixture
