@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, TypeVar
 from uuid import UUID
 
 import typer
 
 from bridge.commands import escalations
-from bridge.commands.common import print_json
+from bridge.commands.common import AsJson, print_json
 from bridge.errors import PermanentError
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from bridge.store import Store
 
 Result = TypeVar("Result")
+OnlyLook = Annotated[bool, typer.Option("--dry-run", help="Only show them.")]
 _EXIT_SOME_LAY_THERE = 1
 _BRIDGE_SECONDS = 5.0
 # What lies nowhere may be on its way: the platform writes a row before it queues it, and the old worker takes a document off its list
@@ -85,26 +86,30 @@ def status() -> None:
 
 
 @commands.command()
-def reap(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them.")] = False) -> None:
+def reap(dry_run: OnlyLook = False, as_json: AsJson = False) -> None:
     """Put documents back into the queue that nobody holds: begun longer ago than OCR_GPU_STUCK_TIMEOUT, or due for another try."""
     from bridge.settings_cards import load_card_worker
 
     seconds = load_card_worker().ocr_gpu_stuck_timeout / 1000
     found = _with_source(lambda source: source.requeue_stuck(seconds=seconds, only_look=dry_run))
-    for document in found:
-        typer.echo(f"{document} {'is stuck' if dry_run else 'is queued again'}")
-    if not found:
-        typer.echo("no document is stuck")
+    _tell(found, "stuck", dry_run=dry_run, as_json=as_json)
 
 
 @commands.command()
-def recover(dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show them.")] = False) -> None:
+def recover(dry_run: OnlyLook = False, as_json: AsJson = False) -> None:
     """Queue documents again that Redis has lost: their row says `processing`, and they lie nowhere in it. They go on where they were."""
     found = _with_source(lambda source: _recover(source, only_look=dry_run))
+    _tell(found, "lost", dry_run=dry_run, as_json=as_json)
+
+
+def _tell(found: Sequence[str], what: str, *, dry_run: bool, as_json: bool) -> None:
+    if as_json:
+        print_json([{"documentId": document, "queued": not dry_run} for document in found])
+        return
     for document in found:
-        typer.echo(f"{document} {'is lost' if dry_run else 'is queued again'}")
+        typer.echo(f"{document} {f'is {what}' if dry_run else 'is queued again'}")
     if not found:
-        typer.echo("no document is lost")
+        typer.echo(f"no document is {what}")
 
 
 async def _recover(source: RedisSource, *, only_look: bool, settle_seconds: float = _SETTLE_SECONDS) -> list[str]:

@@ -568,6 +568,8 @@ def test_commands_put_documents_into_the_queue_and_tell_how_it_stands(run: Run) 
     assert (stands["isRunning"], stands["isGPUAvailable"], stands["activeJobsCount"]) == (False, False, 0)
     run.client.sadd("filot:ocr:gpu:processing", "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c")
     assert "is stuck" in setup.call("documents", "reap", "--dry-run")
+    told = json.loads(setup.call("documents", "reap", "--dry-run", "--json"))
+    assert told == [{"documentId": "7c1f3c9e-0f1d-4c2b-9b1a-0d6e5f4a3b2c", "queued": False}]
     assert "is queued again" in setup.call("documents", "reap")
     assert "no document is stuck" in setup.call("documents", "reap")
     assert run.client.llen(GPU) == 3
@@ -589,6 +591,7 @@ def test_what_redis_has_lost_is_queued_again_and_goes_on_as_the_job_that_it_was(
     assert (f"{again} is lost\n{new} is lost\n", 0) == (told, run.client.llen(GPU))
     assert f"{again} is queued again\n{new} is queued again\n" == setup.call("documents", "recover")
     assert "no document is lost\n" == setup.call("documents", "recover")
+    assert [] == json.loads(setup.call("documents", "recover", "--json"))
     assert [again.encode(), new.encode()] == run.client.lrange(GPU, 0, -1)
     with published(run) as results, setup.running_forked():
         run.wait_until(lambda found: all(found[document]["status"] == "completed" for document in (again, new, waits, delayed)))
